@@ -1,0 +1,1 @@
+"""Write a Lambda-style handler once; run it unchanged on a chosen compute plane."""
