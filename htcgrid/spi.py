@@ -21,18 +21,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from types import MappingProxyType, TracebackType
+from types import TracebackType
 from typing import ClassVar, Protocol, Self, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 SPI_VERSION = 1
 """What a plugin states in its `spi` attribute. It rises when a plugin must change to go on working."""
-
-NO_ATTRIBUTES: Mapping[str, str] = MappingProxyType({})
 
 
 # --- Errors ------------------------------------------------------------------------------------------
@@ -106,7 +104,7 @@ class Task:
 
     id: str
     payload: bytes
-    attributes: Mapping[str, str] = NO_ATTRIBUTES
+    attributes: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

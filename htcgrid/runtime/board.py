@@ -1,0 +1,20 @@
+"""A page of memory that a worker shares with its supervisor, and that outlives the worker.
+
+The worker notes on it what it is running and keeps there the answers it has not sent yet, so that no
+answer is lost when a later handler kills the process. The supervisor notes on it which tasks it takes
+back before the worker begins them. Both sides only ever write their own fields.
+"""
+
+import struct
+
+SIZE = 1 << 18
+
+RUNNING = struct.Struct("=QQQ")
+"""By the worker, at 0: the sequence number it runs (0: none), since when (monotonic ns), bytes kept."""
+
+RECALL = struct.Struct("=QQ")
+"""By the supervisor, at `RECALL_AT`: sequence numbers from the first up to, not including, the second."""
+
+RECALL_AT = 64
+OUTBOX_AT = 128
+OUTBOX_SIZE = SIZE - OUTBOX_AT

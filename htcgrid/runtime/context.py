@@ -1,0 +1,20 @@
+"""What a handler finds in `context.client_context`, the same on every plane."""
+
+import json
+from json.encoder import encode_basestring_ascii as quote
+
+from htcgrid.spi import Lease
+
+
+def client_context(lease: Lease) -> str:
+    """The client context of a lease as one line of ASCII JSON.
+
+    `custom` holds `task_id`, `session_id` ("" where the task has none), `attempt` and the task's other
+    attributes. It is what `Lambda-Runtime-Client-Context` carries and, in base64, `X-Amz-Client-Context`.
+    """
+    attributes = lease.task.attributes
+    session = attributes.get("session_id", "")
+    known = f'"task_id":{quote(lease.task.id)},"session_id":{quote(session)},"attempt":{lease.attempt}'
+    others = {name: text for name, text in attributes.items() if name not in {"task_id", "session_id", "attempt"}}
+    rest = f",{json.dumps(others)[1:-1]}" if others else ""
+    return f'{{"custom":{{{known}{rest}}}}}'

@@ -1,0 +1,288 @@
+"""One execution environment and its supervision, whatever it speaks.
+
+    starting ──ready──▶ idle ◀──answered── busy
+        │                 │                  │
+        └────────┬────────┴── ended, or stopped for its time, memory or a cancel
+                 ▼
+               gone
+
+A transport subclasses `ExecutionEnvironment`: it moves tasks to the handler and answers back, and says
+what runs since when. What only a supervisor can know is here once for all: timeout, end of the process,
+memory, cancel, sizes. There is no thread of its own: whoever calls `invoke` supervises.
+"""
+
+import math
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from htcgrid.runtime import documents, identity, limits
+from htcgrid.spi import FailureKind, Function, Lease, Outcome, Unstarted
+
+_LOOK_SECONDS = 0.05
+"""How often a running handler's memory and cancellation are looked at."""
+_RECALL_SECONDS = 0.002
+"""How long a task may run before those behind it in the batch are taken back."""
+
+
+class State(StrEnum):
+    STARTING = "starting"
+    IDLE = "idle"
+    BUSY = "busy"
+    GONE = "gone"
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """The invocation under way: its sequence number and its start on the monotonic clock, in seconds."""
+
+    sequence: int
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
+class InitFailure:
+    """An environment that did not become ready, with the error document that says why."""
+
+    document: bytes
+
+
+class ExecutionEnvironment(ABC):
+    """A place where one invocation runs at a time. Used by one thread at a time, `cancel` excepted."""
+
+    def __init__(self, function: Function) -> None:
+        self.id = identity.environment_id()
+        self.state = State.STARTING
+        self._function = function
+        self._pending: dict[int, Lease] = {}
+        self._sequence = 0
+        self._cancelled: frozenset[str] = frozenset()
+        self._init_ms: float | None = None
+        self._created = time.monotonic()
+        self._peak_mb = 0.0
+
+    # --- what a transport provides ---
+
+    @abstractmethod
+    def start(self) -> None:
+        """Begin to come up; do not wait for it."""
+
+    @abstractmethod
+    def _submit(self, sequence: int, lease: Lease, timeout: float) -> None:
+        """Pass one task on, behind those submitted before."""
+
+    @abstractmethod
+    def _collect(self, wait: float) -> Sequence[Outcome | Unstarted]:
+        """Take in what the environment says, for `wait` seconds at most or until it says something.
+
+        Sets `_init_ms` when it has become ready. The lease of whatever is returned is taken off
+        `_pending`; answers to what is not pending any more are dropped.
+        """
+
+    @abstractmethod
+    def _init_failure(self) -> InitFailure | None:
+        """The initialisation error that the environment has reported, if it has."""
+
+    @abstractmethod
+    def _running(self) -> Running | None:
+        """The invocation under way now."""
+
+    @abstractmethod
+    def _has_ended(self) -> bool:
+        """Whether the process has ended."""
+
+    @abstractmethod
+    def _end(self) -> int:
+        """End the process if it has not; returns its exit status, a signal being negative."""
+
+    @abstractmethod
+    def _memory_mb(self) -> float:
+        """MiB in use now; 0 where something else keeps the limit."""
+
+    @abstractmethod
+    def _log_tail(self) -> bytes:
+        """The end of what was printed since the last answer."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End the process and let go of everything."""
+
+    def _recall(self, running: Running) -> None:  # noqa: B027 - one that is fed singly has nothing to recall
+        """Have the environment drop what is queued behind `running`; it reports each as dropped."""
+
+    def _was_out_of_memory(self) -> bool:
+        """Whether something other than this supervisor ended the process at its memory limit."""
+        return False
+
+    # --- invoking ---
+
+    def invoke(self, batch: Sequence[Lease], timeout: float) -> Iterator[Outcome | Unstarted]:
+        """Run these one after the other; see `htcgrid.spi.Invoker.invoke`."""
+        self._cancelled = frozenset()
+        try:
+            for lease in batch:
+                if len(lease.task.payload) > limits.REQUEST_BYTES:
+                    document = documents.request_too_large(len(lease.task.payload))
+                    yield self._outcome(lease, FailureKind.PAYLOAD_TOO_LARGE, document)
+                else:
+                    self._sequence += 1
+                    self._pending[self._sequence] = lease
+            if self.state is State.STARTING:
+                yield from self._become_ready(timeout)
+            if self._pending:
+                self.state = State.BUSY
+                for sequence, lease in self._pending.items():
+                    self._submit(sequence, lease, timeout)
+                yield from self._supervise(timeout)
+        finally:
+            if self._pending or self.state is State.BUSY:
+                self._pending.clear()
+                self.state = State.GONE
+                self._end()
+
+    def cancel(self, task_ids: Collection[str]) -> None:
+        """From any thread: stop these of the tasks that are here."""
+        self._cancelled = self._cancelled.union(task_ids)
+
+    def _become_ready(self, timeout: float) -> Iterator[Outcome | Unstarted]:
+        # The service gives up after its 10 s, starts once more and then counts the function's time.
+        deadline = self._created + limits.INIT_SECONDS + timeout
+        while self._init_ms is None:
+            self._collect(min(_LOOK_SECONDS, max(0.0, deadline - time.monotonic())))
+            first = next(iter(self._pending.values()))
+            request = identity.request_id(first.task.id)
+            failure = self._init_failure()
+            if failure is not None:
+                yield from self._give_up(FailureKind.INIT_ERROR, failure.document)
+            elif self._init_ms is None and self._has_ended():
+                kind, document = self._cause_of_end(request)
+                kind = FailureKind.INIT_ERROR if kind is FailureKind.EXIT else kind
+                yield from self._give_up(kind, document)
+            elif self._exceeds_memory():
+                yield from self._give_up(FailureKind.OUT_OF_MEMORY, documents.out_of_memory(request))
+            elif time.monotonic() > deadline:
+                document = documents.timed_out(request, deadline - self._created)
+                yield from self._give_up(FailureKind.INIT_ERROR, document)
+            elif first.task.id in self._cancelled:
+                yield from self._give_up(FailureKind.CANCELLED, documents.cancelled(request))
+            else:
+                continue
+            return
+        self.state = State.IDLE
+
+    def _give_up(self, kind: FailureKind, document: bytes) -> Iterator[Outcome | Unstarted]:
+        """End an environment that is not ready; its first task bears the failure."""
+        self._end()
+        self.state = State.GONE
+        sequence = next(iter(self._pending))
+        yield self._outcome(self._pending.pop(sequence), kind, document)
+        yield from self._return_the_rest()
+
+    def _supervise(self, timeout: float) -> Iterator[Outcome | Unstarted]:
+        looked = time.monotonic()
+        recalled = False
+        while True:
+            yield from self._collect(self._patience(timeout, recalled=recalled))
+            if not self._pending:
+                self.state = State.IDLE
+                return
+            now = time.monotonic()
+            running = self._running()
+            if self._has_ended():
+                yield from self._collect(0)
+                yield from self._after_the_end(self._running(), None, timeout)
+                return
+            if running is not None:
+                stop = self._reason_to_stop(running, now, timeout, look=now - looked >= _LOOK_SECONDS)
+                if stop is not None:
+                    self._end()
+                    yield from self._collect(0)
+                    yield from self._after_the_end(running, stop, timeout)
+                    return
+                if len(self._pending) > 1 and not recalled and now - running.since > _RECALL_SECONDS:
+                    recalled = True
+                    yield from self._take_back(running)
+            if now - looked >= _LOOK_SECONDS:
+                looked = now
+
+    def _patience(self, timeout: float, *, recalled: bool) -> float:
+        """How long to wait before looking after the environment again."""
+        if len(self._pending) > 1 and not recalled:
+            return _RECALL_SECONDS
+        running = self._running()
+        left = running.since + timeout - time.monotonic() if running else _LOOK_SECONDS
+        return min(_LOOK_SECONDS, max(0.001, left))
+
+    def _reason_to_stop(self, running: Running, now: float, timeout: float, *, look: bool) -> FailureKind | None:
+        lease = self._pending.get(running.sequence)
+        if lease is not None and lease.task.id in self._cancelled:
+            return FailureKind.CANCELLED
+        if now - running.since >= timeout:
+            return FailureKind.TIMEOUT
+        if look and self._exceeds_memory():
+            return FailureKind.OUT_OF_MEMORY
+        return None
+
+    def _exceeds_memory(self) -> bool:
+        used = self._memory_mb()
+        self._peak_mb = max(self._peak_mb, used)
+        return used > self._function.memory
+
+    def _take_back(self, running: Running) -> Iterator[Unstarted]:
+        """Free the tasks behind a long one for other environments."""
+        self._recall(running)
+        # By now the recall is seen by the worker before it begins anything else. If what ran before
+        # still runs, nothing behind it has begun; if not, the worker reports each by itself.
+        time.sleep(0.001)
+        still = self._running()
+        if still is not None and still.sequence == running.sequence:
+            for sequence in [number for number in self._pending if number > running.sequence]:
+                yield Unstarted(self._pending.pop(sequence).task.id)
+
+    def _after_the_end(
+        self, running: Running | None, stop: FailureKind | None, timeout: float
+    ) -> Iterator[Outcome | Unstarted]:
+        """Say what came of a task whose environment has ended; those behind it never began."""
+        self.state = State.GONE
+        lease = self._pending.pop(running.sequence, None) if running is not None else None
+        if lease is not None and running is not None:
+            request = identity.request_id(lease.task.id)
+            elapsed = time.monotonic() - running.since
+            if stop is FailureKind.TIMEOUT:
+                kind, document = stop, documents.timed_out(request, timeout)
+            elif stop is FailureKind.CANCELLED:
+                kind, document = stop, documents.cancelled(request)
+            elif stop is FailureKind.OUT_OF_MEMORY:
+                kind, document = stop, documents.out_of_memory(request)
+            else:
+                kind, document = self._cause_of_end(request)
+            yield self._outcome(lease, kind, document, elapsed, self._log_tail())
+        yield from self._return_the_rest()
+
+    def _cause_of_end(self, request: str) -> tuple[FailureKind, bytes]:
+        status = self._end()
+        if self._was_out_of_memory():
+            return FailureKind.OUT_OF_MEMORY, documents.out_of_memory(request)
+        return FailureKind.EXIT, documents.exited(request, status)
+
+    def _return_the_rest(self) -> Iterator[Unstarted]:
+        while self._pending:
+            yield Unstarted(self._pending.pop(next(iter(self._pending))).task.id)
+
+    def _outcome(
+        self, lease: Lease, kind: FailureKind, document: bytes, elapsed: float = 0.0, log_tail: bytes = b""
+    ) -> Outcome:
+        """A failure that the supervisor has seen."""
+        return Outcome(
+            lease.task.id,
+            document,
+            kind,
+            started=time.time() - elapsed,
+            duration_ms=elapsed * 1000,
+            billed_ms=math.ceil(elapsed * 1000),
+            max_memory_mb=math.ceil(self._peak_mb),
+            log_tail=log_tail,
+            environment=self.id,
+        )

@@ -1,0 +1,198 @@
+"""An execution environment for Python: AWS's runtime client over a framed Unix socket.
+
+Several small tasks may be on their way to the worker at once; `board` says which of them it runs.
+"""
+
+import math
+import mmap
+import os
+import select
+import socket
+import time
+from collections.abc import Sequence
+
+from htcgrid.runtime import board, documents, frames, identity, limits
+from htcgrid.runtime.child import Child
+from htcgrid.runtime.context import client_context
+from htcgrid.runtime.environment import ExecutionEnvironment, InitFailure, Running
+from htcgrid.runtime.nursery import Nursery
+from htcgrid.spi import FailureKind, Function, Lease, Outcome, Unstarted
+
+_READ_BYTES = 1 << 18
+_KINDS = {
+    frames.RESULT: None,
+    frames.ERROR: FailureKind.HANDLER_ERROR,
+    frames.TOO_LARGE: FailureKind.PAYLOAD_TOO_LARGE,
+}
+
+
+class FramedEnvironment(ExecutionEnvironment):
+    """A Python worker forked from the nursery."""
+
+    def __init__(self, function: Function, nursery: Nursery) -> None:
+        super().__init__(function)
+        self._nursery = nursery
+        self._input = b""
+        self._output = bytearray()
+        self._failure: InitFailure | None = None
+        self._poll = select.poll()
+
+    def start(self) -> None:
+        self._channel, theirs = socket.socketpair()
+        page = os.memfd_create("board", os.MFD_CLOEXEC)
+        os.ftruncate(page, board.SIZE)
+        self._page = mmap.mmap(page, board.SIZE)
+        request = {
+            "command": [],
+            "folder": str(self._function.code.resolve()),
+            "handler": self._function.handler,
+            "function_arn": identity.function_arn(self._function.function_name),
+            "limit": limits.RESPONSE_BYTES,
+            "environment": {"AWS_LAMBDA_LOG_STREAM_NAME": f"{time.strftime('%Y/%m/%d')}/[$LATEST]{self.id}"},
+        }
+        with theirs:
+            self._child = Child(self._nursery, request, theirs.fileno(), page)
+        os.close(page)
+        self._channel.setblocking(False)
+        self._poll.register(self._channel, select.POLLIN)
+        self._poll.register(self._child.pidfd, select.POLLIN)
+
+    def close(self) -> None:
+        self._child.close()
+        self._channel.close()
+        self._page.close()
+
+    # --- the transport ---
+
+    def _submit(self, sequence: int, lease: Lease, timeout: float) -> None:
+        task = lease.task
+        context = client_context(lease).encode()
+        self._output += b"".join(
+            (
+                frames.REQUEST.pack(sequence, math.ceil(timeout * 1000), len(context), len(task.payload)),
+                identity.request_id(task.id).encode(),
+                context,
+                task.payload,
+            )
+        )
+
+    def _collect(self, wait: float) -> Sequence[Outcome | Unstarted]:
+        self._send()
+        self._poll.poll(wait * 1000)
+        outcomes: list[Outcome | Unstarted] = []
+        while self._receive():
+            self._decode(outcomes)
+        if not outcomes:
+            self._peek(outcomes)
+        if self._child.has_ended():
+            while self._receive():
+                self._decode(outcomes)
+            self._salvage(outcomes)
+        return outcomes
+
+    def _send(self) -> None:
+        if not self._output:
+            return
+        try:
+            sent = self._channel.send(self._output)
+        except BlockingIOError:
+            sent = 0
+        except (BrokenPipeError, ConnectionResetError):
+            sent = len(self._output)  # it has ended, which is seen elsewhere
+        del self._output[:sent]
+        self._poll.modify(self._channel, select.POLLIN | (select.POLLOUT if self._output else 0))
+
+    def _receive(self) -> bool:
+        """Take in what is there; says whether there may be more."""
+        try:
+            chunk = self._channel.recv(_READ_BYTES)
+        except (BlockingIOError, ConnectionResetError):
+            return False
+        self._input = self._input + chunk if self._input else chunk
+        return bool(chunk)
+
+    def _decode(self, outcomes: list[Outcome | Unstarted]) -> None:
+        self._input = self._input[self._read_frames(self._input, outcomes) :]
+
+    def _salvage(self, outcomes: list[Outcome | Unstarted]) -> None:
+        """Read the answers that the worker had ready when it ended."""
+        _, _, kept = board.RUNNING.unpack_from(self._page)
+        self._read_frames(self._page[board.OUTBOX_AT : board.OUTBOX_AT + kept], outcomes)
+
+    def _peek(self, outcomes: list[Outcome | Unstarted]) -> None:
+        """Read the answers that the worker keeps while a task of the same batch takes long."""
+        noted = board.RUNNING.unpack_from(self._page)
+        running, _, kept = noted
+        if running and kept:
+            answers = self._page[board.OUTBOX_AT : board.OUTBOX_AT + kept]
+            # The worker writes answers between two tasks only: the same note before and after, a task
+            # still running, says that nothing was written while we read.
+            if board.RUNNING.unpack_from(self._page) == noted:
+                self._read_frames(answers, outcomes)
+
+    def _read_frames(self, data: bytes, outcomes: list[Outcome | Unstarted]) -> int:
+        """Read all whole frames; returns where the first that is not whole begins."""
+        at, end, header = 0, len(data), frames.ANSWER
+        while at + header.size <= end:
+            size, log_size, peak, kind, sequence, started, duration = header.unpack_from(data, at)
+            log_at = at + header.size
+            payload_at = log_at + log_size
+            if payload_at + size > end:
+                break
+            at = payload_at + size
+            if kind == frames.READY:
+                self._init_ms = duration / 1e6
+            elif kind == frames.INIT_ERROR:
+                self._failure = InitFailure(data[payload_at:at])
+            elif (lease := self._pending.pop(sequence, None)) is None:
+                continue  # answered already, or taken back
+            elif kind == frames.DROPPED:
+                outcomes.append(Unstarted(lease.task.id))
+            else:
+                payload = data[payload_at:at] if kind != frames.TOO_LARGE else documents.response_too_large()
+                log = data[log_at:payload_at]
+                outcomes.append(self._measured(lease, kind, payload, started, duration, peak, log))
+        return at
+
+    def _measured(
+        self, lease: Lease, kind: int, payload: bytes, started: int, duration: int, peak: int, log: bytes
+    ) -> Outcome:
+        duration_ms = duration / 1e6
+        init_ms, self._init_ms = self._init_ms, 0.0
+        return Outcome(
+            lease.task.id,
+            payload,
+            _KINDS[kind],
+            started / 1e9,
+            duration_ms,
+            math.ceil(duration_ms + (init_ms or 0.0)),
+            peak >> 10,
+            log,
+            init_ms or None,
+            self.id,
+        )
+
+    def _init_failure(self) -> InitFailure | None:
+        return self._failure
+
+    def _running(self) -> Running | None:
+        sequence, since, _ = board.RUNNING.unpack_from(self._page)
+        return Running(sequence, since / 1e9) if sequence else None
+
+    def _recall(self, running: Running) -> None:
+        board.RECALL.pack_into(self._page, board.RECALL_AT, running.sequence + 1, self._sequence + 1)
+
+    # --- the process ---
+
+    def _has_ended(self) -> bool:
+        return self._child.has_ended()
+
+    def _end(self) -> int:
+        return self._child.kill()
+
+    def _memory_mb(self) -> float:
+        self._child.trim_log()
+        return self._child.memory_mb()
+
+    def _log_tail(self) -> bytes:
+        return self._child.log_tail()

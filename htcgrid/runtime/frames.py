@@ -1,0 +1,26 @@
+"""The frames between a supervisor and a Python worker on their Unix socket, in host byte order."""
+
+import struct
+
+REQUEST = struct.Struct("=QIII")
+"""Sequence number, timeout in ms, length of the client context, length of the event.
+Behind it: the request id (36 bytes), the client context, the event."""
+
+REQUEST_ID_BYTES = 36
+
+ANSWER = struct.Struct("=IIIBQQQ")
+"""Length of the payload, length of the log tail, peak memory in KiB, kind, sequence number,
+start (Unix ns), duration (ns). Behind it: the log tail, the payload."""
+
+RESULT = 0
+"""The handler's answer."""
+ERROR = 1
+"""The handler's error document."""
+READY = 2
+"""Initialised; the duration is that of the initialisation."""
+INIT_ERROR = 3
+"""Not initialised; the payload is the error document."""
+TOO_LARGE = 4
+"""The answer was past the limit and was not sent."""
+DROPPED = 5
+"""The task was recalled before it began."""

@@ -1,0 +1,39 @@
+"""The names that an invocation goes by."""
+
+from hashlib import sha1
+from uuid import NAMESPACE_OID, UUID, uuid4
+
+ACCOUNT = "012345678912"
+REGION = "us-east-1"
+VERSION = "$LATEST"
+_NAMESPACE = NAMESPACE_OID.bytes
+
+
+def request_id(task_id: str) -> str:
+    """The `aws_request_id` of a task: its id where that is a UUID, else a UUID (version 5) made from it.
+
+    A retry of the same task has the same request id, as on AWS Lambda.
+    """
+    if len(task_id) == 36 and _is_uuid(task_id):
+        return task_id
+    # What uuid.uuid5 does, at a quarter of its cost: this runs once a task.
+    digest = sha1(_NAMESPACE + task_id.encode(), usedforsecurity=False).hexdigest()
+    variant = "89ab"[int(digest[16], 16) & 3]
+    return f"{digest[:8]}-{digest[8:12]}-5{digest[13:16]}-{variant}{digest[17:20]}-{digest[20:32]}"
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        return str(UUID(text)) == text
+    except ValueError:
+        return False
+
+
+def function_arn(name: str) -> str:
+    """The ARN that a handler sees as `invoked_function_arn` on planes that have no account."""
+    return f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:{name}"
+
+
+def environment_id() -> str:
+    """A name for a new execution environment, unique enough for a log."""
+    return uuid4().hex

@@ -1,0 +1,77 @@
+"""Starts execution environments, by way of a program that all of them are forked from."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from htcgrid.spi import Unavailable
+
+INHERITED = ("HOME", "LD_LIBRARY_PATH", "PATH", "SSL_CERT_DIR", "SSL_CERT_FILE", "TMPDIR", "USER", "VIRTUAL_ENV")
+"""What an environment gets of the agent's own variables. Credentials are not among them."""
+
+
+class Nursery:
+    """A handle on `nursery_main`. Calls may come from any thread; it serves them one by one."""
+
+    def __init__(self, environment: Mapping[str, str], keep: Sequence[str] = INHERITED, *, python: bool = True) -> None:
+        self._setup = {"environment": dict(environment), "keep": list(keep), "python": python}
+        self._lock = threading.Lock()
+        self._control: socket.socket | None = None
+        self._program: subprocess.Popen[bytes] | None = None
+
+    def open(self) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            # -P: a file in the current folder must not stand in for a module of the standard library.
+            command = [sys.executable, "-P", "-X", "utf8", "-m", "htcgrid.runtime.nursery_main", str(theirs.fileno())]
+            self._program = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
+        self._control = ours
+        ours.send(json.dumps({"setup": self._setup}).encode())
+
+    def spawn(self, request: Mapping[str, Any], fds: Sequence[int]) -> tuple[int, int]:
+        """Start an environment; returns its process id and a pidfd. `fds` are its log, channel and page."""
+        with self._lock:
+            pid = self._ask({"spawn": request}, fds)["pid"]
+            # It cannot have been reaped yet, so the id is still its own even if it has ended.
+            return pid, os.pidfd_open(pid)
+
+    def reap(self, pid: int) -> int:
+        """The exit status of an environment whose pidfd says it has ended; a signal is negative."""
+        with self._lock:
+            return int(self._ask({"reap": pid})["status"])
+
+    def close(self) -> None:
+        """End every environment and wait for that."""
+        if self._control is not None:
+            self._control.close()
+            self._control = None
+        if self._program is not None:
+            self._program.wait()
+            self._program = None
+
+    def _ask(self, request: Mapping[str, Any], fds: Sequence[int] = ()) -> dict[str, Any]:
+        if self._control is None:
+            raise Unavailable("The process plane is closed.")
+        try:
+            socket.send_fds(self._control, [json.dumps(request).encode()], list(fds))
+            reply = self._receive()
+        except (BrokenPipeError, ConnectionResetError):
+            reply = b""
+        if not reply:
+            status = self._program.wait() if self._program else None
+            message = f"The program that workers are forked from has ended (status {status}); was it killed?"
+            raise Unavailable(message)
+        answer: dict[str, Any] = json.loads(reply)
+        return answer
+
+    def _receive(self) -> bytes:
+        assert self._control is not None  # noqa: S101 - _ask has checked
+        reply = self._control.recv(1 << 16)
+        if reply == b"{}":  # the answer to `setup`, which nobody waited for
+            reply = self._control.recv(1 << 16)
+        return reply

@@ -1,0 +1,38 @@
+"""The environment variables that a handler finds, as on AWS Lambda."""
+
+import sys
+from collections.abc import Mapping
+
+from htcgrid.runtime import identity
+from htcgrid.spi import Function
+
+
+def variables(function: Function, runtime: str) -> Mapping[str, str]:
+    """What every execution environment of this function gets; `runtime` as in `python3.11`.
+
+    Credentials are not among them. The user's own `environment` comes first, since reserved names were
+    refused when the config was read.
+    """
+    root = str(function.code.resolve())
+    name = function.function_name
+    return {
+        "LANG": "en_US.UTF-8",
+        "TZ": ":UTC",
+        **function.environment,
+        "_HANDLER": function.handler,
+        "AWS_REGION": identity.REGION,
+        "AWS_DEFAULT_REGION": identity.REGION,
+        "AWS_EXECUTION_ENV": f"AWS_Lambda_{runtime}",
+        "AWS_LAMBDA_FUNCTION_NAME": name,
+        "AWS_LAMBDA_FUNCTION_VERSION": identity.VERSION,
+        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(function.memory),
+        "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
+        "AWS_LAMBDA_LOG_GROUP_NAME": f"/aws/lambda/{name}",
+        "LAMBDA_TASK_ROOT": root,
+        "LAMBDA_RUNTIME_DIR": root,
+    }
+
+
+def this_python() -> str:
+    """The runtime's name for the interpreter that runs htcgrid."""
+    return f"python{sys.version_info.major}.{sys.version_info.minor}"

@@ -1,0 +1,175 @@
+"""The worker's side of the framed socket: a client that `awslambdaric.bootstrap.run` takes for AWS's own.
+
+Runs inside the execution environment, so it imports nothing but what a worker needs anyway. The loop in
+`bootstrap.run` asks `wait_next_invocation` for an event and gives what the handler made of it to
+`post_invocation_result` or `post_invocation_error`; both run once a task, so they are written for speed.
+"""
+
+import mmap
+import os
+import resource
+import socket
+import time
+from typing import Any
+
+from awslambdaric.lambda_runtime_client import BaseLambdaRuntimeClient
+
+from htcgrid.runtime import board, frames
+
+_FLUSH_NS = 1_000_000  # an answer waits for company no longer than this
+_READ_BYTES = 1 << 18
+
+
+class Invocation:
+    """What `bootstrap.run` reads of an event; one object serves them all."""
+
+    __slots__ = ("client_context", "deadline_time_in_ms", "event_body", "invocation_id", "invoke_id")
+    __slots__ += ("cognito_identity", "content_type", "invoked_function_arn", "tenant_id", "x_amzn_trace_id")
+
+    def __init__(self, function_arn: str) -> None:
+        self.invoked_function_arn = function_arn
+        self.content_type = "application/json"
+        self.cognito_identity = self.tenant_id = self.x_amzn_trace_id = None
+        self.invocation_id = ""
+
+
+class FramedClient:
+    """Speaks `frames` on a socket and keeps `board` up to date."""
+
+    marshaller = BaseLambdaRuntimeClient.marshaller
+
+    def __init__(self, channel: socket.socket, page: mmap.mmap, log: int, function_arn: str, limit: int) -> None:
+        self._channel = channel
+        self._page = page
+        self._outbox = memoryview(page)[board.OUTBOX_AT :]
+        self._log = log
+        self._limit = limit
+        self._invocation = Invocation(function_arn)
+        self._input = b""
+        self._at = 0
+        self._sequence = 0
+        self._kept = 0
+        self._began = self._flushed = time.monotonic_ns()
+        self._started = time.time_ns()
+        self._peak = 0
+        self._ready = False
+
+    # --- what bootstrap.run calls ---
+
+    def wait_next_invocation(self) -> Invocation:
+        if not self._ready:
+            self._ready = True
+            self._answer(frames.READY, b"")
+        while True:
+            header = self._take(frames.REQUEST.size)
+            sequence, timeout_ms, context_size, event_size = frames.REQUEST.unpack(header)
+            body = self._take(frames.REQUEST_ID_BYTES + context_size + event_size)
+            self._began = time.monotonic_ns()
+            # The note goes up before the recall is read: the supervisor, which writes its recall and
+            # reads the note a moment later, then never takes back what has begun.
+            board.RUNNING.pack_into(self._page, 0, sequence, self._began, self._kept)
+            first, end = board.RECALL.unpack_from(self._page, board.RECALL_AT)
+            if not first <= sequence < end:
+                break
+            self._sequence = sequence
+            self._answer(frames.DROPPED, b"")
+        self._sequence = sequence
+        self._started = time.time_ns()
+        context_end = frames.REQUEST_ID_BYTES + context_size
+        invocation = self._invocation
+        invocation.invoke_id = body[: frames.REQUEST_ID_BYTES].decode()
+        invocation.client_context = body[frames.REQUEST_ID_BYTES : context_end].decode()
+        invocation.event_body = body[context_end:]
+        invocation.deadline_time_in_ms = self._started // 1_000_000 + timeout_ms
+        return invocation
+
+    def post_invocation_result(
+        self, _invoke_id: str, result: str | bytes, _content_type: str = "", _invocation_id: str | None = None
+    ) -> None:
+        payload = result.encode() if isinstance(result, str) else result
+        if len(payload) > self._limit:
+            self._answer(frames.TOO_LARGE, b"")
+        else:
+            self._answer(frames.RESULT, payload)
+
+    def post_invocation_error(
+        self, _invoke_id: str, error: str, _xray: str = "", _invocation_id: str | None = None
+    ) -> None:
+        self._answer(frames.ERROR, error.encode())
+
+    def post_init_error(self, error: Any, _error_type: str | None = None) -> None:
+        self._ready = True
+        self._answer(frames.INIT_ERROR, self.marshaller.marshal_response(error)[0].encode())
+        self.flush()
+
+    def restore_next(self) -> None:
+        """Nothing to restore: workers are forked, not thawed."""
+
+    def report_restore_error(self, error: Any) -> None:
+        self.post_init_error(error)
+
+    # --- the socket ---
+
+    def _take(self, size: int) -> bytes:
+        """The next `size` bytes of the input."""
+        end = self._at + size
+        if end > len(self._input):
+            self._fill(size)
+            end = size
+        taken = self._input[self._at : end]
+        self._at = end
+        return taken
+
+    def _fill(self, size: int) -> None:
+        """Have at least `size` bytes of input. What is ready goes out first: nobody waits while we wait."""
+        self.flush()
+        parts = [self._input[self._at :]]
+        missing = size - len(parts[0])
+        while missing > 0:
+            chunk = self._channel.recv(_READ_BYTES)
+            if not chunk:
+                raise SystemExit(0)  # the supervisor has gone
+            parts.append(chunk)
+            missing -= len(chunk)
+        self._input = b"".join(parts)
+        self._at = 0
+
+    def _answer(self, kind: int, payload: bytes) -> None:
+        now = time.monotonic_ns()
+        duration = now - self._began
+        if now - self._flushed > _FLUSH_NS or not self._peak:
+            self._peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        log = self._log_tail() if os.lseek(self._log, 0, os.SEEK_END) else b""
+        head = frames.ANSWER.pack(
+            len(payload), len(log), self._peak, kind, self._sequence, self._started, duration
+        )
+        frame = b"".join((head, log, payload))
+        end = self._kept + len(frame)
+        if end > board.OUTBOX_SIZE:
+            self.flush()
+            end = len(frame)
+            if end > board.OUTBOX_SIZE:
+                self._channel.sendall(frame)
+                board.RUNNING.pack_into(self._page, 0, 0, 0, 0)
+                return
+        self._outbox[self._kept : end] = frame
+        self._kept = end
+        board.RUNNING.pack_into(self._page, 0, 0, 0, end)
+        if now - self._flushed > _FLUSH_NS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what is kept. Only then is it forgotten: a death in between sends it twice, and the
+        supervisor goes by sequence number."""
+        if self._kept:
+            self._channel.sendall(self._outbox[: self._kept])
+            self._kept = 0
+            board.RUNNING.pack_into(self._page, 0, 0, 0, 0)
+        self._flushed = time.monotonic_ns()
+
+    def _log_tail(self) -> bytes:
+        """The end of what was printed since the last answer; the log is emptied."""
+        size = os.lseek(self._log, 0, os.SEEK_END)
+        tail = os.pread(self._log, 4096, max(0, size - 4096))
+        os.ftruncate(self._log, 0)
+        return tail
