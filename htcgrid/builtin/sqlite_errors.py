@@ -1,0 +1,63 @@
+"""SQLite's errors in htcgrid's two words, with what to do."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from htcgrid.spi import HtcgridError, Rejected, Unavailable
+
+LATER = {
+    sqlite3.SQLITE_BUSY: (
+        "another process has kept the file locked for {busy:g} s; nothing of this call was done. If it goes on, look "
+        "for a stopped process that has the file open (`fuser {path}`)"
+    ),
+    sqlite3.SQLITE_FULL: (
+        "the disk is full; nothing of this call was stored, and what was stored before is safe. "
+        "Make room: no restart is needed"
+    ),
+    sqlite3.SQLITE_IOERR: (
+        "the disk could not be read or written; nothing of this call was done. "
+        "Look at the disk's health and room (`dmesg`, `df`)"
+    ),
+    sqlite3.SQLITE_NOMEM: "SQLite ran out of memory; nothing of this call was done",
+}
+NEVER = {
+    sqlite3.SQLITE_CANTOPEN: (
+        "the file cannot be opened. This user must be able to read and write the file and its folder, "
+        "as SQLite keeps two more files beside it (-wal, -shm)"
+    ),
+    sqlite3.SQLITE_READONLY: (
+        "the file cannot be written. This user must be able to write the file, its -wal and -shm, and its folder"
+    ),
+    sqlite3.SQLITE_NOTADB: "this is not a SQLite database; it was left as it is. Name another file in `path`",
+    sqlite3.SQLITE_CORRUPT: (
+        "the database is damaged. Stop what uses it, keep a copy, and save what can be read with "
+        '`sqlite3 {path} ".recover" | sqlite3 repaired.db`'
+    ),
+}
+NEVER[sqlite3.SQLITE_PERM] = NEVER[sqlite3.SQLITE_CANTOPEN]
+
+
+@contextmanager
+def explained(path: Path, busy: float) -> Iterator[None]:
+    """Raise SQLite's errors as `Unavailable` or `Rejected`; what neither fits is a bug and stays as it is."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        verdict = _verdict(error, path, busy)
+        if verdict is None:
+            raise
+        raise verdict from error
+
+
+def _verdict(error: sqlite3.Error, path: Path, busy: float) -> HtcgridError | None:
+    # The low byte is the primary code, https://www.sqlite.org/rescode.html. The sqlite3 module's own errors have none.
+    code = getattr(error, "sqlite_errorcode", -1) & 0xFF
+    if code in LATER:
+        return Unavailable(f"{path}: {LATER[code].format(path=path, busy=busy)} ({error})")
+    if code in NEVER:
+        return Rejected(f"{path}: {NEVER[code].format(path=path)} ({error})")
+    return None

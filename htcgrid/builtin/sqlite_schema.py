@@ -1,0 +1,116 @@
+"""What stands in the file: tables for the queue and for the results, whichever of them it is used for."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+from htcgrid.spi import Rejected
+
+APPLICATION_ID = 0x48544347
+"""`HTCG`, in the header of every file of ours, so that another program's database is left alone."""
+
+SCHEMA_VERSION = 1
+
+FIRST_OF_ALL = 2**62
+"""The priority of cancelled tasks: their end is stored before other work is begun."""
+
+# A task's event stands apart from its state, so that lending, extending and giving back rewrite a few bytes
+# and not the event. AUTOINCREMENT keeps numbers from being used again: a late receipt meets no other task.
+# Each state has its own index, so that what `receive` asks at every poll costs the same at any depth.
+SCHEMA = (
+    """
+    CREATE TABLE tasks (
+        seq        INTEGER PRIMARY KEY AUTOINCREMENT,
+        id         TEXT NOT NULL UNIQUE,
+        submitted  REAL NOT NULL,             -- Unix seconds
+        attributes TEXT,                      -- a JSON object; NULL where there are none
+        payload    BLOB NOT NULL
+    )
+    """,
+    """
+    CREATE TABLE queue (
+        seq        INTEGER PRIMARY KEY,
+        session    TEXT,
+        priority   INTEGER NOT NULL,
+        state      TEXT NOT NULL,             -- ready, delayed, leased, dead
+        due        REAL,                      -- Unix seconds when a delay or a lease ends
+        attempt    INTEGER NOT NULL,          -- how often it was lent
+        cancelled  INTEGER NOT NULL,
+        reason     TEXT                       -- why it is dead
+    )
+    """,
+    "CREATE INDEX queue_ready ON queue (priority DESC) WHERE state = 'ready'",
+    "CREATE INDEX queue_delayed ON queue (due) WHERE state = 'delayed'",
+    "CREATE INDEX queue_leased ON queue (due) WHERE state = 'leased'",
+    "CREATE INDEX queue_dead ON queue (seq) WHERE state = 'dead'",
+    "CREATE TRIGGER queue_done AFTER DELETE ON queue BEGIN DELETE FROM tasks WHERE seq = old.seq; END;",
+    """
+    CREATE TABLE results (
+        number        INTEGER PRIMARY KEY,    -- in the order they were stored
+        task_id       TEXT NOT NULL UNIQUE,
+        session       TEXT,
+        attributes    TEXT,
+        attempt       INTEGER NOT NULL,
+        failure       TEXT,                   -- NULL: an answer
+        started       REAL NOT NULL,
+        duration_ms   REAL NOT NULL,
+        billed_ms     INTEGER NOT NULL,
+        max_memory_mb INTEGER NOT NULL,
+        init_ms       REAL,
+        environment   TEXT NOT NULL,
+        log_tail      BLOB NOT NULL,
+        payload       BLOB NOT NULL
+    )
+    """,
+    "CREATE INDEX results_session ON results (session) WHERE session IS NOT NULL",
+)
+
+
+def prepare(connection: sqlite3.Connection, path: Path) -> None:
+    """Make the tables in an empty file, or check that they are there.
+
+    Raises `Rejected` for another program's database, and for one of another version of htcgrid.
+    """
+    if _is_new(connection, path):
+        _make(connection, path)
+    mode = connection.execute("PRAGMA journal_mode").fetchone()[0]
+    if mode != "wal":
+        raise Rejected(
+            f"{path}: SQLite cannot keep a write-ahead log there (journal_mode is {mode!r}); "
+            "put the file on a local disk, not on a network share"
+        )
+
+
+def _make(connection: sqlite3.Connection, path: Path) -> None:
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        if _is_new(connection, path):  # another process may have been first
+            for statement in SCHEMA:
+                connection.execute(statement)
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        connection.execute("COMMIT")
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+
+def _is_new(connection: sqlite3.Connection, path: Path) -> bool:
+    application = connection.execute("PRAGMA application_id").fetchone()[0]
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    if not (application or version or tables):
+        return True
+    if application != APPLICATION_ID:
+        raise Rejected(
+            f"{path}: a SQLite database, but not one of htcgrid's (application_id is {application}, expected "
+            f"{APPLICATION_ID}); it was left as it is. Name another file in `path`: it is made where there is none"
+        )
+    if version != SCHEMA_VERSION:
+        raise Rejected(
+            f"{path}: made by another version of htcgrid (schema version {version}, this one knows "
+            f"{SCHEMA_VERSION}). Use the htcgrid that made it, or name another file in `path`"
+        )
+    return False

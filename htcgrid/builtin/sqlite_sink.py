@@ -1,0 +1,145 @@
+"""`sqlite`: a durable result store in one file."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from htcgrid.builtin.sqlite_store import SqliteFile, chunk
+from htcgrid.builtin.sqlite_text import attributes_of, named, text_of
+from htcgrid.spi import FailureKind, Function, Outcome, Plugin, Rejected, Result, ResultSink, Task
+
+# The first result stays: someone may have read it already, and a late second run changes nothing for them.
+INSERT = """
+    INSERT INTO results VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT (task_id) DO NOTHING
+"""
+STORED = "SELECT task_id FROM results WHERE task_id = ?"
+GET = "SELECT * FROM results WHERE task_id = ?"
+ALL_AFTER = "SELECT * FROM results WHERE number > ? ORDER BY number"
+SESSION_AFTER = """
+    SELECT * FROM results INDEXED BY results_session WHERE number > ? AND session = ? ORDER BY number
+"""
+
+
+class SqliteSink(ResultSink):
+    """Results in a SQLite file, one row each. It meets `ResultStore` too.
+
+    Events are not kept with the results: `Result.task.payload` is empty in what is read back.
+    """
+
+    class Config(Plugin.Config):
+        """Source and sink may name the same file; two files let them write at the same time."""
+
+        path: Path = Field(description="the file; made where there is none", examples=["grid.db"])
+
+    max_batch = 1000
+
+    config: Config
+
+    def __init__(self, config: Config, function: Function) -> None:
+        super().__init__(config, function)
+        self._file = SqliteFile(config.path)
+
+    def open(self) -> None:
+        self._file.open()
+
+    def close(self) -> None:
+        self._file.close()
+
+    def put(self, results: Sequence[Result]) -> None:
+        """Store these in one transaction. The first result of a task stays; later ones are passed over."""
+        rows = [_row(result) for result in results]
+        refused: list[str] = []
+        with self._file.writing(durable=True) as connection:
+            try:
+                connection.executemany(INSERT, rows)
+            except (UnicodeEncodeError, sqlite3.DataError):
+                refused = _one_by_one(connection, rows)
+        if refused:
+            raise Rejected(
+                f"{self._file.path}: too large for SQLite, or with text that is no Unicode: {named(refused)}; "
+                f"the other {len(results) - len(refused)} results are stored",
+                refused,
+            )
+
+    def stored(self, tasks: Sequence[Task]) -> Collection[str]:
+        with self._file.reading() as connection:
+            found = (connection.execute(STORED, (task.id,)).fetchone() for task in tasks)
+            return [row[0] for row in found if row]
+
+    def get(self, task_ids: Sequence[str]) -> Mapping[str, Result]:
+        with self._file.reading() as connection:
+            found = (connection.execute(GET, (task_id,)).fetchone() for task_id in task_ids)
+            return {row[1]: _result(row) for row in found if row}
+
+    def scan(self, session_id: str | None = None, after: int = 0) -> Iterator[tuple[int, Result]]:
+        """Results with their numbers, in the order they were stored: those of a session, or all.
+
+        Only those numbered above `after`: with the last number seen, a later call goes on from there and
+        misses none. About 32 MB of them are in memory at a time, and no lock is held in between.
+        """
+        while True:
+            with self._file.reading() as connection:
+                rows = chunk(
+                    connection.execute(ALL_AFTER, (after,))
+                    if session_id is None
+                    else connection.execute(SESSION_AFTER, (after, session_id))
+                )
+            for row in rows:
+                yield row[0], _result(row)
+            if not rows:
+                return
+            after = rows[-1][0]
+
+
+def _row(result: Result) -> tuple[Any, ...]:
+    task, outcome = result.task, result.outcome
+    return (
+        task.id,
+        task.attributes.get("session_id"),
+        text_of(task.attributes),
+        result.attempt,
+        outcome.failure,
+        outcome.started,
+        outcome.duration_ms,
+        outcome.billed_ms,
+        outcome.max_memory_mb,
+        outcome.init_ms,
+        outcome.environment,
+        outcome.log_tail,
+        outcome.payload,
+    )
+
+
+def _result(row: Sequence[Any]) -> Result:
+    _, task_id, _, attributes, attempt, failure, started, duration, billed, memory, init, environment, log, payload = (
+        row
+    )
+    outcome = Outcome(
+        task_id=task_id,
+        payload=payload,
+        failure=failure and FailureKind(failure),
+        started=started,
+        duration_ms=duration,
+        billed_ms=billed,
+        max_memory_mb=memory,
+        log_tail=log,
+        init_ms=init,
+        environment=environment,
+    )
+    return Result(Task(task_id, b"", attributes_of(attributes)), outcome, attempt)
+
+
+def _one_by_one(connection: sqlite3.Connection, rows: Sequence[tuple[Any, ...]]) -> list[str]:
+    refused = []
+    for row in rows:
+        try:
+            connection.execute(INSERT, row)
+        except (UnicodeEncodeError, sqlite3.DataError):
+            refused.append(row[0])
+    return refused

@@ -1,0 +1,267 @@
+"""`sqlite`: a durable queue in one file, for the submitters and agents of one machine."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from pydantic import Field
+
+from htcgrid.builtin import sqlite_statements as sql
+from htcgrid.builtin.sqlite_schema import FIRST_OF_ALL
+from htcgrid.builtin.sqlite_store import SqliteFile, chunk
+from htcgrid.builtin.sqlite_summary import Summary, summarise
+from htcgrid.builtin.sqlite_text import attributes_of, named, text_of
+from htcgrid.spi import Depth, Function, Lease, Plugin, Rejected, Task, TaskSource
+
+POLL_SECONDS = 0.02
+"""How often a waiting `receive` looks for what other processes put: about 15 microseconds a look."""
+
+CANCEL_ROWS = 10_000
+"""Tasks cancelled in one transaction, so that cancelling a million keeps no agent out for long."""
+
+HIGHEST_PRIORITY = 2**31 - 1
+
+UNFIT = (sqlite3.IntegrityError, sqlite3.DataError, UnicodeEncodeError)
+"""What the sqlite3 module raises for a repeated id, a value past its limit, and a lone surrogate."""
+
+CANCELLED = "cancelled by the user before it ran"
+
+
+@dataclass(frozen=True, slots=True)
+class DeadTask:
+    """A task that was set aside: how often it was handed out, and why it is not any more."""
+
+    task: Task
+    attempt: int
+    reason: str
+
+
+class SqliteSource(TaskSource):
+    """Tasks in a SQLite file. It meets `TaskQueue`, `Measurable` and `DeadLetters` too.
+
+    The highest `priority` first, and first in, first out within one. Times are wall-clock times, as several
+    processes and restarts share them. A task that is cancelled while it waits is still handed out once, ahead
+    of all others and as `invalid`, so that its end is stored like any other's.
+    """
+
+    class Config(Plugin.Config):
+        """Source and sink may name the same file; each agent and submitter of a queue names the same one."""
+
+        path: Path = Field(description="the file; made where there is none", examples=["grid.db"])
+        lease_seconds: float = Field(60.0, gt=0, description="seconds until a dead agent's tasks are handed out again")
+        drain: bool = Field(False, description="stop when nothing is waiting, delayed or lent out")
+
+    max_batch = 1000
+
+    config: Config
+
+    def __init__(self, config: Config, function: Function) -> None:
+        super().__init__(config, function)
+        self.lease_seconds = config.lease_seconds
+        self._file = SqliteFile(config.path)
+
+    def open(self) -> None:
+        self._file.open()
+
+    def close(self) -> None:
+        self._file.close()
+
+    # --- As a source ---------------------------------------------------------------------------------
+
+    def receive(self, max_tasks: int, wait: float) -> Sequence[Lease]:
+        """Lend ready tasks and those whose lease has lapsed; fewer than asked for where payloads are large."""
+        deadline = time.monotonic() + wait
+        with self._file.changed:
+            while max_tasks > 0:
+                due = self._next_due()
+                pause = POLL_SECONDS if due is None else min(POLL_SECONDS, due - time.time())
+                if pause <= 0 and (leases := self._lend(min(max_tasks, self.max_batch))):
+                    return leases
+                left = deadline - time.monotonic()
+                if left <= 0 or (self.config.drain and due is None):
+                    break
+                self._file.changed.wait(min(left, max(pause, 0.0)))
+        return ()
+
+    def ack(self, leases: Sequence[Lease]) -> None:
+        """Done for good, whoever holds the task by now: its result is stored.
+
+        Lost with the power, an ack is made again when the task is: the sink knows its result.
+        """
+        with self._file.writing(durable=False) as connection:
+            connection.executemany(sql.DONE, ((_loan(lease)[0],) for lease in leases))
+
+    def nack(self, leases: Sequence[Lease], delay: float = 0.0) -> None:
+        with self._file.writing(durable=False) as connection:
+            if delay > 0:
+                due = time.time() + delay
+                connection.executemany(sql.DELAY, ((due, *_loan(lease)) for lease in leases))
+            # What is cancelled does not wait out the delay: it will not run.
+            connection.executemany(sql.GIVE_BACK, map(_loan, leases))
+
+    def extend(self, leases: Sequence[Lease], seconds: float) -> Collection[str]:
+        """Keep these leases; those of cancelled tasks are reported and run out as they are.
+
+        Once given back or run out, a cancelled task is handed out as `invalid`, at once.
+        """
+        with self._file.writing(durable=False) as connection:
+            due = time.time() + seconds
+            extended = connection.executemany(sql.EXTEND, ((due, *_loan(lease)) for lease in leases)).rowcount
+            if extended == len(leases):
+                return ()
+            return [lease.task.id for lease in leases if not connection.execute(sql.IS_OURS, _loan(lease)).fetchone()]
+
+    def dead_letter(self, leases: Sequence[Lease], reason: str) -> None:
+        """Set aside with its event; `dead` reads it back. Like `ack`, it holds whoever has the task by now."""
+        with self._file.writing(durable=True) as connection:
+            connection.executemany(sql.SET_ASIDE, ((reason, _loan(lease)[0]) for lease in leases))
+
+    @property
+    def exhausted(self) -> bool:
+        return self.config.drain and self._next_due() is None
+
+    # --- As a queue ----------------------------------------------------------------------------------
+
+    def put(self, tasks: Sequence[Task]) -> None:
+        """Accept these tasks, durably and in this order, all or none; about 1,000 at a time is fastest.
+
+        Raises `Rejected` for ids that are in the queue or come twice, for a `priority` that is no whole
+        number, and for text that is no Unicode. An id whose task is done may come again; a sink that
+        has its result keeps that one.
+        """
+        rows = [(task, self._priority(task)) for task in tasks]
+        with self._file.writing(durable=True) as connection:
+            last = connection.execute(sql.LAST_SEQ).fetchone()[0]
+            connection.execute("SAVEPOINT batch")
+            try:
+                _insert(connection, last, rows)
+            except UNFIT:
+                connection.execute("ROLLBACK TO batch")
+                raise self._refusal(connection, last, rows) from None
+
+    def cancel(self, session_id: str | None = None, task_ids: Collection[str] = ()) -> int:
+        """Cancel a session, these tasks, or both. Waiting ones never run, lent ones are reported by `extend`.
+
+        Counts those that were not done, dead or cancelled before. Stopped half way, it can be called again.
+        """
+        count = 0
+        ids = iter(task_ids)
+        while some := list(islice(ids, CANCEL_ROWS)):
+            with self._file.writing(durable=True) as connection:
+                found = (connection.execute(sql.SEQ_OF, (task_id,)).fetchone() for task_id in some)
+                count += _cancel(connection, [row[0] for row in found if row])
+        last = 0
+        while session_id is not None:
+            with self._file.writing(durable=True) as connection:
+                numbers = [row[0] for row in connection.execute(sql.OF_SESSION, (last, session_id, CANCEL_ROWS))]
+                if not numbers:
+                    break
+                count += _cancel(connection, numbers)
+                last = numbers[-1]
+        return count
+
+    def depth(self) -> Depth:
+        with self._file.reading() as connection:
+            waiting, leased, dead = connection.execute(sql.DEPTH, {"now": time.time()}).fetchone()
+        return Depth(waiting, leased, dead)
+
+    def summary(self) -> Summary:
+        """What is in the queue by state and session, and how long the oldest has waited. Reads all of it."""
+        with self._file.reading() as connection:
+            return summarise(connection, time.time())
+
+    def dead(self) -> Iterator[DeadTask]:
+        """The tasks that were set aside, oldest first, a few at a time in memory."""
+        last = 0
+        while True:
+            with self._file.reading() as connection:
+                rows = chunk(connection.execute(sql.DEAD, (last,)))
+            for _, attempt, reason, task_id, attributes, payload in rows:
+                yield DeadTask(Task(task_id, payload, attributes_of(attributes)), attempt, reason)
+            if not rows:
+                return
+            last = rows[-1][0]
+
+    # --- Inside --------------------------------------------------------------------------------------
+
+    def _next_due(self) -> float | None:
+        """When a task can be lent, in Unix seconds; 0 for now, None where none waits, is delayed or is lent."""
+        with self._file.reading() as connection:
+            ready, *times = connection.execute(sql.NEXT_DUE).fetchone()
+        return 0.0 if ready else min((due for due in times if due is not None), default=None)
+
+    def _lend(self, count: int) -> list[Lease]:
+        # Not waiting for the disk: power that fails now has ended the handler as well, and the attempt with it.
+        with self._file.writing(durable=False) as connection:
+            now = time.time()
+            connection.execute(sql.DELAY_OVER, (now,))
+            connection.execute(sql.LEASE_OVER, (now,))
+            rows = chunk(connection.execute(sql.READY, (count,)))
+            due = now + self.config.lease_seconds
+            connection.executemany(sql.LEND, ((due, row[0]) for row in rows))
+        return [
+            Lease(
+                Task(task_id, payload, attributes_of(attributes)),
+                attempt,
+                f"{seq}.{attempt}",
+                CANCELLED if cancelled else "",
+            )
+            for seq, attempt, cancelled, task_id, attributes, payload in rows
+        ]
+
+    def _priority(self, task: Task) -> int:
+        text = task.attributes.get("priority", "0")
+        try:
+            priority = int(text)
+        except ValueError:
+            priority = None
+        if priority is None or abs(priority) > HIGHEST_PRIORITY:
+            raise Rejected(
+                f"{self._file.path}: task {task.id!r} has priority {text!r}; expected a whole number of at most "
+                f'{HIGHEST_PRIORITY} either way, as text, such as "10". None of the tasks was accepted',
+                [task.id],
+            )
+        return priority
+
+    def _refusal(self, connection: sqlite3.Connection, last: int, rows: Sequence[tuple[Task, int]]) -> Rejected:
+        wrong: dict[str, list[str]] = {}
+        for seq, row in enumerate(rows, last):
+            try:
+                _insert(connection, seq, [row])
+            except sqlite3.IntegrityError:
+                wrong.setdefault("in the queue already, or twice in this call", []).append(row[0].id)
+            except UNFIT:
+                wrong.setdefault("too large for SQLite, or with text that is no Unicode", []).append(row[0].id)
+        told = "; ".join(f"{why}: {named(ids)}" for why, ids in wrong.items())
+        return Rejected(
+            f"{self._file.path}: {told}. None of the {len(rows)} tasks was accepted; put right or leave out "
+            "those named, and put the others again",
+            [task_id for ids in wrong.values() for task_id in ids],
+        )
+
+
+def _insert(connection: sqlite3.Connection, last: int, rows: Sequence[tuple[Task, int]]) -> None:
+    now = time.time()
+    connection.executemany(
+        sql.INSERT_TASK,
+        ((seq, task.id, now, text_of(task.attributes), task.payload) for seq, (task, _) in enumerate(rows, last + 1)),
+    )
+    connection.executemany(
+        sql.INSERT_STATE,
+        ((seq, task.attributes.get("session_id"), rank) for seq, (task, rank) in enumerate(rows, last + 1)),
+    )
+
+
+def _cancel(connection: sqlite3.Connection, numbers: Sequence[int]) -> int:
+    return connection.executemany(sql.CANCEL, ((FIRST_OF_ALL, seq) for seq in numbers)).rowcount
+
+
+def _loan(lease: Lease) -> tuple[str, str]:
+    # The columns are integers, so SQLite compares them as such; a receipt that is not ours matches nothing.
+    seq, _, attempt = lease.receipt.partition(".")
+    return seq, attempt

@@ -1,0 +1,131 @@
+"""One SQLite file in a write-ahead log, shared by agents, submitters and readers of one machine."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Condition
+from typing import Any
+
+from htcgrid.builtin.sqlite_errors import explained
+from htcgrid.builtin.sqlite_schema import prepare
+from htcgrid.spi import Rejected
+
+BUSY_SECONDS = 10.0
+"""How long a call waits for another process's transaction before it is `Unavailable`."""
+
+LOG_BYTES = 32 * 2**20
+"""The write-ahead log is written back into the database when it has grown to this."""
+
+CHUNK_BYTES = 32 * 2**20
+"""About the most payload that one read brings into memory."""
+
+
+class SqliteFile:
+    """A connection to the file, under one lock.
+
+    SQLite lets one writer in at a time, and its waiters sleep and try again; threads that wait for a lock of
+    this process instead go on at once. `changed` is that lock, and is notified after every transaction.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.changed = Condition()
+        self._log = path.with_name(path.name + "-wal")
+        self._connection: sqlite3.Connection | None = None
+        self._identity = (0, 0)
+
+    def open(self) -> None:
+        """Connect, and make the tables where there are none.
+
+        Raises `Rejected` where the path, its rights or its contents are wrong, `Unavailable` where it is locked.
+        """
+        if not self.path.parent.is_dir():
+            raise Rejected(f"{self.path}: there is no folder {self.path.parent}; make it, or correct `path`")
+        if self.path.is_dir():
+            raise Rejected(f"{self.path}: this is a folder; name a file in it, such as {self.path / 'grid.db'}")
+        with explained(self.path, BUSY_SECONDS):
+            self._connection = connection = sqlite3.connect(
+                self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+            )
+            # Checkpoints are our own, see `_write_back`.
+            connection.execute("PRAGMA wal_autocheckpoint = 0")
+            prepare(connection, self.path)
+            connection.execute("BEGIN IMMEDIATE")  # finds now what cannot be written
+            connection.execute("ROLLBACK")
+        self._identity = self._now_there()
+
+    def close(self) -> None:
+        with self.changed:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """The connection for a few reads; each statement by itself sees one state of the file."""
+        with self.changed, explained(self.path, BUSY_SECONDS):
+            yield self._connected()
+
+    @contextmanager
+    def writing(self, *, durable: bool) -> Iterator[sqlite3.Connection]:
+        """A transaction, all or nothing.
+
+        Every transaction survives the death of any process. A `durable` one, and all before it, survives
+        the loss of power too: it waits for the disk.
+        """
+        with self.changed, explained(self.path, BUSY_SECONDS):
+            connection = self._connected()
+            connection.execute("PRAGMA synchronous = FULL" if durable else "PRAGMA synchronous = NORMAL")
+            self._write_back(connection)
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            finally:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+            self.changed.notify_all()
+
+    def _connected(self) -> sqlite3.Connection:
+        if self._connection is None:
+            raise RuntimeError(f"{self.path} is not open; call open() first")
+        # SQLite would go on writing into a file that has lost its name, and all of it would be lost.
+        if self._now_there() != self._identity:
+            raise Rejected(
+                f"{self.path}: the file was removed or replaced while it was in use; put it back and start again"
+            )
+        return self._connection
+
+    def _now_there(self) -> tuple[int, int]:
+        try:
+            there = self.path.stat()
+        except FileNotFoundError:
+            return (0, 0)
+        return there.st_dev, there.st_ino
+
+    def _write_back(self, connection: sqlite3.Connection) -> None:
+        # SQLite before 3.51.3 can damage a file when one connection's automatic checkpoint meets another's
+        # commit (the "WAL-reset bug", https://www.sqlite.org/wal.html). TRUNCATE keeps writers out while it runs.
+        # It stands before a transaction, not after: if it fails, nothing was done that would be done twice.
+        try:
+            size = self._log.stat().st_size
+        except FileNotFoundError:
+            return
+        if size > LOG_BYTES:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+
+
+def chunk(cursor: sqlite3.Cursor) -> list[tuple[Any, ...]]:
+    """Rows of the cursor, whose last column is a payload: all, or the first that come to `CHUNK_BYTES`."""
+    rows: list[tuple[Any, ...]] = []
+    held = 0
+    for row in cursor:
+        rows.append(row)
+        held += len(row[-1])
+        if held >= CHUNK_BYTES:
+            break
+    cursor.close()
+    return rows
