@@ -293,7 +293,8 @@ class TaskSource(Plugin):
         """Keep these leases for `seconds` from now; say which tasks are ours no more.
 
         Returns the ids of tasks that were cancelled, or whose lease was lost to another receiver.
-        The agent stops their invocations. The default, for sources whose leases never lapse: none.
+        The agent stops their invocations and stores nothing of them: the other receiver does, or whoever
+        cancelled. The default, for sources whose leases never lapse: none.
         """
         return ()
 
@@ -390,8 +391,13 @@ class TaskQueue(Measurable, Protocol):
         """Accept these tasks, durably, all or none. A task id that is there already is `Rejected`."""
         ...
 
-    def cancel(self, session_id: str | None = None, task_ids: Collection[str] = ()) -> int:
-        """Cancel a session, or these tasks; waiting ones never run. Returns how many were cancelled."""
+    def cancel(self, session_id: str | None = None, task_ids: Collection[str] = ()) -> Sequence[Task]:
+        """Cancel a session, or these tasks: waiting ones never run, and `extend` reports running ones.
+
+        Returns the tasks that were cancelled, now or by an earlier call that may not have come to its
+        end; whoever calls stores a `cancelled` result for each. What an agent still makes of them is
+        not stored, since their leases are lost.
+        """
         ...
 
 

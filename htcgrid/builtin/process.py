@@ -3,9 +3,14 @@
 import os
 import queue
 from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
+from htcgrid.builtin import process_command
+from htcgrid.runtime.api import ApiEnvironment
+from htcgrid.runtime.child_sandbox import ChildSandbox
 from htcgrid.runtime.environment import ExecutionEnvironment, State
 from htcgrid.runtime.framed import FramedEnvironment
 from htcgrid.runtime.nursery import INHERITED, Nursery
@@ -19,6 +24,10 @@ class ProcessInvoker(Invoker):
     class Config(Plugin.Config):
         workers: int = Field(0, ge=0, description="environments side by side; 0: one a processor")
         inherit: tuple[str, ...] = Field((), description="names of this shell's variables that handlers may see")
+        transport: Literal["socket", "http", "rie"] | None = Field(
+            None, description="socket (Python only, its default), http (the Runtime API), or rie (the emulator)"
+        )
+        rie: Path = Field(Path("aws-lambda-rie"), description="the emulator's program, for transport = rie")
 
     config: Config
     max_batch = 512
@@ -27,13 +36,20 @@ class ProcessInvoker(Invoker):
     def __init__(self, config: Config, function: Function) -> None:
         super().__init__(config, function)
         self.max_concurrency = config.workers or len(os.sched_getaffinity(0))
+        self._transport = config.transport or ("socket" if process_command.is_python(function) else "http")
         self._idle: queue.LifoQueue[ExecutionEnvironment] = queue.LifoQueue()
         self._all: list[ExecutionEnvironment] = []
         self._nursery: Nursery | None = None
 
     def open(self) -> None:
         self._check()
-        self._nursery = Nursery(variables(self.function, this_python()), (*INHERITED, *self.config.inherit))
+        is_python = process_command.is_python(self.function)
+        runtime = this_python() if is_python else self.function.runtime
+        self._nursery = Nursery(
+            variables(self.function, "" if runtime.startswith("provided") else runtime),
+            (*INHERITED, *self.config.inherit),
+            python=self._transport == "socket",
+        )
         self._nursery.open()
         for _ in range(self.max_concurrency):
             self._add()
@@ -63,22 +79,20 @@ class ProcessInvoker(Invoker):
             environment.cancel(task_ids)
 
     def _add(self) -> None:
-        assert self._nursery is not None  # noqa: S101 - between open and close
-        environment = FramedEnvironment(self.function, self._nursery)
+        environment = self._environment()
         environment.start()
         self._all.append(environment)
         self._idle.put(environment)
 
+    def _environment(self) -> ExecutionEnvironment:
+        assert self._nursery is not None  # noqa: S101 - between open and close
+        if self._transport == "socket":
+            return FramedEnvironment(self.function, self._nursery)
+        command = process_command.command(self.function)
+        sandbox = ChildSandbox(self._nursery, command, str(self.function.code.resolve()))
+        return ApiEnvironment(self.function, sandbox)
+
     def _check(self) -> None:
-        function = self.function
-        if not function.code.is_dir():
-            message = f"[function] code = {str(function.code)!r}: there is no such folder. Name the folder of the handler."
-            raise Rejected(message)
-        if not function.handler:
-            raise Rejected('[function] handler is missing. Write it as "module.function".')
-        if function.runtime and function.runtime != this_python():
-            message = (
-                f"[function] runtime = {function.runtime!r}, but htcgrid runs on {this_python()} here. "
-                f"Install htcgrid in that Python, or leave `runtime` out."
-            )
-            raise Rejected(message)
+        process_command.check(self.function)
+        if self._transport == "socket" and not process_command.is_python(self.function):
+            raise Rejected('transport = "socket" is for Python only. Write transport = "http", or leave it out.')

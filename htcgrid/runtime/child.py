@@ -69,6 +69,8 @@ class Child:
     def log_tail(self) -> bytes:
         """The end of what it printed; the log is emptied."""
         size = os.fstat(self._log).st_size
+        if not size:
+            return b""
         tail = os.pread(self._log, limits.LOG_TAIL_BYTES, max(0, size - limits.LOG_TAIL_BYTES))
         os.ftruncate(self._log, 0)
         return tail

@@ -10,11 +10,13 @@ from htcgrid.spi import Function
 def variables(function: Function, runtime: str) -> Mapping[str, str]:
     """What every execution environment of this function gets; `runtime` as in `python3.11`.
 
-    Credentials are not among them. The user's own `environment` comes first, since reserved names were
+    An OS-only runtime (`provided...`) and a command of the user's have no `AWS_EXECUTION_ENV`, as on the
+    service: `runtime` is empty for them. Credentials are not among them. The user's own `environment` comes first, since reserved names were
     refused when the config was read.
     """
     root = str(function.code.resolve())
     name = function.function_name
+    execution = {"AWS_EXECUTION_ENV": f"AWS_Lambda_{runtime}"} if runtime else {}
     return {
         "LANG": "en_US.UTF-8",
         "TZ": ":UTC",
@@ -22,7 +24,7 @@ def variables(function: Function, runtime: str) -> Mapping[str, str]:
         "_HANDLER": function.handler,
         "AWS_REGION": identity.REGION,
         "AWS_DEFAULT_REGION": identity.REGION,
-        "AWS_EXECUTION_ENV": f"AWS_Lambda_{runtime}",
+        **execution,
         "AWS_LAMBDA_FUNCTION_NAME": name,
         "AWS_LAMBDA_FUNCTION_VERSION": identity.VERSION,
         "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(function.memory),

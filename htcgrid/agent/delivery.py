@@ -1,0 +1,160 @@
+"""From outcomes to the sink, and only then to the ack."""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from htcgrid.agent import documents
+from htcgrid.agent.holdings import Holdings
+from htcgrid.agent.patience import Patience
+from htcgrid.agent.statistics import Statistics
+from htcgrid.spi import DeadLetters, FailureKind, Lease, Rejected, Result, ResultSink, TaskSource
+
+T = TypeVar("T")
+
+_REASON_BYTES = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """A task to be given back to the source."""
+
+    task_id: str
+    delay: float
+
+
+class Delivery:
+    """Collects results from every slot; one thread stores and acks them in batches."""
+
+    def __init__(
+        self, source: TaskSource, sink: ResultSink, holdings: Holdings, statistics: Statistics, patience: Patience, linger: float
+    ) -> None:
+        self._source = source
+        self._sink = sink
+        self._holdings = holdings
+        self._statistics = statistics
+        self._patience = patience
+        self._linger = linger
+        self._results: deque[tuple[Result, bool]] = deque()
+        self._returned: deque[Returned] = deque()
+        self._wake = threading.Event()
+        self._hurry = threading.Event()
+        self._closing = False
+
+    # --- from any thread ---
+
+    def put(self, result: Result, *, dead: bool = False) -> None:
+        """Have this stored and acked; set aside where it is hopeless."""
+        self._results.append((result, dead))
+        if not self._wake.is_set():
+            self._wake.set()
+
+    def give_back(self, task_id: str) -> None:
+        """Have this handed out again at once: it has not run to its end here."""
+        self._statistics.given_back += 1
+        self._return(Returned(task_id, 0.0))
+
+    def retry(self, task_id: str, delay: float) -> None:
+        """Have this handed out again after the delay."""
+        self._statistics.retried += 1
+        self._return(Returned(task_id, delay))
+
+    def _return(self, returned: Returned) -> None:
+        self._returned.append(returned)
+        self.hurry()
+
+    def ack(self, leases: Sequence[Lease]) -> None:
+        """Done already: nothing to store."""
+        for chunk in chunks(leases, self._source.max_batch):
+            self._patience.call(lambda chunk=chunk: self._source.ack(chunk))  # type: ignore[misc]
+
+    def hurry(self) -> None:
+        """Nothing more will come for now: do not wait for company."""
+        self._hurry.set()
+        self._wake.set()
+
+    def close(self) -> None:
+        """Deliver what is there, then end."""
+        self._closing = True
+        self.hurry()
+
+    # --- the thread ---
+
+    def run(self) -> None:
+        while True:
+            self._wake.wait()
+            if len(self._results) < self._sink.max_batch and not self._closing and self._holds_more():
+                self._hurry.wait(self._linger)
+            self._hurry.clear()
+            self._wake.clear()
+            closing = self._closing
+            self._deliver()
+            self._nack()
+            if closing and not self._results and not self._returned:
+                return
+
+    def _holds_more(self) -> bool:
+        """Whether anything but what waits here is in hand, so that waiting may bring company."""
+        return len(self._holdings) > len(self._results)
+
+    def _deliver(self) -> None:
+        while self._results:
+            taken = [self._results.popleft() for _ in range(min(len(self._results), self._sink.max_batch))]
+            dead = {result.task.id for result, hopeless in taken if hopeless}
+            results = self._holdings.keep_ours([result for result, _ in taken])
+            if results:
+                self._store(results)
+                self._settle(results, dead)
+
+    def _store(self, results: Sequence[Result]) -> None:
+        try:
+            self._patience.call(lambda: self._sink.put(results))
+        except Rejected as refusal:
+            if not refusal.task_ids:
+                raise
+            # The rest is stored. These get a failure in place of the answer that cannot be kept.
+            refused = [_refused(result, refusal) for result in results if result.task.id in refusal.task_ids]
+            self._patience.call(lambda: self._sink.put(refused))
+
+    def _settle(self, results: Sequence[Result], dead: set[str]) -> None:
+        for result in results:
+            self._statistics.count(result.outcome)
+        hopeless = {result.task.id: result for result in results if result.task.id in dead}
+        self._statistics.mark()
+        leases = self._holdings.release([result.task.id for result in results])
+        if hopeless and isinstance(self._source, DeadLetters):
+            for lease in leases:
+                if lease.task.id in hopeless:
+                    self._set_aside(lease, hopeless[lease.task.id])
+            leases = [lease for lease in leases if lease.task.id not in hopeless]
+        self.ack(leases)
+
+    def _set_aside(self, lease: Lease, result: Result) -> None:
+        source = self._source
+        assert isinstance(source, DeadLetters)  # noqa: S101 - _settle has checked
+        document = result.outcome.payload.decode(errors="replace")[:_REASON_BYTES]
+        reason = f"{result.outcome.failure} at attempt {result.attempt}: {document}"
+        self._patience.call(lambda: source.dead_letter([lease], reason))
+
+    def _nack(self) -> None:
+        by_delay: dict[float, list[str]] = {}
+        while self._returned:
+            returned = self._returned.popleft()
+            by_delay.setdefault(returned.delay, []).append(returned.task_id)
+        for delay, task_ids in by_delay.items():
+            for chunk in chunks(self._holdings.release(task_ids), self._source.max_batch):
+                self._patience.call(lambda chunk=chunk, delay=delay: self._source.nack(chunk, delay))  # type: ignore[misc]
+
+
+def chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """The items in order, at most `size` at a time."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def _refused(result: Result, refusal: Rejected) -> Result:
+    document = documents.not_storable(str(refusal))
+    return replace(result, outcome=replace(result.outcome, payload=document, failure=FailureKind.PAYLOAD_TOO_LARGE))

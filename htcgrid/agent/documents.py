@@ -1,0 +1,13 @@
+"""The error documents of failures that no plane has seen."""
+
+import json
+
+
+def not_storable(reason: str) -> bytes:
+    """The sink can never store this answer."""
+    return json.dumps({"errorType": "Htcgrid.ResultRejected", "errorMessage": reason}).encode()
+
+
+def invalid_event(reason: str) -> bytes:
+    """The source could make no task of what it found. The type is AWS's runtime client's for such events."""
+    return json.dumps({"errorType": "Runtime.UnmarshalError", "errorMessage": reason}).encode()

@@ -1,0 +1,98 @@
+"""One thread that keeps the stock filled."""
+
+import time
+from collections.abc import Sequence
+
+from htcgrid.agent import documents
+from htcgrid.agent.delivery import Delivery
+from htcgrid.agent.halt import Halt
+from htcgrid.agent.holdings import Holdings
+from htcgrid.agent.patience import Patience
+from htcgrid.agent.policy import stock_size
+from htcgrid.agent.quarantine import Quarantine
+from htcgrid.agent.slot import Pace
+from htcgrid.agent.statistics import Statistics
+from htcgrid.agent.stock import Stock
+from htcgrid.spi import FailureKind, Lease, Outcome, Result, ResultSink, TaskSource
+
+_WAIT_SECONDS = 1.0
+
+
+class Intake:
+    """Receives, sorts out what needs no run, and stocks the rest."""
+
+    def __init__(
+        self,
+        source: TaskSource,
+        sink: ResultSink,
+        slots: int,
+        stock: Stock,
+        holdings: Holdings,
+        delivery: Delivery,
+        quarantine: Quarantine,
+        statistics: Statistics,
+        pace: Pace,
+        patience: Patience,
+        halt: Halt,
+    ) -> None:
+        self._source = source
+        self._sink = sink
+        self._slots = slots
+        self._stock = stock
+        self._holdings = holdings
+        self._delivery = delivery
+        self._quarantine = quarantine
+        self._statistics = statistics
+        self._pace = pace
+        self._patience = patience
+        self._halt = halt
+
+    def run(self) -> None:
+        """Until the source is exhausted and all it gave is settled, or the agent drains."""
+        while not self._halt.is_set():
+            room = self._stock.wait_for_room(stock_size(self._slots, self._pace.mean_seconds, self._pace.batch), _WAIT_SECONDS)
+            if room == 0:
+                continue
+            leases = self._patience.call(lambda room=room: self._receive(room))  # type: ignore[misc]
+            if leases:
+                self._take_in(leases)
+            elif self._source.exhausted and self._settled():
+                return
+
+    def _receive(self, room: int) -> Sequence[Lease]:
+        if self._halt.is_set():
+            return ()
+        # With nothing coming any more, do not sit in a receive while the last results want delivering.
+        return self._source.receive(min(room, self._source.max_batch), _WAIT_SECONDS)
+
+    def _settled(self) -> bool:
+        """Whether every lease is dealt with; pushes the last ones on."""
+        if len(self._holdings) == len(self._quarantine):
+            return True
+        self._delivery.hurry()
+        return False
+
+    def _take_in(self, leases: Sequence[Lease]) -> None:
+        leases = self._holdings.add(leases)
+        stored = self._sink.stored([lease.task for lease in leases])
+        if stored:
+            self._statistics.already_stored += len(stored)
+            done = [lease.task.id for lease in leases if lease.task.id in stored]
+            self._delivery.ack(self._holdings.release(done))
+            leases = [lease for lease in leases if lease.task.id not in stored]
+        if any(lease.invalid for lease in leases):
+            for lease in leases:
+                if lease.invalid:
+                    self._delivery.put(_invalid(lease))
+            leases = [lease for lease in leases if not lease.invalid]
+        if self._halt.is_set():
+            for lease in leases:
+                self._delivery.give_back(lease.task.id)
+        else:
+            self._stock.put(leases)
+
+
+def _invalid(lease: Lease) -> Result:
+    document = documents.invalid_event(lease.invalid)
+    outcome = Outcome(lease.task.id, document, FailureKind.INVALID_EVENT, started=time.time())
+    return Result(lease.task, outcome, lease.attempt)

@@ -1,0 +1,56 @@
+"""Results of environments that could not initialise, held until it is clear whose fault that is.
+
+If anything else comes of the plane, the function can be loaded and these tasks have failed. If nothing
+does, the function is broken: then no task may be stored as failed that would succeed once it is mended.
+"""
+
+import threading
+from collections.abc import Callable
+
+from htcgrid.agent.delivery import Delivery
+from htcgrid.spi import HtcgridError, Result
+
+
+class FunctionBroken(HtcgridError):
+    """The function cannot be initialised; the tasks were given back."""
+
+
+class Quarantine:
+    """Holds initialisation errors until `clear`, or until there are too many in a row."""
+
+    def __init__(self, delivery: Delivery, limit: int, fail: Callable[[FunctionBroken], None]) -> None:
+        self._delivery = delivery
+        self._limit = limit
+        self._fail = fail
+        self._held: list[Result] = []
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def add(self, result: Result) -> None:
+        with self._lock:
+            self._held.append(result)
+            if len(self._held) >= self._limit:
+                self._give_up()
+
+    def clear(self) -> None:
+        """The function can be loaded after all: what is held has failed for good."""
+        if self._held:
+            with self._lock:
+                held, self._held = self._held, []
+            for result in held:
+                self._delivery.put(result)
+
+    def close(self) -> None:
+        """Nothing more comes: what is held is all there was."""
+        with self._lock:
+            if self._held:
+                self._give_up()
+
+    def _give_up(self) -> None:
+        document = self._held[-1].outcome.payload.decode(errors="replace")
+        self._fail(FunctionBroken(f"The function cannot be initialised, so no task was run: {document}"))
+        held, self._held = self._held, []
+        for result in held:
+            self._delivery.give_back(result.task.id)

@@ -1,0 +1,111 @@
+"""What a run has come to, kept in a few numbers however many tasks there are."""
+
+import math
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+
+from htcgrid.spi import FailureKind, Outcome
+
+_BUCKETS_PER_E = 50  # each a fiftieth of an e-fold: percentiles are right to 2 %
+
+
+class Durations:
+    """A histogram on a logarithmic scale."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[int] = Counter()
+
+    def add(self, milliseconds: float) -> None:
+        self._counts[int(math.log(milliseconds + 1e-6) * _BUCKETS_PER_E)] += 1
+
+    def percentile(self, share: float) -> float:
+        """The duration in ms that `share` of all did not exceed; 0 where there is none."""
+        wanted = share * self._counts.total()
+        seen = 0
+        for bucket in sorted(self._counts):
+            seen += self._counts[bucket]
+            if seen >= wanted:
+                return math.exp((bucket + 0.5) / _BUCKETS_PER_E)
+        return 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A run at one moment. Times in seconds unless named otherwise."""
+
+    succeeded: int
+    failed: int
+    failures: dict[str, int]
+    already_stored: int
+    retried: int
+    given_back: int
+    seconds: float
+    tasks_per_second: float
+    busy_share: float
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    max_memory_mb: int
+    billed_ms: int = field(default=0)
+
+    @property
+    def finished(self) -> int:
+        return self.succeeded + self.failed
+
+
+class Statistics:
+    """Counts. Outcomes are counted by the one thread that delivers them."""
+
+    def __init__(self, slots: int) -> None:
+        self._slots = slots
+        self._began = self._last = time.monotonic()
+        self._durations = Durations()
+        self._failures: Counter[FailureKind] = Counter()
+        self._succeeded = 0
+        self._busy_ms = 0.0
+        self._billed_ms = 0
+        self._memory_mb = 0
+        self.already_stored = 0
+        self.retried = 0
+        self.given_back = 0
+
+    def begin(self) -> None:
+        """From now on the clock runs."""
+        self._began = self._last = time.monotonic()
+
+    def count(self, outcome: Outcome) -> None:
+        """A final outcome whose result is stored."""
+        if outcome.failure is None:
+            self._succeeded += 1
+        else:
+            self._failures[outcome.failure] += 1
+        self._durations.add(outcome.duration_ms)
+        self._busy_ms += outcome.duration_ms
+        self._billed_ms += outcome.billed_ms
+        if outcome.max_memory_mb > self._memory_mb:
+            self._memory_mb = outcome.max_memory_mb
+
+    def mark(self) -> None:
+        """Something was counted until now."""
+        self._last = time.monotonic()
+
+    def summary(self) -> Summary:
+        seconds = max(self._last - self._began, 1e-9)
+        failed = self._failures.total()
+        return Summary(
+            succeeded=self._succeeded,
+            failed=failed,
+            failures={kind.value: count for kind, count in sorted(self._failures.items())},
+            already_stored=self.already_stored,
+            retried=self.retried,
+            given_back=self.given_back,
+            seconds=seconds,
+            tasks_per_second=(self._succeeded + failed) / seconds,
+            busy_share=self._busy_ms / 1000 / (seconds * self._slots),
+            p50_ms=self._durations.percentile(0.5),
+            p90_ms=self._durations.percentile(0.9),
+            p99_ms=self._durations.percentile(0.99),
+            max_memory_mb=self._memory_mb,
+            billed_ms=self._billed_ms,
+        )

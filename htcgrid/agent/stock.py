@@ -1,0 +1,62 @@
+"""The tasks in hand that no environment has yet."""
+
+import threading
+from collections import deque
+from collections.abc import Sequence
+
+from htcgrid.spi import Lease
+
+
+class Stock:
+    """Leases waiting for a slot. Any thread may call anything."""
+
+    def __init__(self) -> None:
+        self._leases: deque[Lease] = deque()
+        lock = threading.Lock()
+        self._filled = threading.Condition(lock)
+        self._emptied = threading.Condition(lock)
+        self._waiting = 0
+        self._closed = False
+
+    def put(self, leases: Sequence[Lease]) -> None:
+        with self._filled:
+            self._leases.extend(leases)
+            self._filled.notify(len(leases))
+
+    def put_back(self, lease: Lease) -> None:
+        """To the front: it has waited its turn already."""
+        with self._filled:
+            self._leases.appendleft(lease)
+            self._filled.notify()
+
+    def take(self, most: int, slots: int) -> list[Lease]:
+        """Up to `most`, but no more than a fair share among `slots`; waits for one. Empty once closed."""
+        with self._filled:
+            self._waiting += 1
+            self._emptied.notify()
+            while not self._leases and not self._closed:
+                self._filled.wait()
+            self._waiting -= 1
+            if self._closed:
+                return []
+            share = max(1, min(most, len(self._leases) // slots))
+            return [self._leases.popleft() for _ in range(share)]
+
+    def wait_for_room(self, size: int, wait: float) -> int:
+        """How many more are wanted so that `size` are held beyond what idle slots will take at once."""
+        with self._emptied:
+            self._emptied.wait_for(lambda: self._closed or self._room(size) > 0, wait)
+            return 0 if self._closed else max(0, self._room(size))
+
+    def close(self) -> list[Lease]:
+        """Hand out nothing more; returns what was left."""
+        with self._filled:
+            self._closed = True
+            left = list(self._leases)
+            self._leases.clear()
+            self._filled.notify_all()
+            self._emptied.notify_all()
+            return left
+
+    def _room(self, size: int) -> int:
+        return size + self._waiting - len(self._leases)

@@ -1,0 +1,78 @@
+"""Which ids were seen, and a number with each, in a few bytes an id however many there are."""
+
+from array import array
+from hashlib import blake2b
+
+_PLAIN_IDS_BELOW = 1 << 24
+_EMPTY = 0
+
+
+class IdTable:
+    """A dict from task id to a number of 1 to 2**32 - 1, without the ids.
+
+    Plain decimal ids, as line numbers are, index an array: 4 bytes each. Others go by a 128-bit hash
+    into an open-addressed table: 20 bytes each at most at half load. Two of a billion ids have the same
+    hash with a chance of 1 in 10**21.
+    """
+
+    def __init__(self) -> None:
+        self._plain = array("I")
+        self._count = 0
+        self._make_room(1 << 10)
+
+    def __setitem__(self, task_id: str, number: int) -> None:
+        if (index := _plain_index(task_id)) is not None:
+            missing = index + 1 - len(self._plain)
+            if missing > 0:
+                self._plain.frombytes(bytes(4 * max(missing, len(self._plain) >> 3)))
+            self._plain[index] = number
+            return
+        if self._count * 2 >= len(self._numbers):
+            self._grow()
+        self._put(*_hash(task_id), number)
+
+    def get(self, task_id: str) -> int | None:
+        """The number that came with this id; None where it was not seen."""
+        if (index := _plain_index(task_id)) is not None:
+            return (self._plain[index] or None) if index < len(self._plain) else None
+        return self._numbers[self._find(*_hash(task_id))] or None
+
+    def _put(self, high: int, low: int, number: int) -> None:
+        at = self._find(high, low)
+        if self._numbers[at] == _EMPTY:
+            self._count += 1
+            self._highs[at], self._lows[at] = high, low
+        self._numbers[at] = number
+
+    def _find(self, high: int, low: int) -> int:
+        """Where this hash is, or would be."""
+        highs, lows, numbers = self._highs, self._lows, self._numbers
+        mask = len(numbers) - 1
+        at = low & mask
+        while numbers[at] != _EMPTY and not (lows[at] == low and highs[at] == high):
+            at = (at + 1) & mask
+        return at
+
+    def _make_room(self, size: int) -> None:
+        self._highs, self._lows = array("Q", bytes(8 * size)), array("Q", bytes(8 * size))
+        self._numbers = array("I", bytes(4 * size))
+
+    def _grow(self) -> None:
+        old = zip(self._highs, self._lows, self._numbers, strict=True)
+        self._count = 0
+        self._make_room(2 * len(self._numbers))
+        for high, low, number in old:
+            if number != _EMPTY:
+                self._put(high, low, number)
+
+
+def _plain_index(task_id: str) -> int | None:
+    if len(task_id) < 9 and task_id.isascii() and task_id.isdigit() and (task_id[0] != "0" or task_id == "0"):
+        index = int(task_id)
+        return index if index < _PLAIN_IDS_BELOW else None
+    return None
+
+
+def _hash(task_id: str) -> tuple[int, int]:
+    digest = blake2b(task_id.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    return int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little")

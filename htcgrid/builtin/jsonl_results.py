@@ -1,0 +1,113 @@
+"""The lines of a results file: how one is written, read again, and mended after a crash."""
+
+import base64
+import gzip
+import json
+import os
+import re
+import zlib
+from collections.abc import Iterator
+from functools import lru_cache
+from json.encoder import encode_basestring_ascii as quote
+from pathlib import Path
+from time import gmtime, strftime
+
+from pydantic_core import from_json
+
+from htcgrid.spi import Rejected, Result
+
+# Every line begins so; what follows need not be read to resume.
+_HEAD = re.compile(rb'\{"id":("(?:[^"\\]|\\.)*"),"fingerprint":"([0-9a-f]{8})","status":"(?:succeeded|failed)"')
+_CHUNK = 1 << 20
+
+
+def line(result: Result, fingerprint: int) -> bytes:
+    """One result as one line."""
+    outcome = result.outcome
+    status = "succeeded" if outcome.failure is None else "failed"
+    head = f'{{"id":{quote(result.task.id)},"fingerprint":"{fingerprint:08x}","status":"{status}",'
+    seconds, fraction = divmod(outcome.started, 1.0)
+    tail = (
+        f',"attempt":{result.attempt},"started":"{_second(int(seconds))}.{int(fraction * 1000):03d}Z"'
+        f',"duration_ms":{outcome.duration_ms:.3f},"billed_ms":{outcome.billed_ms}'
+        f',"max_memory_mb":{outcome.max_memory_mb}}}\n'
+    )
+    if outcome.failure is None:
+        return b"".join((head.encode(), _output(outcome.payload), tail.encode()))
+    log = quote(outcome.log_tail.decode("utf-8", "replace"))
+    failure = f',"failure":"{outcome.failure.value}","log_tail":{log}'
+    return b"".join((head.encode(), b'"error":', _document(outcome.payload), failure.encode(), tail.encode()))
+
+
+@lru_cache(maxsize=8)
+def _second(second: int) -> str:
+    return strftime("%Y-%m-%dT%H:%M:%S", gmtime(second))
+
+
+def _output(payload: bytes) -> bytes:
+    """The answer as a member of the line. One that is not JSON, which handlers may return, is base64."""
+    # A line break can only be white space between two parts of the document.
+    return b'"output":' + payload.replace(b"\n", b" ") if _is_json(payload) else b'"output_base64":"' + base64.b64encode(payload) + b'"'
+
+
+def _document(payload: bytes) -> bytes:
+    return payload.replace(b"\n", b" ") if _is_json(payload) else quote(payload.decode("utf-8", "replace")).encode()
+
+
+def _is_json(payload: bytes) -> bool:
+    try:
+        from_json(payload)
+    except ValueError:
+        try:
+            json.loads(payload)
+        except ValueError:
+            return False
+    return True
+
+
+def read_results(path: Path) -> Iterator[tuple[str, int]]:
+    """The id and fingerprint of every result in the file; `Rejected` where a line is not a result of ours."""
+    opener = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "rb") as file:
+        for number, text in enumerate(file, 1):
+            head = _HEAD.match(text)
+            if head is None:
+                message = (
+                    f"{path}, line {number}: this is not a result of htcgrid. "
+                    f"Name another file in [sink] path, or move this one away."
+                )
+                raise Rejected(message)
+            yield json.loads(head[1]), int(head[2], 16)
+
+
+def repair_plain(fd: int) -> None:
+    """Cut off a last line that a crash has torn."""
+    size = end = os.fstat(fd).st_size
+    while end > 0:
+        start = max(0, end - _CHUNK)
+        newline = os.pread(fd, end - start, start).rfind(b"\n")
+        if newline >= 0:
+            end = start + newline + 1
+            break
+        end = start
+    if end < size:
+        os.ftruncate(fd, end)
+
+
+def repair_gzip(fd: int) -> None:
+    """Cut off a last member that a crash has torn; each `put` appended one."""
+    good = at = 0
+    member = zlib.decompressobj(wbits=31)
+    while chunk := os.pread(fd, _CHUNK, at):
+        at += len(chunk)
+        while chunk:
+            try:
+                member.decompress(chunk)
+            except zlib.error:
+                os.ftruncate(fd, good)
+                return
+            chunk = member.unused_data
+            if member.eof:
+                good = at - len(chunk)
+                member = zlib.decompressobj(wbits=31)
+    os.ftruncate(fd, good)

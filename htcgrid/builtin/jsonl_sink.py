@@ -1,0 +1,101 @@
+"""Results to a file: one JSON object a line is one result."""
+
+import fcntl
+import gzip
+import os
+import sys
+import threading
+import zlib
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from pydantic import Field
+
+from htcgrid.builtin.id_table import IdTable
+from htcgrid.builtin.jsonl_results import read_results, repair_gzip, repair_plain
+from htcgrid.builtin.jsonl_results import line as result_line
+from htcgrid.spi import Function, Plugin, Rejected, Result, ResultSink, Task, Unavailable
+
+
+class JsonlSink(ResultSink):
+    """Appends to a JSON Lines file. What is in it is not run again."""
+
+    class Config(Plugin.Config):
+        path: str = Field(description='the file to append to; ".gz" is written as such; "-" is standard output')
+
+    config: Config
+    max_batch = 10_000
+
+    def __init__(self, config: Config, function: Function) -> None:
+        super().__init__(config, function)
+        self._handler = zlib.crc32(function.handler.encode())
+        self._known = IdTable()
+        self._lock = threading.Lock()
+        self._fd = -1
+
+    def open(self) -> None:
+        path = self.config.path
+        if path == "-":
+            sys.stdout.flush()
+            self._fd = os.dup(sys.stdout.fileno())
+            return
+        try:
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Rejected(f"[sink] path = {path!r}: another run is writing to it. Wait for it, or name another file.") from None
+        except OSError as error:
+            message = f"[sink] path = {path!r} cannot be written: {error.strerror}. Name a file in a folder that you may write to."
+            raise Rejected(message) from None
+        repair = repair_gzip if path.endswith(".gz") else repair_plain
+        repair(self._fd)
+        for task_id, fingerprint in read_results(Path(path)):
+            self._known[task_id] = fingerprint
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def put(self, results: Sequence[Result]) -> None:
+        with self._lock:
+            fresh = [(result, self._fingerprint(result.task)) for result in results if self._is_new(result.task.id)]
+            if not fresh:
+                return
+            lines = b"".join([result_line(result, fingerprint) for result, fingerprint in fresh])
+            self._append(gzip.compress(lines, 6) if self.config.path.endswith(".gz") else lines)
+            for result, fingerprint in fresh:
+                self._known[result.task.id] = fingerprint
+
+    def stored(self, tasks: Sequence[Task]) -> Collection[str]:
+        known = [(task, self._known.get(task.id)) for task in tasks]
+        for task, fingerprint in known:
+            if fingerprint is not None and fingerprint != self._fingerprint(task):
+                message = (
+                    f"{self.config.path} holds a result for id {task.id!r}, but of another event or handler: it belongs to "
+                    f"another job. Name another file in [sink] path, or move this one away."
+                )
+                raise Rejected(message)
+        return [task.id for task, fingerprint in known if fingerprint is not None]
+
+    def _is_new(self, task_id: str) -> bool:
+        return self._known.get(task_id) is None
+
+    def _fingerprint(self, task: Task) -> int:
+        """What tells this job's task of that id from another's: never 0."""
+        return zlib.crc32(task.payload, self._handler) or 1
+
+    def _append(self, data: bytes) -> None:
+        """All of it and on the disk, or none of it."""
+        regular = self.config.path != "-"
+        before = os.fstat(self._fd).st_size if regular else 0
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(self._fd, view) :]
+            if regular:
+                os.fdatasync(self._fd)
+        except OSError as error:
+            if regular:
+                os.ftruncate(self._fd, before)
+            raise Unavailable(f"{self.config.path} cannot be written: {error.strerror}. Nothing is lost.") from error

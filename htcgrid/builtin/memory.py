@@ -1,0 +1,143 @@
+"""A source and a sink in this process's memory: the reference for tests, and the shortest to read."""
+
+import heapq
+import itertools
+import threading
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+
+from pydantic import Field
+
+from htcgrid.spi import Depth, Function, Lease, Plugin, Rejected, Result, ResultSink, Task, TaskSource
+
+
+class MemorySource(TaskSource):
+    """A queue with leases that lapse. It ends when all it was given is acked."""
+
+    class Config(Plugin.Config):
+        lease_seconds: float = Field(30.0, gt=0, description="seconds a task is lent for")
+
+    config: Config
+    max_batch = 1000
+
+    def __init__(self, config: Config, function: Function) -> None:
+        super().__init__(config, function)
+        self.lease_seconds = config.lease_seconds
+        self._changed = threading.Condition()
+        self._tasks: dict[str, Lease] = {}
+        self._order = itertools.count()
+        self._due: list[tuple[float, int, str]] = []
+        self._until: dict[str, float] = {}
+
+    def put(self, tasks: Sequence[Task]) -> None:
+        with self._changed:
+            known = [task.id for task in tasks if task.id in self._tasks]
+            if known:
+                raise Rejected(f"There are tasks with these ids already: {', '.join(known)}.", known)
+            for task in tasks:
+                self._tasks[task.id] = Lease(task, attempt=0)
+                heapq.heappush(self._due, (0.0, next(self._order), task.id))
+            self._changed.notify_all()
+
+    def receive(self, max_tasks: int, wait: float) -> Sequence[Lease]:
+        with self._changed:
+            deadline = time.monotonic() + wait
+            while not (leases := self._lend(min(max_tasks, self.max_batch))):
+                left = deadline - time.monotonic()
+                if left <= 0 or not self._tasks:
+                    return ()
+                self._changed.wait(min(left, self._until_next()))
+            return leases
+
+    def ack(self, leases: Sequence[Lease]) -> None:
+        with self._changed:
+            for lease in leases:
+                if self._is_ours(lease):
+                    del self._tasks[lease.task.id], self._until[lease.task.id]
+            self._changed.notify_all()
+
+    def nack(self, leases: Sequence[Lease], delay: float = 0.0) -> None:
+        with self._changed:
+            for lease in leases:
+                if self._is_ours(lease):
+                    del self._until[lease.task.id]
+                    heapq.heappush(self._due, (time.monotonic() + delay, next(self._order), lease.task.id))
+            self._changed.notify_all()
+
+    def extend(self, leases: Sequence[Lease], seconds: float) -> Collection[str]:
+        with self._changed:
+            lost = [lease.task.id for lease in leases if not self._is_ours(lease)]
+            until = time.monotonic() + seconds
+            self._until.update({lease.task.id: until for lease in leases if lease.task.id not in lost})
+            return lost
+
+    def depth(self) -> Depth:
+        with self._changed:
+            leased = len(self._until)
+            return Depth(waiting=len(self._tasks) - leased, leased=leased)
+
+    def cancel(self, session_id: str | None = None, task_ids: Collection[str] = ()) -> Sequence[Task]:
+        with self._changed:
+            chosen = [
+                lease.task
+                for lease in self._tasks.values()
+                if lease.task.id in task_ids or session_id == lease.task.attributes.get("session_id", "")
+            ]
+            for task in chosen:
+                del self._tasks[task.id]
+                self._until.pop(task.id, None)
+            self._changed.notify_all()
+            return chosen
+
+    @property
+    def exhausted(self) -> bool:
+        return len(self._tasks) == len(self._until)
+
+    def _is_ours(self, lease: Lease) -> bool:
+        """Whether this very loan still stands."""
+        held = self._tasks.get(lease.task.id)
+        return held is not None and held.receipt == lease.receipt and lease.task.id in self._until
+
+    def _lend(self, most: int) -> list[Lease]:
+        now = time.monotonic()
+        for task_id in [task_id for task_id, until in self._until.items() if until <= now]:
+            del self._until[task_id]
+            heapq.heappush(self._due, (now, next(self._order), task_id))
+        leases: list[Lease] = []
+        while self._due and self._due[0][0] <= now and len(leases) < most:
+            _, number, task_id = heapq.heappop(self._due)
+            if task_id in self._tasks:
+                before = self._tasks[task_id]
+                lease = replace(before, attempt=before.attempt + 1, receipt=str(number))
+                self._tasks[task_id] = lease
+                self._until[task_id] = now + self.lease_seconds
+                leases.append(lease)
+        return leases
+
+    def _until_next(self) -> float:
+        """Seconds until a delay or a lease ends."""
+        ends = [*self._until.values(), *(due for due, _, _ in self._due[:1])]
+        return max(0.001, min(ends, default=1.0) - time.monotonic())
+
+
+class MemorySink(ResultSink):
+    """Results by task id; the first one stays."""
+
+    max_batch = 1000
+
+    def __init__(self, config: Plugin.Config, function: Function) -> None:
+        super().__init__(config, function)
+        self.results: dict[str, Result] = {}
+        self._lock = threading.Lock()
+
+    def put(self, results: Sequence[Result]) -> None:
+        with self._lock:
+            for result in results:
+                self.results.setdefault(result.task.id, result)
+
+    def stored(self, tasks: Sequence[Task]) -> Collection[str]:
+        return [task.id for task in tasks if task.id in self.results]
+
+    def get(self, task_ids: Sequence[str]) -> Mapping[str, Result]:
+        return {task_id: self.results[task_id] for task_id in task_ids if task_id in self.results}

@@ -1,0 +1,95 @@
+"""Which program runs a function whose runtime is not this very Python inside the nursery's forks."""
+
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from htcgrid.runtime.variables import this_python
+from htcgrid.spi import Function, Rejected
+
+_NODE_CLIENT = "node_modules/aws-lambda-ric/bin/index.mjs"
+
+
+def is_python(function: Function) -> bool:
+    """Whether AWS's Python client runs the handler, on the interpreter that runs htcgrid."""
+    return not function.command and (not function.runtime or function.runtime.startswith("python"))
+
+
+def check(function: Function) -> None:
+    """Refuse a function that this machine cannot run."""
+    if not function.code.is_dir():
+        message = f"[function] code = {str(function.code)!r}: there is no such folder. Name the folder of the handler."
+        raise Rejected(message)
+    if not is_python(function):
+        command(function)
+    elif not function.handler:
+        raise Rejected('[function] handler is missing. Write it as "module.function".')
+    elif function.runtime and function.runtime != this_python():
+        message = (
+            f"[function] runtime = {function.runtime!r}, but htcgrid runs on {this_python()} here. "
+            f"Install htcgrid in that Python, or leave `runtime` out."
+        )
+        raise Rejected(message)
+
+
+def command(function: Function) -> Sequence[str]:
+    """The program and its arguments, to be run in the folder of the code; it speaks the Runtime API."""
+    if function.command:
+        return _given(function)
+    if is_python(function):
+        # -X utf8 where the locale of the service (en_US.UTF-8) is not installed.
+        return [sys.executable, "-X", "utf8", "-m", "awslambdaric", function.handler]
+    if function.runtime.startswith("nodejs"):
+        return _node(function)
+    if function.runtime.startswith("provided"):
+        return _bootstrap(function)
+    message = (
+        f"[function] runtime = {function.runtime!r}: the process plane runs python, nodejs and provided by itself. "
+        f"For any other say what to run, a program that speaks the Lambda Runtime API, such as "
+        f'command = ["java", "-cp", "lib/*", "com.amazonaws.services.lambda.runtime.api.client.AWSLambda", "{function.handler}"].'
+    )
+    raise Rejected(message)
+
+
+def _given(function: Function) -> Sequence[str]:
+    program = function.command[0]
+    inside = function.code.resolve() / program
+    if "/" in program:
+        if not os.access(inside, os.X_OK):
+            raise Rejected(f"[function] command: {str(inside)!r} is not there or may not be executed (chmod +x).")
+        return [str(inside), *function.command[1:]]
+    if shutil.which(program) is None:
+        raise Rejected(
+            f"[function] command: no program {program!r} on the PATH. Install it, or write its path; "
+            f'one beside the code is written with a slash: "./{program}".'
+        )
+    return function.command
+
+
+def _node(function: Function) -> Sequence[str]:
+    node = shutil.which("node")
+    if node is None:
+        raise Rejected(f"[function] runtime = {function.runtime!r}: no `node` on the PATH. Install Node.js.")
+    client = function.code.resolve() / _NODE_CLIENT
+    if not client.is_file():
+        raise Rejected(
+            f"[function] runtime = {function.runtime!r}: AWS's runtime client for Node is not in "
+            f"{str(function.code)!r}. Run `npm install aws-lambda-ric` there."
+        )
+    if not function.handler:
+        raise Rejected('[function] handler is missing. Write it as "module.function".')
+    return [node, str(client), function.handler]
+
+
+def _bootstrap(function: Function) -> Sequence[str]:
+    program: Path = function.code.resolve() / "bootstrap"
+    if not program.is_file():
+        raise Rejected(
+            f"[function] runtime = {function.runtime!r} runs a program named `bootstrap` in the code folder, "
+            f"and {str(function.code)!r} has none."
+        )
+    if not os.access(program, os.X_OK):
+        raise Rejected(f"{str(program)!r} may not be executed. Run `chmod +x` on it.")
+    return [str(program)]

@@ -1,0 +1,113 @@
+"""From a plugin's name to its class. The only module that knows stevedore.
+
+Names are entry points of the groups `htcgrid.invoker`, `htcgrid.task_source` and `htcgrid.result_sink`.
+Nothing falls back: a name that is not there, is there twice, does not import or speaks another version
+of the interface stops the program with what is wrong and what to do.
+"""
+
+import importlib.metadata
+import traceback
+from dataclasses import dataclass
+from inspect import isabstract
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
+from stevedore import DriverManager
+from stevedore.exception import MultipleMatches, NoMatches
+
+from htcgrid.spi import SPI_VERSION, Invoker, Plugin, Rejected, ResultSink, TaskSource
+
+P = TypeVar("P", bound=Plugin)
+
+GROUPS: dict[type[Plugin], str] = {
+    Invoker: "htcgrid.invoker",
+    TaskSource: "htcgrid.task_source",
+    ResultSink: "htcgrid.result_sink",
+}
+_WORDS = {Invoker: "compute plane", TaskSource: "task source", ResultSink: "result sink"}
+_OURS = {
+    "local_docker": "htcgrid-local-docker",
+    "eks": "htcgrid-eks",
+    "eks_sidecar": "htcgrid-eks",
+    "aws_lambda": "htcgrid-aws-lambda",
+    "sqs": "htcgrid-aws-grid",
+    "dynamodb": "htcgrid-aws-grid",
+    "s3": "htcgrid-aws-grid",
+    "htc_grid": "htcgrid-aws-grid",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """An entry point and the distribution that brings it."""
+
+    kind: str
+    name: str
+    value: str
+    distribution: str
+    version: str
+
+
+def installed(kind: type[Plugin] | None = None) -> list[Installed]:
+    """Every plugin that is installed, of one kind or of all, in order of kind and name."""
+    found = [
+        Installed(_WORDS[base], point.name, point.value, point.dist.name, point.dist.version)
+        for base, group in GROUPS.items()
+        if kind in {None, base}
+        for point in importlib.metadata.entry_points(group=group)
+        if point.dist is not None
+    ]
+    return sorted(found, key=lambda plugin: (plugin.kind, plugin.name, plugin.distribution))
+
+
+def load(kind: type[P], name: str) -> type[P]:
+    """The class that the entry point `name` names; `Rejected` with what is wrong where it cannot be had."""
+    word = _WORDS[kind]
+
+    def explain(_manager: Any, point: Any, error: BaseException) -> None:
+        cause = "".join(traceback.format_exception(error)).rstrip()
+        message = f"The {word} {name!r} ({point.value}) cannot be imported:\n{cause}"
+        raise Rejected(message) from error
+
+    try:
+        plugin = DriverManager[Any](
+            GROUPS[kind],
+            name,
+            # The class, not an instance: stevedore hands out the class where an instance is falsy.
+            invoke_on_load=False,
+            on_load_failure_callback=explain,
+            on_missing_entrypoints_callback=None,
+            warn_on_missing_entrypoint=False,
+        ).driver
+    except NoMatches:
+        raise Rejected(_unknown(kind, name)) from None
+    except MultipleMatches:
+        sources = ", ".join(f"{p.distribution} ({p.value})" for p in installed(kind) if p.name == name)
+        message = f"The name {name!r} of a {word} is taken twice: {sources}. Uninstall one of them."
+        raise Rejected(message) from None
+    return _checked(kind, name, plugin)
+
+
+def _unknown(kind: type[Plugin], name: str) -> str:
+    names = ", ".join(sorted({plugin.name for plugin in installed(kind)})) or "none"
+    advice = f" To have it: pip install {_OURS[name]}" if name in _OURS else ""
+    return f"There is no {_WORDS[kind]} named {name!r}. Installed: {names}.{advice}"
+
+
+def _checked(kind: type[P], name: str, plugin: Any) -> type[P]:
+    """Refuse what cannot work before anything is started with it."""
+    where = f"The {_WORDS[kind]} {name!r}"
+    if not (isinstance(plugin, type) and issubclass(plugin, kind)):
+        raise Rejected(f"{where} is {plugin!r}; its entry point must name a subclass of htcgrid.spi.{kind.__name__}.")
+    if plugin.spi != SPI_VERSION:
+        message = (
+            f"{where} speaks version {plugin.spi} of the plugin interface, this htcgrid version {SPI_VERSION}. "
+            f"Install versions of both that fit."
+        )
+        raise Rejected(message)
+    if isabstract(plugin):
+        missing = ", ".join(sorted(plugin.__abstractmethods__))
+        raise Rejected(f"{where} lacks {missing}; see htcgrid/spi.py for what each must do.")
+    if not (isinstance(plugin.Config, type) and issubclass(plugin.Config, BaseModel)):
+        raise Rejected(f"{where} has a Config that is no pydantic model.")
+    return plugin

@@ -1,0 +1,164 @@
+"""One connection of a Runtime API client: bytes in, whole requests out, replies back.
+
+Nothing here waits, and nothing that a client sends makes it hold more than one body and some headers.
+"""
+
+import socket
+from dataclasses import dataclass, field
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
+
+from htcgrid.runtime import limits
+
+_READ_BYTES = 1 << 18
+_HEAD_BYTES = 1 << 21
+"""What may come between two pieces of body. AWS's Python client sends up to 1 MiB of X-Ray header."""
+
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+INVOCATION_ID = b"lambda-runtime-invocation-id"
+ERROR_TYPE = b"lambda-runtime-function-error-type"
+ERROR_BODY = b"lambda-runtime-function-error-body"
+_EXPECT = b"expect"
+_KEPT = frozenset((INVOCATION_ID, ERROR_TYPE, ERROR_BODY, _EXPECT))
+
+
+@dataclass(slots=True)
+class Request:
+    """A request as far as it has come; `headers` are those that matter, trailers among them."""
+
+    method: bytes = b""
+    path: bytes = b""
+    headers: dict[bytes, bytes] = field(default_factory=dict)
+    body: bytes = b""
+    too_large: bool = False
+    keep_alive: bool = True
+
+
+class Connection:
+    """A connection that was accepted. `on_...` is called by the parser."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        self.fd = channel.fileno()
+        self._channel = channel
+        self._parser = HttpRequestParser(self)
+        self._overhead = 0
+        self._output = memoryview(b"")
+        self._closing = False
+        self._arrived: list[Request] = []
+        self.on_message_begin()
+        channel.setblocking(False)
+        channel.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    @property
+    def is_open(self) -> bool:
+        return self._channel.fileno() >= 0
+
+    @property
+    def is_sending(self) -> bool:
+        """Whether a part of a reply waits until the client takes it. Nothing is read meanwhile."""
+        return bool(self._output)
+
+    def is_alive(self) -> bool:
+        """Whether the client still holds its end. For one that has been waiting."""
+        try:
+            return self.is_open and self._channel.recv(1, socket.MSG_PEEK) != b""
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+
+    def close(self) -> None:
+        self._channel.close()
+
+    # --- in ---
+
+    def receive(self) -> list[Request]:
+        """Take in what is there; returns the requests that are whole by now."""
+        try:
+            data = self._channel.recv(_READ_BYTES)
+        except BlockingIOError:
+            return []
+        except OSError:
+            data = b""
+        if not data:
+            self.close()
+            return []
+        self._overhead += len(data)
+        try:
+            self._parser.feed_data(data)
+        except (HttpParserError, HttpParserUpgrade):
+            self._refuse(b"400 Bad Request")
+            return []
+        if self._overhead > _HEAD_BYTES:
+            self._refuse(b"431 Request Header Fields Too Large")
+        elif self._expects:
+            self._expects = False
+            self._send(_CONTINUE)
+        arrived, self._arrived = self._arrived, []
+        return arrived
+
+    def on_message_begin(self) -> None:
+        self._request = Request()
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._expects = False
+
+    def on_url(self, part: bytes) -> None:
+        self._request.path += part
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        name = name.lower()
+        if name in _KEPT:
+            self._request.headers[name] = value
+
+    def on_headers_complete(self) -> None:
+        self._request.method = self._parser.get_method()
+        self._expects = self._request.headers.pop(_EXPECT, b"").lower() == b"100-continue"
+
+    def on_body(self, part: bytes) -> None:
+        self._overhead = 0
+        self._size += len(part)
+        if self._size <= limits.RESPONSE_BYTES:
+            self._parts.append(part)
+        else:
+            self._parts.clear()
+            self._request.too_large = True
+
+    def on_message_complete(self) -> None:
+        self._overhead = 0
+        self._expects = False
+        self._request.body = b"".join(self._parts)
+        self._request.keep_alive = self._parser.should_keep_alive()
+        self._arrived.append(self._request)
+
+    # --- out ---
+
+    def reply(self, data: bytes, request: Request) -> None:
+        """Send a whole reply, in one piece where the client takes it."""
+        self._closing = not request.keep_alive
+        self._send(data)
+
+    def flush(self) -> None:
+        """Send more of what waits."""
+        self._send(b"")
+
+    def _refuse(self, status: bytes) -> None:
+        self._arrived.clear()
+        self._closing = True
+        self._send(b"HTTP/1.1 " + status + b"\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+
+    def _send(self, data: bytes) -> None:
+        if not self.is_open:
+            return
+        output = memoryview(bytes(self._output) + data) if self._output else memoryview(data)
+        try:
+            sent = self._channel.send(output)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self.close()
+            return
+        self._output = output[sent:]
+        if self._closing and not self._output:
+            self.close()

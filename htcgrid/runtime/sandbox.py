@@ -1,0 +1,119 @@
+"""What an execution environment runs in, and what every environment that runs in one has in common."""
+
+import math
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping
+
+from htcgrid.runtime.environment import ExecutionEnvironment
+from htcgrid.spi import FailureKind, Function, Lease, Outcome
+
+_SAMPLE_SECONDS = 0.05
+
+
+class Sandbox(ABC):
+    """One process, container or pod's container that a runtime runs in: started once, ended once.
+
+    A plane subclasses this and gives it to an `ApiEnvironment` or a `RieEnvironment`, which speak to the
+    runtime and supervise it; the sandbox only says what became of it. One thread uses it at a time.
+    """
+
+    ended_fd: int = -1
+    """A descriptor that is readable once the sandbox has ended, so that an end is seen at once; valid
+    from `start` to `close`. -1 where there is none: then `has_ended` is asked every 50 ms."""
+
+    @abstractmethod
+    def start(self, variables: Mapping[str, str]) -> None:
+        """Begin to run, with these variables beside the function's own; do not wait until it is up.
+
+        They are `AWS_LAMBDA_LOG_STREAM_NAME` and, with the Runtime API, `AWS_LAMBDA_RUNTIME_API`
+        ("host:port"). Raises `Unavailable` or `Rejected`, as `htcgrid.spi.Plugin.open` does.
+        """
+
+    @abstractmethod
+    def has_ended(self) -> bool:
+        """Whether it has ended. Asked after every answer, so it must cost microseconds: no remote call."""
+
+    @abstractmethod
+    def end(self) -> int:
+        """End it at once if it has not, and wait for that; returns its exit status, a signal being
+        negative, as `subprocess` has it (a container's 137 is -9). The same again when called again."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End it and let go of everything that is held for it. Quiet before `start` and a second time."""
+
+    @abstractmethod
+    def log_tail(self) -> bytes:
+        """The end of what it printed since this was called last, `limits.LOG_TAIL_BYTES` at most.
+
+        Called once an answer, so it must cost microseconds, and once more after the end.
+        """
+
+    @property
+    def peers(self) -> Collection[str]:
+        """The IP addresses that it calls the Runtime API from; others are not answered."""
+        return ("127.0.0.1",)
+
+    def memory_mb(self) -> float:
+        """MiB in use now, all its processes together; asked up to 20 times a second.
+
+        0 where it cannot be told cheaply. Past the function's memory the environment ends the sandbox,
+        so where something else keeps the limit (a cgroup), count as that does, or say 0.
+        """
+        return 0.0
+
+    def was_out_of_memory(self) -> bool:
+        """Whether something else has ended it at its memory limit (`OOMKilled`). Asked after the end."""
+        return False
+
+
+class SandboxedEnvironment(ExecutionEnvironment):
+    """An environment whose process is a `Sandbox`: what transports over HTTP share."""
+
+    def __init__(self, function: Function, sandbox: Sandbox) -> None:
+        super().__init__(function)
+        self._sandbox = sandbox
+        self._sampled = 0.0
+
+    def _variables(self) -> dict[str, str]:
+        """What this environment's variables have beside the function's."""
+        return {"AWS_LAMBDA_LOG_STREAM_NAME": f"{time.strftime('%Y/%m/%d')}/[$LATEST]{self.id}"}
+
+    def _measured(
+        self, lease: Lease, kind: FailureKind | None, payload: bytes, started: float, elapsed: float
+    ) -> Outcome:
+        """An answer, with what is known of its invocation. `started` in Unix seconds, `elapsed` in seconds."""
+        now = time.monotonic()
+        if now - self._sampled > _SAMPLE_SECONDS:
+            self._sampled = now
+            self._peak_mb = max(self._peak_mb, self._sandbox.memory_mb())
+        init_ms, self._init_ms = self._init_ms, 0.0
+        duration_ms = elapsed * 1000
+        return Outcome(
+            lease.task.id,
+            payload,
+            kind,
+            started,
+            duration_ms,
+            math.ceil(duration_ms + (init_ms or 0.0)),
+            math.ceil(self._peak_mb),
+            self._log_tail(),
+            init_ms or None,
+            self.id,
+        )
+
+    def _has_ended(self) -> bool:
+        return self._sandbox.has_ended()
+
+    def _end(self) -> int:
+        return self._sandbox.end()
+
+    def _memory_mb(self) -> float:
+        return self._sandbox.memory_mb()
+
+    def _log_tail(self) -> bytes:
+        return self._sandbox.log_tail()
+
+    def _was_out_of_memory(self) -> bool:
+        return self._sandbox.was_out_of_memory()
