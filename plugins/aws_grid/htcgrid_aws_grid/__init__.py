@@ -1,0 +1,1 @@
+"""SQS, DynamoDB and S3 for htcgrid, and the protocol of HTC-Grid."""

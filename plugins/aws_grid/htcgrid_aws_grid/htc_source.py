@@ -1,0 +1,219 @@
+"""The `htc_grid` source: an htcgrid agent in the place of HTC-Grid's, with its clients unchanged.
+
+A message names a task; a claim in the state table decides who runs it; its input comes from the data plane.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from htcgrid.spi import Depth, Function, HtcgridError, Lease, Task, TaskSource
+from htcgrid_aws_grid.htc_config import HtcGridConfig
+from htcgrid_aws_grid.htc_data import decoded
+from htcgrid_aws_grid.htc_plugin import HtcGridPlugin
+from htcgrid_aws_grid.htc_states import session_of
+from htcgrid_aws_grid.loans import Loan, Loans, whereabouts
+from htcgrid_aws_grid.parallel import each
+from htcgrid_aws_grid.polling import poll
+from htcgrid_aws_grid.queue import BATCH, LONGEST_LEASE, Queue
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Sequence
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """The message's task needs nobody any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hide:
+    """Another agent has the task; the message is to be looked at again in so many seconds."""
+
+    seconds: float
+
+
+class HtcGridSource(HtcGridPlugin, TaskSource):
+    """The lease is the row's heartbeat; behind it stands the message's visibility, prolonged before it ends."""
+
+    Config = HtcGridConfig
+    max_batch = BATCH
+
+    def __init__(self, config: HtcGridConfig, function: Function) -> None:
+        super().__init__(config, function)
+        self.lease_seconds: float = 30
+        self._queues: list[Queue] = []
+        self._loans = Loans()
+        self._visible_at: dict[str, float] = {}
+
+    def open(self) -> None:
+        super().open()
+        sqs = self.client("sqs", region=self.grid.region, endpoint_url=self.grid.sqs_endpoint)
+        self._queues = [Queue(sqs, name) for name in self.grid.queues]
+        for queue in self._queues:
+            queue.open()
+        self.lease_seconds = self.grid.task_ttl_expiration_offset_sec
+        self._visibility = max(self.grid.agent_task_visibility_timeout_sec, self.grid.task_ttl_expiration_offset_sec)
+
+    def receive(self, max_tasks: int, wait: float) -> Sequence[Lease]:
+        """Claims and inputs of a batch are done side by side. What is not ours to run is deleted or left."""
+        if max_tasks < 1:
+            return ()
+        number, found = poll(self._queues, min(max_tasks, BATCH), wait, self._visibility)
+        now = time.monotonic()
+        leases: list[Lease] = []
+        hide: dict[str, float] = {}
+        delete: list[str] = []
+        for message, verdict in each(self.pool, lambda message: self._claimed(message, number), found):
+            handle = message["ReceiptHandle"]
+            if isinstance(verdict, Lease):
+                leases.append(verdict)
+                self._visible_at[verdict.receipt] = now + self._visibility
+                self._loans.add([Loan(verdict.task.id, number, handle, now, now + self.lease_seconds)])
+            elif isinstance(verdict, Delete):
+                delete.append(handle)
+            else:
+                if isinstance(verdict, HtcgridError):
+                    log.warning("message %s goes back to its queue: %s", message["MessageId"], verdict)
+                hide[handle] = verdict.seconds if isinstance(verdict, Hide) else 0
+        self._tidy(number, delete, hide)
+        return leases
+
+    def ack(self, leases: Sequence[Lease]) -> None:
+        """A message whose heartbeat lapsed meanwhile is deleted only if its row says that the task is over."""
+        running = {loan.receipt for loan in self._loans.of(leases)}
+        doubtful = [lease for lease in leases if lease.receipt not in running]
+        rows = self.states.rows([lease.task.id for lease in doubtful]) if doubtful else {}
+        open_still = {lease.receipt for lease in doubtful if (row := rows.get(lease.task.id)) and not row.final}
+        handles: defaultdict[int, list[str]] = defaultdict(list)
+        for lease in leases:
+            if lease.receipt not in open_still:
+                number, handle = whereabouts(lease.receipt)
+                handles[number].append(handle)
+        for number, gone in handles.items():
+            self._queues[number].delete(gone)
+        self._drop(lease.receipt for lease in leases)
+
+    def nack(self, leases: Sequence[Lease], delay: float = 0.0) -> None:
+        """The row becomes pending with one more retry, then the message is shown again after `delay`."""
+        loans = self._loans.of(leases)
+        given = each(self.pool, lambda loan: self.states.give_back(loan.task_id, loan.handle), loans)
+        shown: defaultdict[int, dict[str, float]] = defaultdict(dict)
+        for loan, answer in given:
+            if isinstance(answer, HtcgridError):
+                raise answer
+            if answer:
+                shown[loan.queue][loan.handle] = loan.at_most(delay)
+        for number, handles in shown.items():
+            self._queues[number].hide(handles)
+        self._drop(loan.receipt for loan in loans)
+
+    def extend(self, leases: Sequence[Lease], seconds: float) -> Collection[str]:
+        """A heartbeat. Messages of cancelled tasks are deleted here, as HTC-Grid's agent does."""
+        loans = self._loans.of(leases)
+        now = time.monotonic()
+        beats = each(self.pool, lambda loan: self.states.beat(loan.task_id, loan.handle, seconds), loans)
+        kept: set[str] = set()
+        errors: list[HtcgridError] = []
+        for loan, answer in beats:
+            if isinstance(answer, HtcgridError):
+                errors.append(answer)
+                continue
+            held, row = answer
+            if held:
+                kept.add(loan.receipt)
+                self._loans.prolong(loan, now + seconds)
+                continue
+            if row is None or row.final:
+                self._tidy(loan.queue, [loan.handle], {})
+            log.warning("task %s is ours no more: its row is %s", loan.task_id, row.state if row else "gone")
+            self._drop([loan.receipt])
+        if errors:
+            raise errors[0]
+        self._keep_hidden([loan for loan in loans if loan.receipt in kept], seconds)
+        return {lease.task.id for lease in leases if lease.receipt not in kept}
+
+    def depth(self) -> Depth:
+        depths = [queue.depth() for queue in self._queues]
+        return Depth(sum(depth.waiting or 0 for depth in depths), sum(depth.leased or 0 for depth in depths))
+
+    # --- Its parts ----------------------------------------------------------------------------------
+
+    def _claimed(self, message: dict[str, Any], number: int) -> Lease | Delete | Hide:
+        receipt = f"{number} {message['ReceiptHandle']}"
+        facts = _facts(message["Body"])
+        if isinstance(facts, str):
+            reason = f"message {message['MessageId']} of queue {self._queues[number].name} is not HTC-Grid's: {facts}"
+            return Lease(Task(message["MessageId"], message["Body"].encode()), 1, receipt, reason)
+        task_id = str(facts["task_id"])
+        attributes = {"session_id": session_of(task_id), "priority": str(facts.get("task_priority", number))}
+        held, row = self.states.claim(task_id, message["ReceiptHandle"], self.lease_seconds)
+        if row is None:
+            reason = (
+                f"task {task_id} has no row in table {self.grid.ddb_state_table}: it was deleted, or never was there"
+            )
+            return Lease(Task(task_id, message["Body"].encode(), attributes), 1, receipt, reason)
+        if not held:
+            return Delete() if row.final else Hide(max(1, min(row.expiry - time.time() + 1, LONGEST_LEASE - 60)))
+        return self._with_input(Task(task_id, b"", attributes), row.retries + 1, receipt)
+
+    def _with_input(self, task: Task, attempt: int, receipt: str) -> Lease:
+        key = f"{task.id}-input"
+        try:
+            body = self.data.get(key)
+        except HtcgridError:
+            self.states.give_back(task.id, whereabouts(receipt)[1])
+            raise
+        if body is None:
+            return Lease(task, attempt, receipt, f"task {task.id}: its input {self.data.name}{key} is not there")
+        try:
+            payload = decoded(body)
+            json.loads(payload)
+        except (ValueError, RecursionError) as error:
+            reason = f"task {task.id}: its input {self.data.name}{key} is no base64 of a JSON document: {error}"
+            return Lease(task, attempt, receipt, reason)
+        return Lease(Task(task.id, payload, task.attributes), attempt, receipt)
+
+    def _keep_hidden(self, loans: Sequence[Loan], seconds: float) -> None:
+        """Prolong the visibility of messages that would show before two more heartbeats."""
+        now = time.monotonic()
+        due: defaultdict[int, dict[str, float]] = defaultdict(dict)
+        for loan in loans:
+            hidden = loan.at_most(max(self._visibility, seconds))
+            if self._visible_at.get(loan.receipt, 0) < now + 2 * seconds and hidden:
+                due[loan.queue][loan.handle] = hidden
+        for number, handles in due.items():
+            self._queues[number].hide(handles)
+            for handle, length in handles.items():
+                self._visible_at[f"{number} {handle}"] = now + length
+
+    def _tidy(self, number: int, delete: Sequence[str], hide: dict[str, float]) -> None:
+        try:
+            self._queues[number].delete(delete)
+            self._queues[number].hide(hide)
+        except HtcgridError as error:
+            log.warning("%d messages show again when their visibility ends: %s", len(delete) + len(hide), error)
+
+    def _drop(self, receipts: Iterable[str]) -> None:
+        gone = list(receipts)
+        self._loans.drop(gone)
+        for receipt in gone:
+            self._visible_at.pop(receipt, None)
+
+
+def _facts(body: str) -> dict[str, Any] | str:
+    """A message's content, or why it is none of HTC-Grid's."""
+    try:
+        facts = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        return f"its body is not JSON ({error})"
+    if not isinstance(facts, dict) or not isinstance(facts.get("task_id"), str) or not facts["task_id"]:
+        return "its body has no task_id"
+    return facts

@@ -1,0 +1,45 @@
+"""One call for each thing, side by side, every one made even where some fail."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+from htcgrid.spi import HtcgridError, Rejected, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from concurrent.futures import Executor
+
+Thing = TypeVar("Thing")
+Answer = TypeVar("Answer")
+
+
+def each(
+    pool: Executor, call: Callable[[Thing], Answer], things: Sequence[Thing]
+) -> list[tuple[Thing, Answer | HtcgridError]]:
+    """Every thing with its answer, or with the `HtcgridError` that it met. Other errors are bugs and pass."""
+
+    def attempt(thing: Thing) -> tuple[Thing, Answer | HtcgridError]:
+        try:
+            return thing, call(thing)
+        except HtcgridError as error:
+            return thing, error
+
+    if len(things) == 1:  # not worth a thread
+        return [attempt(things[0])]
+    return list(pool.map(attempt, things))
+
+
+def raise_worst(outcomes: Iterable[object]) -> None:
+    """Raise what is for good and concerns all, else what may pass, else what is for good for some tasks.
+
+    So a batch is tried again as long as that can help, and its hopeless part is named at the end.
+    """
+    errors = [outcome for outcome in outcomes if isinstance(outcome, HtcgridError)]
+    rejected = [error for error in errors if isinstance(error, Rejected)]
+    passing = [error for error in errors if isinstance(error, Unavailable)]
+    for worst in [error for error in rejected if not error.task_ids] + passing:
+        raise worst
+    if rejected:
+        text = "; ".join(dict.fromkeys(str(error) for error in rejected))
+        raise Rejected(text, frozenset().union(*(error.task_ids for error in rejected)))

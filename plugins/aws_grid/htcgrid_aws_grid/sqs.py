@@ -1,0 +1,252 @@
+"""The `sqs` source: tasks from an SQS queue, or from several by priority."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any, Self
+
+from pydantic import Field, model_validator
+
+from htcgrid.spi import Depth, Function, HtcgridError, Lease, Rejected, TaskSource, Unavailable
+from htcgrid_aws_grid import messages
+from htcgrid_aws_grid.aws import AwsConfig, AwsPlugin
+from htcgrid_aws_grid.bucket import Bucket
+from htcgrid_aws_grid.cancels import Cancels
+from htcgrid_aws_grid.loans import Loan, Loans, whereabouts
+from htcgrid_aws_grid.parallel import each
+from htcgrid_aws_grid.polling import poll
+from htcgrid_aws_grid.queue import BATCH, LONGEST_LEASE, Message, Queue, Unsent
+from htcgrid_aws_grid.submission import Submission
+from htcgrid_aws_grid.table import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from htcgrid.spi import Task
+
+log = logging.getLogger(__name__)
+
+REASON = "htcgrid.reason"
+"""Message attribute of a dead letter: why it was set aside."""
+
+
+class SqsConfig(AwsConfig):
+    queue: str = Field("", description="name, URL or ARN of the queue", examples=["tasks"])
+    queues: tuple[str, ...] = Field((), description="in place of `queue`: one for each priority, the lowest (0) first")
+    visibility_timeout: int | None = Field(
+        None, ge=1, le=LONGEST_LEASE, description="seconds that a lease lasts; the queue's own where not set"
+    )
+    dead_letter_queue: str = Field(
+        "", description="for hopeless tasks; the target of the queue's redrive policy if empty"
+    )
+    bucket: str = Field("", description="S3 bucket for inputs larger than a message may be")
+    prefix: str = Field("inputs/", description="start of the keys of those inputs")
+    cancel_table: str = Field("", description="DynamoDB table keyed by task_id that cancelling needs")
+
+    @model_validator(mode="after")
+    def _one_way_to_name_queues(self) -> Self:
+        if bool(self.queue) == bool(self.queues):
+            raise ValueError('write either queue = "tasks" or queues = ["low", "high"]')
+        return self
+
+
+class SqsSource(AwsPlugin, TaskSource):
+    """A lease is a message's visibility timeout; its attempt is SQS's ApproximateReceiveCount."""
+
+    Config = SqsConfig
+    config: SqsConfig
+    max_batch = BATCH
+
+    def __init__(self, config: SqsConfig, function: Function) -> None:
+        super().__init__(config, function)
+        self.lease_seconds: float = config.visibility_timeout or 30
+        self._queues: list[Queue] = []
+        self._dead: dict[int, Queue] = {}
+        self._bucket: Bucket | None = None
+        self._cancels: Cancels | None = None
+        self._loans = Loans()
+
+    def open(self) -> None:
+        super().open()
+        sqs = self.client("sqs")
+        self._queues = [Queue(sqs, name) for name in self.config.queues or (self.config.queue,)]
+        for number, queue in enumerate(self._queues):
+            queue.open()
+            if name := self.config.dead_letter_queue or queue.dead_letter_arn:
+                self._dead[number] = Queue(sqs, name)
+                self._dead[number].open()
+        self.lease_seconds = self.config.visibility_timeout or min(queue.visibility_timeout for queue in self._queues)
+        if not self.lease_seconds:
+            message = (
+                f"queue {self._queues[0].name} has a visibility timeout of 0; set visibility_timeout = 30 or so here"
+            )
+            raise Rejected(message)
+        if self.config.bucket:
+            self._bucket = Bucket(self.client("s3"), self.config.bucket, self.config.prefix)
+            self._bucket.check()
+        if self.config.cancel_table:
+            table = Table(self.client("dynamodb"), self.config.cancel_table, self.meter)
+            table.check()
+            self._cancels = Cancels(table)
+        self._submission = Submission(self._queues, self._bucket, self.pool)
+
+    # --- TaskSource ---------------------------------------------------------------------------------
+
+    def receive(self, max_tasks: int, wait: float) -> Sequence[Lease]:
+        if max_tasks < 1:
+            return ()
+        visibility = int(self.lease_seconds)
+        number, found = poll(self._queues, min(max_tasks, BATCH), wait, visibility)
+        try:
+            return self._lend(number, found) if found else ()
+        except HtcgridError:
+            self._give_back(number, [message["ReceiptHandle"] for message in found])
+            raise
+
+    def _lend(self, number: int, found: Sequence[dict[str, Any]]) -> Sequence[Lease]:
+        now = time.monotonic()
+        ours = self._loans.task_ids()
+        leases: dict[str, tuple[Lease, Loan]] = {}
+        for message, answer in each(self.pool, self._read, found):
+            handle = message["ReceiptHandle"]
+            if isinstance(answer, HtcgridError):
+                log.warning("message %s goes back to its queue: %s", message["MessageId"], answer)
+                self._give_back(number, [handle])
+                continue
+            task = self._with_priority(answer.task, number)
+            if task.id in ours or task.id in leases:
+                continue  # a second delivery or a second message: it shows again when its lease lapses
+            loan = Loan(task.id, number, handle, now, now + self.lease_seconds, answer.reference)
+            attempt = int(message["Attributes"]["ApproximateReceiveCount"])
+            leases[task.id] = Lease(task, attempt, loan.receipt, answer.invalid), loan
+        cancelled = self._cancelled([lease.task for lease, _ in leases.values()])
+        self._queues[number].delete([leases.pop(task_id)[1].handle for task_id in cancelled])
+        self._loans.add(loan for _, loan in leases.values())
+        return [lease for lease, _ in leases.values()]
+
+    def ack(self, leases: Sequence[Lease]) -> None:
+        for number, handles in self._by_queue(leases).items():
+            self._queues[number].delete(handles)
+        self._loans.drop(lease.receipt for lease in leases)
+
+    def nack(self, leases: Sequence[Lease], delay: float = 0.0) -> None:
+        """`delay` is cut to what is left of the 12 hours that SQS can hide a message in all."""
+        for number, loans in self._running(leases).items():
+            self._queues[number].hide({loan.handle: loan.at_most(delay) for loan in loans})
+            self._loans.drop(loan.receipt for loan in loans)
+
+    def extend(self, leases: Sequence[Lease], seconds: float) -> Collection[str]:
+        """Cancelled messages are deleted here. A loan ends for good 12 hours after its message was received."""
+        kept: set[str] = set()
+        for number, loans in self._running(leases).items():
+            asked = time.monotonic()
+            wanted = {loan.handle: loan.at_most(seconds) for loan in loans}
+            lost = self._queues[number].hide({handle: seconds for handle, seconds in wanted.items() if seconds})
+            for loan in loans:
+                if loan.handle in lost or not wanted[loan.handle]:
+                    self._loans.drop([loan.receipt])
+                else:
+                    self._loans.prolong(loan, asked + wanted[loan.handle])
+                    kept.add(loan.receipt)
+        cancelled = self._cancelled([lease.task for lease in leases if lease.receipt in kept])
+        self.ack([lease for lease in leases if lease.task.id in cancelled])
+        return {lease.task.id for lease in leases if lease.receipt not in kept or lease.task.id in cancelled}
+
+    # --- What it offers besides ---------------------------------------------------------------------
+
+    def put(self, tasks: Sequence[Task]) -> None:
+        """Send these tasks, ten a request. SQS knows no ids: only ids twice in one call are found and `Rejected`.
+
+        After `Unavailable` put the same tasks again: those that SQS took are not sent twice.
+        """
+        self._submission.put(tasks)
+
+    def cancel(self, session_id: str | None = None, task_ids: Collection[str] = ()) -> int:
+        """Mark as cancelled, which receiving and extending look for. Returns the number of marks: SQS cannot count."""
+        if self._cancels is None:
+            message = (
+                "sqs: cancelling is not set up. SQS cannot remove a message by its task's id; set cancel_table to a "
+                "DynamoDB table keyed by task_id (the table of the results will do), for all agents alike"
+            )
+            raise Rejected(message, task_ids)
+        return self._cancels.add([session_id] if session_id else [], task_ids)
+
+    def depth(self) -> Depth:
+        depths = [queue.depth() for queue in self._queues]
+        dead = {queue.url: queue.depth().waiting or 0 for queue in self._dead.values()}
+        return Depth(
+            sum(depth.waiting or 0 for depth in depths),
+            sum(depth.leased or 0 for depth in depths),
+            sum(dead.values()) if dead else None,
+        )
+
+    def dead_letter(self, leases: Sequence[Lease], reason: str) -> None:
+        """Send to the dead-letter queue with the reason in the attribute `htcgrid.reason`, then delete.
+
+        Without such a queue they are only deleted, with a warning in the log.
+        """
+        clean = messages.UNSENDABLE.sub("?", reason)[:2000] or "no reason given"
+        for lease in leases:
+            target = self._dead.get(whereabouts(lease.receipt)[0])
+            if target is None:
+                log.warning("task %s is deleted, as there is no dead-letter queue: %s", lease.task.id, reason)
+                continue
+            loan = self._loans.find(lease.receipt)
+            letter = messages.write(lease.task, loan.reference if loan else "")
+            try:
+                target.send([Message(letter.body, {**letter.attributes, REASON: clean})])
+            except Unsent as error:
+                raise Unavailable(f"dead letter of task {lease.task.id}: {error}") from error
+        self.ack(leases)
+
+    # --- Its parts ----------------------------------------------------------------------------------
+
+    def _read(self, message: dict[str, Any]) -> messages.Received:
+        received = messages.read(message)
+        if not received.reference:
+            return received
+        return self._fetched(received)
+
+    def _fetched(self, received: messages.Received) -> messages.Received:
+        task, address = received.task, received.reference
+        key = self._bucket.key_of(address) if self._bucket else None
+        if self._bucket is None or key is None:
+            where = f"bucket {self._bucket.name} under {self._bucket.prefix!r}" if self._bucket else "no bucket"
+            reason = (
+                f"its input lies at {address}, and this agent reads from {where}; set bucket and prefix alike for all"
+            )
+            return messages.Received(task, f"task {task.id}: {reason}", address)
+        payload = self._bucket.get(key)
+        if payload is None:
+            return messages.Received(task, f"task {task.id}: its input {address} is gone", address)
+        whole = messages.checked(type(task)(task.id, payload, task.attributes))
+        return messages.Received(whole.task, whole.invalid, address)
+
+    def _with_priority(self, task: Task, number: int) -> Task:
+        if len(self._queues) == 1 or "priority" in task.attributes:
+            return task
+        return type(task)(task.id, task.payload, {**task.attributes, "priority": str(number)})
+
+    def _cancelled(self, tasks: Sequence[Task]) -> Collection[str]:
+        return self._cancels.among(tasks) if self._cancels and tasks else ()
+
+    def _give_back(self, number: int, handles: Sequence[str]) -> None:
+        try:
+            self._queues[number].hide(dict.fromkeys(handles, 0))
+        except HtcgridError as error:
+            log.warning("%d messages come back when their lease lapses: %s", len(handles), error)
+
+    def _by_queue(self, leases: Sequence[Lease]) -> dict[int, list[str]]:
+        handles: defaultdict[int, list[str]] = defaultdict(list)
+        for lease in leases:
+            number, handle = whereabouts(lease.receipt)
+            handles[number].append(handle)
+        return handles
+
+    def _running(self, leases: Sequence[Lease]) -> dict[int, list[Loan]]:
+        loans: defaultdict[int, list[Loan]] = defaultdict(list)
+        for loan in self._loans.of(leases):
+            loans[loan.queue].append(loan)
+        return loans
