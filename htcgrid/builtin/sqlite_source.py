@@ -94,7 +94,7 @@ class SqliteSource(TaskSource):
         Lost with the power, an ack is made again when the task is: the sink knows its result.
         """
         with self._file.writing(durable=False) as connection:
-            connection.executemany(sql.DONE, ((_loan(lease)[0],) for lease in leases))
+            connection.executemany(sql.DONE, [_loan(lease)[:1] for lease in leases])
 
     def nack(self, leases: Sequence[Lease], delay: float = 0.0) -> None:
         with self._file.writing(durable=False) as connection:
@@ -203,7 +203,7 @@ class SqliteSource(TaskSource):
             connection.execute(sql.LEASE_OVER, (now,))
             rows = chunk(connection.execute(sql.READY, (count,)))
             due = now + self.config.lease_seconds
-            connection.executemany(sql.LEND, ((due, row[0]) for row in rows))
+            connection.executemany(sql.LEND, [(due, row[0]) for row in rows])
         return [
             Lease(
                 Task(task_id, payload, attributes_of(attributes)),
@@ -249,11 +249,11 @@ def _insert(connection: sqlite3.Connection, last: int, rows: Sequence[tuple[Task
     now = time.time()
     connection.executemany(
         sql.INSERT_TASK,
-        ((seq, task.id, now, text_of(task.attributes), task.payload) for seq, (task, _) in enumerate(rows, last + 1)),
+        [(seq, task.id, now, text_of(task.attributes), task.payload) for seq, (task, _) in enumerate(rows, last + 1)],
     )
     connection.executemany(
         sql.INSERT_STATE,
-        ((seq, task.attributes.get("session_id"), rank) for seq, (task, rank) in enumerate(rows, last + 1)),
+        [(seq, task.attributes.get("session_id"), rank) for seq, (task, rank) in enumerate(rows, last + 1)],
     )
 
 

@@ -16,8 +16,11 @@ from htcgrid.spi import Rejected
 BUSY_SECONDS = 10.0
 """How long a call waits for another process's transaction before it is `Unavailable`."""
 
-LOG_BYTES = 32 * 2**20
+LOG_BYTES = 64 * 2**20
 """The write-ahead log is written back into the database when it has grown to this."""
+
+CACHE_KIB = 16 * 1024
+"""Memory for pages: task ids come in no order, so that each batch touches many pages of their index."""
 
 CHUNK_BYTES = 32 * 2**20
 """About the most payload that one read brings into memory."""
@@ -52,6 +55,7 @@ class SqliteFile:
             )
             # Checkpoints are our own, see `_write_back`.
             connection.execute("PRAGMA wal_autocheckpoint = 0")
+            connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
             prepare(connection, self.path)
             connection.execute("BEGIN IMMEDIATE")  # finds now what cannot be written
             connection.execute("ROLLBACK")
@@ -65,9 +69,9 @@ class SqliteFile:
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """The connection for a few reads; each statement by itself sees one state of the file."""
-        with self.changed, explained(self.path, BUSY_SECONDS):
-            yield self._connected()
+        """A transaction of reads, which see one state of the file and keep no writer waiting."""
+        with self._held() as connection, _transaction(connection, "BEGIN"):
+            yield connection
 
     @contextmanager
     def writing(self, *, durable: bool) -> Iterator[sqlite3.Connection]:
@@ -76,18 +80,17 @@ class SqliteFile:
         Every transaction survives the death of any process. A `durable` one, and all before it, survives
         the loss of power too: it waits for the disk.
         """
-        with self.changed, explained(self.path, BUSY_SECONDS):
-            connection = self._connected()
+        with self._held() as connection:
             connection.execute("PRAGMA synchronous = FULL" if durable else "PRAGMA synchronous = NORMAL")
             self._write_back(connection)
-            connection.execute("BEGIN IMMEDIATE")
-            try:
+            with _transaction(connection, "BEGIN IMMEDIATE"):
                 yield connection
-                connection.execute("COMMIT")
-            finally:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
             self.changed.notify_all()
+
+    @contextmanager
+    def _held(self) -> Iterator[sqlite3.Connection]:
+        with self.changed, explained(self.path, BUSY_SECONDS):
+            yield self._connected()
 
     def _connected(self) -> sqlite3.Connection:
         if self._connection is None:
@@ -116,6 +119,17 @@ class SqliteFile:
             return
         if size > LOG_BYTES:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection, begin: str) -> Iterator[None]:
+    connection.execute(begin)
+    try:
+        yield
+        connection.execute("COMMIT")
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
 
 
 def chunk(cursor: sqlite3.Cursor) -> list[tuple[Any, ...]]:

@@ -1,0 +1,93 @@
+"""The group of all commands, and what every command shares: options, exit codes, how errors are shown.
+
+Each module of this package that is a command defines `command`. A command's module is imported when it
+is asked for, so that none pays for another's imports.
+"""
+
+import importlib
+import sys
+import traceback
+from typing import Any, NoReturn
+
+import click
+
+from htcgrid.spi import HtcgridError, Unavailable
+
+DONE, SOME_FAILED, USAGE, UNAVAILABLE, INTERRUPTED = 0, 1, 2, 3, 130
+
+COMMANDS = {
+    "check": "Read the config and say what is wrong with it.",
+    "init": "Write a working project into a folder.",
+    "invoke": "Run one event and print the answer.",
+    "plugins": "List the planes, sources and sinks that are installed.",
+    "run": "Run the tasks of the source until it ends.",
+}
+
+
+class Commands(click.Group):
+    """Loads a command's module when it is needed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"htcgrid.cli.{cmd_name.replace('-', '_')}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted(COMMANDS.items()))
+
+
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog="Exit codes: 0 all done, 1 some tasks failed, 2 wrong usage or config, 3 a plane or queue was not to be had, "
+    "130 interrupted.",
+)
+@click.version_option(package_name="htcgrid")
+def group() -> None:
+    """Write a Lambda-style handler once; run it unchanged on a chosen compute plane.
+
+    \b
+    htcgrid init demo && cd demo     # a working project
+    htcgrid run                      # run its tasks on this machine
+    htcgrid run --plane docker       # the same in containers
+    """
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Run a command and end the process with its exit code."""
+    sys.exit(status_of(arguments))
+
+
+def status_of(arguments: list[str] | None = None) -> int:
+    """Run a command; every error that is meant for the user is printed as one message."""
+    try:
+        status: Any = group.main(arguments, standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return USAGE
+    except click.Abort:
+        return INTERRUPTED
+    except Unavailable as error:
+        return _say(error, UNAVAILABLE)
+    except HtcgridError as error:
+        return _say(error, USAGE)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        return SOME_FAILED
+    except Exception:  # noqa: BLE001 - a bug, of ours or of a plugin; shown whole
+        traceback.print_exc()
+        print("htcgrid: this is a bug in htcgrid or in a plugin; please report the lines above.", file=sys.stderr)
+        return UNAVAILABLE
+    return status if isinstance(status, int) else DONE
+
+
+def _say(error: HtcgridError, status: int) -> int:
+    print(f"htcgrid: {error}", file=sys.stderr)
+    return status

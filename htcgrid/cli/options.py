@@ -1,0 +1,43 @@
+"""The options that commands share, and the grid that they choose."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from htcgrid import config
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def grid_options(command: F) -> F:
+    """`--config`, `--plane` and `--set`, handed on for `read_grid`."""
+    for option in (
+        click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="Any key of the config, as in source.path=t.jsonl."),
+        click.option("--plane", metavar="NAME", help="Which of [planes] to run on."),
+        click.option(
+            "-c",
+            "--config",
+            "file",
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            help="The config file; htcgrid.toml here by default. Paths in the config are relative to its folder.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def read_grid(file: Path | None, plane: str | None, pairs: tuple[str, ...], **tables: dict[str, Any]) -> config.Grid:
+    """The grid of these options; from here on the config's folder is the current one."""
+    flags = config.flags_of(pairs)
+    for name, table in tables.items():
+        flags.setdefault(name, {}).update(table)
+    if plane:
+        flags["plane"] = plane
+    grid = config.read(file, flags)
+    if grid.file is not None:
+        os.chdir(grid.file.resolve().parent)
+    return grid

@@ -1,0 +1,85 @@
+"""How far a run has come: a line that moves on a terminal, JSON lines elsewhere. All on standard error."""
+
+import json
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tqdm import tqdm
+
+from htcgrid.agent.agent import Agent
+from htcgrid.spi import Measurable, TaskSource
+
+_BAR_SECONDS = 0.5
+_LINE_SECONDS = 10.0
+
+
+class Progress:
+    """Shows an agent's statistics while it runs."""
+
+    def __init__(self, source: TaskSource, *, quiet: bool = False) -> None:
+        self._source = source
+        self._quiet = quiet
+        self._bar: tqdm[None] | None = None
+
+    def say(self, message: str) -> None:
+        """A message beside the progress."""
+        if self._bar is not None:
+            self._bar.write(message, file=sys.stderr)
+        elif not sys.stderr.isatty():
+            print(json.dumps({"time": round(time.time(), 3), "message": message}), file=sys.stderr, flush=True)
+        else:
+            print(message, file=sys.stderr)
+
+    @contextmanager
+    def showing(self, agent: Agent) -> Iterator[None]:
+        if self._quiet:
+            yield
+            return
+        ended = threading.Event()
+        terminal = sys.stderr.isatty()
+        show = self._show_bar if terminal else self._show_lines
+        thread = threading.Thread(target=show, args=(agent, ended), name="htcgrid-progress", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+    def _total(self) -> int | None:
+        return self._source.depth().waiting if isinstance(self._source, Measurable) else None
+
+    def _show_bar(self, agent: Agent, ended: threading.Event) -> None:
+        with tqdm(total=self._total(), unit=" tasks", dynamic_ncols=True, smoothing=0.1, file=sys.stderr) as bar:
+            self._bar = bar
+            while True:
+                last = ended.wait(_BAR_SECONDS)
+                summary = agent.summary()
+                bar.n = summary.finished + summary.already_stored
+                bar.set_postfix_str(f"{summary.failed} failed, workers {summary.busy_share:.0%} busy", refresh=True)
+                if last:
+                    self._bar = None
+                    return
+
+    def _show_lines(self, agent: Agent, ended: threading.Event) -> None:
+        total = self._total()
+        while not ended.wait(_LINE_SECONDS):
+            summary = agent.summary()
+            line = {
+                "time": round(time.time(), 3),
+                "done": summary.finished,
+                "failed": summary.failed,
+                "already_stored": summary.already_stored,
+                "total": total,
+                "tasks_per_second": round(summary.tasks_per_second, 1),
+                "seconds_left": _seconds_left(total, summary.finished, summary.already_stored, summary.tasks_per_second),
+                "busy_share": round(summary.busy_share, 3),
+            }
+            print(json.dumps(line), file=sys.stderr, flush=True)
+
+
+def _seconds_left(total: int | None, finished: int, stored: int, rate: float) -> float | None:
+    return None if total is None or rate <= 0 else round((total - finished - stored) / rate, 1)

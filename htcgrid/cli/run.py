@@ -1,0 +1,79 @@
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import click
+
+from htcgrid.agent.agent import Agent
+from htcgrid.agent.statistics import Summary
+from htcgrid.cli.main import DONE, INTERRUPTED, SOME_FAILED
+from htcgrid.cli.options import grid_options, read_grid
+from htcgrid.cli.progress import Progress
+from htcgrid.cli.report import print_summary
+
+
+@click.command()
+@grid_options
+@click.option("--source", metavar="PLUGIN", help="Take tasks from this plugin instead of the config's.")
+@click.option("--sink", metavar="PLUGIN", help="Put results into this plugin instead of the config's.")
+@click.option("--quiet", is_flag=True, help="No progress; the summary only.")
+def command(
+    file: Path | None, plane: str | None, pairs: tuple[str, ...], source: str | None, sink: str | None, quiet: bool
+) -> int:
+    """Run the tasks of the source on the plane, into the sink.
+
+    Ends when the source does; a queue without end is served until SIGTERM or Ctrl-C. Running tasks then
+    have `agent.grace` seconds; a second Ctrl-C stops them at once. What has a result is not run again,
+    so a run that was stopped, or killed, goes on where it was.
+
+    \b
+    htcgrid run
+    htcgrid run --plane docker
+    htcgrid run --set source.path=more.jsonl --set sink.path=more-results.jsonl
+    htcgrid run --set source.path=- --set sink.path=-  < events.jsonl
+    """
+    tables = {name: {"plugin": plugin} for name, plugin in (("source", source), ("sink", sink)) if plugin}
+    grid = read_grid(file, plane, pairs, **tables)
+    with grid.source() as tasks, grid.sink() as results, grid.invoker() as invoker:
+        progress = Progress(tasks, quiet=quiet)
+        agent = Agent(tasks, invoker, results, grid.rules(), progress.say)
+        signals = Signals(agent)
+        with signals, progress.showing(agent):
+            summary = agent.run()
+    print_summary(summary, grid)
+    if signals.interrupted:
+        return INTERRUPTED
+    return SOME_FAILED if _any_failed(summary) else DONE
+
+
+def _any_failed(summary: Summary) -> bool:
+    return summary.failed > 0
+
+
+class Signals:
+    """SIGTERM drains; so does Ctrl-C, and a second one stops at once."""
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+        self._before: dict[int, Any] = {}
+        self.interrupted = False
+
+    def __enter__(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._before[number] = signal.signal(number, self._stop)
+
+    def __exit__(self, *_error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _stop(self, number: int, _frame: object) -> None:
+        if number == signal.SIGTERM:
+            self._agent.drain()
+            return
+        again, self.interrupted = self.interrupted, True
+        self._agent.drain(0.0 if again else None)
+        if not again:
+            print("htcgrid: finishing what runs; press Ctrl-C again to stop at once.", file=sys.stderr)

@@ -1,0 +1,240 @@
+"""Config file, environment and command line, joined into validated settings.
+
+The one module that reads the environment. Stronger first: `--set` and the other flags, `HTCGRID_...`
+variables (`HTCGRID_PLANE`, `HTCGRID_FUNCTION__TIMEOUT`), then the file.
+"""
+
+import difflib
+import os
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
+
+from htcgrid import plugins
+from htcgrid.agent.agent import Rules
+from htcgrid.agent.policy import ATTEMPTS, RetryPolicy
+from htcgrid.spi import FailureKind, Function, HtcgridError, Invoker, Plugin, ResultSink, TaskSource
+
+DEFAULT_FILE = "htcgrid.toml"
+ENVIRONMENT_PREFIX = "HTCGRID_"
+
+P = TypeVar("P", bound=Plugin)
+
+
+class ConfigError(HtcgridError):
+    """The config cannot be used. The text names the file, the key, what was expected and what to write."""
+
+
+class PluginTable(BaseModel):
+    """A table that names a plugin; its other keys are the plugin's own."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    plugin: str = Field(description="the name of an installed plugin; `htcgrid plugins` lists them")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class AgentTable(BaseModel):
+    """How the agent behaves."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    grace: float = Field(30.0, ge=0, description="seconds that running tasks have when the agent is asked to stop")
+    unavailable_limit: float = Field(60.0, ge=0, description="seconds a plane or queue may be away before giving up")
+    init_errors_limit: int = Field(3, ge=1, description="initialisation errors in a row after which it stops")
+    linger: float = Field(0.05, ge=0, description="seconds a result may wait to be stored together with others")
+    attempts: dict[FailureKind, int] = Field(
+        default_factory=dict, description="tries in all, by kind of failure; exit = 3 and out_of_memory = 2 by default"
+    )
+
+
+class Settings(BaseSettings):
+    """A whole config."""
+
+    model_config = SettingsConfigDict(
+        extra="forbid", frozen=True, env_prefix=ENVIRONMENT_PREFIX, env_nested_delimiter="__"
+    )
+
+    plane: str = Field("local", description="which of [planes] to run on")
+    function: Function = Field(default_factory=Function)
+    source: PluginTable | None = None
+    sink: PluginTable | None = None
+    planes: dict[str, PluginTable] = Field(default_factory=lambda: {"local": PluginTable(plugin="process")})
+    agent: AgentTable = Field(default_factory=AgentTable)
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Settings with where they came from, ready to make plugins of."""
+
+    settings: Settings
+    file: Path | None
+
+    def invoker(self) -> Invoker:
+        """The chosen plane, not yet open."""
+        settings = self.settings
+        table = settings.planes.get(settings.plane)
+        if table is None:
+            names = ", ".join(settings.planes)
+            raise ConfigError(f"{self._where()}: plane = {settings.plane!r}, but [planes] has only: {names}.")
+        return self._plugin(Invoker, table, f"planes.{settings.plane}")
+
+    def source(self) -> TaskSource:
+        """The task source, not yet open."""
+        return self._plugin(TaskSource, self._table(self.settings.source, "source", "tasks.jsonl"), "source")
+
+    def sink(self) -> ResultSink:
+        """The result sink, not yet open."""
+        return self._plugin(ResultSink, self._table(self.settings.sink, "sink", "results.jsonl"), "sink")
+
+    def rules(self) -> Rules:
+        """How the agent is to behave."""
+        table = self.settings.agent
+        return Rules(
+            retries=RetryPolicy(attempts={**ATTEMPTS, **table.attempts}),
+            grace=table.grace,
+            unavailable_limit=table.unavailable_limit,
+            init_errors_limit=table.init_errors_limit,
+            linger=table.linger,
+        )
+
+    def _table(self, table: PluginTable | None, name: str, example: str) -> PluginTable:
+        if table is None:
+            message = f'{self._where()}: [{name}] is missing. Write, for example:\n\n[{name}]\nplugin = "jsonl"\npath = "{example}"'
+            raise ConfigError(message)
+        return table
+
+    def _plugin(self, kind: type[P], table: PluginTable, where: str) -> P:
+        plugin = plugins.load(kind, table.plugin)
+        try:
+            config = plugin.Config.model_validate(table.options)
+        except ValidationError as error:
+            raise ConfigError(explain(error, self._where(), plugin.Config, where)) from None
+        return plugin(config, self.settings.function)
+
+    def _where(self) -> str:
+        return str(self.file) if self.file else "settings"
+
+
+def read(file: Path | None = None, flags: Mapping[str, Any] | None = None) -> Grid:
+    """The settings of `file`, or of `htcgrid.toml` here if there is one, under environment and `flags`.
+
+    `flags` is nested as the file is. Raises `ConfigError`.
+    """
+    if file is None and Path(DEFAULT_FILE).is_file():
+        file = Path(DEFAULT_FILE)
+    document = _parse(file) if file is not None else {}
+    flags = flags or {}
+    _drop_options_of_other_plugins(document, flags)
+    _refuse_unknown_variables()
+
+    class FromHere(Settings):
+        @classmethod
+        def settings_customise_sources(  # type: ignore[override] - the sources that we do not use are gathered
+            cls, settings_cls: type[BaseSettings], init_settings: Any, env_settings: Any, **_others: Any
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return init_settings, env_settings, InitSettingsSource(settings_cls, document)
+
+    try:
+        settings = FromHere(**flags)
+    except ValidationError as error:
+        raise ConfigError(explain(error, str(file or "settings"), Settings)) from None
+    except SettingsError as error:
+        raise ConfigError(f"environment: {error}") from None
+    return Grid(settings, file)
+
+
+def _parse(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{file}: there is no such file. `htcgrid init` writes one.") from None
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read: {error.strerror}.") from None
+    except ValueError as error:
+        raise ConfigError(f"{file} is not TOML: {error}.") from None
+
+
+def _drop_options_of_other_plugins(document: dict[str, Any], flags: Mapping[str, Any]) -> None:
+    """A flag that swaps a plugin swaps its whole table: the other's options would be unknown to it."""
+    for name in ("source", "sink"):
+        table, flag = document.get(name), flags.get(name, {})
+        if isinstance(table, dict) and "plugin" in flag and flag["plugin"] != table.get("plugin"):
+            document[name] = {}
+
+
+def _refuse_unknown_variables() -> None:
+    for variable in os.environ:
+        if variable.upper().startswith(ENVIRONMENT_PREFIX):
+            key = variable[len(ENVIRONMENT_PREFIX) :].split("__")[0].lower()
+            if key not in Settings.model_fields:
+                known = ", ".join(f"{ENVIRONMENT_PREFIX}{name.upper()}" for name in Settings.model_fields)
+                raise ConfigError(f"environment: {variable} is not a setting. There are: {known}.")
+
+
+def flags_of(pairs: Iterable[str]) -> dict[str, Any]:
+    """`["source.path=t.jsonl", "function.timeout=5"]` as a nested dict; values are TOML, else text."""
+    flags: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"--set {pair}: write it as KEY=VALUE, for example --set function.timeout=5.")
+        *tables, last = key.strip().split(".")
+        table = flags
+        for name in tables:
+            table = table.setdefault(name, {})
+        table[last] = _value(text)
+    return flags
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def explain(error: ValidationError, where: str, model: type[BaseModel], inside: str = "") -> str:
+    """A validation error as lines that say where, what was found, what was expected, what to write."""
+    return "\n".join(_explain(problem, where, model, inside) for problem in error.errors())
+
+
+def _explain(problem: Any, where: str, model: type[BaseModel], inside: str) -> str:
+    *tables, key = [str(part) for part in problem["loc"]] or [""]
+    table = ".".join([*([inside] if inside else []), *tables])
+    place = f"{where}: [{table}] {key}" if table else f"{where}: {key}"
+    fields = _fields(model, tables)
+    if problem["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(key, fields, 1)
+        advice = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(fields)}."
+        return f"{place}: there is no such key. {advice}"
+    if problem["type"] == "missing":
+        return f"{place}: this key is missing. It is {fields.get(key) or 'needed'}."
+    expected = problem["msg"].removeprefix("Value error, ")
+    meaning = f" It is {fields[key]}." if fields.get(key) else ""
+    return f"{place} = {problem['input']!r}: {expected}.{meaning}"
+
+
+def _fields(model: type[BaseModel], tables: Sequence[str]) -> dict[str, str]:
+    """The keys of a table and what they mean, following the models down to it."""
+    for table in tables:
+        field = model.model_fields.get(table)
+        inner = field.annotation if field else None
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return {}
+        model = inner
+    return {name: field.description or "" for name, field in model.model_fields.items()}
