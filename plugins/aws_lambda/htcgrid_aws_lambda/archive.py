@@ -51,7 +51,7 @@ def build(folders: Iterable[Path], extra: Mapping[str, bytes]) -> Archive:
     if size > UNZIPPED_BYTES:
         raise Rejected(
             f"The code takes {size / 1e6:.0f} MB unpacked; AWS Lambda takes {UNZIPPED_BYTES // 1_048_576} MB. "
-            "Leave out what is not needed, move libraries to `layers`, or build a container image and name it in `image`."
+            "Leave out what is not needed, move libraries to `layers`, or name a container image in `image`."
         )
     return Archive(_zip(contents), len(contents))
 

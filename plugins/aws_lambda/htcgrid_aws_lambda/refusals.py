@@ -65,8 +65,10 @@ _ADVICE = (
     (_QUOTA, "This is a quota of the account: free what is not needed, or ask AWS for more (Service Quotas)."),
     (
         {"ResourceNotFoundException"},
-        "There is no such function, alias or version in this region: check `region`, `[function] name` and "
-        '`qualifier` ("$LATEST" where there is no alias), or run `htcgrid deploy`.',
+        (
+            "There is no such function, alias or version in this region: check `region`, `[function] name` and "
+            '`qualifier` ("$LATEST" where there is no alias), or run `htcgrid deploy`.'
+        ),
     ),
     (_BROKEN, "The function's settings must be changed before it can run."),
 )

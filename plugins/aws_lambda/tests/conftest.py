@@ -1,0 +1,52 @@
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # the fakes beside this file, whichever folder pytest is started in
+
+from fake_lambda import FakeLambda
+from htcgrid.spi import Function
+from htcgrid_aws_lambda.invoker import AwsLambdaInvoker
+from small_agent import Opener
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--aws", action="store_true", help="run the tests of the service on AWS itself; it costs cents")
+
+
+@pytest.fixture(autouse=True)
+def _no_credentials_of_this_machine(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Made-up credentials, and none of the machine's own: no test can reach a real account by accident."""
+    if request.node.get_closest_marker("aws"):
+        return
+    for name in ("AWS_PROFILE", "AWS_DEFAULT_REGION", "AWS_REGION", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAMADEUP")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "made-up-secret")
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeLambda]:
+    with FakeLambda() as fake:
+        yield fake
+
+
+@pytest.fixture
+def opened(fake: FakeLambda) -> Iterator[Opener]:
+    """Open a plane on the fake service, or at another `endpoint_url`."""
+    with ExitStack() as planes:
+
+        def open_one(**options: Any) -> AwsLambdaInvoker:
+            config = AwsLambdaInvoker.Config(**{"region": "eu-west-1", "endpoint_url": fake.url, **options})
+            return planes.enter_context(AwsLambdaInvoker(config, Function(handler="pricing.handler")))
+
+        yield open_one
