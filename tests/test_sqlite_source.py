@@ -421,7 +421,10 @@ def test_the_summary_tells_states_sessions_and_the_oldest(source: SqliteSource) 
     source.dead_letter(leases[1:2], "why")
     source.cancel(task_ids=["b1"])
     summary = source.summary()
-    assert summary.sessions == {"one": Counts(waiting=1, delayed=1, leased=1, dead=1), "": Counts(waiting=1, cancelled=1)}
+    assert summary.sessions == {
+        "one": Counts(waiting=1, delayed=1, leased=1, dead=1),
+        "": Counts(waiting=1, cancelled=1),
+    }
     assert summary.total == Counts(waiting=2, delayed=1, leased=1, cancelled=1, dead=1)
     assert summary.oldest_seconds is not None
     assert 0 <= summary.oldest_seconds < LONG
@@ -491,8 +494,13 @@ def test_receiving_costs_the_same_at_any_depth(source: SqliteSource) -> None:
 
     source.put(tasks(100))
     with source._file.reading() as connection:
-        for statement, values in ((sql.NEXT_DUE, ()), (sql.READY, (5,)), (sql.LEASE_OVER, (0,)), (sql.DELAY_OVER, (0,))):
+        for statement, values in (
+            (sql.NEXT_DUE, ()),
+            (sql.READY, (5,)),
+            (sql.LEASE_OVER, (0,)),
+            (sql.DELAY_OVER, (0,)),
+        ):
             plan = json.dumps([row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}", values)])
             assert "TEMP B-TREE" not in plan
-            assert "SCAN queue\"" not in plan
+            assert 'SCAN queue"' not in plan
             assert "INDEX" in plan

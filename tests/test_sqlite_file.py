@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from htcgrid.builtin.sqlite_sink import SqliteSink
+from htcgrid.builtin.sqlite_source import SqliteSource
+from htcgrid.spi import Function, Outcome, Rejected, Result, Task, Unavailable
+
+NOBODY = 65534
+
+
+def source_at(path: Path) -> SqliteSource:
+    return SqliteSource(SqliteSource.Config(path=path), Function())
+
+
+def sink_at(path: Path) -> SqliteSink:
+    return SqliteSink(SqliteSink.Config(path=path), Function())
+
+
+@pytest.fixture(params=[source_at, sink_at], ids=["source", "sink"])
+def plugin(request: pytest.FixtureRequest, tmp_path: Path) -> SqliteSource | SqliteSink:
+    made = request.param(tmp_path / "grid.db")
+    assert isinstance(made, SqliteSource | SqliteSink)
+    return made
+
+
+@pytest.fixture
+def public_folder() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@contextmanager
+def without_rights() -> Iterator[None]:
+    """As root all files can be written: be nobody for a while."""
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+
+
+def test_making_one_touches_nothing_and_closing_is_quiet(plugin: SqliteSource | SqliteSink, tmp_path: Path) -> None:
+    plugin.close()
+    assert not list(tmp_path.iterdir())
+    plugin.open()
+    plugin.close()
+    plugin.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["grid.db"]
+
+
+def test_what_was_stored_is_there_when_opened_again(tmp_path: Path) -> None:
+    with source_at(tmp_path / "grid.db") as source, sink_at(tmp_path / "grid.db") as sink:
+        source.put([Task("t", b"1")])
+        sink.put([Result(Task("u", b"1"), Outcome("u", b"2"))])
+    with source_at(tmp_path / "grid.db") as source, sink_at(tmp_path / "grid.db") as sink:
+        assert source.receive(1, 0)[0].task == Task("t", b"1")
+        assert sink.get(["u"])["u"].outcome.payload == b"2"
+
+
+def test_an_unknown_key_or_a_lease_of_nothing_is_refused() -> None:
+    with pytest.raises(ValidationError, match="paht"):
+        SqliteSource.Config.model_validate({"paht": "grid.db"})
+    with pytest.raises(ValidationError, match="lease_seconds"):
+        SqliteSource.Config.model_validate({"path": "grid.db", "lease_seconds": 0})
+
+
+def test_the_lease_of_the_config_is_the_sources(tmp_path: Path) -> None:
+    config = SqliteSource.Config(path=tmp_path / "grid.db", lease_seconds=7)
+    assert SqliteSource(config, Function()).lease_seconds == 7
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(Rejected, match=r"there is no folder .*/missing; make it, or correct `path`"):
+        source_at(tmp_path / "missing" / "grid.db").open()
+
+
+def test_a_folder_in_place_of_a_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(Rejected, match=r"this is a folder; name a file in it"):
+        sink_at(tmp_path).open()
+
+
+def test_a_file_that_is_no_database_is_left_alone(plugin: SqliteSource | SqliteSink, tmp_path: Path) -> None:
+    path = tmp_path / "grid.db"
+    path.write_bytes(b'{"id": "t1"}\n' * 1000)
+    with pytest.raises(Rejected, match=r"grid\.db: this is not a SQLite database; it was left as it is"):
+        plugin.open()
+    plugin.close()
+    assert path.read_bytes() == b'{"id": "t1"}\n' * 1000
+
+
+def test_another_programs_database_is_left_alone(plugin: SqliteSource | SqliteSink, tmp_path: Path) -> None:
+    path = tmp_path / "grid.db"
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("CREATE TABLE cookies (name TEXT)")
+    before = path.read_bytes()
+    with pytest.raises(Rejected, match="not one of htcgrid's .* Name another file in `path`"):
+        plugin.open()
+    plugin.close()
+    assert path.read_bytes() == before
+
+
+def test_a_newer_schema_is_refused_with_both_versions(plugin: SqliteSource | SqliteSink, tmp_path: Path) -> None:
+    plugin.open()
+    plugin.close()
+    with closing(sqlite3.connect(tmp_path / "grid.db")) as newer:
+        newer.execute("PRAGMA user_version = 9")
+    with pytest.raises(Rejected, match="another version of htcgrid .schema version 9, this one knows 1"):
+        plugin.open()
+    plugin.close()
+
+
+def test_a_file_that_cannot_be_read_is_named(public_folder: Path) -> None:
+    path = public_folder / "grid.db"
+    with source_at(path):
+        pass
+    path.chmod(0)
+    with without_rights(), pytest.raises(Rejected, match=r"grid\.db: the file cannot be opened. This user must"):
+        source_at(path).open()
+
+
+def test_a_file_that_cannot_be_written_is_named(public_folder: Path) -> None:
+    path = public_folder / "grid.db"
+    with source_at(path):
+        pass
+    path.chmod(0o444)
+    public_folder.chmod(0o555)
+    with without_rights():
+        source = source_at(path)
+        with pytest.raises(Rejected, match=r"grid\.db: the file cannot be (opened|written)\. This user must"):
+            source.open()
+        source.close()
+
+
+def test_a_folder_that_cannot_be_written_is_named(public_folder: Path) -> None:
+    public_folder.chmod(0o555)
+    with without_rights(), pytest.raises(Rejected, match="its folder, as SQLite keeps two more files"):
+        sink_at(public_folder / "grid.db").open()
+
+
+def test_a_file_that_another_process_keeps_locked_is_unavailable(
+    plugin: SqliteSource | SqliteSink, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("htcgrid.builtin.sqlite_store.BUSY_SECONDS", 0.05)
+    with plugin, closing(sqlite3.connect(tmp_path / "grid.db", isolation_level=None)) as greedy:
+        greedy.execute("BEGIN IMMEDIATE")
+        with pytest.raises(Unavailable, match="kept the file locked for 0.05 s; nothing of this call was done"):
+            plugin.put([])
+        greedy.execute("ROLLBACK")
+        plugin.put([])
+
+
+def test_a_file_removed_while_in_use_is_told_before_anything_is_lost(tmp_path: Path) -> None:
+    path = tmp_path / "grid.db"
+    with source_at(path) as source, sink_at(path) as sink:
+        path.unlink()
+        with pytest.raises(Rejected, match="removed or replaced while it was in use"):
+            sink.put([Result(Task("t", b"1"), Outcome("t", b"2"))])
+        with source_at(path), pytest.raises(Rejected, match="removed or replaced while it was in use"):
+            source.receive(1, 0)
+
+
+def test_a_damaged_file_is_told_with_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "grid.db"
+    with source_at(path) as source:
+        source.put([Task(f"t{number}", bytes(500)) for number in range(1000)])
+    content = bytearray(path.read_bytes())
+    content[4096:] = b"\xa5" * (len(content) - 4096)
+    path.write_bytes(content)
+    with pytest.raises(Rejected, match=r'grid\.db: the database is damaged.*"\.recover"'), source_at(path) as source:
+        source.receive(1000, 0)
+
+
+def test_the_log_is_written_back_when_it_has_grown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("htcgrid.builtin.sqlite_store.LOG_BYTES", 100_000)
+    log = tmp_path / "grid.db-wal"
+    sizes = []
+    with sink_at(tmp_path / "grid.db") as sink:
+        for number in range(40):
+            sink.put([Result(Task(f"t{number}", b""), Outcome(f"t{number}", bytes(20_000)))])
+            sizes.append(log.stat().st_size)
+        assert max(sizes) < 300_000
+        assert len(sink.get([f"t{number}" for number in range(40)])) == 40

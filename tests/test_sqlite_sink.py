@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from htcgrid.builtin.sqlite_sink import SqliteSink
+from htcgrid.builtin.sqlite_source import SqliteSource
+from htcgrid.spi import FailureKind, Function, Outcome, Rejected, Result, ResultStore, Task, Unavailable
+
+
+def sink_at(path: Path) -> SqliteSink:
+    return SqliteSink(SqliteSink.Config(path=path), Function())
+
+
+def result(task_id: str, payload: bytes = b"1", session: str = "") -> Result:
+    attributes = {"session_id": session} if session else {}
+    return Result(Task(task_id, b"event", attributes), Outcome(task_id, payload))
+
+
+def scanned(sink: SqliteSink, session: str | None = None, after: int = 0) -> list[str]:
+    return [one.task.id for _, one in sink.scan(session, after)]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "results.db"
+
+
+@pytest.fixture
+def sink(path: Path) -> Iterator[SqliteSink]:
+    with sink_at(path) as sink:
+        yield sink
+
+
+def test_it_meets_the_protocol_of_a_store(sink: SqliteSink) -> None:
+    assert isinstance(sink, ResultStore)
+
+
+def test_every_field_of_an_outcome_survives_but_not_the_event(sink: SqliteSink) -> None:
+    outcome = Outcome(
+        "t", b'{"errorMessage": "\xc3\xa9"}', FailureKind.OUT_OF_MEMORY, 1732312345.678, 12.5, 13, 97, b"log \xff\x00", 0.25, "env-1"
+    )  # fmt: skip
+    sink.put([Result(Task("t", b"event", {"session_id": "s", "priority": "3"}), outcome, 4)])
+    assert sink.get(["t"]) == {"t": Result(Task("t", b"", {"session_id": "s", "priority": "3"}), outcome, 4)}
+
+
+def test_an_answer_has_no_failure_and_defaults_survive(sink: SqliteSink) -> None:
+    sink.put([result("t")])
+    assert sink.get(["t"])["t"].outcome == Outcome("t", b"1")
+
+
+@pytest.mark.parametrize("payload", [b"", b"null", '"Zoë 東京 🚀"'.encode(), b"\x00\xff", b"x" * 200_000])
+def test_answers_come_back_byte_for_byte(sink: SqliteSink, payload: bytes) -> None:
+    sink.put([result("t", payload)])
+    received = sink.get(["t"])["t"].outcome.payload
+    assert received == payload
+    assert type(received) is bytes
+
+
+def test_results_are_there_for_another_reader_when_put_returns(sink: SqliteSink, path: Path) -> None:
+    with sink_at(path) as reader:
+        sink.put([result("a"), result("b")])
+        assert set(reader.get(["a", "b", "c"])) == {"a", "b"}
+
+
+def test_the_first_result_of_a_task_stays(sink: SqliteSink) -> None:
+    sink.put([result("t", b"first"), result("t", b"second")])
+    sink.put([result("t", b"third"), result("u")])
+    assert sink.get(["t"])["t"].outcome.payload == b"first"
+    assert scanned(sink) == ["t", "u"]
+
+
+def test_stored_names_the_tasks_that_have_a_result(sink: SqliteSink) -> None:
+    sink.put([result("a"), result("é \x00")])
+    asked = [Task("a", b""), Task("b", b""), Task("é \x00", b""), Task("\x00", b"")]
+    assert set(sink.stored(asked)) == {"a", "é \x00"}
+
+
+def test_a_scan_gives_a_session_or_all_in_the_order_stored(sink: SqliteSink) -> None:
+    sink.put([result("z", session="one"), result("a", session="two"), result("m"), result("b", session="one")])
+    assert scanned(sink) == ["z", "a", "m", "b"]
+    assert scanned(sink, "one") == ["z", "b"]
+    assert scanned(sink, "none such") == []
+
+
+def test_a_scan_goes_on_after_the_last_number_seen(sink: SqliteSink) -> None:
+    sink.put([result("a", session="s"), result("b", session="s")])
+    last = max(number for number, _ in sink.scan("s"))
+    assert scanned(sink, "s", last) == []
+    sink.put([result("c", session="other"), result("a", session="s"), result("d", session="s")])
+    assert scanned(sink, "s", last) == ["d"]
+    assert scanned(sink, None, last) == ["c", "d"]
+
+
+def test_a_scan_holds_a_part_in_memory_and_lets_others_write_in_between(
+    sink: SqliteSink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("htcgrid.builtin.sqlite_store.CHUNK_BYTES", 100)
+    sink.put([result(f"t{number}", bytes(60)) for number in range(10)])
+    scan = sink.scan()
+    assert next(scan)[1].task.id == "t0"
+    sink.put([result("late", bytes(60))])
+    assert [one.task.id for _, one in scan] == [*(f"t{number}" for number in range(1, 10)), "late"]
+
+
+def test_a_result_that_cannot_be_stored_is_rejected_and_the_others_are_stored(sink: SqliteSink) -> None:
+    with sink._file.reading() as connection:
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 100_000)
+    with pytest.raises(
+        Rejected, match=r"results\.db: too large.*'big', '\\ud800'; the other 2 results are stored"
+    ) as error:
+        sink.put([result("a"), result("big", bytes(200_000)), result("\ud800"), result("b")])
+    assert error.value.task_ids == {"big", "\ud800"}
+    assert scanned(sink) == ["a", "b"]
+
+
+def test_a_full_disk_is_unavailable_and_the_same_results_can_be_put_again(sink: SqliteSink) -> None:
+    results = [result(f"t{number}", bytes(10_000)) for number in range(100)]
+    with sink._file.reading() as connection:
+        pages = connection.execute("PRAGMA page_count").fetchone()[0]
+        connection.execute(f"PRAGMA max_page_count = {pages + 5}")
+    with pytest.raises(Unavailable, match="the disk is full; nothing of this call was stored"):
+        sink.put(results)
+    assert scanned(sink) == []
+    with sink._file.reading() as connection:
+        connection.execute("PRAGMA max_page_count = 1000000")
+    sink.put(results)
+    assert len(scanned(sink)) == 100
+
+
+def test_threads_and_a_source_share_one_file_and_lose_nothing(sink: SqliteSink, path: Path) -> None:
+    config = SqliteSource.Config(path=path)
+    with SqliteSource(config, Function()) as source:
+        source.put([Task(f"t{number}", b"%d" % number) for number in range(2000)])
+
+        def work() -> None:
+            while leases := source.receive(13, 0):
+                assert not sink.stored([lease.task for lease in leases])
+                sink.put([Result(lease.task, Outcome(lease.task.id, lease.task.payload)) for lease in leases])
+                source.ack(leases)
+
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert source.depth().waiting == 0
+    assert {one.task.id: one.outcome.payload for _, one in sink.scan()} == {f"t{n}": b"%d" % n for n in range(2000)}
