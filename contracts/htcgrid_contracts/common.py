@@ -1,0 +1,206 @@
+"""The rules that sources, sinks and invokers share, and the words the contracts are written in."""
+
+import gc
+import os
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import ClassVar, NoReturn, TypeVar
+
+import pytest
+from htcgrid.spi import SPI_VERSION, HtcgridError, Plugin, Rejected, Unavailable
+from pydantic import ValidationError
+
+P = TypeVar("P", bound=Plugin)
+T = TypeVar("T")
+
+_SECRET_NAME = re.compile(r"password|passwd|secret|token|credential|api_?key|access_?key", re.IGNORECASE)
+
+
+class PluginContract:
+    """What holds for every plugin. Subclass one of the three contracts, not this."""
+
+    patience: float = 1.0
+    """Every wait is multiplied by it: 1 for a plugin on this machine, 5 for a service far away."""
+
+    known_gaps: ClassVar[Mapping[str, str]] = {}
+    """Rules that this plugin is known to break, by test name, each with the reason. They are asked all
+    the same and must fail: a gap that has closed is an error, so that the entry goes."""
+
+    secrets: tuple[str, ...] = ()
+    """Texts of the fixture's config that may not be shown, such as its password."""
+
+    # --- what a subclass may override ---
+
+    @pytest.fixture
+    def missing(self) -> Plugin:
+        """A plugin, not opened, whose config names a place that is not there."""
+        not_asked("override the fixture `missing`: a plugin, not opened, whose config names what does not exist")
+
+    def take_away(self, plugin: Plugin) -> None:
+        """Make what the opened plugin talks to unreachable: stop the server, cut the network."""
+        not_asked("override `take_away(plugin)`: stop the server that the opened plugin talks to")
+
+    def again(self, plugin: P) -> P:
+        """A second plugin of the same config, not opened: another agent on another machine."""
+        return type(plugin)(plugin.config, plugin.function)
+
+    # --- rules ---
+
+    def test_it_is_written_for_this_version_of_the_interface(self, plugin: Plugin) -> None:
+        """A plugin of another version is refused when it is loaded. Read: spi.SPI_VERSION."""
+        assert plugin.spi == SPI_VERSION, f"spi = {plugin.spi}, and this htcgrid has {SPI_VERSION}"
+
+    def test_an_unknown_key_of_its_config_is_refused(self, plugin: Plugin) -> None:
+        """A misspelt key that is passed over is a setting that never took effect. Read: spi.Plugin.Config."""
+        try:
+            type(plugin.config).model_validate(plugin.config.model_dump() | {"no_such_key": 1})
+        except ValidationError as error:
+            assert "no_such_key" in str(error), f"the error does not name the key: {error}"
+        else:
+            pytest.fail("Config took the key `no_such_key`: let Config subclass Plugin.Config, which refuses it")
+
+    def test_constructing_opens_nothing(self, plugin: Plugin) -> None:
+        """Plugins are made to be looked at too: `htcgrid check` opens none. Read: spi.Plugin."""
+        before = _Holdings.now()
+        made = self.again(plugin)
+        held = _Holdings.now().beyond(before)
+        del made
+        assert not held, f"the constructor took {held}: do that in `open`"
+
+    def test_close_is_quiet_when_called_twice(self, plugin: Plugin) -> None:
+        """The agent closes on every way out, and ways out cross. Read: spi.Plugin.close."""
+        other = self.again(plugin)
+        other.open()
+        other.close()
+        other.close()
+
+    def test_close_is_quiet_before_open(self, plugin: Plugin) -> None:
+        """`with plugin:` closes what `open` could not finish. Read: spi.Plugin.close."""
+        self.again(plugin).close()
+
+    def test_close_lets_go_of_all_that_open_took(self, plugin: Plugin) -> None:
+        """What stays open adds up in `serve` and in tests, and keeps the program from ending. Read: spi.Plugin.close."""
+        with self.again(plugin):
+            pass  # what an SDK loads once and keeps is no leak
+        before = _Holdings.now()
+        for _ in range(3):
+            with self.again(plugin):
+                pass
+        held = _Holdings.now().beyond(before)
+        deadline = time.monotonic() + 5 * self.patience
+        while held and time.monotonic() < deadline:
+            time.sleep(0.02)
+            held = _Holdings.now().beyond(before)
+        assert not held, f"after open and close, three times over, there is still {held}"
+
+    def test_a_place_that_is_not_there_is_a_clear_error(self, missing: Plugin) -> None:
+        """A wrong name ends the agent at once with exit code 2 and a text to act on. Read: spi.Plugin, spi.Rejected."""
+        try:
+            with missing:
+                pytest.fail("`open` went through though what the config names is not there")
+        except Rejected as error:
+            assert len(str(error)) >= 20, f"say what is missing, where, and what to do; this says only {error}"
+        except Unavailable as error:
+            pytest.fail(f"`open` raised Unavailable ({error}): the agent would wait for ever; raise Rejected")
+
+    def test_its_errors_and_repr_keep_secrets(self, plugin: Plugin, request: pytest.FixtureRequest) -> None:
+        """Logs are read by more people than hold the password. Read: spi, rules for all three."""
+        secrets = {*self.secrets, *_plain_secrets(plugin)}
+        shown = f"{plugin!r} {plugin.config!r} {plugin.config}"
+        leaked = [secret for secret in secrets if secret in shown]
+        assert not leaked, "a secret of the config is in its repr: declare that field as pydantic.SecretStr"
+        if type(self).missing is not PluginContract.missing and secrets:
+            missing = request.getfixturevalue("missing")
+            with pytest.raises(HtcgridError) as caught, missing:
+                pass
+            assert not any(secret in str(caught.value) for secret in secrets), "a secret is in the error of `open`"
+
+    # --- words for the contracts ---
+
+    @contextmanager
+    def unavailable(self, what: str) -> Iterator[None]:
+        """The block must end with `Unavailable`, and before long."""
+        began = time.monotonic()
+        try:
+            yield
+        except Unavailable:
+            took = time.monotonic() - began
+            assert took < 60 * self.patience, f"{what} took {took:.0f} s to say Unavailable: one attempt, no retries"
+        except Rejected as error:
+            pytest.fail(f"{what} raised Rejected ({error}), which ends the agent: the place may come back")
+        else:
+            pytest.fail(f"{what} raised nothing though its place was taken away: raise Unavailable")
+
+
+def not_asked(reason: str) -> NoReturn:
+    """Leave a rule out, with what it takes for it to be asked."""
+    pytest.skip(reason)
+
+
+def eventually(condition: Callable[[], bool], seconds: float, what: str) -> None:
+    """Wait until the condition holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"{what}: not within {seconds:.0f} s"
+        time.sleep(0.01)
+
+
+def in_threads(calls: Sequence[Callable[[], T]], seconds: float) -> list[T]:
+    """Make the calls side by side, a thread each; returns what they return, raises what the first raised."""
+    results: dict[int, T] = {}
+    errors: list[BaseException] = []
+
+    def make(number: int, call: Callable[[], T]) -> None:
+        try:
+            results[number] = call()
+        except BaseException as error:  # noqa: BLE001 - handed to the test's own thread
+            errors.append(error)
+
+    threads = [threading.Thread(target=make, args=(number, call), daemon=True) for number, call in enumerate(calls)]
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + seconds
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    if errors:
+        raise errors[0]
+    running = sum(thread.is_alive() for thread in threads)
+    assert not running, f"{running} of {len(threads)} calls side by side had not returned after {seconds:.0f} s"
+    return [results[number] for number in range(len(calls))]
+
+
+def _plain_secrets(plugin: Plugin) -> set[str]:
+    """Values of config fields that are secrets by their names."""
+    values = plugin.config.model_dump()
+    return {
+        text for name, text in values.items() if isinstance(text, str) and len(text) > 3 and _SECRET_NAME.search(name)
+    }
+
+
+class _Holdings:
+    """The threads, file descriptors and child processes of this process."""
+
+    def __init__(self, threads: set[str], files: int, children: int) -> None:
+        self._threads, self._files, self._children = threads, files, children
+
+    @classmethod
+    def now(cls) -> "_Holdings":
+        gc.collect()
+        threads = {f"{thread.name}#{thread.ident}" for thread in threading.enumerate()}
+        children = sum(
+            len((task / "children").read_text().split()) for task in Path("/proc/self/task").iterdir() if task.exists()
+        )
+        return cls(threads, len(os.listdir("/proc/self/fd")), children)  # noqa: PTH208 - names are enough
+
+    def beyond(self, before: "_Holdings") -> str:
+        """What is held now and was not held before, in words; empty where nothing is."""
+        held = [f"the thread {name}" for name in sorted(self._threads - before._threads)]
+        if self._files > before._files:
+            held.append(f"{self._files - before._files} more open file descriptors")
+        if self._children > before._children:
+            held.append(f"{self._children - before._children} more child processes")
+        return ", ".join(held)

@@ -1,0 +1,140 @@
+"""The handler that every plane runs in the conformance kit: its event says what it does.
+
+An event is `{"do": NAME, ...}`. It imports the standard library only, and deploys as this one file.
+"""
+
+import os
+import signal
+import sys
+import time
+import uuid
+from typing import Any
+
+Event = dict[str, Any]
+
+ENVIRONMENT = uuid.uuid4().hex
+"""Differs in each execution environment, whatever the plane calls it."""
+
+_executions = 0
+
+
+class ContractError(Exception):
+    """What `raise` raises; its name must arrive as `errorType`."""
+
+
+def handler(event: Event, context: Any) -> Any:
+    """Do what the event says. Every call counts as an execution of this environment."""
+    global _executions  # noqa: PLW0603 - Lambda keeps module globals between invocations: that is the point
+    _executions += 1
+    if "mark" in event:
+        mark(event["mark"])
+    return ACTIONS[event["do"]](event, context)
+
+
+def mark(path: str) -> None:
+    """Leave a line behind where a test can read it, however this execution ends."""
+    with open(path, "a") as marks:  # noqa: PTH123
+        marks.write(f"{os.getpid()}\n")
+
+
+def echo(event: Event, context: Any) -> Any:
+    """Return `value`."""
+    return event["value"]
+
+
+def count(event: Event, context: Any) -> Any:
+    """Return which execution of which environment this is, with the time it began and ended."""
+    began = time.time()
+    time.sleep(event.get("seconds", 0))
+    return {"environment": ENVIRONMENT, "execution": _executions, "began": began, "ended": time.time()}
+
+
+def describe(event: Event, context: Any) -> Any:
+    """Return what the context holds."""
+    client = context.client_context
+    return {
+        "aws_request_id": context.aws_request_id,
+        "function_name": context.function_name,
+        "function_version": context.function_version,
+        "invoked_function_arn": context.invoked_function_arn,
+        "memory_limit_in_mb": context.memory_limit_in_mb,
+        "remaining_ms": context.get_remaining_time_in_millis(),
+        "custom": client.custom if client else None,
+        "variable": os.environ.get("CONTRACT_VARIABLE"),
+    }
+
+
+def fail(event: Event, context: Any) -> Any:
+    """Raise, saying which execution this is."""
+    raise ContractError(f"{event.get('message', 'told to')} {ENVIRONMENT} {_executions}")
+
+
+def end(event: Event, context: Any) -> Any:
+    """End the process: as `sys.exit` does, or at once."""
+    print("ending", flush=True)
+    if event.get("at_once"):
+        os._exit(event.get("status", 0))
+    sys.exit(event.get("status", 0))
+
+
+def kill(event: Event, context: Any) -> Any:
+    """End the process by a signal, KILL unless told."""
+    os.kill(os.getpid(), event.get("signal", signal.SIGKILL))
+    time.sleep(60)
+
+
+def spin(event: Event, context: Any) -> Any:
+    """Keep the processor busy and never answer."""
+    while True:
+        pass
+
+
+def sleep(event: Event, context: Any) -> Any:
+    """Answer `value` after `seconds`."""
+    time.sleep(event["seconds"])
+    return event.get("value")
+
+
+def eat(event: Event, context: Any) -> Any:
+    """Take `mb` MiB of memory, and touch it."""
+    eaten = [bytearray(os.urandom(1024)) * 1024 for _ in range(event["mb"])]
+    time.sleep(event.get("seconds", 5))
+    return len(eaten)
+
+
+def big(event: Event, context: Any) -> Any:
+    """Answer with a text of `bytes` bytes, its quotes included."""
+    return "x" * (event["bytes"] - 2)
+
+
+def unserialisable(event: Event, context: Any) -> Any:
+    """Answer with what JSON cannot hold."""
+    return {1, 2, 3}
+
+
+def looks_like_an_error(event: Event, context: Any) -> Any:
+    """Answer with a document that a failure might have left; it is an answer all the same."""
+    return {"errorMessage": "an answer", "errorType": "Answer", "requestId": "", "stackTrace": []}
+
+
+def say(event: Event, context: Any) -> Any:
+    """Print `text`."""
+    print(event["text"], flush=True)
+    return len(event["text"])
+
+
+ACTIONS = {
+    "big": big,
+    "count": count,
+    "describe": describe,
+    "eat": eat,
+    "echo": echo,
+    "end": end,
+    "fail": fail,
+    "kill": kill,
+    "looks_like_an_error": looks_like_an_error,
+    "say": say,
+    "sleep": sleep,
+    "spin": spin,
+    "unserialisable": unserialisable,
+}

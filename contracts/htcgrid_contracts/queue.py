@@ -1,0 +1,124 @@
+"""What a source must do that tasks can be put into: `spi.TaskQueue`, `spi.Measurable`, `spi.DeadLetters`."""
+
+from collections.abc import Sequence
+
+import pytest
+from htcgrid.spi import DeadLetters, Measurable, Rejected, Task, TaskQueue, TaskSource
+
+from htcgrid_contracts.common import eventually, not_asked
+from htcgrid_contracts.words import Given, SourceWords, numbered
+
+
+class TaskQueueRules(SourceWords):
+    """Asked of sources that offer it."""
+
+    def test_put_accepts_a_task_that_receive_then_lends(self, given: Given) -> None:
+        """`htcgrid submit` puts it there. Read: spi.TaskQueue.put."""
+        source = given()
+        queue = _queue(source)
+        tasks = numbered(3, session_id="s-1")
+        queue.put(tasks)
+        leases = [self.take(source, 1)[0] for _ in tasks]
+        assert {lease.task.id: lease.task for lease in leases} == {task.id: task for task in tasks}
+
+    def test_put_rejects_an_id_that_is_there_already(self, given: Given) -> None:
+        """The second would be answered by the first one's result. Read: spi.TaskQueue.put."""
+        source = given()
+        queue = _queue(source)
+        tasks = numbered(1)
+        queue.put(tasks)
+        with pytest.raises(Rejected) as caught:
+            queue.put(tasks)
+        assert tasks[0].id in str(caught.value) or tasks[0].id in caught.value.task_ids, (
+            f"the error does not name the task: {caught.value}"
+        )
+
+    def test_put_accepts_all_or_none(self, given: Given) -> None:
+        """A submit that failed can be repeated as it was. Read: spi.TaskQueue.put."""
+        source = given()
+        queue = _queue(source)
+        old, new = numbered(1), numbered(2)
+        queue.put(old)
+        with pytest.raises(Rejected):
+            queue.put([new[0], *old, new[1]])
+        (lease,) = self.take(source, 1)
+        assert lease.task.id == old[0].id
+        self.nothing_comes(source)
+
+    def test_a_cancelled_task_that_waits_never_runs(self, given: Given) -> None:
+        """Cancelling is what saves the bill. Read: spi.TaskQueue.cancel."""
+        source = given()
+        queue = _queue(source)
+        stopped, kept = numbered(2)
+        queue.put([stopped, kept])
+        self.names(queue.cancel(task_ids=[stopped.id]), [stopped])
+        (lease,) = self.take(source, 1)
+        assert lease.task.id == kept.id
+        self.nothing_comes(source)
+
+    def test_cancelling_a_session_leaves_the_others_alone(self, given: Given) -> None:
+        """Sessions are of different users. Read: spi.TaskQueue.cancel."""
+        source = given()
+        queue = _queue(source)
+        stopped = numbered(3, session_id="stopped")
+        queue.put(stopped)
+        kept = numbered(1, session_id="kept")
+        queue.put(kept)
+        self.names(queue.cancel(session_id="stopped"), stopped)
+        (lease,) = self.take(source, 1)
+        assert lease.task.id == kept[0].id
+        self.nothing_comes(source)
+
+    def test_cancelling_what_is_not_there_is_none(self, given: Given) -> None:
+        """Users cancel what has ended. Read: spi.TaskQueue.cancel."""
+        queue = _queue(given())
+        self.names(queue.cancel(task_ids=["contract-not-there"]), [])
+        self.names(queue.cancel(session_id="not-there"), [])
+
+    def test_cancelling_again_names_the_same_tasks(self, given: Given) -> None:
+        """The first call may have broken off before their results were stored. Read: spi.TaskQueue.cancel."""
+        queue = _queue(given())
+        stopped = numbered(2, session_id="stopped")
+        queue.put(stopped)
+        for _ in range(2):
+            self.names(queue.cancel(session_id="stopped"), stopped)
+
+    def test_depth_counts_what_waits_and_what_is_lent(self, source: TaskSource, given: Given) -> None:
+        """Progress and `htcgrid status` show it. Read: spi.Depth."""
+        if not isinstance(source, Measurable):
+            not_asked("no Measurable: it cannot tell how much it holds")
+        given(*numbered(3))
+        self._depth(source, waiting=3, leased=0)
+        leases = self.take(source, 1)
+        self._depth(source, waiting=2, leased=1)
+        source.ack(leases)
+        self._depth(source, waiting=2, leased=0)
+
+    def test_a_task_set_aside_is_not_handed_out_again(self, given: Given) -> None:
+        """One that kills its environment each time would go round for ever. Read: spi.DeadLetters."""
+        source = given(*numbered(1))
+        if not isinstance(source, DeadLetters):
+            not_asked("no DeadLetters: the agent acks hopeless tasks")
+        source.dead_letter(self.take(source, 1), "the contract sets it aside")
+        wait = 0.5 if source.lease_seconds is None else self.lapse(source)
+        self.nothing_comes(source, wait)
+        if isinstance(source, Measurable) and source.depth().dead is not None:
+            assert source.depth().dead == 1, f"one task was set aside, and depth says {source.depth().dead}"
+
+    def names(self, cancelled: Sequence[Task], expected: Sequence[Task]) -> None:
+        """`cancel` returns the tasks that were cancelled."""
+        found, wanted = sorted(task.id for task in cancelled), sorted(task.id for task in expected)
+        assert found == wanted, f"{wanted} should have been cancelled, and cancel returned {found}"
+
+    def _depth(self, source: Measurable, **expected: int) -> None:
+        def agrees() -> bool:
+            depth = source.depth()
+            return all(getattr(depth, name) in (number, None) for name, number in expected.items())
+
+        eventually(agrees, 10 * self.patience, f"depth() is to show {expected}, and shows {source.depth()}")
+
+
+def _queue(source: TaskSource) -> TaskQueue:
+    if not isinstance(source, TaskQueue):
+        not_asked("no TaskQueue: tasks are put there in other ways")
+    return source

@@ -1,0 +1,261 @@
+"""What every result sink must do: `spi.ResultSink`, rule by rule."""
+
+import os
+import signal
+import time
+import warnings
+from collections.abc import Collection, Sequence
+from itertools import count
+
+import pytest
+from htcgrid.spi import FailureKind, Outcome, Rejected, Result, ResultSink, ResultStore, Task
+
+from htcgrid_contracts.common import PluginContract, in_threads, not_asked
+from htcgrid_contracts.payloads import AWKWARD_PAYLOADS
+
+_numbers = count(1)
+
+
+def result(payload: bytes = b'{"price": 1.5}', failure: FailureKind | None = None) -> Result:
+    """A result of a task that no other test has, with a value in every field."""
+    task = Task(f"contract-{next(_numbers)}", b'{"value": 1}', {"session_id": "s-1", "city": "Zürich"})
+    outcome = Outcome(
+        task.id,
+        payload,
+        failure,
+        started=1_700_000_000.25,
+        duration_ms=12.5,
+        billed_ms=13,
+        max_memory_mb=64,
+        log_tail="printed é\n".encode(),
+        init_ms=7.5,
+        environment="e-1",
+    )
+    return Result(task, outcome, attempt=2)
+
+
+class ResultSinkContract(PluginContract):
+    """Subclass it, and give the fixture `sink`: a sink, not opened, on a place that is new and empty.
+
+    `read_back` is the oracle. See `PluginContract` for what else may be overridden.
+    """
+
+    too_large: int | None = None
+    """Bytes of a payload that the sink can never store, where it has a limit."""
+
+    # --- what a subclass gives ---
+
+    @pytest.fixture
+    def sink(self) -> ResultSink:
+        """A sink, not opened, on a place that is new and empty."""
+        pytest.fail("override the fixture `sink`: return a sink, not opened, on a place that is new and empty")
+
+    def read_back(self, sink: ResultSink, task_ids: Sequence[str]) -> Sequence[Result]:
+        """All results that are stored for these tasks, without using the sink: with the SDK, by reading the file.
+
+        A task that has two results is there twice. The default uses `get` of a `ResultStore`, which
+        proves less.
+        """
+        if not isinstance(sink, ResultStore):
+            not_asked("override `read_back(sink, task_ids)`: read what is stored, past the plugin")
+        return list(sink.get(task_ids).values())
+
+    # --- fixtures ---
+
+    @pytest.fixture
+    def plugin(self, sink: ResultSink) -> ResultSink:
+        return sink
+
+    # --- what is stored ---
+
+    def test_a_result_is_stored(self, sink: ResultSink) -> None:
+        """Its id, answer, failure and attempt: what users ask for. Read: spi.ResultSink.put."""
+        with sink:
+            put = result()
+            sink.put([put])
+            (stored,) = self._stored(sink, [put])
+            assert stored.outcome.task_id == stored.task.id == put.task.id
+            assert stored.outcome.payload == put.outcome.payload
+            assert stored.outcome.failure is None, f"an answer was stored as the failure {stored.outcome.failure}"
+            assert stored.attempt == put.attempt, f"attempt 2 was stored as attempt {stored.attempt}"
+
+    @pytest.mark.parametrize("kind", list(FailureKind))
+    def test_a_failure_is_stored_with_its_kind_and_document(self, sink: ResultSink, kind: FailureKind) -> None:
+        """A failure is a result like any other. Read: spi.FailureKind, spi.Outcome."""
+        with sink:
+            put = result(b'{"errorType": "E", "errorMessage": "m"}', kind)
+            sink.put([put])
+            (stored,) = self._stored(sink, [put])
+            assert stored.outcome.failure is kind, f"{kind} was stored as {stored.outcome.failure}"
+            assert stored.outcome.payload == put.outcome.payload
+
+    def test_the_facts_of_an_outcome_are_stored(self, sink: ResultSink) -> None:
+        """Times, memory, the bill and the log are why a result is looked up. Read: spi.Outcome."""
+        with sink:
+            put = result()
+            sink.put([put])
+            (stored,) = self._stored(sink, [put])
+            names = ("started", "duration_ms", "billed_ms", "max_memory_mb", "log_tail", "init_ms", "environment")
+            changed = [name for name in names if getattr(stored.outcome, name) != getattr(put.outcome, name)]
+            assert not changed, f"changed or not stored: {', '.join(changed)}"
+
+    @pytest.mark.parametrize("name", AWKWARD_PAYLOADS)
+    def test_an_answer_is_stored_as_it_came(self, sink: ResultSink, name: str) -> None:
+        """Byte for byte: a parse and a dump change numbers, order and keys. Read: spi.Outcome."""
+        with sink:
+            put = result(AWKWARD_PAYLOADS[name])
+            sink.put([put])
+            (stored,) = self._stored(sink, [put])
+            assert stored.outcome.payload == put.outcome.payload, (
+                f"put {put.outcome.payload[:80]!r} ({len(put.outcome.payload)} bytes), "
+                f"found {stored.outcome.payload[:80]!r} ({len(stored.outcome.payload)} bytes)"
+            )
+
+    def test_a_full_batch_is_stored(self, sink: ResultSink) -> None:
+        """`max_batch` is what the agent cuts to. Read: spi.ResultSink.max_batch."""
+        with sink:
+            assert sink.max_batch >= 1, f"max_batch = {sink.max_batch}; it is 1 at least"
+            results = [result() for _ in range(min(sink.max_batch, 500))]
+            sink.put(results)
+            self._stored(sink, results)
+
+    # --- once, and for good ---
+
+    def test_a_result_outlives_a_process_that_is_killed_right_after_put(self, sink: ResultSink) -> None:
+        """The task is acked right after: what is only in memory then is lost for good. Read: spi.ResultSink.put."""
+        put = [result() for _ in range(min(sink.max_batch, 3))]
+        status = _put_and_die(self.again(sink), put, 30 * self.patience)
+        assert status == -signal.SIGKILL, f"a process that put a result ended with status {status}: see what it printed"
+        with sink:
+            self._stored(sink, put)
+
+    def test_a_result_is_there_after_close_and_open(self, sink: ResultSink) -> None:
+        """Results are read when the agent is long gone. Read: spi.ResultSink.put."""
+        put = result()
+        with self.again(sink) as first:
+            first.put([put])
+        with sink:
+            self._stored(sink, [put])
+
+    def test_the_same_task_again_leaves_one_result(self, sink: ResultSink) -> None:
+        """A task that ran twice, and an answer of the store that was lost, end in this. Read: spi.ResultSink.put."""
+        with sink:
+            put, other = result(), result()
+            sink.put([put])
+            sink.put([put])
+            if sink.max_batch > 1:
+                sink.put([other, put])
+            else:
+                sink.put([other])
+            self._stored(sink, [put, other])
+
+    def test_four_threads_lose_no_result(self, sink: ResultSink) -> None:
+        """The agent calls from several threads at once. Read: spi, rules for all three."""
+        with sink:
+            piece = min(sink.max_batch, 5)
+            results = [[result() for _ in range(piece)] for _ in range(40)]
+
+            def work(number: int) -> None:
+                for batch in results[number::4]:
+                    sink.put(batch)
+
+            in_threads([lambda number=number: work(number) for number in range(4)], 60 * self.patience)  # type: ignore[misc]
+            self._stored(sink, [each for batch in results for each in batch])
+
+    # --- what cannot be stored ---
+
+    def test_a_result_too_large_is_rejected_by_name_and_the_others_are_stored(self, sink: ResultSink) -> None:
+        """One result must not take the rest of its batch with it. Read: spi.Rejected, spi.ResultSink.put."""
+        if self.too_large is None:
+            not_asked("set `too_large`: the bytes of a payload that the sink can never store")
+        with sink:
+            large = result(b'"' + b"x" * (self.too_large - 2) + b'"')
+            others = [result() for _ in range(min(sink.max_batch - 1, 2))]
+            with pytest.raises(Rejected) as caught:
+                sink.put([*others[:1], large, *others[1:]])
+            assert set(caught.value.task_ids) == {large.task.id}, (
+                f"Rejected(task_ids=...) names what can never be stored, here one task; "
+                f"it names {sorted(caught.value.task_ids)}"
+            )
+            self._stored(sink, others)
+
+    def test_a_place_that_went_away_is_unavailable(self, sink: ResultSink) -> None:
+        """The agent waits with back-off and puts the same results again. Read: spi.Unavailable."""
+        with sink:
+            self.take_away(sink)
+            with self.unavailable("put"):
+                sink.put([result()])
+
+    # --- what can be asked of it ---
+
+    def test_stored_never_names_a_task_without_a_result(self, sink: ResultSink) -> None:
+        """A task that it names is acked without running. Read: spi.ResultSink.stored."""
+        with sink:
+            put, absent = result(), result()
+            sink.put([put])
+            named = set(sink.stored([put.task, absent.task]))
+            assert absent.task.id not in named, "`stored` names a task that has no result: it would never run"
+            assert named <= {put.task.id}, f"`stored` names tasks that it was not asked about: {sorted(named)}"
+
+    def test_stored_names_the_tasks_that_have_a_result(self, sink: ResultSink) -> None:
+        """That is how a run that was broken off goes on. Read: spi.ResultSink.stored."""
+        if type(sink).stored is ResultSink.stored:
+            not_asked("`stored` is the default: this sink cannot know")
+        with sink:
+            put = [result() for _ in range(min(sink.max_batch, 3))]
+            sink.put(put)
+            named = set(sink.stored([each.task for each in put]))
+            assert named == {each.task.id for each in put}, (
+                f"{len(put)} tasks have a result, `stored` names {len(named)}"
+            )
+
+    def test_get_finds_the_results_that_are_there(self, sink: ResultSink) -> None:
+        """`htcgrid results` shows them. Read: spi.ResultStore."""
+        if not isinstance(sink, ResultStore):
+            not_asked("no ResultStore: its results are read in other ways")
+        with sink:
+            put, failed, absent = result(), result(b'{"errorType": "E"}', FailureKind.EXIT), result()
+            for each in (put, failed):
+                sink.put([each])
+            found = sink.get([put.task.id, absent.task.id, failed.task.id])
+            assert set(found) == {put.task.id, failed.task.id}
+            assert found[put.task.id].outcome.payload == put.outcome.payload
+            assert found[failed.task.id].outcome.failure is FailureKind.EXIT
+
+    # --- words ---
+
+    def _stored(self, sink: ResultSink, expected: Collection[Result]) -> Sequence[Result]:
+        """What is stored for these, in their order: each once."""
+        ids = [each.task.id for each in expected]
+        found = self.read_back(sink, ids)
+        counts = {task_id: sum(each.task.id == task_id for each in found) for task_id in ids}
+        lost = [task_id for task_id, times in counts.items() if times == 0]
+        assert not lost, f"{len(lost)} of {len(ids)} results are not stored, such as that of {lost[0]}"
+        doubled = [task_id for task_id, times in counts.items() if times > 1]
+        assert not doubled, f"{len(doubled)} of {len(ids)} tasks have more than one result, such as {doubled[0]}"
+        return sorted(found, key=lambda each: ids.index(each.task.id))
+
+
+def _put_and_die(sink: ResultSink, results: Sequence[Result], seconds: float) -> int:
+    """Put in a process that is killed at the very moment `put` returns; returns its exit status."""
+    with warnings.catch_warnings():
+        # Newer Pythons warn of forks where threads are; this child puts once and is killed.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        pid = os.fork()
+    if pid == 0:
+        try:
+            sink.open()
+            sink.put(results)
+            os.kill(os.getpid(), signal.SIGKILL)
+        finally:
+            os._exit(1)
+    deadline = time.monotonic() + seconds
+    while True:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        if time.monotonic() > deadline:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            pytest.fail(f"open and put in a new process had not returned after {seconds:.0f} s")
+        time.sleep(0.02)

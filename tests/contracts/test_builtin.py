@@ -1,0 +1,109 @@
+"""The built-in plugins, through the one file that anybody writes."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from htcgrid.builtin.jsonl_sink import JsonlSink
+from htcgrid.builtin.jsonl_source import JsonlSource
+from htcgrid.builtin.memory import MemorySink, MemorySource
+from htcgrid.builtin.process import ProcessInvoker
+from htcgrid.builtin.sqlite_sink import SqliteSink
+from htcgrid.builtin.sqlite_source import SqliteSource
+from htcgrid.spi import FailureKind, Function, Outcome, Plugin, Result, Task
+from htcgrid_contracts import InvokerContract, ResultSinkContract, TaskSourceContract, contract_function
+
+
+class TestProcessInvoker(InvokerContract):
+    @pytest.fixture
+    def invoker(self, function: Function) -> ProcessInvoker:
+        return ProcessInvoker(ProcessInvoker.Config(workers=2), function)
+
+    def marks(self, folder: Path) -> str:
+        return str(folder)
+
+
+class TestMemorySource(TaskSourceContract):
+    finite = True
+    shared = False
+
+    @pytest.fixture
+    def source(self) -> MemorySource:
+        return MemorySource(MemorySource.Config(lease_seconds=1), contract_function())
+
+
+class TestMemorySink(ResultSinkContract):
+    known_gaps = {
+        "test_a_result_outlives_a_process_that_is_killed_right_after_put": "it is the memory of the process",
+        "test_a_result_is_there_after_close_and_open": "it is the memory of the plugin",
+    }
+
+    @pytest.fixture
+    def sink(self) -> MemorySink:
+        return MemorySink(MemorySink.Config(), contract_function())
+
+
+class TestSqliteSource(TaskSourceContract):
+    @pytest.fixture
+    def source(self, tmp_path: Path) -> SqliteSource:
+        return SqliteSource(SqliteSource.Config(path=str(tmp_path / "grid.db"), lease_seconds=1), contract_function())
+
+
+class TestSqliteSink(ResultSinkContract):
+    @pytest.fixture
+    def sink(self, tmp_path: Path) -> SqliteSink:
+        return SqliteSink(SqliteSink.Config(path=str(tmp_path / "grid.db")), contract_function())
+
+
+class TestJsonlSource(TaskSourceContract):
+    finite = True
+    shared = False
+
+    @pytest.fixture
+    def source(self, tmp_path: Path) -> JsonlSource:
+        path = tmp_path / "tasks.jsonl"
+        path.touch()
+        return JsonlSource(JsonlSource.Config(path=str(path)), contract_function())
+
+    def publish(self, source: JsonlSource, tasks: Sequence[Task]) -> Sequence[Task]:
+        path = Path(source.config.path)
+        path.write_bytes(b"".join(task.payload + b"\n" for task in tasks))
+        session = {"session_id": path.name}
+        return [Task(str(line), task.payload, session) for line, task in enumerate(tasks, 1)]
+
+    @pytest.fixture
+    def missing(self, tmp_path: Path) -> Plugin:
+        return JsonlSource(JsonlSource.Config(path=str(tmp_path / "no-such.jsonl")), contract_function())
+
+
+class TestJsonlSink(ResultSinkContract):
+    @pytest.fixture
+    def sink(self, tmp_path: Path) -> JsonlSink:
+        return JsonlSink(JsonlSink.Config(path=str(tmp_path / "results.jsonl")), contract_function())
+
+    def read_back(self, sink: JsonlSink, task_ids: Sequence[str]) -> Sequence[Result]:
+        return [
+            stored
+            for line in Path(sink.config.path).read_bytes().splitlines()
+            if (stored := _parsed(line)).task.id in task_ids
+        ]
+
+    @pytest.fixture
+    def missing(self, tmp_path: Path) -> Plugin:
+        return JsonlSink(JsonlSink.Config(path=str(tmp_path / "no-such" / "results.jsonl")), contract_function())
+
+
+def _parsed(line: bytes) -> Result:
+    document = json.loads(line)
+    failure = FailureKind(document["failure"]) if "failure" in document else None
+    outcome = Outcome(document["id"], _member(line, "output" if failure is None else "error"), failure)
+    return Result(Task(document["id"], b""), outcome, document["attempt"])
+
+
+def _member(line: bytes, name: str) -> bytes:
+    """The bytes of a member, as they stand in the line."""
+    start = line.index(b'"%s":' % name.encode()) + len(name) + 3
+    text = line[start:].decode()
+    return text[: json.JSONDecoder().raw_decode(text)[1]].encode()
