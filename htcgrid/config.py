@@ -8,7 +8,7 @@ import difflib
 import os
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -93,6 +93,10 @@ class Grid:
             raise ConfigError(f"{self._where()}: plane = {settings.plane!r}, but [planes] has only: {names}.")
         return self._plugin(Invoker, table, f"planes.{settings.plane}")
 
+    def on_plane(self, name: str) -> "Grid":
+        """The same grid on another of its planes."""
+        return replace(self, settings=self.settings.model_copy(update={"plane": name}))
+
     def source(self) -> TaskSource:
         """The task source, not yet open."""
         return self._plugin(TaskSource, self._table(self.settings.source, "source", "tasks.jsonl"), "source")
@@ -114,7 +118,8 @@ class Grid:
 
     def _table(self, table: PluginTable | None, name: str, example: str) -> PluginTable:
         if table is None:
-            message = f'{self._where()}: [{name}] is missing. Write, for example:\n\n[{name}]\nplugin = "jsonl"\npath = "{example}"'
+            table_text = f'[{name}]\nplugin = "jsonl"\npath = "{example}"'
+            message = f"{self._where()}: [{name}] is missing. Write, for example:\n\n{table_text}"
             raise ConfigError(message)
         return table
 
@@ -144,8 +149,13 @@ def read(file: Path | None = None, flags: Mapping[str, Any] | None = None) -> Gr
 
     class FromHere(Settings):
         @classmethod
-        def settings_customise_sources(  # type: ignore[override] - the sources that we do not use are gathered
-            cls, settings_cls: type[BaseSettings], init_settings: Any, env_settings: Any, **_others: Any
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - part of the signature
+            file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         ) -> tuple[PydanticBaseSettingsSource, ...]:
             return init_settings, env_settings, InitSettingsSource(settings_cls, document)
 

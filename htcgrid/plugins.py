@@ -108,6 +108,7 @@ def _checked(kind: type[P], name: str, plugin: Any) -> type[P]:
     if isabstract(plugin):
         missing = ", ".join(sorted(plugin.__abstractmethods__))
         raise Rejected(f"{where} lacks {missing}; see htcgrid/spi.py for what each must do.")
-    if not (isinstance(plugin.Config, type) and issubclass(plugin.Config, BaseModel)):
+    model: Any = plugin.Config
+    if not (isinstance(model, type) and issubclass(model, BaseModel)):
         raise Rejected(f"{where} has a Config that is no pydantic model.")
     return plugin

@@ -44,7 +44,7 @@ class HtcgridError(Exception):
     """Every error that htcgrid raises on purpose. Its text says what, where, and what to do."""
 
 
-class Unavailable(HtcgridError):  # noqa: N818 - it names a state of the service, as HTTP's 503 does
+class Unavailable(HtcgridError):
     """Not now; the same call may succeed later. Not counted as an attempt of the task.
 
     `retry_after` is the wait in seconds that the service asked for, if it did. `begun` names the tasks
@@ -58,7 +58,7 @@ class Unavailable(HtcgridError):  # noqa: N818 - it names a state of the service
         self.begun = frozenset(begun)
 
 
-class Rejected(HtcgridError):  # noqa: N818 - it names a verdict on the call
+class Rejected(HtcgridError):
     """Never; the same call cannot succeed.
 
     Where a part of a batch is at fault, `task_ids` names that part, and the rest of the batch is done:
@@ -192,10 +192,26 @@ class Function(BaseModel):
 
 
 RESERVED_ENVIRONMENT = frozenset(
-    "_HANDLER _X_AMZN_TRACE_ID AWS_DEFAULT_REGION AWS_REGION AWS_EXECUTION_ENV AWS_LAMBDA_FUNCTION_NAME "
-    "AWS_LAMBDA_FUNCTION_MEMORY_SIZE AWS_LAMBDA_FUNCTION_VERSION AWS_LAMBDA_INITIALIZATION_TYPE "
-    "AWS_LAMBDA_LOG_GROUP_NAME AWS_LAMBDA_LOG_STREAM_NAME AWS_ACCESS_KEY AWS_ACCESS_KEY_ID "
-    "AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN AWS_LAMBDA_RUNTIME_API LAMBDA_TASK_ROOT LAMBDA_RUNTIME_DIR".split()
+    [
+        "_HANDLER",
+        "_X_AMZN_TRACE_ID",
+        "AWS_DEFAULT_REGION",
+        "AWS_REGION",
+        "AWS_EXECUTION_ENV",
+        "AWS_LAMBDA_FUNCTION_NAME",
+        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE",
+        "AWS_LAMBDA_FUNCTION_VERSION",
+        "AWS_LAMBDA_INITIALIZATION_TYPE",
+        "AWS_LAMBDA_LOG_GROUP_NAME",
+        "AWS_LAMBDA_LOG_STREAM_NAME",
+        "AWS_ACCESS_KEY",
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+        "AWS_LAMBDA_RUNTIME_API",
+        "LAMBDA_TASK_ROOT",
+        "LAMBDA_RUNTIME_DIR",
+    ]
 )
 """Names that a user may not set, from AWS's page on Lambda environment variables."""
 
@@ -224,7 +240,7 @@ class Capability(StrEnum):
 # --- The three abstract classes ----------------------------------------------------------------------
 
 
-class Plugin(ABC):
+class Plugin(ABC):  # noqa: B024 - what is abstract differs by kind
     """What every plugin has: a `Config`, a life from `open` to `close`, and the function it serves.
 
     Constructing a plugin only keeps what it is given: no connection, no file, no thread. `open` does the
@@ -257,7 +273,9 @@ class Plugin(ABC):
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 
@@ -333,7 +351,7 @@ class Invoker(Plugin):
         are tried again. `Rejected` stops the agent: this plane will never run these tasks.
         """
 
-    def cancel(self, task_ids: Collection[str]) -> None:  # noqa: B027
+    def cancel(self, task_ids: Collection[str]) -> None:
         """Stop these tasks if they run here; each is reported as `cancelled`. Called from any thread.
 
         Ids that are not here are passed over quietly. The default does nothing: the handler runs on.

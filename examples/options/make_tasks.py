@@ -11,6 +11,7 @@ import json
 import math
 import statistics
 from importlib.metadata import distribution
+from itertools import pairwise
 from pathlib import Path
 
 DAYS = 21
@@ -37,7 +38,7 @@ def main() -> None:
     closes = column("sp500", "Close")
     vix = column("vix", "vix")
     dates = sorted(closes)
-    returns = [math.log(closes[today] / closes[before]) for before, today in zip(dates, dates[1:], strict=False)]
+    returns = [math.log(closes[today] / closes[before]) for before, today in pairwise(dates)]
     with Path(__file__).with_name("tasks.jsonl").open("w", encoding="utf-8") as tasks:
         for number in range(DAYS, len(dates)):
             date = dates[number]

@@ -1,9 +1,8 @@
 """From outcomes to the sink, and only then to the ack."""
 
 import threading
-import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -30,7 +29,13 @@ class Delivery:
     """Collects results from every slot; one thread stores and acks them in batches."""
 
     def __init__(
-        self, source: TaskSource, sink: ResultSink, holdings: Holdings, statistics: Statistics, patience: Patience, linger: float
+        self,
+        source: TaskSource,
+        sink: ResultSink,
+        holdings: Holdings,
+        statistics: Statistics,
+        patience: Patience,
+        linger: float,
     ) -> None:
         self._source = source
         self._sink = sink

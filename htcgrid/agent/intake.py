@@ -50,7 +50,9 @@ class Intake:
     def run(self) -> None:
         """Until the source is exhausted and all it gave is settled, or the agent drains."""
         while not self._halt.is_set():
-            room = self._stock.wait_for_room(stock_size(self._slots, self._pace.mean_seconds, self._pace.batch), _WAIT_SECONDS)
+            room = self._stock.wait_for_room(
+                stock_size(self._slots, self._pace.mean_seconds, self._pace.batch), _WAIT_SECONDS
+            )
             if room == 0:
                 continue
             leases = self._patience.call(lambda room=room: self._receive(room))  # type: ignore[misc]

@@ -83,8 +83,7 @@ class Statistics:
         self._durations.add(outcome.duration_ms)
         self._busy_ms += outcome.duration_ms
         self._billed_ms += outcome.billed_ms
-        if outcome.max_memory_mb > self._memory_mb:
-            self._memory_mb = outcome.max_memory_mb
+        self._memory_mb = max(self._memory_mb, outcome.max_memory_mb)
 
     def mark(self) -> None:
         """Something was counted until now."""

@@ -47,7 +47,11 @@ def _second(second: int) -> str:
 def _output(payload: bytes) -> bytes:
     """The answer as a member of the line. One that is not JSON, which handlers may return, is base64."""
     # A line break can only be white space between two parts of the document.
-    return b'"output":' + payload.replace(b"\n", b" ") if _is_json(payload) else b'"output_base64":"' + base64.b64encode(payload) + b'"'
+    return (
+        b'"output":' + payload.replace(b"\n", b" ")
+        if _is_json(payload)
+        else b'"output_base64":"' + base64.b64encode(payload) + b'"'
+    )
 
 
 def _document(payload: bytes) -> bytes:

@@ -12,8 +12,8 @@ from pathlib import Path
 from pydantic import Field
 
 from htcgrid.builtin.id_table import IdTable
-from htcgrid.builtin.jsonl_results import read_results, repair_gzip, repair_plain
 from htcgrid.builtin.jsonl_results import line as result_line
+from htcgrid.builtin.jsonl_results import read_results, repair_gzip, repair_plain
 from htcgrid.spi import Function, Plugin, Rejected, Result, ResultSink, Task, Unavailable
 
 
@@ -43,7 +43,9 @@ class JsonlSink(ResultSink):
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise Rejected(f"[sink] path = {path!r}: another run is writing to it. Wait for it, or name another file.") from None
+            raise Rejected(
+                f"[sink] path = {path!r}: another run is writing to it. Wait for it, or name another file."
+            ) from None
         except OSError as error:
             message = f"[sink] path = {path!r} cannot be written: {error.strerror}. Name a file in a folder that you may write to."
             raise Rejected(message) from None

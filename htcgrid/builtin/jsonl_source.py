@@ -32,7 +32,7 @@ class Lines(Protocol):
 class FileLines:
     """A file that is all there."""
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: IO[bytes] | gzip.GzipFile) -> None:
         self._file = file
         self.close = file.close
 
@@ -96,7 +96,7 @@ class JsonlSource(TaskSource):
         except OSError as error:
             raise Rejected(f"[source] path = {path!r} cannot be read: {error.strerror}.") from None
         if path.endswith(".gz"):
-            self._lines = FileLines(gzip.open(file))
+            self._lines = FileLines(gzip.GzipFile(fileobj=file))
         else:
             self._lines = FileLines(file) if Path(path).is_file() else PipeLines(file.fileno())
 

@@ -111,7 +111,7 @@ class MemorySource(TaskSource):
                 before = self._tasks[task_id]
                 lease = replace(before, attempt=before.attempt + 1, receipt=str(number))
                 self._tasks[task_id] = lease
-                self._until[task_id] = now + self.lease_seconds
+                self._until[task_id] = now + self.config.lease_seconds
                 leases.append(lease)
         return leases
 

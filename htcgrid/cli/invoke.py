@@ -1,6 +1,7 @@
 import sys
 import uuid
 from pathlib import Path
+from typing import IO
 
 import click
 
@@ -13,15 +14,21 @@ from htcgrid.spi import Lease, Outcome, Task, Unavailable
 @click.command()
 @click.argument("event", required=False)
 @grid_options
-@click.option("--event-file", type=click.File("rb"), metavar="FILE", help='Read the event from a file; "-" is standard input.')
-@click.option("--attribute", "attributes", multiple=True, metavar="NAME=TEXT", help="Shown in context.client_context.custom.")
-@click.option("--log", is_flag=True, help="Print the end of the log, as AWS's LogType=Tail gives it, on standard error.")
+@click.option(
+    "--event-file", type=click.File("rb"), metavar="FILE", help='Read the event from a file; "-" is standard input.'
+)
+@click.option(
+    "--attribute", "attributes", multiple=True, metavar="NAME=TEXT", help="Shown in context.client_context.custom."
+)
+@click.option(
+    "--log", is_flag=True, help="Print the end of the log, as AWS's LogType=Tail gives it, on standard error."
+)
 def command(
     event: str | None,
     file: Path | None,
     plane: str | None,
     pairs: tuple[str, ...],
-    event_file: click.utils.LazyFile | None,
+    event_file: IO[bytes] | None,
     attributes: tuple[str, ...],
     log: bool,
 ) -> int:

@@ -64,7 +64,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     sys.exit(status_of(arguments))
 
 
-def status_of(arguments: list[str] | None = None) -> int:
+def status_of(arguments: list[str] | None = None) -> int:  # noqa: PLR0911 - one return a way to end
     """Run a command; every error that is meant for the user is printed as one message."""
     try:
         status: Any = group.main(arguments, standalone_mode=False)

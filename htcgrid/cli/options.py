@@ -15,7 +15,13 @@ F = TypeVar("F", bound=Callable[..., Any])
 def grid_options(command: F) -> F:
     """`--config`, `--plane` and `--set`, handed on for `read_grid`."""
     for option in (
-        click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="Any key of the config, as in source.path=t.jsonl."),
+        click.option(
+            "--set",
+            "pairs",
+            multiple=True,
+            metavar="KEY=VALUE",
+            help="Any key of the config, as in source.path=t.jsonl.",
+        ),
         click.option("--plane", metavar="NAME", help="Which of [planes] to run on."),
         click.option(
             "-c",

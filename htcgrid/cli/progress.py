@@ -75,7 +75,9 @@ class Progress:
                 "already_stored": summary.already_stored,
                 "total": total,
                 "tasks_per_second": round(summary.tasks_per_second, 1),
-                "seconds_left": _seconds_left(total, summary.finished, summary.already_stored, summary.tasks_per_second),
+                "seconds_left": _seconds_left(
+                    total, summary.finished, summary.already_stored, summary.tasks_per_second
+                ),
                 "busy_share": round(summary.busy_share, 3),
             }
             print(json.dumps(line), file=sys.stderr, flush=True)

@@ -17,7 +17,9 @@ def print_summary(summary: Summary, grid: Grid) -> None:
     if sys.stderr.isatty():
         text = _text(summary, memory_mb, where)
     else:
-        figures = {key: round(value, 3) if isinstance(value, float) else value for key, value in asdict(summary).items()}
+        figures = {
+            key: round(value, 3) if isinstance(value, float) else value for key, value in asdict(summary).items()
+        }
         text = json.dumps({"summary": {**figures, "agent_memory_mb": round(memory_mb, 1), "results": where}})
     print(text, file=sys.stderr, flush=True)
 

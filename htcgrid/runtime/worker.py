@@ -23,14 +23,13 @@ _READ_BYTES = 1 << 18
 class Invocation:
     """What `bootstrap.run` reads of an event; one object serves them all."""
 
-    __slots__ = ("client_context", "deadline_time_in_ms", "event_body", "invocation_id", "invoke_id")
-    __slots__ += ("cognito_identity", "content_type", "invoked_function_arn", "tenant_id", "x_amzn_trace_id")
-
     def __init__(self, function_arn: str) -> None:
+        self.invoke_id = self.client_context = self.invocation_id = ""
+        self.event_body = b""
+        self.deadline_time_in_ms = 0
         self.invoked_function_arn = function_arn
         self.content_type = "application/json"
         self.cognito_identity = self.tenant_id = self.x_amzn_trace_id = None
-        self.invocation_id = ""
 
 
 class FramedClient:
@@ -140,9 +139,7 @@ class FramedClient:
         if now - self._flushed > _FLUSH_NS or not self._peak:
             self._peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         log = self._log_tail() if os.lseek(self._log, 0, os.SEEK_END) else b""
-        head = frames.ANSWER.pack(
-            len(payload), len(log), self._peak, kind, self._sequence, self._started, duration
-        )
+        head = frames.ANSWER.pack(len(payload), len(log), self._peak, kind, self._sequence, self._started, duration)
         frame = b"".join((head, log, payload))
         end = self._kept + len(frame)
         if end > board.OUTBOX_SIZE:
