@@ -4,7 +4,6 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from htcgrid.runtime.variables import this_python
 from htcgrid.spi import Function, Rejected
@@ -47,8 +46,9 @@ def command(function: Function) -> Sequence[str]:
         return _bootstrap(function)
     message = (
         f"[function] runtime = {function.runtime!r}: the process plane runs python, nodejs and provided by itself. "
-        f"For any other say what to run, a program that speaks the Lambda Runtime API, such as "
-        f'command = ["java", "-cp", "lib/*", "com.amazonaws.services.lambda.runtime.api.client.AWSLambda", "{function.handler}"].'
+        "For any other say what to run, a program that speaks the Lambda Runtime API, such as "
+        'command = ["java", "-cp", "lib/*", "com.amazonaws.services.lambda.runtime.api.client.AWSLambda", '
+        f'"{function.handler}"].'
     )
     raise Rejected(message)
 
@@ -84,7 +84,7 @@ def _node(function: Function) -> Sequence[str]:
 
 
 def _bootstrap(function: Function) -> Sequence[str]:
-    program: Path = function.code.resolve() / "bootstrap"
+    program = function.code.resolve() / "bootstrap"
     if not program.is_file():
         raise Rejected(
             f"[function] runtime = {function.runtime!r} runs a program named `bootstrap` in the code folder, "

@@ -108,7 +108,7 @@ class ApiEnvironment(SandboxedEnvironment):
     def _ended(self) -> bool:
         return self._server.ended or (self._sandbox.ended_fd < 0 and self._sandbox.has_ended())
 
-    def _recall(self, running: Running) -> None:  # noqa: ARG002 - nothing behind it has left this queue
+    def _recall(self, running: Running) -> None:
         self._queue.clear()
 
     def _init_failure(self) -> InitFailure | None:

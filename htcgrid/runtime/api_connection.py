@@ -45,6 +45,7 @@ class Connection:
         self._overhead = 0
         self._output = memoryview(b"")
         self._closing = False
+        self._expects = False
         self._arrived: list[Request] = []
         self.on_message_begin()
         channel.setblocking(False)
@@ -58,6 +59,11 @@ class Connection:
     def is_sending(self) -> bool:
         """Whether a part of a reply waits until the client takes it. Nothing is read meanwhile."""
         return bool(self._output)
+
+    @property
+    def needs_settling(self) -> bool:
+        """Whether reading is not what comes next: it is closed, or has a reply to finish."""
+        return bool(self._output) or self._channel.fileno() < 0
 
     def is_alive(self) -> bool:
         """Whether the client still holds its end. For one that has been waiting."""

@@ -59,20 +59,19 @@ class ApiServer:
             connection = self._connections.get(fd)
             if connection is None:
                 self._accept()
-                continue
-            if connection.is_sending:
+            elif connection.is_sending:
                 connection.flush()
                 self._settle(connection)
             else:
                 arrived += [(connection, request) for request in connection.receive()]
-                if connection.is_sending or not connection.is_open:
+                if connection.needs_settling:
                     self._settle(connection)
         return arrived, moved
 
     def reply(self, connection: Connection, data: bytes, request: Request) -> None:
         """Answer a request; the rest of an answer that the client does not take yet follows in `pump`."""
         connection.reply(data, request)
-        if connection.is_sending or not connection.is_open:
+        if connection.needs_settling:
             self._settle(connection)
 
     def drop(self, connection: Connection) -> None:

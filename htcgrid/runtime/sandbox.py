@@ -36,8 +36,10 @@ class Sandbox(ABC):
 
     @abstractmethod
     def end(self) -> int:
-        """End it at once if it has not, and wait for that; returns its exit status, a signal being
-        negative, as `subprocess` has it (a container's 137 is -9). The same again when called again."""
+        """End it at once if it has not, wait for that, and return its exit status.
+
+        A signal is negative, as `subprocess` has it: a container's 137 is -9. The same when called again.
+        """
 
     @abstractmethod
     def close(self) -> None:
