@@ -74,7 +74,8 @@ class Deployment:
                 _require_owner(current, self._target)
                 self._aws.delete_function(FunctionName=self._name)
                 yield f"deleted function {self._name} with its versions and aliases"
-            yield from self._role().remove()
+            if not self._options.role:
+                yield from self._role().remove()
             if self._options.bucket:
                 yield from self._remove_zips()
 

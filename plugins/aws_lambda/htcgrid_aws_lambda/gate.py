@@ -7,7 +7,7 @@ from threading import Condition
 from htcgrid_aws_lambda.pace import Pace
 
 # Threads that wait look again this often, as the pace rises with time and not only when a call ends.
-_LOOK_AGAIN_SECONDS = 0.25
+_LOOK_AGAIN_SECONDS = 0.1
 
 
 class Gate:

@@ -93,7 +93,7 @@ class AwsLambdaInvoker(Invoker):
         if service is not None:
             service.close()
 
-    def invoke(self, batch: Sequence[Lease], timeout: float) -> Iterator[Outcome | Unstarted]:  # noqa: ARG002
+    def invoke(self, batch: Sequence[Lease], timeout: float) -> Iterator[Outcome | Unstarted]:
         """One call to AWS for each lease. The timeout is the function's own, which `open` compares with ours."""
         for lease in batch:
             yield self._invoke(lease)

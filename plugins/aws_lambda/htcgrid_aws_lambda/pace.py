@@ -1,18 +1,21 @@
 """How many calls may be in flight: additive increase, multiplicative decrease, as a pure policy.
 
-A limit that starts low doubles every half second while it is used to the full, until the service throttles.
-Then it is cut to 0.8 of itself, once a second at most, and climbs by a twentieth of the ceiling a second.
-Growth goes by time, not by answers as in TCP: the service refuses within milliseconds, while an
-answer may take the handler's fifteen minutes.
+A limit that starts low doubles every quarter of a second while it is used to the full, until the service first
+throttles. A throttle cuts it to 0.8 of itself; from then on it climbs, slowly at first and faster the
+longer no throttle comes: a limit is approached with care, and a burst that is over is soon forgotten. Growth goes by
+time, not by answers as in TCP: the service refuses within milliseconds, while an answer may take the
+handler's fifteen minutes.
 """
 
 from dataclasses import dataclass, replace
 
-START = 20.0
-DOUBLING_SECONDS = 0.5
+START = 50.0
+DOUBLING_SECONDS = 0.25
 CUT = 0.8
-CUT_EVERY_SECONDS = 1.0
-CLIMB_A_SECOND = 0.05
+CUT_EVERY_SECONDS = 0.25
+# The share of the ceiling that is climbed in a second, for each second since the last cut.
+CLIMB = 0.05
+_STEEPEST_AFTER_SECONDS = 20.0
 # A longer silence proves nothing more: nobody asked to go faster in it.
 _LONGEST_STEP = 1.0
 
@@ -23,14 +26,13 @@ class Pace:
 
     ceiling: int
     limit: float
-    threshold: float
     since: float
-    last_cut: float
+    last_cut: float | None = None
 
     @classmethod
     def from_rest(cls, ceiling: int, now: float) -> "Pace":
         """The pace of a plane that was just opened, never above `ceiling`."""
-        return cls(ceiling, min(START, ceiling), ceiling, now, now - CUT_EVERY_SECONDS)
+        return cls(ceiling, min(START, ceiling), now)
 
     @property
     def allowed(self) -> int:
@@ -42,15 +44,15 @@ class Pace:
         step = min(now - self.since, _LONGEST_STEP)
         if not full or step <= 0:
             return replace(self, since=max(now, self.since))
-        if self.limit < self.threshold:
-            limit = min(self.limit * 2 ** (step / DOUBLING_SECONDS), self.threshold)
+        if self.last_cut is None:
+            limit = self.limit * 2 ** (step / DOUBLING_SECONDS)
         else:
-            limit = self.limit + self.ceiling * CLIMB_A_SECOND * step
+            age = min(now - self.last_cut, _STEEPEST_AFTER_SECONDS)
+            limit = self.limit + self.ceiling * CLIMB * age * step
         return replace(self, limit=min(limit, self.ceiling), since=now)
 
     def throttled(self, now: float) -> "Pace":
-        """The pace after a refusal. Refusals within a second of a cut belong to the burst that caused it."""
-        if now - self.last_cut < CUT_EVERY_SECONDS:
+        """The pace after a refusal. Refusals right after a cut were on their way before it."""
+        if self.last_cut is not None and now - self.last_cut < CUT_EVERY_SECONDS:
             return self
-        limit = max(1.0, self.limit * CUT)
-        return replace(self, limit=limit, threshold=limit, since=now, last_cut=now)
+        return replace(self, limit=max(1.0, self.limit * CUT), since=now, last_cut=now)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 _REPORT = re.compile(rb"REPORT RequestId: (?P<id>\S+)\t(?P<fields>[^\n]*)(\nXRAY TraceId: [^\n]*)?\n?")
+_FRAME = re.compile(rb"(START RequestId: (?P<start>\S+) Version: [^\n]*\n)|(END RequestId: (?P<end>\S+)\n?)")
 _INIT = re.compile(rb"^(INIT_START|INIT_REPORT) [^\n]*\n?", re.MULTILINE)
 _NUMBER = re.compile(r"[\d.]+")
 
@@ -45,8 +46,7 @@ def read(tail: bytes) -> Log:
         return _read_json(tail) if b'"platform.' in tail else Log(tail)
     last = reports[-1]  # the service's comes after anything a handler may print
     printed = tail[: last.start()] + tail[last.end() :]
-    printed = re.sub(rb"START RequestId: %b [^\n]*\n" % re.escape(last["id"]), b"", printed)
-    printed = re.sub(rb"END RequestId: %b\n?" % re.escape(last["id"]), b"", printed)
+    printed = _FRAME.sub(lambda line: b"" if last["id"] in (line["start"], line["end"]) else line.group(), printed)
     init_failed = any(b"Phase: invoke\tStatus: error" in line.group() for line in _INIT.finditer(printed))
     return Log(_INIT.sub(b"", printed), _of_fields(last["fields"].decode(errors="replace")), init_failed)
 

@@ -10,12 +10,24 @@ sys.path.insert(0, str(Path(__file__).parent))  # the fakes beside this file, wh
 
 from fake_lambda import FakeLambda
 from htcgrid.spi import Function
-from htcgrid_aws_lambda.invoker import AwsLambdaInvoker
 from small_agent import Opener
+
+from htcgrid_aws_lambda.invoker import AwsLambdaInvoker
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--aws", action="store_true", help="run the tests of the service on AWS itself; it costs cents")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "aws: runs on AWS itself, with the credentials of the environment and --aws")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--aws"):
+        for item in items:
+            if item.get_closest_marker("aws"):
+                item.add_marker(pytest.mark.skip(reason="needs --aws and credentials of an AWS account"))
 
 
 @pytest.fixture(autouse=True)

@@ -24,16 +24,16 @@ class Fault(Enum):
 class FaultyProxy(HttpLoop):
     """Passes everything to `upstream`; `choose` gives the fault of the n-th Invoke, from 0."""
 
-    def __init__(self, upstream: str, choose: Callable[[int], Fault]) -> None:
+    def __init__(self, upstream: str) -> None:
         self._host, _, port = upstream.removeprefix("http://").partition(":")
         self._port = int(port)
-        self._choose = choose
+        self.choose: Callable[[int], Fault] = lambda _: Fault.NONE
         self.invokes = 0
 
     async def answer(self, request: Request) -> Response | None:
         if request.headers.get("x-amz-invocation-type") != "RequestResponse":
             return await self._pass_on(request)
-        fault = self._choose(self.invokes)
+        fault = self.choose(self.invokes)
         self.invokes += 1
         if fault is Fault.THROTTLE:
             return refusal(429, "TooManyRequestsException", "Rate Exceeded.", reason="CallerRateLimitExceeded")

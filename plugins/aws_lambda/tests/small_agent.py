@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from queue import Empty, Queue
 
 from htcgrid.spi import Invoker, Lease, Outcome, Task, Unavailable
+
 from htcgrid_aws_lambda.invoker import AwsLambdaInvoker
 
 Opener = Callable[..., AwsLambdaInvoker]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from htcgrid.spi import Function, Rejected
+
 from htcgrid_aws_lambda import archive, code
 from htcgrid_aws_lambda.desired import desired
 from htcgrid_aws_lambda.options import Options

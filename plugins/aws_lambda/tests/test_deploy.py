@@ -11,10 +11,11 @@ from urllib.request import Request, urlopen
 import boto3
 import pytest
 from htcgrid.spi import Deployable, Function, Rejected
+from moto.server import ThreadedMotoServer
+
 from htcgrid_aws_lambda import archive
 from htcgrid_aws_lambda.deployment import Deployment
 from htcgrid_aws_lambda.invoker import AwsLambdaInvoker
-from moto.server import ThreadedMotoServer
 
 Maker = Callable[..., AwsLambdaInvoker]
 REGION = "eu-west-1"

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from fake_lambda import FakeLambda
 from htcgrid.spi import FailureKind, Lease, Outcome, Task
-from htcgrid_aws_lambda.invoker import AwsLambdaInvoker
 from small_agent import Opener
+
+from htcgrid_aws_lambda.invoker import AwsLambdaInvoker
 
 
 def run(plane: AwsLambdaInvoker, event: Any, **attributes: str) -> Outcome:

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 from fake_lambda import READY, FakeLambda, refusal
 from htcgrid.spi import Function, Rejected, Unavailable
-from htcgrid_aws_lambda.invoker import AwsLambdaInvoker
 from small_agent import Opener
+
+from htcgrid_aws_lambda.invoker import AwsLambdaInvoker
 
 
 def test_a_plane_opens_with_no_right_but_to_invoke(opened: Opener, fake: FakeLambda) -> None:

@@ -1,5 +1,8 @@
+from threading import Thread
+
 from hypothesis import given
 from hypothesis import strategies as st
+
 from htcgrid_aws_lambda.gate import Gate
 from htcgrid_aws_lambda.pace import CUT, Pace
 
@@ -22,33 +25,43 @@ def test_at_least_one_and_never_more_than_the_ceiling(ceiling: int, story: list[
         assert 1 <= pace.allowed <= ceiling
 
 
-def test_it_starts_low_and_doubles_twice_a_second() -> None:
-    pace = Pace.from_rest(1000, 0.0)
-    assert pace.allowed == 20
-    assert after(pace, 1.0).allowed in (79, 80)
-    assert after(pace, 3.0).allowed == 1000
+def test_it_starts_low_and_doubles_four_times_a_second() -> None:
+    pace = Pace.from_rest(2000, 0.0)
+    assert pace.allowed == 50
+    assert after(pace, 1.0).allowed in (799, 800)
+    assert after(pace, 2.0).allowed == 2000
 
 
 def test_it_rises_only_where_it_is_used() -> None:
-    assert Pace.from_rest(1000, 0.0).grown(5.0, full=False).allowed == 20
+    assert Pace.from_rest(1000, 0.0).grown(5.0, full=False).allowed == 50
 
 
 def test_silence_is_not_taken_for_use() -> None:
-    assert Pace.from_rest(100_000, 0.0).grown(3600.0, full=True).allowed <= 80
+    assert Pace.from_rest(100_000, 0.0).grown(3600.0, full=True).allowed <= 800
 
 
 def test_a_throttle_cuts_and_its_burst_cuts_once() -> None:
     pace = after(Pace.from_rest(300, 0.0), 5.0)
     cut = pace.throttled(5.0)
     assert cut.limit == 300 * CUT
-    assert cut.throttled(5.5) == cut
-    assert cut.throttled(6.0).limit == 300 * CUT * CUT
+    assert cut.throttled(5.2) == cut
+    assert cut.throttled(5.3).limit == 300 * CUT * CUT
 
 
-def test_after_a_cut_it_climbs_by_a_twentieth_of_the_ceiling_a_second() -> None:
+def test_after_a_cut_it_climbs_with_care_and_then_faster() -> None:
     cut = after(Pace.from_rest(300, 0.0), 5.0).throttled(5.0)
-    assert round(after(cut, 1.0, now=5.0).limit - cut.limit) == 15
-    assert after(cut, 4.1, now=5.0).allowed == 300
+    first, second = after(cut, 1.0, now=5.0).limit - cut.limit, after(cut, 2.0, now=5.0).limit - cut.limit
+    assert 7 < first < 9
+    assert 29 < second < 33
+
+
+def test_a_burst_of_seconds_is_forgotten_in_seconds() -> None:
+    pace, now = after(Pace.from_rest(300, 0.0), 5.0), 5.0
+    for refusal in range(300):
+        now = 5.0 + refusal / 100
+        pace = pace.throttled(now)
+    assert pace.allowed < 30
+    assert after(pace, 7.0, now).allowed == 300
 
 
 def test_a_full_gate_turns_away_who_will_not_wait() -> None:
@@ -64,8 +77,6 @@ def test_a_place_given_back_is_taken_again() -> None:
 
 
 def test_who_waits_gets_the_place_that_comes_free() -> None:
-    from threading import Thread
-
     gate, entered = Gate(1), []
     gate.enter(0)
     waiter = Thread(target=lambda: entered.append(gate.enter(20)))

@@ -1,0 +1,100 @@
+"""What a call in flight costs the agent: 300 calls of 1 s at once, from threads, against a service in another process.
+
+Usage: python bench/in_flight.py [calls in flight] [rounds] [seconds a call]
+
+Prints the busy share (handler time over the time that the places were open, ramp included and from full pace on),
+resident memory and processor time a call in flight. The service is `tests/fake_lambda.py`, which answers
+every call after the seconds asked for, so that what is measured is this side alone.
+"""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from queue import Empty, SimpleQueue
+
+from htcgrid.spi import Function, Lease, Outcome, Task
+
+from htcgrid_aws_lambda.invoker import AwsLambdaInvoker
+
+SERVICE = Path(__file__).parent.parent / "tests" / "fake_lambda.py"
+
+
+def resident_mb() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def processor_seconds() -> float:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+def work(plane: AwsLambdaInvoker, queue: "SimpleQueue[Lease]", spans: list[tuple[float, float]]) -> None:
+    while True:
+        try:
+            lease = queue.get_nowait()
+        except Empty:
+            return
+        (found,) = plane.invoke([lease], 30.0)
+        if isinstance(found, Outcome):
+            assert found.failure is None
+            spans.append((found.started, time.time()))
+        else:
+            queue.put(lease)
+
+
+def measure(plane: AwsLambdaInvoker, in_flight: int, rounds: int, seconds: float) -> None:
+    queue: SimpleQueue[Lease] = SimpleQueue()
+    event = json.dumps({"seconds": seconds}).encode()
+    for number in range(in_flight * rounds):
+        queue.put(Lease(Task(f"t-{number}", event)))
+    spans: list[tuple[float, float]] = []
+    memory, processor, started = resident_mb(), processor_seconds(), time.time()
+    threads = [threading.Thread(target=work, args=(plane, queue, spans)) for _ in range(in_flight)]
+    for thread in threads:
+        thread.start()
+    time.sleep(max(1.0, seconds * rounds / 2))
+    peak = resident_mb()
+    for thread in threads:
+        thread.join()
+    wall, processor = time.time() - started, processor_seconds() - processor
+    calls = len(spans)
+    last_start = max(start for start, _ in spans)
+    # From full pace on: after the ramp, until the queue has run dry.
+    full_from = started + 2.0
+    steady = last_start - full_from
+    busy = sum(max(0.0, min(start + seconds, last_start) - max(start, full_from)) for start, _ in spans)
+    late = sorted(end - start - seconds for start, end in spans)
+    print(f"{calls} calls of {seconds:g} s, {in_flight} at once, in {wall:.1f} s")
+    print(f"busy share, whole run with its ramp and end: {calls * seconds / (wall * in_flight):.1%}")
+    if steady > 0:
+        print(f"busy share from full pace on ({steady:.1f} s):    {busy / (steady * in_flight):.1%}")
+    median, slowest = late[calls // 2] * 1e3, late[calls * 99 // 100] * 1e3
+    print(f"beyond the handler's time: median {median:.0f} ms, 99 % {slowest:.0f} ms")
+    each = (peak - memory) / in_flight * 1e3
+    print(f"resident: {memory:.0f} MB open and idle, {peak:.0f} MB in flight: {each:.0f} KB a call in flight")
+    print(f"processor: {processor / calls * 1e3:.2f} ms a call, {processor / wall:.0%} of one core")
+
+
+def main() -> None:
+    in_flight, rounds, seconds = (float(text) for text in (*sys.argv[1:], *("300", "12", "1")[len(sys.argv) - 1 :]))
+    service = subprocess.Popen([sys.executable, str(SERVICE)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert service.stdout is not None
+    os.environ |= {"AWS_ACCESS_KEY_ID": "AKIAMADEUP", "AWS_SECRET_ACCESS_KEY": "made-up"}
+    config = AwsLambdaInvoker.Config(
+        region="us-east-1", endpoint_url=service.stdout.readline().strip(), concurrency=int(in_flight)
+    )
+    try:
+        with AwsLambdaInvoker(config, Function(handler="bench.handler")) as plane:
+            measure(plane, int(in_flight), int(rounds), seconds)
+    finally:
+        service.communicate()
+
+
+if __name__ == "__main__":
+    main()
