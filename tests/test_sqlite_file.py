@@ -108,7 +108,7 @@ def test_another_programs_database_is_left_alone(plugin: SqliteSource | SqliteSi
     with closing(sqlite3.connect(path)) as other:
         other.execute("CREATE TABLE cookies (name TEXT)")
     before = path.read_bytes()
-    with pytest.raises(Rejected, match="not one of htcgrid's .* Name another file in `path`"):
+    with pytest.raises(Rejected, match=r"not one of htcgrid's .* Name another file in `path`"):
         plugin.open()
     plugin.close()
     assert path.read_bytes() == before
@@ -119,7 +119,7 @@ def test_a_newer_schema_is_refused_with_both_versions(plugin: SqliteSource | Sql
     plugin.close()
     with closing(sqlite3.connect(tmp_path / "grid.db")) as newer:
         newer.execute("PRAGMA user_version = 9")
-    with pytest.raises(Rejected, match="another version of htcgrid .schema version 9, this one knows 1"):
+    with pytest.raises(Rejected, match=r"another version of htcgrid .schema version 9, this one knows 1"):
         plugin.open()
     plugin.close()
 
@@ -158,7 +158,7 @@ def test_a_file_that_another_process_keeps_locked_is_unavailable(
     monkeypatch.setattr("htcgrid.builtin.sqlite_store.BUSY_SECONDS", 0.05)
     with plugin, closing(sqlite3.connect(tmp_path / "grid.db", isolation_level=None)) as greedy:
         greedy.execute("BEGIN IMMEDIATE")
-        with pytest.raises(Unavailable, match="kept the file locked for 0.05 s; nothing of this call was done"):
+        with pytest.raises(Unavailable, match=r"kept the file locked for 0.05 s; nothing of this call was done"):
             plugin.put([])
         greedy.execute("ROLLBACK")
         plugin.put([])

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from htcgrid.builtin.sqlite_sink import SqliteSink
 from htcgrid.builtin.sqlite_source import SqliteSource
-from htcgrid.spi import Function, Task
+from htcgrid.spi import Function, Lease, Task
 
 OPEN = """
 import os, sys
@@ -123,8 +123,8 @@ def test_a_submitter_killed_in_mid_batch_has_put_whole_batches_and_all_it_was_to
         assert told <= len(batches) <= told + 1
 
 
-def everything(source: SqliteSource) -> list:
-    found = []
+def everything(source: SqliteSource) -> list[Lease]:
+    found: list[Lease] = []
     while leases := source.receive(1000, 0):
         source.ack(leases)
         found += leases

@@ -5,7 +5,8 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ def tasks(count: int, prefix: str = "t", **attributes: str) -> list[Task]:
     return [Task(f"{prefix}{number}", b"%d" % number, attributes) for number in range(count)]
 
 
-def ids(leases: object) -> list[str]:
+def ids(leases: Iterable[Lease]) -> list[str]:
     return [lease.task.id for lease in leases]
 
 
@@ -139,6 +140,15 @@ def test_tasks_of_a_source_that_went_away_are_handed_out_by_another(path: Path) 
 # --- Waiting -----------------------------------------------------------------------------------------
 
 
+def test_a_row_that_is_no_task_is_lent_as_invalid_and_keeps_nothing_up(source: SqliteSource) -> None:
+    source.put(tasks(2, session_id="s"))
+    with source._file.writing(durable=False) as connection:
+        connection.execute("UPDATE tasks SET attributes = '[1' WHERE id = 't0'")
+    bad, good = source.receive(2, 0)
+    assert bad.invalid == "its attributes are no JSON object: [1"
+    assert good.task == tasks(2, session_id="s")[1]
+
+
 def test_receive_returns_empty_handed_when_its_wait_is_over(source: SqliteSource) -> None:
     began = time.monotonic()
     assert source.receive(1, 0.1) == ()
@@ -156,6 +166,21 @@ def test_a_waiting_receive_returns_as_soon_as_something_is_put(path: Path, elsew
         waiting.join()
         assert ids(received) == ["t0"]
         assert time.monotonic() - began < LONG / 2
+
+
+def test_a_put_in_this_process_wakes_a_receive_before_it_looks_again(
+    source: SqliteSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("htcgrid.builtin.sqlite_source.POLL_SECONDS", LONG)
+    received: list[Lease] = []
+    waiting = threading.Thread(target=lambda: received.extend(source.receive(1, LONG)))
+    began = time.monotonic()
+    waiting.start()
+    until(lambda: source._file.changed._waiters)  # type: ignore[attr-defined]
+    source.put(tasks(1))
+    waiting.join()
+    assert ids(received) == ["t0"]
+    assert time.monotonic() - began < LONG / 2
 
 
 # --- Acking and giving back --------------------------------------------------------------------------
@@ -294,7 +319,7 @@ def test_text_that_is_no_unicode_is_rejected(source: SqliteSource, task: Task) -
 def test_a_payload_past_sqlites_limit_is_rejected(source: SqliteSource) -> None:
     with source._file.reading() as connection:
         connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 100_000)
-    with pytest.raises(Rejected, match="too large for SQLite.*: 'big'"):
+    with pytest.raises(Rejected, match=r"too large for SQLite.*: 'big'"):
         source.put([Task("fine", b"1"), Task("big", bytes(200_000))])
     assert source.depth() == Depth(0, 0, 0)
 
@@ -315,59 +340,59 @@ def test_a_full_disk_is_unavailable_and_nothing_is_lost(source: SqliteSource) ->
 # --- Cancelling --------------------------------------------------------------------------------------
 
 
-def test_a_waiting_task_that_is_cancelled_never_runs_and_its_end_is_handed_out(source: SqliteSource) -> None:
+def test_a_waiting_task_that_is_cancelled_never_runs(source: SqliteSource) -> None:
     source.put(tasks(3, priority="5"))
-    assert source.cancel(task_ids=["t2"]) == 1
-    cancelled, *others = source.receive(10, 0)
-    assert cancelled.task == tasks(3, priority="5")[2]
-    assert cancelled.invalid == "cancelled by the user before it ran"
-    assert cancelled.attempt == 1
-    assert [(lease.task.id, lease.invalid) for lease in others] == [("t0", ""), ("t1", "")]
+    assert source.cancel(task_ids=["t1", "unknown"]) == [Task("t1", b"", {"priority": "5"})]
+    assert ids(source.receive(10, 0)) == ["t0", "t2"]
+    assert source.depth() == Depth(0, 2, 0)
 
 
 def test_cancelling_a_session_leaves_the_others(source: SqliteSource) -> None:
     source.put(tasks(3, "a", session_id="one"))
     source.put(tasks(3, "b", session_id="two"))
     source.put(tasks(1, "c"))
-    assert source.cancel("one") == 3
-    assert source.cancel("one") == 0
-    assert source.cancel("none such") == 0
-    assert {lease.task.id: bool(lease.invalid) for lease in source.receive(10, 0)} == {
-        "a0": True, "a1": True, "a2": True, "b0": False, "b1": False, "b2": False, "c0": False,
-    }  # fmt: skip
+    assert [task.id for task in source.cancel("one")] == ["a0", "a1", "a2"]
+    assert source.cancel("none such") == []
+    assert ids(source.receive(10, 0)) == ["b0", "b1", "b2", "c0"]
+
+
+def test_cancelling_again_names_the_same_tasks_once_each(source: SqliteSource) -> None:
+    source.put(tasks(3, session_id="one"))
+    first = source.cancel("one", ["t1"])
+    assert sorted(task.id for task in first) == ["t0", "t1", "t2"]
+    assert source.cancel("one") == sorted(first, key=lambda task: task.id)
+    assert source.cancel(task_ids=["t1"]) == [Task("t1", b"", {"session_id": "one"})]
 
 
 def test_more_are_cancelled_than_one_transaction_takes(source: SqliteSource, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("htcgrid.builtin.sqlite_source.CANCEL_ROWS", 4)
     source.put(tasks(10, "a", session_id="one"))
     source.put(tasks(10, "b"))
-    assert source.cancel("one", [f"b{number}" for number in range(9)]) == 19
-    assert [lease.task.id for lease in source.receive(50, 0) if not lease.invalid] == ["b9"]
+    assert len(source.cancel("one", [f"b{number}" for number in range(9)])) == 19
+    assert ids(source.receive(50, 0)) == ["b9"]
 
 
-def test_a_running_task_that_is_cancelled_is_reported_by_extend_and_its_end_comes_once_given_back(
-    source: SqliteSource, path: Path
+def test_a_running_task_that_is_cancelled_is_reported_by_extend_and_never_runs_again(
+    hasty: SqliteSource, path: Path
 ) -> None:
-    source.put(tasks(2))
-    leases = source.receive(2, 0)
+    hasty.put(tasks(2))
+    leases = hasty.receive(2, 0)
     with source_at(path) as user:
-        assert user.cancel(task_ids=["t0", "unknown"]) == 1
-    assert source.extend(leases, 60) == ["t0"]
-    assert source.extend(leases, 60) == ["t0"]
-    assert source.receive(2, 0) == ()
-    source.nack(leases[:1], delay=60)
-    again = source.receive(2, 0)
-    assert [(lease.task.id, lease.attempt) for lease in again] == [("t0", 2)]
-    assert again[0].invalid
-    source.ack(again)
-    assert source.depth() == Depth(0, 1, 0)
+        assert [task.id for task in user.cancel(task_ids=["t0"])] == ["t0"]
+    assert hasty.extend(leases, 60) == ["t0"]
+    assert hasty.extend(leases, 60) == ["t0"]
+    hasty.nack(leases[:1])
+    hasty.nack(leases[:1], delay=0.01)
+    hasty.dead_letter(leases[:1], "why")
+    assert hasty.receive(2, 0.2) == ()
+    assert [task.id for task in hasty.cancel(task_ids=["t0"])] == ["t0"]
 
 
-def test_a_cancelled_task_of_a_dead_agent_is_handed_out_as_cancelled(hasty: SqliteSource) -> None:
-    hasty.put(tasks(1))
-    hasty.receive(1, 0)
-    hasty.cancel(task_ids=["t0"])
-    assert hasty.receive(1, LONG)[0].invalid
+def test_a_delayed_task_that_is_cancelled_never_runs(source: SqliteSource) -> None:
+    source.put(tasks(1))
+    source.nack(source.receive(1, 0), delay=0.01)
+    source.cancel(task_ids=["t0"])
+    assert source.receive(1, 0.1) == ()
 
 
 def test_a_cancelled_task_that_was_done_all_the_same_is_done(source: SqliteSource) -> None:
@@ -375,14 +400,15 @@ def test_a_cancelled_task_that_was_done_all_the_same_is_done(source: SqliteSourc
     leases = source.receive(1, 0)
     source.cancel(task_ids=["t0"])
     source.ack(leases)
-    assert source.depth() == Depth(0, 0, 0)
+    assert source.cancel(task_ids=["t0"]) == []
 
 
-def test_a_delayed_task_that_is_cancelled_does_not_wait(source: SqliteSource) -> None:
-    source.put(tasks(1))
-    source.nack(source.receive(1, 0), delay=60)
-    assert source.cancel(task_ids=["t0"]) == 1
-    assert source.receive(1, 0)[0].invalid
+def test_what_is_cancelled_does_not_keep_a_queue_from_being_drained(path: Path) -> None:
+    with source_at(path, drain=True) as source:
+        source.put(tasks(2))
+        source.receive(1, 0)
+        source.cancel(task_ids=["t0", "t1"])
+        assert source.exhausted
 
 
 # --- Setting aside, counting, ending -----------------------------------------------------------------
@@ -394,8 +420,8 @@ def test_a_dead_letter_keeps_its_event_and_reason_and_is_not_handed_out(hasty: S
     hasty.dead_letter(leases[:1], "exit: signal: killed, three times")
     hasty.ack(leases[:1])
     hasty.nack(leases[:1])
-    assert hasty.cancel("s") == 1
     assert ids(hasty.receive(2, LONG)) == ["t1"]
+    assert [task.id for task in hasty.cancel("s")] == ["t1"]
     dead = list(hasty.dead())
     assert [(one.task, one.attempt, one.reason) for one in dead] == [
         (tasks(2, session_id="s")[0], 1, "exit: signal: killed, three times")
@@ -485,7 +511,7 @@ def test_four_threads_share_a_source_and_lose_and_double_nothing(source: SqliteS
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(sum(seen, [])) == sorted(task.id for task in tasks(3000))
+    assert sorted(chain(*seen)) == sorted(task.id for task in tasks(3000))
     assert source.depth() == Depth(0, 0, 0)
 
 

@@ -12,9 +12,6 @@ APPLICATION_ID = 0x48544347
 
 SCHEMA_VERSION = 1
 
-FIRST_OF_ALL = 2**62
-"""The priority of cancelled tasks: their end is stored before other work is begun."""
-
 # A task's event stands apart from its state, so that lending, extending and giving back rewrite a few bytes
 # and not the event. AUTOINCREMENT keeps numbers from being used again: a late receipt meets no other task.
 # Each state has its own index, so that what `receive` asks at every poll costs the same at any depth.
@@ -33,10 +30,9 @@ SCHEMA = (
         seq        INTEGER PRIMARY KEY,
         session    TEXT,
         priority   INTEGER NOT NULL,
-        state      TEXT NOT NULL,             -- ready, delayed, leased, dead
+        state      TEXT NOT NULL,             -- ready, delayed, leased, dead, cancelled
         due        REAL,                      -- Unix seconds when a delay or a lease ends
         attempt    INTEGER NOT NULL,          -- how often it was lent
-        cancelled  INTEGER NOT NULL,
         reason     TEXT                       -- why it is dead
     )
     """,

@@ -12,7 +12,6 @@ from pathlib import Path
 from pydantic import Field
 
 from htcgrid.builtin import sqlite_statements as sql
-from htcgrid.builtin.sqlite_schema import FIRST_OF_ALL
 from htcgrid.builtin.sqlite_store import SqliteFile, chunk
 from htcgrid.builtin.sqlite_summary import Summary, summarise
 from htcgrid.builtin.sqlite_text import attributes_of, named, text_of
@@ -29,8 +28,6 @@ HIGHEST_PRIORITY = 2**31 - 1
 UNFIT = (sqlite3.IntegrityError, sqlite3.DataError, UnicodeEncodeError)
 """What the sqlite3 module raises for a repeated id, a value past its limit, and a lone surrogate."""
 
-CANCELLED = "cancelled by the user before it ran"
-
 
 @dataclass(frozen=True, slots=True)
 class DeadTask:
@@ -45,8 +42,8 @@ class SqliteSource(TaskSource):
     """Tasks in a SQLite file. It meets `TaskQueue`, `Measurable` and `DeadLetters` too.
 
     The highest `priority` first, and first in, first out within one. Times are wall-clock times, as several
-    processes and restarts share them. A task that is cancelled while it waits is still handed out once, ahead
-    of all others and as `invalid`, so that its end is stored like any other's.
+    processes and restarts share them. Agents return the tasks of a dead agent themselves, in `receive`, when
+    their lease is over: no other program needs to watch.
     """
 
     class Config(Plugin.Config):
@@ -101,14 +98,10 @@ class SqliteSource(TaskSource):
             if delay > 0:
                 due = time.time() + delay
                 connection.executemany(sql.DELAY, ((due, *_loan(lease)) for lease in leases))
-            # What is cancelled does not wait out the delay: it will not run.
-            connection.executemany(sql.GIVE_BACK, map(_loan, leases))
+            else:
+                connection.executemany(sql.GIVE_BACK, map(_loan, leases))
 
     def extend(self, leases: Sequence[Lease], seconds: float) -> Collection[str]:
-        """Keep these leases; those of cancelled tasks are reported and run out as they are.
-
-        Once given back or run out, a cancelled task is handed out as `invalid`, at once.
-        """
         with self._file.writing(durable=False) as connection:
             due = time.time() + seconds
             extended = connection.executemany(sql.EXTEND, ((due, *_loan(lease)) for lease in leases)).rowcount
@@ -144,26 +137,27 @@ class SqliteSource(TaskSource):
                 connection.execute("ROLLBACK TO batch")
                 raise self._refusal(connection, last, rows) from None
 
-    def cancel(self, session_id: str | None = None, task_ids: Collection[str] = ()) -> int:
-        """Cancel a session, these tasks, or both. Waiting ones never run, lent ones are reported by `extend`.
+    def cancel(self, session_id: str | None = None, task_ids: Collection[str] = ()) -> Sequence[Task]:
+        """Cancel a session, these tasks, or both, and drop their events; they are returned without.
 
-        Counts those that were not done, dead or cancelled before. Stopped half way, it can be called again.
+        Tasks that are done or dead are not among them. What stays of a cancelled task goes when it is acked
+        by an agent that was done with it all the same; else it is kept, so that the same call returns it again.
         """
-        count = 0
+        cancelled: dict[int, Task] = {}
         ids = iter(task_ids)
         while some := list(islice(ids, CANCEL_ROWS)):
             with self._file.writing(durable=True) as connection:
-                found = (connection.execute(sql.SEQ_OF, (task_id,)).fetchone() for task_id in some)
-                count += _cancel(connection, [row[0] for row in found if row])
+                found = (connection.execute(sql.OF_ID, (task_id,)).fetchone() for task_id in some)
+                cancelled |= _cancel(connection, [row for row in found if row])
         last = 0
         while session_id is not None:
             with self._file.writing(durable=True) as connection:
-                numbers = [row[0] for row in connection.execute(sql.OF_SESSION, (last, session_id, CANCEL_ROWS))]
-                if not numbers:
+                rows = connection.execute(sql.OF_SESSION, (last, session_id, CANCEL_ROWS)).fetchall()
+                if not rows:
                     break
-                count += _cancel(connection, numbers)
-                last = numbers[-1]
-        return count
+                cancelled |= _cancel(connection, rows)
+                last = rows[-1][0]
+        return list(cancelled.values())
 
     def depth(self) -> Depth:
         with self._file.reading() as connection:
@@ -204,15 +198,7 @@ class SqliteSource(TaskSource):
             rows = chunk(connection.execute(sql.READY, (count,)))
             due = now + self.config.lease_seconds
             connection.executemany(sql.LEND, [(due, row[0]) for row in rows])
-        return [
-            Lease(
-                Task(task_id, payload, attributes_of(attributes)),
-                attempt,
-                f"{seq}.{attempt}",
-                CANCELLED if cancelled else "",
-            )
-            for seq, attempt, cancelled, task_id, attributes, payload in rows
-        ]
+        return [_lease(*row) for row in rows]
 
     def _priority(self, task: Task) -> int:
         text = task.attributes.get("priority", "0")
@@ -257,8 +243,21 @@ def _insert(connection: sqlite3.Connection, last: int, rows: Sequence[tuple[Task
     )
 
 
-def _cancel(connection: sqlite3.Connection, numbers: Sequence[int]) -> int:
-    return connection.executemany(sql.CANCEL, ((FIRST_OF_ALL, seq) for seq in numbers)).rowcount
+def _lease(seq: int, attempt: int, task_id: str, attributes: str | None, payload: bytes) -> Lease:
+    receipt = f"{seq}.{attempt}"
+    try:
+        return Lease(Task(task_id, payload, attributes_of(attributes)), attempt, receipt)
+    except (TypeError, ValueError):
+        return Lease(
+            Task(task_id, payload), attempt, receipt, invalid=f"its attributes are no JSON object: {attributes}"
+        )
+
+
+def _cancel(connection: sqlite3.Connection, rows: Sequence[tuple[int, str, str | None]]) -> dict[int, Task]:
+    numbers = [row[:1] for row in rows]
+    connection.executemany(sql.CANCEL, numbers)
+    connection.executemany(sql.DROP_EVENT, numbers)
+    return {seq: Task(task_id, b"", attributes_of(attributes)) for seq, task_id, attributes in rows}
 
 
 def _loan(lease: Lease) -> tuple[str, str]:

@@ -8,17 +8,17 @@ from dataclasses import dataclass, fields
 
 BY_SESSION = """
     SELECT coalesce(session, ''),
-           sum(NOT cancelled AND (state = 'ready' OR state = 'leased' AND due <= :now)),
-           sum(NOT cancelled AND state = 'delayed'),
-           sum(NOT cancelled AND state = 'leased' AND due > :now),
-           sum(cancelled AND state <> 'dead'),
+           sum(state = 'ready' OR state = 'leased' AND due <= :now),
+           sum(state = 'delayed'),
+           sum(state = 'leased' AND due > :now),
+           sum(state = 'cancelled'),
            sum(state = 'dead')
     FROM queue GROUP BY session ORDER BY min(seq)
 """
 # Numbers are given in the order of submission, so the lowest is the oldest.
 OLDEST = """
     SELECT submitted FROM tasks
-    WHERE seq = (SELECT min(seq) FROM queue WHERE NOT cancelled AND state IN ('ready', 'delayed'))
+    WHERE seq = (SELECT min(seq) FROM queue WHERE state IN ('ready', 'delayed'))
 """
 
 
@@ -33,7 +33,7 @@ class Counts:
     leased: int = 0
     """Lent out."""
     cancelled: int = 0
-    """Cancelled, and not yet stored as such."""
+    """Cancelled: kept without their events, for a `cancel` that has to be made again."""
     dead: int = 0
     """Set aside."""
 
