@@ -17,7 +17,7 @@ class Durations:
         self._counts: Counter[int] = Counter()
 
     def add(self, milliseconds: float) -> None:
-        self._counts[int(math.log(milliseconds + 1e-6) * _BUCKETS_PER_E)] += 1
+        self._counts[math.floor(math.log(milliseconds + 1e-6) * _BUCKETS_PER_E)] += 1
 
     def percentile(self, share: float) -> float:
         """The duration in ms that `share` of all did not exceed; 0 where there is none."""
