@@ -125,10 +125,8 @@ class Delivery:
             self._patience.call(lambda: self._sink.put(refused))
 
     def _settle(self, results: Sequence[Result], dead: set[str]) -> None:
-        for result in results:
-            self._statistics.count(result.outcome)
-        hopeless = {result.task.id: result for result in results if result.task.id in dead}
-        self._statistics.mark()
+        self._statistics.count([result.outcome for result in results])
+        hopeless = {result.task.id: result for result in results if result.task.id in dead} if dead else {}
         leases = self._holdings.release([result.task.id for result in results])
         if hopeless and isinstance(self._source, DeadLetters):
             for lease in leases:

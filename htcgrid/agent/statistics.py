@@ -3,6 +3,7 @@
 import math
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from htcgrid.spi import FailureKind, Outcome
@@ -16,8 +17,10 @@ class Durations:
     def __init__(self) -> None:
         self._counts: Counter[int] = Counter()
 
-    def add(self, milliseconds: float) -> None:
-        self._counts[math.floor(math.log(milliseconds + 1e-6) * _BUCKETS_PER_E)] += 1
+    def add(self, durations: Sequence[float]) -> None:
+        """Durations in ms."""
+        log, floor = math.log, math.floor
+        self._counts.update([floor(log(milliseconds + 1e-6) * _BUCKETS_PER_E) for milliseconds in durations])
 
     def percentile(self, share: float) -> float:
         """The duration in ms that `share` of all did not exceed; 0 where there is none."""
@@ -74,19 +77,16 @@ class Statistics:
         """From now on the clock runs."""
         self._began = self._last = time.monotonic()
 
-    def count(self, outcome: Outcome) -> None:
-        """A final outcome whose result is stored."""
-        if outcome.failure is None:
-            self._succeeded += 1
-        else:
-            self._failures[outcome.failure] += 1
-        self._durations.add(outcome.duration_ms)
-        self._busy_ms += outcome.duration_ms
-        self._billed_ms += outcome.billed_ms
-        self._memory_mb = max(self._memory_mb, outcome.max_memory_mb)
-
-    def mark(self) -> None:
-        """Something was counted until now."""
+    def count(self, outcomes: Sequence[Outcome]) -> None:
+        """Final outcomes whose results are stored now."""
+        failed = [outcome.failure for outcome in outcomes if outcome.failure is not None]
+        durations = [outcome.duration_ms for outcome in outcomes]
+        self._failures.update(failed)
+        self._succeeded += len(outcomes) - len(failed)
+        self._durations.add(durations)
+        self._busy_ms += sum(durations)
+        self._billed_ms += sum([outcome.billed_ms for outcome in outcomes])
+        self._memory_mb = max([self._memory_mb, *[outcome.max_memory_mb for outcome in outcomes]])
         self._last = time.monotonic()
 
     def summary(self) -> Summary:

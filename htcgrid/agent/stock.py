@@ -21,7 +21,7 @@ class Stock:
     def put(self, leases: Sequence[Lease]) -> None:
         with self._filled:
             self._leases.extend(leases)
-            self._filled.notify(len(leases))
+            self._filled.notify(min(len(leases), self._waiting))
 
     def put_back(self, lease: Lease) -> None:
         """To the front: it has waited its turn already."""

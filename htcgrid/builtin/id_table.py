@@ -1,6 +1,7 @@
 """Which ids were seen, and a number with each, in a few bytes an id however many there are."""
 
 from array import array
+from collections.abc import Iterable
 from hashlib import blake2b
 
 _PLAIN_IDS_BELOW = 1 << 24
@@ -30,6 +31,26 @@ class IdTable:
         if self._count * 2 >= len(self._numbers):
             self._grow()
         self._put(*_hash(task_id), number)
+
+    def update(self, task_ids: Iterable[str], numbers: Iterable[int]) -> None:
+        """Set many at once."""
+        plain = self._plain
+        for task_id, number in zip(task_ids, numbers, strict=True):
+            # The common case, line numbers in order of size, without a call a task.
+            if task_id.isdecimal() and len(task_id) < 8 and task_id[0] != "0" and (at := int(task_id)) < len(plain):
+                plain[at] = number
+            else:
+                self[task_id] = number
+
+    def get_all(self, task_ids: Iterable[str]) -> list[int | None]:
+        """The number of each of these, in order."""
+        plain, size = self._plain, len(self._plain)
+        return [
+            plain[int(task_id)] or None
+            if task_id.isdecimal() and len(task_id) < 8 and task_id[0] != "0" and int(task_id) < size
+            else self.get(task_id)
+            for task_id in task_ids
+        ]
 
     def get(self, task_id: str) -> int | None:
         """The number that came with this id; None where it was not seen."""

@@ -14,29 +14,28 @@ from time import gmtime, strftime
 
 from pydantic_core import from_json
 
-from htcgrid.spi import Rejected, Result
+from htcgrid.spi import Outcome, Rejected, Result
 
 # Every line begins so; what follows need not be read to resume.
 _HEAD = re.compile(rb'\{"id":("(?:[^"\\]|\\.)*"),"fingerprint":"([0-9a-f]{8})","status":"(?:succeeded|failed)"')
 _CHUNK = 1 << 20
 
 
-def line(result: Result, fingerprint: int) -> bytes:
-    """One result as one line."""
+def line(result: Result, fingerprint: int) -> str:
+    """One result as one line. Runs once a task, so it is one formatting with no detours."""
     outcome = result.outcome
-    status = "succeeded" if outcome.failure is None else "failed"
-    head = f'{{"id":{quote(result.task.id)},"fingerprint":"{fingerprint:08x}","status":"{status}",'
-    seconds, fraction = divmod(outcome.started, 1.0)
-    tail = (
-        f',"attempt":{result.attempt},"started":"{_second(int(seconds))}.{int(fraction * 1000):03d}Z"'
+    started = outcome.started
+    second = int(started)
+    if outcome.failure is None:
+        status, body = "succeeded", _output(outcome.payload)
+    else:
+        status, body = "failed", _error(outcome)
+    return (
+        f'{{"id":{quote(result.task.id)},"fingerprint":"{fingerprint:08x}","status":"{status}",{body}'
+        f',"attempt":{result.attempt},"started":"{_second(second)}.{int((started - second) * 1000):03d}Z"'
         f',"duration_ms":{outcome.duration_ms:.3f},"billed_ms":{outcome.billed_ms}'
         f',"max_memory_mb":{outcome.max_memory_mb}}}\n'
     )
-    if outcome.failure is None:
-        return b"".join((head.encode(), _output(outcome.payload), tail.encode()))
-    log = quote(outcome.log_tail.decode("utf-8", "replace"))
-    failure = f',"failure":"{outcome.failure.value}","log_tail":{log}'
-    return b"".join((head.encode(), b'"error":', _document(outcome.payload), failure.encode(), tail.encode()))
 
 
 @lru_cache(maxsize=8)
@@ -44,29 +43,30 @@ def _second(second: int) -> str:
     return strftime("%Y-%m-%dT%H:%M:%S", gmtime(second))
 
 
-def _output(payload: bytes) -> bytes:
+def _output(payload: bytes) -> str:
     """The answer as a member of the line. One that is not JSON, which handlers may return, is base64."""
-    # A line break can only be white space between two parts of the document.
-    return (
-        b'"output":' + payload.replace(b"\n", b" ")
-        if _is_json(payload)
-        else b'"output_base64":"' + base64.b64encode(payload) + b'"'
-    )
+    text = _json_text(payload)
+    return f'"output":{text}' if text is not None else f'"output_base64":"{base64.b64encode(payload).decode()}"'
 
 
-def _document(payload: bytes) -> bytes:
-    return payload.replace(b"\n", b" ") if _is_json(payload) else quote(payload.decode("utf-8", "replace")).encode()
+def _error(outcome: Outcome) -> str:
+    text = _json_text(outcome.payload)
+    document = text if text is not None else quote(outcome.payload.decode("utf-8", "replace"))
+    log = quote(outcome.log_tail.decode("utf-8", "replace"))
+    return f'"error":{document},"failure":"{outcome.failure}","log_tail":{log}'
 
 
-def _is_json(payload: bytes) -> bool:
+def _json_text(payload: bytes) -> str | None:
     try:
         from_json(payload)
     except ValueError:
         try:
-            json.loads(payload)
+            json.loads(payload)  # takes lone surrogates, as the runtime client does
         except ValueError:
-            return False
-    return True
+            return None
+    text = payload.decode("utf-8", "surrogatepass")
+    # A line break can only be white space between two parts of the document.
+    return text.replace("\n", " ") if "\n" in text else text
 
 
 def read_results(path: Path) -> Iterator[tuple[str, int]]:

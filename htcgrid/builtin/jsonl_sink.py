@@ -61,27 +61,26 @@ class JsonlSink(ResultSink):
 
     def put(self, results: Sequence[Result]) -> None:
         with self._lock:
-            fresh = [(result, self._fingerprint(result.task)) for result in results if self._is_new(result.task.id)]
+            known = self._known.get_all([result.task.id for result in results])
+            fresh = {result.task.id: result for result, number in zip(results, known, strict=True) if number is None}
             if not fresh:
                 return
-            lines = b"".join([result_line(result, fingerprint) for result, fingerprint in fresh])
+            fingerprints = [self._fingerprint(result.task) for result in fresh.values()]
+            lines = "".join(map(result_line, fresh.values(), fingerprints)).encode("utf-8", "surrogatepass")
             self._append(gzip.compress(lines, 6) if self.config.path.endswith(".gz") else lines)
-            for result, fingerprint in fresh:
-                self._known[result.task.id] = fingerprint
+            self._known.update(fresh, fingerprints)
 
     def stored(self, tasks: Sequence[Task]) -> Collection[str]:
-        known = [(task, self._known.get(task.id)) for task in tasks]
+        found = self._known.get_all([task.id for task in tasks])
+        known = [(task, number) for task, number in zip(tasks, found, strict=True) if number is not None]
         for task, fingerprint in known:
-            if fingerprint is not None and fingerprint != self._fingerprint(task):
+            if fingerprint != self._fingerprint(task):
                 message = (
                     f"{self.config.path} holds a result for id {task.id!r}, but of another event or handler: it belongs to "
                     f"another job. Name another file in [sink] path, or move this one away."
                 )
                 raise Rejected(message)
-        return [task.id for task, fingerprint in known if fingerprint is not None]
-
-    def _is_new(self, task_id: str) -> bool:
-        return self._known.get(task_id) is None
+        return [task.id for task, _ in known]
 
     def _fingerprint(self, task: Task) -> int:
         """What tells this job's task of that id from another's: never 0."""

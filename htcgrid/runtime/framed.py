@@ -67,14 +67,8 @@ class FramedEnvironment(ExecutionEnvironment):
     def _submit(self, sequence: int, lease: Lease, timeout: float) -> None:
         task = lease.task
         context = client_context(lease).encode()
-        self._output += b"".join(
-            (
-                frames.REQUEST.pack(sequence, math.ceil(timeout * 1000), len(context), len(task.payload)),
-                identity.request_id(task.id).encode(),
-                context,
-                task.payload,
-            )
-        )
+        head = frames.REQUEST.pack(sequence, math.ceil(timeout * 1000), len(context), len(task.payload))
+        self._output += b"".join((head, identity.request_id(task.id).encode(), context, task.payload))
 
     def _collect(self, wait: float) -> Sequence[Outcome | Unstarted]:
         self._send()
