@@ -5,6 +5,10 @@ for its Lambda are there: moto runs handlers in containers, but knows neither ti
 """
 
 import json
+import socket
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +19,6 @@ import pytest
 from docker.errors import DockerException
 from htcgrid.spi import FailureKind, Function, Lease, Outcome, Task
 from moto import settings
-from moto.server import ThreadedMotoServer
 
 from htcgrid_aws_lambda.invoker import AwsLambdaInvoker
 
@@ -114,17 +117,32 @@ def moto_with_an_engine() -> Iterator[str]:
     image = settings.moto_lambda_image()
     try:
         engine = docker.from_env()
-        found = engine.images.list(name=image) if image else []
+        found = image and engine.images.list(name=image)
         engine.close()
     except DockerException:
         pytest.skip("moto runs handlers in containers, and there is no Docker Engine")
     if not found:
-        pytest.skip("moto needs an image for handlers: name one that the engine has in MOTO_DOCKER_LAMBDA_IMAGE")
-    server = ThreadedMotoServer(port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+        pytest.skip("build tests/moto_image and name it in MOTO_DOCKER_LAMBDA_IMAGE; moto wants a `busybox` as well")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    # In a process of its own: moto leaves its connections to the engine open.
+    moto = subprocess.Popen([Path(sys.executable).with_name("moto_server"), "-p", str(port)], stderr=subprocess.DEVNULL)
+    wait_for(port)
+    yield f"http://127.0.0.1:{port}"
+    moto.terminate()
+    moto.wait()
+
+
+def wait_for(port: int) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+        except ConnectionRefusedError:
+            time.sleep(0.1)
+        else:
+            return
+    pytest.fail("moto does not answer")
 
 
 def test_moto_creates_publishes_and_invokes(moto_with_an_engine: str, tmp_path: Path) -> None:
