@@ -7,6 +7,7 @@ pytest.register_assert_rewrite("htcgrid_contracts")
 
 from htcgrid_contracts.invoker import InvokerContract  # noqa: E402
 from htcgrid_contracts.packing import HANDLER, HANDLER_FOLDER, contract_function, dockerfile, handler_zip  # noqa: E402
+from htcgrid_contracts.planes import LambdaError, LambdaFunction  # noqa: E402
 from htcgrid_contracts.sink import ResultSinkContract  # noqa: E402
 from htcgrid_contracts.source import TaskSourceContract  # noqa: E402
 
@@ -14,6 +15,8 @@ __all__ = [
     "HANDLER",
     "HANDLER_FOLDER",
     "InvokerContract",
+    "LambdaError",
+    "LambdaFunction",
     "ResultSinkContract",
     "TaskSourceContract",
     "contract_function",

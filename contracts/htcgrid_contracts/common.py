@@ -5,6 +5,7 @@ import os
 import re
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -139,6 +140,11 @@ class PluginContract:
 def not_asked(reason: str) -> NoReturn:
     """Leave a rule out, with what it takes for it to be asked."""
     pytest.skip(reason)
+
+
+def unique_id() -> str:
+    """A task id that no other run has, since a queue or a store may outlive a run."""
+    return f"contract-{uuid.uuid4().hex[:16]}"
 
 
 def eventually(condition: Callable[[], bool], seconds: float, what: str) -> None:

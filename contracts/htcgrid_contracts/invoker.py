@@ -4,7 +4,6 @@ import json
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,8 @@ import pytest
 from htcgrid.runtime import limits
 from htcgrid.spi import Capability, FailureKind, Function, HtcgridError, Invoker, Lease, Outcome, Task, Unstarted
 
-from htcgrid_contracts.common import PluginContract, eventually, in_threads, not_asked
+from htcgrid_contracts.common import PluginContract, eventually, in_threads, not_asked, unique_id
 from htcgrid_contracts.packing import contract_function
-
-_numbers = count(1)
 
 _OPENED = pytest.StashKey[Invoker | HtcgridError]()
 
@@ -92,10 +89,18 @@ class InvokerWords(PluginContract):
             else:
                 rules.stash[_OPENED] = invoker
                 rules.addfinalizer(invoker.close)
-        opened = rules.stash[_OPENED]
+        opened: Invoker | HtcgridError = rules.stash[_OPENED]
         if isinstance(opened, HtcgridError):
             pytest.fail(f"the plane could not be opened: {type(opened).__name__}: {opened}", pytrace=False)
         return opened
+
+    @pytest.fixture(autouse=True)
+    def _only_what_is_claimed(self, invoker: Invoker, request: pytest.FixtureRequest) -> None:
+        """Leave a rule out where the plane does not claim what it is about."""
+        for mark in request.node.iter_markers("capability"):
+            for capability in mark.args:
+                if capability not in invoker.capabilities:
+                    not_asked(f"the plane does not claim Capability.{capability.name}")
 
     # --- words ---
 
@@ -149,11 +154,6 @@ class InvokerWords(PluginContract):
         """The next call works."""
         assert self.answer(self.call(plane, "echo", value="next")) == "next"
 
-    def needs(self, plane: Invoker, capability: Capability) -> None:
-        """Leave the rule out where the plane does not claim this."""
-        if capability not in plane.capabilities:
-            not_asked(f"the plane does not claim Capability.{capability.name}")
-
 
 class InvokerContract(InvokerWords):
     """Subclass it, and give the fixture `invoker`: the plane, not opened, serving `function`.
@@ -204,9 +204,9 @@ class InvokerContract(InvokerWords):
         lines = (tmp_path / "marks").read_text().splitlines()
         assert len(lines) == 1, f"one invocation of a handler that ends its process ran {len(lines)} times"
 
+    @pytest.mark.capability(Capability.ERRORS)
     def test_a_document_that_looks_like_an_error_is_an_answer(self, plane: Invoker) -> None:
         """Handlers return what they like; on Lambda this is an answer. Read: spi.Capability.ERRORS."""
-        self.needs(plane, Capability.ERRORS)
         answer = self.answer(self.call(plane, "looks_like_an_error"))
         assert answer["errorMessage"] == "an answer"
 
@@ -237,10 +237,10 @@ class InvokerContract(InvokerWords):
             self.failed(self.call(plane, "echo", value=1), FailureKind.INIT_ERROR)
             self.failed(self.call(plane, "echo", value=2), FailureKind.INIT_ERROR)
 
+    @pytest.mark.capability(Capability.TIMEOUT)
     @pytest.mark.parametrize("do", ["sleep", "spin"])
     def test_a_handler_past_its_timeout_is_stopped(self, plane: Invoker, do: str) -> None:
         """Whether it waits or computes. Read: spi.FailureKind.TIMEOUT."""
-        self.needs(plane, Capability.TIMEOUT)
         seconds = self.short_timeout
         began = time.monotonic()
         outcome = self.call(plane, do, seconds, seconds=seconds + 30 * self.patience)
@@ -250,13 +250,14 @@ class InvokerContract(InvokerWords):
         assert took < seconds + 20 * self.patience, f"a timeout of {seconds:g} s was reported after {took:.0f} s"
         self.works(plane)
 
+    @pytest.mark.capability(Capability.MEMORY)
     def test_a_handler_past_its_memory_is_stopped(self, plane: Invoker) -> None:
         """One task must not take the machine with it. Read: spi.FailureKind.OUT_OF_MEMORY."""
-        self.needs(plane, Capability.MEMORY)
         outcome = self.call(plane, "eat", mb=2 * plane.function.memory)
         self.failed(outcome, FailureKind.OUT_OF_MEMORY)
         self.works(plane)
 
+    @pytest.mark.capability(Capability.EXIT)
     @pytest.mark.parametrize(
         ("do", "event", "words"),
         [
@@ -270,7 +271,6 @@ class InvokerContract(InvokerWords):
         self, plane: Invoker, do: str, event: dict[str, Any], words: str
     ) -> None:
         """It is seen at once, not at the timeout. Read: spi.FailureKind.EXIT."""
-        self.needs(plane, Capability.EXIT)
         document = self.failed(self.call(plane, do, **event), FailureKind.EXIT)
         assert document["errorType"] == "Runtime.ExitError", document
         assert words in document["errorMessage"], f"Lambda says {words!r} of this end; the document: {document}"
@@ -379,9 +379,9 @@ class InvokerContract(InvokerWords):
             "a variable of `[function] environment` does not reach the handler"
         )
 
+    @pytest.mark.capability(Capability.CONTEXT)
     def test_the_context_tells_task_session_attempt_and_attributes(self, plane: Invoker) -> None:
         """In `client_context.custom`, the same on every plane. Read: spi.Capability.CONTEXT."""
-        self.needs(plane, Capability.CONTEXT)
         attributes = {"session_id": "session-7", "city": "Zürich"}
         asked = lease("describe", attributes=attributes, attempt=3)
         custom = self.answer(self.run(plane, [asked])[0])["custom"]
@@ -392,10 +392,10 @@ class InvokerContract(InvokerWords):
 
     # --- cancel ---
 
+    @pytest.mark.capability(Capability.CANCEL)
     @pytest.mark.parametrize("do", ["sleep", "spin"])
     def test_cancel_stops_a_running_handler(self, plane: Invoker, do: str) -> None:
         """Within 2 s, from another thread, and its environment is free again. Read: spi.Invoker.cancel."""
-        self.needs(plane, Capability.CANCEL)
         self.works(plane)
         asked = lease(do, seconds=plane.function.timeout)
         outcome, took = self._cancelled(plane, asked, asked.task.id)
@@ -403,9 +403,9 @@ class InvokerContract(InvokerWords):
         assert took < 2 * self.patience, f"a running handler was stopped {took:.1f} s after cancel; 2 s at most"
         self.works(plane)
 
+    @pytest.mark.capability(Capability.CANCEL)
     def test_cancel_stops_the_tasks_it_names_and_no_other(self, plane: Invoker) -> None:
         """A user cancels one task of a session. Read: spi.Invoker.cancel."""
-        self.needs(plane, Capability.CANCEL)
         if plane.max_concurrency == 1:
             not_asked("max_concurrency is 1: nothing runs beside the cancelled task")
         in_threads([lambda: self.works(plane)] * 2, 60 * self.patience)
@@ -430,9 +430,9 @@ class InvokerContract(InvokerWords):
         plane.cancel([done.task.id])
         self.works(plane)
 
+    @pytest.mark.capability(Capability.TIMEOUT)
     def test_an_answer_that_comes_late_is_dropped(self, plane: Invoker) -> None:
         """A task that was stopped has its outcome; an answer after that is no other task's. Read: spi.Invoker.invoke."""
-        self.needs(plane, Capability.TIMEOUT)
         late = lease("sleep", seconds=self.short_timeout + 0.3, value="late")
         self.failed(self.run(plane, [late], self.short_timeout)[0], FailureKind.TIMEOUT)
         deadline = time.monotonic() + 1.5
@@ -441,39 +441,38 @@ class InvokerContract(InvokerWords):
 
     # --- logs and measures ---
 
+    @pytest.mark.capability(Capability.LOGS)
     def test_what_the_handler_prints_is_in_the_log_tail(self, plane: Invoker) -> None:
         """It is how a failure on another machine is understood. Read: spi.Capability.LOGS."""
-        self.needs(plane, Capability.LOGS)
         tail = self.call(plane, "say", text="printed: é").log_tail.decode()
         assert "printed: é" in tail, f"the handler printed a line, and the log tail is {tail!r}"
         frames = [word for word in ("START RequestId", "END RequestId", "REPORT RequestId") if word in tail]
         assert not frames, f"the log tail holds {', '.join(frames)}, which is not the handler's"
 
+    @pytest.mark.capability(Capability.LOGS)
     def test_a_log_tail_is_the_end_and_4_kb_at_most(self, plane: Invoker) -> None:
         """As on Lambda; results stay small. Read: spi.Outcome.log_tail."""
-        self.needs(plane, Capability.LOGS)
         text = "".join(f"line {number:05}\n" for number in range(1000))
         tail = self.call(plane, "say", text=text).log_tail
         assert len(tail) <= 4096, f"the log tail has {len(tail)} bytes, 4096 at most"
         assert b"line 00999" in tail, "the log tail is the end of the log; the last line is not in it"
 
+    @pytest.mark.capability(Capability.LOGS)
     def test_a_log_tail_is_of_one_invocation(self, plane: Invoker) -> None:
         """What another task printed may be a secret of another user. Read: spi.Outcome.log_tail."""
-        self.needs(plane, Capability.LOGS)
         self.call(plane, "say", text="of the first")
         for _ in range(plane.max_concurrency):
             assert b"of the first" not in self.call(plane, "say", text="of the second").log_tail
 
+    @pytest.mark.capability(Capability.LOGS, Capability.EXIT)
     def test_the_log_of_a_handler_that_failed_is_kept(self, plane: Invoker) -> None:
         """The last line before the end is the one that is looked for. Read: spi.Outcome.log_tail."""
-        self.needs(plane, Capability.LOGS)
-        self.needs(plane, Capability.EXIT)
         tail = self.call(plane, "end", status=3, at_once=True).log_tail
         assert b"ending" in tail, f"the handler printed a line and ended its process; the log tail is {tail!r}"
 
+    @pytest.mark.capability(Capability.METERING)
     def test_times_and_memory_are_measured(self, plane: Invoker) -> None:
         """The bill, and the choice of `memory` and `timeout`, stand on them. Read: spi.Outcome."""
-        self.needs(plane, Capability.METERING)
         self.works(plane)
         before = time.time()
         outcome = self.call(plane, "sleep", seconds=0.3)
@@ -486,10 +485,9 @@ class InvokerContract(InvokerWords):
         assert before - 5 <= outcome.started <= after + 5, f"`started` is {outcome.started}; it is in Unix seconds, now"
         assert outcome.environment, "`environment` is empty: name the execution environment"
 
+    @pytest.mark.capability(Capability.METERING)
     def test_init_ms_is_of_the_first_invocation_of_an_environment(self, invoker: Invoker) -> None:
         """Cold starts are counted by it. Read: spi.Outcome."""
-        if Capability.METERING not in invoker.capabilities:
-            not_asked("the plane does not claim Capability.METERING")
         with self.again(invoker) as plane:
             outcomes = [self.call(plane, "echo", value=1) for _ in range(2 * min(plane.max_concurrency, 8) + 2)]
         seen: set[str] = set()
@@ -550,7 +548,7 @@ class InvokerContract(InvokerWords):
 def lease(do: str, attributes: Mapping[str, str] | None = None, attempt: int = 1, **event: Any) -> Lease:
     """A task that tells the kit's handler what to do."""
     payload = json.dumps({"do": do, **event}).encode()
-    return Lease(Task(f"contract-{next(_numbers)}", payload, attributes or {}), attempt)
+    return Lease(Task(unique_id(), payload, attributes or {}), attempt)
 
 
 def _text(outcome: Outcome) -> str:

@@ -5,20 +5,17 @@ import signal
 import time
 import warnings
 from collections.abc import Collection, Sequence
-from itertools import count
 
 import pytest
 from htcgrid.spi import FailureKind, Outcome, Rejected, Result, ResultSink, ResultStore, Task
 
-from htcgrid_contracts.common import PluginContract, in_threads, not_asked
+from htcgrid_contracts.common import PluginContract, in_threads, not_asked, unique_id
 from htcgrid_contracts.payloads import AWKWARD_PAYLOADS
-
-_numbers = count(1)
 
 
 def result(payload: bytes = b'{"price": 1.5}', failure: FailureKind | None = None) -> Result:
     """A result of a task that no other test has, with a value in every field."""
-    task = Task(f"contract-{next(_numbers)}", b'{"value": 1}', {"session_id": "s-1", "city": "Zürich"})
+    task = Task(unique_id(), b'{"value": 1}', {"session_id": "s-1", "city": "Zürich"})
     outcome = Outcome(
         task.id,
         payload,

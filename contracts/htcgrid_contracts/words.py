@@ -3,20 +3,18 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from itertools import count
 
 import pytest
 from htcgrid.spi import Lease, Task, TaskQueue, TaskSource
 
-from htcgrid_contracts.common import PluginContract, not_asked
+from htcgrid_contracts.common import PluginContract, not_asked, unique_id
 
 Given = Callable[..., TaskSource]
-_numbers = count(1)
 
 
 def numbered(size: int, **attributes: str) -> list[Task]:
     """So many tasks with ids that no other test has."""
-    return [Task(f"contract-{next(_numbers)}", b'{"value": %d}' % number, attributes) for number in range(size)]
+    return [Task(unique_id(), b'{"value": %d}' % number, attributes) for number in range(size)]
 
 
 class SourceWords(PluginContract):

@@ -3,8 +3,10 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
+from htcgrid_contracts import InvokerContract, ResultSinkContract, TaskSourceContract, contract_function
 
 from htcgrid.builtin.jsonl_sink import JsonlSink
 from htcgrid.builtin.jsonl_source import JsonlSource
@@ -13,7 +15,6 @@ from htcgrid.builtin.process import ProcessInvoker
 from htcgrid.builtin.sqlite_sink import SqliteSink
 from htcgrid.builtin.sqlite_source import SqliteSource
 from htcgrid.spi import FailureKind, Function, Outcome, Plugin, Result, Task
-from htcgrid_contracts import InvokerContract, ResultSinkContract, TaskSourceContract, contract_function
 
 
 class TestProcessInvoker(InvokerContract):
@@ -35,7 +36,7 @@ class TestMemorySource(TaskSourceContract):
 
 
 class TestMemorySink(ResultSinkContract):
-    known_gaps = {
+    known_gaps: ClassVar = {
         "test_a_result_outlives_a_process_that_is_killed_right_after_put": "it is the memory of the process",
         "test_a_result_is_there_after_close_and_open": "it is the memory of the plugin",
     }
