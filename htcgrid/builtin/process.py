@@ -2,6 +2,7 @@
 
 import os
 import queue
+import shutil
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
@@ -9,11 +10,13 @@ from typing import Literal
 from pydantic import Field
 
 from htcgrid.builtin import process_command
+from htcgrid.builtin.process_emulator import EmulatorProcess
 from htcgrid.runtime.api import ApiEnvironment
 from htcgrid.runtime.child_sandbox import ChildSandbox
 from htcgrid.runtime.environment import ExecutionEnvironment, State
 from htcgrid.runtime.framed import FramedEnvironment
 from htcgrid.runtime.nursery import INHERITED, Nursery
+from htcgrid.runtime.rie import RieEnvironment
 from htcgrid.runtime.variables import this_python, variables
 from htcgrid.spi import Capability, Function, Invoker, Lease, Outcome, Plugin, Rejected, Unstarted
 
@@ -89,10 +92,18 @@ class ProcessInvoker(Invoker):
         if self._transport == "socket":
             return FramedEnvironment(self.function, self._nursery)
         command = process_command.command(self.function)
-        sandbox = ChildSandbox(self._nursery, command, str(self.function.code.resolve()))
-        return ApiEnvironment(self.function, sandbox)
+        folder = str(self.function.code.resolve())
+        if self._transport == "rie":
+            return RieEnvironment(self.function, EmulatorProcess(self._nursery, self.config.rie, command, folder))
+        return ApiEnvironment(self.function, ChildSandbox(self._nursery, command, folder))
 
     def _check(self) -> None:
         process_command.check(self.function)
         if self._transport == "socket" and not process_command.is_python(self.function):
             raise Rejected('transport = "socket" is for Python only. Write transport = "http", or leave it out.')
+        if self._transport == "rie" and shutil.which(str(self.config.rie)) is None:
+            message = (
+                f"rie = {str(self.config.rie)!r}: there is no such program. Name AWS's Runtime Interface Emulator; "
+                "the wheel of aws-sam-cli carries it as samcli/local/rapid/aws-lambda-rie-x86_64."
+            )
+            raise Rejected(message)

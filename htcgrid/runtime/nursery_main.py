@@ -51,7 +51,10 @@ def main() -> None:
         else:
             workers.discard(request["reap"])
             reply = {"status": _reap(request["reap"], workers)}
-        control.send(json.dumps(reply).encode())
+        try:
+            control.send(json.dumps(reply).encode())
+        except BrokenPipeError:
+            break
     _end(workers)
 
 

@@ -1,0 +1,39 @@
+"""The Runtime Interface Emulator as a process of this machine, around a function's command."""
+
+import shutil
+import socket
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from htcgrid.runtime.child_sandbox import ChildSandbox
+from htcgrid.runtime.nursery import Nursery
+from htcgrid.runtime.rie import EmulatorSandbox
+
+_HOST = "127.0.0.1"
+
+
+class EmulatorProcess(ChildSandbox, EmulatorSandbox):
+    """The emulator on two free ports of the loopback, for its callers and for its runtime."""
+
+    def __init__(self, nursery: Nursery, emulator: Path, command: Sequence[str], folder: str) -> None:
+        self._port, api_port = _free_ports(2)
+        emulating = [
+            shutil.which(str(emulator)) or str(emulator),
+            "--runtime-interface-emulator-address",
+            f"{_HOST}:{self._port}",
+            "--runtime-api-address",
+            f"{_HOST}:{api_port}",
+        ]
+        super().__init__(nursery, [*emulating, *command], folder)
+
+    @property
+    def address(self) -> tuple[str, int]:
+        return (_HOST, self._port)
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports that were free a moment ago: the emulator binds by number, so that is the best there is."""
+    with ExitStack() as held:
+        sockets = [held.enter_context(socket.create_server((_HOST, 0))) for _ in range(count)]
+        return [each.getsockname()[1] for each in sockets]
