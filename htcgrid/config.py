@@ -71,6 +71,7 @@ class Settings(BaseSettings):
 
     plane: str = Field("local", description="which of [planes] to run on")
     function: Function = Field(default_factory=Function)
+    functions: dict[str, Function] = Field(default_factory=dict, description="more functions for `serve`, by name")
     source: PluginTable | None = None
     sink: PluginTable | None = None
     planes: dict[str, PluginTable] = Field(default_factory=lambda: {"local": PluginTable(plugin="process")})
@@ -104,6 +105,17 @@ class Grid:
     def sink(self) -> ResultSink:
         """The result sink, not yet open."""
         return self._plugin(ResultSink, self._table(self.settings.sink, "sink", "results.jsonl"), "sink")
+
+    def functions(self) -> list[Function]:
+        """[function], where it is one, and every one of [functions]."""
+        settings = self.settings
+        named = [function.model_copy(update={"name": name}) for name, function in settings.functions.items()]
+        alone = [settings.function] if settings.function.handler or settings.function.command or not named else []
+        return alone + named
+
+    def serving(self, function: Function) -> "Grid":
+        """The same grid for another function."""
+        return replace(self, settings=self.settings.model_copy(update={"function": function}))
 
     def rules(self) -> Rules:
         """How the agent is to behave."""

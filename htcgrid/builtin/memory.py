@@ -45,7 +45,7 @@ class MemorySource(TaskSource):
             deadline = time.monotonic() + wait
             while not (leases := self._lend(min(max_tasks, self.max_batch))):
                 left = deadline - time.monotonic()
-                if left <= 0 or not self._tasks:
+                if left <= 0 or self.exhausted:
                     return ()
                 self._changed.wait(min(left, self._until_next()))
             return leases
@@ -92,6 +92,7 @@ class MemorySource(TaskSource):
 
     @property
     def exhausted(self) -> bool:
+        """All that is there is lent out; more may still be put."""
         return len(self._tasks) == len(self._until)
 
     def _is_ours(self, lease: Lease) -> bool:

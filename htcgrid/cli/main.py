@@ -20,6 +20,7 @@ COMMANDS = {
     "init": "Write a working project into a folder.",
     "invoke": "Run one event and print the answer.",
     "plugins": "List the planes, sources and sinks that are installed.",
+    "serve": "Serve AWS's Invoke API over the plane.",
     "run": "Run the tasks of the source until it ends.",
 }
 

@@ -10,9 +10,12 @@ def client_context(lease: Lease) -> str:
     """The client context of a lease as one line of ASCII JSON.
 
     `custom` holds `task_id`, `session_id` ("" where the task has none), `attempt` and the task's other
-    attributes. It is what `Lambda-Runtime-Client-Context` carries and, in base64, `X-Amz-Client-Context`.
+    attributes. A caller's own context, given as the attribute `client_context`, is passed on as it is.
+    This is what `Lambda-Runtime-Client-Context` carries and, in base64, `X-Amz-Client-Context`.
     """
     attributes = lease.task.attributes
+    if given := attributes.get("client_context"):
+        return given
     session = attributes.get("session_id", "")
     known = f'"task_id":{quote(lease.task.id)},"session_id":{quote(session)},"attempt":{lease.attempt}'
     others = {name: text for name, text in attributes.items() if name not in {"task_id", "session_id", "attempt"}}

@@ -1,0 +1,43 @@
+"""The service's own errors, as AWS Lambda answers them. Names and statuses are those of its API model."""
+
+import json
+
+
+class ServiceError(Exception):
+    """An answer that is not the function's."""
+
+    status = 500
+    kind = "ServiceException"
+    at_fault = "Service"
+
+    def body(self) -> bytes:
+        """The document that AWS's SDKs read."""
+        return json.dumps({"Type": self.at_fault, "Message": str(self)}).encode()
+
+
+class _CallerError(ServiceError):
+    at_fault = "User"
+
+
+class InvalidRequestContent(_CallerError):
+    status, kind = 400, "InvalidRequestContentException"
+
+
+class InvalidParameterValue(_CallerError):
+    status, kind = 400, "InvalidParameterValueException"
+
+
+class ResourceNotFound(_CallerError):
+    status, kind = 404, "ResourceNotFoundException"
+
+
+class RequestTooLarge(_CallerError):
+    status, kind = 413, "RequestTooLargeException"
+
+
+class UnsupportedMediaType(_CallerError):
+    status, kind = 415, "UnsupportedMediaTypeException"
+
+
+class TooManyRequests(_CallerError):
+    status, kind = 429, "TooManyRequestsException"
