@@ -195,3 +195,25 @@ def test_the_log_is_written_back_when_it_has_grown(tmp_path: Path, monkeypatch: 
             sizes.append(log.stat().st_size)
         assert max(sizes) < 300_000
         assert len(sink.get([f"t{number}" for number in range(40)])) == 40
+
+
+def test_a_long_read_by_another_program_holds_up_one_transaction_and_not_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("htcgrid.builtin.sqlite_store.LOG_BYTES", 200_000)
+    monkeypatch.setattr("htcgrid.builtin.sqlite_store.BUSY_SECONDS", 0.05)
+    path = tmp_path / "grid.db"
+    tries: list[str] = []
+    with sink_at(path) as sink, closing(sqlite3.connect(path, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM results").fetchone()
+        with sink._file.reading() as connection:
+            connection.set_trace_callback(lambda text: tries.append(text) if "checkpoint" in text else None)
+        for number in range(20):
+            sink.put([Result(Task(f"t{number}", b""), Outcome(f"t{number}", bytes(20_000)))])
+        assert 1 <= len(tries) <= 3
+        reader.execute("COMMIT")
+        for number in range(20, 60):
+            sink.put([Result(Task(f"t{number}", b""), Outcome(f"t{number}", bytes(20_000)))])
+        assert path.with_name("grid.db-wal").stat().st_size < 700_000
+        assert len(list(sink.scan())) == 60

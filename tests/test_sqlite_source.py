@@ -395,6 +395,14 @@ def test_a_delayed_task_that_is_cancelled_never_runs(source: SqliteSource) -> No
     assert source.receive(1, 0.1) == ()
 
 
+def test_the_room_of_cancelled_events_is_used_again(source: SqliteSource, path: Path) -> None:
+    for number in range(8):
+        source.put([Task(f"{number}-{one}", bytes(20_000), {"session_id": "s"}) for one in range(100)])
+        source.cancel("s")
+    source.close()
+    assert path.stat().st_size < 8_000_000  # of 16 MB that were put
+
+
 def test_a_cancelled_task_that_was_done_all_the_same_is_done(source: SqliteSource) -> None:
     source.put(tasks(1))
     leases = source.receive(1, 0)
@@ -422,6 +430,7 @@ def test_a_dead_letter_keeps_its_event_and_reason_and_is_not_handed_out(hasty: S
     hasty.nack(leases[:1])
     assert ids(hasty.receive(2, LONG)) == ["t1"]
     assert [task.id for task in hasty.cancel("s")] == ["t1"]
+    assert hasty.cancel(task_ids=["t0"]) == []
     dead = list(hasty.dead())
     assert [(one.task, one.attempt, one.reason) for one in dead] == [
         (tasks(2, session_id="s")[0], 1, "exit: signal: killed, three times")

@@ -37,6 +37,7 @@ class SqliteFile:
         self.path = path
         self.changed = Condition()
         self._log = path.with_name(path.name + "-wal")
+        self._log_limit = LOG_BYTES
         self._connection: sqlite3.Connection | None = None
         self._identity = (0, 0)
 
@@ -117,8 +118,10 @@ class SqliteFile:
             size = self._log.stat().st_size
         except FileNotFoundError:
             return
-        if size > LOG_BYTES:
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if size > self._log_limit:
+            busy = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+            # A program that reads for long holds it up: let the log grow, rather than wait in each transaction.
+            self._log_limit = LOG_BYTES + size * busy
 
 
 @contextmanager
