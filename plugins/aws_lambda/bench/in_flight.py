@@ -1,4 +1,4 @@
-"""What a call in flight costs the agent: 300 calls of 1 s at once, from threads, against a service in another process.
+"""What a call in flight costs the agent: 300 calls of 1 s at once from one agent, the service in another process.
 
 Usage: python bench/in_flight.py [calls in flight] [rounds] [seconds a call]
 
@@ -14,10 +14,13 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from queue import Empty, SimpleQueue
+from typing import ClassVar
 
-from htcgrid.spi import Function, Lease, Outcome, Task
+from htcgrid.agent.agent import Agent
+from htcgrid.builtin.memory import MemorySink, MemorySource
+from htcgrid.spi import Function, Lease, Outcome, Task, Unstarted
 
 from htcgrid_aws_lambda.invoker import AwsLambdaInvoker
 
@@ -34,35 +37,32 @@ def processor_seconds() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def work(plane: AwsLambdaInvoker, queue: "SimpleQueue[Lease]", spans: list[tuple[float, float]]) -> None:
-    while True:
-        try:
-            lease = queue.get_nowait()
-        except Empty:
-            return
-        (found,) = plane.invoke([lease], 30.0)
-        if isinstance(found, Outcome):
-            assert found.failure is None
-            spans.append((found.started, time.time()))
-        else:
-            queue.put(lease)
+class Timed(AwsLambdaInvoker):
+    """Notes when each call began and ended, in Unix seconds."""
+
+    spans: ClassVar[list[tuple[float, float]]] = []
+
+    def invoke(self, batch: Sequence[Lease], timeout: float) -> Iterator[Outcome | Unstarted]:
+        for found in super().invoke(batch, timeout):
+            if isinstance(found, Outcome):
+                assert found.failure is None
+                self.spans.append((found.started, time.time()))
+            yield found
 
 
-def measure(plane: AwsLambdaInvoker, in_flight: int, rounds: int, seconds: float) -> None:
-    queue: SimpleQueue[Lease] = SimpleQueue()
+def measure(plane: Timed, in_flight: int, rounds: int, seconds: float) -> None:
+    source = MemorySource(MemorySource.Config(), plane.function)
+    sink = MemorySink(MemorySink.Config(), plane.function)
     event = json.dumps({"seconds": seconds}).encode()
-    for number in range(in_flight * rounds):
-        queue.put(Lease(Task(f"t-{number}", event)))
-    spans: list[tuple[float, float]] = []
+    source.put([Task(f"t-{number}", event) for number in range(in_flight * rounds)])
+    agent = threading.Thread(target=Agent(source, plane, sink).run)
     memory, processor, started = resident_mb(), processor_seconds(), time.time()
-    threads = [threading.Thread(target=work, args=(plane, queue, spans)) for _ in range(in_flight)]
-    for thread in threads:
-        thread.start()
-    time.sleep(max(1.0, seconds * rounds / 2))
+    agent.start()
+    agent.join(max(2.0, seconds * 3))
     peak = resident_mb()
-    for thread in threads:
-        thread.join()
+    agent.join()
     wall, processor = time.time() - started, processor_seconds() - processor
+    spans = plane.spans
     calls = len(spans)
     last_start = max(start for start, _ in spans)
     # From full pace on: after the ramp, until the queue has run dry.
@@ -86,11 +86,11 @@ def main() -> None:
     service = subprocess.Popen([sys.executable, str(SERVICE)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert service.stdout is not None
     os.environ |= {"AWS_ACCESS_KEY_ID": "AKIAMADEUP", "AWS_SECRET_ACCESS_KEY": "made-up"}
-    config = AwsLambdaInvoker.Config(
+    config = Timed.Config(
         region="us-east-1", endpoint_url=service.stdout.readline().strip(), concurrency=int(in_flight)
     )
     try:
-        with AwsLambdaInvoker(config, Function(handler="bench.handler")) as plane:
+        with Timed(config, Function(handler="bench.handler")) as plane:
             measure(plane, int(in_flight), int(rounds), seconds)
     finally:
         service.communicate()

@@ -1,13 +1,16 @@
 """The plugin: the AWS Lambda service as a compute plane of htcgrid."""
 
 import base64
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError, Future
 
 from htcgrid.runtime import documents, limits
 from htcgrid.runtime.context import client_context
+from htcgrid.runtime.identity import request_id
 from htcgrid.spi import Capability, FailureKind, Function, Invoker, Lease, Outcome, Rejected, Unavailable, Unstarted
 
 from htcgrid_aws_lambda.answers import outcome
+from htcgrid_aws_lambda.calls import start
 from htcgrid_aws_lambda.clients import Clients
 from htcgrid_aws_lambda.deployment import Deployment
 from htcgrid_aws_lambda.facts import Facts, ceiling, permitted
@@ -33,7 +36,8 @@ class AwsLambdaInvoker(Invoker):
 
     `max_concurrency` is the configured concurrency within the account's or the function's limit. How many of
     those calls are in flight is paced: see `htcgrid_aws_lambda.pace`. A call that gets no place within two
-    seconds hands its task back as `Unstarted`. AWS Lambda cannot stop a running handler, so there is no `cancel`.
+    seconds hands its task back as `Unstarted`. AWS Lambda cannot stop a running handler: `cancel` only walks away
+    from it, so the plane does not have the capability of that name.
     """
 
     max_batch = 1
@@ -64,6 +68,7 @@ class AwsLambdaInvoker(Invoker):
         self._ledger = Ledger()
         self._service: LambdaService | None = None
         self._gate: Gate | None = None
+        self._under_way: dict[str, Future[Outcome]] = {}
 
     def open(self) -> None:
         """Find credentials, and see that the function exists, is ready and may be invoked by us.
@@ -97,6 +102,13 @@ class AwsLambdaInvoker(Invoker):
         """One call to AWS for each lease. The timeout is the function's own, which `open` compares with ours."""
         for lease in batch:
             yield self._invoke(lease)
+
+    def cancel(self, task_ids: Collection[str]) -> None:
+        """Wait for these no longer. AWS cannot stop a handler: it runs on, to its end or timeout, and is billed."""
+        for task_id in task_ids:
+            call = self._under_way.get(task_id)
+            if call is not None:
+                call.cancel()
 
     def usage(self) -> Mapping[str, str]:
         """Requests, GB-seconds and price of what ran since the plane was made, to be shown."""
@@ -134,6 +146,17 @@ class AwsLambdaInvoker(Invoker):
             raise Rejected(f"The plane of {self._target.who} is not open: call `open` first.")
         if not gate.enter(_PATIENCE_SECONDS):
             return Unstarted(lease.task.id)
+        call = start(lambda: self._call(service, gate, lease, context))
+        self._under_way[lease.task.id] = call
+        try:
+            return call.result()
+        except CancelledError:
+            return Outcome(lease.task.id, documents.cancelled(request_id(lease.task.id)), FailureKind.CANCELLED)
+        finally:
+            self._under_way.pop(lease.task.id, None)
+
+    def _call(self, service: LambdaService, gate: Gate, lease: Lease, context: str) -> Outcome:
+        """Runs to its end even where nobody waits for it any more: AWS counts and bills it all the same."""
         throttled = False
         try:
             answer = service.invoke(lease.task.id, lease.task.payload, context)

@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # the fakes beside this file, wh
 
 from fake_lambda import FakeLambda
 from htcgrid.spi import Function
-from small_agent import Opener
+from real_agent import Opener
 
 from htcgrid_aws_lambda.invoker import AwsLambdaInvoker
 

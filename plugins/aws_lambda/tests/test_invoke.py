@@ -2,12 +2,15 @@
 
 import json
 import socket
+import time
+from collections.abc import Callable
+from threading import Thread
 from typing import Any
 
 import pytest
 from fake_lambda import FakeLambda
 from htcgrid.spi import FailureKind, Lease, Outcome, Task
-from small_agent import Opener
+from real_agent import Opener
 
 from htcgrid_aws_lambda.invoker import AwsLambdaInvoker
 
@@ -117,6 +120,25 @@ def test_a_run_says_what_it_used_and_what_that_costs(opened: Opener) -> None:
 def test_a_region_without_a_price_says_so(opened: Opener) -> None:
     plane = opened(region="us-gov-west-1")
     assert plane.usage()["price"] == "not known: the price table has no x86_64 in us-gov-west-1"
+
+
+def test_a_cancelled_call_is_let_go_of_at_once_and_still_billed(opened: Opener, fake: FakeLambda) -> None:
+    plane, outcomes = opened(), []
+    waiting = Thread(target=lambda: outcomes.append(run(plane, {"seconds": 1.0})))
+    waiting.start()
+    eventually(lambda: fake.in_flight == 1)
+    plane.cancel(["t-1", "nobody"])
+    waiting.join()
+    assert outcomes[0].failure is FailureKind.CANCELLED
+    assert fake.in_flight == 1, "cancel waited for the handler"
+    eventually(lambda: plane.used().requests == 1)
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.01)
 
 
 def test_connections_say_that_they_live_while_a_handler_runs_for_minutes(

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from fake_lambda import READY, FakeLambda, refusal
 from htcgrid.spi import Function, Rejected, Unavailable
-from small_agent import Opener
+from real_agent import Opener
 
 from htcgrid_aws_lambda.invoker import AwsLambdaInvoker
 
