@@ -7,13 +7,14 @@ seconds, for DynamoDB's time to live to remove it when no message of that age ca
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from htcgrid.spi import Unavailable
 from htcgrid_aws_grid.table import KEY, WRITE_BATCH, Item
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
     from htcgrid.spi import Task
     from htcgrid_aws_grid.table import Table
@@ -22,31 +23,40 @@ LONGEST_RETENTION = 14 * 86_400
 """Seconds that SQS keeps a message at most."""
 
 
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """Ids of tasks that were cancelled by themselves, and of others whose session was."""
+
+    singly: frozenset[str] = frozenset()
+    with_session: frozenset[str] = frozenset()
+
+    def __contains__(self, task_id: str) -> bool:
+        return task_id in self.singly or task_id in self.with_session
+
+
 class Cancels:
     """The marks in one table."""
 
     def __init__(self, table: Table) -> None:
         self._table = table
 
-    def add(self, sessions: Iterable[str], task_ids: Iterable[str]) -> int:
-        """Mark these; returns how many marks were written."""
+    def add(self, sessions: Iterable[str], task_ids: Iterable[str]) -> None:
+        """Mark these, again if they are."""
         keys = [*map(_session, sessions), *map(_task, task_ids)]
         expires = {"N": str(int(time.time()) + LONGEST_RETENTION)}
         items: list[Item] = [{KEY: {"S": key}, "expires": expires} for key in dict.fromkeys(keys)]
         for start in range(0, len(items), WRITE_BATCH):
             if left := self._table.write_batch(items[start : start + WRITE_BATCH]):
                 raise Unavailable(f"table {self._table.name} did not take {left} cancel marks: throttled; cancel again")
-        return len(items)
 
-    def among(self, tasks: Sequence[Task]) -> Collection[str]:
-        """Ids of those of these tasks that were cancelled, by themselves or with their session."""
-        marks = {task.id: [_task(task.id)] for task in tasks}
-        for task in tasks:
-            if session := task.attributes.get("session_id"):
-                marks[task.id].append(_session(session))
-        keys = [key for several in marks.values() for key in several]
+    def among(self, tasks: Sequence[Task]) -> Cancelled:
+        """Which of these tasks were cancelled."""
+        sessions = {task.id: task.attributes.get("session_id", "") for task in tasks}
+        keys = [*map(_task, sessions), *(_session(session) for session in sessions.values() if session)]
         there = {item[KEY]["S"] for item in self._table.read(keys, only=KEY, consistent=True)}
-        return {task_id for task_id, several in marks.items() if there.intersection(several)}
+        singly = {task_id for task_id in sessions if _task(task_id) in there}
+        with_session = {task_id for task_id, session in sessions.items() if _session(session) in there}
+        return Cancelled(frozenset(singly), frozenset(with_session - singly))
 
 
 def _session(session_id: str) -> str:

@@ -19,29 +19,34 @@ if TYPE_CHECKING:
     from htcgrid.spi import Task
 
 
-class DynamodbConfig(AwsConfig):
-    table: str = Field(description="name of the table; its partition key is task_id (S), and it has no sort key")
-    conditional: Literal["failures", "always"] = Field(
-        "failures",
-        description='"failures": answers are written 25 a request, the last one of a task stays, and a failure never '
-        'replaces what is stored. "always": the first result of a task stays, at one request a result',
-    )
-    check_stored: bool = Field(False, description="read before running whether a task has its result: a read a task")
-    bucket: str = Field("", description="S3 bucket for results larger than inline_limit")
-    prefix: str = Field("results/", description="start of the keys of those results")
-    inline_limit: int = Field(
-        LARGEST_ITEM, ge=1024, le=LARGEST_ITEM, description="bytes of an item; above 8,000 S3 costs less than DynamoDB"
-    )
-
-
 class DynamodbSink(AwsPlugin, ResultSink):
     """Results larger than an item go to S3 where a bucket is set, as the `s3` sink writes them."""
 
-    Config = DynamodbConfig
-    config: DynamodbConfig
+    class Config(AwsConfig):
+        """Keys of `[sink]` with `plugin = "dynamodb"`."""
+
+        table: str = Field(description="name of the table; its partition key is task_id (S), and it has no sort key")
+        conditional: Literal["failures", "always"] = Field(
+            "failures",
+            description='"failures": answers go 25 a request, the last one of a task stays, and a failure never '
+            'replaces what is stored. "always": the first result of a task stays, at one request a result',
+        )
+        check_stored: bool = Field(
+            False, description="read before running whether a task has its result: a read a task"
+        )
+        bucket: str = Field("", description="S3 bucket for results larger than inline_limit")
+        prefix: str = Field("results/", description="start of the keys of those results")
+        inline_limit: int = Field(
+            LARGEST_ITEM,
+            ge=1024,
+            le=LARGEST_ITEM,
+            description="bytes of an item; above 8,000 S3 costs less than DynamoDB",
+        )
+
+    config: Config
     max_batch = WRITE_BATCH
 
-    def __init__(self, config: DynamodbConfig, function: Function) -> None:
+    def __init__(self, config: Config, function: Function) -> None:
         super().__init__(config, function)
         self._bucket: Bucket | None = None
 

@@ -13,29 +13,32 @@ from htcgrid.spi import HtcgridError, Rejected, Unavailable
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-THROTTLED = frozenset(
+
+def _codes(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+THROTTLED = _codes(
     "Throttling ThrottlingException ThrottledException RequestThrottled RequestThrottledException "
     "TooManyRequestsException ProvisionedThroughputExceededException RequestLimitExceeded "
     "BandwidthLimitExceeded SlowDown PriorRequestNotComplete TransactionInProgressException OverLimit "
-    "KMS.ThrottlingException KmsThrottled ThrottlingError".split()
+    "KMS.ThrottlingException KmsThrottled ThrottlingError"
 )
-FAULTS = frozenset(
+FAULTS = _codes(
     "InternalError InternalFailure InternalServerError ServiceUnavailable RequestTimeout "
-    "RequestTimeoutException OperationAborted ResourceInUseException".split()
+    "RequestTimeoutException OperationAborted ResourceInUseException"
 )
-MISSING = frozenset(
-    "AWS.SimpleQueueService.NonExistentQueue QueueDoesNotExist ResourceNotFoundException NoSuchBucket 404".split()
-)
-DENIED = frozenset(
+MISSING = _codes("AWS.SimpleQueueService.NonExistentQueue QueueDoesNotExist ResourceNotFoundException NoSuchBucket 404")
+DENIED = _codes(
     "AccessDenied AccessDeniedException AllAccessDisabled AuthorizationError UnauthorizedOperation "
-    "KMS.AccessDeniedException KmsAccessDenied 403".split()
+    "KMS.AccessDeniedException KmsAccessDenied 403"
 )
-EXPIRED = frozenset("ExpiredToken ExpiredTokenException TokenRefreshRequired".split())
-UNKNOWN_KEY = frozenset("InvalidClientTokenId UnrecognizedClientException InvalidAccessKeyId AuthFailure".split())
-SKEWED = frozenset(
-    "RequestTimeTooSkewed SignatureDoesNotMatch InvalidSignatureException RequestExpired RequestInTheFuture".split()
+EXPIRED = _codes("ExpiredToken ExpiredTokenException TokenRefreshRequired")
+UNKNOWN_KEY = _codes("InvalidClientTokenId UnrecognizedClientException InvalidAccessKeyId AuthFailure")
+SKEWED = _codes(
+    "RequestTimeTooSkewed SignatureDoesNotMatch InvalidSignatureException RequestExpired RequestInTheFuture"
 )
-ELSEWHERE = frozenset("PermanentRedirect AuthorizationHeaderMalformed IllegalLocationConstraintException 301".split())
+ELSEWHERE = _codes("PermanentRedirect AuthorizationHeaderMalformed IllegalLocationConstraintException 301")
 
 NO_CREDENTIALS = (
     botocore_errors.NoCredentialsError,

@@ -18,9 +18,12 @@ if TYPE_CHECKING:
 
 
 class HtcGridPlugin(AwsPlugin):
-    config: HtcGridConfig
+    class Config(HtcGridConfig):
+        """Our own keys; all others stand in HTC-Grid's file."""
 
-    def __init__(self, config: HtcGridConfig, function: Function) -> None:
+    config: Config
+
+    def __init__(self, config: Config, function: Function) -> None:
         super().__init__(config, function)
         self._data: DataPlane | None = None
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from htcgrid.spi import Depth, Function, HtcgridError, Lease, Task, TaskSource
-from htcgrid_aws_grid.htc_config import HtcGridConfig
 from htcgrid_aws_grid.htc_data import decoded
 from htcgrid_aws_grid.htc_plugin import HtcGridPlugin
 from htcgrid_aws_grid.htc_states import session_of
@@ -43,10 +42,9 @@ class Hide:
 class HtcGridSource(HtcGridPlugin, TaskSource):
     """The lease is the row's heartbeat; behind it stands the message's visibility, prolonged before it ends."""
 
-    Config = HtcGridConfig
     max_batch = BATCH
 
-    def __init__(self, config: HtcGridConfig, function: Function) -> None:
+    def __init__(self, config: HtcGridPlugin.Config, function: Function) -> None:
         super().__init__(config, function)
         self.lease_seconds: float = 30
         self._queues: list[Queue] = []

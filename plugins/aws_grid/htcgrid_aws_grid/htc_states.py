@@ -33,7 +33,7 @@ class Row:
     owner: str
     expiry: int
     retries: int
-    handle: str
+    facts: str = ""
 
     @property
     def final(self) -> bool:
@@ -100,14 +100,15 @@ class StateTable:
         held, _ = self._table.update(task_id, change, f"{OWNED} AND sqs_handler_id = :handle", values)
         return held
 
-    def end(self, task_id: str, state: str) -> tuple[bool, Row | None]:
-        """Finished or failed, if the task is ours."""
+    def end(self, task_id: str, state: str, facts: str) -> tuple[bool, Row | None]:
+        """Finished or failed, if the task is ours; `facts` goes into an attribute of our own, `htcgrid`."""
         values = {
             **self._values(task_id),
             ":state": {"S": status(state, task_id)},
             ":now": {"N": str(round(time.time() * 1000))},
+            ":facts": {"S": facts},
         }
-        change = "SET task_status = :state, task_completion_timestamp = :now"
+        change = "SET task_status = :state, task_completion_timestamp = :now, htcgrid = :facts"
         if state == "failed":  # as HTC-Grid's watchdog leaves it
             change += ", task_owner = :nobody"
             values[":nobody"] = {"S": NOBODY}
@@ -137,5 +138,5 @@ def _row(item: Item | None, task_id: str) -> Row | None:
         item.get("task_owner", {}).get("S", NOBODY),
         int(float(item.get("heartbeat_expiration_timestamp", {}).get("N", "0"))),
         int(float(item.get("retries", {}).get("N", "0"))),
-        item.get("sqs_handler_id", {}).get("S", ""),
+        item.get("htcgrid", {}).get("S", ""),
     )

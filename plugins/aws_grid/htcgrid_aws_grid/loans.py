@@ -75,11 +75,6 @@ class Loans:
             for receipt in receipts:
                 self._loans.pop(receipt, None)
 
-    def task_ids(self) -> set[str]:
-        """Ids of the tasks whose loan still runs."""
-        with self._lock:
-            return {loan.task_id for loan in self._loans.values() if not loan.lapsed}
-
 
 def whereabouts(receipt: str) -> tuple[int, str]:
     """The queue's number and the receipt handle that a receipt is made of."""

@@ -63,7 +63,7 @@ def read(message: Mapping[str, Any]) -> Received:
     try:
         facts = json.loads(attributes[ATTRIBUTE]["StringValue"])
         how = facts.get("body", "")
-        payload = base64.b64decode("" if body == EMPTY else body) if how == "base64" else body.encode()
+        payload = base64.b64decode("" if body == EMPTY else body, validate=True) if how == "base64" else body.encode()
         task = Task(facts["id"], payload, dict(facts.get("attributes", {})))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         reason = f"its message attribute {ATTRIBUTE!r} is not what htcgrid writes ({type(error).__name__}: {error})"

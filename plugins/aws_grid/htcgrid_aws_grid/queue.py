@@ -24,8 +24,13 @@ LONGEST_LEASE = 43_200
 """Seconds: a message may be hidden for 12 hours in all, from when it was received."""
 
 LONG_GONE = frozenset(
-    "ReceiptHandleIsInvalid InvalidReceiptHandle MessageNotInflight InvalidParameterValue "
-    "AWS.SimpleQueueService.MessageNotInflight InvalidParameterCombination".split()
+    (
+        "ReceiptHandleIsInvalid",
+        "InvalidReceiptHandle",
+        "InvalidParameterValue",
+        "MessageNotInflight",
+        "AWS.SimpleQueueService.MessageNotInflight",
+    )
 )
 """Codes of entries whose message is deleted already or lent to another receiver."""
 
@@ -177,7 +182,7 @@ class Queue:
         return gone
 
 
-class Unsent(Exception):  # noqa: N818 - it names the state of a batch
+class Unsent(Exception):
     """Some messages of a batch were not taken by SQS: `numbers` in the batch; `for_good` if they never will be."""
 
     def __init__(self, message: str, numbers: set[int], *, for_good: bool = False) -> None:

@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 
-class S3Config(AwsConfig):
-    bucket: str = Field(description="name of the bucket")
-    prefix: str = Field("results/", description="start of the keys; the task's id follows as it is")
-
-
 class S3Sink(AwsPlugin, ResultSink):
     """The last result of a task stays. Objects of one `put` are stored side by side, `threads` at a time."""
 
-    Config = S3Config
-    config: S3Config
+    class Config(AwsConfig):
+        """Keys of `[sink]` with `plugin = "s3"`."""
+
+        bucket: str = Field(description="name of the bucket")
+        prefix: str = Field("results/", description="start of the keys; the task's id follows as it is")
+
+    config: Config
     max_batch = 64
 
     def open(self) -> None:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import logging
 import time
 from collections import defaultdict
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import Field, model_validator
 
-from htcgrid.spi import Depth, Function, HtcgridError, Lease, Rejected, TaskSource, Unavailable
+from htcgrid.spi import Depth, Function, HtcgridError, Lease, Rejected, Task, TaskSource, Unavailable
 from htcgrid_aws_grid import messages
 from htcgrid_aws_grid.aws import AwsConfig, AwsPlugin
 from htcgrid_aws_grid.bucket import Bucket
-from htcgrid_aws_grid.cancels import Cancels
+from htcgrid_aws_grid.cancels import Cancelled, Cancels
 from htcgrid_aws_grid.loans import Loan, Loans, whereabouts
 from htcgrid_aws_grid.parallel import each
 from htcgrid_aws_grid.polling import poll
@@ -24,42 +25,42 @@ from htcgrid_aws_grid.table import Table
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from htcgrid.spi import Task
-
 log = logging.getLogger(__name__)
 
 REASON = "htcgrid.reason"
 """Message attribute of a dead letter: why it was set aside."""
 
 
-class SqsConfig(AwsConfig):
-    queue: str = Field("", description="name, URL or ARN of the queue", examples=["tasks"])
-    queues: tuple[str, ...] = Field((), description="in place of `queue`: one for each priority, the lowest (0) first")
-    visibility_timeout: int | None = Field(
-        None, ge=1, le=LONGEST_LEASE, description="seconds that a lease lasts; the queue's own where not set"
-    )
-    dead_letter_queue: str = Field(
-        "", description="for hopeless tasks; the target of the queue's redrive policy if empty"
-    )
-    bucket: str = Field("", description="S3 bucket for inputs larger than a message may be")
-    prefix: str = Field("inputs/", description="start of the keys of those inputs")
-    cancel_table: str = Field("", description="DynamoDB table keyed by task_id that cancelling needs")
-
-    @model_validator(mode="after")
-    def _one_way_to_name_queues(self) -> Self:
-        if bool(self.queue) == bool(self.queues):
-            raise ValueError('write either queue = "tasks" or queues = ["low", "high"]')
-        return self
-
-
 class SqsSource(AwsPlugin, TaskSource):
     """A lease is a message's visibility timeout; its attempt is SQS's ApproximateReceiveCount."""
 
-    Config = SqsConfig
-    config: SqsConfig
+    class Config(AwsConfig):
+        """Keys of `[source]` with `plugin = "sqs"`."""
+
+        queue: str = Field("", description="name, URL or ARN of the queue", examples=["tasks"])
+        queues: tuple[str, ...] = Field(
+            (), description="in place of `queue`: one for each priority, the lowest (0) first"
+        )
+        visibility_timeout: int | None = Field(
+            None, ge=1, le=LONGEST_LEASE, description="seconds that a lease lasts; the queue's own where not set"
+        )
+        dead_letter_queue: str = Field(
+            "", description="for hopeless tasks; the target of the queue's redrive policy if empty"
+        )
+        bucket: str = Field("", description="S3 bucket for inputs larger than a message may be")
+        prefix: str = Field("inputs/", description="start of the keys of those inputs")
+        cancel_table: str = Field("", description="DynamoDB table keyed by task_id that cancelling needs")
+
+        @model_validator(mode="after")
+        def _one_way_to_name_queues(self) -> Self:
+            if bool(self.queue) == bool(self.queues):
+                raise ValueError('write either queue = "tasks" or queues = ["low", "high"]')
+            return self
+
+    config: Config
     max_batch = BATCH
 
-    def __init__(self, config: SqsConfig, function: Function) -> None:
+    def __init__(self, config: Config, function: Function) -> None:
         super().__init__(config, function)
         self.lease_seconds: float = config.visibility_timeout or 30
         self._queues: list[Queue] = []
@@ -107,8 +108,8 @@ class SqsSource(AwsPlugin, TaskSource):
 
     def _lend(self, number: int, found: Sequence[dict[str, Any]]) -> Sequence[Lease]:
         now = time.monotonic()
-        ours = self._loans.task_ids()
-        leases: dict[str, tuple[Lease, Loan]] = {}
+        leases: list[Lease] = []
+        loans: list[Loan] = []
         for message, answer in each(self.pool, self._read, found):
             handle = message["ReceiptHandle"]
             if isinstance(answer, HtcgridError):
@@ -116,15 +117,14 @@ class SqsSource(AwsPlugin, TaskSource):
                 self._give_back(number, [handle])
                 continue
             task = self._with_priority(answer.task, number)
-            if task.id in ours or task.id in leases:
-                continue  # a second delivery or a second message: it shows again when its lease lapses
             loan = Loan(task.id, number, handle, now, now + self.lease_seconds, answer.reference)
             attempt = int(message["Attributes"]["ApproximateReceiveCount"])
-            leases[task.id] = Lease(task, attempt, loan.receipt, answer.invalid), loan
-        cancelled = self._cancelled([lease.task for lease, _ in leases.values()])
-        self._queues[number].delete([leases.pop(task_id)[1].handle for task_id in cancelled])
-        self._loans.add(loan for _, loan in leases.values())
-        return [lease for lease, _ in leases.values()]
+            leases.append(Lease(task, attempt, loan.receipt, answer.invalid))
+            loans.append(loan)
+        cancelled = self._cancelled([lease.task for lease in leases])
+        self._queues[number].delete([loan.handle for loan in loans if loan.task_id in cancelled.singly])
+        self._loans.add(loan for loan in loans if loan.task_id not in cancelled.singly)
+        return [_stopped(lease, cancelled) for lease in leases if lease.task.id not in cancelled.singly]
 
     def ack(self, leases: Sequence[Lease]) -> None:
         for number, handles in self._by_queue(leases).items():
@@ -138,7 +138,11 @@ class SqsSource(AwsPlugin, TaskSource):
             self._loans.drop(loan.receipt for loan in loans)
 
     def extend(self, leases: Sequence[Lease], seconds: float) -> Collection[str]:
-        """Cancelled messages are deleted here. A loan ends for good 12 hours after its message was received."""
+        """A loan ends for good 12 hours after its message was received.
+
+        The message of a task that was cancelled is deleted; one cancelled with its session is shown again, to be lent
+        as invalid, so that it has a result.
+        """
         kept: set[str] = set()
         for number, loans in self._running(leases).items():
             asked = time.monotonic()
@@ -151,7 +155,8 @@ class SqsSource(AwsPlugin, TaskSource):
                     self._loans.prolong(loan, asked + wanted[loan.handle])
                     kept.add(loan.receipt)
         cancelled = self._cancelled([lease.task for lease in leases if lease.receipt in kept])
-        self.ack([lease for lease in leases if lease.task.id in cancelled])
+        self.ack([lease for lease in leases if lease.task.id in cancelled.singly])
+        self.nack([lease for lease in leases if lease.task.id in cancelled.with_session])
         return {lease.task.id for lease in leases if lease.receipt not in kept or lease.task.id in cancelled}
 
     # --- What it offers besides ---------------------------------------------------------------------
@@ -163,15 +168,21 @@ class SqsSource(AwsPlugin, TaskSource):
         """
         self._submission.put(tasks)
 
-    def cancel(self, session_id: str | None = None, task_ids: Collection[str] = ()) -> int:
-        """Mark as cancelled, which receiving and extending look for. Returns the number of marks: SQS cannot count."""
+    def cancel(self, session_id: str | None = None, task_ids: Collection[str] = ()) -> Sequence[Task]:
+        """Mark as cancelled, which receiving and extending look for.
+
+        SQS cannot say which tasks wait: the tasks named by id are returned as they are, without payload, those that
+        are over or never were included. Tasks of a session are not returned; each is lent as invalid when its message
+        comes, and so gets its result from the agent.
+        """
         if self._cancels is None:
             message = (
                 "sqs: cancelling is not set up. SQS cannot remove a message by its task's id; set cancel_table to a "
                 "DynamoDB table keyed by task_id (the table of the results will do), for all agents alike"
             )
             raise Rejected(message, task_ids)
-        return self._cancels.add([session_id] if session_id else [], task_ids)
+        self._cancels.add([session_id] if session_id else [], task_ids)
+        return [Task(task_id, b"") for task_id in task_ids]
 
     def depth(self) -> Depth:
         depths = [queue.depth() for queue in self._queues]
@@ -221,16 +232,16 @@ class SqsSource(AwsPlugin, TaskSource):
         payload = self._bucket.get(key)
         if payload is None:
             return messages.Received(task, f"task {task.id}: its input {address} is gone", address)
-        whole = messages.checked(type(task)(task.id, payload, task.attributes))
+        whole = messages.checked(Task(task.id, payload, task.attributes))
         return messages.Received(whole.task, whole.invalid, address)
 
     def _with_priority(self, task: Task, number: int) -> Task:
         if len(self._queues) == 1 or "priority" in task.attributes:
             return task
-        return type(task)(task.id, task.payload, {**task.attributes, "priority": str(number)})
+        return Task(task.id, task.payload, {**task.attributes, "priority": str(number)})
 
-    def _cancelled(self, tasks: Sequence[Task]) -> Collection[str]:
-        return self._cancels.among(tasks) if self._cancels and tasks else ()
+    def _cancelled(self, tasks: Sequence[Task]) -> Cancelled:
+        return self._cancels.among(tasks) if self._cancels and tasks else Cancelled()
 
     def _give_back(self, number: int, handles: Sequence[str]) -> None:
         try:
@@ -250,3 +261,10 @@ class SqsSource(AwsPlugin, TaskSource):
         for loan in self._loans.of(leases):
             loans[loan.queue].append(loan)
         return loans
+
+
+def _stopped(lease: Lease, cancelled: Cancelled) -> Lease:
+    if lease.task.id not in cancelled.with_session:
+        return lease
+    session = lease.task.attributes["session_id"]
+    return replace(lease, invalid=f"task {lease.task.id} was cancelled with its session {session}")
