@@ -40,7 +40,7 @@ class ProcessInvoker(Invoker):
         super().__init__(config, function)
         self.max_concurrency = config.workers or len(os.sched_getaffinity(0))
         self._transport = config.transport or ("socket" if process_command.is_python(function) else "http")
-        self._idle: queue.LifoQueue[ExecutionEnvironment] = queue.LifoQueue()
+        self._idle: queue.LifoQueue[ExecutionEnvironment | None] = queue.LifoQueue()
         self._all: list[ExecutionEnvironment] = []
         self._nursery: Nursery | None = None
 
@@ -55,7 +55,7 @@ class ProcessInvoker(Invoker):
         )
         self._nursery.open()
         for _ in range(self.max_concurrency):
-            self._add()
+            self._idle.put(self._started())
 
     def close(self) -> None:
         for environment in self._all:
@@ -67,25 +67,35 @@ class ProcessInvoker(Invoker):
 
     def invoke(self, batch: Sequence[Lease], timeout: float) -> Iterator[Outcome | Unstarted]:
         environment = self._idle.get()
+        if environment is None or environment.is_lost():
+            environment = self._replaced(environment)
         try:
             yield from environment.invoke(batch, timeout)
         finally:
             if environment.state is State.GONE:
-                self._all.remove(environment)
-                environment.close()
-                self._add()
-            else:
-                self._idle.put(environment)
+                environment = self._replaced(environment)
+            self._idle.put(environment)
 
     def cancel(self, task_ids: Collection[str]) -> None:
         for environment in list(self._all):
             environment.cancel(task_ids)
 
-    def _add(self) -> None:
+    def _replaced(self, environment: ExecutionEnvironment | None) -> ExecutionEnvironment:
+        """A new environment in the place of one; if none can be started, the place stays to be filled."""
+        try:
+            if environment is not None:
+                self._all.remove(environment)
+                environment.close()
+            return self._started()
+        except BaseException:
+            self._idle.put(None)
+            raise
+
+    def _started(self) -> ExecutionEnvironment:
         environment = self._environment()
         environment.start()
         self._all.append(environment)
-        self._idle.put(environment)
+        return environment
 
     def _environment(self) -> ExecutionEnvironment:
         assert self._nursery is not None  # noqa: S101 - between open and close

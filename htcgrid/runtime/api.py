@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from htcgrid.runtime import documents, identity
+from htcgrid.runtime import documents, identity, limits
 from htcgrid.runtime.api_connection import ERROR_BODY, ERROR_TYPE, INVOCATION_ID, Connection, Request
 from htcgrid.runtime.api_server import ApiServer, listen
 from htcgrid.runtime.context import client_context
@@ -42,7 +42,11 @@ _BAD_STATE = _refusal("403 Forbidden", "InvalidStateTransition", "Transition fro
 _NOT_FOUND = _refusal("404 Not Found", "NotFound", "There is no such path in the Runtime API 2018-06-01")
 _BAD_METHOD = _refusal("405 Method Not Allowed", "MethodNotAllowed", "The path is there, but not for this method")
 _LATE = _refusal("410 Gone", "InvocationGone", "That attempt is over; its answer is not wanted any more")
-_TOO_LARGE = _refusal("413 Payload Too Large", "RequestEntityTooLarge", "Exceeded maximum allowed payload size")
+_TOO_LARGE = _refusal(
+    "413 Request Entity Too Large",
+    "RequestEntityTooLarge",
+    f"Exceeded maximum allowed payload size ({limits.RESPONSE_BYTES} bytes).",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,7 @@ class _Attempt:
     invocation_id: bytes
     started: float
     since: float
+    event: bytes
 
 
 class ApiEnvironment(SandboxedEnvironment):
@@ -71,6 +76,8 @@ class ApiEnvironment(SandboxedEnvironment):
         self._queue: deque[tuple[int, Lease, float]] = deque()
         self._waiting: tuple[Connection, Request] | None = None
         self._attempt: _Attempt | None = None
+        self._answered = b""
+        self._refused = False
         self._failure: InitFailure | None = None
 
     def start(self) -> None:
@@ -92,6 +99,8 @@ class ApiEnvironment(SandboxedEnvironment):
             self._waiting = None
         self._hand_out()
         self._take_in(wait, outcomes)
+        if self._refused:
+            self._sandbox.end()
         if self._ended:
             for _ in range(_DRAIN_READS):
                 if not self._take_in(0, outcomes):
@@ -106,7 +115,7 @@ class ApiEnvironment(SandboxedEnvironment):
 
     @property
     def _ended(self) -> bool:
-        return self._server.ended or (self._sandbox.ended_fd < 0 and self._sandbox.has_ended())
+        return self._refused or self._server.ended or (self._sandbox.ended_fd < 0 and self._sandbox.has_ended())
 
     def _recall(self, running: Running) -> None:
         self._queue.clear()
@@ -149,8 +158,10 @@ class ApiEnvironment(SandboxedEnvironment):
 
     def _next(self, connection: Connection, request: Request) -> bytes | None:
         """Give out an event now or, by saying None, later."""
-        if self._failure is not None or self._attempt is not None:
+        if self._failure is not None:
             return _BAD_STATE
+        if self._attempt is not None:
+            return self._attempt.event  # asked again, as after a lost connection: the same one again
         if self._waiting is not None and self._waiting[0].is_alive():
             return _BAD_STATE
         if self._init_ms is None:
@@ -178,15 +189,16 @@ class ApiEnvironment(SandboxedEnvironment):
             f"Lambda-Runtime-Invoked-Function-Arn: {self._arn}\r\n"
             f"Lambda-Runtime-Client-Context: {client_context(lease)}\r\n\r\n"
         )
+        event = head.encode() + payload
         self._attempt = _Attempt(
-            sequence, lease, request_id.encode(), invocation_id.encode(), started, time.monotonic()
+            sequence, lease, request_id.encode(), invocation_id.encode(), started, time.monotonic(), event
         )
-        self._server.reply(connection, head.encode() + payload, request)
+        self._server.reply(connection, event, request)
 
     def _answer(self, request_id: bytes, verb: bytes, request: Request, outcomes: list[Outcome]) -> bytes:
         attempt = self._attempt
         if attempt is None:
-            return _BAD_STATE
+            return _BAD_STATE if request_id == self._answered else _BAD_ID
         if request.headers.get(INVOCATION_ID, attempt.invocation_id) != attempt.invocation_id:
             return _LATE
         if request_id != attempt.request_id:
@@ -194,10 +206,13 @@ class ApiEnvironment(SandboxedEnvironment):
         kind, payload = _verdict(verb, request)
         elapsed = time.monotonic() - attempt.since
         self._attempt = None
+        self._answered = attempt.request_id
         lease = self._pending.pop(attempt.sequence, None)
         if lease is not None:
             outcomes.append(self._measured(lease, kind, payload, attempt.started, elapsed))
-        return _TOO_LARGE if kind is FailureKind.PAYLOAD_TOO_LARGE else _ACCEPTED
+        # AWS's clients end the runtime when they are told so; not all at the same moment, so we see to it.
+        self._refused = kind is FailureKind.PAYLOAD_TOO_LARGE
+        return _TOO_LARGE if self._refused else _ACCEPTED
 
     def _not_ready(self, request: Request) -> bytes:
         """`init/error` and `restore/error`: the runtime says that it will not come up."""

@@ -44,9 +44,13 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class InitFailure:
-    """An environment that did not become ready, with the error document that says why."""
+    """An environment that did not become ready, with the error document that says why.
+
+    `log_tail` is what it printed, where that came with the report.
+    """
 
     document: bytes
+    log_tail: bytes = b""
 
 
 class ExecutionEnvironment(ABC):
@@ -129,7 +133,7 @@ class ExecutionEnvironment(ABC):
                 else:
                     self._sequence += 1
                     self._pending[self._sequence] = lease
-            if self.state is State.STARTING:
+            if self._pending and self.state is State.STARTING:
                 yield from self._become_ready(timeout)
             if self._pending:
                 self.state = State.BUSY
@@ -146,6 +150,10 @@ class ExecutionEnvironment(ABC):
         """From any thread: stop these of the tasks that are here."""
         self._cancelled = self._cancelled.union(task_ids)
 
+    def is_lost(self) -> bool:
+        """Whether it ended while nothing ran: it is to be replaced before it is given anything."""
+        return self.state is State.IDLE and self._has_ended()
+
     def _become_ready(self, timeout: float) -> Iterator[Outcome | Unstarted]:
         # The service gives up after its 10 s, starts once more and then counts the function's time.
         deadline = self._created + limits.INIT_SECONDS + timeout
@@ -155,7 +163,7 @@ class ExecutionEnvironment(ABC):
             request = identity.request_id(first.task.id)
             failure = self._init_failure()
             if failure is not None:
-                yield from self._give_up(FailureKind.INIT_ERROR, failure.document)
+                yield from self._give_up(FailureKind.INIT_ERROR, failure.document, failure.log_tail)
             elif self._init_ms is None and self._has_ended():
                 kind, document = self._cause_of_end(request)
                 kind = FailureKind.INIT_ERROR if kind is FailureKind.EXIT else kind
@@ -172,19 +180,20 @@ class ExecutionEnvironment(ABC):
             return
         self.state = State.IDLE
 
-    def _give_up(self, kind: FailureKind, document: bytes) -> Iterator[Outcome | Unstarted]:
+    def _give_up(self, kind: FailureKind, document: bytes, log_tail: bytes = b"") -> Iterator[Outcome | Unstarted]:
         """End an environment that is not ready; its first task bears the failure."""
         self._end()
         self.state = State.GONE
         sequence = next(iter(self._pending))
-        yield self._outcome(self._pending.pop(sequence), kind, document)
+        yield self._outcome(self._pending.pop(sequence), kind, document, log_tail=log_tail or self._log_tail())
         yield from self._return_the_rest()
 
     def _supervise(self, timeout: float) -> Iterator[Outcome | Unstarted]:
-        looked = time.monotonic()
+        looked = heard = time.monotonic()
         recalled = False
         while True:
-            yield from self._collect(self._patience(timeout, recalled=recalled))
+            outcomes = self._collect(self._patience(timeout, recalled=recalled))
+            yield from outcomes
             if not self._pending:
                 self.state = State.IDLE
                 return
@@ -204,6 +213,13 @@ class ExecutionEnvironment(ABC):
                 if len(self._pending) > 1 and not recalled and now - running.since > _RECALL_SECONDS:
                     recalled = True
                     yield from self._take_back(running)
+            if running is not None or outcomes:
+                heard = now
+            elif now - heard > limits.INIT_SECONDS + timeout:
+                # It has answered and does not come for more: another environment is to have the rest.
+                self._end()
+                yield from self._after_the_end(None, None, timeout)
+                return
             if now - looked >= _LOOK_SECONDS:
                 looked = now
 

@@ -45,7 +45,7 @@ def main() -> None:
             _prepare(setup)
             reply = {}
         elif "spawn" in request:
-            pid = _spawn(control, setup, request["spawn"], fds)
+            pid = _spawn(control, request["spawn"], fds)
             workers.add(pid)
             reply = {"pid": pid}
         else:
@@ -71,14 +71,14 @@ def _prepare(setup: dict[str, Any]) -> None:
     gc.freeze()
 
 
-def _spawn(control: socket.socket, setup: dict[str, Any], request: dict[str, Any], fds: list[int]) -> int:
+def _spawn(control: socket.socket, request: dict[str, Any], fds: list[int]) -> int:
     pid = os.fork()
     if pid == 0:
         # Nothing may leave this branch but by the end of the process.
         status = 70
         try:
             control.close()
-            _become(setup, request, fds)
+            _become(request, fds)
             status = 0
         except SystemExit as end:
             status = _exit_status(end)
@@ -110,7 +110,7 @@ def _flush_and_exit(status: int) -> NoReturn:
         os._exit(status)
 
 
-def _become(setup: dict[str, Any], request: dict[str, Any], fds: list[int]) -> None:
+def _become(request: dict[str, Any], fds: list[int]) -> None:
     """Turn this fork into an execution environment."""
     os.setsid()
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
@@ -126,6 +126,9 @@ def _become(setup: dict[str, Any], request: dict[str, Any], fds: list[int]) -> N
     os.environ.update(request["environment"])
     os.chdir(request["folder"])
     if request["command"]:
+        for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them, and a program would inherit that
+            signal.signal(number, signal.SIG_DFL)
+        os.set_inheritable(log, False)  # it has the log as 1 and 2
         os.execvp(request["command"][0], request["command"])  # noqa: S606 - a program, no shell
     _run_python(request, log, fds[1], fds[2])
 
