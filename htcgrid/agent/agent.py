@@ -60,7 +60,7 @@ class Agent:
 
         self._delivery = Delivery(source, sink, self._holdings, self._statistics, patience(), rules.linger)
         self._quarantine = Quarantine(self._delivery, rules.init_errors_limit, self.fail)
-        self._keeper = Keeper(source, invoker, self._holdings, patience())
+        self._keeper = Keeper(source, invoker, self._stock, self._holdings, self._delivery, patience())
         self._intake = Intake(
             source,
             sink,

@@ -2,7 +2,7 @@
 
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -67,6 +67,11 @@ class Delivery:
         self._statistics.retried += 1
         self._return(Returned(task_id, delay))
 
+    def drop(self, task_ids: Iterable[str]) -> None:
+        """Let go of what was lost. What was lent to us again meanwhile has no run, and is given back."""
+        for task_id in self._holdings.drop(task_ids):
+            self.give_back(task_id)
+
     def _return(self, returned: Returned) -> None:
         self._returned.append(returned)
         self.hurry()
@@ -109,12 +114,15 @@ class Delivery:
         while self._results:
             taken = [self._results.popleft() for _ in range(min(len(self._results), self._sink.max_batch))]
             dead = {result.task.id for result, hopeless in taken if hopeless}
-            results = self._holdings.keep_ours([result for result, _ in taken])
+            results = [result for result, _ in taken]
+            if lost := self._holdings.lost([result.task.id for result in results]):
+                self.drop(lost)
+                results = [result for result in results if result.task.id not in lost]
             if results:
-                self._store(results)
-                self._settle(results, dead)
+                self._settle(self._store(results), dead)
 
-    def _store(self, results: Sequence[Result]) -> None:
+    def _store(self, results: Sequence[Result]) -> Sequence[Result]:
+        """Returns them as they are stored."""
         try:
             self._patience.call(lambda: self._sink.put(results))
         except Rejected as refusal:
@@ -123,6 +131,8 @@ class Delivery:
             # The rest is stored. These get a failure in place of the answer that cannot be kept.
             refused = [_refused(result, refusal) for result in results if result.task.id in refusal.task_ids]
             self._patience.call(lambda: self._sink.put(refused))
+            return [*(result for result in results if result.task.id not in refusal.task_ids), *refused]
+        return results
 
     def _settle(self, results: Sequence[Result], dead: set[str]) -> None:
         self._statistics.count([result.outcome for result in results])

@@ -1,8 +1,8 @@
 """Every lease the agent answers for, from receive to ack: in stock, running, or waiting to be stored."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
-from htcgrid.spi import Lease, Result
+from htcgrid.spi import Lease
 
 
 class Holdings:
@@ -10,7 +10,7 @@ class Holdings:
 
     def __init__(self) -> None:
         self._leases: dict[str, Lease] = {}
-        self._lost: set[str] = set()
+        self._lost: dict[str, str] = {}
 
     def __len__(self) -> int:
         return len(self._leases)
@@ -32,20 +32,33 @@ class Holdings:
     def release(self, task_ids: Iterable[str]) -> list[Lease]:
         """Let go of these; returns the leases of those that were still ours."""
         taken = [lease for lease in (self._leases.pop(task_id, None) for task_id in task_ids) if lease is not None]
-        self._lost.difference_update(lease.task.id for lease in taken)
+        if self._lost:
+            for lease in taken:
+                self._lost.pop(lease.task.id, None)
         return taken
 
-    def lose(self, task_ids: Iterable[str]) -> None:
-        """These are ours no more; what comes of them is not to be stored."""
-        self._lost.update(task_id for task_id in task_ids if task_id in self._leases)
+    def lose(self, leases: Collection[Lease]) -> list[str]:
+        """These very loans are ours no more: what comes of them is not to be stored. Returns their ids."""
+        for lease in leases:
+            held = self._leases.get(lease.task.id)
+            if held is not None and held.receipt == lease.receipt:
+                self._lost[lease.task.id] = lease.receipt
+        return [lease.task.id for lease in leases if lease.task.id in self._lost]
 
-    def keep_ours(self, results: Sequence[Result]) -> Sequence[Result]:
-        """The results of tasks that are still ours; the others are let go."""
-        if not self._lost:
-            return results
-        lost = {result.task.id for result in results if result.task.id in self._lost}
-        self.release(lost)
-        return [result for result in results if result.task.id not in lost]
+    def lost(self, task_ids: Iterable[str]) -> Collection[str]:
+        """Which of these were lost."""
+        return {task_id for task_id in task_ids if task_id in self._lost} if self._lost else ()
+
+    def drop(self, task_ids: Iterable[str]) -> list[str]:
+        """Let go of what was lost; returns those that were lent to us again meanwhile, which stay."""
+        again = []
+        for task_id in task_ids:
+            held = self._leases.get(task_id)
+            if held is not None and self._lost.get(task_id) != held.receipt:
+                again.append(task_id)
+            else:
+                self.release([task_id])
+        return again
 
     def all(self) -> list[Lease]:
         return list(self._leases.values())

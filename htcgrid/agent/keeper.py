@@ -2,20 +2,31 @@
 
 import threading
 
-from htcgrid.agent.delivery import chunks
+from htcgrid.agent.delivery import Delivery, chunks
 from htcgrid.agent.holdings import Holdings
 from htcgrid.agent.patience import Patience
 from htcgrid.agent.policy import extension_interval
+from htcgrid.agent.stock import Stock
 from htcgrid.spi import Invoker, TaskSource
 
 
 class Keeper:
     """Extends leases; has the plane stop what was lost or cancelled."""
 
-    def __init__(self, source: TaskSource, invoker: Invoker, holdings: Holdings, patience: Patience) -> None:
+    def __init__(
+        self,
+        source: TaskSource,
+        invoker: Invoker,
+        stock: Stock,
+        holdings: Holdings,
+        delivery: Delivery,
+        patience: Patience,
+    ) -> None:
         self._source = source
         self._invoker = invoker
+        self._stock = stock
         self._holdings = holdings
+        self._delivery = delivery
         self._patience = patience
         self._closed = threading.Event()
 
@@ -28,8 +39,9 @@ class Keeper:
                 gone = self._patience.call(lambda chunk=chunk: self._source.extend(chunk, seconds))  # type: ignore[misc]
                 if gone:
                     # In this order: what the plane reports of them must find them marked.
-                    self._holdings.lose(gone)
-                    self._invoker.cancel(gone)
+                    lost = self._holdings.lose([lease for lease in chunk if lease.task.id in gone])
+                    self._delivery.drop(self._stock.discard(lost))
+                    self._invoker.cancel(lost)
 
     def close(self) -> None:
         self._closed.set()

@@ -23,6 +23,7 @@ class Quarantine:
         self._limit = limit
         self._fail = fail
         self._held: list[Result] = []
+        self._loaded = False
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -36,6 +37,7 @@ class Quarantine:
 
     def clear(self) -> None:
         """The function can be loaded after all: what is held has failed for good."""
+        self._loaded = True
         if self._held:
             with self._lock:
                 held, self._held = self._held, []
@@ -43,7 +45,9 @@ class Quarantine:
                 self._delivery.put(result)
 
     def close(self) -> None:
-        """Nothing more comes: what is held is all there was."""
+        """Nothing more comes: what is held is all there was, or it was loaded before and these are the odd ones."""
+        if self._loaded:
+            self.clear()
         with self._lock:
             if self._held:
                 self._give_up()

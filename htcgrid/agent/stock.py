@@ -2,7 +2,7 @@
 
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from htcgrid.spi import Lease
 
@@ -28,6 +28,15 @@ class Stock:
         with self._filled:
             self._leases.appendleft(lease)
             self._filled.notify()
+
+    def discard(self, task_ids: Collection[str]) -> list[str]:
+        """Take these out, unrun; returns those that were there."""
+        with self._filled:
+            found = [lease.task.id for lease in self._leases if lease.task.id in task_ids]
+            if found:
+                self._leases = deque(lease for lease in self._leases if lease.task.id not in task_ids)
+                self._emptied.notify()
+            return found
 
     def take(self, most: int, slots: int) -> list[Lease]:
         """Up to `most`, but no more than a fair share among `slots`; waits for one. Empty once closed."""

@@ -1,15 +1,11 @@
 from __future__ import annotations
 
 from htcgrid.agent.holdings import Holdings
-from htcgrid.spi import Lease, Outcome, Result, Task
+from htcgrid.spi import Lease, Task
 
 
 def lease(task_id: str, receipt: str = "") -> Lease:
     return Lease(Task(task_id, b"1"), receipt=receipt)
-
-
-def result(task_id: str) -> Result:
-    return Result(Task(task_id, b"1"), Outcome(task_id, b"2"))
 
 
 def test_a_task_that_is_held_is_not_new_when_it_is_delivered_twice() -> None:
@@ -38,25 +34,43 @@ def test_what_is_released_is_held_no_more() -> None:
     assert held.all() == [lease("b")]
 
 
-def test_the_result_of_a_lost_lease_is_not_kept() -> None:
+def test_a_lost_lease_is_let_go() -> None:
     held = Holdings()
     held.add([lease("a"), lease("b")])
-    held.lose(["a"])
-    assert held.keep_ours([result("a"), result("b")]) == [result("b")]
+    assert held.lose([lease("a")]) == ["a"]
+    assert held.lost(["a", "b"]) == {"a"}
+    assert held.drop(["a"]) == []
     assert held.all() == [lease("b")]
 
 
 def test_a_task_that_was_lost_and_let_go_may_come_again() -> None:
     held = Holdings()
     held.add([lease("a", "1")])
-    held.lose(["a"])
-    held.keep_ours([result("a")])
+    held.lose([lease("a", "1")])
+    held.drop(["a"])
     assert held.add([lease("a", "2")]) == [lease("a", "2")]
-    assert held.keep_ours([result("a")]) == [result("a")]
+    assert not held.lost(["a"])
 
 
 def test_losing_what_is_not_held_means_nothing_to_its_next_lease() -> None:
     held = Holdings()
-    held.lose(["a"])
-    held.add([lease("a")])
-    assert held.keep_ours([result("a")]) == [result("a")]
+    assert held.lose([lease("a", "1")]) == []
+    held.add([lease("a", "2")])
+    assert not held.lost(["a"])
+
+
+def test_losing_an_older_lease_means_nothing_to_the_newer_one() -> None:
+    held = Holdings()
+    held.add([lease("a", "1")])
+    held.add([lease("a", "2")])
+    assert held.lose([lease("a", "1")]) == []
+    assert not held.lost(["a"])
+
+
+def test_a_task_lent_again_while_its_lost_lease_ends_stays_and_is_named() -> None:
+    held = Holdings()
+    held.add([lease("a", "1")])
+    held.lose([lease("a", "1")])
+    held.add([lease("a", "2")])
+    assert held.drop(["a"]) == ["a"]
+    assert held.release(["a"]) == [lease("a", "2")]
