@@ -150,6 +150,9 @@ class ExecutionEnvironment(ABC):
         """From any thread: stop these of the tasks that are here."""
         self._cancelled = self._cancelled.union(task_ids)
 
+    def _is_up(self) -> bool:
+        return self._init_ms is not None
+
     def is_lost(self) -> bool:
         """Whether it ended while nothing ran: it is to be replaced before it is given anything."""
         return self.state is State.IDLE and self._has_ended()
@@ -157,14 +160,14 @@ class ExecutionEnvironment(ABC):
     def _become_ready(self, timeout: float) -> Iterator[Outcome | Unstarted]:
         # The service gives up after its 10 s, starts once more and then counts the function's time.
         deadline = self._created + limits.INIT_SECONDS + timeout
-        while self._init_ms is None:
+        while not self._is_up():
             self._collect(min(_LOOK_SECONDS, max(0.0, deadline - time.monotonic())))
             first = next(iter(self._pending.values()))
             request = identity.request_id(first.task.id)
             failure = self._init_failure()
             if failure is not None:
                 yield from self._give_up(FailureKind.INIT_ERROR, failure.document, failure.log_tail)
-            elif self._init_ms is None and self._has_ended():
+            elif not self._is_up() and self._has_ended():
                 kind, document = self._cause_of_end(request)
                 kind = FailureKind.INIT_ERROR if kind is FailureKind.EXIT else kind
                 yield from self._give_up(kind, document)
@@ -266,6 +269,7 @@ class ExecutionEnvironment(ABC):
         if lease is not None and running is not None:
             request = identity.request_id(lease.task.id)
             elapsed = time.monotonic() - running.since
+            kind: FailureKind
             if stop is FailureKind.TIMEOUT:
                 kind, document = stop, documents.timed_out(request, timeout)
             elif stop is FailureKind.CANCELLED:
