@@ -215,7 +215,8 @@ class ResultSinkContract(PluginContract):
             for each in (put, failed):
                 sink.put([each])
             found = sink.get([put.task.id, absent.task.id, failed.task.id])
-            assert set(found) == {put.task.id, failed.task.id}
+            assert absent.task.id not in found, "`get` found a result of a task that has none"
+            assert set(found) == {put.task.id, failed.task.id}, f"`get` found {len(found)} of 2 results"
             assert found[put.task.id].outcome.payload == put.outcome.payload
             assert found[failed.task.id].outcome.failure is FailureKind.EXIT
 

@@ -306,9 +306,10 @@ class TaskSourceContract(TaskQueueRules):
                     source.ack(lent)
 
         in_threads([work] * 4, 30 * self.patience)
+        doubled = len(seen) - len(set(seen))
+        assert not doubled, f"{doubled} tasks were lent twice to threads of one source"
         lost = {task.id for task in self.published} - set(seen)
         assert not lost, f"{len(lost)} of {len(tasks)} tasks were never lent, such as {min(lost)}"
-        assert len(seen) == len(tasks), f"{len(seen) - len(tasks)} tasks were lent twice to threads of one source"
 
     def test_it_is_not_exhausted_while_a_task_waits(self, given: Given) -> None:
         """The agent ends when it says so. Read: spi.TaskSource.exhausted."""

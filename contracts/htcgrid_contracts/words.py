@@ -99,8 +99,10 @@ class SourceWords(PluginContract):
             lent += source.receive(min(source.max_batch, size - len(lent)), 1.0)
         return lent
 
-    def nothing_comes(self, source: TaskSource, seconds: float = 0.5) -> None:
-        """Receive for a while; nothing may be lent."""
+    def nothing_comes(self, source: TaskSource, seconds: float | None = None) -> None:
+        """Receive for a while, by default for less than a lease lasts; nothing may be lent."""
+        if seconds is None:
+            seconds = min(0.5, 0.4 * (source.lease_seconds or 10))
         deadline = time.monotonic() + seconds
         while True:
             lent = source.receive(1, max(0.0, min(1.0, deadline - time.monotonic())))

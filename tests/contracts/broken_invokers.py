@@ -1,0 +1,467 @@
+"""For every rule about invokers a plane that breaks it. Run by test_broken.py; not collected by itself."""
+# ruff: noqa: N801 - a broken plugin is an attribute of its case
+
+import json
+import threading
+import time
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from htcgrid_contracts import InvokerContract
+
+from htcgrid.builtin.process import ProcessInvoker
+from htcgrid.spi import FailureKind, Function, Invoker, Lease, Outcome, Rejected, Unavailable, Unstarted
+
+Reports = Iterator[Outcome | Unstarted]
+
+
+class Reference(ProcessInvoker):
+    """A good plane: processes."""
+
+    max_batch = 8
+    away = False
+
+    def invoke(self, batch: Sequence[Lease], timeout: float) -> Reports:
+        if self.away:
+            raise self.unavailable()
+        yield from super().invoke(batch, timeout)
+
+    def unavailable(self) -> Exception:
+        return Unavailable("The plane is away.")
+
+
+class Case(InvokerContract):
+    breaks = ""
+    says = ""
+    broken: type[Any] = Reference
+    patience = 0.5
+    short_timeout = 0.5
+
+    @pytest.fixture
+    def invoker(self, function: Function) -> Invoker:
+        return self.broken(self.broken.Config(workers=2), function)
+
+    def marks(self, folder: Path) -> str:
+        return str(folder)
+
+    def take_away(self, plane: Reference) -> None:
+        plane.away = True
+
+
+class TestReference(Case):
+    """Holds every rule."""
+
+
+class Changed(Reference):
+    """Reports something else than what came of it."""
+
+    def invoke(self, batch: Sequence[Lease], timeout: float) -> Reports:
+        for report in super().invoke(batch, timeout):
+            yield self.changed(report) if isinstance(report, Outcome) else report
+
+    def changed(self, outcome: Outcome) -> Outcome:
+        raise NotImplementedError
+
+
+def _is(failure: FailureKind, other: FailureKind | None) -> type[Reference]:
+    """A plane that takes one kind of failure for another."""
+
+    class Mistaken(Changed):
+        def changed(self, outcome: Outcome) -> Outcome:
+            return replace(outcome, failure=other) if outcome.failure is failure else outcome
+
+    return Mistaken
+
+
+def _with(**fields: Any) -> type[Reference]:
+    """A plane whose outcomes have these fields."""
+
+    class Fixed(Changed):
+        def changed(self, outcome: Outcome) -> Outcome:
+            return replace(outcome, **fields)
+
+    return Fixed
+
+
+# --- answers ---
+
+
+class TestAsciiOnly(Case):
+    breaks = "test_an_event_comes_back_as_it_was_sent"
+    says = "it came back as"
+
+    class broken(Changed):
+        def changed(self, outcome: Outcome) -> Outcome:
+            text = json.dumps(json.loads(outcome.payload), ensure_ascii=False).encode("ascii", "replace")
+            return replace(outcome, payload=text)
+
+
+class TestLosesTheLast(Case):
+    breaks = "test_each_task_of_a_batch_is_reported_once"
+    says = "one report a task"
+
+    class broken(Reference):
+        def invoke(self, batch: Sequence[Lease], timeout: float) -> Reports:
+            yield from super().invoke(batch[:7], timeout)
+
+
+class RunsTwice(Reference):
+    """What the hidden retry of an SDK comes to."""
+
+    def invoke(self, batch: Sequence[Lease], timeout: float) -> Reports:
+        list(super().invoke(batch, timeout))
+        yield from super().invoke(batch, timeout)
+
+
+class TestRunsTwice(Case):
+    breaks = "test_an_outcome_is_one_execution"
+    says = "ran more often than it was invoked"
+    broken = RunsTwice
+
+
+class TestRunsSlowOnesTwice(Case):
+    breaks = "test_a_slow_outcome_is_one_execution"
+    says = "ran more often than it was invoked"
+
+    class broken(Reference):
+        def invoke(self, batch: Sequence[Lease], timeout: float) -> Reports:
+            began = time.monotonic()
+            reports = list(super().invoke(batch, timeout))
+            yield from reports if time.monotonic() - began < 1 else super().invoke(batch, timeout)
+
+
+class RunsFailedOnesTwice(Reference):
+    def invoke(self, batch: Sequence[Lease], timeout: float) -> Reports:
+        reports = list(super().invoke(batch, timeout))
+        failed = any(isinstance(report, Outcome) and report.failure for report in reports)
+        yield from super().invoke(batch, timeout) if failed else reports
+
+
+class TestRunsFailedOnesTwice(Case):
+    breaks = "test_a_failed_outcome_is_one_execution"
+    says = "ran more often than it was invoked"
+    broken = RunsFailedOnesTwice
+
+
+class TestRunsEndedOnesTwice(Case):
+    breaks = "test_a_handler_that_ends_its_process_ran_once"
+    says = "ran 2 times"
+    broken = RunsFailedOnesTwice
+
+
+class TestReadsAnswers(Case):
+    breaks = "test_a_document_that_looks_like_an_error_is_an_answer"
+    says = "the handler answered, and the outcome is handler_error"
+
+    class broken(Changed):
+        def changed(self, outcome: Outcome) -> Outcome:
+            return replace(outcome, failure=FailureKind.HANDLER_ERROR if b"errorType" in outcome.payload else None)
+
+
+# --- failures ---
+
+
+class TestErrorsAreAnswers(Case):
+    breaks = "test_a_handler_that_raises_is_a_handler_error"
+    says = "reported as None"
+    broken = _is(FailureKind.HANDLER_ERROR, None)
+
+
+class TestMarshalErrorsAreAnswers(Case):
+    breaks = "test_an_answer_that_json_cannot_hold_is_a_handler_error"
+    says = "reported as exit"
+    broken = _is(FailureKind.HANDLER_ERROR, FailureKind.EXIT)
+
+
+class TestInitErrorsAreHandlerErrors(Case):
+    breaks = "test_a_handler_that_cannot_be_loaded_is_an_init_error"
+    says = "reported as handler_error"
+    broken = _is(FailureKind.INIT_ERROR, FailureKind.HANDLER_ERROR)
+
+
+class TestTimeoutsAreExits(Case):
+    breaks = "test_a_handler_past_its_timeout_is_stopped"
+    says = "reported as exit"
+    broken = _is(FailureKind.TIMEOUT, FailureKind.EXIT)
+
+
+class TestMemoryIsExit(Case):
+    breaks = "test_a_handler_past_its_memory_is_stopped"
+    says = "reported as exit"
+    broken = _is(FailureKind.OUT_OF_MEMORY, FailureKind.EXIT)
+
+
+class TestExitsAreErrors(Case):
+    breaks = "test_the_end_of_the_process_is_an_exit"
+    says = "reported as handler_error"
+    broken = _is(FailureKind.EXIT, FailureKind.HANDLER_ERROR)
+
+
+class TestCutsAnswers(Case):
+    breaks = "test_an_answer_of_a_megabyte_passes"
+    says = "JSONDecodeError"
+
+    class broken(Changed):
+        def changed(self, outcome: Outcome) -> Outcome:
+            return replace(outcome, payload=outcome.payload[:65536])
+
+
+class TestLargeAnswersAreErrors(Case):
+    breaks = "test_an_answer_past_the_limit_is_too_large"
+    says = "reported as handler_error"
+    broken = _is(FailureKind.PAYLOAD_TOO_LARGE, FailureKind.HANDLER_ERROR)
+
+
+class TestLargeEventsAreRejected(Case):
+    breaks = "test_an_event_past_the_limit_is_too_large"
+    says = "Rejected"
+
+    class broken(Reference):
+        def invoke(self, batch: Sequence[Lease], timeout: float) -> Reports:
+            if any(len(lease.task.payload) > 6_291_456 for lease in batch):
+                raise Rejected("The event is too large for this plane.")
+            yield from super().invoke(batch, timeout)
+
+
+# --- batches ---
+
+
+class OneAfterTheOther(Reference):
+    def invoke(self, batch: Sequence[Lease], timeout: float) -> Reports:
+        for lease in batch:
+            yield from super().invoke([lease], timeout)
+
+
+class TestQueuesBehindTheSlow(Case):
+    breaks = "test_a_task_behind_a_slow_one_is_given_up_at_once"
+    says = "report them as Unstarted"
+    broken = OneAfterTheOther
+
+
+class TestGivesUpWhatRan(Case):
+    breaks = "test_a_task_given_up_was_not_run"
+    says = "ran more often than it was invoked"
+
+    class broken(OneAfterTheOther):
+        def invoke(self, batch: Sequence[Lease], timeout: float) -> Reports:
+            first, *rest = super().invoke(batch, timeout)
+            yield first
+            yield from (Unstarted(report.task_id) for report in rest)
+
+
+class TestTakesTheBatchWithIt(Case):
+    breaks = "test_a_task_that_ends_its_environment_takes_no_other_with_it"
+    says = "another was reported as exit"
+
+    class broken(Reference):
+        def invoke(self, batch: Sequence[Lease], timeout: float) -> Reports:
+            reports = list(super().invoke(batch, timeout))
+            exits = [report for report in reports if isinstance(report, Outcome) and report.failure]
+            yield from [replace(exits[0], task_id=lease.task.id) for lease in batch] if exits else reports
+
+
+# --- concurrency ---
+
+
+class TestSerialises(Case):
+    breaks = "test_as_many_invocations_run_at_the_same_time_as_are_declared"
+    says = "were not under way at the same time"
+
+    class broken(Reference):
+        def __init__(self, config: Any, function: Function) -> None:
+            super().__init__(config, function)
+            self.one = threading.Lock()
+
+        def invoke(self, batch: Sequence[Lease], timeout: float) -> Reports:
+            with self.one:
+                yield from super().invoke(batch, timeout)
+
+
+class TestOneForAll(Case):
+    breaks = "test_an_environment_runs_one_invocation_at_a_time"
+    says = "in one environment at the same time"
+
+    class broken(Changed):
+        def changed(self, outcome: Outcome) -> Outcome:
+            answer = json.loads(outcome.payload)
+            if "environment" in answer:
+                answer["environment"] = "the one and only"
+            return replace(outcome, payload=json.dumps(answer).encode())
+
+
+class TestMixesUp(Case):
+    breaks = "test_each_thread_gets_the_answers_to_its_own_tasks"
+    says = "got the answer to"
+
+    class broken(Reference):
+        latest: Outcome | None = None
+
+        def invoke(self, batch: Sequence[Lease], timeout: float) -> Reports:
+            for report in super().invoke(batch, timeout):
+                assert isinstance(report, Outcome)
+                self.latest = report
+                time.sleep(0.01)
+                yield replace(self.latest, task_id=report.task_id)
+
+
+# --- context ---
+
+
+class TestDropsVariables(Case):
+    breaks = "test_the_context_is_as_on_lambda"
+    says = "does not reach the handler"
+
+    class broken(Reference):
+        def __init__(self, config: Any, function: Function) -> None:
+            super().__init__(config, function.model_copy(update={"environment": {}}))
+            self.asked = function
+
+        def open(self) -> None:
+            super().open()
+            self.function = self.asked
+
+
+class TestDropsAttempts(Case):
+    breaks = "test_the_context_tells_task_session_attempt_and_attributes"
+    says = "it differs in {'attempt': 1}"
+
+    class broken(Reference):
+        def invoke(self, batch: Sequence[Lease], timeout: float) -> Reports:
+            yield from super().invoke([Lease(lease.task) for lease in batch], timeout)
+
+
+# --- cancel ---
+
+
+class NeverCancels(Reference):
+    def cancel(self, task_ids: Collection[str]) -> None:
+        """Let it run on."""
+
+
+class TestNeverCancels(Case):
+    breaks = "test_cancel_stops_a_running_handler"
+    says = "reported as timeout"
+    patience = 0.05
+
+    class broken(NeverCancels):
+        def __init__(self, config: Any, function: Function) -> None:
+            super().__init__(config, function.model_copy(update={"timeout": 2.0}))
+
+
+class TestCancelsAll(Case):
+    breaks = "test_cancel_stops_the_tasks_it_names_and_no_other"
+    says = "the outcome is cancelled"
+
+    class broken(Reference):
+        def invoke(self, batch: Sequence[Lease], timeout: float) -> Reports:
+            self.here = {*getattr(self, "here", ()), *(lease.task.id for lease in batch)}
+            yield from super().invoke(batch, timeout)
+
+        def cancel(self, task_ids: Collection[str]) -> None:
+            super().cancel(self.here)
+
+
+class TestCancelIsLoud(Case):
+    breaks = "test_cancel_passes_over_tasks_that_are_not_here"
+    says = "KeyError"
+
+    class broken(Reference):
+        def cancel(self, task_ids: Collection[str]) -> None:
+            raise KeyError(*task_ids)
+
+
+class TestLateAnswers(Case):
+    breaks = "test_an_answer_that_comes_late_is_dropped"
+    says = "of a task that had timed out"
+
+    class broken(Reference):
+        late: Outcome | None = None
+
+        def invoke(self, batch: Sequence[Lease], timeout: float) -> Reports:
+            for report in super().invoke(batch, timeout):
+                assert isinstance(report, Outcome)
+                late, self.late = self.late, None
+                if report.failure is FailureKind.TIMEOUT:
+                    self.late = replace(report, failure=None, payload=b'"late"')
+                yield replace(late, task_id=report.task_id) if late else report
+
+
+# --- logs and measures ---
+
+
+class TestNoLog(Case):
+    breaks = "test_what_the_handler_prints_is_in_the_log_tail"
+    says = "the log tail is ''"
+    broken = _with(log_tail=b"")
+
+
+class TestLongLog(Case):
+    breaks = "test_a_log_tail_is_the_end_and_4_kb_at_most"
+    says = "4096 at most"
+    broken = _with(log_tail=b"line 00999\n" * 1000)
+
+
+class TestLogOfAll(Case):
+    breaks = "test_a_log_tail_is_of_one_invocation"
+    says = "lines of an earlier invocation"
+
+    class broken(Changed):
+        log = b""
+
+        def changed(self, outcome: Outcome) -> Outcome:
+            self.log += outcome.log_tail
+            return replace(outcome, log_tail=self.log)
+
+
+class TestNoLogOfTheFailed(Case):
+    breaks = "test_the_log_of_a_handler_that_failed_is_kept"
+    says = "the log tail is b''"
+
+    class broken(Changed):
+        def changed(self, outcome: Outcome) -> Outcome:
+            return replace(outcome, log_tail=b"") if outcome.failure else outcome
+
+
+class TestNoMemory(Case):
+    breaks = "test_times_and_memory_are_measured"
+    says = "max_memory_mb is 0"
+    broken = _with(max_memory_mb=0)
+
+
+class TestAlwaysCold(Case):
+    breaks = "test_init_ms_is_of_the_first_invocation_of_an_environment"
+    says = "init_ms is 1.0 on a later invocation"
+    broken = _with(init_ms=1.0)
+
+
+# --- the plane as a whole ---
+
+
+class TestOnlyOne(Case):
+    breaks = "test_a_plane_that_is_open_twice_serves_twice"
+    says = "another is open"
+
+    class broken(Reference):
+        opened = 0
+
+        def open(self) -> None:
+            if type(self).opened:
+                raise Rejected("another is open")
+            type(self).opened += 1
+            super().open()
+
+        def close(self) -> None:
+            type(self).opened = 0
+            super().close()
+
+
+class TestCrashesWhenAway(Case):
+    breaks = "test_a_plane_that_went_away_is_unavailable"
+    says = "ConnectionError"
+
+    class broken(Reference):
+        def unavailable(self) -> Exception:
+            return ConnectionError("connection refused")

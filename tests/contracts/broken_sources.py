@@ -1,0 +1,560 @@
+"""For every rule about sources a source that breaks it. Run by test_broken.py; not collected by itself."""
+# ruff: noqa: N801 - a broken plugin is an attribute of its case
+
+import json
+import os
+import threading
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from htcgrid_contracts import TaskSourceContract, contract_function
+from pydantic import BaseModel, ConfigDict
+
+from htcgrid.builtin.memory import MemorySource
+from htcgrid.spi import Depth, Function, Lease, Plugin, Rejected, Task, TaskSource, Unavailable
+
+
+class Reference(MemorySource):
+    """A good source: a queue in memory, with a dead letter list and messages that are no tasks."""
+
+    def __init__(self, config: Any, function: Function) -> None:
+        super().__init__(config, function)
+        self.dead: list[str] = []
+        self.invalid: list[Lease] = []
+        self.away = False
+
+    def receive(self, max_tasks: int, wait: float) -> Sequence[Lease]:
+        if self.away:
+            raise self.unavailable()
+        if self.invalid:
+            return [self.invalid.pop()]
+        deadline = time.monotonic() + wait
+        while not (leases := super().receive(max_tasks, 0)) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return leases
+
+    def unavailable(self) -> Exception:
+        return Unavailable("The queue is away.")
+
+    def dead_letter(self, leases: Sequence[Lease], reason: str) -> None:
+        self.dead += [lease.task.id for lease in leases]
+        MemorySource.ack(self, leases)
+
+    def depth(self) -> Depth:
+        return replace(super().depth(), dead=len(self.dead))
+
+    @property
+    def exhausted(self) -> bool:
+        return False
+
+
+class Case(TaskSourceContract):
+    """A reference source with one thing wrong."""
+
+    shared = False
+    breaks = ""
+    says = ""
+    broken: type[Any] = Reference
+    lease_seconds = 0.4
+    patience = 0.4
+
+    @pytest.fixture
+    def source(self) -> TaskSource:
+        return self.broken(self.broken.Config(lease_seconds=self.lease_seconds), contract_function())
+
+    @pytest.fixture
+    def missing(self) -> Plugin:
+        class Missing(type(self).broken):  # type: ignore[misc]
+            def open(self) -> None:
+                self.refuse()
+
+            def refuse(self) -> None:
+                raise Rejected("There is no queue named q. Create it, or name another.")
+
+        if "refuse" in vars(self.broken):
+            Missing.refuse = self.broken.refuse
+        return Missing(self.broken.Config(lease_seconds=1), contract_function())
+
+    def publish_invalid(self, source: Reference) -> None:
+        source.invalid.append(Lease(Task("bad-1", b"{"), invalid="not JSON: Expecting property name"))
+
+    def take_away(self, source: Reference) -> None:
+        source.away = True
+
+
+class TestReference(Case):
+    """Holds every rule."""
+
+
+# --- any plugin ---
+
+
+class TestVersion(Case):
+    breaks = "test_it_is_written_for_this_version_of_the_interface"
+    says = "spi = 99"
+
+    class broken(Reference):
+        spi = 99
+
+
+class TestUnknownKey(Case):
+    breaks = "test_an_unknown_key_of_its_config_is_refused"
+    says = "Config took the key"
+
+    class broken(Reference):
+        class Config(BaseModel):
+            model_config = ConfigDict(extra="ignore")
+            lease_seconds: float = 1
+
+
+class TestConstructor(Case):
+    breaks = "test_constructing_opens_nothing"
+    says = "the constructor took 1 more open file"
+
+    class broken(Reference):
+        def __init__(self, config: Any, function: Function) -> None:
+            super().__init__(config, function)
+            self.file = open(os.devnull)  # noqa: PTH123, SIM115
+
+
+class TestCloseTwice(Case):
+    breaks = "test_close_is_quiet_when_called_twice"
+    says = "was closed already"
+
+    class broken(Reference):
+        closed = False
+
+        def close(self) -> None:
+            assert not self.closed, "was closed already"
+            self.closed = True
+
+
+class TestCloseBeforeOpen(Case):
+    breaks = "test_close_is_quiet_before_open"
+    says = "thread"
+
+    class broken(Reference):
+        def close(self) -> None:
+            self.thread.join()
+
+
+class TestLeak(Case):
+    breaks = "test_close_lets_go_of_all_that_open_took"
+    says = "there is still the thread"
+
+    class broken(Reference):
+        def open(self) -> None:
+            threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+
+
+class TestMissingPasses(Case):
+    breaks = "test_a_place_that_is_not_there_is_a_clear_error"
+    says = "went through though"
+
+    class broken(Reference):
+        def refuse(self) -> None:
+            """Create it quietly."""
+
+
+class TestSecret(Case):
+    breaks = "test_its_errors_and_repr_keep_secrets"
+    says = "SecretStr"
+
+    class broken(Reference):
+        class Config(MemorySource.Config):
+            password: str = "hunter22"
+
+
+# --- receive ---
+
+
+class TestTooMany(Case):
+    breaks = "test_receive_lends_no_more_than_it_is_asked_for"
+    says = "asked for 2 of 5 tasks and was lent 3"
+
+    class broken(Reference):
+        def receive(self, max_tasks: int, wait: float) -> Sequence[Lease]:
+            return super().receive(max_tasks + 1, wait)
+
+
+class TestFullBatch(Case):
+    breaks = "test_a_full_batch_goes_through_every_call"
+    says = "such a batch is too long"
+
+    class broken(Reference):
+        def ack(self, leases: Sequence[Lease]) -> None:
+            assert len(leases) <= 10, "such a batch is too long"
+            super().ack(leases)
+
+
+class TestSpins(Case):
+    breaks = "test_an_empty_receive_ends_after_about_its_wait"
+    says = "asked to wait 1 s for a first task"
+
+    class broken(Reference):
+        def receive(self, max_tasks: int, wait: float) -> Sequence[Lease]:
+            return super().receive(max_tasks, 0)
+
+
+class TestWaitsAnyway(Case):
+    breaks = "test_a_receive_without_wait_returns_at_once"
+    says = "asked not to wait"
+
+    class broken(Reference):
+        def receive(self, max_tasks: int, wait: float) -> Sequence[Lease]:
+            return super().receive(max_tasks, max(wait, 1))
+
+
+class TestWaitsForMore(Case):
+    breaks = "test_receive_returns_as_soon_as_it_has_any"
+    says = "receive waited"
+    patience = 0.1
+
+    class broken(Reference):
+        def receive(self, max_tasks: int, wait: float) -> Sequence[Lease]:
+            time.sleep(wait)
+            return super().receive(max_tasks, 0)
+
+
+class TestLooksOnce(Case):
+    breaks = "test_receive_sees_a_task_that_comes_while_it_waits"
+    says = "returned none"
+    patience = 0.1
+
+    class broken(Reference):
+        def receive(self, max_tasks: int, wait: float) -> Sequence[Lease]:
+            leases = super().receive(max_tasks, 0)
+            if not leases:
+                time.sleep(wait)
+            return leases
+
+
+# --- leases ---
+
+
+class TestCountsFromZero(Case):
+    breaks = "test_the_first_attempt_is_number_one"
+    says = "this says 0"
+
+    class broken(Reference):
+        def receive(self, max_tasks: int, wait: float) -> Sequence[Lease]:
+            return [replace(lease, attempt=lease.attempt - 1) for lease in super().receive(max_tasks, wait)]
+
+
+class LendsTwice(Reference):
+    def receive(self, max_tasks: int, wait: float) -> Sequence[Lease]:
+        self._until = dict.fromkeys(self._until, 0.0)
+        return super().receive(max_tasks, wait)
+
+
+class TestLendsTwice(Case):
+    breaks = "test_a_leased_task_is_not_lent_again"
+    says = "handed out, attempt 2"
+    broken = LendsTwice
+
+
+class TestLendsToAnother(Case):
+    breaks = "test_a_leased_task_is_not_lent_to_another_receiver"
+    says = "handed out, attempt 2"
+    broken = LendsTwice
+
+
+class NeverCounts(Reference):
+    def receive(self, max_tasks: int, wait: float) -> Sequence[Lease]:
+        return [replace(lease, attempt=1) for lease in super().receive(max_tasks, wait)]
+
+
+class TestLapseIsNotCounted(Case):
+    breaks = "test_a_lapsed_lease_is_handed_out_again_with_attempt_one_higher"
+    says = "it says attempt 1"
+    broken = NeverCounts
+
+
+class TestLosesAtClose(Case):
+    breaks = "test_what_was_leased_at_close_comes_again"
+    says = "0 of 1 tasks were lent"
+    patience = 0.1
+
+    class broken(Reference):
+        def close(self) -> None:
+            self._tasks.clear()
+            self._until.clear()
+
+
+# --- ack, nack, extend ---
+
+
+class TestAckDoesNothing(Case):
+    breaks = "test_an_acked_task_is_never_handed_out_again"
+    says = "was handed out, attempt 2"
+
+    class broken(Reference):
+        def ack(self, leases: Sequence[Lease]) -> None:
+            """Nothing."""
+
+
+class TestAcksAll(Case):
+    breaks = "test_ack_ends_the_tasks_it_names_and_no_other"
+    says = "0 of 2 tasks were lent"
+    patience = 0.1
+
+    class broken(Reference):
+        def ack(self, leases: Sequence[Lease]) -> None:
+            self._tasks.clear()
+            self._until.clear()
+
+
+class LoudWhenLost(Reference):
+    def ack(self, leases: Sequence[Lease]) -> None:
+        assert all(self._is_ours(lease) for lease in leases), "the lease is not ours"
+        super().ack(leases)
+
+    def nack(self, leases: Sequence[Lease], delay: float = 0.0) -> None:
+        assert all(self._is_ours(lease) for lease in leases), "the lease is not ours"
+        super().nack(leases, delay)
+
+
+class TestSecondAck(Case):
+    breaks = "test_a_second_ack_is_quiet"
+    says = "the lease is not ours"
+    broken = LoudWhenLost
+
+
+class TestLateAck(Case):
+    breaks = "test_an_ack_after_the_lease_was_lost_is_quiet"
+    says = "the lease is not ours"
+    broken = LoudWhenLost
+
+
+class TestGiveBackIsNotCounted(Case):
+    breaks = "test_a_task_given_back_is_handed_out_again_with_attempt_one_higher"
+    says = "it says attempt 1"
+    broken = NeverCounts
+
+
+class TestNoDelay(Case):
+    breaks = "test_a_task_given_back_with_a_delay_waits_that_long"
+    says = "was handed out, attempt 2"
+
+    class broken(Reference):
+        def nack(self, leases: Sequence[Lease], delay: float = 0.0) -> None:
+            super().nack(leases, 0)
+
+
+class TestSecondNack(Case):
+    breaks = "test_a_second_give_back_is_quiet"
+    says = "the lease is not ours"
+    broken = LoudWhenLost
+
+
+class TestLateNack(Case):
+    breaks = "test_a_give_back_after_the_lease_was_lost_is_quiet"
+    says = "the lease is not ours"
+    broken = LoudWhenLost
+
+
+class TestExtendDoesNothing(Case):
+    breaks = "test_an_extended_lease_is_kept"
+    says = "was handed out"
+
+    class broken(Reference):
+        def extend(self, leases: Sequence[Lease], seconds: float) -> Collection[str]:
+            return ()
+
+
+class SaysNothingLost(Reference):
+    def extend(self, leases: Sequence[Lease], seconds: float) -> Collection[str]:
+        super().extend(leases, seconds)
+        return ()
+
+
+class TestExtendHidesTheLost(Case):
+    breaks = "test_extend_says_which_lease_was_lost"
+    says = "extend says []"
+    broken = SaysNothingLost
+
+
+class TestExtendHidesTheCancelled(Case):
+    breaks = "test_extend_says_which_task_was_cancelled"
+    says = "extend says []"
+    broken = SaysNothingLost
+
+
+# --- what arrives ---
+
+
+class TestParses(Case):
+    breaks = "test_a_payload_arrives_as_it_was_sent"
+    says = "received b'"
+
+    class broken(Reference):
+        def receive(self, max_tasks: int, wait: float) -> Sequence[Lease]:
+            return [
+                replace(lease, task=replace(lease.task, payload=json.dumps(json.loads(lease.task.payload)).encode()))
+                for lease in super().receive(max_tasks, wait)
+            ]
+
+
+class TestDropsEmptyAttributes(Case):
+    breaks = "test_attributes_arrive_as_they_were_sent"
+    says = "note"
+
+    class broken(Reference):
+        def receive(self, max_tasks: int, wait: float) -> Sequence[Lease]:
+            return [
+                replace(
+                    lease, task=replace(lease.task, attributes={k: v for k, v in lease.task.attributes.items() if v})
+                )
+                for lease in super().receive(max_tasks, wait)
+            ]
+
+
+class TestHidesTheInvalid(Case):
+    breaks = "test_what_is_no_task_is_lent_as_invalid"
+    says = "say in `invalid` why"
+
+    class broken(Reference):
+        def receive(self, max_tasks: int, wait: float) -> Sequence[Lease]:
+            return [replace(lease, invalid="") for lease in super().receive(max_tasks, wait)]
+
+
+class TestThreads(Case):
+    breaks = "test_four_threads_lose_nothing_and_double_nothing"
+    says = "lent twice to threads"
+
+    class broken(Reference):
+        def receive(self, max_tasks: int, wait: float) -> Sequence[Lease]:
+            # What a read and a write without a lock between come to.
+            ready = [replace(lease, attempt=1) for lease in self._tasks.values()][:max_tasks]
+            time.sleep(0.01)
+            return ready
+
+        def ack(self, leases: Sequence[Lease]) -> None:
+            for lease in leases:
+                self._tasks.pop(lease.task.id, None)
+
+
+class TestEndsTooSoon(Case):
+    breaks = "test_it_is_not_exhausted_while_a_task_waits"
+    says = "given back waits"
+
+    class broken(Reference):
+        received = False
+
+        def receive(self, max_tasks: int, wait: float) -> Sequence[Lease]:
+            self.received = True
+            return super().receive(max_tasks, wait)
+
+        @property
+        def exhausted(self) -> bool:
+            return self.received
+
+
+class TestNeverEnds(Case):
+    breaks = "test_a_finite_source_is_exhausted_when_all_is_lent"
+    says = "with all tasks lent out: not within"
+    finite = True
+    broken = Reference
+
+
+class TestCrashesWhenAway(Case):
+    breaks = "test_a_place_that_went_away_is_unavailable"
+    says = "ConnectionError"
+
+    class broken(Reference):
+        def unavailable(self) -> Exception:
+            return ConnectionError("connection refused")
+
+
+# --- queues ---
+
+
+class TestPutDropsAttributes(Case):
+    breaks = "test_put_accepts_a_task_that_receive_then_lends"
+    says = "not lent as it was"
+
+    class broken(Reference):
+        def put(self, tasks: Sequence[Task]) -> None:
+            super().put([replace(task, attributes={}) for task in tasks])
+
+
+class TestPutOverwrites(Case):
+    breaks = "test_put_rejects_an_id_that_is_there_already"
+    says = "DID NOT RAISE"
+
+    class broken(Reference):
+        def put(self, tasks: Sequence[Task]) -> None:
+            super().put([task for task in tasks if task.id not in self._tasks])
+
+
+class TestPutsHalf(Case):
+    breaks = "test_put_accepts_all_or_none"
+    says = "was handed out"
+
+    class broken(Reference):
+        def put(self, tasks: Sequence[Task]) -> None:
+            for task in sorted(tasks, key=lambda task: task.id in self._tasks):
+                super().put([task])
+
+
+class TestCancelOnlyMarks(Case):
+    breaks = "test_a_cancelled_task_that_waits_never_runs"
+    says = "was handed out"
+
+    class broken(Reference):
+        def cancel(self, session_id: str | None = None, task_ids: Collection[str] = ()) -> Sequence[Task]:
+            return [lease.task for lease in self._tasks.values() if lease.task.id in task_ids]
+
+
+class TestCancelsAllSessions(Case):
+    breaks = "test_cancelling_a_session_leaves_the_others_alone"
+    says = "should have been cancelled"
+
+    class broken(Reference):
+        def cancel(self, session_id: str | None = None, task_ids: Collection[str] = ()) -> Sequence[Task]:
+            return super().cancel(task_ids=list(self._tasks))
+
+
+class TestCancelsWhatIsNotThere(Case):
+    breaks = "test_cancelling_what_is_not_there_is_none"
+    says = "should have been cancelled"
+
+    class broken(Reference):
+        def cancel(self, session_id: str | None = None, task_ids: Collection[str] = ()) -> Sequence[Task]:
+            return [Task(task_id, b"") for task_id in task_ids]
+
+
+class TestForgetsWhatWasCancelled(Case):
+    breaks = "test_cancelling_again_names_the_same_tasks"
+    shared = True
+    says = "should have been cancelled"
+
+    class broken(Reference):
+        done = False
+
+        def cancel(self, session_id: str | None = None, task_ids: Collection[str] = ()) -> Sequence[Task]:
+            cancelled = () if self.done else super().cancel(session_id, task_ids)
+            self.done = True
+            return cancelled
+
+
+class TestDepthCountsAll(Case):
+    breaks = "test_depth_counts_what_waits_and_what_is_lent"
+    says = "depth() is to show"
+    patience = 0.05
+
+    class broken(Reference):
+        def depth(self) -> Depth:
+            return Depth(waiting=len(self._tasks), leased=len(self._until))
+
+
+class TestDeadComesBack(Case):
+    breaks = "test_a_task_set_aside_is_not_handed_out_again"
+    says = "was handed out"
+
+    class broken(Reference):
+        def dead_letter(self, leases: Sequence[Lease], reason: str) -> None:
+            self.dead += [lease.task.id for lease in leases]
