@@ -106,6 +106,8 @@ class Agent:
         for lease in self._stock.close():
             self._delivery.give_back(lease.task.id)
         self._join_within_grace(slots)
+        for task_id in [task_id for slot in self._slots for task_id in slot.running]:
+            self._delivery.give_back(task_id)  # the plane failed under it
         self._quarantine.close()
         self._delivery.close()
         delivery.join()

@@ -1,7 +1,7 @@
 """One thread that keeps the stock filled."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from htcgrid.agent import documents
 from htcgrid.agent.delivery import Delivery
@@ -16,6 +16,8 @@ from htcgrid.agent.stock import Stock
 from htcgrid.spi import FailureKind, Lease, Outcome, Result, ResultSink, TaskSource
 
 _WAIT_SECONDS = 1.0
+_SETTLE_SECONDS = 0.005
+"""How often to look whether the last task has ended."""
 
 
 class Intake:
@@ -58,8 +60,10 @@ class Intake:
             leases = self._patience.call(lambda room=room: self._receive(room))  # type: ignore[misc]
             if leases:
                 self._take_in(leases)
-            elif self._source.exhausted and self._settled():
-                return
+            elif self._source.exhausted:
+                if self._settled():
+                    return
+                self._halt.wait(_SETTLE_SECONDS)
 
     def _receive(self, room: int) -> Sequence[Lease]:
         if self._halt.is_set():
@@ -76,7 +80,7 @@ class Intake:
 
     def _take_in(self, leases: Sequence[Lease]) -> None:
         leases = self._holdings.add(leases)
-        stored = self._sink.stored([lease.task for lease in leases])
+        stored = self._stored(leases)
         if stored:
             self._statistics.already_stored += len(stored)
             done = [lease.task.id for lease in leases if lease.task.id in stored]
@@ -92,6 +96,15 @@ class Intake:
                 self._delivery.give_back(lease.task.id)
         else:
             self._stock.put(leases)
+
+    def _stored(self, leases: Sequence[Lease]) -> Collection[str]:
+        """Which of these tasks need no run."""
+        try:
+            return self._patience.call(lambda: self._sink.stored([lease.task for lease in leases]))
+        except BaseException:
+            for lease in leases:
+                self._delivery.give_back(lease.task.id)
+            raise
 
 
 def _invalid(lease: Lease) -> Result:

@@ -23,7 +23,7 @@ class Quarantine:
         self._limit = limit
         self._fail = fail
         self._held: list[Result] = []
-        self._loaded = False
+        self._loaded = self._broken = False
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -32,7 +32,7 @@ class Quarantine:
     def add(self, result: Result) -> None:
         with self._lock:
             self._held.append(result)
-            if len(self._held) >= self._limit:
+            if self._broken or len(self._held) >= self._limit:
                 self._give_up()
 
     def clear(self) -> None:
@@ -46,13 +46,14 @@ class Quarantine:
 
     def close(self) -> None:
         """Nothing more comes: what is held is all there was, or it was loaded before and these are the odd ones."""
-        if self._loaded:
+        if self._loaded and not self._broken:
             self.clear()
         with self._lock:
             if self._held:
                 self._give_up()
 
     def _give_up(self) -> None:
+        self._broken = True
         document = self._held[-1].outcome.payload.decode(errors="replace")
         self._fail(FunctionBroken(f"The function cannot be initialised, so no task was run: {document}"))
         held, self._held = self._held, []

@@ -55,11 +55,15 @@ class Slot:
     def run(self) -> None:
         invoker, timeout = self._invoker, self._invoker.function.timeout
         while batch := self._stock.take(self._pace.batch, invoker.max_concurrency):
+            if self._halt.is_set():
+                for lease in batch:
+                    self._delivery.give_back(lease.task.id)
+                return
             self.running = {lease.task.id: lease for lease in batch}
             try:
                 self._invoke(batch, timeout)
             except Unavailable as error:
-                self._put_back(error)
+                self._put_back_all(error)
                 self._patience.wait(error)
             else:
                 self._patience.reset()
@@ -75,10 +79,8 @@ class Slot:
                 busy_ms += item.duration_ms
                 done += 1
                 self._pass_on(lease, item)
-            elif self._halt.is_set():
-                self._delivery.give_back(lease.task.id)
             else:
-                self._stock.put_back(lease)
+                self._put_back(lease)
         if running:
             missing = ", ".join(sorted(running))
             message = f"{type(self._invoker).__name__}.invoke ended without a word on: {missing}. This is a bug in the plugin."
@@ -106,12 +108,13 @@ class Slot:
         else:
             self._delivery.put(Result(lease.task, outcome, lease.attempt), dead=verdict is Verdict.DEAD)
 
-    def _put_back(self, error: Unavailable) -> None:
+    def _put_back_all(self, error: Unavailable) -> None:
         """To the stock, for whichever slot finds the plane there again."""
         for lease in self.running.values():
             begun = lease.task.id in error.begun
-            again = replace(lease, attempt=lease.attempt + 1) if begun else lease
-            if self._halt.is_set():
-                self._delivery.give_back(lease.task.id)
-            else:
-                self._stock.put_back(again)
+            self._put_back(replace(lease, attempt=lease.attempt + 1) if begun else lease)
+        self.running = {}
+
+    def _put_back(self, lease: Lease) -> None:
+        if not self._stock.put_back(lease):
+            self._delivery.give_back(lease.task.id)

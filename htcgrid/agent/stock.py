@@ -23,11 +23,13 @@ class Stock:
             self._leases.extend(leases)
             self._filled.notify(min(len(leases), self._waiting))
 
-    def put_back(self, lease: Lease) -> None:
-        """To the front: it has waited its turn already."""
+    def put_back(self, lease: Lease) -> bool:
+        """To the front: it has waited its turn already. False once closed."""
         with self._filled:
-            self._leases.appendleft(lease)
-            self._filled.notify()
+            if not self._closed:
+                self._leases.appendleft(lease)
+                self._filled.notify()
+            return not self._closed
 
     def discard(self, task_ids: Collection[str]) -> list[str]:
         """Take these out, unrun; returns those that were there."""

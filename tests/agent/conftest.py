@@ -22,7 +22,6 @@ from htcgrid.spi import (
     Invoker,
     Lease,
     Outcome,
-    Plugin,
     Rejected,
     Result,
     Task,
