@@ -1,0 +1,56 @@
+"""What all tests of the core share: the parts that are not ours, and the rule that CI goes without none."""
+
+import subprocess
+import sys
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PARTS = Path(__file__).parent / "parts"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--strict-parts", action="store_true", help="a test that is skipped fails: all parts must be here")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    return _strict(item.config, (yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    return _strict(collector.config, (yield))
+
+
+def _strict(config: pytest.Config, report: Any) -> Any:
+    if report.skipped and not hasattr(report, "wasxfail") and config.getoption("--strict-parts"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome = "failed"
+        report.longrepr = f"--strict-parts: {reason}"
+    return report
+
+
+def part(name: str, *arguments: str) -> Path:
+    """The path that a script of `parts` prints; skips the test, with its reason, where it has none."""
+    script = [sys.executable, str(PARTS / f"{name}.py"), *arguments]
+    done = subprocess.run(script, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(done.stderr.strip().splitlines()[-1])
+    return Path(done.stdout.strip())
+
+
+@pytest.fixture(scope="session")
+def rie() -> Path:
+    """AWS's Runtime Interface Emulator."""
+    return part("rie")
+
+
+@pytest.fixture(scope="session")
+def node_modules() -> Path:
+    """A `node_modules` with AWS's runtime client for Node; building it is left to who runs the tests."""
+    return part("node", "--cached")
