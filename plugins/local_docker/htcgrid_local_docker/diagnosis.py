@@ -1,0 +1,51 @@
+"""An environment that never came up: whether the fault is the handler's, or the image's for every task alike."""
+
+import json
+import re
+
+from htcgrid.spi import FailureKind, Outcome, Rejected
+
+from htcgrid_local_docker.plan import Plan, command
+
+_CLIENTS = re.compile(r"lambda|bootstrap|aws_?ric", re.IGNORECASE)
+_MISSING_CLIENT = re.compile(rb"No module named '?awslambdaric|Cannot find module '[^']*aws-lambda-ric|AWSLambda")
+
+
+def check_came_up(outcome: Outcome, plan: Plan) -> None:
+    """Raise `Rejected` where no task will ever run in this image.
+
+    A runtime client reports a handler that cannot be loaded by a document of its own; one that says
+    that the process ended, or never called, was written by the supervisor.
+    """
+    if outcome.failure is not FailureKind.INIT_ERROR:
+        return
+    kind = _error_type(outcome)
+    if kind not in {"Runtime.ExitError", "Sandbox.Timedout"}:
+        return
+    started = " ".join([*(plan.options.entrypoint or plan.image.entrypoint), *(command(plan) or plan.image.command)])
+    printed = outcome.log_tail.decode(errors="replace").strip()
+    said = f" It printed:\n{printed}" if printed else " It printed nothing."
+    if "xec format error" in printed:
+        raise Rejected(
+            f"The image {plan.image.reference!r} is for {plan.image.architecture}, which this machine cannot run. Install "
+            f"emulation (apt-get install qemu-user-static), or use an image for this machine.{said}"
+        )
+    if kind == "Sandbox.Timedout":
+        raise Rejected(
+            f"The container of {plan.image.reference!r} ran `{started}` and never called the Runtime API at "
+            f"{plan.network.gateway}. Either it is no runtime client (set `entrypoint` to one; with an emulator of its own, "
+            f'write transport = "rie"), or a firewall of this machine stops containers from calling it.{said}'
+        )
+    if not _CLIENTS.search(started) or _MISSING_CLIENT.search(outcome.log_tail):
+        raise Rejected(
+            f"The container of {plan.image.reference!r} ran `{started}`, which ended without calling the Lambda Runtime API: "
+            "the image has no runtime client. Use one of AWS's base images, install the client (pip install awslambdaric, "
+            f"npm install aws-lambda-ric) and set `entrypoint` to it.{said}"
+        )
+
+
+def _error_type(outcome: Outcome) -> str:
+    try:
+        return str(json.loads(outcome.payload)["errorType"])
+    except (ValueError, KeyError, TypeError):
+        return ""

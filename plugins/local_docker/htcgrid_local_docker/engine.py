@@ -1,0 +1,184 @@
+"""The Docker Engine: connecting to it, and its errors in words that say what to do."""
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import docker
+import requests
+from docker.context import ContextAPI
+from docker.errors import APIError, DockerException, TLSParameterError
+from docker.utils import kwargs_from_env
+from htcgrid.spi import HtcgridError, Rejected, Unavailable
+from urllib3.exceptions import HTTPError
+
+_GREETING_SECONDS = 4
+_ANSWER_SECONDS = 60
+
+
+class Engine:
+    """A connection to the Docker Engine; threads may share it."""
+
+    def __init__(self, host: str = "") -> None:
+        self._host = host
+        self._client: docker.APIClient | None = None
+
+    @property
+    def client(self) -> Any:
+        """Docker's low-level client. Its calls go inside `speaking`."""
+        assert self._client is not None  # noqa: S101 - between open and close
+        return self._client
+
+    @property
+    def address(self) -> str:
+        """Where the engine is, as a user would write it."""
+        return str(self._settings().get("base_url") or "unix:///var/run/docker.sock")
+
+    def open(self) -> None:
+        """Connect. Raises `Unavailable` where no engine answers, `Rejected` where it may not be used."""
+        with self.speaking("connect to it"):
+            self._client = docker.APIClient(**self._settings(), version="auto", timeout=_GREETING_SECONDS)
+        self._client.timeout = _ANSWER_SECONDS
+
+    def close(self) -> None:
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    def check(self) -> None:
+        """Greet the engine on a new connection: one that is shutting down still answers on the old."""
+        greeting = Engine(self._host)
+        try:
+            greeting.open()
+        finally:
+            greeting.close()
+
+    broken = (requests.RequestException, HTTPError)
+    """What reading from a connection raises that the engine has left."""
+
+    def _settings(self) -> dict[str, Any]:
+        if self._host:
+            return {"base_url": self._host}
+        try:
+            settings: dict[str, Any] = kwargs_from_env()
+            if not settings.get("base_url"):
+                context = ContextAPI.get_current_context()
+                if context is not None and context.name != "default":
+                    settings = {"base_url": context.Host, "tls": context.TLSConfig or False}
+        except (TLSParameterError, DockerException) as error:
+            raise Rejected(f"Docker's own settings (DOCKER_HOST, its context) cannot be used: {error}.") from None
+        return settings
+
+    @contextmanager
+    def speaking(self, purpose: str) -> Iterator[None]:
+        """Around calls of the client: whatever they raise comes out as `Unavailable` or `Rejected`."""
+        try:
+            yield
+        except APIError as error:
+            raise explained(_words(error), purpose) from None
+        except (DockerException, requests.RequestException, OSError) as error:
+            raise self._unreachable(error) from None
+
+    def _unreachable(self, error: BaseException) -> HtcgridError:
+        cause = _os_error(error)
+        if isinstance(cause, PermissionError):
+            return Rejected(
+                f"This user (id {os.geteuid()}) may not use the Docker Engine's socket {self.address}. "
+                "Join its group (sudo usermod -aG docker $USER, then log in again), or run the engine rootless."
+            )
+        if isinstance(cause, FileNotFoundError | ConnectionRefusedError):
+            return Unavailable(
+                f"No Docker Engine answers at {self.address}. Start it (sudo systemctl start docker, or Docker Desktop), "
+                "or say where it is with DOCKER_HOST or `host` in the config."
+            )
+        return Unavailable(f"The connection to the Docker Engine at {self.address} failed: {_short(error)}.")
+
+
+def explained(words: str, purpose: str) -> HtcgridError:
+    """An error that the engine has reported, with what to do about it."""
+    for pattern, kind, advice in _KNOWN:
+        if re.search(pattern, words, re.IGNORECASE):
+            return kind(f"The Docker Engine could not {purpose}: {words}. {advice}")
+    return Rejected(f"The Docker Engine could not {purpose}: {words}.")
+
+
+_KNOWN: tuple[tuple[str, type[HtcgridError], str], ...] = (
+    (
+        "no space left on device|disk quota exceeded",
+        Unavailable,
+        "Its disk is full: `docker system df` shows what takes room, `docker system prune` frees it.",
+    ),
+    (
+        "executable file not found|no such file or directory.*(exec|starting container)|exec:.*not found",
+        Rejected,
+        "The image has no such program. An image for Lambda has a runtime client as its entry point, as AWS's base "
+        "images do; for another image set `entrypoint` to the program that speaks the Lambda Runtime API.",
+    ),
+    (
+        "permission denied.*(exec|starting container)|exec.*permission denied",
+        Rejected,
+        "The program may not be executed by the container's user; `chmod +x` it in the image.",
+    ),
+    (
+        "exec format error",
+        Rejected,
+        "The image is for another kind of processor and this machine has no emulation for it; install qemu-user-static.",
+    ),
+    (
+        "could not select device driver",
+        Rejected,
+        "`gpus` needs NVIDIA's container toolkit on this machine; install it, or leave `gpus` out.",
+    ),
+    (
+        "non-overlapping IPv4 address pool|all predefined address pools",
+        Unavailable,
+        "It has no addresses left for another network: `docker network prune` frees those that are unused; or name one "
+        "that is there with `network`.",
+    ),
+    (
+        "minimum memory limit",
+        Rejected,
+        "Raise [function] memory.",
+    ),
+    (
+        "unauthorized|authentication required|no basic auth credentials|denied",
+        Rejected,
+        "Log in to the registry (`docker login`), and check the name.",
+    ),
+    (
+        "cannot connect to the docker daemon|shutting down|server is shutting|context canceled|connection reset",
+        Unavailable,
+        "It seems to be stopping.",
+    ),
+)
+
+
+def _words(error: APIError) -> str:
+    words = error.explanation or str(error)
+    if isinstance(words, bytes):
+        words = words.decode(errors="replace")
+    try:
+        words = json.loads(words)["message"]
+    except (ValueError, KeyError, TypeError):
+        pass
+    return str(words).strip().rstrip(".")
+
+
+def _os_error(error: BaseException) -> OSError | None:
+    """The error of the operating system inside: SDK, requests and urllib3 wrap it in one another."""
+    seen: list[BaseException] = [error]
+    for each in seen:
+        if isinstance(each, OSError) and each.errno is not None:
+            return each
+        inside = [*each.args, each.__cause__, each.__context__, getattr(each, "reason", None)]
+        seen += [one for one in inside if isinstance(one, BaseException) and one not in seen]
+        if len(seen) > 50:
+            break
+    return None
+
+
+def _short(error: BaseException) -> str:
+    return str(_os_error(error) or error)

@@ -1,0 +1,186 @@
+"""The plane: a pool of containers, each an execution environment."""
+
+import json
+import os
+import queue
+import sys
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+
+from htcgrid.runtime.api import ApiEnvironment
+from htcgrid.runtime.api_server import listen
+from htcgrid.runtime.environment import ExecutionEnvironment, State
+from htcgrid.runtime.rie import RieEnvironment
+from htcgrid.spi import Capability, Function, Invoker, Lease, Outcome, Rejected, Unavailable, Unstarted
+
+from htcgrid_local_docker import images, network, ownership, plan
+from htcgrid_local_docker.diagnosis import check_came_up
+from htcgrid_local_docker.engine import Engine
+from htcgrid_local_docker.options import Options
+from htcgrid_local_docker.sandbox import ContainerSandbox
+
+
+class LocalDockerInvoker(Invoker):
+    """Containers on the Docker Engine of this machine.
+
+    A container is started by the first `invoke` that finds no idle one, in that call's thread: those
+    of several threads come up side by side, and what is not needed is never started.
+    """
+
+    Config = Options
+    config: Options
+    max_batch = 512
+
+    def __init__(self, config: Options, function: Function) -> None:
+        super().__init__(config, function)
+        self.max_concurrency = config.workers or len(os.sched_getaffinity(0))
+        every = frozenset(Capability)
+        # The emulator's replies do not tell an answer from an error document.
+        self.capabilities = every if config.transport == "api" else every - {Capability.ERRORS}
+        self._engine = Engine(config.host)
+        self._places: queue.LifoQueue[ExecutionEnvironment | None] = queue.LifoQueue()
+        self._all: list[ExecutionEnvironment] = []
+        self._plan: plan.Plan | None = None
+        self._opened = ExitStack()
+
+    def open(self) -> None:
+        self._opened.callback(self._engine.close)
+        self._engine.open()
+        for _ in ownership.sweep(self._engine):
+            pass
+        image = self._image()
+        labels = ownership.labels(self.function)
+        net = network.join(self._engine, self.config.network, labels)
+        self._opened.callback(_quietly, network.leave, self._engine, net)
+        if self.config.transport == "api":
+            network.check_reachable(net)
+        if self.config.logs is not None:
+            self.config.logs.mkdir(parents=True, exist_ok=True)
+        self._plan = plan.draw(self.config, self.function, image, net)
+        for _ in range(self.max_concurrency):
+            self._places.put(None)
+
+    def close(self) -> None:
+        if self._all:
+            with ThreadPoolExecutor(min(8, len(self._all))) as pool:
+                list(pool.map(lambda environment: environment.close(), self._all))
+        self._all.clear()
+        self._opened.close()
+
+    def invoke(self, batch: Sequence[Lease], timeout: float) -> Iterator[Outcome | Unstarted]:
+        environment = self._places.get()
+        left = {lease.task.id: None for lease in batch}
+        try:
+            if environment is None or environment.is_lost():
+                environment = self._replaced(environment)
+            for report in environment.invoke(batch, timeout):
+                if isinstance(report, Outcome):
+                    self._check(report)
+                left.pop(report.task_id, None)
+                yield report
+        except Unavailable as error:
+            if environment is None:
+                raise
+            raise Unavailable(str(error), error.retry_after, error.begun or list(left)[:1]) from None
+        finally:
+            if environment is not None and environment.state is State.GONE:
+                environment = self._removed(environment)
+            self._places.put(environment)
+
+    def cancel(self, task_ids: Collection[str]) -> None:
+        for environment in list(self._all):
+            environment.cancel(task_ids)
+
+    # --- Deployable ---
+
+    def deploy(self, *, dry_run: bool = False) -> Iterable[str]:
+        """Have the image here; containers come with `run`."""
+        with self._connected():
+            if dry_run:
+                yield f"would have the image {self.config.reference} on the engine at {self._engine.address}"
+                return
+            said: list[str] = []
+            image = images.find(
+                self._engine, self.config.reference, self.function.architecture, self.config.pull, said.append
+            )
+            yield from said
+            yield f"the image {image.reference} is there, for {image.architecture}"
+
+    def undeploy(self) -> Iterable[str]:
+        """Remove what agents that were killed have left behind. Containers of living agents stay."""
+        with self._connected():
+            yield from ownership.sweep(self._engine)
+            for process, containers in ownership.alive(self._engine).items():
+                yield f"left alone: {len(containers)} container(s) of the agent with process id {process}"
+
+    def scale(self, size: int) -> Iterable[str]:
+        """Nothing stands between runs that could be scaled."""
+        raise Rejected(f"This plane has containers only while it runs. Write workers = {size} in its table of the config.")
+
+    def status(self) -> Mapping[str, str]:
+        with self._connected():
+            with self._engine.speaking("say its version"):
+                version = self._engine.client.version()
+            owners = ownership.alive(self._engine)
+            return {
+                "engine": f"{version['Version']} at {self._engine.address}",
+                "image": self.config.reference,
+                "containers": str(sum(len(containers) for containers in owners.values())),
+                "agents": ", ".join(owners) or "none",
+            }
+
+    # --- within ---
+
+    def _connected(self) -> ExitStack:
+        stack = ExitStack()
+        stack.callback(self._engine.close)
+        self._engine.open()
+        return stack
+
+    def _image(self) -> images.Image:
+        return images.find(self._engine, self.config.reference, self.function.architecture, self.config.pull, _say)
+
+    def _replaced(self, environment: ExecutionEnvironment | None) -> ExecutionEnvironment:
+        if environment is not None:
+            self._removed(environment)
+        return self._started()
+
+    def _removed(self, environment: ExecutionEnvironment) -> None:
+        self._all.remove(environment)
+        environment.close()
+
+    def _started(self) -> ExecutionEnvironment:
+        assert self._plan is not None  # noqa: S101 - between open and close
+        sandbox = ContainerSandbox(self._engine, self._plan)
+        environment: ExecutionEnvironment
+        if self.config.transport == "rie":
+            environment = RieEnvironment(self.function, sandbox)
+        else:
+            environment = ApiEnvironment(self.function, sandbox, listen(self._plan.network.gateway))
+        self._all.append(environment)
+        try:
+            environment.start()
+        except BaseException:
+            self._removed(environment)
+            raise
+        return environment
+
+    def _check(self, outcome: Outcome) -> None:
+        assert self._plan is not None  # noqa: S101 - between open and close
+        check_came_up(outcome, self._plan)
+
+
+def _say(message: str) -> None:
+    """A pull may take minutes, and a plugin has no other way to say so."""
+    text = message if sys.stderr.isatty() else json.dumps({"time": round(time.time(), 3), "message": message})
+    print(text, file=sys.stderr, flush=True)  # noqa: T201
+
+
+def _quietly(leave: object, *arguments: object) -> None:
+    """A network that cannot be removed now, the engine being away, is removed by whoever opens next."""
+    try:
+        leave(*arguments)  # type: ignore[operator]
+    except Unavailable:
+        pass

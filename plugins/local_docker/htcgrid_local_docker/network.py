@@ -1,0 +1,81 @@
+"""The network that a plane's containers are in, and this machine's address on it."""
+
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+from docker.errors import NotFound
+from htcgrid.runtime.api_server import listen
+from htcgrid.spi import Rejected
+
+from htcgrid_local_docker import ownership
+from htcgrid_local_docker.engine import Engine
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """`gateway` is the address of this machine that containers on it reach; `own` networks lead nowhere else."""
+
+    name: str
+    gateway: str
+    own: bool
+
+
+def join(engine: Engine, name: str, labels: dict[str, str]) -> Network:
+    """The network of that name; without a name, a new one from which containers reach this machine only."""
+    if name == "host":
+        return Network("host", "127.0.0.1", own=False)
+    if name:
+        return Network(name, _gateway(_inspected(engine, name)), own=False)
+    name = f"htcgrid-{uuid4().hex[:12]}"
+    with engine.speaking("make a network for the handlers"):
+        engine.client.create_network(
+            name,
+            driver="bridge",
+            internal=True,
+            options={"com.docker.network.bridge.enable_icc": "false"},
+            labels=labels,
+            check_duplicate=True,
+        )
+    return Network(name, _gateway(_inspected(engine, name)), own=True)
+
+
+def check_reachable(network: Network) -> None:
+    """Refuse an engine whose containers would not find the Runtime API of this process."""
+    try:
+        listen(network.gateway).close()
+    except OSError as error:
+        message = (
+            f"The Runtime API cannot be served at {network.gateway}, this machine's address on the Docker network "
+            f"{network.name!r} ({error.strerror}): the engine runs in a virtual machine or on another machine. "
+            'Write transport = "rie" and network = "bridge", which need a port of the engine only.'
+        )
+        raise Rejected(message) from None
+
+
+def _inspected(engine: Engine, name: str) -> dict[str, Any]:
+    with engine.speaking(f"look at the network {name!r}"):
+        try:
+            found: dict[str, Any] = engine.client.inspect_network(name)
+        except NotFound:
+            message = f"network = {name!r}: there is no such Docker network. `docker network ls` lists them; or leave it out."
+            raise Rejected(message) from None
+    return found
+
+
+def _gateway(network: dict[str, Any]) -> str:
+    for pool in network["IPAM"]["Config"] or ():
+        address = pool.get("Gateway", "").partition("/")[0]
+        if address and ":" not in address:
+            return str(address)
+    message = (
+        f"network = {network['Name']!r} ({network['Driver']}) gives this machine no IPv4 address to serve the Runtime API "
+        "at. Name a bridge network, or leave it out."
+    )
+    raise Rejected(message)
+
+
+def leave(engine: Engine, network: Network) -> None:
+    """Remove the network if it was made by `join`."""
+    if network.own:
+        ownership.remove_network(engine, network.name)

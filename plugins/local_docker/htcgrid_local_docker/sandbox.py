@@ -1,0 +1,157 @@
+"""A container as a sandbox of the core's execution environments."""
+
+import json
+import select
+import signal
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from docker.errors import APIError, NotFound
+from htcgrid.runtime.rie import EmulatorSandbox
+from htcgrid.spi import Unavailable
+
+from htcgrid_local_docker import ownership
+from htcgrid_local_docker.engine import Engine
+from htcgrid_local_docker.logs import LogStream
+from htcgrid_local_docker.meter import MemoryMeter
+from htcgrid_local_docker.plan import RIE_PORT, Plan, create_arguments
+
+_KILL_SECONDS = 20.0
+_FROM_OUTSIDE = frozenset((-signal.SIGTERM, -signal.SIGKILL))
+
+
+class ContainerSandbox(EmulatorSandbox):
+    """One container, from its creation to its removal.
+
+    Its end is read from the engine's answer to a `wait` that was asked before it started: the
+    connection's descriptor is `ended_fd`.
+    """
+
+    def __init__(self, engine: Engine, plan: Plan) -> None:
+        self._engine = engine
+        self._plan = plan
+        self._container = ""
+        self._status: int | None = None
+        self._end: Any = None
+        self._log: LogStream | None = None
+        self._peer = ""
+        self._address = ("", 0)
+        self._meter: MemoryMeter | None = None
+
+    # --- its life ---
+
+    def start(self, variables: Mapping[str, str]) -> None:
+        client = self._engine.client
+        with self._engine.speaking(f"start a container of {self._plan.image.reference!r}"):
+            created = client.create_container(**create_arguments(self._plan, client, variables))
+            self._container = created["Id"]
+            self._log = LogStream(client.attach_socket(self._container, _OUTPUT), self._log_file())
+            # Only this ends it for sure: the log's stream ends as well when a program closes its output.
+            url = f"{client.base_url}/v{client.api_version}/containers/{self._container}/wait"
+            self._end = client.post(url, params={"condition": "next-exit"}, stream=True, timeout=None)
+            self.ended_fd = self._end.raw.fileno()
+            client.start(self._container)
+            self._look(client.inspect_container(self._container))
+
+    def has_ended(self) -> bool:
+        if self._status is None and self._end is not None and _is_readable(self.ended_fd):
+            self._status = self._read_status()
+            if self._status in _FROM_OUTSIDE and not self._ran_out_of_memory():
+                self._engine.check()
+        return self._status is not None
+
+    def end(self) -> int:
+        if self._status is None:
+            with self._engine.speaking("end a container"):
+                try:
+                    self._engine.client.kill(self._container)
+                except NotFound:
+                    pass
+                except APIError as error:
+                    if error.status_code != 409:  # it has ended just now
+                        raise
+            if not _is_readable(self.ended_fd, _KILL_SECONDS):
+                raise Unavailable(f"The Docker Engine did not end the container {self._container[:12]} in {_KILL_SECONDS:.0f} s.")
+            self._status = self._read_status()
+        if self._log is not None:
+            self._log.rest()
+        return self._status
+
+    def close(self) -> None:
+        container, self._container = self._container, ""
+        if self._end is not None:
+            self._end.close()
+            self._end = None
+        if container:
+            try:
+                ownership.remove(self._engine, container)
+            except Unavailable:
+                # The engine is away. Whoever opens a plane when it is back removes what this process left.
+                pass
+        if self._log is not None:
+            self._log.close()
+            self._log = None
+
+    # --- what it says ---
+
+    @property
+    def address(self) -> tuple[str, int]:
+        return self._address
+
+    @property
+    def peers(self) -> Collection[str]:
+        return (self._peer,)
+
+    def log_tail(self) -> bytes:
+        return self._log.tail() if self._log is not None else b""
+
+    def memory_mb(self) -> float:
+        if self._log is not None:
+            self._log.drain()
+        return self._meter.megabytes() if self._meter is not None else 0.0
+
+    def was_out_of_memory(self) -> bool:
+        return self._status == -signal.SIGKILL and self._ran_out_of_memory()
+
+    # --- within ---
+
+    def _look(self, details: Mapping[str, Any]) -> None:
+        """Note its address and where its memory is counted."""
+        networks = details["NetworkSettings"]["Networks"]
+        self._peer = next((each["IPAddress"] for each in networks.values() if each["IPAddress"]), "127.0.0.1")
+        ports = details["NetworkSettings"].get("Ports") or {}
+        bound = ports.get(f"{RIE_PORT}/tcp")
+        self._address = ("127.0.0.1", int(bound[0]["HostPort"])) if bound else (self._peer, RIE_PORT)
+        self._meter = MemoryMeter(details["State"]["Pid"])
+
+    def _read_status(self) -> int:
+        """What the engine has answered to `wait`. An end without an answer is the engine's own."""
+        try:
+            answer = json.loads(self._end.raw.read1() or b"")
+            status = int(answer["StatusCode"])
+        except (ValueError, KeyError, OSError, self._engine.broken):
+            self._status = -signal.SIGKILL
+            message = f"The Docker Engine at {self._engine.address} went away while a container ran. Start it again; run again."
+            raise Unavailable(message) from None
+        return 128 - status if status > 128 else status
+
+    def _ran_out_of_memory(self) -> bool:
+        with self._engine.speaking("look at a container"):
+            try:
+                details = self._engine.client.inspect_container(self._container)
+            except NotFound:
+                return False
+        return bool(details["State"]["OOMKilled"])
+
+    def _log_file(self) -> Any:
+        folder = self._plan.options.logs
+        return None if folder is None else folder / f"{self._container[:12]}.log"
+
+
+_OUTPUT = {"stdout": 1, "stderr": 1, "stream": 1}
+
+
+def _is_readable(fd: int, seconds: float = 0.0) -> bool:
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))
