@@ -109,5 +109,4 @@ def _invoker(config: pytest.Config, name: str | None) -> Invoker:
         function = grid.settings.function
         # Paths of a config are relative to its folder, and tests run in another.
         absolute = function.model_copy(update={"code": function.code.resolve()})
-        grid = settings.Grid(grid.settings.model_copy(update={"function": absolute}), file)
-        return grid.invoker()
+        return grid.serving(absolute).invoker()

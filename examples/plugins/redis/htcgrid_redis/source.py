@@ -1,0 +1,158 @@
+"""Tasks from a Redis stream, shared by the agents of a consumer group.
+
+An entry of the stream is a task: its field `id` is the task's id, `payload` the event as JSON, and
+`attributes`, which may be left out, an object of texts.
+
+How leases stand on what Redis keeps of an entry that was handed out: its consumer, how often it was
+delivered, and how long it has been idle. An entry is handed out again when it has been idle for the
+`horizon`, which is longer than any lease or delay. A lease of 30 s is an entry made to look as if it had
+been idle for all but 30 s of it; a delay is the same thing.
+"""
+
+import json
+import time
+import uuid
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import redis
+from htcgrid.spi import Function, Lease, Rejected, Task, TaskSource
+from pydantic import Field
+
+from htcgrid_redis.server import ServerConfig, connect, speaking
+
+_LOOK_SECONDS = 0.25
+"""How often a receive that waits looks for leases that have lapsed."""
+
+_SET_IDLE = """
+local gone = {}
+for i = 4, #ARGV, 2 do
+  local held = redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[i], ARGV[i], 1)[1]
+  if held and held[2] == ARGV[2] and held[4] == tonumber(ARGV[i + 1]) then
+    redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, ARGV[i], 'IDLE', ARGV[3], 'JUSTID')
+  else
+    gone[#gone + 1] = ARGV[i]
+  end
+end
+return gone
+"""
+"""Sets the idle time of the entries that are lent to this consumer, for this attempt; returns the others."""
+
+
+class RedisSource(TaskSource):
+    """A consumer of a group on a Redis stream."""
+
+    class Config(ServerConfig):
+        """Agents of the same stream and group share its tasks."""
+
+        stream: str = Field(description="the key of the stream", examples=["tasks"])
+        group: str = Field("htcgrid", description="the consumer group; made where there is none")
+        create: bool = Field(False, description="make the stream where there is none")
+        lease_seconds: float = Field(30.0, gt=0, description="seconds a task is lent for")
+        longest_delay: float = Field(60.0, ge=0, description="seconds that a task given back may have to wait, at most")
+
+    config: Config
+    max_batch = 100
+
+    def __init__(self, config: Config, function: Function) -> None:
+        super().__init__(config, function)
+        self.lease_seconds = config.lease_seconds
+        self._horizon_ms = round((config.lease_seconds + config.longest_delay) * 1000)
+        self._consumer = uuid.uuid4().hex
+        self._client: redis.Redis | None = None
+        self._cursor: Any = "0-0"
+
+    def open(self) -> None:
+        self._client = client = connect(self.config)
+        with speaking():
+            if not self.config.create and not client.exists(self.config.stream):
+                message = f"There is no stream {self.config.stream!r}. Put a task into it, or set create = true."
+                raise Rejected(message)
+            try:
+                client.xgroup_create(self.config.stream, self.config.group, id="0", mkstream=self.config.create)
+            except redis.ResponseError as error:
+                if "BUSYGROUP" not in str(error):  # the group is there: another agent made it
+                    raise
+
+    def close(self) -> None:
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    def receive(self, max_tasks: int, wait: float) -> Sequence[Lease]:
+        deadline = time.monotonic() + wait
+        while True:
+            left = deadline - time.monotonic()
+            leases = self._lapsed(max_tasks) or self._fresh(max_tasks, min(left, _LOOK_SECONDS))
+            if leases or time.monotonic() >= deadline:
+                return leases
+
+    def ack(self, leases: Sequence[Lease]) -> None:
+        entries = [lease.receipt for lease in leases]
+        with speaking(), self._open.pipeline() as both:
+            both.xack(self.config.stream, self.config.group, *entries)
+            both.xdel(self.config.stream, *entries)
+            both.execute()
+
+    def nack(self, leases: Sequence[Lease], delay: float = 0.0) -> None:
+        if delay > self.config.longest_delay + self.config.lease_seconds:
+            raise Rejected(f"A delay of {delay:g} s is more than [source] longest_delay allows. Raise it.")
+        self._keep_for(leases, delay)
+
+    def extend(self, leases: Sequence[Lease], seconds: float) -> Collection[str]:
+        gone = self._keep_for(leases, seconds)
+        return [lease.task.id for lease in leases if lease.receipt in gone]
+
+    @property
+    def _open(self) -> redis.Redis:
+        if self._client is None:
+            raise Rejected("The source is not open.")
+        return self._client
+
+    def _lapsed(self, most: int) -> Sequence[Lease]:
+        """What is not lent any more is handed out again: to this consumer."""
+        stream, group = self.config.stream, self.config.group
+        with speaking():
+            found: Any = self._open.xautoclaim(stream, group, self._consumer, self._horizon_ms, self._cursor, most)
+            self._cursor, entries = found[0], found[1]
+            if not entries:
+                return ()
+            with self._open.pipeline(transaction=False) as counts:
+                for entry, _ in entries:
+                    counts.xpending_range(stream, group, entry, entry, 1)
+                deliveries = [held[0]["times_delivered"] if held else 1 for held in counts.execute()]
+        return self._lent([_lease(entry, attempt) for entry, attempt in zip(entries, deliveries, strict=True)])
+
+    def _fresh(self, most: int, wait: float) -> Sequence[Lease]:
+        """What no consumer has had."""
+        block = max(1, round(wait * 1000)) if wait > 0 else None  # Redis waits for ever when told 0
+        with speaking():
+            found: Any = self._open.xreadgroup(
+                self.config.group, self._consumer, {self.config.stream: ">"}, count=most, block=block
+            )
+        return self._lent([_lease(entry, 1) for _, entries in found or () for entry in entries])
+
+    def _lent(self, leases: Sequence[Lease]) -> Sequence[Lease]:
+        if leases:
+            self._keep_for(leases, self.config.lease_seconds)
+        return leases
+
+    def _keep_for(self, leases: Sequence[Lease], seconds: float) -> Collection[str]:
+        """Have these handed out again in so many seconds; returns the receipts of those that are ours no more."""
+        idle = max(0, self._horizon_ms - round(seconds * 1000))
+        lent = [part for lease in leases for part in (lease.receipt, lease.attempt)]
+        with speaking():
+            gone: Any = self._open.eval(
+                _SET_IDLE, 1, self.config.stream, self.config.group, self._consumer, idle, *lent
+            )
+        return {entry.decode() for entry in gone}
+
+
+def _lease(entry: tuple[bytes, Mapping[bytes, bytes]], attempt: int) -> Lease:
+    receipt, fields = entry[0].decode(), entry[1]
+    try:
+        attributes = json.loads(fields.get(b"attributes", b"{}"))
+        return Lease(Task(fields[b"id"].decode(), fields[b"payload"], attributes), attempt, receipt)
+    except (KeyError, ValueError) as error:
+        why = f"Entry {receipt} is no task: it needs the fields id and payload, and attributes as JSON ({error!r})."
+        return Lease(Task(receipt, fields.get(b"payload", b"null")), attempt, receipt, invalid=why)

@@ -1,0 +1,105 @@
+"""The plugin keeps the rules of htcgrid, against a real server that only these tests use."""
+
+import json
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+import redis
+from htcgrid.spi import Plugin, Result, Task
+from htcgrid_contracts import ResultSinkContract, TaskSourceContract, contract_function
+
+from htcgrid_redis.sink import RedisSink
+from htcgrid_redis.source import RedisSource
+
+
+class Server:
+    """A redis-server on a socket of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        program = shutil.which("redis-server")
+        if program is None:
+            pytest.skip("redis-server is not installed: apt-get install redis-server")
+        socket = folder / "redis.sock"
+        self.url = f"unix://{socket}"
+        command = [program, "--port", "0", "--unixsocket", socket, "--dir", folder, "--save", "", "--appendonly", "no"]
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        self.client = redis.Redis(unix_socket_path=str(socket))
+        deadline = time.monotonic() + 30
+        while not socket.exists():
+            assert time.monotonic() < deadline, "redis-server did not come up"
+            assert self._process.poll() is None, "redis-server ended"
+            time.sleep(0.02)
+
+    def stop(self) -> None:
+        self.client.close()
+        self._process.kill()
+        self._process.wait()
+
+
+@pytest.fixture(scope="module")
+def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("redis"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def server(shared_server: Server, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
+    """One for all rules; a rule that takes the server away has its own."""
+    if "went_away" not in request.node.name:
+        shared_server.client.flushall()
+        yield shared_server
+        return
+    own = Server(tmp_path)
+    yield own
+    own.stop()
+
+
+class TestRedisSource(TaskSourceContract):
+    server: Server
+
+    @pytest.fixture
+    def source(self, server: Server) -> RedisSource:
+        self.server = server
+        config = RedisSource.Config(url=server.url, stream="tasks", create=True, lease_seconds=1)
+        return RedisSource(config, contract_function())
+
+    @pytest.fixture
+    def missing(self, server: Server) -> Plugin:
+        return RedisSource(RedisSource.Config(url=server.url, stream="no-such-stream"), contract_function())
+
+    def publish(self, source: RedisSource, tasks: Sequence[Task]) -> None:
+        for task in tasks:
+            attributes = json.dumps(dict(task.attributes))
+            self.server.client.xadd("tasks", {"id": task.id, "payload": task.payload, "attributes": attributes})
+
+    def publish_invalid(self, source: RedisSource) -> None:
+        self.server.client.xadd("tasks", {"event": "{}"})
+
+    def take_away(self, source: RedisSource) -> None:
+        self.server.stop()
+
+
+class TestRedisSink(ResultSinkContract):
+    server: Server
+    too_large = 300_001
+
+    @pytest.fixture
+    def sink(self, server: Server) -> RedisSink:
+        self.server = server
+        return RedisSink(RedisSink.Config(url=server.url, max_bytes=300_000), contract_function())
+
+    @pytest.fixture
+    def missing(self) -> Plugin:
+        return RedisSink(RedisSink.Config(url="no-address"), contract_function())
+
+    def read_back(self, sink: RedisSink, task_ids: Sequence[str]) -> Sequence[Result]:
+        with RedisSink(sink.config, sink.function) as other:
+            return list(other.get(task_ids).values())
+
+    def take_away(self, sink: RedisSink) -> None:
+        self.server.stop()
