@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 from htcgrid.spi import Depth, Function, HtcgridError, Lease, Task, TaskSource
 from htcgrid_aws_grid.htc_data import decoded
 from htcgrid_aws_grid.htc_plugin import HtcGridPlugin
-from htcgrid_aws_grid.htc_states import session_of
+from htcgrid_aws_grid.htc_states import STATES, session_of
 from htcgrid_aws_grid.loans import Loan, Loans, whereabouts
-from htcgrid_aws_grid.parallel import each
+from htcgrid_aws_grid.parallel import each, raise_worst
 from htcgrid_aws_grid.polling import poll
-from htcgrid_aws_grid.queue import BATCH, LONGEST_LEASE, Queue
+from htcgrid_aws_grid.queue import BATCH, Queue
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -69,6 +69,7 @@ class HtcGridSource(HtcGridPlugin, TaskSource):
         leases: list[Lease] = []
         hide: dict[str, float] = {}
         delete: list[str] = []
+        errors: list[HtcgridError] = []
         for message, verdict in each(self.pool, lambda message: self._claimed(message, number), found):
             handle = message["ReceiptHandle"]
             if isinstance(verdict, Lease):
@@ -80,8 +81,11 @@ class HtcGridSource(HtcGridPlugin, TaskSource):
             else:
                 if isinstance(verdict, HtcgridError):
                     log.warning("message %s goes back to its queue: %s", message["MessageId"], verdict)
+                    errors.append(verdict)
                 hide[handle] = verdict.seconds if isinstance(verdict, Hide) else 0
         self._tidy(number, delete, hide)
+        if not leases:
+            raise_worst(errors)
         return leases
 
     def ack(self, leases: Sequence[Lease]) -> None:
@@ -105,13 +109,12 @@ class HtcGridSource(HtcGridPlugin, TaskSource):
         given = each(self.pool, lambda loan: self.states.give_back(loan.task_id, loan.handle), loans)
         shown: defaultdict[int, dict[str, float]] = defaultdict(dict)
         for loan, answer in given:
-            if isinstance(answer, HtcgridError):
-                raise answer
-            if answer:
+            if answer is True:
                 shown[loan.queue][loan.handle] = loan.at_most(delay)
         for number, handles in shown.items():
             self._queues[number].hide(handles)
-        self._drop(loan.receipt for loan in loans)
+        self._drop(loan.receipt for loan, answer in given if not isinstance(answer, HtcgridError))
+        raise_worst(answer for _, answer in given)
 
     def extend(self, leases: Sequence[Lease], seconds: float) -> Collection[str]:
         """A heartbeat. Messages of cancelled tasks are deleted here, as HTC-Grid's agent does."""
@@ -129,12 +132,11 @@ class HtcGridSource(HtcGridPlugin, TaskSource):
                 kept.add(loan.receipt)
                 self._loans.prolong(loan, now + seconds)
                 continue
-            if row is None or row.final:
+            if row and row.final:
                 self._tidy(loan.queue, [loan.handle], {})
             log.warning("task %s is ours no more: its row is %s", loan.task_id, row.state if row else "gone")
             self._drop([loan.receipt])
-        if errors:
-            raise errors[0]
+        raise_worst(errors)
         self._keep_hidden([loan for loan in loans if loan.receipt in kept], seconds)
         return {lease.task.id for lease in leases if lease.receipt not in kept}
 
@@ -158,8 +160,14 @@ class HtcGridSource(HtcGridPlugin, TaskSource):
                 f"task {task_id} has no row in table {self.grid.ddb_state_table}: it was deleted, or never was there"
             )
             return Lease(Task(task_id, message["Body"].encode(), attributes), 1, receipt, reason)
+        if row.state not in STATES:
+            reason = (
+                f"task {task_id}: its row has the task_status {row.state!r}, which is not of its session's partition"
+            )
+            return Lease(Task(task_id, message["Body"].encode(), attributes), 1, receipt, reason)
         if not held:
-            return Delete() if row.final else Hide(max(1, min(row.expiry - time.time() + 1, LONGEST_LEASE - 60)))
+            # The one who has it may die: look again when its heartbeat would have expired.
+            return Delete() if row.final else Hide(max(1, min(row.expiry - time.time() + 1, self._visibility)))
         return self._with_input(Task(task_id, b"", attributes), row.retries + 1, receipt)
 
     def _with_input(self, task: Task, attempt: int, receipt: str) -> Lease:
@@ -167,7 +175,7 @@ class HtcGridSource(HtcGridPlugin, TaskSource):
         try:
             body = self.data.get(key)
         except HtcgridError:
-            self.states.give_back(task.id, whereabouts(receipt)[1])
+            self.states.give_back(task.id, whereabouts(receipt)[1], retries=0)
             raise
         if body is None:
             return Lease(task, attempt, receipt, f"task {task.id}: its input {self.data.name}{key} is not there")

@@ -22,6 +22,7 @@ NOBODY = "None"
 """What stands in `task_owner` where a task has none."""
 
 FINAL = ("finished", "failed", "cancelled")
+STATES = ("pending", "processing", *FINAL)
 OWNED = "task_status = :processing AND task_owner = :owner"
 
 
@@ -87,18 +88,19 @@ class StateTable:
         held, item = self._table.update(task_id, change, f"{OWNED} AND sqs_handler_id = :handle", values)
         return held, _row(item, task_id)
 
-    def give_back(self, task_id: str, handle: str) -> bool:
-        """Back to pending and one more retry, if this loan is still ours."""
+    def give_back(self, task_id: str, handle: str, *, retries: int = 1) -> bool:
+        """Back to pending with so many more retries, if this loan is still ours; whether it is pending now."""
         values = {
             **self._values(task_id),
             ":handle": {"S": handle},
             ":pending": {"S": status("pending", task_id)},
             ":nobody": {"S": NOBODY},
-            ":one": {"N": "1"},
+            ":more": {"N": str(retries)},
         }
-        change = "SET task_owner = :nobody, task_status = :pending, retries = retries + :one"
-        held, _ = self._table.update(task_id, change, f"{OWNED} AND sqs_handler_id = :handle", values)
-        return held
+        change = "SET task_owner = :nobody, task_status = :pending, retries = retries + :more"
+        held, item = self._table.update(task_id, change, f"{OWNED} AND sqs_handler_id = :handle", values)
+        row = _row(item, task_id)
+        return held or (row is not None and row.state == "pending")
 
     def end(self, task_id: str, state: str, facts: str) -> tuple[bool, Row | None]:
         """Finished or failed, if the task is ours; `facts` goes into an attribute of our own, `htcgrid`."""

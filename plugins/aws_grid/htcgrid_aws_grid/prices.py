@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import Final
 
-AS_OF: Final = "2025-11-01"
+AS_OF: Final = "2025-07-08"
 REGION: Final = "us-east-1"
 SOURCES: Final = (
     "https://aws.amazon.com/sqs/pricing/",

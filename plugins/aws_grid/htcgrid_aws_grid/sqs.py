@@ -16,7 +16,7 @@ from htcgrid_aws_grid.aws import AwsConfig, AwsPlugin
 from htcgrid_aws_grid.bucket import Bucket
 from htcgrid_aws_grid.cancels import Cancelled, Cancels
 from htcgrid_aws_grid.loans import Loan, Loans, whereabouts
-from htcgrid_aws_grid.parallel import each
+from htcgrid_aws_grid.parallel import each, raise_worst
 from htcgrid_aws_grid.polling import poll
 from htcgrid_aws_grid.queue import BATCH, LONGEST_LEASE, Message, Queue, Unsent
 from htcgrid_aws_grid.submission import Submission
@@ -29,6 +29,9 @@ log = logging.getLogger(__name__)
 
 REASON = "htcgrid.reason"
 """Message attribute of a dead letter: why it was set aside."""
+
+LONGEST_REASON = 2000
+"""Bytes."""
 
 
 class SqsSource(AwsPlugin, TaskSource):
@@ -110,17 +113,22 @@ class SqsSource(AwsPlugin, TaskSource):
         now = time.monotonic()
         leases: list[Lease] = []
         loans: list[Loan] = []
+        errors: list[HtcgridError] = []
         for message, answer in each(self.pool, self._read, found):
             handle = message["ReceiptHandle"]
             if isinstance(answer, HtcgridError):
                 log.warning("message %s goes back to its queue: %s", message["MessageId"], answer)
                 self._give_back(number, [handle])
+                errors.append(answer)
                 continue
-            task = self._with_priority(answer.task, number)
+            foreign = messages.ATTRIBUTE not in message.get("MessageAttributes", {})
+            task = self._with_priority(answer.task, number, foreign=foreign)
             loan = Loan(task.id, number, handle, now, now + self.lease_seconds, answer.reference)
             attempt = int(message["Attributes"]["ApproximateReceiveCount"])
             leases.append(Lease(task, attempt, loan.receipt, answer.invalid))
             loans.append(loan)
+        if not leases:
+            raise_worst(errors)
         cancelled = self._cancelled([lease.task for lease in leases])
         self._queues[number].delete([loan.handle for loan in loans if loan.task_id in cancelled.singly])
         self._loans.add(loan for loan in loans if loan.task_id not in cancelled.singly)
@@ -149,11 +157,10 @@ class SqsSource(AwsPlugin, TaskSource):
             wanted = {loan.handle: loan.at_most(seconds) for loan in loans}
             lost = self._queues[number].hide({handle: seconds for handle, seconds in wanted.items() if seconds})
             for loan in loans:
-                if loan.handle in lost or not wanted[loan.handle]:
-                    self._loans.drop([loan.receipt])
-                else:
+                if loan.handle not in lost and wanted[loan.handle]:
                     self._loans.prolong(loan, asked + wanted[loan.handle])
                     kept.add(loan.receipt)
+        self._loans.drop(lease.receipt for lease in leases if lease.receipt not in kept)
         cancelled = self._cancelled([lease.task for lease in leases if lease.receipt in kept])
         self.ack([lease for lease in leases if lease.task.id in cancelled.singly])
         self.nack([lease for lease in leases if lease.task.id in cancelled.with_session])
@@ -198,7 +205,7 @@ class SqsSource(AwsPlugin, TaskSource):
 
         Without such a queue they are only deleted, with a warning in the log.
         """
-        clean = messages.UNSENDABLE.sub("?", reason)[:2000] or "no reason given"
+        clean = messages.UNSENDABLE.sub("?", reason) or "no reason given"
         for lease in leases:
             target = self._dead.get(whereabouts(lease.receipt)[0])
             if target is None:
@@ -206,8 +213,10 @@ class SqsSource(AwsPlugin, TaskSource):
                 continue
             loan = self._loans.find(lease.receipt)
             letter = messages.write(lease.task, loan.reference if loan else "")
+            room = target.max_message - letter.size - len(REASON) - len("String")
+            text = clean.encode()[: max(1, min(room, LONGEST_REASON))].decode(errors="ignore") or "?"
             try:
-                target.send([Message(letter.body, {**letter.attributes, REASON: clean})])
+                target.send([Message(letter.body, {**letter.attributes, REASON: text})])
             except Unsent as error:
                 raise Unavailable(f"dead letter of task {lease.task.id}: {error}") from error
         self.ack(leases)
@@ -235,8 +244,8 @@ class SqsSource(AwsPlugin, TaskSource):
         whole = messages.checked(Task(task.id, payload, task.attributes))
         return messages.Received(whole.task, whole.invalid, address)
 
-    def _with_priority(self, task: Task, number: int) -> Task:
-        if len(self._queues) == 1 or "priority" in task.attributes:
+    def _with_priority(self, task: Task, number: int, *, foreign: bool) -> Task:
+        if len(self._queues) == 1 or not foreign or "priority" in task.attributes:
             return task
         return Task(task.id, task.payload, {**task.attributes, "priority": str(number)})
 

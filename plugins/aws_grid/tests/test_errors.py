@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from botocore.awsrequest import AWSResponse
-
-from htcgrid.spi import Function, HtcgridError, Rejected, Result, Task, Unavailable
-from htcgrid.spi import Outcome
 from htcgrid_aws_grid.dynamodb import DynamodbSink
 from htcgrid_aws_grid.s3 import S3Sink
 from htcgrid_aws_grid.sqs import SqsSource
+
+from htcgrid.spi import Function, HtcgridError, Outcome, Rejected, Result, Task, Unavailable
 
 if TYPE_CHECKING:
     from conftest import Aws
@@ -33,7 +32,7 @@ class Raw:
 
 def answer(plugin: Any, operation: str, status: int, code: str, message: str) -> None:
     """From now on the service answers this operation so."""
-    service = operation.split(".")[0]
+    service = operation.split(".", maxsplit=1)[0]
     if service == "s3":
         body = f"<Error><Code>{code}</Code><Message>{message}</Message></Error>".encode()
     else:
@@ -55,9 +54,10 @@ def error_of(aws: Aws, operation: str, status: int, code: str, message: str = "n
         plugin = DynamodbSink(DynamodbSink.Config(table=aws.table(), endpoint_url=aws.url), Function())
     else:
         plugin = S3Sink(S3Sink.Config(bucket=aws.bucket(), endpoint_url=aws.url), Function())
-    with plugin, pytest.raises(HtcgridError) as caught:
+    with plugin:
         answer(plugin, operation, status, code, message)
-        plugin.receive(1, 0) if operation.startswith("sqs") else plugin.put([result])
+        with pytest.raises(HtcgridError) as caught:
+            plugin.receive(1, 0) if operation.startswith("sqs") else plugin.put([result])
     return caught.value
 
 
@@ -133,7 +133,7 @@ def test_no_credentials_are_a_clear_rejection(aws: Aws, monkeypatch: pytest.Monk
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     source = SqsSource(SqsSource.Config(queue="tasks", endpoint_url=aws.url), Function())
-    with pytest.raises(Rejected, match="no AWS credentials to be had .* Give the agent a role"), source:
+    with pytest.raises(Rejected, match=r"no AWS credentials to be had .* Give the agent a role"), source:
         pass
 
 
@@ -145,7 +145,7 @@ def test_no_region_is_a_clear_rejection(monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.parametrize("address", ["nonsense", "http://a b"])
 def test_a_wrong_endpoint_is_a_clear_rejection(address: str) -> None:
-    with pytest.raises(Rejected, match="endpoint_url .*; write http:// or https://"):
+    with pytest.raises(Rejected, match=r"endpoint_url .*; write http:// or https://"):
         SqsSource(SqsSource.Config(queue="tasks", endpoint_url=address), Function()).open()
 
 

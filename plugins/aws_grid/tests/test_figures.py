@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING
 
-from htcgrid.spi import Function, Outcome, Result, Task
 from htcgrid_aws_grid import prices
 from htcgrid_aws_grid.dynamodb import DynamodbSink
 from htcgrid_aws_grid.htc_sink import HtcGridSink
 from htcgrid_aws_grid.htc_source import HtcGridSource
 from htcgrid_aws_grid.sqs import SqsSource
 from htcgrid_aws_grid.usage import Usage
+
+from htcgrid.spi import Function, Outcome, Result, Task
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,7 +42,7 @@ def test_a_thousand_small_tasks_take_a_third_of_a_request_each(aws: Aws, capsys:
         assert aws.waiting(queue) == (0, 0)
         usage = submitter.usage() + source.usage() + sink.usage()
     with capsys.disabled():
-        print(f"\nsqs + dynamodb, {TASKS} tasks of 1 KB: {usage.summary(TASKS)}")
+        sys.stdout.write(f"\nsqs + dynamodb, {TASKS} tasks of 1 KB: {usage.summary(TASKS)}\n")
     assert usage.requests["sqs.SendMessageBatch"] == TASKS / 10
     assert usage.requests["sqs.DeleteMessageBatch"] == TASKS / 10
     assert usage.total / TASKS <= 1.4
@@ -62,7 +64,7 @@ def test_htc_grids_protocol_counted(make_htc: Callable[..., HtcGrid], capsys: py
             count += len(leases)
         usage = source.usage() + sink.usage()
     with capsys.disabled():
-        print(f"\nhtc_grid on S3, 100 tasks, the agent's part: {usage.summary(100)}")
+        sys.stdout.write(f"\nhtc_grid on S3, 100 tasks, the agent's part: {usage.summary(100)}\n")
     assert usage.total - opened == 420  # claim, input, output, finish; receive and delete in batches of ten
 
 

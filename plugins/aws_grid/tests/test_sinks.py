@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import json
+import random
 from typing import TYPE_CHECKING, Any
 
 import pytest
-
-from htcgrid.spi import FailureKind, Function, Outcome, Rejected, Result, Task, Unavailable
 from htcgrid_aws_grid.dynamodb import DynamodbSink
 from htcgrid_aws_grid.s3 import S3Sink
+
+from htcgrid.spi import FailureKind, Function, Outcome, Rejected, Result, Task, Unavailable
 
 if TYPE_CHECKING:
     from conftest import Aws
@@ -110,8 +111,6 @@ def test_the_same_task_twice_in_one_put_leaves_one_result(aws: Aws) -> None:
 
 
 def incompressible(size: int) -> bytes:
-    import random
-
     return json.dumps(random.Random(7).randbytes(size // 2).hex()).encode()
 
 

@@ -5,11 +5,11 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from htcgrid_aws_grid.loans import Loan
+from htcgrid_aws_grid.sqs import SqsSource
 from pydantic import ValidationError
 
 from htcgrid.spi import Depth, Function, Lease, Rejected, Task, Unavailable
-from htcgrid_aws_grid.loans import Loan
-from htcgrid_aws_grid.sqs import SqsSource
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -139,6 +139,14 @@ def test_the_highest_priority_is_served_first(aws: Aws) -> None:
     with source_of(aws, queues=queues) as source:
         source.put([Task(f"t-{priority}", b"{}", {"priority": str(priority)}) for priority in (0, 2, 1)])
         assert [source.receive(10, 1)[0].task.id for _ in range(3)] == ["t-2", "t-1", "t-0"]
+
+
+def test_a_message_of_anybody_has_the_priority_of_its_queue(aws: Aws) -> None:
+    queues = [aws.queue(), aws.queue()]
+    aws.send(queues[1], "{}", city="Z\u00fcrich")
+    with source_of(aws, queues=queues) as source:
+        (lease,) = source.receive(1, 1)
+    assert dict(lease.task.attributes) == {"city": "Z\u00fcrich", "priority": "1"}
 
 
 @pytest.mark.parametrize("priority", ["3", "-1", "high", ""])
@@ -308,6 +316,16 @@ def test_a_message_whose_input_cannot_be_had_now_comes_again(aws: Aws) -> None:
             return b"{}"
 
         source._bucket.get = unavailable  # type: ignore[method-assign]
-        assert not source.receive(1, 1)
+        with pytest.raises(Unavailable, match="S3 is down"):
+            source.receive(1, 1)
         down = [b"up"]
         assert [lease.task.id for lease in take(source, 1)] == ["by-ref"]
+
+
+def test_a_dead_letter_at_the_queues_limit_has_its_reason_cut(aws: Aws) -> None:
+    dead, queue = aws.queue(MaximumMessageSize="2048"), aws.queue(MaximumMessageSize="2048")
+    with source_of(aws, queue=queue, dead_letter_queue=dead) as source:
+        source.put([Task("t", b'"%s"' % (b"x" * 1900))])
+        source.dead_letter(source.receive(1, 1), "reason " * 100)
+    (message,) = aws.messages(dead)
+    assert message["MessageAttributes"]["htcgrid.reason"]["StringValue"].startswith("reason")
