@@ -3,6 +3,8 @@
 Run by test_runtime_api.py as a function's command. It speaks HTTP by hand, since no client would do this.
 """
 
+# ruff: noqa: ANN001, ANN201, ANN202, ANN204, T201 - a program of its own, and not a typed one
+
 import json
 import os
 import re

@@ -1,7 +1,6 @@
 """The Lambda Runtime API as a runtime sees it, well-mannered or not: rude.py does what is asked of it."""
 
 import json
-import os
 import socket
 import sys
 from collections.abc import Callable
@@ -141,9 +140,5 @@ def test_the_api_listens_on_loopback_only(invoke: Any) -> None:
 
 
 def _own_sockets() -> set[str]:
-    links = [
-        os.readlink(f"/proc/self/fd/{fd}")
-        for fd in os.listdir("/proc/self/fd")
-        if os.path.exists(f"/proc/self/fd/{fd}")
-    ]
+    links = [str(fd.readlink()) for fd in Path("/proc/self/fd").iterdir() if fd.is_socket()]
     return {link[len("socket:[") : -1] for link in links if link.startswith("socket:[")}
