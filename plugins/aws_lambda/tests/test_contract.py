@@ -1,0 +1,108 @@
+"""The conformance kit on this plane, against AWS's Invoke API as `htcgrid serve` speaks it over processes."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+from htcgrid.spi import Function, Invoker, Plugin
+from htcgrid_contracts import InvokerContract, contract_function
+
+from htcgrid_aws_lambda.invoker import AwsLambdaInvoker
+
+_TIMEOUT = 3.0
+_NO_NAME = "Invoke's answer does not name the execution environment, on AWS neither"
+
+
+@pytest.fixture(scope="module")
+def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Servers"]:
+    servers = Servers(tmp_path_factory)
+    yield servers
+    servers.stop()
+
+
+class Servers:
+    """A `htcgrid serve` for each function that is asked for, while the module's tests run."""
+
+    def __init__(self, folders: pytest.TempPathFactory) -> None:
+        self._folders = folders
+        self._servers: dict[str, _Server] = {}
+
+    def url(self, function: Function) -> str:
+        key = function.model_dump_json()
+        if key not in self._servers:
+            self._servers[key] = _Server(self._folders.mktemp("serve"), function)
+        return self._servers[key].url
+
+    def stop(self, url: str = "") -> None:
+        for key, server in list(self._servers.items()):
+            if url in ("", server.url):
+                self._servers.pop(key).stop()
+
+
+class _Server:
+    def __init__(self, folder: Path, function: Function) -> None:
+        settings = "".join(f"{name} = {_toml(value)}\n" for name, value in function.model_dump(mode="json").items())
+        config = folder / "htcgrid.toml"
+        planes = '[planes.local]\nplugin = "process"\nworkers = 4\n'
+        config.write_text(f'plane = "local"\n[function]\n{settings}\n{planes}')
+        program = Path(sys.executable).with_name("htcgrid")
+        command = [str(program), "serve", "--config", str(config), "--port", "0"]
+        self._process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        assert self._process.stderr is not None
+        said = self._process.stderr.readline()
+        found = re.search(r"http://\S+", said)
+        assert found, said + self._process.stderr.read()
+        self.url = found.group()
+
+    def stop(self) -> None:
+        self._process.terminate()
+        self._process.communicate()
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{name} = {json.dumps(text)}" for name, text in value.items()) + "}"
+    return json.dumps(value)
+
+
+class TestAwsLambda(InvokerContract):
+    short_timeout = _TIMEOUT
+    known_gaps: ClassVar = {
+        "test_times_and_memory_are_measured": _NO_NAME,
+        "test_init_ms_is_of_the_first_invocation_of_an_environment": _NO_NAME,
+    }
+
+    @pytest.fixture
+    def function(self) -> Function:
+        return contract_function(timeout=_TIMEOUT)
+
+    @pytest.fixture
+    def invoker(self, function: Function, serve: Servers) -> Invoker:
+        self.serve = serve
+        return self.plane_for(function)
+
+    @pytest.fixture
+    def missing(self, function: Function, serve: Servers) -> Invoker:
+        return self.at(serve.url(function), function.model_copy(update={"name": "nobody"}))
+
+    def marks(self, folder: Path) -> str:
+        return str(folder)
+
+    def take_away(self, plugin: Plugin) -> None:
+        assert isinstance(plugin, AwsLambdaInvoker)
+        self.serve.stop(plugin.config.endpoint_url)
+
+    def serving(self, invoker: Invoker, function: Function) -> Invoker:
+        return self.plane_for(function)
+
+    def plane_for(self, function: Function) -> Invoker:
+        return self.at(self.serve.url(function), function)
+
+    def at(self, url: str, function: Function) -> Invoker:
+        config = AwsLambdaInvoker.Config(region="eu-west-1", endpoint_url=url, qualifier="$LATEST", concurrency=4)
+        return AwsLambdaInvoker(config, function)
