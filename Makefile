@@ -3,10 +3,9 @@
 
 PYTHON ?= python3
 PIP := .venv/bin/python -m pip --quiet --disable-pip-version-check install
-CODE := htcgrid contracts plugins tests examples bench
-MYPY := .venv/bin/mypy
+PYTEST ?=
 
-.PHONY: help demo test check bench format clean
+.PHONY: help demo test plugins lint check bench format clean
 help:            ## this list
 	@sed -n 's/^\([a-z]*\): .*## /\1\t/p' $(MAKEFILE_LIST)
 
@@ -27,6 +26,40 @@ help:            ## this list
 demo: .make/examples           ## price an option for each trading day of twenty years; again: nothing is run twice
 	.venv/bin/python examples/options/make_tasks.py
 	.venv/bin/htcgrid run --config examples/options/htcgrid.toml
+
+# Everything that the tests of the core need; neither Docker nor a cluster nor AWS.
+.make/test: .make/core contracts/pyproject.toml
+	$(PIP) --group test --editable contracts
+	@touch $@
+
+.make/lint: .make/test
+	$(PIP) --group lint
+	@touch $@
+
+.make/plugins: .make/test $(wildcard plugins/*/pyproject.toml)
+	$(PIP) $(foreach plugin,$(wildcard plugins/*/pyproject.toml),--editable $(dir $(plugin))) --group plugins
+	@touch $@
+
+test: .make/test        ## the tests of the core: no Docker, no cluster, no AWS
+	.venv/bin/python -m pytest $(PYTEST)
+
+plugins: .make/plugins         ## the tests of the plugins that need no engine or cluster: moto, Redis, a fake service
+	.venv/bin/python -m pytest $(PYTEST) plugins
+
+lint: .make/lint .make/plugins        ## format, lint and types
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+
+check: lint test plugins        ## what .ci/run runs before the lanes that need an engine or a cluster
+
+format: .make/lint        ## let ruff have its way
+	.venv/bin/ruff format .
+	.venv/bin/ruff check --fix .
+
+bench: .make/test        ## measure against peers, side by side
+	$(PIP) --group bench
+	.venv/bin/python bench/run.py
 
 clean:           ## remove what the other targets made
 	rm -rf .venv .make .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

@@ -30,6 +30,7 @@ DEFAULT_FILE = "htcgrid.toml"
 ENVIRONMENT_PREFIX = "HTCGRID_"
 
 P = TypeVar("P", bound=Plugin)
+M = TypeVar("M", bound=BaseModel)
 
 
 class ConfigError(HtcgridError):
@@ -79,7 +80,7 @@ class Settings(BaseSettings):
 
 
 @dataclass(frozen=True, slots=True)
-class Grid:
+class GridConfig:
     """Settings with where they came from, ready to make plugins of."""
 
     settings: Settings
@@ -94,7 +95,7 @@ class Grid:
             raise ConfigError(f"{self._where()}: plane = {settings.plane!r}, but [planes] has only: {names}.")
         return self._plugin(Invoker, table, f"planes.{settings.plane}")
 
-    def on_plane(self, name: str) -> "Grid":
+    def on_plane(self, name: str) -> "GridConfig":
         """The same grid on another of its planes."""
         return replace(self, settings=self.settings.model_copy(update={"plane": name}))
 
@@ -113,7 +114,7 @@ class Grid:
         alone = [settings.function] if settings.function.handler or settings.function.command or not named else []
         return alone + named
 
-    def serving(self, function: Function) -> "Grid":
+    def serving(self, function: Function) -> "GridConfig":
         """The same grid for another function."""
         return replace(self, settings=self.settings.model_copy(update={"function": function}))
 
@@ -141,13 +142,19 @@ class Grid:
             config = plugin.Config.model_validate(table.options)
         except ValidationError as error:
             raise ConfigError(explain(error, self._where(), plugin.Config, where)) from None
-        return plugin(config, self.settings.function)
+        return plugin(self.beside_the_file(config), self.settings.function)
+
+    def beside_the_file(self, model: M) -> M:
+        """With relative paths made relative to the folder of the config file. "-" is no path."""
+        folder = self.file.resolve().parent if self.file else Path.cwd()
+        paths = {name: value for name, value in model if isinstance(value, Path) and str(value) != "-"}
+        return model.model_copy(update={name: folder / path for name, path in paths.items()})
 
     def _where(self) -> str:
         return str(self.file) if self.file else "settings"
 
 
-def read(file: Path | None = None, flags: Mapping[str, Any] | None = None) -> Grid:
+def read(file: Path | None = None, flags: Mapping[str, Any] | None = None) -> GridConfig:
     """The settings of `file`, or of `htcgrid.toml` here if there is one, under environment and `flags`.
 
     `flags` is nested as the file is. Raises `ConfigError`.
@@ -177,7 +184,12 @@ def read(file: Path | None = None, flags: Mapping[str, Any] | None = None) -> Gr
         raise ConfigError(explain(error, str(file or "settings"), Settings)) from None
     except SettingsError as error:
         raise ConfigError(f"environment: {error}") from None
-    return Grid(settings, file)
+    grid = GridConfig(settings, file)
+    here: dict[str, Any] = {
+        "function": grid.beside_the_file(settings.function),
+        "functions": {name: grid.beside_the_file(function) for name, function in settings.functions.items()},
+    }
+    return replace(grid, settings=settings.model_copy(update=here))
 
 
 def _parse(file: Path) -> dict[str, Any]:

@@ -20,7 +20,7 @@ Rules for all three:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -434,6 +434,18 @@ class ResultStore(Protocol):
 
     def get(self, task_ids: Sequence[str]) -> Mapping[str, Result]:
         """The results of those of these tasks that have one. `Result.task.payload` may be empty."""
+        ...
+
+
+@runtime_checkable
+class ResultLog(ResultStore, Protocol):
+    """A store that can be read in the order in which it was filled: `htcgrid results` follows it."""
+
+    def scan(self, session_id: str | None = None, after: int = 0) -> Iterator[tuple[int, Result]]:
+        """Results with their numbers, ascending, of a session or of all; only those above `after`.
+
+        A few at a time in memory. A later call with the last number seen goes on and misses none.
+        """
         ...
 
 

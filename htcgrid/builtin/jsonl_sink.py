@@ -21,20 +21,21 @@ class JsonlSink(ResultSink):
     """Appends to a JSON Lines file. What is in it is not run again."""
 
     class Config(Plugin.Config):
-        path: str = Field(description='the file to append to; ".gz" is written as such; "-" is standard output')
+        path: Path = Field(description='the file to append to; ".gz" is written as such; "-" is standard output')
 
     config: Config
     max_batch = 10_000
 
     def __init__(self, config: Config, function: Function) -> None:
         super().__init__(config, function)
+        self._path = str(config.path)
         self._handler = zlib.crc32(function.handler.encode())
         self._known = IdTable()
         self._lock = threading.Lock()
         self._fd = -1
 
     def open(self) -> None:
-        path = self.config.path
+        path = self._path
         if path == "-":
             sys.stdout.flush()
             self._fd = os.dup(sys.stdout.fileno())
@@ -51,7 +52,7 @@ class JsonlSink(ResultSink):
             raise Rejected(message) from None
         repair = repair_gzip if path.endswith(".gz") else repair_plain
         repair(self._fd)
-        for task_id, fingerprint in read_results(Path(path)):
+        for task_id, fingerprint in read_results(self.config.path):
             self._known[task_id] = fingerprint
 
     def close(self) -> None:
@@ -67,7 +68,7 @@ class JsonlSink(ResultSink):
                 return
             fingerprints = [self._fingerprint(result.task) for result in fresh.values()]
             lines = "".join(map(result_line, fresh.values(), fingerprints)).encode("utf-8", "surrogatepass")
-            self._append(gzip.compress(lines, 6) if self.config.path.endswith(".gz") else lines)
+            self._append(gzip.compress(lines, 6) if self._path.endswith(".gz") else lines)
             self._known.update(fresh, fingerprints)
 
     def stored(self, tasks: Sequence[Task]) -> Collection[str]:
@@ -88,7 +89,7 @@ class JsonlSink(ResultSink):
 
     def _append(self, data: bytes) -> None:
         """All of it and on the disk, or none of it."""
-        regular = self.config.path != "-"
+        regular = self._path != "-"
         before = os.fstat(self._fd).st_size if regular else 0
         try:
             view = memoryview(data)
@@ -96,6 +97,8 @@ class JsonlSink(ResultSink):
                 view = view[os.write(self._fd, view) :]
             if regular:
                 os.fdatasync(self._fd)
+        except BrokenPipeError:
+            raise Rejected("Standard output was closed by whoever read it.") from None
         except OSError as error:
             if regular:
                 os.ftruncate(self._fd, before)

@@ -67,7 +67,7 @@ class JsonlSource(TaskSource):
     """Reads a JSON Lines file once, in order. What was not acked is there again in the next run."""
 
     class Config(Plugin.Config):
-        path: str = Field(description='a file of JSON lines; ".gz" is read as such; "-" is standard input')
+        path: Path = Field(description='a file of JSON lines; ".gz" is read as such; "-" is standard input')
         id_field: str = Field("", description="the key of each event that is its task's id; else the line number")
 
     config: Config
@@ -81,11 +81,12 @@ class JsonlSource(TaskSource):
         self._ended = False
         self._delayed: list[tuple[float, int, Lease]] = []
         self._seen = IdTable()
-        name = "stdin" if config.path == "-" else Path(config.path).name
+        self._path = str(config.path)
+        name = "stdin" if self._path == "-" else config.path.name
         self._attributes = {"session_id": name}
 
     def open(self) -> None:
-        path = self.config.path
+        path = self._path
         if path == "-":
             self._lines = PipeLines(sys.stdin.fileno())
             return
@@ -135,7 +136,7 @@ class JsonlSource(TaskSource):
 
     def depth(self) -> Depth:
         """How many lines there are to come; not known of a pipe or a compressed file."""
-        path = Path(self.config.path)
+        path = self.config.path
         if path.suffix == ".gz" or not path.is_file():
             return Depth()
         with path.open("rb") as file:

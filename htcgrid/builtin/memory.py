@@ -16,6 +16,7 @@ class MemorySource(TaskSource):
     """A queue with leases that lapse. It ends when all it was given is acked."""
 
     class Config(Plugin.Config):
+        endless: bool = Field(False, description="go on when it is empty: more will be put")
         lease_seconds: float = Field(30.0, gt=0, description="seconds a task is lent for")
 
     config: Config
@@ -92,8 +93,7 @@ class MemorySource(TaskSource):
 
     @property
     def exhausted(self) -> bool:
-        """All that is there is lent out; more may still be put."""
-        return len(self._tasks) == len(self._until)
+        return not self.config.endless and len(self._tasks) == len(self._until)
 
     def _is_ours(self, lease: Lease) -> bool:
         """Whether this very loan still stands."""

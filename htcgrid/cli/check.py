@@ -5,7 +5,7 @@ import click
 
 from htcgrid.cli.main import DONE, USAGE
 from htcgrid.cli.options import grid_options, read_grid
-from htcgrid.config import Grid
+from htcgrid.config import GridConfig
 from htcgrid.spi import HtcgridError, Plugin, TaskSource
 
 
@@ -27,7 +27,7 @@ def command(file: Path | None, plane: str | None, pairs: tuple[str, ...], really
     return USAGE if problems else DONE
 
 
-def _problems(grid: Grid, *, really: bool) -> Iterator[tuple[str, HtcgridError | None]]:
+def _problems(grid: GridConfig, *, really: bool) -> Iterator[tuple[str, HtcgridError | None]]:
     """Every plugin of the config, and what is wrong with it."""
     makers: dict[str, Callable[[], Plugin]] = {"source": grid.source, "sink": grid.sink}
     for name in grid.settings.planes:
@@ -44,7 +44,7 @@ def _problems(grid: Grid, *, really: bool) -> Iterator[tuple[str, HtcgridError |
             yield name, None
 
 
-def _advice(grid: Grid) -> Iterator[str]:
+def _advice(grid: GridConfig) -> Iterator[str]:
     timeout, agent = grid.settings.function.timeout, grid.settings.agent
     if agent.grace < timeout:
         yield (

@@ -16,6 +16,9 @@ from htcgrid.spi import HtcgridError, Unavailable
 DONE, SOME_FAILED, USAGE, UNAVAILABLE, INTERRUPTED = 0, 1, 2, 3, 130
 
 COMMANDS = {
+    "cancel": "Cancel tasks, or a session.",
+    "results": "Print results that agents have stored.",
+    "submit": "Put tasks into the queue.",
     "check": "Read the config and say what is wrong with it.",
     "init": "Write a working project into a folder.",
     "invoke": "Run one event and print the answer.",

@@ -1,6 +1,5 @@
 """The options that commands share, and the grid that they choose."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -36,14 +35,13 @@ def grid_options(command: F) -> F:
     return command
 
 
-def read_grid(file: Path | None, plane: str | None, pairs: tuple[str, ...], **tables: dict[str, Any]) -> config.Grid:
-    """The grid of these options; from here on the config's folder is the current one."""
+def read_grid(
+    file: Path | None, plane: str | None, pairs: tuple[str, ...], **tables: dict[str, Any]
+) -> config.GridConfig:
+    """The grid of these options."""
     flags = config.flags_of(pairs)
     for name, table in tables.items():
         flags.setdefault(name, {}).update(table)
     if plane:
         flags["plane"] = plane
-    grid = config.read(file, flags)
-    if grid.file is not None:
-        os.chdir(grid.file.resolve().parent)
-    return grid
+    return config.read(file, flags)

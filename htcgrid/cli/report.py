@@ -6,10 +6,10 @@ import sys
 from dataclasses import asdict
 
 from htcgrid.agent.statistics import Summary
-from htcgrid.config import Grid
+from htcgrid.config import GridConfig
 
 
-def print_summary(summary: Summary, grid: Grid) -> None:
+def print_summary(summary: Summary, grid: GridConfig) -> None:
     """On standard error: text on a terminal, one JSON line elsewhere. Standard output is the results'."""
     memory_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     sink = grid.settings.sink

@@ -15,12 +15,16 @@ from htcgrid.service.http import InvokeServer
 
 @click.command()
 @grid_options
-@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on. There is no authentication.")
-@click.option("--port", default=9001, show_default=True, help="The port to listen on; 0 takes a free one and prints it.")
-@click.option("--waiting", default=100, show_default=True, help="Calls that may wait for a place, a function; 429 beyond.")
-def command(
-    file: Path | None, plane: str | None, pairs: tuple[str, ...], host: str, port: int, waiting: int
-) -> int:
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, help="The address to listen on. There is no authentication."
+)
+@click.option(
+    "--port", default=9001, show_default=True, help="The port to listen on; 0 takes a free one and prints it."
+)
+@click.option(
+    "--waiting", default=100, show_default=True, help="Calls that may wait for a place, a function; 429 beyond."
+)
+def command(file: Path | None, plane: str | None, pairs: tuple[str, ...], host: str, port: int, waiting: int) -> int:
     """Serve AWS's Invoke API over the plane, so that any AWS SDK can call the functions.
 
     Serves [function] and every one of [functions] by its name. Calls with X-Amz-Invocation-Type: Event

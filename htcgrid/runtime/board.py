@@ -9,8 +9,13 @@ import struct
 
 SIZE = 1 << 18
 
-RUNNING = struct.Struct("=QQQ")
-"""By the worker, at 0: the sequence number it runs (0: none), since when (monotonic ns), bytes kept."""
+NOTE = struct.Struct("=QQQ")
+"""By the worker, at 0: the bytes kept in the outbox, the start of the last task (monotonic ns), the
+sequence number of the one it runs (0: none). Fields are written in this order, and read in the other, so
+that whoever sees a task running sees its start too, wherever the writer was interrupted."""
+
+RUNNING = struct.Struct("=Q")
+RUNNING_AT = 16
 
 RECALL = struct.Struct("=QQ")
 """By the supervisor, at `RECALL_AT`: sequence numbers from the first up to, not including, the second."""

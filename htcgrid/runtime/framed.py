@@ -110,18 +110,18 @@ class FramedEnvironment(ExecutionEnvironment):
 
     def _salvage(self, outcomes: list[Outcome | Unstarted]) -> None:
         """Read the answers that the worker had ready when it ended."""
-        _, _, kept = board.RUNNING.unpack_from(self._page)
+        kept, _, _ = board.NOTE.unpack_from(self._page)
         self._read_frames(self._page[board.OUTBOX_AT : board.OUTBOX_AT + kept], outcomes)
 
     def _peek(self, outcomes: list[Outcome | Unstarted]) -> None:
         """Read the answers that the worker keeps while a task of the same batch takes long."""
-        noted = board.RUNNING.unpack_from(self._page)
-        running, _, kept = noted
+        noted = board.NOTE.unpack_from(self._page)
+        kept, _, running = noted
         if running and kept:
             answers = self._page[board.OUTBOX_AT : board.OUTBOX_AT + kept]
             # The worker writes answers between two tasks only: the same note before and after, a task
             # still running, says that nothing was written while we read.
-            if board.RUNNING.unpack_from(self._page) == noted:
+            if board.NOTE.unpack_from(self._page) == noted:
                 self._read_frames(answers, outcomes)
 
     def _read_frames(self, data: bytes, outcomes: list[Outcome | Unstarted]) -> int:
@@ -170,7 +170,8 @@ class FramedEnvironment(ExecutionEnvironment):
         return self._failure
 
     def _running(self) -> Running | None:
-        sequence, since, _ = board.RUNNING.unpack_from(self._page)
+        (sequence,) = board.RUNNING.unpack_from(self._page, board.RUNNING_AT)
+        _, since, _ = board.NOTE.unpack_from(self._page)
         return Running(sequence, since / 1e9) if sequence else None
 
     def _recall(self, running: Running) -> None:

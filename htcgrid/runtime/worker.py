@@ -66,7 +66,7 @@ class FramedClient:
             self._began = time.monotonic_ns()
             # The note goes up before the recall is read: the supervisor, which writes its recall and
             # reads the note a moment later, then never takes back what has begun.
-            board.RUNNING.pack_into(self._page, 0, sequence, self._began, self._kept)
+            board.NOTE.pack_into(self._page, 0, self._kept, self._began, sequence)
             first, end = board.RECALL.unpack_from(self._page, board.RECALL_AT)
             if not first <= sequence < end:
                 break
@@ -147,11 +147,11 @@ class FramedClient:
             end = len(frame)
             if end > board.OUTBOX_SIZE:
                 self._channel.sendall(frame)
-                board.RUNNING.pack_into(self._page, 0, 0, 0, 0)
+                board.NOTE.pack_into(self._page, 0, 0, self._began, 0)
                 return
         self._outbox[self._kept : end] = frame
         self._kept = end
-        board.RUNNING.pack_into(self._page, 0, 0, 0, end)
+        board.NOTE.pack_into(self._page, 0, end, self._began, 0)
         if now - self._flushed > _FLUSH_NS:
             self.flush()
 
@@ -161,7 +161,7 @@ class FramedClient:
         if self._kept:
             self._channel.sendall(self._outbox[: self._kept])
             self._kept = 0
-            board.RUNNING.pack_into(self._page, 0, 0, 0, 0)
+            board.NOTE.pack_into(self._page, 0, 0, self._began, 0)
         self._flushed = time.monotonic_ns()
 
     def _log_tail(self) -> bytes:

@@ -2,19 +2,14 @@
 
 from collections.abc import Callable, Sequence
 
-from htcgrid.builtin.memory import MemorySource
-from htcgrid.spi import Function, Plugin, Result, ResultSink
+from htcgrid import plugins
+from htcgrid.spi import Function, Plugin, Result, ResultSink, TaskSource
 
 
-class EventQueue(MemorySource):
-    """A queue that never ends."""
-
-    def __init__(self, function: Function) -> None:
-        super().__init__(MemorySource.Config(lease_seconds=3600), function)
-
-    @property
-    def exhausted(self) -> bool:
-        return False
+def event_queue(function: Function) -> TaskSource:
+    """A queue in memory that never ends."""
+    plugin = plugins.load(TaskSource, "memory")
+    return plugin(plugin.Config.model_validate({"endless": True, "lease_seconds": 3600}), function)
 
 
 class EventSink(ResultSink):

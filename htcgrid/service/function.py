@@ -10,12 +10,18 @@ from htcgrid.agent.agent import Agent, Rules
 from htcgrid.agent.policy import RetryPolicy
 from htcgrid.runtime import limits
 from htcgrid.service import errors
-from htcgrid.service.events import EventQueue, EventSink
-from htcgrid.spi import FailureKind, HtcgridError, Invoker, Lease, Outcome, Rejected, Task
+from htcgrid.service.events import EventSink, event_queue
+from htcgrid.spi import FailureKind, HtcgridError, Invoker, Lease, Outcome, Rejected, Task, TaskQueue
 
 _EVENT_TRIES = 3
 _EVENT_RETRIES = dict.fromkeys(
-    (FailureKind.HANDLER_ERROR, FailureKind.INIT_ERROR, FailureKind.TIMEOUT, FailureKind.EXIT, FailureKind.OUT_OF_MEMORY),
+    (
+        FailureKind.HANDLER_ERROR,
+        FailureKind.INIT_ERROR,
+        FailureKind.TIMEOUT,
+        FailureKind.EXIT,
+        FailureKind.OUT_OF_MEMORY,
+    ),
     _EVENT_TRIES,
 )
 
@@ -29,7 +35,7 @@ class ServedFunction:
         self._callers = 0
         self._lock = threading.Lock()
         self._running = threading.BoundedSemaphore(invoker.max_concurrency)
-        self._events = EventQueue(invoker.function)
+        self._events = event_queue(invoker.function)
         # As on the service: an event is tried three times in all, the later ones after a while.
         rules = Rules(retries=RetryPolicy(attempts=_EVENT_RETRIES, first_delay=1.0), init_errors_limit=1 << 30)
         self._agent = Agent(self._events, invoker, EventSink(invoker.function, report), rules, report)
@@ -46,6 +52,7 @@ class ServedFunction:
         """End the events' agent; returns how many events were not run."""
         self._agent.drain()
         self._thread.join()
+        assert isinstance(self._events, TaskQueue)  # noqa: S101
         return self._events.depth().waiting or 0
 
     def invoke(self, payload: bytes, client_context: str) -> Outcome:
@@ -64,6 +71,7 @@ class ServedFunction:
 
     def queue(self, payload: bytes, client_context: str) -> None:
         """Have one event run later."""
+        assert isinstance(self._events, TaskQueue)  # noqa: S101 - the memory source is one
         self._events.put([_task(payload, client_context)])
 
     @contextmanager

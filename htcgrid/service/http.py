@@ -7,6 +7,7 @@ import re
 import socket
 import uuid
 from collections.abc import Mapping
+from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -64,7 +65,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._reply(404, errors.ResourceNotFound("There is nothing here but Invoke.").body(), {})
 
-    def log_message(self, format: str, *args: Any) -> None:
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the library's name
         """Quiet: a line a call is the log's business."""
 
     def _answer(self, payload: bytes) -> None:
@@ -128,12 +129,10 @@ class _Handler(BaseHTTPRequestHandler):
         lines = {"x-amzn-RequestId": str(uuid.uuid4()), **headers, "Content-Length": str(len(body))}
         if status == 204:
             del lines["Content-Length"]
-        self.send_response_only(status)
-        for name, value in lines.items():
-            self.send_header(name, value)
-        self._headers_buffer.append(b"\r\n")  # type: ignore[attr-defined] - what end_headers does, with the body
-        self.wfile.write(b"".join([*self._headers_buffer, body]))  # type: ignore[attr-defined]
-        self._headers_buffer = []
+        if self.close_connection:
+            lines["Connection"] = "close"
+        head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+        self.wfile.write(f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n{head}\r\n".encode("latin-1") + body)
 
 
 def _client_context(header: str) -> str:

@@ -1,0 +1,53 @@
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import click
+
+from htcgrid.cli.options import grid_options, read_grid
+from htcgrid.spi import Rejected
+
+
+@runtime_checkable
+class ImageBuilder(Protocol):
+    """A plane that can make a container image of the function: `htcgrid build` uses it."""
+
+    def build(self, tag: str, *, wheels: Path | None = None, dry_run: bool = False) -> Iterable[str]:
+        """Make the image, named `tag`, of the code folder; yields lines of progress.
+
+        Python's requirements are installed from `wheels` alone where that folder is given. With
+        `dry_run` only what would be done is yielded: the Dockerfile.
+        """
+        ...
+
+
+@click.command()
+@click.argument("tag")
+@grid_options
+@click.option(
+    "--wheels",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    metavar="FOLDER",
+    help="Install requirements from the wheels in this folder, with no package index.",
+)
+@click.option("--dry-run", is_flag=True, help="Show the Dockerfile and build nothing.")
+def command(
+    tag: str, file: Path | None, plane: str | None, pairs: tuple[str, ...], wheels: Path | None, dry_run: bool
+) -> None:
+    """Make a container image, named TAG, of the function's code folder.
+
+    The plane's `base_image` is built upon; what requirements.txt names is installed. A Dockerfile in the
+    code folder is used as it is.
+
+    \b
+    htcgrid build --plane docker pricing:1
+    pip download -r src/requirements.txt -d wheels && htcgrid build --plane docker --wheels wheels pricing:1
+    """
+    wheels = wheels.resolve() if wheels is not None else None
+    grid = read_grid(file, plane, pairs)
+    builder = grid.invoker()
+    if not isinstance(builder, ImageBuilder):
+        message = f"The plane {grid.settings.plane!r} makes no images. Choose one that does, of plugin local_docker: --plane NAME."
+        raise Rejected(message)
+    for line in builder.build(tag, wheels=wheels, dry_run=dry_run):
+        click.echo(line)
