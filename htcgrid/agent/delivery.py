@@ -48,6 +48,8 @@ class Delivery:
         self._wake = threading.Event()
         self._hurry = threading.Event()
         self._closing = False
+        self.returning = False
+        """Whether leases that are held no more are on their way back to the source."""
 
     # --- from any thread ---
 
@@ -153,6 +155,7 @@ class Delivery:
         self._patience.call(lambda: source.dead_letter([lease], reason))
 
     def _nack(self) -> None:
+        self.returning = True
         by_delay: dict[float, list[str]] = {}
         while self._returned:
             returned = self._returned.popleft()
@@ -160,6 +163,7 @@ class Delivery:
         for delay, task_ids in by_delay.items():
             for chunk in chunks(self._holdings.release(task_ids), self._source.max_batch):
                 self._patience.call(lambda chunk=chunk, delay=delay: self._source.nack(chunk, delay))  # type: ignore[misc]
+        self.returning = False
 
 
 def chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:

@@ -61,7 +61,8 @@ class Intake:
             if leases:
                 self._take_in(leases)
             elif self._source.exhausted:
-                if self._settled():
+                # Asked again once all is settled: what was given back since makes it not exhausted.
+                if self._settled() and self._source.exhausted:
                     return
                 self._halt.wait(_SETTLE_SECONDS)
 
@@ -73,7 +74,7 @@ class Intake:
 
     def _settled(self) -> bool:
         """Whether every lease is dealt with; pushes the last ones on."""
-        if len(self._holdings) == len(self._quarantine):
+        if len(self._holdings) == len(self._quarantine) and not self._delivery.returning:
             return True
         self._delivery.hurry()
         return False

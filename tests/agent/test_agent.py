@@ -53,9 +53,7 @@ def test_what_has_a_result_already_is_acked_without_running(rig: Make) -> None:
     assert sorted(job.diary.acked) == sorted("01234")
 
 
-def test_a_lease_that_is_no_task_is_stored_as_failed_and_never_runs(
-    rig: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_lease_that_is_no_task_is_stored_as_failed_and_never_runs(rig: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     job = rig(tasks=3)
     receive = job.source.receive
 
@@ -106,6 +104,19 @@ def test_attempts_are_set_by_kind(rig: Make) -> None:
     job = rig(plans={"a": ["handler_error", "handler_error"], "b": ["exit"]}, rules=rules(retries=policy))
     job.run()
     assert dict(job.diary.invoked) == {"a": [1, 2], "b": [1]}
+
+
+def test_a_retry_that_is_slow_to_reach_the_source_is_waited_for(rig: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = rig(plans={"a": ["exit", "ok"]})
+    nack = job.source.nack
+
+    def slow(leases: Sequence[Lease], delay: float = 0.0) -> None:
+        time.sleep(0.1)
+        nack(leases, delay)
+
+    monkeypatch.setattr(job.source, "nack", slow)
+    job.run()
+    assert job.failures() == {"a": None}
 
 
 # --- what is away for a while ------------------------------------------------------------------------
@@ -215,7 +226,9 @@ def test_a_sink_of_another_job_ends_the_run_and_what_was_received_is_given_back(
     assert job.diary.invoked == {}
 
 
-def test_a_plane_that_says_nothing_of_a_task_is_named_as_the_culprit(rig: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plane_that_says_nothing_of_a_task_is_named_as_the_culprit(
+    rig: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     job = rig(tasks=1)
     monkeypatch.setattr(job.plane, "invoke", lambda _batch, _timeout: iter(()))
     with pytest.raises(RuntimeError, match=r"Plane\.invoke ended without a word on: 0\. This is a bug in the plugin"):
@@ -313,9 +326,9 @@ def test_a_task_whose_lease_was_lost_to_another_is_not_stored_here(rig: Make, un
     job.start()
     job.plane.hanging.acquire(timeout=10)
     with job.source._changed:  # another receiver has it, for long
-        job.source.lease_seconds = 60
         job.source._until["a"] = 0.0
         [theirs] = job.source._lend(1)
+        job.source._until["a"] = time.monotonic() + 60
     job.finish()
     assert job.sink.results == {}
     MemorySource.ack(job.source, [theirs])
