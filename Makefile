@@ -11,6 +11,7 @@ help:            ## this list
 
 .make/venv:
 	$(PYTHON) -m venv .venv
+	$(PIP) --upgrade 'pip>=25.1'
 	@mkdir -p .make && touch $@
 
 .make/core: .make/venv pyproject.toml
@@ -44,7 +45,7 @@ test: .make/test        ## the tests of the core: no Docker, no cluster, no AWS
 	.venv/bin/python -m pytest $(PYTEST)
 
 plugins: .make/plugins         ## the tests of the plugins that need no engine or cluster: moto, Redis, a fake service
-	.venv/bin/python -m pytest $(PYTEST) plugins
+	for plugin in $(wildcard plugins/*); do .venv/bin/python -m pytest $(PYTEST) $$plugin || exit; done
 
 lint: .make/lint .make/plugins        ## format, lint and types
 	.venv/bin/ruff format --check .
