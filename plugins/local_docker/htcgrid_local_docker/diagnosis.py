@@ -7,7 +7,8 @@ from htcgrid.spi import FailureKind, Outcome, Rejected
 
 from htcgrid_local_docker.plan import Plan, command
 
-_CLIENTS = re.compile(r"lambda|bootstrap|aws_?ric", re.IGNORECASE)
+CLIENTS = re.compile(r"lambda|bootstrap|aws_?ric", re.IGNORECASE)
+"""What the names of runtime clients, and of scripts that run them, have in common."""
 _MISSING_CLIENT = re.compile(rb"No module named '?awslambdaric|Cannot find module '[^']*aws-lambda-ric|AWSLambda")
 
 
@@ -36,7 +37,7 @@ def check_came_up(outcome: Outcome, plan: Plan) -> None:
             f"{plan.network.gateway}. Either it is no runtime client (set `entrypoint` to one; with an emulator of its own, "
             f'write transport = "rie"), or a firewall of this machine stops containers from calling it.{said}'
         )
-    if not _CLIENTS.search(started) or _MISSING_CLIENT.search(outcome.log_tail):
+    if not CLIENTS.search(started) or _MISSING_CLIENT.search(outcome.log_tail):
         raise Rejected(
             f"The container of {plan.image.reference!r} ran `{started}`, which ended without calling the Lambda Runtime API: "
             "the image has no runtime client. Use one of AWS's base images, install the client (pip install awslambdaric, "

@@ -10,10 +10,9 @@ from typing import Any
 import docker
 import requests
 from docker.context import ContextAPI
-from docker.errors import APIError, DockerException, TLSParameterError
+from docker.errors import APIError, DockerException, TLSParameterError, create_api_error_from_http_exception
 from docker.utils import kwargs_from_env
 from htcgrid.spi import HtcgridError, Rejected, Unavailable
-from urllib3.exceptions import HTTPError
 
 _GREETING_SECONDS = 4
 _ANSWER_SECONDS = 60
@@ -56,8 +55,19 @@ class Engine:
         finally:
             greeting.close()
 
-    broken = (requests.RequestException, HTTPError)
-    """What reading from a connection raises that the engine has left."""
+    def stream(self, path: str, **params: object) -> Any:
+        """A request whose answer comes bit by bit, to be read from its descriptor; call it before there is any.
+
+        Returns the response, which closes the connection; raises what the client raises.
+        """
+        client = self.client
+        url = f"{client.base_url}/v{client.api_version}{path}"
+        response = client.post(url, params=params, stream=True, timeout=None)
+        try:
+            response.raise_for_status()
+        except requests.HTTPError as error:
+            raise create_api_error_from_http_exception(error) from error
+        return response
 
     def _settings(self) -> dict[str, Any]:
         if self._host:

@@ -8,14 +8,17 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
 
+from htcgrid.runtime import documents, identity
 from htcgrid.runtime.api import ApiEnvironment
 from htcgrid.runtime.api_server import listen
 from htcgrid.runtime.environment import ExecutionEnvironment, State
 from htcgrid.runtime.rie import RieEnvironment
-from htcgrid.spi import Capability, Function, Invoker, Lease, Outcome, Rejected, Unavailable, Unstarted
+from htcgrid.spi import Capability, FailureKind, Function, Invoker, Lease, Outcome, Rejected, Unavailable, Unstarted
 
-from htcgrid_local_docker import images, network, ownership, plan
+from htcgrid_local_docker import building, images, network, ownership, plan
 from htcgrid_local_docker.diagnosis import check_came_up
 from htcgrid_local_docker.engine import Engine
 from htcgrid_local_docker.options import Options
@@ -41,7 +44,7 @@ class LocalDockerInvoker(Invoker):
         self.capabilities = every if config.transport == "api" else every - {Capability.ERRORS}
         self._engine = Engine(config.host)
         self._places: queue.LifoQueue[ExecutionEnvironment | None] = queue.LifoQueue()
-        self._all: list[ExecutionEnvironment] = []
+        self._all: dict[ExecutionEnvironment, ContainerSandbox] = {}
         self._plan: plan.Plan | None = None
         self._opened = ExitStack()
 
@@ -75,11 +78,10 @@ class LocalDockerInvoker(Invoker):
         try:
             if environment is None or environment.is_lost():
                 environment = self._replaced(environment)
+            self._all[environment].forget_log()
             for report in environment.invoke(batch, timeout):
-                if isinstance(report, Outcome):
-                    self._check(report)
                 left.pop(report.task_id, None)
-                yield report
+                yield self._judged(report, self._all[environment]) if isinstance(report, Outcome) else report
         except Unavailable as error:
             if environment is None:
                 raise
@@ -117,7 +119,9 @@ class LocalDockerInvoker(Invoker):
 
     def scale(self, size: int) -> Iterable[str]:
         """Nothing stands between runs that could be scaled."""
-        raise Rejected(f"This plane has containers only while it runs. Write workers = {size} in its table of the config.")
+        raise Rejected(
+            f"This plane has containers only while it runs. Write workers = {size} in its table of the config."
+        )
 
     def status(self) -> Mapping[str, str]:
         with self._connected():
@@ -130,6 +134,24 @@ class LocalDockerInvoker(Invoker):
                 "containers": str(sum(len(containers) for containers in owners.values())),
                 "agents": ", ".join(owners) or "none",
             }
+
+    # --- ImageBuilder (htcgrid.cli.build) ---
+
+    def build(self, tag: str, *, wheels: Path | None = None, dry_run: bool = False) -> Iterable[str]:
+        """Make an image of the code folder on `base_image`, with a Dockerfile that is shown and kept."""
+        if not self.config.base_image:
+            raise Rejected("`base_image` is missing in the plane's table: name the image to build upon.")
+        plan.check_folder(self.function)
+        with self._connected():
+            text, own = building.written(self.function, self._image, wheels)
+            where = self.function.code / "Dockerfile"
+            yield f"# {where}, {'as it is there' if own else 'written now'}"
+            yield text
+            if dry_run:
+                return
+            if not own and wheels is None:
+                where.write_text(text, encoding="utf-8")
+            yield from building.build(self._engine, self.function, tag, text, wheels)
 
     # --- within ---
 
@@ -148,7 +170,7 @@ class LocalDockerInvoker(Invoker):
         return self._started()
 
     def _removed(self, environment: ExecutionEnvironment) -> None:
-        self._all.remove(environment)
+        del self._all[environment]
         environment.close()
 
     def _started(self) -> ExecutionEnvironment:
@@ -159,7 +181,7 @@ class LocalDockerInvoker(Invoker):
             environment = RieEnvironment(self.function, sandbox)
         else:
             environment = ApiEnvironment(self.function, sandbox, listen(self._plan.network.gateway))
-        self._all.append(environment)
+        self._all[environment] = sandbox
         try:
             environment.start()
         except BaseException:
@@ -167,9 +189,14 @@ class LocalDockerInvoker(Invoker):
             raise
         return environment
 
-    def _check(self, outcome: Outcome) -> None:
+    def _judged(self, outcome: Outcome, sandbox: ContainerSandbox) -> Outcome:
+        """The outcome, once it is clear that it is the task's own; what the emulator cannot know is put right."""
         assert self._plan is not None  # noqa: S101 - between open and close
         check_came_up(outcome, self._plan)
+        if outcome.failure is FailureKind.EXIT and self.config.transport == "rie" and sandbox.has_killed_for_memory():
+            document = documents.out_of_memory(identity.request_id(outcome.task_id))
+            return replace(outcome, payload=document, failure=FailureKind.OUT_OF_MEMORY)
+        return outcome
 
 
 def _say(message: str) -> None:

@@ -58,7 +58,9 @@ def _inspected(engine: Engine, name: str) -> dict[str, Any]:
         try:
             found: dict[str, Any] = engine.client.inspect_network(name)
         except NotFound:
-            message = f"network = {name!r}: there is no such Docker network. `docker network ls` lists them; or leave it out."
+            message = (
+                f"network = {name!r}: there is no such Docker network. `docker network ls` lists them; or leave it out."
+            )
             raise Rejected(message) from None
     return found
 

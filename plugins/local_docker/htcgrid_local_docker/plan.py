@@ -46,7 +46,9 @@ def draw(options: Options, function: Function, image: Image, network: Network) -
 def create_arguments(plan: Plan, client: Any, added: Mapping[str, str]) -> dict[str, Any]:
     """The arguments of the SDK's `create_container`; `added` are variables of this one container."""
     options = plan.options
-    code = [Mount(TASK_ROOT, str(plan.function.code.resolve()), type="bind", read_only=True)] if options.base_image else []
+    code = (
+        [Mount(TASK_ROOT, str(plan.function.code.resolve()), type="bind", read_only=True)] if options.base_image else []
+    )
     rie = options.transport == "rie"
     published = rie and not plan.network.own
     return {
@@ -116,16 +118,16 @@ def _read(path: Path) -> dict[str, str]:
         if not equals or not name or " " in name:
             raise Rejected(f"{path}, line {number}: write it as NAME=VALUE.")
         if name in RESERVED_ENVIRONMENT:
-            raise Rejected(f"{path}, line {number}: {name} is reserved by Lambda, which sets it itself; choose another name.")
+            raise Rejected(
+                f"{path}, line {number}: {name} is reserved by Lambda, which sets it itself; choose another name."
+            )
         found[name] = value
     return found
 
 
 def check_code(function: Function) -> None:
     """Refuse a code folder that the container's user could not read."""
-    folder = function.code.resolve()
-    if not folder.is_dir():
-        raise Rejected(f"[function] code = {str(function.code)!r}: there is no such folder. Name the folder of the handler.")
+    folder = check_folder(function)
     candidates = [folder, *(entry.path for entry in os.scandir(folder) if entry.is_file(follow_symlinks=False))]
     for path in map(Path, candidates):
         needed = stat.S_IROTH | (stat.S_IXOTH if path.is_dir() else 0)
@@ -135,6 +137,15 @@ def check_code(function: Function) -> None:
                 f"Lambda. Run `chmod -R o+rX {folder}`."
             )
             raise Rejected(message)
+
+
+def check_folder(function: Function) -> Path:
+    """The code folder, whole; refuse one that is not there."""
+    if not function.code.is_dir():
+        raise Rejected(
+            f"[function] code = {str(function.code)!r}: there is no such folder. Name the folder of the handler."
+        )
+    return function.code.resolve()
 
 
 def _gpus(gpus: str) -> list[DeviceRequest]:

@@ -9,6 +9,7 @@ from typing import Any
 from docker.errors import APIError, NotFound
 from htcgrid.runtime.rie import EmulatorSandbox
 from htcgrid.spi import Unavailable
+from urllib3.exceptions import HTTPError
 
 from htcgrid_local_docker import ownership
 from htcgrid_local_docker.engine import Engine
@@ -45,10 +46,10 @@ class ContainerSandbox(EmulatorSandbox):
         with self._engine.speaking(f"start a container of {self._plan.image.reference!r}"):
             created = client.create_container(**create_arguments(self._plan, client, variables))
             self._container = created["Id"]
-            self._log = LogStream(client.attach_socket(self._container, _OUTPUT), self._log_file())
-            # Only this ends it for sure: the log's stream ends as well when a program closes its output.
-            url = f"{client.base_url}/v{client.api_version}/containers/{self._container}/wait"
-            self._end = client.post(url, params={"condition": "next-exit"}, stream=True, timeout=None)
+            here = f"/containers/{self._container}"
+            self._log = LogStream(self._engine.stream(f"{here}/attach", stdout=1, stderr=1, stream=1), self._log_file())
+            # Only this tells the end for sure: the log ends as well when a program closes its output.
+            self._end = self._engine.stream(f"{here}/wait", condition="next-exit")
             self.ended_fd = self._end.raw.fileno()
             client.start(self._container)
             self._look(client.inspect_container(self._container))
@@ -71,7 +72,9 @@ class ContainerSandbox(EmulatorSandbox):
                     if error.status_code != 409:  # it has ended just now
                         raise
             if not _is_readable(self.ended_fd, _KILL_SECONDS):
-                raise Unavailable(f"The Docker Engine did not end the container {self._container[:12]} in {_KILL_SECONDS:.0f} s.")
+                raise Unavailable(
+                    f"The Docker Engine did not end the container {self._container[:12]} in {_KILL_SECONDS:.0f} s."
+                )
             self._status = self._read_status()
         if self._log is not None:
             self._log.rest()
@@ -105,6 +108,11 @@ class ContainerSandbox(EmulatorSandbox):
     def log_tail(self) -> bytes:
         return self._log.tail() if self._log is not None else b""
 
+    def forget_log(self) -> None:
+        """Leave out of the next tail what was printed between two invocations."""
+        if self._log is not None:
+            self._log.forget()
+
     def memory_mb(self) -> float:
         if self._log is not None:
             self._log.drain()
@@ -112,6 +120,10 @@ class ContainerSandbox(EmulatorSandbox):
 
     def was_out_of_memory(self) -> bool:
         return self._status == -signal.SIGKILL and self._ran_out_of_memory()
+
+    def has_killed_for_memory(self) -> bool:
+        """Whether the kernel has ended a process of it for its memory since this was asked last; it lives on."""
+        return self._meter is not None and self._meter.has_killed()
 
     # --- within ---
 
@@ -129,7 +141,7 @@ class ContainerSandbox(EmulatorSandbox):
         try:
             answer = json.loads(self._end.raw.read1() or b"")
             status = int(answer["StatusCode"])
-        except (ValueError, KeyError, OSError, self._engine.broken):
+        except (ValueError, KeyError, OSError, HTTPError):
             self._status = -signal.SIGKILL
             message = f"The Docker Engine at {self._engine.address} went away while a container ran. Start it again; run again."
             raise Unavailable(message) from None
@@ -146,9 +158,6 @@ class ContainerSandbox(EmulatorSandbox):
     def _log_file(self) -> Any:
         folder = self._plan.options.logs
         return None if folder is None else folder / f"{self._container[:12]}.log"
-
-
-_OUTPUT = {"stdout": 1, "stderr": 1, "stream": 1}
 
 
 def _is_readable(fd: int, seconds: float = 0.0) -> bool:

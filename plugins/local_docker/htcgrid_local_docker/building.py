@@ -1,0 +1,104 @@
+"""From a code folder to a container image: the Dockerfile, the build context, the build."""
+
+import io
+import json
+import re
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO
+
+from docker.utils.build import exclude_paths
+from htcgrid.spi import Function, Rejected
+
+from htcgrid_local_docker.diagnosis import CLIENTS
+from htcgrid_local_docker.engine import Engine, explained
+from htcgrid_local_docker.images import Image
+from htcgrid_local_docker.plan import TASK_ROOT
+
+_WHEELS = ".htcgrid-wheels"
+_DOCKERFILE = "Dockerfile"
+
+
+def dockerfile(function: Function, base: Image, wheels: Path | None) -> str:
+    """The Dockerfile of a function: its requirements, its code, its handler, upon `base`."""
+    lines = [f"FROM {base.reference}", f"WORKDIR {TASK_ROOT}"]
+    has_client = CLIENTS.search(" ".join(base.entrypoint)) is not None
+    wanted = [] if has_client else ["awslambdaric"]
+    if (function.code / "requirements.txt").is_file():
+        lines += ["COPY requirements.txt ./"]
+        wanted += ["-r", "requirements.txt"]
+    source = ""
+    if wheels is not None:
+        lines += [f"COPY {_WHEELS} /tmp/wheels"]
+        source = "--no-index --find-links /tmp/wheels "
+    if wanted:
+        lines += [f"RUN python3 -m pip install --no-cache-dir {source}--target {TASK_ROOT} {' '.join(wanted)}"]
+    lines += ["COPY . ./"]
+    if not has_client:
+        lines += ['ENTRYPOINT ["python3", "-m", "awslambdaric"]']
+    if function.handler:
+        lines += [f"CMD {json.dumps([function.handler])}"]
+    return "\n".join(lines) + "\n"
+
+
+def build(engine: Engine, function: Function, tag: str, text: str, wheels: Path | None) -> Iterator[str]:
+    """Build the image `tag`; yields what the engine says. Raises `Rejected` with the step that failed."""
+    with tempfile.TemporaryFile() as context:
+        _pack(context, function.code.resolve(), text, wheels)
+        context.seek(0)
+        image = ""
+        with engine.speaking(f"build the image {tag!r}"):
+            for event in engine.client.build(
+                fileobj=context, custom_context=True, tag=tag, rm=True, forcerm=True, decode=True
+            ):
+                if "error" in event:
+                    raise _failed(str(event["error"]), tag, wheels)
+                image = (event.get("aux") or {}).get("ID", image)
+                if line := event.get("stream", "").rstrip():
+                    yield line
+    yield f'built {tag} ({image[:19]}). Run it with image = "{tag}" in place of base_image.'
+
+
+def _failed(error: str, tag: str, wheels: Path | None) -> Exception:
+    if re.search(r"pip install.*non-zero code", error):
+        advice = (
+            "The lines above say what pip lacked. Where builds reach no package index, collect the wheels first: "
+            "pip download -r requirements.txt -d wheels, then htcgrid build --wheels wheels."
+            if wheels is None
+            else f"The lines above say what is missing in {wheels}."
+        )
+        return Rejected(f"The image {tag!r} was not built: {error}. {advice}")
+    return explained(error.rstrip("."), f"build the image {tag!r}")
+
+
+def _pack(context: IO[bytes], code: Path, text: str, wheels: Path | None) -> None:
+    """The code folder, less what .dockerignore names, readable to every user, as the handler runs as one."""
+    ignore = code / ".dockerignore"
+    patterns = ignore.read_text(encoding="utf-8").splitlines() if ignore.is_file() else []
+    patterns = [line.strip() for line in patterns if line.strip() and not line.startswith("#")]
+    with tarfile.open(fileobj=context, mode="w") as archive:
+        for name in sorted(exclude_paths(str(code), [*patterns, "**/__pycache__", _DOCKERFILE])):
+            archive.add(code / name, name, recursive=False, filter=_readable)
+        content = text.encode()
+        entry = tarfile.TarInfo(_DOCKERFILE)
+        entry.size = len(content)
+        archive.addfile(entry, io.BytesIO(content))
+        for wheel in sorted(wheels.glob("*.whl")) if wheels is not None else ():
+            archive.add(wheel, f"{_WHEELS}/{wheel.name}", filter=_readable)
+
+
+def _readable(entry: tarfile.TarInfo) -> tarfile.TarInfo:
+    entry.mode |= 0o555 if entry.isdir() or entry.mode & 0o100 else 0o444
+    entry.uid = entry.gid = 0
+    entry.uname = entry.gname = ""
+    return entry
+
+
+def written(function: Function, base: Callable[[], Image], wheels: Path | None) -> tuple[str, bool]:
+    """The Dockerfile to use, and whether it is the user's own."""
+    own = function.code / _DOCKERFILE
+    if own.is_file():
+        return own.read_text(encoding="utf-8"), True
+    return dockerfile(function, base(), wheels), False

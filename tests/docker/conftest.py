@@ -1,0 +1,74 @@
+"""A real Docker Engine and the images of `.ci/images`; without them these tests are skipped, with the reason."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import docker
+import pytest
+from docker_parts import Relay
+from docker.errors import DockerException, ImageNotFound
+
+PYTHON = "local/lambda-python:3.11"
+NODE = "local/lambda-node:20"
+PROVIDED = "local/lambda-provided:1"
+ARM64 = "local/lambda-python-arm64:3.11"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.parent.name == "docker":
+            item.add_marker(pytest.mark.docker)
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[docker.APIClient]:
+    """The engine, reached by the SDK alone: what tests look at bypasses the plugin."""
+    try:
+        client = docker.APIClient(version="auto")
+    except DockerException as error:
+        pytest.skip(f"no Docker Engine: {error}")
+    yield client
+    client.close()
+
+
+def image(engine: docker.APIClient, name: str) -> str:
+    try:
+        engine.inspect_image(name)
+    except ImageNotFound:
+        pytest.skip(f"no image {name}; .ci/images builds it")
+    return name
+
+
+@pytest.fixture(scope="session")
+def python_image(engine: docker.APIClient) -> str:
+    return image(engine, PYTHON)
+
+
+@pytest.fixture(scope="session")
+def node_image(engine: docker.APIClient) -> str:
+    return image(engine, NODE)
+
+
+@pytest.fixture(scope="session")
+def provided_image(engine: docker.APIClient) -> str:
+    return image(engine, PROVIDED)
+
+
+@pytest.fixture(scope="session")
+def arm64_image(engine: docker.APIClient) -> str:
+    return image(engine, ARM64)
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that the user of a container may write to."""
+    folder = tmp_path_factory.mktemp("shared")
+    folder.chmod(0o777)
+    return folder
+
+
+@pytest.fixture
+def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
+    relay = Relay(tmp_path_factory.mktemp("relay") / "docker.sock")
+    yield relay
+    relay.close()
