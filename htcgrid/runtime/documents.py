@@ -27,7 +27,7 @@ _SIGNALS = {
 
 def document(error_type: str, message: str) -> bytes:
     """An error document of two keys."""
-    return json.dumps({"errorType": error_type, "errorMessage": message}).encode()
+    return json.dumps({"errorType": error_type, "errorMessage": message}, separators=(",", ":")).encode()
 
 
 def timed_out(request_id: str, seconds: float) -> bytes:

@@ -82,6 +82,10 @@ def _spawn(control: socket.socket, request: dict[str, Any], fds: list[int]) -> i
             status = 0
         except SystemExit as end:
             status = _exit_status(end)
+        except KeyboardInterrupt:
+            sys.excepthook(*sys.exc_info())
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGINT)  # Python ends so, by the signal
         except BaseException:  # noqa: BLE001 - the last frame of the process: show it as Python would
             sys.excepthook(*sys.exc_info())
             status = 1

@@ -81,7 +81,7 @@ class RieEnvironment(SandboxedEnvironment):
         outcome = self._receive(attempt)
         return () if outcome is None else (outcome,)
 
-    def _recall(self, running: Running) -> None:  # noqa: ARG002 - nothing behind it has left this queue
+    def _recall(self, running: Running) -> None:
         self._queue.clear()
 
     def _init_failure(self) -> InitFailure | None:

@@ -10,8 +10,8 @@ The emulator marks no failure as one. As seen with the emulator of aws-sam-cli 1
 | timeout | 200 | `Task timed out after 2.00 seconds`, plain text |
 | the process ended | 502 | a document with `Runtime.ExitError` |
 | it ended between its answer and the next `next` | 502 | the answer |
-| the runtime did not come up | 502 | the client's document, `requestId` `""` |
-| the runtime could not be started | 502 | nothing |
+| the runtime said that it does not come up | 502 | the client's document, `requestId` `""` |
+| it ended before that, or could not be started | 502 | nothing |
 """
 
 import json
@@ -24,9 +24,8 @@ from htcgrid.spi import FailureKind, Unavailable
 _TIMED_OUT = re.compile(rb"Task timed out after [0-9]+\.[0-9]{2} seconds")
 _ERROR_KEYS = frozenset(("errorMessage", "errorType", "requestId", "stackTrace", "trace", "cause"))
 _NOISE = re.compile(
-    rb"^[0-9]{1,2} \w{3} [0-9]{4} [0-9:]{8},[0-9]{3} \[[A-Z]+\] \(rapid\) [^\n]*\n"
-    rb"|(?:START|END|REPORT) RequestId: [0-9a-f-]{36}[^\n]*\n",
-    re.MULTILINE,
+    rb"[0-9]{1,2} \w{3} [0-9]{4} [0-9:]{8},[0-9]{3} \[[A-Z]+\] \(rapid\) [^\n]*\n"
+    rb"|(?:START|END|REPORT) RequestId: [0-9a-f-]{36}[^\n]*\n"
 )
 
 
@@ -46,9 +45,7 @@ def classify(status: int, body: bytes, request_id: str, timeout: float) -> tuple
     if error is not None:
         return _kind(status, error), body
     if status == 502 and not body:
-        return FailureKind.INIT_ERROR, documents.document(
-            "Runtime.InvalidEntrypoint", f"RequestId: {request_id} Error: the runtime could not be started"
-        )
+        return FailureKind.INIT_ERROR, documents.exited(request_id, 0)
     return None, body
 
 

@@ -55,11 +55,11 @@ def test_the_text_of_a_timeout_becomes_the_document_of_the_service() -> None:
     }
 
 
-def test_nothing_at_all_says_that_the_runtime_could_not_be_started() -> None:
+def test_nothing_at_all_says_that_the_runtime_ended_before_it_was_up() -> None:
     kind, document = classify(502, b"", ID, 3.0)
 
     assert kind is FailureKind.INIT_ERROR
-    assert json.loads(document)["errorType"] == "Runtime.InvalidEntrypoint"
+    assert json.loads(document)["errorType"] == "Runtime.ExitError"
 
 
 @pytest.mark.parametrize("status", [400, 404, 500, 503])
@@ -72,8 +72,9 @@ def test_the_emulators_own_lines_are_not_the_handlers() -> None:
     log = (
         f"START RequestId: {ID} Version: $LATEST\n"
         "22 Nov 2026 22:20:35,287 [INFO] (rapid) INIT START(type: on-demand, phase: init)\n"
+        "no newline22 Nov 2026 22:41:27,441 [INFO] (rapid) INVOKE RTDONE(status: success)\n"
         f"hello\nno newlineEND RequestId: {ID}\n"
         f"REPORT RequestId: {ID}\tInit Duration: 0.07 ms\tDuration: 581.02 ms\n"
         "START of the handler's own line\n"
     )
-    assert handlers_own(log.encode()) == b"hello\nno newlineSTART of the handler's own line\n"
+    assert handlers_own(log.encode()) == b"no newlinehello\nno newlineSTART of the handler's own line\n"
