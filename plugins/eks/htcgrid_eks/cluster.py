@@ -1,0 +1,185 @@
+"""One namespace of one cluster: requests to its API server, and what its refusals mean."""
+
+import json
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import requests
+import yaml
+from htcgrid.spi import HtcgridError, Rejected, Unavailable
+from kubernetes import config
+from kubernetes.client import Configuration
+from kubernetes.config.config_exception import ConfigException
+
+from htcgrid_eks.options import Options
+
+_CONNECT_SECONDS, _READ_SECONDS = 3.0, 6.0
+_NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+FIELD_MANAGER = "htcgrid"
+
+
+class Refusal(Exception):  # noqa: N818 - what the server said, to be judged by the caller
+    """An answer of the API server that is no success."""
+
+    def __init__(self, status: int, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.status, self.reason = status, reason
+
+
+class Cluster:
+    """Made for one namespace; it opens nothing before `open`."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._session: requests.Session | None = None
+        self.settings = Configuration()
+        self.namespace = options.namespace
+
+    def open(self) -> None:
+        """Read the kubeconfig, or the pod's own credentials. Raises `Rejected`."""
+        try:
+            self.settings, namespace = self._configured()
+        except (ConfigException, OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError) as error:
+            raise Rejected(
+                f"The kubeconfig cannot be used: {_one_line(error)}. Name it with kubeconfig = \"...\" in the plane's table "
+                "or with $KUBECONFIG, and its context with context = \"...\"; `kubectl config view` shows it. For EKS, "
+                "`aws eks update-kubeconfig --name CLUSTER` writes one."
+            ) from None
+        self.namespace = self._options.namespace or namespace
+        self._session = requests.Session()
+
+    def close(self) -> None:
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+
+    @property
+    def server(self) -> str:
+        return str(self.settings.host)
+
+    @property
+    def authorization(self) -> str:
+        """The header, renewed where the kubeconfig says how; empty with a client certificate."""
+        return str(self.settings.get_api_key_with_prefix("authorization", "BearerToken") or "")
+
+    @property
+    def who(self) -> str:
+        """The cluster and the namespace, to be shown."""
+        return f"namespace {self.namespace!r} of {self.server}"
+
+    def namespaced(self, resource: str, name: str = "", group: str = "") -> str:
+        """The path of a resource in our namespace; `group` as in `apps/v1`."""
+        root = f"/apis/{group}" if group else "/api/v1"
+        return f"{root}/namespaces/{self.namespace}/{resource}" + (f"/{name}" if name else "")
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        query: Mapping[str, str] | None = None,
+        content_type: str = "application/json",
+    ) -> Any:
+        """One request, once; returns the document. Raises `Refusal`, `Unavailable` or `Rejected`."""
+        assert self._session is not None  # noqa: S101 - between open and close
+        settings = self.settings
+        headers = {"Accept": "application/json", "Content-Type": content_type, "Authorization": self.authorization}
+        try:
+            response = self._session.request(
+                method,
+                self.server + path,
+                params=query,
+                data=None if body is None else json.dumps(body),
+                headers={name: value for name, value in headers.items() if value},
+                verify=(settings.ssl_ca_cert or True) if settings.verify_ssl else False,
+                cert=(settings.cert_file, settings.key_file) if settings.cert_file else None,
+                timeout=(_CONNECT_SECONDS, _READ_SECONDS),
+            )
+        except requests.RequestException as error:
+            raise Unavailable(f"The API server {self.server} cannot be reached: {_cause(error)}.") from None
+        if not response.ok:
+            raise self._refusal(response)
+        return response.text if response.headers.get("Content-Type", "").startswith("text/plain") else response.json()
+
+    def apply(self, path: str, manifest: Any, *, dry_run: bool = False) -> Any:
+        """Server-side apply: what is there already and the same stays."""
+        query = {"fieldManager": FIELD_MANAGER, "force": "true"} | ({"dryRun": "All"} if dry_run else {})
+        return self.request("PATCH", path, manifest, query, "application/apply-patch+yaml")
+
+    @cached_property
+    def _groups(self) -> dict[str, list[str]]:
+        document = self.request("GET", "/apis")
+        return {
+            group["name"]: [version["groupVersion"] for version in group["versions"]] for group in document["groups"]
+        }
+
+    def version_of(self, group: str, kind: str) -> str | None:
+        """The newest version of a kind that the server has, as `policy/v1`; None where it has none."""
+        for version in self._groups.get(group, ()):
+            resources = self.request("GET", f"/apis/{version}")["resources"]
+            if any(resource["kind"] == kind for resource in resources):
+                return version
+        return None
+
+    def _configured(self) -> tuple[Configuration, str]:
+        options, settings = self._options, Configuration()
+        try:
+            file = str(options.kubeconfig) if options.kubeconfig else None
+            contexts, current = config.list_kube_config_contexts(file)
+        except ConfigException:
+            if options.kubeconfig or options.context or not _NAMESPACE_FILE.is_file():
+                raise
+            config.load_incluster_config(client_configuration=settings)
+            return settings, _NAMESPACE_FILE.read_text().strip()
+        named = {each["name"]: each for each in contexts}
+        if options.context and options.context not in named:
+            raise ConfigException(f"it has no context {options.context!r}, only {', '.join(named)}")
+        config.load_kube_config(file, options.context or None, settings, persist_config=False)
+        chosen = named[options.context] if options.context else current
+        return settings, chosen["context"].get("namespace") or "default"
+
+    def _refusal(self, response: requests.Response) -> Exception:
+        try:
+            document = response.json()
+        except ValueError:
+            document = {}
+        message = document.get("message") or response.reason or f"status {response.status_code}"
+        if response.status_code == 401:
+            return Rejected(
+                f"The API server {self.server} does not accept the credentials of the kubeconfig: {message}. They may have "
+                "expired: log in again (on EKS, `aws sts get-caller-identity` tells who you are)."
+            )
+        if response.status_code in {429, 500, 502, 503, 504}:
+            return Unavailable(f"The API server {self.server} answers {response.status_code}: {message}")
+        return Refusal(response.status_code, document.get("reason", ""), message)
+
+    def explain(self, refusal: Refusal, what: str) -> HtcgridError:
+        """A refusal as an error for the user; `what` is what was wanted, as in `create pods`."""
+        text = str(refusal)
+        if refusal.status == 403 and "exceeded quota" in text:
+            return Unavailable(f"Cannot {what} in {self.who}: its quota does not allow for it. {text}")
+        if refusal.status == 403:
+            return Rejected(
+                f"Not allowed to {what} in {self.who}. {text}. `htcgrid status --permissions` prints the Role it takes."
+            )
+        if refusal.status == 404 and "namespaces" in text:
+            return Rejected(
+                f"There is no {self.who}. Make it (`kubectl create namespace {self.namespace}`), or name another as "
+                "`namespace` in the plane's table."
+            )
+        return Rejected(f"Cannot {what} in {self.who}: {text}")
+
+
+def _cause(error: BaseException) -> str:
+    """The innermost reason, which is what a user can act on."""
+    while True:
+        inner = getattr(error, "reason", None) or next((each for each in error.args if isinstance(each, Exception)), None)
+        if not isinstance(inner, BaseException):
+            return str(error).rpartition(": ")[2] or repr(error)
+        error = inner
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()).rstrip(".") or repr(error)

@@ -1,0 +1,63 @@
+"""The function's code on its way into a pod: packed from a folder, unpacked in the volume that Lambda containers see."""
+
+import argparse
+import io
+import os
+import zipfile
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from htcgrid.spi import Rejected
+
+TASK_ROOT = "/var/task"
+_IGNORED = frozenset({"__pycache__", ".git", ".venv", ".mypy_cache", ".pytest_cache", ".ruff_cache"})
+
+
+def pack(folder: Path) -> bytes:
+    """A zip of the folder, the same bytes for the same files."""
+    if not folder.is_dir():
+        raise Rejected(f"[function] code = {str(folder)!r}: there is no such folder. Name the folder of the handler.")
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted(folder.rglob("*")):
+            inside = path.relative_to(folder)
+            if path.is_file() and not _IGNORED.intersection(inside.parts):
+                entry = zipfile.ZipInfo(inside.as_posix())
+                entry.external_attr = (0o100755 if os.access(path, os.X_OK) else 0o100644) << 16
+                entry.compress_type = zipfile.ZIP_DEFLATED
+                archive.writestr(entry, path.read_bytes())
+    return packed.getvalue()
+
+
+def unpack(archive: bytes, folder: Path) -> None:
+    """Into a folder, with the modes kept: a `bootstrap` is executed."""
+    with zipfile.ZipFile(io.BytesIO(archive)) as packed:
+        for entry in packed.infolist():
+            target = Path(packed.extract(entry, folder))
+            mode = entry.external_attr >> 16 & 0o777
+            if not entry.is_dir():
+                target.chmod(mode or 0o644)
+
+
+def fetch(place: str) -> bytes:
+    """A zip from a file, or from S3 as `s3://bucket/key` with the credentials that boto3 finds."""
+    parts = urlsplit(place)
+    if parts.scheme != "s3":
+        return Path(place).read_bytes()
+    import boto3  # type: ignore[import-untyped]  # noqa: PLC0415 - only where the code is on S3
+
+    body: bytes = boto3.client("s3").get_object(Bucket=parts.netloc, Key=parts.path.lstrip("/"))["Body"].read()
+    return body
+
+
+def main() -> None:
+    """What the init container `code` runs."""
+    parser = argparse.ArgumentParser(description="Unpack a zip, from a file or s3://bucket/key, into a folder.")
+    parser.add_argument("place")
+    parser.add_argument("folder", type=Path)
+    arguments = parser.parse_args()
+    unpack(fetch(arguments.place), arguments.folder)
+
+
+if __name__ == "__main__":
+    main()

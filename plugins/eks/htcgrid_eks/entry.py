@@ -1,0 +1,26 @@
+"""The program that stands first in a Lambda container; `entry.sh` says what it does."""
+
+from collections.abc import Sequence
+from importlib.resources import files
+
+_NAMES = "htcgrid"
+_EMULATOR = "/usr/local/bin/aws-lambda-rie"
+_ENTRY_SCRIPT = "/lambda-entrypoint.sh"
+
+
+def command(folder: str, program: Sequence[str]) -> list[str]:
+    """`command` of a container that runs `program` under the agent's orders, which come through `folder`."""
+    script = files("htcgrid_eks").joinpath("entry.sh").read_text(encoding="utf-8")
+    lines = [line for line in script.splitlines() if line and not line.startswith("#")]
+    return ["/bin/sh", "-c", "\n".join(lines), _NAMES, folder, *program]
+
+
+def program(handler: str, transport: str, port: int) -> list[str]:
+    """What AWS's base images run, whatever their language. `port` is where the emulator listens, on loopback only.
+
+    AWS's own entry script would have the emulator listen on every address of the pod.
+    """
+    if transport == "rie":
+        addresses = ["--runtime-interface-emulator-address", f"127.0.0.1:{port}"]
+        return [_EMULATOR, *addresses, "--runtime-api-address", f"127.0.0.1:{port + 1000}", _ENTRY_SCRIPT, handler]
+    return [_ENTRY_SCRIPT, handler]

@@ -1,0 +1,77 @@
+# The first process of a Lambda container: sh -c THIS htcgrid FOLDER PROGRAM...
+#
+# Runs PROGRAM, the image's own, as often as the agent beside it says, so that a runtime that ended is started again
+# at once; Kubernetes would wait ever longer before it restarts the container. They talk through pipes in FOLDER,
+# which both mount:
+#
+#   starts   hello TOKEN, start NUMBER API STREAM, quit      read while nothing runs; API is - for the emulator
+#   orders   end NUMBER, memory TOKEN                        read while a program runs; NUMBER may be "any"
+#   replies  TOKEN ready, TOKEN BYTES
+#   ended    NUMBER STATUS KILLS      STATUS as the shell has it, KILLS: ended by the kernel for memory; held open for life
+#   log      what the program prints
+#
+# Builtins only, but for `sleep` and `rm`: images have little more.
+[ $$ -eq 1 ] || {
+  echo "htcgrid: this must be the first process of its container; shareProcessNamespace may not be set" >&2
+  exit 64
+}
+folder=$1
+shift
+term=
+trap 'term=1 woken=1' TERM # Kubernetes sends it to all at once; the agent may not be done with us yet
+
+until [ -p "$folder/starts" ]; do # made last
+  [ -n "$term" ] && exit 0
+  sleep 0.1
+done
+exec 3<>"$folder/ended" 4<>"$folder/replies"
+
+# The number beside NAME in the first of two files that is there: of cgroups v2, v1.
+count() { # count FILE NAME FILE NAME
+  counted=0
+  [ -r "$1" ] || shift 2
+  [ -r "$1" ] || return
+  while read -r name value; do [ "$name" = "$2" ] && counted=$value; done <"$1"
+}
+kills() { count /sys/fs/cgroup/memory.events oom_kill /sys/fs/cgroup/memory/memory.oom_control oom_kill; }
+memory() { count /sys/fs/cgroup/memory.stat anon /sys/fs/cgroup/memory/memory.stat total_rss; }
+
+listen() { # listen NUMBER, while that program runs
+  while read -r order number; do
+    case $order in
+      end) if [ "$number" = "$1" ] || [ "$number" = any ]; then kill -9 -1; fi ;;
+      memory) memory; echo "$number $counted" >&4 ;;
+    esac
+  done <"$folder/orders"
+  kill -9 -1 # the agent has gone, and nobody waits for an answer
+}
+
+run() { # run NUMBER API STREAM PROGRAM...
+  rm -rf /tmp/..?* /tmp/.[!.]* /tmp/* 2>/dev/null
+  kills; before=$counted
+  listen "$1" 3>&- &
+  (
+    number=$1
+    [ "$2" = - ] || export AWS_LAMBDA_RUNTIME_API="$2"
+    export AWS_LAMBDA_LOG_STREAM_NAME="$3"
+    shift 3
+    exec "$@" </dev/null
+  ) >>"$folder/log" 2>&1 3>&- 4>&-
+  status=$?
+  kills
+  kill -9 -1 # what it left behind, and the listener
+  echo "$1 $status $((counted - before))" >&3
+}
+
+while :; do
+  opened=
+  while opened=1 woken=; read -r order number api stream; do
+    case $order in
+      hello) echo "$number ready" >&4 ;;
+      start) run "$number" "$api" "$stream" "$@" ;;
+      quit) exit 0 ;;
+    esac
+  done <"$folder/starts"
+  # Asked to end, and nobody has the other end any more.
+  if [ -n "$term" ] && { [ -z "$opened" ] || [ -z "$woken" ]; }; then exit 0; fi
+done

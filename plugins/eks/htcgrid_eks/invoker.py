@@ -1,0 +1,201 @@
+"""`eks`: pods of an agent and Lambda containers, made for a run from outside the cluster and reached through its API."""
+
+import queue
+import threading
+import time
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from htcgrid.spi import Capability, Function, HtcgridError, Invoker, Lease, Outcome, Rejected, Unavailable, Unstarted
+
+from htcgrid_eks import code, trouble
+from htcgrid_eks.cluster import Cluster, Refusal
+from htcgrid_eks.crew import Crew
+from htcgrid_eks.lane import Lane
+from htcgrid_eks.options import Options
+from htcgrid_eks.permissions import RUN, require
+from htcgrid_eks.relay import PORT
+from htcgrid_eks.sandbox import Termination
+from htcgrid_eks.sidecar import container_name
+from htcgrid_eks.tunnel import Tunnel
+
+_PAUSE_SECONDS = 0.1
+_STATUS_SECONDS = 5.0
+
+
+@dataclass(slots=True)
+class _Pod:
+    """A pod and how often it is in use; `name` changes when it is replaced."""
+
+    name: str = ""
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    ended: dict[int, str] = field(default_factory=dict)
+    """The id of the container of each index that was seen to have ended."""
+
+
+@dataclass(slots=True)
+class _Place:
+    """A Lambda container of a pod, with the lane to it while there is one."""
+
+    pod: _Pod
+    index: int
+    lane: Lane | None = None
+    lane_to: str = ""
+
+
+class EksInvoker(Invoker):
+    """Pods in the namespace of a kubeconfig, for as long as it is open.
+
+    Nothing in them is reachable from outside the pod; each task goes through the API server to the relay on the
+    pod's loopback, and that gives it to the Lambda container there as `eks_sidecar` does.
+    """
+
+    Config = Options
+    config: Options
+    max_batch = 32
+
+    def __init__(self, config: Options, function: Function) -> None:
+        super().__init__(config, function)
+        self.max_concurrency = config.pods * config.containers
+        every = frozenset(Capability)
+        # The emulator's replies do not tell an answer from an error document.
+        self.capabilities = every if config.transport == "api" else every - {Capability.ERRORS}
+        self._cluster = Cluster(config)
+        self._crew = Crew(self._cluster, config, function)
+        self._archive = b""
+        self._places: list[_Place] = []
+        self._idle: queue.LifoQueue[_Place] = queue.LifoQueue()
+
+    def open(self) -> None:
+        """Make the pods and wait until they serve."""
+        self._archive = code.pack(self.function.code) if self.config.code == "folder" else b""
+        if self.config.code.startswith("s3:"):
+            raise Rejected(
+                'code = "s3://..." is for `htcgrid deploy`: only a standing grid has a role to read the bucket with. '
+                'Write code = "folder" or code = "image".'
+            )
+        self._cluster.open()
+        require(self._cluster, RUN, "run pods")
+        self._crew = Crew(self._cluster, self.config, self.function)
+        self._crew.begin()
+        pods = [_Pod() for _ in range(self.config.pods)]
+        for pod in pods:
+            pod.name = self._crew.add()
+        self._crew.await_running([pod.name for pod in pods])
+        self._places = [_Place(pod, index) for index in range(self.config.containers) for pod in pods]
+        with ThreadPoolExecutor(min(16, len(pods))) as pool:
+            list(pool.map(self._connect, self._places[: len(pods)]))  # the first of each pod brings the code
+            list(pool.map(self._connect, self._places[len(pods) :]))
+        for place in reversed(self._places):
+            self._idle.put(place)
+
+    def close(self) -> None:
+        for place in self._places:
+            if place.lane is not None:
+                place.lane.close()
+        self._places = []
+        self._idle = queue.LifoQueue()
+        with suppress(HtcgridError):  # the pods end by themselves, and the next start removes what is left
+            self._crew.end()
+        self._cluster.close()
+
+    def invoke(self, batch: Sequence[Lease], timeout: float) -> Iterator[Outcome | Unstarted]:
+        place = self._idle.get()
+        unreported = {lease.task.id: None for lease in batch}
+        try:
+            lane = self._lane(place)
+            for report in lane.invoke(batch, timeout):
+                unreported.pop(report.task_id, None)
+                yield report
+        except ConnectionError as error:
+            raise Unavailable(f"The connection to pod {place.pod.name} broke: {error}.", begun=list(unreported)) from None
+        finally:
+            self._idle.put(place)
+
+    def cancel(self, task_ids: Collection[str]) -> None:
+        for place in list(self._places):
+            if place.lane is not None:
+                place.lane.cancel(task_ids)
+
+    # --- lanes ---
+
+    def _lane(self, place: _Place) -> Lane:
+        """The lane to this place: mended, where it has broken, with a new pod where the old one is gone."""
+        lane = place.lane
+        if lane is not None and place.lane_to == place.pod.name and lane.is_alive():
+            return lane
+        if lane is not None:
+            lane.close()
+            place.lane = None
+        with place.pod.lock:
+            self._replace_if_gone(place.pod)
+        try:
+            return self._connect(place)
+        except Rejected as error:
+            raise Unavailable(str(error), retry_after=1.0) from None
+
+    def _replace_if_gone(self, pod: _Pod) -> None:
+        found = self._crew.find(pod.name)
+        if found is not None and "deletionTimestamp" not in found["metadata"] and trouble.is_running(found):
+            return
+        if found is not None:
+            self._crew.remove(pod.name)
+        pod.name = self._crew.add()
+        pod.ended.clear()
+        try:
+            self._crew.await_running([pod.name])
+        except Rejected as error:
+            raise Unavailable(str(error), retry_after=5.0) from None
+
+    def _connect(self, place: _Place) -> Lane:
+        """Open a lane, as soon as the relay listens. Raises `Unavailable` or `Rejected`."""
+        pod = place.pod.name
+        deadline = time.monotonic() + self.config.start_seconds
+        while True:
+            try:
+                lane = Lane(Tunnel(self._cluster, pod, PORT), self._crew.token, lambda index: self._ended(place.pod, index))
+            except Refusal as refusal:
+                if refusal.status != 404 and refusal.status < 500:
+                    raise self._cluster.explain(refusal, "port-forward to pods") from None
+                reason = str(refusal)
+            except ConnectionError as error:
+                reason = str(error)
+            else:
+                try:
+                    lane.open(self._archive)
+                except (ConnectionError, HtcgridError) as error:
+                    lane.close()
+                    if isinstance(error, HtcgridError):
+                        raise
+                    reason = str(error)
+                else:
+                    place.lane, place.lane_to = lane, pod
+                    return lane
+            self._require_alive(pod)
+            if time.monotonic() > deadline:
+                raise Unavailable(f"Pod {pod} runs but cannot be reached through {self._cluster.server}: {reason}.")
+            time.sleep(_PAUSE_SECONDS)
+
+    def _require_alive(self, name: str) -> None:
+        pod = self._crew.find(name)
+        if pod is None:
+            raise Unavailable(f"Pod {name} was removed.")
+        reason = trouble.fatal(self._cluster, pod)
+        if reason is not None:
+            raise Rejected(reason)
+
+    def _ended(self, pod: _Pod, index: int) -> Termination | None:
+        """How that Lambda container has just ended, as soon as Kubernetes knows."""
+        deadline = time.monotonic() + _STATUS_SECONDS
+        while time.monotonic() < deadline:
+            found = self._crew.find(pod.name)
+            if found is None:
+                return None
+            end = trouble.last_end(trouble.status_of(found, container_name(index)))
+            if end is not None and pod.ended.get(index) != end[0]:
+                pod.ended[index] = end[0]
+                return end[1]
+            time.sleep(_PAUSE_SECONDS)
+        return None

@@ -1,0 +1,94 @@
+"""The rights that each use takes on a cluster, exactly: printed as Roles, and asked for before anything is made."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+from htcgrid.spi import Rejected
+
+from htcgrid_eks.cluster import Cluster, Refusal
+
+Rule = tuple[str, str, tuple[str, ...]]
+"""An API group, a resource and its verbs."""
+
+RUN: tuple[Rule, ...] = (
+    ("", "configmaps", ("create", "delete", "list")),
+    ("", "pods", ("create", "delete", "get", "list")),
+    ("", "pods/log", ("get",)),
+    ("", "pods/portforward", ("create", "get")),
+)
+"""`htcgrid run` and `invoke` from outside. Port-forwarding is `get` for a WebSocket; newer servers ask for `create`."""
+
+WORKER: tuple[Rule, ...] = (("", "pods", ("get",)),)
+"""The workers of a standing grid with `pod_status`: how one of their containers ended."""
+
+_APPLY = ("create", "delete", "get", "patch")
+
+
+def deploy_rules(*, autoscaled: str = "", with_role: bool = True) -> tuple[Rule, ...]:
+    """`htcgrid deploy`, `undeploy`, `scale` and `status`. `autoscaled` is the API group of what scales, if anything."""
+    rules: list[Rule] = [
+        ("", "configmaps", _APPLY),
+        ("", "pods", ("get", "list")),
+        ("", "pods/log", ("get",)),
+        ("", "serviceaccounts", _APPLY),
+        ("apps", "deployments", _APPLY),
+        ("apps", "deployments/scale", ("patch",)),
+        ("networking.k8s.io", "networkpolicies", _APPLY),
+        ("policy", "poddisruptionbudgets", _APPLY),
+    ]
+    if with_role:
+        rules += [("rbac.authorization.k8s.io", resource, _APPLY) for resource in ("rolebindings", "roles")]
+        rules += WORKER  # nobody may give what they do not have
+    if autoscaled:
+        resource = "scaledobjects" if autoscaled == "keda.sh" else "horizontalpodautoscalers"
+        rules.append((autoscaled, resource, _APPLY))
+    return tuple(rules)
+
+
+def role(name: str, namespace: str, rules: Sequence[Rule]) -> dict[str, Any]:
+    """The Role that holds these rules and no other."""
+    return {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "Role",
+        "metadata": {"name": name, "namespace": namespace},
+        "rules": [
+            {"apiGroups": [group], "resources": [resource], "verbs": list(verbs)} for group, resource, verbs in rules
+        ],
+    }
+
+
+def as_yaml(documents: Sequence[Any]) -> str:
+    return yaml.safe_dump_all(documents, sort_keys=False, width=120)
+
+
+def require(cluster: Cluster, rules: Sequence[Rule], what: str) -> None:
+    """Raise `Rejected` with the rights that are missing, before anything is made that could not be removed."""
+    missing = [
+        f"{verb} {resource}{f' ({group})' if group else ''}"
+        for group, resource, verbs in rules
+        for verb in verbs
+        if not _is_allowed(cluster, group, resource, verb)
+    ]
+    if missing:
+        raise Rejected(
+            f"To {what} in {cluster.who} these rights are missing: {', '.join(missing)}. "
+            "`htcgrid status --permissions` prints the Role it takes; `kubectl auth can-i --list` shows what there is."
+        )
+
+
+def _is_allowed(cluster: Cluster, group: str, resource: str, verb: str) -> bool:
+    name, _, subresource = resource.partition("/")
+    attributes = {"namespace": cluster.namespace, "group": group, "resource": name, "verb": verb}
+    if subresource:
+        attributes["subresource"] = subresource
+    review = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SelfSubjectAccessReview",
+        "spec": {"resourceAttributes": attributes},
+    }
+    try:
+        found = cluster.request("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", review)
+    except Refusal:
+        return True  # who may not even ask finds out by trying
+    return bool(found["status"]["allowed"])

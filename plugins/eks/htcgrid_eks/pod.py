@@ -1,0 +1,145 @@
+"""The pod: an agent and its Lambda containers, joined by loopback and a shared volume each."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from htcgrid.runtime.variables import this_python, variables
+from htcgrid.spi import Function, Rejected
+
+from htcgrid_eks import entry
+from htcgrid_eks.code import TASK_ROOT
+from htcgrid_eks.options import Options
+from htcgrid_eks.sidecar import EMULATOR_PORT, FOLDER, container_name
+
+Manifest = dict[str, Any]
+
+AGENT = "agent"
+_ARCHITECTURES = {"x86_64": "amd64", "arm64": "arm64"}
+_MEMORY_OF_ONE_CPU = 1769  # MB of memory that come with one processor on AWS Lambda; from its documentation
+_PIPES_MB = 16
+_LOCKED_DOWN: Manifest = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"]},
+}
+
+
+def in_pod(function: Function) -> Function:
+    """The function as the pod sees it: its code is where Lambda has it."""
+    return function.model_copy(update={"code": Path(TASK_ROOT)})
+
+
+def pod_spec(options: Options, function: Function, agent: Manifest, init: Sequence[Manifest] = ()) -> Manifest:
+    """The spec of a pod around the agent's container. What is `agent`'s own is `args`, `env`, `volumeMounts`, probes."""
+    containers = range(options.containers)
+    with_code = options.code != "image"
+    shared = [_volume(f"run-{index}", medium="Memory", sizeLimit=f"{_PIPES_MB}Mi") for index in containers]
+    scratch = [_volume(f"tmp-{index}", sizeLimit=f"{function.ephemeral_storage}Mi") for index in containers]
+    spec: Manifest = {
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": options.user,
+            "runAsGroup": options.user,
+            "fsGroup": options.user,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "volumes": [
+            _volume("run", medium="Memory", sizeLimit="1Mi"),
+            _volume("tmp-agent", sizeLimit="64Mi"),
+            *shared,
+            *scratch,
+            *([_volume("code", sizeLimit="1Gi")] if with_code else []),
+        ],
+        "containers": [
+            _agent(options, agent, with_code=with_code),
+            *(_lambda(options, function, index, with_code=with_code) for index in containers),
+        ],
+    }
+    if init:
+        spec["initContainers"] = list(init)
+    return spec | _placement(options, function)
+
+
+def small_container(options: Options, name: str, command: Sequence[str], mounts: Sequence[Manifest]) -> Manifest:
+    """A container of the agent's image, locked down."""
+    return {
+        "name": name,
+        "image": options.agent_image,
+        "imagePullPolicy": options.pull_policy,
+        "command": list(command),
+        "securityContext": _LOCKED_DOWN,
+        "volumeMounts": [{"name": "tmp-agent", "mountPath": "/tmp"}, *mounts],  # noqa: S108 - the pod's own
+        "resources": {
+            "requests": {"cpu": options.agent_cpu, "memory": f"{options.agent_memory}Mi"},
+            "limits": {"memory": f"{options.agent_memory}Mi"},
+        },
+    }
+
+
+def mount(name: str, path: str, *, read_only: bool = False) -> Manifest:
+    return {"name": name, "mountPath": path, **({"readOnly": True} if read_only else {})}
+
+
+def _agent(options: Options, agent: Manifest, *, with_code: bool) -> Manifest:
+    shared = [mount("run", str(FOLDER))]
+    shared += [mount(f"run-{index}", f"{FOLDER}/{index}") for index in range(options.containers)]
+    if with_code:
+        shared.append(mount("code", TASK_ROOT))
+    own = dict(agent)
+    command, mounts = own.pop("command"), own.pop("volumeMounts", [])
+    return small_container(options, AGENT, command, [*shared, *mounts]) | own
+
+
+def _lambda(options: Options, function: Function, index: int, *, with_code: bool) -> Manifest:
+    program = options.command or function.command or entry.program(
+        function.handler, options.transport, EMULATOR_PORT + index
+    )
+    memory = {"memory": f"{function.memory}Mi"}
+    code = [mount("code", TASK_ROOT, read_only=True)] if with_code else []
+    return {
+        "name": container_name(index),
+        "image": options.image,
+        "imagePullPolicy": options.pull_policy,
+        "command": entry.command(str(FOLDER), program),
+        "workingDir": TASK_ROOT,
+        "env": [{"name": name, "value": value} for name, value in sorted(_variables(options, function).items())],
+        "securityContext": _LOCKED_DOWN,
+        "volumeMounts": [mount(f"run-{index}", str(FOLDER)), mount(f"tmp-{index}", "/tmp"), *code],  # noqa: S108
+        "resources": {"requests": {**memory, "cpu": options.cpu or _cpu(function.memory)}, "limits": memory},
+    }
+
+
+def _variables(options: Options, function: Function) -> Mapping[str, str]:
+    runtime = "" if function.command or options.command else function.runtime or this_python()
+    found = dict(variables(in_pod(function), "" if runtime.startswith("provided") else runtime))
+    if options.transport == "rie":
+        found["AWS_LAMBDA_FUNCTION_TIMEOUT"] = str(math.ceil(function.timeout))
+    return found
+
+
+def _cpu(memory: int) -> str:
+    return f"{max(10, memory * 1000 // _MEMORY_OF_ONE_CPU)}m"
+
+
+def _placement(options: Options, function: Function) -> Manifest:
+    selector = dict(options.node_selector)
+    if function.architecture:
+        if function.architecture not in _ARCHITECTURES:
+            raise Rejected(f"[function] architecture = {function.architecture!r}: x86_64 or arm64.")
+        selector["kubernetes.io/arch"] = _ARCHITECTURES[function.architecture]
+    placement: Manifest = {}
+    if selector:
+        placement["nodeSelector"] = selector
+    if options.tolerations:
+        placement["tolerations"] = [dict(each) for each in options.tolerations]
+    if options.pull_secrets:
+        placement["imagePullSecrets"] = [{"name": name} for name in options.pull_secrets]
+    return placement
+
+
+def _volume(name: str, **settings: str) -> Manifest:
+    return {"name": name, "emptyDir": settings}

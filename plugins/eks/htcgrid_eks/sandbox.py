@@ -1,0 +1,111 @@
+"""A Lambda container of this pod as a sandbox."""
+
+import os
+import select
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+
+from htcgrid.runtime.sandbox import Sandbox
+from htcgrid.spi import Unavailable
+
+from htcgrid_eks.cell import Cell
+
+_END_SECONDS = 10.0
+_TRIM_SECONDS = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Termination:
+    """How a container ended: its exit status, a signal being negative, and whether it was for its memory."""
+
+    status: int
+    out_of_memory: bool
+
+
+Terminations = Callable[[], Termination | None]
+"""Asks Kubernetes how the container ended last; None where nobody may say."""
+
+
+class ContainerSandbox(Sandbox):
+    """One run of a Lambda container's program.
+
+    The end of the program is told by the container's first process. The end of the whole container shows in the
+    pipe that this process held open; why it ended only Kubernetes knows, and `terminations` asks it.
+    """
+
+    def __init__(self, cell: Cell, terminations: Terminations) -> None:
+        self._cell = cell
+        self._terminations = terminations
+        self._number = 0
+        self._termination: Termination | None = None
+        self._poll = select.poll()
+        self._trimmed = 0.0
+
+    def start(self, variables: Mapping[str, str]) -> None:
+        self.ended_fd = os.open(self._cell.folder / "ended", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with suppress(BlockingIOError):
+            os.read(self.ended_fd, 1 << 16)  # of runs before
+        self._poll.register(self.ended_fd, select.POLLIN)
+        self._cell.log_tail()
+        api = variables.get("AWS_LAMBDA_RUNTIME_API", "")
+        self._number = self._cell.start(api, variables["AWS_LAMBDA_LOG_STREAM_NAME"])
+
+    def has_ended(self) -> bool:
+        return self._termination is not None or bool(self._poll.poll(0))
+
+    def end(self) -> int:
+        if not self.has_ended():
+            self._cell.end(self._number)
+        return self._ended().status
+
+    def close(self) -> None:
+        if self.ended_fd >= 0:
+            with suppress(Unavailable):
+                self.end()
+            os.close(self.ended_fd)
+            self.ended_fd = -1
+
+    def log_tail(self) -> bytes:
+        return self._cell.log_tail()
+
+    def memory_mb(self) -> float:
+        self._cell.trim_log()
+        return self._cell.memory_mb()
+
+    def was_out_of_memory(self) -> bool:
+        return self._termination is not None and self._termination.out_of_memory
+
+    def _ended(self) -> Termination:
+        deadline = time.monotonic() + _END_SECONDS
+        while self._termination is None:
+            if not self._poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+                raise Unavailable(
+                    f"The Lambda container of {self._cell.folder} was told to end its program and did not in "
+                    f"{_END_SECONDS:.0f} s. Look at its node: `kubectl describe pod`."
+                )
+            try:
+                report = os.read(self.ended_fd, 1 << 16).decode()
+            except BlockingIOError:
+                report = ""
+            if report:
+                self._termination = _read(report, self._number)
+            else:
+                # Nobody holds the other end any more: the container itself has ended.
+                self._cell.greet()
+                self._termination = self._terminations() or Termination(-9, out_of_memory=False)
+        return self._termination
+
+
+def _read(report: str, number: int) -> Termination | None:
+    for line in report.splitlines():
+        run, status, kills = (int(word) for word in line.split())
+        if run == number:
+            return signalled(status, out_of_memory=kills > 0)
+    return None
+
+
+def signalled(status: int, *, out_of_memory: bool) -> Termination:
+    """A termination of a status as shells and containers have it: 137 is a KILL."""
+    return Termination(128 - status if status > 128 else status, out_of_memory)
