@@ -1,16 +1,19 @@
 """A real Docker Engine and the images of `.ci/images`; without them these tests are skipped, with the reason."""
 
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 
 import docker
 import pytest
-from docker_parts import Relay
 from docker.errors import DockerException, ImageNotFound
+from docker_parts import Relay
 
 PYTHON = "local/lambda-python:3.11"
 NODE = "local/lambda-node:20"
 PROVIDED = "local/lambda-provided:1"
+SDK_LEAVES_SOCKETS = r"ignore:unclosed <socket.socket fd=\d+, family=1:ResourceWarning"
+"""Docker's SDK does not close the socket with which it could not connect."""
 ARM64 = "local/lambda-python-arm64:3.11"
 
 
@@ -18,6 +21,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.parent.name == "docker":
             item.add_marker(pytest.mark.docker)
+            item.add_marker(pytest.mark.filterwarnings(SDK_LEAVES_SOCKETS))
+
+
+@pytest.fixture(autouse=True)
+def _sdk_leaves_sockets() -> Iterator[None]:
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="session")

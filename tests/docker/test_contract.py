@@ -17,6 +17,9 @@ AWAY = "test_a_plane_that_went_away_is_unavailable"
 class DockerContract(InvokerContract):
     """What these have in common: two containers, and a folder that handlers see too."""
 
+    patience = 2.0
+    """To end a container the engine starts programs, on processors that the tests keep busy."""
+
     given: ClassVar[dict[str, Any]] = {}
 
     @pytest.fixture

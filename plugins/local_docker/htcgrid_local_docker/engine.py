@@ -4,7 +4,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import docker
@@ -124,8 +124,7 @@ _KNOWN: tuple[tuple[str, type[HtcgridError], str], ...] = (
     (
         "executable file not found|no such file or directory.*(exec|starting container)|exec:.*not found",
         Rejected,
-        "The image has no such program. An image for Lambda has a runtime client as its entry point, as AWS's base "
-        "images do; for another image set `entrypoint` to the program that speaks the Lambda Runtime API.",
+        "The image has no such program; set `entrypoint` to the one that speaks the Lambda Runtime API.",
     ),
     (
         "permission denied.*(exec|starting container)|exec.*permission denied",
@@ -135,7 +134,7 @@ _KNOWN: tuple[tuple[str, type[HtcgridError], str], ...] = (
     (
         "exec format error",
         Rejected,
-        "The image is for another kind of processor and this machine has no emulation for it; install qemu-user-static.",
+        "The image is for another kind of processor, and this machine does not emulate it; install qemu-user-static.",
     ),
     (
         "could not select device driver",
@@ -145,21 +144,16 @@ _KNOWN: tuple[tuple[str, type[HtcgridError], str], ...] = (
     (
         "non-overlapping IPv4 address pool|all predefined address pools",
         Unavailable,
-        "It has no addresses left for another network: `docker network prune` frees those that are unused; or name one "
-        "that is there with `network`.",
+        "`docker network prune` frees the addresses of networks that are unused; or name a network with `network`.",
     ),
-    (
-        "minimum memory limit",
-        Rejected,
-        "Raise [function] memory.",
-    ),
+    ("minimum memory limit", Rejected, "Raise [function] memory."),
     (
         "unauthorized|authentication required|no basic auth credentials|denied",
         Rejected,
         "Log in to the registry (`docker login`), and check the name.",
     ),
     (
-        "cannot connect to the docker daemon|shutting down|server is shutting|context canceled|connection reset",
+        "cannot connect to the docker daemon|shutting down|context canceled|connection reset",
         Unavailable,
         "It seems to be stopping.",
     ),
@@ -170,10 +164,8 @@ def _words(error: APIError) -> str:
     words = error.explanation or str(error)
     if isinstance(words, bytes):
         words = words.decode(errors="replace")
-    try:
+    with suppress(ValueError, KeyError, TypeError):
         words = json.loads(words)["message"]
-    except (ValueError, KeyError, TypeError):
-        pass
     return str(words).strip().rstrip(".")
 
 

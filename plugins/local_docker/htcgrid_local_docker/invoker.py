@@ -56,7 +56,7 @@ class LocalDockerInvoker(Invoker):
         image = self._image()
         labels = ownership.labels(self.function)
         net = network.join(self._engine, self.config.network, labels)
-        self._opened.callback(_quietly, network.leave, self._engine, net)
+        self._opened.callback(network.leave, self._engine, net)
         if self.config.transport == "api":
             network.check_reachable(net)
         if self.config.logs is not None:
@@ -88,7 +88,8 @@ class LocalDockerInvoker(Invoker):
             raise Unavailable(str(error), error.retry_after, error.begun or list(left)[:1]) from None
         finally:
             if environment is not None and environment.state is State.GONE:
-                environment = self._removed(environment)
+                self._removed(environment)
+                environment = None
             self._places.put(environment)
 
     def cancel(self, task_ids: Collection[str]) -> None:
@@ -203,11 +204,3 @@ def _say(message: str) -> None:
     """A pull may take minutes, and a plugin has no other way to say so."""
     text = message if sys.stderr.isatty() else json.dumps({"time": round(time.time(), 3), "message": message})
     print(text, file=sys.stderr, flush=True)  # noqa: T201
-
-
-def _quietly(leave: object, *arguments: object) -> None:
-    """A network that cannot be removed now, the engine being away, is removed by whoever opens next."""
-    try:
-        leave(*arguments)  # type: ignore[operator]
-    except Unavailable:
-        pass

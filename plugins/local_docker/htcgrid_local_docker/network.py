@@ -1,12 +1,13 @@
 """The network that a plane's containers are in, and this machine's address on it."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
 from docker.errors import NotFound
 from htcgrid.runtime.api_server import listen
-from htcgrid.spi import Rejected
+from htcgrid.spi import Rejected, Unavailable
 
 from htcgrid_local_docker import ownership
 from htcgrid_local_docker.engine import Engine
@@ -78,6 +79,7 @@ def _gateway(network: dict[str, Any]) -> str:
 
 
 def leave(engine: Engine, network: Network) -> None:
-    """Remove the network if it was made by `join`."""
+    """Remove the network if it was made by `join`; where the engine is away, the next to open a plane does."""
     if network.own:
-        ownership.remove_network(engine, network.name)
+        with suppress(Unavailable):
+            ownership.remove_network(engine, network.name)

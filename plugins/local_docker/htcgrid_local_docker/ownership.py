@@ -95,7 +95,7 @@ def remove_network(engine: Engine, network: str) -> bool:
 def _owner(pid: int) -> str:
     machine = _read(Path("/etc/machine-id"))
     boot = _read(Path("/proc/sys/kernel/random/boot_id"))
-    namespace = os.readlink("/proc/self/ns/pid")
+    namespace = str(Path("/proc/self/ns/pid").readlink())
     return "/".join([machine, boot, namespace, str(pid), _start(str(pid))])
 
 

@@ -1,6 +1,5 @@
 """What every container of a plane is made of: limits, network, environment, mounts."""
 
-import os
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -128,8 +127,7 @@ def _read(path: Path) -> dict[str, str]:
 def check_code(function: Function) -> None:
     """Refuse a code folder that the container's user could not read."""
     folder = check_folder(function)
-    candidates = [folder, *(entry.path for entry in os.scandir(folder) if entry.is_file(follow_symlinks=False))]
-    for path in map(Path, candidates):
+    for path in (folder, *(path for path in folder.iterdir() if path.is_file() and not path.is_symlink())):
         needed = stat.S_IROTH | (stat.S_IXOTH if path.is_dir() else 0)
         if path.stat().st_mode & needed != needed:
             message = (

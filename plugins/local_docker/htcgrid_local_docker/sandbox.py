@@ -4,6 +4,7 @@ import json
 import select
 import signal
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from typing import Any
 
 from docker.errors import APIError, NotFound
@@ -86,11 +87,9 @@ class ContainerSandbox(EmulatorSandbox):
             self._end.close()
             self._end = None
         if container:
-            try:
+            # Where the engine is away, whoever opens a plane next, this process over, removes it.
+            with suppress(Unavailable):
                 ownership.remove(self._engine, container)
-            except Unavailable:
-                # The engine is away. Whoever opens a plane when it is back removes what this process left.
-                pass
         if self._log is not None:
             self._log.close()
             self._log = None

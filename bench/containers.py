@@ -1,6 +1,6 @@
 """Invocations a second of one container: through our Runtime API and through AWS's emulator, in turns, same image.
 
-    python transports.py --base-image local/lambda-python:3.11
+    python bench/containers.py --base-image local/lambda-python:3.11
 
 Prints the rates of each round and their ratio, and how long a first answer and a start side by side take.
 """
@@ -12,9 +12,10 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from htcgrid.spi import Function, Lease, Outcome, Task
 from htcgrid_local_docker.invoker import LocalDockerInvoker
 from htcgrid_local_docker.options import Options
+
+from htcgrid.spi import Function, Lease, Outcome, Task
 
 HANDLER = "def handler(event, context):\n    return event\n"
 
