@@ -5,6 +5,7 @@ import pytest
 # Before the contracts are loaded, so that their assertions show what they compared.
 pytest.register_assert_rewrite("htcgrid_contracts")
 
+from htcgrid_contracts.agent import AgentContract  # noqa: E402
 from htcgrid_contracts.invoker import InvokerContract  # noqa: E402
 from htcgrid_contracts.packing import HANDLER, HANDLER_FOLDER, contract_function, dockerfile, handler_zip  # noqa: E402
 from htcgrid_contracts.planes import LambdaError, LambdaFunction  # noqa: E402
@@ -14,6 +15,7 @@ from htcgrid_contracts.source import TaskSourceContract  # noqa: E402
 __all__ = [
     "HANDLER",
     "HANDLER_FOLDER",
+    "AgentContract",
     "InvokerContract",
     "LambdaError",
     "LambdaFunction",

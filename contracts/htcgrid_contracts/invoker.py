@@ -402,8 +402,7 @@ class InvokerContract(InvokerWords):
     def test_cancel_stops_a_running_handler(self, plane: Invoker, do: str) -> None:
         """Within 2 s, from another thread, and its environment is free again. Read: spi.Invoker.cancel."""
         self.works(plane)
-        asked = lease(do, seconds=plane.function.timeout)
-        outcome, took = self._cancelled(plane, asked, asked.task.id)
+        outcome, took = self._cancelled(plane, lease(do, seconds=30 * self.patience))
         self.failed(outcome, FailureKind.CANCELLED)
         assert took < 2 * self.patience, f"a running handler was stopped {took:.1f} s after cancel; 2 s at most"
         self.works(plane)
@@ -415,13 +414,13 @@ class InvokerContract(InvokerWords):
             not_asked("max_concurrency is 1: nothing runs beside the cancelled task")
         in_threads([lambda: self.works(plane)] * 2, 60 * self.patience)
         kept = lease("sleep", seconds=3 * self.patience, value="kept")
-        stopped = lease("sleep", seconds=plane.function.timeout)
+        stopped = lease("sleep", seconds=30 * self.patience)
 
         def run_kept() -> Outcome:
             return self.run(plane, [kept])[0]
 
         def run_stopped() -> Outcome:
-            return self._cancelled(plane, stopped, stopped.task.id)[0]
+            return self._cancelled(plane, stopped)[0]
 
         first, second = in_threads([run_kept, run_stopped], 90 * self.patience)
         assert self.answer(first) == "kept"
@@ -535,19 +534,19 @@ class InvokerContract(InvokerWords):
             )
             last[each["environment"]] = each["execution"]
 
-    def _cancelled(self, plane: Invoker, asked: Lease, task_id: str) -> tuple[Outcome, float]:
+    def _cancelled(self, plane: Invoker, asked: Lease) -> tuple[Outcome, float]:
         """Invoke, let it get under way, cancel; returns the outcome and how many seconds after the cancel it came."""
         ended: list[tuple[Outcome, float]] = []
 
         def work() -> None:
-            ended.append((self.run(plane, [asked])[0], time.monotonic()))
+            ended.append((self.run(plane, [asked], 6 * self.patience)[0], time.monotonic()))
 
         thread = threading.Thread(target=work, daemon=True)
         thread.start()
         time.sleep(1.0 * self.patience)
         assert thread.is_alive(), "the handler had ended before it was cancelled"
         cancelled = time.monotonic()
-        plane.cancel([task_id])
+        plane.cancel([asked.task.id])
         eventually(lambda: bool(ended), plane.function.timeout + 30 * self.patience, "an outcome after `cancel`")
         return ended[0][0], ended[0][1] - cancelled
 

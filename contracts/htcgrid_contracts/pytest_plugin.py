@@ -41,6 +41,7 @@ def pytest_itemcollected(item: pytest.Item) -> None:
         item.add_marker(pytest.mark.xfail(strict=True, reason=reason))
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With `pytest -n N --dist loadgroup` each plane is opened by one worker only."""
     for item in items:

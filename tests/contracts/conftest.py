@@ -1,6 +1,10 @@
 import pytest
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "slow: builds, installs and verifies distributions")
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Of a broken plugin, ask only the rule that it breaks."""
     others = [

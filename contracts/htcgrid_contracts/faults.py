@@ -1,0 +1,86 @@
+"""Plugins that stand before another and make it worse, as services are at times."""
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from itertools import count
+from typing import Any
+
+from htcgrid.spi import Lease, Outcome, Result, Unavailable, Unstarted
+
+
+class _Before:
+    """Passes on everything that a fault does not touch."""
+
+    def __init__(self, plugin: Any) -> None:
+        self._plugin = plugin
+        self._calls = count(1)
+        self._lock = threading.Lock()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._plugin, name)
+
+    def _stumble(self, every: int, what: str) -> None:
+        with self._lock:
+            call = next(self._calls)
+        if call % every == 0:
+            raise Unavailable(f"The kit refuses {what} call {call}.", retry_after=0.01)
+
+
+class FlakySource(_Before):
+    """Every third call is refused."""
+
+    def receive(self, max_tasks: int, wait: float) -> Sequence[Lease]:
+        self._stumble(3, "receive")
+        leases: Sequence[Lease] = self._plugin.receive(max_tasks, wait)
+        return leases
+
+    def ack(self, leases: Sequence[Lease]) -> None:
+        self._stumble(3, "ack")
+        self._plugin.ack(leases)
+
+
+class FlakyInvoker(_Before):
+    """Every third call is refused before anything has begun."""
+
+    def invoke(self, batch: Sequence[Lease], timeout: float) -> Iterator[Outcome | Unstarted]:
+        self._stumble(3, "invoke")
+        yield from self._plugin.invoke(batch, timeout)
+
+
+class FlakySink(_Before):
+    """Every second call fails after it has stored what it was given: the answer was lost."""
+
+    def put(self, results: Sequence[Result]) -> None:
+        self._plugin.put(results)
+        self._stumble(2, "put")
+
+
+class SlowSink(_Before):
+    """Takes its time."""
+
+    def put(self, results: Sequence[Result]) -> None:
+        time.sleep(0.1)
+        self._plugin.put(results)
+
+
+class DoublingSource(_Before):
+    """Every lease is delivered once more, as a standard queue of SQS may do."""
+
+    def __init__(self, plugin: Any) -> None:
+        super().__init__(plugin)
+        self._again: list[Lease] = []
+
+    def receive(self, max_tasks: int, wait: float) -> Sequence[Lease]:
+        with self._lock:
+            again, self._again = self._again[:max_tasks], self._again[max_tasks:]
+        if again:
+            return again
+        leases: Sequence[Lease] = self._plugin.receive(max_tasks, wait)
+        with self._lock:
+            self._again += leases
+        return leases
+
+    @property
+    def exhausted(self) -> bool:
+        return not self._again and self._plugin.exhausted

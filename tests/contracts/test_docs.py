@@ -1,0 +1,71 @@
+"""docs/writing-a-plugin.md, followed to the letter by one who has read nothing else."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # pytest's importlib mode does not
+from venv_for_plugins import Venv
+
+PAGE = Path(__file__).parents[2] / "docs" / "writing-a-plugin.md"
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", PAGE.read_text(), re.DOTALL)
+
+
+def _block(first_line: str) -> str:
+    (text,) = (text for _, text in BLOCKS if text.startswith(f"# {first_line}\n"))
+    return text
+
+
+def _commands(name: str) -> list[list[str]]:
+    """The `htcgrid` commands of the page."""
+    lines = [line[2:] for language, text in BLOCKS if language == "console" for line in text.splitlines()]
+    return [line.split()[1:] for line in lines if line.startswith(f"$ htcgrid {name}"[2:])]
+
+
+@pytest.fixture(scope="module")
+def plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("htcgrid-shed")
+    for name in ("pyproject.toml", "htcgrid_shed/__init__.py", "tests/test_contract.py"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(_block(name))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def venv(tmp_path_factory: pytest.TempPathFactory) -> Venv:
+    return Venv(tmp_path_factory.mktemp("venv"))
+
+
+def test_an_invoker_is_written_in_under_60_lines() -> None:
+    code = [line for line in _block("htcgrid_shed/__init__.py").splitlines() if line.strip()]
+    assert len(code) < 60
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_the_page_leads_to_a_verified_plugin(plugin: Path, venv: Venv) -> None:
+    first, second = _commands("verify")
+
+    assert venv.install(plugin).returncode == 0
+    found = venv.htcgrid(*first, cwd=plugin)
+    assert found.returncode == 1
+    broken = [line.removeprefix("BROKEN").strip() for line in found.stdout.splitlines() if line.startswith("BROKEN")]
+    assert broken == [
+        "cancel stops a running handler[sleep]",
+        "cancel stops a running handler[spin]",
+        "cancel stops the tasks it names and no other",
+    ]
+    assert "read: spi.Invoker.cancel" in found.stdout
+
+    module = plugin / "htcgrid_shed" / "__init__.py"
+    methods = _block("htcgrid_shed/__init__.py, in ShedInvoker").split("\n", 1)[1]
+    module.write_text(module.read_text() + "\n" + methods)
+    assert venv.install(plugin).returncode == 0
+    held = venv.htcgrid(*second, cwd=plugin)
+    assert held.returncode == 0, held.stdout
+    assert " 0 broken" in held.stdout
+    assert "cancel proven" in held.stdout
+    assert (plugin / "verdicts.json").is_file()
+    assert (plugin / "verdicts.xml").is_file()

@@ -1,0 +1,55 @@
+"""`htcgrid new-plugin`: what it writes installs, and keeps the rules from the first day."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # pytest's importlib mode does not
+from venv_for_plugins import Venv
+
+KINDS = ["invoker", "task-source", "result-sink"]
+
+
+@pytest.fixture(scope="module")
+def venv(tmp_path_factory: pytest.TempPathFactory) -> Venv:
+    return Venv(tmp_path_factory.mktemp("venv"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_new_plugin_installs_is_verified_and_passes_its_own_test(venv: Venv, kind: str, tmp_path: Path) -> None:
+    name = f"new_{kind.replace('-', '_')}"
+    folder = tmp_path / f"htcgrid-new-{kind}"
+    written = venv.htcgrid("new-plugin", name, "--kind", kind, cwd=tmp_path)
+    assert written.returncode == 0
+    assert venv.install(folder).returncode == 0
+    readme = (folder / "README.md").read_text()
+    (verify,) = re.findall(r"`htcgrid (verify .*?)`", readme)
+    verified = venv.htcgrid(*verify.split(), "--patience", "0.5", cwd=tmp_path)
+    if kind == "result-sink":  # the memory of a process is not durable, and verify says so
+        assert verified.returncode == 1
+        assert "2 broken" in verified.stdout
+    else:
+        assert verified.returncode == 0, verified.stdout
+        assert " 0 broken" in verified.stdout
+    tested = venv.run("-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "init or close or stored", cwd=folder)
+    assert tested.returncode == 0
+
+
+def test_a_name_that_cannot_be_a_module_is_refused(venv: Venv, tmp_path: Path) -> None:
+    refused = venv.htcgrid("new-plugin", "My-Queue", "--kind", "task-source", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "write small letters" in refused.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_not_empty_is_left_as_it_is(venv: Venv, tmp_path: Path) -> None:
+    (tmp_path / "htcgrid-q").mkdir()
+    (tmp_path / "htcgrid-q" / "mine").write_text("mine")
+    refused = venv.htcgrid("new-plugin", "q", "--kind", "task-source", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "left as it is" in refused.stderr
+    assert [path.name for path in (tmp_path / "htcgrid-q").iterdir()] == ["mine"]

@@ -1,0 +1,150 @@
+"""`pytest --plane`: one test on many planes, run as a user runs it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+GRID = """
+[function]
+handler = "greet.handler"
+code = "src"
+
+[planes.local]
+plugin = "process"
+workers = 1
+
+[planes.other]
+plugin = "process"
+workers = 2
+
+[planes.far]
+plugin = "not_installed"
+"""
+
+HANDLER = """
+def handler(event, context):
+    if "fail" in event:
+        raise ValueError(event["fail"])
+    return "Hello " + event["name"]
+"""
+
+TESTS = """
+import os
+import pytest
+from htcgrid_contracts import LambdaError
+
+def test_greets(lambda_function):
+    assert lambda_function({"name": "Ada"}) == "Hello Ada"
+
+def test_fails(lambda_function):
+    with pytest.raises(LambdaError) as caught:
+        lambda_function({"fail": "no name"})
+    assert caught.value.document["errorType"] == "ValueError"
+    assert caught.value.document["errorMessage"] == "no name"
+    assert caught.value.kind == "handler_error"
+    assert "ValueError: no name" in str(caught.value)
+
+def test_environments_live_on(plane, lambda_function):
+    with open("opened", "a") as opened:
+        opened.write(f"{os.getpid()} {id(plane)}\\n")
+
+def test_environments_live_on_still(plane):
+    test_environments_live_on(plane, None)
+
+def test_without_a_plane():
+    assert True
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "greet.py").write_text(HANDLER)
+    (tmp_path / "htcgrid.toml").write_text(GRID)
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    (tmp_path / "test_greet.py").write_text(TESTS)
+    return tmp_path
+
+
+def run(project: Path, *arguments: str) -> tuple[int, str]:
+    command = [sys.executable, "-m", "pytest", "-v", "-rs", "-p", "no:cacheprovider", *arguments]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
+    sys.stdout.write(done.stdout + done.stderr)
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_a_test_runs_on_each_plane_that_is_named(project: Path) -> None:
+    status, output = run(project, "--plane", "local,other")
+    assert status == 0
+    assert "test_greets[local] PASSED" in output
+    assert "test_greets[other] PASSED" in output
+    assert output.count("test_without_a_plane PASSED") == 1
+
+
+def test_a_plane_is_opened_once_for_all_its_tests(project: Path) -> None:
+    assert run(project, "--plane", "local,other")[0] == 0
+    lines = (project / "opened").read_text().splitlines()
+    assert len(lines) == 4
+    assert len(set(lines)) == 2
+
+
+def test_without_a_name_the_plane_of_the_config_is_used(project: Path) -> None:
+    status, output = run(project)
+    assert status == 0
+    assert "test_greets[configured] PASSED" in output
+
+
+def test_a_plane_that_is_not_installed_is_skipped_with_what_to_do(project: Path) -> None:
+    (project / "htcgrid.toml").write_text(GRID.replace("not_installed", "eks"))
+    status, output = run(project, "--plane", "local,far")
+    if "pip install htcgrid-eks" not in output:
+        pytest.skip("htcgrid-eks is installed here")
+    assert status == 0
+    assert "test_greets[far] SKIPPED" in output
+
+
+def test_a_plane_that_is_not_to_be_had_fails_when_planes_are_strict(project: Path) -> None:
+    assert run(project, "--plane", "local,far")[0] == 0
+    status, output = run(project, "--plane", "local,far", "--strict-planes")
+    assert status == 1
+    assert "There is no compute plane named 'not_installed'" in output
+
+
+def test_a_plane_that_the_config_does_not_have_is_an_error(project: Path) -> None:
+    status, output = run(project, "--plane", "locla")
+    assert status == 1
+    assert "[planes] has only: local, other, far" in output
+
+
+def test_a_config_elsewhere_is_named(project: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (project / "test_greet.py").rename(elsewhere / "test_greet.py")
+    (elsewhere / "pytest.ini").write_text("[pytest]\n")
+    status, output = run(elsewhere, "--grid", str(project / "htcgrid.toml"), "--plane", "local")
+    assert status == 0
+    assert "test_greets[local] PASSED" in output
+
+
+def test_without_a_config_the_error_says_what_to_do(project: Path) -> None:
+    (project / "htcgrid.toml").unlink()
+    status, output = run(project, "-k", "greets")
+    assert status == 1
+    assert "there is no such file. `htcgrid init` writes one" in output
+
+
+def test_workers_of_xdist_can_have_a_plane_each(project: Path) -> None:
+    pytest.importorskip("xdist")
+    status, _ = run(project, "--plane", "local,other", "-n", "2", "--dist", "loadgroup")
+    assert status == 0
+    lines = (project / "opened").read_text().splitlines()
+    assert len(set(lines)) == 2
+
+
+def test_a_run_that_uses_no_plane_needs_no_config(project: Path) -> None:
+    (project / "htcgrid.toml").unlink()
+    status, _ = run(project, "-k", "without_a_plane")
+    assert status == 0
