@@ -1,6 +1,6 @@
 """What a handler can do, one function a behaviour; run on the emulator and on the process plane."""
 
-# ruff: noqa: ANN001, ANN201, F601, ICN001, LOG015, PLW0603, PTH, T201 - handlers, as users write them
+# ruff: noqa: ANN001, ANN201, F601, ICN001, LOG015, PLW0603, PTH107, PTH109, PTH110, PTH120, PTH123, T201 - handlers, as users write them
 
 import asyncio
 import ctypes

@@ -1,4 +1,4 @@
-# ruff: noqa: ANN, T201
+# ruff: noqa: ANN001, ANN201, T201
 print("while it was loaded")
 
 

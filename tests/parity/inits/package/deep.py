@@ -1,4 +1,4 @@
-# ruff: noqa: ANN, T201
+# ruff: noqa: ANN001, ANN201, ANN205
 def handler(event, context):
     return __name__
 
