@@ -37,7 +37,13 @@ class IdTable:
         plain = self._plain
         for task_id, number in zip(task_ids, numbers, strict=True):
             # The common case, line numbers in order of size, without a call a task.
-            if task_id.isdecimal() and len(task_id) < 8 and task_id[0] != "0" and (at := int(task_id)) < len(plain):
+            if (
+                task_id.isdecimal()
+                and task_id.isascii()
+                and len(task_id) < 8
+                and task_id[0] != "0"
+                and (at := int(task_id)) < len(plain)
+            ):
                 plain[at] = number
             else:
                 self[task_id] = number
@@ -47,7 +53,11 @@ class IdTable:
         plain, size = self._plain, len(self._plain)
         return [
             plain[int(task_id)] or None
-            if task_id.isdecimal() and len(task_id) < 8 and task_id[0] != "0" and int(task_id) < size
+            if task_id.isdecimal()
+            and task_id.isascii()
+            and len(task_id) < 8
+            and task_id[0] != "0"
+            and int(task_id) < size
             else self.get(task_id)
             for task_id in task_ids
         ]

@@ -18,6 +18,10 @@ from htcgrid.spi import Outcome, Rejected, Result
 
 # Every line begins so; what follows need not be read to resume.
 _HEAD = re.compile(rb'\{"id":("(?:[^"\\]|\\.)*"),"fingerprint":"([0-9a-f]{8})","status":"(?:succeeded|failed)"')
+_ID = re.compile(rb'\{"id":"(?:[^"\\]|\\.)*"')
+_BEGIN = b'{"id":"'
+_AFTER_ID = b',"fingerprint":"'
+_GZIP = b"\x1f\x8b"
 _CHUNK = 1 << 20
 
 
@@ -61,12 +65,12 @@ def _json_text(payload: bytes) -> str | None:
         from_json(payload)
     except ValueError:
         try:
-            json.loads(payload)  # takes lone surrogates, as the runtime client does
-        except ValueError:
+            json.loads(payload.decode())  # takes escaped lone surrogates, as the runtime client does
+        except (ValueError, RecursionError):
             return None
-    text = payload.decode("utf-8", "surrogatepass")
+    text = payload.decode()
     # A line break can only be white space between two parts of the document.
-    return text.replace("\n", " ") if "\n" in text else text
+    return text.replace("\n", " ").replace("\r", " ") if "\n" in text or "\r" in text else text
 
 
 def read_results(path: Path) -> Iterator[tuple[str, int]]:
@@ -76,16 +80,18 @@ def read_results(path: Path) -> Iterator[tuple[str, int]]:
         for number, text in enumerate(file, 1):
             head = _HEAD.match(text)
             if head is None:
-                message = (
-                    f"{path}, line {number}: this is not a result of htcgrid. "
-                    f"Name another file in [sink] path, or move this one away."
-                )
-                raise Rejected(message)
+                raise _foreign(path, f"line {number}")
             yield json.loads(head[1]), int(head[2], 16)
 
 
-def repair_plain(fd: int) -> None:
-    """Cut off a last line that a crash has torn."""
+def _foreign(path: Path, place: str) -> Rejected:
+    return Rejected(
+        f"{path}, {place}: this is not a result of htcgrid. Name another file in [sink] path, or move this one away."
+    )
+
+
+def repair_plain(fd: int, path: Path) -> None:
+    """Cut off a last line that a crash has torn; `Rejected` where it was never one of ours."""
     size = end = os.fstat(fd).st_size
     while end > 0:
         start = max(0, end - _CHUNK)
@@ -95,18 +101,35 @@ def repair_plain(fd: int) -> None:
             break
         end = start
     if end < size:
+        if not _is_torn_result(os.pread(fd, _CHUNK, end)):
+            raise _foreign(path, "last line")
         os.ftruncate(fd, end)
 
 
-def repair_gzip(fd: int) -> None:
-    """Cut off a last member that a crash has torn; each `put` appended one."""
+def _is_torn_result(text: bytes) -> bool:
+    """Whether a result may begin so. What a power cut leaves may be zeros."""
+    whole_id = _ID.match(text)
+    if whole_id is None:
+        return text[: len(_BEGIN)] == _BEGIN[: len(text)] or not text.strip(b"\0")
+    rest = text[whole_id.end() :][: len(_AFTER_ID)]
+    return _AFTER_ID.startswith(rest)
+
+
+def repair_gzip(fd: int, path: Path) -> None:
+    """Cut off a last member that a crash has torn; each `put` appended one. `Rejected` as above."""
+    if not _GZIP.startswith(os.pread(fd, len(_GZIP), 0)):
+        raise _foreign(path, "which is no gzip file")
     good = at = 0
+    begun = False
     member = zlib.decompressobj(wbits=31)
     while chunk := os.pread(fd, _CHUNK, at):
         at += len(chunk)
         while chunk:
             try:
-                member.decompress(chunk)
+                text = member.decompress(chunk)
+                if not begun and text and not _is_torn_result(text):
+                    raise _foreign(path, "line 1")
+                begun = begun or bool(text)
             except zlib.error:
                 os.ftruncate(fd, good)
                 return

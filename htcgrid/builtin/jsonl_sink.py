@@ -3,6 +3,7 @@
 import fcntl
 import gzip
 import os
+import stat
 import sys
 import threading
 import zlib
@@ -33,6 +34,8 @@ class JsonlSink(ResultSink):
         self._known = IdTable()
         self._lock = threading.Lock()
         self._fd = -1
+        self._regular = False
+        """Whether it is a file, which can be synced and cut, and not a pipe or a device."""
 
     def open(self) -> None:
         path = self._path
@@ -50,8 +53,14 @@ class JsonlSink(ResultSink):
         except OSError as error:
             message = f"[sink] path = {path!r} cannot be written: {error.strerror}. Name a file in a folder that you may write to."
             raise Rejected(message) from None
-        repair = repair_gzip if path.endswith(".gz") else repair_plain
-        repair(self._fd)
+        self._regular = stat.S_ISREG(os.fstat(self._fd).st_mode)
+        if self._regular:
+            self._resume()
+
+    def _resume(self) -> None:
+        """Learn what is there already."""
+        repair = repair_gzip if self._path.endswith(".gz") else repair_plain
+        repair(self._fd, self.config.path)
         for task_id, fingerprint in read_results(self.config.path):
             self._known[task_id] = fingerprint
 
@@ -89,17 +98,16 @@ class JsonlSink(ResultSink):
 
     def _append(self, data: bytes) -> None:
         """All of it and on the disk, or none of it."""
-        regular = self._path != "-"
-        before = os.fstat(self._fd).st_size if regular else 0
+        before = os.fstat(self._fd).st_size if self._regular else 0
         try:
             view = memoryview(data)
             while view:
                 view = view[os.write(self._fd, view) :]
-            if regular:
+            if self._regular:
                 os.fdatasync(self._fd)
         except BrokenPipeError:
             raise Rejected("Standard output was closed by whoever read it.") from None
         except OSError as error:
-            if regular:
+            if self._regular:
                 os.ftruncate(self._fd, before)
             raise Unavailable(f"{self.config.path} cannot be written: {error.strerror}. Nothing is lost.") from error
