@@ -58,7 +58,13 @@ def emulators(rie: Path, calls: int, count: int = 2) -> float:
     ports = [_free_port() for _ in range(2 * count)]
     programs = [
         subprocess.Popen(
-            [rie, "--runtime-interface-emulator-address", f"127.0.0.1:{port}", "--runtime-api-address", f"127.0.0.1:{api}"]
+            [
+                rie,
+                "--runtime-interface-emulator-address",
+                f"127.0.0.1:{port}",
+                "--runtime-api-address",
+                f"127.0.0.1:{api}",
+            ]
             + [sys.executable, "-m", "awslambdaric", "bench_handler.noop"],
             env=environment,
             stdout=subprocess.DEVNULL,

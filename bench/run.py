@@ -64,9 +64,11 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--quick", action="store_true", help="a tenth of the calls")
     scale = 10 if options.parse_args().quick else 1
-    rie = Path(subprocess.run(
-        [sys.executable, HERE.parent / "tests/parts/rie.py"], check=True, capture_output=True, text=True
-    ).stdout.strip())
+    rie = Path(
+        subprocess.run(
+            [sys.executable, HERE.parent / "tests/parts/rie.py"], check=True, capture_output=True, text=True
+        ).stdout.strip()
+    )
     with tempfile.TemporaryDirectory() as name:
         measure(Path(name), scale, rie)
 
@@ -93,7 +95,9 @@ def measure(folder: Path, scale: int, rie: Path) -> None:
     _, small = job(folder, "noop", peers.EVENT, 100_000 // scale)
     _, large = job(folder, "noop", peers.EVENT, 1_000_000 // scale)
     row(f"agent's peak memory, {100_000 // scale:,} tasks", f"{small['agent_memory_mb']:.0f} MB", "")
-    row(f"agent's peak memory, {1_000_000 // scale:,} tasks", f"{large['agent_memory_mb']:.0f} MB", "flat, under 150 MB")
+    row(
+        f"agent's peak memory, {1_000_000 // scale:,} tasks", f"{large['agent_memory_mb']:.0f} MB", "flat, under 150 MB"
+    )
     row("first answer of htcgrid invoke, cold", f"{first_answer(folder):.3f} s", "under 0.5 s")
 
 

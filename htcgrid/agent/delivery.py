@@ -43,7 +43,8 @@ class Delivery:
         self._statistics = statistics
         self._patience = patience
         self._linger = linger
-        self._results: deque[tuple[Result, bool]] = deque()
+        self._results: deque[Result] = deque()
+        self._dead: set[str] = set()
         self._returned: deque[Returned] = deque()
         self._wake = threading.Event()
         self._hurry = threading.Event()
@@ -55,7 +56,9 @@ class Delivery:
 
     def put(self, result: Result, *, dead: bool = False) -> None:
         """Have this stored and acked; set aside where it is hopeless."""
-        self._results.append((result, dead))
+        if dead:
+            self._dead.add(result.task.id)
+        self._results.append(result)
         if not self._wake.is_set():
             self._wake.set()
 
@@ -93,6 +96,10 @@ class Delivery:
         self._closing = True
         self.hurry()
 
+    def __len__(self) -> int:
+        """How many results wait to be stored."""
+        return len(self._results)
+
     # --- the thread ---
 
     def run(self) -> None:
@@ -114,14 +121,12 @@ class Delivery:
 
     def _deliver(self) -> None:
         while self._results:
-            taken = [self._results.popleft() for _ in range(min(len(self._results), self._sink.max_batch))]
-            dead = {result.task.id for result, hopeless in taken if hopeless}
-            results = [result for result, _ in taken]
+            results = [self._results.popleft() for _ in range(min(len(self._results), self._sink.max_batch))]
             if lost := self._holdings.lost([result.task.id for result in results]):
                 self.drop(lost)
                 results = [result for result in results if result.task.id not in lost]
             if results:
-                self._settle(self._store(results), dead)
+                self._settle(self._store(results))
 
     def _store(self, results: Sequence[Result]) -> Sequence[Result]:
         """Returns them as they are stored."""
@@ -136,9 +141,11 @@ class Delivery:
             return [*(result for result in results if result.task.id not in refusal.task_ids), *refused]
         return results
 
-    def _settle(self, results: Sequence[Result], dead: set[str]) -> None:
+    def _settle(self, results: Sequence[Result]) -> None:
         self._statistics.count([result.outcome for result in results])
+        dead = self._dead
         hopeless = {result.task.id: result for result in results if result.task.id in dead} if dead else {}
+        dead.difference_update(hopeless)
         leases = self._holdings.release([result.task.id for result in results])
         if hopeless and isinstance(self._source, DeadLetters):
             for lease in leases:

@@ -16,6 +16,7 @@ from htcgrid.agent.stock import Stock
 from htcgrid.spi import FailureKind, Lease, Outcome, Result, ResultSink, TaskSource
 
 _WAIT_SECONDS = 1.0
+_BACKLOG = 5000
 _SETTLE_SECONDS = 0.005
 """How often to look whether the last task has ended."""
 
@@ -55,7 +56,7 @@ class Intake:
             room = self._stock.wait_for_room(
                 stock_size(self._slots, self._pace.mean_seconds, self._pace.batch), _WAIT_SECONDS
             )
-            if room == 0:
+            if room == 0 or self._delivery_lags():
                 continue
             leases = self._patience.call(lambda room=room: self._receive(room))  # type: ignore[misc]
             if leases:
@@ -65,6 +66,13 @@ class Intake:
                 if self._settled() and self._source.exhausted:
                     return
                 self._halt.wait(_SETTLE_SECONDS)
+
+    def _delivery_lags(self) -> bool:
+        """Whether results pile up before a slow sink; waits a little if so, so that they do not pile higher."""
+        lags = len(self._delivery) > max(_BACKLOG, self._sink.max_batch)
+        if lags:
+            self._halt.wait(_SETTLE_SECONDS)
+        return lags
 
     def _receive(self, room: int) -> Sequence[Lease]:
         if self._halt.is_set():

@@ -24,6 +24,8 @@ class Quarantine:
         self._fail = fail
         self._held: list[Result] = []
         self._loaded = self._broken = False
+        self.unsure = True
+        """Whether an outcome of another kind would tell something new."""
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -31,18 +33,19 @@ class Quarantine:
 
     def add(self, result: Result) -> None:
         with self._lock:
+            self.unsure = True
             self._held.append(result)
             if self._broken or len(self._held) >= self._limit:
                 self._give_up()
 
     def clear(self) -> None:
         """The function can be loaded after all: what is held has failed for good."""
-        self._loaded = True
-        if self._held:
-            with self._lock:
-                held, self._held = self._held, []
-            for result in held:
-                self._delivery.put(result)
+        with self._lock:
+            self._loaded = True
+            self.unsure = False
+            held, self._held = self._held, []
+        for result in held:
+            self._delivery.put(result)
 
     def close(self) -> None:
         """Nothing more comes: what is held is all there was, or it was loaded before and these are the odd ones."""

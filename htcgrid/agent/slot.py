@@ -70,37 +70,40 @@ class Slot:
             self.running = {}
 
     def _invoke(self, batch: Sequence[Lease], timeout: float) -> None:
-        running = self.running
+        running, deliver, quarantine = self.running, self._delivery.put, self._quarantine
         busy_ms = 0.0
         done = 0
         for item in self._invoker.invoke(batch, timeout):
-            lease = running.pop(item.task_id)
-            if isinstance(item, Outcome):
-                busy_ms += item.duration_ms
-                done += 1
-                self._pass_on(lease, item)
-            else:
+            lease = running.pop(item.task_id, None)
+            if lease is None:
+                raise self._bug(f"reported {item.task_id!r} twice, or unasked")
+            if not isinstance(item, Outcome):
                 self._put_back(lease)
+                continue
+            busy_ms += item.duration_ms
+            done += 1
+            if item.failure is not None:
+                self._fail(lease, item)
+                continue
+            deliver(Result(lease.task, item, lease.attempt))
+            if quarantine.unsure:
+                quarantine.clear()
         if running:
-            missing = ", ".join(sorted(running))
-            message = f"{type(self._invoker).__name__}.invoke ended without a word on: {missing}. This is a bug in the plugin."
-            raise RuntimeError(message)
+            raise self._bug(f"ended without a word on {', '.join(sorted(running))}")
         if done:
             self._pace.learn(busy_ms / 1000, done, self._invoker.max_batch)
 
-    def _pass_on(self, lease: Lease, outcome: Outcome) -> None:
-        if outcome.failure is None:
-            self._quarantine.clear()
-            self._delivery.put(Result(lease.task, outcome, lease.attempt))
-        elif outcome.failure is FailureKind.INIT_ERROR:
-            self._quarantine.add(Result(lease.task, outcome, lease.attempt))
-        elif outcome.failure is FailureKind.CANCELLED and time.monotonic() >= self._halt.deadline:
-            self._delivery.give_back(lease.task.id)  # stopped by us, for the end of the grace time
-        else:
-            self._quarantine.clear()
-            self._fail(lease, outcome)
+    def _bug(self, what: str) -> RuntimeError:
+        return RuntimeError(f"{type(self._invoker).__name__}.invoke {what}. This is a bug in the plugin.")
 
     def _fail(self, lease: Lease, outcome: Outcome) -> None:
+        if outcome.failure is FailureKind.INIT_ERROR:
+            self._quarantine.add(Result(lease.task, outcome, lease.attempt))
+            return
+        if outcome.failure is FailureKind.CANCELLED and time.monotonic() >= self._halt.deadline:
+            self._delivery.give_back(lease.task.id)  # stopped by us, for the end of the grace time
+            return
+        self._quarantine.clear()
         verdict = self._retries.verdict(outcome.failure, lease.attempt)
         if verdict is Verdict.RETRY:
             delay = self._retries.delay(lease.attempt, random.random())  # noqa: S311 - jitter, not a secret

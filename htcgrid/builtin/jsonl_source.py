@@ -8,7 +8,10 @@ import select
 import sys
 import threading
 import time
+import zlib
+from collections import deque
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -22,9 +25,14 @@ _READ_BYTES = 1 << 16
 
 
 class Lines(Protocol):
-    """Where lines come from. `next` gives None when the wait is over, b"" at the end."""
+    """Where lines come from."""
 
-    def next(self, wait: float) -> bytes | None: ...
+    ended: bool
+    """Whether there is nothing after what was taken."""
+
+    def take(self, most: int, wait: float) -> list[bytes]:
+        """Up to `most` lines; as soon as there is one, or none after about `wait` seconds."""
+        ...
 
     def close(self) -> None: ...
 
@@ -34,10 +42,13 @@ class FileLines:
 
     def __init__(self, file: IO[bytes] | gzip.GzipFile) -> None:
         self._file = file
+        self.ended = False
         self.close = file.close
 
-    def next(self, wait: float) -> bytes | None:
-        return self._file.readline()
+    def take(self, most: int, wait: float) -> list[bytes]:
+        lines = list(islice(self._file, most))
+        self.ended = len(lines) < most
+        return lines
 
 
 class PipeLines:
@@ -45,19 +56,30 @@ class PipeLines:
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
-        self._data = b""
-        self._ended = False
+        self._lines: deque[bytes] = deque()
+        self._rest = b""
+        self._closed = False
 
-    def next(self, wait: float) -> bytes | None:
-        while (end := self._data.find(b"\n") + 1) == 0 and not self._ended:
-            if not select.select([self._fd], [], [], wait)[0]:
-                return None
-            chunk = os.read(self._fd, _READ_BYTES)
-            self._ended = not chunk
-            self._data += chunk
-        end = end or len(self._data)
-        line, self._data = self._data[:end], self._data[end:]
-        return line
+    @property
+    def ended(self) -> bool:
+        return self._closed and not self._lines
+
+    def take(self, most: int, wait: float) -> list[bytes]:
+        deadline = time.monotonic() + wait
+        while not self._lines and not self._closed:
+            if not select.select([self._fd], [], [], max(0.0, deadline - time.monotonic()))[0]:
+                break
+            self._read()
+        return [self._lines.popleft() for _ in range(min(most, len(self._lines)))]
+
+    def _read(self) -> None:
+        chunk = os.read(self._fd, _READ_BYTES)
+        *whole, self._rest = (self._rest + chunk).split(b"\n")
+        self._lines.extend(line + b"\n" for line in whole)
+        if not chunk:
+            self._closed = True
+            if self._rest:
+                self._lines.append(self._rest)
 
     def close(self) -> None:
         """The descriptor is not ours."""
@@ -111,9 +133,8 @@ class JsonlSource(TaskSource):
         most = min(max_tasks, self.max_batch)
         with self._changed:
             leases = self._due(most)
-            while len(leases) < most and not self._ended:
-                if not self._read(leases, 0.0 if leases else max(0.0, deadline - time.monotonic())):
-                    break
+            if len(leases) < most and not self._ended:
+                leases += self._read(most - len(leases), 0.0 if leases else wait)
             while not leases and self._ended and self._delayed and time.monotonic() < deadline:
                 self._changed.wait(max(0.001, min(deadline, self._delayed[0][0]) - time.monotonic()))
                 leases = self._due(most)
@@ -150,25 +171,24 @@ class JsonlSource(TaskSource):
             leases.append(heapq.heappop(self._delayed)[2])
         return leases
 
-    def _read(self, leases: list[Lease], wait: float) -> bool:
-        """Add the next line's lease, if it holds one; says whether to go on reading."""
+    def _read(self, most: int, wait: float) -> list[Lease]:
+        """Leases of the next lines; blank ones are passed over."""
         if self._lines is None:
             raise Rejected("The source is closed.")
         try:
-            line = self._lines.next(wait)
-        except (OSError, EOFError) as error:
+            lines = self._lines.take(most, wait)
+        except (OSError, EOFError, zlib.error) as error:
             raise Rejected(f"{self.config.path}, after line {self._line}: cannot be read: {error}.") from error
-        if not line:
-            self._ended = line == b""
-            return False
-        self._line += 1
-        if not line.isspace():
-            leases.append(self._lease(line))
-        return True
+        self._ended = self._lines.ended
+        leases = []
+        for line in lines:
+            self._line += 1
+            payload = line.rstrip()
+            if payload:
+                leases.append(self._lease(payload, str(self._line)))
+        return leases
 
-    def _lease(self, line: bytes) -> Lease:
-        number = str(self._line)
-        payload = line.rstrip(b"\r\n")
+    def _lease(self, payload: bytes, number: str) -> Lease:
         task_id, invalid = number, ""
         try:
             event = from_json(payload)
@@ -183,8 +203,8 @@ class JsonlSource(TaskSource):
     def _parse_slowly(self, payload: bytes) -> tuple[Any, str]:
         """Python's own parser takes lone surrogates, and says in words what is wrong."""
         try:
-            return json.loads(payload), ""
-        except ValueError as error:
+            return json.loads(payload.decode()), ""
+        except (ValueError, RecursionError) as error:
             return None, f"{self._where()}: this is not JSON: {error}. Each line must be one JSON document."
 
     def _id_of(self, event: Any) -> tuple[str, str]:
@@ -192,7 +212,11 @@ class JsonlSource(TaskSource):
         value = event.get(field) if isinstance(event, dict) else None
         if not isinstance(value, str | int) or isinstance(value, bool) or value == "":
             return "", f"{self._where()}: id_field = {field!r}, but the event has no text or number of that name."
-        task_id = str(value)
+        try:
+            task_id = str(value)
+            task_id.encode()
+        except ValueError as error:
+            return "", f"{self._where()}: id_field = {field!r}, but its value cannot be an id: {error}."
         first = self._seen.get(task_id)
         if first is not None:
             return "", f"{self._where()}: the id {task_id!r} stands on line {first} already. Ids must differ."

@@ -3,13 +3,13 @@
 Several small tasks may be on their way to the worker at once; `board` says which of them it runs.
 """
 
-import math
 import mmap
 import os
 import select
 import socket
 import time
 from collections.abc import Sequence
+from math import ceil
 
 from htcgrid.runtime import board, documents, frames, identity, limits
 from htcgrid.runtime.child import Child
@@ -67,7 +67,7 @@ class FramedEnvironment(ExecutionEnvironment):
     def _submit(self, sequence: int, lease: Lease, timeout: float) -> None:
         task = lease.task
         context = client_context(lease).encode()
-        head = frames.REQUEST.pack(sequence, math.ceil(timeout * 1000), len(context), len(task.payload))
+        head = frames.REQUEST.pack(sequence, ceil(timeout * 1000), len(context), len(task.payload))
         self._output += b"".join((head, identity.request_id(task.id).encode(), context, task.payload))
 
     def _collect(self, wait: float) -> Sequence[Outcome | Unstarted]:
@@ -125,46 +125,57 @@ class FramedEnvironment(ExecutionEnvironment):
                 self._read_frames(answers, outcomes)
 
     def _read_frames(self, data: bytes, outcomes: list[Outcome | Unstarted]) -> int:
-        """Read all whole frames; returns where the first that is not whole begins."""
-        at, end, header = 0, len(data), frames.ANSWER
-        while at + header.size <= end:
-            size, log_size, peak, kind, sequence, started, duration = header.unpack_from(data, at)
-            log_at = at + header.size
+        """Read all whole frames; returns where the first that is not whole begins.
+
+        Runs once a task at tens of thousands a second, which is why the common case is all in one place.
+        """
+        at, end, unpack, head_size = 0, len(data), frames.ANSWER.unpack_from, frames.ANSWER.size
+        pop, append, environment = self._pending.pop, outcomes.append, self.id
+        while (log_at := at + head_size) <= end:
+            size, log_size, peak, kind, sequence, started, duration = unpack(data, at)
             payload_at = log_at + log_size
-            if payload_at + size > end:
+            after = payload_at + size
+            if after > end:
                 break
-            at = payload_at + size
-            if kind == frames.READY:
-                self._init_ms = duration / 1e6
-            elif kind == frames.INIT_ERROR:
-                self._failure = InitFailure(data[payload_at:at])
-            elif (lease := self._pending.pop(sequence, None)) is None:
-                continue  # answered already, or taken back
-            elif kind == frames.DROPPED:
-                outcomes.append(Unstarted(lease.task.id))
-            else:
+            at = after
+            if kind in _KINDS:
+                lease = pop(sequence, None)
+                if lease is None:
+                    continue  # answered already, or taken back
                 payload = data[payload_at:at] if kind != frames.TOO_LARGE else documents.response_too_large()
+                duration_ms = duration / 1e6
+                init_ms = self._init_ms or None
+                self._init_ms = 0.0
+                billed_ms = ceil(duration_ms) if init_ms is None else ceil(duration_ms + init_ms)
                 log = data[log_at:payload_at]
-                outcomes.append(self._measured(lease, kind, payload, started, duration, peak, log))
+                append(
+                    Outcome(
+                        lease.task.id,
+                        payload,
+                        _KINDS[kind],
+                        started / 1e9,
+                        duration_ms,
+                        billed_ms,
+                        peak >> 10,
+                        log,
+                        init_ms,
+                        environment,
+                    )
+                )
+            else:
+                self._note(kind, sequence, duration, data[payload_at:at], outcomes)
         return at
 
-    def _measured(
-        self, lease: Lease, kind: int, payload: bytes, started: int, duration: int, peak: int, log: bytes
-    ) -> Outcome:
-        duration_ms = duration / 1e6
-        init_ms, self._init_ms = self._init_ms, 0.0
-        return Outcome(
-            lease.task.id,
-            payload,
-            _KINDS[kind],
-            started / 1e9,
-            duration_ms,
-            math.ceil(duration_ms + (init_ms or 0.0)),
-            peak >> 10,
-            log,
-            init_ms or None,
-            self.id,
-        )
+    def _note(
+        self, kind: int, sequence: int, duration: int, payload: bytes, outcomes: list[Outcome | Unstarted]
+    ) -> None:
+        """Take in a frame that is not an answer."""
+        if kind == frames.READY:
+            self._init_ms = duration / 1e6
+        elif kind == frames.INIT_ERROR:
+            self._failure = InitFailure(payload)
+        elif (lease := self._pending.pop(sequence, None)) is not None:
+            outcomes.append(Unstarted(lease.task.id))  # dropped, as it was told to
 
     def _init_failure(self) -> InitFailure | None:
         return self._failure

@@ -231,7 +231,7 @@ def test_a_plane_that_says_nothing_of_a_task_is_named_as_the_culprit(
 ) -> None:
     job = rig(tasks=1)
     monkeypatch.setattr(job.plane, "invoke", lambda _batch, _timeout: iter(()))
-    with pytest.raises(RuntimeError, match=r"Plane\.invoke ended without a word on: 0\. This is a bug in the plugin"):
+    with pytest.raises(RuntimeError, match=r"Plane\.invoke ended without a word on 0\. This is a bug in the plugin"):
         job.run()
 
 
