@@ -18,14 +18,14 @@ help:            ## this list
 	$(PIP) --editable .
 	@touch $@
 
-# `arch` is used for its data alone, so without what it would compute with.
+# `arch` is used for its data alone: it stands apart, without what it would compute with.
 .make/examples: .make/core
 	$(PIP) QuantLib
-	$(PIP) --no-deps arch
+	$(PIP) --no-deps --target .make/data arch
 	@touch $@
 
 demo: .make/examples           ## price an option for each trading day of twenty years; again: nothing is run twice
-	.venv/bin/python examples/options/make_tasks.py
+	PYTHONPATH=.make/data .venv/bin/python examples/options/make_tasks.py
 	.venv/bin/htcgrid run --config examples/options/htcgrid.toml
 
 # Everything that the tests of the core need; neither Docker nor a cluster nor AWS.
@@ -42,7 +42,7 @@ demo: .make/examples           ## price an option for each trading day of twenty
 	@touch $@
 
 test: .make/test        ## the tests of the core: no Docker, no cluster, no AWS
-	.venv/bin/python -m pytest $(PYTEST)
+	.venv/bin/python -m pytest $(foreach lane,docker kubernetes chaos,--ignore tests/$(lane)) $(PYTEST)
 
 plugins: .make/plugins         ## the tests of the plugins that need no engine or cluster: moto, Redis, a fake service
 	for plugin in $(wildcard plugins/*); do .venv/bin/python -m pytest $(PYTEST) $$plugin || exit; done
