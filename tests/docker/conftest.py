@@ -1,13 +1,15 @@
 """A real Docker Engine and the images of `.ci/images`; without them these tests are skipped, with the reason."""
 
 import gc
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import docker
 import pytest
 from docker.errors import DockerException, ImageNotFound
-from docker_parts import Relay
+from docker_parts import OwnEngine, Relay
 
 PYTHON = "local/lambda-python:3.11"
 NODE = "local/lambda-node:20"
@@ -82,3 +84,15 @@ def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
     relay = Relay(tmp_path_factory.mktemp("relay") / "docker.sock")
     yield relay
     relay.close()
+
+
+@pytest.fixture(scope="session")
+def second_engine(python_image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnEngine]:
+    """Running at the start of each test that uses it, with the Python image."""
+    if os.geteuid() != 0 or shutil.which("dockerd") is None:
+        pytest.skip("a second engine needs root and dockerd")
+    second = OwnEngine(tmp_path_factory.mktemp("engine"))
+    second.start()
+    second.load(python_image)
+    yield second
+    second.stop()

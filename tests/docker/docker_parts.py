@@ -1,9 +1,14 @@
 """Parts of these tests that are no tests."""
 
+import contextlib
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+
+import docker
+from docker.errors import DockerException
 
 ENGINE = "/var/run/docker.sock"
 
@@ -20,10 +25,7 @@ class Relay:
         self._process = subprocess.Popen(
             [sys.executable, str(script), str(self._path), ENGINE], stderr=subprocess.DEVNULL
         )
-        deadline = time.monotonic() + 10
-        while not self._path.exists():
-            assert time.monotonic() < deadline, "the relay did not come up"
-            time.sleep(0.01)
+        until(self._path.exists, 10, "the relay is up")
         return f"unix://{self._path}"
 
     def close(self) -> None:
@@ -33,3 +35,56 @@ class Relay:
             self._process.wait()
             self._process = None
             self._path.unlink(missing_ok=True)
+
+
+class OwnEngine:
+    """A second Docker Engine, to be stopped and filled at will: its own socket, data and containerd.
+
+    It leaves the machine's firewall alone, which is the first engine's.
+    """
+
+    def __init__(self, folder: Path, data: Path | None = None) -> None:
+        self.host = f"unix://{folder}/docker.sock"
+        self._folder = folder
+        self._data = data or folder / "data"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        here = self._folder
+        with (here / "dockerd.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                ["dockerd", "--host", self.host, "--data-root", self._data, "--exec-root", here / "exec"]
+                + ["--pidfile", here / "pid", "--bridge=none", "--iptables=false", "--ip-forward=false"],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        until(self._answers, 60, f"the second engine is up; its log is {here}/dockerd.log")
+
+    def load(self, image: str) -> None:
+        """Copy an image from the first engine."""
+        with subprocess.Popen(["docker", "save", image], stdout=subprocess.PIPE) as save:
+            subprocess.run(["docker", "--host", self.host, "load"], stdin=save.stdout, check=True, capture_output=True)
+
+    def client(self) -> docker.APIClient:
+        return docker.APIClient(self.host, version="auto")
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(60)
+            self._process = None
+
+    def _answers(self) -> bool:
+        with contextlib.suppress(DockerException):
+            self.client().close()
+            return True
+        return False
+
+
+def until(condition: Callable[[], bool], seconds: float, what: str) -> None:
+    """Wait until the condition holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
+        time.sleep(0.02)

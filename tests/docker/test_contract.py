@@ -5,11 +5,11 @@ from typing import Any, ClassVar
 
 import pytest
 from docker_parts import Relay
-from htcgrid_contracts import InvokerContract
+from htcgrid_contracts import InvokerContract, contract_function
 from htcgrid_local_docker.invoker import LocalDockerInvoker
 from htcgrid_local_docker.options import Options
 
-from htcgrid.spi import Function, Plugin
+from htcgrid.spi import Function, Invoker, Plugin
 
 AWAY = "test_a_plane_that_went_away_is_unavailable"
 
@@ -60,3 +60,54 @@ class TestPython(DockerContract):
 
 class TestPythonBehindTheEmulator(DockerContract):
     given: ClassVar = {"transport": "rie"}
+
+
+class TestNode(DockerContract):
+    known_gaps: ClassVar = {
+        "test_a_handler_that_raises_is_a_handler_error": "AWS's client for Node names the stack `trace`",
+        "test_an_answer_that_json_cannot_hold_is_a_handler_error": "AWS's client for Node has no MarshalError",
+    }
+
+    @pytest.fixture
+    def options(self, node_image: str) -> dict[str, Any]:
+        return {"base_image": node_image}
+
+    @pytest.fixture
+    def function(self) -> Function:
+        return in_language("node", contract_function())
+
+    def serving(self, invoker: Invoker, function: Function) -> Invoker:
+        return super().serving(invoker, in_language("node", function))
+
+
+class TestProvided(DockerContract):
+    @pytest.fixture
+    def options(self, provided_image: str) -> dict[str, Any]:
+        return {"base_image": provided_image}
+
+    @pytest.fixture
+    def function(self) -> Function:
+        return in_language("provided", contract_function())
+
+    def serving(self, invoker: Invoker, function: Function) -> Invoker:
+        return super().serving(invoker, in_language("provided", function))
+
+
+class TestArm64(DockerContract):
+    """Emulated: everything takes some ten times as long."""
+
+    patience = 5.0
+    short_timeout = 3.0
+
+    @pytest.fixture
+    def options(self, arm64_image: str) -> dict[str, Any]:
+        return {"base_image": arm64_image}
+
+    @pytest.fixture
+    def function(self) -> Function:
+        return contract_function(timeout=60).model_copy(update={"architecture": "arm64"})
+
+
+def in_language(name: str, function: Function) -> Function:
+    runtime = {"node": "nodejs20.x", "provided": "provided.al2023"}[name]
+    return function.model_copy(update={"code": Path(__file__).parent / "handlers" / name, "runtime": runtime})

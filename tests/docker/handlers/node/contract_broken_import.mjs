@@ -1,0 +1,2 @@
+import "no-such-package-of-the-contract";
+export const handler = () => null;

@@ -1,0 +1,68 @@
+// The conformance kit's handler in JavaScript: its event says what it does.
+
+import { appendFileSync } from "node:fs";
+import { randomUUID } from "node:crypto";
+import { setTimeout as pause } from "node:timers/promises";
+
+const ENVIRONMENT = randomUUID();
+let executions = 0;
+
+class ContractError extends Error {
+  name = "ContractError";
+}
+
+const ACTIONS = {
+  big: (event) => "x".repeat(event.bytes - 2),
+  count: async (event) => {
+    const began = Date.now() / 1000;
+    await pause((event.seconds ?? 0) * 1000);
+    return { environment: ENVIRONMENT, execution: executions, began, ended: Date.now() / 1000 };
+  },
+  describe: (event, context) => ({
+    aws_request_id: context.awsRequestId,
+    function_name: context.functionName,
+    function_version: context.functionVersion,
+    invoked_function_arn: context.invokedFunctionArn,
+    memory_limit_in_mb: context.memoryLimitInMB,
+    remaining_ms: context.getRemainingTimeInMillis(),
+    custom: context.clientContext?.custom,
+    variable: process.env.CONTRACT_VARIABLE,
+  }),
+  eat: async (event) => {
+    const eaten = [];
+    for (let mb = 0; mb < event.mb; mb++) eaten.push(Buffer.alloc(1 << 20, 1));
+    await pause((event.seconds ?? 5) * 1000);
+    return eaten.length;
+  },
+  echo: (event) => event.value,
+  end: (event) => {
+    process.stdout.write("ending\n");
+    process.exit(event.status ?? 0);
+  },
+  fail: (event) => {
+    throw new ContractError(`${event.message ?? "told to"} ${ENVIRONMENT} ${executions}`);
+  },
+  kill: async () => {
+    process.kill(process.pid, "SIGKILL");
+    await pause(60_000);
+  },
+  looks_like_an_error: () => ({ errorMessage: "an answer", errorType: "Answer", requestId: "", stackTrace: [] }),
+  say: (event) => {
+    console.log(event.text);
+    return event.text.length;
+  },
+  sleep: async (event) => {
+    await pause(event.seconds * 1000);
+    return event.value;
+  },
+  spin: () => {
+    for (;;);
+  },
+  unserialisable: () => 1n,
+};
+
+export async function handler(event, context) {
+  executions += 1;
+  if ("mark" in event) appendFileSync(event.mark, `${process.pid}\n`);
+  return ACTIONS[event.do](event, context);
+}
