@@ -17,7 +17,7 @@ from htcgrid.runtime import documents, identity, limits
 from htcgrid.runtime.api_connection import ERROR_BODY, ERROR_TYPE, INVOCATION_ID, Connection, Request
 from htcgrid.runtime.api_server import ApiServer, listen
 from htcgrid.runtime.context import client_context
-from htcgrid.runtime.environment import InitFailure, Running
+from htcgrid.runtime.environment import InitFailure, Running, State
 from htcgrid.runtime.sandbox import Sandbox, SandboxedEnvironment
 from htcgrid.spi import FailureKind, Function, Lease, Outcome, Unstarted
 
@@ -49,17 +49,18 @@ _TOO_LARGE = _refusal(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Attempt:
-    """The invocation that the runtime has and has not answered."""
+    """An invocation that the runtime gets or has; `started` in Unix seconds, `since` on the monotonic clock."""
 
     sequence: int
     lease: Lease
+    timeout: float
     request_id: bytes
     invocation_id: bytes
+    event: bytes
     started: float
     since: float
-    event: bytes
 
 
 class ApiEnvironment(SandboxedEnvironment):
@@ -75,6 +76,7 @@ class ApiEnvironment(SandboxedEnvironment):
         self._arn = identity.function_arn(function.function_name)
         self._queue: deque[tuple[int, Lease, float]] = deque()
         self._waiting: tuple[Connection, Request] | None = None
+        self._prepared: _Attempt | None = None
         self._attempt: _Attempt | None = None
         self._answered = b""
         self._refused = False
@@ -95,9 +97,11 @@ class ApiEnvironment(SandboxedEnvironment):
 
     def _collect(self, wait: float) -> Sequence[Outcome | Unstarted]:
         outcomes: list[Outcome] = []
-        if self._queue and self._waiting and not self._waiting[0].is_alive():
-            self._waiting = None
-        self._hand_out()
+        if self._queue:
+            if self._waiting and not self._waiting[0].is_alive():
+                self._waiting = None
+            self._hand_out()
+            self._prepare()  # while the runtime is at work, not while it waits for this
         self._take_in(wait, outcomes)
         if self._refused:
             self._sandbox.end()
@@ -113,12 +117,17 @@ class ApiEnvironment(SandboxedEnvironment):
             self._route(connection, request, outcomes)
         return moved
 
+    def _has_ended(self) -> bool:
+        # While it is served, `pump` looks at `ended_fd` each time.
+        return self._ended or (self.state is not State.BUSY and self._sandbox.has_ended())
+
     @property
     def _ended(self) -> bool:
         return self._refused or self._server.ended or (self._sandbox.ended_fd < 0 and self._sandbox.has_ended())
 
     def _recall(self, running: Running) -> None:
         self._queue.clear()
+        self._prepared = None
 
     def _init_failure(self) -> InitFailure | None:
         return self._failure
@@ -135,26 +144,28 @@ class ApiEnvironment(SandboxedEnvironment):
             self._waiting = None
             self._server.drop(connection)
             return
-        if not request.path.startswith(_ROOT):
-            reply: bytes | None = _NOT_FOUND
-        elif (path := request.path[len(_ROOT) :]) == _NEXT:
-            reply = self._next(connection, request) if request.method == b"GET" else _BAD_METHOD
+        path = request.path[len(_ROOT) :] if request.path.startswith(_ROOT) else b""
+        if path == _NEXT and request.method == b"GET":
+            reply = self._next(connection, request)
         else:
-            reply = self._post(path.split(b"/"), request, outcomes)
+            match path.split(b"/"), request.method:
+                case [b"invocation", request_id, b"response" | b"error" as verb], b"POST":
+                    outcome = self._answer(connection, (request_id, verb), request)
+                    if outcome is not None:
+                        outcomes.append(outcome)
+                    return
+                case [b"init" | b"restore", b"error"], b"POST":
+                    reply = self._not_ready(request)
+                case [b"restore", b"next"], b"GET":
+                    reply = _RESTORED
+                case [b"invocation", b"next"] | [b"init" | b"restore", b"error"] | [b"restore", b"next"], _:
+                    reply = _BAD_METHOD
+                case [b"invocation", _, b"response" | b"error"], _:
+                    reply = _BAD_METHOD
+                case _:
+                    reply = _NOT_FOUND
         if reply is not None:
             self._server.reply(connection, reply, request)
-
-    def _post(self, path: list[bytes], request: Request, outcomes: list[Outcome]) -> bytes:
-        match path:
-            case [b"restore", b"next"]:
-                return _RESTORED if request.method == b"GET" else _BAD_METHOD
-            case [b"invocation", request_id, b"response" | b"error" as verb]:
-                if request.method != b"POST":
-                    return _BAD_METHOD
-                return self._answer(request_id, verb, request, outcomes)
-            case [b"init" | b"restore", b"error"]:
-                return self._not_ready(request) if request.method == b"POST" else _BAD_METHOD
-        return _NOT_FOUND
 
     def _next(self, connection: Connection, request: Request) -> bytes | None:
         """Give out an event now or, by saying None, later."""
@@ -170,49 +181,67 @@ class ApiEnvironment(SandboxedEnvironment):
         self._hand_out()
         return None
 
+    def _prepare(self) -> None:
+        """Make the next event ready, all but its deadline."""
+        if self._prepared is not None or not self._queue:
+            return
+        sequence, lease, timeout = self._queue[0]
+        request_id = identity.request_id(lease.task.id)
+        invocation_id = f"{self.id}-{sequence}"
+        head = (
+            "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(lease.task.payload)}\r\n"
+            f"Lambda-Runtime-Aws-Request-Id: {request_id}\r\n"
+            f"Lambda-Runtime-Invocation-Id: {invocation_id}\r\n"
+            f"Lambda-Runtime-Invoked-Function-Arn: {self._arn}\r\n"
+            f"Lambda-Runtime-Client-Context: {client_context(lease)}\r\n"
+            "Lambda-Runtime-Deadline-Ms: "
+        )
+        self._prepared = _Attempt(
+            sequence, lease, timeout, request_id.encode(), invocation_id.encode(), head.encode(), 0.0, 0.0
+        )
+
     def _hand_out(self) -> None:
         if not self._queue or self._waiting is None or self._ended:
             return
-        connection, request = self._waiting
-        self._waiting = None
-        sequence, lease, timeout = self._queue.popleft()
-        request_id = identity.request_id(lease.task.id)
-        invocation_id = f"{self.id}-{sequence}"
-        payload = lease.task.payload
-        started = time.time()
-        head = (
-            "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
-            f"Content-Length: {len(payload)}\r\n"
-            f"Lambda-Runtime-Aws-Request-Id: {request_id}\r\n"
-            f"Lambda-Runtime-Invocation-Id: {invocation_id}\r\n"
-            f"Lambda-Runtime-Deadline-Ms: {int((started + timeout) * 1000)}\r\n"
-            f"Lambda-Runtime-Invoked-Function-Arn: {self._arn}\r\n"
-            f"Lambda-Runtime-Client-Context: {client_context(lease)}\r\n\r\n"
-        )
-        event = head.encode() + payload
-        self._attempt = _Attempt(
-            sequence, lease, request_id.encode(), invocation_id.encode(), started, time.monotonic(), event
-        )
-        self._server.reply(connection, event, request)
+        self._prepare()
+        attempt, self._prepared = self._prepared, None
+        assert attempt is not None  # noqa: S101 - there is a queue
+        self._queue.popleft()
+        (connection, request), self._waiting = self._waiting, None
+        attempt.started = time.time()
+        attempt.since = time.monotonic()
+        deadline = b"%d\r\n\r\n" % int((attempt.started + attempt.timeout) * 1000)
+        attempt.event = b"".join((attempt.event, deadline, attempt.lease.task.payload))
+        self._attempt = attempt
+        self._server.reply(connection, attempt.event, request)
 
-    def _answer(self, request_id: bytes, verb: bytes, request: Request, outcomes: list[Outcome]) -> bytes:
+    def _answer(self, connection: Connection, path: tuple[bytes, bytes], request: Request) -> Outcome | None:
+        """`response` or `error`: the runtime is told at once, and goes on while the outcome is made."""
+        request_id, verb = path
         attempt = self._attempt
+        refusal = self._refusal(attempt, request_id, request)
+        if attempt is None or refusal is not None:
+            self._server.reply(connection, refusal or _BAD_STATE, request)
+            return None
+        elapsed = time.monotonic() - attempt.since
+        self._attempt = None
+        self._answered = attempt.request_id
+        # AWS's clients end the runtime when an answer is refused; not all at the same moment, so we see to it.
+        self._refused = request.too_large
+        self._server.reply(connection, _TOO_LARGE if request.too_large else _ACCEPTED, request)
+        lease = self._pending.pop(attempt.sequence, None)
+        if lease is None:
+            return None
+        kind, payload = _verdict(verb, request)
+        return self._measured(lease, kind, payload, attempt.started, elapsed)
+
+    def _refusal(self, attempt: _Attempt | None, request_id: bytes, request: Request) -> bytes | None:
         if attempt is None:
             return _BAD_STATE if request_id == self._answered else _BAD_ID
         if request.headers.get(INVOCATION_ID, attempt.invocation_id) != attempt.invocation_id:
             return _LATE
-        if request_id != attempt.request_id:
-            return _BAD_ID
-        kind, payload = _verdict(verb, request)
-        elapsed = time.monotonic() - attempt.since
-        self._attempt = None
-        self._answered = attempt.request_id
-        lease = self._pending.pop(attempt.sequence, None)
-        if lease is not None:
-            outcomes.append(self._measured(lease, kind, payload, attempt.started, elapsed))
-        # AWS's clients end the runtime when they are told so; not all at the same moment, so we see to it.
-        self._refused = kind is FailureKind.PAYLOAD_TOO_LARGE
-        return _TOO_LARGE if self._refused else _ACCEPTED
+        return None if request_id == attempt.request_id else _BAD_ID
 
     def _not_ready(self, request: Request) -> bytes:
         """`init/error` and `restore/error`: the runtime says that it will not come up."""
