@@ -65,21 +65,33 @@ class SlowSink(_Before):
 
 
 class DoublingSource(_Before):
-    """Every lease is delivered once more, as a standard queue of SQS may do."""
+    """Every task is delivered once more after it was acked, as a standard queue of SQS may do."""
 
     def __init__(self, plugin: Any) -> None:
         super().__init__(plugin)
         self._again: list[Lease] = []
+        self._doubled: set[str] = set()
 
     def receive(self, max_tasks: int, wait: float) -> Sequence[Lease]:
+        deadline = time.monotonic() + wait
+        while True:
+            with self._lock:
+                again, self._again = self._again[:max_tasks], self._again[max_tasks:]
+            left = deadline - time.monotonic()
+            leases: Sequence[Lease] = again or self._plugin.receive(max_tasks, max(0.0, min(left, 0.05)))
+            if leases or left <= 0:
+                return leases
+
+    def ack(self, leases: Sequence[Lease]) -> None:
+        self._plugin.ack(leases)
         with self._lock:
-            again, self._again = self._again[:max_tasks], self._again[max_tasks:]
-        if again:
-            return again
-        leases: Sequence[Lease] = self._plugin.receive(max_tasks, wait)
-        with self._lock:
-            self._again += leases
-        return leases
+            self._again += [lease for lease in leases if lease.task.id not in self._doubled]
+            self._doubled.update(lease.task.id for lease in leases)
+
+    @property
+    def has_doubled(self) -> bool:
+        """Whether every task that was acked has been delivered once more."""
+        return bool(self._doubled) and not self._again
 
     @property
     def exhausted(self) -> bool:

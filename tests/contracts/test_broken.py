@@ -9,13 +9,14 @@ from types import ModuleType
 from xml.etree import ElementTree as ET
 
 import pytest
-from htcgrid_contracts import InvokerContract, ResultSinkContract, TaskSourceContract
+from htcgrid_contracts import AgentContract, InvokerContract, ResultSinkContract, TaskSourceContract
 
 HERE = Path(__file__).parent
 ROOMS = {
     "broken_sources": TaskSourceContract,
     "broken_sinks": ResultSinkContract,
     "broken_invokers": InvokerContract,
+    "broken_agent": AgentContract,
 }
 
 
