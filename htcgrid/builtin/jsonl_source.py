@@ -10,7 +10,7 @@ import threading
 import time
 import zlib
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -27,8 +27,10 @@ _READ_BYTES = 1 << 16
 class Lines(Protocol):
     """Where lines come from."""
 
-    ended: bool
-    """Whether there is nothing after what was taken."""
+    @property
+    def ended(self) -> bool:
+        """Whether there is nothing after what was taken."""
+        ...
 
     def take(self, most: int, wait: float) -> list[bytes]:
         """Up to `most` lines; as soon as there is one, or none after about `wait` seconds."""
@@ -54,8 +56,9 @@ class FileLines:
 class PipeLines:
     """Standard input or a pipe, where the next line may take its time."""
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, close: Callable[[], None]) -> None:
         self._fd = fd
+        self.close = close
         self._lines: deque[bytes] = deque()
         self._rest = b""
         self._closed = False
@@ -80,9 +83,6 @@ class PipeLines:
             self._closed = True
             if self._rest:
                 self._lines.append(self._rest)
-
-    def close(self) -> None:
-        """The descriptor is not ours."""
 
 
 class JsonlSource(TaskSource):
@@ -110,18 +110,15 @@ class JsonlSource(TaskSource):
     def open(self) -> None:
         path = self._path
         if path == "-":
-            self._lines = PipeLines(sys.stdin.fileno())
+            self._lines = PipeLines(sys.stdin.fileno(), lambda: None)  # the descriptor is not ours
             return
         try:
-            file = open(path, "rb")  # noqa: PTH123, SIM115 - kept open; pathlib adds nothing
+            file = gzip.open(path) if path.endswith(".gz") else open(path, "rb")  # noqa: PTH123, SIM115 - kept open; pathlib adds nothing
         except FileNotFoundError:
             raise Rejected(f"[source] path = {path!r}: there is no such file. Name a file of JSON lines.") from None
         except OSError as error:
             raise Rejected(f"[source] path = {path!r} cannot be read: {error.strerror}.") from None
-        if path.endswith(".gz"):
-            self._lines = FileLines(gzip.GzipFile(fileobj=file))
-        else:
-            self._lines = FileLines(file) if Path(path).is_file() else PipeLines(file.fileno())
+        self._lines = FileLines(file) if Path(path).is_file() else PipeLines(file.fileno(), file.close)
 
     def close(self) -> None:
         if self._lines is not None:
