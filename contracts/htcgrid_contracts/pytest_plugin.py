@@ -33,19 +33,16 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Expect the rules that a contract's `known_gaps` names to fail."""
+    """Expect the rules that a contract's `known_gaps` names to fail, and put the tests of a plane together.
+
+    With `pytest -n N --dist loadgroup` each plane is opened by one worker only.
+    """
     name = getattr(item, "originalname", item.name)
     gaps = getattr(getattr(item, "cls", None), GAPS, {})
     reason = gaps.get(item.name) or gaps.get(name)
     if reason:
         item.add_marker(pytest.mark.xfail(strict=True, reason=reason))
-
-
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With `pytest -n N --dist loadgroup` each plane is opened by one worker only."""
-    for item in items:
-        call = getattr(item, "callspec", None)
-        plane = call.params.get("plane") if call is not None else None
-        if plane is not None:
-            item.add_marker(pytest.mark.xdist_group(f"plane-{plane}"))
+    parameters = getattr(getattr(item, "callspec", None), "params", {})
+    plane = parameters.get("plane")
+    if isinstance(plane, str) and item.config.pluginmanager.hasplugin("xdist"):
+        item.add_marker(pytest.mark.xdist_group(f"plane-{plane}"))

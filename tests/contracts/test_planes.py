@@ -124,7 +124,7 @@ def test_a_config_elsewhere_is_named(project: Path, tmp_path_factory: pytest.Tem
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     (project / "test_greet.py").rename(elsewhere / "test_greet.py")
     (elsewhere / "pytest.ini").write_text("[pytest]\n")
-    status, output = run(elsewhere, "--grid", str(project / "htcgrid.toml"), "--plane", "local")
+    status, output = run(elsewhere, f"--grid={project / 'htcgrid.toml'}", "--plane=local")
     assert status == 0
     assert "test_greets[local] PASSED" in output
 
@@ -136,15 +136,42 @@ def test_without_a_config_the_error_says_what_to_do(project: Path) -> None:
     assert "there is no such file. `htcgrid init` writes one" in output
 
 
-def test_workers_of_xdist_can_have_a_plane_each(project: Path) -> None:
+def test_each_worker_of_xdist_opens_a_plane_once(project: Path) -> None:
     pytest.importorskip("xdist")
-    status, _ = run(project, "--plane", "local,other", "-n", "2", "--dist", "loadgroup")
+    status, _ = run(project, "--plane", "local,other", "-n", "2")
     assert status == 0
-    lines = (project / "opened").read_text().splitlines()
-    assert len(set(lines)) == 2
+    opened = set((project / "opened").read_text().splitlines())
+    workers = [line.split()[0] for line in opened]
+    assert all(workers.count(worker) <= 2 for worker in workers)
+
+
+def test_the_tests_of_a_plane_are_a_group_of_xdist(project: Path) -> None:
+    pytest.importorskip("xdist")
+    status, output = run(project, "--plane", "local,other", "-m", "xdist_group")
+    assert status == 0
+    assert "8 passed, 1 deselected" in output
 
 
 def test_a_run_that_uses_no_plane_needs_no_config(project: Path) -> None:
     (project / "htcgrid.toml").unlink()
     status, _ = run(project, "-k", "without_a_plane")
     assert status == 0
+
+
+def test_the_example_of_the_options_runs_on_the_plane_of_its_config(project: Path) -> None:
+    example = Path(__file__).parents[2] / "examples" / "options"
+    (project / "test_greet.py").write_text(
+        """
+import json
+from pathlib import Path
+
+def test_prices(lambda_function, plane):
+    event = json.loads((Path(plane.function.code) / "tasks.jsonl").open().readline())
+    assert isinstance(lambda_function(event), dict)
+"""
+    )
+    if not (example / "tasks.jsonl").exists():
+        subprocess.run([sys.executable, "make_tasks.py"], cwd=example, check=True)
+    status, output = run(project, f"--grid={example / 'htcgrid.toml'}", "--plane=local")
+    assert status == 0
+    assert "test_prices[local] PASSED" in output
