@@ -95,4 +95,4 @@ def second_engine(python_image: str, tmp_path_factory: pytest.TempPathFactory) -
     second.start()
     second.load(python_image)
     yield second
-    second.stop()
+    second.remove()

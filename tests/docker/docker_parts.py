@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 
 import docker
@@ -40,21 +41,28 @@ class Relay:
 class OwnEngine:
     """A second Docker Engine, to be stopped and filled at will: its own socket, data and containerd.
 
-    It leaves the machine's firewall alone, which is the first engine's.
+    It leaves the machine's firewall and the bridge docker0 alone, which are the first engine's: without a
+    bridge of its own it would remove that one.
     """
+
+    _numbers = count(1)
 
     def __init__(self, folder: Path, data: Path | None = None) -> None:
         self.host = f"unix://{folder}/docker.sock"
         self._folder = folder
         self._data = data or folder / "data"
+        number = next(self._numbers)
+        self._bridge, self._address = f"htcgrid-t{number}", f"192.168.{240 + number}.1/24"
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         here = self._folder
+        subprocess.run(["ip", "link", "add", self._bridge, "type", "bridge"], check=False, capture_output=True)
+        subprocess.run(["ip", "addr", "replace", self._address, "dev", self._bridge], check=True)
         with (here / "dockerd.log").open("ab") as log:
             self._process = subprocess.Popen(
                 ["dockerd", "--host", self.host, "--data-root", self._data, "--exec-root", here / "exec"]
-                + ["--pidfile", here / "pid", "--bridge=none", "--iptables=false", "--ip-forward=false"],
+                + ["--pidfile", here / "pid", f"--bridge={self._bridge}", "--iptables=false", "--ip-forward=false"],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -74,6 +82,11 @@ class OwnEngine:
             self._process.terminate()
             self._process.wait(60)
             self._process = None
+
+    def remove(self) -> None:
+        """Stop it for good."""
+        self.stop()
+        subprocess.run(["ip", "link", "del", self._bridge], check=True)
 
     def _answers(self) -> bool:
         with contextlib.suppress(DockerException):

@@ -100,7 +100,7 @@ def test_an_entry_point_that_is_not_in_the_image(engine: docker.APIClient, pytho
 
 
 def test_an_image_that_is_not_of_the_architecture_asked_for(engine: docker.APIClient, python_image: str) -> None:
-    with says(Rejected, "is for amd64", 'architecture = "arm64"', "docker build --platform linux/arm64"):
+    with says(Rejected, "is for amd64", "architecture = 'arm64'", "docker build --platform linux/arm64"):
         plane({"architecture": "arm64"}, base_image=python_image, pull="never").open()
 
 
@@ -137,16 +137,15 @@ def test_a_full_disk(python_image: str, tmp_path: Path) -> None:
         free = os.statvfs(data).f_bavail * os.statvfs(data).f_frsize
         with plane(base_image=python_image, workers=1, host=second.host) as opened:
             subprocess.run(["fallocate", "-l", str(free - (64 << 10)), data / "filler"], check=False)
-            with (data / "rest").open("wb") as rest, pytest.raises(OSError, match="space"):
+            with (data / "rest").open("wb", buffering=0) as rest, pytest.raises(OSError, match="space"):
                 while True:
                     rest.write(b"x" * 4096)
-                    rest.flush()
             with says(Unavailable, "no space left on device", "docker system prune"):
                 list(opened.invoke(ECHO, 20))
             (data / "filler").unlink()
             (data / "rest").unlink()
     finally:
-        second.stop()
+        second.remove()
         subprocess.run(["umount", "--lazy", data], check=True)
 
 

@@ -78,7 +78,8 @@ class LocalDockerInvoker(Invoker):
         try:
             if environment is None or environment.is_lost():
                 environment = self._replaced(environment)
-            self._all[environment].forget_log()
+            if environment.state is State.IDLE:
+                self._all[environment].forget_log()
             for report in environment.invoke(batch, timeout):
                 left.pop(report.task_id, None)
                 yield self._judged(report, self._all[environment]) if isinstance(report, Outcome) else report

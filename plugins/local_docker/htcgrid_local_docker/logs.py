@@ -11,16 +11,18 @@ from htcgrid.runtime import limits
 _READ_BYTES = 1 << 18
 _HEADER_BYTES = 8
 _QUIET_SECONDS = 0.0003
-_EXPECTED_SECONDS = 0.005
-_AT_MOST_SECONDS = 0.05
+_BETWEEN_SECONDS = 0.001
+_EXPECTED_SECONDS = 0.05
+_AT_MOST_SECONDS = 0.1
 
 
 class LogStream:
     """The engine's stream of a container's output: frames of eight bytes of header and a text.
 
-    The engine passes on what a handler has printed in its own time: mostly before the handler's answer
-    comes, in one case of a hundred after it, by a few milliseconds where the machine is busy. So
-    `tail` waits until nothing has come for a moment, and longer where the last invocation printed.
+    The engine passes on what a handler has printed in its own time: nearly always before the handler's
+    answer comes, in one case of some hundred after it, by milliseconds where the machine is busy. Nothing
+    tells whether more is on its way, so `tail` waits: for a moment where the last invocation printed
+    nothing, for up to 50 ms until something comes where it did.
     """
 
     def __init__(self, response: Any, file: Path | None) -> None:
@@ -39,15 +41,16 @@ class LogStream:
     def forget(self) -> None:
         """Leave what came between two invocations out of the next tail."""
         self.drain()
+        self._printed = self._printed or bool(self._tail)
         self._tail.clear()
 
     def tail(self) -> bytes:
         """The end of what was printed since this was called last."""
         self.drain()
-        wait = _QUIET_SECONDS if self._tail or not self._printed else _EXPECTED_SECONDS
+        wait = _BETWEEN_SECONDS if self._tail else _EXPECTED_SECONDS if self._printed else _QUIET_SECONDS
         deadline = time.monotonic() + _AT_MOST_SECONDS
         while self._read(wait) and time.monotonic() < deadline:
-            wait = _QUIET_SECONDS
+            wait = _BETWEEN_SECONDS
         self._printed = bool(self._tail)
         tail = bytes(self._tail)
         self._tail.clear()

@@ -1,0 +1,224 @@
+"""Containers from start to removal: killed agents, a stopped engine, and what is nobody's business."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+from docker_parts import OwnEngine, until
+from htcgrid_contracts import contract_function
+from htcgrid_local_docker import ownership
+from htcgrid_local_docker.invoker import LocalDockerInvoker
+from htcgrid_local_docker.options import Options
+
+from htcgrid.spi import FailureKind, Lease, Outcome, Task
+
+OURS = {"label": ["io.htcgrid.plane=local_docker"]}
+HANDLER = "import time\n\n\ndef handler(event, context):\n    time.sleep(event['seconds'])\n    return event['number']\n"
+
+
+def ours(engine: docker.APIClient, owner: int) -> list[str]:
+    """Containers and networks that this process has made."""
+    found = [*engine.containers(all=True, filters=OURS), *engine.networks(filters=OURS)]
+    mine = [each for each in found if each["Labels"]["io.htcgrid.owner"].split("/")[3] == str(owner)]
+    return [each["Id"] for each in mine]
+
+
+def plane(image: str, **options: Any) -> LocalDockerInvoker:
+    return LocalDockerInvoker(Options(base_image=image, **options), contract_function())
+
+
+def call(opened: LocalDockerInvoker, do: str, timeout: float = 20, **event: Any) -> Outcome:
+    (outcome,) = opened.invoke([Lease(Task(f"t-{do}", json.dumps({"do": do, **event}).encode()))], timeout)
+    assert isinstance(outcome, Outcome)
+    return outcome
+
+
+class Project:
+    """A folder with tasks and a config, run as a user does."""
+
+    def __init__(self, folder: Path, image: str, tasks: int, seconds: float, host: str = "") -> None:
+        self._folder = folder
+        folder.chmod(0o755)
+        self.tasks = tasks
+        (folder / "slow.py").write_text(HANDLER)
+        lines = [json.dumps({"number": number, "seconds": seconds}) + "\n" for number in range(tasks)]
+        (folder / "tasks.jsonl").write_text("".join(lines))
+        where = f'host = "{host}"\n' if host else ""
+        (folder / "htcgrid.toml").write_text(
+            'plane = "docker"\n[function]\nhandler = "slow.handler"\nmemory = 128\n'
+            '[source]\nplugin = "jsonl"\npath = "tasks.jsonl"\n[sink]\nplugin = "jsonl"\npath = "results.jsonl"\n'
+            "[agent]\nunavailable_limit = 2\ngrace = 5\n"
+            f'[planes.docker]\nplugin = "local_docker"\nbase_image = "{image}"\nworkers = 2\n{where}'
+        )
+
+    def start(self) -> subprocess.Popen[str]:
+        script = "from htcgrid.cli import main; main(['run'])"
+        return subprocess.Popen(
+            [sys.executable, "-c", script], cwd=self._folder, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+        )
+
+    def run(self) -> str:
+        """To the end, which is a good one; returns what it said."""
+        process = self.start()
+        said = process.communicate(timeout=100)[1]
+        assert process.returncode == 0, said
+        return said
+
+    def results(self) -> list[int]:
+        with contextlib.suppress(FileNotFoundError):
+            lines = (self._folder / "results.jsonl").read_text().splitlines(keepends=True)
+            return [json.loads(line)["output"] for line in lines if line.endswith("\n")]
+        return []
+
+
+@pytest.fixture
+def opened(python_image: str) -> Iterator[LocalDockerInvoker]:
+    with plane(python_image, workers=2) as opened:
+        yield opened
+
+
+def test_nothing_is_left_after_a_normal_end(engine: docker.APIClient, python_image: str) -> None:
+    with plane(python_image, workers=2) as opened:
+        call(opened, "echo", value=1)
+        assert ours(engine, os.getpid())
+    assert not ours(engine, os.getpid())
+
+
+def test_a_timeout_ends_the_container_and_not_the_pool(opened: LocalDockerInvoker) -> None:
+    before = json.loads(call(opened, "count").payload)["environment"]
+    assert call(opened, "sleep", timeout=0.5, seconds=30).failure is FailureKind.TIMEOUT
+    after = json.loads(call(opened, "count").payload)
+    assert after["environment"] != before
+    assert after["execution"] == 1
+
+
+def test_a_killed_agent_leaves_what_the_next_run_removes(
+    engine: docker.APIClient, python_image: str, tmp_path: Path
+) -> None:
+    project = Project(tmp_path, python_image, tasks=12, seconds=0.4)
+    agent = project.start()
+    until(lambda: len(project.results()) >= 2, 60, "two results")
+    agent.kill()
+    agent.communicate()
+    assert ours(engine, agent.pid), "the killed agent had containers"
+
+    project.run()
+
+    assert sorted(project.results()) == list(range(project.tasks))
+    assert not ours(engine, agent.pid)
+
+
+def test_undeploy_removes_what_a_killed_agent_left_and_nothing_of_the_living(
+    engine: docker.APIClient, python_image: str, tmp_path: Path, opened: LocalDockerInvoker
+) -> None:
+    call(opened, "echo", value=1)
+    project = Project(tmp_path, python_image, tasks=4, seconds=20)
+    agent = project.start()
+    until(lambda: len(ours(engine, agent.pid)) >= 2, 60, "its first container")
+    agent.kill()
+    agent.communicate()
+
+    said = "\n".join(plane(python_image).undeploy())
+
+    assert not ours(engine, agent.pid)
+    assert "removed container" in said
+    assert f"left alone: 1 container(s) of the agent with process id {os.getpid()}" in said
+    assert call(opened, "echo", value=2).payload == b"2"
+
+
+def test_containers_of_others_are_never_touched(engine: docker.APIClient, python_image: str) -> None:
+    """One without our labels, one of an owner on another machine, one of a process id that lives again."""
+    here = ownership.labels(contract_function())[ownership.OWNER].split("/")
+    elsewhere = "/".join(["another-machine", *here[1:]])
+    made = [
+        engine.create_container(python_image, ["x"], labels=labels)["Id"]
+        for labels in ({}, {ownership.PLANE: "local_docker", ownership.OWNER: elsewhere}, {ownership.PLANE: "local_docker"})
+    ]
+    gone = "/".join([*here[:3], here[3], "1"])
+    dead = engine.create_container(
+        python_image, ["x"], labels={ownership.PLANE: "local_docker", ownership.OWNER: gone}
+    )["Id"]
+    try:
+        with plane(python_image) as opened:
+            call(opened, "echo", value=1)
+        left = {each["Id"] for each in engine.containers(all=True)}
+        assert set(made) <= left
+        assert dead not in left
+    finally:
+        for container in made:
+            engine.remove_container(container, force=True)
+
+
+def test_the_engine_is_stopped_in_mid_run_and_started_again(
+    second_engine: OwnEngine, python_image: str, tmp_path: Path
+) -> None:
+    project = Project(tmp_path, python_image, tasks=16, seconds=0.5, host=second_engine.host)
+    agent = project.start()
+    until(lambda: len(project.results()) >= 2, 60, "two results")
+    second_engine.stop()
+    try:
+        said = agent.communicate(timeout=60)[1]
+    finally:
+        second_engine.start()
+
+    assert agent.returncode == 3, said
+    assert "No Docker Engine answers" in said or "went away" in said
+    assert "Start it" in said
+    done = project.results()
+    assert done == sorted(set(done))
+    assert len(done) < project.tasks
+
+    project.run()
+
+    assert sorted(project.results()) == list(range(project.tasks))
+    client = second_engine.client()
+    assert not client.containers(all=True, filters=OURS)
+    client.close()
+
+
+def test_containers_start_side_by_side(python_image: str) -> None:
+    """Each in the thread that needs it: while one comes up, another does."""
+    with plane(python_image, workers=3) as opened:
+        threads = [threading.Thread(target=call, args=(opened, "sleep"), kwargs={"seconds": 2.0}) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        until(lambda: len(opened._all) == 3, 30, "three containers at once")
+        for thread in threads:
+            thread.join()
+
+
+def test_a_container_that_ended_while_idle_is_replaced(engine: docker.APIClient, python_image: str) -> None:
+    with plane(python_image, workers=1) as opened:
+        call(opened, "echo", value=1)
+        (container,) = [each["Id"] for each in engine.containers(filters=OURS) if each["Id"] in ours(engine, os.getpid())]
+        engine.kill(container, signal.SIGTERM)
+        engine.wait(container)
+        assert call(opened, "echo", value=2).payload == b"2"
+
+
+def test_the_log_of_each_container_is_in_a_file(python_image: str, tmp_path: Path) -> None:
+    with plane(python_image, workers=1, logs=tmp_path / "logs") as opened:
+        call(opened, "say", text="for the file")
+        call(opened, "end", status=3)
+        call(opened, "say", text="of the second")
+    texts = sorted(path.read_text() for path in (tmp_path / "logs").iterdir())
+    assert len(texts) == 2
+    assert "for the file" in texts[0]
+    assert "of the second" in texts[1]
+
+
+def test_what_is_printed_last_is_in_the_tail_of_its_own_invocation(opened: LocalDockerInvoker) -> None:
+    """What a handler prints last is in its own tail, many times in a row."""
+    for number in range(200):
+        outcome = call(opened, "say", text=f"line {number}")
+        assert outcome.log_tail == f"line {number}\n".encode()
