@@ -52,7 +52,7 @@ class Crew:
             "apiVersion": "v1",
             "kind": "ConfigMap",
             "metadata": {"name": name, "labels": self._labels()},
-            "data": {"run by": f"{_user()}@{socket.gethostname()}, process {os.getpid()}"},
+            "data": {"run-by": f"{_user()}@{socket.gethostname()}, process {os.getpid()}"},
         }
         made = self._asked("create configmaps", "POST", self._cluster.namespaced("configmaps"), body)
         self._owner = {"apiVersion": "v1", "kind": "ConfigMap", "name": name, "uid": made["metadata"]["uid"]}

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from importlib.resources import files
 
-_NAMES = "htcgrid"
+_SELF = "htcgrid"
 _EMULATOR = "/usr/local/bin/aws-lambda-rie"
 _ENTRY_SCRIPT = "/lambda-entrypoint.sh"
 
@@ -12,7 +12,8 @@ def command(folder: str, program: Sequence[str]) -> list[str]:
     """`command` of a container that runs `program` under the agent's orders, which come through `folder`."""
     script = files("htcgrid_eks").joinpath("entry.sh").read_text(encoding="utf-8")
     lines = [line for line in script.splitlines() if line and not line.startswith("#")]
-    return ["/bin/sh", "-c", "\n".join(lines), _NAMES, folder, *program]
+    # Kubernetes has a use of its own for the dollar sign in commands, and takes two for one.
+    return ["/bin/sh", "-c", "\n".join(lines).replace("$", "$$"), _SELF, folder, *program]
 
 
 def program(handler: str, transport: str, port: int) -> list[str]:

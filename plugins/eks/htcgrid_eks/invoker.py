@@ -15,6 +15,7 @@ from htcgrid_eks.cluster import Cluster, Refusal
 from htcgrid_eks.crew import Crew
 from htcgrid_eks.lane import Lane
 from htcgrid_eks.options import Options
+from htcgrid_eks.own_pod import await_end
 from htcgrid_eks.permissions import RUN, require
 from htcgrid_eks.relay import PORT
 from htcgrid_eks.sandbox import Termination
@@ -22,7 +23,6 @@ from htcgrid_eks.sidecar import container_name
 from htcgrid_eks.tunnel import Tunnel
 
 _PAUSE_SECONDS = 0.1
-_STATUS_SECONDS = 5.0
 
 
 @dataclass(slots=True)
@@ -31,8 +31,8 @@ class _Pod:
 
     name: str = ""
     lock: threading.Lock = field(default_factory=threading.Lock)
-    ended: dict[int, str] = field(default_factory=dict)
-    """The id of the container of each index that was seen to have ended."""
+    seen: dict[str, str] = field(default_factory=dict)
+    """Which containers were seen to have ended."""
 
 
 @dataclass(slots=True)
@@ -143,7 +143,7 @@ class EksInvoker(Invoker):
         if found is not None:
             self._crew.remove(pod.name)
         pod.name = self._crew.add()
-        pod.ended.clear()
+        pod.seen.clear()
         try:
             self._crew.await_running([pod.name])
         except Rejected as error:
@@ -188,14 +188,4 @@ class EksInvoker(Invoker):
 
     def _ended(self, pod: _Pod, index: int) -> Termination | None:
         """How that Lambda container has just ended, as soon as Kubernetes knows."""
-        deadline = time.monotonic() + _STATUS_SECONDS
-        while time.monotonic() < deadline:
-            found = self._crew.find(pod.name)
-            if found is None:
-                return None
-            end = trouble.last_end(trouble.status_of(found, container_name(index)))
-            if end is not None and pod.ended.get(index) != end[0]:
-                pod.ended[index] = end[0]
-                return end[1]
-            time.sleep(_PAUSE_SECONDS)
-        return None
+        return await_end(lambda: self._crew.find(pod.name), container_name(index), pod.seen)

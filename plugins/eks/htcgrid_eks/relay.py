@@ -91,6 +91,7 @@ class Connection:
 
     def __init__(self, relay: Relay, channel: socket.socket) -> None:
         self._relay = relay
+        channel.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._channel = channel
         self._stream = channel.makefile("rb")
         self._sending = threading.Lock()

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from htcgrid.runtime.api import ApiEnvironment
 from htcgrid.runtime.environment import ExecutionEnvironment, State
@@ -16,6 +16,9 @@ from pydantic import Field
 
 from htcgrid_eks.cell import Cell
 from htcgrid_eks.sandbox import ContainerSandbox, Terminations
+
+if TYPE_CHECKING:
+    from htcgrid_eks.own_pod import OwnPod
 
 FOLDER = Path("/run/htcgrid")
 EMULATOR_PORT = 8080
@@ -41,6 +44,7 @@ class EksSidecarInvoker(Invoker):
         transport: Literal["api", "rie"] = Field("api", description="api (the Runtime API), or rie (the emulator)")
         folder: Path = Field(FOLDER, description="where the volumes shared with the containers are mounted")
         start_seconds: float = Field(60.0, gt=0, description="how long to wait for the containers to come up")
+        emulator_port: int = Field(EMULATOR_PORT, description="port of the first container's emulator; the others' follow")
         pod_status: bool = Field(False, description="whether to ask Kubernetes how a container ended")
 
     config: Config
@@ -53,6 +57,7 @@ class EksSidecarInvoker(Invoker):
         # The emulator's replies do not tell an answer from an error document.
         self.capabilities = every if config.transport == "api" else every - {Capability.ERRORS}
         self._cells: list[Cell] = []
+        self._pod: OwnPod | None = None
         self._all: list[ExecutionEnvironment | None] = []
         self._idle: queue.LifoQueue[int] = queue.LifoQueue()
 
@@ -66,10 +71,13 @@ class EksSidecarInvoker(Invoker):
         self._cells = [Cell(folder / str(index)) for index in range(self.config.containers)]
         for cell in self._cells:
             cell.open()
+        if self.config.pod_status:
+            from htcgrid_eks.own_pod import OwnPod  # noqa: PLC0415 - the SDK takes a second to import
+
+            self._pod = OwnPod()
         self._await_containers()
         self._all = [None] * len(self._cells)
-        for index in range(len(self._cells)):
-            self._start(index)
+        for index in reversed(range(len(self._cells))):
             self._idle.put(index)
         (folder / READY).touch()
 
@@ -79,7 +87,9 @@ class EksSidecarInvoker(Invoker):
                 environment.close()
         for cell in self._cells:
             cell.close()
-        self._all, self._cells = [], []
+        if self._pod is not None:
+            self._pod.close()
+        self._all, self._cells, self._pod = [], [], None
         self._idle = queue.LifoQueue()
         (self.config.folder / READY).unlink(missing_ok=True)
 
@@ -93,7 +103,9 @@ class EksSidecarInvoker(Invoker):
         try:
             yield from self._ready(index).invoke(batch, timeout)
         finally:
-            self._renew(index)
+            environment = self._all[index]
+            if environment is not None and environment.state is State.GONE:
+                self._remove(index)
             self._idle.put(index)
 
     def cancel(self, task_ids: Collection[str]) -> None:
@@ -103,11 +115,8 @@ class EksSidecarInvoker(Invoker):
 
     def terminations(self, index: int) -> Terminations:
         """How that container's ends are asked for."""
-        if not self.config.pod_status:
-            return lambda: None
-        from htcgrid_eks.own_pod import last_termination  # noqa: PLC0415 - the SDK takes a second to import
-
-        return lambda: last_termination(container_name(index))
+        pod = self._pod
+        return lambda: pod.last_end(container_name(index)) if pod is not None else None
 
     # --- environments ---
 
@@ -121,14 +130,6 @@ class EksSidecarInvoker(Invoker):
             environment = self._start(index)
         return environment
 
-    def _renew(self, index: int) -> None:
-        """Bring up a new environment in the place of one that is gone, for the task that comes next."""
-        environment = self._all[index]
-        if environment is not None and environment.state is State.GONE:
-            self._remove(index)
-            if self._cells[index].is_ready():
-                self._start(index)
-
     def _remove(self, index: int) -> None:
         environment, self._all[index] = self._all[index], None
         if environment is not None:
@@ -138,7 +139,7 @@ class EksSidecarInvoker(Invoker):
         cell, terminations = self._cells[index], self.terminations(index)
         environment: ExecutionEnvironment
         if self.config.transport == "rie":
-            environment = RieEnvironment(self.function, _Emulator(cell, terminations, EMULATOR_PORT + index))
+            environment = RieEnvironment(self.function, _Emulator(cell, terminations, self.config.emulator_port + index))
         else:
             environment = ApiEnvironment(self.function, ContainerSandbox(cell, terminations))
         environment.start()

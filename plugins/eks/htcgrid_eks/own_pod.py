@@ -1,0 +1,52 @@
+"""What a pod may learn about itself, with the right to get pods and nothing else."""
+
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+from htcgrid.spi import HtcgridError
+
+from htcgrid_eks import trouble
+from htcgrid_eks.cluster import Cluster, Refusal
+from htcgrid_eks.options import Options
+from htcgrid_eks.sandbox import Termination
+
+_WAIT_SECONDS, _PAUSE_SECONDS = 5.0, 0.2
+
+
+class OwnPod:
+    """The pod that this process runs in, by its hostname, asked with its own service account."""
+
+    def __init__(self) -> None:
+        self._cluster = Cluster(Options(image=""))
+        self._cluster.open()
+        self._seen: dict[str, str] = {}
+
+    def close(self) -> None:
+        self._cluster.close()
+
+    def last_end(self, container: str) -> Termination | None:
+        """How that container has just ended, as soon as Kubernetes knows; None where it does not say."""
+        return await_end(self._find, container, self._seen)
+
+    def _find(self) -> Any:
+        try:
+            return self._cluster.request("GET", self._cluster.namespaced("pods", socket.gethostname()))
+        except (HtcgridError, Refusal):
+            return None
+
+
+def await_end(find: Callable[[], Any], container: str, seen: dict[str, str]) -> Termination | None:
+    """The end of a container that is not among `seen`, which has the id of the last one by name."""
+    deadline = time.monotonic() + _WAIT_SECONDS
+    while time.monotonic() < deadline:
+        pod = find()
+        if pod is None:
+            return None
+        end = trouble.last_end(trouble.status_of(pod, container))
+        if end is not None and seen.get(container) != end[0]:
+            seen[container] = end[0]
+            return end[1]
+        time.sleep(_PAUSE_SECONDS)
+    return None

@@ -1,0 +1,67 @@
+"""A namespace of its own on the cluster that KUBECONFIG names, for each module of these tests."""
+
+import json
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+import images
+
+Kubectl = Callable[..., str]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.kubernetes)
+            item.add_marker(pytest.mark.timeout(600))
+
+
+@pytest.fixture(scope="session")
+def cluster() -> None:
+    if not os.environ.get("KUBECONFIG"):
+        pytest.skip("needs a Kubernetes cluster: set KUBECONFIG, or run .ci/cluster kubernetes and export what it says")
+    found = subprocess.run(["kubectl", "get", "--raw", "/readyz"], capture_output=True, text=True, check=False)
+    if found.returncode:
+        pytest.skip(f"the cluster that KUBECONFIG names does not answer: {found.stderr.strip()}")
+
+
+@pytest.fixture(scope="session")
+def agent_image(cluster: None) -> str:
+    return images.agent_image()
+
+
+@pytest.fixture(scope="session")
+def lambda_image(cluster: None) -> str:
+    return images.lambda_image()
+
+
+@pytest.fixture(scope="module")
+def namespace(cluster: None) -> Iterator[str]:
+    name = f"htcgrid-test-{uuid.uuid4().hex[:8]}"
+    subprocess.run(["kubectl", "create", "namespace", name], check=True, capture_output=True)
+    yield name
+    subprocess.run(["kubectl", "delete", "namespace", name, "--wait=false"], check=True, capture_output=True)
+
+
+@pytest.fixture(scope="module")
+def kubectl(namespace: str) -> Kubectl:
+    """Call it with kubectl's arguments, and `stdin` if any; returns what it prints."""
+
+    def kubectl(*arguments: str, stdin: Any = None, check: bool = True) -> str:
+        text = stdin if stdin is None or isinstance(stdin, str) else json.dumps(stdin)
+        done = subprocess.run(
+            ["kubectl", "-n", namespace, *arguments], input=text, capture_output=True, text=True, check=False
+        )
+        assert not check or done.returncode == 0, f"kubectl {' '.join(arguments)}: {done.stderr}"
+        return done.stdout
+
+    return kubectl

@@ -1,0 +1,71 @@
+"""The images that pods of the tests run: built where they are missing, or are not of these sources."""
+
+import hashlib
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+BASE = "local/debian:bookworm"
+LAMBDA = "local/lambda-python:3.11"
+_PARTS = "local/htcgrid-agent-parts"
+_AGENT = "local/htcgrid-agent"
+_PROJECTS = (".", "plugins/eks", "contracts", "examples/plugins/redis")
+_PACKAGES = ("htcgrid", "plugins/eks/htcgrid_eks", "contracts/htcgrid_contracts")
+
+
+def lambda_image() -> str:
+    """An image laid out as AWS's base image for Python."""
+    _run(str(ROOT / ".ci/images"), "python")
+    return LAMBDA
+
+
+def agent_image() -> str:
+    """The agent's image with these very sources, the conformance kit and pytest."""
+    lambda_image()
+    projects = [ROOT / name for name in _PROJECTS if (ROOT / name / "pyproject.toml").is_file()]
+    recipes = [ROOT / "plugins/eks/Dockerfile", ROOT / "plugins/eks/agent-image"]
+    parts = f"{_PARTS}:{_digest([*recipes, *(project / 'pyproject.toml' for project in projects)])}"
+    if not _exists(parts):
+        folders = [f"{project}[s3]" if project.name == "eks" else str(project) for project in projects]
+        builder = str(ROOT / "plugins/eks/agent-image")
+        _run(builder, "-b", BASE, "-t", parts, *folders, "pytest", "pytest-timeout")
+    sources = [path for name in _PACKAGES for path in sorted((ROOT / name).rglob("*")) if _is_source(path)]
+    agent = f"{_AGENT}:{_digest([ROOT / 'plugins/eks/Dockerfile', *sources])}"
+    if not _exists(agent):
+        _overlay(parts, agent)
+    return agent
+
+
+def _overlay(parts: str, agent: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        lines = [f"FROM {parts}"]
+        for name in _PACKAGES:
+            package = Path(name).name
+            ignored = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(ROOT / name, Path(folder, package), ignore=ignored)
+            lines.append(f"COPY {package} /opt/htcgrid/{package}")
+        Path(folder, "Dockerfile").write_text("\n".join(lines))
+        _run("docker", "build", "--quiet", "--tag", agent, folder)
+
+
+def _is_source(path: Path) -> bool:
+    return path.is_file() and "__pycache__" not in path.parts
+
+
+def _digest(files: Iterable[Path]) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(str(file.relative_to(ROOT)).encode() + file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _exists(image: str) -> bool:
+    return subprocess.run(["docker", "image", "inspect", image], capture_output=True, check=False).returncode == 0
+
+
+def _run(*command: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{' '.join(command)}: {done.stdout}{done.stderr}"

@@ -1,0 +1,44 @@
+"""The whole conformance kit on the `eks` plane, with both transports."""
+
+from typing import Any, ClassVar
+
+import pytest
+from htcgrid.spi import Function, Invoker, Plugin
+from htcgrid_contracts import InvokerContract
+from htcgrid_eks.invoker import EksInvoker
+
+
+class EksContract(InvokerContract):
+    patience = 3
+    transport: ClassVar[str]
+
+    @pytest.fixture
+    def invoker(self, function: Function, namespace: str, agent_image: str, lambda_image: str) -> Invoker:
+        config = EksInvoker.Config(
+            image=lambda_image,
+            agent_image=agent_image,
+            namespace=namespace,
+            pods=2,
+            transport=self.transport,  # type: ignore[arg-type]
+            start_seconds=60,
+            orphan_seconds=5,
+        )
+        return EksInvoker(config, function)
+
+    @pytest.fixture
+    def missing(self, invoker: EksInvoker, function: Function) -> Plugin:
+        return EksInvoker(invoker.config.model_copy(update={"namespace": "no-such-namespace"}), function)
+
+    def take_away(self, plugin: Any) -> None:
+        plugin._cluster.settings.refresh_api_key_hook = None  # it would read the kubeconfig again
+        plugin._cluster.settings.host = "https://127.0.0.1:9"
+        for place in plugin._places:
+            place.lane.close()
+
+
+class TestThroughTheRuntimeApi(EksContract):
+    transport = "api"
+
+
+class TestThroughTheEmulator(EksContract):
+    transport = "rie"
