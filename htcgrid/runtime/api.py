@@ -119,11 +119,12 @@ class ApiEnvironment(SandboxedEnvironment):
 
     def _has_ended(self) -> bool:
         # While it is served, `pump` looks at `ended_fd` each time.
-        return self._ended or (self.state is not State.BUSY and self._sandbox.has_ended())
+        return self._ended if self.state is State.BUSY else self._sandbox.has_ended()
 
     @property
     def _ended(self) -> bool:
-        return self._refused or self._server.ended or (self._sandbox.ended_fd < 0 and self._sandbox.has_ended())
+        is_told = self._server.ended or self._sandbox.ended_fd < 0
+        return self._refused or (is_told and self._sandbox.has_ended())
 
     def _recall(self, running: Running) -> None:
         self._queue.clear()
