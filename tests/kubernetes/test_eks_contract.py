@@ -3,9 +3,10 @@
 from typing import Any, ClassVar
 
 import pytest
-from htcgrid.spi import Function, Invoker, Plugin
 from htcgrid_contracts import InvokerContract
 from htcgrid_eks.invoker import EksInvoker
+
+from htcgrid.spi import Function, Invoker, Plugin
 
 
 class EksContract(InvokerContract):

@@ -20,7 +20,7 @@ _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace"
 FIELD_MANAGER = "htcgrid"
 
 
-class Refusal(Exception):  # noqa: N818 - what the server said, to be judged by the caller
+class Refusal(Exception):
     """An answer of the API server that is no success."""
 
     def __init__(self, status: int, reason: str, message: str) -> None:
@@ -43,8 +43,8 @@ class Cluster:
             self.settings, namespace = self._configured()
         except (ConfigException, OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError) as error:
             raise Rejected(
-                f"The kubeconfig cannot be used: {_one_line(error)}. Name it with kubeconfig = \"...\" in the plane's table "
-                "or with $KUBECONFIG, and its context with context = \"...\"; `kubectl config view` shows it. For EKS, "
+                f'The kubeconfig cannot be used: {_one_line(error)}. Name it with kubeconfig = "..." in the plane\'s table '
+                'or with $KUBECONFIG, and its context with context = "..."; `kubectl config view` shows it. For EKS, '
                 "`aws eks update-kubeconfig --name CLUSTER` writes one."
             ) from None
         self.namespace = self._options.namespace or namespace
@@ -175,7 +175,9 @@ class Cluster:
 def _cause(error: BaseException) -> str:
     """The innermost reason, which is what a user can act on."""
     while True:
-        inner = getattr(error, "reason", None) or next((each for each in error.args if isinstance(each, Exception)), None)
+        inner = getattr(error, "reason", None) or next(
+            (each for each in error.args if isinstance(each, Exception)), None
+        )
         if not isinstance(inner, BaseException):
             return str(error).rpartition(": ")[2] or repr(error)
         error = inner

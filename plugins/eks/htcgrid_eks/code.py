@@ -1,6 +1,8 @@
 """The function's code on its way into a pod: packed from a folder, unpacked in the volume that Lambda containers see."""
 
 import argparse
+import base64
+import hashlib
 import io
 import os
 import zipfile
@@ -27,6 +29,16 @@ def pack(folder: Path) -> bytes:
                 entry.compress_type = zipfile.ZIP_DEFLATED
                 archive.writestr(entry, path.read_bytes())
     return packed.getvalue()
+
+
+def as_text(archive: bytes) -> str:
+    """As a ConfigMap's `binaryData` has it."""
+    return base64.b64encode(archive).decode()
+
+
+def digest(data: bytes) -> str:
+    """A short mark that changes with the data."""
+    return hashlib.sha256(data).hexdigest()[:16]
 
 
 def unpack(archive: bytes, folder: Path) -> None:

@@ -3,16 +3,18 @@
 import queue
 import threading
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 from htcgrid.spi import Capability, Function, HtcgridError, Invoker, Lease, Outcome, Rejected, Unavailable, Unstarted
 
 from htcgrid_eks import code, trouble
 from htcgrid_eks.cluster import Cluster, Refusal
 from htcgrid_eks.crew import Crew
+from htcgrid_eks.deployment import Deployment
 from htcgrid_eks.lane import Lane
 from htcgrid_eks.options import Options
 from htcgrid_eks.own_pod import await_end
@@ -65,6 +67,7 @@ class EksInvoker(Invoker):
         self._cluster = Cluster(config)
         self._crew = Crew(self._cluster, config, function)
         self._archive = b""
+        self._settings: Mapping[str, Any] = {}
         self._places: list[_Place] = []
         self._idle: queue.LifoQueue[_Place] = queue.LifoQueue()
 
@@ -110,7 +113,9 @@ class EksInvoker(Invoker):
                 unreported.pop(report.task_id, None)
                 yield report
         except ConnectionError as error:
-            raise Unavailable(f"The connection to pod {place.pod.name} broke: {error}.", begun=list(unreported)) from None
+            raise Unavailable(
+                f"The connection to pod {place.pod.name} broke: {error}.", begun=list(unreported)
+            ) from None
         finally:
             self._idle.put(place)
 
@@ -118,6 +123,46 @@ class EksInvoker(Invoker):
         for place in list(self._places):
             if place.lane is not None:
                 place.lane.cancel(task_ids)
+
+    # --- Deployable ---
+
+    def adopt(self, settings: Mapping[str, Any]) -> None:
+        """Take the whole config, as a document: the workers of a standing grid need its source, sink and agent."""
+        self._settings = settings
+
+    def deploy(self, *, dry_run: bool = False) -> Iterable[str]:
+        """Make or change the standing grid, and wait until its pods are ready. `dry_run` yields the YAML."""
+        with self._deployment() as deployment:
+            yield from deployment.deploy(dry_run=dry_run)
+
+    def undeploy(self) -> Iterable[str]:
+        """Remove the standing grid, and what killed runs have left."""
+        with self._deployment() as deployment:
+            yield from deployment.undeploy()
+
+    def scale(self, size: int) -> Iterable[str]:
+        """Have `size` pods."""
+        with self._deployment() as deployment:
+            yield from deployment.scale(size)
+
+    def status(self) -> Mapping[str, str]:
+        """The standing grid and its pods."""
+        with self._deployment() as deployment:
+            return deployment.status()
+
+    def permissions(self) -> str:
+        """The Roles that each use takes, as YAML."""
+        with self._deployment() as deployment:
+            return deployment.permissions()
+
+    @contextmanager
+    def _deployment(self) -> Iterator[Deployment]:
+        cluster = Cluster(self.config)
+        cluster.open()
+        try:
+            yield Deployment(cluster, self.config, self.function, self._settings)
+        finally:
+            cluster.close()
 
     # --- lanes ---
 
@@ -155,7 +200,9 @@ class EksInvoker(Invoker):
         deadline = time.monotonic() + self.config.start_seconds
         while True:
             try:
-                lane = Lane(Tunnel(self._cluster, pod, PORT), self._crew.token, lambda index: self._ended(place.pod, index))
+                lane = Lane(
+                    Tunnel(self._cluster, pod, PORT), self._crew.token, lambda index: self._ended(place.pod, index)
+                )
             except Refusal as refusal:
                 if refusal.status != 404 and refusal.status < 500:
                     raise self._cluster.explain(refusal, "port-forward to pods") from None

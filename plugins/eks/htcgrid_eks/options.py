@@ -19,7 +19,8 @@ class Autoscale(BaseModel):
     min: int = Field(0, ge=0, description="the fewest workers; 0 needs KEDA")
     max: int = Field(ge=1, description="the most workers")
     by: Literal["sqs", "metric", "cpu"] = Field(
-        "sqs", description="sqs (KEDA), metric (an HPA on an external metric) or cpu (an HPA on the workers' processors)"
+        "sqs",
+        description="sqs (KEDA), metric (an HPA on an external metric) or cpu (an HPA on the workers' processors)",
     )
     queue_url: str = Field("", description="for sqs: the URL of the queue")
     region: str = Field("", description="for sqs: its region")
@@ -31,8 +32,12 @@ class Options(Plugin.Config):
     """See `docs/operations.md`."""
 
     image: str = Field(description="the image of the Lambda containers, laid out as AWS's base images are")
-    agent_image: str = Field("htcgrid-agent:0.1.0", description="the image of plugins/eks/Dockerfile, built with your plugins")
-    kubeconfig: Path | None = Field(None, description="the kubeconfig; $KUBECONFIG, ~/.kube/config or the pod's own if not given")
+    agent_image: str = Field(
+        "htcgrid-agent:0.1.0", description="the image of plugins/eks/Dockerfile, built with your plugins"
+    )
+    kubeconfig: Path | None = Field(
+        None, description="the kubeconfig; $KUBECONFIG, ~/.kube/config or the pod's own if not given"
+    )
     context: str = Field("", description="which context of the kubeconfig; the current one if empty")
     namespace: str = Field("", description="where the pods are; the context's if empty")
     name: str = Field("", description="what the objects are called; htcgrid-<function> if empty")
@@ -42,7 +47,8 @@ class Options(Plugin.Config):
     transport: Literal["api", "rie"] = Field("api", description="api (the Runtime API), or rie (the emulator)")
     command: tuple[str, ...] = Field((), description="what the Lambda container runs; AWS's entry script if empty")
     code: str = Field(
-        "folder", description="folder (of [function] code, sent along), image (it is in the image), or s3://bucket/key.zip"
+        "folder",
+        description="folder (of [function] code, sent along), image (it is in the image), or s3://bucket/key.zip",
     )
     start_seconds: float = Field(120.0, gt=0, description="how long pods may take to come up")
     orphan_seconds: float = Field(30.0, ge=1, description="how long pods of a run outlive a client that is gone")
@@ -53,12 +59,16 @@ class Options(Plugin.Config):
     user: int = Field(1000, ge=1, description="user and group id that all containers run as")
     pull_policy: Literal["Always", "IfNotPresent", "Never"] = Field("IfNotPresent", description="imagePullPolicy")
     pull_secrets: tuple[str, ...] = Field((), description="names of imagePullSecrets")
-    node_selector: Mapping[str, str] = Field(default_factory=dict, description="nodeSelector; the architecture is added")
+    node_selector: Mapping[str, str] = Field(
+        default_factory=dict, description="nodeSelector; the architecture is added"
+    )
     tolerations: tuple[Mapping[str, Any], ...] = Field((), description="tolerations, as in a pod's spec")
     annotations: Mapping[str, str] = Field(default_factory=dict, description="annotations of the pods")
 
     role_arn: str = Field("", description="standing grid: the IAM role of its service account (IRSA)")
-    pod_status: bool = Field(True, description="standing grid: whether workers may read pods, to tell an OOMKilled container")
+    pod_status: bool = Field(
+        True, description="standing grid: whether workers may read pods, to tell an OOMKilled container"
+    )
     min_available: str = Field("50%", description="standing grid: of the PodDisruptionBudget, a number or a percentage")
     variables: tuple[str, ...] = Field((), description="standing grid: Secrets whose keys are the agent's variables")
     autoscale: Autoscale | None = Field(None, description="standing grid: scale on the queue's depth")

@@ -95,8 +95,8 @@ def _agent(options: Options, agent: Manifest, *, with_code: bool) -> Manifest:
 
 
 def _lambda(options: Options, function: Function, index: int, *, with_code: bool) -> Manifest:
-    program = options.command or function.command or entry.program(
-        function.handler, options.transport, EMULATOR_PORT + index
+    program = (
+        options.command or function.command or entry.program(function.handler, options.transport, EMULATOR_PORT + index)
     )
     memory = {"memory": f"{function.memory}Mi"}
     code = [mount("code", TASK_ROOT, read_only=True)] if with_code else []

@@ -44,7 +44,9 @@ class EksSidecarInvoker(Invoker):
         transport: Literal["api", "rie"] = Field("api", description="api (the Runtime API), or rie (the emulator)")
         folder: Path = Field(FOLDER, description="where the volumes shared with the containers are mounted")
         start_seconds: float = Field(60.0, gt=0, description="how long to wait for the containers to come up")
-        emulator_port: int = Field(EMULATOR_PORT, description="port of the first container's emulator; the others' follow")
+        emulator_port: int = Field(
+            EMULATOR_PORT, description="port of the first container's emulator; the others' follow"
+        )
         pod_status: bool = Field(False, description="whether to ask Kubernetes how a container ended")
 
     config: Config
@@ -66,7 +68,7 @@ class EksSidecarInvoker(Invoker):
         if not os.access(folder, os.W_OK):
             raise Rejected(
                 f"{folder} is not there or may not be written: eks_sidecar runs in a pod that shares a volume with its "
-                "Lambda containers. `htcgrid deploy` makes such pods; from outside a cluster use plugin = \"eks\"."
+                'Lambda containers. `htcgrid deploy` makes such pods; from outside a cluster use plugin = "eks".'
             )
         self._cells = [Cell(folder / str(index)) for index in range(self.config.containers)]
         for cell in self._cells:
@@ -139,7 +141,9 @@ class EksSidecarInvoker(Invoker):
         cell, terminations = self._cells[index], self.terminations(index)
         environment: ExecutionEnvironment
         if self.config.transport == "rie":
-            environment = RieEnvironment(self.function, _Emulator(cell, terminations, self.config.emulator_port + index))
+            environment = RieEnvironment(
+                self.function, _Emulator(cell, terminations, self.config.emulator_port + index)
+            )
         else:
             environment = ApiEnvironment(self.function, ContainerSandbox(cell, terminations))
         environment.start()

@@ -56,7 +56,9 @@ def fatal(cluster: Cluster, pod: Any) -> str | None:
                 "Check its name and tag, that the node may pull it (`pull_secrets`), and that it was pushed."
             )
         if waiting and waiting.get("reason") in _FINAL:
-            return f"{where} does not start: {waiting['reason']}, {_message(waiting)}{_last_lines(cluster, name, status)}"
+            return (
+                f"{where} does not start: {waiting['reason']}, {_message(waiting)}{_last_lines(cluster, name, status)}"
+            )
         if ended and (ended["exitCode"] or status["name"] in _main_containers(pod)):
             reason = f"{ended.get('reason', 'ended')}, exit status {ended['exitCode']}"
             return f"{where} has ended: {reason}. {_message(ended)}{_last_lines(cluster, name, status)}"

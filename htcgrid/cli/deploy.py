@@ -1,0 +1,51 @@
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import click
+
+from htcgrid.cli.main import DONE
+from htcgrid.cli.options import grid_options, read_grid
+from htcgrid.config import GridConfig
+from htcgrid.spi import Deployable, Rejected
+
+
+@runtime_checkable
+class Standing(Protocol):
+    """A `Deployable` whose workers take tasks by themselves, and so must know the whole config."""
+
+    def adopt(self, settings: Mapping[str, Any]) -> None:
+        """Told before anything else: the config as a document, only with what was given in it."""
+        ...
+
+
+@click.command()
+@grid_options
+@click.option("--dry-run", is_flag=True, help="Show what would be made or changed, and change nothing.")
+def command(file: Path | None, plane: str | None, pairs: tuple[str, ...], dry_run: bool) -> int:
+    """Set the plane up to stand by itself, or bring it up to date; wait until it is ready.
+
+    May be run as often as one likes: what is there already and the same stays as it is.
+
+    \b
+    htcgrid deploy --plane cluster
+    htcgrid deploy --plane cluster --dry-run > grid.yaml
+    """
+    for line in deployable(read_grid(file, plane, pairs)).deploy(dry_run=dry_run):
+        click.echo(line)
+    return DONE
+
+
+def deployable(grid: GridConfig) -> Deployable:
+    """The chosen plane, for the commands that set up; `Rejected` where there is nothing to be set up."""
+    invoker = grid.invoker()
+    settings = grid.settings
+    if not isinstance(invoker, Deployable):
+        plugin = settings.planes[settings.plane].plugin
+        raise Rejected(
+            f"The plane {settings.plane!r} ({plugin}) has nothing to be set up: `htcgrid run` is all it takes. "
+            "Choose another with --plane."
+        )
+    if isinstance(invoker, Standing):
+        invoker.adopt(settings.model_dump(mode="json", exclude_unset=True))
+    return invoker

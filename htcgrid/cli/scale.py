@@ -1,0 +1,21 @@
+from pathlib import Path
+
+import click
+
+from htcgrid.cli.deploy import deployable
+from htcgrid.cli.main import DONE
+from htcgrid.cli.options import grid_options, read_grid
+
+
+@click.command()
+@click.argument("size", type=click.IntRange(min=0))
+@grid_options
+def command(size: int, file: Path | None, plane: str | None, pairs: tuple[str, ...]) -> int:
+    """Have SIZE workers. Those that go finish what they run, or give it back.
+
+    \b
+    htcgrid scale 5 --plane cluster
+    """
+    for line in deployable(read_grid(file, plane, pairs)).scale(size):
+        click.echo(line)
+    return DONE

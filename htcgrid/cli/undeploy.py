@@ -1,0 +1,19 @@
+from pathlib import Path
+
+import click
+
+from htcgrid.cli.deploy import deployable
+from htcgrid.cli.main import DONE
+from htcgrid.cli.options import grid_options, read_grid
+
+
+@click.command()
+@grid_options
+def command(file: Path | None, plane: str | None, pairs: tuple[str, ...]) -> int:
+    """Remove all that `deploy` has made for this plane, and nothing else.
+
+    Running tasks are finished or given back first. Queues and results stay.
+    """
+    for line in deployable(read_grid(file, plane, pairs)).undeploy():
+        click.echo(line)
+    return DONE

@@ -1,0 +1,261 @@
+"""The objects of a standing grid, as they are applied: every one namespaced, every one labelled as ours."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import tomli_w
+from htcgrid.spi import Function, Rejected
+
+from htcgrid_eks import code
+from htcgrid_eks.code import TASK_ROOT
+from htcgrid_eks.crew import NAME, OWNER
+from htcgrid_eks.options import Autoscale, Options
+from htcgrid_eks.permissions import WORKER, role
+from htcgrid_eks.pod import Manifest, in_pod, mount, pod_spec, small_container
+from htcgrid_eks.sidecar import FOLDER, READY
+
+Versions = Callable[[str, str], str | None]
+"""The API version, such as `policy/v1`, that the cluster serves for a group and kind; None where it serves none."""
+
+_CONFIG_FOLDER = "/etc/htcgrid"
+_CONFIG = "htcgrid.toml"
+_ARCHIVE = "code.zip"
+_ARCHIVE_BYTES = 900_000  # a ConfigMap holds 1 MiB, its base64 and names included
+_GRACE_MARGIN = 30.0
+_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
+_PROGRAM = ["python3", "-c", "from htcgrid.cli import main; main()"]
+
+
+class Grid:
+    """A standing grid: `settings` is the whole config as a document, of which the source, the sink and the agent are used."""
+
+    def __init__(self, options: Options, function: Function, settings: Mapping[str, Any], namespace: str) -> None:
+        self.name = options.base_name(function)
+        self._options = options
+        self._function = function
+        self._settings = settings
+        self._namespace = namespace
+
+    def manifests(self, versions: Versions) -> list[Manifest]:
+        """In the order in which they are applied. Raises `Rejected` where the cluster lacks what was asked for."""
+        options = self._options
+        config = self._config()
+        found = [
+            self._service_account(),
+            config,
+            self._budget(_needed(versions, "policy", "PodDisruptionBudget")),
+            self._policy(_needed(versions, "networking.k8s.io", "NetworkPolicy")),
+            self._deployment(_digest(config)),
+        ]
+        if options.pod_status:
+            found[1:1] = self._role()
+        if options.autoscale is not None:
+            found.append(self._scaler(options.autoscale, versions))
+        return found
+
+    @property
+    def grace(self) -> float:
+        """Seconds that running tasks have when a worker is asked to stop: the function's timeout, unless it was set."""
+        given = self._settings.get("agent", {}).get("grace")
+        return float(given if given is not None else self._function.timeout)
+
+    def _config(self) -> Manifest:
+        options, settings = self._options, self._settings
+        missing = [name for name in ("source", "sink") if not settings.get(name)]
+        if missing:
+            raise Rejected(
+                f"A standing grid takes tasks from a queue into a store: [{'] and ['.join(missing)}] is missing in the config."
+            )
+        worker = {
+            "plugin": "eks_sidecar",
+            "containers": options.containers,
+            "transport": options.transport,
+            "pod_status": options.pod_status,
+        }
+        document = {
+            "plane": "worker",
+            "function": in_pod(self._function).model_dump(mode="json"),
+            "source": settings["source"],
+            "sink": settings["sink"],
+            "agent": {**settings.get("agent", {}), "grace": self.grace},
+            "planes": {"worker": worker},
+        }
+        manifest = self._object("v1", "ConfigMap", self.name)
+        manifest["data"] = {_CONFIG: tomli_w.dumps(document)}
+        if options.code == "folder":
+            manifest["binaryData"] = {_ARCHIVE: self._archive()}
+        return manifest
+
+    def _archive(self) -> str:
+        archive = code.pack(self._function.code)
+        if len(archive) > _ARCHIVE_BYTES:
+            raise Rejected(
+                f"The code in {self._function.code} has {len(archive):,} bytes packed; a ConfigMap takes {_ARCHIVE_BYTES:,}. "
+                'Put it into the image and write code = "image", or a zip of it on S3 and write code = "s3://bucket/key.zip".'
+            )
+        return code.as_text(archive)
+
+    def _service_account(self) -> Manifest:
+        account = self._object("v1", "ServiceAccount", self.name)
+        account["automountServiceAccountToken"] = False
+        if self._options.role_arn:
+            account["metadata"]["annotations"] = {"eks.amazonaws.com/role-arn": self._options.role_arn}
+        return account
+
+    def _role(self) -> list[Manifest]:
+        granted = role(self.name, self._namespace, WORKER)
+        granted["metadata"] = self._metadata(self.name)
+        bound = self._object("rbac.authorization.k8s.io/v1", "RoleBinding", self.name)
+        bound["roleRef"] = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": self.name}
+        bound["subjects"] = [{"kind": "ServiceAccount", "name": self.name, "namespace": self._namespace}]
+        return [granted, bound]
+
+    def _budget(self, version: str) -> Manifest:
+        budget = self._object(version, "PodDisruptionBudget", self.name)
+        least = self._options.min_available
+        budget["spec"] = {"minAvailable": int(least) if least.isdigit() else least, "selector": self._selector()}
+        return budget
+
+    def _policy(self, version: str) -> Manifest:
+        """Nothing may come in. Out goes what the source, the sink and the handler need."""
+        policy = self._object(version, "NetworkPolicy", self.name)
+        policy["spec"] = {"podSelector": self._selector(), "policyTypes": ["Ingress"], "ingress": []}
+        return policy
+
+    def _deployment(self, config: str) -> Manifest:
+        options = self._options
+        deployment = self._object("apps/v1", "Deployment", self.name)
+        labels = deployment["metadata"]["labels"]
+        # The digest has the pods replaced when the config or the code changes. Of IRSA only the agent gets the role.
+        annotations = {
+            "htcgrid.io/config": config,
+            "eks.amazonaws.com/skip-containers": ",".join(f"lambda-{index}" for index in range(options.containers)),
+            **options.annotations,
+        }
+        spec: Manifest = {
+            "selector": self._selector(),
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "25%", "maxSurge": "25%"}},
+            "template": {"metadata": {"labels": labels, "annotations": annotations}, "spec": self._pod()},
+        }
+        if options.autoscale is None:
+            spec["replicas"] = options.pods
+        deployment["spec"] = spec
+        return deployment
+
+    def _pod(self) -> Manifest:
+        options = self._options
+        ready = {"exec": {"command": ["test", "-e", f"{FOLDER}/{READY}"]}}
+        agent: Manifest = {
+            "command": [*_PROGRAM, "run", "--config", f"{_CONFIG_FOLDER}/{_CONFIG}"],
+            "volumeMounts": [mount("config", _CONFIG_FOLDER, read_only=True)],
+            "startupProbe": {**ready, "periodSeconds": 2, "failureThreshold": 150},
+            "readinessProbe": {**ready, "periodSeconds": 5},
+        }
+        if options.variables:
+            agent["envFrom"] = [{"secretRef": {"name": name}} for name in options.variables]
+        volumes: list[Manifest] = [{"name": "config", "configMap": {"name": self.name}}]
+        if options.pod_status:
+            agent["volumeMounts"].append(mount("account", _ACCOUNT, read_only=True))
+            volumes.append(_account_volume())
+        spec = pod_spec(options, self._function, agent, self._init())
+        spec["volumes"] += volumes
+        spec["serviceAccountName"] = self.name
+        spec["terminationGracePeriodSeconds"] = math.ceil(self.grace + _GRACE_MARGIN)
+        return spec
+
+    def _init(self) -> list[Manifest]:
+        options = self._options
+        if options.code == "image":
+            return []
+        place = f"{_CONFIG_FOLDER}/{_ARCHIVE}" if options.code == "folder" else options.code
+        mounts = [mount("config", _CONFIG_FOLDER, read_only=True), mount("code", TASK_ROOT)]
+        container = small_container(options, "code", ["python3", "-m", "htcgrid_eks.code", place, TASK_ROOT], mounts)
+        if options.variables:
+            container["envFrom"] = [{"secretRef": {"name": name}} for name in options.variables]
+        return [container]
+
+    def _scaler(self, scale: Autoscale, versions: Versions) -> Manifest:
+        if scale.by == "sqs":
+            return self._scaled_object(scale, versions)
+        scaler = self._object(
+            _needed(versions, "autoscaling", "HorizontalPodAutoscaler"), "HorizontalPodAutoscaler", self.name
+        )
+        target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": self.name}
+        metric: Manifest
+        if scale.by == "cpu":
+            resource = {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": scale.target}}
+            metric = {"type": "Resource", "resource": resource}
+        else:
+            if not scale.metric:
+                raise Rejected('autoscale.by = "metric" needs autoscale.metric, the name of the external metric.')
+            external = {
+                "metric": {"name": scale.metric},
+                "target": {"type": "AverageValue", "averageValue": str(scale.target)},
+            }
+            metric = {"type": "External", "external": external}
+        scaler["spec"] = {
+            "scaleTargetRef": target,
+            "minReplicas": max(1, scale.min),
+            "maxReplicas": scale.max,
+            "metrics": [metric],
+        }
+        return scaler
+
+    def _scaled_object(self, scale: Autoscale, versions: Versions) -> Manifest:
+        version = versions("keda.sh", "ScaledObject")
+        if version is None:
+            raise Rejected(
+                'autoscale.by = "sqs" needs KEDA, which is not on this cluster. Install it (https://keda.sh), or write '
+                'by = "metric" or by = "cpu".'
+            )
+        if not scale.queue_url or not scale.region:
+            raise Rejected('autoscale.by = "sqs" needs autoscale.queue_url and autoscale.region.')
+        scaler = self._object(version, "ScaledObject", self.name)
+        facts = {
+            "queueURL": scale.queue_url,
+            "awsRegion": scale.region,
+            "queueLength": str(scale.target),
+            "scaleOnInFlight": "true",  # a worker that runs the last tasks is not taken away
+            "identityOwner": "operator",
+        }
+        scaler["spec"] = {
+            "scaleTargetRef": {"name": self.name},
+            "minReplicaCount": scale.min,
+            "maxReplicaCount": scale.max,
+            "triggers": [{"type": "aws-sqs-queue", "metadata": facts}],
+        }
+        return scaler
+
+    def _object(self, version: str, kind: str, name: str) -> Manifest:
+        return {"apiVersion": version, "kind": kind, "metadata": self._metadata(name)}
+
+    def _metadata(self, name: str) -> Manifest:
+        labels = {OWNER: "htcgrid", NAME: self.name, "htcgrid.io/grid": self.name}
+        return {"name": name, "namespace": self._namespace, "labels": labels}
+
+    def _selector(self) -> Manifest:
+        return {"matchLabels": {"htcgrid.io/grid": self.name}}
+
+
+def _needed(versions: Versions, group: str, kind: str) -> str:
+    version = versions(group, kind)
+    if version is None:
+        raise Rejected(f"This cluster serves no {kind} in any version of {group}; is it a Kubernetes of 1.20 or later?")
+    return version
+
+
+def _account_volume() -> Manifest:
+    """What `automountServiceAccountToken` would mount into every container, for the agent alone."""
+    root = {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}
+    namespace = {"path": "namespace", "fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.namespace"}}
+    sources = [
+        {"serviceAccountToken": {"path": "token", "expirationSeconds": 3600}},
+        {"configMap": root},
+        {"downwardAPI": {"items": [namespace]}},
+    ]
+    return {"name": "account", "projected": {"sources": sources}}
+
+
+def _digest(config: Manifest) -> str:
+    return code.digest(repr((config["data"], config.get("binaryData"))).encode())
