@@ -23,7 +23,7 @@ FORBIDDEN = {
     "plugins.py": ["htcgrid.agent", "htcgrid.builtin", "htcgrid.cli", "htcgrid.config", "htcgrid.runtime"],
 }
 PLUGINS_MAY = ("htcgrid.spi", "htcgrid.runtime")
-CONTRACTS_MAY = (*PLUGINS_MAY, "htcgrid.agent")
+CONTRACTS_MAY = (*PLUGINS_MAY, "htcgrid.agent", "htcgrid.config")
 SDKS = {"boto3", "botocore", "docker", "kubernetes", "redis", "requests"}
 FIRST_PARTY = {"htcgrid", "htcgrid_contracts"}
 

@@ -102,6 +102,7 @@ class JsonlSource(TaskSource):
         self._line = 0
         self._ended = False
         self._delayed: list[tuple[float, int, Lease]] = []
+        self._attempts: dict[str, int] = {}
         self._seen = IdTable()
         self._path = str(config.path)
         name = "stdin" if self._path == "-" else config.path.name
@@ -144,8 +145,10 @@ class JsonlSource(TaskSource):
         due = time.monotonic() + delay
         with self._changed:
             for lease in leases:
-                again = Lease(lease.task, lease.attempt + 1, lease.receipt, lease.invalid)
-                heapq.heappush(self._delayed, (due, int(lease.receipt), again))
+                if lease.attempt == self._attempts.get(lease.receipt, 1):  # else it was given back before
+                    again = Lease(lease.task, lease.attempt + 1, lease.receipt, lease.invalid)
+                    self._attempts[lease.receipt] = again.attempt
+                    heapq.heappush(self._delayed, (due, int(lease.receipt), again))
             self._changed.notify_all()
 
     @property
