@@ -34,6 +34,12 @@ class PluginContract:
     secrets: tuple[str, ...] = ()
     """Texts of the fixture's config that may not be shown, such as its password."""
 
+    def __init_subclass__(cls, **kwargs: object) -> None:
+        super().__init_subclass__(**kwargs)
+        unknown = [name for name in cls.known_gaps if not hasattr(cls, name.partition("[")[0])]
+        if unknown:
+            raise TypeError(f"{cls.__name__}.known_gaps names no rule of this contract: {', '.join(unknown)}")
+
     # --- what a subclass may override ---
 
     @pytest.fixture

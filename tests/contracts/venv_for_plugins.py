@@ -25,12 +25,7 @@ class Venv:
         return self._run([self.python, *arguments], cwd)
 
     def htcgrid(self, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-        return self.run(
-            "-c",
-            "import importlib; m = importlib.import_module('htcgrid.cli.main'); m.COMMANDS.update({'verify': '', 'new-plugin': ''}); m.main()",
-            *arguments,
-            cwd=cwd,
-        )
+        return self.run("-c", "from htcgrid.cli import main; main()", *arguments, cwd=cwd)
 
     @staticmethod
     def _run(command: Sequence[str | Path], cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
