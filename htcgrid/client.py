@@ -4,8 +4,8 @@ import json
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -15,9 +15,27 @@ from tqdm.auto import tqdm
 
 from htcgrid import config, plugins
 from htcgrid.agent.agent import Agent
-from htcgrid.spi import HtcgridError, Outcome, ResultSink, ResultStore, Task, TaskQueue, TaskSource
+from htcgrid.agent.halt import Halt
+from htcgrid.agent.patience import Patience
+from htcgrid.spi import (
+    HtcgridError,
+    Outcome,
+    Plugin,
+    Result,
+    ResultLog,
+    ResultSink,
+    ResultStore,
+    Task,
+    TaskQueue,
+    TaskSource,
+    Unavailable,
+)
 
-_LOOK_SECONDS = 0.05
+_BATCH = 1000
+_FIRST_LOOK = 0.002
+_LONGEST_LOOK = 0.05
+_LONGEST_LOOK_ELSEWHERE = 2.0  # a look at a service costs money
+_EMBEDDED_LEASE = 6.0  # a third of it is how long a cancelled task may run on
 
 
 class FunctionError(HtcgridError):
@@ -26,11 +44,35 @@ class FunctionError(HtcgridError):
     def __init__(self, outcome: Outcome) -> None:
         self.task_id = outcome.task_id
         self.kind = outcome.failure
-        try:
-            self.document: dict[str, Any] = json.loads(outcome.payload)
-        except ValueError:
-            self.document = {"errorMessage": outcome.payload.decode(errors="replace")}
+        self.document = _document(outcome.payload)
         super().__init__(f"{self.kind}: {self.document.get('errorType', '')}: {self.document.get('errorMessage', '')}")
+
+
+def _document(payload: bytes) -> dict[str, Any]:
+    """The error document; a runtime of one's own may have sent anything."""
+    try:
+        document = json.loads(payload)
+    except ValueError:
+        document = None
+    return document if isinstance(document, dict) else {"errorMessage": payload.decode(errors="replace")}
+
+
+class Answers(ResultSink):
+    """The embedded agent's results, each until it is read."""
+
+    max_batch = _BATCH
+
+    def __init__(self, config: Plugin.Config, function: Any) -> None:
+        super().__init__(config, function)
+        self._results: dict[str, Result] = {}
+
+    def put(self, results: Sequence[Result]) -> None:
+        self._results.update({result.task.id: result for result in results})
+
+    def get(self, task_ids: Sequence[str]) -> Mapping[str, Result]:
+        """These results, which are kept no longer."""
+        found = {task_id: self._results.pop(task_id, None) for task_id in task_ids}
+        return {task_id: result for task_id, result in found.items() if result is not None}
 
 
 class Grid:
@@ -47,6 +89,7 @@ class Grid:
         self._sink: Any = None
         self._agent: Agent | None = None
         self._error: BaseException | None = None
+        self._patience = Patience(Halt(), grid.settings.agent.unavailable_limit, lambda _message: None)
 
     @classmethod
     def open(cls, file: str | Path | None = None, settings: Mapping[str, Any] | None = None) -> Self:
@@ -81,57 +124,87 @@ class Grid:
         """The answer to each event: in the order of events, or as they come with `ordered=False`.
 
         Raises `FunctionError` where the answer of a failed task would be. Events are what `json.dumps`
-        takes. They are submitted before the first answer is given.
+        takes; all are submitted before this returns. Where the iteration is left early, by an error or a
+        `break`, the embedded agent drops the rest; on a queue, tasks that were submitted go on.
         """
-        for outcome in self.outcomes(events, ordered=ordered, progress=progress):
-            if outcome.failure is not None:
-                raise FunctionError(outcome)
-            yield json.loads(outcome.payload)
+        return _answers(self.outcomes(events, ordered=ordered, progress=progress))
 
-    def outcomes(self, events: Iterable[Any], *, ordered: bool = True, progress: bool = False) -> Iterator[Outcome]:
+    def outcomes(
+        self, events: Iterable[Any], *, ordered: bool = True, progress: bool = False
+    ) -> Generator[Outcome, None, None]:
         """As `map`, but failures are outcomes too."""
-        ids = self._submit(events)
-        with tqdm(total=len(ids), unit=" tasks", disable=not progress) as bar:
-            for outcome in self._in_order(ids) if ordered else self._as_completed(ids):
-                bar.update()
-                yield outcome
-
-    def _submit(self, events: Iterable[Any]) -> list[str]:
+        if self._source is None:
+            raise config.ConfigError("This Grid is closed; open another one with Grid.open().")
         session = str(uuid.uuid4())
+        return self._coming(session, self._submit(session, events), ordered=ordered, progress=progress)
+
+    def _coming(self, session: str, ids: list[str], *, ordered: bool, progress: bool) -> Generator[Outcome, None, None]:
+        waiting = dict.fromkeys(ids)
+        try:
+            with tqdm(total=len(ids), unit=" tasks", disable=not progress) as bar:
+                coming = self._as_completed(session, waiting)
+                for outcome in _in_order(ids, coming) if ordered else coming:
+                    bar.update()
+                    yield outcome
+        finally:
+            if waiting and self._agent is not None:
+                self._source.cancel(session)
+
+    def _submit(self, session: str, events: Iterable[Any]) -> list[str]:
         numbered = enumerate(events, 1)
         ids: list[str] = []
-        while batch := list(islice(numbered, self._source.max_batch)):
+        while batch := list(islice(numbered, _BATCH)):
             tasks = [
                 Task(f"{session}_{number}", json.dumps(event).encode(), {"session_id": session})
                 for number, event in batch
             ]
-            self._source.put(tasks)
+            self._patience.call(lambda tasks=tasks: self._source.put(tasks))  # type: ignore[misc]
             ids.extend(task.id for task in tasks)
         return ids
 
-    def _in_order(self, ids: list[str]) -> Iterator[Outcome]:
-        early: dict[str, Outcome] = {}
-        coming = self._as_completed(ids)
-        for task_id in ids:
-            while task_id not in early:
-                outcome = next(coming)
-                early[outcome.task_id] = outcome
-            yield early.pop(task_id)
-
-    def _as_completed(self, ids: list[str]) -> Iterator[Outcome]:
-        waiting = dict.fromkeys(ids)
+    def _as_completed(self, session: str, waiting: dict[str, None]) -> Iterator[Outcome]:
+        """Takes off `waiting` what it yields."""
+        longest = _LONGEST_LOOK if self._agent is not None else _LONGEST_LOOK_ELSEWHERE
+        pause = _FIRST_LOOK
+        looks = self._from_log(session) if isinstance(self._sink, ResultLog) else self._from_store(waiting)
         while waiting:
-            found = self._sink.get(list(islice(waiting, self._sink.max_batch)))
-            for task_id, result in found.items():
-                del waiting[task_id]
-                yield result.outcome
-            if not found:
+            if self._source is None:
+                raise config.ConfigError(f"The Grid was closed while {len(waiting)} answers were awaited.")
+            result = next(looks)
+            if result is None:
                 if self._error is not None:
                     raise self._error
+                time.sleep(pause)
+                pause = min(pause * 1.5, longest)
+            elif result.task.id in waiting:
+                pause = _FIRST_LOOK
+                del waiting[result.task.id]
+                yield result.outcome
+
+    def _from_log(self, session: str) -> Iterator[Result | None]:
+        """Results of the session as they are stored; None where there is none for now."""
+        seen = 0
+        while True:
+            try:
+                for number, result in self._sink.scan(session, seen):
+                    seen = number
+                    yield result
+            except Unavailable as error:
+                self._patience.wait(error)
+                continue
+            self._patience.reset()
+            yield None
+
+    def _from_store(self, waiting: dict[str, None]) -> Iterator[Result | None]:
+        while True:
+            some = list(islice(waiting, _BATCH))
+            found = self._patience.call(lambda: self._sink.get(some))  # noqa: B023
+            yield from found.values()
+            if not found:
                 # What has no result yet goes to the back, so that every id is asked for in turn.
-                for task_id in list(islice(waiting, self._sink.max_batch)):
+                for task_id in some:
                     waiting[task_id] = waiting.pop(task_id)
-                time.sleep(_LOOK_SECONDS)
+                yield None
 
     def _connect(self) -> None:
         source = self._grid.source() if self._grid.settings.source is not None else None
@@ -148,9 +221,10 @@ class Grid:
 
     def _embed(self) -> None:
         function = self._grid.settings.function
-        source, sink = plugins.load(TaskSource, "memory"), plugins.load(ResultSink, "memory")
-        self._source = self._stack.enter_context(source(source.Config.model_validate({"endless": True}), function))
-        self._sink = self._stack.enter_context(sink(sink.Config(), function))
+        memory = plugins.load(TaskSource, "memory")
+        queue = {"endless": True, "lease_seconds": _EMBEDDED_LEASE}
+        self._source = self._stack.enter_context(memory(memory.Config.model_validate(queue), function))
+        self._sink = self._stack.enter_context(Answers(Plugin.Config(), function))
         invoker = self._stack.enter_context(self._grid.invoker())
         self._agent = Agent(self._source, invoker, self._sink, self._grid.rules())
         thread = threading.Thread(target=self._run, args=(self._agent,), name="htcgrid-embedded", daemon=True)
@@ -162,3 +236,20 @@ class Grid:
             agent.run()
         except BaseException as error:  # noqa: BLE001 - it is raised again where answers are waited for
             self._error = error
+
+
+def _in_order(ids: Iterable[str], coming: Iterator[Outcome]) -> Iterator[Outcome]:
+    early: dict[str, Outcome] = {}
+    for task_id in ids:
+        while task_id not in early:
+            outcome = next(coming)
+            early[outcome.task_id] = outcome
+        yield early.pop(task_id)
+
+
+def _answers(outcomes: Generator[Outcome, None, None]) -> Iterator[Any]:
+    with closing(outcomes):
+        for outcome in outcomes:
+            if outcome.failure is not None:
+                raise FunctionError(outcome)
+            yield json.loads(outcome.payload)

@@ -165,6 +165,11 @@ class SqliteSource(TaskSource):
             waiting, leased, dead = connection.execute(sql.DEPTH, {"now": time.time()}).fetchone()
         return Depth(waiting, leased, dead)
 
+    def is_pending(self, session_id: str) -> bool:
+        """Whether a task of this session waits, is delayed or is lent out."""
+        with self._file.reading() as connection:
+            return bool(connection.execute(sql.PENDING, (session_id,)).fetchone()[0])
+
     def summary(self) -> Summary:
         """What is in the queue by state and session, and how long the oldest has waited. Reads all of it."""
         with self._file.reading() as connection:

@@ -39,6 +39,9 @@ OF_ID = """
     SELECT q.seq, t.id, t.attributes FROM tasks AS t CROSS JOIN queue AS q ON q.seq = t.seq
     WHERE t.id = ? AND q.state <> 'dead'
 """
+PENDING = """
+    SELECT EXISTS (SELECT 1 FROM queue WHERE session = ? AND state IN ('ready', 'delayed', 'leased'))
+"""
 CANCEL = "UPDATE queue SET state = 'cancelled', due = NULL WHERE seq = ?"
 DROP_EVENT = "UPDATE tasks SET payload = x'' WHERE seq = ?"
 

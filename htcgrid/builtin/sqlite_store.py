@@ -23,7 +23,10 @@ CACHE_KIB = 16 * 1024
 """Memory for pages: task ids come in no order, so that each batch touches many pages of their index."""
 
 CHUNK_BYTES = 32 * 2**20
-"""About the most payload that one read brings into memory."""
+"""About the most that one read brings into memory."""
+
+ROW_BYTES = 1500
+"""About what a row takes in memory beside its payload."""
 
 
 class SqliteFile:
@@ -141,7 +144,7 @@ def chunk(cursor: sqlite3.Cursor) -> list[tuple[Any, ...]]:
     held = 0
     for row in cursor:
         rows.append(row)
-        held += len(row[-1])
+        held += len(row[-1]) + ROW_BYTES
         if held >= CHUNK_BYTES:
             break
     cursor.close()

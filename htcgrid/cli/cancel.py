@@ -4,10 +4,13 @@ from pathlib import Path
 import click
 
 from htcgrid.agent.delivery import chunks
+from htcgrid.cli.main import DONE, SOME_FAILED
 from htcgrid.cli.options import grid_options, read_grid
-from htcgrid.cli.queue import queue_of
+from htcgrid.cli.queue import patience, queue_of, say
 from htcgrid.runtime import documents, identity
 from htcgrid.spi import FailureKind, Outcome, Result, Task
+
+_NAMED = 5
 
 
 @click.command()
@@ -16,20 +19,31 @@ from htcgrid.spi import FailureKind, Outcome, Result, Task
 @click.option("--session", metavar="NAME", help="Cancel all tasks of this session.")
 def command(
     task_ids: tuple[str, ...], file: Path | None, plane: str | None, pairs: tuple[str, ...], session: str | None
-) -> None:
+) -> int:
     """Cancel tasks by id, or a whole session: waiting ones never run, running ones are stopped.
 
     Each gets a result with the failure `cancelled`, unless it has a result already. A cancel that was
-    cut off is completed by giving it again.
+    cut off is completed by giving it again. Exit code 1 if a task that was named is not in the queue.
     """
     if not task_ids and session is None:
         raise click.UsageError("Name the tasks, or a session with --session.")
     grid = read_grid(file, plane, pairs)
+    patient = patience(grid)
     with queue_of(grid) as queue, grid.sink() as sink:
-        tasks = queue.cancel(session, task_ids)
+        tasks = patient.call(lambda: queue.cancel(session, task_ids))
         for chunk in chunks(tasks, sink.max_batch):
-            sink.put([_cancelled(task) for task in chunk])
+            patient.call(lambda chunk=chunk: sink.put([_cancelled(task) for task in chunk]))  # type: ignore[misc]
     print(f"{len(tasks)} tasks cancelled.")
+    if session is not None and not tasks:
+        say(
+            f"the queue named no task of session {session}: none is in it, or it is one that finds a session's "
+            "tasks only when they come up, as SQS does."
+        )
+    unknown = list(dict.fromkeys(task_ids).keys() - {task.id for task in tasks})
+    if unknown:
+        more = f" and {len(unknown) - _NAMED} more" if len(unknown) > _NAMED else ""
+        say(f"not in the queue: done already, set aside, or never put: {', '.join(sorted(unknown)[:_NAMED])}{more}.")
+    return SOME_FAILED if unknown else DONE
 
 
 def _cancelled(task: Task) -> Result:

@@ -1,11 +1,25 @@
 """The queue and the result store that `submit`, `results`, `cancel` and `status` work on."""
 
+import sys
+from typing import Protocol, runtime_checkable
+
+from htcgrid.agent.halt import Halt
+from htcgrid.agent.patience import Patience
 from htcgrid.config import ConfigError, GridConfig
 from htcgrid.spi import ResultSink, ResultStore, TaskQueue, TaskSource
 
 
 class QueueSource(TaskSource, TaskQueue):
     """A task source that is a queue too: for types only."""
+
+
+@runtime_checkable
+class Sessions(Protocol):
+    """A queue that knows of its sessions: `htcgrid results --wait` waits for one alone."""
+
+    def is_pending(self, session_id: str) -> bool:
+        """Whether a task of this session waits, is delayed or is lent out."""
+        ...
 
 
 class StoreSink(ResultSink, ResultStore):
@@ -36,3 +50,13 @@ def store_of(grid: GridConfig) -> StoreSink:
         )
         raise ConfigError(message)
     return sink  # type: ignore[return-value]
+
+
+def say(message: str) -> None:
+    """To the user, beside what a command prints for others."""
+    print(f"htcgrid: {message}", file=sys.stderr, flush=True)
+
+
+def patience(grid: GridConfig) -> Patience:
+    """A command tries again for as long as an agent would."""
+    return Patience(Halt(), grid.settings.agent.unavailable_limit, say)

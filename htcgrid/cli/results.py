@@ -1,27 +1,32 @@
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import IO
 
 import click
 
 from htcgrid import plugins
+from htcgrid.agent.delivery import chunks
 from htcgrid.cli.main import DONE, SOME_FAILED
 from htcgrid.cli.options import grid_options, read_grid
-from htcgrid.cli.queue import StoreSink, queue_of, store_of
+from htcgrid.cli.queue import QueueSource, Sessions, StoreSink, patience, queue_of, say, store_of
 from htcgrid.config import ConfigError, GridConfig
-from htcgrid.spi import Result, ResultLog, ResultSink
+from htcgrid.spi import Result, ResultLog, ResultSink, Unavailable
 
-_LOOK_SECONDS = 0.2
+_FIRST_LOOK, _LONGEST_LOOK = 0.1, 2.0
 _BATCH = 1000
+_NAMED = 5
 
 
 @click.command()
 @click.argument("task_ids", nargs=-1, metavar="[TASK_ID]...")
 @grid_options
 @click.option("--session", metavar="NAME", help="Only the results of this session.")
-@click.option("--wait", is_flag=True, help="Go on until the queue is empty, or --count results are there.")
+@click.option("--ids", type=click.File(), metavar="FILE", help="The ids of the tasks, as `submit --ids` wrote them.")
+@click.option("--wait", is_flag=True, help="Go on until the session has run, or the queue, or these tasks.")
 @click.option("--follow", is_flag=True, help="Go on until interrupted, or --count results are there.")
-@click.option("--count", type=int, metavar="N", help="Stop after this many results.")
+@click.option("--count", type=click.IntRange(min=1), metavar="N", help="Stop after this many results.")
 @click.option("-o", "--output", default="-", metavar="FILE", help='Where to; a name that ends in ".gz" is compressed.')
 def command(
     task_ids: tuple[str, ...],
@@ -29,6 +34,7 @@ def command(
     plane: str | None,
     pairs: tuple[str, ...],
     session: str | None,
+    ids: IO[str] | None,
     wait: bool,
     follow: bool,
     count: int | None,
@@ -36,19 +42,105 @@ def command(
 ) -> int:
     """Print results, one JSON object a line, as the `jsonl` sink writes them.
 
+    Exit code 1 if a task failed, or if one that was named has no result.
+
     \b
     htcgrid results --session SESSION --wait -o results.jsonl
     htcgrid results TASK_ID TASK_ID
     """
+    named = [*task_ids, *(line.strip() for line in ids or () if line.strip())]
+    by_id = bool(named) or ids is not None
+    if by_id and (session is not None or follow):
+        raise click.UsageError("Name tasks, or give --session or --follow; not both.")
     output = output if output == "-" else str(Path(output).resolve())
     grid = read_grid(file, plane, pairs)
-    failed = False
-    with store_of(grid) as store, _writer(output, grid) as writer:
-        found = _by_id(store, task_ids) if task_ids else _in_order(store, grid, session, wait=wait, follow=follow)
-        for batch in _batches(_first(found, count)):
+    failed = found = 0
+    with ExitStack() as stack:
+        store = stack.enter_context(store_of(grid))
+        queue = stack.enter_context(queue_of(grid)) if wait and not by_id else None
+        writer = stack.enter_context(_writer(output, grid))
+        look = Look(grid, store)
+        results = look.at(named, wait=wait) if by_id else look.along(session, queue, follow=follow)
+        for batch in _batches(_first(results, count)):
             writer.put(batch)
-            failed = failed or any(result.outcome.failure for result in batch)
-    return SOME_FAILED if failed else DONE
+            found += len(batch)
+            failed += sum(result.outcome.failure is not None for result in batch)
+    if look.missing:
+        more = f" and {len(look.missing) - _NAMED} more" if len(look.missing) > _NAMED else ""
+        say(f"no result yet, or no such task: {', '.join(look.missing[:_NAMED])}{more}.")
+    elif not found:
+        say("there are no results" + (f" of session {session}." if session else "."))
+    return SOME_FAILED if failed or look.missing else DONE
+
+
+class Look:
+    """Results as a store has them; None where there is none for now. Patient with the store and the queue."""
+
+    def __init__(self, grid: GridConfig, store: StoreSink) -> None:
+        self._store = store
+        self._patience = patience(grid)
+        self.missing: list[str] = []
+        """Named tasks that had no result, once `at` is through."""
+
+    def at(self, task_ids: Sequence[str], *, wait: bool) -> Iterator[Result | None]:
+        """The results of these tasks, in this order."""
+        for chunk in chunks(list(dict.fromkeys(task_ids)), _BATCH):
+            left, pause = list(chunk), _FIRST_LOOK
+            while left:
+                found = self._patience.call(lambda left=left: self._store.get(left))  # type: ignore[misc]
+                yield from (found[task_id] for task_id in left if task_id in found)
+                left = [task_id for task_id in left if task_id not in found]
+                if not wait:
+                    break
+                if left:
+                    yield None
+                    pause = _FIRST_LOOK if found else _pause(pause)
+            self.missing += left
+
+    def along(self, session: str | None, queue: QueueSource | None, *, follow: bool) -> Iterator[Result | None]:
+        """All results, or a session's, in the order they were stored; while `queue` holds more, or for ever."""
+        store = self._store
+        if not isinstance(store, ResultLog):
+            message = (
+                "This sink keeps no order in which it could be listed. Name the tasks: "
+                "`htcgrid submit --ids ids.txt`, then `htcgrid results --ids ids.txt --wait`."
+            )
+            raise ConfigError(message)
+        seen, pause = 0, _FIRST_LOOK
+        while True:
+            # Looked at first: what was stored before the queue was seen empty is then surely read.
+            goes_on = follow or (queue is not None and self._patience.call(_pending(queue, session)))
+            before = seen
+            try:
+                for number, result in store.scan(session, seen):
+                    seen = number
+                    yield result
+            except Unavailable as error:
+                self._patience.wait(error)
+                continue
+            self._patience.reset()
+            if not goes_on:
+                return
+            yield None
+            pause = _FIRST_LOOK if seen > before else _pause(pause)
+
+
+def _pause(seconds: float) -> float:
+    """Wait; the next pause, as a look at a service costs money."""
+    time.sleep(seconds)
+    return min(seconds * 1.5, _LONGEST_LOOK)
+
+
+def _pending(queue: QueueSource, session: str | None) -> Callable[[], bool]:
+    """Whether more is to come of the session, or of all where the queue cannot tell."""
+    if session is not None and isinstance(queue, Sessions):
+        return lambda: queue.is_pending(session)
+
+    def anything() -> bool:
+        depth = queue.depth()
+        return bool(depth.waiting or depth.leased)
+
+    return anything
 
 
 def _first(results: Iterator[Result | None], count: int | None) -> Iterator[Result | None]:
@@ -65,37 +157,6 @@ def _first(results: Iterator[Result | None], count: int | None) -> Iterator[Resu
 def _writer(path: str, grid: GridConfig) -> ResultSink:
     plugin = plugins.load(ResultSink, "jsonl")
     return plugin(plugin.Config.model_validate({"path": path}), grid.settings.function)
-
-
-def _by_id(store: StoreSink, task_ids: tuple[str, ...]) -> Iterator[Result | None]:
-    for start in range(0, len(task_ids), _BATCH):
-        yield from store.get(task_ids[start : start + _BATCH]).values()
-
-
-def _in_order(
-    store: StoreSink, grid: GridConfig, session: str | None, *, wait: bool, follow: bool
-) -> Iterator[Result | None]:
-    """Results as they were stored; None where there is none for now."""
-    if not isinstance(store, ResultLog):
-        message = "This sink keeps no order in which it could be listed; give the ids of the tasks."
-        raise ConfigError(message)
-    seen = 0
-    while True:
-        # Looked at first: what was stored before the queue was seen empty is then surely read.
-        ended = not follow and not (wait and _is_busy(grid))
-        for number, result in store.scan(session, seen):
-            seen = number
-            yield result
-        if ended:
-            return
-        yield None
-        time.sleep(_LOOK_SECONDS)
-
-
-def _is_busy(grid: GridConfig) -> bool:
-    with queue_of(grid) as queue:
-        depth = queue.depth()
-    return bool(depth.waiting or depth.leased)
 
 
 def _batches(results: Iterator[Result | None]) -> Iterator[list[Result]]:

@@ -1,8 +1,9 @@
-import sys
 import uuid
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import IO
 
 import click
 from tqdm import tqdm
@@ -10,8 +11,10 @@ from tqdm import tqdm
 from htcgrid import plugins
 from htcgrid.cli.main import DONE, SOME_FAILED
 from htcgrid.cli.options import grid_options, read_grid
-from htcgrid.cli.queue import queue_of
+from htcgrid.cli.queue import patience, queue_of, say
 from htcgrid.spi import Function, Lease, Task, TaskSource
+
+_BATCH = 1000
 
 
 @click.command()
@@ -22,6 +25,9 @@ from htcgrid.spi import Function, Lease, Task, TaskSource
 @click.option(
     "--id-field", default="", metavar="KEY", help="The key of each event that is its task's id; else SESSION_LINE."
 )
+@click.option(
+    "--ids", type=click.File("w"), metavar="FILE", help="Write the ids of the tasks to this file, one a line."
+)
 def command(
     events: str,
     file: Path | None,
@@ -30,6 +36,7 @@ def command(
     session: str | None,
     priority: int | None,
     id_field: str,
+    ids: IO[str] | None,
 ) -> int:
     """Put the events of FILE, one JSON document a line, into the queue; "-" is standard input.
 
@@ -43,19 +50,34 @@ def command(
     attributes = {"session_id": session, **({} if priority is None else {"priority": str(priority)})}
     events = events if events == "-" else str(Path(events).resolve())
     grid = read_grid(file, plane, pairs)
-    refused = 0
-    with _reader(events, id_field) as source, queue_of(grid) as queue, tqdm(unit=" tasks", disable=None) as bar:
-        for leases in _batches(source, queue.max_batch):
-            tasks = [_task(lease.task, session, attributes, id_field) for lease in leases if not lease.invalid]
+    patient = patience(grid)
+    accepted = refused = 0
+    with ExitStack() as stack:
+        stack.callback(lambda: say(_told(accepted, refused, session)))
+        source = stack.enter_context(_reader(events, id_field))
+        queue = stack.enter_context(queue_of(grid))
+        bar = stack.enter_context(tqdm(unit=" tasks", disable=None))
+        for leases in _batches(source):
             for lease in leases:
                 if lease.invalid:
                     refused += 1
-                    bar.write(f"htcgrid: {lease.invalid}", file=sys.stderr)
+                    with bar.external_write_mode():
+                        say(lease.invalid)
+            tasks = [_task(lease.task, session, attributes, id_field) for lease in leases if not lease.invalid]
             if tasks:
-                queue.put(tasks)
+                patient.call(lambda tasks=tasks: queue.put(tasks))  # type: ignore[misc]
+            if ids is not None:
+                ids.writelines(f"{task.id}\n" for task in tasks)
+            accepted += len(tasks)
             bar.update(len(tasks))
     print(session)
     return SOME_FAILED if refused else DONE
+
+
+def _told(accepted: int, refused: int, session: str) -> str:
+    """Also where it ends early, so that the user knows what is in the queue."""
+    left_out = f" {refused:,} lines were left out." if refused else ""
+    return f"{accepted:,} tasks of session {session} are in the queue.{left_out}"
 
 
 def _reader(path: str, id_field: str) -> TaskSource:
@@ -64,9 +86,9 @@ def _reader(path: str, id_field: str) -> TaskSource:
     return plugin(plugin.Config.model_validate({"path": path, "id_field": id_field}), Function())
 
 
-def _batches(source: TaskSource, size: int) -> Iterator[list[Lease]]:
+def _batches(source: TaskSource) -> Iterator[list[Lease]]:
     while not source.exhausted:
-        leases = list(source.receive(size, 1.0))
+        leases = list(source.receive(min(_BATCH, source.max_batch), 1.0))
         if leases:
             yield leases
 

@@ -47,7 +47,9 @@ class Connection:
         self._closing = False
         self._expects = False
         self._arrived: list[Request] = []
+        self._familiar = b""
         self.on_message_begin()
+        self._is_between = True
         channel.setblocking(False)
         channel.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
@@ -90,7 +92,10 @@ class Connection:
         if not data:
             self.close()
             return []
+        if data == self._familiar and self._is_between:
+            return [self._request]  # byte for byte what has been parsed before: most of all, a `next`
         self._overhead += len(data)
+        was_between = self._is_between
         try:
             self._parser.feed_data(data)
         except (HttpParserError, HttpParserUpgrade):
@@ -102,9 +107,12 @@ class Connection:
             self._expects = False
             self._send(_CONTINUE)
         arrived, self._arrived = self._arrived, []
+        is_one = was_between and self._is_between and len(arrived) == 1
+        self._familiar = data if is_one and not self._size else b""
         return arrived
 
     def on_message_begin(self) -> None:
+        self._is_between = False
         self._request = Request()
         self._parts: list[bytes] = []
         self._size = 0
@@ -134,6 +142,7 @@ class Connection:
     def on_message_complete(self) -> None:
         self._overhead = 0
         self._expects = False
+        self._is_between = True
         self._request.body = b"".join(self._parts)
         self._request.keep_alive = self._parser.should_keep_alive()
         self._arrived.append(self._request)

@@ -1,6 +1,8 @@
 """The built-in plugins, through the one file that anybody writes."""
 
 import json
+import os
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -24,6 +26,15 @@ class TestProcessInvoker(InvokerContract):
 
     def marks(self, folder: Path) -> str:
         return str(folder)
+
+    @pytest.fixture
+    def missing(self, tmp_path: Path) -> Plugin:
+        return ProcessInvoker(ProcessInvoker.Config(), contract_function(code=tmp_path / "no-such-folder"))
+
+    def take_away(self, plane: ProcessInvoker) -> None:
+        for child in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
+            if b"nursery_main" in Path(f"/proc/{child}/cmdline").read_bytes():
+                os.kill(int(child), signal.SIGKILL)
 
 
 class TestMemorySource(TaskSourceContract):
@@ -56,6 +67,10 @@ class TestSqliteSource(TaskSourceContract):
 
 
 class TestSqliteSink(ResultSinkContract):
+    @pytest.fixture
+    def missing(self, tmp_path: Path) -> Plugin:
+        return SqliteSink(SqliteSink.Config(path=tmp_path / "no-such-folder" / "grid.db"), contract_function())
+
     @pytest.fixture
     def sink(self, tmp_path: Path) -> SqliteSink:
         return SqliteSink(SqliteSink.Config(path=tmp_path / "grid.db"), contract_function())

@@ -2,12 +2,14 @@
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from htcgrid_contracts import ResultSinkContract, contract_function
 
 from htcgrid.builtin.memory import MemorySink
+from htcgrid.spi import Result
 
 
 class TestOneRuleOfAParametrisedTest(ResultSinkContract):
@@ -16,7 +18,7 @@ class TestOneRuleOfAParametrisedTest(ResultSinkContract):
     @pytest.fixture
     def sink(self) -> MemorySink:
         class NoNull(MemorySink):
-            def put(self, results):  # type: ignore[no-untyped-def]
+            def put(self, results: Sequence[Result]) -> None:
                 super().put([result for result in results if result.outcome.payload != b"null"])
 
         return NoNull(MemorySink.Config(), contract_function())

@@ -1,12 +1,17 @@
 """Parts of these tests that are no tests."""
 
 import contextlib
+import hashlib
+import io
+import json
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import docker
 from docker.errors import DockerException
@@ -93,6 +98,31 @@ class OwnEngine:
             self.client().close()
             return True
         return False
+
+
+def load_image(engine: docker.APIClient, name: str, architecture: str, files: dict[str, bytes], config: dict[str, Any]) -> None:
+    """Make an image for any architecture out of programs."""
+    layer = _packed(files)
+    document = {
+        "architecture": architecture,
+        "os": "linux",
+        "config": config,
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"]},
+    }
+    manifest = [{"Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"]}]
+    parts = {"manifest.json": json.dumps(manifest).encode(), "config.json": json.dumps(document).encode()}
+    for event in engine.load_image(_packed({**parts, "layer.tar": layer})):
+        assert "error" not in event, event
+
+
+def _packed(files: dict[str, bytes]) -> bytes:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mode = len(content), 0o755
+            archive.addfile(entry, io.BytesIO(content))
+    return packed.getvalue()
 
 
 def until(condition: Callable[[], bool], seconds: float, what: str) -> None:

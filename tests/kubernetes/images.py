@@ -13,7 +13,12 @@ LAMBDA = "local/lambda-python:3.11"
 _PARTS = "local/htcgrid-agent-parts"
 _AGENT = "local/htcgrid-agent"
 _PROJECTS = (".", "plugins/eks", "contracts", "examples/plugins/redis")
-_PACKAGES = ("htcgrid", "plugins/eks/htcgrid_eks", "contracts/htcgrid_contracts")
+_PACKAGES = (
+    "htcgrid",
+    "plugins/eks/htcgrid_eks",
+    "contracts/htcgrid_contracts",
+    "examples/plugins/redis/htcgrid_redis",
+)
 
 
 def lambda_image() -> str:

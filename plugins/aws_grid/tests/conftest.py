@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import moto.sqs.models
 import pytest
 import redis
 from moto.server import ThreadedMotoServer
@@ -104,6 +105,15 @@ class Aws:
         s3 = self.client("s3")
         keys = [entry["Key"] for entry in s3.list_objects_v2(Bucket=bucket).get("Contents", [])]
         return {key: s3.get_object(Bucket=bucket, Key=key)["Body"].read() for key in keys}
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _quick_clock() -> Iterator[None]:
+    """Moto asks the time for every message of a queue at every call, by a way of 10 microseconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(moto.sqs.models, "unix_time", time.time)
+        patch.setattr(moto.sqs.models, "unix_time_millis", lambda: time.time() * 1000)
+        yield
 
 
 def _serve() -> Aws:

@@ -28,6 +28,8 @@ class Cell:
         self._ready = False
         self._number = 0
         self._memory_mb = 0.0
+        self.kills = 0
+        """How many processes of this run the kernel had ended for memory when `memory_mb` was asked last."""
 
     def open(self) -> None:
         """Say hello. What an agent before this one has left running is ended."""
@@ -71,7 +73,7 @@ class Cell:
     def start(self, api: str, stream: str) -> int:
         """Have the program run; returns the number that this run goes by."""
         self._number += 1
-        self._memory_mb = 0.0
+        self._memory_mb, self.kills = 0.0, 0
         self._send(self._starts, f"start {self._number} {api or '-'} {stream}")
         return self._number
 
@@ -89,9 +91,10 @@ class Cell:
         """MiB that the container's processes use; what was known last where it does not say at once."""
         token = f"m{time.monotonic_ns()}"
         self._send(self._orders, f"memory {token}")
-        used = self._replied(token, _MEMORY_SECONDS)
-        if used is not None:
-            self._memory_mb = int(used) / (1 << 20)
+        reply = self._replied(token, _MEMORY_SECONDS)
+        if reply is not None:
+            used, self.kills = (int(word) for word in reply.split())
+            self._memory_mb = used / (1 << 20)
         return self._memory_mb
 
     def log_tail(self) -> bytes:

@@ -94,7 +94,7 @@ class Cluster:
                 data=None if body is None else json.dumps(body),
                 headers={name: value for name, value in headers.items() if value},
                 verify=(settings.ssl_ca_cert or True) if settings.verify_ssl else False,
-                cert=(settings.cert_file, settings.key_file) if settings.cert_file else None,
+                cert=(settings.cert_file, str(settings.key_file)) if settings.cert_file else None,
                 timeout=(_CONNECT_SECONDS, _READ_SECONDS),
             )
         except requests.RequestException as error:

@@ -6,8 +6,8 @@
 #
 #   starts   hello TOKEN, start NUMBER API STREAM, quit      read while nothing runs; API is - for the emulator
 #   orders   end NUMBER, memory TOKEN                        read while a program runs; NUMBER may be "any"
-#   replies  TOKEN ready, TOKEN BYTES
-#   ended    NUMBER STATUS KILLS      STATUS as the shell has it, KILLS: ended by the kernel for memory; held open for life
+#   replies  TOKEN ready, TOKEN BYTES KILLS
+#   ended    NUMBER STATUS KILLS      STATUS as the shell has it; KILLS: how many processes the kernel ended for memory
 #   log      what the program prints
 #
 # Builtins only, but for `sleep` and `rm`: images have little more.
@@ -40,7 +40,9 @@ listen() { # listen NUMBER, while that program runs
   while read -r order number; do
     case $order in
       end) if [ "$number" = "$1" ] || [ "$number" = any ]; then kill -9 -1; fi ;;
-      memory) memory; echo "$number $counted" >&4 ;;
+      memory)
+        memory; used=$counted
+        kills; echo "$number $used $((counted - before))" >&4 ;;
     esac
   done <"$folder/orders"
   kill -9 -1 # the agent has gone, and nobody waits for an answer
@@ -51,7 +53,6 @@ run() { # run NUMBER API STREAM PROGRAM...
   kills; before=$counted
   listen "$1" 3>&- &
   (
-    number=$1
     [ "$2" = - ] || export AWS_LAMBDA_RUNTIME_API="$2"
     export AWS_LAMBDA_LOG_STREAM_NAME="$3"
     shift 3

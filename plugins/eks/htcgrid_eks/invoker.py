@@ -54,11 +54,13 @@ class EksInvoker(Invoker):
     pod's loopback, and that gives it to the Lambda container there as `eks_sidecar` does.
     """
 
-    Config = Options
-    config: Options
+    class Config(Options):
+        """See `htcgrid_eks.options.Options`."""
+
+    config: Config
     max_batch = 32
 
-    def __init__(self, config: Options, function: Function) -> None:
+    def __init__(self, config: Config, function: Function) -> None:
         super().__init__(config, function)
         self.max_concurrency = config.pods * config.containers
         every = frozenset(Capability)

@@ -59,7 +59,8 @@ def role(name: str, namespace: str, rules: Sequence[Rule]) -> dict[str, Any]:
 
 
 def as_yaml(documents: Sequence[Any]) -> str:
-    return yaml.safe_dump_all(documents, sort_keys=False, width=120)
+    text: str = yaml.safe_dump_all(documents, sort_keys=False, width=120)
+    return text
 
 
 def require(cluster: Cluster, rules: Sequence[Rule], what: str) -> None:

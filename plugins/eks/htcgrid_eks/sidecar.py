@@ -5,13 +5,26 @@ import queue
 import sys
 import time
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from htcgrid.runtime import documents, identity
 from htcgrid.runtime.api import ApiEnvironment
 from htcgrid.runtime.environment import ExecutionEnvironment, State
 from htcgrid.runtime.rie import EmulatorSandbox, RieEnvironment
-from htcgrid.spi import Capability, Function, Invoker, Lease, Outcome, Plugin, Rejected, Unavailable, Unstarted
+from htcgrid.spi import (
+    Capability,
+    FailureKind,
+    Function,
+    Invoker,
+    Lease,
+    Outcome,
+    Plugin,
+    Rejected,
+    Unavailable,
+    Unstarted,
+)
 from pydantic import Field
 
 from htcgrid_eks.cell import Cell
@@ -103,7 +116,8 @@ class EksSidecarInvoker(Invoker):
     def invoke(self, batch: Sequence[Lease], timeout: float) -> Iterator[Outcome | Unstarted]:
         index = self._idle.get()
         try:
-            yield from self._ready(index).invoke(batch, timeout)
+            reports = self._ready(index).invoke(batch, timeout)
+            yield from reports if self.config.transport == "api" else _with_kills(reports, self._cells[index])
         finally:
             environment = self._all[index]
             if environment is not None and environment.state is State.GONE:
@@ -158,6 +172,19 @@ class EksSidecarInvoker(Invoker):
                     f"The container {container_name(index)} has not come up in {self.config.start_seconds:g} s. "
                     "`kubectl describe pod` says why."
                 )
+
+
+def _with_kills(reports: Iterator[Outcome | Unstarted], cell: Cell) -> Iterator[Outcome | Unstarted]:
+    """The emulator lives on when the kernel ends the runtime for its memory, and calls it a killed one."""
+    before = cell.kills
+    for report in reports:
+        cell.memory_mb()
+        if cell.kills > before and isinstance(report, Outcome) and report.failure is FailureKind.EXIT:
+            before = cell.kills
+            document = documents.out_of_memory(identity.request_id(report.task_id))
+            yield replace(report, failure=FailureKind.OUT_OF_MEMORY, payload=document)
+        else:
+            yield report
 
 
 class _Emulator(ContainerSandbox, EmulatorSandbox):

@@ -26,7 +26,8 @@ def check_came_up(outcome: Outcome, plan: Plan) -> None:
     started = " ".join([*(plan.options.entrypoint or plan.image.entrypoint), *(command(plan) or plan.image.command)])
     printed = outcome.log_tail.decode(errors="replace").strip()
     said = f" It printed:\n{printed}" if printed else " It printed nothing."
-    if "xec format error" in printed:
+    # What the container's first program says of a foreign one depends on whether the image has a shell.
+    if plan.image.is_emulated and kind == "Runtime.ExitError":
         raise Rejected(
             f"The image {plan.image.reference!r} is for {plan.image.architecture}, which this machine cannot run. Install "
             f"emulation (apt-get install qemu-user-static), or use an image for this machine.{said}"

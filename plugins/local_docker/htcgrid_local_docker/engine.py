@@ -88,7 +88,7 @@ class Engine:
         try:
             yield
         except APIError as error:
-            raise explained(_words(error), purpose) from None
+            raise explained(words(error), purpose) from None
         except (DockerException, requests.RequestException, OSError) as error:
             raise self._unreachable(error) from None
 
@@ -107,12 +107,12 @@ class Engine:
         return Unavailable(f"The connection to the Docker Engine at {self.address} failed: {_short(error)}.")
 
 
-def explained(words: str, purpose: str) -> HtcgridError:
+def explained(said: str, purpose: str) -> HtcgridError:
     """An error that the engine has reported, with what to do about it."""
     for pattern, kind, advice in _KNOWN:
-        if re.search(pattern, words, re.IGNORECASE):
-            return kind(f"The Docker Engine could not {purpose}: {words}. {advice}")
-    return Rejected(f"The Docker Engine could not {purpose}: {words}.")
+        if re.search(pattern, said, re.IGNORECASE):
+            return kind(f"The Docker Engine could not {purpose}: {said}. {advice}")
+    return Rejected(f"The Docker Engine could not {purpose}: {said}.")
 
 
 _KNOWN: tuple[tuple[str, type[HtcgridError], str], ...] = (
@@ -160,13 +160,14 @@ _KNOWN: tuple[tuple[str, type[HtcgridError], str], ...] = (
 )
 
 
-def _words(error: APIError) -> str:
-    words = error.explanation or str(error)
-    if isinstance(words, bytes):
-        words = words.decode(errors="replace")
+def words(error: APIError) -> str:
+    """What the engine has said, without its wrapping."""
+    said = error.explanation or str(error)
+    if isinstance(said, bytes):
+        said = said.decode(errors="replace")
     with suppress(ValueError, KeyError, TypeError):
-        words = json.loads(words)["message"]
-    return str(words).strip().rstrip(".")
+        said = json.loads(said)["message"]
+    return str(said).strip().rstrip(".")
 
 
 def _os_error(error: BaseException) -> OSError | None:

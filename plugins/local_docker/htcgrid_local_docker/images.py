@@ -9,7 +9,7 @@ from docker.errors import APIError, ImageNotFound
 from docker.utils import parse_repository_tag
 from htcgrid.spi import Rejected
 
-from htcgrid_local_docker.engine import Engine
+from htcgrid_local_docker.engine import Engine, words
 from htcgrid_local_docker.pulling import Pull
 
 _DOCKERS_NAMES = {"x86_64": "amd64", "arm64": "arm64", "": None}
@@ -88,13 +88,11 @@ def _pull(engine: Engine, reference: str, wanted: str | None, say: Callable[[str
     repository, tag = parse_repository_tag(reference)
     pull = Pull(reference, say)
     chosen = f"linux/{wanted}" if wanted else None
-    try:
-        with engine.speaking(f"pull the image {reference!r}"):
+    with engine.speaking(f"pull the image {reference!r}"):
+        try:
             # Credentials are those of Docker's own config, which the SDK reads.
             for event in engine.client.pull(repository, tag or "latest", stream=True, decode=True, platform=chosen):
                 pull.take(event)
-    except APIError as error:
-        raise pull.failed(str(error)) from None
-    except Rejected as error:
-        raise pull.failed(str(error)) from None
+        except APIError as error:
+            raise pull.failed(words(error)) from None
     pull.done()

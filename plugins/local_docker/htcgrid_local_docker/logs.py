@@ -12,8 +12,10 @@ _READ_BYTES = 1 << 18
 _HEADER_BYTES = 8
 _QUIET_SECONDS = 0.0003
 _BETWEEN_SECONDS = 0.001
-_EXPECTED_SECONDS = 0.05
+_LIKELY_SECONDS = 0.05
+_POSSIBLE_SECONDS = 0.01
 _AT_MOST_SECONDS = 0.1
+_SILENT_FOR_GOOD = 20
 
 
 class LogStream:
@@ -21,8 +23,8 @@ class LogStream:
 
     The engine passes on what a handler has printed in its own time: nearly always before the handler's
     answer comes, in one case of some hundred after it, by milliseconds where the machine is busy. Nothing
-    tells whether more is on its way, so `tail` waits: for a moment where the last invocation printed
-    nothing, for up to 50 ms until something comes where it did.
+    tells whether more is on its way, so `tail` waits: up to 50 ms where the last invocation printed, up to
+    10 ms where one of the last twenty did, and for a moment where the handler is a silent one.
     """
 
     def __init__(self, response: Any, file: Path | None) -> None:
@@ -30,7 +32,7 @@ class LogStream:
         self._fd: int = response.raw.fileno()
         self._frames = bytearray()
         self._tail = bytearray()
-        self._printed = False
+        self._silent = 1
         self._file: IO[bytes] | None = file.open("ab", buffering=0) if file is not None else None
 
     def drain(self) -> None:
@@ -41,20 +43,26 @@ class LogStream:
     def forget(self) -> None:
         """Leave what came between two invocations out of the next tail."""
         self.drain()
-        self._printed = self._printed or bool(self._tail)
+        if self._tail:
+            self._silent = 0
         self._tail.clear()
 
     def tail(self) -> bytes:
         """The end of what was printed since this was called last."""
         self.drain()
-        wait = _BETWEEN_SECONDS if self._tail else _EXPECTED_SECONDS if self._printed else _QUIET_SECONDS
+        wait = _BETWEEN_SECONDS if self._tail else self._patience()
         deadline = time.monotonic() + _AT_MOST_SECONDS
         while self._read(wait) and time.monotonic() < deadline:
             wait = _BETWEEN_SECONDS
-        self._printed = bool(self._tail)
+        self._silent = 0 if self._tail else self._silent + 1
         tail = bytes(self._tail)
         self._tail.clear()
         return tail
+
+    def _patience(self) -> float:
+        if self._silent == 0:
+            return _LIKELY_SECONDS
+        return _POSSIBLE_SECONDS if self._silent < _SILENT_FOR_GOOD else _QUIET_SECONDS
 
     def rest(self) -> None:
         """Take in all there will be: the container has ended, and so does the stream."""
