@@ -1,0 +1,318 @@
+"""submit, results and cancel: the real program on a sqlite queue."""
+
+import gzip
+import json
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from queue_project import HTCGRID, Project, eventually, lines, stop  # noqa: E402
+
+LIMIT = 120 * 2**20
+"""Bytes of memory that a command may take, whatever it handles."""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return Project(tmp_path)
+
+
+# --- submit ------------------------------------------------------------------------------------------
+
+
+def test_a_session_is_submitted_run_and_read(project: Project) -> None:
+    project.events({"n": 1}, {"n": 2}, {"n": 3})
+    submitted = project.run("submit", "events.jsonl")
+    session = submitted.stdout.strip()
+    assert (submitted.returncode, len(session)) == (0, 36)
+    assert f"3 tasks of session {session} are in the queue." in submitted.stderr
+    assert project.drain().returncode == 0
+    read = project.run("results", "--session", session)
+    assert read.returncode == 0
+    assert [line["output"] for line in lines(read.stdout)] == [{"n": 1}, {"n": 2}, {"n": 3}]
+    assert [line["id"] for line in lines(read.stdout)] == [f"{session}_{n}" for n in (1, 2, 3)]
+
+
+def test_a_line_that_is_no_event_is_named_and_the_others_are_put(project: Project) -> None:
+    done = project.run("submit", "-", "--session", "s", given='{"n": 1}\n{"n": \n\n{"n": 4}\n')
+    assert done.returncode == 1
+    assert "line 2: this is not JSON" in done.stderr
+    assert "2 tasks of session s are in the queue. 1 lines were left out." in done.stderr
+    project.drain()
+    assert [line["id"] for line in project.results("--session", "s")] == ["s_1", "s_4"]
+
+
+def test_ids_from_the_events_are_kept_and_an_id_that_is_there_is_refused(project: Project) -> None:
+    project.submit({"n": 1, "key": "a"}, {"n": 2, "key": "b"}, options=("--id-field", "key"))
+    project.events({"n": 3, "key": "c"}, {"n": 1, "key": "a"})
+    again = project.run("submit", "events.jsonl", "--id-field", "key", "--session", "t")
+    assert again.returncode == 2
+    assert "'a'" in again.stderr
+    assert "0 tasks of session t are in the queue." in again.stderr
+    project.drain()
+    assert sorted(project.ran()) == ["a", "b"]
+
+
+def test_the_highest_priority_runs_first(project: Project) -> None:
+    project.submit({"n": 1}, {"n": 2}, session="low", options=("--priority", "-1"))
+    project.submit({"n": 1}, {"n": 2}, session="middle")
+    project.submit({"n": 1}, {"n": 2}, session="high", options=("--priority", "7"))
+    project.drain()
+    assert project.ran() == ["high_1", "high_2", "middle_1", "middle_2", "low_1", "low_2"]
+
+
+def test_a_file_that_is_not_there_is_wrong_usage(project: Project) -> None:
+    done = project.run("submit", "none.jsonl")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "none.jsonl" in done.stderr
+    assert "no such file" in done.stderr
+
+
+def test_a_source_that_is_no_queue_is_wrong_usage_and_says_what_to_write(project: Project) -> None:
+    project.events({"n": 1})
+    done = project.run("submit", "events.jsonl", "--set", "source.plugin=jsonl", "--set", "source.path=x.jsonl")
+    assert done.returncode == 2
+    assert 'plugin = "sqlite"' in done.stderr
+
+
+def test_many_lines_take_no_more_memory_than_few(project: Project) -> None:
+    many = 200_000
+    with (project.folder / "events.jsonl").open("w") as file:
+        file.writelines(f'{{"n": {n}}}\n' for n in range(many))
+    submitted = _in_bounded_memory(project, "submit", "events.jsonl", "--session", "s")
+    assert f"{many:,} tasks" in submitted
+    cancelled = _in_bounded_memory(project, "cancel", "s_1")
+    assert cancelled == "1 tasks cancelled.\n"
+    assert len(project.results("s_1")) == 1
+
+
+def test_many_results_take_no_more_memory_than_few(project: Project) -> None:
+    many = 200_000
+    program = """
+import sys
+from htcgrid.builtin.sqlite_sink import SqliteSink
+from htcgrid.spi import Function, Outcome, Result, Task
+with SqliteSink(SqliteSink.Config(path=sys.argv[1]), Function()) as sink:
+    for start in range(0, int(sys.argv[2]), 1000):
+        numbers = range(start, start + 1000)
+        sink.put([Result(Task(f"t{n}", b"", {"session_id": "s"}), Outcome(f"t{n}", b"%d" % n)) for n in numbers])
+"""
+    subprocess.run([sys.executable, "-c", program, project.folder / "results.db", str(many)], check=True)
+    _in_bounded_memory(project, "results", "--session", "s", "-o", "results.jsonl.gz")
+    with gzip.open(project.folder / "results.jsonl.gz") as file:
+        assert [json.loads(line)["output"] for line in file] == list(range(many))
+
+
+def _in_bounded_memory(project: Project, *arguments: str) -> str:
+    """What a command prints, run with so much memory for its data and no more."""
+    limit = f"import resource, os, sys; resource.setrlimit(resource.RLIMIT_DATA, ({LIMIT}, {LIMIT})); os.execv(sys.argv[1], sys.argv[1:])"
+    done = subprocess.run(
+        [sys.executable, "-c", limit, HTCGRID, *arguments],
+        cwd=project.folder,
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout + (done.stderr if arguments[0] == "submit" else "")
+
+
+# --- results -----------------------------------------------------------------------------------------
+
+
+def test_wait_ends_when_the_session_has_run_though_others_wait(project: Project) -> None:
+    project.submit({"n": 1, "sleep": 0.5}, {"n": 2}, session="mine", options=("--priority", "1"))
+    project.submit({"n": 3, "sleep": 15}, session="other")
+    agent = project.start("run", "--quiet")
+    read = project.run("results", "--session", "mine", "--wait")
+    assert [line["id"] for line in lines(read.stdout)] == ["mine_1", "mine_2"]
+    assert read.returncode == 0
+    assert project.results("--session", "other") == []
+    agent.send_signal(signal.SIGKILL)
+    agent.communicate()
+
+
+def test_wait_by_ids_gives_them_in_their_order(project: Project) -> None:
+    project.submit({"n": 1, "sleep": 0.5}, {"n": 2}, {"n": 3}, options=("--ids", "ids.txt"))
+    assert (project.folder / "ids.txt").read_text() == "s_1\ns_2\ns_3\n"
+    reader = project.start("results", "--ids", "ids.txt", "s_0", "--wait", "--count", "4")
+    second = project.start("results", "s_3", "s_1", "--wait")
+    project.events({"n": 0, "key": "s_0"})
+    project.run("submit", "events.jsonl", "--id-field", "key")
+    project.drain()
+    assert [line["id"] for line in lines(reader.communicate(timeout=60)[0])] == ["s_0", "s_1", "s_2", "s_3"]
+    assert [line["id"] for line in lines(second.communicate(timeout=60)[0])] == ["s_3", "s_1"]
+
+
+def test_follow_goes_on_across_an_empty_queue_until_count(project: Project) -> None:
+    reader = project.start("results", "--follow", "--count", "3")
+    for number in range(3):
+        project.submit({"n": number}, session=f"s{number}")
+        project.drain()
+    read, _ = reader.communicate(timeout=60)
+    assert [line["output"]["n"] for line in lines(read)] == [0, 1, 2]
+    assert reader.returncode == 0
+
+
+def test_follow_is_ended_by_ctrl_c_with_130_and_whole_lines(project: Project) -> None:
+    project.submit({"n": 1})
+    project.drain()
+    reader = project.start("results", "--follow")
+    assert reader.stdout is not None
+    assert json.loads(reader.stdout.readline())["output"] == {"n": 1}
+    reader.send_signal(signal.SIGINT)
+    rest, said = reader.communicate(timeout=60)
+    assert (reader.returncode, rest) == (130, ""), said
+    assert "Traceback" not in said
+
+
+def test_a_task_without_a_result_is_named_with_exit_code_1(project: Project) -> None:
+    project.submit({"n": 1})
+    project.drain()
+    read = project.run("results", "s_1", "s_2", "nonsense")
+    assert [line["id"] for line in lines(read.stdout)] == ["s_1"]
+    assert read.returncode == 1
+    assert "no result yet, or no such task: s_2, nonsense." in read.stderr
+
+
+def test_a_failed_task_shows_its_document_and_exit_code_1(project: Project) -> None:
+    project.submit({"n": 1, "raise": True})
+    assert project.drain().returncode == 1
+    read = project.run("results", "--session", "s")
+    assert read.returncode == 1
+    (line,) = lines(read.stdout)
+    assert (line["status"], line["failure"]) == ("failed", "handler_error")
+    assert (line["error"]["errorType"], line["error"]["errorMessage"]) == ("ValueError", "no such price")
+
+
+def test_the_output_file_may_be_written_again_and_holds_each_result_once(project: Project) -> None:
+    project.submit({"n": 1}, {"n": 2})
+    project.drain()
+    for _ in range(2):
+        assert project.run("results", "-o", "out.jsonl.gz").returncode == 0
+    with gzip.open(project.folder / "out.jsonl.gz") as file:
+        assert [json.loads(line)["output"]["n"] for line in file] == [1, 2]
+
+
+@pytest.mark.parametrize("arguments", [("s_1", "--session", "s"), ("s_1", "--follow"), ("--count", "0")])
+def test_options_that_contradict_are_wrong_usage(project: Project, arguments: tuple[str, ...]) -> None:
+    assert project.run("results", *arguments).returncode == 2
+
+
+# --- cancel ------------------------------------------------------------------------------------------
+
+
+def test_waiting_tasks_of_a_cancelled_session_never_run_and_have_a_result_each(project: Project) -> None:
+    project.submit({"n": 1}, {"n": 2}, session="stopped")
+    project.submit({"n": 3}, session="kept")
+    done = project.run("cancel", "--session", "stopped")
+    assert (done.returncode, done.stdout) == (0, "2 tasks cancelled.\n")
+    project.drain()
+    assert project.ran() == ["kept_1"]
+    results = project.results("--session", "stopped")
+    assert [(line["id"], line["failure"]) for line in results] == [("stopped_1", "cancelled"), ("stopped_2", "cancelled")]
+
+
+def test_cancelling_twice_leaves_one_result_each(project: Project) -> None:
+    project.submit({"n": 1}, {"n": 2})
+    for _ in range(2):
+        assert project.run("cancel", "--session", "s").returncode == 0
+    assert [line["id"] for line in project.results()] == ["s_1", "s_2"]
+
+
+def test_ids_that_are_not_in_the_queue_are_named_with_exit_code_1(project: Project) -> None:
+    project.submit({"n": 1})
+    project.drain()
+    project.submit({"n": 1}, session="t")
+    done = project.run("cancel", "t_1", "s_1", "nonsense")
+    assert (done.returncode, done.stdout) == (1, "1 tasks cancelled.\n")
+    assert "nonsense, s_1." in done.stderr
+    assert {line["id"]: line["status"] for line in project.results()} == {"s_1": "succeeded", "t_1": "failed"}
+
+
+def test_a_session_that_is_not_there_is_said(project: Project) -> None:
+    project.submit({"n": 1})
+    done = project.run("cancel", "--session", "typo")
+    assert done.stdout == "0 tasks cancelled.\n"
+    assert "no task of session typo" in done.stderr
+
+
+def test_nothing_named_is_wrong_usage(project: Project) -> None:
+    assert project.run("cancel").returncode == 2
+
+
+def test_a_running_task_is_stopped_soon_after_the_next_heartbeat(tmp_path: Path) -> None:
+    lease = 1.5
+    project = Project(tmp_path, lease=lease)
+    project.submit({"n": 1, "sleep": 18}, {"n": 2})
+    agent = project.start("run", "--quiet")
+    eventually(lambda: project.ran() == ["s_1"])
+    project.run("cancel", "s_1")
+    began = time.monotonic()
+    eventually(lambda: project.ran() == ["s_1", "s_2"])
+    assert time.monotonic() - began < lease / 3 + 2.0
+    eventually(lambda: len(project.results()) == 2)
+    stop(agent)
+    assert [(line["id"], line["status"]) for line in project.results()] == [("s_1", "failed"), ("s_2", "succeeded")]
+
+
+# --- leases and dead letters -------------------------------------------------------------------------
+
+
+def test_a_task_that_takes_three_times_its_lease_runs_once(tmp_path: Path) -> None:
+    project = Project(tmp_path, lease=1.0)
+    project.submit({"n": 1, "sleep": 3})
+    agents = [project.start("run", "--quiet") for _ in range(2)]
+    assert [line["output"] for line in project.results("--session", "s", "--wait")] == [{"n": 1}]
+    for agent in agents:
+        stop(agent)
+    assert project.ran() == ["s_1"]
+
+
+def test_a_task_that_kills_its_worker_each_time_is_set_aside_after_three_tries(project: Project) -> None:
+    project.submit({"n": 1, "die": True}, {"n": 2})
+    assert project.drain().returncode == 1
+    assert project.ran().count("s_1") == 3
+    results = {line["id"]: line for line in project.results()}
+    assert results["s_2"]["output"] == {"n": 2}
+    assert (results["s_1"]["failure"], results["s_1"]["attempt"]) == ("exit", 3)
+
+    from htcgrid.builtin.sqlite_source import SqliteSource
+    from htcgrid.spi import Function
+
+    with SqliteSource(SqliteSource.Config(path=project.folder / "queue.db"), Function()) as source:
+        (dead,) = source.dead()
+    assert dead.task.id == "s_1"
+    assert json.loads(dead.task.payload) == {"n": 1, "die": True}
+    assert dead.reason.startswith("exit at attempt 3:")
+    assert "signal: killed" in dead.reason
+
+
+def test_a_queue_that_is_locked_is_unavailable_not_lost(project: Project) -> None:
+    """Another process holds the file for longer than SQLite waits: the command tries again and ends well."""
+    project.submit({"n": 1})
+    locker = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import sqlite3, sys, time\n"
+            "c = sqlite3.connect(sys.argv[1], isolation_level=None); c.execute('BEGIN IMMEDIATE')\n"
+            "print('locked', flush=True); time.sleep(3); c.execute('ROLLBACK')",
+            project.folder / "queue.db",
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert locker.stdout is not None
+    assert locker.stdout.readline() == "locked\n"
+    done = project.run("cancel", "s_1")
+    assert (done.returncode, done.stdout) == (0, "1 tasks cancelled.\n"), done.stderr
+    locker.communicate()
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
