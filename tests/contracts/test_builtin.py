@@ -1,8 +1,6 @@
 """The built-in plugins, through the one file that anybody writes."""
 
 import json
-import os
-import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -30,11 +28,6 @@ class TestProcessInvoker(InvokerContract):
     @pytest.fixture
     def missing(self, tmp_path: Path) -> Plugin:
         return ProcessInvoker(ProcessInvoker.Config(), contract_function(code=tmp_path / "no-such-folder"))
-
-    def take_away(self, plane: ProcessInvoker) -> None:
-        for child in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
-            if b"nursery_main" in Path(f"/proc/{child}/cmdline").read_bytes():
-                os.kill(int(child), signal.SIGKILL)
 
 
 class TestMemorySource(TaskSourceContract):
