@@ -100,7 +100,9 @@ class OwnEngine:
         return False
 
 
-def load_image(engine: docker.APIClient, name: str, architecture: str, files: dict[str, bytes], config: dict[str, Any]) -> None:
+def load_image(
+    engine: docker.APIClient, name: str, architecture: str, files: dict[str, bytes], config: dict[str, Any]
+) -> None:
     """Make an image for any architecture out of programs."""
     layer = _packed(files)
     document = {

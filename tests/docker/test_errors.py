@@ -173,7 +173,9 @@ def test_options_that_contradict(options: dict[str, Any], words: str) -> None:
         Options(**options)
 
 
-def test_the_values_of_an_environment_file_are_not_shown(engine: docker.APIClient, python_image: str, tmp_path: Path) -> None:
+def test_the_values_of_an_environment_file_are_not_shown(
+    engine: docker.APIClient, python_image: str, tmp_path: Path
+) -> None:
     file = tmp_path / "secrets.env"
     file.write_text("TOKEN=s3cret\nAWS_LAMBDA_RUNTIME_API=x\n")
     with says(Rejected, "line 2", "reserved by Lambda"):

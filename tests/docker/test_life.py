@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,9 @@ from htcgrid_local_docker.options import Options
 from htcgrid.spi import FailureKind, Lease, Outcome, Task
 
 OURS = {"label": ["io.htcgrid.plane=local_docker"]}
-HANDLER = "import time\n\n\ndef handler(event, context):\n    time.sleep(event['seconds'])\n    return event['number']\n"
+HANDLER = (
+    "import time\n\n\ndef handler(event, context):\n    time.sleep(event['seconds'])\n    return event['number']\n"
+)
 
 
 def ours(engine: docker.APIClient, owner: int) -> list[str]:
@@ -64,7 +65,11 @@ class Project:
     def start(self) -> subprocess.Popen[str]:
         script = "from htcgrid.cli import main; main(['run'])"
         return subprocess.Popen(
-            [sys.executable, "-c", script], cwd=self._folder, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+            [sys.executable, "-c", script],
+            cwd=self._folder,
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            text=True,
         )
 
     def run(self) -> str:
@@ -142,7 +147,11 @@ def test_containers_of_others_are_never_touched(engine: docker.APIClient, python
     elsewhere = "/".join(["another-machine", *here[1:]])
     made = [
         engine.create_container(python_image, ["x"], labels=labels)["Id"]
-        for labels in ({}, {ownership.PLANE: "local_docker", ownership.OWNER: elsewhere}, {ownership.PLANE: "local_docker"})
+        for labels in (
+            {},
+            {ownership.PLANE: "local_docker", ownership.OWNER: elsewhere},
+            {ownership.PLANE: "local_docker"},
+        )
     ]
     gone = "/".join([*here[:3], here[3], "1"])
     dead = engine.create_container(
@@ -200,7 +209,9 @@ def test_containers_start_side_by_side(python_image: str) -> None:
 def test_a_container_that_ended_while_idle_is_replaced(engine: docker.APIClient, python_image: str) -> None:
     with plane(python_image, workers=1) as opened:
         call(opened, "echo", value=1)
-        (container,) = [each["Id"] for each in engine.containers(filters=OURS) if each["Id"] in ours(engine, os.getpid())]
+        (container,) = [
+            each["Id"] for each in engine.containers(filters=OURS) if each["Id"] in ours(engine, os.getpid())
+        ]
         engine.kill(container, signal.SIGTERM)
         engine.wait(container)
         assert call(opened, "echo", value=2).payload == b"2"

@@ -23,6 +23,8 @@ _DOCKERFILE = "Dockerfile"
 
 def dockerfile(function: Function, base: Image, wheels: Path | None) -> str:
     """The Dockerfile of a function: its requirements, its code, its handler, upon `base`."""
+    if wheels is not None and not any(wheels.glob("*.whl")):
+        raise Rejected(f"There are no wheels in {wheels}. Collect them: pip download -r requirements.txt -d {wheels}")
     lines = [f"FROM {base.reference}", f"WORKDIR {TASK_ROOT}"]
     has_client = CLIENTS.search(" ".join(base.entrypoint)) is not None
     wanted = [] if has_client else ["awslambdaric"]

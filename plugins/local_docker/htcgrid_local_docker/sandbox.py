@@ -144,7 +144,7 @@ class ContainerSandbox(EmulatorSandbox):
             self._status = -signal.SIGKILL
             message = f"The Docker Engine at {self._engine.address} went away while a container ran. Start it again; run again."
             raise Unavailable(message) from None
-        return 128 - status if status > 128 else status
+        return 128 - status if 128 < status <= 128 + signal.NSIG else status
 
     def _ran_out_of_memory(self) -> bool:
         with self._engine.speaking("look at a container"):

@@ -1,0 +1,197 @@
+"""What needs no engine."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from htcgrid.spi import FailureKind, Function, Outcome, Rejected, Unavailable
+
+from htcgrid_local_docker import building, ownership, plan
+from htcgrid_local_docker.diagnosis import check_came_up
+from htcgrid_local_docker.engine import explained
+from htcgrid_local_docker.images import Image
+from htcgrid_local_docker.logs import LogStream
+from htcgrid_local_docker.network import Network
+from htcgrid_local_docker.options import Options
+from htcgrid_local_docker.pulling import Pull
+
+IMAGE = Image("base:1", "sha256:0", "amd64", ("/lambda-entrypoint.sh",), ("app.handler",), frozenset({"PATH"}))
+NETWORK = Network("n", "192.0.2.1", own=True)
+
+
+class Stream:
+    """An engine's answer that comes through a pipe."""
+
+    def __init__(self) -> None:
+        self._read, self._write = os.pipe()
+        self.raw = self
+
+    def fileno(self) -> int:
+        return self._read
+
+    def say(self, text: bytes) -> None:
+        os.write(self._write, b"\x01\0\0\0" + len(text).to_bytes(4, "big") + text)
+
+    def raw_bytes(self, data: bytes) -> None:
+        os.write(self._write, data)
+
+    def close(self) -> None:
+        if self._read >= 0:
+            os.close(self._read)
+            os.close(self._write)
+            self._read = -1
+
+
+@pytest.fixture
+def stream() -> Any:
+    stream = Stream()
+    yield stream
+    stream.close()
+
+
+def test_a_tail_is_what_came_since_the_last_one(stream: Stream) -> None:
+    log = LogStream(stream, None)
+    stream.say(b"one\n")
+    assert log.tail() == b"one\n"
+    stream.say(b"two\n")
+    assert log.tail() == b"two\n"
+
+
+def test_a_frame_that_comes_in_pieces_is_put_together(stream: Stream, tmp_path: Path) -> None:
+    log = LogStream(stream, tmp_path / "log")
+    stream.raw_bytes(b"\x02\0\0\0\0\0")
+    log.drain()
+    stream.raw_bytes(b"\0\x05hel")
+    log.drain()
+    stream.raw_bytes(b"lo")
+    assert log.tail() == b"hello"
+    log.close()
+    assert (tmp_path / "log").read_bytes() == b"hello"
+
+
+def test_a_tail_is_the_end_of_much(stream: Stream) -> None:
+    log = LogStream(stream, None)
+    for number in range(1000):
+        stream.say(b"line %05d\n" % number)
+    tail = log.tail()
+    assert len(tail) == 4096
+    assert tail.endswith(b"line 00999\n")
+
+
+def test_what_comes_between_invocations_is_in_no_tail(stream: Stream) -> None:
+    log = LogStream(stream, None)
+    stream.say(b"late\n")
+    log.forget()
+    stream.say(b"mine\n")
+    assert log.tail() == b"mine\n"
+
+
+def test_this_process_owns_what_it_makes() -> None:
+    assert not ownership.is_left_behind(ownership.labels(Function())[ownership.OWNER])
+
+
+def test_what_a_dead_process_made_is_left_behind() -> None:
+    script = (
+        "from htcgrid_local_docker import ownership; from htcgrid.spi import Function;"
+        "print(ownership.labels(Function())[ownership.OWNER])"
+    )
+    owner = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.strip()
+    assert ownership.is_left_behind(owner)
+
+
+def test_what_was_made_before_the_machine_started_again_is_left_behind() -> None:
+    machine, _, *rest = ownership.labels(Function())[ownership.OWNER].split("/")
+    assert ownership.is_left_behind("/".join([machine, "another-boot", *rest]))
+
+
+@pytest.mark.parametrize("owner", ["", "nonsense", "/boot/ns/1/1", "elsewhere/boot/ns/1/1"])
+def test_what_cannot_be_told_is_left_alone(owner: str) -> None:
+    assert not ownership.is_left_behind(owner)
+
+
+def test_a_process_of_another_container_is_not_judged() -> None:
+    machine, boot, _, pid, _ = ownership.labels(Function())[ownership.OWNER].split("/")
+    assert not ownership.is_left_behind("/".join([machine, boot, "pid:[1]", pid, "1"]))
+
+
+def test_the_images_command_is_kept_where_only_the_entry_point_is_replaced() -> None:
+    drawn = plan.draw(Options(image="base:1", entrypoint=("/bootstrap",)), Function(), IMAGE, NETWORK)
+    assert plan.command(drawn) == ["app.handler"]
+
+
+def test_the_handler_takes_the_place_of_the_images_command() -> None:
+    drawn = plan.draw(Options(image="base:1"), Function(handler="mine.handler"), IMAGE, NETWORK)
+    assert plan.command(drawn) == ["mine.handler"]
+    assert drawn.environment["_HANDLER"] == "mine.handler"
+
+
+def test_without_a_handler_the_image_decides() -> None:
+    drawn = plan.draw(Options(image="base:1"), Function(), IMAGE, NETWORK)
+    assert plan.command(drawn) is None
+    assert "_HANDLER" not in drawn.environment
+
+
+def test_the_config_outweighs_the_environment_file(tmp_path: Path) -> None:
+    (tmp_path / "e").write_text("A=file\nB=with = and space \n\n# C=1\n")
+    options = Options(image="base:1", env_file=tmp_path / "e")
+    drawn = plan.draw(options, Function(environment={"A": "config"}), IMAGE, NETWORK)
+    assert drawn.environment["A"] == "config"
+    assert drawn.environment["B"] == "with = and space "
+    assert "C" not in drawn.environment
+
+
+@pytest.mark.parametrize("line", ["nothing", "=x", "two words=x"])
+def test_a_line_that_is_no_variable_is_refused_without_showing_it(tmp_path: Path, line: str) -> None:
+    (tmp_path / "e").write_text(f"OK=1\n{line}\n")
+    with pytest.raises(Rejected, match="line 2: write it as NAME=VALUE") as caught:
+        plan.draw(Options(image="base:1", env_file=tmp_path / "e"), Function(), IMAGE, NETWORK)
+    assert line not in str(caught.value).removeprefix(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("said", "kind", "advice"),
+    [
+        ("write /x: no space left on device", Unavailable, "docker system prune"),
+        ('exec: "app": executable file not found in $PATH', Rejected, "entrypoint"),
+        ("could not select device driver", Rejected, "toolkit"),
+        ("something new", Rejected, "something new"),
+    ],
+)
+def test_what_the_engine_says_comes_with_what_to_do(said: str, kind: type[Exception], advice: str) -> None:
+    error = explained(said, "start")
+    assert isinstance(error, kind)
+    assert advice in str(error)
+
+
+def test_a_pull_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("htcgrid_local_docker.pulling._SAY_SECONDS", 0.0)
+    pull = Pull("base:1", said.append)
+    pull.take({"id": "a", "status": "Downloading", "progressDetail": {"current": 3_000_000, "total": 9_000_000}})
+    pull.take({"id": "a", "status": "Download complete"})
+    assert "3 of 9 MB" in said[1]
+    assert "9 of 9 MB" in said[2]
+
+
+def test_a_registry_that_wants_a_login_says_so() -> None:
+    error = Pull("base:1", lambda _: None).failed("pull access denied for base, repository does not exist")
+    assert isinstance(error, Rejected)
+    assert "docker login" in str(error)
+
+
+def test_an_initialisation_error_of_the_handlers_own_is_the_tasks() -> None:
+    drawn = plan.draw(Options(image="base:1"), Function(), IMAGE, NETWORK)
+    check_came_up(Outcome("t", b'{"errorType": "Runtime.ImportModuleError"}', FailureKind.INIT_ERROR), drawn)
+    check_came_up(Outcome("t", b'{"errorType": "Runtime.ExitError"}', FailureKind.INIT_ERROR), drawn)
+
+
+def test_a_base_without_a_client_gets_one(tmp_path: Path) -> None:
+    bare = Image("python:3.13", "sha256:0", "amd64", (), ("python3",), frozenset())
+    function = Function(handler="mine.handler", code=tmp_path)
+    assert "awslambdaric" not in building.dockerfile(function, IMAGE, None)
+    text = building.dockerfile(function, bare, None)
+    assert "install --no-cache-dir --target /var/task awslambdaric" in text
+    assert 'ENTRYPOINT ["python3", "-m", "awslambdaric"]' in text

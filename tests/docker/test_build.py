@@ -1,0 +1,132 @@
+"""`htcgrid build`: from a folder to an image that runs; and examples/options in a container, as a user runs it."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import docker
+import pytest
+from htcgrid_local_docker.invoker import LocalDockerInvoker
+from htcgrid_local_docker.options import Options
+
+from htcgrid.spi import Function, Lease, Outcome, Rejected, Task
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "options"
+TAG = "local/htcgrid-test-build:1"
+
+
+@pytest.fixture
+def code(tmp_path: Path) -> Path:
+    folder = tmp_path / "src"
+    folder.mkdir()
+    (folder / "greet.py").write_text(
+        "import six\n\ndef handler(event, context):\n    return six.ensure_str(b'hello')\n"
+    )
+    (folder / "greet.py").chmod(0o600)
+    (folder / "requirements.txt").write_text("six\n")
+    return folder
+
+
+@pytest.fixture
+def wheels(tmp_path: Path) -> Path:
+    folder = tmp_path / "wheels"
+    download = [sys.executable, "-m", "pip", "download", "--quiet", "--dest", str(folder), "six"]
+    if subprocess.run(download, check=False, capture_output=True).returncode:
+        pytest.skip("no package index to collect a wheel from")
+    return folder
+
+
+def plane(code: Path, image: str) -> LocalDockerInvoker:
+    return LocalDockerInvoker(Options(base_image=image), Function(handler="greet.handler", code=code))
+
+
+def test_a_folder_becomes_an_image_that_runs(
+    engine: docker.APIClient, python_image: str, code: Path, wheels: Path
+) -> None:
+    try:
+        said = "\n".join(plane(code, python_image).build(TAG, wheels=wheels))
+        assert f"FROM {python_image}" in said
+        assert f'image = "{TAG}"' in said
+        function = Function(memory=128)
+        with LocalDockerInvoker(Options(image=TAG, workers=1), function) as opened:
+            (outcome,) = opened.invoke([Lease(Task("t", b"{}"))], 20)
+        assert isinstance(outcome, Outcome)
+        assert outcome.payload == b'"hello"', outcome
+    finally:
+        engine.remove_image(TAG, force=True)
+
+
+def test_the_dockerfile_is_shown_and_nothing_built(engine: docker.APIClient, python_image: str, code: Path) -> None:
+    said = "\n".join(plane(code, python_image).build(TAG, dry_run=True))
+    assert 'CMD ["greet.handler"]' in said
+    assert "pip install" in said
+    assert not (code / "Dockerfile").exists()
+
+
+def test_the_users_own_dockerfile_is_used(engine: docker.APIClient, python_image: str, code: Path) -> None:
+    (code / "Dockerfile").write_text(f"FROM {python_image}\nCOPY greet.py ./\nRUN echo mine\n")
+    try:
+        assert "mine" in "\n".join(plane(code, python_image).build(TAG))
+    finally:
+        engine.remove_image(TAG, force=True)
+
+
+def test_a_requirement_that_cannot_be_had_says_what_to_do(
+    engine: docker.APIClient, python_image: str, code: Path, wheels: Path
+) -> None:
+    (code / "requirements.txt").write_text("six\nno-such-thing-of-ours\n")
+    with pytest.raises(Rejected, match=r"was not built[^|]*what is missing in"):
+        list(plane(code, python_image).build(TAG, wheels=wheels))
+    with pytest.raises(Rejected, match="There are no wheels in"):
+        list(plane(code, python_image).build(TAG, wheels=code))
+
+
+def test_a_plane_that_builds_no_images_says_so(tmp_path: Path) -> None:
+    config = tmp_path / "htcgrid.toml"
+    config.write_text('[planes.local]\nplugin = "process"\n')
+    script = (
+        f"from htcgrid.cli.build import command; command.main(['--config', '{config}', '{TAG}'], standalone_mode=False)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert "makes no images" in done.stderr
+
+
+def test_the_example_has_the_same_results_in_containers(
+    engine: docker.APIClient, python_image: str, tmp_path: Path
+) -> None:
+    """Unchanged but for the plane; what it imports is mounted with it, for want of a package index in containers."""
+    if not (EXAMPLE / "tasks.jsonl").exists():
+        pytest.skip("examples/options has no tasks.jsonl here; make_tasks.py writes it")
+    install = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--target",
+        str(tmp_path / "code"),
+        "QuantLib",
+    ]
+    if subprocess.run(install, check=False, capture_output=True).returncode:
+        pytest.skip("QuantLib cannot be installed here")
+    for path in EXAMPLE.glob("*.py"):
+        shutil.copy(path, tmp_path / "code")
+    lines = (EXAMPLE / "tasks.jsonl").read_text().splitlines(keepends=True)[:300]
+    (tmp_path / "tasks.jsonl").write_text("".join(lines))
+    text = (EXAMPLE / "htcgrid.toml").read_text()
+    (tmp_path / "htcgrid.toml").write_text(
+        text + f'\n[planes.docker]\nplugin = "local_docker"\nbase_image = "{python_image}"\nworkers = 2\n'
+    )
+    outputs = {}
+    for name in ("local", "docker"):
+        flags = ["--plane", name, "--set", f"sink.path={name}.jsonl", "--set", "function.code=code"]
+        script = f"from htcgrid.cli import main; main(['run', *{flags!r}])"
+        done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        results = [json.loads(line) for line in (tmp_path / f"{name}.jsonl").read_text().splitlines()]
+        outputs[name] = {result["id"]: json.dumps(result["output"]) for result in results}
+    assert len(outputs["local"]) == len(lines)
+    assert outputs["docker"] == outputs["local"]
