@@ -29,7 +29,9 @@ def pytest_make_collect_report(
 
 def _strict(config: pytest.Config, report: Any) -> Any:
     if report.skipped and not hasattr(report, "wasxfail") and config.getoption("--strict-parts"):
-        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        reason = str(report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr)
+        if "not asked: " in reason:
+            return report  # a rule of the contracts that does not concern this plugin
         report.outcome = "failed"
         report.longrepr = f"--strict-parts: {reason}"
     return report

@@ -3,6 +3,7 @@
 import os
 import queue
 import shutil
+import threading
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
@@ -43,17 +44,10 @@ class ProcessInvoker(Invoker):
         self._idle: queue.LifoQueue[ExecutionEnvironment | None] = queue.LifoQueue()
         self._all: list[ExecutionEnvironment] = []
         self._nursery: Nursery | None = None
+        self._lock = threading.Lock()
 
     def open(self) -> None:
         self._check()
-        is_python = process_command.is_python(self.function)
-        runtime = this_python() if is_python else self.function.runtime
-        self._nursery = Nursery(
-            variables(self.function, "" if runtime.startswith("provided") else runtime),
-            (*INHERITED, *self.config.inherit),
-            python=self._transport == "socket",
-        )
-        self._nursery.open()
         for _ in range(self.max_concurrency):
             self._idle.put(self._started())
 
@@ -92,20 +86,36 @@ class ProcessInvoker(Invoker):
             raise
 
     def _started(self) -> ExecutionEnvironment:
-        environment = self._environment()
+        environment = self._environment(self._living_nursery())
         environment.start()
         self._all.append(environment)
         return environment
 
-    def _environment(self) -> ExecutionEnvironment:
-        assert self._nursery is not None  # noqa: S101 - between open and close
+    def _living_nursery(self) -> Nursery:
+        """The nursery; another one if somebody has killed it."""
+        with self._lock:
+            if self._nursery is not None and self._nursery.has_ended():
+                self._nursery.close()
+                self._nursery = None
+            if self._nursery is None:
+                is_python = process_command.is_python(self.function)
+                runtime = this_python() if is_python else self.function.runtime
+                self._nursery = Nursery(
+                    variables(self.function, "" if runtime.startswith("provided") else runtime),
+                    (*INHERITED, *self.config.inherit),
+                    python=self._transport == "socket",
+                )
+                self._nursery.open()
+            return self._nursery
+
+    def _environment(self, nursery: Nursery) -> ExecutionEnvironment:
         if self._transport == "socket":
-            return FramedEnvironment(self.function, self._nursery)
+            return FramedEnvironment(self.function, nursery)
         command = process_command.command(self.function)
         folder = str(self.function.code.resolve())
         if self._transport == "rie":
-            return RieEnvironment(self.function, EmulatorProcess(self._nursery, self.config.rie, command, folder))
-        return ApiEnvironment(self.function, ChildSandbox(self._nursery, command, folder))
+            return RieEnvironment(self.function, EmulatorProcess(nursery, self.config.rie, command, folder))
+        return ApiEnvironment(self.function, ChildSandbox(nursery, command, folder))
 
     def _check(self) -> None:
         process_command.check(self.function)

@@ -23,6 +23,9 @@ from htcgrid.spi import FailureKind, Function, Lease, Outcome, Unstarted
 
 _ROOT = b"/2018-06-01/runtime/"
 _NEXT = b"invocation/next"
+_VERBS = frozenset((b"response", b"error"))
+_RESTORE = b"restore/next"
+_NOT_READY = frozenset((b"init/error", b"restore/error"))
 _DRAIN_READS = 1000
 
 
@@ -78,6 +81,7 @@ class ApiEnvironment(SandboxedEnvironment):
         self._waiting: tuple[Connection, Request] | None = None
         self._prepared: _Attempt | None = None
         self._attempt: _Attempt | None = None
+        self._now: Running | None = None  # the attempt, as the supervision asks for it
         self._answered = b""
         self._refused = False
         self._failure: InitFailure | None = None
@@ -134,8 +138,7 @@ class ApiEnvironment(SandboxedEnvironment):
         return self._failure
 
     def _running(self) -> Running | None:
-        attempt = self._attempt
-        return Running(attempt.sequence, attempt.since) if attempt is not None else None
+        return self._now
 
     # --- the API ---
 
@@ -146,25 +149,21 @@ class ApiEnvironment(SandboxedEnvironment):
             self._server.drop(connection)
             return
         path = request.path[len(_ROOT) :] if request.path.startswith(_ROOT) else b""
+        parts = path.split(b"/")
+        is_answer = len(parts) == 3 and parts[0] == b"invocation" and parts[2] in _VERBS
         if path == _NEXT and request.method == b"GET":
             reply = self._next(connection, request)
+        elif is_answer and request.method == b"POST":
+            outcome = self._answer(connection, parts, request)
+            if outcome is not None:
+                outcomes.append(outcome)
+            return
+        elif path in _NOT_READY and request.method == b"POST":
+            reply = self._not_ready(request)
+        elif path == _RESTORE and request.method == b"GET":
+            reply = _RESTORED
         else:
-            match path.split(b"/"), request.method:
-                case [b"invocation", request_id, b"response" | b"error" as verb], b"POST":
-                    outcome = self._answer(connection, (request_id, verb), request)
-                    if outcome is not None:
-                        outcomes.append(outcome)
-                    return
-                case [b"init" | b"restore", b"error"], b"POST":
-                    reply = self._not_ready(request)
-                case [b"restore", b"next"], b"GET":
-                    reply = _RESTORED
-                case [b"invocation", b"next"] | [b"init" | b"restore", b"error"] | [b"restore", b"next"], _:
-                    reply = _BAD_METHOD
-                case [b"invocation", _, b"response" | b"error"], _:
-                    reply = _BAD_METHOD
-                case _:
-                    reply = _NOT_FOUND
+            reply = _BAD_METHOD if is_answer or path in {_NEXT, _RESTORE, *_NOT_READY} else _NOT_FOUND
         if reply is not None:
             self._server.reply(connection, reply, request)
 
@@ -215,18 +214,19 @@ class ApiEnvironment(SandboxedEnvironment):
         deadline = b"%d\r\n\r\n" % int((attempt.started + attempt.timeout) * 1000)
         attempt.event = b"".join((attempt.event, deadline, attempt.lease.task.payload))
         self._attempt = attempt
+        self._now = Running(attempt.sequence, attempt.since)
         self._server.reply(connection, attempt.event, request)
 
-    def _answer(self, connection: Connection, path: tuple[bytes, bytes], request: Request) -> Outcome | None:
+    def _answer(self, connection: Connection, path: list[bytes], request: Request) -> Outcome | None:
         """`response` or `error`: the runtime is told at once, and goes on while the outcome is made."""
-        request_id, verb = path
+        _, request_id, verb = path
         attempt = self._attempt
         refusal = self._refusal(attempt, request_id, request)
         if attempt is None or refusal is not None:
             self._server.reply(connection, refusal or _BAD_STATE, request)
             return None
         elapsed = time.monotonic() - attempt.since
-        self._attempt = None
+        self._attempt = self._now = None
         self._answered = attempt.request_id
         # AWS's clients end the runtime when an answer is refused; not all at the same moment, so we see to it.
         self._refused = request.too_large

@@ -36,10 +36,15 @@ class Request:
 
 
 class Connection:
-    """A connection that was accepted. `on_...` is called by the parser."""
+    """A connection that was accepted. `on_...` is called by the parser.
+
+    `is_sending` says that a part of a reply waits until the client takes it; nothing is read meanwhile.
+    """
 
     def __init__(self, channel: socket.socket) -> None:
         self.fd = channel.fileno()
+        self.is_open = True
+        self.is_sending = False
         self._channel = channel
         self._parser = HttpRequestParser(self)
         self._overhead = 0
@@ -47,25 +52,15 @@ class Connection:
         self._closing = False
         self._expects = False
         self._arrived: list[Request] = []
-        self._familiar = b""
+        self._familiar = (b"", Request())
         self.on_message_begin()
         self._is_between = True
         channel.setblocking(False)
         channel.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
-    @property
-    def is_open(self) -> bool:
-        return self._channel.fileno() >= 0
-
-    @property
-    def is_sending(self) -> bool:
-        """Whether a part of a reply waits until the client takes it. Nothing is read meanwhile."""
-        return bool(self._output)
-
-    @property
-    def needs_settling(self) -> bool:
-        """Whether reading is not what comes next: it is closed, or has a reply to finish."""
-        return bool(self._output) or self._channel.fileno() < 0
+    def is_ready(self) -> bool:
+        """Whether the next thing to do is to read."""
+        return self.is_open and not self.is_sending
 
     def is_alive(self) -> bool:
         """Whether the client still holds its end. For one that has been waiting."""
@@ -77,6 +72,7 @@ class Connection:
             return False
 
     def close(self) -> None:
+        self.is_open = False
         self._channel.close()
 
     # --- in ---
@@ -92,8 +88,8 @@ class Connection:
         if not data:
             self.close()
             return []
-        if data == self._familiar and self._is_between:
-            return [self._request]  # byte for byte what has been parsed before: most of all, a `next`
+        if data == self._familiar[0] and self._is_between:
+            return [self._familiar[1]]
         self._overhead += len(data)
         was_between = self._is_between
         try:
@@ -107,8 +103,9 @@ class Connection:
             self._expects = False
             self._send(_CONTINUE)
         arrived, self._arrived = self._arrived, []
-        is_one = was_between and self._is_between and len(arrived) == 1
-        self._familiar = data if is_one and not self._size else b""
+        if was_between and self._is_between and len(arrived) == 1 and arrived[0].method == b"GET":
+            # One request, whole: a client's next `next` is the same to the byte, and need not be parsed.
+            self._familiar = (data, arrived[0])
         return arrived
 
     def on_message_begin(self) -> None:
@@ -166,7 +163,7 @@ class Connection:
     def _send(self, data: bytes) -> None:
         if not self.is_open:
             return
-        output = memoryview(bytes(self._output) + data) if self._output else memoryview(data)
+        output = memoryview(bytes(self._output) + data if self.is_sending else data)
         try:
             sent = self._channel.send(output)
         except BlockingIOError:
@@ -175,5 +172,6 @@ class Connection:
             self.close()
             return
         self._output = output[sent:]
-        if self._closing and not self._output:
+        self.is_sending = sent < len(output)
+        if self._closing and not self.is_sending:
             self.close()

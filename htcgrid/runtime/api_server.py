@@ -64,14 +64,14 @@ class ApiServer:
                 self._settle(connection)
             else:
                 arrived += [(connection, request) for request in connection.receive()]
-                if connection.needs_settling:
+                if not connection.is_ready():
                     self._settle(connection)
         return arrived, moved
 
     def reply(self, connection: Connection, data: bytes, request: Request) -> None:
         """Answer a request; the rest of an answer that the client does not take yet follows in `pump`."""
         connection.reply(data, request)
-        if connection.needs_settling:
+        if not connection.is_ready():
             self._settle(connection)
 
     def drop(self, connection: Connection) -> None:

@@ -158,16 +158,19 @@ class ExecutionEnvironment(ABC):
         return self.state is State.IDLE and self._has_ended()
 
     def _become_ready(self, timeout: float) -> Iterator[Outcome | Unstarted]:
-        # The service gives up after its 10 s, starts once more and then counts the function's time.
-        deadline = self._created + limits.INIT_SECONDS + timeout
+        # The service gives up after its 10 s, starts once more and then counts the function's time. An
+        # environment that was started long ago has had its 10 s, and is heard before it is judged.
+        deadline = max(self._created + limits.INIT_SECONDS, time.monotonic()) + timeout
         while not self._is_up():
             self._collect(min(_LOOK_SECONDS, max(0.0, deadline - time.monotonic())))
+            if self._is_up():
+                break
             first = next(iter(self._pending.values()))
             request = identity.request_id(first.task.id)
             failure = self._init_failure()
             if failure is not None:
                 yield from self._give_up(FailureKind.INIT_ERROR, failure.document, failure.log_tail)
-            elif not self._is_up() and self._has_ended():
+            elif self._has_ended():
                 kind, document = self._cause_of_end(request)
                 kind = FailureKind.INIT_ERROR if kind is FailureKind.EXIT else kind
                 yield from self._give_up(kind, document)

@@ -100,6 +100,8 @@ def asks_for_what_is_not_there(answer, facts):
         status("GET", answer),
         status("DELETE", "init/error"),
         Call().send(b"GET / HTTP/1.1\r\n\r\n").status(),
+        status("POST", "invocation/response"),
+        status("POST", "invocation/a/b/response"),
     ]
 
 

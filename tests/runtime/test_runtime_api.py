@@ -28,7 +28,7 @@ def invoke(plane: Callable[..., Any]) -> Any:
         ("answers_another", 400),
         ("answers_for_an_attempt_that_is_over", 410),
         ("reports_an_init_error_when_it_is_up", 403),
-        ("asks_for_what_is_not_there", [404, 405, 405, 405, 404]),
+        ("asks_for_what_is_not_there", [404, 405, 405, 405, 404, 404, 404]),
         ("restores", [200, 403]),
         ("sends_garbage", [400, 400, 400, 400, 400]),
         ("sends_a_header_without_end", "stopped"),
