@@ -204,10 +204,12 @@ def _parse(file: Path) -> dict[str, Any]:
 
 
 def _drop_options_of_other_plugins(document: dict[str, Any], flags: Mapping[str, Any]) -> None:
-    """A flag that swaps a plugin swaps its whole table: the other's options would be unknown to it."""
+    """What swaps a plugin swaps its whole table: the other's options would be unknown to it."""
     for name in ("source", "sink"):
-        table, flag = document.get(name), flags.get(name, {})
-        if isinstance(table, dict) and "plugin" in flag and flag["plugin"] != table.get("plugin"):
+        table, flag = document.get(name), flags.get(name)
+        chosen = flag.get("plugin") if isinstance(flag, dict) else None
+        chosen = chosen or os.environ.get(f"{ENVIRONMENT_PREFIX}{name.upper()}__PLUGIN")
+        if isinstance(table, dict) and chosen and chosen != table.get("plugin"):
             document[name] = {}
 
 
@@ -231,6 +233,8 @@ def flags_of(pairs: Iterable[str]) -> dict[str, Any]:
         table = flags
         for name in tables:
             table = table.setdefault(name, {})
+            if not isinstance(table, dict):
+                raise ConfigError(f"--set {pair}: another --set gives {name!r} itself a value.")
         table[last] = _value(text)
     return flags
 
@@ -254,11 +258,15 @@ def _explain(problem: Any, where: str, model: type[BaseModel], inside: str) -> s
     fields = _fields(model, tables)
     if problem["type"] == "extra_forbidden":
         near = difflib.get_close_matches(key, fields, 1)
-        advice = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(fields)}."
+        known = f"There are: {', '.join(fields)}." if fields else "It takes none."
+        advice = f"Did you mean {near[0]}?" if near else known
         return f"{place}: there is no such key. {advice}"
     if problem["type"] == "missing":
         return f"{place}: this key is missing. It is {fields.get(key) or 'needed'}."
     expected = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] in {"model_type", "dict_type"}:
+        inner = ".".join([*([table] if table else []), key])
+        expected = f"this must be a table. Write [{inner}] and its keys below it"
     meaning = f" It is {fields[key]}." if fields.get(key) else ""
     return f"{place} = {problem['input']!r}: {expected}.{meaning}"
 

@@ -41,7 +41,10 @@ def read_grid(
     """The grid of these options."""
     flags = config.flags_of(pairs)
     for name, table in tables.items():
-        flags.setdefault(name, {}).update(table)
+        there = flags.get(name, {})
+        if not isinstance(there, dict):
+            raise config.ConfigError(f"--set {name}={there}: {name} is a table. Write --set {name}.KEY=VALUE.")
+        flags[name] = there | table
     if plane:
         flags["plane"] = plane
     return config.read(file, flags)
