@@ -145,7 +145,7 @@ class PluginContract:
 
 def not_asked(reason: str) -> NoReturn:
     """Leave a rule out, with what it takes for it to be asked."""
-    pytest.skip(reason)
+    pytest.skip(f"not asked: {reason}")
 
 
 def unique_id() -> str:

@@ -16,15 +16,22 @@ from htcgrid.spi import HtcgridError, Unavailable
 DONE, SOME_FAILED, USAGE, UNAVAILABLE, INTERRUPTED = 0, 1, 2, 3, 130
 
 COMMANDS = {
+    "build": "Build a container image of the function.",
     "cancel": "Cancel tasks, or a session.",
-    "results": "Print results that agents have stored.",
-    "submit": "Put tasks into the queue.",
     "check": "Read the config and say what is wrong with it.",
+    "deploy": "Set the plane up to stand by itself.",
     "init": "Write a working project into a folder.",
     "invoke": "Run one event and print the answer.",
+    "new-plugin": "Write a distribution with a plugin that works.",
     "plugins": "List the planes, sources and sinks that are installed.",
-    "serve": "Serve AWS's Invoke API over the plane.",
+    "results": "Print results that agents have stored.",
     "run": "Run the tasks of the source until it ends.",
+    "scale": "Have so many workers on a plane that was deployed.",
+    "serve": "Serve AWS's Invoke API over the plane.",
+    "status": "Show what stands: the deployed plane and the queue.",
+    "submit": "Put tasks into the queue.",
+    "undeploy": "Remove what deploy made.",
+    "verify": "Run the conformance kit over an installed plugin.",
 }
 
 

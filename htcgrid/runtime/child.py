@@ -11,6 +11,7 @@ from typing import Any
 
 from htcgrid.runtime import limits
 from htcgrid.runtime.nursery import Nursery
+from htcgrid.spi import Unavailable
 
 _PAGE_MB = resource.getpagesize() / (1 << 20)
 _LOG_BYTES_KEPT = 1 << 20
@@ -61,7 +62,10 @@ class Child:
     def close(self) -> None:
         """End it and let go of what is held for it."""
         if self._log >= 0:
-            self.kill()
+            try:
+                self.kill()
+            except Unavailable:
+                self._status = -signal.SIGKILL  # its parent, the nursery, has gone, and took it along
             os.close(self._log)
             os.close(self._pidfd)
             self._log = -1

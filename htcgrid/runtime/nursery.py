@@ -45,6 +45,10 @@ class Nursery:
         with self._lock:
             return int(self._ask({"reap": pid})["status"])
 
+    def has_ended(self) -> bool:
+        """Whether the program is there no more; another nursery is needed then."""
+        return self._program is None or self._program.poll() is not None
+
     def close(self) -> None:
         """End every environment and wait for that."""
         if self._control is not None:
