@@ -66,8 +66,10 @@ class OwnEngine:
         subprocess.run(["ip", "addr", "replace", self._address, "dev", self._bridge], check=True)
         with (here / "dockerd.log").open("ab") as log:
             self._process = subprocess.Popen(
-                ["dockerd", "--host", self.host, "--data-root", self._data, "--exec-root", here / "exec"]
-                + ["--pidfile", here / "pid", f"--bridge={self._bridge}", "--iptables=false", "--ip-forward=false"],
+                [
+                    *("dockerd", "--host", self.host, "--data-root", self._data, "--exec-root", here / "exec"),
+                    *("--pidfile", here / "pid", f"--bridge={self._bridge}", "--iptables=false", "--ip-forward=false"),
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

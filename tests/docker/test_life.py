@@ -13,13 +13,13 @@ from typing import Any
 
 import docker
 import pytest
-from docker_parts import OwnEngine, until
+from docker_parts import OwnEngine, Relay, until
 from htcgrid_contracts import contract_function
 from htcgrid_local_docker import ownership
 from htcgrid_local_docker.invoker import LocalDockerInvoker
 from htcgrid_local_docker.options import Options
 
-from htcgrid.spi import FailureKind, Lease, Outcome, Task
+from htcgrid.spi import FailureKind, Lease, Outcome, Task, Unavailable
 
 OURS = {"label": ["io.htcgrid.plane=local_docker"]}
 HANDLER = (
@@ -233,3 +233,26 @@ def test_what_is_printed_last_is_in_the_tail_of_its_own_invocation(opened: Local
     for number in range(200):
         outcome = call(opened, "say", text=f"line {number}")
         assert outcome.log_tail == f"line {number}\n".encode()
+
+
+def test_an_engine_that_comes_back_is_used_again(python_image: str, relay: Relay) -> None:
+    with plane(python_image, workers=1, host=relay.open()) as opened:
+        call(opened, "echo", value=1)
+        relay.close()
+        for _ in range(3):
+            with pytest.raises(Unavailable) as caught:
+                call(opened, "echo", value=2)
+            assert not caught.value.begun, "nothing was begun"
+        relay.open()
+        assert call(opened, "echo", value=3).payload == b"3"
+
+
+def test_a_task_that_ran_when_the_engine_went_away_is_said_to_have_begun(python_image: str, relay: Relay) -> None:
+    with plane(python_image, workers=1, host=relay.open()) as opened:
+        call(opened, "echo", value=1)
+        cut = threading.Timer(0.5, relay.close)
+        cut.start()
+        with pytest.raises(Unavailable, match="went away") as caught:
+            call(opened, "sleep", seconds=10)
+        assert caught.value.begun == {"t-sleep"}
+        cut.join()

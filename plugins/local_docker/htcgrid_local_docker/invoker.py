@@ -74,24 +74,26 @@ class LocalDockerInvoker(Invoker):
 
     def invoke(self, batch: Sequence[Lease], timeout: float) -> Iterator[Outcome | Unstarted]:
         environment = self._places.get()
-        left = {lease.task.id: None for lease in batch}
+        left: dict[str, None] = {}
         try:
-            if environment is None or environment.is_lost():
-                environment = self._replaced(environment)
-            if environment.state is State.IDLE:
+            if environment is not None and environment.is_lost():
+                self._removed(environment)
+                environment = None
+            if environment is None:
+                environment = self._started()
+            elif environment.state is State.IDLE:
                 self._all[environment].forget_log()
+            left = dict.fromkeys(lease.task.id for lease in batch)
             for report in environment.invoke(batch, timeout):
                 left.pop(report.task_id, None)
                 yield self._judged(report, self._all[environment]) if isinstance(report, Outcome) else report
         except Unavailable as error:
-            if environment is None:
-                raise
             raise Unavailable(str(error), error.retry_after, error.begun or list(left)[:1]) from None
         finally:
-            if environment is not None and environment.state is State.GONE:
+            gone = environment is None or environment.state is State.GONE
+            self._places.put(None if gone else environment)
+            if environment is not None and gone:
                 self._removed(environment)
-                environment = None
-            self._places.put(environment)
 
     def cancel(self, task_ids: Collection[str]) -> None:
         for environment in list(self._all):
@@ -166,14 +168,10 @@ class LocalDockerInvoker(Invoker):
     def _image(self) -> images.Image:
         return images.find(self._engine, self.config.reference, self.function.architecture, self.config.pull, _say)
 
-    def _replaced(self, environment: ExecutionEnvironment | None) -> ExecutionEnvironment:
-        if environment is not None:
-            self._removed(environment)
-        return self._started()
-
     def _removed(self, environment: ExecutionEnvironment) -> None:
-        del self._all[environment]
-        environment.close()
+        """Its place is free, whatever becomes of its container."""
+        if self._all.pop(environment, None) is not None:
+            environment.close()
 
     def _started(self) -> ExecutionEnvironment:
         assert self._plan is not None  # noqa: S101 - between open and close

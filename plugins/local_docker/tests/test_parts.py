@@ -114,7 +114,7 @@ def test_what_cannot_be_told_is_left_alone(owner: str) -> None:
 
 def test_a_process_of_another_container_is_not_judged() -> None:
     machine, boot, _, pid, _ = ownership.labels(Function())[ownership.OWNER].split("/")
-    assert not ownership.is_left_behind("/".join([machine, boot, "pid:[1]", pid, "1"]))
+    assert not ownership.is_left_behind(f"{machine}/{boot}/pid:[1]/{pid}/1")
 
 
 def test_the_images_command_is_kept_where_only_the_entry_point_is_replaced() -> None:
