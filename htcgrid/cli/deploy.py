@@ -31,7 +31,12 @@ def command(file: Path | None, plane: str | None, pairs: tuple[str, ...], dry_ru
     htcgrid deploy --plane cluster
     htcgrid deploy --plane cluster --dry-run > grid.yaml
     """
-    for line in deployable(read_grid(file, plane, pairs)).deploy(dry_run=dry_run):
+    grid = read_grid(file, plane, pairs)
+    found = deployable(grid)
+    if isinstance(found, Standing):
+        grid.source()  # what is wrong with these tables shows here, not in the workers' logs
+        grid.sink()
+    for line in found.deploy(dry_run=dry_run):
         click.echo(line)
     return DONE
 

@@ -120,7 +120,7 @@ class Grid:
     def _policy(self, version: str) -> Manifest:
         """Nothing may come in. Out goes what the source, the sink and the handler need."""
         policy = self._object(version, "NetworkPolicy", self.name)
-        policy["spec"] = {"podSelector": self._selector(), "policyTypes": ["Ingress"], "ingress": []}
+        policy["spec"] = {"podSelector": self._selector(), "policyTypes": ["Ingress"]}
         return policy
 
     def _deployment(self, config: str) -> Manifest:
