@@ -218,7 +218,7 @@ class ApiEnvironment(SandboxedEnvironment):
         self._server.reply(connection, attempt.event, request)
 
     def _answer(self, connection: Connection, path: list[bytes], request: Request) -> Outcome | None:
-        """`response` or `error`: the runtime is told at once, and goes on while the outcome is made."""
+        """`response` or `error`: the runtime is told first, and goes on while the outcome is made."""
         _, request_id, verb = path
         attempt = self._attempt
         refusal = self._refusal(attempt, request_id, request)
@@ -228,14 +228,18 @@ class ApiEnvironment(SandboxedEnvironment):
         elapsed = time.monotonic() - attempt.since
         self._attempt = self._now = None
         self._answered = attempt.request_id
-        # AWS's clients end the runtime when an answer is refused; not all at the same moment, so we see to it.
-        self._refused = request.too_large
-        self._server.reply(connection, _TOO_LARGE if request.too_large else _ACCEPTED, request)
+        if not request.too_large:
+            self._server.reply(connection, _ACCEPTED, request)
+        outcome = None
         lease = self._pending.pop(attempt.sequence, None)
-        if lease is None:
-            return None
-        kind, payload = _verdict(verb, request)
-        return self._measured(lease, kind, payload, attempt.started, elapsed)
+        if lease is not None:
+            kind, payload = _verdict(verb, request)
+            outcome = self._measured(lease, kind, payload, attempt.started, elapsed)
+        if request.too_large:
+            # AWS's clients complain in the log and end the runtime, not all at the same moment; so we see to it.
+            self._refused = True
+            self._server.reply(connection, _TOO_LARGE, request)
+        return outcome
 
     def _refusal(self, attempt: _Attempt | None, request_id: bytes, request: Request) -> bytes | None:
         if attempt is None:
