@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import io
 import json
+import socket
 import subprocess
 import sys
 import tarfile
@@ -31,8 +32,12 @@ class Relay:
         self._process = subprocess.Popen(
             [sys.executable, str(script), str(self._path), ENGINE], stderr=subprocess.DEVNULL
         )
-        until(self._path.exists, 10, "the relay is up")
+        until(self._listens, 10, "the relay is up")
         return f"unix://{self._path}"
+
+    def _listens(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as probe:
+            return probe.connect_ex(str(self._path)) == 0
 
     def close(self) -> None:
         """Cut what is connected, and let nobody connect any more."""

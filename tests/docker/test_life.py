@@ -235,7 +235,8 @@ def test_what_is_printed_last_is_in_the_tail_of_its_own_invocation(opened: Local
         assert outcome.log_tail == f"line {number}\n".encode()
 
 
-def test_an_engine_that_comes_back_is_used_again(python_image: str, relay: Relay) -> None:
+def test_an_engine_that_comes_back_is_used_again(engine: docker.APIClient, python_image: str, relay: Relay) -> None:
+    before = len(ours(engine, os.getpid()))
     with plane(python_image, workers=1, host=relay.open()) as opened:
         call(opened, "echo", value=1)
         relay.close()
@@ -245,6 +246,7 @@ def test_an_engine_that_comes_back_is_used_again(python_image: str, relay: Relay
             assert not caught.value.begun, "nothing was begun"
         relay.open()
         assert call(opened, "echo", value=3).payload == b"3"
+        assert len(ours(engine, os.getpid())) == before + 2, "one container, one network"
 
 
 def test_a_task_that_ran_when_the_engine_went_away_is_said_to_have_begun(python_image: str, relay: Relay) -> None:

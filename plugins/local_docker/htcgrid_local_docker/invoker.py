@@ -45,6 +45,7 @@ class LocalDockerInvoker(Invoker):
         self._engine = Engine(config.host)
         self._places: queue.LifoQueue[ExecutionEnvironment | None] = queue.LifoQueue()
         self._all: dict[ExecutionEnvironment, ContainerSandbox] = {}
+        self._left: list[ContainerSandbox] = []
         self._plan: plan.Plan | None = None
         self._opened = ExitStack()
 
@@ -70,6 +71,7 @@ class LocalDockerInvoker(Invoker):
             with ThreadPoolExecutor(min(8, len(self._all))) as pool:
                 list(pool.map(lambda environment: environment.close(), self._all))
         self._all.clear()
+        self._remove_what_is_left()
         self._opened.close()
 
     def invoke(self, batch: Sequence[Lease], timeout: float) -> Iterator[Outcome | Unstarted]:
@@ -170,8 +172,17 @@ class LocalDockerInvoker(Invoker):
 
     def _removed(self, environment: ExecutionEnvironment) -> None:
         """Its place is free, whatever becomes of its container."""
-        if self._all.pop(environment, None) is not None:
+        sandbox = self._all.pop(environment, None)
+        if sandbox is not None:
             environment.close()
+            self._left += [sandbox] if sandbox.is_left else []
+
+    def _remove_what_is_left(self) -> None:
+        """Containers that could not be removed while the engine was away."""
+        left, self._left = self._left, []
+        for sandbox in left:
+            sandbox.close()
+        self._left += [sandbox for sandbox in left if sandbox.is_left]
 
     def _started(self) -> ExecutionEnvironment:
         assert self._plan is not None  # noqa: S101 - between open and close
@@ -187,6 +198,8 @@ class LocalDockerInvoker(Invoker):
         except BaseException:
             self._removed(environment)
             raise
+        if self._left:
+            self._remove_what_is_left()
         return environment
 
     def _judged(self, outcome: Outcome, sandbox: ContainerSandbox) -> Outcome:

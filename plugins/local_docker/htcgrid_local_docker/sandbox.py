@@ -82,17 +82,21 @@ class ContainerSandbox(EmulatorSandbox):
         return self._status
 
     def close(self) -> None:
-        container, self._container = self._container, ""
         if self._end is not None:
             self._end.close()
             self._end = None
-        if container:
-            # Where the engine is away, whoever opens a plane next, this process over, removes it.
-            with suppress(Unavailable):
-                ownership.remove(self._engine, container)
         if self._log is not None:
             self._log.close()
             self._log = None
+        if self._container:
+            with suppress(Unavailable):
+                ownership.remove(self._engine, self._container)
+                self._container = ""
+
+    @property
+    def is_left(self) -> bool:
+        """Whether `close` found the engine away: the container is still to be removed, by another `close`."""
+        return bool(self._container)
 
     # --- what it says ---
 
