@@ -50,9 +50,15 @@ class FramedEnvironment(ExecutionEnvironment):
             "limit": limits.RESPONSE_BYTES,
             "environment": {"AWS_LAMBDA_LOG_STREAM_NAME": f"{time.strftime('%Y/%m/%d')}/[$LATEST]{self.id}"},
         }
-        with theirs:
+        try:
             self._child = Child(self._nursery, request, theirs.fileno(), page)
-        os.close(page)
+        except BaseException:
+            self._channel.close()
+            self._page.close()
+            raise
+        finally:
+            theirs.close()
+            os.close(page)
         self._channel.setblocking(False)
         self._poll.register(self._channel, select.POLLIN)
         self._poll.register(self._child.pidfd, select.POLLIN)

@@ -17,7 +17,7 @@ def request_id(task_id: str) -> str:
     if len(task_id) == 36 and _is_uuid(task_id):
         return task_id
     # What uuid.uuid5 does, at a quarter of its cost: this runs once a task.
-    digest = sha1(_NAMESPACE + task_id.encode(), usedforsecurity=False).hexdigest()
+    digest = sha1(_NAMESPACE + task_id.encode("utf-8", "surrogatepass"), usedforsecurity=False).hexdigest()
     variant = "89ab"[int(digest[16], 16) & 3]
     return f"{digest[:8]}-{digest[8:12]}-5{digest[13:16]}-{variant}{digest[17:20]}-{digest[20:32]}"
 

@@ -57,6 +57,8 @@ def main() -> None:
         except BrokenPipeError:
             break
     _end(workers)
+    while strays := set(_children()):  # what the workers left behind has become ours
+        _end(strays)
 
 
 def _prepare(setup: dict[str, Any]) -> None:
