@@ -90,20 +90,15 @@ def test_a_cancelled_task_is_stopped(invoke: Any) -> None:
     assert invoke.answer({"do": "answer", "value": 1}) == 1
 
 
-def test_tasks_behind_a_long_one_are_given_back_unstarted(invoke: Any) -> None:
+def test_tasks_behind_a_long_one_are_given_back_before_it_is_done(invoke: Any) -> None:
     invoke({"do": "answer"})
-    events = [{"do": "answer", "value": 0}, {"do": "sleep", "seconds": 0.5, "value": 1}, *({"do": "answer"},) * 3]
+    events = [{"do": "sleep", "seconds": 0.5}, *({"do": "answer"},) * 3]
     leases = [Lease(Task(str(number), json.dumps(event).encode())) for number, event in enumerate(events)]
 
-    began = time.monotonic()
-    ids = []
-    for outcome in invoke.invoker.invoke(leases, 20):
-        if isinstance(outcome, Unstarted):
-            assert time.monotonic() - began < 0.5, "it could have run elsewhere meanwhile"
-        ids.append((outcome.task_id, type(outcome)))
+    reported = [(type(each), each.task_id) for each in invoke.invoker.invoke(leases, 20)]
 
-    assert sorted(ids[:1] + ids[-1:]) == [("0", Outcome), ("1", Outcome)]
-    assert sorted(ids[1:-1]) == [("2", Unstarted), ("3", Unstarted), ("4", Unstarted)]
+    assert sorted(reported[:3], key=str) == [(Unstarted, "1"), (Unstarted, "2"), (Unstarted, "3")]
+    assert reported[3:] == [(Outcome, "0")]
 
 
 def test_fifty_callers_on_two_environments_get_each_their_own_answer(
