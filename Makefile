@@ -5,7 +5,7 @@ PYTHON ?= python3
 PIP := .venv/bin/python -m pip --quiet --disable-pip-version-check install
 PYTEST ?=
 
-.PHONY: help demo test plugins lint check bench format clean
+.PHONY: help demo test plugins docker kubernetes chaos lint check bench format clean
 help:            ## this list
 	@sed -n 's/^\([a-z]*\): .*## /\1\t/p' $(MAKEFILE_LIST)
 
@@ -46,6 +46,15 @@ test: .make/test        ## the tests of the core: no Docker, no cluster, no AWS
 
 plugins: .make/plugins         ## the tests of the plugins that need no engine or cluster: moto, Redis, a fake service
 	for plugin in $(wildcard plugins/*); do .venv/bin/python -m pytest $(PYTEST) $$plugin || exit; done
+
+docker: .make/plugins          ## the local_docker plane on the Docker Engine of this machine
+	.venv/bin/python -m pytest $(PYTEST) tests/docker
+
+kubernetes: .make/plugins      ## the eks planes on the cluster that KUBECONFIG names
+	.venv/bin/python -m pytest $(PYTEST) tests/kubernetes
+
+chaos: .make/plugins           ## agents killed for minutes
+	.venv/bin/python -m pytest $(PYTEST) tests/chaos
 
 lint: .make/lint .make/plugins        ## format, lint and types
 	.venv/bin/ruff format --check .
