@@ -38,14 +38,15 @@ demo: .make/examples           ## price an option for each trading day of twenty
 	@touch $@
 
 .make/plugins: .make/test $(wildcard plugins/*/pyproject.toml)
-	$(PIP) $(foreach plugin,$(wildcard plugins/*/pyproject.toml),--editable $(dir $(plugin))) --group plugins
+	$(PIP) $(addprefix --editable ./,$(wildcard plugins/* examples/plugins/*)) --group plugins
 	@touch $@
 
 test: .make/test        ## the tests of the core: no Docker, no cluster, no AWS
-	.venv/bin/python -m pytest $(foreach lane,docker kubernetes chaos,--ignore tests/$(lane)) $(PYTEST)
+	.venv/bin/python -m pytest -m 'not slow' $(foreach lane,docker kubernetes chaos,--ignore tests/$(lane)) $(PYTEST)
 
 plugins: .make/plugins         ## the tests of the plugins that need no engine or cluster: moto, Redis, a fake service
-	for plugin in $(wildcard plugins/*); do .venv/bin/python -m pytest $(PYTEST) $$plugin || exit; done
+	.venv/bin/python -m pytest -m slow tests/contracts
+	for plugin in plugins/* examples/plugins/*; do .venv/bin/python -m pytest $(PYTEST) $$plugin || exit; done
 
 docker: .make/plugins          ## the local_docker plane on the Docker Engine of this machine
 	.venv/bin/python -m pytest $(PYTEST) tests/docker

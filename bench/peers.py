@@ -64,8 +64,11 @@ def emulators(rie: Path, calls: int, count: int = 2) -> float:
                 f"127.0.0.1:{port}",
                 "--runtime-api-address",
                 f"127.0.0.1:{api}",
-            ]
-            + [sys.executable, "-m", "awslambdaric", "bench_handler.noop"],
+                sys.executable,
+                "-m",
+                "awslambdaric",
+                "bench_handler.noop",
+            ],
             env=environment,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -78,9 +78,9 @@ def main() -> None:
         (code / "noop.py").write_text("def handler(event, context):\n    return 1\n")
         with plane(code, transport="http") as api, plane(code, transport="rie", rie=rie) as emulator:
             through(emulator, 1)(0)  # it is up, and its address is known
-            (environment,) = emulator._all  # noqa: SLF001 - to call what it calls
+            (environment,) = emulator._all
             sides = {
-                "emulator, bare caller": bare(environment._emulator.address),  # noqa: SLF001
+                "emulator, bare caller": bare(environment._emulator.address),
                 "emulator, our transport": through(emulator, 1),
                 "Runtime API, one at a time": through(api, 1),
                 "Runtime API, 32 handed over": through(api, 32),
