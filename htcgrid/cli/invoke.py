@@ -8,7 +8,7 @@ import click
 from htcgrid.cli.main import DONE, SOME_FAILED
 from htcgrid.cli.options import grid_options, read_grid
 from htcgrid.runtime.reports import log_lines
-from htcgrid.spi import Lease, Outcome, Task, Unavailable
+from htcgrid.spi import Invoker, Lease, Outcome, Task
 
 
 @click.command()
@@ -46,15 +46,20 @@ def command(
     task = Task(str(uuid.uuid4()), payload, dict(_attribute(pair) for pair in attributes))
     with grid.invoker() as invoker:
         timeout = grid.settings.function.timeout
-        outcomes = [item for item in invoker.invoke([Lease(task)], timeout) if isinstance(item, Outcome)]
-    if not outcomes:
-        raise Unavailable("The plane did not begin the task.")
-    outcome = outcomes[0]
+        outcome = _outcome(invoker, Lease(task), timeout)
     if log:
         sys.stderr.write(log_lines(outcome, grid.settings.function.memory))
     sys.stdout.buffer.write(outcome.payload + b"\n")
     sys.stdout.flush()
     return DONE if outcome.failure is None else SOME_FAILED
+
+
+def _outcome(invoker: Invoker, lease: Lease, timeout: float) -> Outcome:
+    """Of an environment that began it: one that had just ended says it did not, and is replaced."""
+    while True:
+        for item in invoker.invoke([lease], timeout):
+            if isinstance(item, Outcome):
+                return item
 
 
 def _attribute(pair: str) -> tuple[str, str]:

@@ -138,7 +138,8 @@ class FramedClient:
         duration = now - self._began
         if now - self._flushed > _FLUSH_NS or not self._peak:
             self._peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        log = self._log_tail() if os.lseek(self._log, 0, os.SEEK_END) else b""
+        # What was printed while it initialised stays, for the first task's tail or for the supervisor.
+        log = self._log_tail() if self._sequence and os.lseek(self._log, 0, os.SEEK_END) else b""
         head = frames.ANSWER.pack(len(payload), len(log), self._peak, kind, self._sequence, self._started, duration)
         frame = b"".join((head, log, payload))
         end = self._kept + len(frame)
