@@ -45,7 +45,8 @@ class Deployment:
         rules = deploy_rules(autoscaled=self._autoscaled(), with_role=self._options.pod_status)
         require(self._cluster, rules, "deploy a grid")
         for manifest in manifests:
-            self._apply(manifest, dry_run=True)  # what will be refused is, before anything is made
+            if manifest["kind"] != "RoleBinding":  # refused as long as its Role is not there
+                self._apply(manifest, dry_run=True)  # what will be refused is, before anything is made
         for manifest in manifests:
             before = self._find(manifest["kind"], manifest["apiVersion"])
             after = self._apply(manifest)

@@ -1,0 +1,114 @@
+import json
+import math
+import random
+import tomllib
+from collections.abc import Callable
+from typing import Any
+
+import kubernetes_validate
+import pytest
+from htcgrid.spi import Function, Rejected
+
+from htcgrid_eks.manifests import Grid
+from htcgrid_eks.options import Options
+
+Manifests = Callable[..., dict[str, Any]]
+AUTOSCALE = {"min": 1, "max": 9, "by": "cpu", "target": 70}
+
+
+@pytest.mark.parametrize("version", ["1.28", "1.31", kubernetes_validate.latest_version()])
+@pytest.mark.parametrize("code", ["folder", "image", "s3://bucket/code.zip"])
+def test_they_pass_the_published_schemas(manifests: Manifests, version: str, code: str) -> None:
+    for manifest in manifests(code=code, containers=2, autoscale=AUTOSCALE, role_arn="arn:aws:iam::1:role/r").values():
+        kubernetes_validate.validate(manifest, version, strict=True)
+
+
+def test_an_old_cluster_gets_the_versions_that_it_serves(manifests: Manifests) -> None:
+    assert manifests(kubernetes="old")["PodDisruptionBudget"]["apiVersion"] == "policy/v1beta1"
+    assert manifests(kubernetes="new")["PodDisruptionBudget"]["apiVersion"] == "policy/v1"
+
+
+def test_everything_runs_locked_down(manifests: Manifests) -> None:
+    spec = manifests(containers=2)["Deployment"]["spec"]["template"]["spec"]
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert spec["automountServiceAccountToken"] is False
+    for container in spec["containers"] + spec["initContainers"]:
+        locked = container["securityContext"]
+        assert locked["readOnlyRootFilesystem"] is True, container["name"]
+        assert locked["allowPrivilegeEscalation"] is False, container["name"]
+        assert locked["capabilities"] == {"drop": ["ALL"]}, container["name"]
+        assert "ports" not in container, container["name"]
+
+
+def test_only_the_agent_has_credentials(manifests: Manifests) -> None:
+    found = manifests(role_arn="arn:aws:iam::1:role/r", variables=["queue-password"])["Deployment"]
+    template = found["spec"]["template"]
+    assert template["metadata"]["annotations"]["eks.amazonaws.com/skip-containers"] == "lambda-0"
+    containers = {each["name"]: each for each in template["spec"]["containers"]}
+    mounts = {name: {mount["name"] for mount in each["volumeMounts"]} for name, each in containers.items()}
+    assert "account" in mounts["agent"]
+    assert "account" not in mounts["lambda-0"]
+    assert containers["agent"]["envFrom"] == [{"secretRef": {"name": "queue-password"}}]
+    assert "envFrom" not in containers["lambda-0"]
+
+
+def test_pods_have_the_functions_timeout_to_end_in(manifests: Manifests) -> None:
+    found = manifests()
+    config = tomllib.loads(found["ConfigMap"]["data"]["htcgrid.toml"])
+    grace = found["Deployment"]["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
+    assert config["agent"]["grace"] == 40
+    assert grace >= math.ceil(config["agent"]["grace"]) + 10
+
+
+def test_the_lambda_container_has_the_functions_memory(manifests: Manifests, function: Function) -> None:
+    large = function.model_copy(update={"memory": 1769})
+    resources = _container(manifests(function=large), "lambda-0")["resources"]
+    assert resources["limits"] == {"memory": "1769Mi"}
+    assert resources["requests"] == {"memory": "1769Mi", "cpu": "1000m"}
+
+
+def test_arm64_is_placed_on_such_nodes(manifests: Manifests, function: Function) -> None:
+    arm = function.model_copy(update={"architecture": "arm64"})
+    spec = manifests(function=arm, node_selector={"pool": "spot"})["Deployment"]["spec"]["template"]["spec"]
+    assert spec["nodeSelector"] == {"kubernetes.io/arch": "arm64", "pool": "spot"}
+
+
+def test_a_changed_config_replaces_the_pods(manifests: Manifests, function: Function) -> None:
+    def annotation(found: dict[str, Any]) -> str:
+        return str(found["Deployment"]["spec"]["template"]["metadata"]["annotations"]["htcgrid.io/config"])
+
+    assert annotation(manifests()) == annotation(manifests())
+    longer = function.model_copy(update={"timeout": 41})
+    assert annotation(manifests()) != annotation(manifests(function=longer))
+
+
+def test_the_emulator_listens_on_loopback_only(manifests: Manifests) -> None:
+    command = " ".join(_container(manifests(transport="rie"), "lambda-0")["command"])
+    assert "--runtime-interface-emulator-address 127.0.0.1:8080" in command
+
+
+def test_a_cluster_without_keda_says_so(manifests: Manifests) -> None:
+    with pytest.raises(Rejected, match="needs KEDA, which is not on this cluster"):
+        manifests(autoscale={"max": 3, "by": "sqs", "queue_url": "https://q", "region": "eu-west-1"})
+
+
+def test_code_that_no_configmap_holds_says_where_to_put_it(manifests: Manifests, function: Function) -> None:
+    (function.code / "noise.bin").write_bytes(random.Random(1).randbytes(1_000_000))
+    with pytest.raises(Rejected, match=r'write code = "image"'):
+        manifests()
+
+
+def test_a_config_without_a_queue_is_refused(function: Function) -> None:
+    grid = Grid(Options(image="pricing:1"), function, {}, "grid")
+    with pytest.raises(Rejected, match=r"\[source\] and \[sink\] is missing"):
+        grid.manifests(lambda _group, _kind: "v1")
+
+
+def test_manifests_are_plain_json(manifests: Manifests) -> None:
+    json.dumps(manifests(node_selector={"a": "b"}, tolerations=[{"key": "spot", "operator": "Exists"}]))
+
+
+def _container(found: dict[str, Any], name: str) -> Any:
+    containers = found["Deployment"]["spec"]["template"]["spec"]["containers"]
+    return next(each for each in containers if each["name"] == name)

@@ -1,0 +1,61 @@
+"""Runs in a pod beside four Lambda containers: the whole conformance kit on `eks_sidecar`.
+
+Two of the containers serve `plane`, the others whatever a rule opens besides. They run the handler that is named in
+a file of the folder that they share with us, so that rules can have another.
+"""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from htcgrid.spi import Function, Invoker, Plugin
+from htcgrid_contracts import HANDLER_FOLDER, InvokerContract
+from htcgrid_eks.sidecar import EMULATOR_PORT, FOLDER, EksSidecarInvoker
+
+FIRST, SECOND = FOLDER / "first", FOLDER / "second"
+TASK_ROOT = Path("/var/task")
+
+
+class Served(EksSidecarInvoker):
+    def open(self) -> None:
+        for index in range(self.config.containers):
+            (self.config.folder / str(index) / "handler").write_text(self.function.handler)
+        super().open()
+
+
+def config(transport: str, pair: Path) -> EksSidecarInvoker.Config:
+    port = EMULATOR_PORT + (2 if pair is SECOND else 0)
+    return EksSidecarInvoker.Config(
+        containers=2, folder=pair, transport=transport, emulator_port=port, start_seconds=30
+    )
+
+
+@pytest.fixture(autouse=True, scope="session")
+def pairs() -> None:
+    shutil.copytree(HANDLER_FOLDER, TASK_ROOT, dirs_exist_ok=True)
+    for pair, first in ((FIRST, 0), (SECOND, 2)):
+        pair.mkdir(exist_ok=True)
+        for index in range(2):
+            (pair / str(index)).symlink_to(FOLDER / str(first + index))
+
+
+class TestSidecar(InvokerContract):
+    patience = 3
+
+    @pytest.fixture
+    def invoker(self, function: Function, pytestconfig: pytest.Config) -> Invoker:
+        return Served(config(pytestconfig.getoption("--transport"), FIRST), function)
+
+    def serving(self, invoker: Any, function: Function) -> Invoker:
+        return Served(config(invoker.config.transport, SECOND), function)
+
+    def again(self, plugin: Any) -> Any:
+        return self.serving(plugin, plugin.function)
+
+    @pytest.fixture
+    def missing(self, invoker: Any) -> Plugin:
+        return EksSidecarInvoker(invoker.config.model_copy(update={"folder": Path("/not/there")}), invoker.function)
+
+    def take_away(self, plugin: Any) -> None:
+        plugin.quit()
