@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import (
@@ -273,10 +273,14 @@ def _explain(problem: Any, where: str, model: type[BaseModel], inside: str) -> s
 
 def _fields(model: type[BaseModel], tables: Sequence[str]) -> dict[str, str]:
     """The keys of a table and what they mean, following the models down to it."""
-    for table in tables:
-        field = model.model_fields.get(table)
-        inner = field.annotation if field else None
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+    names = iter(tables)
+    for name in names:
+        field = model.model_fields.get(name)
+        kind = field.annotation if field else None
+        inner = [part for part in (kind, *get_args(kind)) if isinstance(part, type) and issubclass(part, BaseModel)]
+        if not inner:
             return {}
-        model = inner
+        if get_origin(kind) is dict:
+            next(names, "")  # a name that the user gave
+        model = inner[0]
     return {name: field.description or "" for name, field in model.model_fields.items()}

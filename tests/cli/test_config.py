@@ -1,0 +1,195 @@
+"""What the config file, the environment and the command line may say, through the real program."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from conftest import Project
+
+BAD_FILES = {
+    "an unknown key": ('[function]\nhandlr = "job.handler"\n', ["[function] handlr: there is no such key", "handler?"]),
+    "an unknown table": ("[sorce]\nx = 1\n", ["sorce: there is no such key. Did you mean source?"]),
+    "an unknown key of a plugin": (
+        '[source]\nplugin = "jsonl"\npath = "t"\nid = "x"\n[sink]\nplugin = "memory"\n[function]\nhandler = "a.b"\n',
+        ["[source] id: there is no such key. There are: path, id_field."],
+    ),
+    "a missing key of a plugin": (
+        '[source]\nplugin = "jsonl"\n',
+        ["[source] path: this key is missing. It is a file of JSON lines"],
+    ),
+    "a table without a plugin": ('[source]\npath = "t"\n', ["[source] plugin: this key is missing", "htcgrid plugins"]),
+    "a plane without a plugin": (
+        "[planes.local]\nworkers = 2\n",
+        ["[planes.local] plugin: this key is missing. It is"],
+    ),
+    "a key near to one of a plugin": (
+        '[source]\nplugin = "jsonl"\npaht = "t"\n',
+        ["[source] paht: there is no such key. Did you mean path?"],
+    ),
+    "no source": ('[function]\nhandler = "a.b"\n', ["[source] is missing. Write, for example:", 'plugin = "jsonl"']),
+    "no sink": ('[source]\nplugin = "memory"\n', ["[sink] is missing. Write, for example:", 'path = "results.jsonl"']),
+    "a plane that is not there": (
+        'plane = "docker"\n[source]\nplugin = "memory"\n[sink]\nplugin = "memory"\n[planes.local]\nplugin = "process"\n',
+        ["plane = 'docker', but [planes] has only: local."],
+    ),
+    "a word for a number": ('[function]\ntimeout = "soon"\n', ["[function] timeout = 'soon': ", "seconds"]),
+    "a number out of bounds": ("[function]\ntimeout = 0\n", ["[function] timeout = 0: ", "greater than 0"]),
+    "too little memory": ("[function]\nmemory = 1\n", ["[function] memory = 1: ", "MiB"]),
+    "a value for a table": ("source = 5\n", ["source = 5: this must be a table. Write [source]"]),
+    "a reserved variable": (
+        '[function]\nenvironment = { AWS_REGION = "x" }\n',
+        ["[function] environment = ", "AWS_REGION: reserved by Lambda"],
+    ),
+    "an unknown kind of failure": ("[agent.attempts]\nexplosion = 2\n", ["explosion", "handler_error"]),
+    "an unknown plugin": (
+        '[source]\nplugin = "kafka"\n',
+        ["There is no task source named 'kafka'. Installed: ", "jsonl", "memory"],
+    ),
+    "a plugin of ours that is not installed": (
+        '[source]\nplugin = "memory"\n[sink]\nplugin = "memory"\n[planes.local]\nplugin = "htc_gird"\n',
+        ["There is no compute plane named 'htc_gird'. Installed: ", "process"],
+    ),
+    "no TOML": ("[function\n", ["htcgrid.toml is not TOML: ", "line 1"]),
+}
+
+
+@pytest.mark.parametrize("case", BAD_FILES)
+def test_a_config_with(case: str, project: Project) -> None:
+    text, said = BAD_FILES[case]
+    project.write("htcgrid.toml", text)
+    done = project.htcgrid("run")
+    assert done.status == 2
+    assert done.err.startswith("htcgrid: ")
+    for words in said:
+        assert words in done.err
+    assert project.results() == []
+
+
+def test_every_wrong_key_is_told_at_once(project: Project) -> None:
+    project.write("htcgrid.toml", "[function]\ntimeout = 0\nmemory = 1\nspeed = 9\n")
+    lines = project.htcgrid("run").err.splitlines()
+    assert len([line for line in lines if "htcgrid.toml: [function]" in line]) == 3
+
+
+def test_a_file_that_is_named_and_missing(project: Project) -> None:
+    done = project.htcgrid("run", "--config", "other.toml")
+    assert (done.status, done.err) == (2, "htcgrid: other.toml: there is no such file. `htcgrid init` writes one.\n")
+
+
+def test_a_file_that_cannot_be_read(project: Project) -> None:
+    (project.folder / "folder.toml").mkdir()
+    done = project.htcgrid("run", "-c", "folder.toml")
+    assert (done.status, done.err) == (2, "htcgrid: folder.toml cannot be read: Is a directory.\n")
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may read every file")
+def test_a_file_that_may_not_be_read(project: Project) -> None:
+    (project.folder / "htcgrid.toml").chmod(0)
+    done = project.htcgrid("run")
+    assert (done.status, done.err) == (2, "htcgrid: htcgrid.toml cannot be read: Permission denied.\n")
+
+
+def test_a_file_that_is_no_text(project: Project) -> None:
+    (project.folder / "htcgrid.toml").write_bytes(b"\xff\xfe\x00")
+    done = project.htcgrid("run")
+    assert done.status == 2
+    assert "htcgrid.toml is not TOML: " in done.err
+
+
+def test_without_any_config_it_says_what_to_write(project: Project) -> None:
+    (project.folder / "htcgrid.toml").unlink()
+    done = project.htcgrid("run")
+    assert done.status == 2
+    assert "[source] is missing. Write, for example:" in done.err
+
+
+# --- who is stronger ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("env", "flags", "seen"),
+    [
+        ({}, [], "file"),
+        ({"HTCGRID_FUNCTION__ENVIRONMENT": '{"WHO": "environment"}'}, [], "environment"),
+        (
+            {"HTCGRID_FUNCTION__ENVIRONMENT": '{"WHO": "environment"}'},
+            ["--set", "function.environment.WHO=flag"],
+            "flag",
+        ),
+        ({}, ["--set", "function.environment={WHO = 'toml'}"], "toml"),
+    ],
+)
+def test_flags_are_stronger_than_the_environment_and_that_than_the_file(
+    project: Project, env: dict[str, str], flags: list[str], seen: str
+) -> None:
+    config = (project.folder / "htcgrid.toml").read_text()
+    project.write("htcgrid.toml", config.replace("[source]", 'environment = { WHO = "file" }\n[source]', 1))
+    done = project.htcgrid("invoke", '{"variable": "WHO"}', *flags, env=env)
+    assert (done.status, done.out) == (0, f'"{seen}"\n'), done.err
+
+
+def test_the_plane_is_chosen_by_flag_or_environment(project: Project) -> None:
+    for arguments, env in ((["--plane", "none"], {}), ([], {"HTCGRID_PLANE": "none"})):
+        done = project.htcgrid("run", *arguments, env=env)
+        assert done.status == 2
+        assert "plane = 'none', but [planes] has only: local, single." in done.err
+    assert project.htcgrid("run", "--plane", "single", env={"HTCGRID_PLANE": "none"}).status == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "env"),
+    [
+        (["--sink", "memory"], {}),
+        (["--set", "sink.plugin=memory"], {}),
+        ([], {"HTCGRID_SINK__PLUGIN": "memory"}),
+    ],
+    ids=["flag", "set", "environment"],
+)
+def test_a_sink_is_swapped_with_its_whole_table(project: Project, arguments: list[str], env: dict[str, str]) -> None:
+    done = project.htcgrid("run", *arguments, env=env)
+    assert (done.status, done.summary["succeeded"]) == (0, 3), done.err
+    assert project.results() == []
+
+
+def test_one_option_of_a_plugin_is_set_by_environment_beside_the_others(project: Project) -> None:
+    project.write("other.jsonl", "7\n")
+    env = {"HTCGRID_SOURCE__PATH": "other.jsonl", "HTCGRID_SINK__PATH": "other-results.jsonl"}
+    assert project.htcgrid("run", env=env).status == 0
+    assert [result["output"] for result in project.results("other-results.jsonl")] == [7]
+
+
+def test_an_unknown_variable_of_ours_is_refused(project: Project) -> None:
+    done = project.htcgrid("run", env={"HTCGRID_PLAIN": "local"})
+    assert done.status == 2
+    assert "environment: HTCGRID_PLAIN is not a setting. There are: HTCGRID_PLANE, " in done.err
+
+
+@pytest.mark.parametrize(
+    ("pairs", "said"),
+    [
+        (["source.path"], "--set source.path: write it as KEY=VALUE, for example"),
+        (["=5"], "--set =5: write it as KEY=VALUE"),
+        (["plane=a", "plane.b=1"], "--set plane.b=1: another --set gives 'plane' itself a value."),
+        (["source=5"], "source = 5: this must be a table"),
+        (["agent.grace=soon"], "[agent] grace = 'soon'"),
+        (["sorce.path=x"], "sorce: there is no such key. Did you mean source?"),
+    ],
+)
+def test_a_set_that_makes_no_sense_is_refused(project: Project, pairs: list[str], said: str) -> None:
+    done = project.htcgrid("run", *(word for pair in pairs for word in ("--set", pair)))
+    assert done.status == 2
+    assert said in done.err
+
+
+def test_paths_are_relative_to_the_folder_of_the_config(project: Project) -> None:
+    (project.folder / "elsewhere").mkdir()
+    program = project.start("run", "-c", str(project.folder / "htcgrid.toml"))
+    program.communicate()
+    inside = type(project)(project.folder / "elsewhere")
+    done = inside.htcgrid("run", "-c", "../htcgrid.toml")
+    assert (done.status, done.summary["already_stored"]) == (0, 3)
+    assert list((project.folder / "elsewhere").iterdir()) == []
