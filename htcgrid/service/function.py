@@ -8,7 +8,6 @@ from contextlib import contextmanager
 
 from htcgrid.agent.agent import Agent, Rules
 from htcgrid.agent.policy import RetryPolicy
-from htcgrid.runtime import limits
 from htcgrid.service import errors
 from htcgrid.service.events import EventSink, event_queue
 from htcgrid.spi import FailureKind, HtcgridError, Invoker, Lease, Outcome, Rejected, Task, TaskQueue
@@ -66,8 +65,9 @@ class ServedFunction:
                     raise errors.InvalidParameterValue(str(error)) from error
                 except HtcgridError as error:
                     raise errors.ServiceError(str(error)) from error
-                if isinstance(outcomes[0], Outcome):
-                    return outcomes[0]
+                for outcome in outcomes:
+                    if isinstance(outcome, Outcome):
+                        return outcome
 
     def queue(self, payload: bytes, client_context: str) -> None:
         """Have one event run later."""
@@ -95,9 +95,6 @@ class ServedFunction:
 
 
 def _task(payload: bytes, client_context: str) -> Task:
-    if len(payload) > limits.REQUEST_BYTES:
-        limit = limits.REQUEST_BYTES
-        raise errors.RequestTooLarge(f"Request must be smaller than {limit} bytes for the InvokeFunction operation")
     payload = payload or b"{}"
     try:
         json.loads(payload)

@@ -5,6 +5,8 @@ import binascii
 import json
 import re
 import socket
+import sys
+import traceback
 import uuid
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -23,6 +25,19 @@ _NOT_JSON = re.compile(r"text/|multipart/|image/|audio/|video/|application/(xml|
 _ONLY = "function"  # the name that the emulator gives its one function
 
 
+_DIGITS = {10: re.compile("[0-9]{1,15}"), 16: re.compile("[0-9A-Fa-f]{1,12}")}
+_LINE_BYTES = 1000
+_JSON = {"Content-Type": "application/json"}
+
+_READ_OFF_BYTES = 64 * 2**20
+"""Of a body that is too large so much is read and dropped, so that its sender gets to read the answer."""
+
+_IDLE_SECONDS = 300.0
+"""After how long without a request a connection is closed."""
+
+_PIECE = 1 << 20
+
+
 class InvokeServer(ThreadingHTTPServer):
     """Serves functions by name; a thread a connection."""
 
@@ -32,6 +47,11 @@ class InvokeServer(ThreadingHTTPServer):
     def __init__(self, address: tuple[str, int], functions: Mapping[str, ServedFunction]) -> None:
         self.functions = functions
         super().__init__(address, _Handler)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Quiet about callers that hang up; anything else is a bug and shown."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
     def function(self, name: str) -> ServedFunction:
         """The function of this name, ARN or partial ARN."""
@@ -46,6 +66,7 @@ class InvokeServer(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    timeout = _IDLE_SECONDS
     server: InvokeServer
 
     def setup(self) -> None:
@@ -54,16 +75,24 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         try:
-            payload = self._body()
-            self._answer(payload)
+            try:
+                self._answer(self._body())
+            except (errors.ServiceError, ConnectionError, TimeoutError):
+                raise
+            except Exception as error:
+                traceback.print_exc()
+                raise errors.ServiceError(f"A bug in htcgrid or in a plugin: {error!r}") from error
         except errors.ServiceError as error:
-            headers = {"x-amzn-ErrorType": error.kind, "Content-Type": "application/json"}
-            if error.status == errors.TooManyRequests.status:
-                headers["Retry-After"] = "1"
-            self._reply(error.status, error.body(), headers)
+            self._refuse(error)
 
     def do_GET(self) -> None:
-        self._reply(404, errors.ResourceNotFound("There is nothing here but Invoke.").body(), {})
+        self._refuse(errors.ResourceNotFound("There is nothing here but Invoke."))
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """What the library's parser refuses, in the service's own form."""
+        self.close_connection = True
+        phrase = message or HTTPStatus(code).phrase
+        self._reply(code, errors.InvalidRequestContent(f"This is not a request: {phrase}").body(), _JSON)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the library's name
         """Quiet: a line a call is the log's business."""
@@ -101,28 +130,65 @@ class _Handler(BaseHTTPRequestHandler):
             headers["X-Amz-Log-Result"] = base64.b64encode(log_result(outcome, function.memory)).decode()
         self._reply(200, outcome.payload, headers)
 
+    def _refuse(self, error: errors.ServiceError) -> None:
+        headers = {**_JSON, "x-amzn-ErrorType": error.kind}
+        if error.status == errors.TooManyRequests.status:
+            headers["Retry-After"] = "1"
+        self._reply(error.status, error.body(), headers)
+
     def _body(self) -> bytes:
-        """The whole request body; a body past the limit is read off, so that the caller reads our answer."""
-        if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
-            return self._chunks()
-        length = int(self.headers.get("Content-Length") or 0)
-        if length <= 2 * limits.REQUEST_BYTES:
-            return self.rfile.read(length)
-        self.close_connection = True
-        raise errors.RequestTooLarge(f"Request must be smaller than {limits.REQUEST_BYTES} bytes.")
+        """The whole request body. Whatever is wrong with it, where the next request begins is not known any more."""
+        closing, self.close_connection = self.close_connection, True
+        coding = self.headers.get("Transfer-Encoding", "").lower()
+        if coding not in {"", "chunked"}:
+            raise errors.InvalidRequestContent(f"Transfer-Encoding: {coding} is not known here; chunked is.")
+        body = self._chunks() if coding else self._sized()
+        self.close_connection = closing
+        return body
+
+    def _sized(self) -> bytes:
+        length = _number(self.headers.get("Content-Length", "0"), 10, "Content-Length")
+        if length <= limits.REQUEST_BYTES:
+            return self._read(length)
+        self._drop(length)
+        raise _too_large()
 
     def _chunks(self) -> bytes:
         parts: list[bytes] = []
-        total = 0
-        while size := int(self.rfile.readline(100).split(b";")[0], 16):
+        total = dropped = 0
+        while size := _number(self._line().split(";")[0], 16, "The size of a chunk"):
             total += size
-            if total > 2 * limits.REQUEST_BYTES:
-                self.close_connection = True
-                raise errors.RequestTooLarge(f"Request must be smaller than {limits.REQUEST_BYTES} bytes.")
-            parts.append(self.rfile.read(size))
-            self.rfile.readline(100)
-        self.rfile.readline(100)
+            if total <= limits.REQUEST_BYTES:
+                parts.append(self._read(size))
+            else:
+                dropped += size
+                self._drop(size, dropped)
+            if self._line():
+                raise errors.InvalidRequestContent("A chunk is longer than its size says.")
+        while self._line():
+            pass  # trailers
+        if dropped:
+            raise _too_large()
         return b"".join(parts)
+
+    def _line(self) -> str:
+        """A line of a chunked body, without its end."""
+        line = self.rfile.readline(_LINE_BYTES)
+        if not line.endswith(b"\n"):
+            raise errors.InvalidRequestContent("The chunked body breaks off, or a line of it is too long.")
+        return line.decode("latin-1").strip()
+
+    def _read(self, size: int) -> bytes:
+        body = self.rfile.read(size)
+        if len(body) < size:
+            raise errors.InvalidRequestContent(f"The body breaks off: {len(body)} of {size} bytes came.")
+        return body
+
+    def _drop(self, size: int, total: int = 0) -> None:
+        if max(size, total) > _READ_OFF_BYTES:
+            raise _too_large()
+        while size > 0 and (piece := self.rfile.read(min(size, _PIECE))):
+            size -= len(piece)
 
     def _reply(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
         """In one piece: two writes would meet delayed acknowledgements."""
@@ -133,6 +199,19 @@ class _Handler(BaseHTTPRequestHandler):
             lines["Connection"] = "close"
         head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
         self.wfile.write(f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n{head}\r\n".encode("latin-1") + body)
+
+
+def _number(text: str, base: int, what: str) -> int:
+    """Digits only: Python would take signs, spaces and underscores too."""
+    if not _DIGITS[base].fullmatch(text.strip()):
+        raise errors.InvalidRequestContent(f"{what} is {ascii(text)[:60]}; expected a number in base {base}.")
+    return int(text, base)
+
+
+def _too_large() -> errors.RequestTooLarge:
+    return errors.RequestTooLarge(
+        f"Request must be smaller than {limits.REQUEST_BYTES} bytes for the InvokeFunction operation"
+    )
 
 
 def _client_context(header: str) -> str:

@@ -2,17 +2,21 @@
 
 import gzip
 import json
-import resource
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from htcgrid.builtin.sqlite_source import SqliteSource
+from htcgrid.cli.main import status_of
+from htcgrid.spi import Function, Unavailable
+
 sys.path.insert(0, str(Path(__file__).parent))
-from queue_project import HTCGRID, Project, eventually, lines, stop  # noqa: E402
+from queue_project import HTCGRID, Project, eventually, lines, stop
 
 LIMIT = 120 * 2**20
 """Bytes of memory that a command may take, whatever it handles."""
@@ -217,7 +221,10 @@ def test_waiting_tasks_of_a_cancelled_session_never_run_and_have_a_result_each(p
     project.drain()
     assert project.ran() == ["kept_1"]
     results = project.results("--session", "stopped")
-    assert [(line["id"], line["failure"]) for line in results] == [("stopped_1", "cancelled"), ("stopped_2", "cancelled")]
+    assert [(line["id"], line["failure"]) for line in results] == [
+        ("stopped_1", "cancelled"),
+        ("stopped_2", "cancelled"),
+    ]
 
 
 def test_cancelling_twice_leaves_one_result_each(project: Project) -> None:
@@ -284,9 +291,6 @@ def test_a_task_that_kills_its_worker_each_time_is_set_aside_after_three_tries(p
     assert results["s_2"]["output"] == {"n": 2}
     assert (results["s_1"]["failure"], results["s_1"]["attempt"]) == ("exit", 3)
 
-    from htcgrid.builtin.sqlite_source import SqliteSource
-    from htcgrid.spi import Function
-
     with SqliteSource(SqliteSource.Config(path=project.folder / "queue.db"), Function()) as source:
         (dead,) = source.dead()
     assert dead.task.id == "s_1"
@@ -295,24 +299,43 @@ def test_a_task_that_kills_its_worker_each_time_is_set_aside_after_three_tries(p
     assert "signal: killed" in dead.reason
 
 
-def test_a_queue_that_is_locked_is_unavailable_not_lost(project: Project) -> None:
-    """Another process holds the file for longer than SQLite waits: the command tries again and ends well."""
-    project.submit({"n": 1})
-    locker = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            "import sqlite3, sys, time\n"
-            "c = sqlite3.connect(sys.argv[1], isolation_level=None); c.execute('BEGIN IMMEDIATE')\n"
-            "print('locked', flush=True); time.sleep(3); c.execute('ROLLBACK')",
-            project.folder / "queue.db",
-        ],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert locker.stdout is not None
-    assert locker.stdout.readline() == "locked\n"
-    done = project.run("cancel", "s_1")
-    assert (done.returncode, done.stdout) == (0, "1 tasks cancelled.\n"), done.stderr
-    locker.communicate()
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+@pytest.mark.parametrize("method", ["put", "cancel"])
+def test_a_queue_that_is_away_for_a_moment_is_asked_again(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], method: str
+) -> None:
+    whole, tries = getattr(SqliteSource, method), []
+
+    def shaky(*arguments: object) -> object:
+        tries.append(arguments)
+        if len(tries) < 3:
+            raise Unavailable("The queue is being moved.")
+        return whole(*arguments)
+
+    monkeypatch.setattr(SqliteSource, method, shaky)
+    monkeypatch.chdir(project.folder)
+    assert status_of(["submit", project.events({"n": 1}), "--session", "s"]) == 0
+    assert status_of(["cancel", "s_1"]) == 0
+    assert "The queue is being moved. Trying again in" in capsys.readouterr().err
+    assert [line["failure"] for line in project.results("s_1")] == ["cancelled"]
+
+
+def test_a_queue_that_stays_away_is_told_with_exit_code_3_and_what_was_put(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, tries = SqliteSource.put, []
+
+    def lost(*arguments: Any) -> None:
+        tries.append(arguments)
+        if len(tries) > 1:
+            raise Unavailable("The queue is gone.")
+        whole(*arguments)
+
+    monkeypatch.setattr(SqliteSource, "put", lost)
+    monkeypatch.chdir(project.folder)
+    project.events(*[{"n": n} for n in range(1500)])
+    arguments = ["submit", "events.jsonl", "--session", "s", "--set", "agent.unavailable_limit=0"]
+    assert status_of(arguments) == 3
+    captured = capsys.readouterr()
+    assert "1,000 tasks of session s are in the queue." in captured.err
+    assert "The queue is gone." in captured.err
+    assert captured.out == ""

@@ -1,0 +1,104 @@
+"""`htcgrid serve`, the real program, with two functions on two workers each."""
+
+import base64
+import http.client
+import json
+import re
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+CONFIG = """\
+[function]
+handler = "pricing.handler"
+timeout = 2
+[functions.other]
+handler = "pricing.other"
+timeout = 2
+[planes.local]
+plugin = "process"
+workers = 2
+"""
+
+HANDLERS = """\
+import os, time
+
+def handler(event, context):
+    if not isinstance(event, dict):
+        return event
+    if "print" in event:
+        print(event["print"])
+    if "note" in event:
+        with open(event["note"], "a") as file:
+            file.write("x")
+    time.sleep(event.get("sleep", 0))
+    if event.get("raise"):
+        raise ValueError("no such price")
+    if event.get("exit"):
+        os._exit(3)
+    if event.get("context"):
+        return {"custom": context.client_context.custom, "env": context.client_context.env}
+    return event
+
+def other(event, context):
+    return "other"
+"""
+
+
+@dataclass
+class Reply:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def kind(self) -> str:
+        return self.headers.get("x-amzn-errortype", "")
+
+
+class Service:
+    def __init__(self, folder: Path, *options: str) -> None:
+        (folder / "htcgrid.toml").write_text(CONFIG)
+        (folder / "pricing.py").write_text(HANDLERS)
+        program = [Path(sys.executable).with_name("htcgrid"), "serve", "--port", "0", *options]
+        self.process = subprocess.Popen(program, cwd=folder, stderr=subprocess.PIPE, text=True)
+        assert self.process.stderr is not None
+        said = self.process.stderr.readline()
+        found = re.fullmatch(r"Serving pricing, other on http://127\.0\.0\.1:(\d+)\n", said)
+        assert found, said + self.process.stderr.read()
+        self.port = int(found[1])
+        self.url = f"http://127.0.0.1:{self.port}"
+
+    def call(self, body: Any = b"", path: str = "", name: str = "pricing", **headers: str) -> Reply:
+        """POST, with a connection of its own. `x_amz_log_type="Tail"` is the header X-Amz-Log-Type."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        payload = body if isinstance(body, bytes) else json.dumps(body).encode()
+        try:
+            connection.request(
+                "POST",
+                path or f"/2015-03-31/functions/{name}/invocations",
+                payload,
+                {key.replace("_", "-"): value for key, value in headers.items()},
+            )
+            answer = connection.getresponse()
+            return Reply(answer.status, {key.lower(): value for key, value in answer.getheaders()}, answer.read())
+        finally:
+            connection.close()
+
+    def stop(self) -> str:
+        """What it said on standard error."""
+        self.process.send_signal(signal.SIGTERM)
+        _, said = self.process.communicate(timeout=60)
+        assert self.process.returncode == 0, said
+        return said
+
+
+def encoded(document: Any) -> str:
+    return base64.b64encode(json.dumps(document).encode()).decode()

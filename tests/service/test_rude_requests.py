@@ -1,0 +1,115 @@
+"""Requests that are none: a clean answer, and the server lives on."""
+
+import json
+import socket
+from collections.abc import Iterator
+
+import pytest
+from served import Service
+
+PATH = b"/2015-03-31/functions/pricing/invocations"
+POST = b"POST " + PATH + b" HTTP/1.1\r\nHost: x\r\n"
+
+
+@pytest.fixture(autouse=True)
+def _lives_on(service: Service) -> Iterator[None]:
+    yield
+    assert service.call({"n": 1}).json == {"n": 1}
+
+
+def answer(service: Service, request: bytes, *, finish: bool = False) -> tuple[int, bytes]:
+    """The status and body of the first answer; 0 where the connection was closed without one."""
+    with socket.create_connection(("127.0.0.1", service.port), timeout=30) as caller:
+        caller.sendall(request)
+        if finish:
+            caller.shutdown(socket.SHUT_WR)
+        head, _, body = _until_closed_or_whole(caller).partition(b"\r\n\r\n")
+    return (int(head.split()[1]) if head else 0), body
+
+
+def _until_closed_or_whole(caller: socket.socket) -> bytes:
+    received = b""
+    while piece := caller.recv(65536):
+        received += piece
+        head, blank, body = received.partition(b"\r\n\r\n")
+        length = [
+            int(line.split(b":")[1]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length")
+        ]
+        if blank and length and len(body) >= length[0]:
+            break
+    return received
+
+
+@pytest.mark.parametrize("length", [b"many", b"-1", b"+5", b"1_0", b"5 5", b"0x10", b"9" * 30, b"\xc2\xb2"])
+def test_a_content_length_that_is_no_number_is_400(service: Service, length: bytes) -> None:
+    status, body = answer(service, POST + b"Content-Length: " + length + b"\r\n\r\n{}")
+    assert status == 400
+    assert "Content-Length" in json.loads(body)["Message"]
+
+
+@pytest.mark.parametrize("size", [b"zz", b"-2", b"", b"1_0", b"0x2", b"f" * 40])
+def test_a_chunk_size_that_is_no_number_is_400(service: Service, size: bytes) -> None:
+    status, body = answer(service, POST + b"Transfer-Encoding: chunked\r\n\r\n" + size + b"\r\n{}\r\n0\r\n\r\n")
+    assert status == 400
+    assert "chunk" in json.loads(body)["Message"]
+
+
+@pytest.mark.parametrize(
+    "chunks", [b"2\r\n{}}}\r\n0\r\n\r\n", b"5\r\n{}", b"2\r\n{}\r\n", b"2" + b";x" * 9000 + b"\r\n{}\r\n0\r\n\r\n"]
+)
+def test_a_chunked_body_that_breaks_off_or_runs_over_is_400(service: Service, chunks: bytes) -> None:
+    status, _ = answer(service, POST + b"Transfer-Encoding: chunked\r\n\r\n" + chunks, finish=True)
+    assert status == 400
+
+
+def test_a_body_that_breaks_off_is_400(service: Service) -> None:
+    status, _ = answer(service, POST + b'Content-Length: 100\r\n\r\n{"n": 1}', finish=True)
+    assert status == 400
+
+
+def test_an_unknown_transfer_encoding_is_400(service: Service) -> None:
+    assert answer(service, POST + b"Transfer-Encoding: gzip\r\n\r\n{}")[0] == 400
+
+
+def test_a_huge_header_line_is_431_and_too_many_headers_too(service: Service) -> None:
+    assert answer(service, POST + b"X: " + b"x" * 100_000 + b"\r\n\r\n")[0] == 431
+    assert answer(service, POST + b"X: x\r\n" * 500 + b"\r\n")[0] == 431
+
+
+def test_a_request_line_that_is_none_is_refused(service: Service) -> None:
+    status, body = answer(service, b"\x16\x03\x01 TLS where HTTP is spoken\r\n\r\n", finish=True)
+    assert status == 400
+    assert json.loads(body)["Type"] == "User"
+    assert answer(service, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")[0] == 404
+    assert answer(service, b"DELETE / HTTP/1.1\r\nHost: x\r\n\r\n")[0] == 501
+    assert answer(service, b"POST / HTTP/9.9\r\nHost: x\r\n\r\n")[0] == 505
+    assert answer(service, b"POST /" + b"x" * 100_000 + b" HTTP/1.1\r\n\r\n")[0] == 414
+
+
+def test_a_caller_that_says_nothing_holds_nobody_up(service: Service) -> None:
+    callers = [socket.create_connection(("127.0.0.1", service.port)) for _ in range(50)]
+    assert service.call({"n": 7}).json == {"n": 7}
+    for caller in callers:
+        caller.close()
+
+
+def test_a_chunked_event_is_read_whole(service: Service) -> None:
+    chunks = b'5\r\n{"n":\r\n3;note=x\r\n 1}\r\n0\r\nTrailer: x\r\n\r\n'
+    assert answer(service, POST + b"Transfer-Encoding: chunked\r\n\r\n" + chunks) == (200, b'{"n": 1}')
+
+
+def test_a_chunked_event_past_the_limit_is_413(service: Service) -> None:
+    chunk = b"100000\r\n" + b"x" * 0x100000 + b"\r\n"
+    status, _ = answer(service, POST + b"Transfer-Encoding: chunked\r\n\r\n" + chunk * 7 + b"0\r\n\r\n")
+    assert status == 413
+
+
+def test_many_requests_on_one_connection_are_answered_in_turn(service: Service) -> None:
+    requests = b"".join(POST + b"Content-Length: 8\r\n\r\n" + b'{"n": %d}' % n for n in range(5))
+    with socket.create_connection(("127.0.0.1", service.port), timeout=30) as caller:
+        caller.sendall(requests)
+        caller.shutdown(socket.SHUT_WR)
+        received = b""
+        while piece := caller.recv(65536):
+            received += piece
+    assert [received.count(b'{"n": %d}' % n) for n in range(5)] == [1] * 5

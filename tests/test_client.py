@@ -1,0 +1,157 @@
+"""`Grid.open(...).map(...)`: with its own agent, and with a queue that agents elsewhere serve."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from htcgrid import FunctionError, Grid
+from htcgrid.config import ConfigError
+from htcgrid.spi import FailureKind, HtcgridError
+
+HANDLERS = """\
+import time
+
+def handler(event, context):
+    time.sleep(event.get("sleep", 0))
+    with open(event["note"], "a") if "note" in event else open("/dev/null", "w") as file:
+        print(event["n"], file=file)
+    if event.get("raise"):
+        raise ValueError("no such price")
+    return event["n"] * 2
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "handlers.py").write_text(HANDLERS)
+    return tmp_path
+
+
+def embedded(folder: Path, **function: Any) -> dict[str, Any]:
+    function = {"handler": "handlers.handler", "code": str(folder), "timeout": 20, **function}
+    return {"function": function, "planes": {"local": {"plugin": "process", "workers": 2}}}
+
+
+@pytest.fixture
+def grid(folder: Path) -> Iterator[Grid]:
+    with Grid.open(settings=embedded(folder)) as grid:
+        yield grid
+
+
+@pytest.fixture
+def queue(folder: Path) -> Iterator[Path]:
+    """A config with a queue, and two agents that serve it."""
+    file = folder / "htcgrid.toml"
+    file.write_text(
+        '[function]\nhandler = "handlers.handler"\ntimeout = 20\n'
+        '[source]\nplugin = "sqlite"\npath = "grid.db"\n[sink]\nplugin = "sqlite"\npath = "grid.db"\n'
+        '[planes.local]\nplugin = "process"\nworkers = 1\n'
+    )
+    program = [Path(sys.executable).with_name("htcgrid"), "run", "--quiet"]
+    agents = [subprocess.Popen(program, cwd=folder, stderr=subprocess.DEVNULL) for _ in range(2)]
+    yield file
+    for agent in agents:
+        agent.terminate()
+    assert {agent.wait(60) for agent in agents} <= {0, 1}
+
+
+def test_answers_come_in_the_order_of_the_events(grid: Grid) -> None:
+    events = [{"n": n, "sleep": 0.3 if n == 0 else 0} for n in range(50)]
+    assert list(grid.map(events)) == [2 * n for n in range(50)]
+
+
+def test_answers_come_as_they_are_ready_where_no_order_is_asked(grid: Grid) -> None:
+    events = [{"n": n, "sleep": 1.0 if n == 0 else 0} for n in range(10)]
+    answers = list(grid.map(events, ordered=False))
+    assert sorted(answers) == [2 * n for n in range(10)]
+    assert answers[-1] == 0
+
+
+def test_thousands_of_answers_each_once(grid: Grid) -> None:
+    assert list(grid.map({"n": n} for n in range(5000))) == [2 * n for n in range(5000)]
+    assert list(grid.map([])) == []
+
+
+def test_maps_side_by_side_get_their_own_answers(grid: Grid) -> None:
+    one = grid.map({"n": n} for n in range(100))
+    two = grid.map({"n": n} for n in range(1000, 1100))
+    assert list(zip(one, two, strict=True)) == [(2 * n, 2 * n + 2000) for n in range(100)]
+
+
+def test_events_are_under_way_before_the_first_answer_is_asked_for(grid: Grid, folder: Path) -> None:
+    answers = grid.map([{"n": 1, "note": str(folder / "note")}])
+    assert list(grid.map([{"n": 5}])) == [10]  # behind it in the queue
+    assert next(answers) == 2
+    assert (folder / "note").read_text() == "1\n"
+
+
+def test_a_failure_is_raised_where_its_answer_would_be(grid: Grid) -> None:
+    answers = grid.map([{"n": 1}, {"n": 2, "raise": True}, {"n": 3}])
+    assert next(answers) == 2
+    with pytest.raises(FunctionError, match="ValueError: no such price") as raised:
+        next(answers)
+    assert raised.value.kind is FailureKind.HANDLER_ERROR
+    assert raised.value.document["errorType"] == "ValueError"
+    assert raised.value.task_id.endswith("_2")
+
+
+def test_outcomes_show_failures_beside_answers(grid: Grid) -> None:
+    outcomes = list(grid.outcomes([{"n": 1}, {"n": 2, "raise": True}]))
+    assert [outcome.failure for outcome in outcomes] == [None, FailureKind.HANDLER_ERROR]
+    assert json.loads(outcomes[0].payload) == 2
+
+
+def test_what_is_not_awaited_any_more_does_not_run(grid: Grid, folder: Path) -> None:
+    note = folder / "note"
+    events = [{"n": n, "sleep": 0.05, "note": str(note)} for n in range(1000)]
+    with pytest.raises(FunctionError):
+        list(grid.map([{"n": -1, "raise": True}, *events]))
+    assert list(grid.map([{"n": 5}])) == [10]  # not behind a thousand others
+    assert not note.exists() or len(note.read_text().split()) < 100
+
+
+def test_a_function_that_cannot_be_loaded_raises_what_is_wrong(folder: Path) -> None:
+    grid = Grid.open(settings=embedded(folder, handler="handlers.missing"))
+    with grid, pytest.raises(HtcgridError, match="'missing' missing on module 'handlers'"):
+        list(grid.map([{"n": n} for n in range(10)]))
+
+
+def test_a_closed_grid_says_so(folder: Path) -> None:
+    grid = Grid.open(settings=embedded(folder))
+    grid.close()
+    grid.close()
+    with pytest.raises(ConfigError, match="closed"):
+        grid.map([{"n": 1}])
+
+
+def test_an_event_that_json_cannot_hold_is_the_callers_error(grid: Grid) -> None:
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        grid.map([{"n": {1, 2}}])
+
+
+def test_a_progress_bar_counts_the_answers(grid: Grid, capfd: pytest.CaptureFixture[str]) -> None:
+    list(grid.map([{"n": n} for n in range(7)], progress=True))
+    assert "7/7" in capfd.readouterr().err
+    list(grid.map([{"n": n} for n in range(7)]))
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_agents_elsewhere_answer_through_a_queue(queue: Path, ordered: bool) -> None:
+    with Grid.open(queue) as grid:
+        answers = list(grid.map(({"n": n} for n in range(2500)), ordered=ordered))
+    assert sorted(answers) == [2 * n for n in range(2500)]
+    if ordered:
+        assert answers == sorted(answers)
+
+
+def test_a_failure_through_a_queue_is_raised_too(queue: Path) -> None:
+    with Grid.open(queue) as grid, pytest.raises(FunctionError, match="no such price"):
+        list(grid.map([{"n": 1, "raise": True}]))
+    with Grid.open(queue) as grid:
+        assert list(grid.map([{"n": 4}])) == [8]
