@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -84,13 +83,6 @@ def test_a_file_that_cannot_be_read(project: Project) -> None:
     (project.folder / "folder.toml").mkdir()
     done = project.htcgrid("run", "-c", "folder.toml")
     assert (done.status, done.err) == (2, "htcgrid: folder.toml cannot be read: Is a directory.\n")
-
-
-@pytest.mark.skipif(os.getuid() == 0, reason="root may read every file")
-def test_a_file_that_may_not_be_read(project: Project) -> None:
-    (project.folder / "htcgrid.toml").chmod(0)
-    done = project.htcgrid("run")
-    assert (done.status, done.err) == (2, "htcgrid: htcgrid.toml cannot be read: Permission denied.\n")
 
 
 def test_a_file_that_is_no_text(project: Project) -> None:
