@@ -3,11 +3,12 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,13 @@ def call(opened: LocalDockerInvoker, do: str, timeout: float = 20, **event: Any)
     (outcome,) = opened.invoke([Lease(Task(f"t-{do}", json.dumps({"do": do, **event}).encode()))], timeout)
     assert isinstance(outcome, Outcome)
     return outcome
+
+
+@pytest.fixture
+def made(engine: docker.APIClient) -> Callable[[], set[str]]:
+    """What this process has made since the test began; rules about an engine that went away leave things."""
+    before = set(ours(engine, os.getpid()))
+    return lambda: set(ours(engine, os.getpid())) - before
 
 
 class Project:
@@ -92,11 +100,11 @@ def opened(python_image: str) -> Iterator[LocalDockerInvoker]:
         yield opened
 
 
-def test_nothing_is_left_after_a_normal_end(engine: docker.APIClient, python_image: str) -> None:
+def test_nothing_is_left_after_a_normal_end(made: Callable[[], set[str]], python_image: str) -> None:
     with plane(python_image, workers=2) as opened:
         call(opened, "echo", value=1)
-        assert ours(engine, os.getpid())
-    assert not ours(engine, os.getpid())
+        assert len(made()) == 2, "a container and a network"
+    assert not made()
 
 
 def test_a_timeout_ends_the_container_and_not_the_pool(opened: LocalDockerInvoker) -> None:
@@ -137,7 +145,7 @@ def test_undeploy_removes_what_a_killed_agent_left_and_nothing_of_the_living(
 
     assert not ours(engine, agent.pid)
     assert "removed container" in said
-    assert f"left alone: 1 container(s) of the agent with process id {os.getpid()}" in said
+    assert re.search(rf"left alone: \d+ container\(s\) of the agent with process id {os.getpid()}", said)
     assert call(opened, "echo", value=2).payload == b"2"
 
 
@@ -184,7 +192,7 @@ def test_the_engine_is_stopped_in_mid_run_and_started_again(
     assert "No Docker Engine answers" in said or "went away" in said
     assert "Start it" in said
     done = project.results()
-    assert done == sorted(set(done))
+    assert len(done) == len(set(done))
     assert len(done) < project.tasks
 
     project.run()
@@ -206,12 +214,12 @@ def test_containers_start_side_by_side(python_image: str) -> None:
             thread.join()
 
 
-def test_a_container_that_ended_while_idle_is_replaced(engine: docker.APIClient, python_image: str) -> None:
+def test_a_container_that_ended_while_idle_is_replaced(
+    engine: docker.APIClient, made: Callable[[], set[str]], python_image: str
+) -> None:
     with plane(python_image, workers=1) as opened:
         call(opened, "echo", value=1)
-        (container,) = [
-            each["Id"] for each in engine.containers(filters=OURS) if each["Id"] in ours(engine, os.getpid())
-        ]
+        (container,) = made() & {each["Id"] for each in engine.containers()}
         engine.kill(container, signal.SIGTERM)
         engine.wait(container)
         assert call(opened, "echo", value=2).payload == b"2"
@@ -235,8 +243,7 @@ def test_what_is_printed_last_is_in_the_tail_of_its_own_invocation(opened: Local
         assert outcome.log_tail == f"line {number}\n".encode()
 
 
-def test_an_engine_that_comes_back_is_used_again(engine: docker.APIClient, python_image: str, relay: Relay) -> None:
-    before = len(ours(engine, os.getpid()))
+def test_an_engine_that_comes_back_is_used_again(made: Callable[[], set[str]], python_image: str, relay: Relay) -> None:
     with plane(python_image, workers=1, host=relay.open()) as opened:
         call(opened, "echo", value=1)
         relay.close()
@@ -246,7 +253,7 @@ def test_an_engine_that_comes_back_is_used_again(engine: docker.APIClient, pytho
             assert not caught.value.begun, "nothing was begun"
         relay.open()
         assert call(opened, "echo", value=3).payload == b"3"
-        assert len(ours(engine, os.getpid())) == before + 2, "one container, one network"
+        assert len(made()) == 2, "one container, one network"
 
 
 def test_a_task_that_ran_when_the_engine_went_away_is_said_to_have_begun(python_image: str, relay: Relay) -> None:
