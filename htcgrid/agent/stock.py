@@ -16,6 +16,7 @@ class Stock:
         self._filled = threading.Condition(lock)
         self._emptied = threading.Condition(lock)
         self._waiting = 0
+        self._low = 0
         self._closed = False
 
     def put(self, leases: Sequence[Lease]) -> None:
@@ -43,21 +44,29 @@ class Stock:
     def take(self, most: int, slots: int) -> list[Lease]:
         """Up to `most`, but no more than a fair share among `slots`; waits for one. Empty once closed."""
         with self._filled:
-            self._waiting += 1
-            self._emptied.notify()
             while not self._leases and not self._closed:
+                self._waiting += 1
+                self._emptied.notify()
                 self._filled.wait()
-            self._waiting -= 1
+                self._waiting -= 1
             if self._closed:
                 return []
             share = max(1, min(most, len(self._leases) // slots))
-            return [self._leases.popleft() for _ in range(share)]
+            taken = [self._leases.popleft() for _ in range(share)]
+            if len(self._leases) < self._low:
+                self._emptied.notify()
+            return taken
 
     def wait_for_room(self, size: int, wait: float) -> int:
-        """How many more are wanted so that `size` are held beyond what idle slots will take at once."""
+        """How many more are wanted so that `size` are held beyond what idle slots will take at once.
+
+        Waits until a quarter of `size` has gone, or a slot is idle. Not for less: to be woken for every
+        task that is taken would hold up the slot that takes it, which has an environment to feed.
+        """
         with self._emptied:
-            self._emptied.wait_for(lambda: self._closed or self._room(size) > 0, wait)
-            return 0 if self._closed else max(0, self._room(size))
+            self._low = size - size // 4
+            self._emptied.wait_for(lambda: self._closed or self._is_low(), wait)
+            return size + self._waiting - len(self._leases) if not self._closed and self._is_low() else 0
 
     def close(self) -> list[Lease]:
         """Hand out nothing more; returns what was left."""
@@ -69,5 +78,5 @@ class Stock:
             self._emptied.notify_all()
             return left
 
-    def _room(self, size: int) -> int:
-        return size + self._waiting - len(self._leases)
+    def _is_low(self) -> bool:
+        return len(self._leases) < max(self._low, self._waiting)
