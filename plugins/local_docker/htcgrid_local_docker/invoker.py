@@ -151,7 +151,7 @@ class LocalDockerInvoker(Invoker):
         with self._connected():
             text, own = building.written(self.function, self._image, wheels)
             where = self.function.code / "Dockerfile"
-            yield f"# {where}, {'as it is there' if own else 'written now'}"
+            yield f"# {where}, {'as it is there' if own else 'made for this function'}"
             yield text
             if dry_run:
                 return
