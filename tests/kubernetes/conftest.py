@@ -5,16 +5,16 @@ import os
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-import images
-
-Kubectl = Callable[..., str]
+import kubernetes_images as images
+from kubernetes_commands import Kubectl
+from kubernetes_redis import redis_server
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -65,3 +65,10 @@ def kubectl(namespace: str) -> Kubectl:
         return done.stdout
 
     return kubectl
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory: pytest.TempPathFactory, cluster: None) -> Iterator[str]:
+    """A redis-server that pods reach."""
+    with redis_server(tmp_path_factory.mktemp("redis")) as url:
+        yield url

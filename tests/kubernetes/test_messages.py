@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from command_line import Done, htcgrid
-from conftest import Kubectl
+from kubernetes_commands import Done, Kubectl, htcgrid
 
 CONFIG = """
 plane = "cluster"
@@ -150,8 +149,12 @@ def test_a_quota_that_is_used_up_is_said_to_be(refused: Try, kubectl: Kubectl) -
     assert "limited: pods=1" in done.error
 
 
-def test_the_printed_roles_are_enough(config: Path, tmp_path: Path, kubectl: Kubectl, namespace: str) -> None:
-    settings = ("--set", "source.plugin=memory", "--set", "sink.plugin=memory")
+def test_the_printed_roles_are_enough(
+    config: Path, tmp_path: Path, kubectl: Kubectl, namespace: str, redis_url: str
+) -> None:
+    with config.open("a") as more:
+        more.write(f'[source]\nplugin = "redis"\nstream = "none"\ncreate = true\nurl = "{redis_url}"\n')
+        more.write(f'[sink]\nplugin = "redis"\nurl = "{redis_url}"\n')
     printed = htcgrid("status", "--permissions", "-c", str(config))
     assert printed.status == 0, printed.error
     run, deploy, _worker = yaml.safe_load_all(printed.out)
@@ -166,5 +169,5 @@ def test_the_printed_roles_are_enough(config: Path, tmp_path: Path, kubectl: Kub
     as_deployer = kubeconfig(tmp_path, kubectl, account_token(kubectl, deploy["metadata"]["name"]))
     for command in (("deploy",), ("deploy",), ("scale", "2"), ("status",), ("undeploy",)):
         as_them = ("--set", f"planes.cluster.kubeconfig={as_deployer}")
-        done = htcgrid(*command, "-c", str(config), *settings, *as_them, "--set", "planes.cluster.start_seconds=60")
+        done = htcgrid(*command, "-c", str(config), *as_them, "--set", "planes.cluster.start_seconds=60")
         assert done.status == 0, f"{command}: {done.out}{done.error}"

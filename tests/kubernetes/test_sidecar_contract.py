@@ -5,10 +5,10 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import Kubectl
 from htcgrid_contracts import contract_function
 from htcgrid_eks.options import Options
 from htcgrid_eks.pod import mount, pod_spec
+from kubernetes_commands import Kubectl
 
 IN_POD = Path(__file__).parent / "in_pod"
 TESTS = "/tests"

@@ -9,9 +9,7 @@ from typing import Any
 
 import pytest
 import redis
-from command_line import went_well
-from conftest import Kubectl
-from redis_server import redis_server
+from kubernetes_commands import Kubectl, went_well
 
 HANDLER = """
 import time
@@ -49,19 +47,18 @@ PODS = "htcgrid.io/grid=htcgrid-squares"
 
 
 @pytest.fixture(scope="module")
-def queue(tmp_path_factory: pytest.TempPathFactory, cluster: None) -> Iterator[redis.Redis]:
-    with redis_server(tmp_path_factory.mktemp("redis")) as url, redis.Redis.from_url(url) as client:
-        client.url = url
+def queue(redis_url: str) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(redis_url) as client:
         yield client
 
 
 @pytest.fixture(scope="module")
 def config(
-    tmp_path_factory: pytest.TempPathFactory, queue: Any, namespace: str, agent_image: str, lambda_image: str
+    tmp_path_factory: pytest.TempPathFactory, redis_url: str, namespace: str, agent_image: str, lambda_image: str
 ) -> Path:
     folder = tmp_path_factory.mktemp("grid")
     (folder / "squares.py").write_text(HANDLER)
-    facts = {"url": queue.url, "namespace": namespace, "agent_image": agent_image, "lambda_image": lambda_image}
+    facts = {"url": redis_url, "namespace": namespace, "agent_image": agent_image, "lambda_image": lambda_image}
     (folder / "htcgrid.toml").write_text(CONFIG.format(**facts))
     return folder / "htcgrid.toml"
 

@@ -28,7 +28,7 @@ _APPLY = ("create", "delete", "get", "patch")
 def deploy_rules(*, autoscaled: str = "", with_role: bool = True) -> tuple[Rule, ...]:
     """`htcgrid deploy`, `undeploy`, `scale` and `status`. `autoscaled` is the API group of what scales, if anything."""
     rules: list[Rule] = [
-        ("", "configmaps", _APPLY),
+        ("", "configmaps", (*_APPLY, "list")),  # undeploy looks for what killed runs have left
         ("", "pods", ("get", "list")),
         ("", "pods/log", ("get",)),
         ("", "serviceaccounts", _APPLY),

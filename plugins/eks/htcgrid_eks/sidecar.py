@@ -140,6 +140,7 @@ class EksSidecarInvoker(Invoker):
         environment = self._all[index]
         if environment is None or environment.is_lost():
             self._remove(index)
+            self._cells[index].greet()  # while nothing runs there, nothing else tells that it has ended
             if not self._cells[index].is_ready(_BACK_SECONDS):
                 name = container_name(index)
                 raise Unavailable(f"The container {name} is not there; Kubernetes will restart it.", retry_after=1.0)

@@ -61,6 +61,8 @@ def fatal(cluster: Cluster, pod: Any) -> str | None:
             )
         if ended and (ended["exitCode"] or status["name"] in _main_containers(pod)):
             reason = f"{ended.get('reason', 'ended')}, exit status {ended['exitCode']}"
+            if not ended["exitCode"]:
+                reason += "; a standing grid takes its tasks from a source that does not end, such as a queue"
             return f"{where} has ended: {reason}. {_message(ended)}{_last_lines(cluster, name, status)}"
     if pod["status"].get("phase") == "Failed":
         return f"Pod {name} failed: {pod['status'].get('reason', '')} {pod['status'].get('message', '')}".rstrip()

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from htcgrid.spi import Function, Invoker, Plugin
 from htcgrid_contracts import HANDLER_FOLDER, InvokerContract
 from htcgrid_eks.sidecar import EMULATOR_PORT, FOLDER, EksSidecarInvoker
+
+from htcgrid.spi import Function, Invoker, Plugin
 
 FIRST, SECOND = FOLDER / "first", FOLDER / "second"
 TASK_ROOT = Path("/var/task")
@@ -33,7 +34,8 @@ def config(transport: str, pair: Path) -> EksSidecarInvoker.Config:
 
 @pytest.fixture(autouse=True, scope="session")
 def pairs() -> None:
-    shutil.copytree(HANDLER_FOLDER, TASK_ROOT, dirs_exist_ok=True)
+    for module in HANDLER_FOLDER.glob("*.py"):
+        shutil.copyfile(module, TASK_ROOT / module.name)
     for pair, first in ((FIRST, 0), (SECOND, 2)):
         pair.mkdir(exist_ok=True)
         for index in range(2):
@@ -59,3 +61,6 @@ class TestSidecar(InvokerContract):
 
     def take_away(self, plugin: Any) -> None:
         plugin.quit()
+        for cell in plugin._cells:
+            while cell.is_ready(0.5):  # it is asked anew until it has gone
+                cell.greet()

@@ -2,8 +2,10 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 
+Kubectl = Callable[..., str]
 _COMMANDS = ("deploy", "scale", "status", "undeploy")
 _PROGRAM = f"from htcgrid.cli.main import COMMANDS, main; [COMMANDS.setdefault(n, '') for n in {_COMMANDS}]; main()"
 
