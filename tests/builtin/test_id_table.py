@@ -48,7 +48,7 @@ class AgainstADict(RuleBasedStateMachine):
 
 
 TestAgainstADict = AgainstADict.TestCase
-TestAgainstADict.settings = settings(max_examples=40, stateful_step_count=20, deadline=None)
+TestAgainstADict.settings = settings(max_examples=25, stateful_step_count=15, deadline=None)
 
 
 @given(st.integers(0, 3000))

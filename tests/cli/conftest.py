@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from htcgrid.cli.main import status_of
+
 LONG = 60.0
 
 CONFIG = """\
@@ -131,6 +133,23 @@ def project(tmp_path: Path) -> Iterator[Project]:
             if stream is not None:
                 with contextlib.suppress(BrokenPipeError):
                     stream.close()
+
+
+@pytest.fixture
+def inside(project: Project, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Done]:
+    """`htcgrid ARGUMENTS` in this very process, where what is asked is only what it refuses and how."""
+
+    for name in [name for name in os.environ if name.startswith("HTCGRID_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setattr("gc.freeze", lambda: None)  # what `run` does to its own process
+    monkeypatch.setattr("gc.set_threshold", lambda *_levels: None)
+
+    def run(*arguments: str) -> Done:
+        monkeypatch.chdir(project.folder)
+        status = status_of(list(arguments))
+        return Done(status, *capfd.readouterr())
+
+    return run
 
 
 @pytest.fixture

@@ -7,7 +7,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from conftest import Project
+    from collections.abc import Callable
+
+    from conftest import Done, Project
+
+    Inside = Callable[..., Done]
 
 BAD_FILES = {
     "an unknown key": ('[function]\nhandlr = "job.handler"\n', ["[function] handlr: there is no such key", "handler?"]),
@@ -57,10 +61,10 @@ BAD_FILES = {
 
 
 @pytest.mark.parametrize("case", BAD_FILES)
-def test_a_config_with(case: str, project: Project) -> None:
+def test_a_config_with(case: str, project: Project, inside: Inside) -> None:
     text, said = BAD_FILES[case]
     project.write("htcgrid.toml", text)
-    done = project.htcgrid("run")
+    done = inside("run")
     assert done.status == 2
     assert done.err.startswith("htcgrid: ")
     for words in said:
@@ -68,33 +72,33 @@ def test_a_config_with(case: str, project: Project) -> None:
     assert project.results() == []
 
 
-def test_every_wrong_key_is_told_at_once(project: Project) -> None:
+def test_every_wrong_key_is_told_at_once(project: Project, inside: Inside) -> None:
     project.write("htcgrid.toml", "[function]\ntimeout = 0\nmemory = 1\nspeed = 9\n")
-    lines = project.htcgrid("run").err.splitlines()
+    lines = inside("run").err.splitlines()
     assert len([line for line in lines if "htcgrid.toml: [function]" in line]) == 3
 
 
-def test_a_file_that_is_named_and_missing(project: Project) -> None:
-    done = project.htcgrid("run", "--config", "other.toml")
+def test_a_file_that_is_named_and_missing(inside: Inside) -> None:
+    done = inside("run", "--config", "other.toml")
     assert (done.status, done.err) == (2, "htcgrid: other.toml: there is no such file. `htcgrid init` writes one.\n")
 
 
-def test_a_file_that_cannot_be_read(project: Project) -> None:
+def test_a_file_that_cannot_be_read(project: Project, inside: Inside) -> None:
     (project.folder / "folder.toml").mkdir()
-    done = project.htcgrid("run", "-c", "folder.toml")
+    done = inside("run", "-c", "folder.toml")
     assert (done.status, done.err) == (2, "htcgrid: folder.toml cannot be read: Is a directory.\n")
 
 
-def test_a_file_that_is_no_text(project: Project) -> None:
+def test_a_file_that_is_no_text(project: Project, inside: Inside) -> None:
     (project.folder / "htcgrid.toml").write_bytes(b"\xff\xfe\x00")
-    done = project.htcgrid("run")
+    done = inside("run")
     assert done.status == 2
     assert "htcgrid.toml is not TOML: " in done.err
 
 
-def test_without_any_config_it_says_what_to_write(project: Project) -> None:
+def test_without_any_config_it_says_what_to_write(project: Project, inside: Inside) -> None:
     (project.folder / "htcgrid.toml").unlink()
-    done = project.htcgrid("run")
+    done = inside("run")
     assert done.status == 2
     assert "[source] is missing. Write, for example:" in done.err
 
@@ -171,8 +175,8 @@ def test_an_unknown_variable_of_ours_is_refused(project: Project) -> None:
         (["sorce.path=x"], "sorce: there is no such key. Did you mean source?"),
     ],
 )
-def test_a_set_that_makes_no_sense_is_refused(project: Project, pairs: list[str], said: str) -> None:
-    done = project.htcgrid("run", *(word for pair in pairs for word in ("--set", pair)))
+def test_a_set_that_makes_no_sense_is_refused(inside: Inside, pairs: list[str], said: str) -> None:
+    done = inside("run", *(word for pair in pairs for word in ("--set", pair)))
     assert done.status == 2
     assert said in done.err
 
