@@ -1,0 +1,42 @@
+"""20,000 tasks on a sqlite queue while agents die."""
+
+import sqlite3
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from herd import Herd
+
+TASKS = 20_000
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(600)
+def test_every_task_has_one_result_though_agents_are_killed_and_suspended(tmp_path: Path) -> None:
+    herd = Herd(tmp_path, size=4, task_seconds=0.01)
+    herd.submit(TASKS)
+    began = time.monotonic()
+    results = sqlite3.connect(tmp_path / "results.db", isolation_level=None)
+    try:
+        herd.start()
+        herd.torment(lambda: _stored(results) >= TASKS, every=2.0, kills=1000, stops=2, seconds=500)
+        herd.end()
+    finally:
+        herd.put_down()
+    sys.stdout.write(f"\n{herd.report('sqlite', TASKS, began)}\n")
+    rows = results.execute("SELECT task_id, failure, CAST(payload AS INTEGER) FROM results").fetchall()
+    assert sorted(rows) == sorted((f"s_{n + 1}", None, n * n) for n in range(TASKS))
+    assert herd.killed >= 10
+    assert herd.stopped == 2
+    results.close()
+    queue = sqlite3.connect(tmp_path / "queue.db")
+    assert queue.execute("SELECT count(*) FROM queue").fetchone() == (0,)
+    queue.close()
+
+
+def _stored(results: sqlite3.Connection) -> int:
+    try:
+        return int(results.execute("SELECT count(*) FROM results").fetchone()[0])
+    except sqlite3.OperationalError:
+        return 0  # no agent has made the table yet

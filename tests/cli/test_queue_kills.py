@@ -1,0 +1,35 @@
+"""The chaos of tests/chaos, small enough for every day."""
+
+import sys
+from pathlib import Path
+
+from htcgrid.builtin.sqlite_sink import SqliteSink
+from htcgrid.builtin.sqlite_source import SqliteSource
+from htcgrid.spi import Depth, Function
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "chaos"))
+from herd import Herd
+
+TASKS = 2000
+
+
+def test_every_task_has_one_result_though_three_agents_are_killed(tmp_path: Path) -> None:
+    herd = Herd(tmp_path, size=2, task_seconds=0.003)
+    herd.submit(TASKS)
+    with (
+        SqliteSource(SqliteSource.Config(path=tmp_path / "queue.db"), Function()) as source,
+        SqliteSink(SqliteSink.Config(path=tmp_path / "results.db"), Function()) as sink,
+    ):
+        try:
+            herd.start()
+            herd.torment(
+                lambda: source.depth() == Depth(0, 0, 0) and herd.killed == 3, every=1.0, kills=3, stops=0, seconds=100
+            )
+            herd.end()
+        finally:
+            herd.put_down()
+        results = [result for _, result in sink.scan()]
+    assert sorted((result.task.id, result.outcome.payload) for result in results) == sorted(
+        (f"s_{n + 1}", b"%d" % (n * n)) for n in range(TASKS)
+    )
+    assert set(herd.runs()) == set(range(TASKS))
