@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 
     from conftest import Aws, HtcGrid
 
-LEASE = 2
-SLOW_LEASE = 4
+LEASE = 6  # seconds; a busy machine was seen to take five to open a second receiver
 
 
 NO_IDS = "SQS knows no ids: a row for each task would cost more than all the rest"
@@ -155,7 +154,7 @@ class TestHtcGridSource(TaskSourceContract):
     @pytest.fixture
     def source(self, make_htc: Callable[..., HtcGrid], own_aws: Aws) -> TaskSource:
         self.own_aws = own_aws
-        self.grid = make_htc("S3", lease=SLOW_LEASE, visibility=SLOW_LEASE, sqs_endpoint="")
+        self.grid = make_htc("S3", lease=LEASE, visibility=LEASE, sqs_endpoint="")
         return self._agent()
 
     @pytest.fixture
