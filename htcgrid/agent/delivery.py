@@ -124,6 +124,7 @@ class Delivery:
             results = [self._results.popleft() for _ in range(min(len(self._results), self._sink.max_batch))]
             if lost := self._holdings.lost([result.task.id for result in results]):
                 self.drop(lost)
+                self._dead.difference_update(lost)
                 results = [result for result in results if result.task.id not in lost]
             if results:
                 self._settle(self._store(results))
