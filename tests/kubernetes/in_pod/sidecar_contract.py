@@ -4,6 +4,8 @@ Two of the containers serve `plane`, the others whatever a rule opens besides. T
 a file of the folder that they share with us, so that rules can have another.
 """
 
+import os
+import select
 import shutil
 from pathlib import Path
 from typing import Any
@@ -60,7 +62,15 @@ class TestSidecar(InvokerContract):
         return EksSidecarInvoker(invoker.config.model_copy(update={"folder": Path("/not/there")}), invoker.function)
 
     def take_away(self, plugin: Any) -> None:
+        ended = select.poll()
+        pipes = [os.open(cell.folder / "ended", os.O_RDONLY | os.O_NONBLOCK) for cell in plugin._cells]
+        for pipe in pipes:
+            ended.register(pipe, 0)  # hung up is always told
         plugin.quit()
-        for cell in plugin._cells:
-            while cell.is_ready(0.5):  # it is asked anew until it has gone
-                cell.greet()
+        while pipes:
+            gone = ended.poll(10_000)
+            assert gone, "a container that was told to end has not"
+            for pipe, _ in gone:
+                ended.unregister(pipe)
+                os.close(pipe)
+                pipes.remove(pipe)
