@@ -51,12 +51,12 @@ class Nursery:
 
     def close(self) -> None:
         """End every environment and wait for that."""
-        if self._control is not None:
-            self._control.close()
-            self._control = None
+        with self._lock:  # a call under way has its answer first, or hears that the program has ended
+            if self._control is not None:
+                self._control.close()
+                self._control = None
         if self._program is not None:
             self._program.wait()
-            self._program = None
 
     def _ask(self, request: Mapping[str, Any], fds: Sequence[int] = ()) -> dict[str, Any]:
         if self._control is None:

@@ -593,7 +593,6 @@ print(len(os.listdir("/proc/self/fd")) - before)
     assert (found.stdout, found.stderr) == ("0\n", "")
 
 
-@pytest.mark.xfail(reason="Nursery.close takes no lock: it closes the socket under a call", raises=OSError)
 def test_a_call_under_way_is_not_cut_off_by_the_replacement_of_the_nursery(monkeypatch: pytest.MonkeyPatch) -> None:
     nursery = Nursery({}, python=False)
     nursery.open()

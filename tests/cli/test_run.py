@@ -229,9 +229,6 @@ def test_a_pipe_that_says_nothing_is_left_in_time_on_sigterm(project: Project, f
     assert len(project.results()) == 1
 
 
-@pytest.mark.xfail(
-    strict=False, reason="now and then: test_a_call_under_way_is_not_cut_off_by_the_replacement_of_the_nursery"
-)
 def test_a_plane_that_dies_in_mid_run_loses_no_task(project: Project, finish: Finish, until: Until) -> None:
     project.tasks(*({"sleep": 0.1, "touch": "began"} for _ in range(10)))
     program = project.start("run")
