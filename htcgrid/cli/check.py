@@ -1,5 +1,6 @@
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import click
 
@@ -7,6 +8,18 @@ from htcgrid.cli.main import DONE, USAGE
 from htcgrid.cli.options import grid_options, read_grid
 from htcgrid.config import GridConfig
 from htcgrid.spi import HtcgridError, Plugin, TaskSource
+
+
+@runtime_checkable
+class Advising(Protocol):
+    """A plugin that knows what goes wrong with settings like these."""
+
+    def advise(self, attempts: int) -> Iterable[str]:
+        """What does not fit the function, or an agent that tries a task `attempts` times; what to do.
+
+        Called open, where the user asked for that, or not: then only what the config itself tells.
+        """
+        ...
 
 
 @click.command()
@@ -19,16 +32,18 @@ def command(file: Path | None, plane: str | None, pairs: tuple[str, ...], really
     """
     grid = read_grid(file, plane, pairs)
     problems = 0
-    for name, problem in _problems(grid, really=really):
+    notes = list(_sums(grid))
+    for name, problem in _problems(grid, notes, really=really):
         problems += problem is not None
         print(f"{'wrong' if problem else 'ok   '}  {name}" + (f": {problem}" if problem else ""))
-    for advice in _advice(grid):
-        print(f"note   {advice}")
+    for note in notes:
+        print(f"note   {note}")
     return USAGE if problems else DONE
 
 
-def _problems(grid: GridConfig, *, really: bool) -> Iterator[tuple[str, HtcgridError | None]]:
-    """Every plugin of the config, and what is wrong with it."""
+def _problems(grid: GridConfig, notes: list[str], *, really: bool) -> Iterator[tuple[str, HtcgridError | None]]:
+    """Every plugin of the config, and what is wrong with it; its advice is added to `notes`."""
+    attempts = max(grid.rules().retries.attempts.values(), default=1)
     makers: dict[str, Callable[[], Plugin]] = {"source": grid.source, "sink": grid.sink}
     for name in grid.settings.planes:
         makers[f"planes.{name}"] = grid.on_plane(name).invoker
@@ -37,24 +52,40 @@ def _problems(grid: GridConfig, *, really: bool) -> Iterator[tuple[str, HtcgridE
             plugin = make()
             if really:
                 with plugin:
-                    pass
+                    found = _notes(plugin, name, attempts, grid.settings.function.timeout)
+            else:
+                found = _notes(plugin, name, attempts, grid.settings.function.timeout)
         except HtcgridError as error:
             yield name, error
         else:
+            notes += found
             yield name, None
 
 
-def _advice(grid: GridConfig) -> Iterator[str]:
+def _notes(plugin: Plugin, name: str, attempts: int, timeout: float) -> list[str]:
+    notes = list(_lease(plugin, timeout)) if isinstance(plugin, TaskSource) else []
+    if isinstance(plugin, Advising):
+        notes += plugin.advise(attempts)
+    return [f"{name}: {note}" for note in notes]
+
+
+def _lease(source: TaskSource, timeout: float) -> Iterator[str]:
+    lease = source.lease_seconds
+    if lease is None:
+        return
+    if lease < 5:
+        yield f"a lease of {lease:g} s is easily lost to one slow call. Use 30 s or more."
+    if lease <= timeout:
+        yield (
+            f"the lease of {lease:g} s is not above function.timeout = {timeout:g} s. The agent extends it while a task "
+            f"runs; but an agent that cannot reach the queue for {lease:g} s loses its tasks, and they run twice."
+        )
+
+
+def _sums(grid: GridConfig) -> Iterator[str]:
     timeout, agent = grid.settings.function.timeout, grid.settings.agent
     if agent.grace < timeout:
         yield (
             f"agent.grace = {agent.grace:g} s is below function.timeout = {timeout:g} s: when the agent is stopped, "
             f"tasks that run longer than the grace are given back and run again from the start."
         )
-    try:
-        source: TaskSource | None = grid.source()
-    except HtcgridError:
-        source = None
-    lease = source.lease_seconds if source else None
-    if lease is not None and lease < 5:
-        yield f"source: a lease of {lease:g} s is easily lost to one slow call. Use 30 s or more."

@@ -23,6 +23,7 @@ COMMANDS = {
     "init": "Write a working project into a folder.",
     "invoke": "Run one event and print the answer.",
     "new-plugin": "Write a distribution with a plugin that works.",
+    "permissions": "Print the least IAM policies of the grid.",
     "plugins": "List the planes, sources and sinks that are installed.",
     "results": "Print results that agents have stored.",
     "run": "Run the tasks of the source until it ends.",

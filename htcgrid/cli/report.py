@@ -3,28 +3,105 @@
 import json
 import resource
 import sys
-from dataclasses import asdict
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol, runtime_checkable
 
 from htcgrid.agent.statistics import Summary
 from htcgrid.config import GridConfig
+from htcgrid.spi import Plugin
 
 
-def print_summary(summary: Summary, grid: GridConfig) -> None:
+class Usage(Protocol):
+    """What was asked of a service that sends bills."""
+
+    @property
+    def requests(self) -> Mapping[str, int]:
+        """Requests by `service` or `service.Operation`."""
+        ...
+
+    @property
+    def dollars(self) -> float | None:
+        """Their list price; None where it is not known."""
+        ...
+
+    @property
+    def basis(self) -> str:
+        """Which price list: date and region."""
+        ...
+
+
+@runtime_checkable
+class Metered(Protocol):
+    """A source, sink or plane whose calls cost money."""
+
+    def usage(self) -> Usage | Mapping[str, str]:
+        """What was used since it was made; as names and values to be shown where it is no matter of requests."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Bill:
+    """The usage of all plugins of a run together."""
+
+    requests: Mapping[str, int]
+    """By service."""
+    dollars: float | None
+    basis: str
+    shown: Mapping[str, str]
+
+    @classmethod
+    def of(cls, plugins: Sequence[Plugin]) -> "Bill | None":
+        """None where no plugin is metered."""
+        usages = [plugin.usage() for plugin in plugins if isinstance(plugin, Metered)]
+        counted = [usage for usage in usages if not isinstance(usage, Mapping)]
+        services: Counter[str] = Counter()
+        for usage in counted:
+            for name, count in usage.requests.items():
+                services[name.partition(".")[0]] += count
+        prices = [usage.dollars for usage in counted]
+        dollars = None if None in prices else sum(price for price in prices if price is not None)
+        basis = "; ".join(dict.fromkeys(usage.basis for usage in counted))
+        shown = {name: value for usage in usages if isinstance(usage, Mapping) for name, value in usage.items()}
+        return cls(dict(sorted(services.items())), dollars, basis, shown) if usages else None
+
+    def row(self, tasks: int) -> str:
+        """Requests by service, and the price of a million such tasks."""
+        if not self.requests:
+            return ""
+        parts = ", ".join(f"{service} {count:,}" for service, count in self.requests.items())
+        if not tasks:
+            return parts
+        price = "" if self.dollars is None else f"; ${self.dollars / tasks * 1e6:.2f} per million tasks ({self.basis})"
+        return f"{parts}: {sum(self.requests.values()) / tasks:.2f} a task{price}"
+
+    def document(self, tasks: int) -> dict[str, Any]:
+        """For the JSON line."""
+        per_million = None if self.dollars is None or not tasks else round(self.dollars / tasks * 1e6, 4)
+        dollars = None if self.dollars is None else round(self.dollars, 8)
+        figures = {"requests": dict(self.requests), "dollars": dollars, "dollars_per_million_tasks": per_million}
+        return {**figures, "basis": self.basis, **self.shown}
+
+
+def print_summary(summary: Summary, grid: GridConfig, plugins: Sequence[Plugin] = ()) -> None:
     """On standard error: text on a terminal, one JSON line elsewhere. Standard output is the results'."""
     memory_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     sink = grid.settings.sink
     where = f"{sink.plugin} {' '.join(f'{key}={value}' for key, value in sink.options.items())}" if sink else ""
+    bill = Bill.of(plugins)
     if sys.stderr.isatty():
-        text = _text(summary, memory_mb, where)
+        text = _text(summary, memory_mb, where, bill)
     else:
         figures = {
             key: round(value, 3) if isinstance(value, float) else value for key, value in asdict(summary).items()
         }
-        text = json.dumps({"summary": {**figures, "agent_memory_mb": round(memory_mb, 1), "results": where}})
+        used = {"usage": bill.document(summary.finished)} if bill else {}
+        text = json.dumps({"summary": {**figures, "agent_memory_mb": round(memory_mb, 1), "results": where, **used}})
     print(text, file=sys.stderr, flush=True)
 
 
-def _text(summary: Summary, memory_mb: float, where: str) -> str:
+def _text(summary: Summary, memory_mb: float, where: str, bill: Bill | None) -> str:
     kinds = ", ".join(f"{kind} {count}" for kind, count in summary.failures.items())
     rows = [
         ("succeeded", f"{summary.succeeded:,}"),
@@ -37,6 +114,7 @@ def _text(summary: Summary, memory_mb: float, where: str) -> str:
         ("workers busy", f"{summary.busy_share:.1%}, at most {summary.max_memory_mb} MB each"),
         ("agent memory", f"{memory_mb:.0f} MB"),
         ("results", where),
+        *((("requests", bill.row(summary.finished)), *bill.shown.items()) if bill else ()),
     ]
-    shown = [row for row in rows if row[1] != "0" or row[0] in {"succeeded", "failed"}]
+    shown = [row for row in rows if row[1] not in {"0", ""} or row[0] in {"succeeded", "failed"}]
     return "\n".join(f"{name:>22}  {value}" for name, value in shown)

@@ -47,7 +47,7 @@ def command(
         signals = Signals(agent)
         with signals, progress.showing(agent):
             summary = agent.run()
-    print_summary(summary, grid)
+        print_summary(summary, grid, (tasks, results, invoker))
     if signals.interrupted:
         return INTERRUPTED
     return SOME_FAILED if _any_failed(summary) else DONE

@@ -85,6 +85,7 @@ def test_a_source_that_is_no_queue_is_wrong_usage_and_says_what_to_write(project
     assert 'plugin = "sqlite"' in done.stderr
 
 
+@pytest.mark.slow
 def test_many_lines_take_no_more_memory_than_few(project: Project) -> None:
     many = 200_000
     with (project.folder / "events.jsonl").open("w") as file:
@@ -96,6 +97,7 @@ def test_many_lines_take_no_more_memory_than_few(project: Project) -> None:
     assert len(project.results("s_1")) == 1
 
 
+@pytest.mark.slow
 def test_many_results_take_no_more_memory_than_few(project: Project) -> None:
     many = 200_000
     program = """
@@ -339,3 +341,27 @@ def test_a_queue_that_stays_away_is_told_with_exit_code_3_and_what_was_put(
     assert "1,000 tasks of session s are in the queue." in captured.err
     assert "The queue is gone." in captured.err
     assert captured.out == ""
+
+
+# --- check and permissions ---------------------------------------------------------------------------
+
+
+def test_check_says_what_does_not_fit_a_lease(tmp_path: Path) -> None:
+    project = Project(tmp_path, lease=4)
+    shown = project.run("check")
+    assert shown.returncode == 0
+    assert "source: a lease of 4 s is easily lost" in shown.stdout
+    assert "the lease of 4 s is not above function.timeout = 20 s" in shown.stdout
+    fitting = project.run("check", "--set", "source.lease_seconds=60").stdout
+    assert "note" not in fitting
+
+
+def test_permissions_of_a_grid_without_aws_are_none(project: Project) -> None:
+    done = project.run("permissions", "agent")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "needs a right on AWS" in done.stderr
+
+
+def test_a_run_on_one_machine_has_no_bill(project: Project) -> None:
+    project.submit({"n": 1})
+    assert "usage" not in json.loads(project.drain().stderr)["summary"]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
 from htcgrid.spi import Function, Rejected, Result, ResultSink, Unavailable
-from htcgrid_aws_grid import documents, items
+from htcgrid_aws_grid import arns, documents, iam, items
 from htcgrid_aws_grid.aws import AwsConfig, AwsPlugin
 from htcgrid_aws_grid.bucket import Bucket
 from htcgrid_aws_grid.parallel import each, raise_worst
@@ -82,6 +82,17 @@ class DynamodbSink(AwsPlugin, ResultSink):
         results = each(self.pool, self._result, found)
         raise_worst(answer for _, answer in results)
         return {answer.task.id: answer for _, answer in results if isinstance(answer, Result)}
+
+    def policies(self) -> Mapping[str, Mapping[str, Any]]:
+        """The least IAM policies for the table and the bucket."""
+        return iam.policies(
+            iam.Resources(
+                table=arns.table(self.config.table, self.config.region),
+                bucket=arns.bucket(self.config.bucket),
+                inputs_prefix=None,
+                results_prefix=self.config.prefix,
+            )
+        )
 
     def _item(self, result: Result) -> Item:
         task_id = result.task.id

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from htcgrid.spi import Rejected
-from htcgrid_aws_grid import htc_config
+from htcgrid_aws_grid import arns, htc_config, iam
 from htcgrid_aws_grid.aws import AwsPlugin
 from htcgrid_aws_grid.bucket import Bucket
 from htcgrid_aws_grid.htc_config import HtcGridConfig
@@ -14,6 +14,8 @@ from htcgrid_aws_grid.htc_states import StateTable
 from htcgrid_aws_grid.table import Table
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from htcgrid.spi import Function
 
 
@@ -47,6 +49,17 @@ class HtcGridPlugin(AwsPlugin):
         if self._data is None:
             raise RuntimeError(f"{type(self).__name__} is used before open() or after close()")
         return self._data
+
+    def policies(self) -> Mapping[str, Mapping[str, Any]]:
+        """The least IAM policies for HTC-Grid's queues, state table and bucket, source and sink alike."""
+        grid = htc_config.load(self.config.config_file)
+        return iam.policies(
+            iam.Resources(
+                queues=tuple(arns.queue(name, grid.region) for name in grid.queues),
+                state_table=arns.table(grid.ddb_state_table, grid.region),
+                data_bucket=arns.bucket(grid.s3_bucket) if "S3" in grid.grid_storage_service else "",
+            )
+        )
 
     def _bucket(self, region: str) -> Bucket | None:
         if self.grid.grid_storage_service == "REDIS":

@@ -17,7 +17,7 @@ class Resources:
 
     `queues` and `dead_letter_queues` are SQS queues, `table` holds the results, `cancel_table` the cancel marks,
     `bucket` large inputs and results, or the results of the `s3` sink. `state_table` and `data_bucket` are HTC-Grid's.
-    `keys` are KMS keys that encrypt any of them.
+    A prefix that is None: none of these are in the bucket. `keys` are KMS keys that encrypt any of them.
     """
 
     queues: tuple[str, ...] = ()
@@ -25,11 +25,16 @@ class Resources:
     table: str = ""
     cancel_table: str = ""
     bucket: str = ""
-    inputs_prefix: str = "inputs/"
-    results_prefix: str = "results/"
+    inputs_prefix: str | None = "inputs/"
+    results_prefix: str | None = "results/"
     state_table: str = ""
     data_bucket: str = ""
     keys: tuple[str, ...] = ()
+
+
+def policies(resources: Resources) -> dict[str, dict[str, Any]]:
+    """All three by their names."""
+    return {"agent": agent(resources), "submitter": submitter(resources), "reader": reader(resources)}
 
 
 def agent(resources: Resources) -> dict[str, Any]:
@@ -92,5 +97,5 @@ def _allow(sid: str, actions: tuple[str, ...], arns: tuple[str, ...]) -> dict[st
     return {"Sid": sid, "Effect": "Allow", "Action": list(actions), "Resource": there} if there else None
 
 
-def _under(bucket: str, keys: str) -> str:
-    return f"{bucket}/{keys}{'' if keys.startswith('*') else '*'}" if bucket else ""
+def _under(bucket: str, keys: str | None) -> str:
+    return f"{bucket}/{keys}{'' if keys.startswith('*') else '*'}" if bucket and keys is not None else ""

@@ -66,7 +66,9 @@ class Queue:
         self.url = ""
         self.visibility_timeout = 30
         self.max_message = 262_144
+        self.arn = ""
         self.dead_letter_arn = ""
+        self.max_receives: int | None = None
 
     def open(self) -> None:
         """Find the queue and read its limits."""
@@ -81,7 +83,10 @@ class Queue:
         attributes = answer.get("Attributes", {})
         self.visibility_timeout = int(attributes.get("VisibilityTimeout", 30))
         self.max_message = int(attributes.get("MaximumMessageSize", 262_144))
-        self.dead_letter_arn = str(json.loads(attributes.get("RedrivePolicy") or "{}").get("deadLetterTargetArn", ""))
+        self.arn = str(attributes.get("QueueArn", ""))
+        redrive = json.loads(attributes.get("RedrivePolicy") or "{}")
+        self.dead_letter_arn = str(redrive.get("deadLetterTargetArn", ""))
+        self.max_receives = int(redrive["maxReceiveCount"]) if "maxReceiveCount" in redrive else None
 
     def _find(self) -> str:
         if self.name.startswith(("http://", "https://")):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from htcgrid.spi import Rejected, Result, ResultSink
-from htcgrid_aws_grid import documents
+from htcgrid_aws_grid import arns, documents, iam
 from htcgrid_aws_grid.aws import AwsConfig, AwsPlugin
 from htcgrid_aws_grid.bucket import Bucket
 from htcgrid_aws_grid.parallel import each, raise_worst
@@ -42,6 +42,11 @@ class S3Sink(AwsPlugin, ResultSink):
         found = each(self.pool, self._load, list(dict.fromkeys(task_ids)))
         raise_worst(answer for _, answer in found)
         return {task_id: answer for task_id, answer in found if isinstance(answer, Result)}
+
+    def policies(self) -> Mapping[str, Mapping[str, Any]]:
+        """The least IAM policies for the bucket."""
+        bucket, prefix = arns.bucket(self.config.bucket), self.config.prefix
+        return iam.policies(iam.Resources(bucket=bucket, inputs_prefix=None, results_prefix=prefix))
 
     def _store(self, result: Result) -> None:
         self._bucket.put(self._bucket.key(result.task.id, result.task.id), documents.write(result))

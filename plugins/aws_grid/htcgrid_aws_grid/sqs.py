@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 from pydantic import Field, model_validator
 
 from htcgrid.spi import Depth, Function, HtcgridError, Lease, Rejected, Task, TaskSource, Unavailable
-from htcgrid_aws_grid import messages
+from htcgrid_aws_grid import arns, iam, messages
 from htcgrid_aws_grid.aws import AwsConfig, AwsPlugin
 from htcgrid_aws_grid.bucket import Bucket
 from htcgrid_aws_grid.cancels import Cancelled, Cancels
@@ -23,7 +23,7 @@ from htcgrid_aws_grid.submission import Submission
 from htcgrid_aws_grid.table import Table
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
 log = logging.getLogger(__name__)
 
@@ -220,6 +220,43 @@ class SqsSource(AwsPlugin, TaskSource):
             except Unsent as error:
                 raise Unavailable(f"dead letter of task {lease.task.id}: {error}") from error
         self.ack(leases)
+
+    def policies(self) -> Mapping[str, Mapping[str, Any]]:
+        """The least IAM policies for the queues, cancel marks and inputs."""
+        region = self.config.region
+        names = self.config.queues or (self.config.queue,)
+        dead = [queue.arn for queue in self._dead.values()] or [arns.queue(self.config.dead_letter_queue, region)]
+        return iam.policies(
+            iam.Resources(
+                queues=tuple(queue.arn for queue in self._queues) or tuple(arns.queue(name, region) for name in names),
+                dead_letter_queues=tuple(dict.fromkeys(dead)),
+                cancel_table=arns.table(self.config.cancel_table, region),
+                bucket=arns.bucket(self.config.bucket),
+                inputs_prefix=self.config.prefix,
+                results_prefix=None,
+            )
+        )
+
+    def advise(self, attempts: int) -> Iterator[str]:
+        """Where SQS would step in before the agent does."""
+        timeout = self.function.timeout
+        if timeout > LONGEST_LEASE:
+            yield (
+                f"function.timeout = {timeout:g} s is above the {LONGEST_LEASE} s that SQS hides a message for in all: "
+                "a longer task is handed out again while it runs. Cut it into shorter ones."
+            )
+        for queue in self._queues:
+            if queue.max_receives is not None and queue.max_receives <= attempts:
+                yield (
+                    f"queue {queue.name}: maxReceiveCount is {queue.max_receives}, and the agent tries a task up to "
+                    f"{attempts} times: SQS would set it aside without a reason or a result. Set it to {attempts + 7} "
+                    "or more, as messages of agents that died count too."
+                )
+            if not queue.dead_letter_arn and not self.config.dead_letter_queue:
+                yield (
+                    f"queue {queue.name} has no dead-letter queue: hopeless tasks are deleted, and only their result "
+                    "tells why. Set dead_letter_queue, or a redrive policy on the queue."
+                )
 
     # --- Its parts ----------------------------------------------------------------------------------
 

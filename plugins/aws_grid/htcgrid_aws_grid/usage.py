@@ -33,6 +33,11 @@ class Usage:
         """List price of these requests as of `prices.AS_OF` in `prices.REGION`."""
         return sum(prices.DOLLARS_PER_MILLION[what] * amount for what, amount in self.charged.items()) / 1e6
 
+    @property
+    def basis(self) -> str:
+        """Which price list."""
+        return f"list price {prices.AS_OF}, {prices.REGION}"
+
     def __add__(self, other: Usage) -> Usage:
         requests = Counter(self.requests)
         requests.update(other.requests)
@@ -50,7 +55,7 @@ class Usage:
         per_task = (
             f"{self.total / tasks:.2f} a task, ${self.dollars / tasks * 1e6:.2f} per million tasks" if tasks else ""
         )
-        return f"AWS requests: {parts or 'none'}; {per_task} (list price {prices.AS_OF}, {prices.REGION})"
+        return f"AWS requests: {parts or 'none'}; {per_task} ({self.basis})"
 
 
 class Meter:
