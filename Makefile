@@ -42,7 +42,7 @@ demo: .make/examples           ## price an option for each trading day of twenty
 	@touch $@
 
 test: .make/test        ## the tests of the core: no Docker, no cluster, no AWS
-	.venv/bin/python -m pytest -m 'not slow' $(foreach lane,docker kubernetes chaos,--ignore tests/$(lane)) $(PYTEST)
+	.venv/bin/python -m pytest -n auto --dist loadfile -m 'not slow' $(foreach lane,docker kubernetes chaos,--ignore tests/$(lane)) $(PYTEST)
 
 plugins: .make/plugins         ## the tests of the plugins that need no engine or cluster: moto, Redis, a fake service
 	.venv/bin/python -m pytest -m slow tests/contracts
