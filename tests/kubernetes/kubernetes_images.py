@@ -3,6 +3,7 @@
 import hashlib
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,6 +13,7 @@ BASE = "local/debian:bookworm"
 LAMBDA = "local/lambda-python:3.11"
 _PARTS = "local/htcgrid-agent-parts"
 _AGENT = "local/htcgrid-agent"
+_OPTIONS = "local/htcgrid-options:1"
 _PROJECTS = (".", "plugins/eks", "contracts", "examples/plugins/redis")
 _PACKAGES = (
     "htcgrid",
@@ -25,6 +27,19 @@ def lambda_image() -> str:
     """An image laid out as AWS's base image for Python."""
     _run(str(ROOT / ".ci/images"), "python")
     return LAMBDA
+
+
+def options_image() -> str:
+    """The same with what `examples/options` imports."""
+    base = lambda_image()
+    if not _exists(_OPTIONS):
+        with tempfile.TemporaryDirectory() as folder:
+            pip = [sys.executable, "-m", "pip", "install", "--quiet", "--only-binary=:all:", "--python-version", "3.11"]
+            _run(*pip, "--target", f"{folder}/site", "QuantLib")
+            lines = [f"FROM {base}", "COPY site /opt/python", "ENV PYTHONPATH=/opt/python"]
+            Path(folder, "Dockerfile").write_text("\n".join(lines))
+            _run("docker", "build", "--quiet", "--tag", _OPTIONS, folder)
+    return _OPTIONS
 
 
 def agent_image() -> str:

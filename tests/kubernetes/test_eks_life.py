@@ -1,0 +1,154 @@
+"""What becomes of a run from outside when containers, pods, connections or the run itself are ended."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import kubernetes_images as images
+import pytest
+from htcgrid_eks.invoker import EksInvoker
+from kubernetes_commands import Kubectl, went_well
+
+from htcgrid.spi import FailureKind, Function, Lease, Outcome, Task, Unavailable
+
+HANDLER = """
+import time
+from pathlib import Path
+
+def handler(event, context):
+    if event == "take the container along":
+        Path("/proc/1/oom_score_adj").write_text("1000")    # the kernel will choose its first process
+        return len(bytearray(1 << 30).replace(b"\\0", b"1"))
+    time.sleep(event)
+    return "slept"
+"""
+OPTIONS = Path(images.ROOT, "examples/options")
+
+
+@pytest.fixture
+def config(namespace: str, agent_image: str, lambda_image: str) -> EksInvoker.Config:
+    return EksInvoker.Config(
+        image=lambda_image, agent_image=agent_image, namespace=namespace, orphan_seconds=3, start_seconds=60
+    )
+
+
+@pytest.fixture
+def function(tmp_path: Path) -> Function:
+    (tmp_path / "life.py").write_text(HANDLER)
+    return Function(handler="life.handler", code=tmp_path, timeout=30, memory=128)
+
+
+@pytest.fixture
+def plane(config: EksInvoker.Config, function: Function) -> Iterator[EksInvoker]:
+    with EksInvoker(config, function) as plane:
+        yield plane
+
+
+def call(plane: EksInvoker, event: object) -> Outcome:
+    (outcome,) = plane.invoke([Lease(Task("t-1", json.dumps(event).encode()))], plane.function.timeout)
+    assert isinstance(outcome, Outcome)
+    return outcome
+
+
+def until(condition: Callable[[], bool], seconds: float, what: str) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"{what}: not within {seconds:.0f} s"
+        time.sleep(0.2)
+
+
+def works_again(plane: EksInvoker) -> None:
+    """As the agent does: it tries again where the plane is not to be had."""
+
+    def works() -> bool:
+        try:
+            return call(plane, 0).payload == b'"slept"'
+        except Unavailable:
+            return False
+
+    until(works, 60, "an answer")
+
+
+def test_a_container_that_is_ended_whole_for_its_memory_is_out_of_memory(plane: EksInvoker) -> None:
+    outcome = call(plane, "take the container along")
+    assert outcome.failure is FailureKind.OUT_OF_MEMORY, outcome
+    assert json.loads(outcome.payload)["errorType"] == "Runtime.OutOfMemory"
+    works_again(plane)
+
+
+def test_a_pod_that_is_removed_is_replaced_and_its_task_is_known_to_have_begun(
+    plane: EksInvoker, kubectl: Kubectl
+) -> None:
+    assert call(plane, 0).payload == b'"slept"'
+    pod = kubectl("get", "pods", "-l", "htcgrid.io/run", "-o", "name").split()[0]
+    script = f"import time, subprocess; time.sleep(2); subprocess.run({['kubectl', 'delete', '--now', pod]!r})"
+    namespaced = script.replace("'kubectl', ", f"'kubectl', '-n', {plane.config.namespace!r}, ")
+    with subprocess.Popen([sys.executable, "-c", namespaced], stdout=subprocess.DEVNULL):
+        with pytest.raises(Unavailable) as caught:
+            call(plane, 25)
+        assert caught.value.begun == {"t-1"}
+    works_again(plane)
+
+
+def test_a_connection_that_broke_while_idle_is_opened_anew(plane: EksInvoker) -> None:
+    assert call(plane, 0).payload == b'"slept"'
+    for place in plane._places:
+        assert place.lane is not None
+        place.lane.close()
+    assert call(plane, 0).payload == b'"slept"'
+
+
+def test_what_a_killed_run_leaves_ends_by_itself_and_goes_with_the_next_start(
+    config: EksInvoker.Config, function: Function, kubectl: Kubectl
+) -> None:
+    program = (
+        "import sys, time\n"
+        "from htcgrid.spi import Function\n"
+        "from htcgrid_eks.invoker import EksInvoker\n"
+        "config = EksInvoker.Config.model_validate_json(sys.argv[1])\n"
+        "with EksInvoker(config, Function.model_validate_json(sys.argv[2])) as plane:\n"
+        "    print(plane._places[0].pod.name, flush=True)\n"
+        "    time.sleep(600)\n"
+    )
+    command = [sys.executable, "-c", program, config.model_dump_json(), function.model_dump_json()]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as run:
+        assert run.stdout is not None
+        left = run.stdout.readline().decode().strip()
+        run.send_signal(signal.SIGKILL)
+    phase = "jsonpath={.status.phase}"
+    until(lambda: kubectl("get", "pod", left, "-o", phase) == "Succeeded", 60, "the end of the pod")
+    with EksInvoker(config, function) as plane:
+        works_again(plane)
+        until(lambda: left not in kubectl("get", "pods", "-o", "name"), 30, "the removal of the pod")
+
+
+def test_the_options_example_gives_the_same_bytes_as_on_this_machine(
+    tmp_path: Path, namespace: str, agent_image: str
+) -> None:
+    image = images.options_image()
+    subprocess.run([sys.executable, "make_tasks.py"], cwd=OPTIONS, check=True, capture_output=True)
+    plane = {"plugin": "eks", "namespace": namespace, "image": image, "agent_image": agent_image, "pods": 2}
+    settings = [f"--set=planes.cluster.{name}={value}" for name, value in plane.items()]
+    outputs = {}
+    for name in ("local", "cluster"):
+        results = tmp_path / f"{name}.jsonl"
+        config = ["-c", str(OPTIONS / "htcgrid.toml"), "--plane", name, f"--set=sink.path={results}", "--quiet"]
+        went_well("run", *config, *(settings if name == "cluster" else []))
+        outputs[name] = _outputs(results)
+    assert len(outputs["local"]) > 1000
+    assert outputs["cluster"] == outputs["local"]
+
+
+def _outputs(results: Path) -> dict[str, str]:
+    """The output of each task, as it stands in the file."""
+    found = {}
+    for line in results.read_text().splitlines():
+        _, _, output = line.partition('"output":')
+        assert output, line
+        end = json.JSONDecoder().raw_decode(output.lstrip())[1]
+        found[json.loads(line)["id"]] = output.lstrip()[:end]
+    return found
