@@ -20,7 +20,7 @@ class EksContract(InvokerContract):
             agent_image=agent_image,
             namespace=namespace,
             pods=2,
-            transport=self.transport,  # type: ignore[arg-type]
+            transport=self.transport,
             start_seconds=60,
             orphan_seconds=5,
         )

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import yaml
+import yaml  # type: ignore[import-untyped]
 from kubernetes_commands import Done, Kubectl, htcgrid
 
 CONFIG = """

@@ -84,7 +84,8 @@ def until(condition: Callable[[], bool], seconds: float, what: str) -> None:
 def answers(queue: redis.Redis, numbers: range) -> dict[int, Any]:
     found = {}
     for number in numbers:
-        head, _, answer = queue.get(f"htcgrid:result:t-{number}").partition(b"\n")  # type: ignore[union-attr]
+        result: Any = queue.get(f"htcgrid:result:t-{number}")
+        head, _, answer = result.partition(b"\n")
         assert not json.loads(head).get("failure"), f"t-{number} failed: {head!r} {answer!r}"
         found[number] = json.loads(answer)
     return found
@@ -128,7 +129,9 @@ def test_tasks_survive_deleted_pods_a_drain_a_rolling_update_and_scaling(
     wait_for(500)
     node = kubectl("get", "nodes", "-o", "name").split()[0]
     try:
-        kubectl("drain", node, "--pod-selector", PODS, "--delete-emptydir-data", "--timeout=20s", check=False)
+        # On one node the budget stops it half-way, since evicted pods find no other.
+        drained = kubectl("drain", node, "--pod-selector", PODS, "--delete-emptydir-data", "--timeout=20s", check=False)
+        assert "evict" in drained, drained
     finally:
         kubectl("uncordon", node)
     wait_for(800)

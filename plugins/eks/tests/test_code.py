@@ -1,0 +1,74 @@
+import io
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3  # type: ignore[import-untyped]
+import pytest
+from htcgrid.spi import Rejected
+from moto.server import ThreadedMotoServer
+
+from htcgrid_eks import code
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    source = tmp_path / "source"
+    (source / "models" / "__pycache__").mkdir(parents=True)
+    (source / "models" / "heston.py").write_text("x = 1\n")
+    (source / "models" / "__pycache__" / "heston.pyc").write_bytes(b"stale")
+    (source / "bootstrap").write_text("#!/bin/sh\n")
+    (source / "bootstrap").chmod(0o755)
+    return source
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    for name, value in {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    client = boto3.client("s3")
+    yield client
+    client.close()
+    server.stop()
+
+
+def test_a_folder_arrives_as_it_was_with_modes_and_without_what_python_left(folder: Path, tmp_path: Path) -> None:
+    code.unpack(code.pack(folder), tmp_path / "task")
+    found = sorted(str(path.relative_to(tmp_path / "task")) for path in (tmp_path / "task").rglob("*"))
+    assert found == ["bootstrap", "models", "models/heston.py"]
+    assert (tmp_path / "task" / "bootstrap").stat().st_mode & 0o111
+    assert (tmp_path / "task" / "models" / "heston.py").read_text() == "x = 1\n"
+
+
+def test_the_same_files_make_the_same_bytes(folder: Path) -> None:
+    before = code.pack(folder)
+    (folder / "bootstrap").touch()
+    assert code.pack(folder) == before
+
+
+def test_a_zip_on_s3_is_brought_by_its_address(s3: object, folder: Path) -> None:
+    archive = code.pack(folder)
+    s3.create_bucket(Bucket="code")  # type: ignore[attr-defined]
+    s3.put_object(Bucket="code", Key="v1/pricing.zip", Body=archive)  # type: ignore[attr-defined]
+    assert code.fetch("s3://code/v1/pricing.zip") == archive
+
+
+def test_nothing_is_unpacked_outside_the_folder(tmp_path: Path) -> None:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("../outside.py", "x = 1")
+    code.unpack(packed.getvalue(), tmp_path / "task")
+    assert not (tmp_path / "outside.py").exists()
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(Rejected, match="there is no such folder"):
+        code.pack(tmp_path / "nothing")

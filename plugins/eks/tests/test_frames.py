@@ -1,0 +1,42 @@
+import socket
+
+import pytest
+from htcgrid.spi import FailureKind, Lease, Outcome, Task, Unstarted
+
+from htcgrid_eks import frames
+from htcgrid_eks.frames import Frame
+
+OUTCOMES = [
+    Outcome("a", b'{"x": "\xc3\xa9"}', None, 1.5, 2.25, 3, 4, b"printed\n\xff", 5.5, "e"),
+    Outcome("b", b"", FailureKind.EXIT),
+    Unstarted("c"),
+]
+
+
+def sent(frame: Frame) -> Frame:
+    """The frame as it comes out at the other end of a socket."""
+    here, there = socket.socketpair()
+    with here, there, there.makefile("rb") as stream:
+        here.sendall(bytes(frame))
+        return frames.read_frame(stream.read)
+
+
+def test_a_batch_arrives_as_it_was_sent() -> None:
+    batch = [
+        Lease(Task("t-1", b'{"a": 1}', {"session_id": "s", "city": "Zürich"}), 3),
+        Lease(Task("t-2", b""), 1),
+        Lease(Task("t-3", b"[" * 70_000), 2),
+    ]
+    frame = sent(frames.invoke_frame(batch, 7.5))
+    assert frames.leases_of(frame) == batch
+    assert frame.head["timeout"] == 7.5
+
+
+@pytest.mark.parametrize("report", OUTCOMES, ids=lambda report: report.task_id)
+def test_a_report_arrives_as_it_was_sent(report: Outcome | Unstarted) -> None:
+    assert frames.report_of(sent(frames.report_frame(report))) == report
+
+
+def test_what_is_no_frame_is_an_error_of_the_connection() -> None:
+    with pytest.raises(ConnectionError):
+        frames.read_frame(lambda size: b"HTTP/1.1"[:size])
