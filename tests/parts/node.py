@@ -1,6 +1,6 @@
 """Prints the path of a `node_modules` that holds AWS's runtime client for Node, which it builds, once.
 
-Kept in $HTCGRID_CACHE, or ~/.cache/htcgrid. Building takes a minute or three and needs node, npm,
+Kept in $CI_CACHE, or ~/.cache/htcgrid. Building takes a minute or three and needs node, npm,
 autoconf, automake, libtool, cmake, g++, make and python3. With `--cached` nothing is built.
 """
 
@@ -15,7 +15,7 @@ TOOLS = ("node", "npm", "autoconf", "automake", "libtoolize", "cmake", "g++", "m
 
 
 def main() -> None:
-    cache = Path(os.environ.get("HTCGRID_CACHE") or Path.home() / ".cache" / "htcgrid")
+    cache = Path(os.environ.get("CI_CACHE") or Path.home() / ".cache" / "htcgrid")
     modules = cache / CLIENT / "node_modules"
     built = modules / "aws-lambda-ric" / "dist" / "rapid-client.node"
     if not built.exists():

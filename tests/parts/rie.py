@@ -1,6 +1,6 @@
 """Prints the path of AWS's Runtime Interface Emulator, which it takes out of aws-sam-cli's wheel, once.
 
-Kept in $HTCGRID_CACHE, or ~/.cache/htcgrid. Linux on x86_64 or arm64.
+Kept in $CI_CACHE, or ~/.cache/htcgrid. Linux on x86_64 or arm64.
 """
 
 import os
@@ -15,7 +15,7 @@ WHEEL = "aws-sam-cli==1.170.0"
 
 
 def main() -> None:
-    cache = Path(os.environ.get("HTCGRID_CACHE") or Path.home() / ".cache" / "htcgrid")
+    cache = Path(os.environ.get("CI_CACHE") or Path.home() / ".cache" / "htcgrid")
     machine = {"x86_64": "x86_64", "aarch64": "arm64"}[platform.machine()]
     program = cache / WHEEL / f"aws-lambda-rie-{machine}"
     if not program.exists():
