@@ -7,8 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 PARTS = Path(__file__).parent / "parts"
+
+
+# A busy machine is no bug: an example may take its time.
+settings.register_profile("grid", deadline=None)
+settings.load_profile("grid")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
