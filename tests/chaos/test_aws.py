@@ -7,7 +7,6 @@ machine and four of them would hardly get to run. Moto is also known to lend a m
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -43,36 +42,14 @@ ACCOUNT = {
 }
 
 
-# Moto asks the time for every message of a queue at every call, by a way of 10 microseconds.
-MOTO = """
-import sys, time
-import moto.sqs.models
-from moto.server import main
-moto.sqs.models.unix_time = time.time
-moto.sqs.models.unix_time_millis = lambda: time.time() * 1000
-main(["-H", "127.0.0.1", "-p", sys.argv[1]])
-"""
-
-
 @pytest.fixture
 def aws() -> Iterator[str]:
     """The address of a moto server."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    program = [sys.executable, "-c", MOTO, str(port)]
-    server = subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port)).close()
-            break
-        except ConnectionError:
-            assert time.monotonic() < deadline, "moto does not come up"
-            assert server.poll() is None, "moto ended"
-            time.sleep(0.1)
-    yield f"http://127.0.0.1:{port}"
-    server.kill()
-    server.wait()
+    program = [sys.executable, Path(__file__).parent.parent / "parts" / "aws_server.py"]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
+        assert server.stdout is not None
+        yield server.stdout.readline().strip()
+        server.kill()
 
 
 @pytest.mark.chaos
