@@ -44,7 +44,7 @@ demo: .make/examples           ## price an option for each trading day of twenty
 test: .make/test        ## the tests of the core: no Docker, no cluster, no AWS
 	.venv/bin/python -m pytest -n auto --dist loadfile -m 'not slow' $(foreach lane,docker kubernetes chaos,--ignore tests/$(lane)) $(PYTEST)
 
-plugins: .make/plugins         ## the tests of the plugins that need no engine or cluster: moto, Redis, a fake service
+plugins: .make/plugins .make/examples         ## the tests of the plugins that need no engine or cluster: moto, Redis, a fake service
 	.venv/bin/python -m pytest -m slow tests/contracts
 	for plugin in plugins/* examples/plugins/*; do .venv/bin/python -m pytest $(PYTEST) $$plugin || exit; done
 

@@ -145,7 +145,7 @@ def _parametrised(nodeid: str) -> str:
 
 def _skip_reason(report: pytest.TestReport) -> str:
     reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
-    return reason.removeprefix("Skipped: ")
+    return reason.removeprefix("Skipped: ").removeprefix("not asked: ")
 
 
 def _failure(report: pytest.TestReport) -> str:
