@@ -1,6 +1,7 @@
 """`Grid.open(...).map(...)`: with its own agent, and with a queue that agents elsewhere serve."""
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -56,8 +57,21 @@ def queue(folder: Path) -> Iterator[Path]:
     agents = [subprocess.Popen(program, cwd=folder, stderr=subprocess.DEVNULL) for _ in range(2)]
     yield file
     for agent in agents:
+        wait_until_it_heeds_sigterm(agent)
         agent.terminate()
     assert {agent.wait(60) for agent in agents} <= {0, 1}
+
+
+def wait_until_it_heeds_sigterm(agent: subprocess.Popen[bytes]) -> None:
+    """One that is still starting would end by the signal itself."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        status = Path(f"/proc/{agent.pid}/status").read_text()
+        caught = int(next(line.split()[1] for line in status.splitlines() if line.startswith("SigCgt")), 16)
+        if caught >> (signal.SIGTERM - 1) & 1:
+            return
+        time.sleep(0.02)
+    pytest.fail("the agent did not come up")
 
 
 def test_answers_come_in_the_order_of_the_events(grid: Grid) -> None:
