@@ -7,22 +7,25 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import kubernetes_images as images
 import pytest
 from htcgrid_eks.invoker import EksInvoker
-from kubernetes_commands import Kubectl, went_well
+from kubernetes_commands import Kubectl, open_ports, went_well
 
 from htcgrid.spi import FailureKind, Function, Lease, Outcome, Task, Unavailable
 
 HANDLER = """
+import subprocess
+import sys
 import time
-from pathlib import Path
 
 def handler(event, context):
-    if event == "take the container along":
-        Path("/proc/1/oom_score_adj").write_text("1000")    # the kernel will choose its first process
-        return len(bytearray(1 << 30).replace(b"\\0", b"1"))
+    if event == "out of memory":
+        eat = "len(bytearray(1 << 30).replace(bytes(1), b'1'))"
+        subprocess.run([sys.executable, "-c", eat])
+        event = 25
     time.sleep(event)
     return "slept"
 """
@@ -73,10 +76,34 @@ def works_again(plane: EksInvoker) -> None:
     until(works, 60, "an answer")
 
 
-def test_a_container_that_is_ended_whole_for_its_memory_is_out_of_memory(plane: EksInvoker) -> None:
-    outcome = call(plane, "take the container along")
-    assert outcome.failure is FailureKind.OUT_OF_MEMORY, outcome
-    assert json.loads(outcome.payload)["errorType"] == "Runtime.OutOfMemory"
+def ended_from_the_node(kubectl: Kubectl, pod: str) -> "subprocess.Popen[bytes]":
+    """End the whole Lambda container in some seconds, as the kernel of a newer node does when it is out of memory."""
+    where = "jsonpath={.status.containerStatuses[?(@.name=='lambda-0')].containerID}"
+    runtime, _, container = kubectl("get", "pod", pod, "-o", where).partition("://")
+    if (
+        runtime != "docker"
+        or subprocess.run(["docker", "inspect", container], capture_output=True, check=False).returncode
+    ):
+        pytest.skip("needs to be on the cluster's node, whose containers are Docker's")
+    script = f"import time, subprocess; time.sleep(5); subprocess.run(['docker', 'kill', {container!r}])"
+    return subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.DEVNULL)
+
+
+@pytest.mark.parametrize(
+    ("event", "failure", "error"),
+    [
+        pytest.param("out of memory", FailureKind.OUT_OF_MEMORY, "Runtime.OutOfMemory", id="OOMKilled"),
+        pytest.param(25, FailureKind.EXIT, "Runtime.ExitError", id="killed"),
+    ],
+)
+def test_how_a_container_ended_whole_is_read_from_the_pods_status(
+    plane: EksInvoker, kubectl: Kubectl, event: object, failure: FailureKind, error: str
+) -> None:
+    with ended_from_the_node(kubectl, plane._places[0].pod.name):
+        outcome = call(plane, event)
+    document = json.loads(outcome.payload)
+    assert (outcome.failure, document["errorType"]) == (failure, error)
+    assert document["errorMessage"].endswith("signal: killed")
     works_again(plane)
 
 
@@ -84,10 +111,9 @@ def test_a_pod_that_is_removed_is_replaced_and_its_task_is_known_to_have_begun(
     plane: EksInvoker, kubectl: Kubectl
 ) -> None:
     assert call(plane, 0).payload == b'"slept"'
-    pod = kubectl("get", "pods", "-l", "htcgrid.io/run", "-o", "name").split()[0]
-    script = f"import time, subprocess; time.sleep(2); subprocess.run({['kubectl', 'delete', '--now', pod]!r})"
-    namespaced = script.replace("'kubectl', ", f"'kubectl', '-n', {plane.config.namespace!r}, ")
-    with subprocess.Popen([sys.executable, "-c", namespaced], stdout=subprocess.DEVNULL):
+    delete = ["kubectl", "-n", plane.config.namespace, "delete", "--now", "pod", plane._places[0].pod.name]
+    script = f"import time, subprocess; time.sleep(2); subprocess.run({delete!r})"
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.DEVNULL):
         with pytest.raises(Unavailable) as caught:
             call(plane, 25)
         assert caught.value.begun == {"t-1"}
@@ -100,6 +126,20 @@ def test_a_connection_that_broke_while_idle_is_opened_anew(plane: EksInvoker) ->
         assert place.lane is not None
         place.lane.close()
     assert call(plane, 0).payload == b'"slept"'
+
+
+@pytest.mark.parametrize("transport", ["api", "rie"])
+def test_neither_runtime_api_nor_emulator_nor_relay_is_reachable_from_another_pod(
+    config: EksInvoker.Config, function: Function, kubectl: Kubectl, redis_url: str, transport: str
+) -> None:
+    server = urlsplit(redis_url)
+    assert server.hostname
+    assert server.port
+    with EksInvoker(config.model_copy(update={"transport": transport}), function) as plane:
+        assert call(plane, 0).payload == b'"slept"'
+        pod = plane._places[0].pod.name
+        address = kubectl("get", "pod", pod, "-o", "jsonpath={.status.podIP}")
+        assert open_ports(kubectl, config.agent_image, address, server.port, server.hostname) == []
 
 
 def test_what_a_killed_run_leaves_ends_by_itself_and_goes_with_the_next_start(

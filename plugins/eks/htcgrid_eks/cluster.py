@@ -49,6 +49,7 @@ class Cluster:
             ) from None
         self.namespace = self._options.namespace or namespace
         self._session = requests.Session()
+        self._session.auth = self._authorized  # given, so that a ~/.netrc does not take its place
 
     def close(self) -> None:
         if self._session is not None:
@@ -85,14 +86,13 @@ class Cluster:
         """One request, once; returns the document. Raises `Refusal`, `Unavailable` or `Rejected`."""
         assert self._session is not None  # noqa: S101 - between open and close
         settings = self.settings
-        headers = {"Accept": "application/json", "Content-Type": content_type, "Authorization": self.authorization}
         try:
             response = self._session.request(
                 method,
                 self.server + path,
                 params=query,
                 data=None if body is None else json.dumps(body),
-                headers={name: value for name, value in headers.items() if value},
+                headers={"Accept": "application/json", "Content-Type": content_type},
                 verify=(settings.ssl_ca_cert or True) if settings.verify_ssl else False,
                 cert=(settings.cert_file, str(settings.key_file)) if settings.cert_file else None,
                 timeout=(_CONNECT_SECONDS, _READ_SECONDS),
@@ -102,6 +102,11 @@ class Cluster:
         if not response.ok:
             raise self._refusal(response)
         return response.text if response.headers.get("Content-Type", "").startswith("text/plain") else response.json()
+
+    def _authorized(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        if authorization := self.authorization:
+            request.headers["Authorization"] = authorization
+        return request
 
     def apply(self, path: str, manifest: Any, *, dry_run: bool = False) -> Any:
         """Server-side apply: what is there already and the same stays."""

@@ -19,6 +19,7 @@ from htcgrid_eks.lane import Lane
 from htcgrid_eks.options import Options
 from htcgrid_eks.own_pod import await_end
 from htcgrid_eks.permissions import RUN, require
+from htcgrid_eks.pod import AGENT
 from htcgrid_eks.relay import PORT
 from htcgrid_eks.sandbox import Termination
 from htcgrid_eks.sidecar import container_name
@@ -29,7 +30,7 @@ _PAUSE_SECONDS = 0.1
 
 @dataclass(slots=True)
 class _Pod:
-    """A pod and how often it is in use; `name` changes when it is replaced."""
+    """One of the pods; its `name` changes when it is replaced."""
 
     name: str = ""
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -111,9 +112,13 @@ class EksInvoker(Invoker):
         unreported = {lease.task.id: None for lease in batch}
         try:
             lane = self._lane(place)
-            for report in lane.invoke(batch, timeout):
-                unreported.pop(report.task_id, None)
-                yield report
+            try:
+                for report in lane.invoke(batch, timeout):
+                    unreported.pop(report.task_id, None)
+                    yield report
+            except Unavailable:
+                lane.close()  # the pod is looked at before it is used again
+                raise
         except ConnectionError as error:
             raise Unavailable(
                 f"The connection to pod {place.pod.name} broke: {error}.", begun=list(unreported)
@@ -123,8 +128,8 @@ class EksInvoker(Invoker):
 
     def cancel(self, task_ids: Collection[str]) -> None:
         for place in list(self._places):
-            if place.lane is not None:
-                place.lane.cancel(task_ids)
+            if (lane := place.lane) is not None:
+                lane.cancel(task_ids)
 
     # --- Deployable ---
 
@@ -185,7 +190,7 @@ class EksInvoker(Invoker):
 
     def _replace_if_gone(self, pod: _Pod) -> None:
         found = self._crew.find(pod.name)
-        if found is not None and "deletionTimestamp" not in found["metadata"] and trouble.is_running(found):
+        if found is not None and self._is_of_use(found):
             return
         if found is not None:
             self._crew.remove(pod.name)
@@ -195,6 +200,13 @@ class EksInvoker(Invoker):
             self._crew.await_running([pod.name])
         except Rejected as error:
             raise Unavailable(str(error), retry_after=5.0) from None
+
+    def _is_of_use(self, pod: Any) -> bool:
+        if "deletionTimestamp" in pod["metadata"]:
+            return False
+        # Beside others, a container that ended is restarted; alone, it goes with its pod.
+        alone = self.config.containers == 1
+        return trouble.is_running(pod) if alone else "running" in trouble.status_of(pod, AGENT).get("state", {})
 
     def _connect(self, place: _Place) -> Lane:
         """Open a lane, as soon as the relay listens. Raises `Unavailable` or `Rejected`."""
