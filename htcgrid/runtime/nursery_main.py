@@ -37,7 +37,10 @@ def main() -> None:
     setup: dict[str, Any] = {}
     workers: set[int] = set()
     while True:
-        message, fds, _, _ = socket.recv_fds(control, _MESSAGE_BYTES, 4)
+        try:
+            message, fds, _, _ = socket.recv_fds(control, _MESSAGE_BYTES, 4)
+        except ConnectionResetError:
+            break  # the agent was killed with a reply of ours unread
         if not message:
             break
         request = json.loads(message)

@@ -2,7 +2,7 @@
 
 With 3,000 tasks in place of 20,000, since moto looks through the whole queue at every call and its time grows with the
 square of what waits; and a kill each 5 s in place of 2 s, since an agent with boto3 takes seconds to start on a busy
-machine and four of them would hardly get to run. Moto is also known to lend a message twice at once, as SQS may.
+machine and four of them would hardly get to run. Some tasks run twice without a kill, too; why is not settled.
 """
 
 import json
