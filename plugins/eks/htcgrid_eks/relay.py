@@ -6,7 +6,9 @@ been connected for a while: what a killed `eks` leaves behind goes away by itsel
 
 import argparse
 import json
+import os
 import queue
+import signal
 import socket
 import sys
 import threading
@@ -196,10 +198,15 @@ class Connection:
         return data
 
 
+def _end(_number: int, _frame: object) -> None:
+    os._exit(0)  # the first process of a container has no default of its own for SIGTERM
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("settings", type=json.loads)
     relay = Relay(parser.parse_args().settings)
+    signal.signal(signal.SIGTERM, _end)
     listener = socket.create_server(("127.0.0.1", PORT))
     listener.settimeout(_LOOK_SECONDS)
     while not relay.is_orphaned():
