@@ -85,7 +85,7 @@ def sqlite(tasks: int) -> None:
 @contextmanager
 def moto() -> Iterator[str]:
     """The address of a server in a process of its own."""
-    program = [sys.executable, HERE.parent / "tests" / "parts" / "aws_server.py"]
+    program = [sys.executable, HERE.parent / "plugins" / "aws_grid" / "tests" / "aws_server.py"]
     with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
         assert server.stdout
         try:

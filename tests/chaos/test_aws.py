@@ -20,8 +20,9 @@ from herd import Herd
 boto3 = pytest.importorskip("boto3", reason="for the SQS queue: pip install boto3")
 pytest.importorskip("moto", reason="serves SQS and DynamoDB: pip install 'moto[server]'")
 
-TASKS = 3_000
+TASKS = 20_000
 REGION = "eu-west-1"
+ROOT = Path(__file__).parents[2]
 QUEUE = """\
 [source]
 plugin = "sqs"
@@ -45,7 +46,7 @@ ACCOUNT = {
 @pytest.fixture
 def aws() -> Iterator[str]:
     """The address of a moto server."""
-    program = [sys.executable, Path(__file__).parent.parent / "parts" / "aws_server.py"]
+    program = [sys.executable, ROOT / "plugins" / "aws_grid" / "tests" / "aws_server.py"]
     with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
         assert server.stdout is not None
         yield server.stdout.readline().strip()
@@ -70,7 +71,7 @@ def test_every_task_has_one_result_though_agents_are_killed_and_suspended(aws: s
     began = time.monotonic()
     try:
         herd.start()
-        herd.torment(lambda: _left(sqs, url) == 0, every=5.0, kills=1000, stops=1, seconds=800)
+        herd.torment(lambda: _left(sqs, url) == 0, every=2.0, kills=1000, stops=1, seconds=800)
         herd.end()
     finally:
         herd.put_down()

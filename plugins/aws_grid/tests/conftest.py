@@ -8,6 +8,7 @@ import json
 import shutil
 import socket
 import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -17,10 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-import moto.sqs.models
 import pytest
 import redis
 from moto.server import ThreadedMotoServer
+
+sys.path.insert(0, str(Path(__file__).parent))  # pytest's importlib mode does not
+import aws_server
 
 REGION = "eu-west-1"
 _numbers = count(1)
@@ -46,10 +49,13 @@ class Aws:
 
     server: ThreadedMotoServer
     url: str
+    clients: dict[str, Any] = field(default_factory=dict)
 
     def client(self, service: str) -> Any:
         keys = {"aws_access_key_id": "oracle", "aws_secret_access_key": "oracle"}
-        return boto3.client(service, endpoint_url=self.url, region_name=REGION, **keys)
+        if service not in self.clients:  # making one takes 100 ms
+            self.clients[service] = boto3.client(service, endpoint_url=self.url, region_name=REGION, **keys)
+        return self.clients[service]
 
     def queue(self, visibility: int = 30, name: str = "", **attributes: str) -> str:
         name = name or f"tasks-{next(_numbers)}"
@@ -107,20 +113,9 @@ class Aws:
         return {key: s3.get_object(Bucket=bucket, Key=key)["Body"].read() for key in keys}
 
 
-@pytest.fixture(autouse=True, scope="session")
-def _quick_clock() -> Iterator[None]:
-    """Moto asks the time for every message of a queue at every call, by a way of 10 microseconds."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(moto.sqs.models, "unix_time", time.time)
-        patch.setattr(moto.sqs.models, "unix_time_millis", lambda: time.time() * 1000)
-        yield
-
-
 def _serve() -> Aws:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    return Aws(server, f"http://{host}:{port}")
+    aws_server.put_right()
+    return Aws(*aws_server.serve())
 
 
 @pytest.fixture(scope="session")

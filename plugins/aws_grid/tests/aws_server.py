@@ -1,0 +1,178 @@
+"""AWS by moto over HTTP. As a program it prints its address and serves until it is killed.
+
+Two things of moto are put right, for standard queues and for writes to a table. A call is atomic, as on AWS; moto answers
+each in a thread of its own without a lock, so that two receivers may get one message, and two conditional writes may
+both hold. And a call on a queue costs the same at any depth; moto looks through the whole queue for each entry.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import heapq
+import itertools
+import logging
+import signal
+import time
+from collections import OrderedDict
+from threading import RLock
+from typing import Any
+
+import moto.sqs.models as sqs
+from moto.dynamodb.models import DynamoDBBackend
+from moto.server import ThreadedMotoServer
+from moto.sqs.exceptions import InvalidParameterValue, ReceiptHandleIsInvalid
+
+LONGEST_LEASE = 43_200
+
+
+class IndexedQueue(sqs.Queue):  # type: ignore[misc]
+    """A message is ready, or hidden until a time; it is found by any receipt handle it ever had."""
+
+    __module__ = sqs.__name__  # moto takes the service's name from it
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        self._all: dict[str, sqs.Message] = {}
+        self._of_handle: dict[str, sqs.Message] = {}
+        self._ready: OrderedDict[str, sqs.Message] = OrderedDict()
+        self._hidden: dict[str, sqs.Message] = {}
+        self._due: list[tuple[float, int, sqs.Message]] = []
+        self._numbers = itertools.count()
+        super().__init__(*arguments, **named)
+
+    def add_message(self, message: sqs.Message) -> None:
+        with self._messages_lock:
+            self._all[message.id] = message
+            self._place(message)
+
+    def lend(self, count: int, wait: float, seconds: int) -> list[sqs.Message]:
+        """Up to `count` messages, as soon as there are any."""
+        until = time.time() + wait
+        lent: list[sqs.Message] = []
+        with self._messages_lock:
+            while not (lent := self._lend(count, seconds)) and (left := until - time.time()) > 0:
+                due = self._due[0][0] / 1000 - time.time() if self._due else left
+                self._messages_lock.wait(max(0.001, min(left, due)))
+        return lent
+
+    def hide(self, handle: str, seconds: int) -> None:
+        with self._messages_lock:
+            message = self._of_handle.get(handle)
+            if message is None or message.id not in self._all:
+                raise ReceiptHandleIsInvalid
+            if time.time() + seconds - message.sent_timestamp / 1000 > LONGEST_LEASE:
+                raise InvalidParameterValue(f"VisibilityTimeout {seconds} is beyond {LONGEST_LEASE} seconds in all")
+            message.change_visibility(seconds)
+            self._place(message)
+
+    def delete_message(self, receipt_handle: str) -> None:
+        with self._messages_lock:
+            if receipt_handle not in self._of_handle:
+                raise ReceiptHandleIsInvalid
+            message = self._of_handle[receipt_handle]
+            for place in (self._all, self._ready, self._hidden):
+                place.pop(message.id, None)
+
+    @property
+    def approximate_number_of_messages(self) -> int:
+        with self._messages_lock:
+            self._show()
+            return len(self._ready)
+
+    @property
+    def approximate_number_of_messages_delayed(self) -> int:
+        with self._messages_lock:
+            return sum(message.delayed for message in self._hidden.values())
+
+    @property
+    def approximate_number_of_messages_not_visible(self) -> int:
+        with self._messages_lock:
+            self._show()
+            return sum(not message.visible for message in self._hidden.values())
+
+    def _lend(self, count: int, seconds: int) -> list[sqs.Message]:
+        self._show()
+        lent: list[sqs.Message] = []
+        while len(lent) < count and self._ready:
+            _, message = self._ready.popitem(last=False)
+            if self.redrive_policy and message.approximate_receive_count >= self.redrive_policy["maxReceiveCount"]:
+                del self._all[message.id]
+                self.dead_letter_queue.add_message(message)
+                continue
+            message.mark_received(visibility_timeout=seconds)
+            self._of_handle[message.receipt_handle] = message
+            lent.append(message)
+        for message in lent:
+            self._place(message)
+        return [copy.copy(message) for message in lent]
+
+    def _place(self, message: sqs.Message) -> None:
+        self._ready.pop(message.id, None)
+        self._hidden.pop(message.id, None)
+        at = max(message.visible_at, message.delayed_until)
+        if at > time.time() * 1000:
+            self._hidden[message.id] = message
+            heapq.heappush(self._due, (at, next(self._numbers), message))
+        else:
+            self._ready[message.id] = message
+        self._messages_lock.notify_all()
+
+    def _show(self) -> None:
+        """Make ready what was hidden until now. An entry that was hidden anew since has another time."""
+        while self._due and self._due[0][0] <= time.time() * 1000:
+            at, _, message = heapq.heappop(self._due)
+            if message.id in self._hidden and at == max(message.visible_at, message.delayed_until):
+                del self._hidden[message.id]
+                self._ready[message.id] = message
+
+
+def _receive(
+    backend: sqs.SQSBackend, name: str, count: int, wait: int, visibility: int, attributes: list[str] | None = None
+) -> list[sqs.Message]:
+    lent: list[sqs.Message] = backend.get_queue(name).lend(count, wait, int(visibility))
+    for message in lent:
+        sqs._filter_message_attributes(message, attributes or [])
+    return lent
+
+
+def _change_visibility(backend: sqs.SQSBackend, queue_name: str, receipt_handle: str, visibility_timeout: int) -> None:
+    backend.get_queue(queue_name).hide(receipt_handle, int(visibility_timeout))
+
+
+def _atomic(method: Any, lock: Any) -> Any:
+    @functools.wraps(method)
+    def call(*arguments: Any, **named: Any) -> Any:
+        with lock:
+            return method(*arguments, **named)
+
+    return call
+
+
+def put_right() -> None:
+    """Change moto in this process, before it serves."""
+    sqs.Queue = IndexedQueue
+    sqs.SQSBackend.receive_message = _receive
+    sqs.SQSBackend.change_message_visibility = _change_visibility
+    # Moto asks the time for every message by a way of 10 microseconds.
+    sqs.unix_time = time.time
+    sqs.unix_time_millis = lambda: time.time() * 1000
+    writes = RLock()
+    for name in ("put_item", "update_item", "delete_item"):
+        method = getattr(DynamoDBBackend, name)
+        if not hasattr(method, "__wrapped__"):
+            setattr(DynamoDBBackend, name, _atomic(method, writes))
+
+
+def serve() -> tuple[ThreadedMotoServer, str]:
+    """A server in threads of this process, and its address."""
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # a line a request
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    return server, f"http://{host}:{port}"
+
+
+if __name__ == "__main__":
+    put_right()
+    print(serve()[1], flush=True)  # noqa: T201
+    signal.pause()
