@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
-from typing import ClassVar, Protocol, Self, runtime_checkable
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -429,6 +429,62 @@ class DeadLetters(Protocol):
 
 
 @runtime_checkable
+class Sessions(Protocol):
+    """A queue that knows of its sessions: `htcgrid results --wait` waits for one alone."""
+
+    def is_pending(self, session_id: str) -> bool:
+        """Whether a task of this session waits, is delayed or is lent out."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class States:
+    """How many tasks are in each state; a task is in one. None: not known."""
+
+    waiting: int | None = None
+    """Can be handed out now."""
+    delayed: int | None = None
+    """Given back, to be handed out later."""
+    leased: int | None = None
+    cancelled: int | None = None
+    """Cancelled and not forgotten yet."""
+    dead: int | None = None
+    """Set aside."""
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """An agent on a queue: how many tasks it has on lease, and how long ago it was last heard of."""
+
+    leased: int
+    silent_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """A queue at one time. `sessions` are in the order of submission; `""` holds tasks without one.
+
+    `oldest_seconds` is the age of the oldest task that waits or is delayed, None where there is none. `agents` are
+    by name, None where the queue cannot tell. `note` says what it cannot tell, and where that is found.
+    """
+
+    states: States
+    sessions: Mapping[str, States] = field(default_factory=dict)
+    oldest_seconds: float | None = None
+    agents: Mapping[str, Holder] | None = None
+    note: str = ""
+
+
+@runtime_checkable
+class Surveyed(Protocol):
+    """A source that can be looked over; without it, `htcgrid status` shows the depth."""
+
+    def survey(self) -> Survey:
+        """What is there now. It may read all of the queue, but none of the payloads."""
+        ...
+
+
+@runtime_checkable
 class ResultStore(Protocol):
     """A sink that can be read: `htcgrid results` and `Grid.map` use it."""
 
@@ -446,6 +502,28 @@ class ResultLog(ResultStore, Protocol):
 
         A few at a time in memory. A later call with the last number seen goes on and misses none.
         """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What a store holds at one time. None: not known. `note` is as in `Survey`.
+
+    `failures` are by kind, and among `stored`. `per_second` is how many were stored lately, over a minute at most.
+    """
+
+    stored: int | None = None
+    failures: Mapping[str, int] | None = None
+    per_second: float | None = None
+    note: str = ""
+
+
+@runtime_checkable
+class Tallied(Protocol):
+    """A sink that can be counted: `htcgrid status` shows it."""
+
+    def tally(self) -> Tally:
+        """What is stored now."""
         ...
 
 
@@ -470,4 +548,90 @@ class Deployable(Protocol):
 
     def status(self) -> Mapping[str, str]:
         """What stands, as names and values to be shown."""
+        ...
+
+
+@runtime_checkable
+class Standing(Protocol):
+    """A `Deployable` whose workers take tasks by themselves, and so must know the whole config."""
+
+    def adopt(self, settings: Mapping[str, Any]) -> None:
+        """Told before anything else: the config as a document, only with what was given in it."""
+        ...
+
+
+@runtime_checkable
+class Granted(Protocol):
+    """A `Deployable` that says which rights its uses take: `htcgrid status --permissions` prints them."""
+
+    def permissions(self) -> str:
+        """The documents, such as a Role, with a comment on what each is for."""
+        ...
+
+
+@runtime_checkable
+class ImageBuilder(Protocol):
+    """A plane that can make a container image of the function: `htcgrid build` uses it."""
+
+    def build(self, tag: str, *, wheels: Path | None = None, dry_run: bool = False) -> Iterable[str]:
+        """Make the image, named `tag`, of the code folder; yields lines of progress.
+
+        Python's requirements are installed from `wheels` alone where that folder is given. With
+        `dry_run` only what would be done is yielded: the Dockerfile.
+        """
+        ...
+
+
+# --- What any plugin may offer besides ---------------------------------------------------------------
+
+
+@runtime_checkable
+class Advising(Protocol):
+    """A plugin that knows what goes wrong with settings like these: `htcgrid check` prints it."""
+
+    def advise(self, attempts: int) -> Iterable[str]:
+        """What does not fit the function, or an agent that tries a task `attempts` times; what to do.
+
+        Called open, where the user asked for that, or not: then only what the config itself tells.
+        """
+        ...
+
+
+@runtime_checkable
+class Permitted(Protocol):
+    """A plugin on AWS that says what each use of it needs: `htcgrid permissions` prints it."""
+
+    def policies(self) -> Mapping[str, Mapping[str, Any]]:
+        """The least IAM policy for each of `agent`, `submitter` and `reader` that it knows; no others.
+
+        Called open or not: what only AWS can tell, such as account and region, is `*` before `open`.
+        """
+        ...
+
+
+class Usage(Protocol):
+    """What was asked of a service that sends bills."""
+
+    @property
+    def requests(self) -> Mapping[str, int]:
+        """Requests by `service` or `service.Operation`."""
+        ...
+
+    @property
+    def dollars(self) -> float | None:
+        """Their list price; None where it is not known."""
+        ...
+
+    @property
+    def basis(self) -> str:
+        """Which price list: date and region."""
+        ...
+
+
+@runtime_checkable
+class Metered(Protocol):
+    """A plugin whose calls cost money: the summary of a run shows it."""
+
+    def usage(self) -> Usage | Mapping[str, str]:
+        """What was used since it was made; as names and values to be shown where it is no matter of requests."""
         ...

@@ -119,7 +119,7 @@ def test_a_newer_schema_is_refused_with_both_versions(plugin: SqliteSource | Sql
     plugin.close()
     with closing(sqlite3.connect(tmp_path / "grid.db")) as newer:
         newer.execute("PRAGMA user_version = 9")
-    with pytest.raises(Rejected, match=r"another version of htcgrid .schema version 9, this one knows 1"):
+    with pytest.raises(Rejected, match=r"another version of htcgrid .schema version 9, this one knows 2"):
         plugin.open()
     plugin.close()
 

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import socket
 import sqlite3
 import threading
 import time
@@ -12,8 +14,20 @@ from pathlib import Path
 import pytest
 
 from htcgrid.builtin.sqlite_source import SqliteSource
-from htcgrid.builtin.sqlite_summary import Counts
-from htcgrid.spi import DeadLetters, Depth, Function, Lease, Measurable, Rejected, Task, TaskQueue, Unavailable
+from htcgrid.spi import (
+    DeadLetters,
+    Depth,
+    Function,
+    Lease,
+    Measurable,
+    Rejected,
+    Sessions,
+    States,
+    Surveyed,
+    Task,
+    TaskQueue,
+    Unavailable,
+)
 
 LONG = 30.0
 
@@ -60,6 +74,8 @@ def test_it_meets_the_protocols_of_a_queue(source: SqliteSource) -> None:
     assert isinstance(source, TaskQueue)
     assert isinstance(source, Measurable)
     assert isinstance(source, DeadLetters)
+    assert isinstance(source, Sessions)
+    assert isinstance(source, Surveyed)
 
 
 # --- Lending -----------------------------------------------------------------------------------------
@@ -447,29 +463,55 @@ def test_depth_counts_a_lapsed_lease_as_waiting(hasty: SqliteSource) -> None:
     until(lambda: hasty.depth() == Depth(waiting=3, leased=1, dead=1))
 
 
-def test_the_summary_tells_states_sessions_and_the_oldest(source: SqliteSource) -> None:
-    assert source.summary().oldest_seconds is None
+def test_the_survey_tells_states_sessions_and_the_oldest(source: SqliteSource) -> None:
+    assert source.survey().oldest_seconds is None
     source.put(tasks(4, "a", session_id="one"))
     source.put(tasks(2, "b"))
     leases = source.receive(3, 0)
     source.nack(leases[:1], delay=60)
     source.dead_letter(leases[1:2], "why")
     source.cancel(task_ids=["b1"])
-    summary = source.summary()
-    assert summary.sessions == {
-        "one": Counts(waiting=1, delayed=1, leased=1, dead=1),
-        "": Counts(waiting=1, cancelled=1),
+    survey = source.survey()
+    assert survey.sessions == {
+        "one": States(waiting=1, delayed=1, leased=1, cancelled=0, dead=1),
+        "": States(waiting=1, delayed=0, leased=0, cancelled=1, dead=0),
     }
-    assert summary.total == Counts(waiting=2, delayed=1, leased=1, cancelled=1, dead=1)
-    assert summary.oldest_seconds is not None
-    assert 0 <= summary.oldest_seconds < LONG
+    assert survey.states == States(waiting=2, delayed=1, leased=1, cancelled=1, dead=1)
+    assert survey.oldest_seconds is not None
+    assert 0 <= survey.oldest_seconds < LONG
+
+
+def test_the_survey_names_the_agents_with_what_they_hold_until_they_leave(path: Path) -> None:
+    with source_at(path) as submitter:
+        submitter.put(tasks(3))
+        assert submitter.survey().agents == {}
+        with source_at(path) as agent:
+            agent.receive(2, 0)
+            ((name, holder),) = (submitter.survey().agents or {}).items()
+            assert name == f"{socket.gethostname()}-{os.getpid()}"
+            assert holder.leased == 2
+            assert 0 <= holder.silent_seconds < LONG
+        assert submitter.survey().agents == {}
+
+
+def test_an_agent_that_finds_nothing_to_do_is_named_all_the_same(source: SqliteSource) -> None:
+    source.receive(1, 0)
+    assert [holder.leased for holder in (source.survey().agents or {}).values()] == [0]
+
+
+def test_what_a_silent_agent_had_is_told_with_its_name(hasty: SqliteSource, caplog: pytest.LogCaptureFixture) -> None:
+    hasty.put(tasks(2))
+    hasty.receive(2, 0)
+    until(lambda: hasty.receive(2, 0))
+    assert f"tasks of agent {socket.gethostname()}-{os.getpid()} are handed out again" in caplog.text
+    assert "'t0', 't1'" in caplog.text
 
 
 def test_the_oldest_task_ages(source: SqliteSource) -> None:
     source.put(tasks(1))
-    until(lambda: (source.summary().oldest_seconds or 0) > 0.05)
+    until(lambda: (source.survey().oldest_seconds or 0) > 0.05)
     source.receive(1, 0)
-    assert source.summary().oldest_seconds is None
+    assert source.survey().oldest_seconds is None
 
 
 def test_a_queue_never_ends_unless_it_is_to_be_drained(source: SqliteSource, path: Path) -> None:

@@ -10,7 +10,7 @@ from htcgrid.spi import Rejected
 APPLICATION_ID = 0x48544347
 """`HTCG`, in the header of every file of ours, so that another program's database is left alone."""
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 # A task's event stands apart from its state, so that lending, extending and giving back rewrite a few bytes
 # and not the event. AUTOINCREMENT keeps numbers from being used again: a late receipt meets no other task.
@@ -33,6 +33,7 @@ SCHEMA = (
         state      TEXT NOT NULL,             -- ready, delayed, leased, dead, cancelled
         due        REAL,                      -- Unix seconds when a delay or a lease ends
         attempt    INTEGER NOT NULL,          -- how often it was lent
+        agent      TEXT,                      -- who it was lent to last
         reason     TEXT                       -- why it is dead
     )
     """,
@@ -41,6 +42,12 @@ SCHEMA = (
     "CREATE INDEX queue_leased ON queue (due) WHERE state = 'leased'",
     "CREATE INDEX queue_dead ON queue (seq) WHERE state = 'dead'",
     "CREATE TRIGGER queue_done AFTER DELETE ON queue BEGIN DELETE FROM tasks WHERE seq = old.seq; END;",
+    """
+    CREATE TABLE agents (
+        name       TEXT PRIMARY KEY,          -- HOST-PID
+        seen       REAL NOT NULL              -- Unix seconds when it last asked for tasks or kept its leases
+    )
+    """,
     """
     CREATE TABLE results (
         number        INTEGER PRIMARY KEY,    -- in the order they were stored
@@ -60,6 +67,7 @@ SCHEMA = (
     )
     """,
     "CREATE INDEX results_session ON results (session) WHERE session IS NOT NULL",
+    "CREATE INDEX results_failed ON results (failure) WHERE failure IS NOT NULL",
 )
 
 

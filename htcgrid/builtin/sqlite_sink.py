@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ from typing import Any
 from pydantic import Field
 
 from htcgrid.builtin.sqlite_store import SqliteFile, chunk
+from htcgrid.builtin.sqlite_survey import tally
 from htcgrid.builtin.sqlite_text import attributes_of, named, text_of
-from htcgrid.spi import FailureKind, Function, Outcome, Plugin, Rejected, Result, ResultSink, Task
+from htcgrid.spi import FailureKind, Function, Outcome, Plugin, Rejected, Result, ResultSink, Tally, Task
 
 # The first result stays: someone may have read it already, and a late second run changes nothing for them.
 INSERT = """
@@ -27,7 +29,7 @@ SESSION_AFTER = """
 
 
 class SqliteSink(ResultSink):
-    """Results in a SQLite file, one row each. It meets `ResultStore` too.
+    """Results in a SQLite file, one row each. It meets `ResultLog` and `Tallied` too.
 
     Events are not kept with the results: `Result.task.payload` is empty in what is read back.
     """
@@ -95,6 +97,10 @@ class SqliteSink(ResultSink):
             if not rows:
                 return
             after = rows[-1][0]
+
+    def tally(self) -> Tally:
+        with self._file.reading() as connection:
+            return tally(connection, time.time())
 
 
 def _row(result: Result) -> tuple[Any, ...]:

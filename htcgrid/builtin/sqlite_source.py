@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import socket
 import sqlite3
 import time
 from collections.abc import Collection, Iterator, Sequence
@@ -13,13 +16,21 @@ from pydantic import Field
 
 from htcgrid.builtin import sqlite_statements as sql
 from htcgrid.builtin.sqlite_store import SqliteFile, chunk
-from htcgrid.builtin.sqlite_summary import Summary, summarise
+from htcgrid.builtin.sqlite_survey import survey
 from htcgrid.builtin.sqlite_text import attributes_of, named, text_of
-from htcgrid.spi import Depth, Function, Lease, Plugin, Rejected, Task, TaskSource
+from htcgrid.spi import Depth, Function, HtcgridError, Lease, Plugin, Rejected, Survey, Task, TaskSource
+
+log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.02
 """How often a waiting `receive` looks for what other processes put: a look takes 16 microseconds,
 and an idle agent 1 % of a core."""
+
+SEEN_SECONDS = 5.0
+"""How often an agent that finds nothing to do says that it is there."""
+
+FORGET_SECONDS = 86_400.0
+"""How long `survey` names an agent that was not heard of any more."""
 
 CANCEL_ROWS = 10_000
 """Tasks cancelled in one transaction, so that cancelling a million keeps no agent out for long."""
@@ -40,7 +51,7 @@ class DeadTask:
 
 
 class SqliteSource(TaskSource):
-    """Tasks in a SQLite file. It meets `TaskQueue`, `Measurable` and `DeadLetters` too.
+    """Tasks in a SQLite file. It meets `TaskQueue`, `Sessions`, `Surveyed` and `DeadLetters` too.
 
     The highest `priority` first, and first in, first out within one. Times are wall-clock times, as several
     processes and restarts share them. Agents return the tasks of a dead agent themselves, in `receive`, when
@@ -62,12 +73,22 @@ class SqliteSource(TaskSource):
         super().__init__(config, function)
         self.lease_seconds = config.lease_seconds
         self._file = SqliteFile(config.path)
+        self._agent = f"{socket.gethostname()}-{os.getpid()}"
+        self._seen = 0.0
 
     def open(self) -> None:
         self._file.open()
 
     def close(self) -> None:
-        self._file.close()
+        try:
+            if self._seen:
+                self._seen = 0.0
+                with self._file.writing(durable=False) as connection:
+                    connection.execute(sql.LEFT, (self._agent,))
+        except HtcgridError as error:
+            log.info("%s stays in the list of agents: %s", self._agent, error)
+        finally:
+            self._file.close()
 
     # --- As a source ---------------------------------------------------------------------------------
 
@@ -80,6 +101,7 @@ class SqliteSource(TaskSource):
                 pause = POLL_SECONDS if due is None else min(POLL_SECONDS, due - time.time())
                 if pause <= 0 and (leases := self._lend(min(max_tasks, self.max_batch))):
                     return leases
+                self._say_seen()
                 left = deadline - time.monotonic()
                 if left <= 0 or (self.config.drain and due is None):
                     break
@@ -104,6 +126,7 @@ class SqliteSource(TaskSource):
 
     def extend(self, leases: Sequence[Lease], seconds: float) -> Collection[str]:
         with self._file.writing(durable=False) as connection:
+            self._see(connection)
             due = time.time() + seconds
             extended = connection.executemany(sql.EXTEND, ((due, *_loan(lease)) for lease in leases)).rowcount
             if extended == len(leases):
@@ -170,10 +193,9 @@ class SqliteSource(TaskSource):
         with self._file.reading() as connection:
             return bool(connection.execute(sql.PENDING, (session_id,)).fetchone()[0])
 
-    def summary(self) -> Summary:
-        """What is in the queue by state and session, and how long the oldest has waited. Reads all of it."""
+    def survey(self) -> Survey:
         with self._file.reading() as connection:
-            return summarise(connection, time.time())
+            return survey(connection, time.time())
 
     def dead(self) -> Iterator[DeadTask]:
         """The tasks that were set aside, oldest first, a few at a time in memory."""
@@ -199,12 +221,29 @@ class SqliteSource(TaskSource):
         # Not waiting for the disk: power that fails now has ended the handler as well, and the attempt with it.
         with self._file.writing(durable=False) as connection:
             now = time.time()
+            self._see(connection)
             connection.execute(sql.DELAY_OVER, (now,))
+            lapsed = connection.execute(sql.LAPSED, (now,)).fetchall()
             connection.execute(sql.LEASE_OVER, (now,))
             rows = chunk(connection.execute(sql.READY, (count,)))
             due = now + self.config.lease_seconds
-            connection.executemany(sql.LEND, [(due, row[0]) for row in rows])
+            connection.executemany(sql.LEND, [(due, self._agent, row[0]) for row in rows])
+        _tell_lapsed(lapsed, now)
         return [_lease(*row) for row in rows]
+
+    def _see(self, connection: sqlite3.Connection) -> None:
+        """Note in a transaction that this agent is there."""
+        now = time.time()
+        if now - self._seen > SEEN_SECONDS / 5:
+            if not self._seen:
+                connection.execute(sql.FORGET, (now - FORGET_SECONDS,))
+            connection.execute(sql.SEEN, (self._agent, now))
+            self._seen = now
+
+    def _say_seen(self) -> None:
+        if time.time() - self._seen > SEEN_SECONDS:
+            with self._file.writing(durable=False) as connection:
+                self._see(connection)
 
     def _priority(self, task: Task) -> int:
         text = task.attributes.get("priority", "0")
@@ -234,6 +273,17 @@ class SqliteSource(TaskSource):
             f"{self._file.path}: {told}. None of the {len(rows)} tasks was accepted; put right or leave out "
             "those named, and put the others again",
             [task_id for ids in wrong.values() for task_id in ids],
+        )
+
+
+def _tell_lapsed(lapsed: Sequence[tuple[str, float, str]], now: float) -> None:
+    """Say whose tasks came back, which, and why."""
+    for agent in dict.fromkeys(agent for agent, *_ in lapsed):
+        ids = [task_id for name, _, task_id in lapsed if name == agent]
+        since = now - min(due for name, due, _ in lapsed if name == agent)
+        log.warning(
+            "tasks of agent %s are handed out again, as it has not extended their lease, which ended %.1f s ago: %s",
+            *(agent, since, named(ids)),
         )
 
 

@@ -16,7 +16,14 @@ READY = """
     FROM queue AS q INDEXED BY queue_ready CROSS JOIN tasks AS t ON t.seq = q.seq
     WHERE q.state = 'ready' ORDER BY q.priority DESC, q.seq LIMIT ?
 """
-LEND = "UPDATE queue SET state = 'leased', due = ?, attempt = attempt + 1 WHERE seq = ?"
+LEND = "UPDATE queue SET state = 'leased', due = ?, agent = ?, attempt = attempt + 1 WHERE seq = ?"
+LAPSED = """
+    SELECT q.agent, q.due, t.id FROM queue AS q INDEXED BY queue_leased CROSS JOIN tasks AS t ON t.seq = q.seq
+    WHERE q.state = 'leased' AND q.due <= ?
+"""
+SEEN = "INSERT INTO agents VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET seen = excluded.seen"
+LEFT = "DELETE FROM agents WHERE name = ?"
+FORGET = "DELETE FROM agents WHERE seen < ?"
 
 # A loan is a task's number and its attempt. Only the latest loan of a task can be extended or given back.
 EXTEND = "UPDATE queue SET due = ? WHERE seq = ? AND attempt = ? AND state = 'leased'"

@@ -1,24 +1,9 @@
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 import click
 
 from htcgrid.cli.options import grid_options, read_grid
-from htcgrid.spi import Rejected
-
-
-@runtime_checkable
-class ImageBuilder(Protocol):
-    """A plane that can make a container image of the function: `htcgrid build` uses it."""
-
-    def build(self, tag: str, *, wheels: Path | None = None, dry_run: bool = False) -> Iterable[str]:
-        """Make the image, named `tag`, of the code folder; yields lines of progress.
-
-        Python's requirements are installed from `wheels` alone where that folder is given. With
-        `dry_run` only what would be done is yielded: the Dockerfile.
-        """
-        ...
+from htcgrid.spi import ImageBuilder, Rejected
 
 
 @click.command()

@@ -1,25 +1,12 @@
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 import click
 
 from htcgrid.cli.main import DONE, USAGE
 from htcgrid.cli.options import grid_options, read_grid
 from htcgrid.config import GridConfig
-from htcgrid.spi import HtcgridError, Plugin, TaskSource
-
-
-@runtime_checkable
-class Advising(Protocol):
-    """A plugin that knows what goes wrong with settings like these."""
-
-    def advise(self, attempts: int) -> Iterable[str]:
-        """What does not fit the function, or an agent that tries a task `attempts` times; what to do.
-
-        Called open, where the user asked for that, or not: then only what the config itself tells.
-        """
-        ...
+from htcgrid.spi import Advising, HtcgridError, Plugin, TaskSource
 
 
 @click.command()

@@ -1,22 +1,11 @@
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
 
 import click
 
 from htcgrid.cli.main import DONE
 from htcgrid.cli.options import grid_options, read_grid
 from htcgrid.config import GridConfig
-from htcgrid.spi import Deployable, Rejected
-
-
-@runtime_checkable
-class Standing(Protocol):
-    """A `Deployable` whose workers take tasks by themselves, and so must know the whole config."""
-
-    def adopt(self, settings: Mapping[str, Any]) -> None:
-        """Told before anything else: the config as a document, only with what was given in it."""
-        ...
+from htcgrid.spi import Deployable, Rejected, Standing
 
 
 @click.command()

@@ -2,28 +2,16 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import click
 
 from htcgrid.cli.main import DONE
 from htcgrid.cli.options import grid_options, read_grid
 from htcgrid.config import ConfigError, GridConfig
-from htcgrid.spi import Plugin
+from htcgrid.spi import Permitted, Plugin
 
 USES = ("agent", "submitter", "reader")
-
-
-@runtime_checkable
-class Permitted(Protocol):
-    """A source, sink or plane on AWS that can say what each use of it needs."""
-
-    def policies(self) -> Mapping[str, Mapping[str, Any]]:
-        """The least IAM policy for each of `agent`, `submitter` and `reader` that it knows; no others.
-
-        Called open or not: what only AWS can tell, such as account and region, is `*` before `open`.
-        """
-        ...
 
 
 @click.command()

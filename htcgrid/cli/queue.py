@@ -1,7 +1,6 @@
 """The queue and the result store that `submit`, `results`, `cancel` and `status` work on."""
 
 import sys
-from typing import Protocol, runtime_checkable
 
 from htcgrid.agent.halt import Halt
 from htcgrid.agent.patience import Patience
@@ -11,15 +10,6 @@ from htcgrid.spi import ResultSink, ResultStore, TaskQueue, TaskSource
 
 class QueueSource(TaskSource, TaskQueue):
     """A task source that is a queue too: for types only."""
-
-
-@runtime_checkable
-class Sessions(Protocol):
-    """A queue that knows of its sessions: `htcgrid results --wait` waits for one alone."""
-
-    def is_pending(self, session_id: str) -> bool:
-        """Whether a task of this session waits, is delayed or is lent out."""
-        ...
 
 
 class StoreSink(ResultSink, ResultStore):

@@ -6,39 +6,11 @@ import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from htcgrid.agent.statistics import Summary
 from htcgrid.config import GridConfig
-from htcgrid.spi import Plugin
-
-
-class Usage(Protocol):
-    """What was asked of a service that sends bills."""
-
-    @property
-    def requests(self) -> Mapping[str, int]:
-        """Requests by `service` or `service.Operation`."""
-        ...
-
-    @property
-    def dollars(self) -> float | None:
-        """Their list price; None where it is not known."""
-        ...
-
-    @property
-    def basis(self) -> str:
-        """Which price list: date and region."""
-        ...
-
-
-@runtime_checkable
-class Metered(Protocol):
-    """A source, sink or plane whose calls cost money."""
-
-    def usage(self) -> Usage | Mapping[str, str]:
-        """What was used since it was made; as names and values to be shown where it is no matter of requests."""
-        ...
+from htcgrid.spi import Metered, Plugin
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,9 @@ from htcgrid import plugins
 from htcgrid.agent.delivery import chunks
 from htcgrid.cli.main import DONE, SOME_FAILED
 from htcgrid.cli.options import grid_options, read_grid
-from htcgrid.cli.queue import QueueSource, Sessions, StoreSink, patience, queue_of, say, store_of
+from htcgrid.cli.queue import QueueSource, StoreSink, patience, queue_of, say, store_of
 from htcgrid.config import ConfigError, GridConfig
-from htcgrid.spi import Result, ResultLog, ResultSink, Unavailable
+from htcgrid.spi import Result, ResultLog, ResultSink, Sessions, Unavailable
 
 _FIRST_LOOK, _LONGEST_LOOK = 0.1, 2.0
 _BATCH = 1000

@@ -1,23 +1,32 @@
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any
 
 import click
 
 from htcgrid.cli.deploy import deployable
 from htcgrid.cli.main import DONE
 from htcgrid.cli.options import grid_options, read_grid
-from htcgrid.spi import Rejected
+from htcgrid.config import ConfigError, GridConfig
+from htcgrid.spi import (
+    Deployable,
+    Granted,
+    HtcgridError,
+    Measurable,
+    Rejected,
+    States,
+    Survey,
+    Surveyed,
+    Tallied,
+    Tally,
+)
 
+SESSIONS_SHOWN = 20
 
-@runtime_checkable
-class Permitted(Protocol):
-    """A plane that can say which rights its uses take."""
-
-    def permissions(self) -> str:
-        """The documents, such as a Role or an IAM policy, with a comment on what each is for."""
-        ...
+Rows = Iterator[tuple[str, str]]
+"""Names and values, to be shown below each other."""
 
 
 @click.command()
@@ -27,27 +36,133 @@ class Permitted(Protocol):
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, for scripts.")
 def command(file: Path | None, plane: str | None, pairs: tuple[str, ...], permissions: bool, as_json: bool) -> int:
-    """Show what stands on the plane.
+    """Show what stands: the workers of a deployed plane, the queue's tasks and agents, the results.
+
+    What a service cannot tell is left out; with --json it is null. A queue or plane that is not to be had
+    is named after the rest, with its exit code.
 
     \b
-    htcgrid status --plane cluster
+    htcgrid status
+    htcgrid status --json | jq .queue.states.waiting
     htcgrid status --plane cluster --permissions > role.yaml
     """
     grid = read_grid(file, plane, pairs)
-    found = deployable(grid)
     if permissions:
-        if not isinstance(found, Permitted):
+        found = deployable(grid)
+        if not isinstance(found, Granted):
             raise Rejected(f"The plane {grid.settings.plane!r} does not say which rights it takes; see its README.")
         click.echo(found.permissions().rstrip())
         return DONE
-    _show(found.status(), as_json=as_json)
+    parts: dict[str, Any] = {}
+    errors: list[HtcgridError] = []
+    for name, look in (("plane", _plane), ("queue", _queue), ("results", _results)):
+        try:
+            if (part := look(grid)) is not None:
+                parts[name] = part
+        except HtcgridError as error:
+            errors.append(error)
+    if not parts and not errors:
+        message = (
+            "Nothing of this config stands by itself: the plane has no workers that were deployed, the source tells no "
+            "depth, and the sink keeps no count. `htcgrid run` shows the progress of its own tasks."
+        )
+        raise ConfigError(message)
+    click.echo(json.dumps(_document(parts)) if as_json else _text(grid, parts))
+    if errors:
+        raise errors[0]
     return DONE
 
 
-def _show(facts: Mapping[str, str], *, as_json: bool) -> None:
-    if as_json:
-        click.echo(json.dumps(dict(facts)))
-        return
-    width = max((len(name) for name in facts), default=0)
-    for name, value in facts.items():
-        click.echo(f"{name:>{width}}  {value}")
+def _plane(grid: GridConfig) -> Mapping[str, str] | None:
+    return deployable(grid).status() if isinstance(grid.invoker(), Deployable) else None
+
+
+def _queue(grid: GridConfig) -> Survey | None:
+    if grid.settings.source is None or not isinstance(source := grid.source(), Surveyed | Measurable):
+        return None
+    with source:
+        if isinstance(source, Surveyed):
+            return source.survey()
+        depth = source.depth()
+        return Survey(States(waiting=depth.waiting, leased=depth.leased, dead=depth.dead))
+
+
+def _results(grid: GridConfig) -> Tally | None:
+    if grid.settings.sink is None or not isinstance(sink := grid.sink(), Tallied):
+        return None
+    with sink:
+        return sink.tally()
+
+
+def _document(parts: Mapping[str, Any]) -> dict[str, Any]:
+    """The plane's facts, with the queue and the results beside them."""
+    shown = {name: asdict(part) for name, part in parts.items() if name != "plane"}
+    return {**parts.get("plane", {}), **shown}
+
+
+def _text(grid: GridConfig, parts: Mapping[str, Any]) -> str:
+    settings = grid.settings
+    titles: dict[str, tuple[str, Callable[[], Rows]]] = {
+        "plane": (f"plane {settings.plane}", lambda: iter(parts["plane"].items())),
+        "queue": (f"queue {settings.source and settings.source.plugin}", lambda: _queue_rows(parts["queue"])),
+        "results": (
+            f"results {settings.sink and settings.sink.plugin}",
+            lambda: _result_rows(parts["results"], parts.get("queue")),
+        ),
+    }
+    blocks = []
+    for name, (title, rows) in titles.items():
+        if name in parts:
+            facts = list(rows())
+            width = max((len(label) for label, _ in facts), default=0)
+            blocks.append("\n".join([title, *(f"  {label:>{width}}  {value}" for label, value in facts)]))
+    return "\n".join(blocks)
+
+
+def _queue_rows(survey: Survey) -> Rows:
+    for state, count in asdict(survey.states).items():
+        if count is not None:
+            yield state, f"{count:,}"
+    if survey.oldest_seconds is not None:
+        yield "oldest waits", _duration(survey.oldest_seconds)
+    if survey.agents is not None:
+        yield "agents", f"{len(survey.agents):,}"
+        for name, holder in survey.agents.items():
+            yield name, f"{holder.leased:,} leased, heard of {_duration(holder.silent_seconds)} ago"
+    for name, states in list(survey.sessions.items())[:SESSIONS_SHOWN]:
+        counts = ", ".join(f"{state} {count:,}" for state, count in asdict(states).items() if count)
+        yield f"session {name}" if name else "no session", counts
+    if (more := len(survey.sessions) - SESSIONS_SHOWN) > 0:
+        yield "", f"and {more:,} sessions more; --json has them all"
+    if survey.note:
+        yield "note", survey.note
+
+
+def _result_rows(tally: Tally, survey: Survey | None) -> Rows:
+    if tally.stored is not None:
+        yield "stored", f"{tally.stored:,}"
+    if tally.failures is not None:
+        kinds = ", ".join(f"{kind} {count:,}" for kind, count in tally.failures.items())
+        yield "failed", f"{sum(tally.failures.values()):,}" + (f"  ({kinds})" if kinds else "")
+    if tally.per_second is not None:
+        yield "rate", f"{tally.per_second:,.1f} tasks/s{_left(tally.per_second, survey)}"
+    if tally.note:
+        yield "note", tally.note
+
+
+def _left(per_second: float, survey: Survey | None) -> str:
+    if survey is None or not per_second:
+        return ""
+    states = survey.states
+    left = sum(count or 0 for count in (states.waiting, states.delayed, states.leased))
+    return f", so what is in the queue takes {_duration(left / per_second)}" if left else ""
+
+
+def _duration(seconds: float) -> str:
+    """`3.2 s`, `4 min`, `2 h 5 min`, `3 days`."""
+    minutes, hours, days = round(seconds / 60), int(seconds // 3600), int(seconds // 86_400)
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    if minutes < 120:
+        return f"{minutes} min"
+    return f"{hours} h {minutes - 60 * hours} min" if days < 2 else f"{days} days"

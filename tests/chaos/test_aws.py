@@ -44,10 +44,13 @@ ACCOUNT = {
 
 
 @pytest.fixture
-def aws() -> Iterator[str]:
-    """The address of a moto server."""
+def aws(tmp_path: Path) -> Iterator[str]:
+    """The address of a moto server. What it says of its own faults is in `aws.log`."""
     program = [sys.executable, ROOT / "plugins" / "aws_grid" / "tests" / "aws_server.py"]
-    with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
+    with (
+        (tmp_path / "aws.log").open("w") as log,
+        subprocess.Popen(program, stdout=subprocess.PIPE, stderr=log, text=True) as server,
+    ):
         assert server.stdout is not None
         yield server.stdout.readline().strip()
         server.kill()

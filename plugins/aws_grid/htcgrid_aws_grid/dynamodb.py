@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from htcgrid.spi import Function, Rejected, Result, ResultSink, Unavailable
+from htcgrid.spi import Function, Rejected, Result, ResultSink, Tally, Unavailable
 from htcgrid_aws_grid import arns, documents, iam, items
 from htcgrid_aws_grid.aws import AwsConfig, AwsPlugin
 from htcgrid_aws_grid.bucket import Bucket
@@ -82,6 +82,10 @@ class DynamodbSink(AwsPlugin, ResultSink):
         results = each(self.pool, self._result, found)
         raise_worst(answer for _, answer in results)
         return {answer.task.id: answer for _, answer in results if isinstance(answer, Result)}
+
+    def tally(self) -> Tally:
+        note = "as DynamoDB last counted the table's items, which it does about every six hours"
+        return Tally(self._table.count(), note=note)
 
     def policies(self) -> Mapping[str, Mapping[str, Any]]:
         """The least IAM policies for the table and the bucket."""

@@ -19,7 +19,7 @@ from htcgrid_aws_grid.htc_states import STATES, session_of
 from htcgrid_aws_grid.loans import Loan, Loans, whereabouts
 from htcgrid_aws_grid.parallel import each, raise_worst
 from htcgrid_aws_grid.polling import poll
-from htcgrid_aws_grid.queue import BATCH, Queue
+from htcgrid_aws_grid.queue import BATCH, Queue, total
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -141,8 +141,8 @@ class HtcGridSource(HtcGridPlugin, TaskSource):
         return {lease.task.id for lease in leases if lease.receipt not in kept}
 
     def depth(self) -> Depth:
-        depths = [queue.depth() for queue in self._queues]
-        return Depth(sum(depth.waiting or 0 for depth in depths), sum(depth.leased or 0 for depth in depths))
+        states = total([queue.states() for queue in self._queues])
+        return Depth((states.waiting or 0) + (states.delayed or 0), states.leased)
 
     # --- Its parts ----------------------------------------------------------------------------------
 

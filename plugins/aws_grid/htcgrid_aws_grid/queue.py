@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from htcgrid.spi import Depth, Rejected, Unavailable
+from htcgrid.spi import Rejected, States, Unavailable
 from htcgrid_aws_grid.errors import asking, verdict
 
 if TYPE_CHECKING:
@@ -165,8 +165,8 @@ class Queue:
         if batch:
             yield batch
 
-    def depth(self) -> Depth:
-        """Messages waiting or delayed, and messages lent out; SQS's own estimate."""
+    def states(self) -> States:
+        """Messages that wait, are delayed, and are lent out; SQS's own estimate."""
         names = (
             "ApproximateNumberOfMessages",
             "ApproximateNumberOfMessagesDelayed",
@@ -174,7 +174,7 @@ class Queue:
         )
         counts = self._call("GetQueueAttributes", AttributeNames=list(names))["Attributes"]
         ready, delayed, leased = (int(counts[name]) for name in names)
-        return Depth(ready + delayed, leased)
+        return States(waiting=ready, delayed=delayed, leased=leased)
 
     def _failed(self, answer: Any, action: str) -> list[int]:
         """Numbers of the entries whose message is ours no more; another kind of failure is raised."""
@@ -185,6 +185,12 @@ class Queue:
                 raise error if entry.get("SenderFault") else Unavailable(str(error))
             gone.append(int(entry["Id"]))
         return gone
+
+
+def total(states: Sequence[States]) -> States:
+    """Of several queues."""
+    names = ("waiting", "delayed", "leased")
+    return States(**{name: sum(getattr(each, name) for each in states) for name in names})
 
 
 class Unsent(Exception):

@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import Field, model_validator
 
-from htcgrid.spi import Depth, Function, HtcgridError, Lease, Rejected, Task, TaskSource, Unavailable
+from htcgrid.spi import (
+    Depth,
+    Function,
+    HtcgridError,
+    Lease,
+    Rejected,
+    States,
+    Survey,
+    Task,
+    TaskSource,
+    Unavailable,
+)
 from htcgrid_aws_grid import arns, iam, messages
 from htcgrid_aws_grid.aws import AwsConfig, AwsPlugin
 from htcgrid_aws_grid.bucket import Bucket
@@ -18,7 +29,7 @@ from htcgrid_aws_grid.cancels import Cancelled, Cancels
 from htcgrid_aws_grid.loans import Loan, Loans, whereabouts
 from htcgrid_aws_grid.parallel import each, raise_worst
 from htcgrid_aws_grid.polling import poll
-from htcgrid_aws_grid.queue import BATCH, LONGEST_LEASE, Message, Queue, Unsent
+from htcgrid_aws_grid.queue import BATCH, LONGEST_LEASE, Message, Queue, Unsent, total
 from htcgrid_aws_grid.submission import Submission
 from htcgrid_aws_grid.table import Table
 
@@ -29,6 +40,11 @@ log = logging.getLogger(__name__)
 
 REASON = "htcgrid.reason"
 """Message attribute of a dead letter: why it was set aside."""
+
+UNTOLD = (
+    "estimates; SQS tells neither sessions nor agents. The age of the oldest task and rates are CloudWatch's "
+    "ApproximateAgeOfOldestMessage and NumberOfMessagesDeleted of the queue"
+)
 
 LONGEST_REASON = 2000
 """Bytes."""
@@ -192,13 +208,11 @@ class SqsSource(AwsPlugin, TaskSource):
         return [Task(task_id, b"") for task_id in task_ids]
 
     def depth(self) -> Depth:
-        depths = [queue.depth() for queue in self._queues]
-        dead = {queue.url: queue.depth().waiting or 0 for queue in self._dead.values()}
-        return Depth(
-            sum(depth.waiting or 0 for depth in depths),
-            sum(depth.leased or 0 for depth in depths),
-            sum(dead.values()) if dead else None,
-        )
+        states = self._states()
+        return Depth((states.waiting or 0) + (states.delayed or 0), states.leased, states.dead)
+
+    def survey(self) -> Survey:
+        return Survey(self._states(), note=UNTOLD)
 
     def dead_letter(self, leases: Sequence[Lease], reason: str) -> None:
         """Send to the dead-letter queue with the reason in the attribute `htcgrid.reason`, then delete.
@@ -259,6 +273,11 @@ class SqsSource(AwsPlugin, TaskSource):
                 )
 
     # --- Its parts ----------------------------------------------------------------------------------
+
+    def _states(self) -> States:
+        dead = {queue.url: queue.states().waiting or 0 for queue in self._dead.values()}
+        states = total([queue.states() for queue in self._queues])
+        return replace(states, dead=sum(dead.values()) if dead else None)
 
     def _read(self, message: dict[str, Any]) -> messages.Received:
         received = messages.read(message)

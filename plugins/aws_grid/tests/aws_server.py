@@ -1,8 +1,9 @@
 """AWS by moto over HTTP. As a program it prints its address and serves until it is killed.
 
-Two things of moto are put right, for standard queues and for writes to a table. A call is atomic, as on AWS; moto answers
-each in a thread of its own without a lock, so that two receivers may get one message, and two conditional writes may
-both hold. And a call on a queue costs the same at any depth; moto looks through the whole queue for each entry.
+Two things of moto are put right, for standard queues and for tables. Calls are atomic, as on AWS; moto answers each in a
+thread of its own without a lock, so that two receivers may get one message, two conditional writes may both hold, and a
+look at a table that grows meanwhile fails. And a call on a queue costs the same at any depth; moto looks through the
+whole queue for each entry.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from threading import RLock
 from typing import Any
 
 import moto.sqs.models as sqs
-from moto.dynamodb.models import DynamoDBBackend
+from moto.dynamodb.responses import DynamoHandler
 from moto.server import ThreadedMotoServer
 from moto.sqs.exceptions import InvalidParameterValue, ReceiptHandleIsInvalid
 
@@ -139,7 +140,9 @@ def _change_visibility(backend: sqs.SQSBackend, queue_name: str, receipt_handle:
     backend.get_queue(queue_name).hide(receipt_handle, int(visibility_timeout))
 
 
-def _atomic(method: Any, lock: Any) -> Any:
+def _atomic(method: Any) -> Any:
+    lock = RLock()
+
     @functools.wraps(method)
     def call(*arguments: Any, **named: Any) -> Any:
         with lock:
@@ -156,11 +159,8 @@ def put_right() -> None:
     # Moto asks the time for every message by a way of 10 microseconds.
     sqs.unix_time = time.time
     sqs.unix_time_millis = lambda: time.time() * 1000
-    writes = RLock()
-    for name in ("put_item", "update_item", "delete_item"):
-        method = getattr(DynamoDBBackend, name)
-        if not hasattr(method, "__wrapped__"):
-            setattr(DynamoDBBackend, name, _atomic(method, writes))
+    if not hasattr(DynamoHandler.call_action, "__wrapped__"):
+        DynamoHandler.call_action = _atomic(DynamoHandler.call_action)
 
 
 def serve() -> tuple[ThreadedMotoServer, str]:
