@@ -112,14 +112,16 @@ class Lease:
     """A task lent by a source for a while: to be acked, given back, extended, or lost.
 
     `attempt` counts how often the task was handed out, this time included: 1 at first. `receipt` is the
-    source's own mark of this very loan. `invalid` says why the source could make no task of what it
-    found; such a lease is never invoked, its failure is stored and it is acked.
+    source's own mark of this very loan. `invalid` says why this is not to run: the source could make no
+    task of what it found, or it was cancelled. Such a lease is never invoked; a failure of the kind
+    `failure` is stored, and it is acked.
     """
 
     task: Task
     attempt: int = 1
     receipt: str = ""
     invalid: str = ""
+    failure: FailureKind = FailureKind.INVALID_EVENT
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,7 +69,7 @@ def test_every_task_has_one_result_though_agents_are_killed_and_suspended(aws: s
         AttributeDefinitions=[{"AttributeName": "task_id", "AttributeType": "S"}],
         BillingMode="PAY_PER_REQUEST",
     )
-    herd = Herd(tmp_path, 4, 0.03, QUEUE.format(url=aws), {**os.environ, **ACCOUNT})
+    herd = Herd(tmp_path, 4, 0.005, QUEUE.format(url=aws), {**os.environ, **ACCOUNT})
     herd.submit(TASKS)
     began = time.monotonic()
     try:

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from htcgrid.spi import (
     Depth,
+    FailureKind,
     Function,
     HtcgridError,
     Lease,
@@ -332,4 +333,5 @@ def _stopped(lease: Lease, cancelled: Cancelled) -> Lease:
     if lease.task.id not in cancelled.with_session:
         return lease
     session = lease.task.attributes["session_id"]
-    return replace(lease, invalid=f"task {lease.task.id} was cancelled with its session {session}")
+    reason = f"task {lease.task.id} was cancelled with its session {session}"
+    return replace(lease, invalid=reason, failure=FailureKind.CANCELLED)

@@ -19,10 +19,13 @@ from collections import OrderedDict
 from threading import RLock
 from typing import Any
 
-import moto.sqs.models as sqs
-from moto.dynamodb.responses import DynamoHandler
+import moto.dynamodb.responses
+import moto.sqs.models
 from moto.server import ThreadedMotoServer
 from moto.sqs.exceptions import InvalidParameterValue, ReceiptHandleIsInvalid
+
+dynamodb: Any = moto.dynamodb.responses  # its types are for callers
+sqs: Any = moto.sqs.models
 
 LONGEST_LEASE = 43_200
 
@@ -33,23 +36,23 @@ class IndexedQueue(sqs.Queue):  # type: ignore[misc]
     __module__ = sqs.__name__  # moto takes the service's name from it
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
-        self._all: dict[str, sqs.Message] = {}
-        self._of_handle: dict[str, sqs.Message] = {}
-        self._ready: OrderedDict[str, sqs.Message] = OrderedDict()
-        self._hidden: dict[str, sqs.Message] = {}
-        self._due: list[tuple[float, int, sqs.Message]] = []
+        self._all: dict[str, Any] = {}
+        self._of_handle: dict[str, Any] = {}
+        self._ready: OrderedDict[str, Any] = OrderedDict()
+        self._hidden: dict[str, Any] = {}
+        self._due: list[tuple[float, int, Any]] = []
         self._numbers = itertools.count()
         super().__init__(*arguments, **named)
 
-    def add_message(self, message: sqs.Message) -> None:
+    def add_message(self, message: Any) -> None:
         with self._messages_lock:
             self._all[message.id] = message
             self._place(message)
 
-    def lend(self, count: int, wait: float, seconds: int) -> list[sqs.Message]:
+    def lend(self, count: int, wait: float, seconds: int) -> list[Any]:
         """Up to `count` messages, as soon as there are any."""
         until = time.time() + wait
-        lent: list[sqs.Message] = []
+        lent: list[Any] = []
         with self._messages_lock:
             while not (lent := self._lend(count, seconds)) and (left := until - time.time()) > 0:
                 due = self._due[0][0] / 1000 - time.time() if self._due else left
@@ -91,9 +94,9 @@ class IndexedQueue(sqs.Queue):  # type: ignore[misc]
             self._show()
             return sum(not message.visible for message in self._hidden.values())
 
-    def _lend(self, count: int, seconds: int) -> list[sqs.Message]:
+    def _lend(self, count: int, seconds: int) -> list[Any]:
         self._show()
-        lent: list[sqs.Message] = []
+        lent: list[Any] = []
         while len(lent) < count and self._ready:
             _, message = self._ready.popitem(last=False)
             if self.redrive_policy and message.approximate_receive_count >= self.redrive_policy["maxReceiveCount"]:
@@ -107,7 +110,7 @@ class IndexedQueue(sqs.Queue):  # type: ignore[misc]
             self._place(message)
         return [copy.copy(message) for message in lent]
 
-    def _place(self, message: sqs.Message) -> None:
+    def _place(self, message: Any) -> None:
         self._ready.pop(message.id, None)
         self._hidden.pop(message.id, None)
         at = max(message.visible_at, message.delayed_until)
@@ -128,15 +131,15 @@ class IndexedQueue(sqs.Queue):  # type: ignore[misc]
 
 
 def _receive(
-    backend: sqs.SQSBackend, name: str, count: int, wait: int, visibility: int, attributes: list[str] | None = None
-) -> list[sqs.Message]:
-    lent: list[sqs.Message] = backend.get_queue(name).lend(count, wait, int(visibility))
+    backend: Any, name: str, count: int, wait: int, visibility: int, attributes: list[str] | None = None
+) -> list[Any]:
+    lent: list[Any] = backend.get_queue(name).lend(count, wait, int(visibility))
     for message in lent:
         sqs._filter_message_attributes(message, attributes or [])
     return lent
 
 
-def _change_visibility(backend: sqs.SQSBackend, queue_name: str, receipt_handle: str, visibility_timeout: int) -> None:
+def _change_visibility(backend: Any, queue_name: str, receipt_handle: str, visibility_timeout: int) -> None:
     backend.get_queue(queue_name).hide(receipt_handle, int(visibility_timeout))
 
 
@@ -151,16 +154,16 @@ def _atomic(method: Any) -> Any:
     return call
 
 
+@functools.cache
 def put_right() -> None:
-    """Change moto in this process, before it serves."""
+    """Change moto in this process, before it serves; once."""
     sqs.Queue = IndexedQueue
     sqs.SQSBackend.receive_message = _receive
     sqs.SQSBackend.change_message_visibility = _change_visibility
     # Moto asks the time for every message by a way of 10 microseconds.
     sqs.unix_time = time.time
     sqs.unix_time_millis = lambda: time.time() * 1000
-    if not hasattr(DynamoHandler.call_action, "__wrapped__"):
-        DynamoHandler.call_action = _atomic(DynamoHandler.call_action)
+    dynamodb.DynamoHandler.call_action = _atomic(dynamodb.DynamoHandler.call_action)
 
 
 def serve() -> tuple[ThreadedMotoServer, str]:

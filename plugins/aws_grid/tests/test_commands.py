@@ -126,3 +126,25 @@ def test_the_summary_of_a_run_ends_with_its_bill(aws: Aws, project: Callable[...
     assert usage["dollars"] > 0
     assert usage["dollars_per_million_tasks"] == pytest.approx(usage["dollars"] / 10 * 1e6, rel=0.01)
     assert "us-east-1" in usage["basis"]
+
+
+def test_status_shows_what_the_services_tell(aws: Aws, project: Callable[..., Path]) -> None:
+    dead = aws.queue()
+    redrive = json.dumps({"deadLetterTargetArn": aws.queue_arn(dead), "maxReceiveCount": 30})
+    queue, table = aws.queue(RedrivePolicy=redrive), aws.table()
+    for _ in range(3):
+        aws.send(queue, "{}")
+    aws.send(dead, "{}")
+    aws.client("sqs").receive_message(QueueUrl=aws.queue_url(queue), MaxNumberOfMessages=1)
+    aws.client("dynamodb").put_item(TableName=table, Item={"task_id": {"S": "t"}})
+    folder = project(aws, queue, table)
+    done = htcgrid(folder, "status", "--json", "--set", "sink.bucket=''")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["queue"]["states"] == {"waiting": 2, "delayed": 0, "leased": 1, "cancelled": None, "dead": 1}
+    assert found["queue"]["agents"] is None
+    assert found["results"]["stored"] == 1
+    text = htcgrid(folder, "status", "--set", "sink.bucket=''").stdout
+    assert "queue sqs\n" in text
+    assert "CloudWatch" in text
+    assert "agents" not in text.replace("nor agents", "")

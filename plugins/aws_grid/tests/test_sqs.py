@@ -9,7 +9,7 @@ from htcgrid_aws_grid.loans import Loan
 from htcgrid_aws_grid.sqs import SqsSource
 from pydantic import ValidationError
 
-from htcgrid.spi import Depth, Function, Lease, Rejected, Task, Unavailable
+from htcgrid.spi import Depth, FailureKind, Function, Lease, Rejected, Task, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -208,7 +208,9 @@ def test_tasks_of_a_cancelled_session_never_run_and_still_get_a_result(aws: Aws)
         source.put([Task("waits", b"{}", {"session_id": "s-1"})])
         source.cancel(session_id="s-1")
         assert set(source.extend(leases, 30)) == {"runs"}
-        stopped = {lease.task.id: lease.invalid for lease in take(source, 2)}
+        leases = take(source, 2)
+        assert {lease.failure for lease in leases} == {FailureKind.CANCELLED}
+        stopped = {lease.task.id: lease.invalid for lease in leases}
     assert set(stopped) == {"runs", "waits"}
     assert all("was cancelled with its session s-1" in reason for reason in stopped.values())
 
