@@ -51,10 +51,10 @@ def back_off(failures: int, chance: float, first: float = 0.2, longest: float = 
     return limit * (0.5 + 0.5 * chance)
 
 
-_TINY_SECONDS = 0.0012
-"""Longer tasks are handed over one by one: their own time dwarfs the cost of it."""
-_BATCH_SECONDS = 0.004
-"""How much work may be handed over at once: under the 5 ms that no task may wait behind another."""
+_BATCH_SECONDS = 0.05
+"""How much work may be handed over at once, so that the time between two tasks is small against theirs.
+
+A plane that takes several at once hands back those behind a long one when an environment is idle."""
 
 
 def batch_size(now: int, mean_seconds: float | None, most: int) -> int:
@@ -62,7 +62,7 @@ def batch_size(now: int, mean_seconds: float | None, most: int) -> int:
 
     Doubles at the most, so that one lucky measurement does not queue much behind a slow task.
     """
-    if mean_seconds is None or mean_seconds > _TINY_SECONDS:
+    if mean_seconds is None:
         return 1
     wanted = int(_BATCH_SECONDS / max(mean_seconds, 1e-9))
     return max(1, min(wanted, now * 2, most))

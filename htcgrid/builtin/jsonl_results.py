@@ -16,6 +16,10 @@ from pydantic_core import from_json
 
 from htcgrid.spi import Outcome, Rejected, Result
 
+_LINE = (
+    '{"id":%s,"fingerprint":"%08x","status":"%s",%s,"attempt":%d,"started":"%s.%03dZ"'
+    ',"duration_ms":%.3f,"billed_ms":%d,"max_memory_mb":%d}\n'
+)
 # Every line begins so; what follows need not be read to resume.
 _HEAD = re.compile(rb'\{"id":("(?:[^"\\]|\\.)*"),"fingerprint":"([0-9a-f]{8})","status":"(?:succeeded|failed)"')
 _ID = re.compile(rb'\{"id":"(?:[^"\\]|\\.)*"')
@@ -34,11 +38,17 @@ def line(result: Result, fingerprint: int) -> str:
         status, body = "succeeded", _output(outcome.payload)
     else:
         status, body = "failed", _error(outcome)
-    return (
-        f'{{"id":{quote(result.task.id)},"fingerprint":"{fingerprint:08x}","status":"{status}",{body}'
-        f',"attempt":{result.attempt},"started":"{_second(second)}.{int((started - second) * 1000):03d}Z"'
-        f',"duration_ms":{outcome.duration_ms:.3f},"billed_ms":{outcome.billed_ms}'
-        f',"max_memory_mb":{outcome.max_memory_mb}}}\n'
+    return _LINE % (
+        quote(result.task.id),
+        fingerprint,
+        status,
+        body,
+        result.attempt,
+        _second(second),
+        (started - second) * 1000,
+        outcome.duration_ms,
+        outcome.billed_ms,
+        outcome.max_memory_mb,
     )
 
 

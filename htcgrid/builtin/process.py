@@ -4,6 +4,7 @@ import os
 import queue
 import shutil
 import threading
+import time
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
@@ -21,6 +22,8 @@ from htcgrid.runtime.rie import RieEnvironment
 from htcgrid.runtime.variables import this_python, variables
 from htcgrid.spi import Capability, Function, Invoker, Lease, Outcome, Plugin, Rejected, Unstarted
 
+_IDLE_SECONDS = 0.001
+
 
 class ProcessInvoker(Invoker):
     """A pool of worker processes, each an execution environment."""
@@ -34,7 +37,7 @@ class ProcessInvoker(Invoker):
         rie: Path = Field(Path("aws-lambda-rie"), description="the emulator's program, for transport = rie")
 
     config: Config
-    max_batch = 512
+    max_batch = 256
     capabilities = frozenset(Capability)
 
     def __init__(self, config: Config, function: Function) -> None:
@@ -45,6 +48,7 @@ class ProcessInvoker(Invoker):
         self._all: list[ExecutionEnvironment] = []
         self._nursery: Nursery | None = None
         self._lock = threading.Lock()
+        self._last_idle = 0.0
 
     def open(self) -> None:
         self._check()
@@ -68,7 +72,12 @@ class ProcessInvoker(Invoker):
         finally:
             if environment.state is State.GONE:
                 environment = self._replaced(environment)
+            self._last_idle = time.monotonic()
             self._idle.put(environment)
+
+    def _is_one_idle(self) -> bool:
+        """Whether an environment has had nothing to do for longer than it takes to be given the next task."""
+        return not self._idle.empty() and time.monotonic() - self._last_idle > _IDLE_SECONDS
 
     def cancel(self, task_ids: Collection[str]) -> None:
         for environment in list(self._all):
@@ -110,7 +119,7 @@ class ProcessInvoker(Invoker):
 
     def _environment(self, nursery: Nursery) -> ExecutionEnvironment:
         if self._transport == "socket":
-            return FramedEnvironment(self.function, nursery)
+            return FramedEnvironment(self.function, nursery, self._is_one_idle)
         command = process_command.command(self.function)
         folder = str(self.function.code.resolve())
         if self._transport == "rie":

@@ -1,11 +1,13 @@
 """The summary at the end of a run."""
 
 import json
+import re
 import resource
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from htcgrid.agent.statistics import Summary
@@ -58,7 +60,7 @@ class Bill:
 
 def print_summary(summary: Summary, grid: GridConfig, plugins: Sequence[Plugin] = ()) -> None:
     """On standard error: text on a terminal, one JSON line elsewhere. Standard output is the results'."""
-    memory_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    memory_mb = _peak_memory_mb()
     sink = grid.settings.sink
     where = f"{sink.plugin} {' '.join(f'{key}={value}' for key, value in sink.options.items())}" if sink else ""
     bill = Bill.of(plugins)
@@ -71,6 +73,17 @@ def print_summary(summary: Summary, grid: GridConfig, plugins: Sequence[Plugin] 
         used = {"usage": bill.document(summary.finished)} if bill else {}
         text = json.dumps({"summary": {**figures, "agent_memory_mb": round(memory_mb, 1), "results": where, **used}})
     print(text, file=sys.stderr, flush=True)
+
+
+def _peak_memory_mb() -> float:
+    """MiB that this program has used at most."""
+    # Not by getrusage where there is better: Linux lets a program begin with the peak of the one that started it.
+    status = Path("/proc/self/status")
+    if status.exists():
+        found = re.search(r"^VmHWM:\s+(\d+) kB", status.read_text(), re.MULTILINE)
+        if found:
+            return int(found[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def _text(summary: Summary, memory_mb: float, where: str, bill: Bill | None) -> str:

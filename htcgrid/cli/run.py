@@ -39,6 +39,8 @@ def command(
     # for cycles as often as Python does by default costs a tenth of the agent's time.
     gc.freeze()
     gc.set_threshold(100_000, 50, 50)
+    # A thread that parses or formats thousands of tasks is not to keep those waiting that feed the workers.
+    sys.setswitchinterval(0.0005)
     tables = {name: {"plugin": plugin} for name, plugin in (("source", source), ("sink", sink)) if plugin}
     grid = read_grid(file, plane, pairs, **tables)
     with grid.source() as tasks, grid.sink() as results, grid.invoker() as invoker:

@@ -5,6 +5,8 @@ from json.encoder import encode_basestring_ascii as quote
 
 from htcgrid.spi import Lease
 
+_KNOWN = frozenset({"task_id", "session_id", "attempt"})
+
 
 def client_context(lease: Lease) -> str:
     """The client context of a lease as one line of ASCII JSON.
@@ -18,6 +20,7 @@ def client_context(lease: Lease) -> str:
         return given
     session = attributes.get("session_id", "")
     known = f'"task_id":{quote(lease.task.id)},"session_id":{quote(session)},"attempt":{lease.attempt}'
-    others = {name: text for name, text in attributes.items() if name not in {"task_id", "session_id", "attempt"}}
-    rest = f",{json.dumps(others)[1:-1]}" if others else ""
-    return f'{{"custom":{{{known}{rest}}}}}'
+    if attributes.keys() <= _KNOWN:
+        return f'{{"custom":{{{known}}}}}'
+    others = {name: text for name, text in attributes.items() if name not in _KNOWN}
+    return f'{{"custom":{{{known},{json.dumps(others)[1:-1]}}}}}'

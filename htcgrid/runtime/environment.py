@@ -24,7 +24,11 @@ from htcgrid.spi import FailureKind, Function, Lease, Outcome, Unstarted
 _LOOK_SECONDS = 0.05
 """How often a running handler's memory and cancellation are looked at."""
 _RECALL_SECONDS = 0.002
-"""How long a task may run before those behind it in the batch are taken back."""
+"""How long a task may run before those behind it in the batch go to an environment that is idle."""
+_BEHIND_SECONDS = 0.05
+"""How long a task may run before those behind it are taken back even where none is idle."""
+_SPARE_SECONDS = 0.004
+"""How often to look whether an environment is idle while tasks wait here."""
 
 
 class State(StrEnum):
@@ -115,6 +119,10 @@ class ExecutionEnvironment(ABC):
 
     def _recall(self, running: Running) -> None:  # noqa: B027 - one that is fed singly has nothing to recall
         """Have the environment drop what is queued behind `running`; it reports each as dropped."""
+
+    def _others_idle(self) -> bool:
+        """Whether another environment could run what waits here."""
+        return True
 
     def _was_out_of_memory(self) -> bool:
         """Whether something other than this supervisor ended the process at its memory limit."""
@@ -216,7 +224,7 @@ class ExecutionEnvironment(ABC):
                     yield from self._collect(0)
                     yield from self._after_the_end(running, stop, timeout)
                     return
-                if len(self._pending) > 1 and not recalled and now - running.since > _RECALL_SECONDS:
+                if len(self._pending) > 1 and not recalled and self._is_long(now - running.since):
                     recalled = True
                     yield from self._take_back(running)
             if running is not None or outcomes:
@@ -232,10 +240,14 @@ class ExecutionEnvironment(ABC):
     def _patience(self, timeout: float, *, recalled: bool) -> float:
         """How long to wait before looking after the environment again."""
         if len(self._pending) > 1 and not recalled:
-            return _RECALL_SECONDS
+            return _SPARE_SECONDS
         running = self._running()
         left = running.since + timeout - time.monotonic() if running else _LOOK_SECONDS
         return min(_LOOK_SECONDS, max(0.001, left))
+
+    def _is_long(self, seconds: float) -> bool:
+        """Whether what has run for so long holds up those behind it."""
+        return seconds > _BEHIND_SECONDS or (seconds > _RECALL_SECONDS and self._others_idle())
 
     def _reason_to_stop(self, running: Running, now: float, timeout: float, *, look: bool) -> FailureKind | None:
         lease = self._pending.get(running.sequence)

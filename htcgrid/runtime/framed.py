@@ -8,7 +8,7 @@ import os
 import select
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import ceil
 
 from htcgrid.runtime import board, documents, frames, identity, limits
@@ -19,6 +19,7 @@ from htcgrid.runtime.nursery import Nursery
 from htcgrid.spi import FailureKind, Function, Lease, Outcome, Unstarted
 
 _READ_BYTES = 1 << 18
+_PIECE_BYTES = 1 << 13
 _KINDS = {
     frames.RESULT: None,
     frames.ERROR: FailureKind.HANDLER_ERROR,
@@ -29,9 +30,10 @@ _KINDS = {
 class FramedEnvironment(ExecutionEnvironment):
     """A Python worker forked from the nursery."""
 
-    def __init__(self, function: Function, nursery: Nursery) -> None:
+    def __init__(self, function: Function, nursery: Nursery, others_idle: Callable[[], bool]) -> None:
         super().__init__(function)
         self._nursery = nursery
+        self._asks_others = others_idle
         self._input = b""
         self._output = bytearray()
         self._failure: InitFailure | None = None
@@ -75,6 +77,8 @@ class FramedEnvironment(ExecutionEnvironment):
         context = client_context(lease).encode()
         head = frames.REQUEST.pack(sequence, ceil(timeout * 1000), len(context), len(task.payload))
         self._output += b"".join((head, identity.request_id(task.id).encode(), context, task.payload))
+        if len(self._output) > _PIECE_BYTES:
+            self._send()  # the worker begins while we write the rest
 
     def _collect(self, wait: float) -> Sequence[Outcome | Unstarted]:
         self._send()
@@ -190,6 +194,9 @@ class FramedEnvironment(ExecutionEnvironment):
         (sequence,) = board.RUNNING.unpack_from(self._page, board.RUNNING_AT)
         _, since, _ = board.NOTE.unpack_from(self._page)
         return Running(sequence, since / 1e9) if sequence else None
+
+    def _others_idle(self) -> bool:
+        return self._asks_others()
 
     def _recall(self, running: Running) -> None:
         board.RECALL.pack_into(self._page, board.RECALL_AT, running.sequence + 1, self._sequence + 1)

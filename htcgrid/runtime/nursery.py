@@ -60,18 +60,25 @@ class Nursery:
 
     def _ask(self, request: Mapping[str, Any], fds: Sequence[int] = ()) -> dict[str, Any]:
         if self._control is None:
-            raise Unavailable("The process plane is closed.")
+            # Another thread may have closed it because it had ended.
+            raise (
+                self._end()
+                if self._program and self._program.returncode
+                else Unavailable("The process plane is closed.")
+            )
         try:
             socket.send_fds(self._control, [json.dumps(request).encode()], list(fds))
             reply = self._receive()
         except (BrokenPipeError, ConnectionResetError):
             reply = b""
         if not reply:
-            status = self._program.wait() if self._program else None
-            message = f"The program that workers are forked from has ended (status {status}); was it killed?"
-            raise Unavailable(message)
+            raise self._end()
         answer: dict[str, Any] = json.loads(reply)
         return answer
+
+    def _end(self) -> Unavailable:
+        status = self._program.wait() if self._program else None
+        return Unavailable(f"The program that workers are forked from has ended (status {status}); was it killed?")
 
     def _receive(self) -> bytes:
         assert self._control is not None  # noqa: S101 - _ask has checked

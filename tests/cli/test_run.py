@@ -58,6 +58,13 @@ def test_every_task_of_the_file_is_answered_in_the_results_and_the_summary_says_
     assert "results.jsonl" in summary["results"]
 
 
+def test_the_memory_in_the_summary_is_the_agents_own_and_not_that_of_who_started_it(project: Project) -> None:
+    project.tasks({"x": 1})
+    ballast = b"x" * (300 << 20)
+    assert 0 < project.htcgrid("run").summary["agent_memory_mb"] < 200
+    del ballast
+
+
 def test_running_it_again_runs_nothing_twice(project: Project) -> None:
     project.htcgrid("run")
     before = (project.folder / "results.jsonl").read_bytes()

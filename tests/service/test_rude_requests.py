@@ -1,5 +1,6 @@
 """Requests that are none: a clean answer, and the server lives on."""
 
+import contextlib
 import json
 import socket
 from collections.abc import Iterator
@@ -22,7 +23,8 @@ def answer(service: Service, request: bytes, *, finish: bool = False) -> tuple[i
     with socket.create_connection(("127.0.0.1", service.port), timeout=30) as caller:
         caller.sendall(request)
         if finish:
-            caller.shutdown(socket.SHUT_WR)
+            with contextlib.suppress(OSError):  # it may have been refused and closed already
+                caller.shutdown(socket.SHUT_WR)
         head, _, body = _until_closed_or_whole(caller).partition(b"\r\n\r\n")
     return (int(head.split()[1]) if head else 0), body
 
