@@ -51,8 +51,8 @@ plugins: .make/plugins .make/examples         ## the tests of the plugins that n
 docker: .make/plugins          ## the local_docker plane on the Docker Engine of this machine
 	.venv/bin/python -m pytest $(PYTEST) tests/docker
 
-kubernetes: .make/plugins      ## the eks planes on the cluster that KUBECONFIG names
-	.venv/bin/python -m pytest $(PYTEST) tests/kubernetes
+kubernetes: .make/plugins .make/examples      ## the eks planes on the cluster that KUBECONFIG names
+	.venv/bin/python -m pytest -n 2 --dist loadfile $(PYTEST) tests/kubernetes
 
 chaos: .make/plugins           ## agents killed for minutes
 	.venv/bin/python -m pytest $(PYTEST) tests/chaos
