@@ -120,13 +120,13 @@ class Cluster:
             group["name"]: [version["groupVersion"] for version in group["versions"]] for group in document["groups"]
         }
 
-    def version_of(self, group: str, kind: str) -> str | None:
-        """The newest version of a kind that the server has, as `policy/v1`; None where it has none."""
-        for version in self._groups.get(group, ()):
-            resources = self.request("GET", f"/apis/{version}")["resources"]
-            if any(resource["kind"] == kind for resource in resources):
-                return version
-        return None
+    def versions_of(self, group: str, kind: str) -> list[str]:
+        """The versions in which the server has a kind, as `policy/v1`, the one that it prefers first."""
+        return [
+            version
+            for version in self._groups.get(group, ())
+            if any(each["kind"] == kind for each in self.request("GET", f"/apis/{version}")["resources"])
+        ]
 
     def _configured(self) -> tuple[Configuration, str]:
         options, settings = self._options, Configuration()

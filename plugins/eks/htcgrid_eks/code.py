@@ -5,6 +5,7 @@ import base64
 import hashlib
 import io
 import os
+import signal
 import zipfile
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -68,6 +69,7 @@ def main() -> None:
     parser.add_argument("place")
     parser.add_argument("folder", type=Path)
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(1))  # the first process of a container has no default for it
     unpack(fetch(arguments.place), arguments.folder)
 
 

@@ -1,10 +1,10 @@
 """Setting a standing grid up, changing it, looking at it and taking it away."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-from htcgrid.spi import Function, Rejected, Unavailable
+from htcgrid.spi import Function, HtcgridError, Rejected, Unavailable
 
 from htcgrid_eks import trouble
 from htcgrid_eks.cluster import Cluster, Refusal
@@ -14,17 +14,26 @@ from htcgrid_eks.options import Options
 from htcgrid_eks.permissions import RUN, WORKER, as_yaml, deploy_rules, require, role
 
 _LOOK_SECONDS = 0.5
-_RESOURCES = {
-    "ServiceAccount": "serviceaccounts",
-    "Role": "roles",
-    "RoleBinding": "rolebindings",
-    "ConfigMap": "configmaps",
-    "PodDisruptionBudget": "poddisruptionbudgets",
-    "NetworkPolicy": "networkpolicies",
-    "Deployment": "deployments",
-    "HorizontalPodAutoscaler": "horizontalpodautoscalers",
-    "ScaledObject": "scaledobjects",
+_RBAC = "rbac.authorization.k8s.io"
+_GROUPS = {  # in the order in which they are made
+    "ServiceAccount": "",
+    "Role": _RBAC,
+    "RoleBinding": _RBAC,
+    "ConfigMap": "",
+    "PodDisruptionBudget": "policy",
+    "NetworkPolicy": "networking.k8s.io",
+    "Deployment": "apps/v1",
+    "HorizontalPodAutoscaler": "autoscaling",
+    "ScaledObject": "keda.sh",
 }
+
+
+class _Hopeless(Exception):
+    """Waiting longer brings no pod up; `error` says why."""
+
+    def __init__(self, error: HtcgridError) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 class Deployment:
@@ -37,8 +46,11 @@ class Deployment:
         self._name = self._grid.name
 
     def deploy(self, *, dry_run: bool) -> Iterator[str]:
-        """Apply every object, then wait until the pods are ready. With `dry_run` the YAML, and nothing is asked for."""
-        manifests = self._grid.manifests(self._cluster.version_of)
+        """Apply every object, then wait until the pods are ready. With `dry_run` the YAML, and nothing is asked for.
+
+        A grid that is new and never comes up is removed again; one that stood before keeps its old pods.
+        """
+        manifests = self._grid.manifests(self._cluster.versions_of)
         if dry_run:
             yield as_yaml(manifests).rstrip()
             return
@@ -47,35 +59,22 @@ class Deployment:
         for manifest in manifests:
             if manifest["kind"] != "RoleBinding":  # refused as long as its Role is not there
                 self._apply(manifest, dry_run=True)  # what will be refused is, before anything is made
-        for manifest in manifests:
-            before = self._find(manifest["kind"], manifest["apiVersion"])
-            after = self._apply(manifest)
-            version = before and before["metadata"]["resourceVersion"]
-            did = (
-                "created"
-                if before is None
-                else "same"
-                if after["metadata"]["resourceVersion"] == version
-                else "changed"
-            )
-            if did != "same":
-                yield f"{did} {manifest['kind']} {self._name}"
-        yield from self._rolled_out()
+        is_new = self._find("Deployment") is None
+        created: list[str] = []
+        try:
+            yield from self._applied(manifests, created)
+            yield from self._removed(set(_GROUPS) - {manifest["kind"] for manifest in manifests})
+            yield from self._rolled_out()
+        except _Hopeless as hopeless:
+            if not is_new:
+                raise _with(hopeless.error, "What stood before goes on. Mend the cause and run deploy again.") from None
+            for kind in reversed(created):
+                self._delete(kind)
+            raise _with(hopeless.error, "All that was made is removed again.") from None
 
     def undeploy(self) -> Iterator[str]:
         """Remove what is labelled as ours, the workers first: they drain, and give back what they do not finish."""
-        versions = {kind: self._version(kind) for kind in _RESOURCES}
-        for kind in reversed(_RESOURCES):
-            version = versions[kind]
-            found = self._find(kind, version) if version is not None else None
-            if found is None:
-                continue
-            if found["metadata"].get("labels", {}).get(OWNER) != "htcgrid":
-                yield f"left {kind} {self._name} alone: it was not made by htcgrid (no label {OWNER}=htcgrid)"
-                continue
-            path = self._path(kind, str(version))
-            self._asked(f"delete {_RESOURCES[kind]}", "DELETE", path, query={"propagationPolicy": "Background"})
-            yield f"deleted {kind} {self._name}"
+        yield from self._removed(set(_GROUPS))
         for run in sweep(self._cluster, self._name, self._options.start_seconds):
             yield f"deleted what a run left behind: {run}"
         yield from self._gone()
@@ -88,18 +87,21 @@ class Deployment:
                 "run `htcgrid deploy`."
             )
         path = self._path("Deployment", "apps/v1") + "/scale"
-        if self._find("Deployment", "apps/v1") is None:
+        if self._find("Deployment") is None:
             raise Rejected(f"There is no grid {self._name!r} in {self._cluster.who}: `htcgrid deploy` makes it.")
         content = "application/merge-patch+json"
         self._asked("patch deployments/scale", "PATCH", path, {"spec": {"replicas": size}}, content_type=content)
         yield f"{self._name} is to have {size} workers"
-        yield from self._rolled_out()
+        try:
+            yield from self._rolled_out()
+        except _Hopeless as hopeless:
+            raise hopeless.error from None
 
     def status(self) -> Mapping[str, str]:
         """What stands."""
         cluster, name = self._cluster, self._name
         facts = {"grid": name, "cluster": cluster.server, "namespace": cluster.namespace}
-        deployment = self._find("Deployment", "apps/v1")
+        deployment = self._find("Deployment")
         if deployment is None:
             return facts | {"state": "not deployed"}
         status, spec = deployment["status"], deployment["spec"]
@@ -133,11 +135,11 @@ class Deployment:
     # --- within ---
 
     def _rolled_out(self) -> Iterator[str]:
-        """Wait until every pod is of the newest kind and ready; say how far it is, and why not where it cannot be."""
+        """Wait until every pod is of the newest kind and ready; say how far it is. Raises `_Hopeless`, `Unavailable`."""
         deadline = time.monotonic() + self._options.start_seconds
         said = ""
         while True:
-            found = self._find("Deployment", "apps/v1")
+            found = self._find("Deployment")
             if found is None:
                 raise Rejected(f"Deployment {self._name} was removed while it was waited for.")
             line, done = _progress(found)
@@ -155,24 +157,23 @@ class Deployment:
             time.sleep(_LOOK_SECONDS)
 
     def _why_not(self) -> str:
-        """What pods wait for. Raises `Rejected` where one never comes up."""
-        newest = max(
-            (pod for pod in self._pods()), key=lambda pod: str(pod["metadata"]["creationTimestamp"]), default=None
-        )
+        """What pods wait for. Raises `_Hopeless` where one never comes up."""
+        staying = [pod for pod in self._pods() if "deletionTimestamp" not in pod["metadata"]]
+        newest = max(staying, key=lambda pod: str(pod["metadata"]["creationTimestamp"]), default=None)
         if newest is None or trouble.is_ready(newest):
             return self._refused_pods()
         reason = trouble.fatal(self._cluster, newest)
         if reason is not None:
-            raise Rejected(f"{reason}\nThe objects of {self._name} stand; run deploy again, or `htcgrid undeploy`.")
+            raise _Hopeless(Rejected(reason))
         return f"Pod {newest['metadata']['name']}: {trouble.pending(newest)}."
 
     def _refused_pods(self) -> str:
         """A quota or an admission rule shows in the Deployment only."""
-        found = self._find("Deployment", "apps/v1")
+        found = self._find("Deployment")
         for condition in (found or {}).get("status", {}).get("conditions", ()):
             if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
                 message = condition.get("message", "")
-                raise Unavailable(f"{self._cluster.who} takes no more pods of {self._name}: {message}")
+                raise _Hopeless(Unavailable(f"{self._cluster.who} takes no more pods of {self._name}: {message}"))
         return ""
 
     def _gone(self) -> Iterator[str]:
@@ -192,47 +193,73 @@ class Deployment:
         yield f"nothing of {self._name} is left in {self._cluster.who}"
 
     def _pods(self) -> list[Any]:
-        query = {"labelSelector": f"htcgrid.io/grid={self._name},{NAME}={self._name}"}
+        query = {"labelSelector": f"{trouble.GRID}={self._name},{NAME}={self._name}"}
         return list(self._asked("list pods", "GET", self._cluster.namespaced("pods"), query=query)["items"])
 
+    def _applied(self, manifests: Sequence[Any], created: list[str]) -> Iterator[str]:
+        for manifest in manifests:
+            kind = manifest["kind"]
+            try:
+                before = self._find(kind)
+                after = self._apply(manifest)
+            except HtcgridError as error:
+                raise _Hopeless(error) from None
+            if before is None:
+                created.append(kind)
+                yield f"created {kind} {self._name}"
+            elif after["metadata"]["resourceVersion"] != before["metadata"]["resourceVersion"]:
+                yield f"changed {kind} {self._name}"
+
+    def _removed(self, kinds: Collection[str]) -> Iterator[str]:
+        """Remove our objects of these kinds, in the right order."""
+        ours = self._kinds()
+        for kind in reversed(_GROUPS):
+            # What this config does not make an earlier one may have made, by someone with more rights.
+            found = self._find(kind, may_be_hidden=kind not in ours) if kind in kinds else None
+            if found is None:
+                continue
+            if found["metadata"].get("labels", {}).get(OWNER) != "htcgrid":
+                yield f"left {kind} {self._name} alone: it was not made by htcgrid (no label {OWNER}=htcgrid)"
+                continue
+            self._delete(kind)
+            yield f"deleted {kind} {self._name}"
+
     def _apply(self, manifest: Any, *, dry_run: bool = False) -> Any:
-        kind = manifest["kind"]
+        kind, version = manifest["kind"], manifest["apiVersion"]
         try:
-            return self._cluster.apply(self._path(kind, manifest["apiVersion"]), manifest, dry_run=dry_run)
+            return self._cluster.apply(self._path(kind, version), manifest, dry_run=dry_run)
         except Refusal as refusal:
             raise self._cluster.explain(refusal, f"apply the {kind} {self._name}") from None
 
-    def _find(self, kind: str, version: str) -> Any:
+    def _delete(self, kind: str) -> None:
+        path = self._path(kind, self._version(kind))
+        self._asked(f"delete {_plural(kind)}", "DELETE", path, query={"propagationPolicy": "Background"})
+
+    def _find(self, kind: str, *, may_be_hidden: bool = False) -> Any:
+        version = self._version(kind)
+        if not version:
+            return None
         try:
             return self._cluster.request("GET", self._path(kind, version))
         except Refusal as refusal:
-            if refusal.status == 404:
+            if refusal.status == 404 or (refusal.status == 403 and may_be_hidden):
                 return None
-            raise self._cluster.explain(refusal, f"get {_RESOURCES[kind]}") from None
+            raise self._cluster.explain(refusal, f"get {_plural(kind)}") from None
 
     def _path(self, kind: str, version: str) -> str:
-        return self._cluster.namespaced(_RESOURCES[kind], self._name, "" if version == "v1" else version)
+        return self._cluster.namespaced(_plural(kind), self._name, "" if version == "v1" else version)
 
-    def _version(self, kind: str) -> str | None:
-        """Of a kind that may have been made by an earlier config."""
-        fixed = {"ServiceAccount": "v1", "ConfigMap": "v1", "Deployment": "apps/v1"}
-        groups = {
-            "Role": "rbac.authorization.k8s.io",
-            "RoleBinding": "rbac.authorization.k8s.io",
-            "PodDisruptionBudget": "policy",
-            "NetworkPolicy": "networking.k8s.io",
-            "HorizontalPodAutoscaler": "autoscaling",
-            "ScaledObject": "keda.sh",
-        }
-        if kind in fixed:
-            return fixed[kind]
-        wanted = {"autoscaling": "HorizontalPodAutoscaler", "keda.sh": "ScaledObject"}
-        group = groups[kind]
-        if group in wanted and group != self._autoscaled():
-            return None
-        if group.startswith("rbac") and not self._options.pod_status:
-            return None
-        return self._cluster.version_of(group, kind)
+    def _version(self, kind: str) -> str:
+        """One in which the cluster has this kind; empty where it has none."""
+        group = _GROUPS[kind]
+        served = [group or "v1"] if group in {"", "apps/v1"} else self._cluster.versions_of(group, kind)
+        return served[0] if served else ""
+
+    def _kinds(self) -> set[str]:
+        """Those that this config makes, or may make."""
+        without = {"keda.sh", "autoscaling"} - {self._autoscaled()}
+        without |= set() if self._options.pod_status else {_RBAC}
+        return {kind for kind, group in _GROUPS.items() if group not in without}
 
     def _autoscaled(self) -> str:
         scale = self._options.autoscale
@@ -243,6 +270,15 @@ class Deployment:
             return self._cluster.request(method, path, body, **more)
         except Refusal as refusal:
             raise self._cluster.explain(refusal, what) from None
+
+
+def _with(error: HtcgridError, more: str) -> HtcgridError:
+    return type(error)(f"{error}\n{more}")
+
+
+def _plural(kind: str) -> str:
+    """As paths and rights have it."""
+    return f"{kind.lower().removesuffix('y')}ies" if kind.endswith("y") else f"{kind.lower()}s"
 
 
 def _progress(deployment: Any) -> tuple[str, bool]:

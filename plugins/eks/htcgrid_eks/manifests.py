@@ -1,7 +1,7 @@
 """The objects of a standing grid, as they are applied: every one namespaced, every one labelled as ours."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import tomli_w
@@ -14,17 +14,24 @@ from htcgrid_eks.options import Autoscale, Options
 from htcgrid_eks.permissions import WORKER, role
 from htcgrid_eks.pod import Manifest, in_pod, mount, pod_spec, small_container
 from htcgrid_eks.sidecar import FOLDER, READY
+from htcgrid_eks.trouble import GRID
 
-Versions = Callable[[str, str], str | None]
-"""The API version, such as `policy/v1`, that the cluster serves for a group and kind; None where it serves none."""
+Versions = Callable[[str, str], Sequence[str]]
+"""The API versions, such as `policy/v1`, in which the cluster serves a kind of a group, the one to prefer first."""
 
 _CONFIG_FOLDER = "/etc/htcgrid"
 _CONFIG = "htcgrid.toml"
 _ARCHIVE = "code.zip"
 _ARCHIVE_BYTES = 900_000  # a ConfigMap holds 1 MiB, its base64 and names included
 _GRACE_MARGIN = 30.0
+_AUTOSCALING = ("autoscaling/v2", "autoscaling/v2beta2")  # v1 knows no metrics but the processor's
 _ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
-_PROGRAM = ["python3", "-c", "from htcgrid.cli import main; main()"]
+# The first process of a container has no default for SIGTERM: until the agent heeds it, nothing else would.
+_PROGRAM = [
+    "python3",
+    "-c",
+    "import os, signal; signal.signal(signal.SIGTERM, lambda *_: os._exit(0)); from htcgrid.cli import main; main()",
+]
 
 
 class Grid:
@@ -171,7 +178,7 @@ class Grid:
         place = f"{_CONFIG_FOLDER}/{_ARCHIVE}" if options.code == "folder" else options.code
         mounts = [mount("config", _CONFIG_FOLDER, read_only=True), mount("code", TASK_ROOT)]
         container = small_container(options, "code", ["python3", "-m", "htcgrid_eks.code", place, TASK_ROOT], mounts)
-        if options.variables:
+        if options.variables and options.code != "folder":
             container["envFrom"] = [{"secretRef": {"name": name}} for name in options.variables]
         return [container]
 
@@ -179,7 +186,9 @@ class Grid:
         if scale.by == "sqs":
             return self._scaled_object(scale, versions)
         scaler = self._object(
-            _needed(versions, "autoscaling", "HorizontalPodAutoscaler"), "HorizontalPodAutoscaler", self.name
+            _needed(versions, "autoscaling", "HorizontalPodAutoscaler", among=_AUTOSCALING),
+            "HorizontalPodAutoscaler",
+            self.name,
         )
         target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": self.name}
         metric: Manifest
@@ -203,15 +212,15 @@ class Grid:
         return scaler
 
     def _scaled_object(self, scale: Autoscale, versions: Versions) -> Manifest:
-        version = versions("keda.sh", "ScaledObject")
-        if version is None:
+        served = versions("keda.sh", "ScaledObject")
+        if not served:
             raise Rejected(
                 'autoscale.by = "sqs" needs KEDA, which is not on this cluster. Install it (https://keda.sh), or write '
                 'by = "metric" or by = "cpu".'
             )
         if not scale.queue_url or not scale.region:
             raise Rejected('autoscale.by = "sqs" needs autoscale.queue_url and autoscale.region.')
-        scaler = self._object(version, "ScaledObject", self.name)
+        scaler = self._object(served[0], "ScaledObject", self.name)
         facts = {
             "queueURL": scale.queue_url,
             "awsRegion": scale.region,
@@ -231,18 +240,19 @@ class Grid:
         return {"apiVersion": version, "kind": kind, "metadata": self._metadata(name)}
 
     def _metadata(self, name: str) -> Manifest:
-        labels = {OWNER: "htcgrid", NAME: self.name, "htcgrid.io/grid": self.name}
+        labels = {OWNER: "htcgrid", NAME: self.name, GRID: self.name}
         return {"name": name, "namespace": self._namespace, "labels": labels}
 
     def _selector(self) -> Manifest:
-        return {"matchLabels": {"htcgrid.io/grid": self.name}}
+        return {"matchLabels": {GRID: self.name}}
 
 
-def _needed(versions: Versions, group: str, kind: str) -> str:
-    version = versions(group, kind)
-    if version is None:
-        raise Rejected(f"This cluster serves no {kind} in any version of {group}; is it a Kubernetes of 1.20 or later?")
-    return version
+def _needed(versions: Versions, group: str, kind: str, among: Sequence[str] = ()) -> str:
+    served = [version for version in versions(group, kind) if not among or version in among]
+    if not served:
+        wanted = f" ({' or '.join(among)})" if among else ""
+        raise Rejected(f"This cluster serves no {kind} of {group}{wanted}; is it a Kubernetes of 1.20 or later?")
+    return served[0]
 
 
 def _account_volume() -> Manifest:

@@ -41,6 +41,8 @@ class Relay:
         self._orphan_seconds: float = settings["orphan_seconds"]
         function = Function.model_validate(settings["function"])
         config = EksSidecarInvoker.Config.model_validate(settings["sidecar"])
+        # The first client comes once all pods of its run are up, which may take the others longer.
+        self._patience = config.start_seconds + self._orphan_seconds
         self.plane = _Relayed(config, function)
         self._lock = threading.Lock()
         self._is_open = False
@@ -60,6 +62,7 @@ class Relay:
     def joined(self) -> None:
         with self._lock:
             self._clients += 1
+            self._patience = self._orphan_seconds
 
     def left(self) -> None:
         with self._lock:
@@ -68,7 +71,7 @@ class Relay:
 
     def is_orphaned(self) -> bool:
         with self._lock:
-            return not self._clients and time.monotonic() - self._alone_since > self._orphan_seconds
+            return not self._clients and time.monotonic() - self._alone_since > self._patience
 
 
 class _Relayed(EksSidecarInvoker):

@@ -8,6 +8,7 @@ from htcgrid.spi import HtcgridError
 from htcgrid_eks.cluster import Cluster, Refusal
 from htcgrid_eks.sandbox import Termination, signalled
 
+GRID = "htcgrid.io/grid"
 _LOG_LINES = 10
 _IMAGE = frozenset({"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "ImageInspectError"})
 _FINAL = _IMAGE | {"CreateContainerConfigError", "CreateContainerError", "RunContainerError", "CrashLoopBackOff"}
@@ -61,7 +62,7 @@ def fatal(cluster: Cluster, pod: Any) -> str | None:
             )
         if ended and (ended["exitCode"] or status["name"] in _main_containers(pod)):
             reason = f"{ended.get('reason', 'ended')}, exit status {ended['exitCode']}"
-            if not ended["exitCode"]:
+            if not ended["exitCode"] and GRID in pod["metadata"].get("labels", {}):
                 reason += "; a standing grid takes its tasks from a source that does not end, such as a queue"
             return f"{where} has ended: {reason}. {_message(ended)}{_last_lines(cluster, name, status)}"
     if pod["status"].get("phase") == "Failed":

@@ -26,19 +26,20 @@ def manifests(function: Function) -> Manifests:
         given = Options(image="pricing:1", namespace="grid", **options)
         grid = Grid(given, function, SETTINGS, "grid")
         served = {"new": NEW, "old": OLD}[kubernetes]
-        return {each["kind"]: each for each in grid.manifests(lambda group, kind: served.get((group, kind)))}
+        return {each["kind"]: each for each in grid.manifests(lambda group, kind: served.get((group, kind), []))}
 
     return manifests
 
 
-_POLICIES = {("networking.k8s.io", "NetworkPolicy"): "networking.k8s.io/v1"}
+_POLICIES = {("networking.k8s.io", "NetworkPolicy"): ["networking.k8s.io/v1"]}
 NEW = {
-    ("policy", "PodDisruptionBudget"): "policy/v1",
-    ("autoscaling", "HorizontalPodAutoscaler"): "autoscaling/v2",
+    ("policy", "PodDisruptionBudget"): ["policy/v1"],
+    ("autoscaling", "HorizontalPodAutoscaler"): ["autoscaling/v2", "autoscaling/v1"],
+    ("keda.sh", "ScaledObject"): ["keda.sh/v1alpha1"],
     **_POLICIES,
 }
 OLD = {
-    ("policy", "PodDisruptionBudget"): "policy/v1beta1",
-    ("autoscaling", "HorizontalPodAutoscaler"): "autoscaling/v1",
+    ("policy", "PodDisruptionBudget"): ["policy/v1beta1"],
+    ("autoscaling", "HorizontalPodAutoscaler"): ["autoscaling/v1", "autoscaling/v2beta1", "autoscaling/v2beta2"],
     **_POLICIES,
 }

@@ -24,8 +24,11 @@ def test_they_pass_the_published_schemas(manifests: Manifests, version: str, cod
 
 
 def test_an_old_cluster_gets_the_versions_that_it_serves(manifests: Manifests) -> None:
-    assert manifests(kubernetes="old")["PodDisruptionBudget"]["apiVersion"] == "policy/v1beta1"
-    assert manifests(kubernetes="new")["PodDisruptionBudget"]["apiVersion"] == "policy/v1"
+    old, new = (manifests(kubernetes=kubernetes, autoscale=AUTOSCALE) for kubernetes in ("old", "new"))
+    assert old["PodDisruptionBudget"]["apiVersion"] == "policy/v1beta1"
+    assert new["PodDisruptionBudget"]["apiVersion"] == "policy/v1"
+    assert old["HorizontalPodAutoscaler"]["apiVersion"] == "autoscaling/v2beta2"
+    assert new["HorizontalPodAutoscaler"]["apiVersion"] == "autoscaling/v2"
 
 
 def test_everything_runs_locked_down(manifests: Manifests) -> None:
@@ -51,6 +54,22 @@ def test_only_the_agent_has_credentials(manifests: Manifests) -> None:
     assert "account" not in mounts["lambda-0"]
     assert containers["agent"]["envFrom"] == [{"secretRef": {"name": "queue-password"}}]
     assert "envFrom" not in containers["lambda-0"]
+
+
+def test_the_service_account_takes_the_iam_role(manifests: Manifests) -> None:
+    account = manifests(role_arn="arn:aws:iam::1:role/r")["ServiceAccount"]
+    assert account["metadata"]["annotations"] == {"eks.amazonaws.com/role-arn": "arn:aws:iam::1:role/r"}
+
+
+def test_keda_scales_on_what_waits_in_the_queue(manifests: Manifests) -> None:
+    scale = {"min": 0, "max": 7, "by": "sqs", "queue_url": "https://q", "region": "eu-west-1", "target": 9}
+    spec = manifests(autoscale=scale)["ScaledObject"]["spec"]
+    assert (spec["minReplicaCount"], spec["maxReplicaCount"]) == (0, 7)
+    (trigger,) = spec["triggers"]
+    assert trigger["type"] == "aws-sqs-queue"
+    assert trigger["metadata"]["queueURL"] == "https://q"
+    assert trigger["metadata"]["awsRegion"] == "eu-west-1"
+    assert trigger["metadata"]["queueLength"] == "9"
 
 
 def test_pods_have_the_functions_timeout_to_end_in(manifests: Manifests) -> None:
@@ -90,7 +109,7 @@ def test_the_emulator_listens_on_loopback_only(manifests: Manifests) -> None:
 
 def test_a_cluster_without_keda_says_so(manifests: Manifests) -> None:
     with pytest.raises(Rejected, match="needs KEDA, which is not on this cluster"):
-        manifests(autoscale={"max": 3, "by": "sqs", "queue_url": "https://q", "region": "eu-west-1"})
+        manifests(kubernetes="old", autoscale={"max": 3, "by": "sqs", "queue_url": "https://q", "region": "eu-west-1"})
 
 
 def test_code_that_no_configmap_holds_says_where_to_put_it(manifests: Manifests, function: Function) -> None:
@@ -102,7 +121,7 @@ def test_code_that_no_configmap_holds_says_where_to_put_it(manifests: Manifests,
 def test_a_config_without_a_queue_is_refused(function: Function) -> None:
     grid = Grid(Options(image="pricing:1"), function, {}, "grid")
     with pytest.raises(Rejected, match=r"\[source\] and \[sink\] is missing"):
-        grid.manifests(lambda _group, _kind: "v1")
+        grid.manifests(lambda _group, _kind: ["v1"])
 
 
 def test_manifests_are_plain_json(manifests: Manifests) -> None:
