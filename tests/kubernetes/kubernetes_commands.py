@@ -1,15 +1,20 @@
 """`htcgrid` as a user runs it: a process of its own."""
 
+import base64
 import json
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml  # type: ignore[import-untyped]
 
 Kubectl = Callable[..., str]
-_COMMANDS = ("deploy", "scale", "status", "undeploy")
-_PROGRAM = f"from htcgrid.cli.main import COMMANDS, main; [COMMANDS.setdefault(n, '') for n in {_COMMANDS}]; main()"
+_PROGRAM = "from htcgrid.cli import main; main()"
 
 
 @dataclass(frozen=True)
@@ -25,6 +30,22 @@ def htcgrid(*arguments: str, environment: dict[str, str] | None = None) -> Done:
         [sys.executable, "-c", _PROGRAM, *arguments], capture_output=True, text=True, check=False, env=environment
     )
     return Done(done.returncode, done.stdout, done.stderr)
+
+
+def ended_from_the_node(kubectl: Kubectl, pod: str, *containers: str) -> "subprocess.Popen[bytes]":
+    """End whole Lambda containers in some seconds, as the kernel of a newer node does when one is out of memory."""
+    ids = []
+    for name in containers:
+        where = f"jsonpath={{.status.containerStatuses[?(@.name=='{name}')].containerID}}"
+        runtime, _, container = kubectl("get", "pod", pod, "-o", where).partition("://")
+        if (
+            runtime != "docker"
+            or subprocess.run(["docker", "inspect", container], capture_output=True, check=False).returncode
+        ):
+            pytest.skip("needs to be on the cluster's node, whose containers are Docker's")
+        ids.append(container)
+    script = f"import time, subprocess; time.sleep(5); subprocess.run(['docker', 'kill', *{ids!r}])"
+    return subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.DEVNULL)
 
 
 def open_ports(kubectl: Kubectl, image: str, address: str, control: int, control_host: str) -> list[int]:
@@ -50,6 +71,36 @@ def open_ports(kubectl: Kubectl, image: str, address: str, control: int, control
     assert phase == "Succeeded", log
     found: list[int] = json.loads(log)
     return found
+
+
+def kubeconfig(folder: Path, kubectl: Kubectl, token: str, namespace: str = "") -> Path:
+    """The cluster of KUBECONFIG, as another user."""
+    document = yaml.safe_load(kubectl("config", "view", "--raw", "--minify"))
+    document["users"][0]["user"] = {"token": token}
+    if namespace:
+        document["contexts"][0]["context"]["namespace"] = namespace
+    file = folder / "kubeconfig"
+    file.write_text(yaml.safe_dump(document))
+    return file
+
+
+def account_token(kubectl: Kubectl, account: str) -> str:
+    """The token of a service account: asked for, or the Secret that clusters before 1.24 made."""
+    token = kubectl("create", "token", account, check=False).strip()
+    deadline = time.monotonic() + 20
+    while not token:
+        assert time.monotonic() < deadline, "the service account has no token"
+        name = kubectl("get", "serviceaccount", account, "-o", "jsonpath={.secrets[0].name}")
+        if name:
+            text = kubectl("get", "secret", name, "-o", "jsonpath={.data.token}")
+            token = base64.b64decode(text).decode()
+        time.sleep(0.2)
+    return token
+
+
+def soon() -> float:
+    """10 s of a machine that has nothing else to do."""
+    return 10 * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 def went_well(*arguments: str) -> str:

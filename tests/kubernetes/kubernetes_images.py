@@ -1,11 +1,13 @@
 """The images that pods of the tests run: built where they are missing, or are not of these sources."""
 
+import fcntl
 import hashlib
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -32,19 +34,25 @@ def lambda_image() -> str:
 def options_image() -> str:
     """The same with what `examples/options` imports."""
     base = lambda_image()
-    if not _exists(_OPTIONS):
-        with tempfile.TemporaryDirectory() as folder:
-            pip = [sys.executable, "-m", "pip", "install", "--quiet", "--only-binary=:all:", "--python-version", "3.11"]
-            _run(*pip, "--target", f"{folder}/site", "QuantLib")
-            lines = [f"FROM {base}", "COPY site /opt/python", "ENV PYTHONPATH=/opt/python"]
-            Path(folder, "Dockerfile").write_text("\n".join(lines))
-            _run("docker", "build", "--quiet", "--tag", _OPTIONS, folder)
+    if _exists(_OPTIONS):
+        return _OPTIONS
+    with tempfile.TemporaryDirectory() as folder:
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--only-binary=:all:", "--python-version", "3.11"]
+        _run(*pip, "--target", f"{folder}/site", "QuantLib")
+        lines = [f"FROM {base}", "COPY site /opt/python", "ENV PYTHONPATH=/opt/python"]
+        Path(folder, "Dockerfile").write_text("\n".join(lines))
+        _run("docker", "build", "--quiet", "--tag", _OPTIONS, folder)
     return _OPTIONS
 
 
 def agent_image() -> str:
     """The agent's image with these very sources, the conformance kit and pytest."""
     lambda_image()
+    with _one_at_a_time():
+        return _agent_image()
+
+
+def _agent_image() -> str:
     projects = [ROOT / name for name in _PROJECTS if (ROOT / name / "pyproject.toml").is_file()]
     recipes = [ROOT / "plugins/eks/Dockerfile", ROOT / "plugins/eks/agent-image"]
     recipes.append(Path(__file__))
@@ -71,6 +79,14 @@ def _overlay(parts: str, agent: str) -> None:
             lines.append(f"COPY {package} /opt/htcgrid/{package}")
         Path(folder, "Dockerfile").write_text("\n".join(lines))
         _run("docker", "build", "--quiet", "--tag", agent, folder)
+
+
+@contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Of the processes that run these tests side by side."""
+    with Path(tempfile.gettempdir(), "htcgrid-agent-image.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _is_source(path: Path) -> bool:

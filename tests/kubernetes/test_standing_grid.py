@@ -2,49 +2,18 @@
 
 import json
 import random
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 import redis
-from kubernetes_commands import Kubectl, open_ports, went_well
+from kubernetes_commands import Kubectl, ended_from_the_node, open_ports, went_well
+from kubernetes_grid import result, stored, submit, until, write_grid
 
-HANDLER = """
-import time
-
-def handler(event, context):
-    time.sleep(event["seconds"])
-    return {"number": event["number"], "square": event["number"] ** 2}
-"""
-CONFIG = """
-plane = "cluster"
-[function]
-handler = "squares.handler"
-timeout = 5
-memory = 128
-[source]
-plugin = "redis"
-url = "{url}"
-stream = "tasks"
-create = true
-lease_seconds = 8
-[sink]
-plugin = "redis"
-url = "{url}"
-[planes.cluster]
-plugin = "eks"
-namespace = "{namespace}"
-image = "{lambda_image}"
-agent_image = "{agent_image}"
-pods = 3
-containers = 2
-cpu = "20m"
-agent_cpu = "50m"
-"""
 PODS = "htcgrid.io/grid=htcgrid-squares"
+STREAM = "tasks"
 
 
 @pytest.fixture(scope="module")
@@ -57,48 +26,43 @@ def queue(redis_url: str) -> Iterator[redis.Redis]:
 def config(
     tmp_path_factory: pytest.TempPathFactory, redis_url: str, namespace: str, agent_image: str, lambda_image: str
 ) -> Path:
-    folder = tmp_path_factory.mktemp("grid")
-    (folder / "squares.py").write_text(HANDLER)
     facts = {"url": redis_url, "namespace": namespace, "agent_image": agent_image, "lambda_image": lambda_image}
-    (folder / "htcgrid.toml").write_text(CONFIG.format(**facts))
-    return folder / "htcgrid.toml"
-
-
-def submit(queue: redis.Redis, numbers: range, seconds: float) -> None:
-    with queue.pipeline() as lines:
-        for number in numbers:
-            lines.xadd("tasks", {"id": f"t-{number}", "payload": json.dumps({"number": number, "seconds": seconds})})
-        lines.execute()
-
-
-def stored(queue: redis.Redis) -> int:
-    return sum(1 for _ in queue.scan_iter("htcgrid:result:*", 1000))
-
-
-def until(condition: Callable[[], bool], seconds: float, what: str) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"{what}: not within {seconds:.0f} s"
-        time.sleep(0.5)
+    return write_grid(tmp_path_factory.mktemp("grid"), "pods = 3\ncontainers = 2\n", stream=STREAM, **facts)
 
 
 def answers(queue: redis.Redis, numbers: range) -> dict[int, Any]:
     found = {}
     for number in numbers:
-        result: Any = queue.get(f"htcgrid:result:t-{number}")
-        head, _, answer = result.partition(b"\n")
-        assert not json.loads(head).get("failure"), f"t-{number} failed: {head!r} {answer!r}"
-        found[number] = json.loads(answer)
+        about = result(queue, number)
+        assert about is not None, f"t-{number} has no result"
+        assert about[0]["outcome"]["failure"] is None, f"t-{number} failed: {about}"
+        found[number] = about[1]
     return found
+
+
+def squares(numbers: range) -> dict[int, Any]:
+    return {number: {"number": number, "square": number**2} for number in numbers}
+
+
+def begins(queue: redis.Redis, redis_url: str, event: dict[str, Any]) -> str:
+    """Submit it and wait until its handler runs; the pod where it does."""
+    server = urlsplit(redis_url)
+    submit(queue, STREAM, [event | {"tell": [server.hostname, server.port]}])
+    until(lambda: queue.exists(f"begun:{event['number']}") == 1, 60, "the start of the task")
+    return queue.get(f"begun:{event['number']}").decode()  # type: ignore[union-attr]
+
+
+def pods(kubectl: Kubectl) -> set[str]:
+    return set(kubectl("get", "pods", "-l", PODS, "-o", "jsonpath={.items[*].metadata.name}").split())
 
 
 def test_deploy_makes_the_grid_and_says_how_far_it_is(config: Path, queue: redis.Redis) -> None:
     said = went_well("deploy", "-c", str(config))
     assert "created Deployment htcgrid-squares" in said
     assert "3 of 3 workers ready" in said
-    submit(queue, range(20), 0)
+    submit(queue, STREAM, ({"number": number, "seconds": 0} for number in range(20)))
     until(lambda: stored(queue) == 20, 60, "20 results")
-    assert answers(queue, range(20))[7] == {"number": 7, "square": 49}
+    assert answers(queue, range(20)) == squares(range(20))
 
 
 def test_deploy_again_changes_nothing(config: Path) -> None:
@@ -111,12 +75,53 @@ def test_status_tells_what_stands(config: Path) -> None:
     assert facts["environments"] == "6"
 
 
+def test_a_worker_that_is_asked_to_end_finishes_its_task_with_its_lambda_container(
+    config: Path, queue: redis.Redis, kubectl: Kubectl, redis_url: str
+) -> None:
+    pod = begins(queue, redis_url, {"number": 30, "seconds": 3})
+    kubectl("delete", "pod", pod, "--wait=false")
+    until(lambda: result(queue, 30) is not None, 60, "the result")
+    assert answers(queue, range(30, 31)) == squares(range(30, 31))
+    about = result(queue, 30)
+    assert about is not None
+    assert about[0]["attempt"] == 1, "it was given back and run again"
+    until(lambda: pod not in pods(kubectl), 60, "the end of the pod")
+
+
+def test_a_task_that_outlasts_the_grace_is_given_back_and_run_by_another_worker(
+    config: Path, queue: redis.Redis, kubectl: Kubectl, redis_url: str
+) -> None:
+    pod = begins(queue, redis_url, {"number": 31, "seconds": 8})
+    kubectl("delete", "pod", pod, "--wait=false")
+    until(lambda: result(queue, 31) is not None, 90, "the result")
+    assert answers(queue, range(31, 32)) == squares(range(31, 32))
+    about = result(queue, 31)
+    assert about is not None
+    assert about[0]["attempt"] == 2
+    until(lambda: pod not in pods(kubectl), 60, "the end of the pod")
+
+
+def test_a_worker_reads_with_its_own_rights_that_a_container_was_out_of_memory(
+    config: Path, queue: redis.Redis, kubectl: Kubectl, redis_url: str
+) -> None:
+    until(lambda: "3 ready" in went_well("status", "-c", str(config)), 60, "all three workers")
+    pod = begins(queue, redis_url, {"number": 32, "seconds": 15, "eat": True})
+    with ended_from_the_node(kubectl, pod, "lambda-0", "lambda-1"):
+        until(lambda: result(queue, 32) is not None, 60, "the result")
+    about = result(queue, 32)
+    assert about is not None
+    assert about[0]["outcome"]["failure"] == "out_of_memory"
+    assert about[1]["errorType"] == "Runtime.OutOfMemory"
+    submit(queue, STREAM, ({"number": number, "seconds": 0} for number in range(40, 60)))
+    until(lambda: all(result(queue, number) for number in range(40, 60)), 60, "results of a container that is back")
+
+
 def test_tasks_survive_deleted_pods_a_drain_a_rolling_update_and_scaling(
     config: Path, queue: redis.Redis, kubectl: Kubectl
 ) -> None:
     numbers = range(100, 2100)
     before = stored(queue)
-    submit(queue, numbers, 0.2)
+    submit(queue, STREAM, ({"number": number, "seconds": 0.2} for number in numbers))
 
     def wait_for(count: int) -> None:
         until(lambda: stored(queue) - before >= count, 300, f"{count} results")
@@ -124,9 +129,8 @@ def test_tasks_survive_deleted_pods_a_drain_a_rolling_update_and_scaling(
     chance = random.Random(6)
     for force in (False, True, False, True):
         wait_for(stored(queue) - before + 60)
-        pods = kubectl("get", "pods", "-l", PODS, "-o", "name").split()
         how = ["--force", "--grace-period=0"] if force else []
-        kubectl("delete", chance.choice(pods), "--wait=false", *how)
+        kubectl("delete", "pod", chance.choice(sorted(pods(kubectl))), "--wait=false", *how)
     wait_for(500)
     node = kubectl("get", "nodes", "-o", "name").split()[0]
     try:
@@ -142,8 +146,7 @@ def test_tasks_survive_deleted_pods_a_drain_a_rolling_update_and_scaling(
     wait_for(1600)
     went_well("scale", "1", "-c", str(config), "--set", "function.memory=160")
     wait_for(2000)
-    found = answers(queue, numbers)
-    assert found == {number: {"number": number, "square": number**2} for number in numbers}
+    assert answers(queue, numbers) == squares(numbers)
     assert stored(queue) - before == len(numbers)
 
 

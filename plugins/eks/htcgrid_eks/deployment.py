@@ -9,7 +9,7 @@ from htcgrid.spi import Function, HtcgridError, Rejected, Unavailable
 from htcgrid_eks import trouble
 from htcgrid_eks.cluster import Cluster, Refusal
 from htcgrid_eks.crew import NAME, OWNER, sweep
-from htcgrid_eks.manifests import Grid
+from htcgrid_eks.manifests import CONFIG_DIGEST, Grid
 from htcgrid_eks.options import Options
 from htcgrid_eks.permissions import RUN, WORKER, as_yaml, deploy_rules, require, role
 
@@ -148,7 +148,7 @@ class Deployment:
                 said = line
             if done:
                 return
-            waits = self._why_not()
+            waits = self._why_not(found)
             if time.monotonic() > deadline:
                 raise Unavailable(
                     f"{self._name} is not ready after {self._options.start_seconds:g} s: {line}. {waits} "
@@ -156,25 +156,25 @@ class Deployment:
                 )
             time.sleep(_LOOK_SECONDS)
 
-    def _why_not(self) -> str:
-        """What pods wait for. Raises `_Hopeless` where one never comes up."""
-        staying = [pod for pod in self._pods() if "deletionTimestamp" not in pod["metadata"]]
+    def _why_not(self, deployment: Any) -> str:
+        """What pods of the newest kind wait for. Raises `_Hopeless` where one never comes up."""
+        kind = _kind_of(deployment["spec"]["template"])
+        staying = [pod for pod in self._pods() if _kind_of(pod) == kind and "deletionTimestamp" not in pod["metadata"]]
         newest = max(staying, key=lambda pod: str(pod["metadata"]["creationTimestamp"]), default=None)
         if newest is None or trouble.is_ready(newest):
-            return self._refused_pods()
+            self._require_admission(deployment)
+            return ""
         reason = trouble.fatal(self._cluster, newest)
         if reason is not None:
             raise _Hopeless(Rejected(reason))
         return f"Pod {newest['metadata']['name']}: {trouble.pending(newest)}."
 
-    def _refused_pods(self) -> str:
+    def _require_admission(self, deployment: Any) -> None:
         """A quota or an admission rule shows in the Deployment only."""
-        found = self._find("Deployment")
-        for condition in (found or {}).get("status", {}).get("conditions", ()):
+        for condition in deployment.get("status", {}).get("conditions", ()):
             if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
                 message = condition.get("message", "")
                 raise _Hopeless(Unavailable(f"{self._cluster.who} takes no more pods of {self._name}: {message}"))
-        return ""
 
     def _gone(self) -> Iterator[str]:
         """Wait until the last worker has drained."""
@@ -274,6 +274,13 @@ class Deployment:
 
 def _with(error: HtcgridError, more: str) -> HtcgridError:
     return type(error)(f"{error}\n{more}")
+
+
+def _kind_of(pod: Any) -> Any:
+    """Tells pods of an older template from those of the newest, as far as that shows in a pod."""
+    spec = pod["spec"]
+    images = {each["name"]: (each["image"], each.get("resources")) for each in spec["containers"]}
+    return pod["metadata"]["annotations"].get(CONFIG_DIGEST), images, spec.get("nodeSelector")
 
 
 def _plural(kind: str) -> str:

@@ -19,6 +19,7 @@ from htcgrid_eks.trouble import GRID
 Versions = Callable[[str, str], Sequence[str]]
 """The API versions, such as `policy/v1`, in which the cluster serves a kind of a group, the one to prefer first."""
 
+CONFIG_DIGEST = "htcgrid.io/config"
 _CONFIG_FOLDER = "/etc/htcgrid"
 _CONFIG = "htcgrid.toml"
 _ARCHIVE = "code.zip"
@@ -136,7 +137,7 @@ class Grid:
         labels = deployment["metadata"]["labels"]
         # The digest has the pods replaced when the config or the code changes. Of IRSA only the agent gets the role.
         annotations = {
-            "htcgrid.io/config": config,
+            CONFIG_DIGEST: config,
             "eks.amazonaws.com/skip-containers": ",".join(f"lambda-{index}" for index in range(options.containers)),
             **options.annotations,
         }
