@@ -48,8 +48,8 @@ plugins: .make/plugins .make/examples         ## the tests of the plugins that n
 	.venv/bin/python -m pytest -m slow tests/contracts
 	for plugin in plugins/* examples/plugins/*; do .venv/bin/python -m pytest $(PYTEST) $$plugin || exit; done
 
-docker: .make/plugins          ## the local_docker plane on the Docker Engine of this machine
-	.venv/bin/python -m pytest $(PYTEST) tests/docker
+docker: .make/plugins .make/examples          ## the local_docker plane on the Docker Engine of this machine
+	.venv/bin/python -m pytest -n 2 --dist loadscope $(PYTEST) tests/docker
 
 kubernetes: .make/plugins .make/examples      ## the eks planes on the cluster that KUBECONFIG names
 	.venv/bin/python -m pytest -n 2 --dist loadfile $(PYTEST) tests/kubernetes

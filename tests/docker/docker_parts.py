@@ -10,7 +10,6 @@ import sys
 import tarfile
 import time
 from collections.abc import Callable
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -55,20 +54,15 @@ class OwnEngine:
     bridge of its own it would remove that one.
     """
 
-    _numbers = count(1)
-
     def __init__(self, folder: Path, data: Path | None = None) -> None:
         self.host = f"unix://{folder}/docker.sock"
         self._folder = folder
         self._data = data or folder / "data"
-        number = next(self._numbers)
-        self._bridge, self._address = f"htcgrid-t{number}", f"192.168.{240 + number}.1/24"
+        self._bridge = _bridge()
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         here = self._folder
-        subprocess.run(["ip", "link", "add", self._bridge, "type", "bridge"], check=False, capture_output=True)
-        subprocess.run(["ip", "addr", "replace", self._address, "dev", self._bridge], check=True)
         with (here / "dockerd.log").open("ab") as log:
             self._process = subprocess.Popen(
                 [
@@ -105,6 +99,20 @@ class OwnEngine:
             self.client().close()
             return True
         return False
+
+
+def _bridge() -> str:
+    """A new bridge with an address of its own; tests that run side by side have one each."""
+    for number in range(1, 16):
+        name = f"htcgrid-t{number}"
+        made = subprocess.run(
+            ["ip", "link", "add", name, "type", "bridge"], check=False, capture_output=True, text=True
+        )
+        if made.returncode == 0:
+            subprocess.run(["ip", "addr", "add", f"192.168.{240 + number}.1/24", "dev", name], check=True)
+            return name
+        assert "File exists" in made.stderr, made.stderr
+    raise AssertionError("there are fifteen bridges htcgrid-t1 to -t15; `ip link del` those that earlier tests left")
 
 
 def load_image(

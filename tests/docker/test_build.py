@@ -1,7 +1,5 @@
-"""`htcgrid build`: from a folder to an image that runs; and examples/options in a container, as a user runs it."""
+"""`htcgrid build`: from a folder to an image that runs."""
 
-import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +11,6 @@ from htcgrid_local_docker.options import Options
 
 from htcgrid.spi import Function, Lease, Outcome, Rejected, Task
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "options"
 TAG = "local/htcgrid-test-build:1"
 
 
@@ -91,42 +88,3 @@ def test_a_plane_that_builds_no_images_says_so(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert "makes no images" in done.stderr
-
-
-def test_the_example_has_the_same_results_in_containers(
-    engine: docker.APIClient, python_image: str, tmp_path: Path
-) -> None:
-    """Unchanged but for the plane; what it imports is mounted with it, for want of a package index in containers."""
-    if not (EXAMPLE / "tasks.jsonl").exists():
-        pytest.skip("examples/options has no tasks.jsonl here; make_tasks.py writes it")
-    install = [
-        sys.executable,
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--no-deps",
-        "--target",
-        str(tmp_path / "code"),
-        "QuantLib",
-    ]
-    if subprocess.run(install, check=False, capture_output=True).returncode:
-        pytest.skip("QuantLib cannot be installed here")
-    for path in EXAMPLE.glob("*.py"):
-        shutil.copy(path, tmp_path / "code")
-    lines = (EXAMPLE / "tasks.jsonl").read_text().splitlines(keepends=True)[:300]
-    (tmp_path / "tasks.jsonl").write_text("".join(lines))
-    text = (EXAMPLE / "htcgrid.toml").read_text()
-    (tmp_path / "htcgrid.toml").write_text(
-        text + f'\n[planes.docker]\nplugin = "local_docker"\nbase_image = "{python_image}"\nworkers = 2\n'
-    )
-    outputs = {}
-    for name in ("local", "docker"):
-        flags = ["--plane", name, "--set", f"sink.path={name}.jsonl", "--set", "function.code=code"]
-        script = f"from htcgrid.cli import main; main(['run', *{flags!r}])"
-        done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        results = [json.loads(line) for line in (tmp_path / f"{name}.jsonl").read_text().splitlines()]
-        outputs[name] = {result["id"]: json.dumps(result["output"]) for result in results}
-    assert len(outputs["local"]) == len(lines)
-    assert outputs["docker"] == outputs["local"]

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -31,8 +30,7 @@ HANDLER = (
 def ours(engine: docker.APIClient, owner: int) -> list[str]:
     """Containers and networks that this process has made."""
     found = [*engine.containers(all=True, filters=OURS), *engine.networks(filters=OURS)]
-    mine = [each for each in found if each["Labels"]["io.htcgrid.owner"].split("/")[3] == str(owner)]
-    return [each["Id"] for each in mine]
+    return [each["Id"] for each in found if f"/{owner}/" in each["Labels"].get("io.htcgrid.owner", "")]
 
 
 def plane(image: str, **options: Any) -> LocalDockerInvoker:
@@ -115,38 +113,47 @@ def test_a_timeout_ends_the_container_and_not_the_pool(opened: LocalDockerInvoke
     assert after["execution"] == 1
 
 
+@pytest.fixture
+def alone(second_engine: OwnEngine) -> Iterator[docker.APIClient]:
+    """An engine on which no other test opens a plane, which would remove what a killed agent has left."""
+    client = second_engine.client()
+    yield client
+    client.close()
+
+
 def test_a_killed_agent_leaves_what_the_next_run_removes(
-    engine: docker.APIClient, python_image: str, tmp_path: Path
+    alone: docker.APIClient, second_engine: OwnEngine, python_image: str, tmp_path: Path
 ) -> None:
-    project = Project(tmp_path, python_image, tasks=12, seconds=0.4)
+    project = Project(tmp_path, python_image, tasks=12, seconds=0.4, host=second_engine.host)
     agent = project.start()
     until(lambda: len(project.results()) >= 2, 60, "two results")
     agent.kill()
     agent.communicate()
-    assert ours(engine, agent.pid), "the killed agent had containers"
+    assert ours(alone, agent.pid), "the killed agent had containers"
 
     project.run()
 
     assert sorted(project.results()) == list(range(project.tasks))
-    assert not ours(engine, agent.pid)
+    assert not alone.containers(all=True, filters=OURS)
 
 
 def test_undeploy_removes_what_a_killed_agent_left_and_nothing_of_the_living(
-    engine: docker.APIClient, python_image: str, tmp_path: Path, opened: LocalDockerInvoker
+    alone: docker.APIClient, second_engine: OwnEngine, python_image: str, tmp_path: Path
 ) -> None:
-    call(opened, "echo", value=1)
-    project = Project(tmp_path, python_image, tasks=4, seconds=20)
-    agent = project.start()
-    until(lambda: len(ours(engine, agent.pid)) >= 2, 60, "its first container")
-    agent.kill()
-    agent.communicate()
+    with plane(python_image, workers=1, host=second_engine.host) as opened:
+        call(opened, "echo", value=1)
+        project = Project(tmp_path, python_image, tasks=4, seconds=20, host=second_engine.host)
+        agent = project.start()
+        until(lambda: len(ours(alone, agent.pid)) >= 2, 60, "its first container")
+        agent.kill()
+        agent.communicate()
 
-    said = "\n".join(plane(python_image).undeploy())
+        said = "\n".join(plane(python_image, host=second_engine.host).undeploy())
 
-    assert not ours(engine, agent.pid)
-    assert "removed container" in said
-    assert re.search(rf"left alone: \d+ container\(s\) of the agent with process id {os.getpid()}", said)
-    assert call(opened, "echo", value=2).payload == b"2"
+        assert not ours(alone, agent.pid)
+        assert "removed container" in said
+        assert f"left alone: 1 container(s) of the agent with process id {os.getpid()}" in said
+        assert call(opened, "echo", value=2).payload == b"2"
 
 
 def test_containers_of_others_are_never_touched(engine: docker.APIClient, python_image: str) -> None:

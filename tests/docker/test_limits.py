@@ -14,7 +14,7 @@ from htcgrid_local_docker.options import Options
 from htcgrid.spi import FailureKind, Function, Lease, Outcome, Task
 
 PROBE = """
-import os, pathlib, socket, subprocess
+import os, pathlib, signal, socket, subprocess
 
 def handler(event, context):
     return globals()[event["do"]](**event.get("with", {}))
@@ -60,6 +60,9 @@ def execute():
 
 def variables():
     return dict(os.environ)
+
+def ignored():
+    return [name for name in ("SIGTERM", "SIGINT", "SIGHUP") if signal.getsignal(signal.Signals[name]) == signal.SIG_IGN]
 """
 
 
@@ -93,6 +96,10 @@ def test_it_is_not_root_and_has_no_capability_nor_can_gain_one(opened: LocalDock
         "NoNewPrivs": "1",
         "Seccomp": "2",
     }
+
+
+def test_it_ignores_no_signal(opened: LocalDockerInvoker) -> None:
+    assert ask(opened, "ignored") == []
 
 
 def test_it_writes_to_tmp_alone_and_only_so_much(opened: LocalDockerInvoker) -> None:

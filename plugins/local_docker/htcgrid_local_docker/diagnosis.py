@@ -12,6 +12,10 @@ CLIENTS = re.compile(r"lambda|bootstrap|aws_?ric", re.IGNORECASE)
 _MISSING_CLIENT = re.compile(rb"No module named '?awslambdaric|Cannot find module '[^']*aws-lambda-ric|AWSLambda")
 
 
+_FOREIGN = re.compile(rb"\bexec\b.*(failed|format error)|failed to exec", re.IGNORECASE)
+"""What the init process of a container says of a program that the kernel cannot run, whatever the reason it gives."""
+
+
 def check_came_up(outcome: Outcome, plan: Plan) -> None:
     """Raise `Rejected` where no task will ever run in this image.
 
@@ -26,8 +30,7 @@ def check_came_up(outcome: Outcome, plan: Plan) -> None:
     started = " ".join([*(plan.options.entrypoint or plan.image.entrypoint), *(command(plan) or plan.image.command)])
     printed = outcome.log_tail.decode(errors="replace").strip()
     said = f" It printed:\n{printed}" if printed else " It printed nothing."
-    # What the container's first program says of a foreign one depends on whether the image has a shell.
-    if plan.image.is_emulated and kind == "Runtime.ExitError":
+    if plan.image.is_emulated and _FOREIGN.search(outcome.log_tail):
         raise Rejected(
             f"The image {plan.image.reference!r} is for {plan.image.architecture}, which this machine cannot run. Install "
             f"emulation (apt-get install qemu-user-static), or use an image for this machine.{said}"

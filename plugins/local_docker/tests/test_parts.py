@@ -3,9 +3,11 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import docker
 import pytest
 from htcgrid.spi import FailureKind, Function, Outcome, Rejected, Unavailable
 
@@ -186,6 +188,45 @@ def test_an_initialisation_error_of_the_handlers_own_is_the_tasks() -> None:
     drawn = plan.draw(Options(image="base:1"), Function(), IMAGE, NETWORK)
     check_came_up(Outcome("t", b'{"errorType": "Runtime.ImportModuleError"}', FailureKind.INIT_ERROR), drawn)
     check_came_up(Outcome("t", b'{"errorType": "Runtime.ExitError"}', FailureKind.INIT_ERROR), drawn)
+
+
+FOREIGN = replace(IMAGE, architecture="s390x")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"[FATAL tini (7)] exec /bootstrap failed: Exec format error",
+        b"[FATAL tini (7)] exec /bootstrap failed: No such file or directory",  # it tries /bin/sh, which is not there
+        b"ERROR (catatonit:2): failed to exec pid1: Exec format error",
+    ],
+)
+def test_a_program_that_this_machine_cannot_run_is_the_images_fault(said: bytes) -> None:
+    drawn = plan.draw(Options(image="base:1"), Function(), FOREIGN, NETWORK)
+    ended = Outcome("t", b'{"errorType": "Runtime.ExitError"}', FailureKind.INIT_ERROR, log_tail=said)
+    with pytest.raises(Rejected, match="is for s390x, which this machine cannot run"):
+        check_came_up(ended, drawn)
+
+
+def test_a_handler_that_ends_an_emulated_runtime_is_the_tasks() -> None:
+    drawn = plan.draw(Options(image="base:1"), Function(), FOREIGN, NETWORK)
+    check_came_up(Outcome("t", b'{"errorType": "Runtime.ExitError"}', FailureKind.INIT_ERROR, log_tail=b"bye"), drawn)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "asked"),
+    [
+        ("all", {"Count": -1, "DeviceIDs": []}),
+        ("2", {"Count": 2, "DeviceIDs": []}),
+        ("0,2", {"Count": 0, "DeviceIDs": ["0", "2"]}),
+    ],
+)
+def test_gpus_are_asked_of_the_engine(gpus: str, asked: dict[str, Any]) -> None:
+    drawn = plan.draw(Options(image="base:1", gpus=gpus), Function(), IMAGE, NETWORK)
+    arguments = plan.create_arguments(drawn, docker.APIClient(version="1.41"), {})
+    (request,) = arguments["host_config"]["DeviceRequests"]
+    assert request["Capabilities"] == [["gpu"]]
+    assert {name: request[name] for name in asked} == asked
 
 
 def test_a_base_without_a_client_gets_one(tmp_path: Path) -> None:

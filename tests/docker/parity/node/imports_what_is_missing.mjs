@@ -1,0 +1,2 @@
+import "no-such-package-of-parity";
+export const handler = () => 1;
