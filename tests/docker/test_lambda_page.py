@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
+import docker_parity
 import test_contract
-import test_parity
 
 ROOT = Path(__file__).parents[2]
 CONTRACT = {
@@ -48,5 +48,5 @@ def test_every_cell_of_the_page_is_held_by_a_test() -> None:
 
 def is_held(test: str) -> bool:
     if found := re.fullmatch(r"(parity|init)\[(\w+)\]", test):
-        return found[2] in (test_parity.BEHAVIOURS if found[1] == "parity" else test_parity.INITS)
+        return found[2] in (docker_parity.BEHAVIOURS if found[1] == "parity" else docker_parity.INITS)
     return hasattr(test_contract.TestPython, CONTRACT[test])

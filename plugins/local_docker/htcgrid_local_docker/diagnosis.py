@@ -3,7 +3,7 @@
 import json
 import re
 
-from htcgrid.spi import FailureKind, Outcome, Rejected
+from htcgrid.spi import Outcome, Rejected
 
 from htcgrid_local_docker.plan import Plan, command
 
@@ -17,13 +17,11 @@ _FOREIGN = re.compile(rb"\bexec\b.*(failed|format error)|failed to exec", re.IGN
 
 
 def check_came_up(outcome: Outcome, plan: Plan) -> None:
-    """Raise `Rejected` where no task will ever run in this image.
+    """Raise `Rejected` where this initialisation error means that no task will ever run in this image.
 
     A runtime client reports a handler that cannot be loaded by a document of its own; one that says
     that the process ended, or never called, was written by the supervisor.
     """
-    if outcome.failure is not FailureKind.INIT_ERROR:
-        return
     kind = _error_type(outcome)
     if kind not in {"Runtime.ExitError", "Sandbox.Timedout"}:
         return
@@ -39,7 +37,8 @@ def check_came_up(outcome: Outcome, plan: Plan) -> None:
         raise Rejected(
             f"The container of {plan.image.reference!r} ran `{started}` and never called the Runtime API at "
             f"{plan.network.gateway}. Either it is no runtime client (set `entrypoint` to one; with an emulator of its own, "
-            f'write transport = "rie"), or a firewall of this machine stops containers from calling it.{said}'
+            'write transport = "rie"), or a firewall of this machine stops containers from calling it, or it takes longer to '
+            f"come up than it may (10 s and the function's timeout, which is [function] timeout).{said}"
         )
     if not CLIENTS.search(started) or _MISSING_CLIENT.search(outcome.log_tail):
         raise Rejected(

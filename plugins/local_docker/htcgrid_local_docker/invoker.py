@@ -47,6 +47,7 @@ class LocalDockerInvoker(Invoker):
         self._all: dict[ExecutionEnvironment, ContainerSandbox] = {}
         self._left: list[ContainerSandbox] = []
         self._plan: plan.Plan | None = None
+        self._is_proven = False  # whether a handler has answered: then the image is right
         self._opened = ExitStack()
 
     def open(self) -> None:
@@ -205,7 +206,10 @@ class LocalDockerInvoker(Invoker):
     def _judged(self, outcome: Outcome, sandbox: ContainerSandbox) -> Outcome:
         """The outcome, once it is clear that it is the task's own; what the emulator cannot know is put right."""
         assert self._plan is not None  # noqa: S101 - between open and close
-        check_came_up(outcome, self._plan)
+        if outcome.failure in {None, FailureKind.HANDLER_ERROR}:
+            self._is_proven = True
+        elif outcome.failure is FailureKind.INIT_ERROR and not self._is_proven:
+            check_came_up(outcome, self._plan)
         if outcome.failure is FailureKind.EXIT and self.config.transport == "rie" and sandbox.has_killed_for_memory():
             document = documents.out_of_memory(identity.request_id(outcome.task_id))
             return replace(outcome, payload=document, failure=FailureKind.OUT_OF_MEMORY)

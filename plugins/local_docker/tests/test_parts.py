@@ -13,12 +13,14 @@ from htcgrid.spi import FailureKind, Function, Outcome, Rejected, Unavailable
 
 from htcgrid_local_docker import building, ownership, plan
 from htcgrid_local_docker.diagnosis import check_came_up
-from htcgrid_local_docker.engine import explained
+from htcgrid_local_docker.engine import Engine, explained
 from htcgrid_local_docker.images import Image
+from htcgrid_local_docker.invoker import LocalDockerInvoker
 from htcgrid_local_docker.logs import LogStream
 from htcgrid_local_docker.network import Network
 from htcgrid_local_docker.options import Options
 from htcgrid_local_docker.pulling import Pull
+from htcgrid_local_docker.sandbox import ContainerSandbox
 
 IMAGE = Image("base:1", "sha256:0", "amd64", ("/lambda-entrypoint.sh",), ("app.handler",), frozenset({"PATH"}))
 NETWORK = Network("n", "192.0.2.1", own=True)
@@ -188,6 +190,17 @@ def test_an_initialisation_error_of_the_handlers_own_is_the_tasks() -> None:
     drawn = plan.draw(Options(image="base:1"), Function(), IMAGE, NETWORK)
     check_came_up(Outcome("t", b'{"errorType": "Runtime.ImportModuleError"}', FailureKind.INIT_ERROR), drawn)
     check_came_up(Outcome("t", b'{"errorType": "Runtime.ExitError"}', FailureKind.INIT_ERROR), drawn)
+
+
+def test_once_a_container_came_up_one_that_does_not_is_the_tasks() -> None:
+    late = Outcome("t", b'{"errorType": "Sandbox.Timedout"}', FailureKind.INIT_ERROR)
+    plane = LocalDockerInvoker(Options(image="base:1"), Function())
+    plane._plan = plan.draw(plane.config, Function(), IMAGE, NETWORK)
+    sandbox = ContainerSandbox(Engine(), plane._plan)
+    with pytest.raises(Rejected, match=r"never called the Runtime API(.|\n)*\[function\] timeout"):
+        plane._judged(late, sandbox)
+    plane._judged(Outcome("t", b"1"), sandbox)
+    assert plane._judged(late, sandbox) is late
 
 
 FOREIGN = replace(IMAGE, architecture="s390x")
