@@ -1,10 +1,12 @@
 """What must hold of any plugin inside the agent's loop, whatever goes wrong around it."""
 
 import json
+import os
+import signal
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
@@ -95,17 +97,18 @@ class AgentContract:
             f"2 of {len(tasks)} tasks end their environment, and {len(failed)} were stored as failed"
         )
 
-    def test_a_drain_ends_in_time_and_loses_nothing(
+    def test_sigterm_drains_in_time_and_loses_nothing(
         self, source: TaskSource, invoker: Invoker, sink: ResultSink
     ) -> None:
-        """On SIGTERM the agent takes nothing more; what it has is finished or given back. Read: spi.Plugin.close."""
+        """The agent takes nothing more; what it has is finished or given back. Read: spi.Plugin.close."""
         tasks = _tasks(40, seconds=0.2)
         with self._opened(source, invoker, sink, tasks) as expected:
             agent = Agent(source, invoker, sink, Rules(grace=5 * self.patience))
             running = _Running(agent)
             self._until(lambda: bool(self._stored(sink, expected)), "a first result")
-            agent.drain()
-            running.join(20 * self.patience)
+            with _on_sigterm(agent.drain):
+                os.kill(os.getpid(), signal.SIGTERM)
+                running.join(20 * self.patience)
             done = set(self._stored(sink, expected))
             left = {task.id for task in expected} - done
             if not self.finite:  # a file is read from its beginning by the next run
@@ -114,8 +117,8 @@ class AgentContract:
                 deadline = time.monotonic() + wait
                 while again < left and time.monotonic() < deadline:
                     again |= {lease.task.id for lease in source.receive(source.max_batch, 0.5)}
-                assert again >= left, f"{len(left - again)} tasks are neither stored nor handed out again after a drain"
-                assert again <= left, f"{len(again - left)} tasks are stored, and are handed out again after a drain"
+                assert again >= left, f"{len(left - again)} tasks are neither stored nor handed out again after SIGTERM"
+                assert again <= left, f"{len(again - left)} tasks are stored, and are handed out again after SIGTERM"
 
     # --- words ---
 
@@ -187,6 +190,16 @@ class _Opened:
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
+
+
+@contextmanager
+def _on_sigterm(act: Callable[[], None]) -> Iterator[None]:
+    """As `htcgrid run` does: this very process is sent the signal."""
+    before = signal.signal(signal.SIGTERM, lambda _number, _frame: act())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class _Running:

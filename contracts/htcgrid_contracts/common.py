@@ -7,7 +7,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import ClassVar, NoReturn, TypeVar
 
@@ -193,6 +193,15 @@ def _plain_secrets(plugin: Plugin) -> set[str]:
     }
 
 
+def _children() -> int:
+    """How many child processes this process has."""
+    count = 0
+    for task in Path("/proc/self/task").iterdir():
+        with suppress(FileNotFoundError, ProcessLookupError):  # a thread that has ended meanwhile
+            count += len((task / "children").read_text().split())
+    return count
+
+
 class _Holdings:
     """The threads, file descriptors and child processes of this process."""
 
@@ -203,10 +212,7 @@ class _Holdings:
     def now(cls) -> "_Holdings":
         gc.collect()
         threads = {f"{thread.name}#{thread.ident}" for thread in threading.enumerate()}
-        children = sum(
-            len((task / "children").read_text().split()) for task in Path("/proc/self/task").iterdir() if task.exists()
-        )
-        return cls(threads, len(os.listdir("/proc/self/fd")), children)  # noqa: PTH208 - names are enough
+        return cls(threads, len(os.listdir("/proc/self/fd")), _children())  # noqa: PTH208 - names are enough
 
     def beyond(self, before: "_Holdings") -> str:
         """What is held now and was not held before, in words; empty where nothing is."""

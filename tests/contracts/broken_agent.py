@@ -103,7 +103,7 @@ class TestTakesAnEndForAnAnswer(Case):
 
 
 class TestLosesWhatIsGivenBack(Case):
-    breaks = "test_a_drain_ends_in_time_and_loses_nothing"
+    breaks = "test_sigterm_drains_in_time_and_loses_nothing"
     says = "neither stored nor handed out again"
 
     class broken_source(KitSource):
