@@ -82,11 +82,6 @@ class TestNode(DockerContract):
 
 
 class TestProvided(DockerContract):
-    known_gaps: ClassVar = {
-        "test_each_task_of_a_batch_is_reported_once": "curl takes longer than a batch may wait: the rest of it is "
-        "given back, which is right, and more often than the kit tries again",
-    }
-
     @pytest.fixture
     def options(self, provided_image: str) -> dict[str, Any]:
         return {"base_image": provided_image}
