@@ -24,7 +24,7 @@ PARITY = Path(__file__).parents[1] / "parity"
 LANGUAGES = Path(__file__).parent / "parity"
 TIMEOUT = 30
 """Seconds; machines are busy, and nothing here is meant to be too slow but what says `within`."""
-TIMEOUTS = [{"do": "counts"}, {"do": "sleeps", "seconds": 60, "within": 1}, {"do": "counts"}]
+TIMEOUTS = [{"do": "exits_with_0"}, {"do": "counts"}, {"do": "sleeps", "seconds": 60, "within": 1}, {"do": "counts"}]
 TASK_ROOT = "/var/task"
 _LOGS = ("prints", "logs", "writes")
 """Behaviours whose log is compared too."""
