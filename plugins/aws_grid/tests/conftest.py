@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import json
 import shutil
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import botocore.session
 import pytest
 import redis
 from moto.server import ThreadedMotoServer
@@ -111,6 +113,14 @@ class Aws:
         s3 = self.client("s3")
         keys = [entry["Key"] for entry in s3.list_objects_v2(Bucket=bucket).get("Contents", [])]
         return {key: s3.get_object(Bucket=bucket, Key=key)["Body"].read() for key in keys}
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_reader_of_service_models() -> Iterator[None]:
+    """Each session of the SDK reads its descriptions of the services anew, which is half of what a test takes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(botocore.session, "create_loader", functools.cache(botocore.session.create_loader))
+        yield
 
 
 def _serve() -> Aws:
