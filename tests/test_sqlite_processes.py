@@ -82,7 +82,7 @@ def test_four_processes_share_a_queue_and_lose_and_double_nothing(tmp_path: Path
         agent.communicate()
     assert sorted(results_at(path)) == sorted((task.id, task.payload) for task in tasks)
     with source_at(path) as source:
-        assert source.summary().sessions == {}
+        assert source.survey().sessions == {}
 
 
 def test_agents_killed_in_mid_batch_lose_and_double_nothing(tmp_path: Path) -> None:
