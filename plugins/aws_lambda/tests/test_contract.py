@@ -1,9 +1,5 @@
 """The conformance kit on this plane, against AWS's Invoke API as `htcgrid serve` speaks it over processes."""
 
-import json
-import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
@@ -11,6 +7,7 @@ from typing import ClassVar
 import pytest
 from htcgrid.spi import Function, Invoker, Plugin
 from htcgrid_contracts import InvokerContract, contract_function
+from serve_program import Server, config_of
 
 from htcgrid_aws_lambda.invoker import AwsLambdaInvoker
 
@@ -30,44 +27,18 @@ class Servers:
 
     def __init__(self, folders: pytest.TempPathFactory) -> None:
         self._folders = folders
-        self._servers: dict[str, _Server] = {}
+        self._servers: dict[str, Server] = {}
 
     def url(self, function: Function) -> str:
         key = function.model_dump_json()
         if key not in self._servers:
-            self._servers[key] = _Server(self._folders.mktemp("serve"), function)
+            self._servers[key] = Server(config_of(function, self._folders.mktemp("serve")))
         return self._servers[key].url
 
     def stop(self, url: str = "") -> None:
         for key, server in list(self._servers.items()):
             if url in ("", server.url):
                 self._servers.pop(key).stop()
-
-
-class _Server:
-    def __init__(self, folder: Path, function: Function) -> None:
-        settings = "".join(f"{name} = {_toml(value)}\n" for name, value in function.model_dump(mode="json").items())
-        config = folder / "htcgrid.toml"
-        planes = '[planes.local]\nplugin = "process"\nworkers = 4\n'
-        config.write_text(f'plane = "local"\n[function]\n{settings}\n{planes}')
-        program = Path(sys.executable).with_name("htcgrid")
-        command = [str(program), "serve", "--config", str(config), "--port", "0"]
-        self._process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-        assert self._process.stderr is not None
-        said = self._process.stderr.readline()
-        found = re.search(r"http://\S+", said)
-        assert found, said + self._process.stderr.read()
-        self.url = found.group()
-
-    def stop(self) -> None:
-        self._process.terminate()
-        self._process.communicate()
-
-
-def _toml(value: object) -> str:
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{name} = {json.dumps(text)}" for name, text in value.items()) + "}"
-    return json.dumps(value)
 
 
 class TestAwsLambda(InvokerContract):

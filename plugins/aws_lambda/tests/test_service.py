@@ -1,24 +1,17 @@
-"""The whole way on a service that runs handlers: deploy, open, invoke, undeploy.
+"""The whole way on AWS: deploy, open, invoke, undeploy.
 
-On AWS with `--aws`, credentials and a region in the environment (cents). On moto where a Docker Engine and an image
-for its Lambda are there: moto runs handlers in containers, but knows neither timeouts nor log tails.
+With `--aws`, credentials and a region in the environment (cents). The same way on moto, which runs handlers in
+containers, is among the tests of Docker: `tests/docker/test_moto_service.py`.
 """
 
 import json
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import docker
 import pytest
-from docker.errors import DockerException
 from htcgrid.spi import FailureKind, Function, Lease, Outcome, Task
-from moto import settings
 
 from htcgrid_aws_lambda.invoker import AwsLambdaInvoker
 
@@ -110,44 +103,3 @@ def test_aws_reports_a_missing_handler_as_init_error(tmp_path: Path) -> None:
             assert run(plane, do="answer", n=1).failure is FailureKind.INIT_ERROR
     finally:
         list(plane.undeploy())
-
-
-@pytest.fixture
-def moto_with_an_engine() -> Iterator[str]:
-    image = settings.moto_lambda_image()
-    try:
-        engine = docker.from_env()
-        found = image and engine.images.list(name=image)
-        engine.close()
-    except DockerException:
-        pytest.skip("moto runs handlers in containers, and there is no Docker Engine")
-    if not found:
-        pytest.skip("build tests/moto_image and name it in MOTO_DOCKER_LAMBDA_IMAGE; moto wants a `busybox` as well")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    # In a process of its own: moto leaves its connections to the engine open.
-    moto = subprocess.Popen([Path(sys.executable).with_name("moto_server"), "-p", str(port)], stderr=subprocess.DEVNULL)
-    wait_for(port)
-    yield f"http://127.0.0.1:{port}"
-    moto.terminate()
-    moto.wait()
-
-
-def wait_for(port: int) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        try:
-            socket.create_connection(("127.0.0.1", port)).close()
-        except ConnectionRefusedError:
-            time.sleep(0.1)
-        else:
-            return
-    pytest.fail("moto does not answer")
-
-
-def test_moto_creates_publishes_and_invokes(moto_with_an_engine: str, tmp_path: Path) -> None:
-    plane = plane_at(tmp_path, region="eu-west-1", endpoint_url=moto_with_an_engine)
-    list(plane.deploy())
-    with plane:
-        assert json.loads(run(plane, do="answer", n=5).payload)["n"] == 5
-        assert run(plane, do="raise").failure is FailureKind.HANDLER_ERROR
