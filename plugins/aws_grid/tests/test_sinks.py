@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import json
 import random
 from typing import TYPE_CHECKING, Any
@@ -154,12 +155,20 @@ def test_items_that_a_throttled_table_leaves_are_unavailable_and_the_others_stor
         assert len(aws.items(table)) == 5
 
 
-def test_a_result_of_one_kilobyte_costs_one_write_unit(aws: Aws) -> None:
-    prices = json.dumps({"prices": [round(100 + number / 7, 6) for number in range(92)]}).encode()
-    assert 1000 <= len(prices) <= 1100
+KILOBYTES = {
+    "numbers": json.dumps({"prices": [round(100 + number / 7, 6) for number in range(92)]}).encode(),
+    "random bytes in base64": json.dumps(base64.b64encode(random.Random(1).randbytes(765)).decode()).encode(),
+}
+
+
+@pytest.mark.parametrize("kind", KILOBYTES)
+def test_a_result_of_one_kilobyte_costs_one_write_unit(aws: Aws, kind: str) -> None:
+    assert 1000 <= len(KILOBYTES[kind]) <= 1100
+    results = [result(f"3f0c9a52-7f7a-4b7e-9d59-{number:012}", KILOBYTES[kind]) for number in range(25)]
     with dynamodb(aws, table=aws.table()) as sink:
-        sink.put([result(f"3f0c9a52-7f7a-4b7e-9d59-{number:012}", prices) for number in range(25)])
+        sink.put(results)
         assert sink.usage().charged["dynamodb write units"] == 25
+        assert sink.get([results[7].task.id])[results[7].task.id].outcome == results[7].outcome
 
 
 def test_stored_is_asked_only_where_the_config_says_so(aws: Aws) -> None:
