@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -61,6 +61,13 @@ class AgentTable(BaseModel):
     attempts: dict[FailureKind, int] = Field(
         default_factory=dict, description="tries in all, by kind of failure; exit = 3 and out_of_memory = 2 by default"
     )
+
+    @field_validator("attempts")
+    @classmethod
+    def _no_init_errors(cls, attempts: dict[FailureKind, int]) -> dict[FailureKind, int]:
+        if FailureKind.INIT_ERROR in attempts:
+            raise ValueError("init_error has its own rule: the run stops after `init_errors_limit` of them in a row")
+        return attempts
 
 
 class Settings(BaseSettings):

@@ -31,6 +31,8 @@ class RetryPolicy:
     attempts: Mapping[FailureKind, int] = field(default_factory=lambda: ATTEMPTS)
     first_delay: float = 0.2
     longest_delay: float = 30.0
+    lost_attempts: int = 10
+    """How often a task may have been running when the plane was lost; past that it is the task that ends it."""
 
     def verdict(self, failure: FailureKind | None, attempt: int) -> Verdict:
         """What becomes of a task whose `attempt`, counted from 1, ended so."""

@@ -5,6 +5,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
+from htcgrid.agent import documents
 from htcgrid.agent.delivery import Delivery
 from htcgrid.agent.halt import Halt
 from htcgrid.agent.patience import Patience
@@ -114,8 +115,14 @@ class Slot:
     def _put_back_all(self, error: Unavailable) -> None:
         """To the stock, for whichever slot finds the plane there again."""
         for lease in self.running.values():
-            begun = lease.task.id in error.begun
-            self._put_back(replace(lease, attempt=lease.attempt + 1) if begun else lease)
+            if lease.task.id not in error.begun:
+                self._put_back(lease)
+            elif lease.attempt < self._retries.lost_attempts:
+                self._put_back(replace(lease, attempt=lease.attempt + 1))
+            else:
+                document = documents.lost_with_its_plane(lease.attempt, str(error))
+                outcome = Outcome(lease.task.id, document, FailureKind.EXIT, started=time.time())
+                self._delivery.put(Result(lease.task, outcome, lease.attempt), dead=True)
         self.running = {}
 
     def _put_back(self, lease: Lease) -> None:

@@ -87,7 +87,8 @@ class JsonlSink(ResultSink):
             if fingerprint != self._fingerprint(task):
                 message = (
                     f"{self.config.path} holds a result for id {task.id!r}, but of another event or handler: it belongs to "
-                    f"another job. Name another file in [sink] path, or move this one away."
+                    f"another job. Name another file in [sink] path, or move this one away. If you have changed that one "
+                    "event, delete its line there, and it is run again."
                 )
                 raise Rejected(message)
         return [task.id for task, _ in known]

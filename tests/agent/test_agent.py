@@ -135,6 +135,15 @@ def test_a_task_that_may_have_run_when_the_plane_went_away_counts_an_attempt(rig
     assert job.diary.invoked["a"] == [1, 2]
 
 
+def test_a_task_under_which_the_plane_is_lost_each_time_fails_in_the_end_and_the_others_run(rig: Make) -> None:
+    job = rig(plans={"a": ["begun"] * 1000, "b": []})
+    job.run()
+    assert job.diary.invoked["a"] == list(range(1, 11))
+    assert job.sink.results["a"].outcome.failure is FailureKind.EXIT
+    assert b"The plane was lost 10 times while this task ran" in job.sink.results["a"].outcome.payload
+    assert job.sink.results["b"].outcome.failure is None
+
+
 def test_tasks_behind_one_that_made_the_plane_unavailable_run_all_the_same(rig: Make) -> None:
     job = rig(plans={"a": [], "b": ["unavailable", "begun"], "c": [], "d": []}, slots=1, batch=4)
     job.run()

@@ -48,6 +48,10 @@ BAD_FILES = {
         ["[function] environment = ", "AWS_REGION: reserved by Lambda"],
     ),
     "an unknown kind of failure": ("[agent.attempts]\nexplosion = 2\n", ["explosion", "handler_error"]),
+    "tries of initialisation": (
+        "[agent.attempts]\ninit_error = 2\n",
+        ["init_error has its own rule", "init_errors_limit"],
+    ),
     "an unknown plugin": (
         '[source]\nplugin = "kafka"\n',
         ["There is no task source named 'kafka'. Installed: ", "jsonl", "memory"],
