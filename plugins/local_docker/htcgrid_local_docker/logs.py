@@ -50,16 +50,17 @@ class LogStream:
     def tail(self) -> bytes:
         """The end of what was printed since this was called last."""
         self.drain()
-        wait = _BETWEEN_SECONDS if self._tail else self._patience()
         deadline = time.monotonic() + _AT_MOST_SECONDS
-        while self._read(wait) and time.monotonic() < deadline:
-            wait = _BETWEEN_SECONDS
+        while self._read(self._patience()) and time.monotonic() < deadline:
+            pass
         self._silent = 0 if self._tail else self._silent + 1
         tail = bytes(self._tail)
         self._tail.clear()
         return tail
 
     def _patience(self) -> float:
+        if self._tail:  # a line that has no end yet is likely to get one
+            return _BETWEEN_SECONDS if self._tail.endswith(b"\n") else _LIKELY_SECONDS
         if self._silent == 0:
             return _LIKELY_SECONDS
         return _POSSIBLE_SECONDS if self._silent < _SILENT_FOR_GOOD else _QUIET_SECONDS

@@ -50,7 +50,8 @@ def _files(pid: int) -> tuple[Path, Path, Path]:
         groups = (Path("/proc") / str(pid) / "cgroup").read_text().splitlines()
     except OSError:
         groups = []
-    parts = [line.split(":", 2) for line in groups]
+    # A process that has ended counts as one of the root group, whose memory is all of this machine's.
+    parts = [parts for parts in (line.split(":", 2) for line in groups) if parts[2] != "/"]
     for _, controllers, group in parts:
         if "memory" in controllers.split(","):
             folder = _ROOT / "memory" / group.lstrip("/")

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from htcgrid_local_docker.engine import Engine, explained
 from htcgrid_local_docker.images import Image
 from htcgrid_local_docker.invoker import LocalDockerInvoker
 from htcgrid_local_docker.logs import LogStream
+from htcgrid_local_docker.meter import MemoryMeter
 from htcgrid_local_docker.network import Network
 from htcgrid_local_docker.options import Options
 from htcgrid_local_docker.pulling import Pull
@@ -91,6 +93,22 @@ def test_what_comes_between_invocations_is_in_no_tail(stream: Stream) -> None:
     log.forget()
     stream.say(b"mine\n")
     assert log.tail() == b"mine\n"
+
+
+def test_the_end_of_a_line_is_waited_for(stream: Stream) -> None:
+    log = LogStream(stream, None)
+    stream.say(b"line")
+    end = threading.Timer(0.01, stream.say, [b"\n"])
+    end.start()
+    assert log.tail() == b"line\n"
+    end.join()
+
+
+def test_a_process_that_has_ended_is_not_measured() -> None:
+    """The kernel counts it as one of the root group."""
+    with subprocess.Popen(["true"]) as ended:
+        os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
+        assert MemoryMeter(ended.pid).megabytes() == 0.0
 
 
 def test_this_process_owns_what_it_makes() -> None:
