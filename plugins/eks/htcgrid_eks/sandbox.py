@@ -2,6 +2,7 @@
 
 import os
 import select
+import signal
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -107,5 +108,5 @@ def _read(report: str, number: int) -> Termination | None:
 
 
 def signalled(status: int, *, out_of_memory: bool) -> Termination:
-    """A termination of a status as shells and containers have it: 137 is a KILL."""
-    return Termination(128 - status if status > 128 else status, out_of_memory)
+    """A termination of a status as shells and containers have it: 137 is a KILL, or an exit with just that status."""
+    return Termination(128 - status if 128 < status <= 128 + signal.NSIG else status, out_of_memory)
