@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -19,11 +20,16 @@ from htcgrid.spi import Function, Invoker, Lease, Outcome, Task
 
 PARITY = Path(__file__).parents[1] / "parity"
 TIMEOUT = 10
-DIFFERENCES = {"module_that_raises": "the stack goes through files of Python, which lie elsewhere in the image"}
+_STACK = (
+    r'File \\"[^"]*importlib[^"]*\\", line \d+'  # another release of the same Python lies, and has lines, elsewhere
+)
 NOT_COMPARED = {
     "time_of_the_deadline": "it is never the same twice",
     "signals": "no signal is ignored in a container; a process here inherits what its shell ignores",
 }
+pytestmark = pytest.mark.skipif(
+    sys.version_info[:2] != (3, 11), reason="the image has Python 3.11: so must this machine"
+)
 Seen = list[tuple[str, str]]
 
 
@@ -76,17 +82,30 @@ def outcomes(plane: Invoker, behaviour: str, events: list[Any], code: Path) -> S
     for number, event in enumerate(events):
         payload = event if isinstance(event, bytes) else json.dumps(event).encode()
         lease = Lease(Task(str(uuid5(UUID(int=0), f"{behaviour} {number}")), payload))
-        (outcome,) = plane.invoke([lease], TIMEOUT)
-        assert isinstance(outcome, Outcome)
+        within = event.get("within", TIMEOUT) if isinstance(event, dict) else TIMEOUT
+        outcome = invoke(plane, lease, within)
         text = outcome.payload.decode(errors="surrogateescape").replace(str(code), "/var/task")
-        seen.append((outcome.failure or "", text))
+        seen.append((outcome.failure or "", re.sub(_STACK, "<importlib>", text)))
     return seen
+
+
+def invoke(plane: Invoker, lease: Lease, timeout: float) -> Outcome:
+    """As an agent does: what was given back, because its environment had just ended, is handed in again."""
+    while True:
+        (report,) = plane.invoke([lease], timeout)
+        if isinstance(report, Outcome):
+            return report
 
 
 @pytest.mark.parametrize("behaviour", [name for name in TABLE.BEHAVIOURS if name not in NOT_COMPARED])
 def test_as_on_the_process_plane(behaviour: str, here: Invoker, there: Invoker, code: Path) -> None:
     events = TABLE.BEHAVIOURS[behaviour]
-    assert_same(behaviour, outcomes(there, behaviour, events, code), outcomes(here, behaviour, events, code))
+    assert outcomes(there, behaviour, events, code) == outcomes(here, behaviour, events, code)
+
+
+def test_timeouts_as_on_the_process_plane(here: Invoker, there: Invoker, code: Path) -> None:
+    events = [{"do": "exits_with_0"}, {"do": "counts"}, {"do": "sleeps", "seconds": 60, "within": 1}, {"do": "counts"}]
+    assert outcomes(there, "timeout", events, code) == outcomes(here, "timeout", events, code)
 
 
 @pytest.fixture(scope="module")
@@ -106,11 +125,4 @@ def test_initialising_as_on_the_process_plane(behaviour: str, code: Path, initia
     config = ProcessInvoker.Config(workers=1, transport="http")
     with ProcessInvoker(config, function(code, TABLE.INITS[behaviour])) as plane:
         expected = outcomes(plane, behaviour, [{}], code)
-    assert_same(behaviour, initialised[behaviour], expected)
-
-
-def assert_same(behaviour: str, found: Seen, expected: Seen) -> None:
-    if behaviour in DIFFERENCES:
-        assert found != expected, f"DIFFERENCES has {behaviour}, and nothing differs"
-    else:
-        assert found == expected
+    assert initialised[behaviour] == expected

@@ -14,6 +14,7 @@ from htcgrid_eks.options import Options
 from htcgrid_eks.permissions import RUN, WORKER, as_yaml, deploy_rules, require, role
 
 _LOOK_SECONDS = 0.5
+_REMOVAL_SECONDS = 150.0  # a node may take a minute to report a pod whose containers have ended as gone
 _RBAC = "rbac.authorization.k8s.io"
 _GROUPS = {  # in the order in which they are made
     "ServiceAccount": "",
@@ -178,7 +179,7 @@ class Deployment:
 
     def _gone(self) -> Iterator[str]:
         """Wait until the last worker has drained."""
-        grace = self._grid.grace + 60.0
+        grace = self._grid.grace + _REMOVAL_SECONDS
         deadline = time.monotonic() + grace
         said = 0
         while pods := self._pods():

@@ -65,14 +65,13 @@ run() { # run NUMBER API STREAM PROGRAM...
 }
 
 while :; do
-  opened=
-  while opened=1 woken=; read -r order number api stream; do
+  # A signal ends what is waited for, and the pipe may not be opened again then: the agent may have gone meanwhile.
+  while woken= order=; read -r order number api stream || [ -n "$woken" ]; do
     case $order in
       hello) echo "$number ready" >&4 ;;
       start) run "$number" "$api" "$stream" "$@" ;;
       quit) exit 0 ;;
     esac
   done <"$folder/starts"
-  # Asked to end, and nobody has the other end any more.
-  if [ -n "$term" ] && { [ -z "$opened" ] || [ -z "$woken" ]; }; then exit 0; fi
+  [ -z "$term" ] || exit 0 # asked to end, and nobody has the other end any more
 done
