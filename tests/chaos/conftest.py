@@ -1,4 +1,14 @@
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 sys.path.insert(0, str(Path(__file__).parent))  # pytest's importlib mode does not
+from aws import Aws, serving
+
+
+@pytest.fixture
+def aws(tmp_path: Path) -> Iterator[Aws]:
+    with serving(tmp_path / "aws.log") as aws:
+        yield aws

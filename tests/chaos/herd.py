@@ -15,7 +15,7 @@ HTCGRID = Path(sys.executable).with_name("htcgrid")
 FUNCTION = """\
 [function]
 handler = "work.handler"
-timeout = 20
+timeout = 60
 [planes.local]
 plugin = "process"
 workers = 1
