@@ -142,7 +142,7 @@ class LocalDockerInvoker(Invoker):
                 "agents": ", ".join(owners) or "none",
             }
 
-    # --- ImageBuilder (htcgrid.cli.build) ---
+    # --- ImageBuilder ---
 
     def build(self, tag: str, *, wheels: Path | None = None, dry_run: bool = False) -> Iterable[str]:
         """Make an image of the code folder on `base_image`, with a Dockerfile that is shown and kept."""
