@@ -1,0 +1,51 @@
+"""Every cell of eks in docs/lambda.md is held by a test of this folder."""
+
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+
+from htcgrid_contracts import InvokerContract
+
+HERE, ROOT = Path(__file__).parent, Path(__file__).parents[2]
+CONTRACT = {
+    "a_dict_that_looks_like_an_error_document": "test_a_document_that_looks_like_an_error_is_an_answer",
+    "test_timeouts_as_on_the_emulator": "test_a_handler_past_its_timeout_is_stopped",
+    "test_after_a_timeout": "test_a_handler_past_its_timeout_is_stopped",
+    "test_a_handler_past_its_memory": "test_a_handler_past_its_memory_is_stopped",
+    "test_an_event_past_the_limit": "test_an_event_past_the_limit_is_too_large",
+    "test_an_init_error_is_reported_at_once": "test_a_handler_that_cannot_be_loaded_is_an_init_error",
+    "test_a_cancelled_task_is_stopped": "test_cancel_stops_a_running_handler",
+    "test_the_handler_is_told_of_its_task": "test_the_context_tells_task_session_attempt_and_attributes",
+    "test_time_and_memory_are_measured": "test_times_and_memory_are_measured",
+}
+"""By a part of the name of a row's test: the rule of the conformance kit that test_eks_contract.py holds in pods."""
+
+
+def test_every_cell_of_the_page_is_held_by_a_test() -> None:
+    parity = _parity()
+    filled = 0
+    for table in re.findall(r"(?:^\|.*\n)+", (ROOT / "docs" / "lambda.md").read_text(), re.MULTILINE):
+        head, _, *rows = [[cell.strip() for cell in line[1:-1].split("|")] for line in table.splitlines()]
+        for row in rows if "eks" in head else []:
+            if row[head.index("eks")]:
+                filled += 1
+                assert is_held(row[-1].strip("`"), parity), row
+    assert filled > 30
+
+
+def is_held(test: str, parity: ModuleType) -> bool:
+    if found := re.fullmatch(r"(parity|init)\[(\w+)\]", test):
+        compared = set(parity.TABLE.BEHAVIOURS) - set(parity.NOT_COMPARED)
+        return found[2] in (compared if found[1] == "parity" else parity.TABLE.INITS)
+    rules = [rule for part, rule in CONTRACT.items() if part in test]
+    return len(rules) == 1 and hasattr(InvokerContract, rules[0])
+
+
+def _parity() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("parity_in_a_pod", HERE / "test_parity.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
