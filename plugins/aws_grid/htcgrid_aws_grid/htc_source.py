@@ -132,9 +132,10 @@ class HtcGridSource(HtcGridPlugin, TaskSource):
                 kept.add(loan.receipt)
                 self._loans.prolong(loan, now + seconds)
                 continue
-            if row and row.final:
+            if row and row.final:  # cancelled, or our own result of it is stored and the ack under way
                 self._tidy(loan.queue, [loan.handle], {})
-            log.warning("task %s is ours no more: its row is %s", loan.task_id, row.state if row else "gone")
+            else:
+                log.warning("task %s is ours no more: its row is %s", loan.task_id, row.state if row else "gone")
             self._drop([loan.receipt])
         raise_worst(errors)
         self._keep_hidden([loan for loan in loans if loan.receipt in kept], seconds)
