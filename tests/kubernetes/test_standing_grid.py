@@ -92,7 +92,7 @@ def test_a_worker_that_is_asked_to_end_finishes_its_task_with_its_lambda_contain
 def test_a_task_that_outlasts_the_grace_is_given_back_and_run_by_another_worker(
     config: Path, queue: redis.Redis, kubectl: Kubectl, redis_url: str
 ) -> None:
-    pod = begins(queue, redis_url, {"number": 31, "seconds": 8})
+    pod = begins(queue, redis_url, {"number": 31, "seconds": 12})
     kubectl("delete", "pod", pod, "--wait=false")
     until(lambda: result(queue, 31) is not None, 90, "the result")
     assert answers(queue, range(31, 32)) == squares(range(31, 32))
@@ -135,7 +135,7 @@ def test_tasks_survive_deleted_pods_a_drain_a_rolling_update_and_scaling(
     node = kubectl("get", "nodes", "-o", "name").split()[0]
     try:
         # On one node the budget stops it half-way, since evicted pods find no other.
-        drained = kubectl("drain", node, "--pod-selector", PODS, "--delete-emptydir-data", "--timeout=20s", check=False)
+        drained = kubectl("drain", node, "--pod-selector", PODS, "--delete-emptydir-data", "--timeout=10s", check=False)
         assert "evict" in drained, drained
     finally:
         kubectl("uncordon", node)
