@@ -2,15 +2,18 @@
 
 import json
 
+from htcgrid.spi import FailureKind
+
 
 def not_storable(reason: str) -> bytes:
     """The sink can never store this answer."""
     return json.dumps({"errorType": "Htcgrid.ResultRejected", "errorMessage": reason}).encode()
 
 
-def invalid_event(reason: str) -> bytes:
-    """The source could make no task of what it found. The type is AWS's runtime client's for such events."""
-    return json.dumps({"errorType": "Runtime.UnmarshalError", "errorMessage": reason}).encode()
+def not_run(failure: FailureKind, reason: str) -> bytes:
+    """The source lent it as one that is not to run; the type of bad events is AWS's runtime client's for them."""
+    kind = "Htcgrid.Cancelled" if failure is FailureKind.CANCELLED else "Runtime.UnmarshalError"
+    return json.dumps({"errorType": kind, "errorMessage": reason}).encode()
 
 
 def lost_with_its_plane(attempts: int, reason: str) -> bytes:

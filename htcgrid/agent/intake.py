@@ -13,7 +13,7 @@ from htcgrid.agent.quarantine import Quarantine
 from htcgrid.agent.slot import Pace
 from htcgrid.agent.statistics import Statistics
 from htcgrid.agent.stock import Stock
-from htcgrid.spi import FailureKind, Lease, Outcome, Result, ResultSink, TaskSource
+from htcgrid.spi import Lease, Outcome, Result, ResultSink, TaskSource
 
 _WAIT_SECONDS = 1.0
 _BACKLOG = 5000
@@ -117,6 +117,6 @@ class Intake:
 
 
 def _invalid(lease: Lease) -> Result:
-    document = documents.invalid_event(lease.invalid)
-    outcome = Outcome(lease.task.id, document, FailureKind.INVALID_EVENT, started=time.time())
+    document = documents.not_run(lease.failure, lease.invalid)
+    outcome = Outcome(lease.task.id, document, lease.failure, started=time.time())
     return Result(lease.task, outcome, lease.attempt)
