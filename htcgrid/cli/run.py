@@ -19,9 +19,21 @@ from htcgrid.cli.report import print_summary
 @grid_options
 @click.option("--source", metavar="PLUGIN", help="Take tasks from this plugin instead of the config's.")
 @click.option("--sink", metavar="PLUGIN", help="Put results into this plugin instead of the config's.")
+@click.option(
+    "--log",
+    metavar="FOLDER",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Keep what handlers print there, a file a container; for planes with the key `logs`.",
+)
 @click.option("--quiet", is_flag=True, help="No progress; the summary only.")
 def command(
-    file: Path | None, plane: str | None, pairs: tuple[str, ...], source: str | None, sink: str | None, quiet: bool
+    file: Path | None,
+    plane: str | None,
+    pairs: tuple[str, ...],
+    source: str | None,
+    sink: str | None,
+    log: Path | None,
+    quiet: bool,
 ) -> int:
     """Run the tasks of the source on the plane, into the sink.
 
@@ -43,6 +55,8 @@ def command(
     sys.setswitchinterval(0.0005)
     tables = {name: {"plugin": plugin} for name, plugin in (("source", source), ("sink", sink)) if plugin}
     grid = read_grid(file, plane, pairs, **tables)
+    if log is not None:
+        grid = read_grid(file, plane, (*pairs, f"planes.{grid.settings.plane}.logs={log.resolve()}"), **tables)
     with grid.source() as tasks, grid.sink() as results, grid.invoker() as invoker:
         progress = Progress(tasks, quiet=quiet)
         agent = Agent(tasks, invoker, results, grid.rules(), progress.say)

@@ -22,9 +22,15 @@ from htcgrid_local_docker.options import Options
 from htcgrid.spi import FailureKind, Lease, Outcome, Task, Unavailable
 
 OURS = {"label": ["io.htcgrid.plane=local_docker"]}
-HANDLER = (
-    "import time\n\n\ndef handler(event, context):\n    time.sleep(event['seconds'])\n    return event['number']\n"
-)
+HANDLER = """
+import time
+
+
+def handler(event, context):
+    print("number", event["number"])
+    time.sleep(event["seconds"])
+    return event["number"]
+"""
 
 
 def ours(engine: docker.APIClient, owner: int) -> list[str]:
@@ -74,8 +80,8 @@ class Project:
             f'[planes.docker]\nplugin = "local_docker"\nbase_image = "{image}"\nworkers = 2\n{where}'
         )
 
-    def start(self) -> subprocess.Popen[str]:
-        script = "from htcgrid.cli import main; main(['run'])"
+    def start(self, *flags: str) -> subprocess.Popen[str]:
+        script = f"from htcgrid.cli import main; main({['run', *flags]!r})"
         return subprocess.Popen(
             [sys.executable, "-c", script],
             cwd=self._folder,
@@ -84,9 +90,9 @@ class Project:
             text=True,
         )
 
-    def run(self) -> str:
+    def run(self, *flags: str) -> str:
         """To the end, which is a good one; returns what it said."""
-        process = self.start()
+        process = self.start(*flags)
         said = process.communicate(timeout=100)[1]
         assert process.returncode == 0, said
         return said
@@ -141,6 +147,18 @@ def test_a_killed_agent_leaves_what_the_next_run_removes(
 
     assert sorted(project.results()) == list(range(project.tasks))
     assert not alone.containers(all=True, filters=OURS)
+
+
+def test_a_run_with_log_leaves_a_file_a_container_with_what_its_handlers_printed(
+    python_image: str, tmp_path: Path
+) -> None:
+    project = Project(tmp_path, python_image, tasks=4, seconds=0)
+    project.run("--log", str(tmp_path / "logs"))
+    logs = [path.read_text() for path in (tmp_path / "logs").iterdir()]
+    assert 1 <= len(logs) <= 2
+    assert sorted(line for text in logs for line in text.splitlines() if line.startswith("number")) == [
+        f"number {number}" for number in range(4)
+    ]
 
 
 def test_undeploy_removes_what_a_killed_agent_left_and_nothing_of_the_living(
