@@ -98,8 +98,15 @@ def _names(option: str | None) -> list[str]:
 
 
 def _file(config: pytest.Config) -> Path:
-    file: Path = config.getoption("--grid") or config.rootpath / settings.DEFAULT_FILE
-    return file.resolve()
+    named: Path | None = config.getoption("--grid")
+    if named:
+        return named.resolve()
+    here = config.invocation_params.dir
+    asked = [here / argument.partition("::")[0] for argument in config.args]
+    folders = [here, *(path if path.is_dir() else path.parent for path in asked)]
+    files = [folder / settings.DEFAULT_FILE for folder in folders]
+    root = config.rootpath / settings.DEFAULT_FILE
+    return next((file for file in files if file.exists()), root).resolve()
 
 
 def _invoker(config: pytest.Config, name: str | None) -> Invoker:

@@ -17,7 +17,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--plane", metavar="A,B", help="names of [planes] in the config to run tests on; its `plane` by default"
     )
     group.addoption(
-        "--grid", metavar="FILE", type=Path, help="the config; htcgrid.toml in pytest's root folder by default"
+        "--grid",
+        metavar="FILE",
+        type=Path,
+        help="the config; by default htcgrid.toml here, beside the tests that are named, or in pytest's root folder",
     )
     group.addoption(
         "--strict-planes", action="store_true", help="fail, where a plane is not to be had, and do not skip"

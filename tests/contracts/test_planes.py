@@ -127,6 +127,20 @@ def test_a_config_elsewhere_is_named(project: Path, tmp_path_factory: pytest.Tem
     assert "test_greets[local] PASSED" in output
 
 
+@pytest.mark.parametrize(("start", "named"), [("deep", "."), (".", "deep"), (".", "deep/test_greet.py::test_greets")])
+def test_the_config_is_found_here_or_beside_the_tests_that_are_named(project: Path, start: str, named: str) -> None:
+    """A project within a repository: pytest's root is the repository."""
+    root = project / "pytest.ini"
+    root.write_text("[pytest]\n")
+    (project / "deep").mkdir()
+    for path in list(project.iterdir()):
+        if path.name not in {"deep", "pytest.ini"}:
+            path.rename(project / "deep" / path.name)
+    status, output = run(project / start, named, "--plane=local", "-k", "test_greets")
+    assert status == 0, output
+    assert "test_greets[local] PASSED" in output
+
+
 def test_without_a_config_the_error_says_what_to_do(project: Path) -> None:
     (project / "htcgrid.toml").unlink()
     status, output = run(project, "-k", "greets")
