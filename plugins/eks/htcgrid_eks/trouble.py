@@ -98,11 +98,16 @@ def _message(state: Any) -> str:
 
 def _last_lines(cluster: Cluster, pod: str, status: Any) -> str:
     """The end of the container's log, where we may read it."""
-    query = {"container": status["name"], "tailLines": str(_LOG_LINES)}
-    if status.get("restartCount"):
-        query["previous"] = "true"
-    try:
-        text = str(cluster.request("GET", cluster.namespaced("pods", f"{pod}/log"), query=query)).strip()
-    except (Refusal, HtcgridError):
-        return ""
-    return f"\nIts log ends:\n{text}" if text else ""
+    was_restarted = bool(status.get("restartCount"))
+    for previous in (
+        was_restarted,
+        not was_restarted,
+    ):  # it may have been started again since, and has said nothing yet
+        query = {"container": status["name"], "tailLines": str(_LOG_LINES), "previous": str(previous).lower()}
+        try:
+            text = str(cluster.request("GET", cluster.namespaced("pods", f"{pod}/log"), query=query)).strip()
+        except (Refusal, HtcgridError):
+            continue
+        if text:
+            return f"\nIts log ends:\n{text}"
+    return ""
