@@ -1,5 +1,6 @@
 """What all tests of the core share: the parts that are not ours, and the rule that CI goes without none."""
 
+import signal
 import subprocess
 import sys
 from collections.abc import Generator
@@ -15,6 +16,10 @@ PARTS = Path(__file__).parent / "parts"
 # A busy machine is no bug: an example may take its time.
 settings.register_profile("grid", deadline=None)
 settings.load_profile("grid")
+
+
+# Started in the background by a script, pytest ignores Ctrl-C, and so would every program that tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
