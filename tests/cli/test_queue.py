@@ -85,6 +85,7 @@ def test_a_source_that_is_no_queue_is_wrong_usage_and_says_what_to_write(project
     assert 'plugin = "sqlite"' in done.stderr
 
 
+@pytest.mark.slow
 def test_many_lines_take_no_more_memory_than_few(project: Project) -> None:
     many = 200_000
     with (project.folder / "events.jsonl").open("w") as file:
@@ -96,6 +97,7 @@ def test_many_lines_take_no_more_memory_than_few(project: Project) -> None:
     assert len(project.results("s_1")) == 1
 
 
+@pytest.mark.slow
 def test_many_results_take_no_more_memory_than_few(project: Project) -> None:
     many = 200_000
     program = """

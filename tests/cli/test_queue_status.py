@@ -11,6 +11,9 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from queue_project import Project, eventually, stop
 
+from htcgrid.builtin.sqlite_source import SqliteSource
+from htcgrid.spi import Function, Task
+
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
@@ -79,8 +82,9 @@ def test_the_text_shows_the_same(project: Project) -> None:
 
 
 def test_many_sessions_are_cut_short_in_the_text_alone(project: Project) -> None:
-    for number in range(22):
-        project.submit({"n": 1}, session=f"s{number}")
+    tasks = [Task(f"t{number}", b"{}", {"session_id": f"s{number}"}) for number in range(22)]
+    with SqliteSource(SqliteSource.Config(path=project.folder / "queue.db"), Function(timeout=20)) as queue:
+        queue.put(tasks)
     assert "and 2 sessions more; --json has them all" in project.run("status").stdout
     assert len(status(project)["queue"]["sessions"]) == 22
 
