@@ -1,5 +1,6 @@
 """Why a pod does not come up, in words to act on."""
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +11,10 @@ from htcgrid_eks.sandbox import Termination, signalled
 
 GRID = "htcgrid.io/grid"
 _LOG_LINES = 10
+_LOG_TRIES = 6
+_LOG_SECONDS = 0.5
+_NO_LOG = "unable to retrieve container logs for"
+"""With status 200: how a kubelet says that the container has just been removed."""
 _IMAGE = frozenset({"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "ImageInspectError"})
 _FINAL = _IMAGE | {"CreateContainerConfigError", "CreateContainerError", "RunContainerError", "CrashLoopBackOff"}
 
@@ -97,17 +102,20 @@ def _message(state: Any) -> str:
 
 
 def _last_lines(cluster: Cluster, pod: str, status: Any) -> str:
-    """The end of the container's log, where we may read it."""
+    """The end of the container's log, where we may read it.
+
+    A container that crashes again and again is replaced while we ask: the one before may just have been
+    removed, and the one now have said nothing yet. So it is asked for a few times.
+    """
     was_restarted = bool(status.get("restartCount"))
-    for previous in (
-        was_restarted,
-        not was_restarted,
-    ):  # it may have been started again since, and has said nothing yet
-        query = {"container": status["name"], "tailLines": str(_LOG_LINES), "previous": str(previous).lower()}
-        try:
-            text = str(cluster.request("GET", cluster.namespaced("pods", f"{pod}/log"), query=query)).strip()
-        except (Refusal, HtcgridError):
-            continue
-        if text:
-            return f"\nIts log ends:\n{text}"
+    for _ in range(_LOG_TRIES):
+        for previous in (was_restarted, not was_restarted):
+            query = {"container": status["name"], "tailLines": str(_LOG_LINES), "previous": str(previous).lower()}
+            try:
+                text = str(cluster.request("GET", cluster.namespaced("pods", f"{pod}/log"), query=query)).strip()
+            except (Refusal, HtcgridError):
+                continue
+            if text and not text.startswith(_NO_LOG):
+                return f"\nIts log ends:\n{text}"
+        time.sleep(_LOG_SECONDS)
     return ""
