@@ -19,6 +19,7 @@ STREAM = "tasks"
 @pytest.fixture(scope="module")
 def queue(redis_url: str) -> Iterator[redis.Redis]:
     with redis.Redis.from_url(redis_url) as client:
+        client.flushall()  # results are counted here, and another module may have left some
         yield client
 
 
