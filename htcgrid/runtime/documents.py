@@ -72,8 +72,3 @@ def request_too_large(size: int) -> bytes:
 def cancelled(request_id: str) -> bytes:
     """The user cancelled the task. The service has no such thing, so the words are ours."""
     return document("Htcgrid.Cancelled", f"RequestId: {request_id} Error: the task was cancelled")
-
-
-def invalid_event(reason: str) -> bytes:
-    """The source could make no task of what it found; the type is the runtime client's for such events."""
-    return document("Runtime.UnmarshalError", reason)

@@ -60,12 +60,9 @@ class Nursery:
 
     def _ask(self, request: Mapping[str, Any], fds: Sequence[int] = ()) -> dict[str, Any]:
         if self._control is None:
-            # Another thread may have closed it because it had ended.
-            raise (
-                self._end()
-                if self._program and self._program.returncode
-                else Unavailable("The process plane is closed.")
-            )
+            if self._program is not None and self._program.returncode:
+                raise self._end()  # another thread has closed it because it had ended
+            raise Unavailable("The process plane is closed.")
         try:
             socket.send_fds(self._control, [json.dumps(request).encode()], list(fds))
             reply = self._receive()

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from results_lines import outputs
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "options"
@@ -63,13 +64,3 @@ def test_the_example_gives_the_same_bytes_in_containers_as_on_this_machine(
     local = outputs(results["local"])
     assert len(local) == TASKS
     assert outputs(results["docker"]) == local
-
-
-def outputs(results: Path) -> dict[str, str]:
-    """The output of each task, as it stands in the file."""
-    found = {}
-    for line in results.read_text().splitlines():
-        output = line.partition('"output":')[2].lstrip()
-        end = json.JSONDecoder().raw_decode(output)[1]
-        found[json.loads(line)["id"]] = output[:end]
-    return found

@@ -1,12 +1,8 @@
 """Every cell of local_docker in docs/lambda.md is held by a test of this folder."""
 
-import re
-from pathlib import Path
-
-import docker_parity
 import test_contract
+from parity_sides import is_compared, rows
 
-ROOT = Path(__file__).parents[2]
 CONTRACT = {
     "runtime/test_transports.py::test_a_dict_that_looks_like_an_error_document_is_an_answer_but_on_rie": (
         "test_a_document_that_looks_like_an_error_is_an_answer"
@@ -34,19 +30,11 @@ CONTRACT = {
 
 
 def test_every_cell_of_the_page_is_held_by_a_test() -> None:
-    filled = 0
-    for table in re.findall(r"(?:^\|.*\n)+", (ROOT / "docs" / "lambda.md").read_text(), re.MULTILINE):
-        head, _, *rows = [[cell.strip() for cell in line[1:-1].split("|")] for line in table.splitlines()]
-        if "local_docker" not in head:
-            continue
-        for row in rows:
-            if row[head.index("local_docker")]:
-                filled += 1
-                assert is_held(row[-1].strip("`")), row
-    assert filled > 30
+    named = list(rows("local_docker"))
+    assert len(named) > 30
+    assert [test for test in named if not is_held(test)] == []
 
 
 def is_held(test: str) -> bool:
-    if found := re.fullmatch(r"(parity|init)\[(\w+)\]", test):
-        return found[2] in (docker_parity.BEHAVIOURS if found[1] == "parity" else docker_parity.INITS)
-    return hasattr(test_contract.TestPython, CONTRACT[test])
+    compared = is_compared(test)
+    return compared if compared is not None else hasattr(test_contract.TestPython, CONTRACT[test])

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from docker_parity import BEHAVIOURS, INITS, Sides, pythons_code, sides
+from docker_parity import Sides, sides
+from parity_sides import BEHAVIOURS, INITS, pythons_code
 
 RUNTIME = "python3.11"
 pytestmark = pytest.mark.skipif(

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from docker_parity import LANGUAGES, TIMEOUTS, Sides, known, sides
+from docker_parity import LANGUAGES, Sides, known, sides
+from parity_sides import TIMEOUTS
 
 BEHAVIOURS = known("node/handlers.mjs", r"^  (\w+): ")
 INITS = {

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 
 import pytest
-from docker_parity import LANGUAGES, TIMEOUTS, Sides, known, sides
+from docker_parity import LANGUAGES, Sides, known, sides
+from parity_sides import TIMEOUTS
 
 BEHAVIOURS = known("provided/bootstrap", r"^    (\w+)\)")
 CODE = LANGUAGES / "provided"

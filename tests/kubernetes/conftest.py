@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1] / "parts"))
 import kubernetes_images as images
 from kubernetes_commands import Kubectl
 from kubernetes_redis import redis_server

@@ -14,6 +14,7 @@ import pytest
 from htcgrid_eks.invoker import EksInvoker
 from kubernetes_commands import Kubectl, ended_from_the_node, open_ports, went_well
 from kubernetes_grid import until
+from results_lines import outputs
 
 from htcgrid.spi import FailureKind, Function, Lease, Outcome, Task, Unavailable
 
@@ -158,22 +159,11 @@ def test_the_options_example_gives_the_same_bytes_as_on_this_machine(
         pytest.skip(f"needs what `make .make/examples` installs: {made.stderr.strip()}")
     plane = {"plugin": "eks", "namespace": namespace, "image": image, "agent_image": agent_image, "pods": 2}
     settings = [f"--set=planes.cluster.{name}={value}" for name, value in plane.items()]
-    outputs = {}
+    found = {}
     for name in ("local", "cluster"):
         results = tmp_path / f"{name}.jsonl"
         config = ["-c", str(OPTIONS / "htcgrid.toml"), "--plane", name, f"--set=sink.path={results}", "--quiet"]
         went_well("run", *config, *(settings if name == "cluster" else []))
-        outputs[name] = _outputs(results)
-    assert len(outputs["local"]) > 1000
-    assert outputs["cluster"] == outputs["local"]
-
-
-def _outputs(results: Path) -> dict[str, str]:
-    """The output of each task, as it stands in the file."""
-    found = {}
-    for line in results.read_text().splitlines():
-        _, _, output = line.partition('"output":')
-        assert output, line
-        end = json.JSONDecoder().raw_decode(output.lstrip())[1]
-        found[json.loads(line)["id"]] = output.lstrip()[:end]
-    return found
+        found[name] = outputs(results)
+    assert len(found["local"]) > 1000
+    assert found["cluster"] == found["local"]

@@ -1,13 +1,8 @@
 """Every cell of eks in docs/lambda.md is held by a test of this folder."""
 
-import importlib.util
-import re
-from pathlib import Path
-from types import ModuleType
-
 from htcgrid_contracts import InvokerContract
+from parity_sides import is_compared, rows
 
-HERE, ROOT = Path(__file__).parent, Path(__file__).parents[2]
 CONTRACT = {
     "a_dict_that_looks_like_an_error_document": "test_a_document_that_looks_like_an_error_is_an_answer",
     "test_timeouts_as_on_the_emulator": "test_a_handler_past_its_timeout_is_stopped",
@@ -23,29 +18,14 @@ CONTRACT = {
 
 
 def test_every_cell_of_the_page_is_held_by_a_test() -> None:
-    parity = _parity()
-    filled = 0
-    for table in re.findall(r"(?:^\|.*\n)+", (ROOT / "docs" / "lambda.md").read_text(), re.MULTILINE):
-        head, _, *rows = [[cell.strip() for cell in line[1:-1].split("|")] for line in table.splitlines()]
-        for row in rows if "eks" in head else []:
-            if row[head.index("eks")]:
-                filled += 1
-                assert is_held(row[-1].strip("`"), parity), row
-    assert filled > 30
+    named = list(rows("eks"))
+    assert len(named) > 30
+    assert [test for test in named if not is_held(test)] == []
 
 
-def is_held(test: str, parity: ModuleType) -> bool:
-    if found := re.fullmatch(r"(parity|init)\[(\w+)\]", test):
-        compared = set(parity.TABLE.BEHAVIOURS) - set(parity.NOT_COMPARED)
-        return found[2] in (compared if found[1] == "parity" else parity.TABLE.INITS)
+def is_held(test: str) -> bool:
+    compared = is_compared(test)
+    if compared is not None:
+        return compared
     rules = [rule for part, rule in CONTRACT.items() if part in test]
     return len(rules) == 1 and hasattr(InvokerContract, rules[0])
-
-
-def _parity() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("parity_in_a_pod", HERE / "test_parity.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
