@@ -102,8 +102,6 @@ class ApiEnvironment(SandboxedEnvironment):
     def _collect(self, wait: float) -> Sequence[Outcome | Unstarted]:
         outcomes: list[Outcome] = []
         if self._queue:
-            if self._waiting and not self._waiting[0].is_alive():
-                self._waiting = None
             self._hand_out()
             self._prepare()  # while the runtime is at work, not while it waits for this
         self._take_in(wait, outcomes)
@@ -203,6 +201,10 @@ class ApiEnvironment(SandboxedEnvironment):
 
     def _hand_out(self) -> None:
         if not self._queue or self._waiting is None or self._ended:
+            return
+        if not self._waiting[0].is_alive():
+            # It asked and hung up, perhaps because it has ended: what it does not get is not its to fail.
+            self._waiting = None
             return
         self._prepare()
         attempt, self._prepared = self._prepared, None

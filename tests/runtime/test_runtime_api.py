@@ -1,17 +1,22 @@
 """The Lambda Runtime API as a runtime sees it, well-mannered or not: rude.py does what is asked of it."""
 
 import json
+import math
+import re
 import socket
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from htcgrid.runtime import limits
+from htcgrid.runtime.api import ApiEnvironment
 from htcgrid.runtime.api_server import ApiServer, listen
-from htcgrid.spi import FailureKind, Lease, Task, Unstarted
+from htcgrid.runtime.sandbox import Sandbox
+from htcgrid.spi import FailureKind, Function, Lease, Outcome, Task, Unstarted
 
 RUDE = {"code": Path(__file__).parent, "command": (sys.executable, "rude.py"), "timeout": 20}
 
@@ -110,6 +115,61 @@ def test_a_runtime_that_asks_for_no_more_work_is_replaced(invoke: Any, monkeypat
 
     assert outcome == Unstarted("t")
     assert invoke.answer({"do": "nothing"}) is None
+
+
+class EndsUnnoticed(Sandbox):
+    """Its end is told late, as a Docker Engine may: only the connection shows it at first."""
+
+    looks_left: float = math.inf
+    variables: Mapping[str, str]
+
+    def start(self, variables: Mapping[str, str]) -> None:
+        self.variables = variables
+
+    def has_ended(self) -> bool:
+        self.looks_left -= 1
+        return self.looks_left < 0
+
+    def end(self) -> int:
+        return -15
+
+    def close(self) -> None:
+        pass
+
+    def log_tail(self) -> bytes:
+        return b""
+
+
+def answers_once_and_asks_again(address: str) -> None:
+    """A runtime's first invocation, and the `next` after it, which it does not live to hear the answer of."""
+    host, _, port = address.rpartition(":")
+    ask = b"GET /2018-06-01/runtime/invocation/next HTTP/1.1\r\n\r\n"
+    with socket.create_connection((host, int(port)), timeout=60) as channel:
+        channel.sendall(ask)
+        request_id = re.search(rb"Aws-Request-Id: (\S+)", channel.recv(1 << 16))
+        assert request_id
+        path = b"/2018-06-01/runtime/invocation/%s/response" % request_id[1]
+        channel.sendall(b"POST %s HTTP/1.1\r\nContent-Length: 1\r\n\r\n1" % path)
+        assert b"202" in channel.recv(1 << 16)
+        channel.sendall(ask)
+
+
+def test_a_task_is_not_blamed_on_a_runtime_that_asked_for_it_and_then_ended() -> None:
+    sandbox = EndsUnnoticed()
+    environment = ApiEnvironment(Function(**RUDE), sandbox)
+    environment.start()
+    runtime = threading.Thread(
+        target=answers_once_and_asks_again, args=[sandbox.variables["AWS_LAMBDA_RUNTIME_API"]], daemon=True
+    )
+    runtime.start()
+    (first,) = environment.invoke([Lease(Task("first", b"{}"))], 20)
+    assert isinstance(first, Outcome)
+    assert first.payload == b"1"
+    runtime.join()
+    sandbox.looks_left = 50
+
+    assert list(environment.invoke([Lease(Task("second", b"{}"))], 20)) == [Unstarted("second")]
+    environment.close()
 
 
 def test_an_answer_before_the_first_event_is_refused_and_so_is_what_follows_a_next(plane: Callable[..., Any]) -> None:
