@@ -21,13 +21,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ClassVar, Protocol, Self, runtime_checkable
+from typing import Any, ClassVar, Protocol, Self, TypeVar, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+_Value = TypeVar("_Value")
 
 SPI_VERSION = 1
 """What a plugin states in its `spi` attribute. It rises when a plugin must change to go on working."""
@@ -94,6 +96,34 @@ class FailureKind(StrEnum):
     """The source found that this is no task: not JSON, no id, an id used before. It never ran."""
 
 
+def _quick_init(cls: type[_Value]) -> type[_Value]:
+    """Give a frozen dataclass an `__init__` of the same signature at half the cost, since four are made a task.
+
+    The one that `dataclass` writes looks each slot up again by its name; this one has the slots at hand.
+    """
+    parameters, body, scope = ["self"], [], dict[str, Any](_missing=MISSING)
+    for each in fields(cls):  # type: ignore[arg-type]
+        name = value = each.name
+        scope[f"_set_{name}"] = getattr(cls, name).__set__
+        if each.default_factory is not MISSING:
+            scope[f"_make_{name}"] = each.default_factory
+            parameters.append(f"{name}=_missing")
+            value = f"_make_{name}() if {name} is _missing else {name}"
+        elif each.default is not MISSING:
+            scope[f"_default_{name}"] = each.default
+            parameters.append(f"{name}=_default_{name}")
+        else:
+            parameters.append(name)
+        body.append(f"    _set_{name}(self, {value})\n")
+    exec(f"def __init__({', '.join(parameters)}):\n{''.join(body)}", scope)  # noqa: S102 - as `dataclass` does
+    init = scope["__init__"]
+    init.__annotations__, init.__module__ = cls.__init__.__annotations__, cls.__module__
+    init.__qualname__ = f"{cls.__qualname__}.__init__"
+    cls.__init__ = init  # type: ignore[method-assign]
+    return cls
+
+
+@_quick_init
 @dataclass(frozen=True, slots=True)
 class Task:
     """One call to be made.
@@ -107,6 +137,7 @@ class Task:
     attributes: Mapping[str, str] = field(default_factory=dict)
 
 
+@_quick_init
 @dataclass(frozen=True, slots=True)
 class Lease:
     """A task lent by a source for a while: to be acked, given back, extended, or lost.
@@ -124,6 +155,7 @@ class Lease:
     failure: FailureKind = FailureKind.INVALID_EVENT
 
 
+@_quick_init
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What came of one invocation.
@@ -153,6 +185,7 @@ class Unstarted:
     task_id: str
 
 
+@_quick_init
 @dataclass(frozen=True, slots=True)
 class Result:
     """A final outcome with its task: what a sink stores."""

@@ -23,50 +23,44 @@ class IdTable:
 
     def __setitem__(self, task_id: str, number: int) -> None:
         if (index := _plain_index(task_id)) is not None:
-            missing = index + 1 - len(self._plain)
-            if missing > 0:
-                self._plain.frombytes(bytes(4 * max(missing, len(self._plain) >> 3)))
+            self._reach(index)
             self._plain[index] = number
             return
         if self._count * 2 >= len(self._numbers):
             self._grow()
         self._put(*_hash(task_id), number)
 
-    def update(self, task_ids: Iterable[str], numbers: Iterable[int]) -> None:
+    def update(self, task_ids: list[str], numbers: Iterable[int]) -> None:
         """Set many at once."""
-        plain = self._plain
-        for task_id, number in zip(task_ids, numbers, strict=True):
-            # The common case, line numbers in order of size, without a call a task.
-            if (
-                task_id.isdecimal()
-                and task_id.isascii()
-                and len(task_id) < 8
-                and task_id[0] != "0"
-                and (at := int(task_id)) < len(plain)
-            ):
-                plain[at] = number
-            else:
+        indices = _plain_indices(task_ids)
+        if indices is None:
+            for task_id, number in zip(task_ids, numbers, strict=True):
                 self[task_id] = number
+            return
+        self._reach(max(indices))
+        plain = self._plain
+        for index, number in zip(indices, numbers, strict=True):
+            plain[index] = number
 
-    def get_all(self, task_ids: Iterable[str]) -> list[int | None]:
+    def get_all(self, task_ids: list[str]) -> list[int | None]:
         """The number of each of these, in order."""
+        indices = _plain_indices(task_ids)
+        if indices is None:
+            return [self.get(task_id) for task_id in task_ids]
         plain, size = self._plain, len(self._plain)
-        return [
-            plain[int(task_id)] or None
-            if task_id.isdecimal()
-            and task_id.isascii()
-            and len(task_id) < 8
-            and task_id[0] != "0"
-            and int(task_id) < size
-            else self.get(task_id)
-            for task_id in task_ids
-        ]
+        return [plain[index] or None if index < size else None for index in indices]
 
     def get(self, task_id: str) -> int | None:
         """The number that came with this id; None where it was not seen."""
         if (index := _plain_index(task_id)) is not None:
             return (self._plain[index] or None) if index < len(self._plain) else None
         return self._numbers[self._find(*_hash(task_id))] or None
+
+    def _reach(self, index: int) -> None:
+        """Have the array go up to this index."""
+        missing = index + 1 - len(self._plain)
+        if missing > 0:
+            self._plain.frombytes(bytes(4 * max(missing, len(self._plain) >> 3)))
 
     def _put(self, high: int, low: int, number: int) -> None:
         at = self._find(high, low)
@@ -95,6 +89,18 @@ class IdTable:
         for high, low, number in old:
             if number != _EMPTY:
                 self._put(high, low, number)
+
+
+def _plain_indices(task_ids: list[str]) -> list[int] | None:
+    """All of these as indices, if all are plain: the common case, line numbers, at little cost an id."""
+    try:
+        indices = list(map(int, task_ids))
+    except ValueError:
+        return None
+    # Only what is written as Python writes it is plain: not "007", not " 7".
+    if indices and min(indices) >= 0 and max(indices) < _PLAIN_IDS_BELOW and list(map(str, indices)) == task_ids:
+        return indices
+    return None
 
 
 def _plain_index(task_id: str) -> int | None:

@@ -35,7 +35,9 @@ def line(result: Result, fingerprint: int) -> str:
     started = outcome.started
     second = int(started)
     if outcome.failure is None:
-        status, body = "succeeded", _output(outcome.payload)
+        text = _json_text(outcome.payload)
+        status = "succeeded"
+        body = f'"output":{text}' if text is not None else _base64(outcome.payload)
     else:
         status, body = "failed", _error(outcome)
     return _LINE % (
@@ -57,10 +59,9 @@ def _second(second: int) -> str:
     return strftime("%Y-%m-%dT%H:%M:%S", gmtime(second))
 
 
-def _output(payload: bytes) -> str:
-    """The answer as a member of the line. One that is not JSON, which handlers may return, is base64."""
-    text = _json_text(payload)
-    return f'"output":{text}' if text is not None else f'"output_base64":"{base64.b64encode(payload).decode()}"'
+def _base64(payload: bytes) -> str:
+    """An answer that is not JSON, which handlers may return."""
+    return f'"output_base64":"{base64.b64encode(payload).decode()}"'
 
 
 def _error(outcome: Outcome) -> str:

@@ -71,14 +71,17 @@ class JsonlSink(ResultSink):
 
     def put(self, results: Sequence[Result]) -> None:
         with self._lock:
-            known = self._known.get_all([result.task.id for result in results])
-            fresh = {result.task.id: result for result, number in zip(results, known, strict=True) if number is None}
+            task_ids = [result.task.id for result in results]
+            fresh = dict(zip(task_ids, results, strict=True))
+            for task_id, number in zip(task_ids, self._known.get_all(task_ids), strict=True):
+                if number is not None:
+                    fresh.pop(task_id, None)
             if not fresh:
                 return
             fingerprints = [self._fingerprint(result.task) for result in fresh.values()]
             lines = "".join(map(result_line, fresh.values(), fingerprints)).encode("utf-8", "surrogatepass")
             self._append(gzip.compress(lines, 6) if self._path.endswith(".gz") else lines)
-            self._known.update(fresh, fingerprints)
+            self._known.update(list(fresh), fingerprints)
 
     def stored(self, tasks: Sequence[Task]) -> Collection[str]:
         found = self._known.get_all([task.id for task in tasks])

@@ -181,24 +181,24 @@ class JsonlSource(TaskSource):
             raise Rejected(f"{self.config.path}, after line {self._line}: cannot be read: {error}.") from error
         self._ended = self._lines.ended
         leases = []
-        for line in lines:
+        attributes, has_ids = self._attributes, bool(self.config.id_field)
+        for payload in map(bytes.rstrip, lines):
             self._line += 1
-            payload = line.rstrip()
-            if payload:
-                leases.append(self._lease(payload, str(self._line)))
+            if not payload:
+                continue
+            number = task_id = str(self._line)
+            invalid = ""
+            try:
+                event = from_json(payload)
+            except ValueError:
+                event, invalid = self._parse_slowly(payload)
+            if has_ids:
+                if not invalid:
+                    task_id, invalid = self._id_of(event)
+                if invalid:
+                    task_id = f"line-{number}"
+            leases.append(Lease(Task(task_id, payload, attributes), 1, number, invalid))
         return leases
-
-    def _lease(self, payload: bytes, number: str) -> Lease:
-        task_id, invalid = number, ""
-        try:
-            event = from_json(payload)
-        except ValueError:
-            event, invalid = self._parse_slowly(payload)
-        if self.config.id_field:
-            if not invalid:
-                task_id, invalid = self._id_of(event)
-            task_id = f"line-{number}" if invalid else task_id
-        return Lease(Task(task_id, payload, self._attributes), 1, number, invalid)
 
     def _parse_slowly(self, payload: bytes) -> tuple[Any, str]:
         """Python's own parser takes lone surrogates, and says in words what is wrong."""

@@ -37,7 +37,7 @@ class ProcessInvoker(Invoker):
         rie: Path = Field(Path("aws-lambda-rie"), description="the emulator's program, for transport = rie")
 
     config: Config
-    max_batch = 256
+    max_batch = 2048
     capabilities = frozenset(Capability)
 
     def __init__(self, config: Config, function: Function) -> None:

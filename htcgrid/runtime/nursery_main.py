@@ -150,10 +150,7 @@ def _run_python(request: dict[str, Any], log: int, channel: int, page: int) -> N
     from htcgrid.runtime.worker import FramedClient  # noqa: PLC0415
 
     gc.unfreeze()
-    # AWS's client looks up eight variables an event, and os.environ recodes name and value each time.
-    # Both recodings are pure functions; remembered, they cost an eighth of an event less.
-    os.environ.encodekey = lru_cache(os.environ.encodekey)
-    os.environ.decodevalue = lru_cache(os.environ.decodevalue)
+    _quicken_environ()
     sys.path[0:0] = [request["folder"]]
     client = FramedClient(
         socket.socket(fileno=channel), mmap.mmap(page, board.SIZE), log, request["function_arn"], request["limit"]
@@ -163,6 +160,26 @@ def _run_python(request: dict[str, Any], log: int, channel: int, page: int) -> N
         bootstrap.run(request["handler"], client)
     finally:
         client.flush()
+
+
+def _quicken_environ() -> None:
+    """Have `os.environ` answer as ever in less time: AWS's client asks it for six variables an event.
+
+    The inherited lookups recode name and value each time, and tell what is missing by raising a KeyError
+    and catching it. Both recodings are pure functions, and can be remembered.
+    """
+
+    class Environ(type(os.environ)):  # type: ignore[misc]
+        def get(self, name: str, default: Any = None) -> Any:
+            value = self._data.get(self.encodekey(name))
+            return default if value is None else self.decodevalue(value)
+
+        def __contains__(self, name: object) -> bool:
+            return self.encodekey(name) in self._data
+
+    os.environ.encodekey = lru_cache(os.environ.encodekey)
+    os.environ.decodevalue = lru_cache(os.environ.decodevalue)
+    os.environ.__class__ = Environ
 
 
 def _reap(pid: int, workers: set[int]) -> int:

@@ -18,6 +18,7 @@ from htcgrid.runtime import board, frames
 
 _FLUSH_NS = 1_000_000  # an answer waits for company no longer than this
 _READ_BYTES = 1 << 18
+_HEAD = frames.REQUEST.size
 
 
 class Invocation:
@@ -60,25 +61,26 @@ class FramedClient:
             self._ready = True
             self._answer(frames.READY, b"")
         while True:
-            header = self._take(frames.REQUEST.size)
-            sequence, timeout_ms, context_size, event_size = frames.REQUEST.unpack(header)
-            body = self._take(frames.REQUEST_ID_BYTES + context_size + event_size)
-            self._began = time.monotonic_ns()
+            self._need(_HEAD)
+            sequence, timeout_ms, context_size, event_size = frames.REQUEST.unpack_from(self._input, self._at)
+            self._need(_HEAD + frames.REQUEST_ID_BYTES + context_size + event_size)
+            context_at = self._at + _HEAD + frames.REQUEST_ID_BYTES
+            event_at = context_at + context_size
+            id_at, self._at = self._at + _HEAD, event_at + event_size
+            began = self._began = time.monotonic_ns()
             # The note goes up before the recall is read: the supervisor, which writes its recall and
             # reads the note a moment later, then never takes back what has begun.
-            board.NOTE.pack_into(self._page, 0, self._kept, self._began, sequence)
+            board.NOTE.pack_into(self._page, 0, self._kept, began, sequence)
             first, end = board.RECALL.unpack_from(self._page, board.RECALL_AT)
+            self._sequence = sequence
             if not first <= sequence < end:
                 break
-            self._sequence = sequence
             self._answer(frames.DROPPED, b"")
-        self._sequence = sequence
         self._started = time.time_ns()
-        context_end = frames.REQUEST_ID_BYTES + context_size
-        invocation = self._invocation
-        invocation.invoke_id = body[: frames.REQUEST_ID_BYTES].decode()
-        invocation.client_context = body[frames.REQUEST_ID_BYTES : context_end].decode()
-        invocation.event_body = body[context_end:]
+        data, invocation = self._input, self._invocation
+        invocation.invoke_id = data[id_at:context_at].decode()
+        invocation.client_context = data[context_at:event_at].decode()
+        invocation.event_body = data[event_at : self._at]
         invocation.deadline_time_in_ms = self._started // 1_000_000 + timeout_ms
         return invocation
 
@@ -109,18 +111,13 @@ class FramedClient:
 
     # --- the socket ---
 
-    def _take(self, size: int) -> bytes:
-        """The next `size` bytes of the input."""
-        end = self._at + size
-        if end > len(self._input):
+    def _need(self, size: int) -> None:
+        """Have at least `size` bytes of input from `_at` on."""
+        if self._at + size > len(self._input):
             self._fill(size)
-            end = size
-        taken = self._input[self._at : end]
-        self._at = end
-        return taken
 
     def _fill(self, size: int) -> None:
-        """Have at least `size` bytes of input. What is ready goes out first: nobody waits while we wait."""
+        """Read until they are there. What is ready goes out first: nobody waits while we wait."""
         self.flush()
         parts = [self._input[self._at :]]
         missing = size - len(parts[0])
