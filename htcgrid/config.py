@@ -22,8 +22,7 @@ from pydantic_settings import (
 )
 
 from htcgrid import plugins
-from htcgrid.agent.agent import Rules
-from htcgrid.agent.policy import ATTEMPTS, RetryPolicy
+from htcgrid.agent.policy import ATTEMPTS, RetryPolicy, Rules
 from htcgrid.spi import FailureKind, Function, HtcgridError, Invoker, Plugin, ResultSink, TaskSource
 
 DEFAULT_FILE = "htcgrid.toml"

@@ -10,7 +10,8 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
-from htcgrid.agent.agent import Agent, Rules
+from htcgrid.agent.agent import Agent
+from htcgrid.agent.policy import Rules
 from htcgrid.spi import Invoker, Plugin, Result, ResultSink, ResultStore, Task, TaskQueue, TaskSource
 
 from htcgrid_contracts import faults

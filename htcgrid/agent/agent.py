@@ -3,7 +3,6 @@
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from htcgrid.agent.delivery import Delivery
 from htcgrid.agent.halt import Halt
@@ -11,27 +10,12 @@ from htcgrid.agent.holdings import Holdings
 from htcgrid.agent.intake import Intake
 from htcgrid.agent.keeper import Keeper
 from htcgrid.agent.patience import Patience
-from htcgrid.agent.policy import RetryPolicy
+from htcgrid.agent.policy import Rules
 from htcgrid.agent.quarantine import Quarantine
 from htcgrid.agent.slot import Pace, Slot
 from htcgrid.agent.statistics import Statistics, Summary
 from htcgrid.agent.stock import Stock
 from htcgrid.spi import Invoker, ResultSink, TaskSource
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """How the agent behaves; times in seconds."""
-
-    retries: RetryPolicy = field(default_factory=RetryPolicy)
-    grace: float = 30.0
-    """How long running tasks may go on once it drains."""
-    unavailable_limit: float = 60.0
-    """How long a plane, source or sink may be away before the agent gives up."""
-    init_errors_limit: int = 3
-    """After how many initialisation errors, with nothing else, the function counts as broken."""
-    linger: float = 0.05
-    """How long a result may wait for others to be stored with."""
 
 
 class Agent:

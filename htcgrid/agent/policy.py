@@ -47,6 +47,21 @@ class RetryPolicy:
         return back_off(attempt, chance, self.first_delay, self.longest_delay)
 
 
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """How the agent behaves; times in seconds."""
+
+    retries: RetryPolicy = field(default_factory=RetryPolicy)
+    grace: float = 30.0
+    """How long running tasks may go on once it drains."""
+    unavailable_limit: float = 60.0
+    """How long a plane, source or sink may be away before the agent gives up."""
+    init_errors_limit: int = 3
+    """After how many initialisation errors, with nothing else, the function counts as broken."""
+    linger: float = 0.05
+    """How long a result may wait for others to be stored with."""
+
+
 def back_off(failures: int, chance: float, first: float = 0.2, longest: float = 30.0) -> float:
     """Seconds to wait after so many failures in a row: between half and all of a doubling limit."""
     limit = min(longest, first * 2.0 ** min(failures - 1, 32))

@@ -12,13 +12,9 @@ from typing import Literal
 from pydantic import Field
 
 from htcgrid.builtin import process_command
-from htcgrid.builtin.process_emulator import EmulatorProcess
-from htcgrid.runtime.api import ApiEnvironment
-from htcgrid.runtime.child_sandbox import ChildSandbox
 from htcgrid.runtime.environment import ExecutionEnvironment, State
 from htcgrid.runtime.framed import FramedEnvironment
 from htcgrid.runtime.nursery import INHERITED, Nursery
-from htcgrid.runtime.rie import RieEnvironment
 from htcgrid.runtime.variables import this_python, variables
 from htcgrid.spi import Capability, Function, Invoker, Lease, Outcome, Plugin, Rejected, Unstarted
 
@@ -120,11 +116,10 @@ class ProcessInvoker(Invoker):
     def _environment(self, nursery: Nursery) -> ExecutionEnvironment:
         if self._transport == "socket":
             return FramedEnvironment(self.function, nursery, self._is_one_idle)
-        command = process_command.command(self.function)
-        folder = str(self.function.code.resolve())
-        if self._transport == "rie":
-            return RieEnvironment(self.function, EmulatorProcess(nursery, self.config.rie, command, folder))
-        return ApiEnvironment(self.function, ChildSandbox(nursery, command, folder))
+        from htcgrid.builtin import process_http  # noqa: PLC0415 - a part of the cold start that few need
+
+        emulator = self.config.rie if self._transport == "rie" else None
+        return process_http.environment(self.function, nursery, emulator)
 
     def _check(self) -> None:
         process_command.check(self.function)

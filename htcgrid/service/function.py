@@ -6,8 +6,8 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from htcgrid.agent.agent import Agent, Rules
-from htcgrid.agent.policy import RetryPolicy
+from htcgrid.agent.agent import Agent
+from htcgrid.agent.policy import RetryPolicy, Rules
 from htcgrid.service import errors
 from htcgrid.service.events import EventSink, event_queue
 from htcgrid.spi import FailureKind, HtcgridError, Invoker, Lease, Outcome, Rejected, Task, TaskQueue

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from htcgrid.agent.agent import Agent, Rules
-from htcgrid.agent.policy import RetryPolicy
+from htcgrid.agent.agent import Agent
+from htcgrid.agent.policy import RetryPolicy, Rules
 from htcgrid.agent.statistics import Summary
 from htcgrid.builtin.memory import MemorySink, MemorySource
 from htcgrid.spi import (

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from htcgrid.agent.agent import Rules
-from htcgrid.agent.policy import RetryPolicy
+from htcgrid.agent.policy import RetryPolicy, Rules
 from htcgrid.agent.quarantine import FunctionBroken
 from htcgrid.builtin.memory import MemorySource
 from htcgrid.spi import FailureKind, Lease, Rejected, Result, Task, Unavailable

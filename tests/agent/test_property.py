@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from htcgrid.agent.agent import Rules
-from htcgrid.agent.policy import ATTEMPTS
+from htcgrid.agent.policy import ATTEMPTS, Rules
 from htcgrid.spi import FailureKind
 
 if TYPE_CHECKING:
