@@ -38,7 +38,8 @@ class ProcessInvoker(Invoker):
 
     def __init__(self, config: Config, function: Function) -> None:
         super().__init__(config, function)
-        self.max_concurrency = config.workers or len(os.sched_getaffinity(0))
+        self._processors = len(os.sched_getaffinity(0))
+        self.max_concurrency = config.workers or self._processors
         self._transport = config.transport or ("socket" if process_command.is_python(function) else "http")
         self._idle: queue.LifoQueue[ExecutionEnvironment | None] = queue.LifoQueue()
         self._all: list[ExecutionEnvironment] = []
@@ -74,6 +75,10 @@ class ProcessInvoker(Invoker):
     def _is_one_idle(self) -> bool:
         """Whether an environment has had nothing to do for longer than it takes to be given the next task."""
         return not self._idle.empty() and time.monotonic() - self._last_idle > _IDLE_SECONDS
+
+    def _has_spare_processor(self) -> bool:
+        """Whether a processor is left beside those that the busy environments keep."""
+        return self.max_concurrency - self._idle.qsize() < self._processors
 
     def cancel(self, task_ids: Collection[str]) -> None:
         for environment in list(self._all):
@@ -119,7 +124,7 @@ class ProcessInvoker(Invoker):
         from htcgrid.builtin import process_http  # noqa: PLC0415 - a part of the cold start that few need
 
         emulator = self.config.rie if self._transport == "rie" else None
-        return process_http.environment(self.function, nursery, emulator)
+        return process_http.environment(self.function, nursery, emulator, self._has_spare_processor)
 
     def _check(self) -> None:
         process_command.check(self.function)

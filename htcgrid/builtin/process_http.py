@@ -1,5 +1,6 @@
 """Environments of the process plane whose runtime speaks HTTP: on the Runtime API, or in AWS's emulator."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from htcgrid.builtin import process_command
@@ -12,10 +13,13 @@ from htcgrid.runtime.rie import RieEnvironment
 from htcgrid.spi import Function
 
 
-def environment(function: Function, nursery: Nursery, emulator: Path | None) -> ExecutionEnvironment:
+def environment(
+    function: Function, nursery: Nursery, emulator: Path | None, has_spare_processor: Callable[[], bool]
+) -> ExecutionEnvironment:
     """One that is not started yet; inside this emulator where one is named."""
     command = process_command.command(function)
     folder = str(function.code.resolve())
     if emulator is not None:
         return RieEnvironment(function, EmulatorProcess(nursery, emulator, command, folder))
-    return ApiEnvironment(function, ChildSandbox(nursery, command, folder))
+    sandbox = ChildSandbox(nursery, command, folder)
+    return ApiEnvironment(function, sandbox, has_spare_processor=has_spare_processor)

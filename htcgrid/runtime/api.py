@@ -10,7 +10,7 @@ import time
 from base64 import b64decode
 from binascii import Error as Base64Error
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from htcgrid.runtime import documents, identity, limits
@@ -27,6 +27,8 @@ _VERBS = frozenset((b"response", b"error"))
 _RESTORE = b"restore/next"
 _NOT_READY = frozenset((b"init/error", b"restore/error"))
 _DRAIN_READS = 1000
+_SOON_SECONDS = 0.0003
+"""To be woken takes a good part of this; what came sooner last time is waited for awake, if a processor is free."""
 
 
 def _reply(status: str, body: bytes) -> bytes:
@@ -70,11 +72,21 @@ class ApiEnvironment(SandboxedEnvironment):
     """A sandbox that is served one invocation after the other, on a port of its own.
 
     `listener` comes from `api_server.listen`, bound to an address that the sandbox can reach; it is
-    closed with the environment. Without one a free port of 127.0.0.1 is taken.
+    closed with the environment. Without one a free port of 127.0.0.1 is taken. `has_spare_processor`
+    says whether one would idle while the runtime works: then this thread stays awake for what comes soon.
     """
 
-    def __init__(self, function: Function, sandbox: Sandbox, listener: socket.socket | None = None) -> None:
+    def __init__(
+        self,
+        function: Function,
+        sandbox: Sandbox,
+        listener: socket.socket | None = None,
+        has_spare_processor: Callable[[], bool] = lambda: False,
+    ) -> None:
         super().__init__(function, sandbox)
+        self._has_spare_processor = has_spare_processor
+        self._waits = {True: 0.0, False: 0.0}
+        """How long the last wait was: for a handler's answer, and for anything else."""
         self._server = ApiServer(listener or listen(), lambda: self._sandbox.peers)
         self._arn = identity.function_arn(function.function_name)
         self._queue: deque[tuple[int, Lease, float]] = deque()
@@ -114,7 +126,11 @@ class ApiEnvironment(SandboxedEnvironment):
         return outcomes
 
     def _take_in(self, wait: float, outcomes: list[Outcome]) -> bool:
-        requests, moved = self._server.pump(wait)
+        is_running, began = self._attempt is not None, time.monotonic()
+        is_soon = wait > 0 and self._waits[is_running] < _SOON_SECONDS and self._has_spare_processor()
+        requests, moved = self._server.pump(wait, _SOON_SECONDS if is_soon else 0.0)
+        if wait > 0:
+            self._waits[is_running] = time.monotonic() - began
         for connection, request in requests:
             self._route(connection, request, outcomes)
         return moved

@@ -2,6 +2,7 @@
 
 import select
 import socket
+import time
 from collections.abc import Callable, Collection
 
 from htcgrid.runtime.api_connection import Connection, Request
@@ -46,11 +47,14 @@ class ApiServer:
         self._connections.clear()
         self._listener.close()
 
-    def pump(self, wait: float) -> tuple[list[tuple[Connection, Request]], bool]:
-        """The requests that come within `wait` seconds, and whether anything moved at all."""
+    def pump(self, wait: float, awake: float = 0.0) -> tuple[list[tuple[Connection, Request]], bool]:
+        """The requests that come within `wait` seconds, and whether anything moved at all.
+
+        For the first `awake` seconds of them it looks again and again, without going to sleep.
+        """
         arrived: list[tuple[Connection, Request]] = []
         moved = False
-        for fd, _ in self._poll.poll(wait * 1000):
+        for fd, _ in self._ready(wait, awake):
             if fd == self._ended_fd:
                 self.ended = True
                 self._poll.unregister(fd)
@@ -67,6 +71,14 @@ class ApiServer:
                 if not connection.is_ready():
                     self._settle(connection)
         return arrived, moved
+
+    def _ready(self, wait: float, awake: float) -> list[tuple[int, int]]:
+        if awake:
+            until = time.monotonic() + min(awake, wait)
+            while time.monotonic() < until:
+                if ready := self._poll.poll(0):
+                    return ready
+        return self._poll.poll(wait * 1000)
 
     def reply(self, connection: Connection, data: bytes, request: Request) -> None:
         """Answer a request; the rest of an answer that the client does not take yet follows in `pump`."""
