@@ -15,6 +15,8 @@ _LOG_TRIES = 6
 _LOG_SECONDS = 0.5
 _NO_LOG = "unable to retrieve container logs for"
 """With status 200: how a kubelet says that the container has just been removed."""
+_UNAVAILABLE = 3
+"""The status of an htcgrid whose source, plane or sink cannot be reached: it may be in a moment."""
 _IMAGE = frozenset({"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "ImageInspectError"})
 _FINAL = _IMAGE | {"CreateContainerConfigError", "CreateContainerError", "RunContainerError", "CrashLoopBackOff"}
 
@@ -65,6 +67,8 @@ def fatal(cluster: Cluster, pod: Any) -> str | None:
             return (
                 f"{where} does not start: {waiting['reason']}, {_message(waiting)}{_last_lines(cluster, name, status)}"
             )
+        if ended and _is_tried_again(pod, status, ended):
+            continue
         if ended and (ended["exitCode"] or status["name"] in _main_containers(pod)):
             reason = f"{ended.get('reason', 'ended')}, exit status {ended['exitCode']}"
             if not ended["exitCode"] and GRID in pod["metadata"].get("labels", {}):
@@ -73,6 +77,12 @@ def fatal(cluster: Cluster, pod: Any) -> str | None:
     if pod["status"].get("phase") == "Failed":
         return f"Pod {name} failed: {pod['status'].get('reason', '')} {pod['status'].get('message', '')}".rstrip()
     return None
+
+
+def _is_tried_again(pod: Any, status: Any, ended: Any) -> bool:
+    """Whether it found something away, and the kubelet now starts it for the second time."""
+    restarts = pod["spec"].get("restartPolicy", "Always") == "Always"
+    return restarts and ended["exitCode"] == _UNAVAILABLE and not status.get("restartCount")
 
 
 def pending(pod: Any) -> str:
