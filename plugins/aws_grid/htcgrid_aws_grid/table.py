@@ -1,4 +1,4 @@
-"""A DynamoDB table keyed by `task_id`: results, cancel marks, and HTC-Grid's states have one each."""
+"""A DynamoDB table keyed by `task_id`: results, cancel marks, rows of tasks, and HTC-Grid's states have one each."""
 
 from __future__ import annotations
 
@@ -61,22 +61,35 @@ class Table:
 
     def write_batch(self, items: Sequence[Item]) -> int:
         """Store up to 25 items, each in place of one of the same key; returns how many were not taken."""
-        requests = [{"PutRequest": {"Item": item}} for item in items]
-        with asking("dynamodb:BatchWriteItem", self._what):
-            answer = self._client.batch_write_item(RequestItems={self.name: requests})
-        untaken = answer.get("UnprocessedItems", {}).get(self.name, [])
+        untaken = self._batch([{"PutRequest": {"Item": item}} for item in items])
         left = [request["PutRequest"]["Item"] for request in untaken]
         self._charge_writes(sum(map(write_units, items)) - sum(map(write_units, left)))
         return len(left)
 
+    def remove_batch(self, keys: Sequence[str]) -> int:
+        """Remove up to 25 items of less than a write unit, if they are there; returns how many were not taken."""
+        left = len(self._batch([{"DeleteRequest": {"Key": {KEY: {"S": key}}}} for key in keys]))
+        self._charge_writes(len(keys) - left)
+        return left
+
+    def _batch(self, requests: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+        """Those of these requests that were not taken."""
+        with asking("dynamodb:BatchWriteItem", self._what):
+            answer = self._client.batch_write_item(RequestItems={self.name: requests})
+        untaken: Sequence[Mapping[str, Any]] = answer.get("UnprocessedItems", {}).get(self.name, [])
+        return untaken
+
     def write_new(self, item: Item) -> bool:
         """Store the item unless there is one of its key; whether it was stored."""
+        return self.write_where(item, f"attribute_not_exists({KEY})")
+
+    def write_where(self, item: Item, condition: str, values: Mapping[str, dict[str, Any]] | None = None) -> bool:
+        """Store the item where `condition` holds for the one of its key; whether it was stored."""
         self._charge_writes(write_units(item))
+        given = {"ExpressionAttributeValues": dict(values)} if values else {}
         with asking("dynamodb:PutItem", self._what):
             try:
-                self._client.put_item(
-                    TableName=self.name, Item=item, ConditionExpression=f"attribute_not_exists({KEY})"
-                )
+                self._client.put_item(TableName=self.name, Item=item, ConditionExpression=condition, **given)
             except ClientError as error:
                 if code_of(error) == "ConditionalCheckFailedException":
                     return False
@@ -126,6 +139,25 @@ class Table:
                 before, left = len(left), answer.get("UnprocessedKeys", {}).get(self.name, {}).get("Keys", [])
                 if len(left) == before:
                     raise Unavailable(f"dynamodb:BatchGetItem on table {self.name}: AWS throttles us (no key was read)")
+
+    def scan(self, condition: str, values: Mapping[str, dict[str, Any]]) -> Iterator[Item]:
+        """The items for which `condition` holds. The whole table is read, and paid for, a megabyte a request."""
+        request = {
+            "TableName": self.name,
+            "FilterExpression": condition,
+            "ExpressionAttributeValues": dict(values),
+            "ConsistentRead": True,
+            "ReturnConsumedCapacity": "TOTAL",
+        }
+        where: dict[str, Any] = {}
+        while True:
+            with asking("dynamodb:Scan", self._what):
+                answer = self._client.scan(**request, **where)
+            self._meter.charge("dynamodb read units", answer["ConsumedCapacity"]["CapacityUnits"])
+            yield from answer["Items"]
+            if "LastEvaluatedKey" not in answer:
+                return
+            where = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
 
     def _charge_writes(self, units: int) -> None:
         self._meter.charge("dynamodb write units", units)
