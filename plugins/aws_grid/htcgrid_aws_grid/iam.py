@@ -16,7 +16,7 @@ class Resources:
     """What a grid is made of, as ARNs; empty where it has none.
 
     `queues` and `dead_letter_queues` are SQS queues, `table` holds the results, `cancel_table` the cancel marks,
-    `bucket` large inputs and results, or the results of the `s3` sink. `state_table` and `data_bucket` are HTC-Grid's.
+    `task_table` a row for each task in the queue, `bucket` large inputs and results, or the results of the `s3` sink. `state_table` and `data_bucket` are HTC-Grid's.
     A prefix that is None: none of these are in the bucket. `keys` are KMS keys that encrypt any of them.
     """
 
@@ -24,6 +24,7 @@ class Resources:
     dead_letter_queues: tuple[str, ...] = ()
     table: str = ""
     cancel_table: str = ""
+    task_table: str = ""
     bucket: str = ""
     inputs_prefix: str | None = "inputs/"
     results_prefix: str | None = "results/"
@@ -38,15 +39,16 @@ def policies(resources: Resources) -> dict[str, dict[str, Any]]:
 
 
 def agent(resources: Resources) -> dict[str, Any]:
-    """Receive, hide, delete, dead-letter; read inputs and cancel marks; store results; HTC-Grid's states and data."""
+    """Receive, hide, delete with their rows, dead-letter; read inputs and cancel marks; store results; HTC-Grid's part."""
     r = resources
     take = ("sqs:ReceiveMessage", "sqs:ChangeMessageVisibility", "sqs:DeleteMessage")
     return _policy(
         _allow("ReceiveTasks", (*SQS_LOOK, *take), r.queues),
         _allow("SetAside", (*SQS_LOOK, "sqs:SendMessage"), r.dead_letter_queues),
-        _allow("FindTable", ("dynamodb:DescribeTable",), (r.table, r.cancel_table, r.state_table)),
+        _allow("FindTable", ("dynamodb:DescribeTable",), (r.table, r.cancel_table, r.task_table, r.state_table)),
         _allow("StoreResults", ("dynamodb:BatchWriteItem", "dynamodb:PutItem", "dynamodb:BatchGetItem"), (r.table,)),
         _allow("SeeCancelled", ("dynamodb:BatchGetItem",), (r.cancel_table,)),
+        _allow("RemoveRows", ("dynamodb:BatchWriteItem",), (r.task_table,)),
         _allow("FindBucket", ("s3:ListBucket",), (r.bucket, r.data_bucket)),
         _allow("ReadInputs", ("s3:GetObject",), (_under(r.bucket, r.inputs_prefix),)),
         _allow("StoreLargeResults", ("s3:PutObject",), (_under(r.bucket, r.results_prefix),)),
@@ -60,13 +62,15 @@ def agent(resources: Resources) -> dict[str, Any]:
 
 
 def submitter(resources: Resources) -> dict[str, Any]:
-    """Send tasks, store large inputs, mark as cancelled, see the depth of queues."""
+    """Send tasks with their rows, store large inputs, mark as cancelled, see the depth of queues."""
     r = resources
     return _policy(
         _allow("SendTasks", (*SQS_LOOK, "sqs:SendMessage"), r.queues),
         _allow("SeeSetAside", SQS_LOOK, r.dead_letter_queues),
-        _allow("FindTable", ("dynamodb:DescribeTable",), (r.cancel_table,)),
+        _allow("FindTable", ("dynamodb:DescribeTable",), (r.cancel_table, r.task_table)),
         _allow("Cancel", ("dynamodb:BatchWriteItem",), (r.cancel_table,)),
+        _allow("WriteRows", ("dynamodb:PutItem", "dynamodb:BatchGetItem", "dynamodb:BatchWriteItem"), (r.task_table,)),
+        _allow("FindTasksOfSession", ("dynamodb:Scan",), (r.task_table,)),
         _allow("FindBucket", ("s3:ListBucket",), (r.bucket,)),
         _allow("StoreLargeInputs", ("s3:PutObject",), (_under(r.bucket, r.inputs_prefix),)),
         _allow("UseKeys", ("kms:Decrypt", "kms:GenerateDataKey"), r.keys),

@@ -33,6 +33,7 @@ from htcgrid_aws_grid.polling import poll
 from htcgrid_aws_grid.queue import BATCH, LONGEST_LEASE, Message, Queue, Unsent, total
 from htcgrid_aws_grid.submission import Submission
 from htcgrid_aws_grid.table import Table
+from htcgrid_aws_grid.task_index import TaskIndex
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -70,6 +71,11 @@ class SqsSource(AwsPlugin, TaskSource):
         bucket: str = Field("", description="S3 bucket for inputs larger than a message may be")
         prefix: str = Field("inputs/", description="start of the keys of those inputs")
         cancel_table: str = Field("", description="DynamoDB table keyed by task_id that cancelling needs")
+        task_table: str = Field(
+            "",
+            description="DynamoDB table keyed by task_id for a row a task, at two writes each: an id that is there is "
+            "refused, and cancelling names tasks; it holds cancel marks too where cancel_table is empty",
+        )
 
         @model_validator(mode="after")
         def _one_way_to_name_queues(self) -> Self:
@@ -87,6 +93,7 @@ class SqsSource(AwsPlugin, TaskSource):
         self._dead: dict[int, Queue] = {}
         self._bucket: Bucket | None = None
         self._cancels: Cancels | None = None
+        self._index: TaskIndex | None = None
         self._loans = Loans()
 
     def open(self) -> None:
@@ -107,11 +114,12 @@ class SqsSource(AwsPlugin, TaskSource):
         if self.config.bucket:
             self._bucket = Bucket(self.client("s3"), self.config.bucket, self.config.prefix)
             self._bucket.check()
-        if self.config.cancel_table:
-            table = Table(self.client("dynamodb"), self.config.cancel_table, self.meter)
-            table.check()
-            self._cancels = Cancels(table)
-        self._submission = Submission(self._queues, self._bucket, self.pool)
+        tables = {name: self._table(name) for name in {self._cancel_table, self.config.task_table} if name}
+        if self._cancel_table:
+            self._cancels = Cancels(tables[self._cancel_table])
+        if self.config.task_table:
+            self._index = TaskIndex(tables[self.config.task_table], self.pool)
+        self._submission = Submission(self._queues, self._bucket, self.pool, self._index)
 
     # --- TaskSource ---------------------------------------------------------------------------------
 
@@ -152,6 +160,12 @@ class SqsSource(AwsPlugin, TaskSource):
         return [_stopped(lease, cancelled) for lease in leases if lease.task.id not in cancelled.singly]
 
     def ack(self, leases: Sequence[Lease]) -> None:
+        # Rows first: an agent that dies in between leaves a task that runs again, not a row that refuses its id.
+        if self._index:
+            self._index.remove([lease.task.id for lease in leases])
+        self._delete(leases)
+
+    def _delete(self, leases: Sequence[Lease]) -> None:
         for number, handles in self._by_queue(leases).items():
             self._queues[number].delete(handles)
         self._loans.drop(lease.receipt for lease in leases)
@@ -165,8 +179,8 @@ class SqsSource(AwsPlugin, TaskSource):
     def extend(self, leases: Sequence[Lease], seconds: float) -> Collection[str]:
         """A loan ends for good 12 hours after its message was received.
 
-        The message of a task that was cancelled is deleted; one cancelled with its session is shown again, to be lent
-        as invalid, so that it has a result.
+        The message of a task that was cancelled is deleted, while its row stays for `cancel` to name it again; one
+        cancelled with its session is shown again, to be lent as invalid, so that it has a result.
         """
         kept: set[str] = set()
         for number, loans in self._running(leases).items():
@@ -179,25 +193,27 @@ class SqsSource(AwsPlugin, TaskSource):
                     kept.add(loan.receipt)
         self._loans.drop(lease.receipt for lease in leases if lease.receipt not in kept)
         cancelled = self._cancelled([lease.task for lease in leases if lease.receipt in kept])
-        self.ack([lease for lease in leases if lease.task.id in cancelled.singly])
+        self._delete([lease for lease in leases if lease.task.id in cancelled.singly])
         self.nack([lease for lease in leases if lease.task.id in cancelled.with_session])
         return {lease.task.id for lease in leases if lease.receipt not in kept or lease.task.id in cancelled}
 
     # --- What it offers besides ---------------------------------------------------------------------
 
     def put(self, tasks: Sequence[Task]) -> None:
-        """Send these tasks, ten a request. SQS knows no ids: only ids twice in one call are found and `Rejected`.
+        """Send these tasks, ten a request, after a row for each where `task_table` is set.
 
-        After `Unavailable` put the same tasks again: those that SQS took are not sent twice.
+        Without that table SQS knows no ids: only ids twice in one call are found and `Rejected`. After `Unavailable` put
+        the same tasks again: those that SQS took are not sent twice by this source.
         """
         self._submission.put(tasks)
 
     def cancel(self, session_id: str | None = None, task_ids: Collection[str] = ()) -> Sequence[Task]:
         """Mark as cancelled, which receiving and extending look for.
 
-        SQS cannot say which tasks wait: the tasks named by id are returned as they are, without payload, those that
-        are over or never were included. Tasks of a session are not returned; each is lent as invalid when its message
-        comes, and so gets its result from the agent.
+        With `task_table` the tasks that have a row are returned, those cancelled before included; a session's are found
+        by reading that table whole. Without it SQS cannot say which tasks wait: the tasks named by id are returned as they are, without
+        payload, those that are over or never were included. Tasks that are not returned and come with a cancelled
+        session are lent as invalid when their message comes, and so get their result from the agent.
         """
         if self._cancels is None:
             message = (
@@ -205,8 +221,16 @@ class SqsSource(AwsPlugin, TaskSource):
                 "DynamoDB table keyed by task_id (the table of the results will do), for all agents alike"
             )
             raise Rejected(message, task_ids)
-        self._cancels.add([session_id] if session_id else [], task_ids)
-        return [Task(task_id, b"") for task_id in task_ids]
+        sessions = [session_id] if session_id else []
+        if self._index is None:
+            self._cancels.add(sessions, task_ids)
+            return [Task(task_id, b"") for task_id in task_ids]
+        # The session first: what is put while we look for its tasks is stopped too.
+        self._cancels.add(sessions, [])
+        found = self._index.named(task_ids) + (self._index.of_session(session_id) if session_id else [])
+        tasks = {task.id: task for task in found}
+        self._cancels.add([], tasks)
+        return list(tasks.values())
 
     def depth(self) -> Depth:
         states = self._states()
@@ -237,7 +261,7 @@ class SqsSource(AwsPlugin, TaskSource):
         self.ack(leases)
 
     def policies(self) -> Mapping[str, Mapping[str, Any]]:
-        """The least IAM policies for the queues, cancel marks and inputs."""
+        """The least IAM policies for the queues, cancel marks, rows of tasks and inputs."""
         region = self.config.region
         names = self.config.queues or (self.config.queue,)
         dead = [queue.arn for queue in self._dead.values()] or [arns.queue(self.config.dead_letter_queue, region)]
@@ -245,7 +269,8 @@ class SqsSource(AwsPlugin, TaskSource):
             iam.Resources(
                 queues=tuple(queue.arn for queue in self._queues) or tuple(arns.queue(name, region) for name in names),
                 dead_letter_queues=tuple(dict.fromkeys(dead)),
-                cancel_table=arns.table(self.config.cancel_table, region),
+                cancel_table=arns.table(self._cancel_table, region),
+                task_table=arns.table(self.config.task_table, region),
                 bucket=arns.bucket(self.config.bucket),
                 inputs_prefix=self.config.prefix,
                 results_prefix=None,
@@ -274,6 +299,15 @@ class SqsSource(AwsPlugin, TaskSource):
                 )
 
     # --- Its parts ----------------------------------------------------------------------------------
+
+    @property
+    def _cancel_table(self) -> str:
+        return self.config.cancel_table or self.config.task_table
+
+    def _table(self, name: str) -> Table:
+        table = Table(self.client("dynamodb"), name, self.meter)
+        table.check()
+        return table
 
     def _states(self) -> States:
         dead = {queue.url: queue.states().waiting or 0 for queue in self._dead.values()}

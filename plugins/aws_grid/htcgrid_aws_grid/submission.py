@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from htcgrid.spi import HtcgridError, Rejected, Unavailable
+from htcgrid.spi import Rejected, Unavailable
 from htcgrid_aws_grid import messages
 from htcgrid_aws_grid.parallel import each, raise_worst
 from htcgrid_aws_grid.queue import Unsent
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from htcgrid.spi import Task
     from htcgrid_aws_grid.bucket import Bucket
     from htcgrid_aws_grid.queue import Message, Queue
+    from htcgrid_aws_grid.task_index import TaskIndex
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,29 +35,37 @@ class Planned:
 class Submission:
     """Remembers what a `put` that failed half-way has sent, so that putting again sends the rest only."""
 
-    def __init__(self, queues: Sequence[Queue], bucket: Bucket | None, pool: Executor) -> None:
+    def __init__(self, queues: Sequence[Queue], bucket: Bucket | None, pool: Executor, index: TaskIndex | None) -> None:
         self._queues = queues
         self._bucket = bucket
         self._pool = pool
+        self._index = index
         self._lock = Lock()
         self._sent: set[str] = set()
 
     def put(self, tasks: Sequence[Task]) -> None:
-        """Nothing is sent where any task is `Rejected`."""
+        """Nothing is sent where any task is `Rejected`, for what it is or, with an index, for being there already."""
         twice = [task_id for task_id, count in Counter(task.id for task in tasks).items() if count > 1]
         if twice:
             raise Rejected(f"task ids twice in one put: {', '.join(twice[:5])}; each task needs its own", twice)
         planned = [self._plan(task) for task in tasks if task.id not in self._sent]
+        if self._index and tasks:
+            put = self._index.begin([task.id for task in tasks])
+            self._index.enter(put, [plan.task for plan in planned])
+            self._send_all(planned)
+            self._index.settle(put)
+        else:
+            self._send_all(planned)
+        with self._lock:
+            self._sent.difference_update(task.id for task in tasks)
+
+    def _send_all(self, planned: Sequence[Planned]) -> None:
         large = [plan for plan in planned if plan.key]
         raise_worst(answer for _, answer in each(self._pool, self._store_input, large))
         outcomes = each(self._pool, self._send, self._batches(planned))
-        failed = [answer for _, answer in outcomes if isinstance(answer, HtcgridError)]
         with self._lock:
-            done = {plan.task.id for batch, answer in outcomes if answer is None for plan in batch}
-            self._sent.update(done)
-            if not failed:
-                self._sent.difference_update(task.id for task in tasks)
-        raise_worst(failed)
+            self._sent.update(plan.task.id for batch, answer in outcomes if answer is None for plan in batch)
+        raise_worst(answer for _, answer in outcomes)
 
     def _plan(self, task: Task) -> Planned:
         number = self._queue_of(task)

@@ -24,8 +24,11 @@ if TYPE_CHECKING:
 LEASE = 6  # seconds; a busy machine was seen to take five to open a second receiver
 
 
-NO_IDS = "SQS knows no ids: a row for each task would cost more than all the rest"
-NO_NAMES = "SQS cannot say which tasks wait; those of a cancelled session get their result when their message comes"
+NO_IDS = "SQS knows no ids: task_table has a row for each task, which costs more than all the rest"
+NO_NAMES = (
+    "SQS cannot say which tasks wait, and task_table is not set; those of a cancelled session get their result when "
+    "their message comes"
+)
 
 
 class TestSqs(TaskSourceContract):
@@ -73,6 +76,25 @@ class TestSqsPut(TestSqs):
         assert isinstance(source, SqsSource)
         with SqsSource(source.config, Function()) as submitter:
             submitter.put(tasks)
+
+
+class TestSqsWithTaskTable(TestSqsPut):
+    """The same with a row for each task: the whole contract."""
+
+    known_gaps: ClassVar[Mapping[str, str]] = {}
+
+    @pytest.fixture
+    def source(self, own_aws: Aws) -> TaskSource:
+        self.aws = own_aws
+        config = SqsSource.Config(
+            queue=own_aws.queue(LEASE), endpoint_url=own_aws.url, visibility_timeout=LEASE, task_table=own_aws.table()
+        )
+        return SqsSource(config, Function())
+
+    @pytest.fixture
+    def missing(self, aws: Aws) -> Plugin:
+        config = SqsSource.Config(queue=aws.queue(), endpoint_url=aws.url, task_table="no-such-table")
+        return SqsSource(config, Function())
 
 
 class TestSqsPriorities(TestSqs):

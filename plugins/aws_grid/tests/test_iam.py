@@ -25,6 +25,7 @@ RESOURCES = iam.Resources(
     dead_letter_queues=("arn:aws:sqs:eu-west-1:1:dead",),
     table="arn:aws:dynamodb:eu-west-1:1:table/results",
     cancel_table="arn:aws:dynamodb:eu-west-1:1:table/cancelled",
+    task_table="arn:aws:dynamodb:eu-west-1:1:table/tasks",
     bucket="arn:aws:s3:::data",
 )
 HTC = iam.Resources(
@@ -52,13 +53,15 @@ def result(task: Task, payload: bytes = b"1", failure: FailureKind | None = None
 def test_agent_submitter_and_reader_may_do_what_they_do_and_no_more(aws: Aws) -> None:
     queue, dead, bucket = aws.queue(MaximumMessageSize="2048"), aws.queue(), aws.bucket()
     shared = {"endpoint_url": aws.url, "bucket": bucket}
-    config = SqsSource.Config(queue=queue, dead_letter_queue=dead, cancel_table=aws.table(), **shared)
+    config = SqsSource.Config(
+        queue=queue, dead_letter_queue=dead, cancel_table=aws.table(), task_table=aws.table(), **shared
+    )
     keys: dict[str, Any] = {"table": aws.table(), "inline_limit": 1024, "check_stored": True, **shared}
     user, source = SqsSource(config, Function()), SqsSource(config, Function())
     sink, reader = (DynamodbSink(DynamodbSink.Config(**keys), Function()) for _ in range(2))
     with user, source, sink, reader:
         user.put([Task("large", b'"%s"' % (b"x" * 3000)), Task("small", b"{}")])
-        user.cancel(session_id="s")
+        user.cancel(session_id="s", task_ids=["gone"])
         user.depth()
         first, second = source.receive(10, 1)
         sink.stored([first.task])
@@ -88,6 +91,20 @@ def test_an_agent_on_htc_grid_may_do_what_it_does_and_no_more(make_htc: Callable
         assert len(reader.get([lease.task.id])) == 1
         assert called(source, sink) == allowed(iam.agent(HTC))
         assert called(reader) == allowed(iam.reader(HTC))
+
+
+def test_rows_of_tasks_and_cancel_marks_may_share_a_table() -> None:
+    source = SqsSource(SqsSource.Config(queue="q", task_table="tasks", region="eu-west-1"), Function())
+    found = {
+        use: {statement["Sid"]: statement for statement in policy["Statement"]}
+        for use, policy in source.policies().items()
+    }
+    assert found["agent"]["RemoveRows"]["Action"] == ["dynamodb:BatchWriteItem"]
+    of_table = ["FindTable", "SeeCancelled", "RemoveRows"]
+    assert [sid for sid in found["agent"] if "table/tasks" in found["agent"][sid]["Resource"][0]] == of_table
+    of_table = ["FindTable", "Cancel", "WriteRows", "FindTasksOfSession"]
+    assert [sid for sid in found["submitter"] if "table/tasks" in found["submitter"][sid]["Resource"][0]] == of_table
+    assert "FindTable" not in found["reader"]
 
 
 def test_the_s3_sink_is_covered_by_the_buckets_statements(aws: Aws) -> None:
