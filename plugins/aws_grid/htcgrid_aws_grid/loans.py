@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from htcgrid.spi import Lease
 
 
+_TRANSIT_SECONDS = 1.0
+
+
 @dataclass(frozen=True, slots=True)
 class Loan:
     """A message lent to us. `received` and `until` are in seconds of the monotonic clock."""
@@ -74,6 +77,11 @@ class Loans:
         with self._lock:
             for receipt in receipts:
                 self._loans.pop(receipt, None)
+
+
+def sure_seconds(lease_seconds: float) -> float:
+    """How long a message is surely ours from when it has arrived: SQS counts from when it sent it."""
+    return lease_seconds - min(_TRANSIT_SECONDS, lease_seconds / 4)
 
 
 def whereabouts(receipt: str) -> tuple[int, str]:

@@ -27,7 +27,7 @@ from htcgrid_aws_grid import arns, iam, messages
 from htcgrid_aws_grid.aws import AwsConfig, AwsPlugin
 from htcgrid_aws_grid.bucket import Bucket
 from htcgrid_aws_grid.cancels import Cancelled, Cancels
-from htcgrid_aws_grid.loans import Loan, Loans, whereabouts
+from htcgrid_aws_grid.loans import Loan, Loans, sure_seconds, whereabouts
 from htcgrid_aws_grid.parallel import each, raise_worst
 from htcgrid_aws_grid.polling import poll
 from htcgrid_aws_grid.queue import BATCH, LONGEST_LEASE, Message, Queue, Unsent, total
@@ -148,7 +148,7 @@ class SqsSource(AwsPlugin, TaskSource):
                 continue
             foreign = messages.ATTRIBUTE not in message.get("MessageAttributes", {})
             task = self._with_priority(answer.task, number, foreign=foreign)
-            loan = Loan(task.id, number, handle, now, now + self.lease_seconds, answer.reference)
+            loan = Loan(task.id, number, handle, now, now + sure_seconds(self.lease_seconds), answer.reference)
             attempt = int(message["Attributes"]["ApproximateReceiveCount"])
             leases.append(Lease(task, attempt, loan.receipt, answer.invalid))
             loans.append(loan)
@@ -211,9 +211,9 @@ class SqsSource(AwsPlugin, TaskSource):
         """Mark as cancelled, which receiving and extending look for.
 
         With `task_table` the tasks that have a row are returned, those cancelled before included; a session's are found
-        by reading that table whole. Without it SQS cannot say which tasks wait: the tasks named by id are returned as they are, without
-        payload, those that are over or never were included. Tasks that are not returned and come with a cancelled
-        session are lent as invalid when their message comes, and so get their result from the agent.
+        by reading that table whole. Without it SQS cannot say which tasks wait: the tasks named by id are returned as
+        they are, without payload, those that are over or never were included. Tasks that are not returned and come
+        with a cancelled session are lent as invalid when their message comes, and so get their result from the agent.
         """
         if self._cancels is None:
             message = (
