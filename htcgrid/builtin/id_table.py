@@ -1,5 +1,6 @@
 """Which ids were seen, and a number with each, in a few bytes an id however many there are."""
 
+import threading
 from array import array
 from collections.abc import Iterable
 from hashlib import blake2b
@@ -13,15 +14,48 @@ class IdTable:
 
     Plain decimal ids, as line numbers are, index an array: 4 bytes each. Others go by a 128-bit hash
     into an open-addressed table: 20 bytes each at most at half load. Two of a billion ids have the same
-    hash with a chance of 1 in 10**21.
+    hash with a chance of 1 in 10**21. One thread may look up while another sets.
     """
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
+        """Whoever looks up in a table that is growing would find another id's number."""
         self._plain = array("I")
         self._count = 0
         self._make_room(1 << 10)
 
     def __setitem__(self, task_id: str, number: int) -> None:
+        with self._lock:
+            self._set(task_id, number)
+
+    def update(self, task_ids: list[str], numbers: Iterable[int]) -> None:
+        """Set many at once."""
+        indices = _plain_indices(task_ids)
+        with self._lock:
+            if indices is None:
+                for task_id, number in zip(task_ids, numbers, strict=True):
+                    self._set(task_id, number)
+                return
+            self._reach(max(indices))
+            plain = self._plain
+            for index, number in zip(indices, numbers, strict=True):
+                plain[index] = number
+
+    def get_all(self, task_ids: list[str]) -> list[int | None]:
+        """The number of each of these, in order."""
+        indices = _plain_indices(task_ids)
+        with self._lock:
+            if indices is None:
+                return [self._get(task_id) for task_id in task_ids]
+            plain, size = self._plain, len(self._plain)
+            return [plain[index] or None if index < size else None for index in indices]
+
+    def get(self, task_id: str) -> int | None:
+        """The number that came with this id; None where it was not seen."""
+        with self._lock:
+            return self._get(task_id)
+
+    def _set(self, task_id: str, number: int) -> None:
         if (index := _plain_index(task_id)) is not None:
             self._reach(index)
             self._plain[index] = number
@@ -30,28 +64,7 @@ class IdTable:
             self._grow()
         self._put(*_hash(task_id), number)
 
-    def update(self, task_ids: list[str], numbers: Iterable[int]) -> None:
-        """Set many at once."""
-        indices = _plain_indices(task_ids)
-        if indices is None:
-            for task_id, number in zip(task_ids, numbers, strict=True):
-                self[task_id] = number
-            return
-        self._reach(max(indices))
-        plain = self._plain
-        for index, number in zip(indices, numbers, strict=True):
-            plain[index] = number
-
-    def get_all(self, task_ids: list[str]) -> list[int | None]:
-        """The number of each of these, in order."""
-        indices = _plain_indices(task_ids)
-        if indices is None:
-            return [self.get(task_id) for task_id in task_ids]
-        plain, size = self._plain, len(self._plain)
-        return [plain[index] or None if index < size else None for index in indices]
-
-    def get(self, task_id: str) -> int | None:
-        """The number that came with this id; None where it was not seen."""
+    def _get(self, task_id: str) -> int | None:
         if (index := _plain_index(task_id)) is not None:
             return (self._plain[index] or None) if index < len(self._plain) else None
         return self._numbers[self._find(*_hash(task_id))] or None

@@ -1,5 +1,10 @@
 from __future__ import annotations
 
+import sys
+import threading
+from collections.abc import Iterator
+
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -66,3 +71,32 @@ def test_one_great_number_among_the_ids_costs_no_great_memory() -> None:
     table["16777216"] = 2
     assert len(table._plain) == 0
     assert table.get_all(["99999999999999999999", "16777216", "1"]) == [1, 2, None]
+
+
+@pytest.fixture
+def hasty_threads() -> Iterator[None]:
+    """Threads that take turns a thousand times as often as they would."""
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(5e-6)
+    yield
+    sys.setswitchinterval(usual)
+
+
+@pytest.mark.usefixtures("hasty_threads")
+def test_a_table_that_grows_under_whoever_looks_up_never_shows_another_ids_number() -> None:
+    numbers = {f"id-{number}": number for number in range(1, 20_001)}
+    for _ in range(3):
+        table = IdTable()
+
+        def fill(table: IdTable = table) -> None:
+            for task_id, number in numbers.items():
+                table[task_id] = number
+
+        filler = threading.Thread(target=fill)
+        filler.start()
+        while filler.is_alive():
+            assert table.get("never-set") is None
+            for task_id in ("id-1", "id-5000", "id-20000"):
+                assert table.get(task_id) in {None, numbers[task_id]}
+        filler.join()
+        assert table.get_all(list(numbers)) == list(numbers.values())
