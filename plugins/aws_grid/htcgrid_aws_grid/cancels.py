@@ -6,21 +6,17 @@ seconds, for DynamoDB's time to live to remove it when no message of that age ca
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from htcgrid.spi import Unavailable
-from htcgrid_aws_grid.table import KEY, WRITE_BATCH, Item
+from htcgrid_aws_grid.table import KEY, Item, expires
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from htcgrid.spi import Task
     from htcgrid_aws_grid.table import Table
-
-LONGEST_RETENTION = 14 * 86_400
-"""Seconds that SQS keeps a message at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +39,9 @@ class Cancels:
     def add(self, sessions: Iterable[str], task_ids: Iterable[str]) -> None:
         """Mark these, again if they are."""
         keys = [*map(_session, sessions), *map(_task, task_ids)]
-        expires = {"N": str(int(time.time()) + LONGEST_RETENTION)}
-        items: list[Item] = [{KEY: {"S": key}, "expires": expires} for key in dict.fromkeys(keys)]
-        for start in range(0, len(items), WRITE_BATCH):
-            if left := self._table.write_batch(items[start : start + WRITE_BATCH]):
-                raise Unavailable(f"table {self._table.name} did not take {left} cancel marks: throttled; cancel again")
+        items: list[Item] = [{KEY: {"S": key}, "expires": expires()} for key in dict.fromkeys(keys)]
+        if left := self._table.write_batch(items):
+            raise Unavailable(f"table {self._table.name} did not take {left} cancel marks: throttled; cancel again")
 
     def among(self, tasks: Sequence[Task]) -> Cancelled:
         """Which of these tasks were cancelled."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
@@ -21,6 +22,8 @@ LARGEST_ITEM = 400 * 1024
 LARGEST_KEY = 2048
 WRITE_BATCH = 25
 READ_BATCH = 100
+LONGEST_RETENTION = 14 * 86_400
+"""Seconds that SQS keeps a message at most."""
 
 Item = dict[str, dict[str, Any]]
 """An item as DynamoDB writes it: `{"task_id": {"S": "..."}}`."""
@@ -60,24 +63,27 @@ class Table:
             return int(self._client.describe_table(TableName=self.name)["Table"]["ItemCount"])
 
     def write_batch(self, items: Sequence[Item]) -> int:
-        """Store up to 25 items, each in place of one of the same key; returns how many were not taken."""
+        """Store these items, each in place of one of the same key; returns how many were not taken."""
         untaken = self._batch([{"PutRequest": {"Item": item}} for item in items])
         left = [request["PutRequest"]["Item"] for request in untaken]
         self._charge_writes(sum(map(write_units, items)) - sum(map(write_units, left)))
         return len(left)
 
     def remove_batch(self, keys: Sequence[str]) -> int:
-        """Remove up to 25 items of less than a write unit, if they are there; returns how many were not taken."""
+        """Remove items of less than a write unit, if they are there; returns how many were not taken."""
         left = len(self._batch([{"DeleteRequest": {"Key": {KEY: {"S": key}}}} for key in keys]))
         self._charge_writes(len(keys) - left)
         return left
 
     def _batch(self, requests: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
-        """Those of these requests that were not taken."""
-        with asking("dynamodb:BatchWriteItem", self._what):
-            answer = self._client.batch_write_item(RequestItems={self.name: requests})
-        untaken: Sequence[Mapping[str, Any]] = answer.get("UnprocessedItems", {}).get(self.name, [])
-        return untaken
+        """Those of these requests that were not taken. After the first, no more are made."""
+        for start in range(0, len(requests), WRITE_BATCH):
+            end = start + WRITE_BATCH
+            with asking("dynamodb:BatchWriteItem", self._what):
+                answer = self._client.batch_write_item(RequestItems={self.name: requests[start:end]})
+            if untaken := answer.get("UnprocessedItems", {}).get(self.name, []):
+                return [*untaken, *requests[end:]]
+        return []
 
     def write_new(self, item: Item) -> bool:
         """Store the item unless there is one of its key; whether it was stored."""
@@ -165,6 +171,11 @@ class Table:
     def _charge_reads(self, items: Sequence[Item], asked: int, *, consistent: bool) -> None:
         units = sum(math.ceil(size(item) / prices.READ_UNIT) for item in items) + max(0, asked - len(items))
         self._meter.charge("dynamodb read units", units if consistent else units / 2)
+
+
+def expires() -> dict[str, str]:
+    """When no message of today can exist any more, in Unix seconds, for DynamoDB's time to live."""
+    return {"N": str(int(time.time()) + LONGEST_RETENTION)}
 
 
 def size(item: Item) -> int:

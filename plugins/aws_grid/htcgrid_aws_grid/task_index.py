@@ -11,15 +11,13 @@ Rows and puts hold `expires`, as cancel marks do.
 from __future__ import annotations
 
 import hashlib
-import time
 import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from htcgrid.spi import Rejected, Task, Unavailable
-from htcgrid_aws_grid.cancels import LONGEST_RETENTION
 from htcgrid_aws_grid.parallel import each, raise_worst
-from htcgrid_aws_grid.table import KEY, LARGEST_KEY, WRITE_BATCH, Item
+from htcgrid_aws_grid.table import KEY, LARGEST_KEY, Item, expires
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -62,7 +60,7 @@ class TaskIndex:
             message = f"task {long[0][:80]!r}...: with task_table an id may have {LONGEST_ID} bytes; use shorter ids"
             raise Rejected(message, long)
         put = Put(hashlib.sha256("\0".join(sorted(task_ids)).encode()).hexdigest(), uuid.uuid4().hex)
-        item: Item = {KEY: {"S": _PUT + put.name}, "put_mark": {"S": put.mark}, "expires": _expires()}
+        item: Item = {KEY: {"S": _PUT + put.name}, "put_mark": {"S": put.mark}, "expires": expires()}
         if self._table.write_new(item):
             return put
         for left in self._table.read([_PUT + put.name], consistent=True):
@@ -77,7 +75,7 @@ class TaskIndex:
         there = self._of(put, tasks) if put.resumed else set()
         rows = {task.id: _row(task, put) for task in tasks if task.id not in there}
         answers = each(self._pool, lambda task_id: self._table.write_new(rows[task_id]), list(rows))
-        left_open = self._left_open(put, [task_id for task_id, answer in answers if answer is False])
+        left_open = self._left_open([task_id for task_id, answer in answers if answer is False])
         refused = [task_id for task_id, answer in answers if answer is False and task_id not in left_open]
         if refused:
             self._remove([_key(task_id) for task_id in self._of(put, tasks)])
@@ -116,7 +114,7 @@ class TaskIndex:
         rows = self._table.read([_key(task.id) for task in tasks], consistent=True)
         return {_id(row) for row in rows if row["put_id"]["S"] == put.reference}
 
-    def _left_open(self, put: Put, task_ids: Sequence[str]) -> dict[str, str]:
+    def _left_open(self, task_ids: Sequence[str]) -> dict[str, str]:
         """Those of these tasks whose row is of another put that is open, with that put's reference."""
         rows = self._table.read(list(map(_key, task_ids)), consistent=True)
         holders = {_id(row): row["put_id"]["S"] for row in rows}
@@ -130,13 +128,12 @@ class TaskIndex:
             raise Unavailable(f"task {_id(row)}: another submitter is just putting it; put it again", retry_after=1)
 
     def _remove(self, keys: Sequence[str]) -> None:
-        for start in range(0, len(keys), WRITE_BATCH):
-            if left := self._table.remove_batch(keys[start : start + WRITE_BATCH]):
-                raise Unavailable(f"table {self._table.name} did not remove {left} rows: throttled")
+        if left := self._table.remove_batch(keys):
+            raise Unavailable(f"table {self._table.name} did not remove {left} rows: throttled")
 
 
 def _row(task: Task, put: Put) -> Item:
-    row: Item = {KEY: {"S": _key(task.id)}, "put_id": {"S": put.reference}, "expires": _expires()}
+    row: Item = {KEY: {"S": _key(task.id)}, "put_id": {"S": put.reference}, "expires": expires()}
     if session := task.attributes.get("session_id"):
         row["session_id"] = {"S": session}
     return row
@@ -144,10 +141,6 @@ def _row(task: Task, put: Put) -> Item:
 
 def _task(row: Item) -> Task:
     return Task(_id(row), b"", {"session_id": row["session_id"]["S"]} if "session_id" in row else {})
-
-
-def _expires() -> dict[str, str]:
-    return {"N": str(int(time.time()) + LONGEST_RETENTION)}
 
 
 def _key(task_id: str) -> str:
