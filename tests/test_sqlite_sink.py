@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,6 +52,24 @@ def test_every_field_of_an_outcome_survives_but_not_the_event(sink: SqliteSink) 
 def test_an_answer_has_no_failure_and_defaults_survive(sink: SqliteSink) -> None:
     sink.put([result("t")])
     assert sink.get(["t"])["t"].outcome == Outcome("t", b"1")
+
+
+@pytest.mark.parametrize(
+    ("began", "rate"),
+    [pytest.param(10, 4, id="a run that is young"), pytest.param(600, 40 / 60, id="tasks of ten minutes")],
+)
+def test_the_rate_is_that_of_the_time_in_which_tasks_ran_up_to_a_minute(
+    sink: SqliteSink, began: float, rate: float
+) -> None:
+    started = time.time() - began
+    outcomes = [Outcome(f"t{n}", b"1", started=started, duration_ms=began * 1000 - 1) for n in range(40)]
+    sink.put([Result(Task(outcome.task_id, b"event"), outcome) for outcome in outcomes])
+    assert sink.tally().per_second == pytest.approx(rate, rel=0.5)
+
+
+def test_the_rate_of_a_store_in_which_nothing_ended_lately_is_zero(sink: SqliteSink) -> None:
+    sink.put([Result(Task("t", b"event"), Outcome("t", b"1", started=time.time() - 600))])
+    assert sink.tally().per_second == 0
 
 
 @pytest.mark.parametrize("payload", [b"", b"null", '"Zoë 東京 🚀"'.encode(), b"\x00\xff", b"x" * 200_000])

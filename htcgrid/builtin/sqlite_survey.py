@@ -9,7 +9,7 @@ from htcgrid.spi import Holder, States, Survey, Tally
 
 RECENT_SECONDS = 60.0
 RECENT_RESULTS = 20_000
-"""The rate is that of the last minute, or of so many results where the minute had more."""
+"""The rate is that of the last minute, since its first task began, or of so many results where it had more."""
 
 BY_SESSION = """
     SELECT coalesce(session, ''),
@@ -33,8 +33,8 @@ AGENTS = """
 """
 FAILURES = "SELECT failure, count(*) FROM results WHERE failure IS NOT NULL GROUP BY failure ORDER BY count(*) DESC"
 RECENT = """
-    SELECT count(*), min(ended)
-    FROM (SELECT started + duration_ms / 1000 AS ended FROM results ORDER BY number DESC LIMIT ?) WHERE ended > ?
+    SELECT count(*), min(started)
+    FROM (SELECT started, duration_ms FROM results ORDER BY number DESC LIMIT ?) WHERE started + duration_ms / 1000 > ?
 """
 
 
@@ -53,7 +53,7 @@ def survey(connection: sqlite3.Connection, now: float) -> Survey:
 def tally(connection: sqlite3.Connection, now: float) -> Tally:
     stored = connection.execute("SELECT count(*) FROM results").fetchone()[0]
     recent, first = connection.execute(RECENT, (RECENT_RESULTS, now - RECENT_SECONDS)).fetchone()
-    seconds = now - first if recent == RECENT_RESULTS else RECENT_SECONDS
+    seconds = min(now - first, RECENT_SECONDS) if recent else RECENT_SECONDS
     return Tally(stored, dict(connection.execute(FAILURES).fetchall()), recent / max(seconds, 0.001))
 
 
