@@ -124,6 +124,8 @@ def _become(request: dict[str, Any], fds: list[int]) -> None:
     """Turn this fork into an execution environment."""
     os.setsid()
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    # What this environment leaves orphaned stays below it while it lives, and so is known to be its own.
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     if os.getppid() == 1:
         os._exit(0)  # the parent died before the line above
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -185,20 +187,12 @@ def _quicken_environ() -> None:
 def _reap(pid: int, workers: set[int]) -> int:
     """Wait for a worker that has ended, and end what it left behind."""
     _, status = os.waitpid(pid, 0)
-    _end({child for child in _children() if child not in workers and _session(child) not in workers})
+    _end(set(_children()) - workers)
     return os.waitstatus_to_exitcode(status)
 
 
-def _session(pid: int) -> int:
-    """The worker that an orphan came from: each worker leads a session."""
-    try:
-        return os.getsid(pid)
-    except ProcessLookupError:
-        return 0
-
-
 def _children() -> list[int]:
-    """Who this process is the parent of; orphans of its workers have become its children too."""
+    """Who this process is the parent of; orphans of workers that have ended have become its children too."""
     with open(f"/proc/self/task/{os.getpid()}/children") as listing:  # noqa: PTH123
         return [int(pid) for pid in listing.read().split()]
 

@@ -500,16 +500,23 @@ def test_nothing_a_handler_started_outlives_the_plane(what: str) -> None:
     until(lambda: not is_alive(pid), f"{pid} is left")
 
 
-def test_what_a_living_worker_has_started_goes_on_when_another_worker_ends() -> None:
+@pytest.mark.parametrize("what", ["child", "daemon"])
+def test_what_a_living_worker_has_started_goes_on_when_another_worker_ends(what: str) -> None:
     with plane(workers=2) as invoker:
-        # Two at once, so that each worker has one.
-        streams = [iter(invoker.invoke(batch({"do": "child"}), 20.0)), iter(invoker.invoke(batch({"do": "pid"}), 20.0))]
-        first, second = (answer(next(stream)) for stream in streams)  # type: ignore[arg-type]
-        for stream in streams:
-            list(stream)
-        os.kill(second, signal.SIGKILL)
-        until(lambda: not is_alive(second))
-        assert is_alive(first)
+
+        def at_once(*events: Any) -> list[int]:
+            """The answers of both workers."""
+            streams = [iter(invoker.invoke(batch(event), 20.0)) for event in events]
+            answers = [answer(next(stream)) for stream in streams]  # type: ignore[arg-type]
+            for stream in streams:
+                list(stream)
+            return answers
+
+        started, ended = at_once({"do": what}, {"do": "pid"})
+        os.kill(ended, signal.SIGKILL)
+        until(lambda: not is_alive(ended))
+        at_once({"do": "pid"}, {"do": "pid"})  # the ended one was reaped before another took its place
+        assert is_alive(started)
 
 
 def agent_with_workers(what: str) -> tuple[subprocess.Popen[bytes], list[int]]:
