@@ -35,7 +35,9 @@ class JsonlSink(ResultSink):
         self._lock = threading.Lock()
         self._fd = -1
         self._regular = False
-        """Whether it is a file, which can be synced and cut, and not a pipe or a device."""
+        """Whether it is a file of ours, which can be synced and cut, and not standard output, a pipe or a device."""
+        self._unsent = b""
+        """What such a one has not taken yet of results that were put."""
 
     def open(self) -> None:
         path = self._path
@@ -76,14 +78,16 @@ class JsonlSink(ResultSink):
             for task_id, number in zip(task_ids, self._known.get_all(task_ids), strict=True):
                 if number is not None:
                     fresh.pop(task_id, None)
-            if not fresh:
-                return
-            fingerprints = [self._fingerprint(result.task) for result in fresh.values()]
-            lines = "".join(map(result_line, fresh.values(), fingerprints)).encode("utf-8", "surrogatepass")
-            self._append(gzip.compress(lines, 6) if self._path.endswith(".gz") else lines)
-            self._known.update(list(fresh), fingerprints)
+            if fresh:
+                fingerprints = [self._fingerprint(result.task) for result in fresh.values()]
+                lines = "".join(map(result_line, fresh.values(), fingerprints)).encode("utf-8", "surrogatepass")
+                self._append(gzip.compress(lines, 6) if self._path.endswith(".gz") else lines)
+                self._known.update(list(fresh), fingerprints)
+            self._send()
 
     def stored(self, tasks: Sequence[Task]) -> Collection[str]:
+        if self._unsent:
+            return ()  # not before it is out
         found = self._known.get_all([task.id for task in tasks])
         known = [(task, number) for task, number in zip(tasks, found, strict=True) if number is not None]
         for task, fingerprint in known:
@@ -101,17 +105,29 @@ class JsonlSink(ResultSink):
         return zlib.crc32(task.payload, self._handler) or 1
 
     def _append(self, data: bytes) -> None:
-        """All of it and on the disk, or none of it."""
-        before = os.fstat(self._fd).st_size if self._regular else 0
+        """To a file: all of it and on the disk, or none of it. To another: it is to be sent."""
+        if not self._regular:
+            self._unsent += data
+            return
+        before = os.fstat(self._fd).st_size
         try:
             view = memoryview(data)
             while view:
                 view = view[os.write(self._fd, view) :]
-            if self._regular:
-                os.fdatasync(self._fd)
+            os.fdatasync(self._fd)
+        except OSError as error:
+            os.ftruncate(self._fd, before)
+            raise self._unavailable(error) from error
+
+    def _send(self) -> None:
+        """What was taken cannot be cut off again: after `Unavailable` the next `put` goes on where this one stopped."""
+        try:
+            while self._unsent:
+                self._unsent = self._unsent[os.write(self._fd, self._unsent) :]
         except BrokenPipeError:
             raise Rejected("Standard output was closed by whoever read it.") from None
         except OSError as error:
-            if self._regular:
-                os.ftruncate(self._fd, before)
-            raise Unavailable(f"{self.config.path} cannot be written: {error.strerror}. Nothing is lost.") from error
+            raise self._unavailable(error) from error
+
+    def _unavailable(self, error: OSError) -> Unavailable:
+        return Unavailable(f"{self.config.path} cannot be written: {error.strerror}. Nothing is lost.")

@@ -363,6 +363,31 @@ with JsonlSink(JsonlSink.Config(path={str(plain)!r}), Function(handler="job.hand
     assert ids(plain) == list("abcdef")
 
 
+def test_standard_output_on_a_full_disk_gets_each_line_once_when_there_is_room(tmp_path: Path) -> None:
+    """What it took before it was full cannot be cut off."""
+    script = """
+import resource, signal
+from htcgrid.builtin.jsonl_sink import JsonlSink
+from htcgrid.spi import Function, Outcome, Result, Task, Unavailable
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (400, resource.RLIM_INFINITY))
+results = [Result(Task(n, b"1"), Outcome(n, b"1")) for n in "abcdef"]
+with JsonlSink(JsonlSink.Config(path="-"), Function(handler="job.handler")) as sink:
+    for _ in range(2):
+        try:
+            sink.put(results)
+        except Unavailable:
+            assert sink.stored([Task("a", b"1")]) == ()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    sink.put(results[:1])
+    assert sink.stored([Task("a", b"1")]) == ["a"]
+"""
+    written = tmp_path / "out.jsonl"
+    with written.open("wb") as out:
+        subprocess.run([sys.executable, "-c", script], stdout=out, check=True)
+    assert ids(written) == list("abcdef")
+
+
 def test_a_device_takes_results_though_it_cannot_be_synced() -> None:
     with sink_at("/dev/null") as sink:
         sink.put([result("a")])
