@@ -61,14 +61,30 @@ def results_at(path: Path) -> list[tuple[str, bytes]]:
 
 
 def test_many_processes_make_one_file_at_the_same_time(tmp_path: Path) -> None:
-    path = tmp_path / "grid.db"
-    program = OPEN + "source.put([Task(sys.argv[2], b'1')])"
-    made = [start(program, path, number) for number in range(6)]
-    assert [process.wait() for process in made] == [0] * 6
-    for process in made:
-        process.communicate()
-    with source_at(path) as source:
-        assert source.depth().waiting == 6
+    program = """
+import multiprocessing, sys
+from pathlib import Path
+from htcgrid.builtin.sqlite_source import SqliteSource
+from htcgrid.spi import Function, Task
+
+def make(number, start):
+    for file in range(100):
+        start.wait(60)
+        with SqliteSource(SqliteSource.Config(path=Path(sys.argv[1]) / f"{file}.db"), Function()) as source:
+            source.put([Task(str(number), b"1")])
+
+fork = multiprocessing.get_context("fork")
+start = fork.Barrier(4)
+makers = [fork.Process(target=make, args=(number, start)) for number in range(4)]
+for maker in makers: maker.start()
+for maker in makers: maker.join()
+sys.exit(any(maker.exitcode for maker in makers))
+"""
+    made = subprocess.run([sys.executable, "-c", program, tmp_path], capture_output=True, text=True, check=False)
+    assert made.returncode == 0, made.stderr
+    for path in tmp_path.glob("*.db"):
+        with source_at(path) as source:
+            assert source.depth().waiting == 4
 
 
 def test_four_processes_share_a_queue_and_lose_and_double_nothing(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from pathlib import Path
 
 from htcgrid.spi import Rejected
@@ -71,12 +72,19 @@ SCHEMA = (
 )
 
 
-def prepare(connection: sqlite3.Connection, path: Path) -> None:
-    """Make the tables in an empty file, or check that they are there.
+def prepare(connection: sqlite3.Connection, path: Path, busy_seconds: float) -> None:
+    """Make the tables in an empty file, or check that they are there; others may be doing the same.
 
     Raises `Rejected` for another program's database, and for one of another version of htcgrid.
     """
-    if _is_new(connection, path):
+    connection.execute("BEGIN")  # one look, not at a file that is half made
+    try:
+        new = _is_new(connection, path)
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+    if new:
+        _keep_log_ahead(connection, busy_seconds)
         _make(connection, path)
     mode = connection.execute("PRAGMA journal_mode").fetchone()[0]
     if mode != "wal":
@@ -86,8 +94,21 @@ def prepare(connection: sqlite3.Connection, path: Path) -> None:
         )
 
 
+def _keep_log_ahead(connection: sqlite3.Connection, busy_seconds: float) -> None:
+    """SQLite does not wait for other connections before it changes the journal, whatever its timeout."""
+    deadline = time.monotonic() + busy_seconds
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
+
+
 def _make(connection: sqlite3.Connection, path: Path) -> None:
-    connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("BEGIN IMMEDIATE")
     try:
         if _is_new(connection, path):  # another process may have been first

@@ -60,7 +60,7 @@ class SqliteFile:
             # Checkpoints are our own, see `_write_back`.
             connection.execute("PRAGMA wal_autocheckpoint = 0")
             connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
-            prepare(connection, self.path)
+            prepare(connection, self.path, BUSY_SECONDS)
             connection.execute("BEGIN IMMEDIATE")  # finds now what cannot be written
             connection.execute("ROLLBACK")
         self._identity = self._now_there()
