@@ -1,5 +1,6 @@
 """Every lease the agent answers for, from receive to ack: in stock, running, or waiting to be stored."""
 
+import threading
 from collections.abc import Collection, Iterable, Sequence
 
 from htcgrid.spi import Lease
@@ -11,6 +12,8 @@ class Holdings:
     def __init__(self) -> None:
         self._leases: dict[str, Lease] = {}
         self._lost: dict[str, str] = {}
+        self._lock = threading.RLock()
+        """A loan that is taken in while an older one of its task is let go must not go with it."""
 
     def __len__(self) -> int:
         return len(self._leases)
@@ -23,27 +26,30 @@ class Holdings:
         """
         held = self._leases
         new = []
-        for lease in leases:
-            if lease.task.id not in held:
-                new.append(lease)
-            held[lease.task.id] = lease
+        with self._lock:
+            for lease in leases:
+                if lease.task.id not in held:
+                    new.append(lease)
+                held[lease.task.id] = lease
         return new
 
     def release(self, task_ids: Iterable[str]) -> list[Lease]:
         """Let go of these; returns the leases of those that were still ours."""
-        taken = [lease for lease in (self._leases.pop(task_id, None) for task_id in task_ids) if lease is not None]
-        if self._lost:
-            for lease in taken:
-                self._lost.pop(lease.task.id, None)
+        with self._lock:
+            taken = [lease for lease in (self._leases.pop(task_id, None) for task_id in task_ids) if lease is not None]
+            if self._lost:
+                for lease in taken:
+                    self._lost.pop(lease.task.id, None)
         return taken
 
     def lose(self, leases: Collection[Lease]) -> list[str]:
         """These very loans are ours no more: what comes of them is not to be stored. Returns their ids."""
-        for lease in leases:
-            held = self._leases.get(lease.task.id)
-            if held is not None and held.receipt == lease.receipt:
-                self._lost[lease.task.id] = lease.receipt
-        return [lease.task.id for lease in leases if lease.task.id in self._lost]
+        with self._lock:
+            for lease in leases:
+                held = self._leases.get(lease.task.id)
+                if held is not None and held.receipt == lease.receipt:
+                    self._lost[lease.task.id] = lease.receipt
+            return [lease.task.id for lease in leases if lease.task.id in self._lost]
 
     def lost(self, task_ids: Iterable[str]) -> Collection[str]:
         """Which of these were lost."""
@@ -52,12 +58,13 @@ class Holdings:
     def drop(self, task_ids: Iterable[str]) -> list[str]:
         """Let go of what was lost; returns those that were lent to us again meanwhile, which stay."""
         again = []
-        for task_id in task_ids:
-            held = self._leases.get(task_id)
-            if held is not None and self._lost.get(task_id) != held.receipt:
-                again.append(task_id)
-            else:
-                self.release([task_id])
+        with self._lock:
+            for task_id in task_ids:
+                held = self._leases.get(task_id)
+                if held is not None and self._lost.get(task_id) != held.receipt:
+                    again.append(task_id)
+                else:
+                    self.release([task_id])
         return again
 
     def all(self) -> list[Lease]:

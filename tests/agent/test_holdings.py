@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import threading
+
+import pytest
+
 from htcgrid.agent.holdings import Holdings
 from htcgrid.spi import Lease, Task
 
@@ -74,3 +78,25 @@ def test_a_task_lent_again_while_its_lost_lease_ends_stays_and_is_named() -> Non
     held.add([lease("a", "2")])
     assert held.drop(["a"]) == ["a"]
     assert held.release(["a"]) == [lease("a", "2")]
+
+
+def test_a_loan_that_comes_in_while_an_older_one_is_let_go_is_not_let_go_with_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    held = Holdings()
+    held.add([lease("a", "1")])
+    held.lose([lease("a", "1")])
+    new: list[Lease] = []
+    intake = threading.Thread(target=lambda: new.extend(held.add([lease("a", "2")])))
+    release = held.release
+
+    def interrupted(task_ids: list[str]) -> list[Lease]:
+        intake.start()
+        intake.join(0.05)  # to its end, unless it has to wait until this one is gone
+        return release(task_ids)
+
+    monkeypatch.setattr(held, "release", interrupted)
+    again = held.drop(["a"])
+    intake.join()
+    assert again == ["a"] or new == [lease("a", "2")]
+    assert held.all() == [lease("a", "2")]
