@@ -98,6 +98,8 @@ class JsonlSource(TaskSource):
     def __init__(self, config: Config, function: Function) -> None:
         super().__init__(config, function)
         self._changed = threading.Condition()
+        self._reading = threading.Lock()
+        """A lock of its own: whoever gives back must not wait until a line comes out of a pipe."""
         self._lines: Lines | None = None
         self._line = 0
         self._ended = False
@@ -131,8 +133,10 @@ class JsonlSource(TaskSource):
         most = min(max_tasks, self.max_batch)
         with self._changed:
             leases = self._due(most)
-            if len(leases) < most and not self._ended:
+        if len(leases) < most and not self._ended:
+            with self._reading:
                 leases += self._read(most - len(leases), 0.0 if leases else wait)
+        with self._changed:
             while not leases and self._ended and self._delayed and time.monotonic() < deadline:
                 self._changed.wait(max(0.001, min(deadline, self._delayed[0][0]) - time.monotonic()))
                 leases = self._due(most)

@@ -3,10 +3,12 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import select
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -231,6 +233,32 @@ def test_threads_share_the_lines_without_doubles_or_losses(path: Path) -> None:
 
 
 # --- pipes -------------------------------------------------------------------------------------------
+
+
+def test_giving_back_does_not_wait_for_the_next_line_of_a_pipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    pipe = os.open(fifo, os.O_RDWR)
+    waits, look = threading.Event(), select.select
+
+    def looked(*arguments: Any) -> Any:
+        waits.set()
+        return look(*arguments)
+
+    with source_at(fifo) as source:
+        os.write(pipe, b"1\n")
+        given = source.receive(1, 10)
+        monkeypatch.setattr("select.select", looked)
+        taken: list[Lease] = []
+        receiving = threading.Thread(target=lambda: taken.extend(source.receive(1, 10)))
+        receiving.start()
+        assert waits.wait(10)
+        source.nack(given, 60)
+        assert receiving.is_alive(), "it was given back only when the receive was over"
+        os.write(pipe, b"2\n")
+        receiving.join()
+    os.close(pipe)
+    assert ids(taken) == ["2"]
 
 
 def test_standard_input_is_read_as_it_comes(pipe: int) -> None:
