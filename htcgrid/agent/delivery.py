@@ -77,6 +77,10 @@ class Delivery:
         for task_id in self._holdings.drop(task_ids):
             self.give_back(task_id)
 
+    def is_lost(self, task_id: str) -> bool:
+        """Whether what comes of this task is dropped."""
+        return bool(self._holdings.lost([task_id]))
+
     def _return(self, returned: Returned) -> None:
         self._returned.append(returned)
         self.hurry()

@@ -101,8 +101,9 @@ class Slot:
         if outcome.failure is FailureKind.INIT_ERROR:
             self._quarantine.add(Result(lease.task, outcome, lease.attempt))
             return
-        if outcome.failure is FailureKind.CANCELLED and time.monotonic() >= self._halt.deadline:
-            self._delivery.give_back(lease.task.id)  # stopped by us, for the end of the grace time
+        if outcome.failure is FailureKind.CANCELLED and not self._delivery.is_lost(lease.task.id):
+            # Stopped by us, for the end of the grace time, or by a cancel that came late and meant an earlier loan.
+            self._delivery.give_back(lease.task.id)
             return
         self._quarantine.clear()
         verdict = self._retries.verdict(outcome.failure, lease.attempt)

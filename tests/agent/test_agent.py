@@ -3,7 +3,7 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,7 +11,7 @@ import pytest
 from htcgrid.agent.policy import RetryPolicy, Rules
 from htcgrid.agent.quarantine import FunctionBroken
 from htcgrid.builtin.memory import MemorySource
-from htcgrid.spi import FailureKind, Lease, Rejected, Result, Task, Unavailable
+from htcgrid.spi import FailureKind, Lease, Outcome, Rejected, Result, Task, Unavailable
 
 if TYPE_CHECKING:
     from conftest import Rig
@@ -341,6 +341,35 @@ def test_a_task_whose_lease_was_lost_to_another_is_not_stored_here(rig: Make, un
     assert job.sink.results == {}
     MemorySource.ack(job.source, [theirs])
     assert job.source.depth().leased == 0
+
+
+def test_a_cancel_that_comes_late_makes_no_failure_of_the_next_run(rig: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = rig(plans={"a": ["until lost", "hang", "ok"]}, slots=1, lease_seconds=0.6)
+    outcome, cancel, lost = job.plane._outcome, job.plane.cancel, threading.Event()
+    theirs: list[Lease] = []
+
+    def waiting(lease: Lease, step: str) -> Outcome:
+        if step == "until lost":
+            job.plane.hanging.release()
+            lost.wait(10)
+        return outcome(lease, step)
+
+    def late(task_ids: Collection[str]) -> None:
+        if not lost.is_set():
+            MemorySource.nack(job.source, theirs)
+            lost.set()
+            job.plane.hanging.acquire(timeout=10)  # it was lent again and runs again
+        cancel(task_ids)
+
+    monkeypatch.setattr(job.plane, "_outcome", waiting)
+    monkeypatch.setattr(job.plane, "cancel", late)
+    job.start()
+    job.plane.hanging.acquire(timeout=10)
+    with job.source._changed:  # another receiver has it for a while
+        job.source._until["a"] = 0.0
+        theirs += job.source._lend(1)
+    job.finish()
+    assert job.failures() == {"a": None}
 
 
 def test_a_duplicate_delivery_runs_once_and_its_newest_lease_is_acked(rig: Make, until: Until) -> None:
