@@ -5,19 +5,29 @@ import time
 
 
 class Halt:
-    """Set once from any thread; every thread of the agent looks at it."""
+    """Set once from any thread or a signal handler; every thread of the agent looks at it."""
 
     def __init__(self) -> None:
         self._draining = threading.Event()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        """A signal may come while the handler of another is in here, in the same thread."""
+        self._is_asked = False
         self.error: BaseException | None = None
-        self.deadline = float("inf")
+        self._deadlines = [float("inf")]
+
+    @property
+    def deadline(self) -> float:
+        """On the monotonic clock, when the grace is over."""
+        return min(self._deadlines)
 
     def drain(self, grace: float) -> None:
         """Take nothing more; what runs has `grace` seconds from now. A shorter grace later wins."""
+        self._deadlines.append(time.monotonic() + grace)
         with self._lock:
-            self.deadline = min(self.deadline, time.monotonic() + grace)
-        self._draining.set()
+            # Once: an event that is being set cannot be set by a handler that interrupts that.
+            if not self._is_asked:
+                self._is_asked = True
+                self._draining.set()
 
     def fail(self, error: BaseException, grace: float) -> None:
         """Drain because of an error; the first one is kept."""
