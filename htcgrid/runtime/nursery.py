@@ -68,6 +68,11 @@ class Nursery:
             reply = self._receive()
         except (BrokenPipeError, ConnectionResetError):
             reply = b""
+        except BaseException:
+            # Interrupted, as by Ctrl-C: the reply that still comes would be taken for that to the next request.
+            self._control.close()
+            self._control = None
+            raise
         if not reply:
             raise self._end()
         answer: dict[str, Any] = json.loads(reply)

@@ -620,6 +620,21 @@ def test_a_call_under_way_is_not_cut_off_by_the_replacement_of_the_nursery(monke
         closing.join()
 
 
+def test_a_ctrl_c_while_a_worker_is_started_leaves_nothing_and_is_no_bug(monkeypatch: pytest.MonkeyPatch) -> None:
+    others = descendants(os.getpid())
+    receive, replies = Nursery._receive, iter([False, True])
+
+    def interrupted(nursery: Nursery) -> bytes:
+        if next(replies, False):
+            raise KeyboardInterrupt
+        return receive(nursery)
+
+    monkeypatch.setattr(Nursery, "_receive", interrupted)
+    with pytest.raises(KeyboardInterrupt), plane(workers=2):
+        pass
+    assert descendants(os.getpid()) == others
+
+
 def test_a_worker_that_died_while_idle_costs_no_task(do: Do) -> None:
     pid = answer(do("pid"))
     os.kill(pid, signal.SIGKILL)
