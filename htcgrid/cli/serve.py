@@ -3,9 +3,11 @@ import sys
 import threading
 from contextlib import ExitStack
 from pathlib import Path
+from queue import SimpleQueue
 
 import click
 
+from htcgrid.agent.policy import Rules
 from htcgrid.cli.main import DONE
 from htcgrid.cli.options import grid_options, read_grid
 from htcgrid.config import ConfigError
@@ -49,17 +51,19 @@ def command(file: Path | None, plane: str | None, pairs: tuple[str, ...], host: 
 
 
 def _serve(server: InvokeServer, functions: dict[str, ServedFunction]) -> None:
-    stop = threading.Event()
+    stops: SimpleQueue[None] = (
+        SimpleQueue()
+    )  # an event must not be set by a handler that interrupts its `wait` or `set`
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, lambda *_: stops.put(None))
     for function in functions.values():
         function.start()
     thread = threading.Thread(target=server.serve_forever, name="serve", daemon=True)
     thread.start()
     host, port = server.server_address[:2]
     _say(f"Serving {', '.join(functions)} on http://{host!s}:{port}")
-    stop.wait()
-    server.shutdown()
+    stops.get()
+    server.end(Rules().grace)
     for name, function in functions.items():
         left = function.stop()
         if left:

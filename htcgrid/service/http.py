@@ -6,9 +6,11 @@ import json
 import re
 import socket
 import sys
+import threading
 import traceback
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -46,7 +48,32 @@ class InvokeServer(ThreadingHTTPServer):
 
     def __init__(self, address: tuple[str, int], functions: Mapping[str, ServedFunction]) -> None:
         self.functions = functions
+        self.is_ending = False
+        self._answering = 0
+        self._answered = threading.Condition()
         super().__init__(address, _Handler)
+
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """Around a call, from its head to the end of its answer."""
+        with self._answered:
+            self._answering += 1
+        try:
+            yield
+        finally:
+            with self._answered:
+                self._answering -= 1
+                self._answered.notify_all()
+
+    def end(self, seconds: float) -> None:
+        """Take no more connections, and wait for so long until the calls under way are answered.
+
+        Whatever they run on may be closed only then.
+        """
+        self.is_ending = True
+        self.shutdown()
+        with self._answered:
+            self._answered.wait_for(lambda: not self._answering, seconds)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Quiet about callers that hang up; anything else is a bug and shown."""
@@ -74,6 +101,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def do_POST(self) -> None:
+        with self.server.answering():
+            self.close_connection |= self.server.is_ending
+            self._post()
+
+    def _post(self) -> None:
         try:
             try:
                 self._answer(self._body())

@@ -200,6 +200,16 @@ def test_fifty_callers_at_once_on_two_workers_get_their_own_answers(service: Ser
     assert answers == [{"n": n} for n in range(1000)]
 
 
+def test_calls_under_way_are_answered_before_the_service_ends(tmp_path: Path) -> None:
+    served = Service(tmp_path, "--set", "function.timeout=20")
+    note = tmp_path / "note"
+    with ThreadPoolExecutor(2) as pool:
+        replies = [pool.submit(served.call, {"n": n, "note": str(note), "sleep": 3}) for n in range(2)]
+        _eventually(lambda: note.exists() and note.read_text() == "xx")
+        assert served.stop() == ""
+        assert [(reply.result().status, reply.result().json["n"]) for reply in replies] == [(200, 0), (200, 1)]
+
+
 @pytest.fixture
 def narrow(tmp_path: Path) -> Iterator[Service]:
     served = Service(tmp_path, "--waiting", "3")
