@@ -117,8 +117,9 @@ class Agent:
         """Wait for what runs; past the grace time have the plane stop it, and it is given back."""
         stopping = False
         while any(thread.is_alive() for thread in slots):
+            until = time.monotonic() + 0.1  # for all together: there may be a thousand
             for thread in slots:
-                thread.join(0.1)
+                thread.join(max(0.0, until - time.monotonic()))
             if not stopping and time.monotonic() > self._halt.deadline:
                 stopping = True
             if stopping:

@@ -427,6 +427,18 @@ def test_past_the_grace_what_runs_is_stopped_and_given_back(rig: Make) -> None:
     assert summary.given_back == 2
 
 
+def test_many_that_run_past_the_grace_are_stopped_as_soon_as_one(rig: Make) -> None:
+    job = rig(plans={str(number): ["hang"] for number in range(100)}, slots=100)
+    job.start()
+    for _ in job.plans:
+        job.plane.hanging.acquire(timeout=10)
+    began = time.monotonic()
+    job.agent.drain(0)
+    job.finish()
+    assert time.monotonic() - began < 5
+    assert job.waiting() == set(job.plans)
+
+
 def test_a_second_drain_without_grace_stops_at_once(rig: Make) -> None:
     job = rig(plans={"a": ["hang"]}, slots=1, rules=rules(grace=1000))
     job.start()
