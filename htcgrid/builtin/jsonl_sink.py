@@ -86,9 +86,9 @@ class JsonlSink(ResultSink):
             self._send()
 
     def stored(self, tasks: Sequence[Task]) -> Collection[str]:
-        if self._unsent:
-            return ()  # not before it is out
         found = self._known.get_all([task.id for task in tasks])
+        if self._unsent:
+            return ()  # not before it is out; asked after the look-up, as a `put` may come in between
         known = [(task, number) for task, number in zip(tasks, found, strict=True) if number is not None]
         for task, fingerprint in known:
             if fingerprint != self._fingerprint(task):

@@ -399,6 +399,20 @@ def test_a_device_that_is_full_is_unavailable() -> None:
         sink.put([result("a")])
 
 
+def test_what_a_put_beside_the_question_could_not_send_is_not_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    with sink_at("/dev/full") as sink:
+        look_up = sink._known.get_all
+
+        def beside_a_put(task_ids: list[str]) -> list[int | None]:
+            monkeypatch.undo()
+            with pytest.raises(Unavailable):
+                sink.put([result("a")])
+            return look_up(task_ids)
+
+        monkeypatch.setattr(sink._known, "get_all", beside_a_put)
+        assert sink.stored([task("a")]) == ()
+
+
 def test_closing_twice_or_before_opening_is_quiet(plain: Path) -> None:
     sink = sink_at(plain)
     sink.close()
