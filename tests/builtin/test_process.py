@@ -641,7 +641,7 @@ def test_a_ctrl_c_while_a_worker_is_started_leaves_nothing_and_is_no_bug(monkeyp
     monkeypatch.setattr(Nursery, "_receive", interrupted)
     with pytest.raises(KeyboardInterrupt), plane(workers=2):
         pass
-    assert descendants(os.getpid()) == others
+    assert set(descendants(os.getpid())) <= set(others)
 
 
 def test_a_worker_that_died_while_idle_costs_no_task(do: Do) -> None:
