@@ -85,13 +85,17 @@ class ContainerSandbox(EmulatorSandbox):
         if self._end is not None:
             self._end.close()
             self._end = None
-        if self._log is not None:
-            self._log.close()
-            self._log = None
-        if self._container:
-            with suppress(Unavailable):
-                ownership.remove(self._engine, self._container)
-                self._container = ""
+        log, self._log = self._log, None
+        try:
+            if self._container:
+                with suppress(Unavailable):
+                    ownership.remove(self._engine, self._container)
+                    self._container = ""
+            if log is not None and not self._container and self._plan.options.logs is not None:
+                log.rest()  # the engine may pass on the last lines after their answer; only the end is the end
+        finally:
+            if log is not None:
+                log.close()
 
     @property
     def is_left(self) -> bool:

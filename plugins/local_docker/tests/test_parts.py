@@ -4,9 +4,10 @@ import os
 import subprocess
 import sys
 import threading
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import docker
 import pytest
@@ -44,11 +45,16 @@ class Stream:
     def raw_bytes(self, data: bytes) -> None:
         os.write(self._write, data)
 
+    def end(self) -> None:
+        os.close(self._write)
+        self._write = -1
+
     def close(self) -> None:
         if self._read >= 0:
             os.close(self._read)
-            os.close(self._write)
             self._read = -1
+        if self._write >= 0:
+            self.end()
 
 
 @pytest.fixture
@@ -102,6 +108,29 @@ def test_the_end_of_a_line_is_waited_for(stream: Stream) -> None:
     end.start()
     assert log.tail() == b"line\n"
     end.join()
+
+
+class Ending:
+    """An engine that passes on a container's last line only as it removes it."""
+
+    def __init__(self, stream: Stream) -> None:
+        self.client = self
+        self._stream = stream
+
+    def speaking(self, _purpose: str) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def remove_container(self, *_: object, **__: object) -> None:
+        self._stream.say(b"late\n")
+        self._stream.end()
+
+
+def test_the_file_of_a_container_has_the_line_that_came_after_the_last_answer(stream: Stream, tmp_path: Path) -> None:
+    drawn = plan.draw(Options(image="base:1", logs=tmp_path), Function(), IMAGE, NETWORK)
+    sandbox = ContainerSandbox(cast("Engine", Ending(stream)), drawn)
+    sandbox._container, sandbox._log = "c", LogStream(stream, tmp_path / "c.log")
+    sandbox.close()
+    assert (tmp_path / "c.log").read_text() == "late\n"
 
 
 def test_a_process_that_has_ended_is_not_measured() -> None:
