@@ -4,6 +4,7 @@ import json
 import os
 import queue
 import sys
+import threading
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -46,6 +47,8 @@ class LocalDockerInvoker(Invoker):
         self._places: queue.LifoQueue[ExecutionEnvironment | None] = queue.LifoQueue()
         self._all: dict[ExecutionEnvironment, ContainerSandbox] = {}
         self._left: list[ContainerSandbox] = []
+        self._lock = threading.Lock()
+        """Around `_left`, which one thread takes whole while others add to it."""
         self._plan: plan.Plan | None = None
         self._is_proven = False  # whether a handler has answered: then the image is right
         self._opened = ExitStack()
@@ -176,14 +179,20 @@ class LocalDockerInvoker(Invoker):
         sandbox = self._all.pop(environment, None)
         if sandbox is not None:
             environment.close()
-            self._left += [sandbox] if sandbox.is_left else []
+            self._keep_what_is_left([sandbox])
 
     def _remove_what_is_left(self) -> None:
         """Containers that could not be removed while the engine was away."""
-        left, self._left = self._left, []
+        with self._lock:
+            left, self._left = self._left, []
         for sandbox in left:
             sandbox.close()
-        self._left += [sandbox for sandbox in left if sandbox.is_left]
+        self._keep_what_is_left(left)
+
+    def _keep_what_is_left(self, closed: Sequence[ContainerSandbox]) -> None:
+        left = [sandbox for sandbox in closed if sandbox.is_left]
+        with self._lock:
+            self._left += left
 
     def _started(self) -> ExecutionEnvironment:
         assert self._plan is not None  # noqa: S101 - between open and close

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, cast
 
 import docker
 import pytest
+from htcgrid.runtime.rie import RieEnvironment
 from htcgrid.spi import FailureKind, Function, Outcome, Rejected, Unavailable
 
 from htcgrid_local_docker import building, ownership, plan
@@ -248,6 +250,41 @@ def test_once_a_container_came_up_one_that_does_not_is_the_tasks() -> None:
         plane._judged(late, sandbox)
     plane._judged(Outcome("t", b"1"), sandbox)
     assert plane._judged(late, sandbox) is late
+
+
+class Left(ContainerSandbox):
+    """Cannot be removed; `meanwhile` runs in another thread while that is found out."""
+
+    def __init__(self, meanwhile: Callable[[], None] = lambda: None) -> None:
+        self._meanwhile = meanwhile
+
+    def close(self) -> None: ...
+
+    @property
+    def is_left(self) -> bool:
+        other = threading.Thread(target=self._meanwhile)
+        other.start()
+        other.join()
+        return True
+
+
+def test_what_two_threads_leave_at_the_same_time_is_removed_later() -> None:
+    """A third takes what was left before, to try again, between the two."""
+    plane = LocalDockerInvoker(Options(image="base:1"), Function())
+    second = Left()
+
+    def meanwhile() -> None:
+        plane._remove_what_is_left()
+        leaves(second)
+
+    def leaves(sandbox: ContainerSandbox) -> None:
+        environment = RieEnvironment(Function(), sandbox)
+        plane._all[environment] = sandbox
+        plane._removed(environment)
+
+    first = Left(meanwhile)
+    leaves(first)
+    assert set(plane._left) == {first, second}
 
 
 FOREIGN = replace(IMAGE, architecture="s390x")
