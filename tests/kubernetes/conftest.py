@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "parts"))
 import kubernetes_images as images
 from kubernetes_commands import Kubectl
+from kubernetes_grid import until
 from kubernetes_redis import redis_server
 
 
@@ -49,6 +50,9 @@ def lambda_image(cluster: None) -> str:
 def namespace(cluster: None) -> Iterator[str]:
     name = f"htcgrid-test-{uuid.uuid4().hex[:8]}"
     subprocess.run(["kubectl", "create", "namespace", name], check=True, capture_output=True)
+    # The cluster makes its service account in its own time, and refuses pods until then.
+    pod = ["kubectl", "-n", name, "run", "probe", "--image=none", "--restart=Never", "--dry-run=server"]
+    until(lambda: subprocess.run(pod, check=False, capture_output=True).returncode == 0, 60, "a namespace for pods")
     yield name
     subprocess.run(["kubectl", "delete", "namespace", name, "--wait=false"], check=True, capture_output=True)
 
