@@ -1,12 +1,15 @@
 """`htcgrid` as a user runs it: a process of its own."""
 
 import base64
+import fcntl
 import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,6 +99,14 @@ def account_token(kubectl: Kubectl, account: str) -> str:
             token = base64.b64decode(text).decode()
         time.sleep(0.2)
     return token
+
+
+@contextmanager
+def node_takes_pods(*, ours_alone: bool = False) -> Iterator[None]:
+    """No test that runs beside this one closes the node meanwhile; `ours_alone` is for the one that does."""
+    with Path(tempfile.gettempdir(), "htcgrid-test-node.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX if ours_alone else fcntl.LOCK_SH)
+        yield
 
 
 def soon() -> float:

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import redis
-from kubernetes_commands import Kubectl, ended_from_the_node, open_ports, went_well
+from kubernetes_commands import Kubectl, ended_from_the_node, node_takes_pods, open_ports, went_well
 from kubernetes_grid import result, stored, submit, until, write_grid
 
 PODS = "htcgrid.io/grid=htcgrid-squares"
@@ -134,12 +134,14 @@ def test_tasks_survive_deleted_pods_a_drain_a_rolling_update_and_scaling(
         kubectl("delete", "pod", chance.choice(pods(kubectl)), "--wait=false", *how)
     wait_for(500)
     node = kubectl("get", "nodes", "-o", "name").split()[0]
-    try:
-        # On one node the budget stops it half-way, since evicted pods find no other.
-        drained = kubectl("drain", node, "--pod-selector", PODS, "--delete-emptydir-data", "--timeout=10s", check=False)
-        assert "evict" in drained, drained
-    finally:
-        kubectl("uncordon", node)
+    with node_takes_pods(ours_alone=True):
+        try:
+            # On one node the budget stops it half-way, since evicted pods find no other.
+            timeout = "--timeout=10s"
+            drained = kubectl("drain", node, "--pod-selector", PODS, "--delete-emptydir-data", timeout, check=False)
+            assert "evict" in drained, drained
+        finally:
+            kubectl("uncordon", node)
     wait_for(800)
     went_well("deploy", "-c", str(config), "--set", "function.memory=160")
     wait_for(1200)
