@@ -123,7 +123,8 @@ def test_an_agent_that_crashes_is_shown_with_the_last_lines_of_its_log(config: C
 
 def test_a_grid_that_no_node_takes_stands_and_says_what_it_waits_for(config: Config, kubectl: Kubectl) -> None:
     """A cluster that makes nodes as they are needed may take it yet."""
-    file = config('node_selector = { nowhere = "here" }\nstart_seconds = 3\n')
+    # The cluster makes the pod, finds no node and says so; on a busy one that takes seconds.
+    file = config('node_selector = { nowhere = "here" }\nstart_seconds = 12\n')
     done = htcgrid("deploy", "-c", str(file))
     assert done.status == 3
     assert "nodes are available" in done.error

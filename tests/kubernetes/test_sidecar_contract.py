@@ -36,7 +36,7 @@ def test_the_conformance_kit_passes_inside_a_pod(
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec | {"restartPolicy": "Never"}}
     kubectl("apply", "-f", "-", stdin=pod)
     ended = "{.status.containerStatuses[?(@.name=='agent')].state.terminated.exitCode}"
-    deadline = time.monotonic() + 250
+    deadline = time.monotonic() + 500
     while not (status := kubectl("get", "pod", name, "-o", f"jsonpath={ended}")):
         assert time.monotonic() < deadline, kubectl("logs", name, "-c", "agent")
         time.sleep(1)
