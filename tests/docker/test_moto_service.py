@@ -18,6 +18,7 @@ import pytest
 from docker.errors import ImageNotFound
 from docker_parts import until
 from htcgrid_aws_lambda.invoker import AwsLambdaInvoker
+from ports import free_port
 
 from htcgrid.spi import FailureKind, Function, Lease, Outcome, Task
 
@@ -52,8 +53,7 @@ def images(engine: docker.APIClient, python_image: str, tmp_path: Path) -> Itera
 def moto(images: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     for key, value in ACCESS.items():
         monkeypatch.setenv(key, value)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     # In a process of its own: moto leaves its connections to the engine open.
     server = subprocess.Popen(
         [Path(sys.executable).with_name("moto_server"), "-p", str(port)],

@@ -14,6 +14,7 @@ from docker.errors import ImageNotFound
 from docker_parts import load_image, until
 from htcgrid_local_docker.invoker import LocalDockerInvoker
 from htcgrid_local_docker.options import Options
+from ports import free_port
 
 from htcgrid.spi import Function, Rejected
 
@@ -27,8 +28,7 @@ def registry(engine: docker.APIClient, tmp_path_factory: pytest.TempPathFactory)
     if shutil.which("docker-registry") is None:
         pytest.skip("no docker-registry; apt-get install docker-registry")
     folder = tmp_path_factory.mktemp("registry")
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     (folder / "htpasswd").write_text(HTPASSWD)
     config = {
         "version": 0.1,

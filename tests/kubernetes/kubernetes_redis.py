@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from ports import free_port
 
 
 @contextmanager
@@ -21,8 +22,7 @@ def redis_server(folder: Path) -> Iterator[str]:
     found = subprocess.run(["kubectl", "get", "nodes", "-o", f"jsonpath={path}"], capture_output=True, check=True)
     host = found.stdout.decode()
     try:
-        with socket.create_server((host, 0)) as free:
-            port = free.getsockname()[1]
+        port = free_port(host)
     except OSError:
         pytest.skip(f"the node {host} is not this machine, so that pods do not reach a redis-server here")
     settings = ["--bind", host, "--port", str(port), "--protected-mode", "no", "--save", "", "--dir", str(folder)]
