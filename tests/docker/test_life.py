@@ -295,7 +295,13 @@ def test_an_engine_that_comes_back_is_used_again(made: Callable[[], set[str]], p
 def test_a_task_that_ran_when_the_engine_went_away_is_said_to_have_begun(python_image: str, relay: Relay) -> None:
     with plane(python_image, workers=1, host=relay.open()) as opened:
         call(opened, "echo", value=1)
-        cut = threading.Timer(0.5, relay.close)
+        (environment,) = opened._all
+
+        def cut_once_it_runs() -> None:
+            until(lambda: environment._running() is not None, 20, "the handler runs")
+            relay.close()
+
+        cut = threading.Thread(target=cut_once_it_runs)
         cut.start()
         with pytest.raises(Unavailable, match="went away") as caught:
             call(opened, "sleep", seconds=10)
