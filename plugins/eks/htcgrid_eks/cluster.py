@@ -16,6 +16,7 @@ from kubernetes.config.config_exception import ConfigException
 from htcgrid_eks.options import Options
 
 _CONNECT_SECONDS, _READ_SECONDS = 3.0, 6.0
+REQUEST_SECONDS = _CONNECT_SECONDS + _READ_SECONDS
 _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 FIELD_MANAGER = "htcgrid"
 

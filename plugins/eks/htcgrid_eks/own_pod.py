@@ -12,7 +12,7 @@ from htcgrid_eks.cluster import Cluster, Refusal
 from htcgrid_eks.options import Options
 from htcgrid_eks.sandbox import Termination
 
-_WAIT_SECONDS, _PAUSE_SECONDS = 5.0, 0.2
+WAIT_SECONDS, _PAUSE_SECONDS = 20.0, 0.2  # a busy node reports in its own time
 
 
 class OwnPod:
@@ -39,7 +39,7 @@ class OwnPod:
 
 def await_end(find: Callable[[], Any], container: str, seen: dict[str, str]) -> Termination | None:
     """The end of a container that is not among `seen`, which has the id of the last one by name."""
-    deadline = time.monotonic() + _WAIT_SECONDS
+    deadline = time.monotonic() + WAIT_SECONDS
     while time.monotonic() < deadline:
         pod = find()
         if pod is None:

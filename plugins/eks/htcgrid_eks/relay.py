@@ -28,7 +28,9 @@ from htcgrid_eks.sidecar import EksSidecarInvoker, complain
 
 PORT = 4275
 HEARTBEAT_SECONDS = 10.0
-_ANSWER_SECONDS = 10.0
+_HELLO_SECONDS = 10.0
+ASK_SECONDS = 60.0
+"""Longer than a client may take: an answer that comes later would be taken for that to the next question."""
 _LOOK_SECONDS = 1.0
 
 
@@ -132,7 +134,7 @@ class Connection:
 
     def _is_admitted(self) -> bool:
         """Other containers of the pod share the loopback, but not the token."""
-        self._channel.settimeout(_ANSWER_SECONDS)
+        self._channel.settimeout(_HELLO_SECONDS)
         hello = frames.read_frame(self._read)
         self._channel.settimeout(None)
         return hello.say == "hello" and compare_digest(str(hello.head.get("token")), self._relay.token)
@@ -179,7 +181,7 @@ class Connection:
         """Have the client look into the pod's status."""
         self._send(Frame("terminated", {"container": index}))
         try:
-            return self._terminations.get(timeout=_ANSWER_SECONDS)
+            return self._terminations.get(timeout=ASK_SECONDS)
         except queue.Empty:
             return None
 
