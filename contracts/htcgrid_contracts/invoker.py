@@ -26,7 +26,7 @@ class InvokerContract(AnswerRules, FailureRules):
         size = min(plane.max_concurrency, self.most_threads)
         if size == 1:
             not_asked("max_concurrency is 1; configure the fixture for 2 environments, if the plane can have them")
-        in_threads([lambda: self.works(plane)] * size, 60 * self.patience)
+        self._all_come_up(plane, size)
         calls = [lambda: self.answer(self.call(plane, "count", seconds=2 * self.patience))] * size
         answers = in_threads(calls, 60 * self.patience)
         overlap = min(each["ended"] for each in answers) - max(each["began"] for each in answers)
@@ -55,6 +55,10 @@ class InvokerContract(AnswerRules, FailureRules):
 
         in_threads([lambda thread=thread: work(thread) for thread in range(size)], 60 * self.patience)  # type: ignore[misc]
 
+    def _all_come_up(self, plane: Invoker, size: int) -> None:
+        """So many environments, where a plane starts one only for a call that finds none idle: these last a while."""
+        in_threads([lambda: self.answer(self.call(plane, "count", seconds=0.5))] * size, 60 * self.patience)
+
     # --- cancel ---
 
     @pytest.mark.capability(Capability.CANCEL)
@@ -72,7 +76,7 @@ class InvokerContract(AnswerRules, FailureRules):
         """A user cancels one task of a session. Read: spi.Invoker.cancel."""
         if plane.max_concurrency == 1:
             not_asked("max_concurrency is 1: nothing runs beside the cancelled task")
-        in_threads([lambda: self.works(plane)] * 2, 60 * self.patience)
+        self._all_come_up(plane, 2)
         kept = lease("sleep", seconds=3 * self.patience, value="kept")
         stopped = lease("sleep", seconds=30 * self.patience)
 
