@@ -13,11 +13,9 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def start(work: Callable[[], T]) -> "Future[T]":
+def start(work: Callable[[], T], future: "Future[T]") -> None:
     """Run `work` in a thread. Cancelling the future lets go of it; the work goes on and its result is dropped."""
-    future: Future[T] = Future()
     Thread(target=_run, args=(work, future), name="htcgrid-invoke", daemon=True).start()
-    return future
 
 
 def _run(work: Callable[[], T], future: "Future[T]") -> None:

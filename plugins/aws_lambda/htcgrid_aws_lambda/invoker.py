@@ -146,9 +146,11 @@ class AwsLambdaInvoker(Invoker):
             raise Rejected(f"The plane of {self._target.who} is not open: call `open` first.")
         if not gate.enter(_PATIENCE_SECONDS):
             return Unstarted(lease.task.id)
-        call = start(lambda: self._call(service, gate, lease, context))
+        call: Future[Outcome] = Future()
+        # Before it starts: a cancel that comes while the service has it already must find it.
         self._under_way[lease.task.id] = call
         try:
+            start(lambda: self._call(service, gate, lease, context), call)
             return call.result()
         except CancelledError:
             return Outcome(lease.task.id, documents.cancelled(request_id(lease.task.id)), FailureKind.CANCELLED)

@@ -1,7 +1,7 @@
 """A small AWS Lambda: its Invoke API and what `open` asks, for speed and for faults that the real one never shows.
 
-The event says what comes back: `{"seconds": 0.1, "answer": ..., "failed": true, "log": "..."}`. Started as a program it
-serves until its standard input closes, for `bench/`.
+The event says what comes back: `{"seconds": 0.1, "answer": ..., "failed": true, "log": "..."}`, and with `"held": true`
+not before the test lets it. Started as a program it serves until its standard input closes, for `bench/`.
 """
 
 import asyncio
@@ -46,10 +46,15 @@ class FakeLambda(HttpLoop):
         self.throttled = 0
         self.calls: list[Call] = []
         self.probes = 0
+        self._freed = asyncio.Event()
         self.refusals: deque[Response] = deque()
         self.configuration: dict[str, Any] | None = dict(READY)
         self.reserved: int | None = None
         self.account: dict[str, Any] | None = {"UnreservedConcurrentExecutions": 1000}
+
+    def let_go(self) -> None:
+        """Of all that is held, now and later."""
+        self._loop.call_soon_threadsafe(self._freed.set)
 
     async def answer(self, request: Request) -> Response | None:
         if request.path.endswith("/invocations"):
@@ -84,6 +89,8 @@ class FakeLambda(HttpLoop):
         self.calls.append(Call(request.path, request.query, event, context))
         asked = event if isinstance(event, dict) else {}
         await asyncio.sleep(asked.get("seconds", 0))
+        if asked.get("held"):
+            await self._freed.wait()
         name = str(uuid4())
         log = asked.get("log", _log(name, asked.get("billed_ms", 100), asked.get("printed", "")))
         headers = {

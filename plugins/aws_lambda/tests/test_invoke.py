@@ -124,14 +124,27 @@ def test_a_region_without_a_price_says_so(opened: Opener) -> None:
 
 def test_a_cancelled_call_is_let_go_of_at_once_and_still_billed(opened: Opener, fake: FakeLambda) -> None:
     plane, outcomes = opened(), []
-    waiting = Thread(target=lambda: outcomes.append(run(plane, {"seconds": 1.0})))
+    waiting = Thread(target=lambda: outcomes.append(run(plane, {"held": True})))
     waiting.start()
     eventually(lambda: fake.in_flight == 1)
     plane.cancel(["t-1", "nobody"])
     waiting.join()
     assert outcomes[0].failure is FailureKind.CANCELLED
     assert fake.in_flight == 1, "cancel waited for the handler"
+    fake.let_go()
     eventually(lambda: plane.used().requests == 1)
+
+
+def test_a_call_can_be_cancelled_from_its_very_beginning(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    plane = opened()
+
+    class CancelledAsItStarts(Thread):
+        def start(self) -> None:
+            plane.cancel(["t-1"])
+            super().start()
+
+    monkeypatch.setattr("htcgrid_aws_lambda.calls.Thread", CancelledAsItStarts)
+    assert run(plane, {}).failure is FailureKind.CANCELLED
 
 
 def eventually(condition: Callable[[], bool]) -> None:
