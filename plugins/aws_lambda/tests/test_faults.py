@@ -89,9 +89,9 @@ def test_the_full_concurrency_is_used_again_after_a_burst_of_throttles(faulty: F
             fake.most_in_flight = 0
         return Fault.THROTTLE if 50 <= n < 80 else Fault.NONE
 
-    tasks = [Task(f"t-{n}", json.dumps({"seconds": 0.05}).encode()) for n in range(500)]
+    tasks = [Task(f"t-{n}", json.dumps({"seconds": 0.05}).encode()) for n in range(1000)]
     results = run(faulty(choose), tasks)
-    assert len(results) == 500
+    assert len(results) == 1000
     assert {result.attempt for result in results.values()} == {1}, "a refused call counted as an attempt"
     assert fake.most_in_flight == 8
 
@@ -164,7 +164,15 @@ def test_an_event_that_the_service_will_not_take_fails_its_task_and_not_the_run(
 
 def test_never_more_calls_are_in_flight_than_configured(opened: Opener, fake: FakeLambda) -> None:
     plane = opened(concurrency=5)
-    run(plane, [Task(f"t-{n}", b'{"seconds": 0.01}') for n in range(60)])
+    tasks = [Task(f"t-{n}", b'{"held": true}') for n in range(60)]
+    running = Thread(target=run, args=(plane, tasks))
+    running.start()
+    deadline = time.monotonic() + 60
+    while fake.in_flight < 5:
+        assert time.monotonic() < deadline, "the configured concurrency is not used"
+        time.sleep(0.01)
+    fake.let_go()
+    running.join()
     assert fake.most_in_flight == 5
 
 
