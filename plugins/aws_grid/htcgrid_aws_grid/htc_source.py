@@ -105,6 +105,21 @@ class HtcGridSource(HtcGridPlugin, TaskSource):
 
     def nack(self, leases: Sequence[Lease], delay: float = 0.0) -> None:
         """The row becomes pending with one more retry, then the message is shown again after `delay`."""
+        with self._loans.hiding:
+            self._return(leases, delay)
+
+    def extend(self, leases: Sequence[Lease], seconds: float) -> Collection[str]:
+        """A heartbeat. Messages of cancelled tasks are deleted here, as HTC-Grid's agent does."""
+        with self._loans.hiding:
+            return self._beat(leases, seconds)
+
+    def depth(self) -> Depth:
+        states = total([queue.states() for queue in self._queues])
+        return Depth((states.waiting or 0) + (states.delayed or 0), states.leased)
+
+    # --- Its parts ----------------------------------------------------------------------------------
+
+    def _return(self, leases: Sequence[Lease], delay: float) -> None:
         loans = self._loans.of(leases)
         given = each(self.pool, lambda loan: self.states.give_back(loan.task_id, loan.handle), loans)
         shown: defaultdict[int, dict[str, float]] = defaultdict(dict)
@@ -116,8 +131,7 @@ class HtcGridSource(HtcGridPlugin, TaskSource):
         self._drop(loan.receipt for loan, answer in given if not isinstance(answer, HtcgridError))
         raise_worst(answer for _, answer in given)
 
-    def extend(self, leases: Sequence[Lease], seconds: float) -> Collection[str]:
-        """A heartbeat. Messages of cancelled tasks are deleted here, as HTC-Grid's agent does."""
+    def _beat(self, leases: Sequence[Lease], seconds: float) -> Collection[str]:
         loans = self._loans.of(leases)
         now = time.monotonic()
         beats = each(self.pool, lambda loan: self.states.beat(loan.task_id, loan.handle, seconds), loans)
@@ -140,12 +154,6 @@ class HtcGridSource(HtcGridPlugin, TaskSource):
         raise_worst(errors)
         self._keep_hidden([loan for loan in loans if loan.receipt in kept], seconds)
         return {lease.task.id for lease in leases if lease.receipt not in kept}
-
-    def depth(self) -> Depth:
-        states = total([queue.states() for queue in self._queues])
-        return Depth((states.waiting or 0) + (states.delayed or 0), states.leased)
-
-    # --- Its parts ----------------------------------------------------------------------------------
 
     def _claimed(self, message: dict[str, Any], number: int) -> Lease | Delete | Hide:
         receipt = f"{number} {message['ReceiptHandle']}"

@@ -47,9 +47,14 @@ class Loan:
 
 
 class Loans:
-    """The loans of one source. Thread-safe; keyed by receipt."""
+    """The loans of one source. Thread-safe; keyed by receipt.
+
+    Whoever changes how long messages are hidden holds `hiding` from the look-up of their loans to the last request: else
+    what is given back meanwhile with a delay is hidden for a whole lease, since its receipt handle stays good.
+    """
 
     def __init__(self) -> None:
+        self.hiding = Lock()
         self._lock = Lock()
         self._loans: dict[str, Loan] = {}
 

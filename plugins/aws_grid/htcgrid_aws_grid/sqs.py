@@ -172,9 +172,10 @@ class SqsSource(AwsPlugin, TaskSource):
 
     def nack(self, leases: Sequence[Lease], delay: float = 0.0) -> None:
         """`delay` is cut to what is left of the 12 hours that SQS can hide a message in all."""
-        for number, loans in self._running(leases).items():
-            self._queues[number].hide({loan.handle: loan.at_most(delay) for loan in loans})
-            self._loans.drop(loan.receipt for loan in loans)
+        with self._loans.hiding:
+            for number, loans in self._running(leases).items():
+                self._queues[number].hide({loan.handle: loan.at_most(delay) for loan in loans})
+                self._loans.drop(loan.receipt for loan in loans)
 
     def extend(self, leases: Sequence[Lease], seconds: float) -> Collection[str]:
         """A loan ends for good 12 hours after its message was received.
@@ -183,14 +184,15 @@ class SqsSource(AwsPlugin, TaskSource):
         cancelled with its session is shown again, to be lent as invalid, so that it has a result.
         """
         kept: set[str] = set()
-        for number, loans in self._running(leases).items():
-            asked = time.monotonic()
-            wanted = {loan.handle: loan.at_most(seconds) for loan in loans}
-            lost = self._queues[number].hide({handle: seconds for handle, seconds in wanted.items() if seconds})
-            for loan in loans:
-                if loan.handle not in lost and wanted[loan.handle]:
-                    self._loans.prolong(loan, asked + wanted[loan.handle])
-                    kept.add(loan.receipt)
+        with self._loans.hiding:
+            for number, loans in self._running(leases).items():
+                asked = time.monotonic()
+                wanted = {loan.handle: loan.at_most(seconds) for loan in loans}
+                lost = self._queues[number].hide({handle: seconds for handle, seconds in wanted.items() if seconds})
+                for loan in loans:
+                    if loan.handle not in lost and wanted[loan.handle]:
+                        self._loans.prolong(loan, asked + wanted[loan.handle])
+                        kept.add(loan.receipt)
         self._loans.drop(lease.receipt for lease in leases if lease.receipt not in kept)
         cancelled = self._cancelled([lease.task for lease in leases if lease.receipt in kept])
         self._delete([lease for lease in leases if lease.task.id in cancelled.singly])

@@ -10,6 +10,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -145,6 +146,55 @@ def own_aws(aws: Aws, request: pytest.FixtureRequest) -> Iterator[Aws]:
     yield served
     if served.server._server and served.server._thread and served.server._thread.is_alive():
         served.server.stop()
+
+
+class WatchedLock:
+    """A lock that says when anybody wants it."""
+
+    def __init__(self, wanted: threading.Event) -> None:
+        self._lock, self._wanted = threading.Lock(), wanted
+
+    def __enter__(self) -> None:
+        self._wanted.set()
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+@pytest.fixture
+def give_back_in_mid_extend() -> Callable[[Any, Sequence[Any], float], list[float]]:
+    """Extend by a minute, and give back with a delay while the request to hide is just being made.
+
+    Returns for how long the messages were hidden, in order.
+    """
+
+    def act(source: Any, leases: Sequence[Any], delay: float) -> list[float]:
+        wanted, hidden = threading.Event(), []
+        queue = source._queues[0]
+        hide = queue.hide
+
+        def give_back() -> None:
+            source.nack(leases, delay)
+            wanted.set()  # where nothing holds it up
+
+        other = threading.Thread(target=give_back)
+
+        def spy(seconds: dict[str, float]) -> Any:
+            if threading.current_thread() is not other:
+                wanted.clear()
+                other.start()
+                assert wanted.wait(60)
+            hidden.extend(seconds.values())
+            return hide(seconds)
+
+        source._loans.hiding = WatchedLock(wanted)
+        queue.hide = spy
+        source.extend(leases, 60)
+        other.join()
+        return hidden
+
+    return act
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from htcgrid_aws_grid.htc_source import HtcGridSource
 from htcgrid.spi import FailureKind, Function, Lease, Outcome, Rejected, Result, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from conftest import HtcGrid
 
@@ -199,6 +199,16 @@ def test_what_is_given_back_is_pending_again_for_anybody(make_htc: Callable[...,
         row = grid.read(task_id)
         assert (grid.state(task_id), row["task_owner"], row["retries"]) == ("pending", "None", 1)
         assert take(second, 1)[0].attempt == 2
+
+
+def test_what_is_given_back_in_mid_heartbeat_keeps_its_delay(
+    make_htc: Callable[..., HtcGrid], give_back_in_mid_extend: Callable[[Any, Sequence[Lease], float], list[float]]
+) -> None:
+    grid = make_htc("S3")
+    (task_id,) = grid.submit([{"n": 1}])
+    with source_of(grid) as source:
+        assert give_back_in_mid_extend(source, take(source, 1), 7) == [60, 7]
+    assert grid.state(task_id) == "pending"
 
 
 @pytest.mark.parametrize("body", ["no JSON {", "[]", '{"hello": 1}'])

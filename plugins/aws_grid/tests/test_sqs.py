@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from htcgrid.spi import Depth, FailureKind, Function, Lease, Rejected, Task, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from conftest import Aws
 
@@ -271,6 +271,14 @@ def test_a_lease_that_lapsed_unnoticed_is_lost_and_its_new_holder_undisturbed(aw
         assert set(slow.extend(old, 60)) == {"t-0"}
         assert not slow.receive(1, 0), "the give-back of a lost lease showed another's message"
         assert not fast.extend(new, 60)
+
+
+def test_what_is_given_back_while_its_lease_is_extended_keeps_its_delay(
+    aws: Aws, give_back_in_mid_extend: Callable[[Any, Sequence[Lease], float], list[float]]
+) -> None:
+    with source_of(aws, queue=aws.queue()) as source:
+        source.put(tasks(1))
+        assert give_back_in_mid_extend(source, take(source, 1), 7) == [60, 7]
 
 
 def test_the_lease_is_the_queues_own_visibility_timeout_unless_set(aws: Aws) -> None:
