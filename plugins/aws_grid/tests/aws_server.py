@@ -1,8 +1,8 @@
 """AWS by moto over HTTP. As a program it prints its address and serves until it is killed.
 
 Two things of moto are put right, for standard queues and for tables. Calls are atomic, as on AWS; moto answers each in a
-thread of its own without a lock, so that two receivers may get one message, two conditional writes may both hold, and a
-look at a table that grows meanwhile fails. And a call on a queue costs the same at any depth; moto looks through the
+thread of its own without a lock, so that two receivers may get one message, two conditional writes may both hold, a
+look at a table that grows meanwhile fails, and a message whose lease lapses in a count is in none of its numbers. And a call on a queue costs the same at any depth; moto looks through the
 whole queue for each entry.
 """
 
@@ -77,6 +77,11 @@ class IndexedQueue(sqs.Queue):  # type: ignore[misc]
             for place in (self._all, self._ready, self._hidden):
                 place.pop(message.id, None)
 
+    def counted(self) -> dict[str, Any]:
+        """Its attributes, in one look: no message is between two counts."""
+        with self._messages_lock:
+            return dict(self.attributes)
+
     @property
     def approximate_number_of_messages(self) -> int:
         with self._messages_lock:
@@ -91,8 +96,8 @@ class IndexedQueue(sqs.Queue):  # type: ignore[misc]
     @property
     def approximate_number_of_messages_not_visible(self) -> int:
         with self._messages_lock:
-            self._show()
-            return sum(not message.visible for message in self._hidden.values())
+            # Not shown before: what comes out just now was not among the visible ones, which are counted first.
+            return sum(not message.delayed for message in self._hidden.values())
 
     def _lend(self, count: int, seconds: int) -> list[Any]:
         self._show()
@@ -143,6 +148,12 @@ def _change_visibility(backend: Any, queue_name: str, receipt_handle: str, visib
     backend.get_queue(queue_name).hide(receipt_handle, int(visibility_timeout))
 
 
+def _attributes(backend: Any, queue_name: str, attribute_names: list[str]) -> dict[str, Any]:
+    found = backend.get_queue(queue_name).counted()
+    names = found if "All" in attribute_names else attribute_names
+    return {name: found[name] for name in names if found.get(name) is not None}
+
+
 def _atomic(method: Any) -> Any:
     lock = RLock()
 
@@ -160,6 +171,7 @@ def put_right() -> None:
     sqs.Queue = IndexedQueue
     sqs.SQSBackend.receive_message = _receive
     sqs.SQSBackend.change_message_visibility = _change_visibility
+    sqs.SQSBackend.get_queue_attributes = _attributes
     # Moto asks the time for every message by a way of 10 microseconds.
     sqs.unix_time = time.time
     sqs.unix_time_millis = lambda: time.time() * 1000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import functools
 import hashlib
 import json
@@ -202,23 +203,32 @@ def redis_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     program = shutil.which("redis-server")
     if program is None:
         pytest.skip("redis-server is not installed: apt-get install redis-server")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
     folder = tmp_path_factory.mktemp("redis")
-    command = [program, "--port", str(port), "--bind", "127.0.0.1", "--requirepass", "redis-secret", "--save", ""]
-    with subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL) as process:
-        client = redis.Redis(port=port, password="redis-secret")
-        deadline = time.monotonic() + 20
-        while True:
-            try:
-                client.ping()
-                break
-            except redis.ConnectionError:
-                assert time.monotonic() < deadline, "redis-server did not start"
-                time.sleep(0.02)
-        client.close()
-        yield port
-        process.terminate()
+    deadline = time.monotonic() + 60
+    while True:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        command = [program, "--port", str(port), "--bind", "127.0.0.1", "--requirepass", "redis-secret", "--save", ""]
+        with subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL) as process:
+            if _is_up(port, process, deadline):
+                yield port
+                process.terminate()
+                return
+
+
+def _is_up(port: int, process: subprocess.Popen[bytes], deadline: float) -> bool:
+    """Once it answers; False where it has ended, as another program was faster to take the port."""
+    client = redis.Redis(port=port, password="redis-secret")
+    while process.poll() is None:
+        assert time.monotonic() < deadline, "redis-server did not start"
+        with contextlib.suppress(redis.RedisError):
+            # A server of another worker has the same password.
+            if client.info("server")["process_id"] == process.pid:
+                client.close()
+                return True
+        time.sleep(0.02)
+    client.close()
+    return False
 
 
 # --- HTC-Grid's client, submit function, watchdog and cancel function, from the protocol's description ---
