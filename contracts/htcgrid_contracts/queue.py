@@ -44,7 +44,7 @@ class TaskQueueRules(SourceWords):
             queue.put([new[0], *old, new[1]])
         (lease,) = self.take(source, 1)
         assert lease.task.id == old[0].id
-        self.nothing_comes(source)
+        self.nothing_comes(source, on_lease=True)
 
     def test_a_cancelled_task_that_waits_never_runs(self, given: Given) -> None:
         """Cancelling is what saves the bill. Read: spi.TaskQueue.cancel."""
@@ -55,7 +55,7 @@ class TaskQueueRules(SourceWords):
         self.names(queue.cancel(task_ids=[stopped.id]), [stopped])
         (lease,) = self.take(source, 1)
         assert lease.task.id == kept.id, "the task that was cancelled was handed out"
-        self.nothing_comes(source)
+        self.nothing_comes(source, on_lease=True)
 
     def test_cancelling_a_session_leaves_the_others_alone(self, given: Given) -> None:
         """Sessions are of different users. Read: spi.TaskQueue.cancel."""
@@ -68,7 +68,7 @@ class TaskQueueRules(SourceWords):
         self.names(queue.cancel(session_id="stopped"), stopped)
         (lease,) = self.take(source, 1)
         assert lease.task.id == kept[0].id, "a task of the session that was cancelled was handed out"
-        self.nothing_comes(source)
+        self.nothing_comes(source, on_lease=True)
 
     def test_cancelling_what_is_not_there_is_none(self, given: Given) -> None:
         """Users cancel what has ended. Read: spi.TaskQueue.cancel."""

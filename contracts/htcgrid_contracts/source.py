@@ -57,9 +57,11 @@ class TaskSourceContract(TaskQueueRules):
     def test_a_receive_without_wait_returns_at_once(self, given: Given) -> None:
         """With `wait` 0 the agent asks whether there is any, and has more to do. Read: spi.TaskSource.receive."""
         source = given()
-        began = time.monotonic()
-        assert not source.receive(1, 0), "a task was lent where there is none"
-        took = time.monotonic() - began
+        took = float("inf")
+        for _ in range(3):  # a busy machine holds up one, a source that waits each
+            began = time.monotonic()
+            assert not source.receive(1, 0), "a task was lent where there is none"
+            took = min(took, time.monotonic() - began)
         assert took < 1 * self.patience, f"took {took:.1f} s when asked not to wait"
 
     def test_receive_returns_as_soon_as_it_has_any(self, source: TaskSource, given: Given) -> None:
@@ -101,7 +103,7 @@ class TaskSourceContract(TaskQueueRules):
         """Two that hold it would both run it. Read: spi.TaskSource.receive."""
         source = given(*numbered(1))
         self.take(source, 1)
-        self.nothing_comes(source)
+        self.nothing_comes(source, on_lease=True)
 
     def test_a_leased_task_is_not_lent_to_another_receiver(
         self, given: Given, another: Callable[[], TaskSource]
@@ -110,7 +112,7 @@ class TaskSourceContract(TaskQueueRules):
         source = given(*numbered(1))
         other = another()
         self.take(source, 1)
-        self.nothing_comes(other)
+        self.nothing_comes(other, on_lease=True)
 
     def test_a_lapsed_lease_is_handed_out_again_with_attempt_one_higher(
         self, given: Given, another: Callable[[], TaskSource]
@@ -187,9 +189,13 @@ class TaskSourceContract(TaskQueueRules):
             not_asked("`nack` is the default: what is given back waits for its lease to lapse")
         leases = self.take(source, 1)
         delay = 2.0 * self.patience
+        began = time.monotonic()
         source.nack(leases, delay)
-        self.nothing_comes(source, delay / 2)
         (again,) = self.take(source, 1, delay + 10)
+        took = time.monotonic() - began
+        assert took > delay / 2, (
+            f"{again.task.id} was handed out {took:.1f} s after it was given back with a delay of {delay:g} s"
+        )
         assert again.attempt == 2, f"handed out for the second time, it says attempt {again.attempt}"
 
     def test_a_second_give_back_is_quiet(self, given: Given) -> None:
@@ -200,7 +206,7 @@ class TaskSourceContract(TaskQueueRules):
         source.nack(leases)
         wait = 10.0 if _gives_back(source) else self.lapse(source) + 10
         self.take(source, 1, wait)
-        self.nothing_comes(source)
+        self.nothing_comes(source, on_lease=True)
 
     def test_a_give_back_after_the_lease_was_lost_is_quiet(
         self, given: Given, another: Callable[[], TaskSource]
@@ -216,18 +222,22 @@ class TaskSourceContract(TaskQueueRules):
     def test_an_extended_lease_is_kept(self, given: Given, another: Callable[[], TaskSource]) -> None:
         """Tasks run longer than leases last. Read: spi.TaskSource.extend."""
         source = given(*numbered(1))
-        leases = self.take(source, 1)
+        lapse = self.lapse(source)
         lease = source.lease_seconds
-        self.lapse(source)
         assert lease is not None
-        other = another()
+        other = another()  # before there is a lease: it may take longer than one lasts
+        leases = self.take(source, 1)
         deadline = time.monotonic() + 2.5 * lease
         while time.monotonic() < deadline:
+            asked = time.monotonic()
             gone = source.extend(leases, lease)
+            if gone:
+                self.in_time()
             assert not gone, f"{sorted(gone)} was extended in time, and is said to be lost"
-            self.nothing_comes(other, lease / 3)
+            self.lent_at(source, asked)
+            self.nothing_comes(other, lease / 3, on_lease=True)
         source.ack(leases)
-        self.nothing_comes(other, self.lapse(source))
+        self.nothing_comes(other, lapse)
 
     def test_extend_says_which_lease_was_lost(self, given: Given, another: Callable[[], TaskSource]) -> None:
         """The agent stops that invocation: another runs the task. Read: spi.TaskSource.extend."""

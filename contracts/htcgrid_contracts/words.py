@@ -52,6 +52,8 @@ class SourceWords(PluginContract):
         """Put something there of which no task can be made: a message that is not JSON."""
         not_asked("override `publish_invalid(source)`: put there what is no task, such as text that is not JSON")
 
+    _safe_until = float("inf")
+
     published: Sequence[Task] = ()
     """What `given` has published, as it should be lent."""
 
@@ -96,16 +98,34 @@ class SourceWords(PluginContract):
             assert time.monotonic() < deadline, (
                 f"{len(lent)} of {size} tasks were lent within {seconds * self.patience:.0f} s"
             )
-            lent += source.receive(min(source.max_batch, size - len(lent)), 1.0)
+            asked = time.monotonic()
+            some = source.receive(min(source.max_batch, size - len(lent)), 1.0)
+            if some and not lent:
+                self.lent_at(source, asked)
+            lent += some
         return lent
 
-    def nothing_comes(self, source: TaskSource, seconds: float | None = None) -> None:
-        """Receive for a while, by default for less than a lease lasts; nothing may be lent."""
+    def lent_at(self, source: TaskSource, moment: float) -> None:
+        """What is in hand was lent or extended then, for a whole lease."""
+        self._safe_until = moment + 0.75 * (source.lease_seconds or float("inf"))
+
+    def in_time(self) -> None:
+        """Leave the rule out where what is in hand may have lapsed: no fault of the source."""
+        if time.monotonic() >= self._safe_until:
+            not_asked("this machine stood still for as long as a lease lasts; give the fixture a longer one")
+
+    def nothing_comes(self, source: TaskSource, seconds: float | None = None, *, on_lease: bool = False) -> None:
+        """Receive for a while, by default for less than a lease lasts; nothing may be lent.
+
+        With `on_lease` there are tasks in hand that would be, had their lease lapsed.
+        """
         if seconds is None:
             seconds = min(0.5, 0.4 * (source.lease_seconds or 10))
         deadline = time.monotonic() + seconds
         while True:
             lent = source.receive(1, max(0.0, min(1.0, deadline - time.monotonic())))
+            if lent and on_lease:
+                self.in_time()
             assert not lent, f"{lent[0].task.id} was handed out, attempt {lent[0].attempt}, and should not have been"
             if time.monotonic() >= deadline:
                 return

@@ -33,11 +33,10 @@ class TestProcessInvoker(InvokerContract):
 class TestMemorySource(TaskSourceContract):
     finite = True
     shared = False
-    patience = 0.5
 
     @pytest.fixture
     def source(self) -> MemorySource:
-        return MemorySource(MemorySource.Config(lease_seconds=0.5), contract_function())
+        return MemorySource(MemorySource.Config(lease_seconds=2), contract_function())
 
 
 class TestMemorySink(ResultSinkContract):
@@ -52,11 +51,9 @@ class TestMemorySink(ResultSinkContract):
 
 
 class TestSqliteSource(TaskSourceContract):
-    patience = 0.5
-
     @pytest.fixture
     def source(self, tmp_path: Path) -> SqliteSource:
-        return SqliteSource(SqliteSource.Config(path=tmp_path / "grid.db", lease_seconds=0.5), contract_function())
+        return SqliteSource(SqliteSource.Config(path=tmp_path / "grid.db", lease_seconds=2), contract_function())
 
 
 class TestSqliteSink(ResultSinkContract):

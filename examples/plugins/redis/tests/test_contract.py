@@ -65,7 +65,7 @@ class TestRedisSource(TaskSourceContract):
     @pytest.fixture
     def source(self, server: Server) -> RedisSource:
         self.server = server
-        config = RedisSource.Config(url=server.url, stream="tasks", create=True, lease_seconds=1)
+        config = RedisSource.Config(url=server.url, stream="tasks", create=True, lease_seconds=3)
         return RedisSource(config, contract_function())
 
     @pytest.fixture
