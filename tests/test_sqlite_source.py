@@ -206,7 +206,9 @@ def test_an_ack_is_final(hasty: SqliteSource) -> None:
     hasty.put(tasks(2))
     leases = hasty.receive(2, 0)
     hasty.ack(leases[:1])
-    assert ids(hasty.receive(2, LONG)) == ["t1"]
+    again = hasty.receive(2, LONG)
+    assert ids(again) == ["t1"]
+    hasty.extend(again, 60)  # a busy machine may take longer than its lease to count it
     assert hasty.depth() == Depth(0, 1, 0)
 
 
@@ -249,12 +251,14 @@ def test_what_is_given_back_is_handed_out_at_once_and_counted(source: SqliteSour
 
 
 def test_what_is_given_back_with_a_delay_comes_after_it(source: SqliteSource) -> None:
-    source.put(tasks(1))
-    source.nack(source.receive(1, 0), delay=0.2)
-    began = time.monotonic()
+    source.put(tasks(2))
+    first, second = source.receive(2, 0)
+    source.nack([first], delay=60)
     assert source.receive(1, 0) == ()
-    assert source.depth() == Depth(1, 0, 0)
-    assert [lease.attempt for lease in source.receive(1, LONG)] == [2]
+    assert source.depth() == Depth(1, 1, 0)
+    began = time.monotonic()
+    source.nack([second], delay=0.2)
+    assert [(lease.task.id, lease.attempt) for lease in source.receive(2, LONG)] == [("t1", 2)]
     assert 0.15 < time.monotonic() - began < LONG / 2
 
 
