@@ -170,8 +170,8 @@ def test_a_run_that_is_killed_again_and_again_does_each_task_once_and_leaves_no_
 def test_sigterm_finishes_what_runs_with_exit_code_0_and_the_next_run_does_the_rest(
     project: Project, finish: Finish, until: Until
 ) -> None:
-    project.tasks(*({"sleep": 1, "touch": f"began-{n}", "n": n} for n in range(8)))
-    program = project.start("run", "--set", "agent.grace=10")
+    project.tasks(*({"sleep": 4, "touch": f"began-{n}", "n": n} for n in range(8)))
+    program = project.start("run", "--set", "agent.grace=30")
     until(lambda: len(list(project.folder.glob("began-*"))) == 2)
     program.send_signal(signal.SIGTERM)
     done = finish(program)
@@ -196,7 +196,7 @@ def test_past_the_grace_what_runs_is_stopped_and_left_to_the_next_run(
 
 
 def test_ctrl_c_finishes_what_runs_and_exits_130(project: Project, finish: Finish, until: Until) -> None:
-    project.tasks(*({"sleep": 0.5, "touch": f"began-{n}"} for n in range(6)))
+    project.tasks(*({"sleep": 4, "touch": f"began-{n}"} for n in range(6)))
     program = project.start("run", "--plane", "single")
     until((project.folder / "began-0").exists)
     os.killpg(program.pid, signal.SIGINT)  # as a terminal does: to every process of the group
@@ -240,7 +240,7 @@ def test_a_pipe_that_says_nothing_is_left_in_time_on_sigterm(project: Project, f
 
 
 def test_a_plane_that_dies_in_mid_run_loses_no_task(project: Project, finish: Finish, until: Until) -> None:
-    project.tasks(*({"sleep": 0.1, "touch": "began"} for _ in range(10)))
+    project.tasks(*({"sleep": 0.6, "touch": "began"} for _ in range(10)))
     program = project.start("run")
     until((project.folder / "began").exists)
     nursery = family(program.pid)[1]
