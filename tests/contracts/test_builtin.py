@@ -18,6 +18,8 @@ from htcgrid.spi import FailureKind, Function, Outcome, Plugin, Result, Task
 
 
 class TestProcessInvoker(InvokerContract):
+    patience = 2.0  # a busy machine holds a test up for seconds
+
     @pytest.fixture
     def invoker(self, function: Function) -> ProcessInvoker:
         return ProcessInvoker(ProcessInvoker.Config(workers=2), function)
