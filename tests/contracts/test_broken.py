@@ -11,6 +11,9 @@ from xml.etree import ElementTree as ET
 import pytest
 from htcgrid_contracts import AgentContract, InvokerContract, ResultSinkContract, TaskSourceContract
 
+# The first test waits for all rooms, which takes a minute and a half where nothing else runs.
+pytestmark = pytest.mark.timeout(600)
+
 HERE = Path(__file__).parent
 ROOMS = {
     "broken_sources": TaskSourceContract,
