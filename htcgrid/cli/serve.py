@@ -51,9 +51,8 @@ def command(file: Path | None, plane: str | None, pairs: tuple[str, ...], host: 
 
 
 def _serve(server: InvokeServer, functions: dict[str, ServedFunction]) -> None:
-    stops: SimpleQueue[None] = (
-        SimpleQueue()
-    )  # an event must not be set by a handler that interrupts its `wait` or `set`
+    # Not an event, which a handler must not set while it interrupts that event's own `wait` or `set`.
+    stops: SimpleQueue[None] = SimpleQueue()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stops.put(None))
     for function in functions.values():
@@ -63,6 +62,12 @@ def _serve(server: InvokeServer, functions: dict[str, ServedFunction]) -> None:
     host, port = server.server_address[:2]
     _say(f"Serving {', '.join(functions)} on http://{host!s}:{port}")
     stops.get()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)  # a second one ends it at once, calls and all
+    if server.under_way:
+        _say(
+            f"Calls under way: {server.under_way}. They have {Rules().grace:g} s; the same signal again stops them at once."
+        )
     server.end(Rules().grace)
     for name, function in functions.items():
         left = function.stop()

@@ -49,7 +49,8 @@ class InvokeServer(ThreadingHTTPServer):
     def __init__(self, address: tuple[str, int], functions: Mapping[str, ServedFunction]) -> None:
         self.functions = functions
         self.is_ending = False
-        self._answering = 0
+        self.under_way = 0
+        """Calls that are not answered to their end."""
         self._answered = threading.Condition()
         super().__init__(address, _Handler)
 
@@ -57,12 +58,12 @@ class InvokeServer(ThreadingHTTPServer):
     def answering(self) -> Iterator[None]:
         """Around a call, from its head to the end of its answer."""
         with self._answered:
-            self._answering += 1
+            self.under_way += 1
         try:
             yield
         finally:
             with self._answered:
-                self._answering -= 1
+                self.under_way -= 1
                 self._answered.notify_all()
 
     def end(self, seconds: float) -> None:
@@ -73,7 +74,7 @@ class InvokeServer(ThreadingHTTPServer):
         self.is_ending = True
         self.shutdown()
         with self._answered:
-            self._answered.wait_for(lambda: not self._answering, seconds)
+            self._answered.wait_for(lambda: not self.under_way, seconds)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Quiet about callers that hang up; anything else is a bug and shown."""

@@ -2,9 +2,11 @@
 
 import base64
 import json
+import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPException
 from pathlib import Path
 from time import monotonic, sleep
 from uuid import UUID
@@ -206,8 +208,23 @@ def test_calls_under_way_are_answered_before_the_service_ends(tmp_path: Path) ->
     with ThreadPoolExecutor(2) as pool:
         replies = [pool.submit(served.call, {"n": n, "note": str(note), "sleep": 3}) for n in range(2)]
         _eventually(lambda: note.exists() and note.read_text() == "xx")
-        assert served.stop() == ""
+        assert "Calls under way: 2." in served.stop()
         assert [(reply.result().status, reply.result().json["n"]) for reply in replies] == [(200, 0), (200, 1)]
+
+
+def test_a_second_signal_ends_the_service_without_waiting_for_calls(tmp_path: Path) -> None:
+    served = Service(tmp_path, "--set", "function.timeout=300")
+    note = tmp_path / "note"
+    with ThreadPoolExecutor(1) as pool:
+        reply = pool.submit(served.call, {"n": 1, "note": str(note), "sleep": 200})
+        _eventually(note.exists)
+        served.process.send_signal(signal.SIGTERM)
+        assert served.process.stderr is not None
+        assert "again stops them at once" in served.process.stderr.readline()
+        served.process.send_signal(signal.SIGTERM)
+        assert served.process.wait(20) == -signal.SIGTERM
+        assert isinstance(reply.exception(), OSError | HTTPException)
+        served.process.communicate()
 
 
 @pytest.fixture
