@@ -68,7 +68,7 @@ from htcgrid.builtin.sqlite_source import SqliteSource
 from htcgrid.spi import Function, Task
 
 def make(number, start):
-    for file in range(50):
+    for file in range(30):
         start.wait(60)
         with SqliteSource(SqliteSource.Config(path=Path(sys.argv[1]) / f"{file}.db"), Function()) as source:
             source.put([Task(str(number), b"1")])

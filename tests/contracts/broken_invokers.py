@@ -54,7 +54,7 @@ class Case(InvokerContract):
 class TestReference(Case):
     """Holds every rule, on a busy machine too."""
 
-    patience = 2.0
+    patience = 1.0
 
 
 class Changed(Reference):

@@ -88,7 +88,7 @@ class Case(TaskSourceContract):
 class TestReference(Case):
     """Holds every rule, on a busy machine too."""
 
-    lease_seconds = 2.0
+    lease_seconds = 1.0
     patience = 1.0
 
 

@@ -18,7 +18,7 @@ from htcgrid.spi import FailureKind, Function, Outcome, Plugin, Result, Task
 
 
 class TestProcessInvoker(InvokerContract):
-    patience = 2.0  # a busy machine holds a test up for seconds
+    patience = 1.5  # a busy machine holds a test up for seconds
 
     @pytest.fixture
     def invoker(self, function: Function) -> ProcessInvoker:
@@ -38,7 +38,7 @@ class TestMemorySource(TaskSourceContract):
 
     @pytest.fixture
     def source(self) -> MemorySource:
-        return MemorySource(MemorySource.Config(lease_seconds=2), contract_function())
+        return MemorySource(MemorySource.Config(lease_seconds=1), contract_function())
 
 
 class TestMemorySink(ResultSinkContract):
@@ -55,7 +55,7 @@ class TestMemorySink(ResultSinkContract):
 class TestSqliteSource(TaskSourceContract):
     @pytest.fixture
     def source(self, tmp_path: Path) -> SqliteSource:
-        return SqliteSource(SqliteSource.Config(path=tmp_path / "grid.db", lease_seconds=2), contract_function())
+        return SqliteSource(SqliteSource.Config(path=tmp_path / "grid.db", lease_seconds=1), contract_function())
 
 
 class TestSqliteSink(ResultSinkContract):

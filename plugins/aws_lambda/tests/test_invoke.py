@@ -145,6 +145,7 @@ def test_a_call_can_be_cancelled_from_its_very_beginning(opened: Opener, monkeyp
 
     monkeypatch.setattr("htcgrid_aws_lambda.calls.Thread", CancelledAsItStarts)
     assert run(plane, {}).failure is FailureKind.CANCELLED
+    eventually(lambda: plane.used().requests == 1)  # the service has run it all the same
 
 
 def eventually(condition: Callable[[], bool]) -> None:
