@@ -59,7 +59,7 @@ class OwnEngine:
         self.host = f"unix://{folder}/docker.sock"
         self._folder = folder
         self._data = data or folder / "data"
-        self._bridge, self._number = _bridge()
+        self._bridge = _bridge()
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -69,8 +69,6 @@ class OwnEngine:
                 [
                     *("dockerd", "--host", self.host, "--data-root", self._data, "--exec-root", here / "exec"),
                     *("--pidfile", here / "pid", f"--bridge={self._bridge}", "--iptables=false", "--ip-forward=false"),
-                    # Two engines that make a network at the same time would choose the same addresses for it.
-                    *("--default-address-pool", f"base=198.18.{self._number}.0/24,size=28"),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -104,8 +102,8 @@ class OwnEngine:
         return False
 
 
-def _bridge() -> tuple[str, int]:
-    """A new bridge with an address of its own, and its number; tests that run side by side have one each."""
+def _bridge() -> str:
+    """A new bridge with an address of its own; tests that run side by side have one each."""
     for number in range(1, 16):
         name = f"htcgrid-t{number}"
         made = subprocess.run(
@@ -113,7 +111,7 @@ def _bridge() -> tuple[str, int]:
         )
         if made.returncode == 0:
             subprocess.run(["ip", "addr", "add", f"192.168.{240 + number}.1/24", "dev", name], check=True)
-            return name, number
+            return name
         assert "File exists" in made.stderr, made.stderr
     raise AssertionError("there are fifteen bridges htcgrid-t1 to -t15; `ip link del` those that earlier tests left")
 
