@@ -12,10 +12,12 @@ _READ_BYTES = 1 << 18
 _HEADER_BYTES = 8
 _QUIET_SECONDS = 0.0003
 _BETWEEN_SECONDS = 0.001
-_LIKELY_SECONDS = 0.05
-_POSSIBLE_SECONDS = 0.01
-_AT_MOST_SECONDS = 0.1
+_LIKELY_SECONDS = 0.25
+_POSSIBLE_SECONDS = 0.05
+_AT_MOST_SECONDS = 0.5
 _SILENT_FOR_GOOD = 20
+EMULATORS_LAST = b"REPORT RequestId:"
+"""How the line begins that the emulator prints at the end of each invocation."""
 
 
 class LogStream:
@@ -23,11 +25,13 @@ class LogStream:
 
     The engine passes on what a handler has printed in its own time: nearly always before the handler's
     answer comes, in one case of some hundred after it, by milliseconds where the machine is busy. Nothing
-    tells whether more is on its way, so `tail` waits: up to 50 ms where the last invocation printed, up to
-    10 ms where one of the last twenty did, and for a moment where the handler is a silent one.
+    tells whether more is on its way, so `tail` waits: up to 250 ms where the last invocation printed, up to
+    50 ms where one of the last twenty did, and for a moment where the handler is a silent one. Where `last` is
+    given, a text of the last line of each invocation, it waits for that.
     """
 
-    def __init__(self, response: Any, file: Path | None) -> None:
+    def __init__(self, response: Any, file: Path | None, last: bytes = b"") -> None:
+        self._last = last
         self._response = response
         self._fd: int = response.raw.fileno()
         self._frames = bytearray()
@@ -60,7 +64,8 @@ class LogStream:
 
     def _patience(self) -> float:
         if self._tail:  # a line that has no end yet is likely to get one
-            return _BETWEEN_SECONDS if self._tail.endswith(b"\n") else _LIKELY_SECONDS
+            whole = self._tail.endswith(b"\n") and self._last in self._tail
+            return _BETWEEN_SECONDS if whole else _LIKELY_SECONDS
         if self._silent == 0:
             return _LIKELY_SECONDS
         return _POSSIBLE_SECONDS if self._silent < _SILENT_FOR_GOOD else _QUIET_SECONDS

@@ -14,7 +14,7 @@ from urllib3.exceptions import HTTPError
 
 from htcgrid_local_docker import ownership
 from htcgrid_local_docker.engine import Engine
-from htcgrid_local_docker.logs import LogStream
+from htcgrid_local_docker.logs import EMULATORS_LAST, LogStream
 from htcgrid_local_docker.meter import MemoryMeter
 from htcgrid_local_docker.plan import RIE_PORT, Plan, create_arguments
 
@@ -48,7 +48,9 @@ class ContainerSandbox(EmulatorSandbox):
             created = client.create_container(**create_arguments(self._plan, client, variables))
             self._container = created["Id"]
             here = f"/containers/{self._container}"
-            self._log = LogStream(self._engine.stream(f"{here}/attach", stdout=1, stderr=1, stream=1), self._log_file())
+            last = EMULATORS_LAST if self._plan.options.transport == "rie" else b""
+            output = self._engine.stream(f"{here}/attach", stdout=1, stderr=1, stream=1)
+            self._log = LogStream(output, self._log_file(), last)
             # Only this tells the end for sure: the log ends as well when a program closes its output.
             self._end = self._engine.stream(f"{here}/wait", condition="next-exit")
             self.ended_fd = self._end.raw.fileno()

@@ -20,7 +20,7 @@ from htcgrid_local_docker.diagnosis import check_came_up
 from htcgrid_local_docker.engine import Engine, explained
 from htcgrid_local_docker.images import Image
 from htcgrid_local_docker.invoker import LocalDockerInvoker
-from htcgrid_local_docker.logs import LogStream
+from htcgrid_local_docker.logs import EMULATORS_LAST, LogStream
 from htcgrid_local_docker.meter import MemoryMeter
 from htcgrid_local_docker.network import Network
 from htcgrid_local_docker.options import Options
@@ -109,6 +109,15 @@ def test_the_end_of_a_line_is_waited_for(stream: Stream) -> None:
     end = threading.Timer(0.01, stream.say, [b"\n"])
     end.start()
     assert log.tail() == b"line\n"
+    end.join()
+
+
+def test_the_emulators_last_line_is_waited_for(stream: Stream) -> None:
+    log = LogStream(stream, None, EMULATORS_LAST)
+    stream.say(b"START RequestId: 1\n")
+    end = threading.Timer(0.02, stream.say, [b"mine\nEND RequestId: 1\nREPORT RequestId: 1\n"])
+    end.start()
+    assert log.tail() == b"START RequestId: 1\nmine\nEND RequestId: 1\nREPORT RequestId: 1\n"
     end.join()
 
 
