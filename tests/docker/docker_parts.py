@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import io
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -141,11 +140,6 @@ def _packed(files: dict[str, bytes]) -> bytes:
             entry.size, entry.mode = len(content), 0o755
             archive.addfile(entry, io.BytesIO(content))
     return packed.getvalue()
-
-
-def soon() -> float:
-    """5 s of a machine that has nothing else to do."""
-    return 5 * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 def until(condition: Callable[[], bool], seconds: float, what: str) -> None:
