@@ -5,6 +5,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -264,7 +265,9 @@ def test_a_running_task_is_stopped_soon_after_the_next_heartbeat(tmp_path: Path)
     agent = project.start("run", "--quiet", *options)
     eventually(lambda: project.ran() == ["s_1"])
     project.run("cancel", "s_1")
-    eventually(lambda: project.ran() == ["s_1", "s_2"], 20 * lease)
+    began = time.monotonic()
+    eventually(lambda: project.ran() == ["s_1", "s_2"])
+    assert time.monotonic() - began < lease / 3 + 2.0
     eventually(lambda: len(project.results()) == 2)
     stop(agent)
     assert [(line["id"], line["status"]) for line in project.results()] == [("s_1", "failed"), ("s_2", "succeeded")]
