@@ -57,8 +57,11 @@ def verify(
     `junit` is a file to write as JUnit XML. Raises KeyboardInterrupt when interrupted.
     """
     reporter = _Reporter(subject, on_verdict)
-    # Nothing of the user's own pytest settings, and no output: the caller shows the verdicts.
+    # Nothing of the user's own pytest settings and plugins, and no output: the caller shows the verdicts.
     arguments = [
+        "--disable-plugin-autoload",
+        "-p",
+        "htcgrid_contracts.pytest_plugin",
         f"{VERIFIED}::{CLASSES[subject.kind]}",
         "-c",
         os.devnull,

@@ -50,6 +50,8 @@ class TestClosed(ResultSinkContract):
         "-q",
         "-p",
         "no:cacheprovider",
+        "-p",
+        "no:hypothesispytest",  # a second to load, for nothing
         "-k",
         "test_a_result_is_stored",
         contract,
