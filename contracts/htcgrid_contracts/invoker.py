@@ -113,6 +113,7 @@ class InvokerContract(AnswerRules, FailureRules):
         while time.monotonic() < deadline:
             answer = self.answer(self.call(plane, "echo", value="mine"))
             assert answer == "mine", f"the answer of a task that had timed out came for another: {answer!r}"
+            time.sleep(0.01)
 
     # --- the plane as a whole ---
 

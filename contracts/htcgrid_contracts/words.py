@@ -129,6 +129,7 @@ class SourceWords(PluginContract):
             assert not lent, f"{lent[0].task.id} was handed out, attempt {lent[0].attempt}, and should not have been"
             if time.monotonic() >= deadline:
                 return
+            time.sleep(0.01)  # a source whose tasks are all lent need not wait for more
 
     def lapse(self, source: TaskSource) -> float:
         """Seconds after which a lease has surely lapsed."""

@@ -6,8 +6,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
+
+from click.testing import CliRunner
+
+from htcgrid.cli.main import group
 
 HTCGRID = Path(sys.executable).with_name("htcgrid")
 
@@ -67,8 +72,10 @@ class Project:
         return name
 
     def submit(self, *events: Any, session: str = "s", options: tuple[str, ...] = ()) -> None:
-        done = self.run("submit", self.events(*events), "--session", session, *options)
-        assert (done.returncode, done.stdout) == (0, f"{session}\n"), done.stderr
+        """In this process, which saves a third of a second of a processor: for what a test is not about."""
+        with chdir(self.folder):
+            done = CliRunner().invoke(group, ["submit", self.events(*events), "--session", session, *options])
+        assert (done.exit_code, done.stdout) == (0, f"{session}\n"), done.output
 
     def results(self, *arguments: str) -> list[dict[str, Any]]:
         return lines(self.run("results", *arguments).stdout)
