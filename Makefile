@@ -41,9 +41,9 @@ demo: .make/examples           ## price an option for each trading day of twenty
 	$(PIP) $(addprefix --editable ./,$(wildcard plugins/* examples/plugins/*)) --group plugins
 	@touch $@
 
-# Four at a time on two processors: half of a test is waiting for a program that it has started.
+# Six at a time on two processors: most of a test is waiting, for a lease to lapse or for a program to start.
 test: .make/test        ## the tests of the core: no Docker, no cluster, no AWS
-	.venv/bin/python -m pytest -n 4 --dist loadscope -m 'not slow' $(foreach lane,docker kubernetes chaos,--ignore tests/$(lane)) $(PYTEST)
+	.venv/bin/python -m pytest -n 6 --dist loadscope -m 'not slow' $(foreach lane,docker kubernetes chaos,--ignore tests/$(lane)) $(PYTEST)
 
 plugins: .make/plugins .make/examples         ## the tests of the plugins that need no engine or cluster: moto, Redis, a fake service
 	.venv/bin/python -m pytest -n 4 --dist worksteal -m slow tests/contracts tests/cli tests/test_readme.py

@@ -1,22 +1,16 @@
-"""submit, results and cancel: the real program on a sqlite queue."""
+"""submit, results and what is said of a queue: the real program on a sqlite queue."""
 
 import gzip
 import json
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from htcgrid.builtin.sqlite_source import SqliteSource
-from htcgrid.cli.main import status_of
-from htcgrid.spi import Function, Unavailable
-
 sys.path.insert(0, str(Path(__file__).parent))
-from queue_project import HTCGRID, Project, eventually, lines, stop
+from queue_project import HTCGRID, Project, lines
 
 LIMIT = 120 * 2**20
 """Bytes of memory that a command may take, whatever it handles."""
@@ -210,138 +204,6 @@ def test_the_output_file_may_be_written_again_and_holds_each_result_once(project
 @pytest.mark.parametrize("arguments", [("s_1", "--session", "s"), ("s_1", "--follow"), ("--count", "0")])
 def test_options_that_contradict_are_wrong_usage(project: Project, arguments: tuple[str, ...]) -> None:
     assert project.run("results", *arguments).returncode == 2
-
-
-# --- cancel ------------------------------------------------------------------------------------------
-
-
-def test_waiting_tasks_of_a_cancelled_session_never_run_and_have_a_result_each(project: Project) -> None:
-    project.submit({"n": 1}, {"n": 2}, session="stopped")
-    project.submit({"n": 3}, session="kept")
-    done = project.run("cancel", "--session", "stopped")
-    assert (done.returncode, done.stdout) == (0, "2 tasks cancelled.\n")
-    project.drain()
-    assert project.ran() == ["kept_1"]
-    results = project.results("--session", "stopped")
-    assert [(line["id"], line["failure"]) for line in results] == [
-        ("stopped_1", "cancelled"),
-        ("stopped_2", "cancelled"),
-    ]
-
-
-def test_cancelling_twice_leaves_one_result_each(project: Project) -> None:
-    project.submit({"n": 1}, {"n": 2})
-    for _ in range(2):
-        assert project.run("cancel", "--session", "s").returncode == 0
-    assert [line["id"] for line in project.results()] == ["s_1", "s_2"]
-
-
-def test_ids_that_are_not_in_the_queue_are_named_with_exit_code_1(project: Project) -> None:
-    project.submit({"n": 1})
-    project.drain()
-    project.submit({"n": 1}, session="t")
-    done = project.run("cancel", "t_1", "s_1", "nonsense")
-    assert (done.returncode, done.stdout) == (1, "1 tasks cancelled.\n")
-    assert "nonsense, s_1." in done.stderr
-    assert {line["id"]: line["status"] for line in project.results()} == {"s_1": "succeeded", "t_1": "failed"}
-
-
-def test_a_session_that_is_not_there_is_said(project: Project) -> None:
-    project.submit({"n": 1})
-    done = project.run("cancel", "--session", "typo")
-    assert done.stdout == "0 tasks cancelled.\n"
-    assert "no task of session typo" in done.stderr
-
-
-def test_nothing_named_is_wrong_usage(project: Project) -> None:
-    assert project.run("cancel").returncode == 2
-
-
-def test_a_running_task_is_stopped_soon_after_the_next_heartbeat(tmp_path: Path) -> None:
-    lease = 1.5
-    project = Project(tmp_path, lease=lease)
-    options = ["--set", "function.timeout=300"]
-    project.submit({"n": 1, "sleep": 200}, {"n": 2})
-    agent = project.start("run", "--quiet", *options)
-    eventually(lambda: project.ran() == ["s_1"])
-    project.run("cancel", "s_1")
-    began = time.monotonic()
-    eventually(lambda: project.ran() == ["s_1", "s_2"])
-    assert time.monotonic() - began < lease / 3 + 2.0
-    eventually(lambda: len(project.results()) == 2)
-    stop(agent)
-    assert [(line["id"], line["status"]) for line in project.results()] == [("s_1", "failed"), ("s_2", "succeeded")]
-
-
-# --- leases and dead letters -------------------------------------------------------------------------
-
-
-def test_a_task_that_takes_three_times_its_lease_runs_once(tmp_path: Path) -> None:
-    project = Project(tmp_path, lease=4.0)  # a busy machine holds an agent up for seconds
-    project.submit({"n": 1, "sleep": 12})
-    agents = [project.start("run", "--quiet") for _ in range(2)]
-    assert [line["output"] for line in project.results("--session", "s", "--wait")] == [{"n": 1}]
-    for agent in agents:
-        stop(agent)
-    assert project.ran() == ["s_1"]
-
-
-def test_a_task_that_kills_its_worker_each_time_is_set_aside_after_three_tries(project: Project) -> None:
-    project.submit({"n": 1, "die": True}, {"n": 2})
-    assert project.drain().returncode == 1
-    assert project.ran().count("s_1") == 3
-    results = {line["id"]: line for line in project.results()}
-    assert results["s_2"]["output"] == {"n": 2}
-    assert (results["s_1"]["failure"], results["s_1"]["attempt"]) == ("exit", 3)
-
-    with SqliteSource(SqliteSource.Config(path=project.folder / "queue.db"), Function()) as source:
-        (dead,) = source.dead()
-    assert dead.task.id == "s_1"
-    assert json.loads(dead.task.payload) == {"n": 1, "die": True}
-    assert dead.reason.startswith("exit at attempt 3:")
-    assert "signal: killed" in dead.reason
-
-
-@pytest.mark.parametrize("method", ["put", "cancel"])
-def test_a_queue_that_is_away_for_a_moment_is_asked_again(
-    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], method: str
-) -> None:
-    whole, tries = getattr(SqliteSource, method), []
-
-    def shaky(*arguments: object) -> object:
-        tries.append(arguments)
-        if len(tries) < 3:
-            raise Unavailable("The queue is being moved.")
-        return whole(*arguments)
-
-    monkeypatch.setattr(SqliteSource, method, shaky)
-    monkeypatch.chdir(project.folder)
-    assert status_of(["submit", project.events({"n": 1}), "--session", "s"]) == 0
-    assert status_of(["cancel", "s_1"]) == 0
-    assert "The queue is being moved. Trying again in" in capsys.readouterr().err
-    assert [line["failure"] for line in project.results("s_1")] == ["cancelled"]
-
-
-def test_a_queue_that_stays_away_is_told_with_exit_code_3_and_what_was_put(
-    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    whole, tries = SqliteSource.put, []
-
-    def lost(*arguments: Any) -> None:
-        tries.append(arguments)
-        if len(tries) > 1:
-            raise Unavailable("The queue is gone.")
-        whole(*arguments)
-
-    monkeypatch.setattr(SqliteSource, "put", lost)
-    monkeypatch.chdir(project.folder)
-    project.events(*[{"n": n} for n in range(1500)])
-    arguments = ["submit", "events.jsonl", "--session", "s", "--set", "agent.unavailable_limit=0"]
-    assert status_of(arguments) == 3
-    captured = capsys.readouterr()
-    assert "1,000 tasks of session s are in the queue." in captured.err
-    assert "The queue is gone." in captured.err
-    assert captured.out == ""
 
 
 # --- check and permissions ---------------------------------------------------------------------------
