@@ -114,7 +114,7 @@ def test_a_worker_reads_with_its_own_rights_that_a_container_was_out_of_memory(
     assert about[0]["outcome"]["failure"] == "out_of_memory"
     assert about[1]["errorType"] == "Runtime.OutOfMemory"
     submit(queue, STREAM, ({"number": number, "seconds": 0} for number in range(40, 60)))
-    until(lambda: all(result(queue, number) for number in range(40, 60)), 180, "results of a container that is back")
+    until(lambda: all(result(queue, number) for number in range(40, 60)), 60, "results of a container that is back")
 
 
 def test_tasks_survive_deleted_pods_a_drain_a_rolling_update_and_scaling(
