@@ -159,11 +159,10 @@ def read(file: Path | None = None, flags: Mapping[str, Any] | None = None) -> Gr
     if file is None and Path(DEFAULT_FILE).is_file():
         file = Path(DEFAULT_FILE)
     document = _parse(file) if file is not None else {}
-    flags = flags or {}
-    _drop_options_of_other_plugins(document, flags)
-    variables = _variables()
+    above = _over(flags or {}, _variables())
+    _drop_options_of_other_plugins(document, above)
     try:
-        settings = Settings.model_validate(_over(flags, _over(variables, document)))
+        settings = Settings.model_validate(_over(above, document))
     except ValidationError as error:
         raise ConfigError(explain(error, str(file or "settings"), Settings)) from None
     grid = GridConfig(settings, file)
@@ -185,12 +184,11 @@ def _parse(file: Path) -> dict[str, Any]:
         raise ConfigError(f"{file} is not TOML: {error}.") from None
 
 
-def _drop_options_of_other_plugins(document: dict[str, Any], flags: Mapping[str, Any]) -> None:
+def _drop_options_of_other_plugins(document: dict[str, Any], above: Mapping[str, Any]) -> None:
     """What swaps a plugin swaps its whole table: the other's options would be unknown to it."""
     for name in ("source", "sink"):
-        table, flag = document.get(name), flags.get(name)
-        chosen = flag.get("plugin") if isinstance(flag, dict) else None
-        chosen = chosen or os.environ.get(f"{ENVIRONMENT_PREFIX}{name.upper()}__PLUGIN")
+        table, stronger = document.get(name), above.get(name)
+        chosen = stronger.get("plugin") if isinstance(stronger, dict) else None
         if isinstance(table, dict) and chosen and chosen != table.get("plugin"):
             document[name] = {}
 
