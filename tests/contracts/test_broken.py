@@ -54,8 +54,6 @@ def verdicts(tmp_path_factory: pytest.TempPathFactory) -> Mapping[tuple[str, str
             "-q",
             "-p",
             "no:cacheprovider",
-            "-p",
-            "no:hypothesispytest",  # a second to load, for nothing
             f"--junit-xml={report}",
             HERE / f"{room}.py",
         ]
