@@ -33,7 +33,7 @@ class Options(Plugin.Config):
 
     image: str = Field(description="the image of the Lambda containers, laid out as AWS's base images are")
     agent_image: str = Field(
-        "htcgrid-agent:0.1.0", description="the image of plugins/eks/Dockerfile, built with your plugins"
+        "htcgrid-agent:0.1.0", description="the image of the agent with your plugins, as htcgrid-agent-image builds it"
     )
     kubeconfig: Path | None = Field(
         None, description="the kubeconfig; $KUBECONFIG, ~/.kube/config or the pod's own if not given"
