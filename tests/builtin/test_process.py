@@ -638,12 +638,12 @@ def test_a_ctrl_c_while_a_worker_is_started_leaves_nothing_and_is_no_bug(monkeyp
     others = descendants(os.getpid())
     receive, replies = Nursery._receive, iter([False, True])
 
-    def interrupted(nursery: Nursery) -> bytes:
+    def interrupted(control: socket.socket) -> bytes:
         if next(replies, False):
             raise KeyboardInterrupt
-        return receive(nursery)
+        return receive(control)
 
-    monkeypatch.setattr(Nursery, "_receive", interrupted)
+    monkeypatch.setattr(Nursery, "_receive", staticmethod(interrupted))
     with pytest.raises(KeyboardInterrupt), plane(workers=2):
         pass
     assert set(descendants(os.getpid())) <= set(others)

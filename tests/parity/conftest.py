@@ -23,7 +23,7 @@ from htcgrid.spi import Function, Lease, Outcome, Task
 
 NOISE = re.compile(r"\d\d? \w{3} \d{4} [\d:,]+ \[\w+\] \(rapid\).*\n|(START|END|REPORT) RequestId: [0-9a-f-]{36}.*\n")
 CLIENTS_FRAME = re.compile(
-    r'  File "[^"]*(?:htcgrid/runtime/|awslambdaric/|runpy)[^"]*", line \d+, in .*\n(?:    .*\n)*'
+    r'  File "[^"]*(?:htcgrid/runtime/|awslambdaric/|runpy|<string>)[^"]*", line \d+, in .*\n(?:    .*\n)*'
 )
 """In a traceback that the runtime client itself ends with, which Python prints whole."""
 NAME = "parity"
