@@ -14,6 +14,7 @@ from htcgrid.spi import Measurable, TaskSource
 
 _BAR_SECONDS = 0.5
 _LINE_SECONDS = 10.0
+_LAST_SECONDS = 2.0
 
 
 class Progress:
@@ -47,7 +48,7 @@ class Progress:
             yield
         finally:
             ended.set()
-            thread.join()
+            thread.join(_LAST_SECONDS)  # it may be asking a queue that does not answer
 
     def _total(self) -> int | None:
         return self._source.depth().waiting if isinstance(self._source, Measurable) else None

@@ -2,6 +2,8 @@ import gc
 import signal
 import sys
 import threading
+import time
+from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,11 @@ from htcgrid.cli.main import DONE, INTERRUPTED, SOME_FAILED
 from htcgrid.cli.options import grid_options, read_grid
 from htcgrid.cli.progress import Progress
 from htcgrid.cli.report import print_summary
+from htcgrid.spi import Unavailable
+
+_LOOK_SECONDS = 0.2
+_MORE_SECONDS = 3.0
+"""What an agent has to store and give back after its grace time, before it is cut off."""
 
 
 @click.command()
@@ -60,13 +67,34 @@ def command(
     with grid.source() as tasks, grid.sink() as results, grid.invoker() as invoker:
         progress = Progress(tasks, quiet=quiet)
         agent = Agent(tasks, invoker, results, grid.rules(), progress.say)
-        signals = Signals(agent)
+        signals = Signals(agent, grid.settings.agent.grace)
         with signals, progress.showing(agent):
-            summary = agent.run()
+            summary = _run(agent, signals)
         print_summary(summary, grid, (tasks, results, invoker))
     if signals.interrupted:
         return INTERRUPTED
     return SOME_FAILED if _any_failed(summary) else DONE
+
+
+def _run(agent: Agent, signals: "Signals") -> Summary:
+    """Until the agent ends; not for longer than it was given, whatever it waits for."""
+    ended: Future[Summary] = Future()
+
+    def work() -> None:
+        try:
+            ended.set_result(agent.run())
+        except BaseException as error:  # noqa: BLE001 - raised again below
+            ended.set_exception(error)
+
+    threading.Thread(target=work, name="htcgrid-agent", daemon=True).start()
+    while not wait([ended], _LOOK_SECONDS).done:
+        if time.monotonic() > signals.deadline + _MORE_SECONDS:
+            raise Unavailable(
+                f"The run was asked to stop and has not ended {_MORE_SECONDS:g} s after its grace time: a source, sink or "
+                "plane does not answer, or whoever reads the results has stalled. It was cut off. Nothing is lost: what "
+                "has no result is run again."
+            )
+    return ended.result()
 
 
 def _any_failed(summary: Summary) -> bool:
@@ -76,10 +104,17 @@ def _any_failed(summary: Summary) -> bool:
 class Signals:
     """SIGTERM drains; so does Ctrl-C, and a second one stops at once."""
 
-    def __init__(self, agent: Agent) -> None:
+    def __init__(self, agent: Agent, grace: float) -> None:
         self._agent = agent
+        self._grace = grace
+        self._deadlines = [float("inf")]
         self._before: dict[int, Any] = {}
         self.interrupted = False
+
+    @property
+    def deadline(self) -> float:
+        """On the monotonic clock, when the grace is over."""
+        return min(self._deadlines)
 
     def __enter__(self) -> None:
         if threading.current_thread() is threading.main_thread():
@@ -91,10 +126,12 @@ class Signals:
             signal.signal(number, handler)
 
     def _stop(self, number: int, _frame: object) -> None:
+        again = number == signal.SIGINT and self.interrupted
+        grace = 0.0 if again else self._grace
+        self._deadlines.append(time.monotonic() + grace)
+        self._agent.drain(grace)
         if number == signal.SIGTERM:
-            self._agent.drain()
             return
-        again, self.interrupted = self.interrupted, True
-        self._agent.drain(0.0 if again else None)
+        self.interrupted = True
         if not again:
             print("htcgrid: finishing what runs; press Ctrl-C again to stop at once.", file=sys.stderr)
