@@ -25,7 +25,7 @@ class ProcessInvoker(Invoker):
     """A pool of worker processes, each an execution environment."""
 
     class Config(Plugin.Config):
-        workers: int = Field(0, ge=0, description="environments side by side; 0: one a processor")
+        workers: int = Field(0, ge=0, le=10_000, description="environments side by side; 0: one a processor")
         inherit: tuple[str, ...] = Field((), description="names of this shell's variables that handlers may see")
         transport: Literal["socket", "http", "rie"] | None = Field(
             None, description="socket (Python only, its default), http (the Runtime API), or rie (the emulator)"
