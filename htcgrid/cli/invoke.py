@@ -1,3 +1,4 @@
+import os
 import sys
 import uuid
 from pathlib import Path
@@ -41,7 +42,7 @@ def command(
     """
     if (event is None) == (event_file is None):
         raise click.UsageError("Give the event as an argument or with --event-file, one of both.")
-    payload = event.encode() if event is not None else event_file.read()  # type: ignore[union-attr]
+    payload = os.fsencode(event) if event is not None else event_file.read()  # type: ignore[union-attr]
     grid = read_grid(file, plane, pairs)
     task = Task(str(uuid.uuid4()), payload, dict(_attribute(pair) for pair in attributes))
     with grid.invoker() as invoker:

@@ -12,6 +12,8 @@ def advice(error: BaseException) -> str | None:
             return f"There is no memory left{_of(resource.RLIMIT_AS, ' of')}. {_MEMORY}"
         if isinstance(each, RuntimeError) and "can't start new thread" in str(each):
             return f"No further thread can be started. {_PROCESSES}"
+        if isinstance(each, FileNotFoundError) and "No usable temporary directory" in str(each):
+            return f"{each.strerror}. Make room in one of them, or set TMPDIR to a folder that can be written."
         if isinstance(each, OSError) and each.errno in _ADVICE:
             where = f" ({each.filename})" if each.filename else ""
             return f"{each.strerror or each}{where}. {_ADVICE[each.errno]()}"
@@ -57,6 +59,7 @@ _ADVICE: dict[int, Callable[[], str]] = {
     errno.ENOSPC: lambda: _DISK,
     errno.EDQUOT: lambda: _DISK,
     errno.EFBIG: lambda: "Raise the limit on the size of a file (`ulimit -f`). Nothing is lost.",
+    errno.EIO: lambda: "The disk could not be read or written. Look at its health (`dmesg`). Nothing is lost.",
     errno.EROFS: lambda: "That file system is read-only. Name another folder; that of temporary files is TMPDIR.",
     errno.E2BIG: lambda: "The environment or the arguments of a program are too long. Shorten [function] environment.",
 }

@@ -90,7 +90,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     sys.exit(status)
 
 
-def status_of(arguments: list[str] | None = None) -> int:
+def status_of(arguments: list[str] | None = None) -> int:  # noqa: PLR0911 - one return a way to end
     """Run a command; every error that is meant for the user is printed as one message."""
     try:
         status: Any = group.main(arguments, standalone_mode=False)
@@ -102,6 +102,9 @@ def status_of(arguments: list[str] | None = None) -> int:
         return INTERRUPTED
     except HtcgridError as error:
         return _failed(error)
+    except UnicodeEncodeError as error:
+        # What was given in other bytes than UTF-8 is kept in Python's text as lone surrogates.
+        return _say(f"{error.object[:200]!r} is not UTF-8 text. Give it in UTF-8.", USAGE)
     except Exception as error:  # noqa: BLE001 - a bug, of ours or of a plugin; shown whole
         if advice := limits.advice(error):
             return _say(advice, UNAVAILABLE)

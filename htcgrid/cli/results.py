@@ -24,7 +24,12 @@ _NAMED = 5
 @click.argument("task_ids", nargs=-1, metavar="[TASK_ID]...")
 @grid_options
 @click.option("--session", metavar="NAME", help="Only the results of this session.")
-@click.option("--ids", type=click.File(), metavar="FILE", help="The ids of the tasks, as `submit --ids` wrote them.")
+@click.option(
+    "--ids",
+    type=click.File(errors="surrogateescape"),
+    metavar="FILE",
+    help="The ids of the tasks, as `submit --ids` wrote them.",
+)
 @click.option("--wait", is_flag=True, help="Go on until the session has run, or the queue, or these tasks.")
 @click.option("--follow", is_flag=True, help="Go on until interrupted, or --count results are there.")
 @click.option("--count", type=click.IntRange(min=1), metavar="N", help="Stop after this many results.")
