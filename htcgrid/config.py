@@ -258,7 +258,7 @@ def _variables() -> dict[str, Any]:
         raise ConfigError(_no_json(ours)) from None
 
 
-def _no_json(variables: Iterable[str]) -> str:
+def _no_json(variables: Sequence[str]) -> str:
     """Which of these cannot be read, and why. Their values may be secrets."""
     for variable in variables:
         try:
@@ -275,7 +275,8 @@ def _no_json(variables: Iterable[str]) -> str:
             f"environment: {variable} is not JSON, as a table or list must be: {reason}. Write, for example, "
             f"""{variable}='{{"key": "value"}}', or one variable a key: {variable}__KEY=value."""
         )
-    return f"environment: one of {', '.join(variables)} is not JSON, as a table or list must be."
+    names = " or ".join(variables)
+    return f"environment: {names} is not JSON, as a table or list must be."
 
 
 _BEGINS_AS_JSON = re.compile(r"\s*[\[{]")
