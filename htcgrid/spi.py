@@ -203,11 +203,15 @@ class Keys(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _is_no_flag(cls, value: Any, info: ValidationInfo) -> Any:
+    def _may_be_looked_at(cls, value: Any, info: ValidationInfo) -> Any:
         kind = cls.model_fields[info.field_name or ""].annotation
         kinds = {kind, *get_args(kind)}
         if isinstance(value, bool) and kinds & {int, float} and bool not in kinds:
             raise ValueError("this must be a number")
+        if Path in kinds and isinstance(value, str | Path):
+            longest = max(map(len, map(os.fsencode, Path(value).parts)), default=0)
+            if longest > 255 or len(os.fsencode(value)) > 4000:
+                raise ValueError("it is longer than a path may be: 255 bytes a name, 4000 in all")
         return value
 
     @field_validator("*")
@@ -218,10 +222,6 @@ class Keys(BaseModel):
                 raise ValueError("it holds a NUL character, which no file, variable or program can take")
             if len(text) > MAX_TEXT:
                 raise ValueError(f"it is {len(text)} characters long; {MAX_TEXT} are the most")
-        if isinstance(value, Path):
-            longest = max(map(len, map(os.fsencode, value.parts)), default=0)
-            if longest > 255 or len(os.fsencode(value)) > 4000:
-                raise ValueError("it is longer than a path may be: 255 bytes a name, 4000 in all")
         return value
 
 
