@@ -1,5 +1,6 @@
 """Starts execution environments, by way of a program that all of them are forked from."""
 
+import fcntl
 import json
 import os
 import socket
@@ -26,10 +27,17 @@ class Nursery:
 
     def open(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
+        # Not one of the three standard ones, which are free where the program that we are part of has closed them.
+        fd = fcntl.fcntl(theirs.fileno(), fcntl.F_DUPFD_CLOEXEC, 3)
+        theirs.close()
+        try:
             # -P: a file in the current folder must not stand in for a module of the standard library.
-            command = [sys.executable, "-P", "-X", "utf8", "-m", "htcgrid.runtime.nursery_main", str(theirs.fileno())]
-            self._program = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
+            command = [sys.executable, "-P", "-X", "utf8", "-m", "htcgrid.runtime.nursery_main", str(fd)]
+            nothing = subprocess.DEVNULL
+            errors = None if _is_inheritable(2) else nothing
+            self._program = subprocess.Popen(command, pass_fds=[fd], stdin=nothing, stdout=nothing, stderr=errors)
+        finally:
+            os.close(fd)
         self._control = ours
         ours.send(json.dumps({"setup": self._setup}).encode())
 
@@ -88,3 +96,11 @@ class Nursery:
         if reply == b"{}":  # the answer to `setup`, which nobody waited for
             reply = self._control.recv(1 << 16)
         return reply
+
+
+def _is_inheritable(fd: int) -> bool:
+    """Whether it is open and meant for programs that are started: a file of ours that has its number is not."""
+    try:
+        return os.get_inheritable(fd)
+    except OSError:
+        return False
