@@ -7,6 +7,7 @@ import os
 import resource
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -136,3 +137,27 @@ def test_a_folder_that_cannot_be_made(inside: Inside, arguments: list[str]) -> N
     done = inside(*arguments)
     assert done.status == 2
     assert "cannot be written: Not a directory." in done.err
+
+
+def test_a_project_that_did_not_fit_on_the_disk_is_written_by_the_same_command_later(
+    project: Project, inside: Inside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = Path.write_text
+
+    def full(path: Path, *words: str, **more: str) -> int:
+        if path.name == "handler.py":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(path, *words, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", full)
+        done = inside("init", "new")
+    assert (done.status, done.err) == (2, "htcgrid: new cannot be written: No space left on device.\n")
+    assert inside("init", "new").status == 0
+
+
+def test_a_machine_without_proc(inside: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "exists", lambda path: not str(path).startswith("/proc/"))
+    done = inside("run")
+    assert done.status == 2
+    assert "through /proc, which is not mounted here" in done.err
