@@ -253,9 +253,19 @@ def _variables() -> dict[str, Any]:
         model_config = SettingsConfigDict(env_prefix=ENVIRONMENT_PREFIX, env_nested_delimiter="__")
 
     try:
-        return EnvSettingsSource(FromEnvironment)()
+        return _with_names_as_given(EnvSettingsSource(FromEnvironment)(), ours)
     except (SettingsError, RecursionError):
         raise ConfigError(_no_json(ours)) from None
+
+
+def _with_names_as_given(document: dict[str, Any], variables: Iterable[str]) -> dict[str, Any]:
+    """The names of a handler's variables are the user's own; all other names are in small letters."""
+    for variable in variables:
+        *table, name = variable[len(ENVIRONMENT_PREFIX) :].split("__", 2)
+        if [part.lower() for part in table] == ["function", "environment"]:
+            given = document["function"]["environment"]
+            given[name] = given.pop(name.lower(), os.environ[variable])
+    return document
 
 
 def _no_json(variables: Sequence[str]) -> str:
