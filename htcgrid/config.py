@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from htcgrid import plugins
 from htcgrid.agent.policy import ATTEMPTS, RetryPolicy, Rules
-from htcgrid.spi import FailureKind, Function, HtcgridError, Invoker, Keys, Plugin, Rejected, ResultSink, TaskSource
+from htcgrid.spi import FailureKind, Function, HtcgridError, Invoker, Keys, Plugin, ResultSink, TaskSource
 
 DEFAULT_FILE = "htcgrid.toml"
 ENVIRONMENT_PREFIX = "HTCGRID_"
@@ -145,10 +145,7 @@ class GridConfig:
         return table
 
     def _plugin(self, kind: type[P], table: PluginTable, where: str) -> P:
-        try:
-            plugin = plugins.load(kind, table.plugin)
-        except Rejected as error:
-            raise ConfigError(f"{self._where()}: [{where}] plugin = {table.plugin!r}: {error}") from error
+        plugin = plugins.load(kind, table.plugin)
         try:
             config = plugin.Config.model_validate(table.options)
         except ValidationError as error:
