@@ -50,8 +50,11 @@ def command(
         outcome = _outcome(invoker, Lease(task), timeout)
     if log:
         sys.stderr.write(log_lines(outcome, grid.settings.function.memory))
-    sys.stdout.buffer.write(outcome.payload + b"\n")
-    sys.stdout.flush()
+    if sys.stdout.isatty():
+        print(outcome.payload.decode("utf-8", "backslashreplace"))  # for people, and no orders to their terminal
+    else:
+        sys.stdout.buffer.write(outcome.payload + b"\n")
+        sys.stdout.flush()
     return DONE if outcome.failure is None else SOME_FAILED
 
 

@@ -178,6 +178,32 @@ def test_no_escape_sequence_of_a_name_a_log_or_an_answer_reaches_a_terminal(
     assert "\\u001b" in shown or "\\x1b" in shown
 
 
+RUNTIME = """\
+import http.client, os
+
+api = http.client.HTTPConnection(os.environ["AWS_LAMBDA_RUNTIME_API"])
+while True:
+    api.request("GET", "/2018-06-01/runtime/invocation/next")
+    answer = api.getresponse()
+    answer.read()
+    path = f"/2018-06-01/runtime/invocation/{answer.headers['Lambda-Runtime-Aws-Request-Id']}/response"
+    api.request("POST", path, '{"x": "\\x9b31m\\x7f\\u202e"}'.encode())
+    api.getresponse().read()
+"""
+
+
+@pytest.mark.parametrize("arguments", [["invoke", "1"], ["run", "--quiet", "--set", "sink.path=-"]], ids=lambda w: w[0])
+def test_what_a_runtime_answers_raw_is_the_same_json_on_a_terminal(project: Project, arguments: list[str]) -> None:
+    project.tasks(1)
+    project.write("runtime.py", RUNTIME)
+    shown = on_a_terminal(
+        project, *arguments, "--set", f"function.command={json.dumps([sys.executable, 'runtime.py'])}"
+    ).decode()
+    assert not {"\x9b", "\x7f", "\u202e"} & set(shown)
+    document = json.loads(shown.splitlines()[0])
+    assert document.get("output", document) == {"x": "\x9b31m\x7f\u202e"}
+
+
 def test_an_answer_that_goes_elsewhere_is_as_it_came(project: Project) -> None:
     done = project.htcgrid("invoke", json.dumps({"x": "\x9b"}))
     assert json.loads(done.out) == {"x": "\x9b"}
