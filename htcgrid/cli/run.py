@@ -74,7 +74,7 @@ def _any_failed(summary: Summary) -> bool:
 
 
 class Signals:
-    """SIGTERM drains; so does Ctrl-C, and a second one stops at once."""
+    """SIGTERM drains, and so does the end of the terminal; so does Ctrl-C, and a second one stops at once."""
 
     def __init__(self, agent: Agent) -> None:
         self._agent = agent
@@ -83,7 +83,9 @@ class Signals:
 
     def __enter__(self) -> None:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+                if number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
+                    continue  # started by nohup: the end of the terminal is none of our business
                 self._before[number] = signal.signal(number, self._stop)
 
     def __exit__(self, *_error: object) -> None:
@@ -91,7 +93,7 @@ class Signals:
             signal.signal(number, handler)
 
     def _stop(self, number: int, _frame: object) -> None:
-        if number == signal.SIGTERM:
+        if number != signal.SIGINT:
             self._agent.drain()
             return
         again, self.interrupted = self.interrupted, True
