@@ -2,8 +2,6 @@ import gc
 import signal
 import sys
 import threading
-import time
-from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +13,6 @@ from htcgrid.cli.main import DONE, INTERRUPTED, SOME_FAILED
 from htcgrid.cli.options import grid_options, read_grid
 from htcgrid.cli.progress import Progress
 from htcgrid.cli.report import print_summary
-from htcgrid.spi import Unavailable
-
-_LOOK_SECONDS = 0.2
-_MORE_SECONDS = 3.0
-"""What an agent has to store and give back after its grace time, before it is cut off."""
 
 
 @click.command()
@@ -67,34 +60,13 @@ def command(
     with grid.source() as tasks, grid.sink() as results, grid.invoker() as invoker:
         progress = Progress(tasks, quiet=quiet)
         agent = Agent(tasks, invoker, results, grid.rules(), progress.say)
-        signals = Signals(agent, grid.settings.agent.grace)
+        signals = Signals(agent)
         with signals, progress.showing(agent):
-            summary = _run(agent, signals)
+            summary = agent.run()
         print_summary(summary, grid, (tasks, results, invoker))
     if signals.interrupted:
         return INTERRUPTED
     return SOME_FAILED if _any_failed(summary) else DONE
-
-
-def _run(agent: Agent, signals: "Signals") -> Summary:
-    """Until the agent ends; not for longer than it was given, whatever it waits for."""
-    ended: Future[Summary] = Future()
-
-    def work() -> None:
-        try:
-            ended.set_result(agent.run())
-        except BaseException as error:  # noqa: BLE001 - raised again below
-            ended.set_exception(error)
-
-    threading.Thread(target=work, name="htcgrid-agent", daemon=True).start()
-    while not wait([ended], _LOOK_SECONDS).done:
-        if time.monotonic() > signals.deadline + _MORE_SECONDS:
-            raise Unavailable(
-                f"The run was asked to stop and has not ended {_MORE_SECONDS:g} s after its grace time: a source, sink or "
-                "plane does not answer, or whoever reads the results has stalled. It was cut off. Nothing is lost: what "
-                "has no result is run again."
-            )
-    return ended.result()
 
 
 def _any_failed(summary: Summary) -> bool:
@@ -102,23 +74,18 @@ def _any_failed(summary: Summary) -> bool:
 
 
 class Signals:
-    """SIGTERM drains; so does Ctrl-C, and a second one stops at once."""
+    """SIGTERM drains, and so does the end of the terminal; so does Ctrl-C, and a second one stops at once."""
 
-    def __init__(self, agent: Agent, grace: float) -> None:
+    def __init__(self, agent: Agent) -> None:
         self._agent = agent
-        self._grace = grace
-        self._deadlines = [float("inf")]
         self._before: dict[int, Any] = {}
         self.interrupted = False
 
-    @property
-    def deadline(self) -> float:
-        """On the monotonic clock, when the grace is over."""
-        return min(self._deadlines)
-
     def __enter__(self) -> None:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+                if number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
+                    continue  # started by nohup: the end of the terminal is none of our business
                 self._before[number] = signal.signal(number, self._stop)
 
     def __exit__(self, *_error: object) -> None:
@@ -126,12 +93,10 @@ class Signals:
             signal.signal(number, handler)
 
     def _stop(self, number: int, _frame: object) -> None:
-        again = number == signal.SIGINT and self.interrupted
-        grace = 0.0 if again else self._grace
-        self._deadlines.append(time.monotonic() + grace)
-        self._agent.drain(grace)
-        if number == signal.SIGTERM:
+        if number != signal.SIGINT:
+            self._agent.drain()
             return
-        self.interrupted = True
+        again, self.interrupted = self.interrupted, True
+        self._agent.drain(0.0 if again else None)
         if not again:
             print("htcgrid: finishing what runs; press Ctrl-C again to stop at once.", file=sys.stderr)

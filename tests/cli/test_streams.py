@@ -116,7 +116,7 @@ def test_a_run_whose_results_nobody_reads_ends_when_it_is_asked_to(
     _, err = program.communicate(timeout=30)
     os.close(read)
     assert program.returncode == 3
-    assert "asked to stop and has not ended" in err
+    assert "JsonlSink.put had not returned" in err
     assert "Nothing is lost" in err
 
 
