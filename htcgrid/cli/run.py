@@ -14,6 +14,9 @@ from htcgrid.cli.options import grid_options, read_grid
 from htcgrid.cli.progress import Progress
 from htcgrid.cli.report import print_summary
 
+_CUT_OFF_SECONDS = 3.0
+"""What is left, after a second Ctrl-C, to stop and give back what runs."""
+
 
 @click.command()
 @grid_options
@@ -89,6 +92,8 @@ class Signals:
                 self._before[number] = signal.signal(number, self._stop)
 
     def __exit__(self, *_error: object) -> None:
+        if signal.SIGALRM in self._before:
+            signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
@@ -98,5 +103,16 @@ class Signals:
             return
         again, self.interrupted = self.interrupted, True
         self._agent.drain(0.0 if again else None)
-        if not again:
+        if again:
+            self._before.setdefault(signal.SIGALRM, signal.signal(signal.SIGALRM, self._cut_off))
+            signal.setitimer(signal.ITIMER_REAL, _CUT_OFF_SECONDS)
+        else:
             print("htcgrid: finishing what runs; press Ctrl-C again to stop at once.", file=sys.stderr)
+
+    def _cut_off(self, _number: int, _frame: object) -> None:
+        """Nobody who pressed Ctrl-C twice waits for a plugin that does not answer."""
+        print(
+            "htcgrid: cut off, as something does not answer. Nothing is lost: tasks without a result run again.",
+            file=sys.stderr,
+        )
+        raise KeyboardInterrupt
