@@ -173,3 +173,16 @@ def test_a_failure_through_a_queue_is_raised_too(queue: Path) -> None:
         list(grid.map([{"n": 1, "raise": True}]))
     with Grid.open(queue) as grid:
         assert list(grid.map([{"n": 4}])) == [8]
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_program_whose_standard_streams_are_closed(tmp_path: Path, closed: str) -> None:
+    (tmp_path / "h.py").write_text("def handler(event, context):\n    print('hello')\n    return event\n")
+    (tmp_path / "htcgrid.toml").write_text(
+        '[function]\nhandler = "h.handler"\n[planes.local]\nplugin = "process"\nworkers = 2\n'
+    )
+    program = "from htcgrid import Grid\nwith Grid.open('htcgrid.toml') as grid: answers = list(grid.map([1, 2, 3]))\n"
+    program += "open('answers', 'w').write(repr(answers))\n"
+    line = ["sh", "-c", f'"$@" {closed}', "sh", sys.executable, "-c", program]
+    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, (tmp_path / "answers").read_text()) == (0, "[1, 2, 3]"), done.stderr

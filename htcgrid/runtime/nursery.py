@@ -61,8 +61,8 @@ class Nursery:
                 env={"HOME": self._home} | self._environment,
                 pass_fds=[theirs_fd],
                 stdin=subprocess.DEVNULL,
-                stdout=None if _is_open(1) else subprocess.DEVNULL,
-                stderr=None if _is_open(2) else subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=None if _is_inheritable(2) else subprocess.DEVNULL,
             )
         finally:
             os.close(theirs_fd)
@@ -130,12 +130,12 @@ class Nursery:
         return Unavailable(f"The program that workers are forked from has ended (status {status}); was it killed?")
 
 
-def _is_open(fd: int) -> bool:
+def _is_inheritable(fd: int) -> bool:
+    """Whether it is open and meant for programs that are started: a file of ours that has its number is not."""
     try:
-        os.fstat(fd)
+        return os.get_inheritable(fd)
     except OSError:
         return False
-    return True
 
 
 def _places(*packages: str) -> Sequence[str]:
