@@ -33,7 +33,7 @@ _FRAME_BYTES = 16
 _READ_OFF_BYTES = 64 * 2**20
 """So much of a refused body is read and dropped, so that its sender gets to read the answer."""
 
-_READ_OFF_GARBAGE = 1 << 18
+_READ_OFF_GARBAGE = 1 << 16
 """The same where the framing is broken: that has no end."""
 
 

@@ -15,6 +15,8 @@ from htcgrid.service.connection import Connection, HungUp
 from htcgrid.service.invoke_api import InvokeApi
 
 MOST_CONNECTIONS = 1000
+_KERNEL_BYTES = 1 << 16
+_SEGMENT_BYTES = 1448  # as on Ethernet
 
 
 class InvokeServer(ThreadingTCPServer):
@@ -36,6 +38,12 @@ class InvokeServer(ThreadingTCPServer):
         self._connections: set[Connection] = set()
         self._lock = threading.Lock()
         super().__init__(address, _Handler)
+
+    def server_bind(self) -> None:
+        # What a caller sends unasked waits in the kernel, which on the loopback device would take 4 MB and more.
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _KERNEL_BYTES)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, _SEGMENT_BYTES)
+        super().server_bind()
 
     @contextmanager
     def connected(self, connection: Connection) -> Iterator[None]:
