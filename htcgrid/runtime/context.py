@@ -12,7 +12,9 @@ _NOT_IN_A_HEADER = re.compile(r"[^ -~]")
 
 def _escaped(match: re.Match[str]) -> str:
     """JSON has control characters between its tokens alone, where a space says the same; others are in its texts."""
-    return " " if match[0] < " " else quote(match[0])[1:-1]
+    if match[0] < " ":
+        return " "
+    return "\\u007f" if match[0] == "\x7f" else quote(match[0])[1:-1]
 
 
 def client_context(lease: Lease) -> str:

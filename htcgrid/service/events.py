@@ -67,7 +67,7 @@ class Events:
         self._agent.drain()
         self._thread.join()
         left = len(self._sizes)
-        parts = [f"{left} events were not run"] * bool(left) + [f"{self._failed} events failed"] * bool(self._failed)
+        parts = [f"events not run: {left}"] * bool(left) + [f"events failed: {self._failed}"] * bool(self._failed)
         return ", ".join(parts)
 
     def put(self, task: Task) -> None:
