@@ -113,7 +113,7 @@ def command(
             queue = Events(invoker, of_events, events, events_room, _say)
             functions[function.function_name] = ServedFunction(invoker, waiting, queue)
         try:
-            server = stack.enter_context(InvokeServer(family, address, InvokeApi(functions, guard, room)))
+            server = stack.enter_context(InvokeServer(family, address, InvokeApi(functions, guard, room), _say))
         except OSError as error:
             raise ConfigError(f"--host {host} --port {port}: {error.strerror}. Choose another port.") from None
         _serve(server, functions, rules.grace)
@@ -150,6 +150,8 @@ def _serve(server: InvokeServer, functions: dict[str, ServedFunction], grace: fl
         signal.signal(number, signal.SIG_DFL)  # a second one ends it at once, calls and all
     if server.under_way:
         _say(f"Calls under way: {server.under_way}. They have {grace:g} s; the same signal again stops them at once.")
+    for function in functions.values():
+        function.drain()
     server.end(grace)
     for name, function in functions.items():
         left = function.stop()

@@ -23,10 +23,12 @@ from htcgrid.spi import (
     Task,
     TaskQueue,
     TaskSource,
+    Unavailable,
     Unstarted,
 )
 
 _TRIES = 3
+_AWAY_SECONDS = 5.0
 _RETRIED = (
     FailureKind.HANDLER_ERROR,
     FailureKind.TIMEOUT,
@@ -54,17 +56,25 @@ class Events:
         self._lock = threading.Lock()
         self._sizes: dict[str, int] = {}
         self._failed = 0
+        self._is_over = threading.Event()
         self._source = _endless_queue(invoker.function)
-        sink = _Told(invoker.function, self._done)
-        self._agent = Agent(self._source, _Tried(invoker), sink, rules, report)
+        self._plane, self._rules = _Tried(invoker), rules
+        self._sink = _Told(invoker.function, self._done)
+        self._agent = self._new_agent()
         self._thread = threading.Thread(target=self._run, name="events", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
+    def drain(self) -> None:
+        """Take no more, and let end what runs."""
+        self._is_over.set()
+        with self._lock:
+            self._agent.drain()
+
     def stop(self) -> str:
         """End the agent; says what was not run, and what failed."""
-        self._agent.drain()
+        self.drain()
         self._thread.join()
         left = len(self._sizes)
         parts = [f"events not run: {left}"] * bool(left) + [f"events failed: {self._failed}"] * bool(self._failed)
@@ -72,6 +82,8 @@ class Events:
 
     def put(self, task: Task) -> None:
         assert isinstance(self._source, TaskQueue)  # noqa: S101 - the memory source is one
+        if self._is_over.is_set():
+            raise errors.ServiceError("Events are not run any more: the service ends, or the plane refused one.")
         size = len(task.payload)
         self._room.take(size)
         with self._lock:
@@ -93,11 +105,24 @@ class Events:
                 document = one_line(result.outcome.payload.decode(errors="replace"))
                 self._report(f"Event {result.task.id} failed after {result.attempt} tries: {document}")
 
+    def _new_agent(self) -> Agent:
+        return Agent(self._source, self._plane, self._sink, self._rules, self._report)
+
     def _run(self) -> None:
         try:
-            self._agent.run()
+            while not self._is_over.is_set():
+                try:
+                    self._agent.run()
+                except Unavailable as error:
+                    # An agent gives up after a while; events wait until the plane is there again.
+                    self._report(f"Events wait: {one_line(str(error))}")
+                    with self._lock:
+                        self._agent = self._new_agent()
+                    self._is_over.wait(_AWAY_SECONDS)
         except HtcgridError as error:
             self._report(f"Events are not run any more: {one_line(str(error))}")
+        finally:
+            self._is_over.set()
 
 
 def _endless_queue(function: Function) -> TaskSource:

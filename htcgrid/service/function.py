@@ -33,6 +33,10 @@ class ServedFunction:
     def start(self) -> None:
         self._events.start()
 
+    def drain(self) -> None:
+        """Begin no more events."""
+        self._events.drain()
+
     def stop(self) -> str:
         """End the events' agent; says what became of them where that is not good."""
         return self._events.stop()
@@ -47,9 +51,11 @@ class ServedFunction:
             with self._running:
                 return self._run(task)
 
-    def queue(self, payload: bytes, client_context: str) -> None:
-        """Have one event run later."""
-        self._events.put(_task(payload, client_context))
+    def queue(self, payload: bytes, client_context: str) -> str:
+        """Have one event run later; returns its request id."""
+        task = _task(payload, client_context)
+        self._events.put(task)
+        return task.id
 
     def _run(self, task: Task) -> Outcome:
         try:

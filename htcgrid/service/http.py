@@ -5,8 +5,9 @@ import resource
 import socket
 import sys
 import threading
+import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from socketserver import BaseRequestHandler, ThreadingTCPServer
 from typing import Any
@@ -15,6 +16,7 @@ from htcgrid.service.connection import Connection, HungUp
 from htcgrid.service.invoke_api import InvokeApi
 
 MOST_CONNECTIONS = 1000
+_BREATH_SECONDS = 0.05
 _KERNEL_BYTES = 1 << 16
 _SEGMENT_BYTES = 1448  # as on Ethernet
 
@@ -26,15 +28,15 @@ class InvokeServer(ThreadingTCPServer):
     allow_reuse_address = True
     request_queue_size = 1024
 
-    def __init__(self, family: int, address: Any, api: InvokeApi) -> None:
+    def __init__(self, family: int, address: Any, api: InvokeApi, report: Callable[[str], None]) -> None:
         self.address_family = family
+        self._report = report
         self.api = api
         self.is_ending = False
         self.under_way = 0
         """Calls that are not answered to their end."""
         self._answered = threading.Condition()
-        # The other half of the files that may be open is the plane's.
-        self._most = min(MOST_CONNECTIONS, max(8, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2))
+        self._most = _most_connections()
         self._connections: set[Connection] = set()
         self._lock = threading.Lock()
         super().__init__(address, _Handler)
@@ -91,10 +93,26 @@ class InvokeServer(ThreadingTCPServer):
         longest.hang_up()
         return True
 
+    def get_request(self) -> tuple[Any, Any]:
+        try:
+            return super().get_request()
+        except OSError:
+            time.sleep(_BREATH_SECONDS)  # no file is left to be opened: it would be asked again at once
+            raise
+
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Quiet about callers that have hung up already; anything else is a bug and shown."""
-        if not isinstance(sys.exception(), OSError):
+        error = sys.exception()
+        if isinstance(error, RuntimeError) and "thread" in str(error):
+            self._report(f"A connection was closed: {error}. Raise ulimit -u.")
+        elif not isinstance(error, OSError):
             traceback.print_exc()
+
+
+def _most_connections() -> int:
+    """Half of the files that may be open; the others are the plane's."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MOST_CONNECTIONS if files == resource.RLIM_INFINITY else min(MOST_CONNECTIONS, max(8, files // 2))
 
 
 class _Handler(BaseRequestHandler):

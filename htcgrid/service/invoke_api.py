@@ -113,8 +113,8 @@ class InvokeApi:
             return _outcome(call, body)
         payload = body()
         if call.kind == "Event":
-            call.function.queue(payload, call.context)
-            return _Answer(HTTPStatus.ACCEPTED, b"", {})
+            request_id = call.function.queue(payload, call.context)
+            return _Answer(HTTPStatus.ACCEPTED, b"", {"x-amzn-RequestId": request_id})
         return _Answer(HTTPStatus.NO_CONTENT, b"", {})
 
     def _call(self, path: str, query: str, headers: Mapping[str, str]) -> _Call:

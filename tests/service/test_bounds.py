@@ -116,10 +116,11 @@ BROKEN = "raise RuntimeError('no such \\x1b]0;price\\x07')\n"
 
 def test_events_of_a_function_that_cannot_be_loaded_are_tried_three_times_and_reported(tmp_path: Path) -> None:
     served = Service(tmp_path, handlers=BROKEN)
-    assert served.call({}, x_amz_invocation_type="Event").status == 202
+    reply = served.call({}, x_amz_invocation_type="Event")
+    assert reply.status == 202
     assert served.process.stderr is not None
     said = served.process.stderr.readline()
-    assert "failed after 3 tries" in said
+    assert f"Event {reply.headers['x-amzn-requestid']} failed after 3 tries" in said
     assert "no such" in said
     assert "\x1b" not in said
     assert "events failed: 1" in served.stop()
