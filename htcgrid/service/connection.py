@@ -93,7 +93,7 @@ class Connection:
         share.take(announced)
         if self._http.they_are_waiting_for_100_continue:
             self._send(h11.InformationalResponse(status_code=100, headers=[]))
-        parts: list[bytes] = []
+        whole = bytearray()  # a list of small pieces would take a multiple of their bytes
         size, began = 0, time.monotonic()
         before = self._taken
         while True:
@@ -103,12 +103,12 @@ class Connection:
                 if size > announced:
                     share.take(size - announced)
                     announced = size
-                parts.append(event.data)
+                whole += event.data
             elif self._taken - before - size > _HEAD_BYTES + size * _FRAME_BYTES:
                 self._read_off = _READ_OFF_GARBAGE
                 raise BadRequest(400, "The chunked body is mostly extensions and trailers.")
             elif isinstance(event, h11.EndOfMessage):
-                return b"".join(parts)
+                return bytes(whole)
             if size + self._promised_by_the_chunk() > limits.REQUEST_BYTES:
                 raise _too_large()
             if event is h11.NEED_DATA:
