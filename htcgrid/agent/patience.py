@@ -15,8 +15,10 @@ T = TypeVar("T")
 class Patience:
     """Counts how often in a row, and for how long, something was unavailable. For one thread."""
 
-    def __init__(self, halt: Halt, limit: float, report: Callable[[str], None]) -> None:
+    def __init__(self, halt: Halt, limit: float, report: Callable[[str], None], slack: float = 0.0) -> None:
         self._halt = halt
+        self._slack = slack
+        """How long past the grace time it is still tried again."""
         self._limit = limit
         self._report = report
         self._failures = 0
@@ -51,7 +53,8 @@ class Patience:
         if self._failures == 0:
             self._since = now
         self._failures += 1
-        if now - self._since > self._limit or now > self._halt.deadline:
+        left = self._halt.deadline + self._slack - now
+        if now - self._since > self._limit or left < 0:
             raise error
         seconds = back_off(self._failures, random.random())  # noqa: S311 - jitter, not a secret
         if error.retry_after is not None:
@@ -60,6 +63,6 @@ class Patience:
         self._report(f"{error} Trying again in {seconds:.1f} s.")
         if self._halt.is_set():
             # A drain has little time, and results to store.
-            time.sleep(max(0.0, min(seconds, 0.2, self._halt.deadline - now)))
+            time.sleep(max(0.0, min(seconds, 0.2, left)))
         else:
             self._halt.wait(seconds)

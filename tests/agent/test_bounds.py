@@ -151,6 +151,27 @@ def test_a_call_that_never_returns_does_not_keep_the_agent_past_its_grace_and_is
     assert f"{type(owner).__name__}.{name}" in str(job._error)
 
 
+def test_a_source_that_is_busy_as_the_grace_ends_takes_the_leases_back_all_the_same(
+    rig: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = rig(plans={"a": ["hang"], "b": ["hang"]})
+    nack, busy = job.source.nack, [True, True]
+
+    def flaky(leases: Sequence[Lease], delay: float = 0.0) -> None:
+        if busy:
+            busy.pop()
+            raise Unavailable("the queue is busy")
+        nack(leases, delay)
+
+    monkeypatch.setattr(job.source, "nack", flaky)
+    job.start()
+    for _ in "ab":
+        job.plane.hanging.acquire(timeout=10)
+    job.agent.drain(0)
+    job.finish()
+    assert job.waiting() == {"a", "b"}
+
+
 def test_what_cannot_be_stored_any_more_goes_back_to_the_source(rig: Make) -> None:
     job = rig(tasks=20, sink_faults=["rejected"] * 100)
     with pytest.raises(Rejected):
