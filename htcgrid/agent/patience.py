@@ -45,7 +45,15 @@ class Patience:
         self._failures = 0
 
     def wait(self, error: Unavailable) -> None:
-        """Wait as long as the service asked or the back-off says, but not past the limit; a drain ends the wait.
+        """Wait as `delay` says; a drain ends the wait."""
+        seconds = self.delay(error)
+        if self._halt.is_set():
+            time.sleep(seconds)
+        else:
+            self._halt.wait(seconds)
+
+    def delay(self, error: Unavailable) -> float:
+        """How long to wait now: as the service asked or the back-off says, but not past the limit.
 
         Raises the error itself once it has lasted for the limit, or while the agent drains past its grace.
         """
@@ -61,8 +69,5 @@ class Patience:
             # A service may ask for a day. One more try when the limit is up, then it is given up.
             seconds = max(seconds, min(error.retry_after, self._since + self._limit - now))
         self._report(f"{error} Trying again in {seconds:.1f} s.")
-        if self._halt.is_set():
-            # A drain has little time, and results to store.
-            time.sleep(max(0.0, min(seconds, 0.2, left)))
-        else:
-            self._halt.wait(seconds)
+        # A drain has little time, and results to store.
+        return max(0.0, min(seconds, 0.2, left)) if self._halt.is_set() else seconds

@@ -218,6 +218,26 @@ def test_a_service_that_asks_for_a_day_is_asked_again_within_the_limit() -> None
     assert time.monotonic() - began < 5
 
 
+def test_a_run_does_not_wait_at_its_end_for_a_source_that_cannot_extend_now(
+    rig: Make, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = rig(plans={"a": ["hang"]}, slots=1, lease_seconds=0.3)
+    extend = job.source.extend
+
+    def busy(leases: Sequence[Lease], seconds: float) -> Collection[str]:
+        extend(leases, 60)
+        raise Unavailable("busy", retry_after=50.0)
+
+    monkeypatch.setattr(job.source, "extend", busy)
+    job.start()
+    until(lambda: job.said)
+    began = time.monotonic()
+    job.plane.free.set()
+    job.finish()
+    assert time.monotonic() - began < 5
+    assert job.failures() == {"a": None}
+
+
 def test_a_drain_ends_a_wait_that_a_service_asked_for(rig: Make, until: Until, monkeypatch: pytest.MonkeyPatch) -> None:
     job = rig(plans={"a": []}, rules=rules(unavailable_limit=1000))
 
