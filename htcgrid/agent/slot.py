@@ -155,7 +155,8 @@ class Slot:
         if kind is FailureKind.CANCELLED and not self._delivery.is_lost(lease.task.id):
             self._stopped_unasked(lease)
             return
-        self._quarantine.clear()
+        if kind is not FailureKind.CANCELLED:  # which may have come before the function was loaded
+            self._quarantine.clear()
         verdict = self._retries.verdict(kind, lease.attempt)
         if kind is FailureKind.EXIT and verdict is Verdict.DEAD and self._halt.wait(_SIGNAL_SECONDS):
             self._delivery.give_back(lease.task.id)

@@ -67,6 +67,17 @@ def test_an_initialisation_error_after_answers_is_stored_though_the_source_has_n
     assert job.failures() == {"a": None, "b": FailureKind.INIT_ERROR}
 
 
+def test_a_task_that_somebody_cancels_says_nothing_about_the_function(rig: Make, until: Until) -> None:
+    job = rig(plans={"a": ["init_error"], "b": ["hang"]}, lease_seconds=0.1)
+    job.start()
+    job.plane.hanging.acquire(timeout=10)
+    until(lambda: len(job.agent._quarantine) == 1)
+    job.source.cancel(task_ids=["b"])
+    with pytest.raises(FunctionBroken):
+        job.finish()
+    assert job.sink.results == {}
+
+
 # --- the end of a run --------------------------------------------------------------------------------
 
 

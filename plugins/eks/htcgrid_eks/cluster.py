@@ -1,6 +1,7 @@
 """One namespace of one cluster: requests to its API server, and what its refusals mean."""
 
 import json
+import re
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +20,8 @@ _CONNECT_SECONDS, _READ_SECONDS = 3.0, 6.0
 REQUEST_SECONDS = _CONNECT_SECONDS + _READ_SECONDS
 _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 FIELD_MANAGER = "htcgrid"
+_OF_RIGHTS = re.compile(r'\b[Uu]ser "[^"]*"')
+"""In a 403 of the authorizer, which names who asked. Quotas, LimitRanges and admission policies name no user."""
 
 
 class Refusal(Exception):
@@ -164,8 +167,13 @@ class Cluster:
     def explain(self, refusal: Refusal, what: str) -> HtcgridError:
         """A refusal as an error for the user; `what` is what was wanted, as in `create pods`."""
         text = str(refusal)
-        if refusal.status == 403 and "exceeded quota" in text:
+        if "exceeded quota" in text:
             return Unavailable(f"Cannot {what} in {self.who}: its quota does not allow for it. {text}")
+        if refusal.status == 403 and not _OF_RIGHTS.search(text):
+            return Rejected(
+                f"A rule of the cluster forbids to {what} in {self.who}: {text}. It is a LimitRange, a quota or an "
+                "admission policy, not a missing right: fit the plane's table to it, or ask whoever set it."
+            )
         if refusal.status == 403:
             return Rejected(
                 f"Not allowed to {what} in {self.who}. {text}. `htcgrid status --permissions` prints the Role it takes."

@@ -1,5 +1,6 @@
 """The objects of a standing grid, as they are applied: every one namespaced, every one labelled as ours."""
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -20,6 +21,8 @@ Versions = Callable[[str, str], Sequence[str]]
 """The API versions, such as `policy/v1`, in which the cluster serves a kind of a group, the one to prefer first."""
 
 CONFIG_DIGEST = "htcgrid.io/config"
+TEMPLATE_DIGEST = "htcgrid.io/template"
+"""Of the pod template as it was made here. The cluster adds to a pod's spec (defaults, sidecars), never to this."""
 _CONFIG_FOLDER = "/etc/htcgrid"
 _CONFIG = "htcgrid.toml"
 _ARCHIVE = "code.zip"
@@ -122,7 +125,9 @@ class Grid:
     def _budget(self, version: str) -> Manifest:
         budget = self._object(version, "PodDisruptionBudget", self.name)
         least = self._options.min_available
-        budget["spec"] = {"minAvailable": int(least) if least.isdigit() else least, "selector": self._selector()}
+        # Of one pod, a least number that stay would be that pod, and its node could never be drained.
+        kept = {"minAvailable": int(least) if least.isdigit() else least} if least else {"maxUnavailable": "25%"}
+        budget["spec"] = {**kept, "selector": self._selector()}
         return budget
 
     def _policy(self, version: str) -> Manifest:
@@ -146,6 +151,7 @@ class Grid:
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "25%", "maxSurge": "25%"}},
             "template": {"metadata": {"labels": labels, "annotations": annotations}, "spec": self._pod()},
         }
+        annotations[TEMPLATE_DIGEST] = code.digest(json.dumps(spec["template"], sort_keys=True).encode())
         if options.autoscale is None:
             spec["replicas"] = options.pods
         deployment["spec"] = spec
