@@ -124,3 +124,22 @@ def test_an_empty_or_missing_folder_is_rejected_with_its_name(tmp_path: Path) ->
         function = Function(handler="a.handler", code=path)
         with pytest.raises(Rejected, match=word):
             code.build(function, desired(function, Options(), "role"))
+
+
+def test_no_secret_of_the_code_folder_reaches_the_zip(tmp_path: Path) -> None:
+    source = folder(tmp_path / "src", a_py="1")
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "secret.txt").write_text("SECRET")
+    (source / "linked").symlink_to(tmp_path / "outside")
+    for name in (".env", ".git/config", ".aws/credentials", "server.pem", "id_rsa"):
+        (source / name).parent.mkdir(exist_ok=True)
+        (source / name).write_text("SECRET")
+    assert names(archive.build([source], {})) == ["a.py"]
+
+
+def test_links_in_a_circle_and_pipes_end_the_packing_no_later(tmp_path: Path) -> None:
+    source = folder(tmp_path / "src", a_py="1")
+    (source / "here").symlink_to(".")
+    (source / "there").symlink_to(".")
+    os.mkfifo(source / "pipe")
+    assert names(archive.build([source], {})) == ["a.py"]
