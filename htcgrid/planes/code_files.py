@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +28,7 @@ DEFAULTS = (
     "*.[pP][eE][mM]",
     "!**/certifi/cacert.pem",  # public: without it a handler trusts nobody
     "!**/botocore/cacert.pem",
+    "!**/grpc/_cython/_credentials/roots.pem",
     "*.[kK][eE][yY]",
     "*.p12",
     "*.pfx",
@@ -43,6 +44,7 @@ DEFAULTS = (
     "__pycache__/",
     "*.pyc",
 )
+PREBUILT = ("__pycache__/", "*.pyc")
 _CACHES = frozenset({"__pycache__", ".mypy_cache", ".pytest_cache", ".ruff_cache", IGNORE_FILE})
 _SHOWN = 20
 
@@ -90,17 +92,21 @@ class CodeFiles:
         return f"Left out of the code: {shown}. To pack a file all the same, write !NAME into {IGNORE_FILE} in the code folder."
 
 
-def collect(folder: Path) -> CodeFiles:
-    """The files of a code folder. Raises `Rejected` where there is no such folder, or a file cannot be read."""
+def collect(folder: Path, leave_out: Sequence[str] = DEFAULTS) -> CodeFiles:
+    """The files of a code folder. Raises `Rejected` where there is no such folder, or a file cannot be read.
+
+    `leave_out` is for a folder that the plane has filled itself, with wheels for example: `PREBUILT` for it.
+    """
     if not folder.is_dir():
         raise Rejected(f"[function] code = {str(folder)!r}: there is no such folder. Name the folder of the handler.")
-    return _Walk(folder.resolve()).found()
+    root = folder.resolve()
+    return _Walk(root, _patterns(root, leave_out)).found()
 
 
 class _Walk:
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, spec: GitIgnoreSpec) -> None:
         self._root = root
-        self._spec = _patterns(root)
+        self._spec = spec
         self._found = CodeFiles()
 
     def found(self) -> CodeFiles:
@@ -156,13 +162,13 @@ class _Walk:
         return self._spec.match_file(name)
 
 
-def _patterns(root: Path) -> GitIgnoreSpec:
+def _patterns(root: Path, leave_out: Sequence[str]) -> GitIgnoreSpec:
     from pathspec import GitIgnoreSpec  # noqa: PLC0415 - few commands pack code; the others start without it
 
     own = root / IGNORE_FILE
     try:
         lines = own.read_text(encoding="utf-8-sig").splitlines() if own.is_file() else []
-        return GitIgnoreSpec.from_lines([*DEFAULTS, *lines, IGNORE_FILE])
+        return GitIgnoreSpec.from_lines([*leave_out, *lines, IGNORE_FILE])
     except OSError as error:
         raise _unreadable(own, error) from None
     except ValueError as error:

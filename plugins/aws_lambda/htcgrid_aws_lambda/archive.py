@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from htcgrid.planes.code_files import collect
+from htcgrid.planes.code_files import DEFAULTS, PREBUILT, collect
 from htcgrid.spi import Rejected
 
 UNZIPPED_BYTES = 262_144_000
@@ -25,6 +25,8 @@ class Archive:
 
     data: bytes
     files: int
+    note: str = ""
+    """What of the code folder is left out."""
 
     @property
     def sha256(self) -> str:
@@ -38,14 +40,18 @@ class Archive:
 
 
 def build(folders: Iterable[Path], extra: Mapping[str, bytes]) -> Archive:
-    """Zip the files of `folders`, earlier ones first where two have the same name, and `extra` programs."""
-    found = [file for folder in folders for file in collect(folder).files]
+    """Zip the files of `folders`, earlier ones first where two have the same name, and `extra` programs.
+
+    The first is the code folder; the others hold what was installed for it.
+    """
+    collected = [collect(folder, PREBUILT if number else DEFAULTS) for number, folder in enumerate(folders)]
+    found = [file for each in collected for file in each.files]
     _require_room(sum(file.size for file in found))  # before they are in memory
     contents: dict[str, tuple[bytes, bool]] = {name: (data, True) for name, data in extra.items()}
     for file in found:
         if file.name not in contents:
             contents[file.name] = (file.read(), file.executable)
-    return Archive(_zip(contents), len(contents))
+    return Archive(_zip(contents), len(contents), collected[0].note() if collected else "")
 
 
 def _require_room(size: int) -> None:

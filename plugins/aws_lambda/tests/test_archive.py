@@ -143,3 +143,12 @@ def test_links_in_a_circle_and_pipes_end_the_packing_no_later(tmp_path: Path) ->
     (source / "there").symlink_to(".")
     os.mkfifo(source / "pipe")
     assert names(archive.build([source], {})) == ["a.py"]
+
+
+def test_what_of_the_code_folder_is_left_out_is_said_and_what_pip_installed_is_packed_whole(tmp_path: Path) -> None:
+    source, installed = folder(tmp_path / "src", a_py="1"), folder(tmp_path / "installed", b_py="1")
+    (source / ".env").write_text("SECRET")
+    (installed / "roots.pem").write_text("public")
+    built = archive.build([source, installed], {})
+    assert names(built) == ["a.py", "b.py", "roots.pem"]
+    assert built.note.startswith("Left out of the code: .env. ")

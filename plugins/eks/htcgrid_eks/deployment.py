@@ -52,6 +52,8 @@ class Deployment:
         A grid that is new and never comes up is removed again; one that stood before keeps its old pods.
         """
         manifests = self._grid.manifests(self._cluster.versions_of)
+        for note in self._grid.notes():
+            yield f"# {note}"
         if dry_run:
             yield as_yaml(manifests).rstrip()
             return

@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from htcgrid.planes.code_files import collect
 from htcgrid.spi import Capability, Function, HtcgridError, Invoker, Lease, Outcome, Rejected, Unavailable, Unstarted
 
 from htcgrid_eks import code, trouble
@@ -130,6 +131,11 @@ class EksInvoker(Invoker):
         for place in list(self._places):
             if (lane := place.lane) is not None:
                 lane.cancel(task_ids)
+
+    def advise(self, attempts: int) -> Iterable[str]:
+        """What of the code folder does not come into a pod."""
+        note = collect(self.function.code).note() if self.config.code == "folder" else ""
+        return [note] if note else []
 
     # --- Deployable ---
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import tomli_w
+from htcgrid.planes.code_files import collect
 from htcgrid.spi import Function, Rejected
 
 from htcgrid_eks import code
@@ -61,6 +62,11 @@ class Grid:
         if options.autoscale is not None:
             found.append(self._scaler(options.autoscale, versions))
         return found
+
+    def notes(self) -> list[str]:
+        """What the user is to know of what is sent."""
+        note = collect(self._function.code).note() if self._options.code == "folder" else ""
+        return [note] if note else []
 
     @property
     def grace(self) -> float:

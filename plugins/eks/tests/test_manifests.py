@@ -131,3 +131,9 @@ def test_manifests_are_plain_json(manifests: Manifests) -> None:
 def _container(found: dict[str, Any], name: str) -> Any:
     containers = found["Deployment"]["spec"]["template"]["spec"]["containers"]
     return next(each for each in containers if each["name"] == name)
+
+
+def test_what_of_the_code_folder_is_left_out_is_said(function: Function) -> None:
+    (function.code / ".env").write_text("SECRET")
+    (note,) = Grid(Options(image="pricing:1"), function, {}, "grid").notes()
+    assert note.startswith("Left out of the code: .env. ")

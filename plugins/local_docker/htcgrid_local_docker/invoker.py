@@ -17,6 +17,7 @@ from htcgrid.runtime.api import ApiEnvironment
 from htcgrid.runtime.api_server import listen
 from htcgrid.runtime.environment import ExecutionEnvironment, State
 from htcgrid.runtime.rie import RieEnvironment
+from htcgrid.planes.code_files import collect
 from htcgrid.spi import Capability, FailureKind, Function, Invoker, Lease, Outcome, Rejected, Unavailable, Unstarted
 
 from htcgrid_local_docker import building, images, network, ownership, plan
@@ -157,6 +158,8 @@ class LocalDockerInvoker(Invoker):
             where = self.function.code / "Dockerfile"
             yield f"# {where}, {'as it is there' if own else 'made for this function'}"
             yield text
+            if note := collect(self.function.code).note():
+                yield f"# {note}"
             if dry_run:
                 return
             if not own and wheels is None:
