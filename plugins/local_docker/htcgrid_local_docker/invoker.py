@@ -12,12 +12,12 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
+from htcgrid.planes.code_files import collect
 from htcgrid.runtime import documents, identity
 from htcgrid.runtime.api import ApiEnvironment
 from htcgrid.runtime.api_server import listen
 from htcgrid.runtime.environment import ExecutionEnvironment, State
 from htcgrid.runtime.rie import RieEnvironment
-from htcgrid.planes.code_files import collect
 from htcgrid.spi import Capability, FailureKind, Function, Invoker, Lease, Outcome, Rejected, Unavailable, Unstarted
 
 from htcgrid_local_docker import building, images, network, ownership, plan
