@@ -14,7 +14,8 @@ Rules for all three:
   bug in the plugin and is reported with its traceback.
 - **Payloads are bytes.** They hold one JSON document. They are passed on as they are, never parsed.
 - **Limits are attributes.** `max_batch`, `max_concurrency`, `lease_seconds`: the agent keeps to them.
-- **Secrets stay out** of messages, results and `repr`.
+- **Secrets stay out** of messages, results and `repr`. A key of a `Config` that holds one is a pydantic
+  `SecretStr`: nothing prints it, and `htcgrid deploy` refuses to send it with the config.
 """
 
 from __future__ import annotations
@@ -255,7 +256,7 @@ class Function(Keys):
     timeout: float = Field(30.0, gt=0, le=2_592_000, description="seconds an invocation may take")
     memory: int = Field(512, ge=32, le=16_777_216, description="MiB an execution environment may use")
     ephemeral_storage: int = Field(512, gt=0, le=16_777_216, description="MiB of /tmp, where the plane can limit it")
-    environment: Mapping[str, str] = Field(default_factory=dict, description="the handler's environment")
+    environment: Mapping[str, str] = Field(default_factory=dict, description="the handler's environment", repr=False)
     architecture: str = Field("", description='"x86_64" or "arm64"; the plane\'s own where empty')
 
     @field_validator("environment")
@@ -265,6 +266,15 @@ class Function(Keys):
         if reserved:
             message = f"{', '.join(reserved)}: reserved by Lambda, which sets it itself; choose another name"
             raise ValueError(message)
+        for name, value in environment.items():
+            # Names and values as the operating system takes them. The value may be a secret: it is not shown.
+            if not name or "=" in name or "\0" in name:
+                shown = name.partition("=")[0]
+                raise ValueError(
+                    f"{shown!r} does not begin a name of a variable: a name has a character at least, and no = and no NUL in it"
+                )
+            if "\0" in value:
+                raise ValueError(f"the value of {name} has a NUL character in it, which no program can be given")
         return environment
 
     @field_validator("environment")

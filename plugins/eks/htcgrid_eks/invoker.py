@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from htcgrid.planes.code_files import collect
 from htcgrid.spi import Capability, Function, HtcgridError, Invoker, Lease, Outcome, Rejected, Unavailable, Unstarted
 
 from htcgrid_eks import code, trouble
@@ -19,7 +20,7 @@ from htcgrid_eks.deployment import Deployment
 from htcgrid_eks.lane import Lane
 from htcgrid_eks.options import Options
 from htcgrid_eks.own_pod import await_end
-from htcgrid_eks.permissions import RUN, require
+from htcgrid_eks.permissions import require, run_rules
 from htcgrid_eks.pod import AGENT
 from htcgrid_eks.relay import PORT
 from htcgrid_eks.sandbox import Termination
@@ -84,7 +85,7 @@ class EksInvoker(Invoker):
                 'Write code = "folder" or code = "image".'
             )
         self._cluster.open()
-        require(self._cluster, RUN, "run pods")
+        require(self._cluster, run_rules(with_secret=bool(self.function.environment)), "run pods")
         self._crew = Crew(self._cluster, self.config, self.function)
         self._crew.begin()
         pods = [_Pod() for _ in range(self.config.pods)]
@@ -99,7 +100,9 @@ class EksInvoker(Invoker):
             self._idle.put(place)
 
     def advise(self, attempts: int) -> Iterable[str]:
-        """See `htcgrid.spi.Advising`."""
+        """What keeps nodes from being drained, and what of the code folder does not come into a pod."""
+        if self.config.code == "folder" and (note := collect(self.function.code).note()):
+            yield note
         least, pods = self.config.min_available, self.config.pods
         kept = math.ceil(int(least[:-1]) * pods / 100) if least.endswith("%") else int(least or 0)
         if self.config.autoscale is None and kept >= pods:
