@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from htcgrid.runtime.parsing import parsed
 from htcgrid.spi import FailureKind, Lease, Outcome, Task, Unstarted
 
 _LENGTHS = struct.Struct("!II")
@@ -33,8 +34,12 @@ def read_frame(read: Read) -> Frame:
     head_size, body_size = _LENGTHS.unpack(read(_LENGTHS.size))
     if head_size + body_size > _MOST_BYTES:
         raise ConnectionError("what came is no frame of htcgrid's relay")
-    head = json.loads(read(head_size))
-    return Frame(head.pop("say"), head, read(body_size) if body_size else b"")
+    try:
+        head = parsed(read(head_size))
+        say = head.pop("say")
+    except (ValueError, AttributeError, KeyError, TypeError):
+        raise ConnectionError("what came is no frame of htcgrid's relay") from None
+    return Frame(say, head, read(body_size) if body_size else b"")
 
 
 def invoke_frame(batch: Sequence[Lease], timeout: float) -> Frame:
