@@ -487,7 +487,7 @@ def test_a_folder_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_path_with_a_nul_is_refused() -> None:
-    with pytest.raises(ValueError, match="path\n.*it holds a NUL character"), sink_at("a\0b"):
+    with pytest.raises(ValueError, match=r"path\n.*it holds a NUL character"), sink_at("a\0b"):
         pass
 
 
