@@ -28,7 +28,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Protocol, Self, TypeVar, runtime_checkable
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 _Value = TypeVar("_Value")
 
@@ -196,6 +196,32 @@ class Result:
     attempt: int = 1
 
 
+_MOST_SECONDS = 1e9
+_MOST = 2**63 - 1
+
+
+def _require_plain(value: Any) -> Any:
+    """What no program, file or service can take is refused, wherever in a value it is, and not shown."""
+    if isinstance(value, float) and not -_MOST_SECONDS <= value <= _MOST_SECONDS:
+        raise ValueError("this number is too large, or is not a number. Write one below a thousand million")
+    if isinstance(value, int) and not -_MOST <= value <= _MOST:
+        raise ValueError("this number is too large. Write one below 2 to the power of 63")
+    if isinstance(value, Mapping):
+        for name, each in value.items():
+            _require_plain(name)
+            _require_plain(each)
+    elif isinstance(value, list | tuple):
+        for each in value:
+            _require_plain(each)
+    elif isinstance(value, str | Path | SecretStr):
+        text = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+        if "\0" in text:
+            raise ValueError("it has a NUL character in it, which no path, address or program can have")
+        if any("\ud800" <= character <= "\udfff" for character in text) and not isinstance(value, Path):
+            raise ValueError("it has half of a character in it (a lone surrogate), which is not text")
+    return value
+
+
 class Function(BaseModel):
     """A handler with its code, runtime, limits and environment: `[function]` of the config file."""
 
@@ -212,6 +238,11 @@ class Function(BaseModel):
     environment: Mapping[str, str] = Field(default_factory=dict, description="the handler's environment", repr=False)
     architecture: str = Field("", description='"x86_64" or "arm64"; the plane\'s own where empty')
 
+    @field_validator("*")
+    @classmethod
+    def _plain(cls, value: Any) -> Any:
+        return _require_plain(value)
+
     @field_validator("environment")
     @classmethod
     def _no_reserved_names(cls, environment: Mapping[str, str]) -> Mapping[str, str]:
@@ -219,15 +250,13 @@ class Function(BaseModel):
         if reserved:
             message = f"{', '.join(reserved)}: reserved by Lambda, which sets it itself; choose another name"
             raise ValueError(message)
-        for name, value in environment.items():
-            # Names and values as the operating system takes them. The value may be a secret: it is not shown.
-            if not name or "=" in name or "\0" in name:
+        for name in environment:
+            # As the operating system takes names. What is behind the = may be a secret: it is not shown.
+            if not name or "=" in name:
                 shown = name.partition("=")[0]
                 raise ValueError(
-                    f"{shown!r} does not begin a name of a variable: a name has a character at least, and no = and no NUL in it"
+                    f"{shown!r} does not begin a name of a variable: a name has a character at least, and no = in it"
                 )
-            if "\0" in value:
-                raise ValueError(f"the value of {name} has a NUL character in it, which no program can be given")
         return environment
 
     @property
@@ -299,6 +328,11 @@ class Plugin(ABC):  # noqa: B024 - what is abstract differs by kind
         """The plugin's own keys in the config file. Subclass it; unknown keys are refused."""
 
         model_config = ConfigDict(extra="forbid", frozen=True)
+
+        @field_validator("*")
+        @classmethod
+        def _plain(cls, value: Any) -> Any:
+            return _require_plain(value)
 
     def __init__(self, config: Config, function: Function) -> None:
         self.config = config
