@@ -1,6 +1,7 @@
 """One namespace of one cluster: requests to its API server, and what its refusals mean."""
 
 import json
+import re
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +19,7 @@ from htcgrid_eks.options import Options
 _CONNECT_SECONDS, _READ_SECONDS = 3.0, 6.0
 REQUEST_SECONDS = _CONNECT_SECONDS + _READ_SECONDS
 _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+_NO_RIGHT = re.compile(r'User ".*" cannot |attempting to grant RBAC permissions|^Forbidden$')
 FIELD_MANAGER = "htcgrid"
 
 
@@ -166,6 +168,11 @@ class Cluster:
         text = str(refusal)
         if refusal.status == 403 and "exceeded quota" in text:
             return Unavailable(f"Cannot {what} in {self.who}: its quota does not allow for it. {text}")
+        if refusal.status == 403 and not _NO_RIGHT.search(text):
+            return Rejected(
+                f"Cannot {what} in {self.who}: a rule of the cluster does not allow for it (a LimitRange, a quota, an "
+                f"admission policy). {text}"
+            )
         if refusal.status == 403:
             return Rejected(
                 f"Not allowed to {what} in {self.who}. {text}. `htcgrid status --permissions` prints the Role it takes."

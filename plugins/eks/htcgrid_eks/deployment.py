@@ -9,7 +9,7 @@ from htcgrid.spi import Function, HtcgridError, Rejected, Unavailable
 from htcgrid_eks import trouble
 from htcgrid_eks.cluster import Cluster, Refusal
 from htcgrid_eks.crew import NAME, OWNER, sweep
-from htcgrid_eks.manifests import CONFIG_DIGEST, Grid
+from htcgrid_eks.manifests import CONFIG_DIGEST, TEMPLATE_DIGEST, Grid
 from htcgrid_eks.options import Options
 from htcgrid_eks.permissions import WORKER, Rule, as_yaml, deploy_rules, require, role, run_rules
 
@@ -292,10 +292,12 @@ def _with(error: HtcgridError, more: str) -> HtcgridError:
 
 
 def _kind_of(pod: Any) -> Any:
-    """Tells pods of an older template from those of the newest, as far as that shows in a pod."""
-    spec = pod["spec"]
-    images = {each["name"]: (each["image"], each.get("resources")) for each in spec["containers"]}
-    return pod["metadata"]["annotations"].get(CONFIG_DIGEST), images, spec.get("nodeSelector")
+    """Tells pods of an older template from those of the newest.
+
+    By marks of ours: what a pod has besides its template, such as defaults of a LimitRange, is the cluster's.
+    """
+    marks = pod["metadata"].get("annotations") or {}
+    return marks.get(CONFIG_DIGEST), marks.get(TEMPLATE_DIGEST)
 
 
 def _plural(kind: str) -> str:

@@ -9,7 +9,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from htcgrid.planes.code_files import collect
 from htcgrid.spi import Capability, Function, HtcgridError, Invoker, Lease, Outcome, Rejected, Unavailable, Unstarted
 
 from htcgrid_eks import code, trouble
@@ -17,6 +16,7 @@ from htcgrid_eks.cluster import Cluster, Refusal
 from htcgrid_eks.crew import Crew
 from htcgrid_eks.deployment import Deployment
 from htcgrid_eks.lane import Lane
+from htcgrid_eks.manifests import Grid
 from htcgrid_eks.options import Options
 from htcgrid_eks.own_pod import await_end
 from htcgrid_eks.permissions import require, run_rules
@@ -133,9 +133,8 @@ class EksInvoker(Invoker):
                 lane.cancel(task_ids)
 
     def advise(self, attempts: int) -> Iterable[str]:
-        """What of the code folder does not come into a pod."""
-        note = collect(self.function.code).note() if self.config.code == "folder" else ""
-        return [note] if note else []
+        """What of the code folder does not come into a pod, and what keeps a standing grid from being moved."""
+        return Grid(self.config, self.function, self._settings, self.config.namespace).notes()
 
     # --- Deployable ---
 

@@ -90,7 +90,9 @@ class Options(Plugin.Config):
     pod_status: bool = Field(
         True, description="standing grid: whether workers may read pods, to tell an OOMKilled container"
     )
-    min_available: str = Field("50%", description="standing grid: of the PodDisruptionBudget, a number or a percentage")
+    min_available: str = Field(
+        "", description="standing grid: of the PodDisruptionBudget, a number or a percentage; half may go if empty"
+    )
     variables: tuple[str, ...] = Field((), description="standing grid: Secrets whose keys are the agent's variables")
     autoscale: Autoscale | None = Field(None, description="standing grid: scale on the queue's depth")
 
@@ -155,7 +157,7 @@ class Options(Plugin.Config):
     @field_validator("min_available")
     @classmethod
     def _is_a_share(cls, share: str) -> str:
-        if not _SHARE.fullmatch(share):
+        if share and not _SHARE.fullmatch(share):
             raise ValueError('a number of pods or a percentage, as in "2" or "50%"')
         return share
 

@@ -13,8 +13,9 @@ GRID = "htcgrid.io/grid"
 _LOG_LINES = 10
 _LOG_TRIES = 6
 _LOG_SECONDS = 0.5
-_NO_LOG = "unable to retrieve container logs for"
-"""With status 200: how a kubelet says that the container has just been removed."""
+_NO_LOG = ("unable to retrieve container logs for", "failed to try resolving symlinks", "failed to open log file")
+"""With status 200: how a kubelet says that the container, or its log, has just been removed. The last two are CRI's."""
+_SIDECAR_STARTS = 3
 _UNAVAILABLE = 3
 """The status of an htcgrid whose source, plane or sink cannot be reached: it may be in a moment."""
 _IMAGE = frozenset({"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "ImageInspectError"})
@@ -63,6 +64,8 @@ def fatal(cluster: Cluster, pod: Any) -> str | None:
                 f"{where} cannot have its image {status['image']!r}: {waiting.get('message') or waiting['reason']}. "
                 "Check its name and tag, that the node may pull it (`pull_secrets`), and that it was pushed."
             )
+        if _is_restarting(pod, status):
+            continue
         if waiting and waiting.get("reason") in _FINAL:
             return (
                 f"{where} does not start: {waiting['reason']}, {_message(waiting)}{_last_lines(cluster, name, status)}"
@@ -77,6 +80,15 @@ def fatal(cluster: Cluster, pod: Any) -> str | None:
     if pod["status"].get("phase") == "Failed":
         return f"Pod {name} failed: {pod['status'].get('reason', '')} {pod['status'].get('message', '')}".rstrip()
     return None
+
+
+def _is_restarting(pod: Any, status: Any) -> bool:
+    """Whether it is a sidecar (an init container that is always restarted) that has not failed many times yet."""
+    containers = pod["spec"].get("initContainers", ())
+    sidecars = {each["name"] for each in containers if each.get("restartPolicy") == "Always"}
+    waiting = status["state"].get("waiting", {})
+    is_down = "terminated" in status["state"] or waiting.get("reason") == "CrashLoopBackOff"
+    return is_down and status["name"] in sidecars and status.get("restartCount", 0) < _SIDECAR_STARTS
 
 
 def _is_tried_again(pod: Any, status: Any, ended: Any) -> bool:

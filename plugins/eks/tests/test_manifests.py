@@ -12,7 +12,7 @@ from htcgrid.spi import Function, Rejected
 
 from htcgrid_eks.cluster import Cluster
 from htcgrid_eks.crew import Crew
-from htcgrid_eks.deployment import Deployment
+from htcgrid_eks.deployment import Deployment, _kind_of
 from htcgrid_eks.manifests import Grid
 from htcgrid_eks.options import Options
 
@@ -205,3 +205,26 @@ def test_a_run_has_its_environment_in_a_secret_that_goes_with_it(function: Funct
     assert kept["kind"] == "Secret"
     assert kept["metadata"]["ownerReferences"][0]["name"] == owner["metadata"]["name"]
     assert "hunter2secret" not in json.dumps([owner, pod])
+
+
+def test_what_a_cluster_adds_to_a_pod_does_not_make_it_outdated(manifests: Manifests) -> None:
+    template = manifests()["Deployment"]["spec"]["template"]
+    pod = json.loads(json.dumps(template))
+    pod["spec"]["containers"].append({"name": "mesh", "image": "mesh:1"})
+    pod["spec"]["containers"][0]["resources"] = {"limits": {"cpu": "1"}}
+    pod["metadata"]["annotations"]["example.com/added"] = "yes"
+    assert _kind_of(pod) == _kind_of(template)
+    other = manifests(cpu="100m")["Deployment"]["spec"]["template"]
+    assert _kind_of(pod) != _kind_of(other)
+
+
+@pytest.mark.parametrize(("pods", "least"), [(1, "50%"), (1, "1"), (2, "2"), (3, "100%")])
+def test_a_budget_that_lets_no_node_be_drained_is_said(function: Function, pods: int, least: str) -> None:
+    (note,) = Grid(Options(image="a", pods=pods, min_available=least), function, {}, "grid").notes()
+    assert "lets none be moved" in note
+
+
+def test_by_default_a_node_can_be_drained(manifests: Manifests, function: Function) -> None:
+    assert manifests()["PodDisruptionBudget"]["spec"]["maxUnavailable"] == "50%"
+    assert manifests(min_available="2", pods=3)["PodDisruptionBudget"]["spec"]["minAvailable"] == 2
+    assert Grid(Options(image="a"), function, {}, "grid").notes() == []
