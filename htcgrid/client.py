@@ -89,7 +89,8 @@ class Grid:
         self._sink: Any = None
         self._agent: Agent | None = None
         self._error: BaseException | None = None
-        self._patience = Patience(Halt(), grid.settings.agent.unavailable_limit, lambda _message: None)
+        self._halt = Halt()
+        self._patience = Patience(self._halt, grid.settings.agent.unavailable_limit, lambda _message: None)
 
     @classmethod
     def open(cls, file: str | Path | None = None, settings: Mapping[str, Any] | None = None) -> Self:
@@ -114,7 +115,8 @@ class Grid:
         self.close()
 
     def close(self) -> None:
-        """Let go; an embedded agent finishes what runs."""
+        """Let go; an embedded agent finishes what runs. Who waits for answers in another thread gets an error."""
+        self._halt.drain(0.0)
         if self._agent is not None:
             self._agent.drain()
         self._stack.close()

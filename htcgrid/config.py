@@ -4,13 +4,17 @@ The one module that reads the environment. Stronger first: `--set` and the other
 variables (`HTCGRID_PLANE`, `HTCGRID_FUNCTION__TIMEOUT`), then the file.
 """
 
+import codecs
 import difflib
+import json
 import os
+import re
+import stat
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 from pydantic import (
     BaseModel,
@@ -24,10 +28,12 @@ from pydantic import (
 
 from htcgrid import plugins, secret_values
 from htcgrid.agent.policy import ATTEMPTS, RetryPolicy, Rules
-from htcgrid.spi import FailureKind, Function, HtcgridError, Invoker, Plugin, ResultSink, TaskSource
+from htcgrid.spi import FailureKind, Function, HtcgridError, Invoker, Keys, Plugin, ResultSink, TaskSource
 
 DEFAULT_FILE = "htcgrid.toml"
 ENVIRONMENT_PREFIX = "HTCGRID_"
+_MOST_BYTES = 10_000_000
+_SHOWN = 300
 
 P = TypeVar("P", bound=Plugin)
 M = TypeVar("M", bound=BaseModel)
@@ -37,12 +43,12 @@ class ConfigError(HtcgridError):
     """The config cannot be used. The text names the file, the key, what was expected and what to write."""
 
 
-class PluginTable(BaseModel):
+class PluginTable(Keys):
     """A table that names a plugin; its other keys are the plugin's own."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow")
 
-    plugin: str = Field(description="the name of an installed plugin; `htcgrid plugins` lists them")
+    plugin: str = Field(max_length=200, description="the name of an installed plugin; `htcgrid plugins` lists them")
 
     @property
     def options(self) -> dict[str, Any]:
@@ -60,16 +66,23 @@ class PluginTable(BaseModel):
         return dict(handler(type(self).model_construct(_fields_set={"plugin", *known}, plugin=self.plugin, **known)))
 
 
-class AgentTable(BaseModel):
+_YEAR = 31_536_000
+
+
+class AgentTable(Keys):
     """How the agent behaves."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    grace: float = Field(30.0, ge=0, description="seconds that running tasks have when the agent is asked to stop")
-    unavailable_limit: float = Field(60.0, ge=0, description="seconds a plane or queue may be away before giving up")
-    init_errors_limit: int = Field(3, ge=1, description="initialisation errors in a row after which it stops")
-    linger: float = Field(0.05, ge=0, description="seconds a result may wait to be stored together with others")
-    attempts: dict[FailureKind, int] = Field(
+    grace: float = Field(
+        30.0, ge=0, le=_YEAR, description="seconds that running tasks have when the agent is asked to stop"
+    )
+    unavailable_limit: float = Field(
+        60.0, ge=0, le=_YEAR, description="seconds a plane or queue may be away before giving up"
+    )
+    init_errors_limit: int = Field(
+        3, ge=1, le=1_000_000, description="initialisation errors in a row after which it stops"
+    )
+    linger: float = Field(0.05, ge=0, le=60, description="seconds a result may wait to be stored together with others")
+    attempts: dict[FailureKind, Annotated[int, Field(ge=1, le=1_000_000)]] = Field(
         default_factory=dict, description="tries in all, by kind of failure; exit = 3 and out_of_memory = 2 by default"
     )
 
@@ -81,10 +94,8 @@ class AgentTable(BaseModel):
         return attempts
 
 
-class Settings(BaseModel):
+class Settings(Keys):
     """A whole config."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     plane: str = Field("local", description="which of [planes] to run on")
     function: Function = Field(default_factory=Function)
@@ -179,7 +190,10 @@ class GridConfig:
 
     def beside_the_file(self, model: M) -> M:
         """With relative paths made relative to the folder of the config file. "-" is no path."""
-        folder = self.file.resolve().parent if self.file else Path.cwd()
+        try:
+            folder = self.file.resolve().parent if self.file else Path.cwd()
+        except OSError as error:
+            raise ConfigError(f"The current folder is not there any more ({error.strerror}). Go to another.") from None
         paths = {name: value for name, value in model if isinstance(value, Path) and str(value) != "-"}
         return model.model_copy(update={name: folder / path for name, path in paths.items()})
 
@@ -192,7 +206,7 @@ def read(file: Path | None = None, flags: Mapping[str, Any] | None = None) -> Gr
 
     `flags` is nested as the file is. Raises `ConfigError`.
     """
-    if file is None and Path(DEFAULT_FILE).is_file():
+    if file is None and os.path.lexists(DEFAULT_FILE):
         file = Path(DEFAULT_FILE)
     document = _parse(file) if file is not None else {}
     above = _over(flags or {}, _variables())
@@ -211,13 +225,37 @@ def read(file: Path | None = None, flags: Mapping[str, Any] | None = None) -> Gr
 
 def _parse(file: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
+        return tomllib.loads(_text(file))
     except FileNotFoundError:
         raise ConfigError(f"{file}: there is no such file. `htcgrid init` writes one.") from None
     except OSError as error:
         raise ConfigError(f"{file} cannot be read: {error.strerror}.") from None
+    except RecursionError:
+        raise ConfigError(f"{file} is not TOML that can be read: it is nested too deep.") from None
     except ValueError as error:
         raise ConfigError(f"{file} is not TOML: {error}.") from None
+
+
+def _text(file: Path) -> str:
+    """UTF-8, as TOML must be; with the mark that some editors put first."""
+    # Not blocked by a pipe that nobody writes to, before it is known to be one.
+    with open(file, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK)) as opened:
+        status = os.fstat(opened.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise ConfigError(f"{file} is no file but a pipe or device. Name a file of TOML.")
+        if status.st_size > _MOST_BYTES:
+            raise ConfigError(f"{file} has {status.st_size:,} bytes: no config is so long. Name a file of TOML.")
+        raw = opened.read()
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in raw:
+        raise ConfigError(
+            f"{file} is not TOML: it is not UTF-8 but looks like UTF-16, or no text at all. Save it as UTF-8."
+        )
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        found = f"the byte 0x{raw[error.start]:02x} on line {line}"
+        raise ConfigError(f"{file} is not TOML: {found} is not UTF-8. Save the file as UTF-8.") from None
 
 
 def _drop_options_of_other_plugins(document: dict[str, Any], above: Mapping[str, Any]) -> None:
@@ -233,8 +271,8 @@ def _variables() -> dict[str, Any]:
     """What `HTCGRID_...` variables say, nested as the file is."""
     ours = [name for name in os.environ if name.upper().startswith(ENVIRONMENT_PREFIX)]
     for variable in ours:
-        key = variable[len(ENVIRONMENT_PREFIX) :].split("__")[0].lower()
-        if key not in Settings.model_fields:
+        key, *below = variable[len(ENVIRONMENT_PREFIX) :].lower().split("__")
+        if key not in Settings.model_fields or (below and key == "plane"):
             known = ", ".join(f"{ENVIRONMENT_PREFIX}{name.upper()}" for name in Settings.model_fields)
             raise ConfigError(f"environment: {variable} is not a setting. There are: {known}.")
     if not ours:
@@ -248,13 +286,47 @@ def _variables() -> dict[str, Any]:
         model_config = SettingsConfigDict(env_prefix=ENVIRONMENT_PREFIX, env_nested_delimiter="__")
 
     try:
-        found = EnvSettingsSource(FromEnvironment)()
-    except SettingsError as error:
-        raise ConfigError(f"environment: {error}") from None
+        found = _with_names_as_given(EnvSettingsSource(FromEnvironment)(), ours)
+    except (SettingsError, RecursionError):
+        raise ConfigError(_no_json(ours)) from None
     return {
         name: secret_values.concealed(value) if name in {"source", "sink", "planes"} else value
         for name, value in found.items()
     }
+
+
+def _with_names_as_given(document: dict[str, Any], variables: Iterable[str]) -> dict[str, Any]:
+    """The names of a handler's variables are the user's own; all other names are in small letters."""
+    for variable in variables:
+        *table, name = variable[len(ENVIRONMENT_PREFIX) :].split("__", 2)
+        if [part.lower() for part in table] == ["function", "environment"]:
+            given = document["function"]["environment"]
+            given[name] = given.pop(name.lower(), os.environ[variable])
+    return document
+
+
+def _no_json(variables: Sequence[str]) -> str:
+    """Which of these cannot be read, and why. Their values may be secrets."""
+    for variable in variables:
+        try:
+            json.loads(os.environ[variable])
+        except RecursionError:
+            reason = "it is nested too deep"
+        except ValueError as error:
+            if not _BEGINS_AS_JSON.match(os.environ[variable]) and "__" in variable:
+                continue  # a word or a path, as most are
+            reason = str(error)
+        else:
+            continue
+        return (
+            f"environment: {variable} is not JSON, as a table or list must be: {reason}. Write, for example, "
+            f"""{variable}='{{"key": "value"}}', or one variable a key: {variable}__KEY=value."""
+        )
+    names = " or ".join(variables)
+    return f"environment: {names} is not JSON, as a table or list must be."
+
+
+_BEGINS_AS_JSON = re.compile(r"\s*[\[{]")
 
 
 def _over(stronger: Mapping[str, Any], weaker: Mapping[str, Any]) -> dict[str, Any]:
@@ -293,7 +365,7 @@ def _pair(key: str, equals: str, text: str) -> str:
 def _value(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         return text
 
 
@@ -331,7 +403,12 @@ def _shown(value: Any, tables: Sequence[str], key: str, model: type[BaseModel]) 
         return "{" + ", ".join(f"{str(name).partition('=')[0]}: ..." for name in value) + "}"
     if field is None or not secret_values.may_show(key, value, field.annotation):
         return "..."
-    return repr(value)
+    return _short(value)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}... ({len(text):,} characters)"
 
 
 def _fields(model: type[BaseModel], tables: Sequence[str]) -> dict[str, str]:

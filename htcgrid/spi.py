@@ -20,15 +20,16 @@ Rules for all three:
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ClassVar, Protocol, Self, TypeVar, runtime_checkable
+from typing import Any, ClassVar, Protocol, Self, TypeVar, get_args, runtime_checkable
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
 
 _Value = TypeVar("_Value")
 
@@ -196,52 +197,69 @@ class Result:
     attempt: int = 1
 
 
-_MOST_SECONDS = 1e9
-_MOST = 2**63 - 1
+class Keys(BaseModel):
+    """A table of the config file: unknown keys, and values that nothing can work with, are refused."""
 
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-def _require_plain(value: Any) -> Any:
-    """What no program, file or service can take is refused, wherever in a value it is, and not shown."""
-    if isinstance(value, float) and not -_MOST_SECONDS <= value <= _MOST_SECONDS:
-        raise ValueError("this number is too large, or is not a number. Write one below a thousand million")
-    if isinstance(value, int) and not -_MOST <= value <= _MOST:
-        raise ValueError("this number is too large. Write one below 2 to the power of 63")
-    if isinstance(value, Mapping):
-        for name, each in value.items():
-            _require_plain(name)
-            _require_plain(each)
-    elif isinstance(value, list | tuple):
-        for each in value:
-            _require_plain(each)
-    elif isinstance(value, str | Path | SecretStr):
-        text = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
-        if "\0" in text:
-            raise ValueError("it has a NUL character in it, which no path, address or program can have")
-        if any("\ud800" <= character <= "\udfff" for character in text) and not isinstance(value, Path):
-            raise ValueError("it has half of a character in it (a lone surrogate), which is not text")
-    return value
-
-
-class Function(BaseModel):
-    """A handler with its code, runtime, limits and environment: `[function]` of the config file."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    handler: str = Field("", description="module.function, as on AWS Lambda", examples=["pricing.handler"])
-    name: str = Field("", description="its name on every plane; from the handler where empty")
-    code: Path = Field(Path(), description="the folder that holds the handler's module")
-    runtime: str = Field("", description='"python3.11", "nodejs20.x", "provided", ...; this Python if empty')
-    command: tuple[str, ...] = Field((), description="a program that speaks the Lambda Runtime API")
-    timeout: float = Field(30.0, gt=0, description="seconds an invocation may take")
-    memory: int = Field(512, ge=32, description="MiB an execution environment may use")
-    ephemeral_storage: int = Field(512, gt=0, description="MiB of /tmp, where the plane can limit it")
-    environment: Mapping[str, str] = Field(default_factory=dict, description="the handler's environment", repr=False)
-    architecture: str = Field("", description='"x86_64" or "arm64"; the plane\'s own where empty')
+    @field_validator("*", mode="before")
+    @classmethod
+    def _may_be_looked_at(cls, value: Any, info: ValidationInfo) -> Any:
+        kind = cls.model_fields[info.field_name or ""].annotation
+        kinds = {kind, *get_args(kind)}
+        if isinstance(value, bool) and kinds & {int, float} and bool not in kinds:
+            raise ValueError("this must be a number")
+        if Path in kinds and isinstance(value, str | Path):
+            longest = max(map(len, map(os.fsencode, Path(value).parts)), default=0)
+            if longest > 255 or len(os.fsencode(value)) > 4000:
+                raise ValueError("it is longer than a path may be: 255 bytes a name, 4000 in all")
+        return value
 
     @field_validator("*")
     @classmethod
-    def _plain(cls, value: Any) -> Any:
-        return _require_plain(value)
+    def _is_usable(cls, value: Any) -> Any:
+        for text in _texts(value):
+            if "\0" in text:
+                raise ValueError("it holds a NUL character, which no file, variable or program can take")
+            if len(text) > MAX_TEXT:
+                raise ValueError(f"it is {len(text)} characters long; {MAX_TEXT} are the most")
+        return value
+
+
+MAX_TEXT = 32_768
+"""Characters that one text in the config may have."""
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in a value of the config."""
+    if isinstance(value, str | Path):
+        yield str(value)
+    elif isinstance(value, SecretStr):
+        yield value.get_secret_value()
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _texts(key)
+            yield from _texts(inner)
+    elif isinstance(value, list | tuple | set | frozenset):
+        for inner in value:
+            yield from _texts(inner)
+
+
+class Function(Keys):
+    """A handler with its code, runtime, limits and environment: `[function]` of the config file."""
+
+    handler: str = Field(
+        "", max_length=1000, description="module.function, as on AWS Lambda", examples=["pricing.handler"]
+    )
+    name: str = Field("", max_length=140, description="its name on every plane; from the handler where empty")
+    code: Path = Field(Path(), description="the folder that holds the handler's module")
+    runtime: str = Field("", description='"python3.11", "nodejs20.x", "provided", ...; this Python if empty')
+    command: tuple[str, ...] = Field((), description="a program that speaks the Lambda Runtime API")
+    timeout: float = Field(30.0, gt=0, le=2_592_000, description="seconds an invocation may take")
+    memory: int = Field(512, ge=32, le=16_777_216, description="MiB an execution environment may use")
+    ephemeral_storage: int = Field(512, gt=0, le=16_777_216, description="MiB of /tmp, where the plane can limit it")
+    environment: Mapping[str, str] = Field(default_factory=dict, description="the handler's environment", repr=False)
+    architecture: str = Field("", description='"x86_64" or "arm64"; the plane\'s own where empty')
 
     @field_validator("environment")
     @classmethod
@@ -250,14 +268,22 @@ class Function(BaseModel):
         if reserved:
             message = f"{', '.join(reserved)}: reserved by Lambda, which sets it itself; choose another name"
             raise ValueError(message)
-        for name in environment:
-            # As the operating system takes names. What is behind the = may be a secret: it is not shown.
-            if not name or "=" in name:
-                shown = name.partition("=")[0]
-                raise ValueError(
-                    f"{shown!r} does not begin a name of a variable: a name has a character at least, and no = in it"
-                )
         return environment
+
+    @field_validator("environment")
+    @classmethod
+    def _proper_names(cls, environment: Mapping[str, str]) -> Mapping[str, str]:
+        if any(not name or "=" in name for name in environment):
+            raise ValueError('the name of a variable must not be empty, nor hold "="')
+        return environment
+
+    @field_validator("environment", "command")
+    @classmethod
+    def _can_be_passed(cls, value: Any) -> Any:
+        size = sum(len(text.encode()) for text in _texts(value))
+        if size > MAX_TEXT:
+            raise ValueError(f"it has {size} bytes in all; {MAX_TEXT} are the most (of variables, 4096 on AWS Lambda)")
+        return value
 
     @property
     def function_name(self) -> str:
@@ -324,15 +350,8 @@ class Plugin(ABC):  # noqa: B024 - what is abstract differs by kind
 
     spi: ClassVar[int] = SPI_VERSION
 
-    class Config(BaseModel):
+    class Config(Keys):
         """The plugin's own keys in the config file. Subclass it; unknown keys are refused."""
-
-        model_config = ConfigDict(extra="forbid", frozen=True)
-
-        @field_validator("*")
-        @classmethod
-        def _plain(cls, value: Any) -> Any:
-            return _require_plain(value)
 
     def __init__(self, config: Config, function: Function) -> None:
         self.config = config

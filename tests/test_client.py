@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 
 from htcgrid import FunctionError, Grid
 from htcgrid.config import ConfigError
-from htcgrid.spi import FailureKind, HtcgridError
+from htcgrid.spi import FailureKind, HtcgridError, Unavailable
 
 HANDLERS = """\
 import os, time
@@ -173,3 +174,53 @@ def test_a_failure_through_a_queue_is_raised_too(queue: Path) -> None:
         list(grid.map([{"n": 1, "raise": True}]))
     with Grid.open(queue) as grid:
         assert list(grid.map([{"n": 4}])) == [8]
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_program_whose_standard_streams_are_closed(tmp_path: Path, closed: str) -> None:
+    (tmp_path / "h.py").write_text("def handler(event, context):\n    print('hello')\n    return event\n")
+    (tmp_path / "htcgrid.toml").write_text(
+        '[function]\nhandler = "h.handler"\n[planes.local]\nplugin = "process"\nworkers = 2\n'
+    )
+    program = "from htcgrid import Grid\nwith Grid.open('htcgrid.toml') as grid: answers = list(grid.map([1, 2, 3]))\n"
+    program += "open('answers', 'w').write(repr(answers))\n"
+    line = ["sh", "-c", f'"$@" {closed}', "sh", sys.executable, "-c", program]
+    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, (tmp_path / "answers").read_text()) == (0, "[1, 2, 3]"), done.stderr
+
+
+def test_closing_a_grid_ends_the_wait_for_a_store_that_is_away(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "htcgrid.toml").write_text(
+        '[function]\nhandler = "handlers.handler"\n[source]\nplugin = "sqlite"\npath = "grid.db"\n'
+        '[sink]\nplugin = "sqlite"\npath = "results.db"\n[agent]\nunavailable_limit = 1000\n'
+    )
+    asked, raised = threading.Event(), []
+
+    def away(*_: object) -> None:
+        asked.set()
+        raise Unavailable("the store is away", retry_after=900.0)
+
+    grid = Grid.open(folder / "htcgrid.toml")
+    monkeypatch.setattr(grid._sink, "scan", away, raising=False)
+    monkeypatch.setattr(grid._sink, "get", away)
+    answers = grid.map([{"n": 1}])
+
+    def wait() -> None:
+        try:
+            next(answers)
+        except HtcgridError as error:
+            raised.append(error)
+
+    waiter = threading.Thread(target=wait, daemon=True)
+    waiter.start()
+    assert asked.wait(20)
+    grid.close()
+    waiter.join(10)
+    assert not waiter.is_alive()
+    assert raised
+
+
+def test_one_event_for_a_function_that_cannot_be_loaded_raises_what_is_wrong(folder: Path) -> None:
+    grid = Grid.open(settings=embedded(folder, handler="handlers.missing"))
+    with grid, pytest.raises(HtcgridError, match="'missing' missing on module 'handlers'"):
+        list(grid.map([{"n": 1}]))

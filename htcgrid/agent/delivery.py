@@ -2,7 +2,7 @@
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -36,6 +36,7 @@ class Delivery:
         statistics: Statistics,
         patience: Patience,
         linger: float,
+        fail: Callable[[BaseException], None],
     ) -> None:
         self._source = source
         self._sink = sink
@@ -43,6 +44,9 @@ class Delivery:
         self._statistics = statistics
         self._patience = patience
         self._linger = linger
+        self._fail = fail
+        self._is_refused = False
+        """Whether nothing can be stored any more."""
         self._results: deque[Result] = deque()
         self._dead: set[str] = set()
         self._returned: deque[Returned] = deque()
@@ -85,11 +89,6 @@ class Delivery:
         self._returned.append(returned)
         self.hurry()
 
-    def ack(self, leases: Sequence[Lease]) -> None:
-        """Done already: nothing to store."""
-        for chunk in chunks(leases, self._source.max_batch):
-            self._patience.call(lambda chunk=chunk: self._source.ack(chunk))  # type: ignore[misc]
-
     def hurry(self) -> None:
         """Nothing more will come for now: do not wait for company."""
         self._hurry.set()
@@ -114,7 +113,13 @@ class Delivery:
             self._hurry.clear()
             self._wake.clear()
             closing = self._closing
-            self._deliver()
+            try:
+                self._deliver()
+            except BaseException as error:  # noqa: BLE001 - run raises it; what is held goes back to the source first
+                self._fail(error)
+                self._is_refused = True
+            if self._is_refused:
+                self._give_back_results()
             self._nack()
             if closing and not self._results and not self._returned:
                 return
@@ -124,25 +129,34 @@ class Delivery:
         return len(self._holdings) > len(self._results)
 
     def _deliver(self) -> None:
-        while self._results:
+        while self._results and not self._is_refused:
             results = [self._results.popleft() for _ in range(min(len(self._results), self._sink.max_batch))]
             if lost := self._holdings.lost([result.task.id for result in results]):
                 self.drop(lost)
                 self._dead.difference_update(lost)
                 results = [result for result in results if result.task.id not in lost]
             if results:
-                self._settle(self._store(results))
+                try:
+                    stored = self._store(results)
+                except BaseException:
+                    self._results.extendleft(reversed(results))
+                    raise
+                self._settle(stored)
+
+    def _give_back_results(self) -> None:
+        while self._results:
+            self.give_back(self._results.popleft().task.id)
 
     def _store(self, results: Sequence[Result]) -> Sequence[Result]:
         """Returns them as they are stored."""
         try:
-            self._patience.call(lambda: self._sink.put(results))
+            self._patience.call(lambda: self._sink.put(results), self._sink.put)
         except Rejected as refusal:
             if not refusal.task_ids:
                 raise
             # The rest is stored. These get a failure in place of the answer that cannot be kept.
             refused = [_refused(result, refusal) for result in results if result.task.id in refusal.task_ids]
-            self._patience.call(lambda: self._sink.put(refused))
+            self._patience.call(lambda: self._sink.put(refused), self._sink.put)
             return [*(result for result in results if result.task.id not in refusal.task_ids), *refused]
         return results
 
@@ -157,14 +171,15 @@ class Delivery:
                 if lease.task.id in hopeless:
                     self._set_aside(lease, hopeless[lease.task.id])
             leases = [lease for lease in leases if lease.task.id not in hopeless]
-        self.ack(leases)
+        for chunk in chunks(leases, self._source.max_batch):
+            self._patience.call(lambda chunk=chunk: self._source.ack(chunk), self._source.ack)  # type: ignore[misc]
 
     def _set_aside(self, lease: Lease, result: Result) -> None:
         source = self._source
         assert isinstance(source, DeadLetters)  # noqa: S101 - _settle has checked
         document = result.outcome.payload.decode(errors="replace")[:_REASON_BYTES]
         reason = f"{result.outcome.failure} at attempt {result.attempt}: {document}"
-        self._patience.call(lambda: source.dead_letter([lease], reason))
+        self._patience.call(lambda: source.dead_letter([lease], reason), source.dead_letter)
 
     def _nack(self) -> None:
         self.returning = True
@@ -174,8 +189,15 @@ class Delivery:
             by_delay.setdefault(returned.delay, []).append(returned.task_id)
         for delay, task_ids in by_delay.items():
             for chunk in chunks(self._holdings.release(task_ids), self._source.max_batch):
-                self._patience.call(lambda chunk=chunk, delay=delay: self._source.nack(chunk, delay))  # type: ignore[misc]
+                self._patience.call(
+                    lambda chunk=chunk, delay=delay: self._return_to_source(chunk, delay),  # type: ignore[misc]
+                    self._source.nack,
+                )
         self.returning = False
+
+    def _return_to_source(self, leases: Sequence[Lease], delay: float) -> None:
+        with self._holdings.moving:
+            self._source.nack(leases, delay)
 
 
 def chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:

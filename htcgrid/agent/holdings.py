@@ -14,6 +14,9 @@ class Holdings:
         self._lost: dict[str, str] = {}
         self._lock = threading.RLock()
         """A loan that is taken in while an older one of its task is let go must not go with it."""
+        self.moving = threading.Lock()
+        """Held while the source extends leases or takes them back: an extension that came after the return would
+        keep the task from everybody until it lapses."""
 
     def __len__(self) -> int:
         return len(self._leases)
@@ -69,3 +72,8 @@ class Holdings:
 
     def all(self) -> list[Lease]:
         return list(self._leases.values())
+
+    def still(self, leases: Collection[Lease]) -> list[Lease]:
+        """What is still held of these, each in its newest loan."""
+        held = [self._leases.get(lease.task.id) for lease in leases]
+        return [lease for lease in held if lease is not None]

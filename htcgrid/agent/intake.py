@@ -4,7 +4,7 @@ import time
 from collections.abc import Collection, Sequence
 
 from htcgrid.agent import documents
-from htcgrid.agent.delivery import Delivery
+from htcgrid.agent.delivery import Delivery, chunks
 from htcgrid.agent.halt import Halt
 from htcgrid.agent.holdings import Holdings
 from htcgrid.agent.patience import Patience
@@ -58,7 +58,10 @@ class Intake:
             )
             if room == 0 or self._delivery_lags():
                 continue
-            leases = self._patience.call(lambda room=room: self._receive(room))  # type: ignore[misc]
+            leases = self._patience.call(
+                lambda room=room: self._receive(room),  # type: ignore[misc]
+                self._source.receive,
+            )
             if leases:
                 self._take_in(leases)
             elif self._source.exhausted:
@@ -93,23 +96,22 @@ class Intake:
         if stored:
             self._statistics.already_stored += len(stored)
             done = [lease.task.id for lease in leases if lease.task.id in stored]
-            self._delivery.ack(self._holdings.release(done))
+            for chunk in chunks(self._holdings.release(done), self._source.max_batch):
+                self._patience.call(lambda chunk=chunk: self._source.ack(chunk), self._source.ack)  # type: ignore[misc]
             leases = [lease for lease in leases if lease.task.id not in stored]
         if any(lease.invalid for lease in leases):
             for lease in leases:
                 if lease.invalid:
                     self._delivery.put(_invalid(lease))
             leases = [lease for lease in leases if not lease.invalid]
-        if self._halt.is_set():
+        if self._halt.is_set() or not self._stock.put(leases):
             for lease in leases:
                 self._delivery.give_back(lease.task.id)
-        else:
-            self._stock.put(leases)
 
     def _stored(self, leases: Sequence[Lease]) -> Collection[str]:
         """Which of these tasks need no run."""
         try:
-            return self._patience.call(lambda: self._sink.stored([lease.task for lease in leases]))
+            return self._patience.call(lambda: self._sink.stored([lease.task for lease in leases]), self._sink.stored)
         except BaseException:
             for lease in leases:
                 self._delivery.give_back(lease.task.id)

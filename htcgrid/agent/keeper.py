@@ -1,13 +1,14 @@
 """One thread that keeps every lease alive, those in stock and those waiting to be stored included."""
 
 import threading
+from collections.abc import Sequence
 
 from htcgrid.agent.delivery import Delivery, chunks
 from htcgrid.agent.holdings import Holdings
 from htcgrid.agent.patience import Patience
 from htcgrid.agent.policy import extension_interval
 from htcgrid.agent.stock import Stock
-from htcgrid.spi import Invoker, TaskSource
+from htcgrid.spi import Invoker, Lease, TaskSource
 
 
 class Keeper:
@@ -36,12 +37,22 @@ class Keeper:
             return
         while not self._closed.wait(extension_interval(seconds)):
             for chunk in chunks(self._holdings.all(), self._source.max_batch):
-                gone = self._patience.call(lambda chunk=chunk: self._source.extend(chunk, seconds))  # type: ignore[misc]
+                gone = self._patience.call(
+                    lambda chunk=chunk: self._extend(chunk, seconds),  # type: ignore[misc]
+                    self._source.extend,
+                )
                 if gone:
                     # In this order: what the plane reports of them must find them marked.
-                    lost = self._holdings.lose([lease for lease in chunk if lease.task.id in gone])
+                    lost = self._holdings.lose(gone)
                     self._delivery.drop(self._stock.discard(lost))
                     self._invoker.cancel(lost)
+
+    def _extend(self, leases: Sequence[Lease], seconds: float) -> Sequence[Lease]:
+        """Those that are held still; returns which are ours no more."""
+        with self._holdings.moving:
+            held = [] if self._closed.is_set() else self._holdings.still(leases)
+            gone = self._source.extend(held, seconds) if held else ()
+        return [lease for lease in held if lease.task.id in gone]
 
     def close(self) -> None:
         self._closed.set()

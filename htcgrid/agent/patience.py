@@ -3,7 +3,7 @@
 import random
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from htcgrid.agent.halt import Halt
 from htcgrid.agent.policy import back_off
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class Patience:
-    """Counts how often in a row, and for how long, something was unavailable."""
+    """Counts how often in a row, and for how long, something was unavailable. For one thread."""
 
     def __init__(self, halt: Halt, limit: float, report: Callable[[str], None]) -> None:
         self._halt = halt
@@ -21,23 +21,29 @@ class Patience:
         self._report = report
         self._failures = 0
         self._since = 0.0
+        self.doing: Callable[..., Any] | None = None
+        """The plugin's method that is being called, so that it can be named where it does not return."""
 
-    def call(self, attempt: Callable[[], T]) -> T:
-        """Call until it is not unavailable; gives up as `wait` does."""
+    def call(self, attempt: Callable[[], T], method: Callable[..., Any] | None = None) -> T:
+        """Call until it is not unavailable; gives up as `wait` does. `method` is what `attempt` calls."""
         while True:
+            self.doing = method
             try:
                 value = attempt()
             except Unavailable as error:
+                self.doing = None
                 self.wait(error)
             else:
                 self.reset()
                 return value
+            finally:
+                self.doing = None
 
     def reset(self) -> None:
         self._failures = 0
 
     def wait(self, error: Unavailable) -> None:
-        """Wait as long as the service asked or the back-off says.
+        """Wait as long as the service asked or the back-off says, but not past the limit; a drain ends the wait.
 
         Raises the error itself once it has lasted for the limit, or while the agent drains past its grace.
         """
@@ -48,9 +54,12 @@ class Patience:
         if now - self._since > self._limit or now > self._halt.deadline:
             raise error
         seconds = back_off(self._failures, random.random())  # noqa: S311 - jitter, not a secret
-        seconds = max(seconds, error.retry_after or 0.0)
+        if error.retry_after is not None:
+            # A service may ask for a day. One more try when the limit is up, then it is given up.
+            seconds = max(seconds, min(error.retry_after, self._since + self._limit - now))
         self._report(f"{error} Trying again in {seconds:.1f} s.")
         if self._halt.is_set():
-            time.sleep(min(seconds, 0.2))  # a drain has little time, and results to store
+            # A drain has little time, and results to store.
+            time.sleep(max(0.0, min(seconds, 0.2, self._halt.deadline - now)))
         else:
             self._halt.wait(seconds)

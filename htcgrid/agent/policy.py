@@ -32,7 +32,7 @@ class RetryPolicy:
     first_delay: float = 0.2
     longest_delay: float = 30.0
     lost_attempts: int = 10
-    """How often a task may have been running when the plane was lost; past that it is the task that ends it."""
+    """How often a task may have been handed out when the plane is lost under it; past that it is the task's fault."""
 
     def verdict(self, failure: FailureKind | None, attempt: int) -> Verdict:
         """What becomes of a task whose `attempt`, counted from 1, ended so."""
@@ -58,6 +58,8 @@ class Rules:
     """How long a plane, source or sink may be away before the agent gives up."""
     init_errors_limit: int = 3
     """After how many initialisation errors, with nothing else, the function counts as broken."""
+    init_errors_quiet: float = 3.0
+    """After how long with fewer of them, and nothing under way, it counts as broken too."""
     linger: float = 0.05
     """How long a result may wait for others to be stored with."""
 

@@ -2,9 +2,11 @@
 
 If anything else comes of the plane, the function can be loaded and these tasks have failed. If nothing
 does, the function is broken: then no task may be stored as failed that would succeed once it is mended.
+A source without end may never lend another task, so a few seconds in which nothing runs decide as its end does.
 """
 
 import threading
+import time
 from collections.abc import Callable
 
 from htcgrid.agent.delivery import Delivery
@@ -18,9 +20,13 @@ class FunctionBroken(HtcgridError):
 class Quarantine:
     """Holds initialisation errors until `clear`, or until there are too many in a row."""
 
-    def __init__(self, delivery: Delivery, limit: int, fail: Callable[[FunctionBroken], None]) -> None:
+    def __init__(
+        self, delivery: Delivery, limit: int, quiet_seconds: float, fail: Callable[[FunctionBroken], None]
+    ) -> None:
         self._delivery = delivery
         self._limit = limit
+        self._quiet_seconds = quiet_seconds
+        self._quiet_since: float | None = None
         self._fail = fail
         self._held: list[Result] = []
         self._loaded = self._broken = False
@@ -46,6 +52,17 @@ class Quarantine:
             held, self._held = self._held, []
         for result in held:
             self._delivery.put(result)
+
+    def look(self, under_way: int) -> None:
+        """Decide once nothing has been under way for a while beside what is held. For one thread, now and then."""
+        now = time.monotonic()
+        if not self._held or under_way > 0:
+            self._quiet_since = None
+        elif self._quiet_since is None:
+            self._quiet_since = now
+        elif now - self._quiet_since > self._quiet_seconds:
+            self._quiet_since = None
+            self.close()
 
     def close(self) -> None:
         """Nothing more comes: what is held is all there was, or it was loaded before and these are the odd ones."""

@@ -19,10 +19,13 @@ class Stock:
         self._low = 0
         self._closed = False
 
-    def put(self, leases: Sequence[Lease]) -> None:
+    def put(self, leases: Sequence[Lease]) -> bool:
+        """False once closed: then it takes none."""
         with self._filled:
-            self._leases.extend(leases)
-            self._filled.notify(min(len(leases), self._waiting))
+            if not self._closed:
+                self._leases.extend(leases)
+                self._filled.notify(min(len(leases), self._waiting))
+            return not self._closed
 
     def put_back(self, lease: Lease) -> bool:
         """To the front: it has waited its turn already. False once closed."""

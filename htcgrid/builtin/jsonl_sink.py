@@ -15,6 +15,7 @@ from pydantic import Field
 from htcgrid.builtin.id_table import IdTable
 from htcgrid.builtin.jsonl_results import line as result_line
 from htcgrid.builtin.jsonl_results import read_results, repair_gzip, repair_plain
+from htcgrid.runtime.printable import printable
 from htcgrid.spi import Function, Plugin, Rejected, Result, ResultSink, Task, Unavailable
 
 
@@ -30,20 +31,22 @@ class JsonlSink(ResultSink):
     def __init__(self, config: Config, function: Function) -> None:
         super().__init__(config, function)
         self._path = str(config.path)
+        self._name = "Standard output" if self._path == "-" else self._path
         self._handler = zlib.crc32(function.handler.encode())
         self._known = IdTable()
         self._lock = threading.Lock()
         self._fd = -1
         self._regular = False
         """Whether it is a file of ours, which can be synced and cut, and not standard output, a pipe or a device."""
+        self._is_terminal = False
         self._unsent = b""
         """What such a one has not taken yet of results that were put."""
 
     def open(self) -> None:
         path = self._path
         if path == "-":
-            sys.stdout.flush()
-            self._fd = os.dup(sys.stdout.fileno())
+            self._fd = _standard_output()
+            self._is_terminal = os.isatty(self._fd)
             return
         try:
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
@@ -56,6 +59,7 @@ class JsonlSink(ResultSink):
             message = f"[sink] path = {path!r} cannot be written: {error.strerror}. Name a file in a folder that you may write to."
             raise Rejected(message) from None
         self._regular = stat.S_ISREG(os.fstat(self._fd).st_mode)
+        self._is_terminal = os.isatty(self._fd)
         if self._regular:
             self._resume()
 
@@ -80,7 +84,8 @@ class JsonlSink(ResultSink):
                     fresh.pop(task_id, None)
             if fresh:
                 fingerprints = [self._fingerprint(result.task) for result in fresh.values()]
-                lines = "".join(map(result_line, fresh.values(), fingerprints)).encode("utf-8", "surrogatepass")
+                text = "".join(map(result_line, fresh.values(), fingerprints))
+                lines = (printable(text) if self._is_terminal else text).encode("utf-8", "surrogatepass")
                 self._append(gzip.compress(lines, 6) if self._path.endswith(".gz") else lines)
                 self._known.update(list(fresh), fingerprints)
             self._send()
@@ -124,10 +129,21 @@ class JsonlSink(ResultSink):
         try:
             while self._unsent:
                 self._unsent = self._unsent[os.write(self._fd, self._unsent) :]
-        except BrokenPipeError:
-            raise Rejected("Standard output was closed by whoever read it.") from None
+        except BrokenPipeError as error:
+            raise Rejected(f"{self._name} was closed by whoever read it.") from error
         except OSError as error:
             raise self._unavailable(error) from error
 
     def _unavailable(self, error: OSError) -> Unavailable:
-        return Unavailable(f"{self.config.path} cannot be written: {error.strerror}. Nothing is lost.")
+        return Unavailable(f"{self._name} cannot be written: {error.strerror}. Nothing is lost.")
+
+
+def _standard_output() -> int:
+    """A descriptor of its own for it."""
+    if sys.stdout is not None:
+        sys.stdout.flush()
+        fd = os.dup(sys.stdout.fileno())
+        if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY:
+            return fd
+        os.close(fd)
+    raise Rejected('[sink] path = "-": standard output is closed. Name a file, or let the results go somewhere.')

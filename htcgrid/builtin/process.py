@@ -25,7 +25,7 @@ class ProcessInvoker(Invoker):
     """A pool of worker processes, each an execution environment."""
 
     class Config(Plugin.Config):
-        workers: int = Field(0, ge=0, description="environments side by side; 0: one a processor")
+        workers: int = Field(0, ge=0, le=10_000, description="environments side by side; 0: one a processor")
         inherit: tuple[str, ...] = Field((), description="names of this shell's variables that handlers may see")
         transport: Literal["socket", "http", "rie"] | None = Field(
             None, description="socket (Python only, its default), http (the Runtime API), or rie (the emulator)"
@@ -127,6 +127,11 @@ class ProcessInvoker(Invoker):
         return process_http.environment(self.function, nursery, emulator, self._has_spare_processor)
 
     def _check(self) -> None:
+        if not Path("/proc/self/task").exists():
+            raise Rejected(
+                "The process plane watches its workers through /proc, which is not mounted here. Mount it (`mount -t proc "
+                "proc /proc`), or start the container with it."
+            )
         process_command.check(self.function)
         if self._transport == "socket" and not process_command.is_python(self.function):
             raise Rejected('transport = "socket" is for Python only. Write transport = "http", or leave it out.')

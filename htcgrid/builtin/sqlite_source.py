@@ -62,7 +62,9 @@ class SqliteSource(TaskSource):
         """Source and sink may name the same file; each agent and submitter of a queue names the same one."""
 
         path: Path = Field(description="the file; made where there is none", examples=["grid.db"])
-        lease_seconds: float = Field(60.0, gt=0, description="seconds until a dead agent's tasks are handed out again")
+        lease_seconds: float = Field(
+            60.0, ge=0.01, le=31_536_000, description="seconds until a dead agent's tasks are handed out again"
+        )
         drain: bool = Field(False, description="stop when nothing is waiting, delayed or lent out")
 
     max_batch = 1000

@@ -39,7 +39,7 @@ class SqliteFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.changed = Condition()
-        self._log = path.with_name(path.name + "-wal")
+        self._log = Path(f"{path}-wal")  # the path may be a folder, which `open` refuses
         self._log_limit = LOG_BYTES
         self._connection: sqlite3.Connection | None = None
         self._identity = (0, 0)

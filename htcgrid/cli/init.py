@@ -1,3 +1,4 @@
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -55,5 +56,8 @@ def command(folder: Path) -> None:
         for name, text in _FILES.items():
             (folder / name).write_text(text, encoding="utf-8")
     except OSError as error:
+        for name in _FILES:
+            with suppress(OSError):
+                (folder / name).unlink()  # none was there: the same command goes on once there is room
         raise ConfigError(f"{folder} cannot be written: {error.strerror}.") from None
     print(f"Wrote {', '.join(_FILES)} into {folder}. Now: cd {folder} && htcgrid run")

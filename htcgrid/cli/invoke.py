@@ -1,3 +1,4 @@
+import os
 import sys
 import uuid
 from pathlib import Path
@@ -41,7 +42,7 @@ def command(
     """
     if (event is None) == (event_file is None):
         raise click.UsageError("Give the event as an argument or with --event-file, one of both.")
-    payload = event.encode() if event is not None else event_file.read()  # type: ignore[union-attr]
+    payload = os.fsencode(event) if event is not None else event_file.read()  # type: ignore[union-attr]
     grid = read_grid(file, plane, pairs)
     task = Task(str(uuid.uuid4()), payload, dict(_attribute(pair) for pair in attributes))
     with grid.invoker() as invoker:
@@ -49,8 +50,11 @@ def command(
         outcome = _outcome(invoker, Lease(task), timeout)
     if log:
         sys.stderr.write(log_lines(outcome, grid.settings.function.memory))
-    sys.stdout.buffer.write(outcome.payload + b"\n")
-    sys.stdout.flush()
+    if sys.stdout.isatty():
+        print(outcome.payload.decode("utf-8", "backslashreplace"))  # for people, and no orders to their terminal
+    else:
+        sys.stdout.buffer.write(outcome.payload + b"\n")
+        sys.stdout.flush()
     return DONE if outcome.failure is None else SOME_FAILED
 
 

@@ -4,6 +4,7 @@ Each module of this package that is a command defines `command`. A command's mod
 is asked for, so that none pays for another's imports.
 """
 
+import errno
 import importlib
 import sys
 import traceback
@@ -11,9 +12,10 @@ from typing import Any, NoReturn
 
 import click
 
+from htcgrid.cli import limits, streams
 from htcgrid.spi import HtcgridError, Unavailable
 
-DONE, SOME_FAILED, USAGE, UNAVAILABLE, INTERRUPTED = 0, 1, 2, 3, 130
+DONE, SOME_FAILED, USAGE, UNAVAILABLE, INTERRUPTED, READER_GONE = 0, 1, 2, 3, 130, 141
 
 COMMANDS = {
     "build": "Build a container image of the function.",
@@ -49,6 +51,15 @@ class Commands(click.Group):
         command: click.Command = module.command
         return command
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except OSError as error:
+            if error.errno != errno.EPIPE:
+                raise
+            # click takes any for our standard output, and ends the program without a word.
+            raise RuntimeError("A pipe or connection of a plugin was cut.") from error
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(sorted(COMMANDS.items()))
@@ -58,7 +69,7 @@ class Commands(click.Group):
     cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     epilog="Exit codes: 0 all done, 1 some tasks failed, 2 wrong usage or config, 3 a plane or queue was not to be had, "
-    "130 interrupted.",
+    "130 interrupted, 141 whoever read standard output went away.",
 )
 @click.version_option(package_name="htcgrid")
 def group() -> None:
@@ -73,33 +84,42 @@ def group() -> None:
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run a command and end the process with its exit code."""
-    sys.exit(status_of(arguments))
+    streams.prepare()
+    status = status_of(arguments)
+    streams.end(interrupted=status == INTERRUPTED)
+    sys.exit(status)
 
 
 def status_of(arguments: list[str] | None = None) -> int:  # noqa: PLR0911 - one return a way to end
     """Run a command; every error that is meant for the user is printed as one message."""
     try:
         status: Any = group.main(arguments, standalone_mode=False)
+        sys.stdout.flush()
     except click.ClickException as error:
         error.show()
         return USAGE
-    except click.Abort:
+    except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
-    except Unavailable as error:
-        return _say(error, UNAVAILABLE)
     except HtcgridError as error:
-        return _say(error, USAGE)
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except BrokenPipeError:
-        return SOME_FAILED
-    except Exception:  # noqa: BLE001 - a bug, of ours or of a plugin; shown whole
+        return _failed(error)
+    except UnicodeEncodeError as error:
+        # What was given in other bytes than UTF-8 is kept in Python's text as lone surrogates.
+        return _say(f"{error.object[:200]!r} is not UTF-8 text. Give it in UTF-8.", USAGE)
+    except Exception as error:  # noqa: BLE001 - a bug, of ours or of a plugin; shown whole
+        if advice := limits.advice(error):
+            return _say(advice, UNAVAILABLE)
         traceback.print_exc()
         print("htcgrid: this is a bug in htcgrid or in a plugin; please report the lines above.", file=sys.stderr)
         return UNAVAILABLE
     return status if isinstance(status, int) else DONE
 
 
-def _say(error: HtcgridError, status: int) -> int:
-    print(f"htcgrid: {error}", file=sys.stderr)
+def _failed(error: HtcgridError) -> int:
+    if isinstance(error, streams.OutputLost) and error.is_reader_gone:
+        return READER_GONE  # as `| head -1` does, and nobody wants to hear of it
+    return _say(str(error), UNAVAILABLE if isinstance(error, Unavailable | streams.OutputLost) else USAGE)
+
+
+def _say(message: str, status: int) -> int:
+    print(f"htcgrid: {message}", file=sys.stderr)
     return status

@@ -54,9 +54,12 @@ def command(name: str, kind: str, folder: Path | None) -> None:
     folder = folder or Path(f"htcgrid-{name.replace('_', '-')}")
     if folder.exists() and any(folder.iterdir()):
         raise ConfigError(f"{folder} is there and is not empty; it is left as it is. Name another with --folder.")
-    for path, text in _files(name, kind).items():
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_text(text, encoding="utf-8")
+    try:
+        for path, text in _files(name, kind).items():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{folder} cannot be written: {error.strerror}. Name another with --folder.") from None
     print(f"Wrote {folder}. Its README.md says what to fill in. Now: cd {folder} && pip install -e .[test] && pytest")
 
 

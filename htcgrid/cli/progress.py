@@ -10,10 +10,11 @@ from contextlib import contextmanager
 from tqdm import tqdm
 
 from htcgrid.agent.agent import Agent
-from htcgrid.spi import Measurable, TaskSource
+from htcgrid.spi import HtcgridError, Measurable, TaskSource
 
 _BAR_SECONDS = 0.5
 _LINE_SECONDS = 10.0
+_LAST_SECONDS = 2.0
 
 
 class Progress:
@@ -47,10 +48,14 @@ class Progress:
             yield
         finally:
             ended.set()
-            thread.join()
+            thread.join(_LAST_SECONDS)  # it may be asking a queue that does not answer
 
     def _total(self) -> int | None:
-        return self._source.depth().waiting if isinstance(self._source, Measurable) else None
+        """None where the source does not know, or cannot be asked now: the agent itself tells if that lasts."""
+        try:
+            return self._source.depth().waiting if isinstance(self._source, Measurable) else None
+        except HtcgridError:
+            return None
 
     def _show_bar(self, agent: Agent, ended: threading.Event) -> None:
         with tqdm(total=self._total(), unit=" tasks", dynamic_ncols=True, smoothing=0.1, file=sys.stderr) as bar:

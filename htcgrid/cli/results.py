@@ -11,8 +11,9 @@ from htcgrid.agent.delivery import chunks
 from htcgrid.cli.main import DONE, SOME_FAILED
 from htcgrid.cli.options import grid_options, read_grid
 from htcgrid.cli.queue import QueueSource, StoreSink, patience, queue_of, say, store_of
+from htcgrid.cli.streams import OutputLost
 from htcgrid.config import ConfigError, GridConfig
-from htcgrid.spi import Result, ResultLog, ResultSink, Sessions, Unavailable
+from htcgrid.spi import Rejected, Result, ResultLog, ResultSink, Sessions, Unavailable
 
 _FIRST_LOOK, _LONGEST_LOOK = 0.1, 2.0
 _BATCH = 1000
@@ -23,7 +24,12 @@ _NAMED = 5
 @click.argument("task_ids", nargs=-1, metavar="[TASK_ID]...")
 @grid_options
 @click.option("--session", metavar="NAME", help="Only the results of this session.")
-@click.option("--ids", type=click.File(), metavar="FILE", help="The ids of the tasks, as `submit --ids` wrote them.")
+@click.option(
+    "--ids",
+    type=click.File(errors="surrogateescape"),
+    metavar="FILE",
+    help="The ids of the tasks, as `submit --ids` wrote them.",
+)
 @click.option("--wait", is_flag=True, help="Go on until the session has run, or the queue, or these tasks.")
 @click.option("--follow", is_flag=True, help="Go on until interrupted, or --count results are there.")
 @click.option("--count", type=click.IntRange(min=1), metavar="N", help="Stop after this many results.")
@@ -62,7 +68,7 @@ def command(
         look = Look(grid, store)
         results = look.at(named, wait=wait) if by_id else look.along(session, queue, follow=follow)
         for batch in _batches(_first(results, count)):
-            writer.put(batch)
+            _put(writer, batch)
             found += len(batch)
             failed += sum(result.outcome.failure is not None for result in batch)
     if look.missing:
@@ -157,6 +163,15 @@ def _first(results: Iterator[Result | None], count: int | None) -> Iterator[Resu
 def _writer(path: str, grid: GridConfig) -> ResultSink:
     plugin = plugins.load(ResultSink, "jsonl")
     return plugin(plugin.Config.model_validate({"path": path}), grid.settings.function)
+
+
+def _put(writer: ResultSink, batch: list[Result]) -> None:
+    try:
+        writer.put(batch)
+    except Rejected as error:
+        if isinstance(error.__cause__, BrokenPipeError):
+            raise OutputLost(str(error)) from error.__cause__  # as with `| head -1`
+        raise
 
 
 def _batches(results: Iterator[Result | None]) -> Iterator[list[Result]]:

@@ -14,6 +14,9 @@ from htcgrid.cli.options import grid_options, read_grid
 from htcgrid.cli.progress import Progress
 from htcgrid.cli.report import print_summary
 
+_CUT_OFF_SECONDS = 3.0
+"""What is left, after a second Ctrl-C, to stop and give back what runs."""
+
 
 @click.command()
 @grid_options
@@ -74,7 +77,7 @@ def _any_failed(summary: Summary) -> bool:
 
 
 class Signals:
-    """SIGTERM drains; so does Ctrl-C, and a second one stops at once."""
+    """SIGTERM drains, and so does the end of the terminal; so does Ctrl-C, and a second one stops at once."""
 
     def __init__(self, agent: Agent) -> None:
         self._agent = agent
@@ -83,18 +86,33 @@ class Signals:
 
     def __enter__(self) -> None:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+                if number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
+                    continue  # started by nohup: the end of the terminal is none of our business
                 self._before[number] = signal.signal(number, self._stop)
 
     def __exit__(self, *_error: object) -> None:
+        if signal.SIGALRM in self._before:
+            signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
     def _stop(self, number: int, _frame: object) -> None:
-        if number == signal.SIGTERM:
+        if number != signal.SIGINT:
             self._agent.drain()
             return
         again, self.interrupted = self.interrupted, True
         self._agent.drain(0.0 if again else None)
-        if not again:
+        if again:
+            self._before.setdefault(signal.SIGALRM, signal.signal(signal.SIGALRM, self._cut_off))
+            signal.setitimer(signal.ITIMER_REAL, _CUT_OFF_SECONDS)
+        else:
             print("htcgrid: finishing what runs; press Ctrl-C again to stop at once.", file=sys.stderr)
+
+    def _cut_off(self, _number: int, _frame: object) -> None:
+        """Nobody who pressed Ctrl-C twice waits for a plugin that does not answer."""
+        print(
+            "htcgrid: cut off, as something does not answer. Nothing is lost: tasks without a result run again.",
+            file=sys.stderr,
+        )
+        raise KeyboardInterrupt

@@ -1,79 +1,164 @@
+import ipaddress
 import signal
+import socket
 import sys
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from queue import SimpleQueue
 
 import click
 
-from htcgrid.agent.policy import Rules
 from htcgrid.cli.main import DONE
 from htcgrid.cli.options import grid_options, read_grid
 from htcgrid.config import ConfigError
+from htcgrid.service.events import Events, event_rules
 from htcgrid.service.function import ServedFunction
+from htcgrid.service.guard import Guard, read_keys, read_token
 from htcgrid.service.http import InvokeServer
+from htcgrid.service.invoke_api import InvokeApi
+from htcgrid.service.room import Room
+from htcgrid.service.text import one_line
 
 
 @click.command()
 @grid_options
 @click.option(
-    "--host", default="127.0.0.1", show_default=True, help="The address to listen on. There is no authentication."
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="The address to listen on. One that other machines reach takes --keys-file or --token-file.",
 )
 @click.option(
-    "--port", default=9001, show_default=True, help="The port to listen on; 0 takes a free one and prints it."
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=9001,
+    show_default=True,
+    help="The port to listen on; 0 takes a free one and prints it.",
 )
 @click.option(
-    "--waiting", default=100, show_default=True, help="Calls that may wait for a place, a function; 429 beyond."
+    "--keys-file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Whose keys may call, signed as every AWS SDK does (SigV4); a file like ~/.aws/credentials.",
 )
-def command(file: Path | None, plane: str | None, pairs: tuple[str, ...], host: str, port: int, waiting: int) -> int:
+@click.option(
+    "--token-file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A token that may call, sent as Authorization: Bearer TOKEN.",
+)
+@click.option(
+    "--waiting",
+    type=click.IntRange(min=0),
+    default=100,
+    show_default=True,
+    help="Calls that may wait for a place, a function; 429 beyond.",
+)
+@click.option(
+    "--events",
+    type=click.IntRange(min=0),
+    default=10_000,
+    show_default=True,
+    help="Events that are kept until they ran, a function; 429 beyond.",
+)
+@click.option(
+    "--hold-mb",
+    type=click.IntRange(min=16),
+    default=256,
+    show_default=True,
+    help="MiB of requests, events and answers held at once, events half of it at most; 429 beyond.",
+)
+def command(
+    file: Path | None,
+    plane: str | None,
+    pairs: tuple[str, ...],
+    host: str,
+    port: int,
+    keys_file: Path | None,
+    token_file: Path | None,
+    waiting: int,
+    events: int,
+    hold_mb: int,
+) -> int:
     """Serve AWS's Invoke API over the plane, so that any AWS SDK can call the functions.
 
     Serves [function] and every one of [functions] by its name. Calls with X-Amz-Invocation-Type: Event
-    are kept in memory until they ran.
+    are kept in memory until they ran: three times where they fail, unless [agent] attempts says otherwise.
 
     \b
     htcgrid serve --port 9001
     aws lambda invoke --endpoint-url http://127.0.0.1:9001 --function-name pricing out.json
     """
+    guard = Guard(
+        token=read_token(token_file) if token_file else "",
+        secrets=read_keys(keys_file) if keys_file else {},
+        host=host,
+    )
+    family, address = _address(host, port)
+    if not guard.asks_for_keys and not ipaddress.ip_address(address[0].partition("%")[0]).is_loopback:
+        raise ConfigError(
+            f"--host {host}: other machines reach this address, and whoever reaches it could run your functions. "
+            "Give --keys-file (SigV4, which every AWS SDK signs with) or --token-file, or listen on 127.0.0.1."
+        )
     grid = read_grid(file, plane, pairs)
+    room = Room(hold_mb << 20)
+    rules = grid.rules()
+    of_events = event_rules(rules, grid.settings.agent.attempts)
     with ExitStack() as stack:
         functions: dict[str, ServedFunction] = {}
+        events_room = Room((hold_mb << 20) // 2, around=room)
         for function in grid.functions():
             invoker = stack.enter_context(grid.serving(function).invoker())
-            functions[function.function_name] = ServedFunction(invoker, waiting, _say)
+            queue = Events(invoker, of_events, events, events_room, _say)
+            functions[function.function_name] = ServedFunction(invoker, waiting, queue)
         try:
-            server = stack.enter_context(InvokeServer((host, port), functions))
+            server = stack.enter_context(InvokeServer(family, address, InvokeApi(functions, guard, room), _say))
         except OSError as error:
             raise ConfigError(f"--host {host} --port {port}: {error.strerror}. Choose another port.") from None
-        _serve(server, functions)
+        _serve(server, functions, rules.grace)
     return DONE
 
 
-def _serve(server: InvokeServer, functions: dict[str, ServedFunction]) -> None:
+def _address(host: str, port: int) -> tuple[int, tuple[str, int]]:
+    """What is bound is what was looked at: the name is resolved once."""
+    try:
+        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as error:
+        raise ConfigError(f"--host {host!r}: {error}. Give an address or a name of this machine.") from None
+    family, _, _, _, address = found[0]
+    return family, address  # type: ignore[return-value]
+
+
+def _serve(server: InvokeServer, functions: dict[str, ServedFunction], grace: float) -> None:
     # Not an event, which a handler must not set while it interrupts that event's own `wait` or `set`.
     stops: SimpleQueue[None] = SimpleQueue()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    numbers = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
+        numbers.append(signal.SIGHUP)
+    for number in numbers:
         signal.signal(number, lambda *_: stops.put(None))
     for function in functions.values():
         function.start()
-    thread = threading.Thread(target=server.serve_forever, name="serve", daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.1,), name="serve", daemon=True)
     thread.start()
     host, port = server.server_address[:2]
-    _say(f"Serving {', '.join(functions)} on http://{host!s}:{port}")
+    shown = f"[{host!s}]" if ":" in str(host) else str(host)
+    _say(f"Serving {', '.join(one_line(name) for name in functions)} on http://{shown}:{port}")
     stops.get()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in numbers:
         signal.signal(number, signal.SIG_DFL)  # a second one ends it at once, calls and all
     if server.under_way:
-        _say(
-            f"Calls under way: {server.under_way}. They have {Rules().grace:g} s; the same signal again stops them at once."
-        )
-    server.end(Rules().grace)
+        _say(f"Calls under way: {server.under_way}. They have {grace:g} s; the same signal again stops them at once.")
+    for function in functions.values():
+        function.drain()
+    server.end(grace)
     for name, function in functions.items():
         left = function.stop()
         if left:
-            _say(f"{name}: {left} events were not run.")
+            _say(f"{one_line(name)}: {left}.")
 
 
 def _say(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
+    with suppress(OSError):  # a log that is full or gone is no reason to stop serving
+        print(message, file=sys.stderr, flush=True)

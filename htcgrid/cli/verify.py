@@ -32,7 +32,13 @@ _MARKS = {"held": "held     ", "broken": "BROKEN   ", "not asked": "not asked"}
     metavar="KEY=VALUE",
     help="A key of the plugin's config. In it {tmp} is a new folder for each rule, {fresh} a new word.",
 )
-@click.option("--patience", default=1.0, show_default=True, help="Every wait is multiplied by it.")
+@click.option(
+    "--patience",
+    type=click.FloatRange(0, 1000, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="Every wait is multiplied by it.",
+)
 @click.option("--drain", is_flag=True, help="The source's place is the kit's to empty before each rule.")
 @click.option(
     "--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Write the verdicts as JSON."
@@ -75,7 +81,11 @@ def command(
     proven = kit.capabilities(claimed.capabilities, verdicts) if isinstance(claimed, Invoker) else {}
     _summarise(verdicts, proven)
     if json_file is not None:
-        json_file.write_text(json.dumps(_document(name, base, verdicts, proven), indent=2) + "\n")
+        text = json.dumps(_document(name, base, verdicts, proven), indent=2) + "\n"
+        try:
+            json_file.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise config.ConfigError(f"--json {json_file} cannot be written: {error.strerror}.") from None
     bad = {"broken", "not asked"} if strict else {"broken"}
     return SOME_FAILED if any(verdict.verdict in bad for verdict in verdicts) else DONE
 

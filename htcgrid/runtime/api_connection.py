@@ -111,7 +111,7 @@ class Connection:
     def on_message_begin(self) -> None:
         self._is_between = False
         self._request = Request()
-        self._parts: list[bytes] = []
+        self._body: bytes | bytearray = b""
         self._size = 0
         self._expects = False
 
@@ -130,17 +130,21 @@ class Connection:
     def on_body(self, part: bytes) -> None:
         self._overhead = 0
         self._size += len(part)
-        if self._size <= limits.RESPONSE_BYTES:
-            self._parts.append(part)
-        else:
-            self._parts.clear()
+        if self._size > limits.RESPONSE_BYTES:
+            self._body = b""
             self._request.too_large = True
+        elif self._size == len(part):
+            self._body = part
+        else:  # a list of many small parts would take ten times their bytes
+            if isinstance(self._body, bytes):
+                self._body = bytearray(self._body)
+            self._body += part
 
     def on_message_complete(self) -> None:
         self._overhead = 0
         self._expects = False
         self._is_between = True
-        self._request.body = b"".join(self._parts)
+        self._request.body = bytes(self._body)
         self._request.keep_alive = self._parser.should_keep_alive()
         self._arrived.append(self._request)
 

@@ -6,6 +6,7 @@ import resource
 import select
 import signal
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from htcgrid.runtime.nursery import Nursery
 from htcgrid.spi import Unavailable
 
 _PAGE_MB = resource.getpagesize() / (1 << 20)
-_LOG_BYTES_KEPT = 1 << 20
+_LOG_BYTES_AT_ONCE = 1 << 20
+"""What a handler may print without anybody reading, and how much is read before anything else is seen to."""
 
 
 class Child:
@@ -22,15 +24,21 @@ class Child:
 
     def __init__(self, nursery: Nursery, request: Mapping[str, Any], *fds: int) -> None:
         self._nursery = nursery
-        # A file in memory rather than a pipe: a handler that prints never waits for a reader, and what a
-        # killed one printed last is still there. Appending, so that emptying it moves the writer back too.
-        self._log = os.memfd_create("log", os.MFD_CLOEXEC)
-        _append_only(self._log)
+        # A pipe, as on the service: what opens /dev/stdout anew cannot empty it, as it would a file. It is read while
+        # the handler runs, and what a killed one printed last is still there.
+        self._log, theirs = os.pipe()
         try:
-            self.pid, self._pidfd = nursery.spawn(request, [self._log, *fds])
+            os.set_blocking(self._log, False)
+            _enlarge(theirs)
+            self.pid, self._pidfd = nursery.spawn(request, [theirs, self._log, *fds])
         except BaseException:
             os.close(self._log)
             raise
+        finally:
+            os.close(theirs)
+        self._tail = b""
+        self.is_chatty = False
+        """Whether it prints so much that its log must be read more often."""
         self._ended = select.poll()
         self._ended.register(self._pidfd, select.POLLIN)
         self._status: int | None = None
@@ -71,28 +79,33 @@ class Child:
             self._log = -1
 
     def log_tail(self) -> bytes:
-        """The end of what it printed; the log is emptied."""
-        size = os.fstat(self._log).st_size
-        if not size:
-            return b""
-        tail = os.pread(self._log, limits.LOG_TAIL_BYTES, max(0, size - limits.LOG_TAIL_BYTES))
-        os.ftruncate(self._log, 0)
+        """The end of what it printed since this was asked last."""
+        self.read_log()
+        tail, self._tail = self._tail, b""
         return tail
 
-    def trim_log(self) -> None:
-        """Keep a handler that prints without end from filling the memory with it."""
-        size = os.fstat(self._log).st_size
-        if size > _LOG_BYTES_KEPT:
-            tail = self.log_tail()
-            os.write(self._log, tail)
+    def read_log(self) -> None:
+        """Take in what it has printed; only the end is kept. A handler that prints never waits long."""
+        size = 0
+        while size < _LOG_BYTES_AT_ONCE:
+            try:
+                chunk = os.read(self._log, _LOG_BYTES_AT_ONCE)
+            except BlockingIOError:
+                break
+            if not chunk:
+                break
+            size += len(chunk)
+            self._tail = (self._tail + chunk)[-limits.LOG_TAIL_BYTES :]
+        self.is_chatty = size > _LOG_BYTES_AT_ONCE // 16
 
     def memory_mb(self) -> float:
         """The memory resident now, in MiB, with that of all processes it started."""
         return sum(_resident_mb(pid) for pid in _family(self.pid))
 
 
-def _append_only(fd: int) -> None:
-    fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_APPEND)
+def _enlarge(pipe: int) -> None:
+    with suppress(PermissionError):  # past what the machine allows one user; the usual size serves as well
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _LOG_BYTES_AT_ONCE)
 
 
 def _resident_mb(pid: int) -> float:

@@ -40,5 +40,8 @@ class ChildSandbox(Sandbox):
         return self.child.log_tail()
 
     def memory_mb(self) -> float:
-        self.child.trim_log()
+        self.child.read_log()
         return self.child.memory_mb()
+
+    def is_chatty(self) -> bool:
+        return self.child.is_chatty

@@ -23,6 +23,8 @@ from htcgrid.spi import FailureKind, Function, Lease, Outcome, Unstarted
 
 _LOOK_SECONDS = 0.05
 """How often a running handler's memory and cancellation are looked at."""
+_CHATTY_SECONDS = 0.001
+"""The same while it prints much, since it waits once its log is full."""
 _RECALL_SECONDS = 0.002
 """How long a task may run before those behind it in the batch go to an environment that is idle."""
 _BEHIND_SECONDS = 0.05
@@ -124,6 +126,10 @@ class ExecutionEnvironment(ABC):
         """Whether another environment could run what waits here."""
         return True
 
+    def _is_chatty(self) -> bool:
+        """Whether it prints so much that its log must be read more often; `_memory_mb` reads it."""
+        return False
+
     def _was_out_of_memory(self) -> bool:
         """Whether something other than this supervisor ended the process at its memory limit."""
         return False
@@ -170,7 +176,7 @@ class ExecutionEnvironment(ABC):
         # environment that was started long ago has had its 10 s, and is heard before it is judged.
         deadline = max(self._created + limits.INIT_SECONDS, time.monotonic()) + timeout
         while not self._is_up():
-            self._collect(min(_LOOK_SECONDS, max(0.0, deadline - time.monotonic())))
+            self._collect(min(self._look_seconds(), max(0.0, deadline - time.monotonic())))
             if self._is_up():
                 break
             first = next(iter(self._pending.values()))
@@ -218,7 +224,7 @@ class ExecutionEnvironment(ABC):
                 yield from self._after_the_end(self._running(), None, timeout)
                 return
             if running is not None:
-                stop = self._reason_to_stop(running, now, timeout, look=now - looked >= _LOOK_SECONDS)
+                stop = self._reason_to_stop(running, now, timeout, look=now - looked >= self._look_seconds())
                 if stop is not None:
                     self._end()
                     yield from self._collect(0)
@@ -234,7 +240,7 @@ class ExecutionEnvironment(ABC):
                 self._end()
                 yield from self._after_the_end(None, None, timeout)
                 return
-            if now - looked >= _LOOK_SECONDS:
+            if now - looked >= self._look_seconds():
                 looked = now
 
     def _patience(self, timeout: float, *, recalled: bool) -> float:
@@ -243,7 +249,10 @@ class ExecutionEnvironment(ABC):
             return _SPARE_SECONDS
         running = self._running()
         left = running.since + timeout - time.monotonic() if running else _LOOK_SECONDS
-        return min(_LOOK_SECONDS, max(0.001, left))
+        return min(self._look_seconds(), max(0.001, left))
+
+    def _look_seconds(self) -> float:
+        return _CHATTY_SECONDS if self._is_chatty() else _LOOK_SECONDS
 
     def _is_long(self, seconds: float) -> bool:
         """Whether what has run for so long holds up those behind it."""

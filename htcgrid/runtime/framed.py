@@ -37,6 +37,8 @@ class FramedEnvironment(ExecutionEnvironment):
         self._input = b""
         self._output = bytearray()
         self._failure: InitFailure | None = None
+        self._printed: dict[int, bytes] = {}
+        """The ends of what tasks printed that was read here while they ran, by sequence number."""
         self._poll = select.poll()
 
     def start(self) -> None:
@@ -158,6 +160,8 @@ class FramedEnvironment(ExecutionEnvironment):
                 self._init_ms = 0.0
                 billed_ms = ceil(duration_ms) if init_ms is None else ceil(duration_ms + init_ms)
                 log = data[log_at:payload_at]
+                if self._printed:
+                    log = self._with_printed(sequence, log)
                 append(
                     Outcome(
                         lease.task.id,
@@ -210,8 +214,25 @@ class FramedEnvironment(ExecutionEnvironment):
         return self._child.kill()
 
     def _memory_mb(self) -> float:
-        self._child.trim_log()
+        self._read_log()
         return self._child.memory_mb()
 
+    def _is_chatty(self) -> bool:
+        return self._child.is_chatty
+
+    def _read_log(self) -> None:
+        """Take in what the running task has printed; the worker sends what it prints after this."""
+        running = self._running()
+        sequence = running.sequence if running else 0
+        if tail := self._child.log_tail():
+            self._printed[sequence] = (self._printed.get(sequence, b"") + tail)[-limits.LOG_TAIL_BYTES :]
+
+    def _with_printed(self, sequence: int, log: bytes) -> bytes:
+        """All that a task printed, and before it what was printed while nothing ran."""
+        parts = [self._printed.pop(number, b"") for number in (0, sequence)]
+        return b"".join((*parts, log))[-limits.LOG_TAIL_BYTES :]
+
     def _log_tail(self) -> bytes:
-        return self._child.log_tail()
+        tail = b"".join((*self._printed.values(), self._child.log_tail()))
+        self._printed.clear()
+        return tail[-limits.LOG_TAIL_BYTES :]

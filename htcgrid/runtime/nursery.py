@@ -1,42 +1,83 @@
 """Starts execution environments, by way of a program that all of them are forked from."""
 
+import fcntl
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from htcgrid.spi import Unavailable
 
-INHERITED = ("HOME", "LD_LIBRARY_PATH", "PATH", "SSL_CERT_DIR", "SSL_CERT_FILE", "TMPDIR", "USER", "VIRTUAL_ENV")
-"""What an environment gets of the agent's own variables. Credentials are not among them."""
+INHERITED = ("LD_LIBRARY_PATH", "PATH", "SSL_CERT_DIR", "SSL_CERT_FILE", "TMPDIR", "USER", "VIRTUAL_ENV")
+"""What an environment gets of the agent's own variables. Credentials are not among them, nor is HOME, which leads
+to those in `~/.aws`."""
+
+_MESSAGE_BYTES = 1 << 16
+_PROGRAM = """\
+import sys
+fd, home, *paths = sys.argv[1:]
+sys.path += [path for path in paths if path not in sys.path]
+clients = ()
+{load}
+from htcgrid.runtime.nursery_main import main
+main(int(fd), home, clients)
+"""
+_LOAD = "import awslambdaric.__main__, awslambdaric.bootstrap; clients = frozenset(sys.modules)"
+"""First of all, so that what it has loaded is known from what our own code loads."""
 
 
 class Nursery:
     """A handle on `nursery_main`. Calls may come from any thread; it serves them one by one."""
 
     def __init__(self, environment: Mapping[str, str], keep: Sequence[str] = INHERITED, *, python: bool = True) -> None:
-        self._setup = {"environment": dict(environment), "keep": list(keep), "python": python}
+        self._environment = {name: os.environ[name] for name in keep if name in os.environ} | dict(environment)
+        self._python = python
         self._lock = threading.Lock()
         self._control: socket.socket | None = None
         self._program: subprocess.Popen[bytes] | None = None
+        self._home = ""
 
     def open(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            # -P: a file in the current folder must not stand in for a module of the standard library.
-            command = [sys.executable, "-P", "-X", "utf8", "-m", "htcgrid.runtime.nursery_main", str(theirs.fileno())]
-            self._program = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
+        self._home = tempfile.mkdtemp(prefix="htcgrid-home-")
+        # Never a number of a standard stream, where those of the agent are closed.
+        theirs_fd = fcntl.fcntl(theirs, fcntl.F_DUPFD_CLOEXEC, 3)
+        theirs.close()
+        try:
+            # -P: a file in the current folder must not stand in for a module of the standard library. Started with
+            # the function's variables and no others: what reads them at its start, as Python does PYTHONHASHSEED,
+            # finds them, and no `/proc/PID/environ` of a handler or its parent holds the agent's.
+            command = [sys.executable, "-P", "-X", "utf8", "-c", _PROGRAM.format(load=_LOAD if self._python else "")]
+            self._program = subprocess.Popen(
+                [*command, str(theirs_fd), self._home, *_places("htcgrid", "awslambdaric")],
+                env={"HOME": self._home} | self._environment,
+                pass_fds=[theirs_fd],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=None if _is_inheritable(2) else subprocess.DEVNULL,
+            )
+        finally:
+            os.close(theirs_fd)
         self._control = ours
-        ours.send(json.dumps({"setup": self._setup}).encode())
 
     def spawn(self, request: Mapping[str, Any], fds: Sequence[int]) -> tuple[int, int]:
         """Start an environment; returns its process id and a pidfd. `fds` are its log, channel and page."""
         with self._lock:
-            pid = self._ask({"spawn": request}, fds)["pid"]
+            reply = self._ask({"spawn": request}, fds)
+            if "error" in reply:
+                raise Unavailable(
+                    f"No worker process can be started: {reply['error']}. Raise the limit of processes (`ulimit -u`, or "
+                    "`pids.max` of the control group), or write a smaller `workers` in the plane's table."
+                )
+            pid = reply["pid"]
             # It cannot have been reaped yet, so the id is still its own even if it has ended.
             return pid, os.pidfd_open(pid)
 
@@ -57,6 +98,8 @@ class Nursery:
                 self._control = None
         if self._program is not None:
             self._program.wait()
+        if self._home:
+            shutil.rmtree(self._home, ignore_errors=True)  # where the program was killed, it has not done so
 
     def _ask(self, request: Mapping[str, Any], fds: Sequence[int] = ()) -> dict[str, Any]:
         if self._control is None:
@@ -65,7 +108,7 @@ class Nursery:
             raise Unavailable("The process plane is closed.")
         try:
             socket.send_fds(self._control, [json.dumps(request).encode()], list(fds))
-            reply = self._receive()
+            reply = self._receive(self._control)
         except (BrokenPipeError, ConnectionResetError):
             reply = b""
         except BaseException:
@@ -78,13 +121,24 @@ class Nursery:
         answer: dict[str, Any] = json.loads(reply)
         return answer
 
+    @staticmethod
+    def _receive(control: socket.socket) -> bytes:
+        return control.recv(_MESSAGE_BYTES)
+
     def _end(self) -> Unavailable:
         status = self._program.wait() if self._program else None
         return Unavailable(f"The program that workers are forked from has ended (status {status}); was it killed?")
 
-    def _receive(self) -> bytes:
-        assert self._control is not None  # noqa: S101 - _ask has checked
-        reply = self._control.recv(1 << 16)
-        if reply == b"{}":  # the answer to `setup`, which nobody waited for
-            reply = self._control.recv(1 << 16)
-        return reply
+
+def _is_inheritable(fd: int) -> bool:
+    """Whether it is open and meant for programs that are started: a file of ours that has its number is not."""
+    try:
+        return os.get_inheritable(fd)
+    except OSError:
+        return False
+
+
+def _places(*packages: str) -> Sequence[str]:
+    """The folders that these are imported from: the agent may have them by a PYTHONPATH of its own."""
+    specs = [find_spec(package) for package in packages]
+    return list(dict.fromkeys(str(Path(spec.origin).parents[1]) for spec in specs if spec and spec.origin))

@@ -6,8 +6,8 @@ comes, as the end of its control socket, and ends everything it started, even wh
 
 Requests and replies are JSON, one message each, on a SEQPACKET socket:
 
-- `{"setup": {"environment": {...}, "keep": [...], "python": true}}`, first and once;
-- `{"spawn": {...}}` with the environment's file descriptors, answered by `{"pid": n}`;
+- `{"spawn": {...}}` with the environment's file descriptors, answered by `{"pid": n}`, or by `{"error": text}` where
+  the machine allows no more processes;
 - `{"reap": pid}`, answered by `{"status": n}`, a signal being negative.
 """
 
@@ -16,11 +16,15 @@ import gc
 import json
 import mmap
 import os
+import shutil
 import signal
 import socket
 import sys
+from collections.abc import Collection
 from functools import lru_cache
-from typing import Any, NoReturn
+from importlib.machinery import PathFinder
+from types import ModuleType
+from typing import Any
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -28,13 +32,23 @@ _prctl = ctypes.CDLL(None, use_errno=True).prctl
 _MESSAGE_BYTES = 1 << 16
 
 
-def main() -> None:
-    control = socket.socket(fileno=int(sys.argv[1]))
+def main(control_fd: int, home: str, clients: Collection[str]) -> None:
+    """Serve until the agent ends. `clients` are the modules that AWS's runtime client has loaded, none without it.
+
+    `home` is a folder to be removed at the end.
+    """
+    control = socket.socket(fileno=control_fd)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the agent's to handle
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_IGN)
     os.setsid()
     _prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    setup: dict[str, Any] = {}
+    if clients:
+        # Forked workers find them loaded.
+        import htcgrid.runtime.worker  # noqa: PLC0415
+        import htcgrid.runtime.worker_signals  # noqa: F401, PLC0415
+    gc.collect()
+    gc.freeze()
     workers: set[int] = set()
     while True:
         try:
@@ -43,15 +57,13 @@ def main() -> None:
             break  # the agent was killed with a reply of ours unread
         if not message:
             break
+        for fd in fds:
+            os.set_inheritable(fd, False)  # what a handler starts is not to have them
         request = json.loads(message)
-        if "setup" in request:
-            setup = request["setup"]
-            _prepare(setup)
-            reply = {}
-        elif "spawn" in request:
-            pid = _spawn(control, request["spawn"], fds)
-            workers.add(pid)
-            reply = {"pid": pid}
+        if "spawn" in request:
+            reply = _spawn(control, request["spawn"], fds, clients)
+            if "pid" in reply:
+                workers.add(reply["pid"])
         else:
             workers.discard(request["reap"])
             reply = {"status": _reap(request["reap"], workers)}
@@ -59,68 +71,30 @@ def main() -> None:
             control.send(json.dumps(reply).encode())
         except BrokenPipeError:
             break
+    control.close()
     _end(workers)
     while strays := set(_children()):  # what the workers left behind has become ours
         _end(strays)
+    shutil.rmtree(home, ignore_errors=True)
 
 
-def _prepare(setup: dict[str, Any]) -> None:
-    """Take on the environments' variables, then load the client, which reads some of them as it loads."""
-    kept = {name: os.environ[name] for name in setup["keep"] if name in os.environ}
-    os.environ.clear()
-    os.environ.update(kept | setup["environment"])
-    if setup["python"]:
-        import awslambdaric.bootstrap  # noqa: F401, PLC0415 - forked workers find it loaded
-
-        import htcgrid.runtime.worker  # noqa: F401, PLC0415
-    gc.collect()
-    gc.freeze()
-
-
-def _spawn(control: socket.socket, request: dict[str, Any], fds: list[int]) -> int:
-    pid = os.fork()
+def _spawn(control: socket.socket, request: dict[str, Any], fds: list[int], clients: Collection[str]) -> dict[str, Any]:
+    try:
+        pid = os.fork()
+    except OSError as error:  # EAGAIN: `ulimit -u`, or the limit of the control group
+        pid, reply = -1, {"error": error.strerror}
     if pid == 0:
-        # Nothing may leave this branch but by the end of the process.
-        status = 70
-        try:
-            control.close()
-            _become(request, fds)
-            status = 0
-        except SystemExit as end:
-            status = _exit_status(end)
-        except KeyboardInterrupt:
-            sys.excepthook(*sys.exc_info())
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
-            os.kill(os.getpid(), signal.SIGINT)  # Python ends so, by the signal
-        except BaseException:  # noqa: BLE001 - the last frame of the process: show it as Python would
-            sys.excepthook(*sys.exc_info())
-            status = 1
-        finally:
-            _flush_and_exit(status)
+        # It ends as any program does, with Python's own end: buffers are flushed, and what is registered with
+        # `atexit` runs. The frames of `main` below do nothing on the way.
+        control.close()
+        _become(request, fds, clients)
+        sys.exit(0)
     for fd in fds:
         os.close(fd)
-    return pid
+    return {"pid": pid} if pid > 0 else reply
 
 
-def _exit_status(end: SystemExit) -> int:
-    """The status that Python itself would end with."""
-    if end.code is None:
-        return 0
-    if isinstance(end.code, int):
-        return end.code & 0xFF
-    print(end.code, file=sys.stderr)  # noqa: T201 - as Python does
-    return 1
-
-
-def _flush_and_exit(status: int) -> NoReturn:
-    try:
-        sys.stdout.flush()
-        sys.stderr.flush()
-    finally:
-        os._exit(status)
-
-
-def _become(request: dict[str, Any], fds: list[int]) -> None:
+def _become(request: dict[str, Any], fds: list[int], clients: Collection[str]) -> None:
     """Turn this fork into an execution environment."""
     os.setsid()
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
@@ -129,28 +103,31 @@ def _become(request: dict[str, Any], fds: list[int]) -> None:
     if os.getppid() == 1:
         os._exit(0)  # the parent died before the line above
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
     log = fds[0]
     with open(os.devnull, "rb") as nothing:  # noqa: PTH123 - pathlib is not worth loading here
         os.dup2(nothing.fileno(), 0)
     os.dup2(log, 1)
     os.dup2(log, 2)
+    os.close(log)
     os.environ.update(request["environment"])
     os.chdir(request["folder"])
     if request["command"]:
         for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them, and a program would inherit that
             signal.signal(number, signal.SIG_DFL)
-        os.set_inheritable(log, False)  # it has the log as 1 and 2
         os.execvp(request["command"][0], request["command"])  # noqa: S606 - a program, no shell
-    _run_python(request, log, fds[1], fds[2])
+    _run_python(request, fds[1:], clients)
 
 
-def _run_python(request: dict[str, Any], log: int, channel: int, page: int) -> None:
-    from awslambdaric import bootstrap  # noqa: PLC0415 - loaded by _prepare
+def _run_python(request: dict[str, Any], fds: list[int], clients: Collection[str]) -> None:
+    from awslambdaric import bootstrap  # noqa: PLC0415 - loaded before the fork
 
     from htcgrid.runtime import board  # noqa: PLC0415
     from htcgrid.runtime.worker import FramedClient  # noqa: PLC0415
+    from htcgrid.runtime.worker_signals import leave_to_the_agent  # noqa: PLC0415
 
+    log, channel, page = fds
     gc.unfreeze()
     _quicken_environ()
     sys.path[0:0] = [request["folder"]]
@@ -158,10 +135,42 @@ def _run_python(request: dict[str, Any], log: int, channel: int, page: int) -> N
         socket.socket(fileno=channel), mmap.mmap(page, board.SIZE), log, request["function_arn"], request["limit"]
     )
     os.close(page)
+    leave_to_the_agent()
+    _be_aws_program(request["handler"])
+    _forget_what_the_user_has_too(clients)
     try:
         bootstrap.run(request["handler"], client)
     finally:
         client.flush()
+
+
+def _be_aws_program(handler: str) -> None:
+    """Have `__main__` be what it is under `python -m awslambdaric`: monitoring tools look for `bootstrap` there."""
+    import awslambdaric.__main__ as program  # noqa: PLC0415 - loaded before the fork
+
+    from htcgrid.runtime.worker import FramedClient  # noqa: PLC0415
+
+    program.bootstrap.LambdaRuntimeClient = FramedClient  # these tools wrap its methods, to send what they have
+    main_module = ModuleType("__main__")
+    main_module.__dict__.update(vars(program), __name__="__main__")
+    sys.modules["__main__"] = main_module
+    sys.argv = [str(program.__file__), handler]
+
+
+def _forget_what_the_user_has_too(clients: Collection[str]) -> None:
+    """Have `import resource` find the user's own `resource.py`, where only this program has loaded Python's.
+
+    What AWS's client has loaded stays, as it does on the service.
+    """
+    ours = {name for name in sys.modules if "." not in name and name not in clients}
+    for name in ours - set(sys.builtin_module_names) - {"__main__"}:
+        spec = getattr(sys.modules[name], "__spec__", None)
+        if spec is None or spec.origin in {"built-in", "frozen"}:
+            continue
+        found = PathFinder.find_spec(name)
+        if found is not None and found.origin is not None and found.origin != spec.origin:
+            for module in [each for each in sys.modules if each == name or each.startswith(name + ".")]:
+                del sys.modules[module]
 
 
 def _quicken_environ() -> None:
@@ -210,7 +219,3 @@ def _end(pids: set[int]) -> None:
             os.waitpid(pid, 0)
         except ChildProcessError:
             continue
-
-
-if __name__ == "__main__":
-    main()

@@ -65,6 +65,10 @@ class Sandbox(ABC):
         """
         return 0.0
 
+    def is_chatty(self) -> bool:
+        """Whether it prints so much that it would soon wait for its log to be read, which `memory_mb` and `log_tail` do."""
+        return False
+
     def was_out_of_memory(self) -> bool:
         """Whether something else has ended it at its memory limit (`OOMKilled`). Asked after the end."""
         return False
@@ -116,6 +120,9 @@ class SandboxedEnvironment(ExecutionEnvironment):
 
     def _log_tail(self) -> bytes:
         return self._sandbox.log_tail()
+
+    def _is_chatty(self) -> bool:
+        return self._sandbox.is_chatty()
 
     def _was_out_of_memory(self) -> bool:
         return self._sandbox.was_out_of_memory()

@@ -5,10 +5,13 @@ Runs inside the execution environment, so it imports nothing but what a worker n
 `post_invocation_result` or `post_invocation_error`; both run once a task, so they are written for speed.
 """
 
+import fcntl
 import mmap
 import os
 import resource
 import socket
+import sys
+import termios
 import time
 from typing import Any
 
@@ -19,6 +22,7 @@ from htcgrid.runtime import board, frames
 _FLUSH_NS = 1_000_000  # an answer waits for company no longer than this
 _READ_BYTES = 1 << 18
 _HEAD = frames.REQUEST.size
+_LOG_TAIL_BYTES = 4096
 
 
 class Invocation:
@@ -43,6 +47,8 @@ class FramedClient:
         self._page = page
         self._outbox = memoryview(page)[board.OUTBOX_AT :]
         self._log = log
+        self._log_size = bytearray(4)
+        self._pid = os.getpid()
         self._limit = limit
         self._invocation = Invocation(function_arn)
         self._input = b""
@@ -96,7 +102,11 @@ class FramedClient:
     def post_invocation_error(
         self, _invoke_id: str, error: str, _xray: str = "", _invocation_id: str | None = None
     ) -> None:
-        self._answer(frames.ERROR, error.encode())
+        payload = error.encode()
+        if len(payload) > self._limit:
+            self._answer(frames.TOO_LARGE, b"")
+        else:
+            self._answer(frames.ERROR, payload)
 
     def post_init_error(self, error: Any, _error_type: str | None = None) -> None:
         self._ready = True
@@ -131,12 +141,14 @@ class FramedClient:
         self._at = 0
 
     def _answer(self, kind: int, payload: bytes) -> None:
+        if os.getpid() != self._pid:
+            _end_forked_child()
         now = time.monotonic_ns()
         duration = now - self._began
         if now - self._flushed > _FLUSH_NS or not self._peak:
             self._peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         # What was printed while it initialised stays, for the first task's tail or for the supervisor.
-        log = self._log_tail() if self._sequence and os.lseek(self._log, 0, os.SEEK_END) else b""
+        log = self._log_tail() if self._sequence else b""
         head = frames.ANSWER.pack(len(payload), len(log), self._peak, kind, self._sequence, self._started, duration)
         frame = b"".join((head, log, payload))
         end = self._kept + len(frame)
@@ -156,7 +168,7 @@ class FramedClient:
     def flush(self) -> None:
         """Send what is kept. Only then is it forgotten: a death in between sends it twice, and the
         supervisor goes by sequence number."""
-        if self._kept:
+        if self._kept and os.getpid() == self._pid:
             self._channel.sendall(self._outbox[: self._kept])
             self._kept = 0
             board.NOTE.pack_into(self._page, 0, 0, self._began, 0)
@@ -164,7 +176,25 @@ class FramedClient:
 
     def _log_tail(self) -> bytes:
         """The end of what was printed since the last answer; the log is emptied."""
-        size = os.lseek(self._log, 0, os.SEEK_END)
-        tail = os.pread(self._log, 4096, max(0, size - 4096))
-        os.ftruncate(self._log, 0)
+        fcntl.ioctl(self._log, termios.FIONREAD, self._log_size)
+        left = int.from_bytes(self._log_size, sys.byteorder)
+        tail = b""
+        # No more than was there at first: what a process of the handler's goes on printing is the next task's.
+        while left > 0:
+            try:
+                chunk = os.read(self._log, left)
+            except BlockingIOError:
+                break  # the supervisor has read it
+            left -= len(chunk)
+            tail = (tail + chunk)[-_LOG_TAIL_BYTES:]
         return tail
+
+
+def _end_forked_child() -> None:
+    """End a process that the handler has forked, and that came back from the handler as if it were the worker.
+
+    The invocation is its parent's to answer: this one must not touch what they share.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(0)

@@ -27,8 +27,28 @@ class InvalidParameterValue(_CallerError):
     status, kind = 400, "InvalidParameterValueException"
 
 
+class MissingAuthenticationToken(_CallerError):
+    status, kind = 403, "MissingAuthenticationTokenException"
+
+
+class UnrecognizedClient(_CallerError):
+    status, kind = 403, "UnrecognizedClientException"
+
+
+class InvalidSignature(_CallerError):
+    status, kind = 403, "InvalidSignatureException"
+
+
+class AccessDenied(_CallerError):
+    status, kind = 403, "AccessDeniedException"
+
+
 class ResourceNotFound(_CallerError):
     status, kind = 404, "ResourceNotFoundException"
+
+
+class RequestTimeout(_CallerError):
+    status, kind = 408, "RequestTimeoutException"
 
 
 class RequestTooLarge(_CallerError):

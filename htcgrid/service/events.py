@@ -1,28 +1,165 @@
 """Events whose callers do not wait (`X-Amz-Invocation-Type: Event`), run by an agent of their own."""
 
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from htcgrid import plugins
-from htcgrid.spi import Function, Plugin, Result, ResultSink, TaskSource
+from htcgrid.agent.agent import Agent
+from htcgrid.agent.policy import RetryPolicy, Rules
+from htcgrid.service import errors
+from htcgrid.service.room import Room
+from htcgrid.service.text import one_line
+from htcgrid.spi import (
+    FailureKind,
+    Function,
+    HtcgridError,
+    Invoker,
+    Lease,
+    Outcome,
+    Plugin,
+    Result,
+    ResultSink,
+    Task,
+    TaskQueue,
+    TaskSource,
+    Unavailable,
+    Unstarted,
+)
+
+_TRIES = 3
+_AWAY_SECONDS = 5.0
+_RETRIED = (
+    FailureKind.HANDLER_ERROR,
+    FailureKind.TIMEOUT,
+    FailureKind.EXIT,
+    FailureKind.OUT_OF_MEMORY,
+)
 
 
-def event_queue(function: Function) -> TaskSource:
-    """A queue in memory that never ends."""
+def event_rules(rules: Rules, attempts: Mapping[FailureKind, int]) -> Rules:
+    """As on the service: an event is tried three times in all, the later ones after a while.
+
+    `attempts` are what the user set in `[agent]`.
+    """
+    tries = dict.fromkeys(_RETRIED, _TRIES) | dict(attempts)
+    return replace(rules, retries=RetryPolicy(attempts=tries, first_delay=1.0), init_errors_limit=1 << 30)
+
+
+class Events:
+    """A bounded queue in memory, and the agent that empties it. What failed for good is reported."""
+
+    def __init__(self, invoker: Invoker, rules: Rules, most: int, room: Room, report: Callable[[str], None]) -> None:
+        self._most = most
+        self._room = room
+        self._report = report
+        self._lock = threading.Lock()
+        self._sizes: dict[str, int] = {}
+        self._failed = 0
+        self._is_over = threading.Event()
+        self._source = _endless_queue(invoker.function)
+        self._plane, self._rules = _Tried(invoker), rules
+        self._sink = _Told(invoker.function, self._done)
+        self._agent = self._new_agent()
+        self._thread = threading.Thread(target=self._run, name="events", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def drain(self) -> None:
+        """Take no more, and let end what runs."""
+        self._is_over.set()
+        with self._lock:
+            self._agent.drain()
+
+    def stop(self) -> str:
+        """End the agent; says what was not run, and what failed."""
+        self.drain()
+        self._thread.join()
+        left = len(self._sizes)
+        parts = [f"events not run: {left}"] * bool(left) + [f"events failed: {self._failed}"] * bool(self._failed)
+        return ", ".join(parts)
+
+    def put(self, task: Task) -> None:
+        assert isinstance(self._source, TaskQueue)  # noqa: S101 - the memory source is one
+        if self._is_over.is_set():
+            raise errors.ServiceError("Events are not run any more: the service ends, or the plane refused one.")
+        size = len(task.payload)
+        self._room.take(size)
+        with self._lock:
+            is_taken = len(self._sizes) < self._most
+            if is_taken:
+                self._sizes[task.id] = size
+        if not is_taken:
+            self._room.give(size)
+            raise errors.TooManyRequests("Rate Exceeded.")
+        self._source.put([task])
+
+    def _done(self, results: Sequence[Result]) -> None:
+        for result in results:
+            with self._lock:
+                size = self._sizes.pop(result.task.id, 0)
+                self._failed += result.outcome.failure is not None
+            self._room.give(size)
+            if result.outcome.failure is not None:
+                document = one_line(result.outcome.payload.decode(errors="replace"))
+                self._report(f"Event {result.task.id} failed after {result.attempt} tries: {document}")
+
+    def _new_agent(self) -> Agent:
+        return Agent(self._source, self._plane, self._sink, self._rules, self._report)
+
+    def _run(self) -> None:
+        try:
+            while not self._is_over.is_set():
+                try:
+                    self._agent.run()
+                except Unavailable as error:
+                    # An agent gives up after a while; events wait until the plane is there again.
+                    self._report(f"Events wait: {one_line(str(error))}")
+                    with self._lock:
+                        self._agent = self._new_agent()
+                    self._is_over.wait(_AWAY_SECONDS)
+        except HtcgridError as error:
+            self._report(f"Events are not run any more: {one_line(str(error))}")
+        finally:
+            self._is_over.set()
+
+
+def _endless_queue(function: Function) -> TaskSource:
     plugin = plugins.load(TaskSource, "memory")
     return plugin(plugin.Config.model_validate({"endless": True, "lease_seconds": 3600}), function)
 
 
-class EventSink(ResultSink):
-    """Nobody reads the answer to an event; what failed for good is reported."""
+class _Tried(Invoker):
+    """The plane, on which a function that cannot be loaded is a try of the event, as on the service.
+
+    An agent would hold such a task back until the function is mended; but here it is never another one.
+    """
+
+    def __init__(self, plane: Invoker) -> None:
+        super().__init__(plane.config, plane.function)
+        self._plane = plane
+        self.max_batch, self.max_concurrency = plane.max_batch, plane.max_concurrency
+
+    def invoke(self, batch: Sequence[Lease], timeout: float) -> Iterable[Outcome | Unstarted]:
+        for item in self._plane.invoke(batch, timeout):
+            if isinstance(item, Outcome) and item.failure is FailureKind.INIT_ERROR:
+                yield replace(item, failure=FailureKind.HANDLER_ERROR)
+            else:
+                yield item
+
+    def cancel(self, task_ids: Collection[str]) -> None:
+        self._plane.cancel(task_ids)
+
+
+class _Told(ResultSink):
+    """Nobody reads the answer to an event."""
 
     max_batch = 1000
 
-    def __init__(self, function: Function, report: Callable[[str], None]) -> None:
+    def __init__(self, function: Function, tell: Callable[[Sequence[Result]], None]) -> None:
         super().__init__(Plugin.Config(), function)
-        self._report = report
+        self._tell = tell
 
     def put(self, results: Sequence[Result]) -> None:
-        for result in results:
-            if result.outcome.failure is not None:
-                document = result.outcome.payload.decode(errors="replace")
-                self._report(f"Event {result.task.id} failed after {result.attempt} tries: {document}")
+        self._tell(results)

@@ -5,74 +5,69 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
-from htcgrid.agent.agent import Agent
-from htcgrid.agent.policy import RetryPolicy, Rules
 from htcgrid.service import errors
-from htcgrid.service.events import EventSink, event_queue
-from htcgrid.spi import FailureKind, HtcgridError, Invoker, Lease, Outcome, Rejected, Task, TaskQueue
+from htcgrid.service.events import Events
+from htcgrid.spi import HtcgridError, Invoker, Lease, Outcome, Rejected, Task
 
-_EVENT_TRIES = 3
-_EVENT_RETRIES = dict.fromkeys(
-    (
-        FailureKind.HANDLER_ERROR,
-        FailureKind.INIT_ERROR,
-        FailureKind.TIMEOUT,
-        FailureKind.EXIT,
-        FailureKind.OUT_OF_MEMORY,
-    ),
-    _EVENT_TRIES,
-)
+_UNSTARTED_LIMIT = 10
+"""How often a plane may say of a call that it has not begun."""
 
 
 class ServedFunction:
     """Answers calls of one function. Any thread may call `invoke` and `queue`."""
 
-    def __init__(self, invoker: Invoker, waiting: int, report: Callable[[str], None]) -> None:
+    def __init__(self, invoker: Invoker, waiting: int, events: Events) -> None:
         self._invoker = invoker
         self._places = invoker.max_concurrency + waiting
         self._callers = 0
         self._lock = threading.Lock()
         self._running = threading.BoundedSemaphore(invoker.max_concurrency)
-        self._events = event_queue(invoker.function)
-        # As on the service: an event is tried three times in all, the later ones after a while.
-        rules = Rules(retries=RetryPolicy(attempts=_EVENT_RETRIES, first_delay=1.0), init_errors_limit=1 << 30)
-        self._agent = Agent(self._events, invoker, EventSink(invoker.function, report), rules, report)
-        self._thread = threading.Thread(target=self._run_events, args=(report,), name="events", daemon=True)
+        self._events = events
 
     @property
     def memory(self) -> int:
         return self._invoker.function.memory
 
     def start(self) -> None:
-        self._thread.start()
+        self._events.start()
 
-    def stop(self) -> int:
-        """End the events' agent; returns how many events were not run."""
-        self._agent.drain()
-        self._thread.join()
-        assert isinstance(self._events, TaskQueue)  # noqa: S101
-        return self._events.depth().waiting or 0
+    def drain(self) -> None:
+        """Begin no more events."""
+        self._events.drain()
 
-    def invoke(self, payload: bytes, client_context: str) -> Outcome:
-        """Run one call now; raises `ServiceError` where the service would not run it."""
-        task = _task(payload, client_context)
+    def stop(self) -> str:
+        """End the events' agent; says what became of them where that is not good."""
+        return self._events.stop()
+
+    def invoke(self, body: Callable[[], bytes], client_context: str) -> Outcome:
+        """Run one call now; raises `ServiceError` where the service would not run it.
+
+        `body` reads the event, which is done only for those who may come in.
+        """
         with self._admitted():
-            while True:
-                try:
-                    outcomes = list(self._invoker.invoke([Lease(task)], self._invoker.function.timeout))
-                except Rejected as error:
-                    raise errors.InvalidParameterValue(str(error)) from error
-                except HtcgridError as error:
-                    raise errors.ServiceError(str(error)) from error
-                for outcome in outcomes:
-                    if isinstance(outcome, Outcome):
-                        return outcome
+            task = _task(body(), client_context)
+            with self._running:
+                return self._run(task)
 
-    def queue(self, payload: bytes, client_context: str) -> None:
-        """Have one event run later."""
-        assert isinstance(self._events, TaskQueue)  # noqa: S101 - the memory source is one
-        self._events.put([_task(payload, client_context)])
+    def queue(self, payload: bytes, client_context: str) -> str:
+        """Have one event run later; returns its request id."""
+        task = _task(payload, client_context)
+        self._events.put(task)
+        return task.id
+
+    def _run(self, task: Task) -> Outcome:
+        try:
+            for _ in range(_UNSTARTED_LIMIT):
+                for item in list(self._invoker.invoke([Lease(task)], self._invoker.function.timeout)):
+                    if isinstance(item, Outcome):
+                        return item
+        except Rejected as error:
+            raise errors.InvalidParameterValue(str(error)) from error
+        except HtcgridError as error:
+            raise errors.ServiceError(str(error)) from error
+        raise errors.ServiceError(f"The plane did not begin this call in {_UNSTARTED_LIMIT} tries.")
 
     @contextmanager
     def _admitted(self) -> Iterator[None]:
@@ -81,23 +76,21 @@ class ServedFunction:
                 raise errors.TooManyRequests("Rate Exceeded.")
             self._callers += 1
         try:
-            with self._running:
-                yield
+            yield
         finally:
             with self._lock:
                 self._callers -= 1
-
-    def _run_events(self, report: Callable[[str], None]) -> None:
-        try:
-            self._agent.run()
-        except HtcgridError as error:
-            report(f"Events are not run any more: {error}")
 
 
 def _task(payload: bytes, client_context: str) -> Task:
     payload = payload or b"{}"
     try:
-        json.loads(payload)
-    except ValueError as error:
-        raise errors.InvalidRequestContent(f"Could not parse request body into json: {error}") from error
+        # Looked at, not read: numbers stay text, so that none is too long.
+        json.loads(payload.decode(), parse_int=str, parse_float=str, parse_constant=_not_json)
+    except (ValueError, RecursionError) as error:
+        raise errors.InvalidRequestContent(f"Could not parse request body into json: {error}") from None
     return Task(str(uuid.uuid4()), payload, {"client_context": client_context} if client_context else {})
+
+
+def _not_json(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")

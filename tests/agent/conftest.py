@@ -245,6 +245,8 @@ class Rig:
 def _hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Waits of a second are right, and long for a test."""
     monkeypatch.setattr("htcgrid.agent.intake._WAIT_SECONDS", 0.02)
+    monkeypatch.setattr("htcgrid.agent.slot._SIGNAL_SECONDS", 0.001)
+    monkeypatch.setattr("htcgrid.agent.agent._LOOK_SECONDS", 0.01)
     monkeypatch.setattr("htcgrid.agent.patience.back_off", lambda failures, _chance: min(0.0005 * failures, 0.005))
 
 

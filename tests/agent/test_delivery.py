@@ -25,6 +25,7 @@ class Source(MemorySource):
 
 
 def test_a_hopeless_task_whose_lease_was_lost_is_judged_anew_when_it_comes_again() -> None:
+    failures: list[BaseException] = []
     source, holdings = Source(), Holdings()
     sink = MemorySink(MemorySink.Config(), Function())
     patience = Patience(Halt(), 0, lambda _message: None)
@@ -36,7 +37,7 @@ def test_a_hopeless_task_whose_lease_was_lost_is_judged_anew_when_it_comes_again
         delivery.close()
         delivery.run()
 
-    delivery = Delivery(source, sink, holdings, Statistics(1), patience, linger=0)
+    delivery = Delivery(source, sink, holdings, Statistics(1), patience, linger=0, fail=failures.append)
     first, second = (Lease(Task("a", b"1"), attempt, f"receipt {attempt}") for attempt in (3, 4))
     holdings.add([first])
     deliver(first, Outcome("a", b"{}", FailureKind.EXIT), dead=True, lost=True)

@@ -137,6 +137,7 @@ DO: dict[str, Any] = {
     "child": _child,
     "daemon": _daemon,
     "context": _context,
+    "id_in_ascii": lambda event, context: ascii(context.client_context.custom["task_id"]),
     "print": _print,
     "say": _say,
     "log": _log,

@@ -232,7 +232,9 @@ def test_an_answer_that_looks_like_an_error_is_an_answer(do: Do) -> None:
 
 
 def test_json_is_as_aws_writes_it(do: Do) -> None:
-    assert do("json").payload == b'{"1": "c", "d": 1.50, "t": [1, 2], "n": NaN, "u": "\\u00e9"}'
+    # From Python 3.12 on AWS's client escapes nothing that need not be.
+    accented = "\\u00e9" if sys.version_info < (3, 12) else "é"
+    assert do("json").payload == f'{{"1": "c", "d": 1.50, "t": [1, 2], "n": NaN, "u": "{accented}"}}'.encode()
     assert json.loads(do("bytes", x=1).payload) == {"do": "bytes", "x": 1}
     assert do("none").payload == b"null"
 
@@ -266,7 +268,8 @@ def test_any_text_is_an_id(shared: ProcessInvoker, task_id: str) -> None:
 
 
 def test_a_lone_surrogate_in_an_id_harms_nobody(shared: ProcessInvoker) -> None:
-    assert answer(run(shared, {"do": "context"}, task_id="\ud800"))["custom"]["task_id"] == "\ud800"
+    # As text of plain letters: from Python 3.12 on no answer can hold a lone surrogate.
+    assert answer(run(shared, {"do": "id_in_ascii"}, task_id="\ud800")) == ascii("\ud800")
 
 
 def test_a_uuid_as_id_is_the_request_id() -> None:
@@ -635,12 +638,12 @@ def test_a_ctrl_c_while_a_worker_is_started_leaves_nothing_and_is_no_bug(monkeyp
     others = descendants(os.getpid())
     receive, replies = Nursery._receive, iter([False, True])
 
-    def interrupted(nursery: Nursery) -> bytes:
+    def interrupted(control: socket.socket) -> bytes:
         if next(replies, False):
             raise KeyboardInterrupt
-        return receive(nursery)
+        return receive(control)
 
-    monkeypatch.setattr(Nursery, "_receive", interrupted)
+    monkeypatch.setattr(Nursery, "_receive", staticmethod(interrupted))
     with pytest.raises(KeyboardInterrupt), plane(workers=2):
         pass
     assert set(descendants(os.getpid())) <= set(others)

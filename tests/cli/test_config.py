@@ -120,6 +120,7 @@ def test_without_any_config_it_says_what_to_write(project: Project, inside: Insi
     [
         ({}, [], "file"),
         ({"HTCGRID_FUNCTION__ENVIRONMENT": '{"WHO": "environment"}'}, [], "environment"),
+        ({"HTCGRID_FUNCTION__ENVIRONMENT__WHO": "environment"}, [], "environment"),
         (
             {"HTCGRID_FUNCTION__ENVIRONMENT": '{"WHO": "environment"}'},
             ["--set", "function.environment.WHO=flag"],

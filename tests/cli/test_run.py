@@ -197,6 +197,22 @@ def test_past_the_grace_what_runs_is_stopped_and_left_to_the_next_run(
     assert project.results() == []
 
 
+@pytest.mark.parametrize(("before", "finished"), [(signal.SIG_DFL, 1), (signal.SIG_IGN, 3)])
+def test_the_end_of_the_terminal_is_a_drain_unless_nohup_had_it_ignored(
+    project: Project, finish: Finish, until: Until, before: signal.Handlers, finished: int
+) -> None:
+    project.tasks({"touch": "began", "sleep": 0.7}, {"x": 1}, {"x": 2})
+    ours = signal.signal(signal.SIGHUP, before)  # what is started inherits it
+    try:
+        program = project.start("run", "--plane", "single")
+    finally:
+        signal.signal(signal.SIGHUP, ours)
+    until((project.folder / "began").exists)
+    program.send_signal(signal.SIGHUP)
+    assert finish(program).status == 0
+    assert len(project.results()) == finished
+
+
 def test_ctrl_c_finishes_what_runs_and_exits_130(project: Project, finish: Finish, until: Until) -> None:
     project.tasks(*({"sleep": 4, "touch": f"began-{n}"} for n in range(6)))
     program = project.start("run", "--plane", "single")

@@ -54,8 +54,7 @@ def agent_image() -> str:
 
 def _agent_image() -> str:
     projects = [ROOT / name for name in _PROJECTS if (ROOT / name / "pyproject.toml").is_file()]
-    recipes = [ROOT / "plugins/eks/Dockerfile", ROOT / "plugins/eks/agent-image"]
-    recipes.append(Path(__file__))
+    recipes = [ROOT / "plugins/eks/agent-image", Path(__file__)]
     parts = f"{_PARTS}:{_digest([*recipes, *(project / 'pyproject.toml' for project in projects)])}"
     if not _exists(parts):
         folders = [f"{project}[s3]" if project.name == "eks" else str(project) for project in projects]
@@ -63,7 +62,7 @@ def _agent_image() -> str:
         # Debian's Python is older than the one that runs pip, and redis needs the last of these on it.
         _run(builder, "-b", BASE, "-t", parts, *folders, "pytest", "pytest-timeout", "async-timeout")
     sources = [path for name in _PACKAGES for path in sorted((ROOT / name).rglob("*")) if _is_source(path)]
-    agent = f"{_AGENT}:{_digest([ROOT / 'plugins/eks/Dockerfile', *sources])}"
+    agent = f"{_AGENT}:{_digest([ROOT / 'plugins/eks/agent-image', *sources])}"
     if not _exists(agent):
         _overlay(parts, agent)
     return agent

@@ -5,6 +5,7 @@ import http.client
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -64,9 +65,9 @@ class Reply:
 
 
 class Service:
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(self, folder: Path, *options: str, handlers: str = HANDLERS) -> None:
         (folder / "htcgrid.toml").write_text(CONFIG)
-        (folder / "pricing.py").write_text(HANDLERS)
+        (folder / "pricing.py").write_text(handlers)
         program = [Path(sys.executable).with_name("htcgrid"), "serve", "--port", "0", *options]
         self.process = subprocess.Popen(program, cwd=folder, stderr=subprocess.PIPE, text=True)
         assert self.process.stderr is not None
@@ -92,9 +93,20 @@ class Service:
         finally:
             connection.close()
 
-    def stop(self) -> str:
+    def send(self, request: bytes, *, finish: bool = False) -> bytes:
+        """All that it answers to these bytes, until it closes the connection."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=30) as caller:
+            caller.sendall(request)
+            if finish:
+                caller.shutdown(socket.SHUT_WR)
+            received = b""
+            while piece := caller.recv(65536):
+                received += piece
+        return received
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> str:
         """What it said on standard error."""
-        self.process.send_signal(signal.SIGTERM)
+        self.process.send_signal(number)
         _, said = self.process.communicate(timeout=60)
         assert self.process.returncode == 0, said
         return said

@@ -1,5 +1,6 @@
 """Requests that are none: a clean answer, and the server lives on."""
 
+import base64
 import contextlib
 import json
 import socket
@@ -115,3 +116,121 @@ def test_many_requests_on_one_connection_are_answered_in_turn(service: Service) 
         while piece := caller.recv(65536):
             received += piece
     assert [received.count(b'{"n": %d}' % n) for n in range(5)] == [1] * 5
+
+
+# --- One request is one request ----------------------------------------------------------------------
+
+SMUGGLED = POST + b"Content-Length: 8\r\n\r\n" + b'{"n": 9}'
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(SMUGGLED),
+        b"HEAD " + PATH + b" HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(SMUGGLED),
+        POST + b"Content-Length: 2\r\nContent-Length: %d\r\n\r\n{}" % (len(SMUGGLED) + 2),
+        POST + b"Content-Length: 2, %d\r\n\r\n{}" % (len(SMUGGLED) + 2),
+        POST + b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+        POST + b"Transfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+        POST + b"Transfer-Encoding: identity\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+        POST + b"Transfer-Encoding: chunked, identity\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+        POST + b"Content-Length : %d\r\n\r\n" % len(SMUGGLED),
+        POST + b"X: y\rContent-Length: 0\r\n\r\n",
+        POST.replace(b"1.1", b"1.0") + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+        b"POST /none HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(SMUGGLED),
+    ],
+)
+def test_no_framing_smuggles_in_a_second_request(service: Service, request_: bytes) -> None:
+    answers = service.send(request_ + SMUGGLED, finish=True)
+    assert answers.count(b"x-amzn-RequestId: ") == 1
+    assert answers.startswith(b"HTTP/1.1 4")
+    assert b'{"n": 9}' not in answers
+
+
+def test_trailers_have_an_end(service: Service) -> None:
+    with socket.create_connection(("127.0.0.1", service.port), timeout=30) as caller:
+        caller.sendall(POST + b"Transfer-Encoding: chunked\r\n\r\n0\r\n")
+        with pytest.raises(OSError):  # noqa: PT011 - reset, or broken pipe
+            _send_for_ever(caller, b"A: b\r\n" * 1000)
+
+
+def _send_for_ever(caller: socket.socket, data: bytes) -> None:
+    while True:
+        caller.sendall(data)
+
+
+def test_chunks_that_are_mostly_extensions_have_an_end(service: Service) -> None:
+    chunks = (b"1;" + b"x" * 5000 + b"\r\n \r\n") * 100
+    assert answer(service, POST + b"Transfer-Encoding: chunked\r\n\r\n" + chunks)[0] == 400
+
+
+def test_a_chunk_announced_too_large_is_413_before_it_has_come(service: Service) -> None:
+    assert answer(service, POST + b"Transfer-Encoding: chunked\r\n\r\nfffffffffff\r\n{}")[0] == 413
+
+
+# --- What HTTP has besides ---------------------------------------------------------------------------
+
+
+def test_http_1_0_is_answered_and_closed(service: Service) -> None:
+    received = service.send(b"POST " + PATH + b' HTTP/1.0\r\nContent-Length: 8\r\n\r\n{"n": 1}')
+    assert received.startswith(b"HTTP/1.1 200")
+    assert received.endswith(b'\r\n\r\n{"n": 1}')
+
+
+def test_an_answer_to_head_has_no_body(service: Service) -> None:
+    received = service.send(b"HEAD / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert received.startswith(b"HTTP/1.1 404")
+    assert received.endswith(b"\r\n\r\n")
+
+
+def test_a_caller_that_expects_100_continue_is_told_to_go_on_and_a_refused_one_is_not(service: Service) -> None:
+    head = POST + b"Expect: 100-continue\r\nContent-Length: 8\r\nConnection: close\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", service.port), timeout=30) as caller:
+        caller.sendall(head)
+        assert caller.recv(100).startswith(b"HTTP/1.1 100")
+        caller.sendall(b'{"n": 1}')
+        assert _until_closed_or_whole(caller).endswith(b'{"n": 1}')
+    refused = service.send(head.replace(b"pricing", b"none"), finish=True)
+    assert refused.startswith(b"HTTP/1.1 404")
+
+
+@pytest.mark.parametrize("name", [b"pricing%0d%0aX-Y:1", b"%1b%5d0;title%07", b"..%2fpricing", b"%00", b"%ff%fe"])
+def test_a_name_of_strange_characters_is_404_and_none_of_them_is_in_the_answers_head(
+    service: Service, name: bytes
+) -> None:
+    received = service.send(b"POST " + PATH.replace(b"pricing", name) + b" HTTP/1.1\r\nHost: x\r\n\r\n", finish=True)
+    head, _, body = received.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 404")
+    assert b"\nX-Y" not in head
+    assert body.isascii()
+    assert b"\x1b" not in body
+    assert b"\n" not in body
+
+
+# --- Documents ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "event", [b"[" * 100_000, b"[" * 100_000 + b"]" * 100_000, b'{"a":' * 50_000, b"[NaN]", b"Infinity"]
+)
+@pytest.mark.parametrize("kind", ["RequestResponse", "Event"])
+def test_a_document_that_no_handler_could_read_is_400(service: Service, event: bytes, kind: str) -> None:
+    reply = service.call(event, x_amz_invocation_type=kind)
+    assert (reply.status, reply.kind) == (400, "InvalidRequestContentException")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig", "utf-32"])
+def test_a_document_in_another_encoding_is_400(service: Service, encoding: str) -> None:
+    assert service.call('{"n": 1}'.encode(encoding)).status == 400
+
+
+def test_a_client_context_with_line_breaks_is_one_header_and_reaches_the_handler(service: Service) -> None:
+    text = '{"custom":\r\n\r\n{"desk":\t"r\u00e4tes \x7f"},\n"env": {}}'
+    context = base64.b64encode(text.encode()).decode()
+    reply = service.call({"context": True}, x_amz_client_context=context)
+    assert reply.json["custom"]["desk"] == "r\u00e4tes \x7f"
+
+
+def test_a_deep_client_context_is_400(service: Service) -> None:
+    context = base64.b64encode(b"[" * 5000).decode()
+    assert service.call({}, x_amz_client_context=context).status == 400

@@ -19,8 +19,9 @@ from htcgrid_eks.options import Options
 _CONNECT_SECONDS, _READ_SECONDS = 3.0, 6.0
 REQUEST_SECONDS = _CONNECT_SECONDS + _READ_SECONDS
 _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
-_NO_RIGHT = re.compile(r'User ".*" cannot |attempting to grant RBAC permissions|^Forbidden$')
 FIELD_MANAGER = "htcgrid"
+_OF_RIGHTS = re.compile(r'\b[Uu]ser "[^"]*"')
+"""In a 403 of the authorizer, which names who asked. Quotas, LimitRanges and admission policies name no user."""
 
 
 class Refusal(Exception):
@@ -166,12 +167,12 @@ class Cluster:
     def explain(self, refusal: Refusal, what: str) -> HtcgridError:
         """A refusal as an error for the user; `what` is what was wanted, as in `create pods`."""
         text = str(refusal)
-        if refusal.status == 403 and "exceeded quota" in text:
+        if "exceeded quota" in text:
             return Unavailable(f"Cannot {what} in {self.who}: its quota does not allow for it. {text}")
-        if refusal.status == 403 and not _NO_RIGHT.search(text):
+        if refusal.status == 403 and not _OF_RIGHTS.search(text):
             return Rejected(
-                f"Cannot {what} in {self.who}: a rule of the cluster does not allow for it (a LimitRange, a quota, an "
-                f"admission policy). {text}"
+                f"A rule of the cluster forbids to {what} in {self.who}: {text}. It is a LimitRange, a quota or an "
+                "admission policy, not a missing right: fit the plane's table to it, or ask whoever set it."
             )
         if refusal.status == 403:
             return Rejected(

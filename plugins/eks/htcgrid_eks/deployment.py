@@ -9,7 +9,7 @@ from htcgrid.spi import Function, HtcgridError, Rejected, Unavailable
 from htcgrid_eks import trouble
 from htcgrid_eks.cluster import Cluster, Refusal
 from htcgrid_eks.crew import NAME, OWNER, sweep
-from htcgrid_eks.manifests import CONFIG_DIGEST, TEMPLATE_DIGEST, Grid
+from htcgrid_eks.manifests import TEMPLATE_DIGEST, Grid
 from htcgrid_eks.options import Options
 from htcgrid_eks.permissions import WORKER, Rule, as_yaml, deploy_rules, require, role, run_rules
 
@@ -187,8 +187,8 @@ class Deployment:
         """A quota or an admission rule shows in the Deployment only."""
         for condition in deployment.get("status", {}).get("conditions", ()):
             if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
-                message = condition.get("message", "")
-                raise _Hopeless(Unavailable(f"{self._cluster.who} takes no more pods of {self._name}: {message}"))
+                refusal = Refusal(403, condition.get("reason", ""), condition.get("message", ""))
+                raise _Hopeless(self._cluster.explain(refusal, f"create a pod of {self._name}"))
 
     def _gone(self) -> Iterator[str]:
         """Wait until the last worker has drained."""
@@ -292,12 +292,8 @@ def _with(error: HtcgridError, more: str) -> HtcgridError:
 
 
 def _kind_of(pod: Any) -> Any:
-    """Tells pods of an older template from those of the newest.
-
-    By marks of ours: what a pod has besides its template, such as defaults of a LimitRange, is the cluster's.
-    """
-    marks = pod["metadata"].get("annotations") or {}
-    return marks.get(CONFIG_DIGEST), marks.get(TEMPLATE_DIGEST)
+    """Tells pods of an older template from those of the newest, whatever the cluster has added to their specs."""
+    return pod["metadata"].get("annotations", {}).get(TEMPLATE_DIGEST)
 
 
 def _plural(kind: str) -> str:

@@ -11,6 +11,11 @@ from htcgrid.spi import FailureKind, Lease, Outcome, Task, Unstarted
 _LENGTHS = struct.Struct("!II")
 _MOST_BYTES = 1 << 30
 
+HELLO_BYTES = 1 << 12
+"""What is read of somebody who has not shown the token yet: any other container of the pod."""
+
+_FOREIGN = "what came is not a frame of htcgrid's relay"
+
 Read = Callable[[int], bytes]
 """Returns exactly so many bytes, or raises `ConnectionError`."""
 
@@ -28,13 +33,17 @@ class Frame:
         return _LENGTHS.pack(len(head), len(self.body)) + head + self.body
 
 
-def read_frame(read: Read) -> Frame:
+def read_frame(read: Read, most: int = _MOST_BYTES) -> Frame:
     """The next frame. Raises `ConnectionError` where there is none, or something else."""
     head_size, body_size = _LENGTHS.unpack(read(_LENGTHS.size))
-    if head_size + body_size > _MOST_BYTES:
-        raise ConnectionError("what came is no frame of htcgrid's relay")
-    head = json.loads(read(head_size))
-    return Frame(head.pop("say"), head, read(body_size) if body_size else b"")
+    if head_size + body_size > most:
+        raise ConnectionError(_FOREIGN)
+    try:
+        head = json.loads(read(head_size))
+        say = head.pop("say")
+    except (ValueError, RecursionError, AttributeError, TypeError, KeyError):
+        raise ConnectionError(_FOREIGN) from None
+    return Frame(say, head, read(body_size) if body_size else b"")
 
 
 def invoke_frame(batch: Sequence[Lease], timeout: float) -> Frame:

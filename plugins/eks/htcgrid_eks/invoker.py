@@ -1,5 +1,6 @@
 """`eks`: pods of an agent and Lambda containers, made for a run from outside the cluster and reached through its API."""
 
+import math
 import queue
 import threading
 import time
@@ -98,6 +99,17 @@ class EksInvoker(Invoker):
         for place in reversed(self._places):
             self._idle.put(place)
 
+    def advise(self, attempts: int) -> Iterable[str]:
+        """See `htcgrid.spi.Advising`."""
+        yield from Grid(self.config, self.function, self._settings, self.config.namespace).notes()
+        least, pods = self.config.min_available, self.config.pods
+        kept = math.ceil(int(least[:-1]) * pods / 100) if least.endswith("%") else int(least or 0)
+        if self.config.autoscale is None and kept >= pods:
+            yield (
+                f"min_available = {least!r} of pods = {pods} keeps every pod: no node with one can be drained. Leave "
+                "min_available out, or have more pods."
+            )
+
     def close(self) -> None:
         for place in self._places:
             if place.lane is not None:
@@ -131,10 +143,6 @@ class EksInvoker(Invoker):
         for place in list(self._places):
             if (lane := place.lane) is not None:
                 lane.cancel(task_ids)
-
-    def advise(self, attempts: int) -> Iterable[str]:
-        """What of the code folder does not come into a pod, and what keeps a standing grid from being moved."""
-        return Grid(self.config, self.function, self._settings, self.config.namespace).notes()
 
     # --- Deployable ---
 

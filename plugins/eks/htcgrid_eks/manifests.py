@@ -23,6 +23,7 @@ Versions = Callable[[str, str], Sequence[str]]
 
 CONFIG_DIGEST = "htcgrid.io/config"
 TEMPLATE_DIGEST = "htcgrid.io/template"
+"""Of the pod template as it was made here. The cluster adds to a pod's spec (defaults, sidecars), never to this."""
 _CONFIG_FOLDER = "/etc/htcgrid"
 _CONFIG = "htcgrid.toml"
 _ARCHIVE = "code.zip"
@@ -69,16 +70,8 @@ class Grid:
 
     def notes(self) -> list[str]:
         """What the user is to know of what is sent."""
-        options = self._options
-        notes = [collect(self._function.code).note()] if options.code == "folder" else []
-        pods, least = options.pods, options.min_available
-        kept = math.ceil(pods * int(least[:-1]) / 100) if least.endswith("%") else int(least or 0)
-        if least and kept >= pods and options.autoscale is None:
-            notes.append(
-                f'min_available = "{least}" of {pods} pods lets none be moved: draining a node waits for ever. Leave it out, or '
-                "have more pods."
-            )
-        return [note for note in notes if note]
+        note = collect(self._function.code).note() if self._options.code == "folder" else ""
+        return [note] if note else []
 
     @property
     def grace(self) -> float:
@@ -140,9 +133,9 @@ class Grid:
     def _budget(self, version: str) -> Manifest:
         budget = self._object(version, "PodDisruptionBudget", self.name)
         least = self._options.min_available
-        # Without a share of the user's own: half may go, rounded up, so that a single pod does not block its node's drain.
-        share = {"minAvailable": int(least) if least.isdigit() else least} if least else {"maxUnavailable": "50%"}
-        budget["spec"] = {**share, "selector": self._selector()}
+        # Of one pod, a least number that stay would be that pod, and its node could never be drained.
+        kept = {"minAvailable": int(least) if least.isdigit() else least} if least else {"maxUnavailable": "25%"}
+        budget["spec"] = {**kept, "selector": self._selector()}
         return budget
 
     def _policy(self, version: str) -> Manifest:
@@ -156,18 +149,17 @@ class Grid:
         deployment = self._object("apps/v1", "Deployment", self.name)
         labels = deployment["metadata"]["labels"]
         # The digest has the pods replaced when the config or the code changes. Of IRSA only the agent gets the role.
-        pod = self._pod()
         annotations = {
             CONFIG_DIGEST: config,
-            TEMPLATE_DIGEST: code.digest(json.dumps(pod, sort_keys=True).encode()),
             "eks.amazonaws.com/skip-containers": ",".join(f"lambda-{index}" for index in range(options.containers)),
             **options.annotations,
         }
         spec: Manifest = {
             "selector": self._selector(),
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "25%", "maxSurge": "25%"}},
-            "template": {"metadata": {"labels": labels, "annotations": annotations}, "spec": pod},
+            "template": {"metadata": {"labels": labels, "annotations": annotations}, "spec": self._pod()},
         }
+        annotations[TEMPLATE_DIGEST] = code.digest(json.dumps(spec["template"], sort_keys=True).encode())
         if options.autoscale is None:
             spec["replicas"] = options.pods
         deployment["spec"] = spec

@@ -52,7 +52,7 @@ class Options(Plugin.Config):
 
     image: str = Field(description="the image of the Lambda containers, laid out as AWS's base images are")
     agent_image: str = Field(
-        "htcgrid-agent:0.1.0", description="the image of plugins/eks/Dockerfile, built with your plugins"
+        "htcgrid-agent:0.1.0", description="the image of the agent with your plugins, as htcgrid-agent-image builds it"
     )
     kubeconfig: Path | None = Field(
         None, description="the kubeconfig; $KUBECONFIG, ~/.kube/config or the pod's own if not given"
@@ -91,7 +91,10 @@ class Options(Plugin.Config):
         True, description="standing grid: whether workers may read pods, to tell an OOMKilled container"
     )
     min_available: str = Field(
-        "", description="standing grid: of the PodDisruptionBudget, a number or a percentage; half may go if empty"
+        "",
+        pattern=r"^(\d+%?)?$",
+        description="standing grid: how many pods stay while nodes are drained, a number or a percentage; a quarter of "
+        "them, rounded up, may go at a time if empty",
     )
     variables: tuple[str, ...] = Field((), description="standing grid: Secrets whose keys are the agent's variables")
     autoscale: Autoscale | None = Field(None, description="standing grid: scale on the queue's depth")

@@ -135,7 +135,7 @@ class Connection:
     def _is_admitted(self) -> bool:
         """Other containers of the pod share the loopback, but not the token."""
         self._channel.settimeout(_HELLO_SECONDS)
-        hello = frames.read_frame(self._read)
+        hello = frames.read_frame(self._read, frames.HELLO_BYTES)
         self._channel.settimeout(None)
         return hello.say == "hello" and compare_digest(str(hello.head.get("token")), self._relay.token)
 

@@ -1,5 +1,6 @@
 """Why a pod does not come up, in words to act on."""
 
+import re
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -13,13 +14,22 @@ GRID = "htcgrid.io/grid"
 _LOG_LINES = 10
 _LOG_TRIES = 6
 _LOG_SECONDS = 0.5
-_NO_LOG = ("unable to retrieve container logs for", "failed to try resolving symlinks", "failed to open log file")
-"""With status 200: how a kubelet says that the container, or its log, has just been removed. The last two are CRI's."""
-_SIDECAR_STARTS = 3
+_NO_LOG = re.compile(
+    r"^(unable to retrieve container logs for \w+://|failed to (try resolving symlinks in path|open log file) \").*\n?",
+    re.MULTILINE,
+)
+"""With status 200: how a kubelet says that a log is not there, the one with Docker and those with a CRI runtime."""
+_RESTARTS_OF_OTHERS = 3
+"""How often a container that is not ours, such as an injected sidecar, may start again before it is given up."""
 _UNAVAILABLE = 3
 """The status of an htcgrid whose source, plane or sink cannot be reached: it may be in a moment."""
 _IMAGE = frozenset({"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "ImageInspectError"})
 _FINAL = _IMAGE | {"CreateContainerConfigError", "CreateContainerError", "RunContainerError", "CrashLoopBackOff"}
+
+
+def is_ours(container: str) -> bool:
+    """Whether htcgrid has put this container into the pod; webhooks of the cluster may add others."""
+    return container in {"agent", "code"} or re.fullmatch(r"lambda-\d+", container) is not None
 
 
 def is_finished(pod: Any) -> bool:
@@ -64,14 +74,12 @@ def fatal(cluster: Cluster, pod: Any) -> str | None:
                 f"{where} cannot have its image {status['image']!r}: {waiting.get('message') or waiting['reason']}. "
                 "Check its name and tag, that the node may pull it (`pull_secrets`), and that it was pushed."
             )
-        if _is_restarting(pod, status):
+        if _comes_up_by_itself(pod, status):
             continue
         if waiting and waiting.get("reason") in _FINAL:
             return (
                 f"{where} does not start: {waiting['reason']}, {_message(waiting)}{_last_lines(cluster, name, status)}"
             )
-        if ended and _is_tried_again(pod, status, ended):
-            continue
         if ended and (ended["exitCode"] or status["name"] in _main_containers(pod)):
             reason = f"{ended.get('reason', 'ended')}, exit status {ended['exitCode']}"
             if not ended["exitCode"] and GRID in pod["metadata"].get("labels", {}):
@@ -82,19 +90,27 @@ def fatal(cluster: Cluster, pod: Any) -> str | None:
     return None
 
 
-def _is_restarting(pod: Any, status: Any) -> bool:
-    """Whether it is a sidecar (an init container that is always restarted) that has not failed many times yet."""
-    containers = pod["spec"].get("initContainers", ())
-    sidecars = {each["name"] for each in containers if each.get("restartPolicy") == "Always"}
-    waiting = status["state"].get("waiting", {})
-    is_down = "terminated" in status["state"] or waiting.get("reason") == "CrashLoopBackOff"
-    return is_down and status["name"] in sidecars and status.get("restartCount", 0) < _SIDECAR_STARTS
+def _comes_up_by_itself(pod: Any, status: Any) -> bool:
+    """Whether the kubelet starts this container again, and that may help.
+
+    One of ours that found its queue or store unavailable has a second start. One that is not ours, such as a sidecar
+    that a service mesh has injected, may need a few, since it may depend on those beside it.
+    """
+    name = status["name"]
+    spec: Any = next((each for each in _containers(pod) if each["name"] == name), {})
+    restarts = status.get("restartCount", 0)
+    policy = spec.get("restartPolicy") or pod["spec"].get("restartPolicy", "Always")
+    if policy == "Never":
+        return False
+    if not is_ours(name):
+        return bool(restarts < _RESTARTS_OF_OTHERS)
+    ended = status["state"].get("terminated")
+    return bool(ended) and ended["exitCode"] == _UNAVAILABLE and not restarts
 
 
-def _is_tried_again(pod: Any, status: Any, ended: Any) -> bool:
-    """Whether it found something away, and the kubelet now starts it for the second time."""
-    restarts = pod["spec"].get("restartPolicy", "Always") == "Always"
-    return restarts and ended["exitCode"] == _UNAVAILABLE and not status.get("restartCount")
+def _containers(pod: Any) -> Iterator[Any]:
+    yield from pod["spec"].get("initContainers", ())
+    yield from pod["spec"]["containers"]
 
 
 def pending(pod: Any) -> str:
@@ -134,10 +150,11 @@ def _last_lines(cluster: Cluster, pod: str, status: Any) -> str:
         for previous in (was_restarted, not was_restarted):
             query = {"container": status["name"], "tailLines": str(_LOG_LINES), "previous": str(previous).lower()}
             try:
-                text = str(cluster.request("GET", cluster.namespaced("pods", f"{pod}/log"), query=query)).strip()
+                answer = str(cluster.request("GET", cluster.namespaced("pods", f"{pod}/log"), query=query))
             except (Refusal, HtcgridError):
                 continue
-            if text and not text.startswith(_NO_LOG):
+            text = _NO_LOG.sub("", answer).strip()
+            if text:
                 return f"\nIts log ends:\n{text}"
         time.sleep(_LOG_SECONDS)
     return ""

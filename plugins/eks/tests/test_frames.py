@@ -40,3 +40,22 @@ def test_a_report_arrives_as_it_was_sent(report: Outcome | Unstarted) -> None:
 def test_what_is_no_frame_is_an_error_of_the_connection() -> None:
     with pytest.raises(ConnectionError):
         frames.read_frame(lambda size: b"HTTP/1.1"[:size])
+
+
+@pytest.mark.parametrize("head", [b"[" * 4000, b"[1]", b'"say"', b"{}", b"\xff", b'{"say"'])
+def test_a_head_that_is_none_is_an_error_of_the_connection(head: bytes) -> None:
+    here, there = socket.socketpair()
+    with here, there, there.makefile("rb") as stream:
+        here.sendall(len(head).to_bytes(4, "big") + bytes(4) + head)
+        with pytest.raises(ConnectionError):
+            frames.read_frame(stream.read)
+
+
+@pytest.mark.parametrize(("head", "body"), [(frames.HELLO_BYTES + 1, 0), (2, frames.HELLO_BYTES), (1 << 29, 1 << 28)])
+def test_of_a_stranger_no_more_is_read_than_a_hello(head: int, body: int) -> None:
+    def read(size: int) -> bytes:
+        assert size == 8
+        return head.to_bytes(4, "big") + body.to_bytes(4, "big")
+
+    with pytest.raises(ConnectionError):
+        frames.read_frame(read, frames.HELLO_BYTES)

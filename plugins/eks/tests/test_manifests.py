@@ -13,6 +13,7 @@ from htcgrid.spi import Function, Rejected
 from htcgrid_eks.cluster import Cluster
 from htcgrid_eks.crew import Crew
 from htcgrid_eks.deployment import Deployment, _kind_of
+from htcgrid_eks.invoker import EksInvoker
 from htcgrid_eks.manifests import Grid
 from htcgrid_eks.options import Options
 
@@ -207,24 +208,27 @@ def test_a_run_has_its_environment_in_a_secret_that_goes_with_it(function: Funct
     assert "hunter2secret" not in json.dumps([owner, pod])
 
 
-def test_what_a_cluster_adds_to_a_pod_does_not_make_it_outdated(manifests: Manifests) -> None:
-    template = manifests()["Deployment"]["spec"]["template"]
-    pod = json.loads(json.dumps(template))
+def test_a_grid_of_one_pod_lets_its_node_be_drained(manifests: Manifests) -> None:
+    budget = manifests(pods=1)["PodDisruptionBudget"]["spec"]
+    assert "minAvailable" not in budget
+    assert budget["maxUnavailable"] == "25%"  # rounded up: one of one
+
+
+@pytest.mark.parametrize(("given", "written"), [("2", 2), ("50%", "50%")])
+def test_a_least_number_of_pods_is_taken_as_given(manifests: Manifests, given: str, written: int | str) -> None:
+    assert manifests(pods=4, min_available=given)["PodDisruptionBudget"]["spec"]["minAvailable"] == written
+
+
+@pytest.mark.parametrize(("pods", "least", "is_told"), [(1, "50%", True), (2, "2", True), (3, "50%", False)])
+def test_check_says_that_a_budget_blocks_every_drain(function: Function, pods: int, least: str, is_told: bool) -> None:
+    plane = EksInvoker(EksInvoker.Config(image="i", pods=pods, min_available=least), function)
+    assert any("can be drained" in note for note in plane.advise(3)) is is_told
+
+
+def test_what_the_cluster_adds_to_a_pod_does_not_make_it_an_older_one(manifests: Manifests) -> None:
+    deployment = manifests()["Deployment"]
+    pod = json.loads(json.dumps(deployment["spec"]["template"]))
+    pod["spec"]["containers"][0]["resources"] = {"limits": {"cpu": "1"}}  # as of a LimitRange
     pod["spec"]["containers"].append({"name": "mesh", "image": "mesh:1"})
-    pod["spec"]["containers"][0]["resources"] = {"limits": {"cpu": "1"}}
-    pod["metadata"]["annotations"]["example.com/added"] = "yes"
-    assert _kind_of(pod) == _kind_of(template)
-    other = manifests(cpu="100m")["Deployment"]["spec"]["template"]
-    assert _kind_of(pod) != _kind_of(other)
-
-
-@pytest.mark.parametrize(("pods", "least"), [(1, "50%"), (1, "1"), (2, "2"), (3, "100%")])
-def test_a_budget_that_lets_no_node_be_drained_is_said(function: Function, pods: int, least: str) -> None:
-    (note,) = Grid(Options(image="a", pods=pods, min_available=least), function, {}, "grid").notes()
-    assert "lets none be moved" in note
-
-
-def test_by_default_a_node_can_be_drained(manifests: Manifests, function: Function) -> None:
-    assert manifests()["PodDisruptionBudget"]["spec"]["maxUnavailable"] == "50%"
-    assert manifests(min_available="2", pods=3)["PodDisruptionBudget"]["spec"]["minAvailable"] == 2
-    assert Grid(Options(image="a"), function, {}, "grid").notes() == []
+    assert _kind_of(pod) == _kind_of(deployment["spec"]["template"])
+    assert _kind_of(manifests(agent_cpu="200m")["Deployment"]["spec"]["template"]) != _kind_of(pod)

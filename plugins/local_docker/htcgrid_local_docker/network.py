@@ -2,6 +2,7 @@
 
 from contextlib import suppress
 from dataclasses import dataclass
+from ipaddress import ip_network
 from typing import Any
 from uuid import uuid4
 
@@ -69,7 +70,10 @@ def _inspected(engine: Engine, name: str) -> dict[str, Any]:
 def _gateway(network: dict[str, Any]) -> str:
     for pool in network["IPAM"]["Config"] or ():
         address = pool.get("Gateway", "").partition("/")[0]
-        if address and ":" not in address:
+        if not address and network["Driver"] == "bridge":
+            # An engine that has started only once does not name it; it always takes the first address.
+            address = next(ip_network(pool["Subnet"], strict=False).hosts())
+        if address and ":" not in str(address):
             return str(address)
     message = (
         f"network = {network['Name']!r} ({network['Driver']}) gives this machine no IPv4 address to serve the Runtime API "

@@ -1,0 +1,65 @@
+"""What to do where the machine gives no more: files, threads, processes, memory, room on a disk."""
+
+import errno
+import resource
+from collections.abc import Callable, Iterator
+
+
+def advice(error: BaseException) -> str | None:
+    """A sentence on the limit that was met; None where it was no limit but a bug."""
+    for each in _causes(error):
+        if isinstance(each, MemoryError):
+            return f"There is no memory left{_of(resource.RLIMIT_AS, ' of')}. {_MEMORY}"
+        if isinstance(each, RuntimeError) and "can't start new thread" in str(each):
+            return f"No further thread can be started. {_PROCESSES}"
+        if isinstance(each, FileNotFoundError) and "No usable temporary directory" in str(each):
+            return f"{each.strerror}. Make room in one of them, or set TMPDIR to a folder that can be written."
+        if isinstance(each, OSError) and each.errno in _ADVICE:
+            where = f" ({each.filename})" if each.filename else ""
+            return f"{each.strerror or each}{where}. {_ADVICE[each.errno]()}"
+    return None
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _of(limit: int, before: str = "") -> str:
+    """The limit of this process, where it has one."""
+    soft, _ = resource.getrlimit(limit)
+    return "" if soft == resource.RLIM_INFINITY else f"{before} {soft}".rstrip()
+
+
+def _files() -> str:
+    return (
+        f"This process may have{_of(resource.RLIMIT_NOFILE)} files open. Raise that limit (`ulimit -n`), or have fewer "
+        "workers. Nothing is lost: what has no result is run again."
+    )
+
+
+_PROCESSES = (
+    "Raise the limit on processes and threads (`ulimit -u`, TasksMax of a service, the pids limit of a container) or on "
+    "memory (`ulimit -v`), or have fewer workers. Nothing is lost: what has no result is run again."
+)
+_MEMORY = (
+    "Raise the limit on memory (`ulimit -v`, or that of the container), or have fewer workers. "
+    "Nothing is lost: what has no result is run again."
+)
+_DISK = "Make room on that file system or raise the quota. Nothing is lost: what has no result is run again."
+
+_ADVICE: dict[int, Callable[[], str]] = {
+    errno.EMFILE: _files,
+    errno.ENFILE: lambda: "The machine has too many files open. Raise `sysctl fs.file-max`, or have fewer workers.",
+    errno.EAGAIN: lambda: _PROCESSES,
+    errno.ENOMEM: lambda: _MEMORY,
+    errno.ENOSPC: lambda: _DISK,
+    errno.EDQUOT: lambda: _DISK,
+    errno.EFBIG: lambda: "Raise the limit on the size of a file (`ulimit -f`). Nothing is lost.",
+    errno.EIO: lambda: "The disk could not be read or written. Look at its health (`dmesg`). Nothing is lost.",
+    errno.EROFS: lambda: "That file system is read-only. Name another folder; that of temporary files is TMPDIR.",
+    errno.E2BIG: lambda: "The environment or the arguments of a program are too long. Shorten [function] environment.",
+}

@@ -1,0 +1,203 @@
+"""Standard input, output and error as a command needs them: open, told apart, and never in the way of the work.
+
+- One that is closed is opened on the null device, so that no file or socket of ours gets its number. Input and output
+  are opened the wrong way round: whoever uses them hears of it.
+- What cannot be printed on standard output is an `OutputLost`. Nobody is told of what standard error did not take.
+- A reader of standard error that stalls holds nothing up.
+- Nothing that is printed on either controls a terminal.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import os
+import select
+import sys
+import threading
+from contextlib import suppress
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, BinaryIO, TextIO, cast
+
+from htcgrid.runtime.printable import printable
+from htcgrid.spi import HtcgridError, Rejected
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer, WriteableBuffer
+
+_STALL_SECONDS = 0.25
+_LAST_SECONDS = 1.0
+_WAITING_MESSAGES = 10_000
+
+
+class OutputLost(HtcgridError):
+    """Standard output took no more."""
+
+    @property
+    def is_reader_gone(self) -> bool:
+        return isinstance(self.__cause__, BrokenPipeError)
+
+
+def prepare() -> None:
+    """Make all three fit to be used; called once, first."""
+    for fd, mode in ((0, os.O_WRONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
+        try:
+            fcntl.fcntl(fd, fcntl.F_GETFD)
+        except OSError:
+            with suppress(OSError):
+                # It gets the lowest number that is free, which is this one, and programs that are started inherit it.
+                os.set_inheritable(os.open(os.devnull, mode), True)
+    sys.stdin = io.TextIOWrapper(io.BufferedReader(_Input()), _encoding(sys.stdin))
+    errors = "backslashreplace"
+    sys.stdout = _Printed(io.BufferedWriter(_Output()), _encoding(sys.stdout), errors, line_buffering=os.isatty(1))
+    sys.stderr = _Told(cast("BinaryIO", _Errors()), _encoding(sys.stderr), errors, write_through=True)
+
+
+def end(*, interrupted: bool) -> None:
+    """Before the process ends: wait for nobody any longer."""
+    output, errors = getattr(sys.stdout, "buffer", None), getattr(sys.stderr, "buffer", None)
+    raw = getattr(output, "raw", None)
+    if interrupted and isinstance(raw, _Output):
+        raw.drop()
+    if isinstance(errors, _Errors):
+        errors.wait(_LAST_SECONDS)
+
+
+def _encoding(stream: TextIO | None) -> str:
+    """What it has already. One that has only ASCII is no choice of anybody's; click takes UTF-8 then, too."""
+    encoding = (stream and stream.encoding) or "utf-8"
+    return "utf-8" if "ascii" in encoding.lower() else encoding
+
+
+class _Input(io.RawIOBase):
+    def readable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return 0
+
+    def isatty(self) -> bool:
+        return os.isatty(0)
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        try:
+            return os.readv(0, [buffer])
+        except OSError as error:
+            reason = "it is closed" if _is_closed(0, os.O_WRONLY) else error.strerror
+            raise Rejected(f"Standard input cannot be read: {reason}. Name a file, or pipe something in.") from None
+
+
+class _Output(io.RawIOBase):
+    def __init__(self) -> None:
+        super().__init__()
+        self._is_lost = False
+
+    def drop(self) -> None:
+        """What is still to be written is not."""
+        self._is_lost = True
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return 1
+
+    def isatty(self) -> bool:
+        return os.isatty(1)
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        if self._is_lost:
+            return memoryview(data).nbytes
+        try:
+            return _write(1, data)
+        except OSError as error:
+            self._is_lost = True  # told once; what is left in the buffers fails no more
+            reason = "it is closed" if _is_closed(1, os.O_RDONLY) else error.strerror
+            message = f"Standard output cannot be written: {reason}. What was to be printed is lost."
+            raise OutputLost(message) from error
+
+
+class _Errors(io.BufferedIOBase):
+    """Standard error, written by a thread of its own: whoever prints waits a moment for that and no longer.
+
+    It may be used in a signal's handler: nothing in it is locked.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._waiting: SimpleQueue[tuple[bytes, threading.Event]] = SimpleQueue()
+        self._is_stalled = False
+        self._has_thread = True
+        try:
+            threading.Thread(target=self._run, name="htcgrid-stderr", daemon=True).start()
+        except RuntimeError:  # no thread is left to be had, which is about to be told here
+            self._has_thread = False
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return 2
+
+    def isatty(self) -> bool:
+        return os.isatty(2)
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        text = bytes(data)
+        if not self._has_thread:
+            _write_all(text)
+        elif self._waiting.qsize() < _WAITING_MESSAGES:
+            self._put(text, 0.0 if self._is_stalled else _STALL_SECONDS)
+        return len(text)
+
+    def wait(self, seconds: float) -> None:
+        """Until all is written, so long at most."""
+        if self._has_thread:
+            self._put(b"", seconds)
+
+    def _put(self, text: bytes, seconds: float) -> None:
+        written = threading.Event()
+        self._waiting.put((text, written))
+        self._is_stalled = not written.wait(seconds)
+
+    def _run(self) -> None:
+        while True:
+            text, written = self._waiting.get()
+            _write_all(text)
+            written.set()
+            self._is_stalled = False
+
+
+class _Printed(io.TextIOWrapper):
+    def write(self, text: str, /) -> int:
+        super().write(printable(text))
+        return len(text)
+
+
+class _Told(io.TextIOWrapper):
+    def write(self, text: str, /) -> int:
+        begin = "\r" if text.startswith("\r") else ""  # of a progress bar
+        super().write(begin + printable(text.removeprefix(begin)))
+        return len(text)
+
+
+def _write_all(text: bytes) -> None:
+    """To standard error; there is nowhere to say that it failed."""
+    view = memoryview(text)
+    with suppress(OSError):
+        while view:
+            view = view[_write(2, view) :]
+
+
+def _write(fd: int, data: ReadableBuffer) -> int:
+    """Also where whoever shares it has made it non-blocking."""
+    while True:
+        try:
+            return os.write(fd, data)
+        except BlockingIOError:
+            select.select([], [fd], [])
+
+
+def _is_closed(fd: int, mode: int) -> bool:
+    """Whether it is as `prepare` opens one that was closed."""
+    return bool(fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == mode)

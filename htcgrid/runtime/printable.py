@@ -1,0 +1,13 @@
+"""What may be shown to a person, whoever wrote it."""
+
+import re
+
+_UNSHOWN = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]|\r(?!\n)"
+)
+"""Controls of a terminal but tab and the ends of lines, those that turn the direction of text, lone surrogates."""
+
+
+def printable(text: str) -> str:
+    r"""The text with every control character as `\u001b`: a terminal obeys none, and JSON stays the same JSON."""
+    return _UNSHOWN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)

@@ -1,0 +1,65 @@
+"""How many bytes of other people's making are held at once."""
+
+import threading
+from typing import Self
+
+from htcgrid.service import errors
+
+
+class Room:
+    """A number of bytes. Any thread may call; where it is full, the caller is told to come again.
+
+    What is taken of a room is taken of the one around it, too.
+    """
+
+    def __init__(self, size: int, around: "Room | None" = None) -> None:
+        self._free = size
+        self._around = around
+        self._lock = threading.Lock()
+
+    def take(self, size: int) -> None:
+        if self._around is not None:
+            self._around.take(size)
+        with self._lock:
+            if size <= self._free:
+                self._free -= size
+                return
+        if self._around is not None:
+            self._around.give(size)
+        raise errors.TooManyRequests("Rate Exceeded.")
+
+    def claim(self, size: int) -> None:
+        """Take it in any case, for what is there already: others wait until there is room again."""
+        if self._around is not None:
+            self._around.claim(size)
+        with self._lock:
+            self._free -= size
+
+    def give(self, size: int) -> None:
+        with self._lock:
+            self._free += size
+        if self._around is not None:
+            self._around.give(size)
+
+
+class Share:
+    """What one call has of a room, given back when the call is over."""
+
+    def __init__(self, room: Room) -> None:
+        self._room = room
+        self._size = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._room.give(self._size)
+        self._size = 0
+
+    def take(self, size: int) -> None:
+        self._room.take(size)
+        self._size += size
+
+    def claim(self, size: int) -> None:
+        self._room.claim(size)
+        self._size += size

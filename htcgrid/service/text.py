@@ -1,0 +1,17 @@
+"""What others wrote, made fit for a log or a terminal."""
+
+import re
+
+_UNPRINTABLE = re.compile(r"[^ -~]")
+_MOST = 4000
+
+
+def one_line(text: str) -> str:
+    """On one line, without the characters that steer a terminal, and cut where it is very long."""
+    cut = text if len(text) <= _MOST else f"{text[:_MOST]}... ({len(text)} characters)"
+    return _UNPRINTABLE.sub(_escaped, cut)
+
+
+def _escaped(match: re.Match[str]) -> str:
+    char = match[0]
+    return char if char.isprintable() else char.encode("unicode_escape").decode("ascii")

@@ -1,0 +1,43 @@
+"""What a refusal of the API server means to the user."""
+
+import pytest
+from htcgrid.spi import Rejected, Unavailable
+
+from htcgrid_eks.cluster import Cluster, Refusal
+from htcgrid_eks.options import Options
+
+RULES = [
+    'pods "p" is forbidden: maximum memory usage per Container is 1Gi, but limit is 2Gi',
+    'pods "p" is forbidden: violates PodSecurity "restricted:latest": runAsNonRoot != true',
+    "pods \"p\" is forbidden: ValidatingAdmissionPolicy 'images' with binding 'all' denied request: unknown registry",
+    'admission webhook "policy.example" denied the request: no latest tag',
+    'pods "p" is forbidden: failed quota: small: must specify limits.cpu for: agent',
+]
+RIGHTS = [
+    'pods is forbidden: User "system:serviceaccount:grid:ci" cannot create resource "pods" in API group ""',
+    'roles.rbac.authorization.k8s.io "r" is forbidden: user "ci" (groups=["x"]) is attempting to grant RBAC permissions',
+]
+
+
+def explained(message: str) -> Exception:
+    cluster = Cluster(Options(image="i", namespace="grid"))
+    return cluster.explain(Refusal(403, "Forbidden", message), "create pods")
+
+
+@pytest.mark.parametrize("message", RULES)
+def test_a_rule_of_the_cluster_is_not_called_a_missing_right(message: str) -> None:
+    error = explained(message)
+    assert isinstance(error, Rejected)
+    assert message in str(error)
+    assert "--permissions" not in str(error)
+
+
+@pytest.mark.parametrize("message", RIGHTS)
+def test_a_missing_right_names_the_role_that_it_takes(message: str) -> None:
+    error = explained(message)
+    assert isinstance(error, Rejected)
+    assert "--permissions" in str(error)
+
+
+def test_a_quota_that_is_used_up_may_be_free_later() -> None:
+    assert isinstance(explained('pods "p" is forbidden: exceeded quota: small, requested: pods=1'), Unavailable)

@@ -1,0 +1,284 @@
+"""What is bounded: waits, by the grace time; trouble with one task, by a count; a function that does not load, by time."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from htcgrid.agent.agent import Stuck
+from htcgrid.agent.halt import Halt
+from htcgrid.agent.patience import Patience
+from htcgrid.agent.policy import RetryPolicy, Rules
+from htcgrid.agent.quarantine import FunctionBroken
+from htcgrid.builtin.memory import MemorySource
+from htcgrid.spi import FailureKind, Lease, Outcome, Rejected, Unavailable, Unstarted
+
+if TYPE_CHECKING:
+    from conftest import Rig
+
+    Make = Callable[..., Rig]
+    Until = Callable[[Callable[[], object]], None]
+
+
+def rules(**options: object) -> Rules:
+    return Rules(**{"linger": 0.001, **options})  # type: ignore[arg-type]
+
+
+def without_end(job: Rig) -> Rig:
+    job.source.config = MemorySource.Config(endless=True, lease_seconds=20)
+    return job
+
+
+# --- functions that do not load ----------------------------------------------------------------------
+
+
+def test_a_function_that_cannot_be_loaded_ends_the_run_of_a_source_without_end_with_one_task(rig: Make) -> None:
+    job = without_end(rig(plans={"a": ["init_error"]}, rules=rules(init_errors_quiet=0.05)))
+    with pytest.raises(FunctionBroken):
+        job.run()
+    assert job.sink.results == {}
+    assert job.waiting() == {"a"}
+
+
+def test_no_verdict_on_the_function_while_a_task_still_runs(rig: Make, until: Until) -> None:
+    job = without_end(rig(plans={"a": ["init_error"], "b": ["hang"]}, rules=rules(init_errors_quiet=0.02)))
+    job.start()
+    job.plane.hanging.acquire(timeout=10)
+    until(lambda: len(job.agent._quarantine) == 1)
+    began = time.monotonic()
+    until(lambda: time.monotonic() - began > 0.2)
+    job.plane.free.set()
+    until(lambda: len(job.sink.results) == 2)
+    job.agent.drain()
+    job.finish()
+    assert job.failures() == {"a": FailureKind.INIT_ERROR, "b": None}
+
+
+def test_an_initialisation_error_after_answers_is_stored_though_the_source_has_no_end(rig: Make, until: Until) -> None:
+    job = without_end(rig(plans={"a": [], "b": ["init_error"]}, slots=1, rules=rules(init_errors_quiet=0.02)))
+    job.start()
+    until(lambda: "b" in job.sink.results)
+    job.agent.drain()
+    job.finish()
+    assert job.failures() == {"a": None, "b": FailureKind.INIT_ERROR}
+
+
+def test_a_task_that_somebody_cancels_says_nothing_about_the_function(rig: Make, until: Until) -> None:
+    job = rig(plans={"a": ["init_error"], "b": ["hang"]}, lease_seconds=0.1)
+    job.start()
+    job.plane.hanging.acquire(timeout=10)
+    until(lambda: len(job.agent._quarantine) == 1)
+    job.source.cancel(task_ids=["b"])
+    with pytest.raises(FunctionBroken):
+        job.finish()
+    assert job.sink.results == {}
+
+
+# --- the end of a run --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [FailureKind.EXIT, FailureKind.INIT_ERROR])
+def test_an_environment_that_ends_while_the_agent_drains_is_no_attempt(
+    rig: Make, monkeypatch: pytest.MonkeyPatch, kind: FailureKind
+) -> None:
+    job = rig(plans={"a": ["hang"]}, slots=1, rules=rules(retries=RetryPolicy({FailureKind.EXIT: 1})))
+    outcome = job.plane._outcome
+
+    def ended(lease: Lease, step: str) -> Outcome:
+        return Outcome(outcome(lease, step).task_id, b"{}", kind)
+
+    monkeypatch.setattr(job.plane, "_outcome", ended)
+    job.start()
+    job.plane.hanging.acquire(timeout=10)
+    job.agent.drain()
+    job.plane.free.set()
+    job.finish()
+    assert job.sink.results == {}
+    assert job.waiting() == {"a"}
+
+
+def test_an_environment_that_a_signal_to_all_ends_before_the_agent_heeds_its_own_is_no_attempt_either(
+    rig: Make, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("htcgrid.agent.slot._SIGNAL_SECONDS", 10.0)
+    job = rig(plans={"a": ["exit"]}, slots=1, rules=rules(retries=RetryPolicy({FailureKind.EXIT: 1})))
+    job.start()
+    until(lambda: job.diary.invoked["a"])
+    job.agent.drain()
+    job.finish()
+    assert job.sink.results == {}
+    assert job.waiting() == {"a"}
+
+
+@pytest.mark.parametrize("name", ["receive", "ack", "nack", "extend", "put", "stored", "invoke", "cancel"])
+def test_a_call_that_never_returns_does_not_keep_the_agent_past_its_grace_and_is_named(
+    rig: Make, until: Until, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr("htcgrid.agent.agent._STOP_SECONDS", 0.2)
+    monkeypatch.setattr("htcgrid.agent.agent._STORE_SECONDS", 0.1)
+    job = rig(plans={"a": ["exit", "ok"], "b": ["hang"]}, lease_seconds=0.3)
+    for part in (job.source, job.sink, job.plane):
+        if hasattr(part, name):
+            owner = part
+    called, release = threading.Event(), threading.Event()
+
+    def hang(*_: Any) -> Any:
+        called.set()
+        release.wait(20)
+        return ()
+
+    hang.__name__ = name
+    monkeypatch.setattr(type(owner), name, hang)
+    job.start()
+    if name == "cancel":
+        job.plane.hanging.acquire(timeout=10)
+    else:
+        assert called.wait(10)
+    began = time.monotonic()
+    job.agent.drain(0.1)
+    assert job._thread is not None
+    job._thread.join(10)
+    took = time.monotonic() - began
+    release.set()
+    job.plane.free.set()
+    until(lambda: not any(thread.name.startswith("htcgrid-") for thread in threading.enumerate()))
+    assert took < 5
+    assert isinstance(job._error, Stuck)
+    assert f"{type(owner).__name__}.{name}" in str(job._error)
+
+
+def test_what_cannot_be_stored_any_more_goes_back_to_the_source(rig: Make) -> None:
+    job = rig(tasks=20, sink_faults=["rejected"] * 100)
+    with pytest.raises(Rejected):
+        job.run()
+    assert job.waiting() == set(job.plans)
+
+
+def test_no_lease_is_extended_once_it_has_been_given_back(
+    rig: Make, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = rig(plans={str(number): ["hang"] for number in range(12)}, slots=12, lease_seconds=0.15)
+    extend, nack = job.source.extend, job.source.nack
+    extended, late, returned = threading.Event(), [], set()
+
+    def slow(leases: Sequence[Lease], seconds: float) -> Collection[str]:
+        extended.set()
+        time.sleep(0.03)  # the request is under way
+        late.extend(lease.task.id for lease in leases if lease.task.id in returned)
+        return extend(leases, seconds)
+
+    def noted(leases: Sequence[Lease], delay: float = 0.0) -> None:
+        returned.update(lease.task.id for lease in leases)
+        nack(leases, delay)
+
+    monkeypatch.setattr(job.source, "extend", slow)
+    monkeypatch.setattr(job.source, "nack", noted)
+    job.start()
+    assert extended.wait(10)
+    job.agent.drain(0)
+    job.finish()
+    assert returned == set(job.plans)
+    assert late == []
+
+
+def test_a_service_that_asks_for_a_day_is_asked_again_within_the_limit() -> None:
+    patience = Patience(Halt(), 0.05, lambda _message: None)
+    began = time.monotonic()
+
+    def busy() -> None:
+        raise Unavailable("busy", retry_after=86_400.0)
+
+    with pytest.raises(Unavailable):
+        patience.call(busy)
+    assert time.monotonic() - began < 5
+
+
+def test_a_drain_ends_a_wait_that_a_service_asked_for(rig: Make, until: Until, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = rig(plans={"a": []}, rules=rules(unavailable_limit=1000))
+
+    def busy(_batch: Sequence[Lease], _timeout: float) -> Iterator[Outcome]:
+        raise Unavailable("busy", retry_after=900.0)
+
+    monkeypatch.setattr(job.plane, "invoke", busy)
+    job.start()
+    until(lambda: job.said)
+    began = time.monotonic()
+    job.agent.drain(500)
+    job.finish()
+    assert time.monotonic() - began < 5
+    assert job.waiting() == {"a"}
+
+
+# --- a task that is trouble --------------------------------------------------------------------------
+
+
+def test_a_loss_of_the_plane_is_counted_by_the_source_for_every_agent(rig: Make) -> None:
+    job = rig(plans={"a": ["begun", "ok"]})
+    job.run()
+    assert job.diary.given_back == ["a"]
+    assert job.sink.results["a"].attempt == 2
+
+
+def test_a_task_that_ends_the_plane_each_time_fails_alone(rig: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its neighbours are lost with it at first, and take longer than it does."""
+    innocent = ["b", "c", "d"]
+    job = rig(plans={"poison": [], **{name: [] for name in innocent}}, slots=4)
+    running: set[str] = set()
+    ended = threading.Condition()
+    lives = [0]
+
+    def invoke(batch: Sequence[Lease], _timeout: float) -> Iterator[Outcome]:
+        [task_id] = [lease.task.id for lease in batch]
+        with ended:
+            life = lives[0]
+            running.add(task_id)
+        end = time.monotonic() + (0.02 if task_id == "poison" else 0.1)
+        with ended:
+            while time.monotonic() < end and lives[0] == life:
+                ended.wait(0.02)
+            running.discard(task_id)
+            lost = lives[0] != life
+            if task_id == "poison" and not lost:
+                lives[0] += 1
+                ended.notify_all()
+                lost = True
+        if lost:
+            raise Unavailable("the plane was killed", begun=[task_id])
+        yield Outcome(task_id, b"1")
+
+    monkeypatch.setattr(job.plane, "invoke", invoke)
+    job.run()
+    assert job.failures() == {"poison": FailureKind.EXIT, **dict.fromkeys(innocent)}
+    assert job.sink.results["poison"].attempt == 10
+
+
+def test_a_plane_that_is_there_again_each_time_is_not_away(rig: Make) -> None:
+    job = rig(plans={"a": ["begun"] * 1000}, slots=1, rules=rules(unavailable_limit=0.0))
+    job.run()
+    assert job.failures() == {"a": FailureKind.EXIT}
+
+
+def test_a_task_that_is_never_begun_is_counted_in_the_end(rig: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = rig(plans={"a": [], "b": []}, slots=2, rules=rules(unavailable_limit=0.005))
+    invoke = job.plane.invoke
+
+    def not_a(batch: Sequence[Lease], timeout: float) -> Iterator[Outcome | Unstarted]:
+        return iter([Unstarted("a")]) if batch[0].task.id == "a" else invoke(batch, timeout)
+
+    monkeypatch.setattr("htcgrid.agent.slot._PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(job.plane, "invoke", not_a)
+    job.run()
+    assert job.failures() == {"a": FailureKind.EXIT, "b": None}
+    assert b"did not begin this task" in job.sink.results["a"].outcome.payload
+
+
+def test_a_plane_that_stops_a_task_unasked_again_and_again_has_it_stored_as_failed(rig: Make) -> None:
+    job = rig(plans={"a": ["cancelled"] * 1000, "b": []})
+    job.run()
+    assert job.diary.invoked["a"] == list(range(1, 11))
+    assert job.failures() == {"a": FailureKind.EXIT, "b": None}
+    assert b"though nobody cancelled it" in job.sink.results["a"].outcome.payload

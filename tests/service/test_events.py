@@ -1,0 +1,79 @@
+"""Events on a plane that goes away or refuses."""
+
+import threading
+from collections.abc import Iterable, Sequence
+from time import monotonic, sleep
+
+import pytest
+
+from htcgrid.agent.policy import Rules
+from htcgrid.service import errors, events
+from htcgrid.service.events import Events, event_rules
+from htcgrid.service.room import Room
+from htcgrid.spi import Function, HtcgridError, Invoker, Lease, Outcome, Plugin, Rejected, Task, Unavailable, Unstarted
+
+
+class Plane(Invoker):
+    def __init__(self) -> None:
+        super().__init__(Plugin.Config(), Function(handler="a.b"))
+        self.error: HtcgridError | None = None
+        self.ran: list[str] = []
+
+    def invoke(self, batch: Sequence[Lease], timeout: float) -> Iterable[Outcome | Unstarted]:
+        if self.error is not None:
+            raise self.error
+        for lease in batch:
+            self.ran.append(lease.task.id)
+            yield Outcome(lease.task.id, b"{}")
+
+
+@pytest.fixture
+def plane(monkeypatch: pytest.MonkeyPatch) -> Plane:
+    monkeypatch.setattr(events, "_AWAY_SECONDS", 0.01)
+    return Plane()
+
+
+def eventually(holds: object) -> None:
+    deadline = monotonic() + 30
+    while not holds():  # type: ignore[operator]
+        assert monotonic() < deadline
+        sleep(0.01)
+
+
+def test_events_wait_for_a_plane_that_is_away_for_longer_than_an_agent_waits(plane: Plane) -> None:
+    said: list[str] = []
+    plane.error = Unavailable("the plane\x1b is away")
+    queue = Events(plane, event_rules(Rules(unavailable_limit=0.05), {}), 10, Room(100), said.append)
+    queue.put(Task("1", b"{}"))
+    queue.start()
+    eventually(lambda: any("Events wait: " in line for line in said))
+    plane.error = None
+    eventually(lambda: plane.ran == ["1"])
+    assert queue.stop() == ""
+    assert not any("\x1b" in line for line in said if line.startswith("Events wait"))
+
+
+def test_events_are_refused_once_the_plane_refuses_one(plane: Plane) -> None:
+    said: list[str] = []
+    plane.error = Rejected("no such function")
+    queue = Events(plane, event_rules(Rules(), {}), 10, Room(100), said.append)
+    queue.start()
+    queue.put(Task("1", b"{}"))
+    eventually(lambda: any("not run any more: no such function" in line for line in said))
+    eventually(lambda: not any(thread.name == "events" for thread in threading.enumerate()))
+    with pytest.raises(errors.ServiceError, match="not run any more"):
+        queue.put(Task("2", b"{}"))
+    assert queue.stop() == "events not run: 1"
+
+
+def test_what_ran_makes_room(plane: Plane) -> None:
+    room = Room(4)
+    queue = Events(plane, event_rules(Rules(), {}), 2, room, lambda _message: None)
+    queue.put(Task("1", b"{}"))
+    queue.put(Task("2", b"{}"))
+    with pytest.raises(errors.TooManyRequests):
+        queue.put(Task("3", b"{}"))
+    queue.start()
+    eventually(lambda: plane.ran == ["1", "2"])
+    assert queue.stop() == ""
+    room.take(4)
