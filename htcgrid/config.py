@@ -403,6 +403,10 @@ def _shown(value: Any, tables: Sequence[str], key: str, model: type[BaseModel]) 
         return "{" + ", ".join(f"{str(name).partition('=')[0]}: ..." for name in value) + "}"
     if field is None or not secret_values.may_show(key, value, field.annotation):
         return "..."
+    return _short(value)
+
+
+def _short(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}... ({len(text):,} characters)"
 

@@ -29,7 +29,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Protocol, Self, TypeVar, get_args, runtime_checkable
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
 
 _Value = TypeVar("_Value")
 
@@ -234,6 +234,8 @@ def _texts(value: Any) -> Iterator[str]:
     """Every text in a value of the config."""
     if isinstance(value, str | Path):
         yield str(value)
+    elif isinstance(value, SecretStr):
+        yield value.get_secret_value()
     elif isinstance(value, Mapping):
         for key, inner in value.items():
             yield from _texts(key)
@@ -266,15 +268,6 @@ class Function(Keys):
         if reserved:
             message = f"{', '.join(reserved)}: reserved by Lambda, which sets it itself; choose another name"
             raise ValueError(message)
-        for name, value in environment.items():
-            # Names and values as the operating system takes them. The value may be a secret: it is not shown.
-            if not name or "=" in name or "\0" in name:
-                shown = name.partition("=")[0]
-                raise ValueError(
-                    f"{shown!r} does not begin a name of a variable: a name has a character at least, and no = and no NUL in it"
-                )
-            if "\0" in value:
-                raise ValueError(f"the value of {name} has a NUL character in it, which no program can be given")
         return environment
 
     @field_validator("environment")

@@ -52,11 +52,13 @@ def main(control_fd: int, home: str, clients: Collection[str]) -> None:
     workers: set[int] = set()
     while True:
         try:
-            message, fds, _, _ = socket.recv_fds(control, _MESSAGE_BYTES, 4, socket.MSG_CMSG_CLOEXEC)
+            message, fds, _, _ = socket.recv_fds(control, _MESSAGE_BYTES, 4)
         except ConnectionResetError:
             break  # the agent was killed with a reply of ours unread
         if not message:
             break
+        for fd in fds:
+            os.set_inheritable(fd, False)  # what a handler starts is not to have them
         request = json.loads(message)
         if "spawn" in request:
             reply = _spawn(control, request["spawn"], fds, clients)
@@ -69,6 +71,7 @@ def main(control_fd: int, home: str, clients: Collection[str]) -> None:
             control.send(json.dumps(reply).encode())
         except BrokenPipeError:
             break
+    control.close()
     _end(workers)
     while strays := set(_children()):  # what the workers left behind has become ours
         _end(strays)

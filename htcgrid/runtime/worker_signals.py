@@ -26,6 +26,7 @@ class _Signals:
     def __init__(self) -> None:
         self._worker = os.getpid()
         self._sent: set[int] = set()
+        self._mask: set[int] = set()
         self._set, self._get = signal.signal, signal.getsignal
 
     def install(self) -> None:
@@ -39,7 +40,9 @@ class _Signals:
             changes.append((module, name, self._noting(getattr(module, name))))
         for module, name, function in changes:
             setattr(module, name, function)
-        os.register_at_fork(after_in_child=self._to_the_default)  # what starts another program has it by itself
+        # A signal for a child that has not come as far as having the default would be lost, so it waits. What starts
+        # another program has the default by itself.
+        os.register_at_fork(before=self._hold, after_in_parent=self._release, after_in_child=self._to_the_default)
 
     def _received(self, number: int, _frame: object) -> None:
         if number in self._sent:
@@ -56,10 +59,17 @@ class _Signals:
     def _shown(self, handler: Any) -> Any:
         return signal.SIG_DFL if handler == self._received else handler
 
+    def _hold(self) -> None:
+        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, _LEFT)
+
+    def _release(self) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+
     def _to_the_default(self) -> None:
         for number in _LEFT:
             if self._get(number) == self._received:
                 self._set(number, signal.SIG_DFL)
+        self._release()
 
     def _noting(self, send: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(send)

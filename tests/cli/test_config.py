@@ -9,7 +9,8 @@ import pytest
 from pydantic import SecretStr
 
 from htcgrid import config, secret_values
-from htcgrid.spi import Plugin
+from htcgrid.cli.deploy import _require_no_secrets
+from htcgrid.spi import Plugin, Rejected
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -265,3 +266,27 @@ class _Queue(Plugin.Config):
 )
 def test_a_secret_field_and_an_address_with_a_password_are_secret(given: dict[str, Any], secret: list[str]) -> None:
     assert list(secret_values.secrets_of(_Queue.model_validate(given))) == secret
+
+
+class _Source(Plugin):
+    class Config(_Queue):
+        pass
+
+
+@pytest.mark.parametrize("key", ["password", "url"])
+def test_deploy_refuses_a_secret_that_is_written_in_the_file_and_takes_it_as_a_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], key: str
+) -> None:
+    value = {"password": SECRET, "url": f"redis://:{SECRET}@host"}[key]
+    monkeypatch.setattr(config.plugins, "load", lambda _kind, _name: _Source)
+    file = tmp_path / "htcgrid.toml"
+    file.write_text(f'[source]\nplugin = "q"\n{key} = "{value}"\n')
+    with pytest.raises(Rejected, match=f"source.{key}: a secret is not deployed") as caught:
+        _require_no_secrets(config.read(file))
+    assert SECRET not in str(caught.value)
+    file.write_text('[source]\nplugin = "q"\n')
+    monkeypatch.setenv(f"HTCGRID_SOURCE__{key.upper()}", value)
+    _require_no_secrets(config.read(file))
+    said = capsys.readouterr().err
+    assert f"source.{key} is not deployed, since it comes from HTCGRID_SOURCE__{key.upper()}" in said
+    assert SECRET not in said

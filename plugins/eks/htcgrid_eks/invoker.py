@@ -10,7 +10,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from htcgrid.planes.code_files import collect
 from htcgrid.spi import Capability, Function, HtcgridError, Invoker, Lease, Outcome, Rejected, Unavailable, Unstarted
 
 from htcgrid_eks import code, trouble
@@ -18,6 +17,7 @@ from htcgrid_eks.cluster import Cluster, Refusal
 from htcgrid_eks.crew import Crew
 from htcgrid_eks.deployment import Deployment
 from htcgrid_eks.lane import Lane
+from htcgrid_eks.manifests import Grid
 from htcgrid_eks.options import Options
 from htcgrid_eks.own_pod import await_end
 from htcgrid_eks.permissions import require, run_rules
@@ -100,9 +100,8 @@ class EksInvoker(Invoker):
             self._idle.put(place)
 
     def advise(self, attempts: int) -> Iterable[str]:
-        """What keeps nodes from being drained, and what of the code folder does not come into a pod."""
-        if self.config.code == "folder" and (note := collect(self.function.code).note()):
-            yield note
+        """See `htcgrid.spi.Advising`."""
+        yield from Grid(self.config, self.function, self._settings, self.config.namespace).notes()
         least, pods = self.config.min_available, self.config.pods
         kept = math.ceil(int(least[:-1]) * pods / 100) if least.endswith("%") else int(least or 0)
         if self.config.autoscale is None and kept >= pods:

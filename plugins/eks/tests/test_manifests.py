@@ -138,32 +138,6 @@ def _container(found: dict[str, Any], name: str) -> Any:
     return next(each for each in containers if each["name"] == name)
 
 
-def test_a_grid_of_one_pod_lets_its_node_be_drained(manifests: Manifests) -> None:
-    budget = manifests(pods=1)["PodDisruptionBudget"]["spec"]
-    assert "minAvailable" not in budget
-    assert budget["maxUnavailable"] == "25%"  # rounded up: one of one
-
-
-@pytest.mark.parametrize(("given", "written"), [("2", 2), ("50%", "50%")])
-def test_a_least_number_of_pods_is_taken_as_given(manifests: Manifests, given: str, written: int | str) -> None:
-    assert manifests(pods=4, min_available=given)["PodDisruptionBudget"]["spec"]["minAvailable"] == written
-
-
-@pytest.mark.parametrize(("pods", "least", "is_told"), [(1, "50%", True), (2, "2", True), (3, "50%", False)])
-def test_check_says_that_a_budget_blocks_every_drain(function: Function, pods: int, least: str, is_told: bool) -> None:
-    plane = EksInvoker(EksInvoker.Config(image="i", pods=pods, min_available=least), function)
-    assert any("can be drained" in note for note in plane.advise(3)) is is_told
-
-
-def test_what_the_cluster_adds_to_a_pod_does_not_make_it_an_older_one(manifests: Manifests) -> None:
-    deployment = manifests()["Deployment"]
-    pod = json.loads(json.dumps(deployment["spec"]["template"]))
-    pod["spec"]["containers"][0]["resources"] = {"limits": {"cpu": "1"}}  # as of a LimitRange
-    pod["spec"]["containers"].append({"name": "mesh", "image": "mesh:1"})
-    assert _kind_of(pod) == _kind_of(deployment["spec"]["template"])
-    assert _kind_of(manifests(agent_cpu="200m")["Deployment"]["spec"]["template"]) != _kind_of(pod)
-
-
 def test_what_of_the_code_folder_is_left_out_is_said(function: Function) -> None:
     (function.code / ".env").write_text("SECRET")
     (note,) = Grid(Options(image="pricing:1"), function, {}, "grid").notes()
@@ -232,3 +206,29 @@ def test_a_run_has_its_environment_in_a_secret_that_goes_with_it(function: Funct
     assert kept["kind"] == "Secret"
     assert kept["metadata"]["ownerReferences"][0]["name"] == owner["metadata"]["name"]
     assert "hunter2secret" not in json.dumps([owner, pod])
+
+
+def test_a_grid_of_one_pod_lets_its_node_be_drained(manifests: Manifests) -> None:
+    budget = manifests(pods=1)["PodDisruptionBudget"]["spec"]
+    assert "minAvailable" not in budget
+    assert budget["maxUnavailable"] == "25%"  # rounded up: one of one
+
+
+@pytest.mark.parametrize(("given", "written"), [("2", 2), ("50%", "50%")])
+def test_a_least_number_of_pods_is_taken_as_given(manifests: Manifests, given: str, written: int | str) -> None:
+    assert manifests(pods=4, min_available=given)["PodDisruptionBudget"]["spec"]["minAvailable"] == written
+
+
+@pytest.mark.parametrize(("pods", "least", "is_told"), [(1, "50%", True), (2, "2", True), (3, "50%", False)])
+def test_check_says_that_a_budget_blocks_every_drain(function: Function, pods: int, least: str, is_told: bool) -> None:
+    plane = EksInvoker(EksInvoker.Config(image="i", pods=pods, min_available=least), function)
+    assert any("can be drained" in note for note in plane.advise(3)) is is_told
+
+
+def test_what_the_cluster_adds_to_a_pod_does_not_make_it_an_older_one(manifests: Manifests) -> None:
+    deployment = manifests()["Deployment"]
+    pod = json.loads(json.dumps(deployment["spec"]["template"]))
+    pod["spec"]["containers"][0]["resources"] = {"limits": {"cpu": "1"}}  # as of a LimitRange
+    pod["spec"]["containers"].append({"name": "mesh", "image": "mesh:1"})
+    assert _kind_of(pod) == _kind_of(deployment["spec"]["template"])
+    assert _kind_of(manifests(agent_cpu="200m")["Deployment"]["spec"]["template"]) != _kind_of(pod)
