@@ -11,14 +11,22 @@ import os
 import re
 import stat
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+)
 
-from htcgrid import plugins
+from htcgrid import plugins, secret_values
 from htcgrid.agent.policy import ATTEMPTS, RetryPolicy, Rules
 from htcgrid.spi import FailureKind, Function, HtcgridError, Invoker, Keys, Plugin, ResultSink, TaskSource
 
@@ -44,7 +52,18 @@ class PluginTable(Keys):
 
     @property
     def options(self) -> dict[str, Any]:
-        return dict(self.model_extra or {})
+        return {name: secret_values.revealed(value) for name, value in (self.model_extra or {}).items()}
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """Which of the plugin's own keys are secret is not known here."""
+        yield "plugin", self.plugin
+        yield from ((name, ...) for name in self.model_extra or {})
+
+    @model_serializer(mode="wrap")
+    def _without_what_came_from_variables(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A dump is for others to read; a password is given as a variable so that they do not."""
+        known = secret_values.without_concealed(self.model_extra or {})
+        return dict(handler(type(self).model_construct(_fields_set={"plugin", *known}, plugin=self.plugin, **known)))
 
 
 _YEAR = 31_536_000
@@ -125,6 +144,23 @@ class GridConfig:
     def serving(self, function: Function) -> "GridConfig":
         """The same grid for another function."""
         return replace(self, settings=self.settings.model_copy(update={"function": function}))
+
+    def secrets(self) -> list[str]:
+        """The keys of the source and the sink that are written in the config and whose values are secret."""
+        found = {"source": (self.settings.source, self.source), "sink": (self.settings.sink, self.sink)}
+        return [
+            f"{table}.{key}"
+            for table, (given, make) in found.items()
+            if given is not None
+            for key in secret_values.secrets_of(make().config)
+            if f"{table}.{key}" not in self.from_variables()
+        ]
+
+    def from_variables(self) -> list[str]:
+        """The keys of the source and the sink that came from HTCGRID_ variables: no dump of the settings has them."""
+        tables = {"source": self.settings.source, "sink": self.settings.sink}
+        found = {name: table.model_extra or {} for name, table in tables.items() if table is not None}
+        return list(secret_values.concealed_keys(found))
 
     def rules(self) -> Rules:
         """How the agent is to behave."""
@@ -250,9 +286,13 @@ def _variables() -> dict[str, Any]:
         model_config = SettingsConfigDict(env_prefix=ENVIRONMENT_PREFIX, env_nested_delimiter="__")
 
     try:
-        return _with_names_as_given(EnvSettingsSource(FromEnvironment)(), ours)
+        found = _with_names_as_given(EnvSettingsSource(FromEnvironment)(), ours)
     except (SettingsError, RecursionError):
         raise ConfigError(_no_json(ours)) from None
+    return {
+        name: secret_values.concealed(value) if name in {"source", "sink", "planes"} else value
+        for name, value in found.items()
+    }
 
 
 def _with_names_as_given(document: dict[str, Any], variables: Iterable[str]) -> dict[str, Any]:
@@ -304,15 +344,22 @@ def flags_of(pairs: Iterable[str]) -> dict[str, Any]:
     for pair in pairs:
         key, equals, text = pair.partition("=")
         if not equals or not key:
-            raise ConfigError(f"--set {pair}: write it as KEY=VALUE, for example --set function.timeout=5.")
+            raise ConfigError(
+                f"--set {_pair(key, equals, text)}: write it as KEY=VALUE, for example --set function.timeout=5."
+            )
         *tables, last = key.strip().split(".")
         table = flags
         for name in tables:
             table = table.setdefault(name, {})
             if not isinstance(table, dict):
-                raise ConfigError(f"--set {pair}: another --set gives {name!r} itself a value.")
+                raise ConfigError(f"--set {_pair(key, equals, text)}: another --set gives {name!r} itself a value.")
         table[last] = _value(text)
     return flags
+
+
+def _pair(key: str, equals: str, text: str) -> str:
+    """As it was written, but a text may be a secret."""
+    return f"{key}{equals}{'...' if isinstance(_value(text), str) and text else text}"
 
 
 def _value(text: str) -> Any:
@@ -344,7 +391,19 @@ def _explain(problem: Any, where: str, model: type[BaseModel], inside: str) -> s
         inner = ".".join([*([table] if table else []), key])
         expected = f"this must be a table. Write [{inner}] and its keys below it"
     meaning = f" It is {fields[key]}." if fields.get(key) else ""
-    return f"{place} = {_short(problem['input'])}: {expected}.{meaning}"
+    found = _shown(problem["input"], tables, key, model)
+    return f"{place} = {found}: {expected}.{meaning}"
+
+
+def _shown(value: Any, tables: Sequence[str], key: str, model: type[BaseModel]) -> str:
+    """The value, where it is sure that it is not a secret; of a table the keys."""
+    inner = _model_at(model, tables)
+    field = inner.model_fields.get(key) if inner else None
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{str(name).partition('=')[0]}: ..." for name in value) + "}"
+    if field is None or not secret_values.may_show(key, value, field.annotation):
+        return "..."
+    return _short(value)
 
 
 def _short(value: Any) -> str:
@@ -353,15 +412,21 @@ def _short(value: Any) -> str:
 
 
 def _fields(model: type[BaseModel], tables: Sequence[str]) -> dict[str, str]:
-    """The keys of a table and what they mean, following the models down to it."""
+    """The keys of a table and what they mean."""
+    found = _model_at(model, tables)
+    return {name: field.description or "" for name, field in found.model_fields.items()} if found else {}
+
+
+def _model_at(model: type[BaseModel], tables: Sequence[str]) -> type[BaseModel] | None:
+    """The model of a table, following the models down to it; None where it has none."""
     names = iter(tables)
     for name in names:
         field = model.model_fields.get(name)
         kind = field.annotation if field else None
         inner = [part for part in (kind, *get_args(kind)) if isinstance(part, type) and issubclass(part, BaseModel)]
         if not inner:
-            return {}
+            return None
         if get_origin(kind) is dict:
             next(names, "")  # a name that the user gave
         model = inner[0]
-    return {name: field.description or "" for name, field in model.model_fields.items()}
+    return model

@@ -14,7 +14,8 @@ Rules for all three:
   bug in the plugin and is reported with its traceback.
 - **Payloads are bytes.** They hold one JSON document. They are passed on as they are, never parsed.
 - **Limits are attributes.** `max_batch`, `max_concurrency`, `lease_seconds`: the agent keeps to them.
-- **Secrets stay out** of messages, results and `repr`.
+- **Secrets stay out** of messages, results and `repr`. A key of a `Config` that holds one is a pydantic
+  `SecretStr`: nothing prints it, and `htcgrid deploy` refuses to send it with the config.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Protocol, Self, TypeVar, get_args, runtime_checkable
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
 
 _Value = TypeVar("_Value")
 
@@ -233,6 +234,8 @@ def _texts(value: Any) -> Iterator[str]:
     """Every text in a value of the config."""
     if isinstance(value, str | Path):
         yield str(value)
+    elif isinstance(value, SecretStr):
+        yield value.get_secret_value()
     elif isinstance(value, Mapping):
         for key, inner in value.items():
             yield from _texts(key)
@@ -255,7 +258,7 @@ class Function(Keys):
     timeout: float = Field(30.0, gt=0, le=2_592_000, description="seconds an invocation may take")
     memory: int = Field(512, ge=32, le=16_777_216, description="MiB an execution environment may use")
     ephemeral_storage: int = Field(512, gt=0, le=16_777_216, description="MiB of /tmp, where the plane can limit it")
-    environment: Mapping[str, str] = Field(default_factory=dict, description="the handler's environment")
+    environment: Mapping[str, str] = Field(default_factory=dict, description="the handler's environment", repr=False)
     architecture: str = Field("", description='"x86_64" or "arm64"; the plane\'s own where empty')
 
     @field_validator("environment")
@@ -501,7 +504,12 @@ class TaskQueue(Measurable, Protocol):
     """A source that tasks can be put into: `htcgrid submit`, `cancel` and `status` use it."""
 
     def put(self, tasks: Sequence[Task]) -> None:
-        """Accept these tasks, durably, all or none. A task id that is there already is `Rejected`."""
+        """Accept these tasks, durably, all or none.
+
+        A task that is there already, with the same event and attributes, stays as it is and is quietly accepted:
+        so a submit that was cut off is completed by giving it again. An id that is there with another event or
+        other attributes, or twice among these tasks, is `Rejected`. A queue that knows no ids takes them all.
+        """
         ...
 
     def cancel(self, session_id: str | None = None, task_ids: Collection[str] = ()) -> Sequence[Task]:

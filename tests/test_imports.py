@@ -18,11 +18,12 @@ FORBIDDEN = {
     "agent": ["htcgrid.runtime", "htcgrid.builtin", "htcgrid.config", "htcgrid.plugins", "htcgrid.cli"],
     "runtime": ["htcgrid.agent", "htcgrid.builtin", "htcgrid.config", "htcgrid.plugins", "htcgrid.cli"],
     "builtin": ["htcgrid.agent", "htcgrid.config", "htcgrid.plugins", "htcgrid.cli"],
+    "planes": ["htcgrid.agent", "htcgrid.builtin", "htcgrid.config", "htcgrid.plugins", "htcgrid.cli"],
     "cli": ["htcgrid.builtin"],
     "config.py": ["htcgrid.builtin", "htcgrid.runtime", "htcgrid.cli"],
     "plugins.py": ["htcgrid.agent", "htcgrid.builtin", "htcgrid.cli", "htcgrid.config", "htcgrid.runtime"],
 }
-PLUGINS_MAY = ("htcgrid.spi", "htcgrid.runtime")
+PLUGINS_MAY = ("htcgrid.spi", "htcgrid.runtime", "htcgrid.planes")
 CONTRACTS_MAY = (*PLUGINS_MAY, "htcgrid.agent", "htcgrid.config")
 SDKS = {"boto3", "botocore", "docker", "kubernetes", "redis", "requests"}
 FIRST_PARTY = {"htcgrid", "htcgrid_contracts"}
@@ -77,7 +78,7 @@ def plugin_packages() -> list[Path]:
 
 
 @pytest.mark.parametrize("package", plugin_packages(), ids=lambda package: package.name)
-def test_a_plugin_imports_the_interface_the_runtime_and_itself_of_all_that_is_ours(package: Path) -> None:
+def test_a_plugin_imports_the_interface_the_runtime_the_toolkit_and_itself_of_all_that_is_ours(package: Path) -> None:
     assert foreign(package, (*PLUGINS_MAY, package.name)) == []
 
 

@@ -301,10 +301,25 @@ def test_extend_reports_what_was_lost_given_back_or_done_and_keeps_the_rest(hast
 def test_an_id_that_is_there_is_rejected_with_the_whole_batch(source: SqliteSource) -> None:
     source.put(tasks(2))
     with pytest.raises(Rejected, match=r"queue\.db: in the queue already.*: 't1'\. None of the 2 tasks") as error:
-        source.put([Task("new", b"1"), Task("t1", b"1")])
+        source.put([Task("new", b"1"), Task("t1", b"another")])
     assert error.value.task_ids == {"t1"}
     assert source.depth() == Depth(2, 0, 0)
     source.put([Task("new", b"1")])
+
+
+def test_a_task_that_is_there_stays_and_the_others_are_accepted(source: SqliteSource) -> None:
+    source.put(tasks(2))
+    lent = source.receive(1, 0)
+    source.put([*tasks(3), Task("new", b"1")])
+    assert source.depth() == Depth(3, 1, 0)
+    assert [*ids(lent), *ids(source.receive(10, 0))] == ["t0", "t1", "t2", "new"]
+
+
+def test_a_task_that_was_cancelled_is_not_accepted_again(source: SqliteSource) -> None:
+    source.put(tasks(1))
+    source.cancel(task_ids=["t0"])
+    with pytest.raises(Rejected, match="cancelled"):
+        source.put(tasks(1))
 
 
 def test_an_id_twice_in_one_call_is_rejected(source: SqliteSource) -> None:
@@ -317,7 +332,7 @@ def test_an_id_twice_in_one_call_is_rejected(source: SqliteSource) -> None:
 def test_many_repeated_ids_make_a_short_message(source: SqliteSource) -> None:
     source.put(tasks(1000))
     with pytest.raises(Rejected, match=r"'t0', 't1', 't2', 't3', 't4' and 995 more") as error:
-        source.put(tasks(1000))
+        source.put([Task(task.id, b"another") for task in tasks(1000)])
     assert len(error.value.task_ids) == 1000
 
 

@@ -40,6 +40,8 @@ HIGHEST_PRIORITY = 2**31 - 1
 UNFIT = (sqlite3.IntegrityError, sqlite3.DataError, UnicodeEncodeError)
 """What the sqlite3 module raises for a repeated id, a value past its limit, and a lone surrogate."""
 
+_TAKEN = "in the queue already with another event or other attributes, cancelled, or twice in this call"
+
 
 @dataclass(frozen=True, slots=True)
 class DeadTask:
@@ -149,9 +151,9 @@ class SqliteSource(TaskSource):
     def put(self, tasks: Sequence[Task]) -> None:
         """Accept these tasks, durably and in this order, all or none; about 1,000 at a time is fastest.
 
-        Raises `Rejected` for ids that are in the queue or come twice, for a `priority` that is no whole
-        number, and for text that is no Unicode. An id whose task is done may come again; a sink that
-        has its result keeps that one.
+        A task that is there already stays as it is. Raises `Rejected` for ids that are in the queue with another
+        event or other attributes or come twice, for a `priority` that is no whole number, and for text that is
+        no Unicode. An id whose task is done may come again; a sink that has its result keeps that one.
         """
         rows = [(task, self._priority(task)) for task in tasks]
         with self._file.writing(durable=True) as connection:
@@ -161,7 +163,7 @@ class SqliteSource(TaskSource):
                 _insert(connection, last, rows)
             except UNFIT:
                 connection.execute("ROLLBACK TO batch")
-                raise self._refusal(connection, last, rows) from None
+                self._put_one_by_one(connection, last, rows)
 
     def cancel(self, session_id: str | None = None, task_ids: Collection[str] = ()) -> Sequence[Task]:
         """Cancel a session, these tasks, or both, and drop their events; they are returned without.
@@ -261,17 +263,26 @@ class SqliteSource(TaskSource):
             )
         return priority
 
-    def _refusal(self, connection: sqlite3.Connection, last: int, rows: Sequence[tuple[Task, int]]) -> Rejected:
+    def _put_one_by_one(self, connection: sqlite3.Connection, last: int, rows: Sequence[tuple[Task, int]]) -> None:
+        """Insert those that are not there yet; `Rejected`, with none of them, where any cannot be."""
         wrong: dict[str, list[str]] = {}
-        for seq, row in enumerate(rows, last):
+        new: set[str] = set()
+        for row in rows:
+            task = row[0]
             try:
-                _insert(connection, seq, [row])
+                _insert(connection, last + len(new), [row])
+                new.add(task.id)
             except sqlite3.IntegrityError:
-                wrong.setdefault("in the queue already, or twice in this call", []).append(row[0].id)
+                there = connection.execute(sql.CONTENT, (task.id,)).fetchone()
+                if task.id in new or there != (text_of(task.attributes), task.payload):
+                    wrong.setdefault(_TAKEN, []).append(task.id)
             except UNFIT:
-                wrong.setdefault("too large for SQLite, or with text that is no Unicode", []).append(row[0].id)
+                wrong.setdefault("too large for SQLite, or with text that is no Unicode", []).append(task.id)
+        if not wrong:
+            return
+        connection.execute("ROLLBACK TO batch")
         told = "; ".join(f"{why}: {named(ids)}" for why, ids in wrong.items())
-        return Rejected(
+        raise Rejected(
             f"{self._file.path}: {told}. None of the {len(rows)} tasks was accepted; put right or leave out "
             "those named, and put the others again",
             [task_id for ids in wrong.values() for task_id in ids],

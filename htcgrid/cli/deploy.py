@@ -4,7 +4,7 @@ import click
 
 from htcgrid.cli.main import DONE
 from htcgrid.cli.options import grid_options, read_grid
-from htcgrid.config import GridConfig
+from htcgrid.config import ENVIRONMENT_PREFIX, GridConfig
 from htcgrid.spi import Deployable, Rejected, Standing
 
 
@@ -25,9 +25,31 @@ def command(file: Path | None, plane: str | None, pairs: tuple[str, ...], dry_ru
     if isinstance(found, Standing):
         grid.source()  # what is wrong with these tables shows here, not in the workers' logs
         grid.sink()
+        _require_no_secrets(grid)
     for line in found.deploy(dry_run=dry_run):
         click.echo(line)
     return DONE
+
+
+def _require_no_secrets(grid: GridConfig) -> None:
+    """Others may read what is deployed: secrets go to the workers by the way that the plane has for them."""
+    if secrets := grid.secrets():
+        names = ", ".join(_variable(key) for key in secrets)
+        raise Rejected(
+            f"{', '.join(secrets)}: a secret is not deployed with the config, which others may read. Take it out of the "
+            f"config file, set {names} where this command runs, and give the workers the same variable "
+            "(on eks: a Secret that `variables` of the plane names)."
+        )
+    for key in grid.from_variables():
+        click.echo(
+            f"{key} is not deployed, since it comes from {_variable(key)}, a variable of this machine. The workers need "
+            "the same variable (on eks: from a Secret that `variables` of the plane names).",
+            err=True,
+        )
+
+
+def _variable(key: str) -> str:
+    return ENVIRONMENT_PREFIX + key.upper().replace(".", "__")
 
 
 def deployable(grid: GridConfig) -> Deployable:

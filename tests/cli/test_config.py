@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from pydantic import SecretStr
+
+from htcgrid import config, secret_values
+from htcgrid.cli.deploy import _require_no_secrets
+from htcgrid.spi import Plugin, Rejected
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -194,3 +200,93 @@ def test_paths_are_relative_to_the_folder_of_the_config(project: Project) -> Non
     done = inside.htcgrid("run", "-c", "../htcgrid.toml")
     assert (done.status, done.summary["already_stored"]) == (0, 3)
     assert list((project.folder / "elsewhere").iterdir()) == []
+
+
+SECRET = "hunter2secret"
+QUEUE = '[source]\nplugin = "memory"\n[sink]\nplugin = "memory"\n'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f'[function]\nenvironment = {{ DB_PASSWORD = "{SECRET}", AWS_REGION = "x" }}\n',
+        f'[function]\nenvironment = ["DB_PASSWORD={SECRET}"]\n',
+        f'[function]\nenvironment = "DB_PASSWORD={SECRET}"\n',
+        f'[function]\nenvironment = {{ DB_PASSWORD = ["{SECRET}"] }}\n',
+        f'[function]\nenvironment = {{ "A=B" = "{SECRET}" }}\n',
+        f'[function]\nenvironment = {{ DB_PASSWORD = "{SECRET}\\u0000" }}\n',
+        f'[function]\ntimeout = ["{SECRET}"]\n',
+        f'[functions.a]\nenvironment = {{ DB_PASSWORD = "{SECRET}", AWS_REGION = "x" }}\n',
+        f'source = "redis://me:{SECRET}@host"\n',
+        f'{QUEUE}[planes.local]\nplugin = "process"\npassword = "{SECRET}"\n',
+        f'{QUEUE}[planes.local]\nplugin = "process"\nworkers = "https://me:{SECRET}@host"\n',
+        f'[agent]\ngrace = {{ password = "{SECRET}" }}\n',
+    ],
+)
+def test_an_error_never_shows_what_may_be_a_secret(project: Project, inside: Inside, text: str) -> None:
+    (project.folder / "htcgrid.toml").write_text(text)
+    done = inside("run")
+    assert done.status == 2
+    assert SECRET not in done.out + done.err
+
+
+def test_a_password_given_as_a_variable_is_in_no_dump_and_no_repr(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "htcgrid.toml"
+    file.write_text('[source]\nplugin = "redis"\nurl = "redis://host"\n[sink]\nplugin = "memory"\n')
+    monkeypatch.setenv("HTCGRID_SOURCE__PASSWORD", SECRET)
+    grid = config.read(file)
+    assert grid.settings.source is not None
+    assert grid.settings.source.options == {"url": "redis://host", "password": SECRET}
+    for dump in (grid.settings.model_dump(mode="json", exclude_unset=True), grid.settings.model_dump()):
+        assert dump["source"] == {"plugin": "redis", "url": "redis://host"}
+    assert SECRET not in repr(grid) + str(grid.settings) + grid.settings.model_dump_json()
+    written = file.with_name("written.toml")
+    written.write_text(f'[source]\nplugin = "redis"\npassword = "{SECRET}"\n')
+    assert SECRET not in repr(config.read(written))
+    assert grid.from_variables() == ["source.password"]
+
+
+class _Queue(Plugin.Config):
+    url: SecretStr = SecretStr("redis://localhost")
+    password: SecretStr = SecretStr("")
+    mirrors: tuple[str, ...] = ()
+
+
+@pytest.mark.parametrize(
+    ("given", "secret"),
+    [
+        ({}, []),
+        ({"url": "redis://host:1/0"}, []),
+        ({"url": f"redis://:{SECRET}@host"}, ["url"]),
+        ({"password": SECRET}, ["password"]),
+        ({"mirrors": ["https://host", f"https://me:{SECRET}@host"]}, ["mirrors"]),
+    ],
+)
+def test_a_secret_field_and_an_address_with_a_password_are_secret(given: dict[str, Any], secret: list[str]) -> None:
+    assert list(secret_values.secrets_of(_Queue.model_validate(given))) == secret
+
+
+class _Source(Plugin):
+    class Config(_Queue):
+        pass
+
+
+@pytest.mark.parametrize("key", ["password", "url"])
+def test_deploy_refuses_a_secret_that_is_written_in_the_file_and_takes_it_as_a_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], key: str
+) -> None:
+    value = {"password": SECRET, "url": f"redis://:{SECRET}@host"}[key]
+    monkeypatch.setattr(config.plugins, "load", lambda _kind, _name: _Source)
+    file = tmp_path / "htcgrid.toml"
+    file.write_text(f'[source]\nplugin = "q"\n{key} = "{value}"\n')
+    with pytest.raises(Rejected, match=f"source.{key}: a secret is not deployed") as caught:
+        _require_no_secrets(config.read(file))
+    assert SECRET not in str(caught.value)
+    file.write_text('[source]\nplugin = "q"\n')
+    monkeypatch.setenv(f"HTCGRID_SOURCE__{key.upper()}", value)
+    _require_no_secrets(config.read(file))
+    said = capsys.readouterr().err
+    assert f"source.{key} is not deployed, since it comes from HTCGRID_SOURCE__{key.upper()}" in said
+    assert SECRET not in said

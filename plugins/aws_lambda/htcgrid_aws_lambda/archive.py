@@ -3,12 +3,12 @@
 import base64
 import hashlib
 import io
-import os
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
+from htcgrid.planes.code_files import DEFAULTS, PREBUILT, collect
 from htcgrid.spi import Rejected
 
 UNZIPPED_BYTES = 262_144_000
@@ -25,6 +25,8 @@ class Archive:
 
     data: bytes
     files: int
+    note: str = ""
+    """What of the code folder is left out."""
 
     @property
     def sha256(self) -> str:
@@ -40,20 +42,25 @@ class Archive:
 def build(folders: Iterable[Path], extra: Mapping[str, bytes]) -> Archive:
     """Zip the files of `folders`, earlier ones first where two have the same name, and `extra` programs.
 
-    Hidden files and folders, `__pycache__` and `*.pyc` are left out: they are no code, and may be secrets.
+    The first is the code folder; the others hold what was installed for it.
     """
+    collected = [collect(folder, PREBUILT if number else DEFAULTS) for number, folder in enumerate(folders)]
+    found = [file for each in collected for file in each.files]
+    _require_room(sum(file.size for file in found))  # before they are in memory
     contents: dict[str, tuple[bytes, bool]] = {name: (data, True) for name, data in extra.items()}
-    for folder in folders:
-        for path in _files(folder):
-            name = str(PurePosixPath(path.relative_to(folder)))
-            contents.setdefault(name, (path.read_bytes(), os.access(path, os.X_OK)))
-    size = sum(len(data) for data, _ in contents.values())
+    for file in found:
+        if file.name not in contents:
+            contents[file.name] = (file.read(), file.executable)
+    return Archive(_zip(contents), len(contents), collected[0].note() if collected else "")
+
+
+def _require_room(size: int) -> None:
     if size > UNZIPPED_BYTES:
         raise Rejected(
             f"The code takes {size / 1e6:.0f} MB unpacked; AWS Lambda takes {UNZIPPED_BYTES // 1_048_576} MB. "
-            "Leave out what is not needed, move libraries to `layers`, or name a container image in `image`."
+            "Leave out what is not needed (.htcgridignore), move libraries to `layers`, or name a container image in "
+            "`image`."
         )
-    return Archive(_zip(contents), len(contents))
 
 
 def _zip(contents: Mapping[str, tuple[bytes, bool]]) -> bytes:
@@ -67,15 +74,3 @@ def _zip(contents: Mapping[str, tuple[bytes, bool]]) -> bytes:
             entry.external_attr = (0o100755 if executable else 0o100644) << 16
             archive.writestr(entry, data)
     return packed.getvalue()
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not _unwanted(name)]
-        for name in names:
-            if not _unwanted(name):
-                yield Path(parent, name)
-
-
-def _unwanted(name: str) -> bool:
-    return name.startswith(".") or name == "__pycache__" or name.endswith(".pyc")

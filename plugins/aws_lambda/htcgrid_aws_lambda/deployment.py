@@ -56,6 +56,8 @@ class Deployment:
             _require_ours(current, wanted, self._target)
             yield f"building the code of {self._name}"
             built = code.build(self._function, wanted)
+            if built is not None and built.note:
+                yield built.note
             shipment = code.Shipment(wanted, built, self._clients.patient("s3"), self._options.bucket)
             done = 0
             for line in self._steps(role, wanted, current, shipment, dry_run):

@@ -124,3 +124,31 @@ def test_an_empty_or_missing_folder_is_rejected_with_its_name(tmp_path: Path) ->
         function = Function(handler="a.handler", code=path)
         with pytest.raises(Rejected, match=word):
             code.build(function, desired(function, Options(), "role"))
+
+
+def test_no_secret_of_the_code_folder_reaches_the_zip(tmp_path: Path) -> None:
+    source = folder(tmp_path / "src", a_py="1")
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "secret.txt").write_text("SECRET")
+    (source / "linked").symlink_to(tmp_path / "outside")
+    for name in (".env", ".git/config", ".aws/credentials", "server.pem", "id_rsa"):
+        (source / name).parent.mkdir(exist_ok=True)
+        (source / name).write_text("SECRET")
+    assert names(archive.build([source], {})) == ["a.py"]
+
+
+def test_links_in_a_circle_and_pipes_end_the_packing_no_later(tmp_path: Path) -> None:
+    source = folder(tmp_path / "src", a_py="1")
+    (source / "here").symlink_to(".")
+    (source / "there").symlink_to(".")
+    os.mkfifo(source / "pipe")
+    assert names(archive.build([source], {})) == ["a.py"]
+
+
+def test_what_of_the_code_folder_is_left_out_is_said_and_what_pip_installed_is_packed_whole(tmp_path: Path) -> None:
+    source, installed = folder(tmp_path / "src", a_py="1"), folder(tmp_path / "installed", b_py="1")
+    (source / ".env").write_text("SECRET")
+    (installed / "roots.pem").write_text("public")
+    built = archive.build([source, installed], {})
+    assert names(built) == ["a.py", "b.py", "roots.pem"]
+    assert built.note.startswith("Left out of the code: .env. ")

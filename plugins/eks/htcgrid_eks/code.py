@@ -6,29 +6,33 @@ import hashlib
 import io
 import os
 import signal
+import stat
 import zipfile
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from htcgrid.planes.code_files import collect
 from htcgrid.spi import Rejected
 
 TASK_ROOT = "/var/task"
-_IGNORED = frozenset({"__pycache__", ".git", ".venv", ".mypy_cache", ".pytest_cache", ".ruff_cache"})
+_UNPACKED_BYTES = 2**30  # the volume `code` of a pod
 
 
 def pack(folder: Path) -> bytes:
     """A zip of the folder, the same bytes for the same files."""
-    if not folder.is_dir():
-        raise Rejected(f"[function] code = {str(folder)!r}: there is no such folder. Name the folder of the handler.")
+    found = collect(folder)
+    if found.size > _UNPACKED_BYTES:
+        raise Rejected(
+            f"The code in {folder} has {found.size:,} bytes; its volume in a pod takes {_UNPACKED_BYTES:,}. "
+            'Leave files out with .htcgridignore, or put the code into the image and write code = "image".'
+        )
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in sorted(folder.rglob("*")):
-            inside = path.relative_to(folder)
-            if path.is_file() and not _IGNORED.intersection(inside.parts):
-                entry = zipfile.ZipInfo(inside.as_posix())
-                entry.external_attr = (0o100755 if os.access(path, os.X_OK) else 0o100644) << 16
-                entry.compress_type = zipfile.ZIP_DEFLATED
-                archive.writestr(entry, path.read_bytes())
+        for file in found.files:
+            entry = zipfile.ZipInfo(file.name)
+            entry.external_attr = (stat.S_IFREG | file.mode) << 16
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(entry, file.read())
     return packed.getvalue()
 
 

@@ -20,7 +20,7 @@ from htcgrid_eks import trouble
 from htcgrid_eks.cluster import Cluster, Refusal
 from htcgrid_eks.code import TASK_ROOT
 from htcgrid_eks.options import Options
-from htcgrid_eks.pod import AGENT, Manifest, in_pod, pod_spec
+from htcgrid_eks.pod import AGENT, Manifest, environment_secret, in_pod, pod_spec
 
 OWNER = "app.kubernetes.io/managed-by"
 NAME = "htcgrid.io/name"
@@ -56,6 +56,10 @@ class Crew:
         }
         made = self._asked("create configmaps", "POST", self._cluster.namespaced("configmaps"), body)
         self._owner = {"apiVersion": "v1", "kind": "ConfigMap", "name": name, "uid": made["metadata"]["uid"]}
+        if self._function.environment:
+            metadata = {"name": name, "labels": self._labels(), "ownerReferences": [self._owner]}
+            secret = environment_secret(self._function, metadata)
+            self._asked("create secrets", "POST", self._cluster.namespaced("secrets"), secret)
 
     def end(self) -> None:
         """Remove the owner, and with it the pods."""
@@ -134,7 +138,7 @@ class Crew:
             "token": self.token,
             "code": TASK_ROOT if options.code == "folder" else "",
             "orphan_seconds": options.orphan_seconds,
-            "function": in_pod(self._function).model_dump(mode="json"),
+            "function": in_pod(self._function).model_dump(mode="json", exclude={"environment"}),
             "sidecar": {
                 "containers": options.containers,
                 "transport": options.transport,
@@ -142,7 +146,7 @@ class Crew:
             },
         }
         agent = {"command": ["python3", "-m", "htcgrid_eks.relay", json.dumps(settings)]}
-        spec = pod_spec(options, self._function, agent)
+        spec = pod_spec(options, self._function, agent, f"{self._base}-{self._run}")
         # Alone in its pod, a container that ended whole is replaced with its pod, which is faster than
         # the ever longer pauses of a restart; beside others it is restarted.
         restart = "Never" if options.containers == 1 else "OnFailure"

@@ -11,7 +11,7 @@ from htcgrid_eks.cluster import Cluster, Refusal
 from htcgrid_eks.crew import NAME, OWNER, sweep
 from htcgrid_eks.manifests import TEMPLATE_DIGEST, Grid
 from htcgrid_eks.options import Options
-from htcgrid_eks.permissions import RUN, WORKER, as_yaml, deploy_rules, require, role
+from htcgrid_eks.permissions import WORKER, Rule, as_yaml, deploy_rules, require, role, run_rules
 
 _LOOK_SECONDS = 0.5
 _REMOVAL_SECONDS = 150.0  # a node may take a minute to report a pod whose containers have ended as gone
@@ -20,6 +20,7 @@ _GROUPS = {  # in the order in which they are made
     "ServiceAccount": "",
     "Role": _RBAC,
     "RoleBinding": _RBAC,
+    "Secret": "",
     "ConfigMap": "",
     "PodDisruptionBudget": "policy",
     "NetworkPolicy": "networking.k8s.io",
@@ -43,6 +44,7 @@ class Deployment:
     def __init__(self, cluster: Cluster, options: Options, function: Function, settings: Mapping[str, Any]) -> None:
         self._cluster = cluster
         self._options = options
+        self._function = function
         self._grid = Grid(options, function, settings, cluster.namespace)
         self._name = self._grid.name
 
@@ -52,11 +54,15 @@ class Deployment:
         A grid that is new and never comes up is removed again; one that stood before keeps its old pods.
         """
         manifests = self._grid.manifests(self._cluster.versions_of)
+        for note in self._grid.notes():
+            yield f"# {note}"
         if dry_run:
-            yield as_yaml(manifests).rstrip()
+            shown = [manifest for manifest in manifests if manifest["kind"] != "Secret"]
+            if len(shown) < len(manifests):
+                yield f"# Not shown: the Secret {self._name} with the function's environment, which `deploy` makes too."
+            yield as_yaml(shown).rstrip()
             return
-        rules = deploy_rules(autoscaled=self._autoscaled(), with_role=self._options.pod_status)
-        require(self._cluster, rules, "deploy a grid")
+        require(self._cluster, self._rules(), "deploy a grid")
         for manifest in manifests:
             if manifest["kind"] != "RoleBinding":  # refused as long as its Role is not there
                 self._apply(manifest, dry_run=True)  # what will be refused is, before anything is made
@@ -124,16 +130,23 @@ class Deployment:
     def permissions(self) -> str:
         """The Roles that each use takes, as YAML with comments."""
         namespace, name = self._cluster.namespace, self._name
-        deploying = deploy_rules(autoscaled=self._autoscaled(), with_role=self._options.pod_status)
+        running = run_rules(with_secret=bool(self._function.environment))
         parts = [
-            ("For htcgrid run and invoke from outside the cluster:", role(f"{name}-run", namespace, RUN)),
-            ("For htcgrid deploy, undeploy, scale and status:", role(f"{name}-deploy", namespace, deploying)),
+            ("For htcgrid run and invoke from outside the cluster:", role(f"{name}-run", namespace, running)),
+            ("For htcgrid deploy, undeploy, scale and status:", role(f"{name}-deploy", namespace, self._rules())),
         ]
         if self._options.pod_status:
             parts.append(("For the workers; deploy makes it:", role(name, namespace, WORKER)))
         return "---\n".join(f"# {comment}\n{as_yaml([document])}" for comment, document in parts)
 
     # --- within ---
+
+    def _rules(self) -> tuple[Rule, ...]:
+        return deploy_rules(
+            autoscaled=self._autoscaled(),
+            with_role=self._options.pod_status,
+            with_secret=bool(self._function.environment),
+        )
 
     def _rolled_out(self) -> Iterator[str]:
         """Wait until every pod is of the newest kind and ready; say how far it is. Raises `_Hopeless`, `Unavailable`."""
@@ -260,7 +273,8 @@ class Deployment:
         """Those that this config makes, or may make."""
         without = {"keda.sh", "autoscaling"} - {self._autoscaled()}
         without |= set() if self._options.pod_status else {_RBAC}
-        return {kind for kind, group in _GROUPS.items() if group not in without}
+        secret = set() if self._function.environment else {"Secret"}
+        return {kind for kind, group in _GROUPS.items() if group not in without} - secret
 
     def _autoscaled(self) -> str:
         scale = self._options.autoscale

@@ -17,9 +17,10 @@ from htcgrid_eks.cluster import Cluster, Refusal
 from htcgrid_eks.crew import Crew
 from htcgrid_eks.deployment import Deployment
 from htcgrid_eks.lane import Lane
+from htcgrid_eks.manifests import Grid
 from htcgrid_eks.options import Options
 from htcgrid_eks.own_pod import await_end
-from htcgrid_eks.permissions import RUN, require
+from htcgrid_eks.permissions import require, run_rules
 from htcgrid_eks.pod import AGENT
 from htcgrid_eks.relay import PORT
 from htcgrid_eks.sandbox import Termination
@@ -84,7 +85,7 @@ class EksInvoker(Invoker):
                 'Write code = "folder" or code = "image".'
             )
         self._cluster.open()
-        require(self._cluster, RUN, "run pods")
+        require(self._cluster, run_rules(with_secret=bool(self.function.environment)), "run pods")
         self._crew = Crew(self._cluster, self.config, self.function)
         self._crew.begin()
         pods = [_Pod() for _ in range(self.config.pods)]
@@ -100,6 +101,7 @@ class EksInvoker(Invoker):
 
     def advise(self, attempts: int) -> Iterable[str]:
         """See `htcgrid.spi.Advising`."""
+        yield from Grid(self.config, self.function, self._settings, self.config.namespace).notes()
         least, pods = self.config.min_available, self.config.pods
         kept = math.ceil(int(least[:-1]) * pods / 100) if least.endswith("%") else int(least or 0)
         if self.config.autoscale is None and kept >= pods:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import tomli_w
+from htcgrid.planes.code_files import collect
 from htcgrid.spi import Function, Rejected
 
 from htcgrid_eks import code
@@ -13,7 +14,7 @@ from htcgrid_eks.code import TASK_ROOT
 from htcgrid_eks.crew import NAME, OWNER
 from htcgrid_eks.options import Autoscale, Options
 from htcgrid_eks.permissions import WORKER, role
-from htcgrid_eks.pod import Manifest, in_pod, mount, pod_spec, small_container
+from htcgrid_eks.pod import Manifest, environment_secret, in_pod, mount, pod_spec, small_container
 from htcgrid_eks.sidecar import FOLDER, READY
 from htcgrid_eks.trouble import GRID
 
@@ -57,13 +58,20 @@ class Grid:
             config,
             self._budget(_needed(versions, "policy", "PodDisruptionBudget")),
             self._policy(_needed(versions, "networking.k8s.io", "NetworkPolicy")),
-            self._deployment(_digest(config)),
+            self._deployment(_digest(config, self._function)),
         ]
+        if self._function.environment:
+            found.insert(1, environment_secret(self._function, self._metadata(self.name)))
         if options.pod_status:
             found[1:1] = self._role()
         if options.autoscale is not None:
             found.append(self._scaler(options.autoscale, versions))
         return found
+
+    def notes(self) -> list[str]:
+        """What the user is to know of what is sent."""
+        note = collect(self._function.code).note() if self._options.code == "folder" else ""
+        return [note] if note else []
 
     @property
     def grace(self) -> float:
@@ -86,7 +94,7 @@ class Grid:
         }
         document = {
             "plane": "worker",
-            "function": in_pod(self._function).model_dump(mode="json"),
+            "function": in_pod(self._function).model_dump(mode="json", exclude={"environment"}),
             "source": settings["source"],
             "sink": settings["sink"],
             "agent": {**settings.get("agent", {}), "grace": self.grace},
@@ -172,7 +180,7 @@ class Grid:
         if options.pod_status:
             agent["volumeMounts"].append(mount("account", _ACCOUNT, read_only=True))
             volumes.append(_account_volume())
-        spec = pod_spec(options, self._function, agent, self._init())
+        spec = pod_spec(options, self._function, agent, self.name, self._init())
         spec["volumes"] += volumes
         spec["serviceAccountName"] = self.name
         spec["terminationGracePeriodSeconds"] = math.ceil(self.grace + _GRACE_MARGIN)
@@ -274,5 +282,5 @@ def _account_volume() -> Manifest:
     return {"name": "account", "projected": {"sources": sources}}
 
 
-def _digest(config: Manifest) -> str:
-    return code.digest(repr((config["data"], config.get("binaryData"))).encode())
+def _digest(config: Manifest, function: Function) -> str:
+    return code.digest(repr((config["data"], config.get("binaryData"), sorted(function.environment.items()))).encode())

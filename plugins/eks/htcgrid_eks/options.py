@@ -3,11 +3,22 @@
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from htcgrid.spi import Function, Plugin
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
+_IMAGE = re.compile(r"[a-zA-Z0-9][-a-zA-Z0-9._/:@]*")
+_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_OBJECT = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+_QUANTITY = re.compile(r"(?=.*[1-9])[0-9]{1,6}(\.[0-9]{1,3})?|(?=.*[1-9])[0-9]{1,9}m")
+_KEY = re.compile(r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[a-zA-Z0-9]([-a-zA-Z0-9._]{0,61}[a-zA-Z0-9])?")
+_VALUE = re.compile(r"([a-zA-Z0-9]([-a-zA-Z0-9._]{0,61}[a-zA-Z0-9])?)?")
+_SHARE = re.compile(r"[0-9]{1,6}|(100|[0-9]{1,2})%")
+_ROLE = re.compile(r"(arn:aws[-a-z]*:iam::[0-9]+:role/[-\w+=,.@/]+)?", re.ASCII)
+_ANNOTATIONS_BYTES = 200_000
+_DAY = 86_400.0
+_MOST = 2**31 - 1  # Kubernetes has numbers of 32 bits
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,46}[a-z0-9])?")
 
 
@@ -16,8 +27,8 @@ class Autoscale(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    min: int = Field(0, ge=0, description="the fewest workers; 0 needs KEDA")
-    max: int = Field(ge=1, description="the most workers")
+    min: int = Field(0, ge=0, le=_MOST, description="the fewest workers; 0 needs KEDA")
+    max: int = Field(ge=1, le=_MOST, description="the most workers")
     by: Literal["sqs", "metric", "cpu"] = Field(
         "sqs",
         description="sqs (KEDA), metric (an HPA on an external metric) or cpu (an HPA on the workers' processors)",
@@ -25,7 +36,15 @@ class Autoscale(BaseModel):
     queue_url: str = Field("", description="for sqs: the URL of the queue")
     region: str = Field("", description="for sqs: its region")
     metric: str = Field("", description="for metric: the external metric's name")
-    target: int = Field(5, ge=1, description="waiting tasks a worker (sqs, metric), or percent of its processors (cpu)")
+    target: int = Field(
+        5, ge=1, le=_MOST, description="waiting tasks a worker (sqs, metric), or percent of its processors (cpu)"
+    )
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> Self:
+        if self.min > self.max:
+            raise ValueError(f"min = {self.min} is above max = {self.max}")
+        return self
 
 
 class Options(Plugin.Config):
@@ -42,7 +61,7 @@ class Options(Plugin.Config):
     namespace: str = Field("", description="where the pods are; the context's if empty")
     name: str = Field("", description="what the objects are called; htcgrid-<function> if empty")
 
-    pods: int = Field(1, ge=1, description="how many pods")
+    pods: int = Field(1, ge=1, le=10_000, description="how many pods")
     containers: int = Field(1, ge=1, le=32, description="Lambda containers in each pod, one invocation at a time each")
     transport: Literal["api", "rie"] = Field("api", description="api (the Runtime API), or rie (the emulator)")
     command: tuple[str, ...] = Field((), description="what the Lambda container runs; AWS's entry script if empty")
@@ -50,13 +69,15 @@ class Options(Plugin.Config):
         "folder",
         description="folder (of [function] code, sent along), image (it is in the image), or s3://bucket/key.zip",
     )
-    start_seconds: float = Field(120.0, gt=0, description="how long pods may take to come up")
-    orphan_seconds: float = Field(30.0, ge=1, description="how long pods of a run outlive a client that is gone")
+    start_seconds: float = Field(120.0, gt=0, le=_DAY, description="how long pods may take to come up")
+    orphan_seconds: float = Field(
+        30.0, ge=1, le=_DAY, description="how long pods of a run outlive a client that is gone"
+    )
 
     cpu: str = Field("", description="processor request of a Lambda container; by its memory, as on Lambda, if empty")
     agent_cpu: str = Field("100m", description="processor request of the agent's container")
-    agent_memory: int = Field(256, ge=64, description="MiB that the agent's container may use")
-    user: int = Field(1000, ge=1, description="user and group id that all containers run as")
+    agent_memory: int = Field(256, ge=64, le=1_048_576, description="MiB that the agent's container may use")
+    user: int = Field(1000, ge=1, le=_MOST, description="user and group id that all containers run as")
     pull_policy: Literal["Always", "IfNotPresent", "Never"] = Field("IfNotPresent", description="imagePullPolicy")
     pull_secrets: tuple[str, ...] = Field((), description="names of imagePullSecrets")
     node_selector: Mapping[str, str] = Field(
@@ -77,6 +98,78 @@ class Options(Plugin.Config):
     )
     variables: tuple[str, ...] = Field((), description="standing grid: Secrets whose keys are the agent's variables")
     autoscale: Autoscale | None = Field(None, description="standing grid: scale on the queue's depth")
+
+    @field_validator("image", "agent_image")
+    @classmethod
+    def _is_an_image(cls, image: str) -> str:
+        if not _IMAGE.fullmatch(image):
+            raise ValueError('the name of an image, as in "registry.example.com/pricing:1"')
+        return image
+
+    @field_validator("namespace")
+    @classmethod
+    def _is_a_namespace(cls, namespace: str) -> str:
+        if namespace and not _LABEL.fullmatch(namespace):
+            raise ValueError("lower-case letters, digits and dashes, 63 at most, as Kubernetes has namespaces")
+        return namespace
+
+    @field_validator("pull_secrets", "variables")
+    @classmethod
+    def _are_names(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(_OBJECT.fullmatch(name) for name in names):
+            raise ValueError("names of Secrets: lower-case letters, digits, dashes and dots, 253 at most")
+        return names
+
+    @field_validator("cpu", "agent_cpu")
+    @classmethod
+    def _is_a_quantity(cls, cpu: str, info: ValidationInfo) -> str:
+        if not _QUANTITY.fullmatch(cpu) and (cpu or info.field_name == "agent_cpu"):
+            raise ValueError('an amount of processor as Kubernetes has it, as in "0.5" or "500m"')
+        return cpu
+
+    @field_validator("node_selector")
+    @classmethod
+    def _are_labels(cls, labels: Mapping[str, str]) -> Mapping[str, str]:
+        for name, value in labels.items():
+            if not _KEY.fullmatch(name) or not _VALUE.fullmatch(value):
+                raise ValueError(f"{name!r}: labels have letters, digits, - _ and ., 63 at most, and a prefix with /")
+        return labels
+
+    @field_validator("annotations")
+    @classmethod
+    def _are_annotations(cls, annotations: Mapping[str, str]) -> Mapping[str, str]:
+        for name in annotations:
+            if not _KEY.fullmatch(name):
+                raise ValueError(f"{name!r}: letters, digits, - _ and ., 63 at most, and a prefix with /")
+        if sum(len(name) + len(value.encode()) for name, value in annotations.items()) > _ANNOTATIONS_BYTES:
+            raise ValueError(f"a pod takes {_ANNOTATIONS_BYTES:,} bytes of annotations in all")
+        return annotations
+
+    @field_validator("tolerations")
+    @classmethod
+    def _are_tolerations(cls, tolerations: tuple[Mapping[str, Any], ...]) -> tuple[Mapping[str, Any], ...]:
+        for each in tolerations:
+            if unknown := set(each) - {"key", "operator", "value", "effect", "tolerationSeconds"}:
+                raise ValueError(f"{', '.join(sorted(unknown))}: a toleration has key, operator, value and effect")
+            if each.get("operator", "Equal") not in {"Equal", "Exists"}:
+                raise ValueError('the operator of a toleration is "Equal" or "Exists"')
+            if each.get("effect", "") not in {"", "NoSchedule", "PreferNoSchedule", "NoExecute"}:
+                raise ValueError('the effect of a toleration is "NoSchedule", "PreferNoSchedule" or "NoExecute"')
+        return tolerations
+
+    @field_validator("min_available")
+    @classmethod
+    def _is_a_share(cls, share: str) -> str:
+        if share and not _SHARE.fullmatch(share):
+            raise ValueError('a number of pods or a percentage, as in "2" or "50%"')
+        return share
+
+    @field_validator("role_arn")
+    @classmethod
+    def _is_a_role(cls, arn: str) -> str:
+        if not _ROLE.fullmatch(arn):
+            raise ValueError('the ARN of an IAM role, as in "arn:aws:iam::123456789012:role/grid"')
+        return arn
 
     @field_validator("name")
     @classmethod

@@ -17,7 +17,7 @@ RUN: tuple[Rule, ...] = (
     ("", "pods/log", ("get",)),
     ("", "pods/portforward", ("create", "get")),
 )
-"""`htcgrid run` and `invoke` from outside. Port-forwarding is `get` for a WebSocket; newer servers ask for `create`."""
+"""`htcgrid run` and `invoke` from outside, where the function has no environment. Port-forwarding is `get` for a WebSocket; newer servers ask for `create`."""
 
 WORKER: tuple[Rule, ...] = (("", "pods", ("get",)),)
 """The workers of a standing grid with `pod_status`: how one of their containers ended."""
@@ -25,7 +25,12 @@ WORKER: tuple[Rule, ...] = (("", "pods", ("get",)),)
 _APPLY = ("create", "delete", "get", "patch")
 
 
-def deploy_rules(*, autoscaled: str = "", with_role: bool = True) -> tuple[Rule, ...]:
+def run_rules(*, with_secret: bool) -> tuple[Rule, ...]:
+    """`htcgrid run` and `invoke` from outside. `with_secret`: the function has an environment."""
+    return (*RUN, ("", "secrets", ("create",))) if with_secret else RUN
+
+
+def deploy_rules(*, autoscaled: str = "", with_role: bool = True, with_secret: bool = False) -> tuple[Rule, ...]:
     """`htcgrid deploy`, `undeploy`, `scale` and `status`. `autoscaled` is the API group of what scales, if anything."""
     rules: list[Rule] = [
         ("", "configmaps", (*_APPLY, "list")),  # undeploy looks for what killed runs have left
@@ -37,6 +42,8 @@ def deploy_rules(*, autoscaled: str = "", with_role: bool = True) -> tuple[Rule,
         ("networking.k8s.io", "networkpolicies", _APPLY),
         ("policy", "poddisruptionbudgets", _APPLY),
     ]
+    if with_secret:
+        rules.append(("", "secrets", _APPLY))
     if with_role:
         rules += [("rbac.authorization.k8s.io", resource, _APPLY) for resource in ("rolebindings", "roles")]
         rules += WORKER  # nobody may give what they do not have

@@ -1,6 +1,8 @@
 """The pod: an agent and its Lambda containers, joined by loopback and a shared volume each."""
 
+import base64
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from htcgrid_eks.sidecar import EMULATOR_PORT, FOLDER, container_name
 Manifest = dict[str, Any]
 
 AGENT = "agent"
+_KEY = re.compile(r"[-._a-zA-Z0-9]{1,253}")
 _ARCHITECTURES = {"x86_64": "amd64", "arm64": "arm64"}
 _MEMORY_OF_ONE_CPU = 1769  # MB of memory that come with one processor on AWS Lambda; from its documentation
 _PIPES_MB = 16
@@ -31,8 +34,24 @@ def in_pod(function: Function) -> Function:
     return function.model_copy(update={"code": Path(TASK_ROOT)})
 
 
-def pod_spec(options: Options, function: Function, agent: Manifest, init: Sequence[Manifest] = ()) -> Manifest:
-    """The spec of a pod around the agent's container. What is `agent`'s own is `args`, `env`, `volumeMounts`, probes."""
+def environment_secret(function: Function, metadata: Manifest) -> Manifest:
+    """The handler's environment, which may hold passwords: who may read pods may not read this."""
+    for name in function.environment:
+        if not _KEY.fullmatch(name):
+            raise Rejected(
+                f"[function] environment: {name!r}: on Kubernetes a name has letters, digits, - _ and . only."
+            )
+    data = {name: base64.b64encode(value.encode()).decode() for name, value in function.environment.items()}
+    return {"apiVersion": "v1", "kind": "Secret", "type": "Opaque", "metadata": metadata, "data": data}
+
+
+def pod_spec(
+    options: Options, function: Function, agent: Manifest, secret: str, init: Sequence[Manifest] = ()
+) -> Manifest:
+    """The spec of a pod around the agent's container. What is `agent`'s own is `args`, `env`, `volumeMounts`, probes.
+
+    `secret` names the Secret with the handler's environment, which need not be there where that is empty.
+    """
     containers = range(options.containers)
     with_code = options.code != "image"
     shared = [_volume(f"run-{index}", medium="Memory", sizeLimit=f"{_PIPES_MB}Mi") for index in containers]
@@ -56,7 +75,7 @@ def pod_spec(options: Options, function: Function, agent: Manifest, init: Sequen
         ],
         "containers": [
             _agent(options, agent, with_code=with_code),
-            *(_lambda(options, function, index, with_code=with_code) for index in containers),
+            *(_lambda(options, function, index, secret, with_code=with_code) for index in containers),
         ],
     }
     if init:
@@ -94,7 +113,7 @@ def _agent(options: Options, agent: Manifest, *, with_code: bool) -> Manifest:
     return small_container(options, AGENT, command, [*shared, *mounts]) | own
 
 
-def _lambda(options: Options, function: Function, index: int, *, with_code: bool) -> Manifest:
+def _lambda(options: Options, function: Function, index: int, secret: str, *, with_code: bool) -> Manifest:
     program = (
         options.command or function.command or entry.program(function.handler, options.transport, EMULATOR_PORT + index)
     )
@@ -106,11 +125,19 @@ def _lambda(options: Options, function: Function, index: int, *, with_code: bool
         "imagePullPolicy": options.pull_policy,
         "command": entry.command(str(FOLDER), program),
         "workingDir": TASK_ROOT,
-        "env": [{"name": name, "value": value} for name, value in sorted(_variables(options, function).items())],
+        "env": _environment(options, function, secret),
         "securityContext": _LOCKED_DOWN,
         "volumeMounts": [mount(f"run-{index}", str(FOLDER)), mount(f"tmp-{index}", "/tmp"), *code],  # noqa: S108
         "resources": {"requests": {**memory, "cpu": options.cpu or _cpu(function.memory)}, "limits": memory},
     }
+
+
+def _environment(options: Options, function: Function, secret: str) -> list[Manifest]:
+    own = {name: {"secretKeyRef": {"name": secret, "key": name}} for name in function.environment}
+    return [
+        {"name": name, "valueFrom": own[name]} if name in own else {"name": name, "value": value}
+        for name, value in sorted(_variables(options, function).items())
+    ]
 
 
 def _variables(options: Options, function: Function) -> Mapping[str, str]:

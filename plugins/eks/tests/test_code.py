@@ -72,3 +72,12 @@ def test_nothing_is_unpacked_outside_the_folder(tmp_path: Path) -> None:
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(Rejected, match="there is no such folder"):
         code.pack(tmp_path / "nothing")
+
+
+def test_no_secret_of_the_code_folder_reaches_a_pod(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "outside.txt").write_text("SECRET")
+    (folder / "link.txt").symlink_to(tmp_path / "outside.txt")
+    for name in (".env", ".git/config", ".aws/credentials", ".ssh/config", ".netrc", "server.pem"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("SECRET")
+    assert zipfile.ZipFile(io.BytesIO(code.pack(folder))).namelist() == ["bootstrap", "models/heston.py"]

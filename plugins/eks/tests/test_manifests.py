@@ -1,3 +1,4 @@
+import base64
 import json
 import math
 import random
@@ -9,7 +10,9 @@ import kubernetes_validate
 import pytest
 from htcgrid.spi import Function, Rejected
 
-from htcgrid_eks.deployment import _kind_of
+from htcgrid_eks.cluster import Cluster
+from htcgrid_eks.crew import Crew
+from htcgrid_eks.deployment import Deployment, _kind_of
 from htcgrid_eks.invoker import EksInvoker
 from htcgrid_eks.manifests import Grid
 from htcgrid_eks.options import Options
@@ -133,6 +136,76 @@ def test_manifests_are_plain_json(manifests: Manifests) -> None:
 def _container(found: dict[str, Any], name: str) -> Any:
     containers = found["Deployment"]["spec"]["template"]["spec"]["containers"]
     return next(each for each in containers if each["name"] == name)
+
+
+def test_what_of_the_code_folder_is_left_out_is_said(function: Function) -> None:
+    (function.code / ".env").write_text("SECRET")
+    (note,) = Grid(Options(image="pricing:1"), function, {}, "grid").notes()
+    assert note.startswith("Left out of the code: .env. ")
+
+
+def test_the_environment_of_the_function_is_in_a_secret_and_nowhere_else(
+    manifests: Manifests, function: Function
+) -> None:
+    secret = "hunter2secret"
+    found = manifests(function=function.model_copy(update={"environment": {"DB_PASSWORD": secret}}))
+    assert base64.b64decode(found["Secret"]["data"]["DB_PASSWORD"]).decode() == secret
+    kubernetes_validate.validate(found["Secret"], "1.31", strict=True)
+    reference = {"name": found["Secret"]["metadata"]["name"], "key": "DB_PASSWORD"}
+    variables = _container(found, "lambda-0")["env"]
+    assert {"name": "DB_PASSWORD", "valueFrom": {"secretKeyRef": reference}} in variables
+    del found["Secret"]
+    assert secret not in json.dumps(found)
+
+
+def test_a_changed_environment_replaces_the_pods(manifests: Manifests, function: Function) -> None:
+    one, two = (
+        manifests(function=function.model_copy(update={"environment": {"A": value}}))["Deployment"]["spec"]["template"]
+        for value in ("1", "2")
+    )
+    assert one["metadata"]["annotations"] != two["metadata"]["annotations"]
+
+
+def test_a_dry_run_shows_no_value_of_the_environment(function: Function) -> None:
+    class Offline(Cluster):
+        def versions_of(self, group: str, kind: str) -> list[str]:
+            return [f"{group}/v1"]
+
+    options = Options(image="pricing:1", namespace="grid")
+    secret = function.model_copy(update={"environment": {"DB_PASSWORD": "hunter2secret"}})
+    deployment = Deployment(Offline(options), options, secret, {"source": {"plugin": "sqs"}, "sink": {"plugin": "sqs"}})
+    said = "\n".join(deployment.deploy(dry_run=True))
+    assert "hunter2secret" not in said
+    assert base64.b64encode(b"hunter2secret").decode() not in said
+    assert "# Not shown: the Secret htcgrid-pricing" in said
+    assert "kind: Deployment" in said
+
+
+class Asked(Cluster):
+    """Keeps what the API server is asked to make."""
+
+    def __init__(self, options: Options) -> None:
+        super().__init__(options)
+        self.made: list[Any] = []
+
+    def request(self, method: str, path: str, body: Any = None, *_: object, **__: object) -> Any:
+        if method != "POST":
+            return {"items": []}
+        self.made.append(body)
+        return {"metadata": {"uid": "1"}}
+
+
+def test_a_run_has_its_environment_in_a_secret_that_goes_with_it(function: Function) -> None:
+    options = Options(image="pricing:1", namespace="grid")
+    cluster = Asked(options)
+    secret = function.model_copy(update={"environment": {"DB_PASSWORD": "hunter2secret"}})
+    crew = Crew(cluster, options, secret)
+    crew.begin()
+    crew.add()
+    owner, kept, pod = cluster.made
+    assert kept["kind"] == "Secret"
+    assert kept["metadata"]["ownerReferences"][0]["name"] == owner["metadata"]["name"]
+    assert "hunter2secret" not in json.dumps([owner, pod])
 
 
 def test_a_grid_of_one_pod_lets_its_node_be_drained(manifests: Manifests) -> None:

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
-from docker.utils.build import exclude_paths
+from docker.utils.build import PatternMatcher
+from htcgrid.planes.code_files import collect
 from htcgrid.spi import Function, Rejected
 
 from htcgrid_local_docker.diagnosis import CLIENTS
@@ -76,13 +77,18 @@ def _failed(error: str, tag: str, wheels: Path | None) -> Exception:
 
 
 def _pack(context: IO[bytes], code: Path, text: str, wheels: Path | None) -> None:
-    """The code folder, less what .dockerignore names, readable to every user, as the handler runs as one."""
+    """The files of the code folder, less what .dockerignore names besides, and the Dockerfile."""
     ignore = code / ".dockerignore"
-    patterns = ignore.read_text(encoding="utf-8").splitlines() if ignore.is_file() else []
-    patterns = [line.strip() for line in patterns if line.strip() and not line.startswith("#")]
+    lines = ignore.read_text(encoding="utf-8").splitlines() if ignore.is_file() else []
+    patterns = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    left_out = PatternMatcher([*patterns, _DOCKERFILE])
     with tarfile.open(fileobj=context, mode="w") as archive:
-        for name in sorted(exclude_paths(str(code), [*patterns, "**/__pycache__", _DOCKERFILE])):
-            archive.add(code / name, name, recursive=False, filter=_readable)
+        for file in collect(code).files:
+            if not left_out.matches(file.name):
+                entry = tarfile.TarInfo(file.name)
+                content = file.read()
+                entry.size, entry.mode, entry.mtime = len(content), file.mode, int(file.path.stat().st_mtime)
+                archive.addfile(entry, io.BytesIO(content))
         content = text.encode()
         entry = tarfile.TarInfo(_DOCKERFILE)
         entry.size = len(content)

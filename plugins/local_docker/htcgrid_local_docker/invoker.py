@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
+from htcgrid.planes.code_files import collect
 from htcgrid.runtime import documents, identity
 from htcgrid.runtime.api import ApiEnvironment
 from htcgrid.runtime.api_server import listen
@@ -157,6 +158,8 @@ class LocalDockerInvoker(Invoker):
             where = self.function.code / "Dockerfile"
             yield f"# {where}, {'as it is there' if own else 'made for this function'}"
             yield text
+            if note := collect(self.function.code).note():
+                yield f"# {note}"
             if dry_run:
                 return
             if not own and wheels is None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from docker.types import DeviceRequest, LogConfig, Mount
+from htcgrid.planes.code_files import collect
 from htcgrid.runtime.variables import variables
 from htcgrid.spi import RESERVED_ENVIRONMENT, Function, Rejected
 
@@ -116,6 +117,8 @@ def _read(path: Path) -> dict[str, str]:
         name, equals, value = line.lstrip().partition("=")
         if not equals or not name or " " in name:
             raise Rejected(f"{path}, line {number}: write it as NAME=VALUE.")
+        if "\0" in line:
+            raise Rejected(f"{path}, line {number}: it has a NUL character in it, which no program can be given.")
         if name in RESERVED_ENVIRONMENT:
             raise Rejected(
                 f"{path}, line {number}: {name} is reserved by Lambda, which sets it itself; choose another name."
@@ -127,7 +130,8 @@ def _read(path: Path) -> dict[str, str]:
 def check_code(function: Function) -> None:
     """Refuse a code folder that the container's user could not read."""
     folder = check_folder(function)
-    for path in (folder, *(path for path in folder.iterdir() if path.is_file() and not path.is_symlink())):
+    # Not those that no plane packs: a .env that only its owner may read is to stay as it is.
+    for path in (folder, *(file.path for file in collect(folder).files if file.path.parent == folder)):
         needed = stat.S_IROTH | (stat.S_IXOTH if path.is_dir() else 0)
         if path.stat().st_mode & needed != needed:
             message = (

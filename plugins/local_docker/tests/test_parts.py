@@ -1,8 +1,10 @@
 """What needs no engine."""
 
+import io
 import os
 import subprocess
 import sys
+import tarfile
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -342,3 +344,19 @@ def test_a_base_without_a_client_gets_one(tmp_path: Path) -> None:
     text = building.dockerfile(function, bare, None)
     assert "install --no-cache-dir --target /var/task awslambdaric" in text
     assert 'ENTRYPOINT ["python3", "-m", "awslambdaric"]' in text
+
+
+def test_no_secret_of_the_code_folder_reaches_the_image(tmp_path: Path) -> None:
+    code = tmp_path / "src"
+    code.mkdir()
+    (tmp_path / "outside.txt").write_text("SECRET")
+    (code / "link.txt").symlink_to(tmp_path / "outside.txt")
+    for name in ("greet.py", "notes.md", ".env", ".git/config", ".aws/credentials", "server.pem", "Dockerfile"):
+        (code / name).parent.mkdir(exist_ok=True)
+        (code / name).write_text("SECRET")
+    (code / ".dockerignore").write_text("*.md\n")
+    context = io.BytesIO()
+    building._pack(context, code, "FROM scratch\n", None)
+    context.seek(0)
+    with tarfile.open(fileobj=context) as archive:
+        assert archive.getnames() == ["greet.py", "Dockerfile"]

@@ -1,0 +1,1 @@
+"""The toolkit for authors of compute planes: what several planes need and none should write for itself."""
