@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,6 +40,9 @@ NEVER = {
     ),
 }
 NEVER[sqlite3.SQLITE_PERM] = NEVER[sqlite3.SQLITE_CANTOPEN]
+_DAMAGED_SCHEMA = re.compile("no such (table|column|index)|has no column|has [0-9]+ columns? but")
+"""What SQLite says of our own statements where the tables are not those that we made."""
+_DAMAGED_TEXT = "Could not decode to UTF-8"
 
 
 @contextmanager
@@ -56,6 +60,8 @@ def explained(path: Path, busy: float) -> Iterator[None]:
 def _verdict(error: sqlite3.Error, path: Path, busy: float) -> HtcgridError | None:
     # The low byte is the primary code, https://www.sqlite.org/rescode.html. The sqlite3 module's own errors have none.
     code = getattr(error, "sqlite_errorcode", -1) & 0xFF
+    if _DAMAGED_TEXT in str(error) or (code == sqlite3.SQLITE_ERROR and _DAMAGED_SCHEMA.search(str(error))):
+        code = sqlite3.SQLITE_CORRUPT
     if code in LATER:
         return Unavailable(f"{path}: {LATER[code].format(path=path, busy=busy)} ({error})")
     if code in NEVER:
