@@ -5,8 +5,9 @@ import shutil
 import sqlite3
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from random import Random
 
 import pytest
 from pydantic import ValidationError
@@ -236,6 +237,27 @@ def test_a_queue_without_one_of_its_tables_is_told_as_damaged(tmp_path: Path, ta
     with pytest.raises(Rejected, match="the database is damaged"), source_at(path) as source:  # noqa: PT012 - whichever is first
         source.put([Task("t", b"1")])
         source.receive(1, 0)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_damaged_bytes_anywhere_are_never_called_a_bug(tmp_path: Path, seed: int) -> None:
+    path = tmp_path / "grid.db"
+    with source_at(path) as source, sink_at(path) as sink:
+        source.put([Task(f"t{number}", b"1", {"session_id": "s"}) for number in range(50)])
+        sink.put([Result(Task(f"t{number}", b"1"), Outcome(f"t{number}", b"1")) for number in range(50)])
+    dice, data = Random(seed), bytearray(path.read_bytes())
+    for _ in range(40):
+        data[dice.randrange(100, len(data))] ^= 0xFF
+    path.write_bytes(data)
+
+    def use(source: SqliteSource, sink: SqliteSink) -> None:
+        source.survey()
+        source.ack(source.receive(100, 0))
+        list(sink.scan())
+        sink.tally()
+
+    with suppress(Rejected, Unavailable), source_at(path) as source, sink_at(path) as sink:
+        use(source, sink)
 
 
 @pytest.mark.parametrize("harm", ["failure = 'nonsense'", "attributes = '{'", "attributes = CAST(x'ff' AS TEXT)"])

@@ -40,7 +40,7 @@ NEVER = {
     ),
 }
 NEVER[sqlite3.SQLITE_PERM] = NEVER[sqlite3.SQLITE_CANTOPEN]
-_DAMAGED_SCHEMA = re.compile("no such (table|column|index)|has no column|has [0-9]+ columns? but")
+_DAMAGED_SCHEMA = re.compile("no such |no column|columns? but|syntax error|unrecognized token|malformed")
 """What SQLite says of our own statements where the tables are not those that we made."""
 _DAMAGED_TEXT = "Could not decode to UTF-8"
 
@@ -50,6 +50,8 @@ def explained(path: Path, busy: float) -> Iterator[None]:
     """Raise SQLite's errors as `Unavailable` or `Rejected`; what neither fits is a bug and stays as it is."""
     try:
         yield
+    except UnicodeDecodeError as error:  # SQLite's own words, with a damaged name in them
+        raise Rejected(f"{path}: {NEVER[sqlite3.SQLITE_CORRUPT].format(path=path)} ({error})") from error
     except sqlite3.Error as error:
         verdict = _verdict(error, path, busy)
         if verdict is None:
