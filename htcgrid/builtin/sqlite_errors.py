@@ -40,7 +40,9 @@ NEVER = {
     ),
 }
 NEVER[sqlite3.SQLITE_PERM] = NEVER[sqlite3.SQLITE_CANTOPEN]
-_DAMAGED_SCHEMA = re.compile("no such |no column|columns? but|syntax error|unrecognized token|malformed")
+_DAMAGED_SCHEMA = re.compile(
+    "no such |no query solution|no column|columns? but|syntax error|unrecognized token|malformed"
+)
 """What SQLite says of our own statements where the tables are not those that we made."""
 _DAMAGED_TEXT = "Could not decode to UTF-8"
 

@@ -315,6 +315,8 @@ def _insert(connection: sqlite3.Connection, last: int, rows: Sequence[tuple[Task
 
 def _lease(seq: int, attempt: int, task_id: str, attributes: str | None, payload: bytes) -> Lease:
     receipt = f"{seq}.{attempt}"
+    if not isinstance(payload, bytes):
+        return Lease(Task(task_id, b""), attempt, receipt, invalid="its event is damaged in the queue's file")
     try:
         return Lease(Task(task_id, payload, attributes_of(attributes)), attempt, receipt)
     except (TypeError, ValueError):

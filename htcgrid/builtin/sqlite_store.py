@@ -148,7 +148,7 @@ def chunk(cursor: sqlite3.Cursor) -> list[tuple[Any, ...]]:
     held = 0
     for row in cursor:
         rows.append(row)
-        held += len(row[-1]) + ROW_BYTES
+        held += len(row[-1] or b"") + ROW_BYTES  # a damaged page may give NULL
         if held >= CHUNK_BYTES:
             break
     cursor.close()
