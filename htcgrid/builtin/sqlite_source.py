@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 
@@ -313,7 +314,7 @@ def _insert(connection: sqlite3.Connection, last: int, rows: Sequence[tuple[Task
     )
 
 
-def _lease(seq: int, attempt: int, task_id: str, attributes: str | None, payload: bytes) -> Lease:
+def _lease(seq: int, attempt: int, task_id: str, attributes: str | None, payload: Any) -> Lease:
     receipt = f"{seq}.{attempt}"
     if not isinstance(payload, bytes):
         return Lease(Task(task_id, b""), attempt, receipt, invalid="its event is damaged in the queue's file")
