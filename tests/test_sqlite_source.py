@@ -600,3 +600,42 @@ def test_receiving_costs_the_same_at_any_depth(source: SqliteSource) -> None:
             assert "TEMP B-TREE" not in plan
             assert 'SCAN queue"' not in plan
             assert "INDEX" in plan
+
+
+# --- Time --------------------------------------------------------------------------------------------
+
+
+def test_a_wall_clock_that_jumps_back_keeps_no_dead_agents_tasks(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = time.time
+    with source_at(path, lease_seconds=0.1) as dead:
+        dead.put(tasks(1))
+        assert len(dead.receive(1, 0)) == 1
+        monkeypatch.setattr(time, "time", lambda: real() - 86_400)
+        with source_at(path) as other:
+            assert ids(other.receive(1, LONG)) == ["t0"]
+
+
+def test_a_wall_clock_that_jumps_forward_takes_no_living_agents_tasks(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = time.time
+    with source_at(path, lease_seconds=LONG) as living:
+        living.put(tasks(1))
+        leases = living.receive(1, 0)
+        monkeypatch.setattr(time, "time", lambda: real() + 86_400)
+        with source_at(path) as other:
+            assert other.receive(1, 0.05) == ()
+        assert living.extend(leases, LONG) == ()
+
+
+def test_leases_and_delays_of_before_a_restart_of_the_machine_are_over(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with source_at(path, lease_seconds=LONG) as before:
+        before.put(tasks(3))
+        before.nack(before.receive(1, 0), LONG)
+        before.receive(1, 0)
+    monkeypatch.setattr("htcgrid.builtin.sqlite_clock._boot_id", lambda: "another boot")
+    monkeypatch.setattr("htcgrid.builtin.sqlite_clock._since_boot", lambda: 3.0)
+    with source_at(path) as after:
+        assert sorted(ids(after.receive(10, 0))) == ["t0", "t1", "t2"]

@@ -11,10 +11,12 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 
 from htcgrid.builtin import sqlite_statements as sql
+from htcgrid.builtin.sqlite_clock import Clock
 from htcgrid.builtin.sqlite_store import SqliteFile, chunk
 from htcgrid.builtin.sqlite_survey import survey
 from htcgrid.builtin.sqlite_text import attributes_of, named, text_of
@@ -55,8 +57,8 @@ class DeadTask:
 class SqliteSource(TaskSource):
     """Tasks in a SQLite file. It meets `TaskQueue`, `Sessions`, `Surveyed` and `DeadLetters` too.
 
-    The highest `priority` first, and first in, first out within one. Times are wall-clock times, as several
-    processes and restarts share them. Agents return the tasks of a dead agent themselves, in `receive`, when
+    The highest `priority` first, and first in, first out within one. Times are of one clock that several
+    processes share, and that no change of the wall clock moves. Agents return the tasks of a dead agent themselves, in `receive`, when
     their lease is over: no other program needs to watch.
     """
 
@@ -78,10 +80,13 @@ class SqliteSource(TaskSource):
         self.lease_seconds = config.lease_seconds
         self._file = SqliteFile(config.path)
         self._agent = f"{socket.gethostname()}-{os.getpid()}"
+        self._clock = Clock()
         self._seen = 0.0
 
     def open(self) -> None:
         self._file.open()
+        with self._file.writing(durable=False) as connection:
+            self._clock.set(connection)
 
     def close(self) -> None:
         try:
@@ -102,7 +107,7 @@ class SqliteSource(TaskSource):
         with self._file.changed:
             while max_tasks > 0:
                 due = self._next_due()
-                pause = POLL_SECONDS if due is None else min(POLL_SECONDS, due - time.time())
+                pause = POLL_SECONDS if due is None else min(POLL_SECONDS, due - self._clock.now())
                 if pause <= 0 and (leases := self._lend(min(max_tasks, self.max_batch))):
                     return leases
                 self._say_seen()
@@ -123,7 +128,7 @@ class SqliteSource(TaskSource):
     def nack(self, leases: Sequence[Lease], delay: float = 0.0) -> None:
         with self._file.writing(durable=False) as connection:
             if delay > 0:
-                due = time.time() + delay
+                due = self._clock.now() + delay
                 connection.executemany(sql.DELAY, ((due, *_loan(lease)) for lease in leases))
             else:
                 connection.executemany(sql.GIVE_BACK, map(_loan, leases))
@@ -131,7 +136,7 @@ class SqliteSource(TaskSource):
     def extend(self, leases: Sequence[Lease], seconds: float) -> Collection[str]:
         with self._file.writing(durable=False) as connection:
             self._see(connection)
-            due = time.time() + seconds
+            due = self._clock.now() + seconds
             extended = connection.executemany(sql.EXTEND, ((due, *_loan(lease)) for lease in leases)).rowcount
             if extended == len(leases):
                 return ()
@@ -160,7 +165,7 @@ class SqliteSource(TaskSource):
             last = connection.execute(sql.LAST_SEQ).fetchone()[0]
             connection.execute("SAVEPOINT batch")
             try:
-                _insert(connection, last, rows)
+                _insert(connection, last, rows, self._clock.now())
             except UNFIT:
                 connection.execute("ROLLBACK TO batch")
                 self._put_one_by_one(connection, last, rows)
@@ -189,7 +194,7 @@ class SqliteSource(TaskSource):
 
     def depth(self) -> Depth:
         with self._file.reading() as connection:
-            waiting, leased, dead = connection.execute(sql.DEPTH, {"now": time.time()}).fetchone()
+            waiting, leased, dead = connection.execute(sql.DEPTH, {"now": self._clock.now()}).fetchone()
         return Depth(waiting, leased, dead)
 
     def is_pending(self, session_id: str) -> bool:
@@ -199,7 +204,7 @@ class SqliteSource(TaskSource):
 
     def survey(self) -> Survey:
         with self._file.reading() as connection:
-            return survey(connection, time.time())
+            return survey(connection, self._clock.now())
 
     def dead(self) -> Iterator[DeadTask]:
         """The tasks that were set aside, oldest first, a few at a time in memory."""
@@ -224,7 +229,7 @@ class SqliteSource(TaskSource):
     def _lend(self, count: int) -> list[Lease]:
         # Not waiting for the disk: power that fails now has ended the handler as well, and the attempt with it.
         with self._file.writing(durable=False) as connection:
-            now = time.time()
+            now = self._clock.now()
             self._see(connection)
             connection.execute(sql.DELAY_OVER, (now,))
             lapsed = connection.execute(sql.LAPSED, (now,)).fetchall()
@@ -237,7 +242,7 @@ class SqliteSource(TaskSource):
 
     def _see(self, connection: sqlite3.Connection) -> None:
         """Note in a transaction that this agent is there."""
-        now = time.time()
+        now = self._clock.now()
         if now - self._seen > SEEN_SECONDS / 5:
             if not self._seen:
                 connection.execute(sql.FORGET, (now - FORGET_SECONDS,))
@@ -245,7 +250,7 @@ class SqliteSource(TaskSource):
             self._seen = now
 
     def _say_seen(self) -> None:
-        if time.time() - self._seen > SEEN_SECONDS:
+        if self._clock.now() - self._seen > SEEN_SECONDS:
             with self._file.writing(durable=False) as connection:
                 self._see(connection)
 
@@ -270,7 +275,7 @@ class SqliteSource(TaskSource):
         for row in rows:
             task = row[0]
             try:
-                _insert(connection, last + len(new), [row])
+                _insert(connection, last + len(new), [row], self._clock.now())
                 new.add(task.id)
             except sqlite3.IntegrityError:
                 there = connection.execute(sql.CONTENT, (task.id,)).fetchone()
@@ -300,8 +305,7 @@ def _tell_lapsed(lapsed: Sequence[tuple[str, float, str]], now: float) -> None:
         )
 
 
-def _insert(connection: sqlite3.Connection, last: int, rows: Sequence[tuple[Task, int]]) -> None:
-    now = time.time()
+def _insert(connection: sqlite3.Connection, last: int, rows: Sequence[tuple[Task, int]], now: float) -> None:
     connection.executemany(
         sql.INSERT_TASK,
         [(seq, task.id, now, text_of(task.attributes), task.payload) for seq, (task, _) in enumerate(rows, last + 1)],
@@ -312,8 +316,10 @@ def _insert(connection: sqlite3.Connection, last: int, rows: Sequence[tuple[Task
     )
 
 
-def _lease(seq: int, attempt: int, task_id: str, attributes: str | None, payload: bytes) -> Lease:
+def _lease(seq: int, attempt: int, task_id: str, attributes: str | None, payload: Any) -> Lease:
     receipt = f"{seq}.{attempt}"
+    if not isinstance(payload, bytes):
+        return Lease(Task(task_id, b""), attempt, receipt, invalid="its event is damaged in the queue's file")
     try:
         return Lease(Task(task_id, payload, attributes_of(attributes)), attempt, receipt)
     except (TypeError, ValueError):
