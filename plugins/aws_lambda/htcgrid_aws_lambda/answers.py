@@ -87,7 +87,7 @@ def _kind(payload: bytes, report: Report | None, init_failed: bool) -> FailureKi
 def _document(payload: bytes) -> dict[str, Any]:
     try:
         document = json.loads(payload)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return document if isinstance(document, dict) else {}
 

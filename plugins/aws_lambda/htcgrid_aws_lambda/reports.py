@@ -84,7 +84,7 @@ def _read_json(tail: bytes) -> Log:
 def _platform_record(line: bytes) -> dict[str, Any] | None:
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     known = isinstance(record, dict) and str(record.get("type", "")).startswith("platform.")
     return record if known else None

@@ -51,5 +51,5 @@ def check_came_up(outcome: Outcome, plan: Plan) -> None:
 def _error_type(outcome: Outcome) -> str:
     try:
         return str(json.loads(outcome.payload)["errorType"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return ""

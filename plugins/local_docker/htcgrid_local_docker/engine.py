@@ -165,7 +165,7 @@ def words(error: APIError) -> str:
     said = error.explanation or str(error)
     if isinstance(said, bytes):
         said = said.decode(errors="replace")
-    with suppress(ValueError, KeyError, TypeError):
+    with suppress(ValueError, KeyError, TypeError, RecursionError):
         said = json.loads(said)["message"]
     return str(said).strip().rstrip(".")
 
