@@ -105,7 +105,14 @@ class Cluster:
             raise Unavailable(f"The API server {self.server} cannot be reached: {_cause(error)}.") from None
         if not response.ok:
             raise self._refusal(response)
-        return response.text if response.headers.get("Content-Type", "").startswith("text/plain") else response.json()
+        if response.headers.get("Content-Type", "").startswith("text/plain"):
+            return response.text
+        try:
+            return response.json()
+        except (ValueError, RecursionError):
+            raise Unavailable(
+                f"{self.server} answers {method} {path} with what is not JSON: is it a Kubernetes API server, or a proxy?"
+            ) from None
 
     def _authorized(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         if authorization := self.authorization:
@@ -152,8 +159,9 @@ class Cluster:
     def _refusal(self, response: requests.Response) -> Exception:
         try:
             document = response.json()
-        except ValueError:
+        except (ValueError, RecursionError):
             document = {}
+        document = document if isinstance(document, dict) else {}
         message = document.get("message") or response.reason or f"status {response.status_code}"
         if response.status_code == 401:
             return Rejected(

@@ -150,7 +150,7 @@ class ContainerSandbox(EmulatorSandbox):
         try:
             answer = parsed(self._end.raw.read1() or b"")
             status = int(answer["StatusCode"])
-        except (ValueError, KeyError, OSError, HTTPError):
+        except (ValueError, KeyError, TypeError, RecursionError, OSError, HTTPError):
             self._status = -signal.SIGKILL
             message = f"The Docker Engine at {self._engine.address} went away while a container ran. Start it again; run again."
             raise Unavailable(message) from None

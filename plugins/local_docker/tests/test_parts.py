@@ -18,7 +18,7 @@ from htcgrid.runtime.rie import RieEnvironment
 from htcgrid.spi import FailureKind, Function, Outcome, Rejected, Unavailable
 
 from htcgrid_local_docker import building, ownership, plan
-from htcgrid_local_docker.diagnosis import check_came_up
+from htcgrid_local_docker.diagnosis import _error_type, check_came_up
 from htcgrid_local_docker.engine import Engine, explained
 from htcgrid_local_docker.images import Image
 from htcgrid_local_docker.invoker import LocalDockerInvoker
@@ -360,3 +360,8 @@ def test_no_secret_of_the_code_folder_reaches_the_image(tmp_path: Path) -> None:
     context.seek(0)
     with tarfile.open(fileobj=context) as archive:
         assert archive.getnames() == ["greet.py", "Dockerfile"]
+
+
+@pytest.mark.parametrize("payload", [b"[" * 200_000 + b"]" * 200_000, b"\xff\xfe", b"NaN", b""])
+def test_an_error_that_is_not_a_document_has_no_type(payload: bytes) -> None:
+    assert _error_type(Outcome("t", payload, FailureKind.INIT_ERROR)) == ""
