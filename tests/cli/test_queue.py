@@ -76,6 +76,14 @@ def test_a_submit_that_was_killed_is_completed_by_the_same_command(project: Proj
     assert not list(project.folder.glob(".*"))
 
 
+def test_ids_that_cannot_be_written_are_told(project: Project) -> None:
+    project.events({"n": 1})
+    done = project.run("submit", "events.jsonl", "--ids", "/dev/full", "--session", "s")
+    assert done.returncode == 3
+    assert "--ids /dev/full cannot be written: No space left on device" in done.stderr
+    assert "bug" not in done.stderr
+
+
 def test_a_submit_that_came_to_its_end_is_another_session_the_next_time(project: Project) -> None:
     project.events({"n": 1})
     sessions = {project.run("submit", "events.jsonl").stdout for _ in range(2)}
