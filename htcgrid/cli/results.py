@@ -16,6 +16,7 @@ from htcgrid.spi import Result, ResultLog, ResultSink, Sessions, Unavailable
 
 _FIRST_LOOK, _LONGEST_LOOK = 0.1, 2.0
 _BATCH = 1000
+_BATCH_BYTES = 8 << 20
 _NAMED = 5
 
 
@@ -162,11 +163,13 @@ def _writer(path: str, grid: GridConfig) -> ResultSink:
 def _batches(results: Iterator[Result | None]) -> Iterator[list[Result]]:
     """Together what comes together."""
     batch: list[Result] = []
+    size = 0
     for result in results:
         if result is not None:
             batch.append(result)
-        if batch and (result is None or len(batch) >= _BATCH):
+            size += len(result.outcome.payload)
+        if batch and (result is None or len(batch) >= _BATCH or size >= _BATCH_BYTES):
             yield batch
-            batch = []
+            batch, size = [], 0
     if batch:
         yield batch
