@@ -16,6 +16,7 @@ from htcgrid.spi import Result, ResultLog, ResultSink, Sessions, Unavailable
 
 _FIRST_LOOK, _LONGEST_LOOK = 0.1, 2.0
 _BATCH = 1000
+_NAMED_AT_ONCE = 100  # as they are all in memory together
 _BATCH_BYTES = 8 << 20
 _NAMED = 5
 
@@ -85,7 +86,7 @@ class Look:
 
     def at(self, task_ids: Sequence[str], *, wait: bool) -> Iterator[Result | None]:
         """The results of these tasks, in this order."""
-        for chunk in chunks(list(dict.fromkeys(task_ids)), _BATCH):
+        for chunk in chunks(list(dict.fromkeys(task_ids)), _NAMED_AT_ONCE):
             left, pause = list(chunk), _FIRST_LOOK
             while left:
                 found = self._patience.call(lambda left=left: self._store.get(left))  # type: ignore[misc]
