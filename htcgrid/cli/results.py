@@ -17,6 +17,8 @@ from htcgrid.spi import Rejected, Result, ResultLog, ResultSink, Sessions, Unava
 
 _FIRST_LOOK, _LONGEST_LOOK = 0.1, 2.0
 _BATCH = 1000
+_NAMED_AT_ONCE = 100  # as they are all in memory together
+_BATCH_BYTES = 8 << 20
 _NAMED = 5
 
 
@@ -90,7 +92,7 @@ class Look:
 
     def at(self, task_ids: Sequence[str], *, wait: bool) -> Iterator[Result | None]:
         """The results of these tasks, in this order."""
-        for chunk in chunks(list(dict.fromkeys(task_ids)), _BATCH):
+        for chunk in chunks(list(dict.fromkeys(task_ids)), _NAMED_AT_ONCE):
             left, pause = list(chunk), _FIRST_LOOK
             while left:
                 found = self._patience.call(lambda left=left: self._store.get(left))  # type: ignore[misc]
@@ -177,11 +179,13 @@ def _put(writer: ResultSink, batch: list[Result]) -> None:
 def _batches(results: Iterator[Result | None]) -> Iterator[list[Result]]:
     """Together what comes together."""
     batch: list[Result] = []
+    size = 0
     for result in results:
         if result is not None:
             batch.append(result)
-        if batch and (result is None or len(batch) >= _BATCH):
+            size += len(result.outcome.payload)
+        if batch and (result is None or len(batch) >= _BATCH or size >= _BATCH_BYTES):
             yield batch
-            batch = []
+            batch, size = [], 0
     if batch:
         yield batch

@@ -1,5 +1,5 @@
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import IO
@@ -12,7 +12,7 @@ from htcgrid.cli.main import DONE, SOME_FAILED
 from htcgrid.cli.options import grid_options, read_grid
 from htcgrid.cli.queue import patience, queue_of, say
 from htcgrid.cli.unfinished import Unfinished
-from htcgrid.spi import Function, Lease, Task, TaskSource
+from htcgrid.spi import Function, Lease, Task, TaskSource, Unavailable
 
 _BATCH = 1000
 
@@ -71,13 +71,26 @@ def command(
                     unfinished.note()
                 patient.call(lambda tasks=tasks: queue.put(tasks))  # type: ignore[misc]
             if ids is not None:
-                ids.writelines(f"{task.id}\n" for task in tasks)
+                _write(ids, tasks)
             accepted += len(tasks)
             bar.update(len(tasks))
     if unfinished:
         unfinished.finish()
     print(session)
     return SOME_FAILED if refused else DONE
+
+
+def _write(ids: IO[str], tasks: list[Task]) -> None:
+    try:
+        ids.writelines(f"{task.id}\n" for task in tasks)
+        ids.flush()
+    except OSError as error:
+        with suppress(OSError):
+            ids.close()  # else what could not be written is tried again at the end
+        message = (
+            f"--ids {ids.name} cannot be written: {error.strerror}. Name another file, and give the command again."
+        )
+        raise Unavailable(message) from None
 
 
 def _told(accepted: int, refused: int, session: str) -> str:

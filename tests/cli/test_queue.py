@@ -6,10 +6,14 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+
+from htcgrid.cli.results import _batches
+from htcgrid.spi import Outcome, Result, Task
 
 sys.path.insert(0, str(Path(__file__).parent))
 from queue_project import HTCGRID, Project, lines
@@ -74,6 +78,25 @@ def test_a_submit_that_was_killed_is_completed_by_the_same_command(project: Proj
     assert f"20,000 tasks of session {again.stdout.strip()} are in the queue." in again.stderr
     assert count(queue) == 20_000
     assert not list(project.folder.glob(".*"))
+
+
+def test_large_results_are_written_a_few_at_a_time() -> None:
+    def coming() -> Iterator[Result]:
+        for number in range(20):
+            made.append(number)
+            yield Result(Task(str(number), b""), Outcome(str(number), b"x" * (2 << 20)))
+
+    made: list[int] = []
+    first = next(_batches(coming()))
+    assert len(made) == len(first) < 10
+
+
+def test_ids_that_cannot_be_written_are_told(project: Project) -> None:
+    project.events({"n": 1})
+    done = project.run("submit", "events.jsonl", "--ids", "/dev/full", "--session", "s")
+    assert done.returncode == 3
+    assert "--ids /dev/full cannot be written: No space left on device" in done.stderr
+    assert "bug" not in done.stderr
 
 
 def test_a_submit_that_came_to_its_end_is_another_session_the_next_time(project: Project) -> None:
