@@ -17,6 +17,7 @@ from htcgrid import config, plugins
 from htcgrid.agent.agent import Agent
 from htcgrid.agent.halt import Halt
 from htcgrid.agent.patience import Patience
+from htcgrid.runtime.parsing import parsed
 from htcgrid.spi import (
     HtcgridError,
     Outcome,
@@ -51,7 +52,7 @@ class FunctionError(HtcgridError):
 def _document(payload: bytes) -> dict[str, Any]:
     """The error document; a runtime of one's own may have sent anything."""
     try:
-        document = json.loads(payload)
+        document = parsed(payload)
     except ValueError:
         document = None
     return document if isinstance(document, dict) else {"errorMessage": payload.decode(errors="replace")}
@@ -254,4 +255,11 @@ def _answers(outcomes: Generator[Outcome, None, None]) -> Iterator[Any]:
         for outcome in outcomes:
             if outcome.failure is not None:
                 raise FunctionError(outcome)
-            yield json.loads(outcome.payload)
+            yield _answer(outcome)
+
+
+def _answer(outcome: Outcome) -> Any:
+    try:
+        return parsed(outcome.payload)
+    except ValueError as error:
+        raise HtcgridError(f"The answer of task {outcome.task_id} cannot be read as JSON: {error}.") from None

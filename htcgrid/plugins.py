@@ -5,6 +5,7 @@ Nothing falls back: a name that is not there, is there twice, does not import or
 of the interface stops the program with what is wrong and what to do.
 """
 
+import errno
 import importlib.metadata
 import traceback
 from dataclasses import dataclass
@@ -65,6 +66,8 @@ def load(kind: type[P], name: str) -> type[P]:
     word = _WORDS[kind]
 
     def explain(_manager: Any, point: Any, error: BaseException) -> None:
+        if _is_the_machine(error):
+            raise error
         cause = "".join(traceback.format_exception(error)).rstrip()
         message = f"The {word} {name!r} ({point.value}) cannot be imported:\n{cause}"
         raise Rejected(message) from error
@@ -85,6 +88,13 @@ def load(kind: type[P], name: str) -> type[P]:
         message = f"The name {name!r} of a {word} is taken twice: {sources}. Uninstall one of them."
         raise Rejected(message) from None
     return _checked(kind, name, plugin)
+
+
+def _is_the_machine(error: BaseException) -> bool:
+    """Whether it is no fault of the plugin's that it was not loaded, but there are no files or no memory left."""
+    if isinstance(error, OSError):
+        return error.errno in {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+    return isinstance(error, MemoryError) or (isinstance(error, ImportError) and "failed to map segment" in str(error))
 
 
 def _unknown(kind: type[Plugin], name: str) -> str:

@@ -504,7 +504,12 @@ class TaskQueue(Measurable, Protocol):
     """A source that tasks can be put into: `htcgrid submit`, `cancel` and `status` use it."""
 
     def put(self, tasks: Sequence[Task]) -> None:
-        """Accept these tasks, durably, all or none. A task id that is there already is `Rejected`."""
+        """Accept these tasks, durably, all or none.
+
+        A task that is there already, with the same event and attributes, stays as it is and is quietly accepted:
+        so a submit that was cut off is completed by giving it again. An id that is there with another event or
+        other attributes, or twice among these tasks, is `Rejected`. A queue that knows no ids takes them all.
+        """
         ...
 
     def cancel(self, session_id: str | None = None, task_ids: Collection[str] = ()) -> Sequence[Task]:

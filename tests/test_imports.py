@@ -126,3 +126,12 @@ def test_a_worker_process_loads_neither_pydantic_nor_stevedore_nor_a_cloud_sdk()
     roots = {module.split(".")[0] for module in modules}
     assert roots & ({"pydantic", "pydantic_core", "stevedore", "click", "httptools"} | SDKS) == set()
     assert [m for m in modules if m.startswith("htcgrid.") and not m.startswith("htcgrid.runtime")] == []
+
+
+def test_no_command_but_serve_loads_the_library_that_serves() -> None:
+    script = (
+        "import importlib, json, sys; from htcgrid.cli.main import COMMANDS\n"
+        "for name in COMMANDS.keys() - {'serve'}: importlib.import_module('htcgrid.cli.' + name.replace('-', '_'))\n"
+        "print('h11' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=True, capture_output=True).stdout == b"False\n"

@@ -5,8 +5,9 @@ import shutil
 import sqlite3
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from random import Random
 
 import pytest
 from pydantic import ValidationError
@@ -217,3 +218,56 @@ def test_a_long_read_by_another_program_holds_up_one_transaction_and_not_each(
             sink.put([Result(Task(f"t{number}", b""), Outcome(f"t{number}", bytes(20_000)))])
         assert path.with_name("grid.db-wal").stat().st_size < 700_000
         assert len(list(sink.scan())) == 60
+
+
+@pytest.mark.parametrize("path", ["a\0b", "/dev/null", "/dev/full"])
+def test_a_path_that_can_be_no_file_is_refused(path: str) -> None:
+    for made in (source_at(Path(path)), sink_at(Path(path))):
+        with pytest.raises(Rejected, match="`path`"), made:
+            pass
+
+
+@pytest.mark.parametrize("table", ["queue", "tasks", "agents"])
+def test_a_queue_without_one_of_its_tables_is_told_as_damaged(tmp_path: Path, table: str) -> None:
+    path = tmp_path / "grid.db"
+    with source_at(path):
+        pass
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"DROP TABLE {table}")
+    with pytest.raises(Rejected, match="the database is damaged"), source_at(path) as source:  # noqa: PT012 - whichever is first
+        source.put([Task("t", b"1")])
+        source.receive(1, 0)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2, 25, 64, 69, 123, 129, 179, 185, 218])
+def test_damaged_bytes_anywhere_are_never_called_a_bug(tmp_path: Path, seed: int) -> None:
+    path = tmp_path / "grid.db"
+    with source_at(path) as source, sink_at(path) as sink:
+        source.put([Task(f"t{number}", b"1", {"session_id": "s"}) for number in range(50)])
+        sink.put([Result(Task(f"t{number}", b"1"), Outcome(f"t{number}", b"1")) for number in range(50)])
+    dice, data = Random(seed), bytearray(path.read_bytes())
+    for _ in range(40):
+        data[dice.randrange(100, len(data))] ^= 0xFF
+    path.write_bytes(data)
+
+    def use(source: SqliteSource, sink: SqliteSink) -> None:
+        source.survey()
+        source.ack(source.receive(100, 0))
+        list(sink.scan())
+        sink.tally()
+
+    with suppress(Rejected, Unavailable), source_at(path) as source, sink_at(path) as sink:
+        use(source, sink)
+
+
+@pytest.mark.parametrize("harm", ["failure = 'nonsense'", "attributes = '{'", "attributes = CAST(x'ff' AS TEXT)"])
+def test_a_damaged_result_is_told_with_what_to_do(tmp_path: Path, harm: str) -> None:
+    path = tmp_path / "grid.db"
+    with sink_at(path) as sink:
+        sink.put([Result(Task("t", b"1"), Outcome("t", b"1"))])
+        with closing(sqlite3.connect(path)) as connection, connection:
+            connection.execute(f"UPDATE results SET {harm}")
+        with pytest.raises(Rejected, match="damaged"):
+            list(sink.scan())
+        with pytest.raises(Rejected, match="damaged"):
+            sink.get(["t"])

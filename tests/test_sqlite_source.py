@@ -301,10 +301,25 @@ def test_extend_reports_what_was_lost_given_back_or_done_and_keeps_the_rest(hast
 def test_an_id_that_is_there_is_rejected_with_the_whole_batch(source: SqliteSource) -> None:
     source.put(tasks(2))
     with pytest.raises(Rejected, match=r"queue\.db: in the queue already.*: 't1'\. None of the 2 tasks") as error:
-        source.put([Task("new", b"1"), Task("t1", b"1")])
+        source.put([Task("new", b"1"), Task("t1", b"another")])
     assert error.value.task_ids == {"t1"}
     assert source.depth() == Depth(2, 0, 0)
     source.put([Task("new", b"1")])
+
+
+def test_a_task_that_is_there_stays_and_the_others_are_accepted(source: SqliteSource) -> None:
+    source.put(tasks(2))
+    lent = source.receive(1, 0)
+    source.put([*tasks(3), Task("new", b"1")])
+    assert source.depth() == Depth(3, 1, 0)
+    assert [*ids(lent), *ids(source.receive(10, 0))] == ["t0", "t1", "t2", "new"]
+
+
+def test_a_task_that_was_cancelled_is_not_accepted_again(source: SqliteSource) -> None:
+    source.put(tasks(1))
+    source.cancel(task_ids=["t0"])
+    with pytest.raises(Rejected, match="cancelled"):
+        source.put(tasks(1))
 
 
 def test_an_id_twice_in_one_call_is_rejected(source: SqliteSource) -> None:
@@ -317,7 +332,7 @@ def test_an_id_twice_in_one_call_is_rejected(source: SqliteSource) -> None:
 def test_many_repeated_ids_make_a_short_message(source: SqliteSource) -> None:
     source.put(tasks(1000))
     with pytest.raises(Rejected, match=r"'t0', 't1', 't2', 't3', 't4' and 995 more") as error:
-        source.put(tasks(1000))
+        source.put([Task(task.id, b"another") for task in tasks(1000)])
     assert len(error.value.task_ids) == 1000
 
 
@@ -585,3 +600,42 @@ def test_receiving_costs_the_same_at_any_depth(source: SqliteSource) -> None:
             assert "TEMP B-TREE" not in plan
             assert 'SCAN queue"' not in plan
             assert "INDEX" in plan
+
+
+# --- Time --------------------------------------------------------------------------------------------
+
+
+def test_a_wall_clock_that_jumps_back_keeps_no_dead_agents_tasks(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = time.time
+    with source_at(path, lease_seconds=0.1) as dead:
+        dead.put(tasks(1))
+        assert len(dead.receive(1, 0)) == 1
+        monkeypatch.setattr(time, "time", lambda: real() - 86_400)
+        with source_at(path) as other:
+            assert ids(other.receive(1, LONG)) == ["t0"]
+
+
+def test_a_wall_clock_that_jumps_forward_takes_no_living_agents_tasks(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = time.time
+    with source_at(path, lease_seconds=LONG) as living:
+        living.put(tasks(1))
+        leases = living.receive(1, 0)
+        monkeypatch.setattr(time, "time", lambda: real() + 86_400)
+        with source_at(path) as other:
+            assert other.receive(1, 0.05) == ()
+        assert living.extend(leases, LONG) == ()
+
+
+def test_leases_and_delays_of_before_a_restart_of_the_machine_are_over(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with source_at(path, lease_seconds=LONG) as before:
+        before.put(tasks(3))
+        before.nack(before.receive(1, 0), LONG)
+        before.receive(1, 0)
+    monkeypatch.setattr("htcgrid.builtin.sqlite_clock._boot_id", lambda: "another boot")
+    monkeypatch.setattr("htcgrid.builtin.sqlite_clock._since_boot", lambda: 3.0)
+    with source_at(path) as after:
+        assert sorted(ids(after.receive(10, 0))) == ["t0", "t1", "t2"]

@@ -1,6 +1,7 @@
 """What a source must do that tasks can be put into: `spi.TaskQueue`, `spi.Measurable`, `spi.DeadLetters`."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from htcgrid.spi import DeadLetters, Measurable, Rejected, Task, TaskQueue, TaskSource
@@ -29,10 +30,24 @@ class TaskQueueRules(SourceWords):
         tasks = numbered(1)
         queue.put(tasks)
         with pytest.raises(Rejected) as caught:
-            queue.put(tasks)
+            queue.put([replace(tasks[0], payload=b'{"value": "another"}')])
         assert tasks[0].id in str(caught.value) or tasks[0].id in caught.value.task_ids, (
             f"the error does not name the task: {caught.value}"
         )
+
+    def test_put_of_a_task_that_is_there_leaves_one(self, given: Given) -> None:
+        """A submit that was cut off is completed by giving it again. Read: spi.TaskQueue.put."""
+        source = given()
+        queue = _queue(source)
+        first, second = numbered(2)
+        queue.put([first])
+        try:
+            queue.put([first, second])
+        except Rejected as error:
+            pytest.fail(f"a task that is there already, with the same event and attributes, was refused: {error}")
+        lent = sorted(self.take(source, 1)[0].task.id for _ in range(2))
+        assert lent == sorted([first.id, second.id]), "what was put again was lent beside itself"
+        self.nothing_comes(source, on_lease=True)
 
     def test_put_accepts_all_or_none(self, given: Given) -> None:
         """A submit that failed can be repeated as it was. Read: spi.TaskQueue.put."""
@@ -41,7 +56,7 @@ class TaskQueueRules(SourceWords):
         old, new = numbered(1), numbered(2)
         queue.put(old)
         with pytest.raises(Rejected):
-            queue.put([new[0], *old, new[1]])
+            queue.put([new[0], replace(old[0], payload=b'{"value": "another"}'), new[1]])
         (lease,) = self.take(source, 1)
         assert lease.task.id == old[0].id
         self.nothing_comes(source, on_lease=True)

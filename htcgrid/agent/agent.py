@@ -52,12 +52,13 @@ class Agent:
         self._statistics = Statistics(slots)
         pace = Pace()
 
-        def patience() -> Patience:
-            return Patience(self._halt, rules.unavailable_limit, report)
+        def patience(slack: float = 0.0) -> Patience:
+            return Patience(self._halt, rules.unavailable_limit, report, slack)
 
         self._suspects = Suspects()
         self._stopping: list[threading.Thread] = []
-        self._patience: dict[str, Patience] = {name: patience() for name in ("intake", "delivery", "keeper")}
+        # What is stopped at the end of the grace time comes to the delivery after it.
+        self._patience = {"intake": patience(), "delivery": patience(_STORE_SECONDS), "keeper": patience()}
         self._delivery = Delivery(
             source, sink, self._holdings, self._statistics, self._patience["delivery"], rules.linger, self.fail
         )

@@ -8,7 +8,7 @@ from htcgrid.agent.holdings import Holdings
 from htcgrid.agent.patience import Patience
 from htcgrid.agent.policy import extension_interval
 from htcgrid.agent.stock import Stock
-from htcgrid.spi import Invoker, Lease, TaskSource
+from htcgrid.spi import Invoker, Lease, TaskSource, Unavailable
 
 
 class Keeper:
@@ -37,15 +37,25 @@ class Keeper:
             return
         while not self._closed.wait(extension_interval(seconds)):
             for chunk in chunks(self._holdings.all(), self._source.max_batch):
-                gone = self._patience.call(
-                    lambda chunk=chunk: self._extend(chunk, seconds),  # type: ignore[misc]
-                    self._source.extend,
-                )
+                gone = self._extend_patiently(chunk, seconds)
                 if gone:
                     # In this order: what the plane reports of them must find them marked.
                     lost = self._holdings.lose(gone)
                     self._delivery.drop(self._stock.discard(lost))
                     self._invoker.cancel(lost)
+
+    def _extend_patiently(self, leases: Sequence[Lease], seconds: float) -> Sequence[Lease]:
+        self._patience.doing = self._source.extend
+        while True:
+            try:
+                gone = self._extend(leases, seconds)
+            except Unavailable as error:
+                if self._closed.is_set():
+                    return ()  # no lease is left
+                self._closed.wait(self._patience.delay(error))  # the end of the run is not to wait for this
+            else:
+                self._patience.reset()
+                return gone
 
     def _extend(self, leases: Sequence[Lease], seconds: float) -> Sequence[Lease]:
         """Those that are held still; returns which are ours no more."""

@@ -15,8 +15,10 @@ T = TypeVar("T")
 class Patience:
     """Counts how often in a row, and for how long, something was unavailable. For one thread."""
 
-    def __init__(self, halt: Halt, limit: float, report: Callable[[str], None]) -> None:
+    def __init__(self, halt: Halt, limit: float, report: Callable[[str], None], slack: float = 0.0) -> None:
         self._halt = halt
+        self._slack = slack
+        """How long past the grace time it is still tried again."""
         self._limit = limit
         self._report = report
         self._failures = 0
@@ -43,7 +45,15 @@ class Patience:
         self._failures = 0
 
     def wait(self, error: Unavailable) -> None:
-        """Wait as long as the service asked or the back-off says, but not past the limit; a drain ends the wait.
+        """Wait as `delay` says; a drain ends the wait."""
+        seconds = self.delay(error)
+        if self._halt.is_set():
+            time.sleep(seconds)
+        else:
+            self._halt.wait(seconds)
+
+    def delay(self, error: Unavailable) -> float:
+        """How long to wait now: as the service asked or the back-off says, but not past the limit.
 
         Raises the error itself once it has lasted for the limit, or while the agent drains past its grace.
         """
@@ -51,15 +61,13 @@ class Patience:
         if self._failures == 0:
             self._since = now
         self._failures += 1
-        if now - self._since > self._limit or now > self._halt.deadline:
+        left = self._halt.deadline + self._slack - now
+        if now - self._since > self._limit or left < 0:
             raise error
         seconds = back_off(self._failures, random.random())  # noqa: S311 - jitter, not a secret
         if error.retry_after is not None:
             # A service may ask for a day. One more try when the limit is up, then it is given up.
             seconds = max(seconds, min(error.retry_after, self._since + self._limit - now))
         self._report(f"{error} Trying again in {seconds:.1f} s.")
-        if self._halt.is_set():
-            # A drain has little time, and results to store.
-            time.sleep(max(0.0, min(seconds, 0.2, self._halt.deadline - now)))
-        else:
-            self._halt.wait(seconds)
+        # A drain has little time, and results to store.
+        return max(0.0, min(seconds, 0.2, left)) if self._halt.is_set() else seconds

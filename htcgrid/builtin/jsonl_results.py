@@ -1,11 +1,9 @@
-"""The lines of a results file: how one is written, read again, and mended after a crash."""
+"""The lines of a results file: how one is written, and read again."""
 
 import base64
 import gzip
 import json
-import os
 import re
-import zlib
 from collections.abc import Iterator
 from functools import lru_cache
 from json.encoder import encode_basestring_ascii as quote
@@ -14,6 +12,7 @@ from time import gmtime, strftime
 
 from pydantic_core import from_json
 
+from htcgrid.runtime.parsing import parsed
 from htcgrid.spi import Outcome, Rejected, Result
 
 _LINE = (
@@ -25,8 +24,6 @@ _HEAD = re.compile(rb'\{"id":("(?:[^"\\]|\\.)*"),"fingerprint":"([0-9a-f]{8})","
 _ID = re.compile(rb'\{"id":"(?:[^"\\]|\\.)*"')
 _BEGIN = b'{"id":"'
 _AFTER_ID = b',"fingerprint":"'
-_GZIP = b"\x1f\x8b"
-_CHUNK = 1 << 20
 
 
 def line(result: Result, fingerprint: int) -> str:
@@ -35,9 +32,7 @@ def line(result: Result, fingerprint: int) -> str:
     started = outcome.started
     second = int(started)
     if outcome.failure is None:
-        text = _json_text(outcome.payload)
-        status = "succeeded"
-        body = f'"output":{text}' if text is not None else _base64(outcome.payload)
+        status, body = "succeeded", _output(outcome.payload)
     else:
         status, body = "failed", _error(outcome)
     return _LINE % (
@@ -59,9 +54,16 @@ def _second(second: int) -> str:
     return strftime("%Y-%m-%dT%H:%M:%S", gmtime(second))
 
 
-def _base64(payload: bytes) -> str:
-    """An answer that is not JSON, which handlers may return."""
-    return f'"output_base64":"{base64.b64encode(payload).decode()}"'
+def _output(payload: bytes) -> str:
+    text = _json_text(payload)
+    if text is not None:
+        return f'"output":{text}'
+    try:
+        text = payload.decode()
+        parsed(text)
+    except ValueError:  # an answer that is not JSON, which handlers may return
+        return f'"output_base64":"{base64.b64encode(payload).decode()}"'
+    return f'"output_text":{quote(text)}'  # NaN or Infinity, which Python's clients write and JSON does not have
 
 
 def _error(outcome: Outcome) -> str:
@@ -72,80 +74,62 @@ def _error(outcome: Outcome) -> str:
 
 
 def _json_text(payload: bytes) -> str | None:
+    """The document on one line; None where a strict parser would refuse it."""
     try:
-        from_json(payload)
+        from_json(payload, allow_inf_nan=False)
     except ValueError:
         try:
-            json.loads(payload.decode())  # takes escaped lone surrogates, as the runtime client does
-        except (ValueError, RecursionError):
+            parsed(payload.decode(), strict=True)  # takes escaped lone surrogates, as the runtime client does
+        except ValueError:
             return None
     text = payload.decode()
     # A line break can only be white space between two parts of the document.
     return text.replace("\n", " ").replace("\r", " ") if "\n" in text or "\r" in text else text
 
 
-def read_results(path: Path) -> Iterator[tuple[str, int]]:
-    """The id and fingerprint of every result in the file; `Rejected` where a line is not a result of ours."""
+def read_results(path: Path) -> Iterator[tuple[str, int] | int]:
+    """The id and fingerprint of every result in the file; where a line is damaged, its place in bytes, and no more.
+
+    `Rejected` where a line was never a result of ours.
+    """
     opener = gzip.open if path.suffix == ".gz" else open
+    at = 0
     with opener(path, "rb") as file:
         for number, text in enumerate(file, 1):
             head = _HEAD.match(text)
-            if head is None:
-                raise _foreign(path, f"line {number}")
+            if head is None or not _is_json(text):
+                if is_torn_result(text):
+                    yield at
+                    return
+                raise foreign(path, f"line {number}")
             yield json.loads(head[1]), int(head[2], 16)
+            at += len(text)
 
 
-def _foreign(path: Path, place: str) -> Rejected:
+def _is_json(text: bytes) -> bool:
+    try:
+        from_json(text)
+    except ValueError:
+        try:
+            parsed(text.decode())
+        except ValueError:
+            return False
+    return True
+
+
+def foreign(path: Path, place: str) -> Rejected:
+    """The error for what is not ours."""
     return Rejected(
         f"{path}, {place}: this is not a result of htcgrid. Name another file in [sink] path, or move this one away."
     )
 
 
-def repair_plain(fd: int, path: Path) -> None:
-    """Cut off a last line that a crash has torn; `Rejected` where it was never one of ours."""
-    size = end = os.fstat(fd).st_size
-    while end > 0:
-        start = max(0, end - _CHUNK)
-        newline = os.pread(fd, end - start, start).rfind(b"\n")
-        if newline >= 0:
-            end = start + newline + 1
-            break
-        end = start
-    if end < size:
-        if not _is_torn_result(os.pread(fd, _CHUNK, end)):
-            raise _foreign(path, "last line")
-        os.ftruncate(fd, end)
-
-
-def _is_torn_result(text: bytes) -> bool:
-    """Whether a result may begin so. What a power cut leaves may be zeros."""
+def is_torn_result(text: bytes) -> bool:
+    """Whether a result may begin so. What a power cut leaves may hold zeros."""
+    if b"\0" in text:
+        return True
     whole_id = _ID.match(text)
     if whole_id is None:
-        return text[: len(_BEGIN)] == _BEGIN[: len(text)] or not text.strip(b"\0")
+        return text[: len(_BEGIN)] == _BEGIN[: len(text)]
     rest = text[whole_id.end() :][: len(_AFTER_ID)]
     return _AFTER_ID.startswith(rest)
-
-
-def repair_gzip(fd: int, path: Path) -> None:
-    """Cut off a last member that a crash has torn; each `put` appended one. `Rejected` as above."""
-    if not _GZIP.startswith(os.pread(fd, len(_GZIP), 0)):
-        raise _foreign(path, "which is no gzip file")
-    good = at = 0
-    begun = False
-    member = zlib.decompressobj(wbits=31)
-    while chunk := os.pread(fd, _CHUNK, at):
-        at += len(chunk)
-        while chunk:
-            try:
-                text = member.decompress(chunk)
-                if not begun and text and not _is_torn_result(text):
-                    raise _foreign(path, "line 1")
-                begun = begun or bool(text)
-            except zlib.error:
-                os.ftruncate(fd, good)
-                return
-            chunk = member.unused_data
-            if member.eof:
-                good = at - len(chunk)
-                member = zlib.decompressobj(wbits=31)
-    os.ftruncate(fd, good)

@@ -8,15 +8,18 @@ import sys
 import threading
 import zlib
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic import Field
 
 from htcgrid.builtin.id_table import IdTable
+from htcgrid.builtin.jsonl_repair import resume
 from htcgrid.builtin.jsonl_results import line as result_line
-from htcgrid.builtin.jsonl_results import read_results, repair_gzip, repair_plain
 from htcgrid.runtime.printable import printable
 from htcgrid.spi import Function, Plugin, Rejected, Result, ResultSink, Task, Unavailable
+
+_CLOSE_SECONDS = 0.5
 
 
 class JsonlSink(ResultSink):
@@ -39,6 +42,11 @@ class JsonlSink(ResultSink):
         self._regular = False
         """Whether it is a file of ours, which can be synced and cut, and not standard output, a pipe or a device."""
         self._is_terminal = False
+        self._size = 0
+        """How long a file of ours is with all that was put; what follows is half a batch, to be cut off."""
+        self._torn = False
+        self._gone = ""
+        """Why nothing can be put any more."""
         self._unsent = b""
         """What such a one has not taken yet of results that were put."""
 
@@ -55,25 +63,40 @@ class JsonlSink(ResultSink):
             raise Rejected(
                 f"[sink] path = {path!r}: another run is writing to it. Wait for it, or name another file."
             ) from None
-        except OSError as error:
-            message = f"[sink] path = {path!r} cannot be written: {error.strerror}. Name a file in a folder that you may write to."
+        except (OSError, ValueError) as error:  # a NUL in a path is a ValueError
+            reason = getattr(error, "strerror", None) or error
+            message = (
+                f"[sink] path = {path!r} cannot be written: {reason}. Name a file in a folder that you may write to."
+            )
             raise Rejected(message) from None
-        self._regular = stat.S_ISREG(os.fstat(self._fd).st_mode)
         self._is_terminal = os.isatty(self._fd)
-        if self._regular:
+        if stat.S_ISREG(os.fstat(self._fd).st_mode):
             self._resume()
+            self._regular = True
 
     def _resume(self) -> None:
         """Learn what is there already."""
-        repair = repair_gzip if self._path.endswith(".gz") else repair_plain
-        repair(self._fd, self.config.path)
-        for task_id, fingerprint in read_results(self.config.path):
-            self._known[task_id] = fingerprint
+        try:
+            for task_id, fingerprint in resume(self._fd, self.config.path):
+                self._known[task_id] = fingerprint
+        except OSError as error:
+            message = f"[sink] path = {self._path!r} cannot be read or mended: {error.strerror or error}."
+            raise Rejected(message) from error
+        self._size = os.fstat(self._fd).st_size
 
     def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        """Raises `Rejected` where the file is not there any more with all that was put."""
+        # Not for ever: a `put` whose reader has stalled holds the lock, and the run is to end all the same.
+        held = self._lock.acquire(timeout=_CLOSE_SECONDS)
+        try:
+            if self._fd >= 0 and held and self._regular and not self._gone:
+                self._check()
+        finally:
+            if self._fd >= 0:
+                os.close(self._fd)
+                self._fd = -1
+            if held:
+                self._lock.release()
 
     def put(self, results: Sequence[Result]) -> None:
         with self._lock:
@@ -88,12 +111,17 @@ class JsonlSink(ResultSink):
                 lines = (printable(text) if self._is_terminal else text).encode("utf-8", "surrogatepass")
                 self._append(gzip.compress(lines, 6) if self._path.endswith(".gz") else lines)
                 self._known.update(list(fresh), fingerprints)
+            elif self._regular:
+                self._check()
             self._send()
 
     def stored(self, tasks: Sequence[Task]) -> Collection[str]:
         found = self._known.get_all([task.id for task in tasks])
         if self._unsent:
             return ()  # not before it is out; asked after the look-up, as a `put` may come in between
+        if self._regular and any(found):
+            with self._lock:
+                self._check()
         known = [(task, number) for task, number in zip(tasks, found, strict=True) if number is not None]
         for task, fingerprint in known:
             if fingerprint != self._fingerprint(task):
@@ -114,15 +142,45 @@ class JsonlSink(ResultSink):
         if not self._regular:
             self._unsent += data
             return
-        before = os.fstat(self._fd).st_size
         try:
+            self._cut_what_is_torn()
+            self._check()
+            self._torn = True
             view = memoryview(data)
             while view:
                 view = view[os.write(self._fd, view) :]
             os.fdatasync(self._fd)
         except OSError as error:
-            os.ftruncate(self._fd, before)
+            with suppress(OSError):  # else before the next write
+                self._cut_what_is_torn()
             raise self._unavailable(error) from error
+        self._size += len(data)
+        self._torn = False
+        self._check()
+
+    def _cut_what_is_torn(self) -> None:
+        if self._torn:
+            os.ftruncate(self._fd, self._size)
+            self._torn = False
+
+    def _check(self) -> None:
+        """Whether what was put is still under its name: a file that was removed takes writes, and all of them are lost."""
+        if self._gone:
+            raise Rejected(self._gone)
+        ours = os.fstat(self._fd)
+        try:
+            there = os.stat(self._path)  # noqa: PTH116 - once a batch
+            same = (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)
+        except FileNotFoundError:
+            same = False
+        if same and (self._torn or ours.st_size == self._size):
+            return
+        what = "cut, or written by another program," if same else "removed or replaced"
+        self._gone = (
+            f"{self._path} was {what} while results were written to it, so the run is stopped. Put the file back as it was, "
+            "or do not: a new run makes what is not in it."
+        )
+        raise Rejected(self._gone)
 
     def _send(self) -> None:
         """What was taken cannot be cut off again: after `Unavailable` the next `put` goes on where this one stopped."""

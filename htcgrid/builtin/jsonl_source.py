@@ -1,88 +1,26 @@
 """Tasks from a file: one JSON document a line is one event."""
 
-import gzip
 import heapq
-import json
-import os
-import select
+import re
 import sys
 import threading
 import time
 import zlib
-from collections import deque
-from collections.abc import Callable, Sequence
-from itertools import islice
+from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any
 
 from pydantic import Field
 from pydantic_core import from_json
 
 from htcgrid.builtin.id_table import IdTable
+from htcgrid.builtin.jsonl_lines import LINE_BYTES, Lines, PipeLines, lines_of
+from htcgrid.runtime.parsing import parsed
 from htcgrid.spi import Depth, Function, Lease, Plugin, Rejected, Task, TaskSource
 
-_READ_BYTES = 1 << 16
-
-
-class Lines(Protocol):
-    """Where lines come from."""
-
-    @property
-    def ended(self) -> bool:
-        """Whether there is nothing after what was taken."""
-        ...
-
-    def take(self, most: int, wait: float) -> list[bytes]:
-        """Up to `most` lines; as soon as there is one, or none after about `wait` seconds."""
-        ...
-
-    def close(self) -> None: ...
-
-
-class FileLines:
-    """A file that is all there."""
-
-    def __init__(self, file: IO[bytes] | gzip.GzipFile) -> None:
-        self._file = file
-        self.ended = False
-        self.close = file.close
-
-    def take(self, most: int, wait: float) -> list[bytes]:
-        lines = list(islice(self._file, most))
-        self.ended = len(lines) < most
-        return lines
-
-
-class PipeLines:
-    """Standard input or a pipe, where the next line may take its time."""
-
-    def __init__(self, fd: int, close: Callable[[], None]) -> None:
-        self._fd = fd
-        self.close = close
-        self._lines: deque[bytes] = deque()
-        self._rest = b""
-        self._closed = False
-
-    @property
-    def ended(self) -> bool:
-        return self._closed and not self._lines
-
-    def take(self, most: int, wait: float) -> list[bytes]:
-        deadline = time.monotonic() + wait
-        while not self._lines and not self._closed:
-            if not select.select([self._fd], [], [], max(0.0, deadline - time.monotonic()))[0]:
-                break
-            self._read()
-        return [self._lines.popleft() for _ in range(min(most, len(self._lines)))]
-
-    def _read(self) -> None:
-        chunk = os.read(self._fd, _READ_BYTES)
-        *whole, self._rest = (self._rest + chunk).split(b"\n")
-        self._lines.extend(line + b"\n" for line in whole)
-        if not chunk:
-            self._closed = True
-            if self._rest:
-                self._lines.append(self._rest)
+_BOM = b"\xef\xbb\xbf"
+_NUL_BESIDE_ASCII = re.compile(rb"\0{0,3}[\t -~]\0{1,3}[\t -~]\0*")
+"""How a document begins in UTF-16 or UTF-32, whichever byte is first."""
 
 
 class JsonlSource(TaskSource):
@@ -113,15 +51,17 @@ class JsonlSource(TaskSource):
     def open(self) -> None:
         path = self._path
         if path == "-":
-            self._lines = PipeLines(sys.stdin.fileno(), lambda: None)  # the descriptor is not ours
+            if sys.stdin is None:
+                raise Rejected("[source] path = '-', but standard input is closed. Name a file, or pipe lines into it.")
+            self._lines = PipeLines(sys.stdin.fileno(), ours=False)
             return
         try:
-            file = gzip.open(path) if path.endswith(".gz") else open(path, "rb")  # noqa: PTH123, SIM115 - kept open; pathlib adds nothing
+            self._lines = lines_of(Path(path))
         except FileNotFoundError:
             raise Rejected(f"[source] path = {path!r}: there is no such file. Name a file of JSON lines.") from None
-        except OSError as error:
-            raise Rejected(f"[source] path = {path!r} cannot be read: {error.strerror}.") from None
-        self._lines = FileLines(file) if Path(path).is_file() else PipeLines(file.fileno(), file.close)
+        except (OSError, ValueError) as error:  # a NUL in a path is a ValueError
+            reason = getattr(error, "strerror", None) or error
+            raise Rejected(f"[source] path = {path!r} cannot be read: {reason}.") from None
 
     def close(self) -> None:
         if self._lines is not None:
@@ -186,16 +126,19 @@ class JsonlSource(TaskSource):
         self._ended = self._lines.ended
         leases = []
         attributes, has_ids = self._attributes, bool(self.config.id_field)
-        for payload in map(bytes.rstrip, lines):
+        for line in lines:
             self._line += 1
-            if not payload:
+            payload = b"" if line is None else line.rstrip()
+            if self._line == 1:
+                payload = self._first(payload)
+            if not payload and line is not None:
                 continue
             number = task_id = str(self._line)
             invalid = ""
             try:
                 event = from_json(payload)
             except ValueError:
-                event, invalid = self._parse_slowly(payload)
+                event, invalid = self._parse_slowly(payload) if line is not None else (None, self._too_long())
             if has_ids:
                 if not invalid:
                     task_id, invalid = self._id_of(event)
@@ -204,12 +147,29 @@ class JsonlSource(TaskSource):
             leases.append(Lease(Task(task_id, payload, attributes), 1, number, invalid))
         return leases
 
+    def _first(self, payload: bytes) -> bytes:
+        """The first line without the mark that some editors begin a file with."""
+        if payload.startswith((b"\xff\xfe", b"\xfe\xff")) or _NUL_BESIDE_ASCII.match(payload):
+            raise Rejected(
+                f"{self.config.path} is UTF-16 or UTF-32, and not UTF-8. Convert it, as `iconv -f UTF-16 -t UTF-8` does."
+            )
+        return payload.removeprefix(_BOM)
+
+    def _too_long(self) -> str:
+        return (
+            f"{self._where()}: this line is longer than {LINE_BYTES:,} bytes, and was not read. "
+            "Each line must be one JSON document, and no plane takes one of this size."
+        )
+
     def _parse_slowly(self, payload: bytes) -> tuple[Any, str]:
         """Python's own parser takes lone surrogates, and says in words what is wrong."""
         try:
-            return json.loads(payload.decode()), ""
-        except (ValueError, RecursionError) as error:
-            return None, f"{self._where()}: this is not JSON: {error}. Each line must be one JSON document."
+            return parsed(payload.decode()), ""
+        except UnicodeDecodeError as error:
+            reason = f"{error}. It is to be UTF-8; `iconv -f ISO-8859-1 -t UTF-8` converts a file of Latin-1"
+        except ValueError as error:
+            reason = str(error)
+        return None, f"{self._where()}: this is not JSON: {reason}. Each line must be one JSON document."
 
     def _id_of(self, event: Any) -> tuple[str, str]:
         field = self.config.id_field

@@ -33,10 +33,10 @@ class MemorySource(TaskSource):
 
     def put(self, tasks: Sequence[Task]) -> None:
         with self._changed:
-            known = [task.id for task in tasks if task.id in self._tasks]
+            known = [task.id for task in tasks if task.id in self._tasks and self._tasks[task.id].task != task]
             if known:
-                raise Rejected(f"There are tasks with these ids already: {', '.join(known)}.", known)
-            for task in tasks:
+                raise Rejected(f"There are other tasks with these ids already: {', '.join(known)}.", known)
+            for task in [task for task in tasks if task.id not in self._tasks]:
                 self._tasks[task.id] = Lease(task, attempt=0)
                 heapq.heappush(self._due, (0.0, next(self._order), task.id))
             self._changed.notify_all()

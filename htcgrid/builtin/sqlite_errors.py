@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,6 +40,11 @@ NEVER = {
     ),
 }
 NEVER[sqlite3.SQLITE_PERM] = NEVER[sqlite3.SQLITE_CANTOPEN]
+_DAMAGED_SCHEMA = re.compile(
+    "no such |no query solution|no column|columns? but|syntax error|unrecognized token|malformed"
+)
+"""What SQLite says of our own statements where the tables are not those that we made."""
+_DAMAGED_TEXT = "Could not decode to UTF-8"
 
 
 @contextmanager
@@ -46,6 +52,8 @@ def explained(path: Path, busy: float) -> Iterator[None]:
     """Raise SQLite's errors as `Unavailable` or `Rejected`; what neither fits is a bug and stays as it is."""
     try:
         yield
+    except UnicodeDecodeError as error:  # SQLite's own words, with a damaged name in them
+        raise Rejected(f"{path}: {NEVER[sqlite3.SQLITE_CORRUPT].format(path=path)} ({error})") from error
     except sqlite3.Error as error:
         verdict = _verdict(error, path, busy)
         if verdict is None:
@@ -56,6 +64,8 @@ def explained(path: Path, busy: float) -> Iterator[None]:
 def _verdict(error: sqlite3.Error, path: Path, busy: float) -> HtcgridError | None:
     # The low byte is the primary code, https://www.sqlite.org/rescode.html. The sqlite3 module's own errors have none.
     code = getattr(error, "sqlite_errorcode", -1) & 0xFF
+    if _DAMAGED_TEXT in str(error) or (code == sqlite3.SQLITE_ERROR and _DAMAGED_SCHEMA.search(str(error))):
+        code = sqlite3.SQLITE_CORRUPT
     if code in LATER:
         return Unavailable(f"{path}: {LATER[code].format(path=path, busy=busy)} ({error})")
     if code in NEVER:

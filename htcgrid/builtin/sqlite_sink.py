@@ -77,7 +77,7 @@ class SqliteSink(ResultSink):
     def get(self, task_ids: Sequence[str]) -> Mapping[str, Result]:
         with self._file.reading() as connection:
             found = (connection.execute(GET, (task_id,)).fetchone() for task_id in task_ids)
-            return {row[1]: _result(row) for row in found if row}
+            return {row[1]: self._result(row) for row in found if row}
 
     def scan(self, session_id: str | None = None, after: int = 0) -> Iterator[tuple[int, Result]]:
         """Results with their numbers, in the order they were stored: those of a session, or all.
@@ -93,10 +93,19 @@ class SqliteSink(ResultSink):
                     else connection.execute(SESSION_AFTER, (after, session_id))
                 )
             for row in rows:
-                yield row[0], _result(row)
+                yield row[0], self._result(row)
             if not rows:
                 return
             after = rows[-1][0]
+
+    def _result(self, row: Sequence[Any]) -> Result:
+        try:
+            return _result(row)
+        except (TypeError, ValueError, AttributeError) as error:
+            raise Rejected(
+                f"{self._file.path}: result {row[0]} is damaged: {error}. Stop what uses the file, keep a copy, and delete "
+                f"that row of the table `results`"
+            ) from None
 
     def tally(self) -> Tally:
         with self._file.reading() as connection:

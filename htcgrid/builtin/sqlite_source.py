@@ -11,10 +11,12 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 
 from htcgrid.builtin import sqlite_statements as sql
+from htcgrid.builtin.sqlite_clock import Clock
 from htcgrid.builtin.sqlite_store import SqliteFile, chunk
 from htcgrid.builtin.sqlite_survey import survey
 from htcgrid.builtin.sqlite_text import attributes_of, named, text_of
@@ -40,6 +42,8 @@ HIGHEST_PRIORITY = 2**31 - 1
 UNFIT = (sqlite3.IntegrityError, sqlite3.DataError, UnicodeEncodeError)
 """What the sqlite3 module raises for a repeated id, a value past its limit, and a lone surrogate."""
 
+_TAKEN = "in the queue already with another event or other attributes, cancelled, or twice in this call"
+
 
 @dataclass(frozen=True, slots=True)
 class DeadTask:
@@ -53,8 +57,8 @@ class DeadTask:
 class SqliteSource(TaskSource):
     """Tasks in a SQLite file. It meets `TaskQueue`, `Sessions`, `Surveyed` and `DeadLetters` too.
 
-    The highest `priority` first, and first in, first out within one. Times are wall-clock times, as several
-    processes and restarts share them. Agents return the tasks of a dead agent themselves, in `receive`, when
+    The highest `priority` first, and first in, first out within one. Times are of one clock that several
+    processes share, and that no change of the wall clock moves. Agents return the tasks of a dead agent themselves, in `receive`, when
     their lease is over: no other program needs to watch.
     """
 
@@ -76,10 +80,13 @@ class SqliteSource(TaskSource):
         self.lease_seconds = config.lease_seconds
         self._file = SqliteFile(config.path)
         self._agent = f"{socket.gethostname()}-{os.getpid()}"
+        self._clock = Clock()
         self._seen = 0.0
 
     def open(self) -> None:
         self._file.open()
+        with self._file.writing(durable=False) as connection:
+            self._clock.set(connection)
 
     def close(self) -> None:
         try:
@@ -100,7 +107,7 @@ class SqliteSource(TaskSource):
         with self._file.changed:
             while max_tasks > 0:
                 due = self._next_due()
-                pause = POLL_SECONDS if due is None else min(POLL_SECONDS, due - time.time())
+                pause = POLL_SECONDS if due is None else min(POLL_SECONDS, due - self._clock.now())
                 if pause <= 0 and (leases := self._lend(min(max_tasks, self.max_batch))):
                     return leases
                 self._say_seen()
@@ -121,7 +128,7 @@ class SqliteSource(TaskSource):
     def nack(self, leases: Sequence[Lease], delay: float = 0.0) -> None:
         with self._file.writing(durable=False) as connection:
             if delay > 0:
-                due = time.time() + delay
+                due = self._clock.now() + delay
                 connection.executemany(sql.DELAY, ((due, *_loan(lease)) for lease in leases))
             else:
                 connection.executemany(sql.GIVE_BACK, map(_loan, leases))
@@ -129,7 +136,7 @@ class SqliteSource(TaskSource):
     def extend(self, leases: Sequence[Lease], seconds: float) -> Collection[str]:
         with self._file.writing(durable=False) as connection:
             self._see(connection)
-            due = time.time() + seconds
+            due = self._clock.now() + seconds
             extended = connection.executemany(sql.EXTEND, ((due, *_loan(lease)) for lease in leases)).rowcount
             if extended == len(leases):
                 return ()
@@ -149,19 +156,19 @@ class SqliteSource(TaskSource):
     def put(self, tasks: Sequence[Task]) -> None:
         """Accept these tasks, durably and in this order, all or none; about 1,000 at a time is fastest.
 
-        Raises `Rejected` for ids that are in the queue or come twice, for a `priority` that is no whole
-        number, and for text that is no Unicode. An id whose task is done may come again; a sink that
-        has its result keeps that one.
+        A task that is there already stays as it is. Raises `Rejected` for ids that are in the queue with another
+        event or other attributes or come twice, for a `priority` that is no whole number, and for text that is
+        no Unicode. An id whose task is done may come again; a sink that has its result keeps that one.
         """
         rows = [(task, self._priority(task)) for task in tasks]
         with self._file.writing(durable=True) as connection:
             last = connection.execute(sql.LAST_SEQ).fetchone()[0]
             connection.execute("SAVEPOINT batch")
             try:
-                _insert(connection, last, rows)
+                _insert(connection, last, rows, self._clock.now())
             except UNFIT:
                 connection.execute("ROLLBACK TO batch")
-                raise self._refusal(connection, last, rows) from None
+                self._put_one_by_one(connection, last, rows)
 
     def cancel(self, session_id: str | None = None, task_ids: Collection[str] = ()) -> Sequence[Task]:
         """Cancel a session, these tasks, or both, and drop their events; they are returned without.
@@ -187,7 +194,7 @@ class SqliteSource(TaskSource):
 
     def depth(self) -> Depth:
         with self._file.reading() as connection:
-            waiting, leased, dead = connection.execute(sql.DEPTH, {"now": time.time()}).fetchone()
+            waiting, leased, dead = connection.execute(sql.DEPTH, {"now": self._clock.now()}).fetchone()
         return Depth(waiting, leased, dead)
 
     def is_pending(self, session_id: str) -> bool:
@@ -197,7 +204,7 @@ class SqliteSource(TaskSource):
 
     def survey(self) -> Survey:
         with self._file.reading() as connection:
-            return survey(connection, time.time())
+            return survey(connection, self._clock.now())
 
     def dead(self) -> Iterator[DeadTask]:
         """The tasks that were set aside, oldest first, a few at a time in memory."""
@@ -222,7 +229,7 @@ class SqliteSource(TaskSource):
     def _lend(self, count: int) -> list[Lease]:
         # Not waiting for the disk: power that fails now has ended the handler as well, and the attempt with it.
         with self._file.writing(durable=False) as connection:
-            now = time.time()
+            now = self._clock.now()
             self._see(connection)
             connection.execute(sql.DELAY_OVER, (now,))
             lapsed = connection.execute(sql.LAPSED, (now,)).fetchall()
@@ -235,7 +242,7 @@ class SqliteSource(TaskSource):
 
     def _see(self, connection: sqlite3.Connection) -> None:
         """Note in a transaction that this agent is there."""
-        now = time.time()
+        now = self._clock.now()
         if now - self._seen > SEEN_SECONDS / 5:
             if not self._seen:
                 connection.execute(sql.FORGET, (now - FORGET_SECONDS,))
@@ -243,7 +250,7 @@ class SqliteSource(TaskSource):
             self._seen = now
 
     def _say_seen(self) -> None:
-        if time.time() - self._seen > SEEN_SECONDS:
+        if self._clock.now() - self._seen > SEEN_SECONDS:
             with self._file.writing(durable=False) as connection:
                 self._see(connection)
 
@@ -261,17 +268,26 @@ class SqliteSource(TaskSource):
             )
         return priority
 
-    def _refusal(self, connection: sqlite3.Connection, last: int, rows: Sequence[tuple[Task, int]]) -> Rejected:
+    def _put_one_by_one(self, connection: sqlite3.Connection, last: int, rows: Sequence[tuple[Task, int]]) -> None:
+        """Insert those that are not there yet; `Rejected`, with none of them, where any cannot be."""
         wrong: dict[str, list[str]] = {}
-        for seq, row in enumerate(rows, last):
+        new: set[str] = set()
+        for row in rows:
+            task = row[0]
             try:
-                _insert(connection, seq, [row])
+                _insert(connection, last + len(new), [row], self._clock.now())
+                new.add(task.id)
             except sqlite3.IntegrityError:
-                wrong.setdefault("in the queue already, or twice in this call", []).append(row[0].id)
+                there = connection.execute(sql.CONTENT, (task.id,)).fetchone()
+                if task.id in new or there != (text_of(task.attributes), task.payload):
+                    wrong.setdefault(_TAKEN, []).append(task.id)
             except UNFIT:
-                wrong.setdefault("too large for SQLite, or with text that is no Unicode", []).append(row[0].id)
+                wrong.setdefault("too large for SQLite, or with text that is no Unicode", []).append(task.id)
+        if not wrong:
+            return
+        connection.execute("ROLLBACK TO batch")
         told = "; ".join(f"{why}: {named(ids)}" for why, ids in wrong.items())
-        return Rejected(
+        raise Rejected(
             f"{self._file.path}: {told}. None of the {len(rows)} tasks was accepted; put right or leave out "
             "those named, and put the others again",
             [task_id for ids in wrong.values() for task_id in ids],
@@ -289,8 +305,7 @@ def _tell_lapsed(lapsed: Sequence[tuple[str, float, str]], now: float) -> None:
         )
 
 
-def _insert(connection: sqlite3.Connection, last: int, rows: Sequence[tuple[Task, int]]) -> None:
-    now = time.time()
+def _insert(connection: sqlite3.Connection, last: int, rows: Sequence[tuple[Task, int]], now: float) -> None:
     connection.executemany(
         sql.INSERT_TASK,
         [(seq, task.id, now, text_of(task.attributes), task.payload) for seq, (task, _) in enumerate(rows, last + 1)],
@@ -301,8 +316,10 @@ def _insert(connection: sqlite3.Connection, last: int, rows: Sequence[tuple[Task
     )
 
 
-def _lease(seq: int, attempt: int, task_id: str, attributes: str | None, payload: bytes) -> Lease:
+def _lease(seq: int, attempt: int, task_id: str, attributes: str | None, payload: Any) -> Lease:
     receipt = f"{seq}.{attempt}"
+    if not isinstance(payload, bytes):
+        return Lease(Task(task_id, b""), attempt, receipt, invalid="its event is damaged in the queue's file")
     try:
         return Lease(Task(task_id, payload, attributes_of(attributes)), attempt, receipt)
     except (TypeError, ValueError):

@@ -49,10 +49,14 @@ class SqliteFile:
 
         Raises `Rejected` where the path, its rights or its contents are wrong, `Unavailable` where it is locked.
         """
+        if "\0" in str(self.path):
+            raise Rejected(f"{str(self.path)!r}: a path cannot hold the character NUL; correct `path`")
         if not self.path.parent.is_dir():
             raise Rejected(f"{self.path}: there is no folder {self.path.parent}; make it, or correct `path`")
         if self.path.is_dir():
             raise Rejected(f"{self.path}: this is a folder; name a file in it, such as {self.path / 'grid.db'}")
+        if self.path.exists() and not self.path.is_file():
+            raise Rejected(f"{self.path}: this is a device or a pipe; name a file on a local disk in `path`")
         with explained(self.path, BUSY_SECONDS):
             self._connection = connection = sqlite3.connect(
                 self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
@@ -144,7 +148,7 @@ def chunk(cursor: sqlite3.Cursor) -> list[tuple[Any, ...]]:
     held = 0
     for row in cursor:
         rows.append(row)
-        held += len(row[-1]) + ROW_BYTES
+        held += len(row[-1] or b"") + ROW_BYTES  # a damaged page may give NULL
         if held >= CHUNK_BYTES:
             break
     cursor.close()

@@ -59,4 +59,4 @@ def tally(connection: sqlite3.Connection, now: float) -> Tally:
 
 def _total(sessions: list[States]) -> States:
     names = [field.name for field in fields(States)]
-    return States(**{name: sum(getattr(session, name) for session in sessions) for name in names})
+    return States(**{name: sum(getattr(session, name) or 0 for session in sessions) for name in names})

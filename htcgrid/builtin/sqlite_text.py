@@ -7,6 +7,8 @@ from collections.abc import Collection, Mapping
 from functools import lru_cache
 from itertools import islice
 
+from htcgrid.runtime.parsing import parsed
+
 SHARED = 256
 """The tasks of a session mostly have the same attributes: so many are kept, as JSON costs ten times a look-up."""
 
@@ -32,4 +34,4 @@ def _encoded(items: tuple[tuple[str, str], ...]) -> str:
 
 @lru_cache(SHARED)
 def _decoded(text: str) -> dict[str, str]:
-    return dict(json.loads(text))
+    return dict(parsed(text))

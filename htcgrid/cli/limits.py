@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 def advice(error: BaseException) -> str | None:
     """A sentence on the limit that was met; None where it was no limit but a bug."""
     for each in _causes(error):
-        if isinstance(each, MemoryError):
+        if isinstance(each, MemoryError) or (isinstance(each, ImportError) and "failed to map segment" in str(each)):
             return f"There is no memory left{_of(resource.RLIMIT_AS, ' of')}. {_MEMORY}"
         if isinstance(each, RuntimeError) and "can't start new thread" in str(each):
             return f"No further thread can be started. {_PROCESSES}"

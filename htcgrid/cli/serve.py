@@ -126,7 +126,7 @@ def _address(host: str, port: int) -> tuple[int, tuple[str, int]]:
         found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
         raise ConfigError(f"--host {host!r}: {error}. Give an address or a name of this machine.") from None
-    family, _, _, _, address = found[0]
+    family, _, _, _, address = min(found, key=lambda each: each[0] != socket.AF_INET)
     return family, address  # type: ignore[return-value]
 
 
@@ -161,4 +161,4 @@ def _serve(server: InvokeServer, functions: dict[str, ServedFunction], grace: fl
 
 def _say(message: str) -> None:
     with suppress(OSError):  # a log that is full or gone is no reason to stop serving
-        print(message, file=sys.stderr, flush=True)
+        print(one_line(message), file=sys.stderr, flush=True)

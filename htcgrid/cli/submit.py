@@ -1,4 +1,3 @@
-import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -12,6 +11,7 @@ from htcgrid import plugins
 from htcgrid.cli.main import DONE, SOME_FAILED
 from htcgrid.cli.options import grid_options, read_grid
 from htcgrid.cli.queue import patience, queue_of, say
+from htcgrid.cli.unfinished import Unfinished
 from htcgrid.spi import Function, Lease, Task, TaskSource
 
 _BATCH = 1000
@@ -41,14 +41,16 @@ def command(
     """Put the events of FILE, one JSON document a line, into the queue; "-" is standard input.
 
     Prints the session on standard output. A line that is no event is named and left out, with exit code 1.
+    A submit that was cut off is completed by giving the same command again.
 
     \b
     session=$(htcgrid submit events.jsonl)
     htcgrid results --session "$session" --wait
     """
-    session = session or str(uuid.uuid4())
-    attributes = {"session_id": session, **({} if priority is None else {"priority": str(priority)})}
     events = events if events == "-" else str(Path(events).resolve())
+    unfinished = Unfinished(events, priority, id_field) if session is None else None
+    session = unfinished.session if unfinished else str(session)
+    attributes = {"session_id": session, **({} if priority is None else {"priority": str(priority)})}
     grid = read_grid(file, plane, pairs)
     patient = patience(grid)
     accepted = refused = 0
@@ -65,11 +67,15 @@ def command(
                         say(lease.invalid)
             tasks = [_task(lease.task, session, attributes, id_field) for lease in leases if not lease.invalid]
             if tasks:
+                if unfinished:
+                    unfinished.note()
                 patient.call(lambda tasks=tasks: queue.put(tasks))  # type: ignore[misc]
             if ids is not None:
                 ids.writelines(f"{task.id}\n" for task in tasks)
             accepted += len(tasks)
             bar.update(len(tasks))
+    if unfinished:
+        unfinished.finish()
     print(session)
     return SOME_FAILED if refused else DONE
 

@@ -18,6 +18,7 @@ from htcgrid.runtime.api_connection import ERROR_BODY, ERROR_TYPE, INVOCATION_ID
 from htcgrid.runtime.api_server import ApiServer, listen
 from htcgrid.runtime.context import client_context
 from htcgrid.runtime.environment import InitFailure, Running, State
+from htcgrid.runtime.parsing import parsed
 from htcgrid.runtime.sandbox import Sandbox, SandboxedEnvironment
 from htcgrid.spi import FailureKind, Function, Lease, Outcome, Unstarted
 
@@ -296,7 +297,7 @@ def _decoded(text: bytes) -> bytes:
 def _error_document(error_type: bytes, body: bytes) -> bytes:
     """The runtime's own document; one made from the header where it sent none."""
     try:
-        if isinstance(json.loads(body), dict):
+        if isinstance(parsed(body), dict):
             return body
     except ValueError:
         pass

@@ -2,10 +2,9 @@
 
 import fcntl
 import os
-import resource
 import select
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from htcgrid.runtime import limits
 from htcgrid.runtime.nursery import Nursery
 from htcgrid.spi import Unavailable
 
-_PAGE_MB = resource.getpagesize() / (1 << 20)
 _LOG_BYTES_AT_ONCE = 1 << 20
 """What a handler may print without anybody reading, and how much is read before anything else is seen to."""
 
@@ -52,12 +50,11 @@ class Child:
         return self._status is not None or bool(self._ended.poll(0))
 
     def kill(self) -> int:
-        """End the process and all of its session; returns its exit status."""
+        """End the process and all that it started; returns its exit status."""
         if not self.has_ended():
-            try:
-                os.killpg(self.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                os.kill(self.pid, signal.SIGKILL)  # it has not come as far as having a group
+            # It alone: what it leaves is ended when it is reaped, but for Python's resource tracker, which removes the
+            # shared memory of the process first.
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
         return self.status()
 
     def status(self) -> int:
@@ -99,8 +96,19 @@ class Child:
         self.is_chatty = size > _LOG_BYTES_AT_ONCE // 16
 
     def memory_mb(self) -> float:
-        """The memory resident now, in MiB, with that of all processes it started."""
-        return sum(_resident_mb(pid) for pid in _family(self.pid))
+        """At least what a control group would count now, in MiB, of the process and all that it started.
+
+        Pages that several of them share are counted for each; see `charged_mb`.
+        """
+        pids = list(_family(self.pid))
+        return sum(map(_resident_mb, pids)) + _shared_files_mb(pids)
+
+    def charged_mb(self) -> float:
+        """The same with pages in proportion to how many processes share them, which takes the kernel longer to say."""
+        pids = list(_family(self.pid))
+        proportional = [_proportional_mb(pid) for pid in pids]
+        shared = max(sum(shared for _, shared in proportional), _shared_files_mb(pids))
+        return sum(private for private, _ in proportional) + shared
 
 
 def _enlarge(pipe: int) -> None:
@@ -108,11 +116,36 @@ def _enlarge(pipe: int) -> None:
         fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _LOG_BYTES_AT_ONCE)
 
 
-def _resident_mb(pid: int) -> float:
+def _kilobytes(file: Path) -> dict[str, int]:
+    """The sizes that a file of /proc lists, in KiB; none once the process has ended."""
     try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE_MB
+        lines = [line.split() for line in file.read_text().splitlines()]
     except (FileNotFoundError, ProcessLookupError):
-        return 0.0
+        return {}
+    return {words[0].rstrip(":"): int(words[1]) for words in lines if len(words) == 3 and words[2] == "kB"}
+
+
+def _resident_mb(pid: int) -> float:
+    """Without pages of files, which the kernel can drop."""
+    return _kilobytes(Path(f"/proc/{pid}/status")).get("RssAnon", 0) / 1024
+
+
+def _proportional_mb(pid: int) -> tuple[float, float]:
+    """Its share of anonymous memory, and of shared memory that it has mapped."""
+    sizes = _kilobytes(Path(f"/proc/{pid}/smaps_rollup"))
+    return sizes.get("Pss_Anon", 0) / 1024, sizes.get("Pss_Shmem", 0) / 1024
+
+
+def _shared_files_mb(pids: Iterable[int]) -> float:
+    """Files in memory that these have open: `memfd_create`, and `/dev/shm`; each once."""
+    sizes: dict[tuple[int, int], int] = {}
+    for pid in pids:
+        with suppress(FileNotFoundError, ProcessLookupError, PermissionError):
+            for entry in Path(f"/proc/{pid}/fd").iterdir():
+                if str(entry.readlink()).startswith(("/memfd:", "/dev/shm/")):  # noqa: S108 - to look at it
+                    found = entry.stat()
+                    sizes[found.st_dev, found.st_ino] = found.st_blocks * 512
+    return sum(sizes.values()) / (1 << 20)
 
 
 def _family(pid: int) -> Iterator[int]:

@@ -45,3 +45,6 @@ class ChildSandbox(Sandbox):
 
     def is_chatty(self) -> bool:
         return self.child.is_chatty
+
+    def charged_mb(self) -> float:
+        return self.child.charged_mb()

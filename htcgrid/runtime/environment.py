@@ -12,6 +12,7 @@ memory, cancel, sizes. There is no thread of its own: whoever calls `invoke` sup
 """
 
 import math
+import signal
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Sequence
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from htcgrid.runtime import documents, identity, limits
-from htcgrid.spi import FailureKind, Function, Lease, Outcome, Unstarted
+from htcgrid.spi import FailureKind, Function, Lease, Outcome, Unavailable, Unstarted
 
 _LOOK_SECONDS = 0.05
 """How often a running handler's memory and cancellation are looked at."""
@@ -126,6 +127,10 @@ class ExecutionEnvironment(ABC):
         """Whether another environment could run what waits here."""
         return True
 
+    def _charged_mb(self) -> float:
+        """The same, as exactly as it can be had; asked once that is past the limit."""
+        return self._memory_mb()
+
     def _is_chatty(self) -> bool:
         """Whether it prints so much that its log must be read more often; `_memory_mb` reads it."""
         return False
@@ -186,7 +191,9 @@ class ExecutionEnvironment(ABC):
                 yield from self._give_up(FailureKind.INIT_ERROR, failure.document, failure.log_tail)
             elif self._has_ended():
                 kind, document = self._cause_of_end(request)
-                kind = FailureKind.INIT_ERROR if kind is FailureKind.EXIT else kind
+                # SIGKILL comes from outside, as from the kernel where memory is short: no fault of the function.
+                if kind is FailureKind.EXIT and self._end() != -signal.SIGKILL:
+                    kind = FailureKind.INIT_ERROR
                 yield from self._give_up(kind, document)
             elif self._exceeds_memory():
                 yield from self._give_up(FailureKind.OUT_OF_MEMORY, documents.out_of_memory(request))
@@ -270,6 +277,8 @@ class ExecutionEnvironment(ABC):
 
     def _exceeds_memory(self) -> bool:
         used = self._memory_mb()
+        if used > self._function.memory:
+            used = self._charged_mb()
         self._peak_mb = max(self._peak_mb, used)
         return used > self._function.memory
 
@@ -301,7 +310,10 @@ class ExecutionEnvironment(ABC):
             elif stop is FailureKind.OUT_OF_MEMORY:
                 kind, document = stop, documents.out_of_memory(request)
             else:
-                kind, document = self._cause_of_end(request)
+                try:
+                    kind, document = self._cause_of_end(request)
+                except Unavailable as error:  # what it was started by has ended too, perhaps by this very task
+                    raise Unavailable(str(error), error.retry_after, begun=[lease.task.id]) from error
             yield self._outcome(lease, kind, document, elapsed, self._log_tail())
         yield from self._return_the_rest()
 

@@ -170,7 +170,7 @@ class FramedEnvironment(ExecutionEnvironment):
                         started / 1e9,
                         duration_ms,
                         billed_ms,
-                        peak >> 10,
+                        max(peak >> 10, ceil(self._peak_mb)) if self._peak_mb else peak >> 10,
                         log,
                         init_ms,
                         environment,
@@ -216,6 +216,9 @@ class FramedEnvironment(ExecutionEnvironment):
     def _memory_mb(self) -> float:
         self._read_log()
         return self._child.memory_mb()
+
+    def _charged_mb(self) -> float:
+        return self._child.charged_mb()
 
     def _is_chatty(self) -> bool:
         return self._child.is_chatty

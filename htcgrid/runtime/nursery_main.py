@@ -16,10 +16,12 @@ import gc
 import json
 import mmap
 import os
+import select
 import shutil
 import signal
 import socket
 import sys
+import time
 from collections.abc import Collection
 from functools import lru_cache
 from importlib.machinery import PathFinder
@@ -30,6 +32,7 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _prctl = ctypes.CDLL(None, use_errno=True).prctl
 _MESSAGE_BYTES = 1 << 16
+_TRACKER_SECONDS = 0.5
 
 
 def main(control_fd: int, home: str, clients: Collection[str]) -> None:
@@ -42,15 +45,28 @@ def main(control_fd: int, home: str, clients: Collection[str]) -> None:
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)
     os.setsid()
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    guard = _guarded(control)
     if clients:
         # Forked workers find them loaded.
         import htcgrid.runtime.worker  # noqa: PLC0415
         import htcgrid.runtime.worker_signals  # noqa: F401, PLC0415
     gc.collect()
     gc.freeze()
+    _serve(control, guard, clients)
+    control.close()
+    _end_all(keep=set())
+    shutil.rmtree(home, ignore_errors=True)
+
+
+def _serve(control: socket.socket, guard: int, clients: Collection[str]) -> None:
+    """Do what the agent asks for, until it has ended."""
     workers: set[int] = set()
+    watched = select.poll()
+    for descriptor in (control.fileno(), guard):
+        watched.register(descriptor, select.POLLIN)
     while True:
+        if any(descriptor == guard for descriptor, _ in watched.poll()):
+            break  # somebody has killed it
         try:
             message, fds, _, _ = socket.recv_fds(control, _MESSAGE_BYTES, 4)
         except ConnectionResetError:
@@ -71,11 +87,25 @@ def main(control_fd: int, home: str, clients: Collection[str]) -> None:
             control.send(json.dumps(reply).encode())
         except BrokenPipeError:
             break
+
+
+def _guarded(control: socket.socket) -> int:
+    """Go on as the child of a guard, which ends what is left where this program is killed; the agent sees its end.
+
+    Returns a descriptor that is readable once the guard has ended: then this program ends all in its place.
+    """
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    reading, writing = os.pipe()
+    server = os.fork()
+    if server == 0:
+        os.close(writing)
+        _prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        return reading
     control.close()
-    _end(workers)
-    while strays := set(_children()):  # what the workers left behind has become ours
-        _end(strays)
-    shutil.rmtree(home, ignore_errors=True)
+    os.close(reading)
+    _, status = os.waitpid(server, 0)
+    _end_all(keep=set())
+    os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
 
 
 def _spawn(control: socket.socket, request: dict[str, Any], fds: list[int], clients: Collection[str]) -> dict[str, Any]:
@@ -196,7 +226,7 @@ def _quicken_environ() -> None:
 def _reap(pid: int, workers: set[int]) -> int:
     """Wait for a worker that has ended, and end what it left behind."""
     _, status = os.waitpid(pid, 0)
-    _end(set(_children()) - workers)
+    _end_all(keep=workers)
     return os.waitstatus_to_exitcode(status)
 
 
@@ -204,6 +234,32 @@ def _children() -> list[int]:
     """Who this process is the parent of; orphans of workers that have ended have become its children too."""
     with open(f"/proc/self/task/{os.getpid()}/children") as listing:  # noqa: PTH123
         return [int(pid) for pid in listing.read().split()]
+
+
+def _end_all(keep: set[int]) -> None:
+    """End all children but these, and what becomes a child of this process by that, however deep it was."""
+    while strays := set(_children()) - keep:
+        trackers = {pid for pid in strays if _is_tracker(pid)}
+        _end(strays - trackers)
+        _await_end(trackers)
+
+
+def _is_tracker(pid: int) -> bool:
+    """Whether this is Python's resource tracker (or loky's), which removes shared memory once its makers have ended."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as line:  # noqa: PTH123
+            return b"resource_tracker" in line.read()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def _await_end(pids: set[int]) -> None:
+    """Give these a moment to end by themselves."""
+    deadline = time.monotonic() + _TRACKER_SECONDS
+    while pids and time.monotonic() < deadline:
+        pids = {pid for pid in pids if os.waitpid(pid, os.WNOHANG) == (0, 0)}
+        time.sleep(0.002)
+    _end(pids)
 
 
 def _end(pids: set[int]) -> None:

@@ -14,11 +14,11 @@ The emulator marks no failure as one. As seen with the emulator of aws-sam-cli 1
 | it ended before that, or could not be started | 502 | nothing |
 """
 
-import json
 import re
 from typing import Any
 
 from htcgrid.runtime import documents
+from htcgrid.runtime.parsing import parsed
 from htcgrid.spi import FailureKind, Unavailable
 
 _TIMED_OUT = re.compile(rb"Task timed out after [0-9]+\.[0-9]{2} seconds")
@@ -61,7 +61,7 @@ def _error_document(body: bytes) -> dict[str, Any] | None:
     if not body.lstrip().startswith(b"{") or b'"errorType"' not in body:
         return None
     try:
-        error = json.loads(body)
+        error = parsed(body)
     except ValueError:
         return None
     is_error = isinstance(error.get("errorType"), str) and isinstance(error.get("errorMessage"), str)

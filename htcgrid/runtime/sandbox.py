@@ -65,6 +65,10 @@ class Sandbox(ABC):
         """
         return 0.0
 
+    def charged_mb(self) -> float:
+        """The same as `memory_mb`, as exactly as it can be had; asked once that is past the limit."""
+        return self.memory_mb()
+
     def is_chatty(self) -> bool:
         """Whether it prints so much that it would soon wait for its log to be read, which `memory_mb` and `log_tail` do."""
         return False
@@ -120,6 +124,9 @@ class SandboxedEnvironment(ExecutionEnvironment):
 
     def _log_tail(self) -> bytes:
         return self._sandbox.log_tail()
+
+    def _charged_mb(self) -> float:
+        return self._sandbox.charged_mb()
 
     def _is_chatty(self) -> bool:
         return self._sandbox.is_chatty()

@@ -62,7 +62,7 @@ class Connection:
         self._last = b""
         self._read_off = _READ_OFF_BYTES
         self._is_first = True
-        self._is_head = False
+        self._is_head = self._is_cut = False
         self._announced = self._received = 0
         self.waiting_since: float | None = time.monotonic()
         channel.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -126,11 +126,13 @@ class Connection:
         answer = h11.Response(status_code=status, headers=list(lines.items()), reason=reason)
         is_bodiless = self._is_head or status == HTTPStatus.NO_CONTENT
         self._send(answer, *([] if is_bodiless or not body else [h11.Data(data=body)]), h11.EndOfMessage())
-        if not is_whole:
-            self._drop_the_rest()
+        self._is_cut = not is_whole
 
     def next(self) -> bool:
         """Make ready for another request; False where the connection is at its end."""
+        if self._is_cut:
+            self._drop_the_rest()
+            return False
         if self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
             return False
         self._http.start_next_cycle()

@@ -64,21 +64,19 @@ class InvokeApi:
         try:
             request = connection.head()
         except BadRequest as error:
-            _refuse(connection, error)
-            return False
+            connection.reply(error.status, _numbered(_JSON), _malformed(error), keep=False)
+            return connection.next()
         if request is None:
             return False
         with under_way(), Share(self._room) as share:
             try:
                 answer = self._answered(connection, request, share)
             except BadRequest as error:
-                _refuse(connection, error)
-                return False
+                answer = _Answer(error.status, _malformed(error), _JSON)
             except Stalled:
                 answer = _refusal(errors.RequestTimeout("The body did not come in time."))
             share.claim(len(answer.body))
-            headers = {"x-amzn-RequestId": str(uuid.uuid4()), **answer.headers}
-            connection.reply(answer.status, headers, answer.body, keep=may_go_on())
+            connection.reply(answer.status, _numbered(answer.headers), answer.body, keep=may_go_on())
         return connection.next()
 
     def _answered(self, connection: Connection, request: h11.Request, share: Share) -> _Answer:
@@ -167,9 +165,12 @@ def _headers(request: h11.Request) -> Mapping[str, str]:
     return headers
 
 
-def _refuse(connection: Connection, error: BadRequest) -> None:
-    headers = {"x-amzn-RequestId": str(uuid.uuid4()), **_JSON}
-    connection.reply(error.status, headers, _bad(f"This is not a request: {error}"), keep=False)
+def _numbered(headers: Mapping[str, str]) -> Mapping[str, str]:
+    return {"x-amzn-RequestId": str(uuid.uuid4()), **headers}
+
+
+def _malformed(error: BadRequest) -> bytes:
+    return _bad(f"This is not a request: {error}")
 
 
 def _bad(message: str) -> bytes:

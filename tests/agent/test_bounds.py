@@ -151,6 +151,27 @@ def test_a_call_that_never_returns_does_not_keep_the_agent_past_its_grace_and_is
     assert f"{type(owner).__name__}.{name}" in str(job._error)
 
 
+def test_a_source_that_is_busy_as_the_grace_ends_takes_the_leases_back_all_the_same(
+    rig: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = rig(plans={"a": ["hang"], "b": ["hang"]})
+    nack, busy = job.source.nack, [True, True]
+
+    def flaky(leases: Sequence[Lease], delay: float = 0.0) -> None:
+        if busy:
+            busy.pop()
+            raise Unavailable("the queue is busy")
+        nack(leases, delay)
+
+    monkeypatch.setattr(job.source, "nack", flaky)
+    job.start()
+    for _ in "ab":
+        job.plane.hanging.acquire(timeout=10)
+    job.agent.drain(0)
+    job.finish()
+    assert job.waiting() == {"a", "b"}
+
+
 def test_what_cannot_be_stored_any_more_goes_back_to_the_source(rig: Make) -> None:
     job = rig(tasks=20, sink_faults=["rejected"] * 100)
     with pytest.raises(Rejected):
@@ -195,6 +216,26 @@ def test_a_service_that_asks_for_a_day_is_asked_again_within_the_limit() -> None
     with pytest.raises(Unavailable):
         patience.call(busy)
     assert time.monotonic() - began < 5
+
+
+def test_a_run_does_not_wait_at_its_end_for_a_source_that_cannot_extend_now(
+    rig: Make, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = rig(plans={"a": ["hang"]}, slots=1, lease_seconds=0.3)
+    extend = job.source.extend
+
+    def busy(leases: Sequence[Lease], seconds: float) -> Collection[str]:
+        extend(leases, 60)
+        raise Unavailable("busy", retry_after=50.0)
+
+    monkeypatch.setattr(job.source, "extend", busy)
+    job.start()
+    until(lambda: job.said)
+    began = time.monotonic()
+    job.plane.free.set()
+    job.finish()
+    assert time.monotonic() - began < 5
+    assert job.failures() == {"a": None}
 
 
 def test_a_drain_ends_a_wait_that_a_service_asked_for(rig: Make, until: Until, monkeypatch: pytest.MonkeyPatch) -> None:

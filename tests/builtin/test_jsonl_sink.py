@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,8 +99,23 @@ def test_a_line_says_what_came_of_the_task(path: Path) -> None:
 
 def test_the_answer_is_not_touched(plain: Path) -> None:
     with sink_at(plain) as sink:
-        sink.put([result("a", b'{"price": 1.50, "price": 2e0,  "\\u00e9": NaN}')])
-    assert b'"output":{"price": 1.50, "price": 2e0,  "\\u00e9": NaN},' in plain.read_bytes()
+        sink.put([result("a", b'{"price": 1.50, "price": 2e0,  "\\u00e9": 1e999}')])
+    assert b'"output":{"price": 1.50, "price": 2e0,  "\\u00e9": 1e999},' in plain.read_bytes()
+
+
+@pytest.mark.parametrize("answer", ["NaN", '{"mean": -Infinity}', "[Infinity, NaN]"])
+def test_an_answer_that_only_python_takes_for_json_is_kept_as_text(path: Path, answer: str) -> None:
+    def refuse(name: str) -> None:
+        raise AssertionError(name)
+
+    with sink_at(path) as sink:
+        sink.put([result("a", answer.encode()), result("b", answer.encode(), FailureKind.HANDLER_ERROR)])
+    data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    first, second = (json.loads(line, parse_constant=refuse) for line in data.splitlines())
+    assert first["output_text"] == second["error"] == answer
+    assert "output" not in first
+    with sink_at(path) as sink:
+        assert sorted(sink.stored([task("a"), task("b")])) == ["a", "b"]
 
 
 @pytest.mark.parametrize(
@@ -236,6 +251,167 @@ def test_an_end_of_zeros_as_a_power_cut_leaves_it_is_cut_off(plain: Path) -> Non
     assert ids(plain) == ["a", "b"]
 
 
+def damaged(path: Path, *, at: bytes, with_: bytes) -> bytes:
+    """Three batches of which the last has five results, and is damaged at a place."""
+    with sink_at(path) as sink:
+        sink.put([result("a")])
+        sink.put([result("b")])
+        sink.put([result(name) for name in ("c1", "c2", "c3", "c4", "c5")])
+    data = path.read_bytes()
+    where = data.index(at, data.index(b'{"id":"c1"'))
+    path.write_bytes(data[:where] + with_ + data[where + len(with_) :])
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("at", "with_", "kept"),
+    [
+        (b'{"id":"c1"', bytes(300), []),
+        (b'{"id":"c3"', bytes(40), ["c1", "c2"]),
+        (b',"attempt"', bytes(5), []),
+    ],
+    ids=["from its start", "on a head", "in a body"],
+)
+def test_a_damaged_end_is_put_aside_and_its_tasks_run_again(
+    plain: Path, caplog: pytest.LogCaptureFixture, at: bytes, with_: bytes, kept: list[str]
+) -> None:
+    data = damaged(plain, at=at, with_=with_)
+    with sink_at(plain) as sink:
+        assert sorted(sink.stored([task(name) for name in ("a", "b", "c1", "c2", "c3", "c4", "c5")])) == [
+            "a",
+            "b",
+            *kept,
+        ]
+        sink.put([result("c3")])
+    assert ids(plain) == ["a", "b", *kept, "c3"]
+    aside = plain.with_name("results.jsonl.damaged")
+    assert data.endswith(aside.read_bytes())
+    assert str(aside) in caplog.text
+
+
+def test_a_line_torn_in_the_middle_of_the_last_batch_is_put_aside(plain: Path) -> None:
+    damaged(plain, at=b'"c2"', with_=b'"c2"')
+    data = plain.read_bytes()
+    start = data.index(b'{"id":"c2"')
+    plain.write_bytes(data[: start + 60] + data[data.index(b'{"id":"c3"') :])
+    with sink_at(plain) as sink:
+        assert sorted(sink.stored([task(name) for name in ("a", "b", "c1", "c2", "c3")])) == ["a", "b", "c1"]
+
+
+def test_damage_far_from_the_end_is_refused_by_its_place(plain: Path) -> None:
+    with sink_at(plain) as sink:
+        sink.put([result("a"), result("b")])
+        sink.put([result(str(number)) for number in range(10_000)])
+    data = plain.read_bytes()
+    place = data.index(b'{"id":"b"')
+    plain.write_bytes(data[:place] + bytes(5) + data[place + 5 :])
+    with pytest.raises(Rejected, match=f"damaged at byte {place:,}, and 10,000 lines follow"), sink_at(plain):
+        pass
+    assert len(plain.read_bytes()) == len(data)
+
+
+@pytest.mark.parametrize("offset", [-3, -12, -30, 5])
+def test_a_damaged_byte_within_a_compressed_file_is_refused_and_nothing_is_dropped(tmp_path: Path, offset: int) -> None:
+    path = tmp_path / "results.jsonl.gz"
+    with sink_at(path) as sink:
+        sink.put([result("a")])
+        first = path.stat().st_size
+        sink.put([result("b")])
+        second = path.stat().st_size
+        sink.put([result("c")])
+    data = bytearray(path.read_bytes())
+    data[second + offset if offset < 0 else first + 12 + offset] ^= 0xFF
+    path.write_bytes(data)
+    with pytest.raises(Rejected, match=f"damaged between bytes {first} and {second}") as refused, sink_at(path):
+        pass
+    assert path.read_bytes() == data
+    commands = str(refused.value).split("`")[1]
+    subprocess.run(["bash", "-c", commands], cwd=tmp_path, check=True)
+    (tmp_path / "mended.jsonl.gz").rename(path)
+    with sink_at(path) as sink:
+        assert sorted(sink.stored([task("a"), task("b"), task("c")])) == ["a", "c"]
+
+
+def test_a_damaged_last_part_of_a_compressed_file_is_put_aside(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl.gz"
+    with sink_at(path) as sink:
+        sink.put([result("a")])
+        first = path.stat().st_size
+        sink.put([result("b")])
+    data = bytearray(path.read_bytes())
+    data[-2] ^= 0xFF
+    path.write_bytes(data)
+    with sink_at(path) as sink:
+        assert sink.stored([task("a"), task("b")]) == ["a"]
+    assert (tmp_path / "results.jsonl.gz.damaged").read_bytes() == data[first:]
+
+
+# --- what happens to the file meanwhile ---------------------------------------------------------------
+
+
+def _replace(path: Path) -> None:
+    (path.parent / "new").write_bytes(b"")
+    (path.parent / "new").rename(path)
+
+
+MEANWHILE = [Path.unlink, lambda path: os.truncate(path, 0), _replace, lambda path: path.rename(path.parent / "old")]
+NAMES = ["removed", "cut", "replaced", "renamed"]
+
+
+@pytest.mark.parametrize("harm", MEANWHILE, ids=NAMES)
+def test_a_file_that_is_harmed_takes_no_more_results(path: Path, harm: Callable[[Path], object]) -> None:
+    with sink_at(path) as sink:
+        sink.put([result("a")])
+        harm(path)
+        for _ in range(2):
+            with pytest.raises(Rejected, match="while results were written to it"):
+                sink.put([result("b")])
+            with pytest.raises(Rejected, match="while results were written to it"):
+                sink.stored([task("a")])
+
+
+@pytest.mark.parametrize("harm", MEANWHILE, ids=NAMES)
+def test_a_file_that_was_harmed_after_the_last_result_is_told_at_the_end(
+    path: Path, harm: Callable[[Path], object]
+) -> None:
+    sink = sink_at(path)
+    sink.open()
+    sink.put([result("a")])
+    harm(path)
+    with pytest.raises(Rejected, match="while results were written to it"):
+        sink.close()
+    sink.close()
+
+
+@pytest.mark.parametrize("heals", [True, False])
+def test_half_a_batch_that_could_not_be_cut_off_is_cut_off_before_the_next(
+    path: Path, monkeypatch: pytest.MonkeyPatch, heals: bool
+) -> None:
+    def read_only(*_: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    write, sizes = os.write, set[int]()
+
+    def half(fd: int, data: bytes) -> int:
+        if sizes and len(data) < max(sizes):
+            read_only()
+        sizes.add(len(data))
+        return write(fd, data[:10])
+
+    with sink_at(path) as sink:
+        sink.put([result("a")])
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "ftruncate", read_only)
+            patched.setattr(os, "write", half)
+            for _ in range(2):
+                with pytest.raises(Unavailable, match="Read-only file system"):
+                    sink.put([result("b")])
+        if heals:
+            sink.put([result("b")])
+    with sink_at(path) as sink:
+        assert sorted(sink.stored([task("a"), task("b")])) == (["a", "b"] if heals else ["a"])
+
+
 # --- what must not be harmed -------------------------------------------------------------------------
 
 FOREIGN = [
@@ -307,6 +483,11 @@ def test_a_file_that_another_run_writes_is_refused(path: Path) -> None:
 
 def test_a_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Rejected, match=r"\[sink\] path = .* cannot be written: Is a directory"), sink_at(tmp_path):
+        pass
+
+
+def test_a_path_with_a_nul_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"path\n.*it holds a NUL character"), sink_at("a\0b"):
         pass
 
 

@@ -6,6 +6,7 @@ import os
 import select
 import threading
 import time
+import tracemalloc
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from htcgrid.builtin.jsonl_lines import LINE_BYTES
 from htcgrid.builtin.jsonl_source import JsonlSource
 from htcgrid.spi import Function, Lease, Measurable, Rejected
 
@@ -296,6 +298,105 @@ def test_a_named_pipe_is_read_like_standard_input(tmp_path: Path) -> None:
     writer.join()
 
 
+def test_a_line_longer_than_any_event_is_told_by_number_and_is_not_kept(path: Path) -> None:
+    write(path, "1", b'"' + b"x" * (LINE_BYTES + 1) + b'"', "3", b'"' + b"x" * LINE_BYTES)
+    with source_at(path) as source:
+        first, long, third, last = drained(source)
+    assert (first.task.payload, third.task.payload) == (b"1", b"3")
+    for lease, number in ((long, 2), (last, 4)):
+        assert lease.task.payload == b""
+        assert f"line {number}: this line is longer than {LINE_BYTES:,} bytes" in lease.invalid
+
+
+def test_a_line_without_an_end_leaves_the_reader_as_small_and_as_quick_to_answer(pipe: int) -> None:
+    stop = threading.Event()
+
+    def write_on() -> None:
+        while not stop.is_set():
+            os.write(pipe, b"x" * 65536)
+        os.close(pipe)
+
+    writer = threading.Thread(target=write_on)
+    with source_at("-") as source:
+        tracemalloc.start()
+        writer.start()
+        began = time.monotonic()
+        while tracemalloc.get_traced_memory()[1] < LINE_BYTES / 2 and time.monotonic() - began < 20:
+            assert source.receive(10, 0.05) == []
+        for _ in range(20):
+            assert source.receive(10, 0.05) == []
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        stop.set()
+        drained(source)
+    writer.join()
+    assert most < 4 * LINE_BYTES
+
+
+def test_a_batch_of_large_lines_is_handed_out_in_parts(path: Path) -> None:
+    write(path, *[b'"' + b"x" * (1 << 20) + b'"'] * 80)
+    with source_at(path) as source:
+        assert len(source.receive(1000, 0)) < 60
+        assert len(drained(source)) > 20
+
+
+def test_a_named_pipe_without_a_writer_is_open_at_once(tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    with source_at(fifo) as source:
+        assert source.receive(1, 0.01) == []
+        assert not source.exhausted
+        fifo.write_bytes(b"1\n")
+        assert ids(source.receive(1, 10)) == ["1"]
+
+
+def test_a_byte_order_mark_before_the_first_line_is_passed_over(path: Path) -> None:
+    write(path, b'\xef\xbb\xbf{"a": 1}', "2")
+    with source_at(path) as source:
+        assert [(lease.task.payload, lease.invalid) for lease in drained(source)] == [(b'{"a": 1}', ""), (b"2", "")]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"])
+def test_a_file_in_another_encoding_of_unicode_is_refused_with_what_to_do(path: Path, encoding: str) -> None:
+    write(path, '{"a": 1}\n'.encode(encoding))
+    with source_at(path) as source, pytest.raises(Rejected, match="iconv -f UTF-16 -t UTF-8"):
+        drained(source)
+
+
+def test_a_line_of_latin_1_is_told_with_what_to_do(path: Path) -> None:
+    write(path, '"é"'.encode("latin-1"), '"é"')
+    with source_at(path) as source:
+        bad, good = drained(source)
+    assert "iconv -f ISO-8859-1 -t UTF-8" in bad.invalid
+    assert good.invalid == ""
+
+
+# --- what changes while it is read -------------------------------------------------------------------
+
+MANY = [f'{{"n": {number:06}}}' for number in range(100_000)]
+
+
+@pytest.mark.parametrize("now", [b"", b'{"n": 1}\n' * 200_000, b'{"n": 1}\n'], ids=["cut to nothing", "other", "cut"])
+def test_a_file_that_is_cut_or_rewritten_while_it_is_read_is_refused(path: Path, now: bytes) -> None:
+    write(path, *(MANY if path.suffix != ".gz" else [os.urandom(1_000_000).hex(), "1"]))
+    with source_at(path) as source:
+        source.receive(1, 0)
+        path.write_bytes(now)
+        with pytest.raises(Rejected, match="was cut or rewritten while it was read"):
+            drained(source)
+
+
+def test_a_file_that_grows_or_loses_its_name_while_it_is_read_is_read_to_its_end(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.jsonl", *MANY)
+    with source_at(path) as source:
+        first = source.receive(1, 0)
+        with path.open("ab") as file:
+            file.write(b'{"n": "more"}\n')
+        path.unlink()
+        found = [lease.task.payload.decode() for lease in [*first, *drained(source)]]
+    assert found == [*MANY, '{"n": "more"}']
+
+
 # --- what cannot be read -----------------------------------------------------------------------------
 
 
@@ -309,6 +410,24 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
 
 def test_a_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Rejected, match=r"\[source\] path = .* cannot be read: Is a directory"), source_at(tmp_path):
+        pass
+
+
+def test_a_path_with_a_nul_is_refused() -> None:
+    with pytest.raises(Rejected, match="cannot be read: embedded null byte"), source_at("a\0b"):
+        pass
+
+
+def test_a_pipe_that_is_named_as_compressed_is_refused(tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo.gz"
+    os.mkfifo(fifo)
+    with pytest.raises(Rejected, match="zcat"), source_at(fifo):
+        pass
+
+
+def test_a_closed_standard_input_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(Rejected, match="standard input is closed"), source_at("-"):
         pass
 
 

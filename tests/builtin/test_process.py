@@ -344,7 +344,7 @@ BROKEN = {
     "y = 1": ("nowhere.handler", "Runtime.ImportModuleError"),
     "z = 1": ("handler", "Runtime.MalformedHandlerName"),
     "import os; os._exit(3)": ("job.handler", "Runtime.ExitError"),
-    "import os; os.kill(os.getpid(), 9)": ("job.handler", "Runtime.ExitError"),
+    "import os; os.kill(os.getpid(), 11)": ("job.handler", "Runtime.ExitError"),
 }
 
 
@@ -356,6 +356,15 @@ def test_a_function_that_does_not_load_is_an_init_error_with_its_document(tmp_pa
         outcomes = [run(invoker, 1) for _ in range(2)]
     for outcome in outcomes:
         assert (outcome.failure, json.loads(outcome.payload)["errorType"]) == (FailureKind.INIT_ERROR, error_type)
+
+
+def test_a_worker_that_is_killed_while_it_loads_has_ended_and_its_function_may_load_another_time(tmp_path: Path) -> None:
+    killed = "import os, pathlib\nif not pathlib.Path('again').exists():\n"
+    killed += "    pathlib.Path('again').touch(); os.kill(os.getpid(), 9)\ndef handler(event, context): return event"
+    (tmp_path / "job.py").write_text(killed)
+    with plane(tmp_path, "job.handler") as invoker:
+        assert run(invoker, 1).failure is FailureKind.EXIT
+        assert answer(run(invoker, 1)) == 1
 
 
 def test_a_function_that_loads_for_longer_than_it_may_is_an_init_error(
@@ -665,7 +674,7 @@ def test_closing_leaves_no_process_and_no_descriptor() -> None:
         for _ in range(3):
             run(invoker, {"do": "exit", "status": 1})
         family = set(descendants(os.getpid())) - set(others)
-        assert len(family) == 4  # the nursery and three workers
+        assert len(family) == 5  # the fork server, its guard, and three workers
     assert not any(map(is_alive, family))
     assert descriptors() == before
 

@@ -27,6 +27,7 @@ WORDS = {
     "processes": (BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"), "`ulimit -u`"),
     "threads": (RuntimeError("can't start new thread"), "`ulimit -u`"),
     "memory": (MemoryError(), "`ulimit -v`"),
+    "memory for a library": (ImportError("x.so: failed to map segment from shared object"), "`ulimit -v`"),
     "memory of the kernel": (OSError(errno.ENOMEM, "Cannot allocate memory"), "`ulimit -v`"),
     "a full disk": (OSError(errno.ENOSPC, "No space left on device", "/x/y"), "(/x/y). Make room"),
     "a quota": (OSError(errno.EDQUOT, "Disk quota exceeded"), "raise the quota"),
@@ -51,6 +52,21 @@ def test_a_limit_is_told_with_what_to_raise(what: str, inside: Inside, monkeypat
     assert done.status == 3
     assert said in done.err
     assert len(done.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("what", ["files of the process", "memory", "memory for a library"])
+def test_a_plugin_that_a_limit_keeps_from_being_loaded_is_not_blamed(
+    what: str, inside: Inside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error, said = WORDS[what]
+
+    def fail(_point: object) -> None:
+        raise error
+
+    monkeypatch.setattr("importlib.metadata.EntryPoint.load", fail)
+    done = inside("run")
+    assert (done.status, len(done.err.splitlines())) == (3, 1)
+    assert said in done.err
 
 
 def test_an_error_that_is_no_limit_is_still_shown_whole() -> None:

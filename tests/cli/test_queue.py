@@ -3,8 +3,10 @@
 import gzip
 import json
 import signal
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -48,13 +50,46 @@ def test_a_line_that_is_no_event_is_named_and_the_others_are_put(project: Projec
 
 def test_ids_from_the_events_are_kept_and_an_id_that_is_there_is_refused(project: Project) -> None:
     project.submit({"n": 1, "key": "a"}, {"n": 2, "key": "b"}, options=("--id-field", "key"))
-    project.events({"n": 3, "key": "c"}, {"n": 1, "key": "a"})
+    project.events({"n": 3, "key": "c"}, {"n": 9, "key": "a"})
     again = project.run("submit", "events.jsonl", "--id-field", "key", "--session", "t")
     assert again.returncode == 2
     assert "'a'" in again.stderr
     assert "0 tasks of session t are in the queue." in again.stderr
     project.drain()
     assert sorted(project.ran()) == ["a", "b"]
+
+
+@pytest.mark.parametrize("options", [("--session", "s"), ()], ids=["a session of its own", "any session"])
+def test_a_submit_that_was_killed_is_completed_by_the_same_command(project: Project, options: tuple[str, ...]) -> None:
+    project.events(*({"n": n} for n in range(20_000)))
+    submitting = project.start("submit", "events.jsonl", *options)
+    queue = project.folder / "queue.db"
+    while count(queue) == 0:
+        assert submitting.poll() is None
+    submitting.kill()
+    submitting.communicate()
+    assert 0 < count(queue) < 20_000
+    again = project.run("submit", "events.jsonl", *options)
+    assert again.returncode == 0, again.stderr
+    assert f"20,000 tasks of session {again.stdout.strip()} are in the queue." in again.stderr
+    assert count(queue) == 20_000
+    assert not list(project.folder.glob(".*"))
+
+
+def test_a_submit_that_came_to_its_end_is_another_session_the_next_time(project: Project) -> None:
+    project.events({"n": 1})
+    sessions = {project.run("submit", "events.jsonl").stdout for _ in range(2)}
+    assert len(sessions) == 2
+    assert count(project.folder / "queue.db") == 2
+
+
+def count(queue: Path) -> int:
+    """How many tasks are in it."""
+    try:
+        with closing(sqlite3.connect(queue)) as connection:
+            return int(connection.execute("SELECT count(*) FROM tasks").fetchone()[0])
+    except sqlite3.OperationalError:
+        return 0
 
 
 def test_the_highest_priority_runs_first(project: Project) -> None:

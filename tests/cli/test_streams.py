@@ -82,6 +82,20 @@ def test_a_reader_that_went_away_is_quiet_and_141(project: Project, what: str) -
     assert (program.returncode, err) == (141, "")
 
 
+def test_stored_results_whose_reader_went_away_are_quiet_and_141(project: Project) -> None:
+    store = ["--set", "sink.plugin=sqlite", "--set", "sink.path=r.db"]
+    assert project.htcgrid("run", *store).status == 0
+    read, write = os.pipe()
+    os.close(read)
+    program = project.start("results", *store, stdout=write)
+    os.close(write)
+    _, err = program.communicate()
+    assert (program.returncode, err) == (141, "")
+    full = shell(project, '"$@" > /dev/full', "results", *store)
+    assert full.returncode == 3
+    assert full.stderr == "htcgrid: Standard output cannot be written: No space left on device. Nothing is lost.\n"
+
+
 def test_results_into_a_closed_standard_output_are_refused_before_anything_runs(project: Project) -> None:
     project.tasks({"touch": "ran"})
     done = shell(project, '"$@" >&-', "run", "--set", "sink.path=-")

@@ -496,6 +496,17 @@ class TestPutOverwrites(Case):
             super().put([task for task in tasks if task.id not in self._tasks])
 
 
+class TestPutAgain(Case):
+    breaks = "test_put_of_a_task_that_is_there_leaves_one"
+    says = "was refused"
+
+    class broken(Reference):
+        def put(self, tasks: Sequence[Task]) -> None:
+            if any(task.id in self._tasks for task in tasks):
+                raise Rejected("It is there.", [task.id for task in tasks])
+            super().put(tasks)
+
+
 class TestPutsHalf(Case):
     breaks = "test_put_accepts_all_or_none"
     lease_seconds = 5.0

@@ -175,3 +175,13 @@ def test_a_caller_that_takes_no_answer_keeps_no_place(tmp_path: Path) -> None:
             caller.recv(10)
         assert served.call({"n": 1}).json == {"n": 1}
     served.stop()
+
+
+def test_a_refused_caller_that_does_not_hang_up_delays_no_end(tmp_path: Path) -> None:
+    served = Service(tmp_path)
+    with socket.create_connection(("127.0.0.1", served.port), 30) as caller:
+        caller.sendall(HEAD.replace(b"pricing", b"none") + b"Content-Length: 1000000\r\n\r\n")
+        assert caller.recv(1000).startswith(b"HTTP/1.1 404")
+        began = monotonic()
+        served.stop()
+        assert monotonic() - began < 10

@@ -1,10 +1,10 @@
 """From what Invoke answered to an outcome."""
 
-import json
 import re
 from dataclasses import dataclass
 from typing import Any
 
+from htcgrid.runtime.parsing import parsed
 from htcgrid.spi import FailureKind, Outcome
 
 from htcgrid_aws_lambda.reports import Report, read
@@ -86,8 +86,8 @@ def _kind(payload: bytes, report: Report | None, init_failed: bool) -> FailureKi
 
 def _document(payload: bytes) -> dict[str, Any]:
     try:
-        document = json.loads(payload)
-    except (ValueError, RecursionError):
+        document = parsed(payload)
+    except ValueError:
         return {}
     return document if isinstance(document, dict) else {}
 

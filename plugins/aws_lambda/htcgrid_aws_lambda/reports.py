@@ -4,10 +4,11 @@ Both of Lambda's log formats are read: lines of text (`REPORT RequestId: ...`, f
 JSON (`{"type": "platform.report", "record": {...}}`). What is left is what the handler printed.
 """
 
-import json
 import re
 from dataclasses import dataclass
 from typing import Any
+
+from htcgrid.runtime.parsing import parsed
 
 _REPORT = re.compile(rb"REPORT RequestId: (?P<id>\S+)\t(?P<fields>[^\n]*)(\nXRAY TraceId: [^\n]*)?\n?")
 _FRAME = re.compile(rb"(START RequestId: (?P<start>\S+) Version: [^\n]*\n)|(END RequestId: (?P<end>\S+)\n?)")
@@ -83,8 +84,8 @@ def _read_json(tail: bytes) -> Log:
 
 def _platform_record(line: bytes) -> dict[str, Any] | None:
     try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):
+        record = parsed(line)
+    except ValueError:
         return None
     known = isinstance(record, dict) and str(record.get("type", "")).startswith("platform.")
     return record if known else None

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from htcgrid.runtime.parsing import parsed
 from htcgrid.spi import FailureKind, Lease, Outcome, Task, Unstarted
 
 _LENGTHS = struct.Struct("!II")
@@ -39,9 +40,9 @@ def read_frame(read: Read, most: int = _MOST_BYTES) -> Frame:
     if head_size + body_size > most:
         raise ConnectionError(_FOREIGN)
     try:
-        head = json.loads(read(head_size))
+        head = parsed(read(head_size))
         say = head.pop("say")
-    except (ValueError, RecursionError, AttributeError, TypeError, KeyError):
+    except (ValueError, AttributeError, TypeError, KeyError):
         raise ConnectionError(_FOREIGN) from None
     return Frame(say, head, read(body_size) if body_size else b"")
 

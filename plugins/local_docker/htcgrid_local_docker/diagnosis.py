@@ -1,8 +1,8 @@
 """An environment that never came up: whether the fault is the handler's, or the image's for every task alike."""
 
-import json
 import re
 
+from htcgrid.runtime.parsing import parsed
 from htcgrid.spi import Outcome, Rejected
 
 from htcgrid_local_docker.plan import Plan, command
@@ -50,6 +50,6 @@ def check_came_up(outcome: Outcome, plan: Plan) -> None:
 
 def _error_type(outcome: Outcome) -> str:
     try:
-        return str(json.loads(outcome.payload)["errorType"])
-    except (ValueError, KeyError, TypeError, RecursionError):
+        return str(parsed(outcome.payload)["errorType"])
+    except (ValueError, KeyError, TypeError):
         return ""

@@ -1,6 +1,5 @@
 """The Docker Engine: connecting to it, and its errors in words that say what to do."""
 
-import json
 import os
 import re
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ import requests
 from docker.context import ContextAPI
 from docker.errors import APIError, DockerException, TLSParameterError, create_api_error_from_http_exception
 from docker.utils import kwargs_from_env
+from htcgrid.runtime.parsing import parsed
 from htcgrid.spi import HtcgridError, Rejected, Unavailable
 
 _GREETING_SECONDS = 4
@@ -165,8 +165,8 @@ def words(error: APIError) -> str:
     said = error.explanation or str(error)
     if isinstance(said, bytes):
         said = said.decode(errors="replace")
-    with suppress(ValueError, KeyError, TypeError, RecursionError):
-        said = json.loads(said)["message"]
+    with suppress(ValueError, KeyError, TypeError):
+        said = parsed(said)["message"]
     return str(said).strip().rstrip(".")
 
 

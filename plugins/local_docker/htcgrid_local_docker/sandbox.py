@@ -1,6 +1,5 @@
 """A container as a sandbox of the core's execution environments."""
 
-import json
 import select
 import signal
 from collections.abc import Collection, Mapping
@@ -8,6 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from docker.errors import APIError, NotFound
+from htcgrid.runtime.parsing import parsed
 from htcgrid.runtime.rie import EmulatorSandbox
 from htcgrid.spi import Unavailable
 from urllib3.exceptions import HTTPError
@@ -148,7 +148,7 @@ class ContainerSandbox(EmulatorSandbox):
     def _read_status(self) -> int:
         """What the engine has answered to `wait`. An end without an answer is the engine's own."""
         try:
-            answer = json.loads(self._end.raw.read1() or b"")
+            answer = parsed(self._end.raw.read1() or b"")
             status = int(answer["StatusCode"])
         except (ValueError, KeyError, TypeError, RecursionError, OSError, HTTPError):
             self._status = -signal.SIGKILL

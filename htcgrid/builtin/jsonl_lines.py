@@ -1,0 +1,176 @@
+"""Lines out of a file or a pipe, in bounded memory however long a line is."""
+
+import gzip
+import io
+import os
+import select
+import stat
+import time
+from collections import deque
+from contextlib import suppress
+from pathlib import Path
+
+from htcgrid.runtime.limits import REQUEST_BYTES
+from htcgrid.spi import Rejected
+
+LINE_BYTES = REQUEST_BYTES + (2 << 20)
+"""The longest line that is kept: the largest event that a plane takes, and some more, so that the plane can say so."""
+
+_TAKE_BYTES = 4 * LINE_BYTES
+"""About the most that one `take` hands out."""
+
+_FILE_BYTES = 1 << 18
+_PIPE_BYTES = 1 << 16
+_KNOWN_BYTES = 1 << 12
+"""How much of what was read is remembered, at the start and at the end, to tell whether it was rewritten."""
+
+
+class Lines:
+    """Whole lines of what is read. None stands for a line that is longer than `LINE_BYTES`."""
+
+    def __init__(self) -> None:
+        self._whole: deque[bytes | None] = deque()
+        self._rest = bytearray()
+        self._too_long = False
+        self._read_all = False
+
+    @property
+    def ended(self) -> bool:
+        """Whether there is nothing after what was taken."""
+        return self._read_all and not self._whole
+
+    def take(self, most: int, wait: float) -> list[bytes | None]:
+        """Up to `most` lines; as soon as there is one, or none after about `wait` seconds."""
+        self._fill(most, time.monotonic() + wait)
+        taken: list[bytes | None] = []
+        size = 0
+        while self._whole and len(taken) < most and size < _TAKE_BYTES:
+            line = self._whole.popleft()
+            size += len(line or b"")
+            taken.append(line)
+        return taken
+
+    def close(self) -> None:
+        """Close what was opened."""
+
+    def _fill(self, most: int, deadline: float) -> None:
+        raise NotImplementedError
+
+    def _feed(self, chunk: bytes) -> None:
+        """Cut what was read; nothing means that there is no more."""
+        if not chunk:
+            self._read_all = True
+            if self._rest or self._too_long:
+                self._end_line()
+            return
+        first, *others = chunk.split(b"\n")
+        self._keep(first)
+        if others:
+            self._end_line()
+            self._keep(others.pop())
+            self._whole.extend(others)
+
+    def _keep(self, part: bytes) -> None:
+        if not self._too_long:
+            self._rest += part
+            if len(self._rest) > LINE_BYTES:
+                self._too_long = True
+                self._rest = bytearray()
+
+    def _end_line(self) -> None:
+        self._whole.append(None if self._too_long else bytes(self._rest))
+        self._rest = bytearray()
+        self._too_long = False
+
+
+class FileLines(Lines):
+    """A file that is all there. It may grow, or be removed, while it is read, but not be rewritten."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._path = path
+        self._raw = path.open("rb", buffering=0)
+        self._file: io.RawIOBase | gzip.GzipFile = (
+            gzip.GzipFile(fileobj=self._raw) if path.suffix == ".gz" else self._raw
+        )
+        self._stamp = self._changed_at()
+        self._head = self._tail = b""
+        self._at = 0
+
+    def close(self) -> None:
+        self._file.close()
+        self._raw.close()
+
+    def _fill(self, most: int, deadline: float) -> None:
+        size = 0
+        while len(self._whole) < most and size < _TAKE_BYTES and not self._read_all:
+            try:
+                chunk = self._file.read(_FILE_BYTES) or b""
+            finally:
+                self._check()  # first, as it says why something compressed cannot be read either
+            size += len(chunk)
+            self._feed(chunk)
+            if not self._whole and time.monotonic() > deadline:
+                break
+
+    def _changed_at(self) -> tuple[int, int]:
+        now = os.fstat(self._raw.fileno())
+        return now.st_mtime_ns, now.st_size
+
+    def _check(self) -> None:
+        """Whether what was read before is still there: lines of two files must not be taken for one."""
+        fd = self._raw.fileno()
+        stamp = self._changed_at()
+        if stamp != self._stamp:
+            kept = os.pread(fd, len(self._head), 0) == self._head
+            kept = kept and os.pread(fd, len(self._tail), self._at - len(self._tail)) == self._tail
+            if stamp[1] < max(self._at, self._raw.tell()) or not kept:
+                raise Rejected(
+                    f"{self._path} was cut or rewritten while it was read. Put it back as it was, or name another file "
+                    "of results, and start again."
+                )
+            self._stamp = stamp
+        self._at = self._raw.tell()
+        start = max(0, self._at - _KNOWN_BYTES)
+        self._tail = os.pread(fd, self._at - start, start)
+        if len(self._head) < _KNOWN_BYTES:
+            self._head = os.pread(fd, min(_KNOWN_BYTES, self._at), 0)
+
+
+class PipeLines(Lines):
+    """Standard input, a pipe or a device, where the next line may take its time."""
+
+    def __init__(self, fd: int, *, ours: bool) -> None:
+        super().__init__()
+        self._fd = fd
+        self._ours = ours
+
+    def close(self) -> None:
+        if self._ours:
+            os.close(self._fd)
+            self._ours = False
+
+    def _fill(self, most: int, deadline: float) -> None:
+        while not self._whole and not self._read_all:
+            left = max(0.0, deadline - time.monotonic())
+            if not select.select([self._fd], [], [], left)[0]:
+                break
+            with suppress(BlockingIOError):  # another reader of the same pipe was first
+                self._feed(os.read(self._fd, _PIPE_BYTES))
+            if left <= 0:
+                break
+
+
+def lines_of(path: Path) -> Lines:
+    """The lines of a file, or of a named pipe, whose writer may come later. `OSError` where it cannot be read."""
+    # Without O_NONBLOCK, opening a named pipe waits for its writer, deaf to signals.
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        mode = os.fstat(fd).st_mode
+        if stat.S_ISREG(mode) or stat.S_ISDIR(mode):  # opening a folder says what is wrong with it
+            return FileLines(path)
+        if path.suffix == ".gz":
+            raise Rejected(f'{path} is not a regular file, and only those are read compressed. Pipe `zcat` into "-".')
+        return PipeLines(os.dup(fd), ours=True)
+    finally:
+        os.close(fd)

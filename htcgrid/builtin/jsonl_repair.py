@@ -1,0 +1,146 @@
+"""What a crash or a power cut has left at the end of a results file: put aside, so that those tasks run again."""
+
+import logging
+import os
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from htcgrid.builtin.jsonl_results import foreign, is_torn_result, read_results
+from htcgrid.spi import Rejected
+
+log = logging.getLogger(__name__)
+
+_GZIP = b"\x1f\x8b"
+_MEMBER = b"\x1f\x8b\x08"
+_CHUNK = 1 << 20
+_BATCH_LINES = 10_000
+"""The most lines that one `put` writes: so many may be damaged together, as each `put` waits for the disk."""
+
+
+def resume(fd: int, path: Path) -> Iterator[tuple[str, int]]:
+    """The id and fingerprint of every result in the file, whose end is mended first; `Rejected` for another's file."""
+    if path.suffix == ".gz":
+        _repair_gzip(fd, path)
+    else:
+        _repair_plain(fd, path)
+    for found in read_results(path):
+        if isinstance(found, int):
+            _put_damaged_lines_aside(fd, path, found)
+            return
+        yield found
+
+
+def _repair_plain(fd: int, path: Path) -> None:
+    """Cut off a last line that a crash has torn; `Rejected` where it was never one of ours."""
+    size = end = os.fstat(fd).st_size
+    while end > 0:
+        start = max(0, end - _CHUNK)
+        newline = os.pread(fd, end - start, start).rfind(b"\n")
+        if newline >= 0:
+            end = start + newline + 1
+            break
+        end = start
+    if end < size:
+        if not is_torn_result(os.pread(fd, _CHUNK, end)):
+            raise foreign(path, "last line")
+        os.ftruncate(fd, end)
+
+
+def _put_damaged_lines_aside(fd: int, path: Path, start: int) -> None:
+    lines = 0
+    for at in range(start, os.fstat(fd).st_size, _CHUNK):
+        lines += os.pread(fd, _CHUNK, at).count(b"\n")
+    if lines > _BATCH_LINES:
+        raise Rejected(
+            f"{path} is damaged at byte {start:,}, and {lines - 1:,} lines follow. Its disk may be failing: keep a copy. "
+            "Delete the damaged line, and its task is run again."
+        )
+    _put_aside(fd, path, start)
+
+
+def _put_aside(fd: int, path: Path, start: int) -> None:
+    """Move what follows into a file beside it, and say so."""
+    beside = path.with_name(path.name + ".damaged")
+    size = os.fstat(fd).st_size
+    with beside.open("ab") as file:
+        for at in range(start, size, _CHUNK):
+            file.write(os.pread(fd, _CHUNK, at))
+        file.flush()
+        os.fsync(file.fileno())
+    os.ftruncate(fd, start)
+    os.fsync(fd)
+    log.warning(
+        "%s is damaged at its end, as a power cut leaves it: its last %d bytes, from byte %d on, were moved to %s. "
+        "The tasks whose results were there are run again.",
+        *(path, size - start, start, beside),
+    )
+
+
+def _repair_gzip(fd: int, path: Path) -> None:
+    """Cut off a last member that a crash has torn; each `put` appended one. `Rejected` as above."""
+    if not _GZIP.startswith(os.pread(fd, len(_GZIP), 0)):
+        raise foreign(path, "which is no gzip file")
+    good = at = 0
+    begun = False
+    member = zlib.decompressobj(wbits=31)
+    while chunk := os.pread(fd, _CHUNK, at):
+        at += len(chunk)
+        while chunk:
+            try:
+                text = member.decompress(chunk)
+            except zlib.error:
+                _put_damaged_member_aside(fd, path, good)
+                return
+            if not begun and text and not is_torn_result(text):
+                raise foreign(path, "line 1")
+            begun = begun or bool(text)
+            chunk = member.unused_data
+            if member.eof:
+                good = at - len(chunk)
+                member = zlib.decompressobj(wbits=31)
+    if good < at and (after := _next_whole_member(fd, good)) is not None:  # a damaged one may seem to go on
+        raise _damaged_inside(path, good, after)
+    os.ftruncate(fd, good)
+
+
+def _put_damaged_member_aside(fd: int, path: Path, good: int) -> None:
+    after = _next_whole_member(fd, good)
+    if after is not None:
+        raise _damaged_inside(path, good, after)
+    _put_aside(fd, path, good)
+
+
+def _damaged_inside(path: Path, good: int, after: int) -> Rejected:
+    return Rejected(
+        f"{path} is damaged between bytes {good:,} and {after:,}, and whole results follow. Its disk may be failing: keep a "
+        f"copy. `(head -c {good} {path}; tail -c +{after + 1} {path}) > mended.jsonl.gz` writes a file without the damaged "
+        "part, whose tasks are run again when that file is put in its place."
+    )
+
+
+def _next_whole_member(fd: int, damaged: int) -> int | None:
+    """Where the next member begins that can be read to its end, None where there is none."""
+    size = os.fstat(fd).st_size
+    at = damaged + 1
+    while at < size:
+        chunk = os.pread(fd, _CHUNK + len(_MEMBER) - 1, at)
+        found = chunk.find(_MEMBER)
+        if found < 0:
+            at += _CHUNK
+        elif _is_whole_member(fd, at + found):
+            return at + found
+        else:
+            at += found + 1
+    return None
+
+
+def _is_whole_member(fd: int, at: int) -> bool:
+    member = zlib.decompressobj(wbits=31)
+    try:
+        while not member.eof and (chunk := os.pread(fd, _CHUNK, at)):
+            member.decompress(chunk)
+            at += len(chunk)
+    except zlib.error:
+        return False
+    return member.eof

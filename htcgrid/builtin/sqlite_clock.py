@@ -1,0 +1,44 @@
+"""The time that the processes of a queue share, which no change of the wall clock moves."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from pathlib import Path
+
+_MADE = "CREATE TABLE IF NOT EXISTS clock (boot TEXT PRIMARY KEY, base REAL NOT NULL)"
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
+
+
+class Clock:
+    """Seconds since this machine was started, and what the wall clock showed then when the queue was first opened.
+
+    So it shows about Unix seconds, but goes on evenly, also while the machine sleeps.
+    """
+
+    def __init__(self) -> None:
+        self._base = 0.0
+
+    def set(self, connection: sqlite3.Connection) -> None:
+        """Agree with the others, in a transaction. Leases and delays of before a restart are over: their agents are dead."""
+        boot = _boot_id()
+        connection.execute(_MADE)
+        known = dict(connection.execute("SELECT boot, base FROM clock").fetchall())
+        self._base = known.get(boot) or time.time() - _since_boot()
+        if boot in known:
+            return
+        if known:
+            connection.execute("UPDATE queue SET due = min(due, ?) WHERE state IN ('leased', 'delayed')", (self.now(),))
+            connection.execute("DELETE FROM clock")
+        connection.execute("INSERT INTO clock VALUES (?, ?)", (boot, self._base))
+
+    def now(self) -> float:
+        return self._base + _since_boot()
+
+
+def _since_boot() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def _boot_id() -> str:
+    return _BOOT.read_text().strip()

@@ -1,0 +1,86 @@
+"""The session of a submit that was cut off, so that the same command goes on with it."""
+
+import fcntl
+import json
+import os
+import uuid
+from contextlib import suppress
+from pathlib import Path
+
+from htcgrid.cli.queue import say
+
+
+class Unfinished:
+    """A note beside the file of events, from before the first task is put until after the last is."""
+
+    def __init__(self, events: str, *options: object) -> None:
+        self._path = None if events == "-" else Path(events).with_name(f".{Path(events).name}.submit")
+        self._command: list[object] = []
+        with suppress(OSError, ValueError):  # whoever reads the events says what is wrong with them
+            there = Path(events).stat()
+            self._command = [there.st_size, there.st_mtime_ns, *options]
+        self._fd = -1
+        self._told = False
+        self.session = self._found() or str(uuid.uuid4())
+
+    def _found(self) -> str | None:
+        if self._path is None:
+            return None
+        try:
+            fd = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
+        except (OSError, ValueError):
+            return None
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            session, *command = json.loads(os.pread(fd, 1 << 16, 0))
+        except (
+            OSError,
+            ValueError,
+            TypeError,
+        ):  # another submit of this file goes on, or it was killed as it wrote this
+            os.close(fd)
+            return None
+        if command != self._command or not isinstance(session, str):
+            say(f"session {session} was submitted in part, of a file or with options that have changed since.")
+            os.close(fd)
+            return None
+        say(f"going on with session {session}, which was submitted in part.")
+        self._fd = fd
+        return session
+
+    def note(self) -> None:
+        """Write it down; where that cannot be done, tell the user how a submit that is cut off is completed."""
+        if self._fd >= 0 or self._told:
+            return
+        if self._path is None:
+            self._tell()
+            return
+        try:
+            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            text = json.dumps([self.session, *self._command]).encode()
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, text, 0)
+            os.fsync(self._fd)
+        except OSError:
+            self._let_go()
+            self._tell()
+
+    def _tell(self) -> None:
+        self._told = True
+        say(
+            f"the session is {self.session}. If this is cut off, the same command with --session {self.session} "
+            "completes it."
+        )
+
+    def finish(self) -> None:
+        """All is in the queue, or nothing."""
+        if self._path is not None and self._fd >= 0:
+            with suppress(FileNotFoundError):
+                self._path.unlink()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
