@@ -13,7 +13,7 @@ from typing import ClassVar, NoReturn, TypeVar
 
 import pytest
 from htcgrid.spi import SPI_VERSION, HtcgridError, Plugin, Rejected, Unavailable
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 P = TypeVar("P", bound=Plugin)
 T = TypeVar("T")
@@ -186,11 +186,16 @@ def in_threads(calls: Sequence[Callable[[], T]], seconds: float) -> list[T]:
 
 
 def _plain_secrets(plugin: Plugin) -> set[str]:
-    """Values of config fields that are secrets by their names."""
-    values = plugin.config.model_dump()
-    return {
-        text for name, text in values.items() if isinstance(text, str) and len(text) > 3 and _SECRET_NAME.search(name)
-    }
+    """Values of config fields that are secrets by their types or their names; of addresses, those with a password."""
+    found = set()
+    for name, value in plugin.config:
+        text = value.get_secret_value() if isinstance(value, SecretStr) else value
+        if not isinstance(text, str) or len(text) < 4:
+            continue
+        is_secret = "@" in text if "://" in text else isinstance(value, SecretStr)
+        if is_secret or _SECRET_NAME.search(name):
+            found.add(text)
+    return found
 
 
 def _children() -> int:
