@@ -59,6 +59,7 @@ class Nursery:
             self._program = subprocess.Popen(
                 [*command, str(theirs_fd), self._home, *_places("htcgrid", "awslambdaric")],
                 env={"HOME": self._home} | self._environment,
+                cwd=self._environment.get("LAMBDA_TASK_ROOT"),  # what a relative PYTHONPATH means
                 pass_fds=[theirs_fd],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

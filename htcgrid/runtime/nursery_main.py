@@ -45,6 +45,7 @@ def main(control_fd: int, home: str, clients: Collection[str]) -> None:
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)
     os.setsid()
+    os.chdir("/")  # it holds no folder of the user's
     guard = _guarded(control)
     if clients:
         # Forked workers find them loaded.

@@ -358,7 +358,9 @@ def test_a_function_that_does_not_load_is_an_init_error_with_its_document(tmp_pa
         assert (outcome.failure, json.loads(outcome.payload)["errorType"]) == (FailureKind.INIT_ERROR, error_type)
 
 
-def test_a_worker_that_is_killed_while_it_loads_has_ended_and_its_function_may_load_another_time(tmp_path: Path) -> None:
+def test_a_worker_that_is_killed_while_it_loads_has_ended_and_its_function_may_load_another_time(
+    tmp_path: Path,
+) -> None:
     killed = "import os, pathlib\nif not pathlib.Path('again').exists():\n"
     killed += "    pathlib.Path('again').touch(); os.kill(os.getpid(), 9)\ndef handler(event, context): return event"
     (tmp_path / "job.py").write_text(killed)
@@ -677,6 +679,48 @@ def test_closing_leaves_no_process_and_no_descriptor() -> None:
         assert len(family) == 5  # the fork server, its guard, and three workers
     assert not any(map(is_alive, family))
     assert descriptors() == before
+
+
+STRAYS = """
+import os, time
+def handler(event, context):
+    if event == 'spread':
+        for _ in range(4):  # each in a session of its own, below the one before
+            if os.fork(): break
+            os.setsid()
+        else:
+            os.environ.clear()
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("killed", ["the guard", "the fork server", "both", "nothing: the timeout"])
+def test_nothing_outlives_what_it_was_started_by_however_it_hides(tmp_path: Path, killed: str) -> None:
+    (tmp_path / "job.py").write_text(STRAYS)
+    before = set(descendants(os.getpid()))
+    with plane(tmp_path, "job.handler", workers=1) as invoker:
+        guard = invoker._nursery._program.pid  # type: ignore[union-attr]
+        (server,) = descendants(guard)[:1]
+        ended = threading.Event()
+
+        def running() -> None:
+            with contextlib.suppress(Unavailable):
+                list(invoker.invoke([Lease(Task("t", b'"spread"'))], 1.0 if "timeout" in killed else 30.0))
+            ended.set()
+
+        thread = threading.Thread(target=running, daemon=True)
+        thread.start()
+        until(lambda: len(descendants(guard)) == 1 + 1 + 4)
+        family = descendants(guard)
+        for pid, which in ((guard, {"the guard", "both"}), (server, {"the fork server", "both"})):
+            if killed in which:
+                os.kill(pid, signal.SIGKILL)
+        assert ended.wait(10)
+        strays = [pid for pid in family if pid != server]
+        if killed != "both":  # where both are killed at once, what hides from its group is left
+            until(lambda: not any(map(is_alive, strays)))
+        thread.join()
+    until(lambda: set(descendants(os.getpid())) <= before)
 
 
 def descriptors() -> int:
