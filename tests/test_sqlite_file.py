@@ -220,7 +220,13 @@ def test_a_long_read_by_another_program_holds_up_one_transaction_and_not_each(
         assert len(list(sink.scan())) == 60
 
 
-@pytest.mark.parametrize("path", ["a\0b", "/dev/null", "/dev/full"])
+def test_a_path_with_a_nul_is_refused() -> None:
+    for make in (source_at, sink_at):
+        with pytest.raises(ValidationError, match="NUL"):
+            make(Path("a\0b"))
+
+
+@pytest.mark.parametrize("path", ["/dev/null", "/dev/full"])
 def test_a_path_that_can_be_no_file_is_refused(path: str) -> None:
     for made in (source_at(Path(path)), sink_at(Path(path))):
         with pytest.raises(Rejected, match="`path`"), made:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from htcgrid.builtin.jsonl_lines import LINE_BYTES
 from htcgrid.builtin.jsonl_source import JsonlSource
@@ -414,8 +415,8 @@ def test_a_folder_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_path_with_a_nul_is_refused() -> None:
-    with pytest.raises(Rejected, match="cannot be read: embedded null byte"), source_at("a\0b"):
-        pass
+    with pytest.raises(ValidationError, match="NUL"):
+        source_at("a\0b")
 
 
 def test_a_pipe_that_is_named_as_compressed_is_refused(tmp_path: Path) -> None:
