@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from htcgrid.agent import documents
+from htcgrid.agent.budget import Budget
 from htcgrid.agent.holdings import Holdings
 from htcgrid.agent.patience import Patience
 from htcgrid.agent.statistics import Statistics
@@ -15,6 +16,8 @@ from htcgrid.spi import DeadLetters, FailureKind, Lease, Rejected, Result, Resul
 T = TypeVar("T")
 
 _REASON_BYTES = 1000
+_BYTES = 64 << 20
+"""How much of large answers may wait for the sink before no slot begins another task."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,7 @@ class Delivery:
         self._is_refused = False
         """Whether nothing can be stored any more."""
         self._results: deque[Result] = deque()
+        self.budget = Budget(_BYTES)
         self._dead: set[str] = set()
         self._returned: deque[Returned] = deque()
         self._wake = threading.Event()
@@ -62,6 +66,7 @@ class Delivery:
         """Have this stored and acked; set aside where it is hopeless."""
         if dead:
             self._dead.add(result.task.id)
+        self.budget.add(result)
         self._results.append(result)
         if not self._wake.is_set():
             self._wake.set()
@@ -130,7 +135,7 @@ class Delivery:
 
     def _deliver(self) -> None:
         while self._results and not self._is_refused:
-            results = [self._results.popleft() for _ in range(min(len(self._results), self._sink.max_batch))]
+            results = taken = [self._results.popleft() for _ in range(min(len(self._results), self._sink.max_batch))]
             if lost := self._holdings.lost([result.task.id for result in results]):
                 self.drop(lost)
                 self._dead.difference_update(lost)
@@ -142,10 +147,13 @@ class Delivery:
                     self._results.extendleft(reversed(results))
                     raise
                 self._settle(stored)
+            self.budget.free(taken)
 
     def _give_back_results(self) -> None:
         while self._results:
-            self.give_back(self._results.popleft().task.id)
+            result = self._results.popleft()
+            self.budget.free([result])
+            self.give_back(result.task.id)
 
     def _store(self, results: Sequence[Result]) -> Sequence[Result]:
         """Returns them as they are stored."""

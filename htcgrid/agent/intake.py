@@ -72,7 +72,7 @@ class Intake:
 
     def _delivery_lags(self) -> bool:
         """Whether results pile up before a slow sink; waits a little if so, so that they do not pile higher."""
-        lags = len(self._delivery) > max(_BACKLOG, self._sink.max_batch)
+        lags = len(self._delivery) > max(_BACKLOG, self._sink.max_batch) or self._delivery.budget.is_spent
         if lags:
             self._halt.wait(_SETTLE_SECONDS)
         return lags

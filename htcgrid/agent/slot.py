@@ -67,8 +67,10 @@ class Slot:
         self.running: dict[str, Lease] = {}
 
     def run(self) -> None:
-        suspects = self._suspects
+        suspects, budget = self._suspects, self._delivery.budget
         while batch := self._stock.take(self._pace.batch, self._invoker.max_concurrency):
+            if budget.is_spent:
+                budget.wait(self._halt)
             if suspects.known and any(lease.task.id in suspects for lease in batch):
                 self._set_apart(batch)
             else:

@@ -6,6 +6,9 @@ from collections.abc import Collection, Sequence
 
 from htcgrid.spi import Lease
 
+_BYTES = 64 << 20
+"""With events of this size in hand, no more are received until a slot is idle."""
+
 
 class Stock:
     """Leases waiting for a slot. Any thread may call anything."""
@@ -15,6 +18,7 @@ class Stock:
         lock = threading.Lock()
         self._filled = threading.Condition(lock)
         self._emptied = threading.Condition(lock)
+        self._bytes = 0
         self._waiting = 0
         self._low = 0
         self._closed = False
@@ -24,6 +28,7 @@ class Stock:
         with self._filled:
             if not self._closed:
                 self._leases.extend(leases)
+                self._bytes += sum([len(lease.task.payload) for lease in leases])
                 self._filled.notify(min(len(leases), self._waiting))
             return not self._closed
 
@@ -32,6 +37,7 @@ class Stock:
         with self._filled:
             if not self._closed:
                 self._leases.appendleft(lease)
+                self._bytes += len(lease.task.payload)
                 self._filled.notify()
             return not self._closed
 
@@ -41,6 +47,7 @@ class Stock:
             found = [lease.task.id for lease in self._leases if lease.task.id in task_ids]
             if found:
                 self._leases = deque(lease for lease in self._leases if lease.task.id not in task_ids)
+                self._bytes = sum(len(lease.task.payload) for lease in self._leases)
                 self._emptied.notify()
             return found
 
@@ -56,6 +63,7 @@ class Stock:
                 return []
             share = max(1, min(most, len(self._leases) // slots))
             taken = [self._leases.popleft() for _ in range(share)]
+            self._bytes -= sum([len(lease.task.payload) for lease in taken])
             if len(self._leases) < self._low:
                 self._emptied.notify()
             return taken
@@ -82,4 +90,4 @@ class Stock:
             return left
 
     def _is_low(self) -> bool:
-        return len(self._leases) < max(self._low, self._waiting)
+        return len(self._leases) < max(self._low if self._bytes < _BYTES else 0, self._waiting)

@@ -323,3 +323,32 @@ def test_a_plane_that_stops_a_task_unasked_again_and_again_has_it_stored_as_fail
     assert job.diary.invoked["a"] == list(range(1, 11))
     assert job.failures() == {"a": FailureKind.EXIT, "b": None}
     assert b"though nobody cancelled it" in job.sink.results["a"].outcome.payload
+
+
+# --- memory ------------------------------------------------------------------------------------------
+
+
+def test_a_slow_sink_slows_the_slots_so_that_large_answers_do_not_pile_up(
+    rig: Make, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = rig(plans={str(number): [] for number in range(60)}, slots=2, rules=rules())
+    outcome, put, stored = job.plane._outcome, job.sink.put, threading.Event()
+    budget = job.agent._delivery.budget
+    budget._limit = 50_000
+
+    def large(lease: Lease, step: str) -> Outcome:
+        return Outcome(outcome(lease, step).task_id, b'"' + b"x" * 10_000 + b'"')
+
+    def slow(results: Sequence[Any]) -> None:
+        assert stored.wait(20)
+        put(results)
+
+    monkeypatch.setattr(job.plane, "_outcome", large)
+    monkeypatch.setattr(job.sink, "put", slow)
+    job.start()
+    until(lambda: budget.is_spent)
+    assert budget._held <= 50_000 + 2 * 10_002  # what each slot had under way
+    stored.set()
+    job.finish()
+    assert len(job.sink.results) == 60
+    assert budget._held == 0
