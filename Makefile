@@ -46,7 +46,7 @@ test: .make/test        ## the tests of the core: no Docker, no cluster, no AWS
 	.venv/bin/python -m pytest -n 6 --dist loadscope -m 'not slow' $(foreach lane,docker kubernetes chaos,--ignore tests/$(lane)) $(PYTEST)
 
 plugins: .make/plugins .make/examples         ## the tests of the plugins that need no engine or cluster: moto, Redis, a fake service
-	.venv/bin/python -m pytest -n 4 --dist worksteal -m slow tests/contracts tests/cli tests/test_readme.py
+	.venv/bin/python -m pytest -n 4 --dist worksteal -m slow $(foreach lane,docker kubernetes chaos,--ignore tests/$(lane))
 	for plugin in plugins/* examples/plugins/*; do .venv/bin/python -m pytest -n 4 --dist worksteal $(PYTEST) $$plugin || exit; done
 
 docker: .make/plugins .make/examples          ## the local_docker plane on the Docker Engine of this machine

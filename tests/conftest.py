@@ -20,6 +20,7 @@ settings.load_profile("grid")
 
 # Started in the background by a script, pytest ignores Ctrl-C, and so would every program that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the same under nohup
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

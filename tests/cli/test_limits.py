@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     Inside = Callable[..., Done]
 
+pytestmark = pytest.mark.slow  # most start programs that may do little
+
 WORDS = {
     "files of the process": (OSError(errno.EMFILE, "Too many open files"), "`ulimit -n`"),
     "files of the machine": (OSError(errno.ENFILE, "Too many open files in system"), "fs.file-max"),

@@ -125,6 +125,7 @@ def test_messages_that_nobody_can_be_told_change_nothing(project: Project) -> No
     ],
     ids=["SIGTERM", "Ctrl-C twice"],
 )
+@pytest.mark.slow
 def test_a_run_whose_results_nobody_reads_ends_when_it_is_asked_to(
     project: Project, until: Until, stop: list[signal.Signals], status: int, said: str
 ) -> None:

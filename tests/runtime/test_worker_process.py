@@ -14,7 +14,7 @@ import pytest
 from htcgrid.builtin.process import ProcessInvoker
 from htcgrid.spi import FailureKind, Function, Lease, Outcome, Task
 
-BOTH = pytest.mark.parametrize("transport", ["socket", "http"])
+BOTH = pytest.mark.parametrize("transport", ["socket", pytest.param("http", marks=pytest.mark.slow)])
 
 
 @contextmanager

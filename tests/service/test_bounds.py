@@ -14,6 +14,8 @@ from served import Service
 from htcgrid.service import errors
 from htcgrid.service.room import Room, Share
 
+pytestmark = pytest.mark.slow  # each starts a service and fills it
+
 HEAD = b"POST /2015-03-31/functions/pricing/invocations HTTP/1.1\r\nHost: x\r\n"
 SIX_MB = 6_000_000
 
