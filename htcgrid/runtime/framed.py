@@ -20,6 +20,8 @@ from htcgrid.spi import FailureKind, Function, Lease, Outcome, Unstarted
 
 _READ_BYTES = 1 << 18
 _PIECE_BYTES = 1 << 13
+_MOST_BYTES = 2 * limits.RESPONSE_BYTES
+"""No answer has more: the worker keeps the limit itself, of which an initialisation error knows nothing."""
 _KINDS = {
     frames.RESULT: None,
     frames.ERROR: FailureKind.HANDLER_ERROR,
@@ -37,6 +39,7 @@ class FramedEnvironment(ExecutionEnvironment):
         self._input = b""
         self._output = bytearray()
         self._failure: InitFailure | None = None
+        self._is_refused = False
         self._printed: dict[int, bytes] = {}
         """The ends of what tasks printed that was read here while they ran, by sequence number."""
         self._poll = select.poll()
@@ -93,7 +96,8 @@ class FramedEnvironment(ExecutionEnvironment):
         if self._child.has_ended():
             while self._receive():
                 self._decode(outcomes)
-            self._salvage(outcomes)
+            if not self._is_refused:
+                self._salvage(outcomes)
         return outcomes
 
     def _send(self) -> None:
@@ -123,7 +127,7 @@ class FramedEnvironment(ExecutionEnvironment):
     def _salvage(self, outcomes: list[Outcome | Unstarted]) -> None:
         """Read the answers that the worker had ready when it ended."""
         kept, _, _ = board.NOTE.unpack_from(self._page)
-        self._read_frames(self._page[board.OUTBOX_AT : board.OUTBOX_AT + kept], outcomes)
+        self._read_frames(self._page[board.OUTBOX_AT : board.OUTBOX_AT + min(kept, board.OUTBOX_SIZE)], outcomes)
 
     def _peek(self, outcomes: list[Outcome | Unstarted]) -> None:
         """Read the answers that the worker keeps while a task of the same batch takes long."""
@@ -142,16 +146,26 @@ class FramedEnvironment(ExecutionEnvironment):
         Runs once a task at tens of thousands a second, which is why the common case is all in one place.
         """
         at, end, unpack, head_size = 0, len(data), frames.ANSWER.unpack_from, frames.ANSWER.size
-        pop, append, environment = self._pending.pop, outcomes.append, self.id
+        pending, append, environment = self._pending, outcomes.append, self.id
+        age, newest = (time.monotonic() - self._created) * 1e9, self._sequence
         while (log_at := at + head_size) <= end:
             size, log_size, peak, kind, sequence, started, duration = unpack(data, at)
+            if (
+                size > _MOST_BYTES
+                or log_size > limits.LOG_TAIL_BYTES
+                or duration > age
+                or (sequence in pending and sequence != next(iter(pending)))
+                or not (0 < sequence <= newest if kind in _KINDS else self._may_come(kind, sequence))
+            ):
+                self._refuse()
+                return end
             payload_at = log_at + log_size
             after = payload_at + size
             if after > end:
                 break
             at = after
             if kind in _KINDS:
-                lease = pop(sequence, None)
+                lease = pending.pop(sequence, None)
                 if lease is None:
                     continue  # answered already, or taken back
                 payload = data[payload_at:at] if kind != frames.TOO_LARGE else documents.response_too_large()
@@ -180,6 +194,21 @@ class FramedEnvironment(ExecutionEnvironment):
                 self._note(kind, sequence, duration, data[payload_at:at], outcomes)
         return at
 
+    def _may_come(self, kind: int, sequence: int) -> bool:
+        """Whether this, which is not an answer, is what a worker says at this point."""
+        if kind == frames.DROPPED:
+            first, end = board.RECALL.unpack_from(self._page, board.RECALL_AT)
+            return bool(first <= sequence < end)
+        return kind in {frames.READY, frames.INIT_ERROR} and self._init_ms is None
+
+    def _refuse(self) -> None:
+        """End an environment that says what cannot be: something else than AWS's client writes into its socket.
+
+        The task that is its turn bears it, so that one that does this again and again is counted.
+        """
+        self._is_refused = True
+        self._child.kill()
+
     def _note(
         self, kind: int, sequence: int, duration: int, payload: bytes, outcomes: list[Outcome | Unstarted]
     ) -> None:
@@ -195,6 +224,8 @@ class FramedEnvironment(ExecutionEnvironment):
         return self._failure
 
     def _running(self) -> Running | None:
+        if self._is_refused:
+            return Running(next(iter(self._pending)), time.monotonic()) if self._pending else None
         (sequence,) = board.RUNNING.unpack_from(self._page, board.RUNNING_AT)
         _, since, _ = board.NOTE.unpack_from(self._page)
         return Running(sequence, since / 1e9) if sequence else None
