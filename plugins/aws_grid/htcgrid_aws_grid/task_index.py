@@ -21,9 +21,10 @@ from htcgrid_aws_grid.parallel import each, raise_worst
 from htcgrid_aws_grid.table import KEY, LARGEST_KEY, Item, expires
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
     from concurrent.futures import Executor
 
+    from htcgrid_aws_grid.cancels import Cancelled
     from htcgrid_aws_grid.table import Table
 
 LONGEST_ID = LARGEST_KEY - len("cancel#task#")
@@ -50,9 +51,10 @@ class Put:
 class TaskIndex:
     """The rows in one table. Two that put one id in the very same moment may both be let in."""
 
-    def __init__(self, table: Table, pool: Executor) -> None:
+    def __init__(self, table: Table, pool: Executor, cancelled: Callable[[Sequence[Task]], Cancelled]) -> None:
         self._table = table
         self._pool = pool
+        self._cancelled = cancelled
 
     def begin(self, task_ids: Collection[str]) -> Put:
         """Open the put of these tasks, or go on with the one that an earlier try has left open."""
@@ -71,7 +73,7 @@ class TaskIndex:
     def enter(self, put: Put, tasks: Sequence[Task]) -> Collection[str]:
         """Write the rows of these tasks, all or none; returns those that are in the queue already, with this content.
 
-        `Rejected` names those that are there with other content.
+        `Rejected` names those that are there with other content, or were cancelled.
 
         After `Unavailable`, and in a new process too, the same again writes what is missing.
         """
@@ -82,14 +84,16 @@ class TaskIndex:
         met = list(self._table.read(refusing, consistent=True))
         left_open = self._left_open(met)
         same = {_id(row) for row in met if row.get("content") == rows[_id(row)]["content"]} - left_open.keys()
+        cancelled = self._cancelled([task for task in tasks if task.id in same])
+        same = {task_id for task_id in same if task_id not in cancelled}
         refused = [task_id for task_id, answer in answers if answer is False and task_id not in same | left_open.keys()]
         if refused:
             self._remove([_key(task_id) for task_id in self._of(put, tasks)])
             self.settle(put)
             more = f" and {len(refused) - 5} more" if len(refused) > 5 else ""
             message = (
-                f"table {self._table.name}: in the queue already, with other content, are {', '.join(refused[:5])}{more}. Nothing was put; put "
-                "the others without them, or choose other ids"
+                f"table {self._table.name}: in the queue already, with other content or cancelled, are "
+                f"{', '.join(refused[:5])}{more}. Nothing was put; put the others without them, or choose other ids"
             )
             raise Rejected(message, refused)
         taken = each(self._pool, lambda task_id: self._take_over(rows[task_id], left_open[task_id]), list(left_open))
