@@ -197,8 +197,9 @@ class FramedEnvironment(ExecutionEnvironment):
     def _may_come(self, kind: int, sequence: int) -> bool:
         """Whether this, which is not an answer, is what a worker says at this point."""
         if kind == frames.DROPPED:
+            # One that waits must have been recalled; of those taken back before, the worker speaks when it comes to them.
             first, end = board.RECALL.unpack_from(self._page, board.RECALL_AT)
-            return bool(first <= sequence < end)
+            return 0 < sequence <= self._sequence and (sequence not in self._pending or first <= sequence < end)
         return kind in {frames.READY, frames.INIT_ERROR} and self._init_ms is None
 
     def _refuse(self) -> None:
