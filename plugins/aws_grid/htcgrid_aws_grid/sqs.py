@@ -24,9 +24,10 @@ from htcgrid.spi import (
     Unavailable,
 )
 from htcgrid_aws_grid import arns, iam, messages
-from htcgrid_aws_grid.aws import AwsConfig, AwsPlugin
+from htcgrid_aws_grid.aws import AwsPlugin
 from htcgrid_aws_grid.bucket import Bucket
 from htcgrid_aws_grid.cancels import Cancelled, Cancels
+from htcgrid_aws_grid.encryption import EncryptedConfig
 from htcgrid_aws_grid.held import Found, Held, find
 from htcgrid_aws_grid.loans import Loan, Loans, whereabouts
 from htcgrid_aws_grid.parallel import each, raise_worst
@@ -55,7 +56,7 @@ LONGEST_REASON = 2000
 class SqsSource(AwsPlugin, TaskSource):
     """A lease is a message's visibility timeout; its attempt is SQS's ApproximateReceiveCount."""
 
-    class Config(AwsConfig):
+    class Config(EncryptedConfig):
         """Keys of `[source]` with `plugin = "sqs"`."""
 
         queue: str = Field("", description="name, URL or ARN of the queue", examples=["tasks"])
@@ -114,7 +115,7 @@ class SqsSource(AwsPlugin, TaskSource):
             raise Rejected(message)
         self._held = Held(self._queues, self.lease_seconds)
         if self.config.bucket:
-            self._bucket = Bucket(self.client("s3"), self.config.bucket, self.config.prefix)
+            self._bucket = Bucket(self.client("s3"), self.config.bucket, self.config.prefix, self.config.encrypted())
             self._bucket.check()
         tables = {name: self._table(name) for name in {self._cancel_table, self.config.task_table} if name}
         if self._cancel_table:
@@ -290,6 +291,7 @@ class SqsSource(AwsPlugin, TaskSource):
                 bucket=arns.bucket(self.config.bucket),
                 inputs_prefix=self.config.prefix,
                 results_prefix=None,
+                keys=self.config.keys(),
             )
         )
 
