@@ -23,6 +23,7 @@ _FLUSH_NS = 1_000_000  # an answer waits for company no longer than this
 _READ_BYTES = 1 << 18
 _HEAD = frames.REQUEST.size
 _LOG_TAIL_BYTES = 4096
+_NOTHING = bytes(4)
 _INIT_MESSAGE_LETTERS = 10_000
 """What is kept of the message of an initialisation error that is past the limit of an answer."""
 
@@ -183,6 +184,8 @@ class FramedClient:
     def _log_tail(self) -> bytes:
         """The end of what was printed since the last answer; the log is emptied."""
         fcntl.ioctl(self._log, termios.FIONREAD, self._log_size)
+        if self._log_size == _NOTHING:
+            return b""
         left = int.from_bytes(self._log_size, sys.byteorder)
         tail = b""
         # No more than was there at first: what a process of the handler's goes on printing is the next task's.
