@@ -12,6 +12,7 @@ from typing import Literal
 from pydantic import Field
 
 from htcgrid.builtin import process_command
+from htcgrid.runtime.calls import Calls
 from htcgrid.runtime.environment import ExecutionEnvironment, State
 from htcgrid.runtime.framed import FramedEnvironment
 from htcgrid.runtime.nursery import INHERITED, Nursery
@@ -44,6 +45,7 @@ class ProcessInvoker(Invoker):
         self._idle: queue.LifoQueue[ExecutionEnvironment | None] = queue.LifoQueue()
         self._all: list[ExecutionEnvironment] = []
         self._nursery: Nursery | None = None
+        self._calls = Calls()
         self._lock = threading.Lock()
         self._last_idle = 0.0
 
@@ -61,11 +63,17 @@ class ProcessInvoker(Invoker):
             self._nursery = None
 
     def invoke(self, batch: Sequence[Lease], timeout: float) -> Iterator[Outcome | Unstarted]:
+        with self._calls.begun() as cancelled:
+            yield from self._invoke(batch, timeout, cancelled)
+
+    def _invoke(
+        self, batch: Sequence[Lease], timeout: float, cancelled: Collection[str]
+    ) -> Iterator[Outcome | Unstarted]:
         environment = self._idle.get()
         if environment is None or environment.is_lost():
             environment = self._replaced(environment)
         try:
-            yield from environment.invoke(batch, timeout)
+            yield from environment.invoke(batch, timeout, cancelled)
         finally:
             if environment.state is State.GONE:
                 environment = self._replaced(environment)
@@ -81,8 +89,7 @@ class ProcessInvoker(Invoker):
         return self.max_concurrency - self._idle.qsize() < self._processors
 
     def cancel(self, task_ids: Collection[str]) -> None:
-        for environment in list(self._all):
-            environment.cancel(task_ids)
+        self._calls.cancel(task_ids)
 
     def _replaced(self, environment: ExecutionEnvironment | None) -> ExecutionEnvironment:
         """A new environment in the place of one; if none can be started, the place stays to be filled."""

@@ -69,7 +69,7 @@ class ExecutionEnvironment(ABC):
         self._function = function
         self._pending: dict[int, Lease] = {}
         self._sequence = 0
-        self._cancelled: frozenset[str] = frozenset()
+        self._cancelled: Collection[str] = frozenset()
         self._init_ms: float | None = None
         self._created = time.monotonic()
         self._peak_mb = 0.0
@@ -141,9 +141,14 @@ class ExecutionEnvironment(ABC):
 
     # --- invoking ---
 
-    def invoke(self, batch: Sequence[Lease], timeout: float) -> Iterator[Outcome | Unstarted]:
-        """Run these one after the other; see `htcgrid.spi.Invoker.invoke`."""
-        self._cancelled = frozenset()
+    def invoke(
+        self, batch: Sequence[Lease], timeout: float, cancelled: Collection[str] = frozenset()
+    ) -> Iterator[Outcome | Unstarted]:
+        """Run these one after the other; see `htcgrid.spi.Invoker.invoke`.
+
+        `cancelled` may grow meanwhile, and what is in it before this is called counts too: see `htcgrid.runtime.calls`.
+        """
+        self._cancelled = cancelled
         try:
             for lease in batch:
                 if len(lease.task.payload) > limits.REQUEST_BYTES:
@@ -166,8 +171,8 @@ class ExecutionEnvironment(ABC):
                 self._end()
 
     def cancel(self, task_ids: Collection[str]) -> None:
-        """From any thread: stop these of the tasks that are here."""
-        self._cancelled = self._cancelled.union(task_ids)
+        """From any thread: stop these of the tasks that are here, for a plane that has no `Calls`."""
+        self._cancelled = frozenset(self._cancelled).union(task_ids)
 
     def _is_up(self) -> bool:
         return self._init_ms is not None

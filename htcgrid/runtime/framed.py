@@ -20,11 +20,14 @@ from htcgrid.spi import FailureKind, Function, Lease, Outcome, Unstarted
 
 _READ_BYTES = 1 << 18
 _PIECE_BYTES = 1 << 13
+_LATE_SECONDS = 2.0
+"""How long a worker may take to begin a task whose turn has come, beside the task's own time."""
 _KINDS = {
     frames.RESULT: None,
     frames.ERROR: FailureKind.HANDLER_ERROR,
     frames.TOO_LARGE: FailureKind.PAYLOAD_TOO_LARGE,
 }
+_NOTES = frozenset((frames.READY, frames.INIT_ERROR, frames.DROPPED))
 
 
 class FramedEnvironment(ExecutionEnvironment):
@@ -37,6 +40,12 @@ class FramedEnvironment(ExecutionEnvironment):
         self._input = b""
         self._output = bytearray()
         self._failure: InitFailure | None = None
+        self._refused = ""
+        """Why what the worker sent cannot be an answer."""
+        self._seen: Running | None = None
+        """The invocation that was seen to run last, from then on by our own clock."""
+        self._turn = self._timeout = 0.0
+        """When the turn of the first task that is pending came, and how long it may take."""
         self._printed: dict[int, bytes] = {}
         """The ends of what tasks printed that was read here while they ran, by sequence number."""
         self._poll = select.poll()
@@ -75,6 +84,7 @@ class FramedEnvironment(ExecutionEnvironment):
     # --- the transport ---
 
     def _submit(self, sequence: int, lease: Lease, timeout: float) -> None:
+        self._turn, self._timeout = time.monotonic(), timeout
         task = lease.task
         context = client_context(lease).encode()
         head = frames.REQUEST.pack(sequence, ceil(timeout * 1000), len(context), len(task.payload))
@@ -94,6 +104,8 @@ class FramedEnvironment(ExecutionEnvironment):
             while self._receive():
                 self._decode(outcomes)
             self._salvage(outcomes)
+        if outcomes:
+            self._turn = time.monotonic()
         return outcomes
 
     def _send(self) -> None:
@@ -142,18 +154,24 @@ class FramedEnvironment(ExecutionEnvironment):
         Runs once a task at tens of thousands a second, which is why the common case is all in one place.
         """
         at, end, unpack, head_size = 0, len(data), frames.ANSWER.unpack_from, frames.ANSWER.size
-        pop, append, environment = self._pending.pop, outcomes.append, self.id
+        pending, append, environment = self._pending, outcomes.append, self.id
         while (log_at := at + head_size) <= end:
             size, log_size, peak, kind, sequence, started, duration = unpack(data, at)
+            if size > limits.RESPONSE_BYTES or log_size > limits.LOG_TAIL_BYTES:
+                if kind == frames.INIT_ERROR:
+                    self._failure = InitFailure(documents.response_too_large())
+                return self._refuse("it is longer than an answer may be", end)
             payload_at = log_at + log_size
             after = payload_at + size
             if after > end:
                 break
             at = after
             if kind in _KINDS:
-                lease = pop(sequence, None)
-                if lease is None:
+                if sequence not in pending:
                     continue  # answered already, or taken back
+                if sequence != next(iter(pending)):
+                    return self._refuse("it is for a task whose turn has not come", end)
+                lease = pending.pop(sequence)
                 payload = data[payload_at:at] if kind != frames.TOO_LARGE else documents.response_too_large()
                 duration_ms = duration / 1e6
                 init_ms = self._init_ms or None
@@ -176,9 +194,17 @@ class FramedEnvironment(ExecutionEnvironment):
                         environment,
                     )
                 )
-            else:
+            elif kind in _NOTES:
                 self._note(kind, sequence, duration, data[payload_at:at], outcomes)
+            else:
+                return self._refuse("there is no such kind of answer", end)
         return at
+
+    def _refuse(self, reason: str, end: int) -> int:
+        """End a worker that sends what cannot be an answer: all that comes behind it means nothing."""
+        self._refused = reason
+        self._child.kill()
+        return end
 
     def _note(
         self, kind: int, sequence: int, duration: int, payload: bytes, outcomes: list[Outcome | Unstarted]
@@ -195,6 +221,26 @@ class FramedEnvironment(ExecutionEnvironment):
         return self._failure
 
     def _running(self) -> Running | None:
+        """What the worker has noted, as far as our own clock and the order of the tasks bear it out.
+
+        The page belongs to the handler's process, which may write there what it likes.
+        """
+        noted, first = self._noted(), next(iter(self._pending), 0)
+        seen = self._seen if self._seen is not None and self._seen.sequence == first else None
+        if noted is not None and noted.sequence == first:
+            if seen is None:
+                seen = self._seen = Running(first, min(noted.since, time.monotonic()))
+            return seen
+        if self._child.has_ended():
+            has_begun = self._refused or (noted is not None and noted.sequence in self._pending)
+            return seen or (Running(first, self._turn) if first and has_begun else None)
+        since = seen.since if seen else self._turn + _LATE_SECONDS
+        if first and time.monotonic() - since >= self._timeout:
+            return Running(first, since)
+        # Its answer is on the way, or the worker has not begun it.
+        return Running(noted.sequence, time.monotonic()) if noted is not None else None
+
+    def _noted(self) -> Running | None:
         (sequence,) = board.RUNNING.unpack_from(self._page, board.RUNNING_AT)
         _, since, _ = board.NOTE.unpack_from(self._page)
         return Running(sequence, since / 1e9) if sequence else None
@@ -212,6 +258,11 @@ class FramedEnvironment(ExecutionEnvironment):
 
     def _end(self) -> int:
         return self._child.kill()
+
+    def _cause_of_end(self, request: str) -> tuple[FailureKind, bytes]:
+        if self._refused:
+            return FailureKind.EXIT, documents.impossible_answer(request, self._refused)
+        return super()._cause_of_end(request)
 
     def _memory_mb(self) -> float:
         self._read_log()

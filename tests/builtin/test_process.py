@@ -493,6 +493,32 @@ def test_a_running_task_that_is_cancelled_is_stopped_and_the_next_succeeds(
     assert answer(run(shared, 1)) == 1
 
 
+def test_a_task_that_is_cancelled_while_its_environment_is_started_is_stopped(
+    shared: ProcessInvoker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pid, spawn = answer(run(shared, {"do": "pid"})), Nursery.spawn
+    asked, cancelled = threading.Event(), threading.Event()
+
+    def after_the_cancel(*arguments: Any) -> tuple[int, int]:
+        asked.set()
+        assert cancelled.wait(LONG)
+        return spawn(*arguments)
+
+    monkeypatch.setattr(Nursery, "spawn", after_the_cancel)
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: not is_alive(pid))
+    found: list[Outcome] = []
+    event = {"do": "mark", "path": str(tmp_path / "ran"), "seconds": 60}
+    running = threading.Thread(target=lambda: found.append(run(shared, event)))
+    running.start()
+    assert asked.wait(LONG)
+    shared.cancel(["t"])
+    cancelled.set()
+    running.join(LONG)
+    assert [outcome.failure for outcome in found] == [FailureKind.CANCELLED]
+    assert answer(run(shared, 1)) == 1, "the cancel meant that one call"
+
+
 # --- what is left behind -----------------------------------------------------------------------------
 
 

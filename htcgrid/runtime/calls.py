@@ -1,0 +1,26 @@
+"""The calls of `Invoker.invoke` that are under way on a plane, and which of their tasks were cancelled."""
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+
+
+class Calls:
+    """Remembers a cancel for every call that it may concern, also for one that still waits for its environment."""
+
+    def __init__(self) -> None:
+        self._cancelled: dict[object, set[str]] = {}
+
+    @contextmanager
+    def begun(self) -> Iterator[Collection[str]]:
+        """One call; gives the ids that are cancelled while it lasts, to be looked at again and again."""
+        call, cancelled = object(), set[str]()
+        self._cancelled[call] = cancelled
+        try:
+            yield cancelled
+        finally:
+            del self._cancelled[call]
+
+    def cancel(self, task_ids: Collection[str]) -> None:
+        """From any thread."""
+        for cancelled in list(self._cancelled.values()):
+            cancelled.update(task_ids)
