@@ -72,7 +72,7 @@ class ExecutionEnvironment(ABC):
         self._cancelled: Collection[str] = frozenset()
         self._init_ms: float | None = None
         self._created = time.monotonic()
-        self._peak_mb = 0.0
+        self._peak_mb = self._weighed_mb = 0.0
 
     # --- what a transport provides ---
 
@@ -110,7 +110,7 @@ class ExecutionEnvironment(ABC):
 
     @abstractmethod
     def _memory_mb(self) -> float:
-        """MiB in use now; 0 where something else keeps the limit."""
+        """MiB in use now at most; 0 where something else keeps the limit."""
 
     @abstractmethod
     def _log_tail(self) -> bytes:
@@ -128,7 +128,7 @@ class ExecutionEnvironment(ABC):
         return True
 
     def _charged_mb(self) -> float:
-        """The same, as exactly as it can be had; asked once that is past the limit."""
+        """The same, as exactly as it can be had; asked when that has grown, or is past the limit."""
         return self._memory_mb()
 
     def _is_chatty(self) -> bool:
@@ -281,11 +281,15 @@ class ExecutionEnvironment(ABC):
         return None
 
     def _exceeds_memory(self) -> bool:
+        return self._weigh() > self._function.memory
+
+    def _weigh(self) -> float:
+        """MiB in use now, also kept as the peak; roughly where it has hardly grown since it was weighed exactly."""
         used = self._memory_mb()
-        if used > self._function.memory:
-            used = self._charged_mb()
-        self._peak_mb = max(self._peak_mb, used)
-        return used > self._function.memory
+        if used > min(self._function.memory, self._weighed_mb * 1.05):
+            self._weighed_mb, used = used, self._charged_mb()
+            self._peak_mb = max(self._peak_mb, used)
+        return used
 
     def _take_back(self, running: Running) -> Iterator[Unstarted]:
         """Free the tasks behind a long one for other environments."""

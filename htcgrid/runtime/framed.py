@@ -37,6 +37,7 @@ class FramedEnvironment(ExecutionEnvironment):
         super().__init__(function)
         self._nursery = nursery
         self._asks_others = others_idle
+        self._most_kb = function.memory << 10
         self._input = b""
         self._output = bytearray()
         self._failure: InitFailure | None = None
@@ -158,14 +159,13 @@ class FramedEnvironment(ExecutionEnvironment):
         while (log_at := at + head_size) <= end:
             size, log_size, peak, kind, sequence, started, duration = unpack(data, at)
             if size > limits.RESPONSE_BYTES or log_size > limits.LOG_TAIL_BYTES:
-                if kind == frames.INIT_ERROR:
-                    self._failure = InitFailure(documents.response_too_large())
-                return self._refuse("it is longer than an answer may be", end)
+                return self._refuse("it is longer than an answer may be", end, kind)
             payload_at = log_at + log_size
             after = payload_at + size
             if after > end:
                 break
             at = after
+            peak = min(peak, self._most_kb)  # the rest are pages of files, which the kernel can drop
             if kind in _KINDS:
                 if sequence not in pending:
                     continue  # answered already, or taken back
@@ -200,8 +200,10 @@ class FramedEnvironment(ExecutionEnvironment):
                 return self._refuse("there is no such kind of answer", end)
         return at
 
-    def _refuse(self, reason: str, end: int) -> int:
+    def _refuse(self, reason: str, end: int, kind: int = frames.RESULT) -> int:
         """End a worker that sends what cannot be an answer: all that comes behind it means nothing."""
+        if kind == frames.INIT_ERROR:
+            self._failure = InitFailure(documents.response_too_large())
         self._refused = reason
         self._child.kill()
         return end
