@@ -63,8 +63,11 @@ class ProcessInvoker(Invoker):
             self._nursery = None
 
     def invoke(self, batch: Sequence[Lease], timeout: float) -> Iterator[Outcome | Unstarted]:
-        with self._calls.begun() as cancelled:
+        cancelled = self._calls.begin()
+        try:
             yield from self._invoke(batch, timeout, cancelled)
+        finally:
+            self._calls.end(cancelled)
 
     def _invoke(
         self, batch: Sequence[Lease], timeout: float, cancelled: Collection[str]

@@ -1,24 +1,23 @@
 """The calls of `Invoker.invoke` that are under way on a plane, and which of their tasks were cancelled."""
 
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 
 
 class Calls:
     """Remembers a cancel for every call that it may concern, also for one that still waits for its environment."""
 
     def __init__(self) -> None:
-        self._cancelled: dict[object, set[str]] = {}
+        self._cancelled: dict[int, set[str]] = {}
 
-    @contextmanager
-    def begun(self) -> Iterator[Collection[str]]:
-        """One call; gives the ids that are cancelled while it lasts, to be looked at again and again."""
-        call, cancelled = object(), set[str]()
-        self._cancelled[call] = cancelled
-        try:
-            yield cancelled
-        finally:
-            del self._cancelled[call]
+    def begin(self) -> Collection[str]:
+        """One call; gives the ids that are cancelled until its `end`, to be looked at again and again."""
+        cancelled: set[str] = set()
+        self._cancelled[id(cancelled)] = cancelled
+        return cancelled
+
+    def end(self, cancelled: Collection[str]) -> None:
+        """What `begin` gave is over."""
+        del self._cancelled[id(cancelled)]
 
     def cancel(self, task_ids: Collection[str]) -> None:
         """From any thread."""

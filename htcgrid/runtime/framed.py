@@ -233,12 +233,14 @@ class FramedEnvironment(ExecutionEnvironment):
             if seen is None:
                 seen = self._seen = Running(first, min(noted.since, time.monotonic()))
             return seen
-        if self._child.has_ended():
-            has_begun = self._refused or (noted is not None and noted.sequence in self._pending)
-            return seen or (Running(first, self._turn) if first and has_begun else None)
         since = seen.since if seen else self._turn + _LATE_SECONDS
         if first and time.monotonic() - since >= self._timeout:
             return Running(first, since)
+        if noted is None and seen is None and not self._refused:
+            return None
+        if self._child.has_ended():
+            has_begun = self._refused or (noted is not None and noted.sequence in self._pending)
+            return seen or (Running(first, self._turn) if first and has_begun else None)
         # Its answer is on the way, or the worker has not begun it.
         return Running(noted.sequence, time.monotonic()) if noted is not None else None
 

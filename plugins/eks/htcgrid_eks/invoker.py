@@ -123,8 +123,11 @@ class EksInvoker(Invoker):
         self._cluster.close()
 
     def invoke(self, batch: Sequence[Lease], timeout: float) -> Iterator[Outcome | Unstarted]:
-        with self._calls.begun() as cancelled:
+        cancelled = self._calls.begin()
+        try:
             yield from self._invoke(batch, timeout, cancelled)
+        finally:
+            self._calls.end(cancelled)
 
     def _invoke(
         self, batch: Sequence[Lease], timeout: float, cancelled: Collection[str]
