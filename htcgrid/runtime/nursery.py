@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from htcgrid.runtime import strays
 from htcgrid.spi import Unavailable
 
 INHERITED = ("LD_LIBRARY_PATH", "PATH", "SSL_CERT_DIR", "SSL_CERT_FILE", "TMPDIR", "USER", "VIRTUAL_ENV")
@@ -97,8 +98,8 @@ class Nursery:
             if self._control is not None:
                 self._control.close()
                 self._control = None
-        if self._program is not None:
-            self._program.wait()
+        if self._program is not None and self._program.wait() != 0:
+            strays.end(self._home)  # it was killed, perhaps with all that would have ended the rest
         if self._home:
             shutil.rmtree(self._home, ignore_errors=True)  # where the program was killed, it has not done so
 

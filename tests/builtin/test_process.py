@@ -743,9 +743,10 @@ def test_nothing_outlives_what_it_was_started_by_however_it_hides(tmp_path: Path
                 os.kill(pid, signal.SIGKILL)
         assert ended.wait(10)
         strays = [pid for pid in family if pid != server]
-        if killed != "both":  # where both are killed at once, what hides from its group is left
+        if killed != "both":  # where both are killed at once, they are found when the plane looks after its workers
             until(lambda: not any(map(is_alive, strays)))
         thread.join()
+    assert not any(map(is_alive, strays))
     until(lambda: set(descendants(os.getpid())) <= before)
 
 
