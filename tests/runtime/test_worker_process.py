@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -258,7 +258,10 @@ def test_what_is_started_without_closing_descriptors_inherits_none_of_ours(tmp_p
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
-def test_a_handler_goes_on_when_a_supervisor_signals_every_process(tmp_path: Path, number: int) -> None:
+@pytest.mark.parametrize("transport", ["socket", "http"])
+def test_a_handler_goes_on_when_a_supervisor_signals_every_process(
+    tmp_path: Path, number: int, transport: Literal["socket", "http"]
+) -> None:
     source = (
         "import os, pathlib, time\n"
         "def handler(event, context):\n"
@@ -270,7 +273,7 @@ def test_a_handler_goes_on_when_a_supervisor_signals_every_process(tmp_path: Pat
     )
     (tmp_path / "user.py").write_text(source)
     function = Function(handler="user.handler", code=tmp_path)
-    with ProcessInvoker(ProcessInvoker.Config(workers=1), function) as plane:
+    with ProcessInvoker(ProcessInvoker.Config(workers=1, transport=transport), function) as plane:
         reports = plane.invoke([Lease(Task("1", b"null"))], 20.0)
         child = os.fork()
         if child == 0:  # the supervisor, since this thread supervises the worker
