@@ -22,12 +22,13 @@ _READ_BYTES = 1 << 18
 _PIECE_BYTES = 1 << 13
 _LATE_SECONDS = 2.0
 """How long a worker may take to begin a task whose turn has come, beside the task's own time."""
+_MOST_BYTES = 2 * limits.RESPONSE_BYTES
+"""No answer has more: the worker keeps the limit itself, of which an initialisation error knows nothing."""
 _KINDS = {
     frames.RESULT: None,
     frames.ERROR: FailureKind.HANDLER_ERROR,
     frames.TOO_LARGE: FailureKind.PAYLOAD_TOO_LARGE,
 }
-_NOTES = frozenset((frames.READY, frames.INIT_ERROR, frames.DROPPED))
 
 
 class FramedEnvironment(ExecutionEnvironment):
@@ -41,8 +42,7 @@ class FramedEnvironment(ExecutionEnvironment):
         self._input = b""
         self._output = bytearray()
         self._failure: InitFailure | None = None
-        self._refused = ""
-        """Why what the worker sent cannot be an answer."""
+        self._is_refused = False
         self._seen: Running | None = None
         """The invocation that was seen to run last, from then on by our own clock."""
         self._turn = self._timeout = 0.0
@@ -104,7 +104,8 @@ class FramedEnvironment(ExecutionEnvironment):
         if self._child.has_ended():
             while self._receive():
                 self._decode(outcomes)
-            self._salvage(outcomes)
+            if not self._is_refused:
+                self._salvage(outcomes)
         if outcomes:
             self._turn = time.monotonic()
         return outcomes
@@ -136,7 +137,7 @@ class FramedEnvironment(ExecutionEnvironment):
     def _salvage(self, outcomes: list[Outcome | Unstarted]) -> None:
         """Read the answers that the worker had ready when it ended."""
         kept, _, _ = board.NOTE.unpack_from(self._page)
-        self._read_frames(self._page[board.OUTBOX_AT : board.OUTBOX_AT + kept], outcomes)
+        self._read_frames(self._page[board.OUTBOX_AT : board.OUTBOX_AT + min(kept, board.OUTBOX_SIZE)], outcomes)
 
     def _peek(self, outcomes: list[Outcome | Unstarted]) -> None:
         """Read the answers that the worker keeps while a task of the same batch takes long."""
@@ -156,10 +157,18 @@ class FramedEnvironment(ExecutionEnvironment):
         """
         at, end, unpack, head_size = 0, len(data), frames.ANSWER.unpack_from, frames.ANSWER.size
         pending, append, environment = self._pending, outcomes.append, self.id
+        age, newest = (time.monotonic() - self._created) * 1e9, self._sequence
         while (log_at := at + head_size) <= end:
             size, log_size, peak, kind, sequence, started, duration = unpack(data, at)
-            if size > limits.RESPONSE_BYTES or log_size > limits.LOG_TAIL_BYTES:
-                return self._refuse("it is longer than an answer may be", end, kind)
+            if (
+                size > _MOST_BYTES
+                or log_size > limits.LOG_TAIL_BYTES
+                or duration > age
+                or (sequence in pending and sequence != next(iter(pending)))
+                or not (0 < sequence <= newest if kind in _KINDS else self._may_come(kind, sequence))
+            ):
+                self._refuse()
+                return end
             payload_at = log_at + log_size
             after = payload_at + size
             if after > end:
@@ -167,11 +176,9 @@ class FramedEnvironment(ExecutionEnvironment):
             at = after
             peak = min(peak, self._most_kb)  # the rest are pages of files, which the kernel can drop
             if kind in _KINDS:
-                if sequence not in pending:
+                lease = pending.pop(sequence, None)
+                if lease is None:
                     continue  # answered already, or taken back
-                if sequence != next(iter(pending)):
-                    return self._refuse("it is for a task whose turn has not come", end)
-                lease = pending.pop(sequence)
                 payload = data[payload_at:at] if kind != frames.TOO_LARGE else documents.response_too_large()
                 duration_ms = duration / 1e6
                 init_ms = self._init_ms or None
@@ -194,19 +201,25 @@ class FramedEnvironment(ExecutionEnvironment):
                         environment,
                     )
                 )
-            elif kind in _NOTES:
-                self._note(kind, sequence, duration, data[payload_at:at], outcomes)
             else:
-                return self._refuse("there is no such kind of answer", end)
+                self._note(kind, sequence, duration, data[payload_at:at], outcomes)
         return at
 
-    def _refuse(self, reason: str, end: int, kind: int = frames.RESULT) -> int:
-        """End a worker that sends what cannot be an answer: all that comes behind it means nothing."""
-        if kind == frames.INIT_ERROR:
-            self._failure = InitFailure(documents.response_too_large())
-        self._refused = reason
+    def _may_come(self, kind: int, sequence: int) -> bool:
+        """Whether this, which is not an answer, is what a worker says at this point."""
+        if kind == frames.DROPPED:
+            # One that waits must have been recalled; of those taken back before, the worker speaks when it comes to them.
+            first, end = board.RECALL.unpack_from(self._page, board.RECALL_AT)
+            return 0 < sequence <= self._sequence and (sequence not in self._pending or first <= sequence < end)
+        return kind in {frames.READY, frames.INIT_ERROR} and self._init_ms is None
+
+    def _refuse(self) -> None:
+        """End an environment that says what cannot be: something else than AWS's client writes into its socket.
+
+        The task that is its turn bears it, so that one that does this again and again is counted.
+        """
+        self._is_refused = True
         self._child.kill()
-        return end
 
     def _note(
         self, kind: int, sequence: int, duration: int, payload: bytes, outcomes: list[Outcome | Unstarted]
@@ -228,6 +241,8 @@ class FramedEnvironment(ExecutionEnvironment):
         The page belongs to the handler's process, which may write there what it likes.
         """
         noted, first = self._noted(), next(iter(self._pending), 0)
+        if self._is_refused:
+            return Running(first, time.monotonic()) if first else None
         seen = self._seen if self._seen is not None and self._seen.sequence == first else None
         if noted is not None and noted.sequence == first:
             if seen is None:
@@ -236,11 +251,12 @@ class FramedEnvironment(ExecutionEnvironment):
         since = seen.since if seen else self._turn + _LATE_SECONDS
         if first and time.monotonic() - since >= self._timeout:
             return Running(first, since)
-        if noted is None and seen is None and not self._refused:
+        if noted is None and seen is None:
             return None
         if self._child.has_ended():
-            has_begun = self._refused or (noted is not None and noted.sequence in self._pending)
-            return seen or (Running(first, self._turn) if first and has_begun else None)
+            return seen or (
+                Running(first, self._turn) if noted is not None and noted.sequence in self._pending else None
+            )
         # Its answer is on the way, or the worker has not begun it.
         return Running(noted.sequence, time.monotonic()) if noted is not None else None
 
@@ -264,8 +280,8 @@ class FramedEnvironment(ExecutionEnvironment):
         return self._child.kill()
 
     def _cause_of_end(self, request: str) -> tuple[FailureKind, bytes]:
-        if self._refused:
-            return FailureKind.EXIT, documents.impossible_answer(request, self._refused)
+        if self._is_refused:
+            return FailureKind.EXIT, documents.impossible_answer(request)
         return super()._cause_of_end(request)
 
     def _memory_mb(self) -> float:

@@ -23,6 +23,8 @@ _FLUSH_NS = 1_000_000  # an answer waits for company no longer than this
 _READ_BYTES = 1 << 18
 _HEAD = frames.REQUEST.size
 _LOG_TAIL_BYTES = 4096
+_INIT_MESSAGE_LETTERS = 10_000
+"""What is kept of the message of an initialisation error that is past the limit of an answer."""
 
 
 class Invocation:
@@ -110,7 +112,11 @@ class FramedClient:
 
     def post_init_error(self, error: Any, _error_type: str | None = None) -> None:
         self._ready = True
-        self._answer(frames.INIT_ERROR, self.marshaller.marshal_response(error)[0].encode())
+        document = self.marshaller.marshal_response(error)[0].encode()
+        if len(document) > self._limit:
+            shown = {**error, "errorMessage": str(error["errorMessage"])[:_INIT_MESSAGE_LETTERS], "stackTrace": []}
+            document = self.marshaller.marshal_response(shown)[0].encode()
+        self._answer(frames.INIT_ERROR, document)
         self.flush()
 
     def restore_next(self) -> None:

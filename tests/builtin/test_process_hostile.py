@@ -60,7 +60,6 @@ PAGES = {
     "the task behind it runs since ever": [0, 0, 1],
     "the task behind it is about to run": [0, FAR, 1],
     "a task that never was is running": [0, 0, 1000],
-    "there are answers where there are none": [FAR, FAR, 1],
 }
 
 

@@ -12,7 +12,7 @@ import pytest
 from htcgrid_contracts import AgentContract, InvokerContract, ResultSinkContract, TaskSourceContract
 
 # The first test waits for all rooms, which takes a minute and a half where nothing else runs.
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 HERE = Path(__file__).parent
 ROOMS = {

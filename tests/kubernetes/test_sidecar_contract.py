@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from htcgrid_contracts import contract_function
 from htcgrid_eks.options import Options
-from htcgrid_eks.pod import mount, pod_spec
+from htcgrid_eks.pod import environment_secret, mount, pod_spec
 from kubernetes_commands import Kubectl
 
 IN_POD = Path(__file__).parent / "in_pod"
@@ -28,7 +28,8 @@ def test_the_conformance_kit_passes_inside_a_pod(
     options = Options(
         image=lambda_image, agent_image=agent_image, containers=4, transport=transport, agent_memory=768, cpu="50m"
     )
-    spec = pod_spec(options, contract_function(), agent)
+    kubectl("apply", "-f", "-", stdin=environment_secret(contract_function(), {"name": name}))
+    spec = pod_spec(options, contract_function(), agent, name)
     spec["volumes"].append({"name": "tests", "configMap": {"name": name}})
     for container in spec["containers"][1:]:
         # The handler is the last word of what the image runs.

@@ -352,3 +352,47 @@ def test_a_handlers_own_signal_handler_is_called(tmp_path: Path) -> None:
     with started(tmp_path, source) as run:
         assert answer(run()) == [True, True, [signal.SIGTERM]]
         assert answer(run()) == [True, True, [signal.SIGTERM]]
+
+
+FORGED = {
+    "a size past any limit": (2**31, 0, 0, 1, 0),
+    "an answer to what was never asked": (4, 0, 0, 99, 0),
+    "an answer out of turn": (4, 0, 0, 3, 0),
+    "a duration past the worker's age": (4, 0, 0, 1, 2**63),
+    "a second time that it is ready": (0, 0, 2, 0, 0),
+    "a kind that there is not": (0, 0, 77, 1, 0),
+    "a task dropped that was not recalled": (0, 0, 5, 1, 0),
+}
+
+
+@pytest.mark.parametrize("what", FORGED)
+def test_what_no_worker_says_ends_the_worker_as_an_attempt_of_its_task_and_is_not_stored(
+    tmp_path: Path, what: str
+) -> None:
+    size, log_size, kind, sequence, duration = FORGED[what]
+    source = (
+        "import gc, socket, struct, time\n"
+        "def handler(event, context):\n"
+        "    (channel,) = [each for each in gc.get_objects() if isinstance(each, socket.socket) and each.fileno() >= 0]\n"
+        f"    head = struct.pack('=IIIBQQQ', {size}, {log_size}, 0, {kind}, {sequence}, 0, {duration})\n"
+        f"    channel.sendall(head + b'null'[: {size}])\n"
+        "    time.sleep(10)\n"
+    )
+    (tmp_path / "user.py").write_text(source)
+    function = Function(handler="user.handler", code=tmp_path, timeout=8)
+    leases = [Lease(Task(str(number), b"null")) for number in range(3)]
+    with ProcessInvoker(ProcessInvoker.Config(workers=1), function) as plane:
+        reports = list(plane.invoke(leases, 8.0))
+    assert {each.task_id: getattr(each, "failure", "unstarted") for each in reports} == {
+        "0": FailureKind.EXIT,
+        "1": "unstarted",
+        "2": "unstarted",
+    }
+
+
+def test_an_initialisation_error_past_the_limit_is_shown_from_its_beginning(tmp_path: Path) -> None:
+    with started(tmp_path, "raise ValueError('begin' + 'x' * 20_000_000)\n") as run:
+        outcome = run()
+        assert outcome.failure is FailureKind.INIT_ERROR
+        assert json.loads(outcome.payload)["errorMessage"].startswith("begin")
+        assert len(outcome.payload) < 100_000

@@ -118,7 +118,7 @@ class SqsSource(AwsPlugin, TaskSource):
         if self._cancel_table:
             self._cancels = Cancels(tables[self._cancel_table])
         if self.config.task_table:
-            self._index = TaskIndex(tables[self.config.task_table], self.pool)
+            self._index = TaskIndex(tables[self.config.task_table], self.pool, self._cancelled)
         self._submission = Submission(self._queues, self._bucket, self.pool, self._index)
 
     # --- TaskSource ---------------------------------------------------------------------------------

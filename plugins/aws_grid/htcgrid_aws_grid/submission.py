@@ -44,15 +44,15 @@ class Submission:
         self._sent: set[str] = set()
 
     def put(self, tasks: Sequence[Task]) -> None:
-        """Nothing is sent where any task is `Rejected`, for what it is or, with an index, for being there already."""
+        """Nothing is sent where any task is `Rejected`, for what it is or, with an index, for being there with other content."""
         twice = [task_id for task_id, count in Counter(task.id for task in tasks).items() if count > 1]
         if twice:
             raise Rejected(f"task ids twice in one put: {', '.join(twice[:5])}; each task needs its own", twice)
         planned = [self._plan(task) for task in tasks if task.id not in self._sent]
         if self._index and tasks:
             put = self._index.begin([task.id for task in tasks])
-            self._index.enter(put, [plan.task for plan in planned])
-            self._send_all(planned)
+            there = self._index.enter(put, [plan.task for plan in planned])
+            self._send_all([plan for plan in planned if plan.task.id not in there])
             self._index.settle(put)
         else:
             self._send_all(planned)

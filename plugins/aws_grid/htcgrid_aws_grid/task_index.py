@@ -11,6 +11,7 @@ Rows and puts hold `expires`, as cancel marks do.
 from __future__ import annotations
 
 import hashlib
+import json
 import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -20,9 +21,10 @@ from htcgrid_aws_grid.parallel import each, raise_worst
 from htcgrid_aws_grid.table import KEY, LARGEST_KEY, Item, expires
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
     from concurrent.futures import Executor
 
+    from htcgrid_aws_grid.cancels import Cancelled
     from htcgrid_aws_grid.table import Table
 
 LONGEST_ID = LARGEST_KEY - len("cancel#task#")
@@ -49,9 +51,10 @@ class Put:
 class TaskIndex:
     """The rows in one table. Two that put one id in the very same moment may both be let in."""
 
-    def __init__(self, table: Table, pool: Executor) -> None:
+    def __init__(self, table: Table, pool: Executor, cancelled: Callable[[Sequence[Task]], Cancelled]) -> None:
         self._table = table
         self._pool = pool
+        self._cancelled = cancelled
 
     def begin(self, task_ids: Collection[str]) -> Put:
         """Open the put of these tasks, or go on with the one that an earlier try has left open."""
@@ -67,27 +70,35 @@ class TaskIndex:
             return Put(put.name, left["put_mark"]["S"], resumed=True)
         raise Unavailable(f"table {self._table.name}: the same tasks were being put by another; put them again")
 
-    def enter(self, put: Put, tasks: Sequence[Task]) -> None:
-        """Write the rows of these tasks, all or none; `Rejected` names those that are in the queue already.
+    def enter(self, put: Put, tasks: Sequence[Task]) -> Collection[str]:
+        """Write the rows of these tasks, all or none; returns those that are in the queue already, with this content.
+
+        `Rejected` names those that are there with other content, or were cancelled.
 
         After `Unavailable`, and in a new process too, the same again writes what is missing.
         """
         there = self._of(put, tasks) if put.resumed else set()
         rows = {task.id: _row(task, put) for task in tasks if task.id not in there}
         answers = each(self._pool, lambda task_id: self._table.write_new(rows[task_id]), list(rows))
-        left_open = self._left_open([task_id for task_id, answer in answers if answer is False])
-        refused = [task_id for task_id, answer in answers if answer is False and task_id not in left_open]
+        refusing = [_key(task_id) for task_id, answer in answers if answer is False]
+        met = list(self._table.read(refusing, consistent=True))
+        left_open = self._left_open(met)
+        same = {_id(row) for row in met if row.get("content") == rows[_id(row)]["content"]} - left_open.keys()
+        cancelled = self._cancelled([task for task in tasks if task.id in same])
+        same = {task_id for task_id in same if task_id not in cancelled}
+        refused = [task_id for task_id, answer in answers if answer is False and task_id not in same | left_open.keys()]
         if refused:
             self._remove([_key(task_id) for task_id in self._of(put, tasks)])
             self.settle(put)
             more = f" and {len(refused) - 5} more" if len(refused) > 5 else ""
             message = (
-                f"table {self._table.name}: in the queue already are {', '.join(refused[:5])}{more}. Nothing was put; put "
-                "the others without them, or choose other ids"
+                f"table {self._table.name}: in the queue already, with other content or cancelled, are "
+                f"{', '.join(refused[:5])}{more}. Nothing was put; put the others without them, or choose other ids"
             )
             raise Rejected(message, refused)
         taken = each(self._pool, lambda task_id: self._take_over(rows[task_id], left_open[task_id]), list(left_open))
         raise_worst(answer for _, answer in answers + taken)
+        return same
 
     def settle(self, put: Put) -> None:
         """All messages of this put are sent, or none is to be: from now on its rows refuse."""
@@ -114,9 +125,8 @@ class TaskIndex:
         rows = self._table.read([_key(task.id) for task in tasks], consistent=True)
         return {_id(row) for row in rows if row["put_id"]["S"] == put.reference}
 
-    def _left_open(self, task_ids: Sequence[str]) -> dict[str, str]:
-        """Those of these tasks whose row is of another put that is open, with that put's reference."""
-        rows = self._table.read(list(map(_key, task_ids)), consistent=True)
+    def _left_open(self, rows: Sequence[Item]) -> dict[str, str]:
+        """Those of these rows' tasks whose row is of another put that is open, with that put's reference."""
         holders = {_id(row): row["put_id"]["S"] for row in rows}
         names = {_PUT + reference.partition(" ")[0] for reference in holders.values()}
         items = self._table.read(list(names), consistent=True)
@@ -133,7 +143,13 @@ class TaskIndex:
 
 
 def _row(task: Task, put: Put) -> Item:
-    row: Item = {KEY: {"S": _key(task.id)}, "put_id": {"S": put.reference}, "expires": expires()}
+    content = hashlib.sha256(json.dumps(sorted(task.attributes.items())).encode() + b"\0" + task.payload).hexdigest()
+    row: Item = {
+        KEY: {"S": _key(task.id)},
+        "put_id": {"S": put.reference},
+        "content": {"S": content},
+        "expires": expires(),
+    }
     if session := task.attributes.get("session_id"):
         row["session_id"] = {"S": session}
     return row

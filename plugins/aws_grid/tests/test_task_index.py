@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -70,8 +71,9 @@ def test_what_a_submitter_left_that_died_before_its_messages_can_be_put_again(
     die_before_sending(dead, tasks(20))
     assert len(aws.items(source.config.task_table)) == 21  # and the item of the put
     source.put(again)
+    source.put(again)  # they are there, with this very content
     with pytest.raises(Rejected, match="in the queue already"):
-        source.put(again)
+        source.put([replace(task, payload=b"another") for task in again])
     leases = take(source, len(again))
     assert ids(leases) == sorted(task.id for task in again)
     assert aws.waiting(source.config.queue) == (0, len(again))
@@ -99,7 +101,7 @@ def test_a_put_that_is_refused_leaves_nothing_behind(aws: Aws, open_source: Call
     before = aws.items(source.config.task_table)
     for _ in range(2):
         with pytest.raises(Rejected, match=r"t-0, t-1, t-2, t-3, t-4 and 2 more") as caught:
-            source.put(tasks(40))
+            source.put([replace(task, payload=b"another") for task in tasks(40)])
         assert caught.value.task_ids == {task.id for task in tasks(7)}
     assert aws.items(source.config.task_table) == before
     assert aws.waiting(source.config.queue) == (7, 0)
@@ -111,7 +113,7 @@ def test_an_id_is_refused_where_an_earlier_refusal_broke_off(open_source: Callab
     assert dead._index
     dead._index.begin([task.id for task in tasks(2)])
     with pytest.raises(Rejected, match="in the queue already"):
-        source.put(tasks(2))
+        source.put([replace(task, payload=b"another") for task in tasks(2)])
 
 
 def test_rows_that_a_throttled_table_took_are_not_written_again(aws: Aws, open_source: Callable[[], SqsSource]) -> None:

@@ -14,7 +14,7 @@ from kubernetes import config
 from kubernetes.client import Configuration
 from kubernetes.config.config_exception import ConfigException
 
-from htcgrid_eks.options import Options
+from htcgrid_eks.options import Access
 
 _CONNECT_SECONDS, _READ_SECONDS = 3.0, 6.0
 REQUEST_SECONDS = _CONNECT_SECONDS + _READ_SECONDS
@@ -35,7 +35,7 @@ class Refusal(Exception):
 class Cluster:
     """Made for one namespace; it opens nothing before `open`."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Access) -> None:
         self._options = options
         self._session: requests.Session | None = None
         self.settings = Configuration()

@@ -47,18 +47,23 @@ class Autoscale(BaseModel):
         return self
 
 
-class Options(Plugin.Config):
+class Access(Plugin.Config):
+    """Which cluster, and which namespace of it."""
+
+    kubeconfig: Path | None = Field(
+        None, description="the kubeconfig; $KUBECONFIG, ~/.kube/config or the pod's own if not given"
+    )
+    context: str = Field("", description="which context of the kubeconfig; the current one if empty")
+    namespace: str = Field("", description="where the pods are; the context's if empty")
+
+
+class Options(Access):
     """See `docs/operations.md`."""
 
     image: str = Field(description="the image of the Lambda containers, laid out as AWS's base images are")
     agent_image: str = Field(
         "htcgrid-agent:0.1.0", description="the image of the agent with your plugins, as htcgrid-agent-image builds it"
     )
-    kubeconfig: Path | None = Field(
-        None, description="the kubeconfig; $KUBECONFIG, ~/.kube/config or the pod's own if not given"
-    )
-    context: str = Field("", description="which context of the kubeconfig; the current one if empty")
-    namespace: str = Field("", description="where the pods are; the context's if empty")
     name: str = Field("", description="what the objects are called; htcgrid-<function> if empty")
 
     pods: int = Field(1, ge=1, le=10_000, description="how many pods")

@@ -9,7 +9,7 @@ from htcgrid.spi import HtcgridError
 
 from htcgrid_eks import trouble
 from htcgrid_eks.cluster import Cluster, Refusal
-from htcgrid_eks.options import Options
+from htcgrid_eks.options import Access
 from htcgrid_eks.sandbox import Termination
 
 WAIT_SECONDS, _PAUSE_SECONDS = 20.0, 0.2  # a busy node reports in its own time
@@ -19,7 +19,7 @@ class OwnPod:
     """The pod that this process runs in, by its hostname, asked with its own service account."""
 
     def __init__(self) -> None:
-        self._cluster = Cluster(Options(image=""))
+        self._cluster = Cluster(Access())
         self._cluster.open()
         self._seen: dict[str, str] = {}
 
