@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from htcgrid.runtime import limits, memory
+from htcgrid.runtime import limits, memory, shared_files
 from htcgrid.runtime.nursery import Nursery
 from htcgrid.spi import Unavailable
 
@@ -23,6 +23,7 @@ class Child:
         self._nursery = nursery
         # A pipe, as on the service: what opens /dev/stdout anew cannot empty it, as it would a file. It is read while
         # the handler runs, and what a killed one printed last is still there.
+        self._shared_before = shared_files.present()
         self._log, theirs = os.pipe()
         try:
             os.set_blocking(self._log, False)
@@ -50,11 +51,16 @@ class Child:
 
     def kill(self) -> int:
         """End the process and all that it started; returns its exit status."""
-        if not self.has_ended():
-            # It alone: what it leaves is ended when it is reaped, but for Python's resource tracker, which removes the
-            # shared memory of the process first.
-            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-        return self.status()
+        if self.has_ended():
+            return self.status()
+        left = shared_files.held(memory.family(self.pid), self._shared_before)
+        # It alone: what it leaves is ended when it is reaped, but for Python's resource tracker, which removes the
+        # shared memory of the process first.
+        signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        try:
+            return self.status()
+        finally:
+            shared_files.remove(left)
 
     def status(self) -> int:
         """The exit status, waited for; a signal is negative."""

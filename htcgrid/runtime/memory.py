@@ -22,13 +22,13 @@ _File = tuple[int, int]
 
 def at_most_mb(pid: int) -> float:
     """Quick to say. Pages that processes share are counted for each, and files both as open and as mapped."""
-    pids = list(_family(pid))
+    pids = list(family(pid))
     return sum(map(_resident_kb, pids)) / 1024 + sum(_open_files(pids).values()) / _MB
 
 
 def charged_mb(pid: int) -> float:
     """Each page once, or by the share of these processes in it; slower, with all mappings to be looked at."""
-    pids = list(_family(pid))
+    pids = list(family(pid))
     files = _open_files(pids)
     sizes = _kilobytes(Path(f"/proc/{pid}/status"))
     if len(pids) == 1 and not files and sizes.get("RssShmem", 0) < _LITTLE_KB:
@@ -94,7 +94,7 @@ def _kilobytes(file: Path) -> Mapping[str, int]:
     return {words[0].rstrip(":"): int(words[1]) for words in lines if len(words) == 3 and words[2] == "kB"}
 
 
-def _family(pid: int) -> Iterator[int]:
+def family(pid: int) -> Iterator[int]:
     """A process and its descendants."""
     yield pid
     try:
@@ -103,4 +103,4 @@ def _family(pid: int) -> Iterator[int]:
     except (FileNotFoundError, ProcessLookupError):
         return
     for child in children:
-        yield from _family(int(child))
+        yield from family(int(child))

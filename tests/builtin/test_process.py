@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -691,6 +692,34 @@ def test_a_worker_that_died_while_idle_costs_no_task(do: Do) -> None:
     os.kill(pid, signal.SIGKILL)
     until(lambda: not is_alive(pid))
     assert answer(do("none")) is None
+
+
+def test_a_worker_that_prints_while_it_is_idle_fills_no_memory_and_answers(tmp_path: Path) -> None:
+    (tmp_path / "job.py").write_text(
+        "import pathlib, sys, threading\n"
+        "def chatter():\n"
+        "    for number in range(100_000):\n"
+        "        print('x' * 1000)\n"
+        "        pathlib.Path('count').write_text(str(number))\n"
+        "def handler(event, context):\n"
+        "    if event == 'begin': threading.Thread(target=chatter, daemon=True).start()\n"
+        "    print('of the handler')\n"
+        "    return event\n"
+    )
+    count = tmp_path / "count"
+    with plane(tmp_path, "job.handler") as invoker:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        assert answer(run(invoker, "begin")) == "begin"
+
+        def is_still() -> bool:  # its log is full, and nobody reads it
+            size = count.read_text() if count.exists() else ""
+            time.sleep(0.2)
+            return bool(size) and size == count.read_text()
+
+        until(is_still)
+        assert int(count.read_text()) < 2000
+        assert answer(run(invoker, "again")) == "again"
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000
 
 
 def test_closing_leaves_no_process_and_no_descriptor() -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -122,3 +125,82 @@ def test_what_a_control_group_does_not_charge_twice_or_at_all_is_within_the_limi
     assert outcome.failure is None, outcome
     assert outcome.max_memory_mb >= least
     assert outcome.max_memory_mb <= LIMIT
+
+
+LEAVING = """
+import mmap, os, subprocess, sys, time
+def handler(event, context):
+    path = event["path"]
+    if event["how"] == "a file that is open":
+        kept = open(path, "wb")
+        kept.write(b"x" * 10000)
+        kept.flush()
+    if event["how"] == "a file that is mapped":
+        with open(path, "w+b") as file:
+            file.truncate(10000)
+            kept = mmap.mmap(file.fileno(), 10000)
+    if event["how"] == "a file of a child's":
+        code = f"import time; kept = open({path!r}, 'wb'); time.sleep(60)"
+        kept = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
+        while not os.path.exists(path): time.sleep(0.01)
+    if event["how"] == "a file that is read":
+        kept = open(path, "rb")
+    if event["how"] == "a file that was there":
+        kept = open(path, "ab")
+    globals()["kept"] = kept
+    open(event["mark"], "w").close()
+    time.sleep(60 if event["hang"] else 0)
+    return 1
+"""
+
+
+@pytest.mark.parametrize("hang", [False, True], ids=["at the plane's end", "at the timeout"])
+@pytest.mark.parametrize("how", ["a file that is open", "a file that is mapped", "a file of a child's"])
+def test_what_a_killed_worker_had_made_in_shared_memory_is_removed(tmp_path: Path, how: str, hang: bool) -> None:
+    path = Path(f"/dev/shm/htcgrid-test-{os.getpid()}")
+    leave(tmp_path, path, how, hang=hang)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("how", ["a file that is read", "a file that was there", "a file that is open"])
+def test_what_others_have_in_shared_memory_stays(tmp_path: Path, how: str) -> None:
+    path = Path(f"/dev/shm/htcgrid-test-{os.getpid()}")
+    holder = None
+    try:
+        if how == "a file that was there":
+            path.write_text("of somebody else")
+        if how == "a file that is open":
+            code = f"import os, time\nwhile not os.path.exists({str(tmp_path / 'mark')!r}): time.sleep(0.001)\n"
+            code += f"kept = open({str(path)!r}, 'rb'); print(flush=True); time.sleep(60)"
+            holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+        leave(tmp_path, path, how, hang=True, holder=holder)
+        assert path.exists()
+    finally:
+        if holder is not None:
+            holder.kill()
+            holder.communicate()
+        path.unlink(missing_ok=True)
+
+
+def leave(folder: Path, path: Path, how: str, *, hang: bool, holder: subprocess.Popen[bytes] | None = None) -> None:
+    (folder / "job.py").write_text(LEAVING)
+    function = Function(handler="job.handler", code=folder)
+    event = {"path": str(path), "how": how, "hang": hang, "mark": str(folder / "mark")}
+    with ProcessInvoker(ProcessInvoker.Config(workers=1), function) as plane:
+        task = Task("t", json.dumps(event).encode())
+        if how == "a file that is read":
+            path.write_text("of somebody else")
+        if holder is None:
+            [outcome] = plane.invoke([Lease(task)], 0.5 if hang else 20.0)
+        else:
+            found: list[object] = []
+            thread = threading.Thread(target=lambda: found.extend(plane.invoke([Lease(task)], 30.0)))
+            thread.start()
+            assert holder.stdout is not None
+            holder.stdout.readline()  # it has it open
+            plane.cancel(["t"])
+            thread.join()
+            [outcome] = found  # type: ignore[assignment]
+    assert isinstance(outcome, Outcome)
+    assert (outcome.failure is not None) == hang
+    assert (folder / "mark").exists()

@@ -55,6 +55,36 @@ with ProcessInvoker(config, function) as plane:
 """
 
 
+FORKS = """
+import json, os, signal, subprocess, sys, time
+from htcgrid.builtin.process import ProcessInvoker
+from htcgrid.spi import Function, Lease, Task, Unavailable
+folder, = sys.argv[1:]
+open(folder + "/job.py", "w").write("import os\\ndef handler(event, context): return os.getppid(), os.getpid()")
+function = Function(handler="job.handler", code=folder, environment={"PYTHONPATH": os.environ.get("PYTHONPATH", "")})
+def limit(server, most):
+    code = "import resource, sys; pid, most = int(sys.argv[1]), sys.argv[2]; what = resource.RLIMIT_NPROC\\n"
+    code += "hard = resource.prlimit(pid, what)[1]; resource.prlimit(pid, what, (hard if most == 'hard' else int(most), hard))"
+    command = [sys.executable, "-c", code, str(server), most]
+    subprocess.run(command, user=65534, group=65534, extra_groups=[], check=True)
+def run():
+    try:
+        [outcome] = plane.invoke([Lease(Task("t", b"1"))], 20)
+    except Unavailable as error:
+        return str(error)
+    return json.loads(outcome.payload)
+with ProcessInvoker(ProcessInvoker.Config(workers=1, user="65534"), function) as plane:
+    server, worker = run()
+    limit(server, '0')
+    os.kill(worker, signal.SIGKILL)
+    while open(f"/proc/{worker}/stat").read().rpartition(")")[2].split()[0] != "Z":
+        time.sleep(0.01)
+    said = [run(), run()]
+    limit(server, 'hard')
+    print(json.dumps([said, run()[0] == server]))
+"""
+
+
 @pytest.fixture
 def folder() -> Iterator[Path]:
     """One that others may read, unlike those of pytest."""
@@ -96,6 +126,23 @@ def test_handlers_have_the_rights_of_that_user_and_do_not_reach_the_agent(folder
     )
     assert run.returncode == 0, run.stderr
     assert json.loads(run.stdout) == [None, [NOBODY, NOBODY, [NOBODY], "nobody", "nobody", []]]
+
+
+@as_root
+def test_where_no_process_can_be_forked_the_sentence_says_what_to_raise_and_all_goes_on_later(folder: Path) -> None:
+    program, variables = python()
+    run = subprocess.run(
+        [program, "-c", FORKS, str(folder)],
+        env=variables | {"PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    said, is_the_same_server = json.loads(run.stdout)
+    assert all("No worker process can be started" in text and "ulimit -u" in text for text in said)
+    assert is_the_same_server
 
 
 def opened(**options: Any) -> None:
