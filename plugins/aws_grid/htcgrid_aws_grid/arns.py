@@ -25,5 +25,11 @@ def bucket(name: str) -> str:
     return f"arn:aws:s3:::{name}" if name else ""
 
 
+def key(name: str, region: str = "") -> str:
+    """Of a KMS key by its ARN or id. An alias is none of a key's names in a policy: any key of the region."""
+    name = "*" if name.startswith("alias/") or ":alias/" in name else name
+    return _arn("kms", name if name.startswith("arn:") else f"key/{name}", region, "*")
+
+
 def _arn(service: str, name: str, region: str, account: str) -> str:
     return name if name.startswith("arn:") or not name else f"arn:aws:{service}:{region or '*'}:{account}:{name}"

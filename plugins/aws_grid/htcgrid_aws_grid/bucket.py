@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
 from htcgrid.spi import Rejected
 from htcgrid_aws_grid.errors import asking, client_error, code_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 LONGEST_KEY = 1024
 """Bytes of an object's key."""
@@ -16,12 +19,13 @@ ABSENT = frozenset(("NoSuchKey", "404"))
 
 
 class Bucket:
-    """A bucket and the prefix of our keys in it."""
+    """A bucket and the prefix of our keys in it. `encrypted` are the arguments of PutObject that say how."""
 
-    def __init__(self, client: Any, name: str, prefix: str = "") -> None:
+    def __init__(self, client: Any, name: str, prefix: str = "", encrypted: Mapping[str, str] | None = None) -> None:
         self._client = client
         self.name = name
         self.prefix = prefix
+        self._encrypted = dict(encrypted or {})
 
     def check(self) -> None:
         """`Rejected` where the bucket is missing, elsewhere or not permitted."""
@@ -48,9 +52,9 @@ class Bucket:
         return address.removeprefix(f"s3://{self.name}/") if address.startswith(start) else None
 
     def put(self, key: str, body: bytes, content_type: str = "application/json") -> None:
-        """Store an object; one of the same key is replaced. Encryption is the bucket's default."""
+        """Store an object; one of the same key is replaced. Encryption is the bucket's default unless set."""
         with asking("s3:PutObject", self.address(key)):
-            self._client.put_object(Bucket=self.name, Key=key, Body=body, ContentType=content_type)
+            self._client.put_object(Bucket=self.name, Key=key, Body=body, ContentType=content_type, **self._encrypted)
 
     def get(self, key: str) -> bytes | None:
         """The object's bytes, or None where there is none."""

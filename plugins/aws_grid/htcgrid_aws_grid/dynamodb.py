@@ -8,8 +8,9 @@ from pydantic import Field
 
 from htcgrid.spi import Function, Rejected, Result, ResultSink, Tally, Unavailable
 from htcgrid_aws_grid import arns, documents, iam, items
-from htcgrid_aws_grid.aws import AwsConfig, AwsPlugin
+from htcgrid_aws_grid.aws import AwsPlugin
 from htcgrid_aws_grid.bucket import Bucket
+from htcgrid_aws_grid.encryption import EncryptedConfig
 from htcgrid_aws_grid.parallel import each, raise_worst
 from htcgrid_aws_grid.table import KEY, LARGEST_ITEM, LARGEST_KEY, WRITE_BATCH, Item, Table
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 class DynamodbSink(AwsPlugin, ResultSink):
     """Results larger than an item go to S3 where a bucket is set, as the `s3` sink writes them."""
 
-    class Config(AwsConfig):
+    class Config(EncryptedConfig):
         """Keys of `[sink]` with `plugin = "dynamodb"`."""
 
         table: str = Field(description="name of the table; its partition key is task_id (S), and it has no sort key")
@@ -55,7 +56,7 @@ class DynamodbSink(AwsPlugin, ResultSink):
         self._table = Table(self.client("dynamodb"), self.config.table, self.meter)
         self._table.check()
         if self.config.bucket:
-            self._bucket = Bucket(self.client("s3"), self.config.bucket, self.config.prefix)
+            self._bucket = Bucket(self.client("s3"), self.config.bucket, self.config.prefix, self.config.encrypted())
             self._bucket.check()
 
     def put(self, results: Sequence[Result]) -> None:
@@ -95,6 +96,7 @@ class DynamodbSink(AwsPlugin, ResultSink):
                 bucket=arns.bucket(self.config.bucket),
                 inputs_prefix=None,
                 results_prefix=self.config.prefix,
+                keys=self.config.keys(),
             )
         )
 

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import BaseModel, ConfigDict, Field, FilePath, SecretStr, ValidationError, field_validator
 
 from htcgrid.spi import Rejected
-from htcgrid_aws_grid.aws import AwsConfig
+from htcgrid_aws_grid.encryption import EncryptedConfig
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-class HtcGridConfig(AwsConfig):
+class HtcGridConfig(EncryptedConfig):
     """Our own keys. `config_file` holds all the rest."""
 
     config_file: FilePath = Field(description="HTC-Grid's Agent_config.tfvars.json")
@@ -43,6 +43,7 @@ class GridConfig(BaseModel):
     state_table_service: Literal["DynamoDB"] = "DynamoDB"
     grid_storage_service: Literal["S3", "REDIS", "S3+REDIS"]
     s3_bucket: str = ""
+    s3_kms_key_id: str = ""
     redis_url: str = ""
     redis_password: SecretStr = SecretStr("")
     task_input_passed_via_external_storage: Literal[1] = 1

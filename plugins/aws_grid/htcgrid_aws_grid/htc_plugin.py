@@ -58,6 +58,7 @@ class HtcGridPlugin(AwsPlugin):
                 queues=tuple(arns.queue(name, grid.region) for name in grid.queues),
                 state_table=arns.table(grid.ddb_state_table, grid.region),
                 data_bucket=arns.bucket(grid.s3_bucket) if "S3" in grid.grid_storage_service else "",
+                keys=self.config.keys(grid.s3_kms_key_id, grid.region) if "S3" in grid.grid_storage_service else (),
             )
         )
 
@@ -69,4 +70,8 @@ class HtcGridPlugin(AwsPlugin):
                 f"{self.config.config_file}: grid_storage_service is {self.grid.grid_storage_service}: set s3_bucket"
             )
             raise Rejected(message)
-        return Bucket(self.client("s3", region=region), self.grid.s3_bucket)
+        return Bucket(
+            self.client("s3", region=region),
+            self.grid.s3_bucket,
+            encrypted=self.config.encrypted(self.grid.s3_kms_key_id),
+        )

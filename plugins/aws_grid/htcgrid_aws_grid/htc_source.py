@@ -9,16 +9,16 @@ import json
 import logging
 import time
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from htcgrid.spi import Depth, Function, HtcgridError, Lease, Task, TaskSource
+from htcgrid_aws_grid.held import Found, Held, find
 from htcgrid_aws_grid.htc_data import decoded
 from htcgrid_aws_grid.htc_plugin import HtcGridPlugin
 from htcgrid_aws_grid.htc_states import STATES, session_of
 from htcgrid_aws_grid.loans import Loan, Loans, whereabouts
 from htcgrid_aws_grid.parallel import each, raise_worst
-from htcgrid_aws_grid.polling import poll
 from htcgrid_aws_grid.queue import BATCH, Queue, total
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ class HtcGridSource(HtcGridPlugin, TaskSource):
         super().__init__(config, function)
         self.lease_seconds: float = 30
         self._queues: list[Queue] = []
+        self._held = Held((), self.lease_seconds)
         self._loans = Loans()
         self._visible_at: dict[str, float] = {}
 
@@ -59,34 +60,25 @@ class HtcGridSource(HtcGridPlugin, TaskSource):
             queue.open()
         self.lease_seconds = self.grid.task_ttl_expiration_offset_sec
         self._visibility = max(self.grid.agent_task_visibility_timeout_sec, self.grid.task_ttl_expiration_offset_sec)
+        self._held = Held(self._queues, self.lease_seconds)
 
     def receive(self, max_tasks: int, wait: float) -> Sequence[Lease]:
-        """Claims and inputs of a batch are done side by side. What is not ours to run is deleted or left."""
+        """Claims and inputs of a batch are done side by side. What is not ours to run is deleted or left.
+
+        What could not be claimed or fetched is held here and tried again by the next call, before any new message.
+        """
         if max_tasks < 1:
             return ()
-        number, found = poll(self._queues, min(max_tasks, BATCH), wait, self._visibility)
-        now = time.monotonic()
-        leases: list[Lease] = []
-        hide: dict[str, float] = {}
-        delete: list[str] = []
-        errors: list[HtcgridError] = []
-        for message, verdict in each(self.pool, lambda message: self._claimed(message, number), found):
-            handle = message["ReceiptHandle"]
-            if isinstance(verdict, Lease):
-                leases.append(verdict)
-                self._visible_at[verdict.receipt] = now + self._visibility
-                self._loans.add([Loan(verdict.task.id, number, handle, now, now + self.lease_seconds)])
-            elif isinstance(verdict, Delete):
-                delete.append(handle)
-            else:
-                if isinstance(verdict, HtcgridError):
-                    log.warning("message %s goes back to its queue: %s", message["MessageId"], verdict)
-                    errors.append(verdict)
-                hide[handle] = verdict.seconds if isinstance(verdict, Hide) else 0
-        self._tidy(number, delete, hide)
-        if not leases:
-            raise_worst(errors)
-        return leases
+        count = min(max_tasks, BATCH)
+        if waiting := self._held.take(count):
+            leases = self._lend(waiting)
+            if leases or self._held:
+                return leases
+        return self._lend(find(self._queues, count, wait, self._visibility))
+
+    def close(self) -> None:
+        self._held.release()
+        super().close()
 
     def ack(self, leases: Sequence[Lease]) -> None:
         """A message whose heartbeat lapsed meanwhile is deleted only if its row says that the task is over."""
@@ -118,6 +110,34 @@ class HtcGridSource(HtcGridPlugin, TaskSource):
         return Depth((states.waiting or 0) + (states.delayed or 0), states.leased)
 
     # --- Its parts ----------------------------------------------------------------------------------
+
+    def _lend(self, found: Sequence[Found]) -> Sequence[Lease]:
+        now = time.monotonic()
+        leases: list[Lease] = []
+        hide: defaultdict[int, dict[str, float]] = defaultdict(dict)
+        delete: defaultdict[int, list[str]] = defaultdict(list)
+        failed: list[Found] = []
+        errors: list[HtcgridError] = []
+        for one, verdict in each(self.pool, lambda one: self._claimed(one.message, one.loan.queue), found):
+            loan = one.loan
+            if isinstance(verdict, Lease):
+                leases.append(verdict)
+                self._visible_at[verdict.receipt] = loan.until
+                self._loans.add([replace(loan, task_id=verdict.task.id, until=now + self.lease_seconds)])
+            elif isinstance(verdict, Delete):
+                delete[loan.queue].append(loan.handle)
+            elif isinstance(verdict, Hide):
+                hide[loan.queue][loan.handle] = loan.at_most(verdict.seconds)
+            else:
+                log.warning("message %s is held to be tried again: %s", loan.task_id, verdict)
+                failed.append(one)
+                errors.append(verdict)
+        self._held.hold(failed)
+        for number in delete.keys() | hide.keys():
+            self._tidy(number, delete[number], hide[number])
+        if not leases:
+            raise_worst(errors)
+        return leases
 
     def _return(self, leases: Sequence[Lease], delay: float) -> None:
         loans = self._loans.of(leases)
@@ -151,8 +171,9 @@ class HtcGridSource(HtcGridPlugin, TaskSource):
             else:
                 log.warning("task %s is ours no more: its row is %s", loan.task_id, row.state if row else "gone")
             self._drop([loan.receipt])
+        # A message whose heartbeat failed is kept hidden too: shown, it would use up a receive.
+        self._keep_hidden([loan for loan, answer in beats if isinstance(answer, HtcgridError) or answer[0]], seconds)
         raise_worst(errors)
-        self._keep_hidden([loan for loan in loans if loan.receipt in kept], seconds)
         return {lease.task.id for lease in leases if lease.receipt not in kept}
 
     def _claimed(self, message: dict[str, Any], number: int) -> Lease | Delete | Hide:

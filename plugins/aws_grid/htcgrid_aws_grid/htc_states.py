@@ -64,6 +64,7 @@ class StateTable:
         """Take a pending task, or one whose owner let its heartbeat expire; with the row as it is now.
 
         The second is what HTC-Grid's watchdog does each minute: back to pending, one more retry, then claimed.
+        A row that this very loan has claimed before is claimed again: the answer, or giving it back, had failed.
         """
         change = (
             "SET task_owner = :owner, task_status = :processing, "
@@ -71,7 +72,7 @@ class StateTable:
         )
         values = {**self._values(task_id), ":handle": {"S": handle}, ":expiry": _expiry(seconds)}
         pending = {":pending": {"S": status("pending", task_id)}, ":nobody": {"S": NOBODY}}
-        condition = "task_status = :pending AND task_owner = :nobody"
+        condition = f"(task_status = :pending AND task_owner = :nobody) OR ({OWNED} AND sqs_handler_id = :handle)"
         held, item = self._table.update(task_id, change, condition, {**values, **pending})
         row = _row(item, task_id)
         if held or row is None or row.state != "processing" or row.expiry >= time.time():

@@ -8,8 +8,9 @@ from pydantic import Field
 
 from htcgrid.spi import Rejected, Result, ResultSink
 from htcgrid_aws_grid import arns, documents, iam
-from htcgrid_aws_grid.aws import AwsConfig, AwsPlugin
+from htcgrid_aws_grid.aws import AwsPlugin
 from htcgrid_aws_grid.bucket import Bucket
+from htcgrid_aws_grid.encryption import EncryptedConfig
 from htcgrid_aws_grid.parallel import each, raise_worst
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 class S3Sink(AwsPlugin, ResultSink):
     """The last result of a task stays. Objects of one `put` are stored side by side, `threads` at a time."""
 
-    class Config(AwsConfig):
+    class Config(EncryptedConfig):
         """Keys of `[sink]` with `plugin = "s3"`."""
 
         bucket: str = Field(description="name of the bucket")
@@ -30,7 +31,7 @@ class S3Sink(AwsPlugin, ResultSink):
 
     def open(self) -> None:
         super().open()
-        self._bucket = Bucket(self.client("s3"), self.config.bucket, self.config.prefix)
+        self._bucket = Bucket(self.client("s3"), self.config.bucket, self.config.prefix, self.config.encrypted())
         self._bucket.check()
 
     def put(self, results: Sequence[Result]) -> None:
@@ -46,7 +47,9 @@ class S3Sink(AwsPlugin, ResultSink):
     def policies(self) -> Mapping[str, Mapping[str, Any]]:
         """The least IAM policies for the bucket."""
         bucket, prefix = arns.bucket(self.config.bucket), self.config.prefix
-        return iam.policies(iam.Resources(bucket=bucket, inputs_prefix=None, results_prefix=prefix))
+        return iam.policies(
+            iam.Resources(bucket=bucket, inputs_prefix=None, results_prefix=prefix, keys=self.config.keys())
+        )
 
     def _store(self, result: Result) -> None:
         self._bucket.put(self._bucket.key(result.task.id, result.task.id), documents.write(result))

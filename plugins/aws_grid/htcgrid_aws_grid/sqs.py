@@ -24,12 +24,13 @@ from htcgrid.spi import (
     Unavailable,
 )
 from htcgrid_aws_grid import arns, iam, messages
-from htcgrid_aws_grid.aws import AwsConfig, AwsPlugin
+from htcgrid_aws_grid.aws import AwsPlugin
 from htcgrid_aws_grid.bucket import Bucket
 from htcgrid_aws_grid.cancels import Cancelled, Cancels
-from htcgrid_aws_grid.loans import Loan, Loans, sure_seconds, whereabouts
+from htcgrid_aws_grid.encryption import EncryptedConfig
+from htcgrid_aws_grid.held import Found, Held, find
+from htcgrid_aws_grid.loans import Loan, Loans, whereabouts
 from htcgrid_aws_grid.parallel import each, raise_worst
-from htcgrid_aws_grid.polling import poll
 from htcgrid_aws_grid.queue import BATCH, LONGEST_LEASE, Message, Queue, Unsent, total
 from htcgrid_aws_grid.submission import Submission
 from htcgrid_aws_grid.table import Table
@@ -55,7 +56,7 @@ LONGEST_REASON = 2000
 class SqsSource(AwsPlugin, TaskSource):
     """A lease is a message's visibility timeout; its attempt is SQS's ApproximateReceiveCount."""
 
-    class Config(AwsConfig):
+    class Config(EncryptedConfig):
         """Keys of `[source]` with `plugin = "sqs"`."""
 
         queue: str = Field("", description="name, URL or ARN of the queue", examples=["tasks"])
@@ -94,6 +95,7 @@ class SqsSource(AwsPlugin, TaskSource):
         self._bucket: Bucket | None = None
         self._cancels: Cancels | None = None
         self._index: TaskIndex | None = None
+        self._held = Held((), self.lease_seconds)
         self._loans = Loans()
 
     def open(self) -> None:
@@ -111,8 +113,9 @@ class SqsSource(AwsPlugin, TaskSource):
                 f"queue {self._queues[0].name} has a visibility timeout of 0; set visibility_timeout = 30 or so here"
             )
             raise Rejected(message)
+        self._held = Held(self._queues, self.lease_seconds)
         if self.config.bucket:
-            self._bucket = Bucket(self.client("s3"), self.config.bucket, self.config.prefix)
+            self._bucket = Bucket(self.client("s3"), self.config.bucket, self.config.prefix, self.config.encrypted())
             self._bucket.check()
         tables = {name: self._table(name) for name in {self._cancel_table, self.config.task_table} if name}
         if self._cancel_table:
@@ -124,38 +127,50 @@ class SqsSource(AwsPlugin, TaskSource):
     # --- TaskSource ---------------------------------------------------------------------------------
 
     def receive(self, max_tasks: int, wait: float) -> Sequence[Lease]:
+        """What could not be read or checked for cancels is held and tried again by the next call, before new ones."""
         if max_tasks < 1:
             return ()
-        visibility = int(self.lease_seconds)
-        number, found = poll(self._queues, min(max_tasks, BATCH), wait, visibility)
+        count = min(max_tasks, BATCH)
+        if waiting := self._held.take(count):
+            leases = self._lend(waiting)
+            if leases or self._held:
+                return leases
+        return self._lend(find(self._queues, count, wait, int(self.lease_seconds)))
+
+    def close(self) -> None:
+        self._held.release()
+        super().close()
+
+    def _lend(self, found: Sequence[Found]) -> Sequence[Lease]:
         try:
-            return self._lend(number, found) if found else ()
+            return self._checked(found)
         except HtcgridError:
-            self._give_back(number, [message["ReceiptHandle"] for message in found])
+            self._held.hold(found)
             raise
 
-    def _lend(self, number: int, found: Sequence[dict[str, Any]]) -> Sequence[Lease]:
-        now = time.monotonic()
+    def _checked(self, found: Sequence[Found]) -> Sequence[Lease]:
+        """The leases of these messages; raises where none can be lent. Of others, what cannot be read now is held."""
         leases: list[Lease] = []
         loans: list[Loan] = []
+        failed: list[Found] = []
         errors: list[HtcgridError] = []
-        for message, answer in each(self.pool, self._read, found):
-            handle = message["ReceiptHandle"]
+        for one, answer in each(self.pool, lambda one: self._read(one.message), found):
             if isinstance(answer, HtcgridError):
-                log.warning("message %s goes back to its queue: %s", message["MessageId"], answer)
-                self._give_back(number, [handle])
+                log.warning("message %s is held to be tried again: %s", one.loan.task_id, answer)
+                failed.append(one)
                 errors.append(answer)
                 continue
-            foreign = messages.ATTRIBUTE not in message.get("MessageAttributes", {})
-            task = self._with_priority(answer.task, number, foreign=foreign)
-            loan = Loan(task.id, number, handle, now, now + sure_seconds(self.lease_seconds), answer.reference)
-            attempt = int(message["Attributes"]["ApproximateReceiveCount"])
+            foreign = messages.ATTRIBUTE not in one.message.get("MessageAttributes", {})
+            task = self._with_priority(answer.task, one.loan.queue, foreign=foreign)
+            loan = replace(one.loan, task_id=task.id, reference=answer.reference)
+            attempt = int(one.message["Attributes"]["ApproximateReceiveCount"])
             leases.append(Lease(task, attempt, loan.receipt, answer.invalid))
             loans.append(loan)
         if not leases:
             raise_worst(errors)
         cancelled = self._cancelled([lease.task for lease in leases])
-        self._queues[number].delete([loan.handle for loan in loans if loan.task_id in cancelled.singly])
+        self._delete([lease for lease in leases if lease.task.id in cancelled.singly])
+        self._held.hold(failed)
         self._loans.add(loan for loan in loans if loan.task_id not in cancelled.singly)
         return [_stopped(lease, cancelled) for lease in leases if lease.task.id not in cancelled.singly]
 
@@ -276,6 +291,7 @@ class SqsSource(AwsPlugin, TaskSource):
                 bucket=arns.bucket(self.config.bucket),
                 inputs_prefix=self.config.prefix,
                 results_prefix=None,
+                keys=self.config.keys(),
             )
         )
 
@@ -344,12 +360,6 @@ class SqsSource(AwsPlugin, TaskSource):
 
     def _cancelled(self, tasks: Sequence[Task]) -> Cancelled:
         return self._cancels.among(tasks) if self._cancels and tasks else Cancelled()
-
-    def _give_back(self, number: int, handles: Sequence[str]) -> None:
-        try:
-            self._queues[number].hide(dict.fromkeys(handles, 0))
-        except HtcgridError as error:
-            log.warning("%d messages come back when their lease lapses: %s", len(handles), error)
 
     def _by_queue(self, leases: Sequence[Lease]) -> dict[int, list[str]]:
         handles: defaultdict[int, list[str]] = defaultdict(list)

@@ -171,7 +171,8 @@ def give_back_in_mid_extend() -> Callable[[Any, Sequence[Any], float], list[floa
     """
 
     def act(source: Any, leases: Sequence[Any], delay: float) -> list[float]:
-        wanted, hidden = threading.Event(), []
+        wanted = threading.Event()
+        hidden: list[float] = []
         queue = source._queues[0]
         hide = queue.hide
 

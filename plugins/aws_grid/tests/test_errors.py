@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from botocore.awsrequest import AWSResponse
+from faults import answer
 from htcgrid_aws_grid.dynamodb import DynamodbSink
 from htcgrid_aws_grid.s3 import S3Sink
 from htcgrid_aws_grid.sqs import SqsSource
@@ -15,34 +14,6 @@ from htcgrid.spi import Function, HtcgridError, Outcome, Rejected, Result, Task,
 
 if TYPE_CHECKING:
     from conftest import Aws
-
-
-class Raw:
-    """The body of an HTTP answer."""
-
-    def __init__(self, body: bytes) -> None:
-        self.body = body
-
-    def stream(self, **_: Any) -> Any:
-        yield self.body
-
-    def read(self, *_: Any, **__: Any) -> bytes:
-        return self.body
-
-
-def answer(plugin: Any, operation: str, status: int, code: str, message: str) -> None:
-    """From now on the service answers this operation so."""
-    service = operation.split(".", maxsplit=1)[0]
-    if service == "s3":
-        body = f"<Error><Code>{code}</Code><Message>{message}</Message></Error>".encode()
-    else:
-        body = json.dumps({"__type": f"com.amazonaws#{code}", "message": message}).encode()
-
-    def respond(**_: Any) -> AWSResponse:
-        return AWSResponse("https://aws", status, {"content-type": "application/x-amz-json-1.0"}, Raw(body))
-
-    for client in plugin._clients:
-        client.meta.events.register(f"before-send.{operation}", respond)
 
 
 def error_of(aws: Aws, operation: str, status: int, code: str, message: str = "no") -> HtcgridError:
