@@ -12,6 +12,9 @@ from typing import Literal
 from pydantic import Field
 
 from htcgrid.builtin import process_command
+from htcgrid.runtime import account
+from htcgrid.runtime.account import Account
+from htcgrid.runtime.calls import Calls
 from htcgrid.runtime.environment import ExecutionEnvironment, State
 from htcgrid.runtime.framed import FramedEnvironment
 from htcgrid.runtime.nursery import INHERITED, Nursery
@@ -30,6 +33,9 @@ class ProcessInvoker(Invoker):
         transport: Literal["socket", "http", "rie"] | None = Field(
             None, description="socket (Python only, its default), http (the Runtime API), or rie (the emulator)"
         )
+        user: str = Field(
+            "", description="the user that handlers run as, a name or a number, where htcgrid runs as root"
+        )
         rie: Path = Field(Path("aws-lambda-rie"), description="the emulator's program, for transport = rie")
 
     config: Config
@@ -44,6 +50,8 @@ class ProcessInvoker(Invoker):
         self._idle: queue.LifoQueue[ExecutionEnvironment | None] = queue.LifoQueue()
         self._all: list[ExecutionEnvironment] = []
         self._nursery: Nursery | None = None
+        self._account: Account | None = None
+        self._calls = Calls()
         self._lock = threading.Lock()
         self._last_idle = 0.0
 
@@ -61,11 +69,20 @@ class ProcessInvoker(Invoker):
             self._nursery = None
 
     def invoke(self, batch: Sequence[Lease], timeout: float) -> Iterator[Outcome | Unstarted]:
+        cancelled = self._calls.begin()
+        try:
+            yield from self._invoke(batch, timeout, cancelled)
+        finally:
+            self._calls.end(cancelled)
+
+    def _invoke(
+        self, batch: Sequence[Lease], timeout: float, cancelled: Collection[str]
+    ) -> Iterator[Outcome | Unstarted]:
         environment = self._idle.get()
         if environment is None or environment.is_lost():
             environment = self._replaced(environment)
         try:
-            yield from environment.invoke(batch, timeout)
+            yield from environment.invoke(batch, timeout, cancelled)
         finally:
             if environment.state is State.GONE:
                 environment = self._replaced(environment)
@@ -81,8 +98,7 @@ class ProcessInvoker(Invoker):
         return self.max_concurrency - self._idle.qsize() < self._processors
 
     def cancel(self, task_ids: Collection[str]) -> None:
-        for environment in list(self._all):
-            environment.cancel(task_ids)
+        self._calls.cancel(task_ids)
 
     def _replaced(self, environment: ExecutionEnvironment | None) -> ExecutionEnvironment:
         """A new environment in the place of one; if none can be started, the place stays to be filled."""
@@ -114,6 +130,7 @@ class ProcessInvoker(Invoker):
                     variables(self.function, "" if runtime.startswith("provided") else runtime),
                     (*INHERITED, *self.config.inherit),
                     python=self._transport == "socket",
+                    account=self._account,
                 )
                 self._nursery.open()
             return self._nursery
@@ -133,6 +150,9 @@ class ProcessInvoker(Invoker):
                 "proc /proc`), or start the container with it."
             )
         process_command.check(self.function)
+        if self.config.user:
+            self._account = account.named(self.config.user)
+            account.check(self._account, self.function.code.resolve())
         if self._transport == "socket" and not process_command.is_python(self.function):
             raise Rejected('transport = "socket" is for Python only. Write transport = "http", or leave it out.')
         if self._transport == "rie" and shutil.which(str(self.config.rie)) is None:

@@ -5,10 +5,32 @@ import shutil
 import sys
 from collections.abc import Sequence
 
+from htcgrid.runtime import worker_signals
 from htcgrid.runtime.variables import this_python
 from htcgrid.spi import Function, Rejected
 
 _NODE_CLIENT = "node_modules/aws-lambda-ric/bin/index.mjs"
+_PYTHON_CLIENT = """\
+def run():
+    import sys
+    if not sys.flags.safe_path:
+        del sys.path[0]  # a file of the user's must not stand in for what is loaded here
+    import importlib.util, os
+    spec = importlib.util.spec_from_file_location("worker_signals", sys.argv.pop(1))
+    signals = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(signals)
+    signals.leave_to_the_agent()
+    if not sys.flags.safe_path:
+        sys.path.insert(0, os.getcwd())
+    spec = importlib.util.find_spec("awslambdaric.__main__")
+    sys.argv[0] = spec.origin
+    del globals()["run"]
+    globals().update(__file__=spec.origin, __spec__=spec, __loader__=spec.loader, __package__=spec.parent)
+    exec(spec.loader.get_code(spec.name), globals())
+run()
+"""
+"""As `python -m awslambdaric`, as many frames below the handler included, with signals from outside left to the agent.
+htcgrid itself is not imported there."""
 
 
 def is_python(function: Function) -> bool:
@@ -39,7 +61,7 @@ def command(function: Function) -> Sequence[str]:
         return _given(function)
     if is_python(function):
         # -X utf8 where the locale of the service (en_US.UTF-8) is not installed.
-        return [sys.executable, "-X", "utf8", "-m", "awslambdaric", function.handler]
+        return [sys.executable, "-X", "utf8", "-c", _PYTHON_CLIENT, worker_signals.__file__, function.handler]
     if function.runtime.startswith("nodejs"):
         return _node(function)
     if function.runtime.startswith("provided"):

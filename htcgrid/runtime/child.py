@@ -4,12 +4,11 @@ import fcntl
 import os
 import select
 import signal
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
-from htcgrid.runtime import limits
+from htcgrid.runtime import limits, memory, shared_files
 from htcgrid.runtime.nursery import Nursery
 from htcgrid.spi import Unavailable
 
@@ -24,6 +23,7 @@ class Child:
         self._nursery = nursery
         # A pipe, as on the service: what opens /dev/stdout anew cannot empty it, as it would a file. It is read while
         # the handler runs, and what a killed one printed last is still there.
+        self._shared_before = shared_files.present()
         self._log, theirs = os.pipe()
         try:
             os.set_blocking(self._log, False)
@@ -51,11 +51,16 @@ class Child:
 
     def kill(self) -> int:
         """End the process and all that it started; returns its exit status."""
-        if not self.has_ended():
-            # It alone: what it leaves is ended when it is reaped, but for Python's resource tracker, which removes the
-            # shared memory of the process first.
-            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-        return self.status()
+        if self.has_ended():
+            return self.status()
+        left = shared_files.held(memory.family(self.pid), self._shared_before)
+        # It alone: what it leaves is ended when it is reaped, but for Python's resource tracker, which removes the
+        # shared memory of the process first.
+        signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        try:
+            return self.status()
+        finally:
+            shared_files.remove(left)
 
     def status(self) -> int:
         """The exit status, waited for; a signal is negative."""
@@ -96,65 +101,14 @@ class Child:
         self.is_chatty = size > _LOG_BYTES_AT_ONCE // 16
 
     def memory_mb(self) -> float:
-        """At least what a control group would count now, in MiB, of the process and all that it started.
-
-        Pages that several of them share are counted for each; see `charged_mb`.
-        """
-        pids = list(_family(self.pid))
-        return sum(map(_resident_mb, pids)) + _shared_files_mb(pids)
+        """At most what a control group would count now, in MiB, of the process and all that it started."""
+        return memory.at_most_mb(self.pid)
 
     def charged_mb(self) -> float:
-        """The same with pages in proportion to how many processes share them, which takes the kernel longer to say."""
-        pids = list(_family(self.pid))
-        proportional = [_proportional_mb(pid) for pid in pids]
-        shared = max(sum(shared for _, shared in proportional), _shared_files_mb(pids))
-        return sum(private for private, _ in proportional) + shared
+        """The same as exactly as it can be had, which takes the kernel longer to say."""
+        return memory.charged_mb(self.pid)
 
 
 def _enlarge(pipe: int) -> None:
     with suppress(PermissionError):  # past what the machine allows one user; the usual size serves as well
         fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _LOG_BYTES_AT_ONCE)
-
-
-def _kilobytes(file: Path) -> dict[str, int]:
-    """The sizes that a file of /proc lists, in KiB; none once the process has ended."""
-    try:
-        lines = [line.split() for line in file.read_text().splitlines()]
-    except (FileNotFoundError, ProcessLookupError):
-        return {}
-    return {words[0].rstrip(":"): int(words[1]) for words in lines if len(words) == 3 and words[2] == "kB"}
-
-
-def _resident_mb(pid: int) -> float:
-    """Without pages of files, which the kernel can drop."""
-    return _kilobytes(Path(f"/proc/{pid}/status")).get("RssAnon", 0) / 1024
-
-
-def _proportional_mb(pid: int) -> tuple[float, float]:
-    """Its share of anonymous memory, and of shared memory that it has mapped."""
-    sizes = _kilobytes(Path(f"/proc/{pid}/smaps_rollup"))
-    return sizes.get("Pss_Anon", 0) / 1024, sizes.get("Pss_Shmem", 0) / 1024
-
-
-def _shared_files_mb(pids: Iterable[int]) -> float:
-    """Files in memory that these have open: `memfd_create`, and `/dev/shm`; each once."""
-    sizes: dict[tuple[int, int], int] = {}
-    for pid in pids:
-        with suppress(FileNotFoundError, ProcessLookupError, PermissionError):
-            for entry in Path(f"/proc/{pid}/fd").iterdir():
-                if str(entry.readlink()).startswith(("/memfd:", "/dev/shm/")):  # noqa: S108 - to look at it
-                    found = entry.stat()
-                    sizes[found.st_dev, found.st_ino] = found.st_blocks * 512
-    return sum(sizes.values()) / (1 << 20)
-
-
-def _family(pid: int) -> Iterator[int]:
-    """A process and its descendants."""
-    yield pid
-    try:
-        threads = list(Path(f"/proc/{pid}/task").iterdir())
-        children = [child for thread in threads for child in (thread / "children").read_text().split()]
-    except (FileNotFoundError, ProcessLookupError):
-        return
-    for child in children:
-        yield from _family(int(child))

@@ -40,6 +40,12 @@ def exited(request_id: str, status: int) -> bytes:
     return document("Runtime.ExitError", f"RequestId: {request_id} Error: {_reason(status)}")
 
 
+def impossible_answer(request_id: str) -> bytes:
+    """The process sent what cannot be an answer, and was ended; the words are ours."""
+    message = f"RequestId: {request_id} Error: The worker was ended, since what it sent cannot be an answer."
+    return document("Runtime.ExitError", message)
+
+
 def _reason(status: int) -> str:
     if status < 0:
         name = _SIGNALS.get(-status, f"signal {-status}")  # type: ignore[call-overload]

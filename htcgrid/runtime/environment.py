@@ -69,10 +69,10 @@ class ExecutionEnvironment(ABC):
         self._function = function
         self._pending: dict[int, Lease] = {}
         self._sequence = 0
-        self._cancelled: frozenset[str] = frozenset()
+        self._cancelled: Collection[str] = frozenset()
         self._init_ms: float | None = None
         self._created = time.monotonic()
-        self._peak_mb = 0.0
+        self._peak_mb = self._weighed_mb = 0.0
 
     # --- what a transport provides ---
 
@@ -110,7 +110,7 @@ class ExecutionEnvironment(ABC):
 
     @abstractmethod
     def _memory_mb(self) -> float:
-        """MiB in use now; 0 where something else keeps the limit."""
+        """MiB in use now at most; 0 where something else keeps the limit."""
 
     @abstractmethod
     def _log_tail(self) -> bytes:
@@ -128,7 +128,7 @@ class ExecutionEnvironment(ABC):
         return True
 
     def _charged_mb(self) -> float:
-        """The same, as exactly as it can be had; asked once that is past the limit."""
+        """The same, as exactly as it can be had; asked when that has grown, or is past the limit."""
         return self._memory_mb()
 
     def _is_chatty(self) -> bool:
@@ -141,9 +141,14 @@ class ExecutionEnvironment(ABC):
 
     # --- invoking ---
 
-    def invoke(self, batch: Sequence[Lease], timeout: float) -> Iterator[Outcome | Unstarted]:
-        """Run these one after the other; see `htcgrid.spi.Invoker.invoke`."""
-        self._cancelled = frozenset()
+    def invoke(
+        self, batch: Sequence[Lease], timeout: float, cancelled: Collection[str] = frozenset()
+    ) -> Iterator[Outcome | Unstarted]:
+        """Run these one after the other; see `htcgrid.spi.Invoker.invoke`.
+
+        `cancelled` may grow meanwhile, and what is in it before this is called counts too: see `htcgrid.runtime.calls`.
+        """
+        self._cancelled = cancelled
         try:
             for lease in batch:
                 if len(lease.task.payload) > limits.REQUEST_BYTES:
@@ -166,8 +171,8 @@ class ExecutionEnvironment(ABC):
                 self._end()
 
     def cancel(self, task_ids: Collection[str]) -> None:
-        """From any thread: stop these of the tasks that are here."""
-        self._cancelled = self._cancelled.union(task_ids)
+        """From any thread: stop these of the tasks that are here, for a plane that has no `Calls`."""
+        self._cancelled = frozenset(self._cancelled).union(task_ids)
 
     def _is_up(self) -> bool:
         return self._init_ms is not None
@@ -276,11 +281,15 @@ class ExecutionEnvironment(ABC):
         return None
 
     def _exceeds_memory(self) -> bool:
+        return self._weigh() > self._function.memory
+
+    def _weigh(self) -> float:
+        """MiB in use now, also kept as the peak; roughly where it has hardly grown since it was weighed exactly."""
         used = self._memory_mb()
-        if used > self._function.memory:
-            used = self._charged_mb()
-        self._peak_mb = max(self._peak_mb, used)
-        return used > self._function.memory
+        if used > min(self._function.memory, self._weighed_mb * 1.05):
+            self._weighed_mb, used = used, self._charged_mb()
+            self._peak_mb = max(self._peak_mb, used)
+        return used
 
     def _take_back(self, running: Running) -> Iterator[Unstarted]:
         """Free the tasks behind a long one for other environments."""

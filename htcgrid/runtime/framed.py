@@ -20,6 +20,8 @@ from htcgrid.spi import FailureKind, Function, Lease, Outcome, Unstarted
 
 _READ_BYTES = 1 << 18
 _PIECE_BYTES = 1 << 13
+_LATE_SECONDS = 2.0
+"""How long a worker may take to begin a task whose turn has come, beside the task's own time."""
 _MOST_BYTES = 2 * limits.RESPONSE_BYTES
 """No answer has more: the worker keeps the limit itself, of which an initialisation error knows nothing."""
 _KINDS = {
@@ -36,10 +38,15 @@ class FramedEnvironment(ExecutionEnvironment):
         super().__init__(function)
         self._nursery = nursery
         self._asks_others = others_idle
+        self._most_kb = function.memory << 10
         self._input = b""
         self._output = bytearray()
         self._failure: InitFailure | None = None
         self._is_refused = False
+        self._seen: Running | None = None
+        """The invocation that was seen to run last, from then on by our own clock."""
+        self._turn = self._timeout = 0.0
+        """When the turn of the first task that is pending came, and how long it may take."""
         self._printed: dict[int, bytes] = {}
         """The ends of what tasks printed that was read here while they ran, by sequence number."""
         self._poll = select.poll()
@@ -78,6 +85,7 @@ class FramedEnvironment(ExecutionEnvironment):
     # --- the transport ---
 
     def _submit(self, sequence: int, lease: Lease, timeout: float) -> None:
+        self._turn, self._timeout = time.monotonic(), timeout
         task = lease.task
         context = client_context(lease).encode()
         head = frames.REQUEST.pack(sequence, ceil(timeout * 1000), len(context), len(task.payload))
@@ -98,6 +106,8 @@ class FramedEnvironment(ExecutionEnvironment):
                 self._decode(outcomes)
             if not self._is_refused:
                 self._salvage(outcomes)
+        if outcomes:
+            self._turn = time.monotonic()
         return outcomes
 
     def _send(self) -> None:
@@ -164,6 +174,7 @@ class FramedEnvironment(ExecutionEnvironment):
             if after > end:
                 break
             at = after
+            peak = min(peak, self._most_kb)  # the rest are pages of files, which the kernel can drop
             if kind in _KINDS:
                 lease = pending.pop(sequence, None)
                 if lease is None:
@@ -225,8 +236,31 @@ class FramedEnvironment(ExecutionEnvironment):
         return self._failure
 
     def _running(self) -> Running | None:
+        """What the worker has noted, as far as our own clock and the order of the tasks bear it out.
+
+        The page belongs to the handler's process, which may write there what it likes.
+        """
+        noted, first = self._noted(), next(iter(self._pending), 0)
         if self._is_refused:
-            return Running(next(iter(self._pending)), time.monotonic()) if self._pending else None
+            return Running(first, time.monotonic()) if first else None
+        seen = self._seen if self._seen is not None and self._seen.sequence == first else None
+        if noted is not None and noted.sequence == first:
+            if seen is None:
+                seen = self._seen = Running(first, min(noted.since, time.monotonic()))
+            return seen
+        since = seen.since if seen else self._turn + _LATE_SECONDS
+        if first and time.monotonic() - since >= self._timeout:
+            return Running(first, since)
+        if noted is None and seen is None:
+            return None
+        if self._child.has_ended():
+            return seen or (
+                Running(first, self._turn) if noted is not None and noted.sequence in self._pending else None
+            )
+        # Its answer is on the way, or the worker has not begun it.
+        return Running(noted.sequence, time.monotonic()) if noted is not None else None
+
+    def _noted(self) -> Running | None:
         (sequence,) = board.RUNNING.unpack_from(self._page, board.RUNNING_AT)
         _, since, _ = board.NOTE.unpack_from(self._page)
         return Running(sequence, since / 1e9) if sequence else None
@@ -244,6 +278,11 @@ class FramedEnvironment(ExecutionEnvironment):
 
     def _end(self) -> int:
         return self._child.kill()
+
+    def _cause_of_end(self, request: str) -> tuple[FailureKind, bytes]:
+        if self._is_refused:
+            return FailureKind.EXIT, documents.impossible_answer(request)
+        return super()._cause_of_end(request)
 
     def _memory_mb(self) -> float:
         self._read_log()

@@ -14,6 +14,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from htcgrid.runtime import strays
+from htcgrid.runtime.account import Account
 from htcgrid.spi import Unavailable
 
 INHERITED = ("LD_LIBRARY_PATH", "PATH", "SSL_CERT_DIR", "SSL_CERT_FILE", "TMPDIR", "USER", "VIRTUAL_ENV")
@@ -37,9 +39,19 @@ _LOAD = "import awslambdaric.__main__, awslambdaric.bootstrap; clients = frozens
 class Nursery:
     """A handle on `nursery_main`. Calls may come from any thread; it serves them one by one."""
 
-    def __init__(self, environment: Mapping[str, str], keep: Sequence[str] = INHERITED, *, python: bool = True) -> None:
+    def __init__(
+        self,
+        environment: Mapping[str, str],
+        keep: Sequence[str] = INHERITED,
+        *,
+        python: bool = True,
+        account: Account | None = None,
+    ) -> None:
         self._environment = {name: os.environ[name] for name in keep if name in os.environ} | dict(environment)
         self._python = python
+        self._account = account
+        if account is not None:
+            self._environment["USER"] = account.name
         self._lock = threading.Lock()
         self._control: socket.socket | None = None
         self._program: subprocess.Popen[bytes] | None = None
@@ -51,6 +63,8 @@ class Nursery:
         # Never a number of a standard stream, where those of the agent are closed.
         theirs_fd = fcntl.fcntl(theirs, fcntl.F_DUPFD_CLOEXEC, 3)
         theirs.close()
+        if self._account is not None:
+            os.chown(self._home, self._account.user, self._account.group)
         try:
             # -P: a file in the current folder must not stand in for a module of the standard library. Started with
             # the function's variables and no others: what reads them at its start, as Python does PYTHONHASHSEED,
@@ -64,20 +78,32 @@ class Nursery:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=None if _is_inheritable(2) else subprocess.DEVNULL,
+                **self._rights(),
             )
+        except BlockingIOError as error:  # EAGAIN
+            ours.close()
+            raise Unavailable(
+                f"The program that workers are forked from cannot be started: {_no_process(error.strerror)}"
+            ) from error
         finally:
             os.close(theirs_fd)
         self._control = ours
+
+    def _rights(self) -> dict[str, Any]:
+        if self._account is None:
+            return {}
+        return {
+            "user": self._account.user,
+            "group": self._account.group,
+            "extra_groups": self._account.groups,
+        }
 
     def spawn(self, request: Mapping[str, Any], fds: Sequence[int]) -> tuple[int, int]:
         """Start an environment; returns its process id and a pidfd. `fds` are its log, channel and page."""
         with self._lock:
             reply = self._ask({"spawn": request}, fds)
             if "error" in reply:
-                raise Unavailable(
-                    f"No worker process can be started: {reply['error']}. Raise the limit of processes (`ulimit -u`, or "
-                    "`pids.max` of the control group), or write a smaller `workers` in the plane's table."
-                )
+                raise Unavailable(f"No worker process can be started: {_no_process(reply['error'])}")
             pid = reply["pid"]
             # It cannot have been reaped yet, so the id is still its own even if it has ended.
             return pid, os.pidfd_open(pid)
@@ -97,8 +123,8 @@ class Nursery:
             if self._control is not None:
                 self._control.close()
                 self._control = None
-        if self._program is not None:
-            self._program.wait()
+        if self._program is not None and self._program.wait() != 0:
+            strays.end(self._home)  # it was killed, perhaps with all that would have ended the rest
         if self._home:
             shutil.rmtree(self._home, ignore_errors=True)  # where the program was killed, it has not done so
 
@@ -129,6 +155,13 @@ class Nursery:
     def _end(self) -> Unavailable:
         status = self._program.wait() if self._program else None
         return Unavailable(f"The program that workers are forked from has ended (status {status}); was it killed?")
+
+
+def _no_process(error: object) -> str:
+    return (
+        f"{error}. Raise the limit of processes (`ulimit -u`, or `pids.max` of the control group), or write a smaller "
+        "`workers` in the plane's table."
+    )
 
 
 def _is_inheritable(fd: int) -> bool:

@@ -106,7 +106,10 @@ def _guarded(control: socket.socket) -> int:
     os.close(reading)
     _, status = os.waitpid(server, 0)
     _end_all(keep=set())
-    os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
+    code = os.waitstatus_to_exitcode(status)
+    if code == -signal.SIGKILL:
+        os.kill(os.getpid(), signal.SIGKILL)  # the agent is to see the same end
+    os._exit(code & 0xFF)
 
 
 def _spawn(control: socket.socket, request: dict[str, Any], fds: list[int], clients: Collection[str]) -> dict[str, Any]:

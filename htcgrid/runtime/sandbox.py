@@ -66,7 +66,7 @@ class Sandbox(ABC):
         return 0.0
 
     def charged_mb(self) -> float:
-        """The same as `memory_mb`, as exactly as it can be had; asked once that is past the limit."""
+        """The same as `memory_mb`, as exactly as it can be had; asked when that has grown, or is past the limit."""
         return self.memory_mb()
 
     def is_chatty(self) -> bool:
@@ -97,7 +97,7 @@ class SandboxedEnvironment(ExecutionEnvironment):
         now = time.monotonic()
         if now - self._sampled > _SAMPLE_SECONDS:
             self._sampled = now
-            self._peak_mb = max(self._peak_mb, self._sandbox.memory_mb())
+            self._weigh()
         init_ms, self._init_ms = self._init_ms, 0.0
         duration_ms = elapsed * 1000
         return Outcome(

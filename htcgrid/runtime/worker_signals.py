@@ -1,4 +1,4 @@
-"""SIGTERM and SIGHUP in a Python worker: left to the agent where they come from outside.
+"""SIGTERM, SIGHUP and SIGINT in a Python worker: left to the agent where they come from outside.
 
 A supervisor such as systemd sends them to every process of a service at once. The agent gets them too, and lets what
 runs come to its end, so a worker goes on. A handler that sends one to itself ends by it, as on the service, and so do
@@ -8,13 +8,19 @@ Python does not say who has sent a signal, so the functions that send one are wr
 is shown to handlers as the default, which it stands for.
 """
 
+import _thread
 import os
 import signal
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
-_LEFT = frozenset((signal.SIGTERM, signal.SIGHUP))
+_DEFAULTS: dict[int, Any] = {
+    signal.SIGTERM: signal.SIG_DFL,
+    signal.SIGHUP: signal.SIG_DFL,
+    signal.SIGINT: signal.default_int_handler,
+}
+_LEFT = frozenset(_DEFAULTS)
 
 
 def leave_to_the_agent() -> None:
@@ -38,26 +44,31 @@ class _Signals:
         ]
         for module, name in [(os, "kill"), (os, "killpg"), (signal, "raise_signal"), (signal, "pthread_kill")]:
             changes.append((module, name, self._noting(getattr(module, name))))
+        changes.append((_thread, "interrupt_main", self._interrupting(_thread.interrupt_main)))
         for module, name, function in changes:
             setattr(module, name, function)
         # A signal for a child that has not come as far as having the default would be lost, so it waits. What starts
         # another program has the default by itself.
         os.register_at_fork(before=self._hold, after_in_parent=self._release, after_in_child=self._to_the_default)
 
-    def _received(self, number: int, _frame: object) -> None:
-        if number in self._sent:
-            self._set(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
+    def _received(self, number: int, frame: Any) -> None:
+        if number not in self._sent:
+            return
+        if number == signal.SIGINT:
+            self._sent.discard(number)
+            signal.default_int_handler(number, frame)
+        self._set(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
 
     def _signal(self, number: Any, handler: Any) -> Any:
-        is_default = handler == signal.SIG_DFL and number in _LEFT and os.getpid() == self._worker
-        return self._shown(self._set(number, self._received if is_default else handler))
+        is_default = number in _LEFT and handler == _DEFAULTS[number] and os.getpid() == self._worker
+        return self._shown(number, self._set(number, self._received if is_default else handler))
 
     def _getsignal(self, number: Any) -> Any:
-        return self._shown(self._get(number))
+        return self._shown(number, self._get(number))
 
-    def _shown(self, handler: Any) -> Any:
-        return signal.SIG_DFL if handler == self._received else handler
+    def _shown(self, number: Any, handler: Any) -> Any:
+        return _DEFAULTS[number] if handler == self._received else handler
 
     def _hold(self) -> None:
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, _LEFT)
@@ -68,7 +79,7 @@ class _Signals:
     def _to_the_default(self) -> None:
         for number in _LEFT:
             if self._get(number) == self._received:
-                self._set(number, signal.SIG_DFL)
+                self._set(number, _DEFAULTS[number])
         self._release()
 
     def _noting(self, send: Callable[..., Any]) -> Callable[..., Any]:
@@ -78,6 +89,15 @@ class _Signals:
             if number in _LEFT and os.getpid() == self._worker and _is_to_this_process(send.__name__, arguments[0]):
                 self._sent.add(number)
             return send(*arguments)
+
+        return noted
+
+    def _interrupting(self, interrupt: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(interrupt)
+        def noted(signum: Any = signal.SIGINT) -> Any:
+            if signum in _LEFT and os.getpid() == self._worker:
+                self._sent.add(signum)
+            return interrupt(signum)
 
         return noted
 

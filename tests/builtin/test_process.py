@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -493,6 +494,32 @@ def test_a_running_task_that_is_cancelled_is_stopped_and_the_next_succeeds(
     assert answer(run(shared, 1)) == 1
 
 
+def test_a_task_that_is_cancelled_while_its_environment_is_started_is_stopped(
+    shared: ProcessInvoker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pid, spawn = answer(run(shared, {"do": "pid"})), Nursery.spawn
+    asked, cancelled = threading.Event(), threading.Event()
+
+    def after_the_cancel(*arguments: Any) -> tuple[int, int]:
+        asked.set()
+        assert cancelled.wait(LONG)
+        return spawn(*arguments)
+
+    monkeypatch.setattr(Nursery, "spawn", after_the_cancel)
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: not is_alive(pid))
+    found: list[Outcome] = []
+    event = {"do": "mark", "path": str(tmp_path / "ran"), "seconds": 60}
+    running = threading.Thread(target=lambda: found.append(run(shared, event)))
+    running.start()
+    assert asked.wait(LONG)
+    shared.cancel(["t"])
+    cancelled.set()
+    running.join(LONG)
+    assert [outcome.failure for outcome in found] == [FailureKind.CANCELLED]
+    assert answer(run(shared, 1)) == 1, "the cancel meant that one call"
+
+
 # --- what is left behind -----------------------------------------------------------------------------
 
 
@@ -667,6 +694,34 @@ def test_a_worker_that_died_while_idle_costs_no_task(do: Do) -> None:
     assert answer(do("none")) is None
 
 
+def test_a_worker_that_prints_while_it_is_idle_fills_no_memory_and_answers(tmp_path: Path) -> None:
+    (tmp_path / "job.py").write_text(
+        "import pathlib, sys, threading\n"
+        "def chatter():\n"
+        "    for number in range(100_000):\n"
+        "        print('x' * 1000)\n"
+        "        pathlib.Path('count').write_text(str(number))\n"
+        "def handler(event, context):\n"
+        "    if event == 'begin': threading.Thread(target=chatter, daemon=True).start()\n"
+        "    print('of the handler')\n"
+        "    return event\n"
+    )
+    count = tmp_path / "count"
+    with plane(tmp_path, "job.handler") as invoker:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        assert answer(run(invoker, "begin")) == "begin"
+
+        def is_still() -> bool:  # its log is full, and nobody reads it
+            size = count.read_text() if count.exists() else ""
+            time.sleep(0.2)
+            return bool(size) and size == count.read_text()
+
+        until(is_still)
+        assert int(count.read_text()) < 2000
+        assert answer(run(invoker, "again")) == "again"
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000
+
+
 def test_closing_leaves_no_process_and_no_descriptor() -> None:
     with plane() as warm:  # whatever is opened once for all
         run(warm, 1)
@@ -717,9 +772,10 @@ def test_nothing_outlives_what_it_was_started_by_however_it_hides(tmp_path: Path
                 os.kill(pid, signal.SIGKILL)
         assert ended.wait(10)
         strays = [pid for pid in family if pid != server]
-        if killed != "both":  # where both are killed at once, what hides from its group is left
+        if killed != "both":  # where both are killed at once, they are found when the plane looks after its workers
             until(lambda: not any(map(is_alive, strays)))
         thread.join()
+    assert not any(map(is_alive, strays))
     until(lambda: set(descendants(os.getpid())) <= before)
 
 

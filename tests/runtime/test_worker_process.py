@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -257,8 +257,11 @@ def test_what_is_started_without_closing_descriptors_inherits_none_of_ours(tmp_p
 # --- signals -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_handler_goes_on_when_a_supervisor_signals_every_process(tmp_path: Path, number: int) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+@pytest.mark.parametrize("transport", ["socket", "http"])
+def test_a_handler_goes_on_when_a_supervisor_signals_every_process(
+    tmp_path: Path, number: int, transport: Literal["socket", "http"]
+) -> None:
     source = (
         "import os, pathlib, time\n"
         "def handler(event, context):\n"
@@ -270,7 +273,7 @@ def test_a_handler_goes_on_when_a_supervisor_signals_every_process(tmp_path: Pat
     )
     (tmp_path / "user.py").write_text(source)
     function = Function(handler="user.handler", code=tmp_path)
-    with ProcessInvoker(ProcessInvoker.Config(workers=1), function) as plane:
+    with ProcessInvoker(ProcessInvoker.Config(workers=1, transport=transport), function) as plane:
         reports = plane.invoke([Lease(Task("1", b"null"))], 20.0)
         child = os.fork()
         if child == 0:  # the supervisor, since this thread supervises the worker
@@ -289,7 +292,9 @@ def test_a_handler_goes_on_when_a_supervisor_signals_every_process(tmp_path: Pat
 
 
 @pytest.mark.parametrize("send", ["os.kill(os.getpid(), {})", "signal.raise_signal({})", "os.killpg(0, {})"])
-@pytest.mark.parametrize(("name", "word"), [("SIGTERM", b"terminated"), ("SIGHUP", b"hangup")])
+@pytest.mark.parametrize(
+    ("name", "word"), [("SIGTERM", b"terminated"), ("SIGHUP", b"hangup"), ("SIGINT", b"interrupt")]
+)
 def test_a_handler_that_signals_itself_ends_by_it(tmp_path: Path, send: str, name: str, word: bytes) -> None:
     source = "import os, signal, time\ndef handler(event, context):\n    {}\n    time.sleep(5)\n".format(
         send.format(f"signal.{name}")
@@ -298,6 +303,24 @@ def test_a_handler_that_signals_itself_ends_by_it(tmp_path: Path, send: str, nam
         outcome = run()
         assert outcome.failure is FailureKind.EXIT
         assert b"signal: " + word in outcome.payload
+
+
+def test_a_handler_that_interrupts_itself_may_catch_it_as_often_as_it_does(tmp_path: Path) -> None:
+    source = (
+        "import _thread, os, signal, time\n"
+        "def interrupted(send):\n"
+        "    try:\n"
+        "        send()\n"
+        "        time.sleep(5)\n"
+        "    except KeyboardInterrupt:\n"
+        "        return True\n"
+        "def handler(event, context):\n"
+        "    shown = signal.getsignal(signal.SIGINT) is signal.default_int_handler\n"
+        "    kill = lambda: os.kill(os.getpid(), signal.SIGINT)\n"
+        "    return [shown, interrupted(kill), interrupted(_thread.interrupt_main), interrupted(kill)]\n"
+    )
+    with started(tmp_path, source) as run:
+        assert answer(run()) == [True, True, True, True]
 
 
 def test_what_a_handler_starts_can_be_terminated(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from htcgrid.runtime.calls import Calls
 from htcgrid.spi import Capability, Function, HtcgridError, Invoker, Lease, Outcome, Rejected, Unavailable, Unstarted
 
 from htcgrid_eks import code, trouble
@@ -71,6 +72,7 @@ class EksInvoker(Invoker):
         self.capabilities = every if config.transport == "api" else every - {Capability.ERRORS}
         self._cluster = Cluster(config)
         self._crew = Crew(self._cluster, config, function)
+        self._calls = Calls()
         self._archive = b""
         self._settings: Mapping[str, Any] = {}
         self._places: list[_Place] = []
@@ -121,12 +123,21 @@ class EksInvoker(Invoker):
         self._cluster.close()
 
     def invoke(self, batch: Sequence[Lease], timeout: float) -> Iterator[Outcome | Unstarted]:
+        cancelled = self._calls.begin()
+        try:
+            yield from self._invoke(batch, timeout, cancelled)
+        finally:
+            self._calls.end(cancelled)
+
+    def _invoke(
+        self, batch: Sequence[Lease], timeout: float, cancelled: Collection[str]
+    ) -> Iterator[Outcome | Unstarted]:
         place = self._idle.get()
         unreported = {lease.task.id: None for lease in batch}
         try:
             lane = self._lane(place)
             try:
-                for report in lane.invoke(batch, timeout):
+                for report in lane.invoke(batch, timeout, cancelled):
                     unreported.pop(report.task_id, None)
                     yield report
             except Unavailable:
@@ -140,6 +151,7 @@ class EksInvoker(Invoker):
             self._idle.put(place)
 
     def cancel(self, task_ids: Collection[str]) -> None:
+        self._calls.cancel(task_ids)  # for those that have no lane yet
         for place in list(self._places):
             if (lane := place.lane) is not None:
                 lane.cancel(task_ids)

@@ -38,11 +38,18 @@ class Lane:
             return False
         return True
 
-    def invoke(self, batch: Sequence[Lease], timeout: float) -> Iterator[Outcome | Unstarted]:
-        """Raises `ConnectionError` where the way broke; then what was not reported may have run."""
+    def invoke(
+        self, batch: Sequence[Lease], timeout: float, cancelled: Collection[str] = frozenset()
+    ) -> Iterator[Outcome | Unstarted]:
+        """Raises `ConnectionError` where the way broke; then what was not reported may have run.
+
+        What is in `cancelled` once the tasks are sent was cancelled before they were: `cancel` tells of the others.
+        """
         done = False
         try:
             self._send(frames.invoke_frame(batch, timeout))
+            if cancelled:
+                self.cancel(cancelled)
             yield from self._reports()
             done = True
         except (Unavailable, Rejected):

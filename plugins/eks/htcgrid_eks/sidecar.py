@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from htcgrid.runtime import documents, identity
 from htcgrid.runtime.api import ApiEnvironment
+from htcgrid.runtime.calls import Calls
 from htcgrid.runtime.environment import ExecutionEnvironment, State
 from htcgrid.runtime.rie import EmulatorSandbox, RieEnvironment
 from htcgrid.spi import (
@@ -74,6 +75,7 @@ class EksSidecarInvoker(Invoker):
         self._cells: list[Cell] = []
         self._pod: OwnPod | None = None
         self._all: list[ExecutionEnvironment | None] = []
+        self._calls = Calls()
         self._idle: queue.LifoQueue[int] = queue.LifoQueue()
 
     def open(self) -> None:
@@ -114,9 +116,18 @@ class EksSidecarInvoker(Invoker):
             cell.quit()
 
     def invoke(self, batch: Sequence[Lease], timeout: float) -> Iterator[Outcome | Unstarted]:
+        cancelled = self._calls.begin()
+        try:
+            yield from self._invoke(batch, timeout, cancelled)
+        finally:
+            self._calls.end(cancelled)
+
+    def _invoke(
+        self, batch: Sequence[Lease], timeout: float, cancelled: Collection[str]
+    ) -> Iterator[Outcome | Unstarted]:
         index = self._idle.get()
         try:
-            reports = self._ready(index).invoke(batch, timeout)
+            reports = self._ready(index).invoke(batch, timeout, cancelled)
             yield from reports if self.config.transport == "api" else _with_kills(reports, self._cells[index])
         finally:
             environment = self._all[index]
@@ -125,9 +136,7 @@ class EksSidecarInvoker(Invoker):
             self._idle.put(index)
 
     def cancel(self, task_ids: Collection[str]) -> None:
-        for environment in list(self._all):
-            if environment is not None:
-                environment.cancel(task_ids)
+        self._calls.cancel(task_ids)
 
     def terminations(self, index: int) -> Terminations:
         """How that container's ends are asked for."""

@@ -16,6 +16,7 @@ from htcgrid.planes.code_files import collect
 from htcgrid.runtime import documents, identity
 from htcgrid.runtime.api import ApiEnvironment
 from htcgrid.runtime.api_server import listen
+from htcgrid.runtime.calls import Calls
 from htcgrid.runtime.environment import ExecutionEnvironment, State
 from htcgrid.runtime.rie import RieEnvironment
 from htcgrid.spi import Capability, FailureKind, Function, Invoker, Lease, Outcome, Rejected, Unavailable, Unstarted
@@ -47,6 +48,7 @@ class LocalDockerInvoker(Invoker):
         self._engine = Engine(config.host)
         self._places: queue.LifoQueue[ExecutionEnvironment | None] = queue.LifoQueue()
         self._all: dict[ExecutionEnvironment, ContainerSandbox] = {}
+        self._calls = Calls()
         self._left: list[ContainerSandbox] = []
         self._lock = threading.Lock()
         """Around `_left`, which one thread takes whole while others add to it."""
@@ -80,6 +82,15 @@ class LocalDockerInvoker(Invoker):
         self._opened.close()
 
     def invoke(self, batch: Sequence[Lease], timeout: float) -> Iterator[Outcome | Unstarted]:
+        cancelled = self._calls.begin()
+        try:
+            yield from self._invoke(batch, timeout, cancelled)
+        finally:
+            self._calls.end(cancelled)
+
+    def _invoke(
+        self, batch: Sequence[Lease], timeout: float, cancelled: Collection[str]
+    ) -> Iterator[Outcome | Unstarted]:
         environment = self._places.get()
         left: dict[str, None] = {}
         try:
@@ -91,7 +102,7 @@ class LocalDockerInvoker(Invoker):
             elif environment.state is State.IDLE:
                 self._all[environment].forget_log()
             left = dict.fromkeys(lease.task.id for lease in batch)
-            for report in environment.invoke(batch, timeout):
+            for report in environment.invoke(batch, timeout, cancelled):
                 left.pop(report.task_id, None)
                 yield self._judged(report, self._all[environment]) if isinstance(report, Outcome) else report
         except Unavailable as error:
@@ -103,8 +114,7 @@ class LocalDockerInvoker(Invoker):
                 self._removed(environment)
 
     def cancel(self, task_ids: Collection[str]) -> None:
-        for environment in list(self._all):
-            environment.cancel(task_ids)
+        self._calls.cancel(task_ids)
 
     # --- Deployable ---
 

@@ -1,0 +1,25 @@
+"""The calls of `Invoker.invoke` that are under way on a plane, and which of their tasks were cancelled."""
+
+from collections.abc import Collection
+
+
+class Calls:
+    """Remembers a cancel for every call that it may concern, also for one that still waits for its environment."""
+
+    def __init__(self) -> None:
+        self._cancelled: dict[int, set[str]] = {}
+
+    def begin(self) -> Collection[str]:
+        """One call; gives the ids that are cancelled until its `end`, to be looked at again and again."""
+        cancelled: set[str] = set()
+        self._cancelled[id(cancelled)] = cancelled
+        return cancelled
+
+    def end(self, cancelled: Collection[str]) -> None:
+        """What `begin` gave is over."""
+        del self._cancelled[id(cancelled)]
+
+    def cancel(self, task_ids: Collection[str]) -> None:
+        """From any thread."""
+        for cancelled in list(self._cancelled.values()):
+            cancelled.update(task_ids)

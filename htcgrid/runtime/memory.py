@@ -1,0 +1,106 @@
+"""The memory of a process and all below it, counted as a control group counts it, without one.
+
+What counts: anonymous memory, and files in memory (`memfd_create`, `/dev/shm`, shared mappings). What does not: pages of
+files on a disk, which the kernel can drop. Pages that several processes share count once, in proportion.
+"""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+_MB = 1 << 20
+_LITTLE_KB = 1024
+"""Shared memory that is not worth a closer look, such as the page that a worker shares with its supervisor."""
+_MAPPING = re.compile(r"[0-9a-f]+-[0-9a-f]+ \S+ \S+ ([0-9a-f]+):([0-9a-f]+) (\d+)")
+
+_File = tuple[int, int]
+"""A file's device and inode."""
+
+
+def at_most_mb(pid: int) -> float:
+    """Quick to say. Pages that processes share are counted for each, and files both as open and as mapped."""
+    pids = list(family(pid))
+    return sum(map(_resident_kb, pids)) / 1024 + sum(_open_files(pids).values()) / _MB
+
+
+def charged_mb(pid: int) -> float:
+    """Each page once, or by the share of these processes in it; slower, with all mappings to be looked at."""
+    pids = list(family(pid))
+    files = _open_files(pids)
+    sizes = _kilobytes(Path(f"/proc/{pid}/status"))
+    if len(pids) == 1 and not files and sizes.get("RssShmem", 0) < _LITTLE_KB:
+        return sizes.get("RssAnon", 0) / 1024  # shared with nobody below, and its supervisor has none of its pages
+    return sum(map(_share_kb, pids)) / 1024 + sum(_unmapped(files, pids).values()) / _MB
+
+
+def _resident_kb(pid: int) -> int:
+    sizes = _kilobytes(Path(f"/proc/{pid}/status"))
+    return sizes.get("RssAnon", 0) + sizes.get("RssShmem", 0)
+
+
+def _share_kb(pid: int) -> int:
+    try:
+        sizes = _kilobytes(Path(f"/proc/{pid}/smaps_rollup"))
+    except PermissionError:  # a program of another user's, such as `sudo`
+        return _resident_kb(pid)
+    return sizes.get("Pss_Anon", 0) + sizes.get("Pss_Shmem", 0)
+
+
+def _unmapped(files: Mapping[_File, int], pids: Iterable[int]) -> Mapping[_File, int]:
+    """What of these open files is not mapped, and so in no process's share, in bytes."""
+    if not files:
+        return {}
+    mapped: Counter[_File] = Counter()
+    for pid in pids:
+        mapped |= _mapped(pid, files)
+    return {file: max(0, size - mapped[file]) for file, size in files.items()}
+
+
+def _mapped(pid: int, files: Mapping[_File, int]) -> Counter[_File]:
+    """How much of each of these files is resident in this process, in bytes."""
+    found: Counter[_File] = Counter()
+    file: _File = (0, 0)
+    with suppress(FileNotFoundError, ProcessLookupError, PermissionError), Path(f"/proc/{pid}/smaps").open() as lines:
+        for line in lines:
+            if heading := _MAPPING.match(line):
+                major, minor, inode = heading.groups()
+                file = (os.makedev(int(major, 16), int(minor, 16)), int(inode))
+            elif file in files and line.startswith("Rss:"):
+                found[file] += int(line.split()[1]) * 1024
+    return found
+
+
+def _open_files(pids: Iterable[int]) -> Mapping[_File, int]:
+    """Files in memory that these have open, and how much memory each takes, in bytes."""
+    sizes: dict[_File, int] = {}
+    for pid in pids:
+        with suppress(FileNotFoundError, ProcessLookupError, PermissionError):
+            for entry in Path(f"/proc/{pid}/fd").iterdir():
+                if str(entry.readlink()).startswith(("/memfd:", "/dev/shm/")):  # noqa: S108 - to look at it
+                    found = entry.stat()
+                    sizes[found.st_dev, found.st_ino] = found.st_blocks * 512
+    return sizes
+
+
+def _kilobytes(file: Path) -> Mapping[str, int]:
+    """The sizes that a file of /proc lists, in KiB; none once the process has ended."""
+    try:
+        lines = [line.split() for line in file.read_text().splitlines()]
+    except (FileNotFoundError, ProcessLookupError):
+        return {}
+    return {words[0].rstrip(":"): int(words[1]) for words in lines if len(words) == 3 and words[2] == "kB"}
+
+
+def family(pid: int) -> Iterator[int]:
+    """A process and its descendants."""
+    yield pid
+    try:
+        threads = list(Path(f"/proc/{pid}/task").iterdir())
+        children = [child for thread in threads for child in (thread / "children").read_text().split()]
+    except (FileNotFoundError, ProcessLookupError):
+        return
+    for child in children:
+        yield from family(int(child))

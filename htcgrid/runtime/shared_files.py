@@ -1,0 +1,62 @@
+"""Files in `/dev/shm` that a process had made and not removed when it was killed: memory that nobody would free.
+
+Only what is its own goes: made while it lived, held by it for writing at its end, and held by nobody else.
+"""
+
+import os
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+_FOLDER = "/dev/shm/"  # noqa: S108 - to look after it
+
+_File = tuple[int, int]
+"""A file's device and inode."""
+
+
+def present() -> frozenset[_File]:
+    """What is there now, and so is of somebody else's making."""
+    found = [_identity(f"{folder}/{name}") for folder, _, names in os.walk(_FOLDER) for name in names]
+    return frozenset(file for file in found if file is not None)
+
+
+def held(pids: Iterable[int], others: frozenset[_File]) -> Mapping[str, _File]:
+    """What these processes could write to now, but for what was there before."""
+    found = {path: _identity(path) for pid in pids for path in _writable(pid)}
+    return {path: file for path, file in found.items() if file is not None and file not in others}
+
+
+def remove(files: Mapping[str, _File]) -> None:
+    """Remove these, unless they are gone or another process has them."""
+    if not files:
+        return
+    pids = [int(folder.name) for folder in Path("/proc").iterdir() if folder.name.isdecimal()]
+    in_use = {path for pid in pids for path in _writable(pid, read_only_too=True)}
+    for path, file in files.items():
+        if path not in in_use and _identity(path) == file:
+            with suppress(FileNotFoundError, PermissionError):
+                Path(path).unlink()
+
+
+def _identity(path: str) -> _File | None:
+    try:
+        found = os.lstat(path)
+    except (FileNotFoundError, PermissionError):
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _writable(pid: int, *, read_only_too: bool = False) -> set[str]:
+    """The paths that a process has open or mapped for writing, or at all."""
+    found = set()
+    with suppress(FileNotFoundError, ProcessLookupError, PermissionError):
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
+            path = str(entry.readlink())
+            if path.startswith(_FOLDER) and (read_only_too or os.lstat(entry).st_mode & 0o200):
+                found.add(path)
+    with suppress(FileNotFoundError, ProcessLookupError, PermissionError):
+        maps = Path(f"/proc/{pid}/maps").read_text(errors="surrogateescape")
+        if _FOLDER in maps:
+            lines = [line.split(maxsplit=5) for line in maps.splitlines() if f" {_FOLDER}" in line]
+            found |= {path for _, mode, _, _, _, path in lines if read_only_too or mode[1] + mode[3] == "ws"}
+    return found
