@@ -2,7 +2,7 @@
 
 If anything else comes of the plane, the function can be loaded and these tasks have failed. If nothing
 does, the function is broken: then no task may be stored as failed that would succeed once it is mended.
-A source without end may never lend another task, so a few seconds in which nothing runs decide as its end does.
+An endless source may never hand out another task, so a few seconds in which nothing runs decide as its end does.
 """
 
 import threading

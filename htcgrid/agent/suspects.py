@@ -1,4 +1,4 @@
-"""Which tasks the plane was lost under, or would not begin, so that one of them is no trouble for the others."""
+"""Which tasks the plane was lost under, or would not begin, so that one of them does not harm the others."""
 
 import threading
 import time

@@ -80,7 +80,7 @@ def _put_aside(fd: int, path: Path, start: int) -> None:
 def _repair_gzip(fd: int, path: Path) -> None:
     """Cut off a last member that a crash has torn; each `put` appended one. `Rejected` as above."""
     if not _GZIP.startswith(os.pread(fd, len(_GZIP), 0)):
-        raise foreign(path, "which is no gzip file")
+        raise foreign(path, "which is not a gzip file")
     good = at = 0
     begun = False
     member = zlib.decompressobj(wbits=31)

@@ -17,7 +17,7 @@ class MemorySource(TaskSource):
 
     class Config(Plugin.Config):
         endless: bool = Field(False, description="go on when it is empty: more will be put")
-        lease_seconds: float = Field(30.0, ge=0.01, le=31_536_000, description="seconds a task is lent for")
+        lease_seconds: float = Field(30.0, ge=0.01, le=31_536_000, description="seconds that a task is leased for")
 
     config: Config
     max_batch = 1000

@@ -157,7 +157,7 @@ class SqliteSource(TaskSource):
         """Accept these tasks, durably and in this order, all or none; about 1,000 at a time is fastest.
 
         A task that is there already stays as it is. Raises `Rejected` for ids that are in the queue with another
-        event or other attributes or come twice, for a `priority` that is no whole number, and for text that is
+        event or other attributes or come twice, for a `priority` that is not a whole number, and for text that is
         no Unicode. An id whose task is done may come again; a sink that has its result keeps that one.
         """
         rows = [(task, self._priority(task)) for task in tasks]

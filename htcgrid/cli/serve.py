@@ -160,5 +160,5 @@ def _serve(server: InvokeServer, functions: dict[str, ServedFunction], grace: fl
 
 
 def _say(message: str) -> None:
-    with suppress(OSError):  # a log that is full or gone is no reason to stop serving
+    with suppress(OSError):  # serving goes on when the log is full or gone
         print(one_line(message), file=sys.stderr, flush=True)

@@ -64,7 +64,7 @@ def end(*, interrupted: bool) -> None:
 
 
 def _encoding(stream: TextIO | None) -> str:
-    """What it has already. One that has only ASCII is no choice of anybody's; click takes UTF-8 then, too."""
+    """What it has already. Nobody chooses one that has only ASCII, so UTF-8 is taken then, as click does."""
     encoding = (stream and stream.encoding) or "utf-8"
     return "utf-8" if "ascii" in encoding.lower() else encoding
 

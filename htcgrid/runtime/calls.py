@@ -1,6 +1,7 @@
 """The calls of `Invoker.invoke` that are under way on a plane, and which of their tasks were cancelled."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 
 
 class Calls:
@@ -9,15 +10,15 @@ class Calls:
     def __init__(self) -> None:
         self._cancelled: dict[int, set[str]] = {}
 
-    def begin(self) -> Collection[str]:
-        """One call; gives the ids that are cancelled until its `end`, to be looked at again and again."""
+    @contextmanager
+    def call(self) -> Iterator[Collection[str]]:
+        """One call; gives the ids that are cancelled until its end, to be looked at again and again."""
         cancelled: set[str] = set()
         self._cancelled[id(cancelled)] = cancelled
-        return cancelled
-
-    def end(self, cancelled: Collection[str]) -> None:
-        """What `begin` gave is over."""
-        del self._cancelled[id(cancelled)]
+        try:
+            yield cancelled
+        finally:
+            del self._cancelled[id(cancelled)]
 
     def cancel(self, task_ids: Collection[str]) -> None:
         """From any thread."""

@@ -123,11 +123,8 @@ class EksInvoker(Invoker):
         self._cluster.close()
 
     def invoke(self, batch: Sequence[Lease], timeout: float) -> Iterator[Outcome | Unstarted]:
-        cancelled = self._calls.begin()
-        try:
+        with self._calls.call() as cancelled:
             yield from self._invoke(batch, timeout, cancelled)
-        finally:
-            self._calls.end(cancelled)
 
     def _invoke(
         self, batch: Sequence[Lease], timeout: float, cancelled: Collection[str]

@@ -82,11 +82,8 @@ class LocalDockerInvoker(Invoker):
         self._opened.close()
 
     def invoke(self, batch: Sequence[Lease], timeout: float) -> Iterator[Outcome | Unstarted]:
-        cancelled = self._calls.begin()
-        try:
+        with self._calls.call() as cancelled:
             yield from self._invoke(batch, timeout, cancelled)
-        finally:
-            self._calls.end(cancelled)
 
     def _invoke(
         self, batch: Sequence[Lease], timeout: float, cancelled: Collection[str]
