@@ -47,7 +47,10 @@ def test_fails(lambda_function):
     assert caught.value.kind == "handler_error"
     assert "ValueError: no name" in str(caught.value)
 
+OPENED = []  # kept alive: Python gives the id of an object that is gone to the next one
+
 def test_environments_live_on(plane, lambda_function):
+    OPENED.append(plane)
     with open("opened", "a") as opened:
         opened.write(f"{os.getpid()} {id(plane)}\\n")
 
