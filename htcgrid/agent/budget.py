@@ -28,6 +28,8 @@ class Budget:
 
     def free(self, results: Iterable[Result]) -> None:
         """These are stored, or dropped."""
+        if not self._held:
+            return
         sizes = [len(result.outcome.payload) for result in results]
         large = sum(size for size in sizes if size > _COUNTED_BYTES)
         if large:

@@ -136,7 +136,7 @@ class Delivery:
     def _deliver(self) -> None:
         while self._results and not self._is_refused:
             results = taken = [self._results.popleft() for _ in range(min(len(self._results), self._sink.max_batch))]
-            if lost := self._holdings.lost([result.task.id for result in results]):
+            if self._holdings.any_lost and (lost := self._holdings.lost([result.task.id for result in results])):
                 self.drop(lost)
                 self._dead.difference_update(lost)
                 results = [result for result in results if result.task.id not in lost]

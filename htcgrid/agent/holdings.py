@@ -28,8 +28,12 @@ class Holdings:
         that is the one a queue goes by.
         """
         held = self._leases
-        new = []
+        by_id = {lease.task.id: lease for lease in leases}
+        new: list[Lease] = []
         with self._lock:
+            if len(by_id) == len(leases) and held.keys().isdisjoint(by_id):
+                held.update(by_id)
+                return list(leases)
             for lease in leases:
                 if lease.task.id not in held:
                     new.append(lease)
@@ -38,8 +42,9 @@ class Holdings:
 
     def release(self, task_ids: Iterable[str]) -> list[Lease]:
         """Let go of these; returns the leases of those that were still ours."""
+        pop = self._leases.pop
         with self._lock:
-            taken = [lease for lease in (self._leases.pop(task_id, None) for task_id in task_ids) if lease is not None]
+            taken = [lease for task_id in task_ids if (lease := pop(task_id, None)) is not None]
             if self._lost:
                 for lease in taken:
                     self._lost.pop(lease.task.id, None)
@@ -53,6 +58,10 @@ class Holdings:
                 if held is not None and held.receipt == lease.receipt:
                     self._lost[lease.task.id] = lease.receipt
             return [lease.task.id for lease in leases if lease.task.id in self._lost]
+
+    @property
+    def any_lost(self) -> bool:
+        return bool(self._lost)
 
     def lost(self, task_ids: Iterable[str]) -> Collection[str]:
         """Which of these were lost."""

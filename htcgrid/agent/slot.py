@@ -115,7 +115,8 @@ class Slot:
             lease = self._suspects.next()
 
     def _invoke(self, batch: Sequence[Lease], timeout: float) -> None:
-        running, deliver, quarantine, suspects = self.running, self._delivery.put, self._quarantine, self._suspects
+        running, deliver, quarantine = self.running, self._delivery.put, self._quarantine
+        suspected = self._suspects.known
         busy_ms = 0.0
         done = 0
         for item in self._invoker.invoke(batch, timeout):
@@ -125,8 +126,8 @@ class Slot:
             if not isinstance(item, Outcome):
                 self._refuse(lease, "it was reported as not begun")
                 continue
-            if suspects.known and item.task_id in suspects.known:
-                suspects.settle(item.task_id)
+            if suspected and item.task_id in suspected:
+                self._suspects.settle(item.task_id)
             busy_ms += item.duration_ms
             done += 1
             if item.failure is not None:

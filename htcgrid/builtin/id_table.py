@@ -9,6 +9,15 @@ _PLAIN_IDS_BELOW = 1 << 24
 _EMPTY = 0
 
 
+class Ids:
+    """Ids of many tasks, looked at once for several calls."""
+
+    def __init__(self, task_ids: list[str]) -> None:
+        self.task_ids = task_ids
+        self.indices = _plain_indices(task_ids)
+        """Where all are plain."""
+
+
 class IdTable:
     """A dict from task id to a number of 1 to 2**32 - 1, without the ids.
 
@@ -28,27 +37,25 @@ class IdTable:
         with self._lock:
             self._set(task_id, number)
 
-    def update(self, task_ids: list[str], numbers: Iterable[int]) -> None:
+    def update(self, ids: Ids, numbers: Iterable[int]) -> None:
         """Set many at once."""
-        indices = _plain_indices(task_ids)
         with self._lock:
-            if indices is None:
-                for task_id, number in zip(task_ids, numbers, strict=True):
+            if ids.indices is None:
+                for task_id, number in zip(ids.task_ids, numbers, strict=True):
                     self._set(task_id, number)
-                return
-            self._reach(max(indices))
-            plain = self._plain
-            for index, number in zip(indices, numbers, strict=True):
-                plain[index] = number
+            elif ids.indices:
+                self._reach(max(ids.indices))
+                plain = self._plain
+                for index, number in zip(ids.indices, numbers, strict=True):
+                    plain[index] = number
 
-    def get_all(self, task_ids: list[str]) -> list[int | None]:
+    def get_all(self, ids: Ids) -> list[int | None]:
         """The number of each of these, in order."""
-        indices = _plain_indices(task_ids)
         with self._lock:
-            if indices is None:
-                return [self._get(task_id) for task_id in task_ids]
+            if ids.indices is None:
+                return [self._get(task_id) for task_id in ids.task_ids]
             plain, size = self._plain, len(self._plain)
-            return [plain[index] or None if index < size else None for index in indices]
+            return [plain[index] or None if index < size else None for index in ids.indices]
 
     def get(self, task_id: str) -> int | None:
         """The number that came with this id; None where it was not seen."""

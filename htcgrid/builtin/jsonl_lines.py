@@ -6,8 +6,9 @@ import os
 import select
 import stat
 import time
-from collections import deque
+from collections.abc import Sequence
 from contextlib import suppress
+from itertools import accumulate
 from pathlib import Path
 
 from htcgrid.runtime.limits import REQUEST_BYTES
@@ -29,7 +30,7 @@ class Lines:
     """Whole lines of what is read. None stands for a line that is longer than `LINE_BYTES`."""
 
     def __init__(self) -> None:
-        self._whole: deque[bytes | None] = deque()
+        self._whole: list[bytes | None] = []
         self._rest = bytearray()
         self._too_long = False
         self._read_all = False
@@ -42,12 +43,10 @@ class Lines:
     def take(self, most: int, wait: float) -> list[bytes | None]:
         """Up to `most` lines; as soon as there is one, or none after about `wait` seconds."""
         self._fill(most, time.monotonic() + wait)
-        taken: list[bytes | None] = []
-        size = 0
-        while self._whole and len(taken) < most and size < _TAKE_BYTES:
-            line = self._whole.popleft()
-            size += len(line or b"")
-            taken.append(line)
+        taken = self._whole[:most]
+        if sum([len(line) for line in taken if line]) > _TAKE_BYTES:
+            taken = taken[: _within(_TAKE_BYTES, taken)]
+        del self._whole[: len(taken)]
         return taken
 
     def close(self) -> None:
@@ -81,6 +80,12 @@ class Lines:
         self._whole.append(None if self._too_long else bytes(self._rest))
         self._rest = bytearray()
         self._too_long = False
+
+
+def _within(limit: int, lines: Sequence[bytes | None]) -> int:
+    """How many of these lines, at least one, are about as long as the limit together."""
+    sizes = accumulate(len(line or b"") for line in lines)
+    return 1 + sum(size < limit for size in sizes)
 
 
 class FileLines(Lines):

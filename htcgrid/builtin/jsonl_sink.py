@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from htcgrid.builtin.id_table import IdTable
+from htcgrid.builtin.id_table import Ids, IdTable
 from htcgrid.builtin.jsonl_repair import resume
 from htcgrid.builtin.jsonl_results import line as result_line
 from htcgrid.runtime.printable import printable
@@ -100,23 +100,27 @@ class JsonlSink(ResultSink):
 
     def put(self, results: Sequence[Result]) -> None:
         with self._lock:
-            task_ids = [result.task.id for result in results]
-            fresh = dict(zip(task_ids, results, strict=True))
-            for task_id, number in zip(task_ids, self._known.get_all(task_ids), strict=True):
-                if number is not None:
-                    fresh.pop(task_id, None)
-            if fresh:
-                fingerprints = [self._fingerprint(result.task) for result in fresh.values()]
-                text = "".join(map(result_line, fresh.values(), fingerprints))
+            ids = Ids([result.task.id for result in results])
+            if any(self._known.get_all(ids)) or len(set(ids.task_ids)) < len(results):
+                results = self._new(results)
+                ids = Ids([result.task.id for result in results])
+            if results:
+                fingerprints = [self._fingerprint(result.task) for result in results]
+                text = "".join(map(result_line, results, fingerprints))
                 lines = (printable(text) if self._is_terminal else text).encode("utf-8", "surrogatepass")
                 self._append(gzip.compress(lines, 6) if self._path.endswith(".gz") else lines)
-                self._known.update(list(fresh), fingerprints)
+                self._known.update(ids, fingerprints)
             elif self._regular:
                 self._check()
             self._send()
 
+    def _new(self, results: Sequence[Result]) -> Sequence[Result]:
+        """Those that the file does not have yet, each once."""
+        last = {result.task.id: result for result in results}
+        return [result for task_id, result in last.items() if self._known.get(task_id) is None]
+
     def stored(self, tasks: Sequence[Task]) -> Collection[str]:
-        found = self._known.get_all([task.id for task in tasks])
+        found = self._known.get_all(Ids([task.id for task in tasks]))
         if self._unsent:
             return ()  # not before it is out; asked after the look-up, as a `put` may come in between
         if self._regular and any(found):

@@ -126,11 +126,11 @@ class JsonlSource(TaskSource):
         self._ended = self._lines.ended
         leases = []
         attributes, has_ids = self._attributes, bool(self.config.id_field)
+        if lines and not self._line:
+            lines[0] = self._first(lines[0])
         for line in lines:
             self._line += 1
             payload = b"" if line is None else line.rstrip()
-            if self._line == 1:
-                payload = self._first(payload)
             if not payload and line is not None:
                 continue
             number = task_id = str(self._line)
@@ -147,8 +147,10 @@ class JsonlSource(TaskSource):
             leases.append(Lease(Task(task_id, payload, attributes), 1, number, invalid))
         return leases
 
-    def _first(self, payload: bytes) -> bytes:
+    def _first(self, payload: bytes | None) -> bytes | None:
         """The first line without the mark that some editors begin a file with."""
+        if payload is None:
+            return None
         if payload.startswith((b"\xff\xfe", b"\xfe\xff")) or _NUL_BESIDE_ASCII.match(payload):
             raise Rejected(
                 f"{self.config.path} is UTF-16 or UTF-32, and not UTF-8. Convert it, as `iconv -f UTF-16 -t UTF-8` does."

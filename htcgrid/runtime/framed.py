@@ -47,6 +47,8 @@ class FramedEnvironment(ExecutionEnvironment):
         """The invocation that was seen to run last, from then on by our own clock."""
         self._turn = self._timeout = 0.0
         """When the turn of the first task that is pending came, and how long it may take."""
+        self._next = 1
+        """No task with a lower sequence number is pending."""
         self._printed: dict[int, bytes] = {}
         """The ends of what tasks printed that was read here while they ran, by sequence number."""
         self._poll = select.poll()
@@ -157,15 +159,15 @@ class FramedEnvironment(ExecutionEnvironment):
         """
         at, end, unpack, head_size = 0, len(data), frames.ANSWER.unpack_from, frames.ANSWER.size
         pending, append, environment = self._pending, outcomes.append, self.id
-        age, newest = (time.monotonic() - self._created) * 1e9, self._sequence
+        age, turn = int((time.monotonic() - self._created) * 1e9), self._next
+        most_kb, most_log = self._most_kb, limits.LOG_TAIL_BYTES
         while (log_at := at + head_size) <= end:
             size, log_size, peak, kind, sequence, started, duration = unpack(data, at)
             if (
                 size > _MOST_BYTES
-                or log_size > limits.LOG_TAIL_BYTES
+                or log_size > most_log
                 or duration > age
-                or (sequence in pending and sequence != next(iter(pending)))
-                or not (0 < sequence <= newest if kind in _KINDS else self._may_come(kind, sequence))
+                or not ((sequence == turn and kind in _KINDS) or self._may_come(kind, sequence))
             ):
                 self._refuse()
                 return end
@@ -174,11 +176,12 @@ class FramedEnvironment(ExecutionEnvironment):
             if after > end:
                 break
             at = after
-            peak = min(peak, self._most_kb)  # the rest are pages of files, which the kernel can drop
             if kind in _KINDS:
                 lease = pending.pop(sequence, None)
                 if lease is None:
                     continue  # answered already, or taken back
+                turn = self._next = sequence + 1
+                peak = min(peak, most_kb)  # the rest are pages of files, which the kernel can drop
                 payload = data[payload_at:at] if kind != frames.TOO_LARGE else documents.response_too_large()
                 duration_ms = duration / 1e6
                 init_ms = self._init_ms or None
@@ -206,12 +209,15 @@ class FramedEnvironment(ExecutionEnvironment):
         return at
 
     def _may_come(self, kind: int, sequence: int) -> bool:
-        """Whether this, which is not an answer, is what a worker says at this point."""
-        if kind == frames.DROPPED:
-            # One that waits must have been recalled; of those taken back before, the worker speaks when it comes to them.
-            first, end = board.RECALL.unpack_from(self._page, board.RECALL_AT)
-            return 0 < sequence <= self._sequence and (sequence not in self._pending or first <= sequence < end)
-        return kind in {frames.READY, frames.INIT_ERROR} and self._init_ms is None
+        """Whether a worker says this at this point. It answers in order, and may speak again of what is not pending."""
+        if kind in {frames.READY, frames.INIT_ERROR}:
+            return self._init_ms is None
+        if kind not in _KINDS and kind != frames.DROPPED:
+            return False
+        if sequence not in self._pending:
+            return 0 < sequence <= self._sequence
+        first, end = board.RECALL.unpack_from(self._page, board.RECALL_AT)
+        return (kind in _KINDS or first <= sequence < end) and sequence == next(iter(self._pending))
 
     def _refuse(self) -> None:
         """End an environment that says what cannot be: something else than AWS's client writes into its socket.

@@ -22,8 +22,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Collection
-from functools import lru_cache
+from collections.abc import Callable, Collection
 from importlib.machinery import PathFinder
 from types import ModuleType
 from typing import Any
@@ -33,6 +32,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 _prctl = ctypes.CDLL(None, use_errno=True).prctl
 _MESSAGE_BYTES = 1 << 16
 _TRACKER_SECONDS = 0.5
+_REMEMBERED = 256
 
 
 def main(control_fd: int, home: str, clients: Collection[str]) -> None:
@@ -213,18 +213,33 @@ def _quicken_environ() -> None:
     The inherited lookups recode name and value each time, and tell what is missing by raising a KeyError
     and catching it. Both recodings are pure functions, and can be remembered.
     """
+    keys, texts = _Remembered(os.environ.encodekey), _Remembered(os.environ.decodevalue)
 
     class Environ(type(os.environ)):  # type: ignore[misc]
         def get(self, name: str, default: Any = None) -> Any:
-            value = self._data.get(self.encodekey(name))
-            return default if value is None else self.decodevalue(value)
+            value = self._data.get(keys[name])
+            return default if value is None else texts[value]
 
         def __contains__(self, name: object) -> bool:
-            return self.encodekey(name) in self._data
+            return keys[name] in self._data
 
-    os.environ.encodekey = lru_cache(os.environ.encodekey)
-    os.environ.decodevalue = lru_cache(os.environ.decodevalue)
+    os.environ.encodekey = keys.__getitem__
+    os.environ.decodevalue = texts.__getitem__
     os.environ.__class__ = Environ
+
+
+class _Remembered(dict[Any, Any]):
+    """The values of a pure function; a plain look-up is cheaper than `lru_cache`."""
+
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        super().__init__()
+        self._function = function
+
+    def __missing__(self, argument: Any) -> Any:
+        value = self._function(argument)
+        if len(self) < _REMEMBERED:
+            self[argument] = value
+        return value
 
 
 def _reap(pid: int, workers: set[int]) -> int:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from htcgrid.builtin.id_table import IdTable
+from htcgrid.builtin.id_table import Ids, IdTable
 
 ids = st.one_of(
     st.integers(0, 3000).map(str),
@@ -39,18 +39,18 @@ class AgainstADict(RuleBasedStateMachine):
 
     @rule(pairs=st.one_of(st.dictionaries(ids, numbers, max_size=20), st.dictionaries(lines, numbers, max_size=20)))
     def set_many(self, pairs: dict[str, int]) -> None:
-        self.table.update(list(pairs), pairs.values())
+        self.table.update(Ids(list(pairs)), pairs.values())
         self.model.update(pairs)
 
     @rule(wanted=st.one_of(st.lists(ids, max_size=20), st.lists(lines, max_size=20)))
     def ask(self, wanted: list[str]) -> None:
         expected = [self.model.get(task_id) for task_id in wanted]
         assert [self.table.get(task_id) for task_id in wanted] == expected
-        assert self.table.get_all(wanted) == expected
+        assert self.table.get_all(Ids(wanted)) == expected
 
     @invariant()
     def nothing_is_forgotten(self) -> None:
-        assert self.table.get_all(list(self.model)) == list(self.model.values())
+        assert self.table.get_all(Ids(list(self.model))) == list(self.model.values())
 
 
 TestAgainstADict = AgainstADict.TestCase
@@ -62,7 +62,7 @@ def test_it_grows_with_what_it_holds(count: int) -> None:
     table = IdTable()
     for number in range(1, count + 1):
         table[f"id-{number}"] = number
-    assert table.get_all([f"id-{number}" for number in range(count + 2)]) == [None, *range(1, count + 1), None]
+    assert table.get_all(Ids([f"id-{number}" for number in range(count + 2)])) == [None, *range(1, count + 1), None]
 
 
 def test_one_great_number_among_the_ids_costs_no_great_memory() -> None:
@@ -70,7 +70,7 @@ def test_one_great_number_among_the_ids_costs_no_great_memory() -> None:
     table["99999999999999999999"] = 1
     table["16777216"] = 2
     assert len(table._plain) == 0
-    assert table.get_all(["99999999999999999999", "16777216", "1"]) == [1, 2, None]
+    assert table.get_all(Ids(["99999999999999999999", "16777216", "1"])) == [1, 2, None]
 
 
 @pytest.fixture
@@ -99,4 +99,4 @@ def test_a_table_that_grows_under_whoever_looks_up_never_shows_another_ids_numbe
             for task_id in ("id-1", "id-5000", "id-20000"):
                 assert table.get(task_id) in {None, numbers[task_id]}
         filler.join()
-        assert table.get_all(list(numbers)) == list(numbers.values())
+        assert table.get_all(Ids(list(numbers))) == list(numbers.values())

@@ -203,13 +203,14 @@ FORKS = {
     "raises": "if os.fork() == 0: raise ValueError('of the child')",
     "exits": "if os.fork() == 0: sys.exit(0)",
     "is killed": "if os.fork() == 0: os.abort()",
+    "is made by C code": "if ctypes.CDLL(None).fork() == 0: return 'of the child'",
 }
 
 
 @pytest.mark.parametrize("how", FORKS)
 def test_a_forked_child_answers_for_nobody(tmp_path: Path, how: str) -> None:
     source = (
-        "import os, sys\n"
+        "import ctypes, os, sys\n"
         "def handler(event, context):\n"
         f"    if event == 0:\n        {FORKS[how]}\n        os.wait()\n"
         "    print('task', event)\n"
