@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from tqdm import tqdm
 
 from htcgrid.agent.agent import Agent
-from htcgrid.spi import HtcgridError, Measurable, TaskSource
+from htcgrid.spi import HtcgridError, TaskSource
 
 _BAR_SECONDS = 0.5
 _LINE_SECONDS = 10.0
@@ -53,7 +53,7 @@ class Progress:
     def _total(self) -> int | None:
         """None where the source does not know, or cannot be asked now: the agent itself tells if that lasts."""
         try:
-            return self._source.depth().waiting if isinstance(self._source, Measurable) else None
+            return self._source.stats(brief=True).states.waiting
         except HtcgridError:
             return None
 

@@ -19,8 +19,8 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from htcgrid.runtime import documents, identity, limits
-from htcgrid.spi import FailureKind, Function, Lease, Outcome, Unavailable, Unstarted
+from htcgrid.runtime import identity
+from htcgrid.spi import FailureKind, Function, Lease, Outcome, Unavailable, Unstarted, documents, limits
 
 _LOOK_SECONDS = 0.05
 """How often a running handler's memory and cancellation are looked at."""
@@ -206,7 +206,7 @@ class ExecutionEnvironment(ABC):
                 document = documents.timed_out(request, deadline - self._created)
                 yield from self._give_up(FailureKind.INIT_ERROR, document)
             elif first.task.id in self._cancelled:
-                yield from self._give_up(FailureKind.CANCELLED, documents.cancelled(request))
+                yield from self._give_up(FailureKind.CANCELLED, documents.cancelled())
             else:
                 continue
             return
@@ -315,7 +315,7 @@ class ExecutionEnvironment(ABC):
             if stop is FailureKind.TIMEOUT:
                 kind, document = stop, documents.timed_out(request, timeout)
             elif stop is FailureKind.CANCELLED:
-                kind, document = stop, documents.cancelled(request)
+                kind, document = stop, documents.cancelled()
             elif stop is FailureKind.OUT_OF_MEMORY:
                 kind, document = stop, documents.out_of_memory(request)
             else:
