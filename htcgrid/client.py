@@ -1,6 +1,7 @@
 """The grid from Python: `Grid.open("htcgrid.toml").map(events)`."""
 
 import json
+import logging
 import threading
 import time
 import uuid
@@ -31,6 +32,8 @@ from htcgrid.spi import (
     TaskSource,
     Unavailable,
 )
+
+log = logging.getLogger(__name__)
 
 _BATCH = 1000
 _FIRST_LOOK = 0.002
@@ -91,7 +94,7 @@ class Grid:
         self._agent: Agent | None = None
         self._error: BaseException | None = None
         self._halt = Halt()
-        self._patience = Patience(self._halt, grid.settings.agent.unavailable_limit, lambda _message: None)
+        self._patience = Patience(self._halt, grid.settings.agent.unavailable_limit, log.warning)
 
     @classmethod
     def open(cls, file: str | Path | None = None, settings: Mapping[str, Any] | None = None) -> Self:
@@ -187,21 +190,23 @@ class Grid:
     def _from_log(self, session: str) -> Iterator[Result | None]:
         """Results of the session as they are stored; None where there is none for now."""
         seen = 0
+        sink = self._sink  # `close` may come while this waits
         while True:
             try:
-                for number, result in self._sink.scan(session, seen):
+                for number, result in sink.scan(session, seen):
                     seen = number
                     yield result
             except Unavailable as error:
                 self._patience.wait(error)
-                continue
-            self._patience.reset()
+            else:
+                self._patience.reset()
             yield None
 
     def _from_store(self, waiting: dict[str, None]) -> Iterator[Result | None]:
+        sink = self._sink
         while True:
             some = list(islice(waiting, _BATCH))
-            found = self._patience.call(lambda: self._sink.get(some))  # noqa: B023
+            found = self._patience.call(lambda: sink.get(some))  # noqa: B023
             yield from found.values()
             if not found:
                 # What has no result yet goes to the back, so that every id is asked for in turn.

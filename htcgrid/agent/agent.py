@@ -1,5 +1,6 @@
 """The agent: receive, invoke, put, ack, and the order in which all of that ends."""
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -17,6 +18,8 @@ from htcgrid.agent.statistics import Statistics, Summary
 from htcgrid.agent.stock import Stock
 from htcgrid.agent.suspects import Suspects
 from htcgrid.spi import Invoker, ResultSink, TaskSource, Unavailable
+
+log = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 0.1
 
@@ -40,7 +43,7 @@ class Agent:
         invoker: Invoker,
         sink: ResultSink,
         rules: Rules | None = None,
-        report: Callable[[str], None] = lambda _message: None,
+        report: Callable[[str], None] = log.warning,
     ) -> None:
         rules = rules or Rules()
         slots = invoker.max_concurrency
@@ -98,6 +101,7 @@ class Agent:
 
         Raises the first error that a plugin could not go on with, after giving back what can be.
         """
+        log.info("The agent starts with %d environments.", len(self._slots))
         self._statistics.begin()
         intake = self._thread("intake", self._intake.run)
         slots = [self._thread(f"slot-{number}", slot.run) for number, slot in enumerate(self._slots)]
@@ -107,6 +111,9 @@ class Agent:
         # Who feeds another ends first: intake, slots, then delivery, which must have the outcomes of
         # all that ran; the leases are kept alive until the last one is acked or given back.
         self._watch(intake)
+        if self._halt.is_set():
+            left = max(0.0, self._halt.deadline - time.monotonic())
+            log.info("The agent receives no more tasks. Those that run have %.1f s.", left)
         self._quarantine.close()
         for lease in self._stock.close():
             self._delivery.give_back(lease.task.id)
@@ -121,7 +128,9 @@ class Agent:
         self._keeper.close()
         self._join([keeper, *self._stopping], _STOP_SECONDS + _STORE_SECONDS)
         self._raise_what_went_wrong([intake, *slots, delivery, keeper, *self._stopping])
-        return self.summary()
+        summary = self.summary()
+        log.info("The agent ends: %d tasks succeeded, %d failed.", summary.succeeded, summary.failed)
+        return summary
 
     def drain(self, grace: float | None = None) -> None:
         """From any thread or a signal handler: take nothing more, finish or give back what runs, end."""

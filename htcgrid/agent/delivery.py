@@ -1,5 +1,6 @@
 """From outcomes to the sink, and only then to the ack."""
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,6 +15,8 @@ from htcgrid.agent.statistics import Statistics
 from htcgrid.spi import DeadLetters, FailureKind, Lease, Rejected, Result, ResultSink, TaskSource
 
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 _REASON_BYTES = 1000
 _BYTES = 64 << 20
@@ -188,6 +191,7 @@ class Delivery:
         document = result.outcome.payload.decode(errors="replace")[:_REASON_BYTES]
         reason = f"{result.outcome.failure} at attempt {result.attempt}: {document}"
         self._patience.call(lambda: source.dead_letter([lease], reason), source.dead_letter)
+        log.info("Task %s is a dead letter: %s at attempt %d.", lease.task.id, result.outcome.failure, result.attempt)
 
     def _nack(self) -> None:
         self.returning = True

@@ -1,5 +1,6 @@
 """One thread that keeps every lease alive, those in stock and those waiting to be stored included."""
 
+import logging
 import threading
 from collections.abc import Sequence
 
@@ -9,6 +10,10 @@ from htcgrid.agent.patience import Patience
 from htcgrid.agent.policy import extension_interval
 from htcgrid.agent.stock import Stock
 from htcgrid.spi import Invoker, Lease, TaskSource, Unavailable
+
+log = logging.getLogger(__name__)
+
+_SHOWN = 10
 
 
 class Keeper:
@@ -41,6 +46,8 @@ class Keeper:
                 if gone:
                     # In this order: what the plane reports of them must find them marked.
                     lost = self._holdings.lose(gone)
+                    shown = ", ".join(lost[:_SHOWN]) + (", ..." if len(lost) > _SHOWN else "")
+                    log.info("%d leases were lost, to another agent or by a cancel: %s", len(lost), shown)
                     self._delivery.drop(self._stock.discard(lost))
                     self._invoker.cancel(lost)
 
@@ -62,6 +69,8 @@ class Keeper:
         with self._holdings.moving:
             held = [] if self._closed.is_set() else self._holdings.still(leases)
             gone = self._source.extend(held, seconds) if held else ()
+        if held:
+            log.info("Extended %d leases by %g s.", len(held) - len(gone), seconds)
         return [lease for lease in held if lease.task.id in gone]
 
     def close(self) -> None:

@@ -1,5 +1,6 @@
 """Trying again, in one place for all plugins."""
 
+import logging
 import random
 import time
 from collections.abc import Callable
@@ -10,6 +11,8 @@ from htcgrid.agent.policy import back_off
 from htcgrid.spi import Unavailable
 
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 
 class Patience:
@@ -23,6 +26,7 @@ class Patience:
         self._report = report
         self._failures = 0
         self._since = 0.0
+        self._said = ""
         self.doing: Callable[..., Any] | None = None
         """The plugin's method that is being called, so that it can be named where it does not return."""
 
@@ -42,7 +46,9 @@ class Patience:
                 self.doing = None
 
     def reset(self) -> None:
-        self._failures = 0
+        if self._failures:
+            log.info("Available again after %.1f s. It had said: %s", time.monotonic() - self._since, self._said)
+            self._failures = 0
 
     def wait(self, error: Unavailable) -> None:
         """Wait as `delay` says; a drain ends the wait."""
@@ -68,6 +74,7 @@ class Patience:
         if error.retry_after is not None:
             # A service may ask for a day. One more try when the limit is up, then it is given up.
             seconds = max(seconds, min(error.retry_after, self._since + self._limit - now))
+        self._said = str(error)
         self._report(f"{error} Trying again in {seconds:.1f} s.")
         # A drain has little time, and results to store.
         return max(0.0, min(seconds, 0.2, left)) if self._halt.is_set() else seconds

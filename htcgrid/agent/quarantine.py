@@ -5,12 +5,15 @@ does, the function is broken: then no task may be stored as failed that would su
 An endless source may never hand out another task, so a few seconds in which nothing runs decide as its end does.
 """
 
+import logging
 import threading
 import time
 from collections.abc import Callable
 
 from htcgrid.agent.delivery import Delivery
 from htcgrid.spi import HtcgridError, Result
+
+log = logging.getLogger(__name__)
 
 
 class FunctionBroken(HtcgridError):
@@ -41,6 +44,7 @@ class Quarantine:
         with self._lock:
             self.unsure = True
             self._held.append(result)
+            log.info("The function could not be loaded, for the task %s: %d in a row.", result.task.id, len(self._held))
             if self._broken or len(self._held) >= self._limit:
                 self._give_up()
 

@@ -1,5 +1,6 @@
 """One thread that keeps one execution environment busy."""
 
+import logging
 import random
 import time
 from collections.abc import Sequence
@@ -13,6 +14,8 @@ from htcgrid.agent.quarantine import Quarantine
 from htcgrid.agent.stock import Stock
 from htcgrid.agent.suspects import Suspects
 from htcgrid.spi import FailureKind, Invoker, Lease, Outcome, Result, Unavailable
+
+log = logging.getLogger(__name__)
 
 _SIGNAL_SECONDS = 0.2
 """Who signals a whole group of processes ends a handler a moment before our own signal is heeded."""
@@ -165,6 +168,7 @@ class Slot:
             self._delivery.give_back(lease.task.id)
         elif verdict is Verdict.RETRY:
             delay = self._retries.delay(lease.attempt, random.random())  # noqa: S311 - jitter, not a secret
+            log.info("Task %s: %s at attempt %d. It runs again in %.1f s.", lease.task.id, kind, lease.attempt, delay)
             self._delivery.retry(lease.task.id, delay)
         else:
             self._delivery.put(Result(lease.task, outcome, lease.attempt), dead=verdict is Verdict.DEAD)
