@@ -1,6 +1,7 @@
 """The grid from Python: `Grid.open("htcgrid.toml").map(events)`."""
 
 import json
+import logging
 import threading
 import time
 import uuid
@@ -30,6 +31,8 @@ from htcgrid.spi import (
     TaskSource,
     Unavailable,
 )
+
+log = logging.getLogger(__name__)
 
 _BATCH = 1000
 _FIRST_LOOK = 0.002
@@ -90,7 +93,7 @@ class Grid:
         self._agent: Agent | None = None
         self._error: BaseException | None = None
         self._shutdown = Shutdown()
-        self._back_off = BackOff(self._shutdown, grid.settings.agent.unavailable_limit, lambda _message: None)
+        self._back_off = BackOff(self._shutdown, grid.settings.agent.unavailable_limit, log.warning)
 
     @classmethod
     def open(cls, file: str | Path | None = None, settings: Mapping[str, Any] | None = None) -> Self:
@@ -186,21 +189,23 @@ class Grid:
     def _from_log(self, session: str) -> Iterator[Result | None]:
         """Results of the session as they are stored; None where there is none for now."""
         seen = 0
+        sink = self._sink  # `close` may come while this waits
         while True:
             try:
-                for number, result in self._sink.scan(session, seen):
+                for number, result in sink.scan(session, seen):
                     seen = number
                     yield result
             except Unavailable as error:
                 self._back_off.wait(error)
-                continue
-            self._back_off.reset()
+            else:
+                self._back_off.reset()
             yield None
 
     def _from_store(self, waiting: dict[str, None]) -> Iterator[Result | None]:
+        sink = self._sink
         while True:
             some = list(islice(waiting, _BATCH))
-            found = self._back_off.call(lambda: self._sink.get(some))  # noqa: B023
+            found = self._back_off.call(lambda: sink.get(some))  # noqa: B023
             yield from found.values()
             if not found:
                 # What has no result yet goes to the back, so that every id is asked for in turn.

@@ -1,5 +1,6 @@
 """The agent: receive, invoke, put, ack, and the order in which all of that ends."""
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -17,6 +18,8 @@ from htcgrid.agent.statistics import Statistics, Summary
 from htcgrid.agent.storer import STORE_SECONDS, Storer
 from htcgrid.agent.suspects import Suspects
 from htcgrid.spi import Invoker, ResultSink, TaskSource, Unavailable
+
+log = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 0.1
 
@@ -37,7 +40,7 @@ class Agent:
         invoker: Invoker,
         sink: ResultSink,
         options: AgentOptions | None = None,
-        report: Callable[[str], None] = lambda _message: None,
+        report: Callable[[str], None] = log.warning,
     ) -> None:
         slots = invoker.max_concurrency
         self._shared = Shared(options or AgentOptions(), Shutdown(), Statistics(slots), report)
@@ -57,6 +60,7 @@ class Agent:
 
         Raises the first error that a plugin could not go on with, after returning the leases that can be returned.
         """
+        log.info("The agent starts with %d environments.", len(self._slots))
         self._shared.statistics.begin()
         receiver = self._thread("receiver", self._receiver.run)
         slots = [self._thread(f"slot-{number}", slot.run) for number, slot in enumerate(self._slots)]
@@ -66,6 +70,9 @@ class Agent:
         # Who feeds another ends first: the receiver, the slots, then the storer, which must have the outcomes of
         # all that ran; leases are extended until the last one is acked or returned.
         self._watch(receiver)
+        if self._shared.shutdown.is_set():
+            left = max(0.0, self._shared.shutdown.deadline - time.monotonic())
+            log.info("The agent receives no more tasks. Those that run have %.1f s.", left)
         self._init_errors.close()
         self._leases.close()
         self._join([receiver, *slots], _STOP_SECONDS, self._stop)
@@ -77,7 +84,9 @@ class Agent:
         self._extender.close()
         self._join([extender, *self._stopping], _STOP_SECONDS + STORE_SECONDS)
         self._raise_what_went_wrong([receiver, *slots, storer, extender, *self._stopping])
-        return self.summary()
+        summary = self.summary()
+        log.info("The agent ends: %d tasks succeeded, %d failed.", summary.succeeded, summary.failed)
+        return summary
 
     def drain(self, grace: float | None = None) -> None:
         """From any thread or a signal handler: take nothing more, finish or return what runs, end."""

@@ -1,5 +1,6 @@
 """Trying again after `Unavailable`, in one place for all plugins."""
 
+import logging
 import random
 import time
 from collections.abc import Callable
@@ -10,6 +11,8 @@ from htcgrid.agent.shutdown import Shutdown
 from htcgrid.spi import Unavailable
 
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 
 class BackOff:
@@ -23,6 +26,7 @@ class BackOff:
         self._report = report
         self._failures = 0
         self._since = 0.0
+        self._said = ""
         self.calling: Callable[..., Any] | None = None
         """The plugin's method that is being called, so that it can be named where it does not return."""
 
@@ -42,7 +46,9 @@ class BackOff:
                 self.calling = None
 
     def reset(self) -> None:
-        self._failures = 0
+        if self._failures:
+            log.info("Available again after %.1f s. It had said: %s", time.monotonic() - self._since, self._said)
+            self._failures = 0
 
     def wait(self, error: Unavailable) -> None:
         """Wait as `delay` says; a drain ends the wait."""
@@ -61,6 +67,7 @@ class BackOff:
         if self._failures == 0:
             self._since = now
         self._failures += 1
+        self._said = str(error)
         left = self._shutdown.deadline + self._slack - now
         if now - self._since > self._limit or left < 0:
             raise error

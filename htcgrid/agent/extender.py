@@ -1,5 +1,6 @@
 """The thread that extends leases, so that none expires while the agent has it, in whatever state."""
 
+import logging
 import threading
 from collections.abc import Sequence
 
@@ -8,6 +9,10 @@ from htcgrid.agent.policy import extension_interval
 from htcgrid.agent.shared import Shared
 from htcgrid.agent.storer import chunks
 from htcgrid.spi import Invoker, Lease, TaskSource, Unavailable
+
+log = logging.getLogger(__name__)
+
+_SHOWN = 10
 
 
 class Extender:
@@ -29,7 +34,10 @@ class Extender:
                 gone = self._extend_and_try_again(chunk, seconds)
                 if gone:
                     # In this order: what the plane reports of them must find them marked.
-                    self._invoker.cancel(self._leases.lose(gone))
+                    lost = self._leases.lose(gone)
+                    shown = ", ".join(lost[:_SHOWN]) + (", ..." if len(lost) > _SHOWN else "")
+                    log.info("%d leases were lost, to another agent or by a cancel: %s", len(lost), shown)
+                    self._invoker.cancel(lost)
 
     def _extend_and_try_again(self, leases: Sequence[Lease], seconds: float) -> Sequence[Lease]:
         self.back_off.calling = self._source.extend
@@ -49,6 +57,8 @@ class Extender:
         with self._leases.moving:
             held = [] if self._closed.is_set() else self._leases.still(leases)
             gone = self._source.extend(held, seconds) if held else ()
+        if held:
+            log.info("Extended %d leases by %g s.", len(held) - len(gone), seconds)
         return [lease for lease in held if lease.task.id in gone]
 
     def close(self) -> None:

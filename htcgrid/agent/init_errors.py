@@ -5,12 +5,15 @@ is broken: then no task may be stored as failed that would succeed once it is me
 out another task, so a few seconds in which nothing runs decide as its end does.
 """
 
+import logging
 import threading
 import time
 
 from htcgrid.agent.leases import LeaseTable
 from htcgrid.agent.shared import Shared
 from htcgrid.spi import HtcgridError, Lease, Result
+
+log = logging.getLogger(__name__)
 
 
 class FunctionBroken(HtcgridError):
@@ -35,6 +38,7 @@ class InitErrors:
             self.is_unsure = True
             self._document = result.outcome.payload
             held = self._leases.hold(lease, result)
+            log.info("The function could not be loaded, for the task %s: %d in a row.", lease.task.id, held)
             if self._is_broken or held >= self._shared.options.init_errors_limit:
                 self._give_up()
 

@@ -1,5 +1,6 @@
 """What becomes of a lease once the plane has reported on its task: finished, tried again, or returned."""
 
+import logging
 import random
 import time
 
@@ -9,6 +10,8 @@ from htcgrid.agent.policy import Verdict, retry_delay, verdict
 from htcgrid.agent.shared import Shared
 from htcgrid.agent.suspects import Suspects
 from htcgrid.spi import FailureKind, Lease, Outcome, Result, Unavailable, documents
+
+log = logging.getLogger(__name__)
 
 _SIGNAL_SECONDS = 0.2
 """Who signals a whole group of processes ends a handler a moment before our own signal is heeded."""
@@ -50,7 +53,9 @@ class Outcomes:
             self._leases.give_back(lease)
         elif what is Verdict.RETRY:
             chance = random.random()  # noqa: S311 - jitter, not a secret
-            self._leases.retry(lease, retry_delay(self._options, lease.attempt, chance))
+            delay = retry_delay(self._options, lease.attempt, chance)
+            log.info("Task %s: %s at attempt %d. It runs again in %.1f s.", lease.task.id, kind, lease.attempt, delay)
+            self._leases.retry(lease, delay)
         else:
             self._leases.finish(Result(lease.task, outcome, lease.attempt), dead=what is Verdict.DEAD)
 

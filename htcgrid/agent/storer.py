@@ -1,5 +1,6 @@
 """The thread that ends leases: results to the sink, and only then the ack; the rest back to the source."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TypeVar
@@ -9,6 +10,8 @@ from htcgrid.agent.shared import Shared
 from htcgrid.spi import FailureKind, Lease, Rejected, Result, ResultSink, TaskSource, documents
 
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 Finished = tuple[Result, bool]
 """A result, and whether its task is to be a dead letter."""
@@ -77,6 +80,7 @@ class Storer:
         document = result.outcome.payload.decode(errors="replace")[:_REASON_BYTES]
         reason = f"{result.outcome.failure} at attempt {result.attempt}: {document}"
         self.back_off.call(lambda: self._source.dead_letter([lease], reason), self._source.dead_letter)
+        log.info("Task %s is a dead letter: %s at attempt %d.", lease.task.id, result.outcome.failure, result.attempt)
 
     def _return(self) -> None:
         by_delay = self._leases.next_returning()

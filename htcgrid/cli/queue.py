@@ -1,11 +1,14 @@
 """The queue and the result store that `submit`, `results`, `cancel` and `status` work on."""
 
+import logging
 import sys
 
 from htcgrid.agent.backoff import BackOff
 from htcgrid.agent.shutdown import Shutdown
 from htcgrid.config import ConfigError, GridConfig
 from htcgrid.spi import ResultSink, ResultStore, TaskQueue, TaskSource
+
+log = logging.getLogger(__name__)
 
 
 class QueueSource(TaskSource, TaskQueue):
@@ -49,4 +52,4 @@ def say(message: str) -> None:
 
 def back_off(grid: GridConfig) -> BackOff:
     """A command tries again for as long as an agent would."""
-    return BackOff(Shutdown(), grid.settings.agent.unavailable_limit, say)
+    return BackOff(Shutdown(), grid.settings.agent.unavailable_limit, log.warning)

@@ -11,6 +11,7 @@ what runs since when. What only a supervisor can know is here once for all: time
 memory, cancel, sizes. There is no thread of its own: whoever calls `invoke` supervises.
 """
 
+import logging
 import math
 import signal
 import time
@@ -21,6 +22,8 @@ from enum import StrEnum
 
 from htcgrid.runtime import identity
 from htcgrid.spi import FailureKind, Function, Lease, Outcome, Unavailable, Unstarted, documents, limits
+
+log = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 0.05
 """How often a running handler's memory and cancellation are looked at."""
@@ -211,11 +214,13 @@ class ExecutionEnvironment(ABC):
                 continue
             return
         self.state = State.IDLE
+        log.info("Environment %s is ready; its start took %.0f ms.", self.id, self._init_ms or 0.0)
 
     def _give_up(self, kind: FailureKind, document: bytes, log_tail: bytes = b"") -> Iterator[Outcome | Unstarted]:
         """End an environment that is not ready; its first task bears the failure."""
         self._end()
         self.state = State.GONE
+        log.info("Environment %s did not become ready: %s.", self.id, kind)
         sequence = next(iter(self._pending))
         yield self._outcome(self._pending.pop(sequence), kind, document, log_tail=log_tail or self._log_tail())
         yield from self._return_the_rest()
@@ -323,7 +328,10 @@ class ExecutionEnvironment(ABC):
                     kind, document = self._cause_of_end(request)
                 except Unavailable as error:  # what it was started by has ended too, perhaps by this very task
                     raise Unavailable(str(error), error.retry_after, begun=[lease.task.id]) from error
+            log.info("Environment %s has ended, under the task %s: %s.", self.id, lease.task.id, kind)
             yield self._outcome(lease, kind, document, elapsed, self._log_tail())
+        else:
+            log.info("Environment %s has ended while it ran no task.", self.id)
         yield from self._return_the_rest()
 
     def _cause_of_end(self, request: str) -> tuple[FailureKind, bytes]:

@@ -24,7 +24,7 @@ from htcgrid_aws_grid.queue import BATCH, Queue, total
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("htcgrid.aws_grid.htc_source")
 
 
 @dataclass(frozen=True, slots=True)

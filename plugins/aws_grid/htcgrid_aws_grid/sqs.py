@@ -38,7 +38,7 @@ from htcgrid_aws_grid.task_index import TaskIndex
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("htcgrid.aws_grid.sqs")
 
 REASON = "htcgrid.reason"
 """Message attribute of a dead letter: why it was set aside."""
