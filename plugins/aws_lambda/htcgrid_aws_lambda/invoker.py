@@ -6,7 +6,7 @@ from concurrent.futures import CancelledError, Future
 from typing import Any
 
 from htcgrid import spi
-from htcgrid.runtime.context import client_context
+from htcgrid.planes import client_context
 from htcgrid.spi import (
     Capability,
     FailureKind,

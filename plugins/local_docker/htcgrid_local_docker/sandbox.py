@@ -8,8 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from docker.errors import APIError, NotFound
-from htcgrid.runtime.parsing import parsed
-from htcgrid.runtime.rie import EmulatorSandbox
+from htcgrid.planes import EmulatorSandbox, parsed
 from htcgrid.spi import Unavailable
 from urllib3.exceptions import HTTPError
 
