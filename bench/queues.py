@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-from htcgrid_aws_grid.aws import Meter
-from htcgrid_aws_grid.dynamodb import DynamodbSink
-from htcgrid_aws_grid.htc_sink import HtcGridSink
-from htcgrid_aws_grid.htc_source import HtcGridSource
-from htcgrid_aws_grid.sqs import SqsSource
-from htcgrid_aws_grid.usage import Usage
+from htcgrid_aws.aws import Meter
+from htcgrid_aws.dynamodb import DynamodbSink
+from htcgrid_aws.htc_sink import HtcGridSink
+from htcgrid_aws.htc_source import HtcGridSource
+from htcgrid_aws.sqs import SqsSource
+from htcgrid_aws.usage import Usage
 
 from htcgrid.agent.agent import Agent
 from htcgrid.agent.statistics import Summary
@@ -85,7 +85,7 @@ def sqlite(tasks: int) -> None:
 @contextmanager
 def moto() -> Iterator[str]:
     """The address of a server in a process of its own."""
-    program = [sys.executable, HERE.parent / "plugins" / "aws_grid" / "tests" / "aws_server.py"]
+    program = [sys.executable, HERE.parent / "plugins" / "aws" / "tests" / "aws_server.py"]
     with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
         assert server.stdout
         try:
@@ -187,7 +187,7 @@ def htc_grid(url: str, folder: Path, tasks: int) -> None:
         "agent_task_visibility_timeout_sec": 60,
     }
     config.write_text(json.dumps(grid))
-    sys.path.insert(0, str(HERE.parent / "plugins" / "aws_grid" / "tests"))
+    sys.path.insert(0, str(HERE.parent / "plugins" / "aws" / "tests"))
     from conftest import Aws, HtcGrid  # HTC-Grid's client, as the plugin's tests have it
 
     boto3.client("s3", endpoint_url=url, region_name=REGION).create_bucket(

@@ -14,7 +14,7 @@ import pytest
 boto3 = pytest.importorskip("boto3", reason="for the SQS queue: pip install boto3")
 pytest.importorskip("moto", reason="serves SQS and DynamoDB: pip install 'moto[server]'")
 
-SERVER = Path(__file__).parents[2] / "plugins" / "aws_grid" / "tests" / "aws_server.py"
+SERVER = Path(__file__).parents[2] / "plugins" / "aws" / "tests" / "aws_server.py"
 REGION = "eu-west-1"
 LEASE = 5
 AWS_QUEUE = """\

@@ -1,0 +1,255 @@
+"""The `htc_grid` source: an htcgrid agent in the place of HTC-Grid's, with its clients unchanged.
+
+A message names a task; a claim in the state table decides who runs it; its input comes from the data plane.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from htcgrid.spi import Depth, Function, HtcgridError, Lease, Task, TaskSource
+from htcgrid_aws.held import Found, Held, find
+from htcgrid_aws.htc_data import decoded
+from htcgrid_aws.htc_plugin import HtcGridPlugin
+from htcgrid_aws.htc_states import STATES, session_of
+from htcgrid_aws.loans import Loan, Loans, whereabouts
+from htcgrid_aws.parallel import each, raise_worst
+from htcgrid_aws.queue import BATCH, Queue, total
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Sequence
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """The message's task needs nobody any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hide:
+    """Another agent has the task; the message is to be looked at again in so many seconds."""
+
+    seconds: float
+
+
+class HtcGridSource(HtcGridPlugin, TaskSource):
+    """The lease is the row's heartbeat; behind it stands the message's visibility, prolonged before it ends."""
+
+    max_batch = BATCH
+
+    def __init__(self, config: HtcGridPlugin.Config, function: Function) -> None:
+        super().__init__(config, function)
+        self.lease_seconds: float = 30
+        self._queues: list[Queue] = []
+        self._held = Held((), self.lease_seconds)
+        self._loans = Loans()
+        self._visible_at: dict[str, float] = {}
+
+    def open(self) -> None:
+        super().open()
+        sqs = self.client("sqs", region=self.grid.region, endpoint_url=self.grid.sqs_endpoint)
+        self._queues = [Queue(sqs, name) for name in self.grid.queues]
+        for queue in self._queues:
+            queue.open()
+        self.lease_seconds = self.grid.task_ttl_expiration_offset_sec
+        self._visibility = max(self.grid.agent_task_visibility_timeout_sec, self.grid.task_ttl_expiration_offset_sec)
+        self._held = Held(self._queues, self.lease_seconds)
+
+    def receive(self, max_tasks: int, wait: float) -> Sequence[Lease]:
+        """Claims and inputs of a batch are done side by side. What is not ours to run is deleted or left.
+
+        What could not be claimed or fetched is held here and tried again by the next call, before any new message.
+        """
+        if max_tasks < 1:
+            return ()
+        count = min(max_tasks, BATCH)
+        if waiting := self._held.take(count):
+            leases = self._lend(waiting)
+            if leases or self._held:
+                return leases
+        return self._lend(find(self._queues, count, wait, self._visibility))
+
+    def close(self) -> None:
+        self._held.release()
+        super().close()
+
+    def ack(self, leases: Sequence[Lease]) -> None:
+        """A message whose heartbeat lapsed meanwhile is deleted only if its row says that the task is over."""
+        running = {loan.receipt for loan in self._loans.of(leases)}
+        doubtful = [lease for lease in leases if lease.receipt not in running]
+        rows = self.states.rows([lease.task.id for lease in doubtful]) if doubtful else {}
+        open_still = {lease.receipt for lease in doubtful if (row := rows.get(lease.task.id)) and not row.final}
+        handles: defaultdict[int, list[str]] = defaultdict(list)
+        for lease in leases:
+            if lease.receipt not in open_still:
+                number, handle = whereabouts(lease.receipt)
+                handles[number].append(handle)
+        for number, gone in handles.items():
+            self._queues[number].delete(gone)
+        self._drop(lease.receipt for lease in leases)
+
+    def nack(self, leases: Sequence[Lease], delay: float = 0.0) -> None:
+        """The row becomes pending with one more retry, then the message is shown again after `delay`."""
+        with self._loans.hiding:
+            self._return(leases, delay)
+
+    def extend(self, leases: Sequence[Lease], seconds: float) -> Collection[str]:
+        """A heartbeat. Messages of cancelled tasks are deleted here, as HTC-Grid's agent does."""
+        with self._loans.hiding:
+            return self._beat(leases, seconds)
+
+    def depth(self) -> Depth:
+        states = total([queue.states() for queue in self._queues])
+        return Depth((states.waiting or 0) + (states.delayed or 0), states.leased)
+
+    # --- Its parts ----------------------------------------------------------------------------------
+
+    def _lend(self, found: Sequence[Found]) -> Sequence[Lease]:
+        now = time.monotonic()
+        leases: list[Lease] = []
+        hide: defaultdict[int, dict[str, float]] = defaultdict(dict)
+        delete: defaultdict[int, list[str]] = defaultdict(list)
+        failed: list[Found] = []
+        errors: list[HtcgridError] = []
+        for one, verdict in each(self.pool, lambda one: self._claimed(one.message, one.loan.queue), found):
+            loan = one.loan
+            if isinstance(verdict, Lease):
+                leases.append(verdict)
+                self._visible_at[verdict.receipt] = loan.until
+                self._loans.add([replace(loan, task_id=verdict.task.id, until=now + self.lease_seconds)])
+            elif isinstance(verdict, Delete):
+                delete[loan.queue].append(loan.handle)
+            elif isinstance(verdict, Hide):
+                hide[loan.queue][loan.handle] = loan.at_most(verdict.seconds)
+            else:
+                log.warning("message %s is held to be tried again: %s", loan.task_id, verdict)
+                failed.append(one)
+                errors.append(verdict)
+        self._held.hold(failed)
+        for number in delete.keys() | hide.keys():
+            self._tidy(number, delete[number], hide[number])
+        if not leases:
+            raise_worst(errors)
+        return leases
+
+    def _return(self, leases: Sequence[Lease], delay: float) -> None:
+        loans = self._loans.of(leases)
+        given = each(self.pool, lambda loan: self.states.give_back(loan.task_id, loan.handle), loans)
+        shown: defaultdict[int, dict[str, float]] = defaultdict(dict)
+        for loan, answer in given:
+            if answer is True:
+                shown[loan.queue][loan.handle] = loan.at_most(delay)
+        for number, handles in shown.items():
+            self._queues[number].hide(handles)
+        self._drop(loan.receipt for loan, answer in given if not isinstance(answer, HtcgridError))
+        raise_worst(answer for _, answer in given)
+
+    def _beat(self, leases: Sequence[Lease], seconds: float) -> Collection[str]:
+        loans = self._loans.of(leases)
+        now = time.monotonic()
+        beats = each(self.pool, lambda loan: self.states.beat(loan.task_id, loan.handle, seconds), loans)
+        kept: set[str] = set()
+        errors: list[HtcgridError] = []
+        for loan, answer in beats:
+            if isinstance(answer, HtcgridError):
+                errors.append(answer)
+                continue
+            held, row = answer
+            if held:
+                kept.add(loan.receipt)
+                self._loans.prolong(loan, now + seconds)
+                continue
+            if row and row.final:  # cancelled, or our own result of it is stored and the ack under way
+                self._tidy(loan.queue, [loan.handle], {})
+            else:
+                log.warning("task %s is ours no more: its row is %s", loan.task_id, row.state if row else "gone")
+            self._drop([loan.receipt])
+        # A message whose heartbeat failed is kept hidden too: shown, it would use up a receive.
+        self._keep_hidden([loan for loan, answer in beats if isinstance(answer, HtcgridError) or answer[0]], seconds)
+        raise_worst(errors)
+        return {lease.task.id for lease in leases if lease.receipt not in kept}
+
+    def _claimed(self, message: dict[str, Any], number: int) -> Lease | Delete | Hide:
+        receipt = f"{number} {message['ReceiptHandle']}"
+        facts = _facts(message["Body"])
+        if isinstance(facts, str):
+            reason = f"message {message['MessageId']} of queue {self._queues[number].name} is not HTC-Grid's: {facts}"
+            return Lease(Task(message["MessageId"], message["Body"].encode()), 1, receipt, reason)
+        task_id = str(facts["task_id"])
+        attributes = {"session_id": session_of(task_id), "priority": str(facts.get("task_priority", number))}
+        held, row = self.states.claim(task_id, message["ReceiptHandle"], self.lease_seconds)
+        if row is None:
+            reason = (
+                f"task {task_id} has no row in table {self.grid.ddb_state_table}: it was deleted, or never was there"
+            )
+            return Lease(Task(task_id, message["Body"].encode(), attributes), 1, receipt, reason)
+        if row.state not in STATES:
+            reason = (
+                f"task {task_id}: its row has the task_status {row.state!r}, which is not of its session's partition"
+            )
+            return Lease(Task(task_id, message["Body"].encode(), attributes), 1, receipt, reason)
+        if not held:
+            # The one who has it may die: look again when its heartbeat would have expired.
+            return Delete() if row.final else Hide(max(1, min(row.expiry - time.time() + 1, self._visibility)))
+        return self._with_input(Task(task_id, b"", attributes), row.retries + 1, receipt)
+
+    def _with_input(self, task: Task, attempt: int, receipt: str) -> Lease:
+        key = f"{task.id}-input"
+        try:
+            body = self.data.get(key)
+        except HtcgridError:
+            self.states.give_back(task.id, whereabouts(receipt)[1], retries=0)
+            raise
+        if body is None:
+            return Lease(task, attempt, receipt, f"task {task.id}: its input {self.data.name}{key} is not there")
+        try:
+            payload = decoded(body)
+            json.loads(payload)
+        except (ValueError, RecursionError) as error:
+            reason = f"task {task.id}: its input {self.data.name}{key} is no base64 of a JSON document: {error}"
+            return Lease(task, attempt, receipt, reason)
+        return Lease(Task(task.id, payload, task.attributes), attempt, receipt)
+
+    def _keep_hidden(self, loans: Sequence[Loan], seconds: float) -> None:
+        """Prolong the visibility of messages that would show before two more heartbeats."""
+        now = time.monotonic()
+        due: defaultdict[int, dict[str, float]] = defaultdict(dict)
+        for loan in loans:
+            hidden = loan.at_most(max(self._visibility, seconds))
+            if self._visible_at.get(loan.receipt, 0) < now + 2 * seconds and hidden:
+                due[loan.queue][loan.handle] = hidden
+        for number, handles in due.items():
+            self._queues[number].hide(handles)
+            for handle, length in handles.items():
+                self._visible_at[f"{number} {handle}"] = now + length
+
+    def _tidy(self, number: int, delete: Sequence[str], hide: dict[str, float]) -> None:
+        try:
+            self._queues[number].delete(delete)
+            self._queues[number].hide(hide)
+        except HtcgridError as error:
+            log.warning("%d messages show again when their visibility ends: %s", len(delete) + len(hide), error)
+
+    def _drop(self, receipts: Iterable[str]) -> None:
+        gone = list(receipts)
+        self._loans.drop(gone)
+        for receipt in gone:
+            self._visible_at.pop(receipt, None)
+
+
+def _facts(body: str) -> dict[str, Any] | str:
+    """A message's content, or why it is none of HTC-Grid's."""
+    try:
+        facts = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        return f"its body is not JSON ({error})"
+    if not isinstance(facts, dict) or not isinstance(facts.get("task_id"), str) or not facts["task_id"]:
+        return "its body has no task_id"
+    return facts
