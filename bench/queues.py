@@ -159,7 +159,7 @@ def sqs_and_dynamodb(url: str, tasks: int, handler: str, latency: dict[str, floa
         DynamodbSink(DynamodbSink.Config(table=table(url), **where), Function()) as sink,
     ):
         summary = run(source, sink, handler, tasks)
-        return summary, submitter.usage() + source.usage() + sink.usage()
+        return summary, submitter.meter.usage() + source.meter.usage() + sink.meter.usage()
 
 
 def requests(url: str, tasks: int) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from htcgrid.agent.agent import Agent
-from htcgrid.agent.policy import Rules
+from htcgrid.agent.options import AgentOptions
 from htcgrid.spi import Invoker, Plugin, Result, ResultSink, ResultStore, Task, TaskQueue, TaskSource
 
 from htcgrid_contracts import faults
@@ -104,7 +104,7 @@ class AgentContract:
         """The agent takes nothing more; what it has is finished or given back. Read: spi.Plugin.close."""
         tasks = _tasks(40, seconds=0.2)
         with self._opened(source, invoker, sink, tasks) as expected:
-            agent = Agent(source, invoker, sink, Rules(grace=5 * self.patience))
+            agent = Agent(source, invoker, sink, AgentOptions(grace=5 * self.patience))
             running = _Running(agent)
             self._until(lambda: bool(self._stored(sink, expected)), "a first result")
             with _on_sigterm(agent.drain):
@@ -136,7 +136,7 @@ class AgentContract:
         """The loop over these tasks until each has its result; returns the results."""
         with self._opened(source, invoker, sink, tasks or _tasks(30)) as expected:
             faulty = source_fault(source)
-            agent = Agent(faulty, invoker_fault(invoker), sink_fault(sink), Rules(grace=5 * self.patience))
+            agent = Agent(faulty, invoker_fault(invoker), sink_fault(sink), AgentOptions(grace=5 * self.patience))
             running = _Running(agent)
 
             def is_done() -> bool:

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from htcgrid.runtime import limits
-from htcgrid.spi import FailureKind, Function, HtcgridError, Invoker, Lease, Outcome, Task, Unstarted
+from htcgrid.spi import FailureKind, Function, HtcgridError, Invoker, Lease, Outcome, Task, Unstarted, limits
 
 from htcgrid_contracts.common import PluginContract, eventually, not_asked, unique_id
 from htcgrid_contracts.packing import contract_function

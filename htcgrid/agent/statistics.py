@@ -70,8 +70,6 @@ class Statistics:
         self._billed_ms = 0
         self._memory_mb = 0
         self.already_stored = 0
-        self.retried = 0
-        self.given_back = 0
 
     def begin(self) -> None:
         """From now on the clock runs."""
@@ -89,7 +87,8 @@ class Statistics:
         self._memory_mb = max([self._memory_mb, *[outcome.max_memory_mb for outcome in outcomes]])
         self._last = time.monotonic()
 
-    def summary(self) -> Summary:
+    def summary(self, retried: int, given_back: int) -> Summary:
+        """So far; how often tasks were tried again, and returned, is the lease table's to count."""
         seconds = max(self._last - self._began, 1e-9)
         failed = self._failures.total()
         return Summary(
@@ -97,8 +96,8 @@ class Statistics:
             failed=failed,
             failures={kind.value: count for kind, count in sorted(self._failures.items())},
             already_stored=self.already_stored,
-            retried=self.retried,
-            given_back=self.given_back,
+            retried=retried,
+            given_back=given_back,
             seconds=seconds,
             tasks_per_second=(self._succeeded + failed) / seconds,
             busy_share=self._busy_ms / 1000 / (seconds * self._slots),

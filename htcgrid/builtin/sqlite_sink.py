@@ -10,10 +10,10 @@ from typing import Any
 
 from pydantic import Field
 
+from htcgrid.builtin.sqlite_stats import store_stats
 from htcgrid.builtin.sqlite_store import SqliteFile, chunk
-from htcgrid.builtin.sqlite_survey import tally
 from htcgrid.builtin.sqlite_text import attributes_of, named, text_of
-from htcgrid.spi import FailureKind, Function, Outcome, Plugin, Rejected, Result, ResultSink, Tally, Task
+from htcgrid.spi import FailureKind, Function, Outcome, Plugin, Rejected, Result, ResultSink, StoreStats, Task
 
 # The first result stays: someone may have read it already, and a late second run changes nothing for them.
 INSERT = """
@@ -29,7 +29,7 @@ SESSION_AFTER = """
 
 
 class SqliteSink(ResultSink):
-    """Results in a SQLite file, one row each. It meets `ResultLog` and `Tallied` too.
+    """Results in a SQLite file, one row each. It is a `ResultStore` too.
 
     Events are not kept with the results: `Result.task.payload` is empty in what is read back.
     """
@@ -40,6 +40,7 @@ class SqliteSink(ResultSink):
         path: Path = Field(description="the file; made where there is none", examples=["grid.db"])
 
     max_batch = 1000
+    keeps_order = True
 
     config: Config
 
@@ -107,9 +108,9 @@ class SqliteSink(ResultSink):
                 f"that row of the table `results`"
             ) from None
 
-    def tally(self) -> Tally:
+    def stats(self) -> StoreStats:
         with self._file.reading() as connection:
-            return tally(connection, time.time())
+            return store_stats(connection, time.time())
 
 
 def _row(result: Result) -> tuple[Any, ...]:

@@ -17,10 +17,10 @@ from pydantic import Field
 
 from htcgrid.builtin import sqlite_statements as sql
 from htcgrid.builtin.sqlite_clock import Clock
+from htcgrid.builtin.sqlite_stats import queue_stats
 from htcgrid.builtin.sqlite_store import SqliteFile, chunk
-from htcgrid.builtin.sqlite_survey import survey
 from htcgrid.builtin.sqlite_text import attributes_of, named, text_of
-from htcgrid.spi import Depth, Function, HtcgridError, Lease, Plugin, Rejected, Survey, Task, TaskSource
+from htcgrid.spi import Function, HtcgridError, Lease, Plugin, QueueStats, Rejected, States, Task, TaskSource
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ SEEN_SECONDS = 5.0
 """How often an agent that finds nothing to do says that it is there."""
 
 FORGET_SECONDS = 86_400.0
-"""How long `survey` names an agent that was not heard of any more."""
+"""How long `stats` names an agent that was not heard of any more."""
 
 CANCEL_ROWS = 10_000
 """Tasks cancelled in one transaction, so that cancelling a million keeps no agent out for long."""
@@ -55,7 +55,7 @@ class DeadTask:
 
 
 class SqliteSource(TaskSource):
-    """Tasks in a SQLite file. It meets `TaskQueue`, `Sessions`, `Surveyed` and `DeadLetters` too.
+    """Tasks in a SQLite file. It is a `TaskQueue` too.
 
     The highest `priority` first, and first in, first out within one. Times are of one clock that several
     processes share, and that no change of the wall clock moves. Agents return the tasks of a dead agent themselves, in `receive`, when
@@ -123,29 +123,31 @@ class SqliteSource(TaskSource):
         Lost with the power, an ack is made again when the task is: the sink knows its result.
         """
         with self._file.writing(durable=False) as connection:
-            connection.executemany(sql.DONE, [_loan(lease)[:1] for lease in leases])
+            connection.executemany(sql.DONE, [_receipt(lease)[:1] for lease in leases])
 
     def nack(self, leases: Sequence[Lease], delay: float = 0.0) -> None:
         with self._file.writing(durable=False) as connection:
             if delay > 0:
                 due = self._clock.now() + delay
-                connection.executemany(sql.DELAY, ((due, *_loan(lease)) for lease in leases))
+                connection.executemany(sql.DELAY, ((due, *_receipt(lease)) for lease in leases))
             else:
-                connection.executemany(sql.GIVE_BACK, map(_loan, leases))
+                connection.executemany(sql.GIVE_BACK, map(_receipt, leases))
 
     def extend(self, leases: Sequence[Lease], seconds: float) -> Collection[str]:
         with self._file.writing(durable=False) as connection:
             self._see(connection)
             due = self._clock.now() + seconds
-            extended = connection.executemany(sql.EXTEND, ((due, *_loan(lease)) for lease in leases)).rowcount
+            extended = connection.executemany(sql.EXTEND, ((due, *_receipt(lease)) for lease in leases)).rowcount
             if extended == len(leases):
                 return ()
-            return [lease.task.id for lease in leases if not connection.execute(sql.IS_OURS, _loan(lease)).fetchone()]
+            return [
+                lease.task.id for lease in leases if not connection.execute(sql.IS_OURS, _receipt(lease)).fetchone()
+            ]
 
     def dead_letter(self, leases: Sequence[Lease], reason: str) -> None:
         """Set aside with its event; `dead` reads it back. Like `ack`, it holds whoever has the task by now."""
         with self._file.writing(durable=True) as connection:
-            connection.executemany(sql.SET_ASIDE, ((reason, _loan(lease)[0]) for lease in leases))
+            connection.executemany(sql.SET_ASIDE, ((reason, _receipt(lease)[0]) for lease in leases))
 
     @property
     def exhausted(self) -> bool:
@@ -192,19 +194,18 @@ class SqliteSource(TaskSource):
                 last = rows[-1][0]
         return list(cancelled.values())
 
-    def depth(self) -> Depth:
+    def stats(self, *, brief: bool = False) -> QueueStats:
+        """As `TaskSource.stats`; with `brief`, what is delayed is counted among `waiting`."""
         with self._file.reading() as connection:
+            if not brief:
+                return queue_stats(connection, self._clock.now())
             waiting, leased, dead = connection.execute(sql.DEPTH, {"now": self._clock.now()}).fetchone()
-        return Depth(waiting, leased, dead)
+        return QueueStats(States(waiting=waiting, leased=leased, dead=dead))
 
     def is_pending(self, session_id: str) -> bool:
         """Whether a task of this session waits, is delayed or is lent out."""
         with self._file.reading() as connection:
             return bool(connection.execute(sql.PENDING, (session_id,)).fetchone()[0])
-
-    def survey(self) -> Survey:
-        with self._file.reading() as connection:
-            return survey(connection, self._clock.now())
 
     def dead(self) -> Iterator[DeadTask]:
         """The tasks that were set aside, oldest first, a few at a time in memory."""
@@ -317,7 +318,7 @@ def _insert(connection: sqlite3.Connection, last: int, rows: Sequence[tuple[Task
 
 
 def _lease(seq: int, attempt: int, task_id: str, attributes: str | None, payload: Any) -> Lease:
-    receipt = f"{seq}.{attempt}"
+    receipt = (seq, attempt)
     if not isinstance(payload, bytes):
         return Lease(Task(task_id, b""), attempt, receipt, invalid="its event is damaged in the queue's file")
     try:
@@ -335,7 +336,9 @@ def _cancel(connection: sqlite3.Connection, rows: Sequence[tuple[int, str, str |
     return {seq: Task(task_id, b"", attributes_of(attributes)) for seq, task_id, attributes in rows}
 
 
-def _loan(lease: Lease) -> tuple[str, str]:
-    # The columns are integers, so SQLite compares them as such; a receipt that is not ours matches nothing.
-    seq, _, attempt = lease.receipt.partition(".")
-    return seq, attempt
+def _receipt(lease: Lease) -> tuple[int, int]:
+    """The task's number in the queue and the attempt; for a lease that is not of ours, one that matches nothing."""
+    match lease.receipt:
+        case (int(seq), int(attempt)):
+            return seq, attempt
+    return -1, -1

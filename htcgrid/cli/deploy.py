@@ -5,7 +5,7 @@ import click
 from htcgrid.cli.main import DONE
 from htcgrid.cli.options import grid_options, read_grid
 from htcgrid.config import ENVIRONMENT_PREFIX, GridConfig
-from htcgrid.spi import Deployable, Rejected, Standing
+from htcgrid.spi import Deployable, Rejected
 
 
 @click.command()
@@ -22,11 +22,12 @@ def command(file: Path | None, plane: str | None, pairs: tuple[str, ...], dry_ru
     """
     grid = read_grid(file, plane, pairs)
     found = deployable(grid)
-    if isinstance(found, Standing):
+    settings = grid.settings
+    if found.carries_settings:
         grid.source()  # what is wrong with these tables shows here, not in the workers' logs
         grid.sink()
         _require_no_secrets(grid)
-    for line in found.deploy(dry_run=dry_run):
+    for line in found.deploy(settings.model_dump(mode="json", exclude_unset=True), dry_run=dry_run):
         click.echo(line)
     return DONE
 
@@ -62,6 +63,4 @@ def deployable(grid: GridConfig) -> Deployable:
             f"The plane {settings.plane!r} ({plugin}) has nothing to be set up: `htcgrid run` is all it takes. "
             "Choose another with --plane."
         )
-    if isinstance(invoker, Standing):
-        invoker.adopt(settings.model_dump(mode="json", exclude_unset=True))
     return invoker

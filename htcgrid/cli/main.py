@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import click
 
-from htcgrid.cli import limits, streams
+from htcgrid.cli import limits, logs, streams
 from htcgrid.spi import HtcgridError, Unavailable
 
 DONE, SOME_FAILED, USAGE, UNAVAILABLE, INTERRUPTED, READER_GONE = 0, 1, 2, 3, 130, 141
@@ -93,7 +93,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 def status_of(arguments: list[str] | None = None) -> int:  # noqa: PLR0911 - one return a way to end
     """Run a command; every error that is meant for the user is printed as one message."""
     try:
-        status: Any = group.main(arguments, standalone_mode=False)
+        with logs.shown():
+            status: Any = group.main(arguments, standalone_mode=False)
         sys.stdout.flush()
     except click.ClickException as error:
         error.show()

@@ -7,12 +7,14 @@ from typing import Any, TypeVar
 import click
 
 from htcgrid import config
+from htcgrid.cli.logs import log_options
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 def grid_options(command: F) -> F:
-    """`--config`, `--plane` and `--set`, handed on for `read_grid`."""
+    """`--config`, `--plane` and `--set`, handed on for `read_grid`; and what to show of the log."""
+    command = log_options(command)
     for option in (
         click.option(
             "--set",

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from tqdm import tqdm
 
 from htcgrid.agent.agent import Agent
-from htcgrid.spi import HtcgridError, Measurable, TaskSource
+from htcgrid.spi import HtcgridError, TaskSource
 
 _BAR_SECONDS = 0.5
 _LINE_SECONDS = 10.0
@@ -23,16 +23,6 @@ class Progress:
     def __init__(self, source: TaskSource, *, quiet: bool = False) -> None:
         self._source = source
         self._quiet = quiet
-        self._bar: tqdm[None] | None = None
-
-    def say(self, message: str) -> None:
-        """A message beside the progress."""
-        if self._bar is not None:
-            self._bar.write(message, file=sys.stderr)
-        elif not sys.stderr.isatty():
-            print(json.dumps({"time": round(time.time(), 3), "message": message}), file=sys.stderr, flush=True)
-        else:
-            print(message, file=sys.stderr)
 
     @contextmanager
     def showing(self, agent: Agent) -> Iterator[None]:
@@ -53,20 +43,18 @@ class Progress:
     def _total(self) -> int | None:
         """None where the source does not know, or cannot be asked now: the agent itself tells if that lasts."""
         try:
-            return self._source.depth().waiting if isinstance(self._source, Measurable) else None
+            return self._source.stats(brief=True).states.waiting
         except HtcgridError:
             return None
 
     def _show_bar(self, agent: Agent, ended: threading.Event) -> None:
         with tqdm(total=self._total(), unit=" tasks", dynamic_ncols=True, smoothing=0.1, file=sys.stderr) as bar:
-            self._bar = bar
             while True:
                 last = ended.wait(_BAR_SECONDS)
                 summary = agent.summary()
                 bar.n = summary.finished + summary.already_stored
                 bar.set_postfix_str(f"{summary.failed} failed, workers {summary.busy_share:.0%} busy", refresh=True)
                 if last:
-                    self._bar = None
                     return
 
     def _show_lines(self, agent: Agent, ended: threading.Event) -> None:

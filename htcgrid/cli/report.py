@@ -12,7 +12,7 @@ from typing import Any
 
 from htcgrid.agent.statistics import Summary
 from htcgrid.config import GridConfig
-from htcgrid.spi import Metered, Plugin
+from htcgrid.spi import Plugin
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +28,8 @@ class Bill:
     @classmethod
     def of(cls, plugins: Sequence[Plugin]) -> "Bill | None":
         """None where no plugin is metered."""
-        usages = [plugin.usage() for plugin in plugins if isinstance(plugin, Metered)]
-        counted = [usage for usage in usages if not isinstance(usage, Mapping)]
+        usages = [usage for plugin in plugins if (usage := plugin.usage()) is not None]
+        counted = [usage for usage in usages if usage.requests or not usage.shown]
         services: Counter[str] = Counter()
         for usage in counted:
             for name, count in usage.requests.items():
@@ -37,7 +37,7 @@ class Bill:
         prices = [usage.dollars for usage in counted]
         dollars = None if None in prices else sum(price for price in prices if price is not None)
         basis = "; ".join(dict.fromkeys(usage.basis for usage in counted))
-        shown = {name: value for usage in usages if isinstance(usage, Mapping) for name, value in usage.items()}
+        shown = {name: value for usage in usages for name, value in usage.shown.items()}
         return cls(dict(sorted(services.items())), dollars, basis, shown) if usages else None
 
     def row(self, tasks: int) -> str:

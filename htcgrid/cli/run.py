@@ -62,7 +62,7 @@ def command(
         grid = read_grid(file, plane, (*pairs, f"planes.{grid.settings.plane}.logs={log.resolve()}"), **tables)
     with grid.source() as tasks, grid.sink() as results, grid.invoker() as invoker:
         progress = Progress(tasks, quiet=quiet)
-        agent = Agent(tasks, invoker, results, grid.rules(), progress.say)
+        agent = Agent(tasks, invoker, results, grid.settings.agent)
         signals = Signals(agent)
         with signals, progress.showing(agent):
             summary = agent.run()

@@ -10,7 +10,7 @@ from tqdm import tqdm
 from htcgrid import plugins
 from htcgrid.cli.main import DONE, SOME_FAILED
 from htcgrid.cli.options import grid_options, read_grid
-from htcgrid.cli.queue import patience, queue_of, say
+from htcgrid.cli.queue import back_off, queue_of, say
 from htcgrid.cli.unfinished import Unfinished
 from htcgrid.spi import Function, Lease, Task, TaskSource, Unavailable
 
@@ -52,7 +52,7 @@ def command(
     session = unfinished.session if unfinished else str(session)
     attributes = {"session_id": session, **({} if priority is None else {"priority": str(priority)})}
     grid = read_grid(file, plane, pairs)
-    patient = patience(grid)
+    patient = back_off(grid)
     accepted = refused = 0
     with ExitStack() as stack:
         stack.callback(lambda: say(_told(accepted, refused, session)))

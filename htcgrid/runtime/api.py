@@ -13,14 +13,14 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from htcgrid.runtime import documents, identity, limits
+from htcgrid.runtime import identity
 from htcgrid.runtime.api_connection import ERROR_BODY, ERROR_TYPE, INVOCATION_ID, Connection, Request
 from htcgrid.runtime.api_server import ApiServer, listen
 from htcgrid.runtime.context import client_context
 from htcgrid.runtime.environment import InitFailure, Running, State
 from htcgrid.runtime.parsing import parsed
 from htcgrid.runtime.sandbox import Sandbox, SandboxedEnvironment
-from htcgrid.spi import FailureKind, Function, Lease, Outcome, Unstarted
+from htcgrid.spi import FailureKind, Function, Lease, Outcome, Unstarted, documents, limits
 
 _ROOT = b"/2018-06-01/runtime/"
 _NEXT = b"invocation/next"

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from htcgrid.runtime import limits, memory, shared_files
+from htcgrid.runtime import memory, shared_files
 from htcgrid.runtime.nursery import Nursery
-from htcgrid.spi import Unavailable
+from htcgrid.spi import Unavailable, limits
 
 _LOG_BYTES_AT_ONCE = 1 << 20
 """What a handler may print without anybody reading, and how much is read before anything else is seen to."""

@@ -11,6 +11,7 @@ what runs since when. What only a supervisor can know is here once for all: time
 memory, cancel, sizes. There is no thread of its own: whoever calls `invoke` supervises.
 """
 
+import logging
 import math
 import signal
 import time
@@ -19,8 +20,10 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from htcgrid.runtime import documents, identity, limits
-from htcgrid.spi import FailureKind, Function, Lease, Outcome, Unavailable, Unstarted
+from htcgrid.runtime import identity
+from htcgrid.spi import FailureKind, Function, Lease, Outcome, Unavailable, Unstarted, documents, limits
+
+log = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 0.05
 """How often a running handler's memory and cancellation are looked at."""
@@ -206,16 +209,18 @@ class ExecutionEnvironment(ABC):
                 document = documents.timed_out(request, deadline - self._created)
                 yield from self._give_up(FailureKind.INIT_ERROR, document)
             elif first.task.id in self._cancelled:
-                yield from self._give_up(FailureKind.CANCELLED, documents.cancelled(request))
+                yield from self._give_up(FailureKind.CANCELLED, documents.cancelled())
             else:
                 continue
             return
         self.state = State.IDLE
+        log.info("Environment %s is ready; its start took %.0f ms.", self.id, self._init_ms or 0.0)
 
     def _give_up(self, kind: FailureKind, document: bytes, log_tail: bytes = b"") -> Iterator[Outcome | Unstarted]:
         """End an environment that is not ready; its first task bears the failure."""
         self._end()
         self.state = State.GONE
+        log.info("Environment %s did not become ready: %s.", self.id, kind)
         sequence = next(iter(self._pending))
         yield self._outcome(self._pending.pop(sequence), kind, document, log_tail=log_tail or self._log_tail())
         yield from self._return_the_rest()
@@ -315,7 +320,7 @@ class ExecutionEnvironment(ABC):
             if stop is FailureKind.TIMEOUT:
                 kind, document = stop, documents.timed_out(request, timeout)
             elif stop is FailureKind.CANCELLED:
-                kind, document = stop, documents.cancelled(request)
+                kind, document = stop, documents.cancelled()
             elif stop is FailureKind.OUT_OF_MEMORY:
                 kind, document = stop, documents.out_of_memory(request)
             else:
@@ -323,7 +328,10 @@ class ExecutionEnvironment(ABC):
                     kind, document = self._cause_of_end(request)
                 except Unavailable as error:  # what it was started by has ended too, perhaps by this very task
                     raise Unavailable(str(error), error.retry_after, begun=[lease.task.id]) from error
+            log.info("Environment %s has ended, under the task %s: %s.", self.id, lease.task.id, kind)
             yield self._outcome(lease, kind, document, elapsed, self._log_tail())
+        else:
+            log.info("Environment %s has ended while it ran no task.", self.id)
         yield from self._return_the_rest()
 
     def _cause_of_end(self, request: str) -> tuple[FailureKind, bytes]:

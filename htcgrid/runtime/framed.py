@@ -11,12 +11,12 @@ import time
 from collections.abc import Callable, Sequence
 from math import ceil
 
-from htcgrid.runtime import board, documents, frames, identity, limits
+from htcgrid.runtime import board, frames, identity
 from htcgrid.runtime.child import Child
 from htcgrid.runtime.context import client_context
 from htcgrid.runtime.environment import ExecutionEnvironment, InitFailure, Running
 from htcgrid.runtime.nursery import Nursery
-from htcgrid.spi import FailureKind, Function, Lease, Outcome, Unstarted
+from htcgrid.spi import FailureKind, Function, Lease, Outcome, Unstarted, documents, limits
 
 _READ_BYTES = 1 << 18
 _PIECE_BYTES = 1 << 13

@@ -17,9 +17,8 @@ The emulator marks no failure as one. As seen with the emulator of aws-sam-cli 1
 import re
 from typing import Any
 
-from htcgrid.runtime import documents
 from htcgrid.runtime.parsing import parsed
-from htcgrid.spi import FailureKind, Unavailable
+from htcgrid.spi import FailureKind, Unavailable, documents
 
 _TIMED_OUT = re.compile(rb"Task timed out after [0-9]+\.[0-9]{2} seconds")
 _ERROR_KEYS = frozenset(("errorMessage", "errorType", "requestId", "stackTrace", "trace", "cause"))

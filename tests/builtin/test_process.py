@@ -373,7 +373,7 @@ def test_a_worker_that_is_killed_while_it_loads_has_ended_and_its_function_may_l
 def test_a_function_that_loads_for_longer_than_it_may_is_an_init_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("htcgrid.runtime.limits.INIT_SECONDS", 0.2)
+    monkeypatch.setattr("htcgrid.spi.limits.INIT_SECONDS", 0.2)
     (tmp_path / "job.py").write_text("import time; time.sleep(60)")
     with plane(tmp_path, "job.handler") as invoker:
         assert run(invoker, 1, timeout=0.2).failure is FailureKind.INIT_ERROR

@@ -71,3 +71,15 @@ def test_a_running_task_is_stopped_soon_after_the_next_heartbeat(tmp_path: Path)
     eventually(lambda: len(project.results()) == 2)
     stop(agent)
     assert [(line["id"], line["status"]) for line in project.results()] == [("s_1", "failed"), ("s_2", "succeeded")]
+
+
+def test_the_log_names_leases_that_were_extended_and_lost(tmp_path: Path) -> None:
+    project = Project(tmp_path, lease=1.0)
+    project.submit({"n": 1, "sleep": 200}, {"n": 2})
+    agent = project.start("run", "--quiet", "--verbose", "--set", "function.timeout=300")
+    eventually(lambda: project.ran() == ["s_1"])
+    project.run("cancel", "s_1")
+    eventually(lambda: project.ran() == ["s_1", "s_2"])
+    said = stop(agent)
+    assert "1 leases were lost, to another agent or by a cancel: s_1" in said
+    assert "leases by 1 s." in said

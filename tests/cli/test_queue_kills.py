@@ -5,7 +5,7 @@ from pathlib import Path
 
 from htcgrid.builtin.sqlite_sink import SqliteSink
 from htcgrid.builtin.sqlite_source import SqliteSource
-from htcgrid.spi import Depth, Function
+from htcgrid.spi import Function, States
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "chaos"))
 from herd import Herd
@@ -23,7 +23,11 @@ def test_every_task_has_one_result_though_three_agents_are_killed(tmp_path: Path
         try:
             herd.start()
             herd.torment(
-                lambda: source.depth() == Depth(0, 0, 0) and herd.killed == 3, every=1.0, kills=3, stops=0, seconds=100
+                lambda: source.stats(brief=True).states == States(waiting=0, leased=0, dead=0) and herd.killed == 3,
+                every=1.0,
+                kills=3,
+                stops=0,
+                seconds=100,
             )
             herd.end()
         finally:

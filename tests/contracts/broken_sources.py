@@ -14,7 +14,7 @@ from htcgrid_contracts import TaskSourceContract, contract_function
 from pydantic import BaseModel, ConfigDict
 
 from htcgrid.builtin.memory import MemorySource
-from htcgrid.spi import Depth, Function, Lease, Plugin, Rejected, Task, TaskSource, Unavailable
+from htcgrid.spi import Function, Lease, Plugin, QueueStats, Rejected, States, Task, TaskSource, Unavailable
 
 
 class Reference(MemorySource):
@@ -43,8 +43,8 @@ class Reference(MemorySource):
         self.dead += [lease.task.id for lease in leases]
         MemorySource.ack(self, leases)
 
-    def depth(self) -> Depth:
-        return replace(super().depth(), dead=len(self.dead))
+    def stats(self, *, brief: bool = False) -> QueueStats:
+        return QueueStats(replace(super().stats().states, dead=len(self.dead)))
 
     @property
     def exhausted(self) -> bool:
@@ -562,12 +562,12 @@ class TestForgetsWhatWasCancelled(Case):
 
 class TestDepthCountsAll(Case):
     breaks = "test_depth_counts_what_waits_and_what_is_lent"
-    says = "depth() is to show"
+    says = "stats() is to show"
     patience = 0.05
 
     class broken(Reference):
-        def depth(self) -> Depth:
-            return Depth(waiting=len(self._tasks), leased=len(self._until))
+        def stats(self, *, brief: bool = False) -> QueueStats:
+            return QueueStats(States(waiting=len(self._tasks), leased=len(self._until)))
 
 
 class TestDeadComesBack(Case):

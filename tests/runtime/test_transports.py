@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from htcgrid.runtime import limits
-from htcgrid.spi import FailureKind, Lease, Outcome, Task, Unstarted
+from htcgrid.spi import FailureKind, Lease, Outcome, Task, Unstarted, limits
 
 CODE = Path(__file__).parent
 

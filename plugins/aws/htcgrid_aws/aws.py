@@ -9,13 +9,13 @@ import boto3
 from botocore.config import Config as ClientConfig
 from pydantic import Field
 
+from htcgrid import spi
 from htcgrid.spi import Plugin, Rejected
 from htcgrid_aws.errors import asking
 from htcgrid_aws.usage import Meter
 
 if TYPE_CHECKING:
     from htcgrid.spi import Function
-    from htcgrid_aws.usage import Usage
 
 
 class AwsConfig(Plugin.Config):
@@ -51,9 +51,10 @@ class AwsPlugin(Plugin):
             self._clients.pop().close()
         self._session = None
 
-    def usage(self) -> Usage:
+    def usage(self) -> spi.Usage:
         """Requests made to AWS by this plugin, and their list price."""
-        return self.meter.usage()
+        counted = self.meter.usage()
+        return spi.Usage(counted.requests, counted.dollars, counted.basis)
 
     @property
     def pool(self) -> ThreadPoolExecutor:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from htcgrid.spi import Function, Rejected, Result, ResultSink, Tally, Unavailable
+from htcgrid.spi import Function, Rejected, Result, ResultSink, StoreStats, Unavailable
 from htcgrid_aws import arns, documents, iam, items
 from htcgrid_aws.aws import AwsPlugin
 from htcgrid_aws.bucket import Bucket
@@ -84,11 +84,11 @@ class DynamodbSink(AwsPlugin, ResultSink):
         raise_worst(answer for _, answer in results)
         return {answer.task.id: answer for _, answer in results if isinstance(answer, Result)}
 
-    def tally(self) -> Tally:
+    def stats(self) -> StoreStats:
         note = "as DynamoDB last counted the table's items, which it does about every six hours"
-        return Tally(self._table.count(), note=note)
+        return StoreStats(self._table.count(), note=note)
 
-    def policies(self) -> Mapping[str, Mapping[str, Any]]:
+    def permissions(self) -> Mapping[str, Mapping[str, Any] | str]:
         """The least IAM policies for the table and the bucket."""
         return iam.policies(
             iam.Resources(

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from htcgrid_aws.queue import Queue
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("htcgrid.aws_grid.held")
 
 LONGEST_PAUSE = 60
 """Seconds, above what the agent waits between two calls of `receive` while something is unavailable."""

@@ -50,7 +50,7 @@ class HtcGridPlugin(AwsPlugin):
             raise RuntimeError(f"{type(self).__name__} is used before open() or after close()")
         return self._data
 
-    def policies(self) -> Mapping[str, Mapping[str, Any]]:
+    def permissions(self) -> Mapping[str, Mapping[str, Any] | str]:
         """The least IAM policies for HTC-Grid's queues, state table and bucket, source and sink alike."""
         grid = htc_config.load(self.config.config_file)
         return iam.policies(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from htcgrid_aws.htc_states import Row
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("htcgrid.aws_grid.htc_sink")
 
 
 class HtcGridSink(HtcGridPlugin, ResultSink):

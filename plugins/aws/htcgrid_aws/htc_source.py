@@ -12,19 +12,19 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from htcgrid.spi import Depth, Function, HtcgridError, Lease, Task, TaskSource
+from htcgrid.spi import Function, HtcgridError, Lease, QueueStats, Task, TaskSource
 from htcgrid_aws.held import Found, Held, find
 from htcgrid_aws.htc_data import decoded
 from htcgrid_aws.htc_plugin import HtcGridPlugin
 from htcgrid_aws.htc_states import STATES, session_of
-from htcgrid_aws.loans import Loan, Loans, whereabouts
+from htcgrid_aws.loans import Loan, Loans, Receipt, receipt_of
 from htcgrid_aws.parallel import each, raise_worst
 from htcgrid_aws.queue import BATCH, Queue, total
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("htcgrid.aws_grid.htc_source")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class HtcGridSource(HtcGridPlugin, TaskSource):
         self._queues: list[Queue] = []
         self._held = Held((), self.lease_seconds)
         self._loans = Loans()
-        self._visible_at: dict[str, float] = {}
+        self._visible_at: dict[object, float] = {}
 
     def open(self) -> None:
         super().open()
@@ -89,7 +89,7 @@ class HtcGridSource(HtcGridPlugin, TaskSource):
         handles: defaultdict[int, list[str]] = defaultdict(list)
         for lease in leases:
             if lease.receipt not in open_still:
-                number, handle = whereabouts(lease.receipt)
+                number, handle = receipt_of(lease)
                 handles[number].append(handle)
         for number, gone in handles.items():
             self._queues[number].delete(gone)
@@ -105,9 +105,8 @@ class HtcGridSource(HtcGridPlugin, TaskSource):
         with self._loans.hiding:
             return self._beat(leases, seconds)
 
-    def depth(self) -> Depth:
-        states = total([queue.states() for queue in self._queues])
-        return Depth((states.waiting or 0) + (states.delayed or 0), states.leased)
+    def stats(self, *, brief: bool = False) -> QueueStats:
+        return QueueStats(total([queue.states() for queue in self._queues]))
 
     # --- Its parts ----------------------------------------------------------------------------------
 
@@ -177,7 +176,7 @@ class HtcGridSource(HtcGridPlugin, TaskSource):
         return {lease.task.id for lease in leases if lease.receipt not in kept}
 
     def _claimed(self, message: dict[str, Any], number: int) -> Lease | Delete | Hide:
-        receipt = f"{number} {message['ReceiptHandle']}"
+        receipt = Receipt(number, message["ReceiptHandle"])
         facts = _facts(message["Body"])
         if isinstance(facts, str):
             reason = f"message {message['MessageId']} of queue {self._queues[number].name} is not HTC-Grid's: {facts}"
@@ -200,12 +199,12 @@ class HtcGridSource(HtcGridPlugin, TaskSource):
             return Delete() if row.final else Hide(max(1, min(row.expiry - time.time() + 1, self._visibility)))
         return self._with_input(Task(task_id, b"", attributes), row.retries + 1, receipt)
 
-    def _with_input(self, task: Task, attempt: int, receipt: str) -> Lease:
+    def _with_input(self, task: Task, attempt: int, receipt: Receipt) -> Lease:
         key = f"{task.id}-input"
         try:
             body = self.data.get(key)
         except HtcgridError:
-            self.states.give_back(task.id, whereabouts(receipt)[1], retries=0)
+            self.states.give_back(task.id, receipt.handle, retries=0)
             raise
         if body is None:
             return Lease(task, attempt, receipt, f"task {task.id}: its input {self.data.name}{key} is not there")
@@ -228,7 +227,7 @@ class HtcGridSource(HtcGridPlugin, TaskSource):
         for number, handles in due.items():
             self._queues[number].hide(handles)
             for handle, length in handles.items():
-                self._visible_at[f"{number} {handle}"] = now + length
+                self._visible_at[Receipt(number, handle)] = now + length
 
     def _tidy(self, number: int, delete: Sequence[str], hide: dict[str, float]) -> None:
         try:
@@ -237,7 +236,7 @@ class HtcGridSource(HtcGridPlugin, TaskSource):
         except HtcgridError as error:
             log.warning("%d messages show again when their visibility ends: %s", len(delete) + len(hide), error)
 
-    def _drop(self, receipts: Iterable[str]) -> None:
+    def _drop(self, receipts: Iterable[object]) -> None:
         gone = list(receipts)
         self._loans.drop(gone)
         for receipt in gone:

@@ -6,7 +6,7 @@ import math
 import time
 from dataclasses import dataclass, replace
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from htcgrid_aws.queue import LONGEST_LEASE
 
@@ -17,6 +17,13 @@ if TYPE_CHECKING:
 
 
 _TRANSIT_SECONDS = 1.0
+
+
+class Receipt(NamedTuple):
+    """Which message, and which receive of it: the number of the queue and SQS's receipt handle."""
+
+    queue: int
+    handle: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +38,9 @@ class Loan:
     reference: str = ""
 
     @property
-    def receipt(self) -> str:
-        """The lease's receipt: the queue's number and SQS's receipt handle."""
-        return f"{self.queue} {self.handle}"
+    def receipt(self) -> Receipt:
+        """The lease's receipt."""
+        return Receipt(self.queue, self.handle)
 
     @property
     def lapsed(self) -> bool:
@@ -56,7 +63,7 @@ class Loans:
     def __init__(self) -> None:
         self.hiding = Lock()
         self._lock = Lock()
-        self._loans: dict[str, Loan] = {}
+        self._loans: dict[object, Loan] = {}
 
     def add(self, loans: Iterable[Loan]) -> None:
         with self._lock:
@@ -68,7 +75,7 @@ class Loans:
             found = [self._loans.get(lease.receipt) for lease in leases]
         return [loan for loan in found if loan and not loan.lapsed]
 
-    def find(self, receipt: str) -> Loan | None:
+    def find(self, receipt: object) -> Loan | None:
         """The loan of a receipt, lapsed or not; None once it was returned."""
         with self._lock:
             return self._loans.get(receipt)
@@ -78,7 +85,7 @@ class Loans:
             if loan.receipt in self._loans:
                 self._loans[loan.receipt] = replace(loan, until=until)
 
-    def drop(self, receipts: Iterable[str]) -> None:
+    def drop(self, receipts: Iterable[object]) -> None:
         with self._lock:
             for receipt in receipts:
                 self._loans.pop(receipt, None)
@@ -89,7 +96,8 @@ def sure_seconds(lease_seconds: float) -> float:
     return lease_seconds - min(_TRANSIT_SECONDS, lease_seconds / 4)
 
 
-def whereabouts(receipt: str) -> tuple[int, str]:
-    """The queue's number and the receipt handle that a receipt is made of."""
-    queue, _, handle = receipt.partition(" ")
-    return int(queue), handle
+def receipt_of(lease: Lease) -> Receipt:
+    """The receipt of a lease of ours."""
+    if not isinstance(lease.receipt, Receipt):
+        raise TypeError(f"task {lease.task.id}: this is not a lease of an SQS queue: {lease.receipt!r}")
+    return lease.receipt

@@ -44,7 +44,7 @@ class S3Sink(AwsPlugin, ResultSink):
         raise_worst(answer for _, answer in found)
         return {task_id: answer for task_id, answer in found if isinstance(answer, Result)}
 
-    def policies(self) -> Mapping[str, Mapping[str, Any]]:
+    def permissions(self) -> Mapping[str, Mapping[str, Any] | str]:
         """The least IAM policies for the bucket."""
         bucket, prefix = arns.bucket(self.config.bucket), self.config.prefix
         return iam.policies(

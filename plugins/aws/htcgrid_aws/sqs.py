@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any, Self
 from pydantic import Field, model_validator
 
 from htcgrid.spi import (
-    Depth,
     FailureKind,
     Function,
     HtcgridError,
     Lease,
+    QueueStats,
     Rejected,
     States,
-    Survey,
     Task,
     TaskSource,
     Unavailable,
@@ -29,7 +28,7 @@ from htcgrid_aws.bucket import Bucket
 from htcgrid_aws.cancels import Cancelled, Cancels
 from htcgrid_aws.encryption import EncryptedConfig
 from htcgrid_aws.held import Found, Held, find
-from htcgrid_aws.loans import Loan, Loans, whereabouts
+from htcgrid_aws.loans import Loan, Loans, receipt_of
 from htcgrid_aws.parallel import each, raise_worst
 from htcgrid_aws.queue import BATCH, LONGEST_LEASE, Message, Queue, Unsent, total
 from htcgrid_aws.submission import Submission
@@ -39,7 +38,7 @@ from htcgrid_aws.task_index import TaskIndex
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("htcgrid.aws_grid.sqs")
 
 REASON = "htcgrid.reason"
 """Message attribute of a dead letter: why it was set aside."""
@@ -249,12 +248,8 @@ class SqsSource(AwsPlugin, TaskSource):
         self._cancels.add([], tasks)
         return list(tasks.values())
 
-    def depth(self) -> Depth:
-        states = self._states()
-        return Depth((states.waiting or 0) + (states.delayed or 0), states.leased, states.dead)
-
-    def survey(self) -> Survey:
-        return Survey(self._states(), note=UNTOLD)
+    def stats(self, *, brief: bool = False) -> QueueStats:
+        return QueueStats(self._states(), note=UNTOLD)
 
     def dead_letter(self, leases: Sequence[Lease], reason: str) -> None:
         """Send to the dead-letter queue with the reason in the attribute `htcgrid.reason`, then delete.
@@ -263,7 +258,7 @@ class SqsSource(AwsPlugin, TaskSource):
         """
         clean = messages.UNSENDABLE.sub("?", reason) or "no reason given"
         for lease in leases:
-            target = self._dead.get(whereabouts(lease.receipt)[0])
+            target = self._dead.get(receipt_of(lease).queue)
             if target is None:
                 log.warning("task %s is deleted, as there is no dead-letter queue: %s", lease.task.id, reason)
                 continue
@@ -277,7 +272,7 @@ class SqsSource(AwsPlugin, TaskSource):
                 raise Unavailable(f"dead letter of task {lease.task.id}: {error}") from error
         self.ack(leases)
 
-    def policies(self) -> Mapping[str, Mapping[str, Any]]:
+    def permissions(self) -> Mapping[str, Mapping[str, Any] | str]:
         """The least IAM policies for the queues, cancel marks, rows of tasks and inputs."""
         region = self.config.region
         names = self.config.queues or (self.config.queue,)
@@ -364,7 +359,7 @@ class SqsSource(AwsPlugin, TaskSource):
     def _by_queue(self, leases: Sequence[Lease]) -> dict[int, list[str]]:
         handles: defaultdict[int, list[str]] = defaultdict(list)
         for lease in leases:
-            number, handle = whereabouts(lease.receipt)
+            number, handle = receipt_of(lease)
             handles[number].append(handle)
         return handles
 

@@ -66,7 +66,7 @@ def test_every_put_to_s3_says_the_encryption_that_is_set(
         seen = watched(plugin)
         plugin.put([Task("t", LARGE)] if kind == "sqs" else [result(LARGE)])
         assert seen == [headers]
-        allowed = [line["Resource"] for line in plugin.policies()["agent"]["Statement"] if line["Sid"] == "UseKeys"]
+        allowed = [line["Resource"] for line in plugin.permissions()["agent"]["Statement"] if line["Sid"] == "UseKeys"]
     assert allowed == ([[KEY]] if "kms_key" in keys else [])
 
 
@@ -83,7 +83,7 @@ def test_htc_grid_encrypts_with_the_key_of_its_file_unless_told_otherwise(
         seen = watched(sink)
         sink.data.put("x-output", b"1")
         assert seen == [headers]
-        sids = [line["Sid"] for line in sink.policies()["agent"]["Statement"]]
+        sids = [line["Sid"] for line in sink.permissions()["agent"]["Statement"]]
     assert ("UseKeys" in sids) == (headers[1] is not None)
 
 

@@ -97,7 +97,7 @@ def test_rows_of_tasks_and_cancel_marks_may_share_a_table() -> None:
     source = SqsSource(SqsSource.Config(queue="q", task_table="tasks", region="eu-west-1"), Function())
     found = {
         use: {statement["Sid"]: statement for statement in policy["Statement"]}
-        for use, policy in source.policies().items()
+        for use, policy in source.permissions().items()
     }
     assert found["agent"]["RemoveRows"]["Action"] == ["dynamodb:BatchWriteItem"]
     of_table = ["FindTable", "SeeCancelled", "RemoveRows"]

@@ -220,7 +220,7 @@ def test_a_row_costs_two_write_units(aws: Aws, capsys: pytest.CaptureFixture[str
             source.put(many[500:])
             for _ in range(count // 10):
                 source.ack(source.receive(10, 1))
-            totals.append(source.usage())
+            totals.append(source.meter.usage())
     assert aws.waiting(queue) == (0, 0)
     without, with_rows = totals
     dollars = (with_rows.dollars - without.dollars) / count * 1e6

@@ -10,7 +10,7 @@ from htcgrid.spi import Rejected, Unavailable
 from htcgrid_aws_lambda.refusals import code_of
 from htcgrid_aws_lambda.target import Target
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("htcgrid.aws_lambda.facts")
 
 _READY = frozenset({"Active", "Inactive"})  # an Inactive function is woken by the next Invoke
 _ON_THE_WAY = frozenset({"Pending", "Deactivating"})

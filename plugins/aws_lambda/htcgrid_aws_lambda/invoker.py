@@ -3,11 +3,23 @@
 import base64
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
+from typing import Any
 
-from htcgrid.runtime import documents, limits
+from htcgrid import spi
 from htcgrid.runtime.context import client_context
-from htcgrid.runtime.identity import request_id
-from htcgrid.spi import Capability, FailureKind, Function, Invoker, Lease, Outcome, Rejected, Unavailable, Unstarted
+from htcgrid.spi import (
+    Capability,
+    FailureKind,
+    Function,
+    Invoker,
+    Lease,
+    Outcome,
+    Rejected,
+    Unavailable,
+    Unstarted,
+    documents,
+    limits,
+)
 
 from htcgrid_aws_lambda.answers import outcome
 from htcgrid_aws_lambda.calls import start
@@ -40,6 +52,7 @@ class AwsLambdaInvoker(Invoker):
     from it, so the plane does not have the capability of that name.
     """
 
+    carries_settings = False
     max_batch = 1
     capabilities = frozenset(
         {
@@ -110,17 +123,17 @@ class AwsLambdaInvoker(Invoker):
             if call is not None:
                 call.cancel()
 
-    def usage(self) -> Mapping[str, str]:
+    def usage(self) -> spi.Usage:
         """Requests, GB-seconds and price of what ran since the plane was made, to be shown."""
         architecture = self._architecture()
         region = self._target.region
-        return summary(self.used(), price(region, architecture), region, architecture)
+        return spi.Usage(shown=summary(self.used(), price(region, architecture), region, architecture))
 
     def used(self) -> Usage:
         """The same as numbers."""
         return self._ledger.usage
 
-    def deploy(self, *, dry_run: bool = False) -> Iterable[str]:
+    def deploy(self, settings: Mapping[str, Any], *, dry_run: bool = False) -> Iterable[str]:
         """Create or update the function, publish a version and move the alias to it."""
         yield from self._deployment().deploy(dry_run=dry_run)
 
@@ -153,7 +166,7 @@ class AwsLambdaInvoker(Invoker):
             start(lambda: self._call(service, gate, lease, context), call)
             return call.result()
         except CancelledError:
-            return Outcome(lease.task.id, documents.cancelled(request_id(lease.task.id)), FailureKind.CANCELLED)
+            return Outcome(lease.task.id, documents.cancelled(), FailureKind.CANCELLED)
         finally:
             self._under_way.pop(lease.task.id, None)
 

@@ -109,7 +109,7 @@ def test_a_drain_past_its_grace_gives_back_what_aws_still_runs(opened: Opener, f
     agent.drain(grace=0.1)
     running.join(20)
     assert not running.is_alive(), "the drain waits for the handler"
-    assert source.depth().waiting == 1
+    assert source.stats(brief=True).states.waiting == 1
 
 
 def test_retry_after_is_handed_on(opened: Opener, fake: FakeLambda) -> None:

@@ -110,7 +110,7 @@ def test_a_run_says_what_it_used_and_what_that_costs(opened: Opener) -> None:
     for _ in range(4):
         run(plane, {"billed_ms": 500})
     assert plane.used().gb_seconds == pytest.approx(1.0)
-    assert plane.usage() == {
+    assert plane.usage().shown == {
         "requests": "4",
         "GB-seconds": "1.000",
         "price": "$0.000017 (us-east-1, x86_64, list price of 2025-10-01, without free tier or discounts)",
@@ -119,7 +119,7 @@ def test_a_run_says_what_it_used_and_what_that_costs(opened: Opener) -> None:
 
 def test_a_region_without_a_price_says_so(opened: Opener) -> None:
     plane = opened(region="us-gov-west-1")
-    assert plane.usage()["price"] == "not known: the price table has no x86_64 in us-gov-west-1"
+    assert plane.usage().shown["price"] == "not known: the price table has no x86_64 in us-gov-west-1"
 
 
 def test_a_cancelled_call_is_let_go_of_at_once_and_still_billed(opened: Opener, fake: FakeLambda) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from htcgrid.runtime import limits
+from htcgrid.spi import limits
 
 _PIPES = ("ended", "replies", "orders", "starts")  # the container waits for the last one
 _LOG_BYTES_KEPT = 1 << 20

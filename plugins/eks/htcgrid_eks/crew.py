@@ -6,6 +6,7 @@ since nobody is connected to them; the next start removes what is left of them.
 
 import getpass
 import json
+import logging
 import os
 import socket
 import time
@@ -21,6 +22,8 @@ from htcgrid_eks.cluster import Cluster, Refusal
 from htcgrid_eks.code import TASK_ROOT
 from htcgrid_eks.options import Options
 from htcgrid_eks.pod import AGENT, Manifest, environment_secret, in_pod, pod_spec
+
+log = logging.getLogger("htcgrid.eks.crew")
 
 OWNER = "app.kubernetes.io/managed-by"
 NAME = "htcgrid.io/name"
@@ -80,10 +83,12 @@ class Crew:
         }
         pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": self._spec()}
         self._asked("create pods", "POST", self._cluster.namespaced("pods"), pod)
+        log.info("Pod %s is made.", name)
         return name
 
     def remove(self, name: str) -> None:
         """Remove a pod that is of no use any more."""
+        log.info("Pod %s is removed.", name)
         _delete(self._cluster, self._cluster.namespaced("pods", name))
 
     def find(self, name: str) -> Any:

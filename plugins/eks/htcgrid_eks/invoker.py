@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from htcgrid.runtime.calls import Calls
@@ -61,6 +62,7 @@ class EksInvoker(Invoker):
     class Config(Options):
         """See `htcgrid_eks.options.Options`."""
 
+    carries_settings = True
     config: Config
     max_batch = 32
 
@@ -74,7 +76,6 @@ class EksInvoker(Invoker):
         self._crew = Crew(self._cluster, config, function)
         self._calls = Calls()
         self._archive = b""
-        self._settings: Mapping[str, Any] = {}
         self._places: list[_Place] = []
         self._idle: queue.LifoQueue[_Place] = queue.LifoQueue()
 
@@ -102,8 +103,8 @@ class EksInvoker(Invoker):
             self._idle.put(place)
 
     def advise(self, attempts: int) -> Iterable[str]:
-        """See `htcgrid.spi.Advising`."""
-        yield from Grid(self.config, self.function, self._settings, self.config.namespace).notes()
+        """As `Plugin.advise`."""
+        yield from Grid(self.config, self.function, {}, self.config.namespace).notes()
         least, pods = self.config.min_available, self.config.pods
         kept = math.ceil(int(least[:-1]) * pods / 100) if least.endswith("%") else int(least or 0)
         if self.config.autoscale is None and kept >= pods:
@@ -155,13 +156,9 @@ class EksInvoker(Invoker):
 
     # --- Deployable ---
 
-    def adopt(self, settings: Mapping[str, Any]) -> None:
-        """Take the whole config, as a document: the workers of a standing grid need its source, sink and agent."""
-        self._settings = settings
-
-    def deploy(self, *, dry_run: bool = False) -> Iterable[str]:
+    def deploy(self, settings: Mapping[str, Any], *, dry_run: bool = False) -> Iterable[str]:
         """Make or change the standing grid, and wait until its pods are ready. `dry_run` yields the YAML."""
-        with self._deployment() as deployment:
+        with self._deployment(settings) as deployment:
             yield from deployment.deploy(dry_run=dry_run)
 
     def undeploy(self) -> Iterable[str]:
@@ -179,17 +176,17 @@ class EksInvoker(Invoker):
         with self._deployment() as deployment:
             return deployment.status()
 
-    def permissions(self) -> str:
+    def permissions(self) -> Mapping[str, Mapping[str, Any] | str]:
         """The Roles that each use takes, as YAML."""
         with self._deployment() as deployment:
-            return deployment.permissions()
+            return {"cluster": deployment.permissions()}
 
     @contextmanager
-    def _deployment(self) -> Iterator[Deployment]:
+    def _deployment(self, settings: Mapping[str, Any] = MappingProxyType({})) -> Iterator[Deployment]:
         cluster = Cluster(self.config)
         cluster.open()
         try:
-            yield Deployment(cluster, self.config, self.function, self._settings)
+            yield Deployment(cluster, self.config, self.function, settings)
         finally:
             cluster.close()
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from htcgrid.runtime import documents, identity
+from htcgrid.runtime import identity
 from htcgrid.runtime.api import ApiEnvironment
 from htcgrid.runtime.calls import Calls
 from htcgrid.runtime.environment import ExecutionEnvironment, State
@@ -25,6 +25,7 @@ from htcgrid.spi import (
     Rejected,
     Unavailable,
     Unstarted,
+    documents,
 )
 from pydantic import Field
 

@@ -11,15 +11,27 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from htcgrid.planes.code_files import collect
-from htcgrid.runtime import documents, identity
+from htcgrid.runtime import identity
 from htcgrid.runtime.api import ApiEnvironment
 from htcgrid.runtime.api_server import listen
 from htcgrid.runtime.calls import Calls
 from htcgrid.runtime.environment import ExecutionEnvironment, State
 from htcgrid.runtime.rie import RieEnvironment
-from htcgrid.spi import Capability, FailureKind, Function, Invoker, Lease, Outcome, Rejected, Unavailable, Unstarted
+from htcgrid.spi import (
+    Capability,
+    FailureKind,
+    Function,
+    Invoker,
+    Lease,
+    Outcome,
+    Rejected,
+    Unavailable,
+    Unstarted,
+    documents,
+)
 
 from htcgrid_local_docker import building, images, network, ownership, plan
 from htcgrid_local_docker.diagnosis import check_came_up
@@ -36,6 +48,7 @@ class LocalDockerInvoker(Invoker):
     """
 
     Config = Options
+    carries_settings = False
     config: Options
     max_batch = 512
 
@@ -115,7 +128,7 @@ class LocalDockerInvoker(Invoker):
 
     # --- Deployable ---
 
-    def deploy(self, *, dry_run: bool = False) -> Iterable[str]:
+    def deploy(self, settings: Mapping[str, Any], *, dry_run: bool = False) -> Iterable[str]:
         """Have the image here; containers come with `run`."""
         with self._connected():
             if dry_run:

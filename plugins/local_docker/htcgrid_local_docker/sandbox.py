@@ -1,5 +1,6 @@
 """A container as a sandbox of the core's execution environments."""
 
+import logging
 import select
 import signal
 from collections.abc import Collection, Mapping
@@ -17,6 +18,8 @@ from htcgrid_local_docker.engine import Engine
 from htcgrid_local_docker.logs import EMULATORS_LAST, LogStream
 from htcgrid_local_docker.meter import MemoryMeter
 from htcgrid_local_docker.plan import RIE_PORT, Plan, create_arguments
+
+log = logging.getLogger("htcgrid.local_docker.sandbox")
 
 _KILL_SECONDS = 20.0
 _FROM_OUTSIDE = frozenset((-signal.SIGTERM, -signal.SIGKILL))
@@ -56,6 +59,7 @@ class ContainerSandbox(EmulatorSandbox):
             self.ended_fd = self._end.raw.fileno()
             client.start(self._container)
             self._look(client.inspect_container(self._container))
+        log.info("Container %s is started.", self._container[:12])
 
     def has_ended(self) -> bool:
         if self._status is None and self._end is not None and _is_readable(self.ended_fd):

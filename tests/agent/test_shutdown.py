@@ -10,10 +10,10 @@ import pytest
 # second one is raised in every place in turn where Python can run its handler while the first one's is at work.
 TWO_SIGNALS = f"""
 import signal, sys, time
-from htcgrid.agent.halt import Halt
+from htcgrid.agent.shutdown import Shutdown
 
 def at_place(wanted):
-    halt, place, done = Halt(), 0, False
+    shutdown, place, done = Shutdown(), 0, False
 
     def look(frame, event, argument):
         nonlocal place, done
@@ -27,14 +27,14 @@ def at_place(wanted):
 
     def first(*_):
         sys.settrace(look)
-        halt.drain(1000.0)
+        shutdown.drain(1000.0)
         sys.settrace(None)
 
     signal.signal({signal.SIGINT:d}, first)
-    signal.signal({signal.SIGTERM:d}, lambda *_: halt.drain(0.0))
+    signal.signal({signal.SIGTERM:d}, lambda *_: shutdown.drain(0.0))
     signal.raise_signal({signal.SIGINT:d})
-    assert halt.is_set()
-    assert not done or halt.deadline <= time.monotonic(), wanted
+    assert shutdown.is_set()
+    assert not done or shutdown.deadline <= time.monotonic(), wanted
     return done
 
 place = 1

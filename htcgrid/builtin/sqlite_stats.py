@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import fields
 
-from htcgrid.spi import Holder, States, Survey, Tally
+from htcgrid.spi import Holder, QueueStats, States, StoreStats
 
 RECENT_SECONDS = 60.0
 RECENT_RESULTS = 20_000
@@ -38,11 +38,11 @@ RECENT = """
 """
 
 
-def survey(connection: sqlite3.Connection, now: float) -> Survey:
+def queue_stats(connection: sqlite3.Connection, now: float) -> QueueStats:
     sessions = {name: States(*counts) for name, *counts in connection.execute(BY_SESSION, {"now": now})}
     oldest = connection.execute(OLDEST, (now,)).fetchone()
     agents = connection.execute(AGENTS, (now,)).fetchall()
-    return Survey(
+    return QueueStats(
         states=_total(list(sessions.values())),
         sessions=sessions,
         oldest_seconds=max(0.0, now - oldest[0]) if oldest else None,
@@ -50,11 +50,11 @@ def survey(connection: sqlite3.Connection, now: float) -> Survey:
     )
 
 
-def tally(connection: sqlite3.Connection, now: float) -> Tally:
+def store_stats(connection: sqlite3.Connection, now: float) -> StoreStats:
     stored = connection.execute("SELECT count(*) FROM results").fetchone()[0]
     recent, first = connection.execute(RECENT, (RECENT_RESULTS, now - RECENT_SECONDS)).fetchone()
     seconds = min(now - first, RECENT_SECONDS) if recent else RECENT_SECONDS
-    return Tally(stored, dict(connection.execute(FAILURES).fetchall()), recent / max(seconds, 0.001))
+    return StoreStats(stored, dict(connection.execute(FAILURES).fetchall()), recent / max(seconds, 0.001))
 
 
 def _total(sessions: list[States]) -> States:

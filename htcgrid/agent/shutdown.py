@@ -4,8 +4,8 @@ import threading
 import time
 
 
-class Halt:
-    """Set once from any thread or a signal handler; every thread of the agent looks at it."""
+class Shutdown:
+    """Asked for from any thread or a signal handler; every thread of the agent looks at it."""
 
     def __init__(self) -> None:
         self._draining = threading.Event()
@@ -17,7 +17,7 @@ class Halt:
 
     @property
     def deadline(self) -> float:
-        """On the monotonic clock, when the grace is over."""
+        """On the monotonic clock, when the grace time is over."""
         return min(self._deadlines)
 
     def drain(self, grace: float) -> None:

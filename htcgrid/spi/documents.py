@@ -1,4 +1,4 @@
-"""The error documents that only a supervisor can write, word for word as AWS Lambda has them.
+"""The error documents that htcgrid writes itself: AWS Lambda's word for word, and those of what Lambda does not have.
 
 A handler's own errors are documents of the runtime client and pass through untouched.
 """
@@ -6,7 +6,7 @@ A handler's own errors are documents of the runtime client and pass through unto
 import json
 import signal
 
-from htcgrid.runtime import limits
+from htcgrid.spi import limits
 
 # How Go's os.Signal prints these, since it is AWS's supervisor that writes the sentence on the service.
 _SIGNALS = {
@@ -75,6 +75,34 @@ def request_too_large(size: int) -> bytes:
     return document("RequestTooLargeException", f"The event has {size} bytes; at most {limit} can be sent.")
 
 
-def cancelled(request_id: str) -> bytes:
+def cancelled(reason: str = "The task was cancelled.") -> bytes:
     """The user cancelled the task. The service has no such thing, so the words are ours."""
-    return document("Htcgrid.Cancelled", f"RequestId: {request_id} Error: the task was cancelled")
+    return document("Htcgrid.Cancelled", reason)
+
+
+def invalid_event(reason: str) -> bytes:
+    """The source could make no task of what it found; the type is AWS's runtime client's for such events."""
+    return document("Runtime.UnmarshalError", reason)
+
+
+def not_storable(reason: str) -> bytes:
+    """The sink can never store this answer."""
+    return document("Htcgrid.ResultRejected", reason)
+
+
+def never_begun(attempts: int, reason: str) -> bytes:
+    """The plane would not begin this task, time and again and for long."""
+    message = f"The plane did not begin this task in {attempts} tries, each of them long; the last time: {reason}"
+    return document("Htcgrid.NotBegun", message)
+
+
+def cancelled_unasked(attempts: int) -> bytes:
+    """The plane keeps stopping it, and nobody has asked for that."""
+    message = f"The plane reported this task as cancelled {attempts} times, though nobody cancelled it."
+    return document("Htcgrid.CancelledUnasked", message)
+
+
+def lost_with_its_plane(attempts: int, reason: str) -> bytes:
+    """Whenever this task ran, the plane was lost with it."""
+    message = f"The plane was lost {attempts} times while this task ran, the last time so: {reason}"
+    return document("Htcgrid.PlaneLost", message)

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from htcgrid.agent.delivery import Delivery
-from htcgrid.agent.halt import Halt
-from htcgrid.agent.holdings import Holdings
-from htcgrid.agent.patience import Patience
+from htcgrid.agent.leases import LeaseTable
+from htcgrid.agent.options import AgentOptions
+from htcgrid.agent.shared import Shared
+from htcgrid.agent.shutdown import Shutdown
 from htcgrid.agent.statistics import Statistics
+from htcgrid.agent.storer import Storer
 from htcgrid.builtin.memory import MemorySink, MemorySource
 from htcgrid.spi import FailureKind, Function, Lease, Outcome, Result, Task
 
@@ -25,23 +26,21 @@ class Source(MemorySource):
 
 
 def test_a_hopeless_task_whose_lease_was_lost_is_judged_anew_when_it_comes_again() -> None:
-    failures: list[BaseException] = []
-    source, holdings = Source(), Holdings()
+    source, leases = Source(), LeaseTable(1)
     sink = MemorySink(MemorySink.Config(), Function())
-    patience = Patience(Halt(), 0, lambda _message: None)
+    shared = Shared(AgentOptions(linger=0), Shutdown(), Statistics(1), lambda _message: None)
 
-    def deliver(lease: Lease, outcome: Outcome, *, dead: bool, lost: bool) -> None:
-        delivery.put(Result(lease.task, outcome, lease.attempt), dead=dead)
+    def store(lease: Lease, outcome: Outcome, *, dead: bool, lost: bool) -> None:
+        leases.finish(Result(lease.task, outcome, lease.attempt), dead=dead)
         if lost:
-            holdings.lose([lease])
-        delivery.close()
-        delivery.run()
+            leases.lose([lease])
+        leases.end()
+        Storer(source, sink, leases, shared).run()
 
-    delivery = Delivery(source, sink, holdings, Statistics(1), patience, linger=0, fail=failures.append)
     first, second = (Lease(Task("a", b"1"), attempt, f"receipt {attempt}") for attempt in (3, 4))
-    holdings.add([first])
-    deliver(first, Outcome("a", b"{}", FailureKind.EXIT), dead=True, lost=True)
+    leases.add([first])
+    store(first, Outcome("a", b"{}", FailureKind.EXIT), dead=True, lost=True)
     assert (source.dead, source.acked, sink.results) == ([], [], {})
-    holdings.add([second])
-    deliver(second, Outcome("a", b"2"), dead=False, lost=False)
+    leases.add([second])
+    store(second, Outcome("a", b"2"), dead=False, lost=False)
     assert (source.dead, source.acked) == ([], ["receipt 4"])

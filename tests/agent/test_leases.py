@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from htcgrid.agent.holdings import Holdings
+from htcgrid.agent.leases import LeaseTable
 from htcgrid.spi import Lease, Task
 
 
@@ -13,90 +13,92 @@ def lease(task_id: str, receipt: str = "") -> Lease:
 
 
 def test_a_task_that_is_held_is_not_new_when_it_is_delivered_twice() -> None:
-    held = Holdings()
+    held = LeaseTable(1)
     assert held.add([lease("a", "1")]) == [lease("a", "1")]
     assert held.add([lease("a", "2"), lease("b", "3")]) == [lease("b", "3")]
     assert len(held) == 2
 
 
 def test_a_task_twice_in_one_delivery_is_new_once() -> None:
-    assert Holdings().add([lease("a", "1"), lease("a", "2")]) == [lease("a", "1")]
+    assert LeaseTable(1).add([lease("a", "1"), lease("a", "2")]) == [lease("a", "1")]
 
 
 def test_the_newer_receipt_is_the_one_that_is_acked() -> None:
-    held = Holdings()
+    held = LeaseTable(1)
     held.add([lease("a", "1")])
     held.add([lease("a", "2")])
-    assert held.release(["a"]) == [lease("a", "2")]
+    assert held.release([lease("a")]) == [lease("a", "2")]
 
 
 def test_what_is_released_is_held_no_more() -> None:
-    held = Holdings()
+    held = LeaseTable(1)
     held.add([lease("a"), lease("b")])
-    assert held.release(["a", "never"]) == [lease("a")]
-    assert held.release(["a"]) == []
-    assert held.all() == [lease("b")]
+    assert held.release([lease("a"), lease("never")]) == [lease("a")]
+    assert held.release([lease("a")]) == []
+    assert held.held() == [lease("b")]
 
 
-def test_a_lost_lease_is_let_go() -> None:
-    held = Holdings()
+def test_a_lost_lease_is_released() -> None:
+    held = LeaseTable(1)
     held.add([lease("a"), lease("b")])
     assert held.lose([lease("a")]) == ["a"]
-    assert held.lost(["a", "b"]) == {"a"}
-    assert held.drop(["a"]) == []
-    assert held.all() == [lease("b")]
+    assert (held.is_lost("a"), held.is_lost("b")) == (True, False)
+    held.drop(["a"])
+    assert held.returned == 0
+    assert held.held() == [lease("b")]
 
 
-def test_a_task_that_was_lost_and_let_go_may_come_again() -> None:
-    held = Holdings()
+def test_a_task_that_was_lost_and_released_may_come_again() -> None:
+    held = LeaseTable(1)
     held.add([lease("a", "1")])
     held.lose([lease("a", "1")])
     held.drop(["a"])
     assert held.add([lease("a", "2")]) == [lease("a", "2")]
-    assert not held.lost(["a"])
+    assert not held.is_lost("a")
 
 
 def test_losing_what_is_not_held_means_nothing_to_its_next_lease() -> None:
-    held = Holdings()
+    held = LeaseTable(1)
     assert held.lose([lease("a", "1")]) == []
     held.add([lease("a", "2")])
-    assert not held.lost(["a"])
+    assert not held.is_lost("a")
 
 
 def test_losing_an_older_lease_means_nothing_to_the_newer_one() -> None:
-    held = Holdings()
+    held = LeaseTable(1)
     held.add([lease("a", "1")])
     held.add([lease("a", "2")])
     assert held.lose([lease("a", "1")]) == []
-    assert not held.lost(["a"])
+    assert not held.is_lost("a")
 
 
-def test_a_task_lent_again_while_its_lost_lease_ends_stays_and_is_named() -> None:
-    held = Holdings()
+def test_a_task_leased_again_while_its_lost_lease_ends_stays_and_is_returned() -> None:
+    held = LeaseTable(1)
     held.add([lease("a", "1")])
     held.lose([lease("a", "1")])
     held.add([lease("a", "2")])
-    assert held.drop(["a"]) == ["a"]
-    assert held.release(["a"]) == [lease("a", "2")]
+    held.drop(["a"])
+    assert held.returned == 1
+    assert held.release([lease("a")]) == [lease("a", "2")]
 
 
-def test_a_loan_that_comes_in_while_an_older_one_is_let_go_is_not_let_go_with_it(
+def test_a_lease_that_comes_in_while_an_older_one_is_released_is_not_released_with_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    held = Holdings()
+    held = LeaseTable(1)
     held.add([lease("a", "1")])
     held.lose([lease("a", "1")])
     new: list[Lease] = []
-    intake = threading.Thread(target=lambda: new.extend(held.add([lease("a", "2")])))
-    release = held.release
+    receiver = threading.Thread(target=lambda: new.extend(held.add([lease("a", "2")])))
+    release = held._release
 
     def interrupted(task_ids: list[str]) -> list[Lease]:
-        intake.start()
-        intake.join(0.05)  # to its end, unless it has to wait until this one is gone
+        receiver.start()
+        receiver.join(0.05)  # to its end, unless it has to wait until this one is gone
         return release(task_ids)
 
-    monkeypatch.setattr(held, "release", interrupted)
-    again = held.drop(["a"])
-    intake.join()
-    assert again == ["a"] or new == [lease("a", "2")]
-    assert held.all() == [lease("a", "2")]
+    monkeypatch.setattr(held, "_release", interrupted)
+    held.drop(["a"])
+    receiver.join()
+    assert held.returned == 1 or new == [lease("a", "2")]
+    assert held.held() == [lease("a", "2")]
