@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-from htcgrid_aws.aws import Meter
+from htcgrid_aws.aws_plugin import UsageCounter
 from htcgrid_aws.dynamodb import DynamodbSink
 from htcgrid_aws.htc_sink import HtcGridSink
 from htcgrid_aws.htc_source import HtcGridSource
@@ -97,18 +97,18 @@ def moto() -> Iterator[str]:
 @contextmanager
 def slower(seconds: dict[str, float]) -> Iterator[None]:
     """Every request of every client that is made meanwhile waits so long before it is sent, by service."""
-    attach = Meter.attach
+    attach = UsageCounter.attach
 
-    def attached(meter: Meter, client: Any) -> None:
-        attach(meter, client)
+    def attached(usage_counter: UsageCounter, client: Any) -> None:
+        attach(usage_counter, client)
         wait = seconds[client.meta.service_model.service_name]
         client.meta.events.register("before-send", lambda **_: time.sleep(wait))
 
-    Meter.attach = attached
+    UsageCounter.attach = attached
     try:
         yield
     finally:
-        Meter.attach = attach
+        UsageCounter.attach = attach
 
 
 def run(source: Any, sink: Any, handler: str, tasks: int) -> Summary:
@@ -159,7 +159,7 @@ def sqs_and_dynamodb(url: str, tasks: int, handler: str, latency: dict[str, floa
         DynamodbSink(DynamodbSink.Config(table=table(url), **where), Function()) as sink,
     ):
         summary = run(source, sink, handler, tasks)
-        return summary, submitter.meter.usage() + source.meter.usage() + sink.meter.usage()
+        return summary, submitter.usage_counter.usage() + source.usage_counter.usage() + sink.usage_counter.usage()
 
 
 def requests(url: str, tasks: int) -> None:

@@ -48,7 +48,7 @@ class Aws:
     environment: Mapping[str, str] = field(default_factory=lambda: {**os.environ, **ACCOUNT})
 
     def left(self) -> int:
-        """Messages that wait or are lent out."""
+        """Messages that wait or are leased out."""
         names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
         found = self.sqs.get_queue_attributes(QueueUrl=self.queue_url, AttributeNames=names)
         return sum(map(int, found["Attributes"].values()))

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from htcgrid.spi import Function, Rejected, Result, ResultSink, StoreStats, Unavailable
-from htcgrid_aws import arns, documents, iam, items
-from htcgrid_aws.aws import AwsPlugin
-from htcgrid_aws.bucket import Bucket
+from htcgrid_aws import arns, iam, result_documents, result_items
+from htcgrid_aws.aws_plugin import AwsPlugin
+from htcgrid_aws.dynamodb_table import KEY, LARGEST_ITEM, LARGEST_KEY, WRITE_BATCH, Item, Table
 from htcgrid_aws.encryption import EncryptedConfig
 from htcgrid_aws.parallel import each, raise_worst
-from htcgrid_aws.table import KEY, LARGEST_ITEM, LARGEST_KEY, WRITE_BATCH, Item, Table
+from htcgrid_aws.s3_bucket import Bucket
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -53,7 +53,7 @@ class DynamodbSink(AwsPlugin, ResultSink):
 
     def open(self) -> None:
         super().open()
-        self._table = Table(self.client("dynamodb"), self.config.table, self.meter)
+        self._table = Table(self.client("dynamodb"), self.config.table, self.usage_counter)
         self._table.check()
         if self.config.bucket:
             self._bucket = Bucket(self.client("s3"), self.config.bucket, self.config.prefix, self.config.encrypted())
@@ -105,8 +105,8 @@ class DynamodbSink(AwsPlugin, ResultSink):
         if not 0 < len(task_id.encode()) <= LARGEST_KEY:
             message = f"task {task_id[:80]!r}...: DynamoDB takes ids of 1 to {LARGEST_KEY} bytes; use shorter ids"
             raise Rejected(message, [task_id])
-        item = items.write(result)
-        if not items.too_large(item, self.config.inline_limit):
+        item = result_items.write(result)
+        if not result_items.too_large(item, self.config.inline_limit):
             return item
         if self._bucket is None:
             message = (
@@ -115,12 +115,12 @@ class DynamodbSink(AwsPlugin, ResultSink):
             )
             raise Rejected(message, [task_id])
         key = self._bucket.key(task_id, task_id)
-        self._bucket.put(key, documents.write(result))
-        return items.write_reference(result, self._bucket.address(key))
+        self._bucket.put(key, result_documents.write(result))
+        return result_items.write_reference(result, self._bucket.address(key))
 
     def _result(self, item: Item) -> Result:
         if "s3" not in item:
-            return items.read(item)
+            return result_items.read(item)
         task_id, address = item[KEY]["S"], item["s3"]["S"]
         key = self._bucket.key_of(address) if self._bucket else None
         if self._bucket is None or key is None:
@@ -129,7 +129,7 @@ class DynamodbSink(AwsPlugin, ResultSink):
         document = self._bucket.get(key)
         if document is None:
             raise Rejected(f"task {task_id}: its result {address} is gone from S3", [task_id])
-        return documents.read(document)
+        return result_documents.read(document)
 
 
 def _failed(result: Result) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, Self
 from pydantic import Field, model_validator
 
 from htcgrid_aws import arns
-from htcgrid_aws.aws import AwsConfig
+from htcgrid_aws.aws_plugin import AwsConfig
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from htcgrid.spi import Rejected, Unavailable
 
 if TYPE_CHECKING:
-    from htcgrid_aws.bucket import Bucket
     from htcgrid_aws.htc_config import GridConfig, HtcGridConfig
+    from htcgrid_aws.s3_bucket import Bucket
 
 TEXT = "text/plain"
 

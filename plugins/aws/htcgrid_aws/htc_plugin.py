@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from htcgrid.spi import Rejected
 from htcgrid_aws import arns, htc_config, iam
-from htcgrid_aws.aws import AwsPlugin
-from htcgrid_aws.bucket import Bucket
+from htcgrid_aws.aws_plugin import AwsPlugin
+from htcgrid_aws.dynamodb_table import Table
 from htcgrid_aws.htc_config import HtcGridConfig
 from htcgrid_aws.htc_data import DataPlane, connect
 from htcgrid_aws.htc_states import StateTable
-from htcgrid_aws.table import Table
+from htcgrid_aws.s3_bucket import Bucket
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,7 +33,7 @@ class HtcGridPlugin(AwsPlugin):
         super().open()
         self.grid = htc_config.load(self.config.config_file)
         region = self.grid.region
-        table = Table(self.client("dynamodb", region=region), self.grid.ddb_state_table, self.meter)
+        table = Table(self.client("dynamodb", region=region), self.grid.ddb_state_table, self.usage_counter)
         table.check()
         self.states = StateTable(table, self.config.owner_name)
         self._data = connect(self.config, self.grid, self._bucket(region))

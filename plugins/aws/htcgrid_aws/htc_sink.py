@@ -8,7 +8,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from htcgrid.spi import FailureKind, Rejected, Result, ResultSink
-from htcgrid_aws import documents
+from htcgrid_aws import result_documents
 from htcgrid_aws.htc_data import decoded, encoded
 from htcgrid_aws.htc_plugin import HtcGridPlugin
 from htcgrid_aws.htc_states import session_of
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from htcgrid_aws.htc_states import Row
 
-log = logging.getLogger("htcgrid.aws_grid.htc_sink")
+log = logging.getLogger("htcgrid.aws.htc_sink")
 
 
 class HtcGridSink(HtcGridPlugin, ResultSink):
@@ -66,11 +66,11 @@ class HtcGridSink(HtcGridPlugin, ResultSink):
             facts.setdefault("failure", FailureKind.CANCELLED if row.state == "cancelled" else FailureKind.EXIT)
         body = self.data.get(f"{task_id}-output" if row.state == "finished" else f"{task_id}-error")
         payload = _told(row.state) if body is None else decoded(body)
-        return documents.result(task_id, facts, payload, log_tail)
+        return result_documents.result(task_id, facts, payload, log_tail)
 
 
 def _facts(result: Result) -> str:
-    facts = documents.facts(result)
+    facts = result_documents.facts(result)
     if result.outcome.log_tail:
         facts["log_tail"] = base64.b64encode(result.outcome.log_tail).decode()
     return json.dumps(facts, separators=(",", ":"), ensure_ascii=False)

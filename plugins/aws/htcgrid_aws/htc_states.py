@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from htcgrid_aws.table import Item, Table
+    from htcgrid_aws.dynamodb_table import Item, Table
 
 PARTITIONS = 32
 NOBODY = "None"
@@ -64,7 +64,7 @@ class StateTable:
         """Take a pending task, or one whose owner let its heartbeat expire; with the row as it is now.
 
         The second is what HTC-Grid's watchdog does each minute: back to pending, one more retry, then claimed.
-        A row that this very loan has claimed before is claimed again: the answer, or giving it back, had failed.
+        A row that this very lease has claimed before is claimed again: the answer, or returning it, had failed.
         """
         change = (
             "SET task_owner = :owner, task_status = :processing, "
@@ -77,20 +77,20 @@ class StateTable:
         row = _row(item, task_id)
         if held or row is None or row.state != "processing" or row.expiry >= time.time():
             return held, row
-        lapsed = {":old": {"S": row.owner}, ":then": {"N": str(row.expiry)}, ":more": {"N": str(row.retries + 1)}}
+        expired = {":old": {"S": row.owner}, ":then": {"N": str(row.expiry)}, ":more": {"N": str(row.retries + 1)}}
         condition = "task_status = :processing AND task_owner = :old AND heartbeat_expiration_timestamp = :then"
-        held, item = self._table.update(task_id, f"{change}, retries = :more", condition, {**values, **lapsed})
+        held, item = self._table.update(task_id, f"{change}, retries = :more", condition, {**values, **expired})
         return held, _row(item, task_id)
 
-    def beat(self, task_id: str, handle: str, seconds: float) -> tuple[bool, Row | None]:
-        """Move the expiry to `seconds` from now, if this very loan of the task is still ours."""
+    def heartbeat(self, task_id: str, handle: str, seconds: float) -> tuple[bool, Row | None]:
+        """Move the expiry to `seconds` from now, if this very lease of the task is still ours."""
         values = {**self._values(task_id), ":handle": {"S": handle}, ":expiry": _expiry(seconds)}
         change = "SET heartbeat_expiration_timestamp = :expiry"
         held, item = self._table.update(task_id, change, f"{OWNED} AND sqs_handler_id = :handle", values)
         return held, _row(item, task_id)
 
-    def give_back(self, task_id: str, handle: str, *, retries: int = 1) -> bool:
-        """Back to pending with so many more retries, if this loan is still ours; whether it is pending now."""
+    def return_to_pending(self, task_id: str, handle: str, *, retries: int = 1) -> bool:
+        """Back to pending with so many more retries, if this lease is still ours; whether it is pending now."""
         values = {
             **self._values(task_id),
             ":handle": {"S": handle},

@@ -39,7 +39,7 @@ def policies(resources: Resources) -> dict[str, dict[str, Any]]:
 
 
 def agent(resources: Resources) -> dict[str, Any]:
-    """Receive, hide, delete with their rows, dead-letter; read inputs and cancel marks; store results; HTC-Grid's part."""
+    """Receive, change_visibility, delete with their rows, dead-letter; read inputs and cancel marks; store results; HTC-Grid's part."""
     r = resources
     take = ("sqs:ReceiveMessage", "sqs:ChangeMessageVisibility", "sqs:DeleteMessage")
     return _policy(

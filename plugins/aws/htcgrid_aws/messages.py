@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from htcgrid.spi import Task
-from htcgrid_aws.queue import Message
+from htcgrid_aws.sqs_queue import Message
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from htcgrid_aws.queue import LONGEST_POLL
+from htcgrid_aws.sqs_queue import LONGEST_POLL
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from htcgrid_aws.queue import Queue
+    from htcgrid_aws.sqs_queue import Queue
 
 TURN = 2
 """Seconds that one of several queues is long-polled before all are looked at again from the highest."""

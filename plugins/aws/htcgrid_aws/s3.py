@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from htcgrid.spi import Rejected, Result, ResultSink
-from htcgrid_aws import arns, documents, iam
-from htcgrid_aws.aws import AwsPlugin
-from htcgrid_aws.bucket import Bucket
+from htcgrid_aws import arns, iam, result_documents
+from htcgrid_aws.aws_plugin import AwsPlugin
 from htcgrid_aws.encryption import EncryptedConfig
 from htcgrid_aws.parallel import each, raise_worst
+from htcgrid_aws.s3_bucket import Bucket
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -52,7 +52,7 @@ class S3Sink(AwsPlugin, ResultSink):
         )
 
     def _store(self, result: Result) -> None:
-        self._bucket.put(self._bucket.key(result.task.id, result.task.id), documents.write(result))
+        self._bucket.put(self._bucket.key(result.task.id, result.task.id), result_documents.write(result))
 
     def _load(self, task_id: str) -> Result | None:
         key = self._bucket.key(task_id, task_id)
@@ -60,7 +60,7 @@ class S3Sink(AwsPlugin, ResultSink):
         if document is None:
             return None
         try:
-            return documents.read(document)
+            return result_documents.read(document)
         except (ValueError, KeyError, TypeError) as error:
             message = f"{self._bucket.address(key)} is no result that htcgrid wrote ({error}); name another prefix"
             raise Rejected(message, [task_id]) from error

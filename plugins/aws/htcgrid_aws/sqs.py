@@ -23,22 +23,22 @@ from htcgrid.spi import (
     Unavailable,
 )
 from htcgrid_aws import arns, iam, messages
-from htcgrid_aws.aws import AwsPlugin
-from htcgrid_aws.bucket import Bucket
-from htcgrid_aws.cancels import Cancelled, Cancels
+from htcgrid_aws.aws_plugin import AwsPlugin
+from htcgrid_aws.cancel_marks import Cancelled, Cancels
+from htcgrid_aws.dynamodb_table import Table
 from htcgrid_aws.encryption import EncryptedConfig
-from htcgrid_aws.held import Found, Held, find
-from htcgrid_aws.loans import Loan, Loans, receipt_of
+from htcgrid_aws.held_messages import HeldMessages, ReceivedMessage, find
+from htcgrid_aws.message_leases import MessageLease, MessageLeases, receipt_of
 from htcgrid_aws.parallel import each, raise_worst
-from htcgrid_aws.queue import BATCH, LONGEST_LEASE, Message, Queue, Unsent, total
+from htcgrid_aws.s3_bucket import Bucket
+from htcgrid_aws.sqs_queue import BATCH, LONGEST_LEASE, Message, Queue, Unsent, total
 from htcgrid_aws.submission import Submission
-from htcgrid_aws.table import Table
 from htcgrid_aws.task_index import TaskIndex
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
-log = logging.getLogger("htcgrid.aws_grid.sqs")
+log = logging.getLogger("htcgrid.aws.sqs")
 
 REASON = "htcgrid.reason"
 """Message attribute of a dead letter: why it was set aside."""
@@ -94,8 +94,8 @@ class SqsSource(AwsPlugin, TaskSource):
         self._bucket: Bucket | None = None
         self._cancels: Cancels | None = None
         self._index: TaskIndex | None = None
-        self._held = Held((), self.lease_seconds)
-        self._loans = Loans()
+        self._held = HeldMessages((), self.lease_seconds)
+        self._leases = MessageLeases()
 
     def open(self) -> None:
         super().open()
@@ -112,7 +112,7 @@ class SqsSource(AwsPlugin, TaskSource):
                 f"queue {self._queues[0].name} has a visibility timeout of 0; set visibility_timeout = 30 or so here"
             )
             raise Rejected(message)
-        self._held = Held(self._queues, self.lease_seconds)
+        self._held = HeldMessages(self._queues, self.lease_seconds)
         if self.config.bucket:
             self._bucket = Bucket(self.client("s3"), self.config.bucket, self.config.prefix, self.config.encrypted())
             self._bucket.check()
@@ -131,47 +131,49 @@ class SqsSource(AwsPlugin, TaskSource):
             return ()
         count = min(max_tasks, BATCH)
         if waiting := self._held.take(count):
-            leases = self._lend(waiting)
+            leases = self._lease(waiting)
             if leases or self._held:
                 return leases
-        return self._lend(find(self._queues, count, wait, int(self.lease_seconds)))
+        return self._lease(find(self._queues, count, wait, int(self.lease_seconds)))
 
     def close(self) -> None:
         self._held.release()
         super().close()
 
-    def _lend(self, found: Sequence[Found]) -> Sequence[Lease]:
+    def _lease(self, found: Sequence[ReceivedMessage]) -> Sequence[Lease]:
         try:
             return self._checked(found)
         except HtcgridError:
             self._held.hold(found)
             raise
 
-    def _checked(self, found: Sequence[Found]) -> Sequence[Lease]:
-        """The leases of these messages; raises where none can be lent. Of others, what cannot be read now is held."""
+    def _checked(self, found: Sequence[ReceivedMessage]) -> Sequence[Lease]:
+        """The leases of these messages; raises where none can be leased. Of others, what cannot be read now is held."""
         leases: list[Lease] = []
-        loans: list[Loan] = []
-        failed: list[Found] = []
+        message_leases: list[MessageLease] = []
+        failed: list[ReceivedMessage] = []
         errors: list[HtcgridError] = []
         for one, answer in each(self.pool, lambda one: self._read(one.message), found):
             if isinstance(answer, HtcgridError):
-                log.warning("message %s is held to be tried again: %s", one.loan.task_id, answer)
+                log.warning("message %s is held to be tried again: %s", one.lease.task_id, answer)
                 failed.append(one)
                 errors.append(answer)
                 continue
             foreign = messages.ATTRIBUTE not in one.message.get("MessageAttributes", {})
-            task = self._with_priority(answer.task, one.loan.queue, foreign=foreign)
-            loan = replace(one.loan, task_id=task.id, reference=answer.reference)
+            task = self._with_priority(answer.task, one.lease.queue, foreign=foreign)
+            message_lease = replace(one.lease, task_id=task.id, reference=answer.reference)
             attempt = int(one.message["Attributes"]["ApproximateReceiveCount"])
-            leases.append(Lease(task, attempt, loan.receipt, answer.invalid))
-            loans.append(loan)
+            leases.append(Lease(task, attempt, message_lease.receipt, answer.invalid))
+            message_leases.append(message_lease)
         if not leases:
             raise_worst(errors)
         cancelled = self._cancelled([lease.task for lease in leases])
         self._delete([lease for lease in leases if lease.task.id in cancelled.singly])
         self._held.hold(failed)
-        self._loans.add(loan for loan in loans if loan.task_id not in cancelled.singly)
-        return [_stopped(lease, cancelled) for lease in leases if lease.task.id not in cancelled.singly]
+        self._leases.add(
+            message_lease for message_lease in message_leases if message_lease.task_id not in cancelled.singly
+        )
+        return [_as_cancelled(lease, cancelled) for lease in leases if lease.task.id not in cancelled.singly]
 
     def ack(self, leases: Sequence[Lease]) -> None:
         # Rows first: an agent that dies in between leaves a task that runs again, not a row that refuses its id.
@@ -182,32 +184,36 @@ class SqsSource(AwsPlugin, TaskSource):
     def _delete(self, leases: Sequence[Lease]) -> None:
         for number, handles in self._by_queue(leases).items():
             self._queues[number].delete(handles)
-        self._loans.drop(lease.receipt for lease in leases)
+        self._leases.drop(lease.receipt for lease in leases)
 
     def nack(self, leases: Sequence[Lease], delay: float = 0.0) -> None:
-        """`delay` is cut to what is left of the 12 hours that SQS can hide a message in all."""
-        with self._loans.hiding:
-            for number, loans in self._running(leases).items():
-                self._queues[number].hide({loan.handle: loan.at_most(delay) for loan in loans})
-                self._loans.drop(loan.receipt for loan in loans)
+        """`delay` is cut to what is left of the 12 hours that SQS can change_visibility a message in all."""
+        with self._leases.changing_visibility:
+            for number, message_leases in self._running(leases).items():
+                self._queues[number].change_visibility(
+                    {message_lease.handle: message_lease.at_most(delay) for message_lease in message_leases}
+                )
+                self._leases.drop(message_lease.receipt for message_lease in message_leases)
 
     def extend(self, leases: Sequence[Lease], seconds: float) -> Collection[str]:
-        """A loan ends for good 12 hours after its message was received.
+        """A lease ends for good 12 hours after its message was received.
 
         The message of a task that was cancelled is deleted, while its row stays for `cancel` to name it again; one
-        cancelled with its session is shown again, to be lent as invalid, so that it has a result.
+        cancelled with its session is shown again, to be leased as invalid, so that it has a result.
         """
         kept: set[str] = set()
-        with self._loans.hiding:
-            for number, loans in self._running(leases).items():
+        with self._leases.changing_visibility:
+            for number, message_leases in self._running(leases).items():
                 asked = time.monotonic()
-                wanted = {loan.handle: loan.at_most(seconds) for loan in loans}
-                lost = self._queues[number].hide({handle: seconds for handle, seconds in wanted.items() if seconds})
-                for loan in loans:
-                    if loan.handle not in lost and wanted[loan.handle]:
-                        self._loans.prolong(loan, asked + wanted[loan.handle])
-                        kept.add(loan.receipt)
-        self._loans.drop(lease.receipt for lease in leases if lease.receipt not in kept)
+                wanted = {message_lease.handle: message_lease.at_most(seconds) for message_lease in message_leases}
+                lost = self._queues[number].change_visibility(
+                    {handle: seconds for handle, seconds in wanted.items() if seconds}
+                )
+                for message_lease in message_leases:
+                    if message_lease.handle not in lost and wanted[message_lease.handle]:
+                        self._leases.extend(message_lease, asked + wanted[message_lease.handle])
+                        kept.add(message_lease.receipt)
+        self._leases.drop(lease.receipt for lease in leases if lease.receipt not in kept)
         cancelled = self._cancelled([lease.task for lease in leases if lease.receipt in kept])
         self._delete([lease for lease in leases if lease.task.id in cancelled.singly])
         self.nack([lease for lease in leases if lease.task.id in cancelled.with_session])
@@ -229,7 +235,7 @@ class SqsSource(AwsPlugin, TaskSource):
         With `task_table` the tasks that have a row are returned, those cancelled before included; a session's are found
         by reading that table whole. Without it SQS cannot say which tasks wait: the tasks named by id are returned as
         they are, without payload, those that are over or never were included. Tasks that are not returned and come
-        with a cancelled session are lent as invalid when their message comes, and so get their result from the agent.
+        with a cancelled session are leased as invalid when their message comes, and so get their result from the agent.
         """
         if self._cancels is None:
             message = (
@@ -262,8 +268,8 @@ class SqsSource(AwsPlugin, TaskSource):
             if target is None:
                 log.warning("task %s is deleted, as there is no dead-letter queue: %s", lease.task.id, reason)
                 continue
-            loan = self._loans.find(lease.receipt)
-            letter = messages.write(lease.task, loan.reference if loan else "")
+            message_lease = self._leases.find(lease.receipt)
+            letter = messages.write(lease.task, message_lease.reference if message_lease else "")
             room = target.max_message - letter.size - len(REASON) - len("String")
             text = clean.encode()[: max(1, min(room, LONGEST_REASON))].decode(errors="ignore") or "?"
             try:
@@ -318,7 +324,7 @@ class SqsSource(AwsPlugin, TaskSource):
         return self.config.cancel_table or self.config.task_table
 
     def _table(self, name: str) -> Table:
-        table = Table(self.client("dynamodb"), name, self.meter)
+        table = Table(self.client("dynamodb"), name, self.usage_counter)
         table.check()
         return table
 
@@ -363,14 +369,14 @@ class SqsSource(AwsPlugin, TaskSource):
             handles[number].append(handle)
         return handles
 
-    def _running(self, leases: Sequence[Lease]) -> dict[int, list[Loan]]:
-        loans: defaultdict[int, list[Loan]] = defaultdict(list)
-        for loan in self._loans.of(leases):
-            loans[loan.queue].append(loan)
-        return loans
+    def _running(self, leases: Sequence[Lease]) -> dict[int, list[MessageLease]]:
+        message_leases: defaultdict[int, list[MessageLease]] = defaultdict(list)
+        for message_lease in self._leases.of(leases):
+            message_leases[message_lease.queue].append(message_lease)
+        return message_leases
 
 
-def _stopped(lease: Lease, cancelled: Cancelled) -> Lease:
+def _as_cancelled(lease: Lease, cancelled: Cancelled) -> Lease:
     if lease.task.id not in cancelled.with_session:
         return lease
     session = lease.task.attributes["session_id"]

@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING
 from htcgrid.spi import Rejected, Unavailable
 from htcgrid_aws import messages
 from htcgrid_aws.parallel import each, raise_worst
-from htcgrid_aws.queue import Unsent
+from htcgrid_aws.sqs_queue import Unsent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from concurrent.futures import Executor
 
     from htcgrid.spi import Task
-    from htcgrid_aws.bucket import Bucket
-    from htcgrid_aws.queue import Message, Queue
+    from htcgrid_aws.s3_bucket import Bucket
+    from htcgrid_aws.sqs_queue import Message, Queue
     from htcgrid_aws.task_index import TaskIndex
 
 
 @dataclass(frozen=True, slots=True)
-class Planned:
+class PreparedTask:
     """A task with the number of its queue and its message; `key` is set where its input goes to S3."""
 
     task: Task
@@ -48,31 +48,31 @@ class Submission:
         twice = [task_id for task_id, count in Counter(task.id for task in tasks).items() if count > 1]
         if twice:
             raise Rejected(f"task ids twice in one put: {', '.join(twice[:5])}; each task needs its own", twice)
-        planned = [self._plan(task) for task in tasks if task.id not in self._sent]
+        prepared = [self._prepare(task) for task in tasks if task.id not in self._sent]
         if self._index and tasks:
             put = self._index.begin([task.id for task in tasks])
-            there = self._index.enter(put, [plan.task for plan in planned])
-            self._send_all([plan for plan in planned if plan.task.id not in there])
+            there = self._index.enter(put, [ready.task for ready in prepared])
+            self._send_all([ready for ready in prepared if ready.task.id not in there])
             self._index.settle(put)
         else:
-            self._send_all(planned)
+            self._send_all(prepared)
         with self._lock:
             self._sent.difference_update(task.id for task in tasks)
 
-    def _send_all(self, planned: Sequence[Planned]) -> None:
-        large = [plan for plan in planned if plan.key]
+    def _send_all(self, prepared: Sequence[PreparedTask]) -> None:
+        large = [ready for ready in prepared if ready.key]
         raise_worst(answer for _, answer in each(self._pool, self._store_input, large))
-        outcomes = each(self._pool, self._send, self._batches(planned))
+        outcomes = each(self._pool, self._send, self._batches(prepared))
         with self._lock:
-            self._sent.update(plan.task.id for batch, answer in outcomes if answer is None for plan in batch)
+            self._sent.update(ready.task.id for batch, answer in outcomes if answer is None for ready in batch)
         raise_worst(answer for _, answer in outcomes)
 
-    def _plan(self, task: Task) -> Planned:
+    def _prepare(self, task: Task) -> PreparedTask:
         number = self._queue_of(task)
         limit = self._queues[number].max_message
         message = messages.write(task)
         if message.size <= limit:
-            return Planned(task, number, message)
+            return PreparedTask(task, number, message)
         if self._bucket is None:
             text = (
                 f"task {task.id}: {message.size} bytes with attributes, and queue {self._queues[number].name} takes "
@@ -80,7 +80,7 @@ class Submission:
             )
             raise Rejected(text, [task.id])
         key = self._bucket.key(f"{task.id}-input", task.id)
-        return Planned(task, number, messages.write(task, self._bucket.address(key)), key)
+        return PreparedTask(task, number, messages.write(task, self._bucket.address(key)), key)
 
     def _queue_of(self, task: Task) -> int:
         if len(self._queues) == 1:
@@ -91,26 +91,26 @@ class Submission:
             raise Rejected(f"task {task.id}: priority {priority!r} has no queue; it may be {known}", [task.id])
         return int(priority)
 
-    def _store_input(self, plan: Planned) -> None:
+    def _store_input(self, ready: PreparedTask) -> None:
         if self._bucket is not None:
-            self._bucket.put(plan.key, plan.task.payload)
+            self._bucket.put(ready.key, ready.task.payload)
 
-    def _batches(self, planned: Sequence[Planned]) -> list[list[Planned]]:
+    def _batches(self, prepared: Sequence[PreparedTask]) -> list[list[PreparedTask]]:
         """Cut to what one request may hold, each batch for one queue."""
-        batches: list[list[Planned]] = []
+        batches: list[list[PreparedTask]] = []
         for number, queue in enumerate(self._queues):
-            mine = iter([plan for plan in planned if plan.queue == number])
-            sizes = queue.batches(plan.message for plan in planned if plan.queue == number)
+            mine = iter([ready for ready in prepared if ready.queue == number])
+            sizes = queue.batches(ready.message for ready in prepared if ready.queue == number)
             batches.extend([next(mine) for _ in batch] for batch in sizes)
         return batches
 
-    def _send(self, batch: list[Planned]) -> None:
+    def _send(self, batch: list[PreparedTask]) -> None:
         queue = self._queues[batch[0].queue]
         try:
-            queue.send([plan.message for plan in batch])
+            queue.send([ready.message for ready in batch])
         except Unsent as error:
             with self._lock:
-                self._sent.update(plan.task.id for n, plan in enumerate(batch) if n not in error.numbers)
+                self._sent.update(ready.task.id for n, ready in enumerate(batch) if n not in error.numbers)
             if error.for_good:
                 raise Rejected(str(error), [batch[n].task.id for n in error.numbers]) from error
             raise Unavailable(f"{len(error.numbers)} of {len(batch)} tasks were not taken: {error}") from error

@@ -17,15 +17,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from htcgrid.spi import Rejected, Task, Unavailable
+from htcgrid_aws.dynamodb_table import KEY, LARGEST_KEY, Item, expires
 from htcgrid_aws.parallel import each, raise_worst
-from htcgrid_aws.table import KEY, LARGEST_KEY, Item, expires
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
     from concurrent.futures import Executor
 
-    from htcgrid_aws.cancels import Cancelled
-    from htcgrid_aws.table import Table
+    from htcgrid_aws.cancel_marks import Cancelled
+    from htcgrid_aws.dynamodb_table import Table
 
 LONGEST_ID = LARGEST_KEY - len("cancel#task#")
 """Bytes: its cancel mark has the longest key."""

@@ -58,7 +58,7 @@ class Usage:
         return f"AWS requests: {parts or 'none'}; {per_task} ({self.basis})"
 
 
-class Meter:
+class UsageCounter:
     """Counts what the clients that it is attached to send. Thread-safe."""
 
     def __init__(self) -> None:

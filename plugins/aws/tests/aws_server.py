@@ -2,7 +2,7 @@
 
 Two things of moto are put right, for standard queues and for tables. Calls are atomic, as on AWS; moto answers each in a
 thread of its own without a lock, so that two receivers may get one message, two conditional writes may both hold, a
-look at a table that grows meanwhile fails, and a message whose lease lapses in a count is in none of its numbers. And a call on a queue costs the same at any depth; moto looks through the
+look at a table that grows meanwhile fails, and a message whose lease expires in a count is in none of its numbers. And a call on a queue costs the same at any depth; moto looks through the
 whole queue for each entry.
 """
 
@@ -49,17 +49,17 @@ class IndexedQueue(sqs.Queue):  # type: ignore[misc]
             self._all[message.id] = message
             self._place(message)
 
-    def lend(self, count: int, wait: float, seconds: int) -> list[Any]:
+    def lease(self, count: int, wait: float, seconds: int) -> list[Any]:
         """Up to `count` messages, as soon as there are any."""
         until = time.time() + wait
-        lent: list[Any] = []
+        leased: list[Any] = []
         with self._messages_lock:
-            while not (lent := self._lend(count, seconds)) and (left := until - time.time()) > 0:
+            while not (leased := self._lease(count, seconds)) and (left := until - time.time()) > 0:
                 due = self._due[0][0] / 1000 - time.time() if self._due else left
                 self._messages_lock.wait(max(0.001, min(left, due)))
-        return lent
+        return leased
 
-    def hide(self, handle: str, seconds: int) -> None:
+    def change_visibility(self, handle: str, seconds: int) -> None:
         with self._messages_lock:
             message = self._of_handle.get(handle)
             if message is None or message.id not in self._all:
@@ -99,10 +99,10 @@ class IndexedQueue(sqs.Queue):  # type: ignore[misc]
             # Not shown before: what comes out just now was not among the visible ones, which are counted first.
             return sum(not message.delayed for message in self._hidden.values())
 
-    def _lend(self, count: int, seconds: int) -> list[Any]:
+    def _lease(self, count: int, seconds: int) -> list[Any]:
         self._show()
-        lent: list[Any] = []
-        while len(lent) < count and self._ready:
+        leased: list[Any] = []
+        while len(leased) < count and self._ready:
             _, message = self._ready.popitem(last=False)
             if self.redrive_policy and message.approximate_receive_count >= self.redrive_policy["maxReceiveCount"]:
                 del self._all[message.id]
@@ -110,10 +110,10 @@ class IndexedQueue(sqs.Queue):  # type: ignore[misc]
                 continue
             message.mark_received(visibility_timeout=seconds)
             self._of_handle[message.receipt_handle] = message
-            lent.append(message)
-        for message in lent:
+            leased.append(message)
+        for message in leased:
             self._place(message)
-        return [copy.copy(message) for message in lent]
+        return [copy.copy(message) for message in leased]
 
     def _place(self, message: Any) -> None:
         self._ready.pop(message.id, None)
@@ -138,14 +138,14 @@ class IndexedQueue(sqs.Queue):  # type: ignore[misc]
 def _receive(
     backend: Any, name: str, count: int, wait: int, visibility: int, attributes: list[str] | None = None
 ) -> list[Any]:
-    lent: list[Any] = backend.get_queue(name).lend(count, wait, int(visibility))
-    for message in lent:
+    leased: list[Any] = backend.get_queue(name).lease(count, wait, int(visibility))
+    for message in leased:
         sqs._filter_message_attributes(message, attributes or [])
-    return lent
+    return leased
 
 
 def _change_visibility(backend: Any, queue_name: str, receipt_handle: str, visibility_timeout: int) -> None:
-    backend.get_queue(queue_name).hide(receipt_handle, int(visibility_timeout))
+    backend.get_queue(queue_name).change_visibility(receipt_handle, int(visibility_timeout))
 
 
 def _attributes(backend: Any, queue_name: str, attribute_names: list[str]) -> dict[str, Any]:

@@ -165,7 +165,7 @@ class WatchedLock:
 
 @pytest.fixture
 def give_back_in_mid_extend() -> Callable[[Any, Sequence[Any], float], list[float]]:
-    """Extend by a minute, and give back with a delay while the request to hide is just being made.
+    """Extend by a minute, and give back with a delay while the request to change_visibility is just being made.
 
     Returns for how long the messages were hidden, in order.
     """
@@ -174,13 +174,13 @@ def give_back_in_mid_extend() -> Callable[[Any, Sequence[Any], float], list[floa
         wanted = threading.Event()
         hidden: list[float] = []
         queue = source._queues[0]
-        hide = queue.hide
+        change_visibility = queue.change_visibility
 
-        def give_back() -> None:
+        def return_to_pending() -> None:
             source.nack(leases, delay)
             wanted.set()  # where nothing holds it up
 
-        other = threading.Thread(target=give_back)
+        other = threading.Thread(target=return_to_pending)
 
         def spy(seconds: dict[str, float]) -> Any:
             if threading.current_thread() is not other:
@@ -188,10 +188,10 @@ def give_back_in_mid_extend() -> Callable[[Any, Sequence[Any], float], list[floa
                 other.start()
                 assert wanted.wait(60)
             hidden.extend(seconds.values())
-            return hide(seconds)
+            return change_visibility(seconds)
 
-        source._loans.hiding = WatchedLock(wanted)
-        queue.hide = spy
+        source._leases.changing_visibility = WatchedLock(wanted)
+        queue.change_visibility = spy
         source.extend(leases, 60)
         other.join()
         return hidden

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from faults import answer
 from htcgrid_aws.dynamodb import DynamodbSink
 from htcgrid_aws.s3 import S3Sink
 from htcgrid_aws.sqs import SqsSource
+from service_answers import answer
 
 from htcgrid.spi import Function, HtcgridError, Outcome, Rejected, Result, Task, Unavailable
 

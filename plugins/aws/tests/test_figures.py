@@ -57,7 +57,7 @@ def test_small_tasks_through_the_real_agent_keep_to_the_budget(aws: Aws, capsys:
             running.join(0.05)
         agent.drain()
         running.join()
-        usage = submitter.meter.usage() + source.meter.usage() + sink.meter.usage()
+        usage = submitter.usage_counter.usage() + source.usage_counter.usage() + sink.usage_counter.usage()
     assert aws.waiting(queue) == (0, 0)
     assert aws.client("dynamodb").describe_table(TableName=table)["Table"]["ItemCount"] == TASKS
     with capsys.disabled():
@@ -73,14 +73,14 @@ def test_htc_grids_protocol_counted(make_htc: Callable[..., HtcGrid], capsys: py
     source = HtcGridSource(HtcGridSource.Config(config_file=grid.config_file, endpoint_url=grid.aws.url), Function())
     sink = HtcGridSink(HtcGridSink.Config(config_file=grid.config_file, endpoint_url=grid.aws.url), Function())
     with source, sink:
-        opened = (source.meter.usage() + sink.meter.usage()).total
+        opened = (source.usage_counter.usage() + sink.usage_counter.usage()).total
         count = 0
         while count < 100:
             leases = source.receive(10, 1)
             sink.put([Result(lease.task, Outcome(lease.task.id, KILOBYTE)) for lease in leases])
             source.ack(leases)
             count += len(leases)
-        usage = source.meter.usage() + sink.meter.usage()
+        usage = source.usage_counter.usage() + sink.usage_counter.usage()
     with capsys.disabled():
         sys.stdout.write(f"\nhtc_grid on S3, 100 tasks, the agent's part: {usage.summary(100)}\n")
     assert usage.total - opened == 420  # claim, input, output, finish; receive and delete in batches of ten
@@ -88,12 +88,12 @@ def test_htc_grids_protocol_counted(make_htc: Callable[..., HtcGrid], capsys: py
 
 def test_sqs_charges_by_64_kib(aws: Aws) -> None:
     with SqsSource(SqsSource.Config(queue=aws.queue(), endpoint_url=aws.url), Function()) as source:
-        before = source.meter.usage().charged["sqs requests"]
+        before = source.usage_counter.usage().charged["sqs requests"]
         source.put([Task("t", b'"%s"' % (b"x" * 150_000))])
-        sent = source.meter.usage().charged["sqs requests"]
+        sent = source.usage_counter.usage().charged["sqs requests"]
         assert sent - before == 3
         source.receive(1, 1)
-        assert source.meter.usage().charged["sqs requests"] - sent == 3
+        assert source.usage_counter.usage().charged["sqs requests"] - sent == 3
 
 
 def test_usages_add_up_and_are_priced() -> None:

@@ -31,11 +31,11 @@ def sink_of(grid: HtcGrid, **keys: Any) -> HtcGridSink:
 
 
 def take(source: HtcGridSource, count: int) -> list[Lease]:
-    lent: list[Lease] = []
+    leased: list[Lease] = []
     deadline = time.monotonic() + 20
-    while len(lent) < count and time.monotonic() < deadline:
-        lent += source.receive(10, 1)
-    return lent
+    while len(leased) < count and time.monotonic() < deadline:
+        leased += source.receive(10, 1)
+    return leased
 
 
 def run(lease: Lease) -> Result:
@@ -365,14 +365,14 @@ def test_a_give_back_that_broke_off_is_finished_by_the_next(make_htc: Callable[.
     grid.submit([{"n": 1}])
     with source_of(grid) as source:
         leases = take(source, 1)
-        hide = source._queues[0].hide
+        change_visibility = source._queues[0].change_visibility
 
         def down(seconds: Any) -> set[str]:
             raise Unavailable("SQS is down")
 
-        source._queues[0].hide = down  # type: ignore[method-assign]
+        source._queues[0].change_visibility = down  # type: ignore[method-assign]
         with pytest.raises(Unavailable):
             source.nack(leases)
-        source._queues[0].hide = hide  # type: ignore[method-assign]
+        source._queues[0].change_visibility = change_visibility  # type: ignore[method-assign]
         source.nack(leases)
         assert take(source, 1)[0].attempt == 2

@@ -167,7 +167,7 @@ def test_a_result_of_one_kilobyte_costs_one_write_unit(aws: Aws, kind: str) -> N
     results = [result(f"3f0c9a52-7f7a-4b7e-9d59-{number:012}", KILOBYTES[kind]) for number in range(25)]
     with dynamodb(aws, table=aws.table()) as sink:
         sink.put(results)
-        assert sink.meter.usage().charged["dynamodb write units"] == 25
+        assert sink.usage_counter.usage().charged["dynamodb write units"] == 25
         assert sink.get([results[7].task.id])[results[7].task.id].outcome == results[7].outcome
 
 

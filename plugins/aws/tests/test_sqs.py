@@ -5,7 +5,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from htcgrid_aws.loans import Loan
+from htcgrid_aws.message_leases import MessageLease
 from htcgrid_aws.sqs import SqsSource
 from pydantic import ValidationError
 
@@ -26,11 +26,11 @@ def tasks(count: int, **attributes: str) -> list[Task]:
 
 
 def take(source: SqsSource, count: int) -> list[Lease]:
-    lent: list[Lease] = []
+    leased: list[Lease] = []
     deadline = time.monotonic() + 20
-    while len(lent) < count and time.monotonic() < deadline:
-        lent += source.receive(10, 1)
-    return lent
+    while len(leased) < count and time.monotonic() < deadline:
+        leased += source.receive(10, 1)
+    return leased
 
 
 def test_a_plain_json_message_of_anybody_is_a_task(aws: Aws) -> None:
@@ -249,14 +249,14 @@ def test_two_tasks_of_one_id_in_one_put_are_rejected(aws: Aws) -> None:
 
 def test_a_lease_can_be_extended_to_twelve_hours_and_no_further(aws: Aws) -> None:
     now = time.monotonic()
-    loan = Loan("t", 0, "handle", now - 43_000, now + 10)
-    assert loan.at_most(30) == 30
-    assert loan.at_most(600) in (199, 200)
+    message_lease = MessageLease("t", 0, "handle", now - 43_000, now + 10)
+    assert message_lease.at_most(30) == 30
+    assert message_lease.at_most(600) in (199, 200)
     with source_of(aws, queue=aws.queue()) as source:
         source.put(tasks(1))
         (lease,) = source.receive(1, 1)
-        (held,) = source._loans.of([lease])
-        source._loans.add([Loan("t-0", 0, held.handle, now - 43_200, held.until)])
+        (held,) = source._leases.of([lease])
+        source._leases.add([MessageLease("t-0", 0, held.handle, now - 43_200, held.until)])
         assert set(source.extend([lease], 30)) == {"t-0"}
 
 

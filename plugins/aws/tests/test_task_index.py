@@ -41,10 +41,10 @@ def tasks(count: int, **attributes: str) -> list[Task]:
 
 
 def take(source: SqsSource, count: int) -> list[Lease]:
-    lent: list[Lease] = []
-    while len(lent) < count and (more := source.receive(10, 1)):
-        lent += more
-    return lent
+    leased: list[Lease] = []
+    while len(leased) < count and (more := source.receive(10, 1)):
+        leased += more
+    return leased
 
 
 def ids(found: Sequence[Lease]) -> list[str]:
@@ -220,7 +220,7 @@ def test_a_row_costs_two_write_units(aws: Aws, capsys: pytest.CaptureFixture[str
             source.put(many[500:])
             for _ in range(count // 10):
                 source.ack(source.receive(10, 1))
-            totals.append(source.meter.usage())
+            totals.append(source.usage_counter.usage())
     assert aws.waiting(queue) == (0, 0)
     without, with_rows = totals
     dollars = (with_rows.dollars - without.dollars) / count * 1e6

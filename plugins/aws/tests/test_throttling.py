@@ -8,10 +8,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from faults import throttled
-from htcgrid_aws import held
 from htcgrid_aws.htc_source import HtcGridSource
 from htcgrid_aws.sqs import SqsSource
+from service_answers import throttled
 
 from htcgrid.spi import Function, Lease, Task, Unavailable
 
@@ -52,25 +51,25 @@ def large(aws: Aws, queue: str, bucket: str) -> list[str]:
 
 
 def outlast(source: Any, *operations: str) -> list[Lease]:
-    """What is lent in so many calls while these operations are refused."""
-    lent: list[Lease] = []
+    """What is leased in so many calls while these operations are refused."""
+    leased: list[Lease] = []
     with throttled(source, *operations):
         for _ in range(ROUNDS):
             with suppress(Unavailable):
-                lent += source.receive(10, 0)
-    return lent
+                leased += source.receive(10, 0)
+    return leased
 
 
 def rest(source: Any, count: int) -> list[Lease]:
-    lent: list[Lease] = []
+    leased: list[Lease] = []
     deadline = time.monotonic() + 20
-    while len(lent) < count and time.monotonic() < deadline:
-        lent += source.receive(10, 1)
-    return lent
+    while len(leased) < count and time.monotonic() < deadline:
+        leased += source.receive(10, 1)
+    return leased
 
 
-def assert_each_once(lent: list[Lease], ids: list[str]) -> None:
-    assert sorted((lease.task.id, lease.attempt, lease.invalid) for lease in lent) == [
+def assert_each_once(leased: list[Lease], ids: list[str]) -> None:
+    assert sorted((lease.task.id, lease.attempt, lease.invalid) for lease in leased) == [
         (task_id, 1, "") for task_id in sorted(ids)
     ]
 
@@ -90,13 +89,13 @@ def test_sqs_loses_no_task_while_aws_throttles(aws: Aws, operations: tuple[str, 
     queue, bucket = aws.queue(), aws.bucket()
     dead, ids = with_dead_letters(aws, queue), large(aws, queue, bucket)
     with sqs_source(aws, queue, bucket=bucket, cancel_table=aws.table()) as source:
-        lent = outlast(source, *operations)
+        leased = outlast(source, *operations)
         if held_back:
-            assert not lent
+            assert not leased
             assert source.usage().requests["sqs.ReceiveMessage"] == 1
-        lent += rest(source, COUNT - len(lent))
-        source.ack(lent)
-    assert_each_once(lent, ids)
+        leased += rest(source, COUNT - len(leased))
+        source.ack(leased)
+    assert_each_once(leased, ids)
     assert (aws.waiting(queue), aws.waiting(dead)) == ((0, 0), (0, 0))
 
 
@@ -106,10 +105,10 @@ def test_a_cancelled_tasks_message_that_cannot_be_deleted_costs_the_others_no_re
     with sqs_source(aws, queue, cancel_table=aws.table()) as source:
         source.put([Task(f"t-{number}", b"{}") for number in range(COUNT)])
         source.cancel(task_ids=["t-0"])
-        lent = outlast(source, "sqs.DeleteMessageBatch")
-        lent += rest(source, COUNT - 1 - len(lent))
-        source.ack(lent)
-    assert_each_once(lent, [f"t-{number}" for number in range(1, COUNT)])
+        leased = outlast(source, "sqs.DeleteMessageBatch")
+        leased += rest(source, COUNT - 1 - len(leased))
+        source.ack(leased)
+    assert_each_once(leased, [f"t-{number}" for number in range(1, COUNT)])
     assert (aws.waiting(queue), aws.waiting(dead)) == ((0, 0), (0, 0))
 
 
@@ -133,14 +132,14 @@ def test_htc_grid_loses_no_task_while_aws_throttles(
     queue, aws = grid.queues[0], grid.aws
     dead, ids = with_dead_letters(aws, queue), grid.submit([{"n": number} for number in range(COUNT)])
     with htc_source(grid) as source:
-        lent = outlast(source, *operations)
+        leased = outlast(source, *operations)
         if held_back:
-            assert not lent
+            assert not leased
             assert source.usage().requests["sqs.ReceiveMessage"] == 1
-        lent += rest(source, COUNT - len(lent))
+        leased += rest(source, COUNT - len(leased))
         assert {grid.state(task_id) for task_id in ids} == {"processing"}
-        source.ack(lent)
-    assert_each_once(lent, ids)
+        source.ack(leased)
+    assert_each_once(leased, ids)
     assert {grid.read(task_id)["retries"] for task_id in ids} == {0}
     assert (aws.waiting(queue), aws.waiting(dead)) == ((0, 0), (0, 0))
 
@@ -159,10 +158,10 @@ def test_htc_grid_loses_no_task_while_redis_is_away(make_htc: Callable[..., HtcG
             with pytest.raises(Unavailable, match="Redis is away"):
                 source.receive(10, 0)
         source.data.get = read  # type: ignore[method-assign]
-        lent = rest(source, COUNT)
+        leased = rest(source, COUNT)
         assert source.usage().requests["sqs.ReceiveMessage"] == 1
-        source.ack(lent)
-    assert_each_once(lent, ids)
+        source.ack(leased)
+    assert_each_once(leased, ids)
     assert grid.aws.waiting(dead) == (0, 0)
 
 
@@ -172,14 +171,14 @@ def test_a_claim_that_could_not_be_given_back_is_claimed_again_without_a_retry(
     grid = make_htc("S3")
     (task_id,) = grid.submit([{"n": 1}])
     with htc_source(grid) as source:
-        give_back = source.states.give_back
+        return_to_pending = source.states.return_to_pending
 
         def refused(*_: Any, **__: Any) -> bool:
             raise Unavailable("the table throttles too")
 
-        source.states.give_back = refused  # type: ignore[method-assign]
+        source.states.return_to_pending = refused  # type: ignore[method-assign]
         outlast(source, "s3.GetObject")
-        source.states.give_back = give_back  # type: ignore[method-assign]
+        source.states.return_to_pending = return_to_pending  # type: ignore[method-assign]
         assert grid.state(task_id) == "processing"
         assert_each_once(rest(source, 1), [task_id])
     assert grid.read(task_id)["retries"] == 0
@@ -222,7 +221,7 @@ def test_a_smaller_call_lends_some_of_what_is_held_and_the_next_the_others(aws: 
 def test_what_is_held_at_close_is_shown_to_others_after_a_delay(
     aws: Aws, make_htc: Callable[..., HtcGrid], monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    monkeypatch.setattr(held, "RELEASE_DELAY", 2)
+    monkeypatch.setattr(held_messages, "RELEASE_DELAY", 2)
     queue, bucket = aws.queue(), aws.bucket()
     first: Any
     other: Any

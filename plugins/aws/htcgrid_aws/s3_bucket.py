@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import ClientError
 
 from htcgrid.spi import Rejected
-from htcgrid_aws.errors import asking, client_error, code_of
+from htcgrid_aws.aws_errors import client_error, code_of, translated_errors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,7 +29,7 @@ class Bucket:
 
     def check(self) -> None:
         """`Rejected` where the bucket is missing, elsewhere or not permitted."""
-        with asking("s3:ListBucket", f"bucket {self.name}"):
+        with translated_errors("s3:ListBucket", f"bucket {self.name}"):
             self._client.head_bucket(Bucket=self.name)
 
     def key(self, name: str, task_id: str) -> str:
@@ -53,12 +53,12 @@ class Bucket:
 
     def put(self, key: str, body: bytes, content_type: str = "application/json") -> None:
         """Store an object; one of the same key is replaced. Encryption is the bucket's default unless set."""
-        with asking("s3:PutObject", self.address(key)):
+        with translated_errors("s3:PutObject", self.address(key)):
             self._client.put_object(Bucket=self.name, Key=key, Body=body, ContentType=content_type, **self._encrypted)
 
     def get(self, key: str) -> bytes | None:
         """The object's bytes, or None where there is none."""
-        with asking("s3:GetObject", self.address(key)):
+        with translated_errors("s3:GetObject", self.address(key)):
             try:
                 body: bytes = self._client.get_object(Bucket=self.name, Key=key)["Body"].read()
             except ClientError as error:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from htcgrid.spi import Rejected, States, Unavailable
-from htcgrid_aws.errors import asking, verdict
+from htcgrid_aws.aws_errors import translated_errors, verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -23,7 +23,7 @@ LONGEST_POLL = 20
 LONGEST_LEASE = 43_200
 """Seconds: a message may be hidden for 12 hours in all, from when it was received."""
 
-LONG_GONE = frozenset(
+NOT_IN_FLIGHT = frozenset(
     (
         "ReceiptHandleIsInvalid",
         "InvalidReceiptHandle",
@@ -32,7 +32,7 @@ LONG_GONE = frozenset(
         "AWS.SimpleQueueService.MessageNotInflight",
     )
 )
-"""Codes of entries whose message is deleted already or lent to another receiver."""
+"""Codes of entries whose message is deleted already or leased to another receiver."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +94,12 @@ class Queue:
         where: dict[str, str] = {"QueueName": self.name}
         if arn := re.fullmatch(r"arn:[^:]+:sqs:[^:]*:(\d+):([^:]+)", self.name):
             where = {"QueueOwnerAWSAccountId": arn[1], "QueueName": arn[2]}
-        with asking("sqs:GetQueueUrl", f"queue {self.name}"):
+        with translated_errors("sqs:GetQueueUrl", f"queue {self.name}"):
             return str(self._client.get_queue_url(**where)["QueueUrl"])
 
     def _call(self, operation: str, **arguments: Any) -> Any:
         method = re.sub(r"(?<!^)(?=[A-Z])", "_", operation).lower()
-        with asking(f"sqs:{operation.removesuffix('Batch')}", f"queue {self.name}"):
+        with translated_errors(f"sqs:{operation.removesuffix('Batch')}", f"queue {self.name}"):
             return getattr(self._client, method)(QueueUrl=self.url, **arguments)
 
     def receive(self, count: int, wait: int, visibility: int) -> list[dict[str, Any]]:
@@ -123,8 +123,8 @@ class Queue:
             answer = self._call("DeleteMessageBatch", Entries=entries)
             self._failed(answer, "sqs:DeleteMessage")
 
-    def hide(self, seconds: Mapping[str, float]) -> set[str]:
-        """Hide each message, by receipt handle, for that long from now; returns handles that are ours no more."""
+    def change_visibility(self, seconds: Mapping[str, float]) -> set[str]:
+        """Postpone each message, by receipt handle, for that long from now; returns handles that are ours no more."""
         lost: set[str] = set()
         handles = list(seconds)
         for start in range(0, len(handles), BATCH):
@@ -166,7 +166,7 @@ class Queue:
             yield batch
 
     def states(self) -> States:
-        """Messages that wait, are delayed, and are lent out; SQS's own estimate."""
+        """Messages that wait, are delayed, and are in flight; SQS's own estimate."""
         names = (
             "ApproximateNumberOfMessages",
             "ApproximateNumberOfMessagesDelayed",
@@ -180,7 +180,7 @@ class Queue:
         """Numbers of the entries whose message is ours no more; another kind of failure is raised."""
         gone: list[int] = []
         for entry in answer.get("Failed") or []:
-            if entry["Code"] not in LONG_GONE:
+            if entry["Code"] not in NOT_IN_FLIGHT:
                 error = verdict(entry["Code"], 0, entry.get("Message", ""), action, f"queue {self.name}")
                 raise error if entry.get("SenderFault") else Unavailable(str(error))
             gone.append(int(entry["Id"]))

@@ -11,8 +11,8 @@ from pydantic import Field
 
 from htcgrid import spi
 from htcgrid.spi import Plugin, Rejected
-from htcgrid_aws.errors import asking
-from htcgrid_aws.usage import Meter
+from htcgrid_aws.aws_errors import translated_errors
+from htcgrid_aws.usage import UsageCounter
 
 if TYPE_CHECKING:
     from htcgrid.spi import Function
@@ -35,7 +35,7 @@ class AwsPlugin(Plugin):
 
     def __init__(self, config: AwsConfig, function: Function) -> None:
         super().__init__(config, function)
-        self.meter = Meter()
+        self.usage_counter = UsageCounter()
         self._session: Any = None
         self._clients: list[Any] = []
         self._pool: ThreadPoolExecutor | None = None
@@ -53,7 +53,7 @@ class AwsPlugin(Plugin):
 
     def usage(self) -> spi.Usage:
         """Requests made to AWS by this plugin, and their list price."""
-        counted = self.meter.usage()
+        counted = self.usage_counter.usage()
         return spi.Usage(counted.requests, counted.dollars, counted.basis)
 
     @property
@@ -74,7 +74,7 @@ class AwsPlugin(Plugin):
         )
         address = self.config.endpoint_url or endpoint_url or None
         try:
-            with asking("connecting", f"the {service} service"):
+            with translated_errors("connecting", f"the {service} service"):
                 if self._session is None:
                     self._session = boto3.session.Session(
                         profile_name=self.config.profile or None, region_name=self.config.region or region or None
@@ -82,6 +82,6 @@ class AwsPlugin(Plugin):
                 client = self._session.client(service, endpoint_url=address, config=settings)
         except ValueError as error:
             raise Rejected(f"endpoint_url {address!r}: {error}; write http:// or https://, host and port") from error
-        self.meter.attach(client)
+        self.usage_counter.attach(client)
         self._clients.append(client)
         return client

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from htcgrid.spi import Unavailable
-from htcgrid_aws.table import KEY, Item, expires
+from htcgrid_aws.dynamodb_table import KEY, Item, expires
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from htcgrid.spi import Task
-    from htcgrid_aws.table import Table
+    from htcgrid_aws.dynamodb_table import Table
 
 
 @dataclass(frozen=True, slots=True)

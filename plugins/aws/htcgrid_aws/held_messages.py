@@ -1,4 +1,4 @@
-"""Messages that were received and could not be lent: their row, their input or a mark was unavailable.
+"""Messages that were received and could not be leased: their row, their input or a mark was unavailable.
 
 They stay with the source, hidden from other receivers. Shown again, each would use up one more of the receives after
 which SQS moves a message to the dead-letter queue, though no handler saw it.
@@ -13,15 +13,15 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from htcgrid.spi import HtcgridError
-from htcgrid_aws.loans import Loan, sure_seconds
+from htcgrid_aws.message_leases import MessageLease, safe_seconds
 from htcgrid_aws.polling import poll
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from htcgrid_aws.queue import Queue
+    from htcgrid_aws.sqs_queue import Queue
 
-log = logging.getLogger("htcgrid.aws_grid.held")
+log = logging.getLogger("htcgrid.aws.held")
 
 LONGEST_PAUSE = 60
 """Seconds, above what the agent waits between two calls of `receive` while something is unavailable."""
@@ -31,49 +31,50 @@ RELEASE_DELAY = 30
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """A message as SQS writes it, and its loan, which has the message's id in place of its task's."""
+class ReceivedMessage:
+    """A message as SQS writes it, and its lease, which has the message's id in place of its task's."""
 
     message: dict[str, Any]
-    loan: Loan
+    lease: MessageLease
 
 
-def find(queues: Sequence[Queue], count: int, wait: float, visibility: int) -> list[Found]:
+def find(queues: Sequence[Queue], count: int, wait: float, visibility: int) -> list[ReceivedMessage]:
     """New messages, by `poll`."""
     number, messages = poll(queues, count, wait, visibility)
     now = time.monotonic()
-    until = now + sure_seconds(visibility)
+    until = now + safe_seconds(visibility)
     return [
-        Found(message, Loan(message["MessageId"], number, message["ReceiptHandle"], now, until)) for message in messages
+        ReceivedMessage(message, MessageLease(message["MessageId"], number, message["ReceiptHandle"], now, until))
+        for message in messages
     ]
 
 
-class Held:
+class HeldMessages:
     """The held messages of one source: those of one `receive`, as it asks for no others meanwhile. Thread-safe."""
 
     def __init__(self, queues: Sequence[Queue], lease_seconds: float) -> None:
         self._queues = queues
         self._lease_seconds = lease_seconds
         self._lock = Lock()
-        self._found: list[Found] = []
+        self._found: list[ReceivedMessage] = []
 
     def __len__(self) -> int:
         with self._lock:
             return len(self._found)
 
-    def take(self, count: int) -> list[Found]:
+    def take(self, count: int) -> list[ReceivedMessage]:
         """Up to `count` of them, each hidden for a whole lease at least. Where SQS fails all are held on."""
         with self._lock:
-            self._prolong(self._lease_seconds)
+            self._extend(self._lease_seconds)
             taken, self._found = self._found[:count], self._found[count:]
         return taken
 
-    def hold(self, found: Iterable[Found]) -> None:
+    def hold(self, found: Iterable[ReceivedMessage]) -> None:
         """Keep these until the next `take`, which may be a pause away."""
         with self._lock:
             self._found += found
             try:
-                self._prolong(LONGEST_PAUSE)
+                self._extend(LONGEST_PAUSE)
             except HtcgridError as error:
                 log.warning("%d messages may show again before they are tried again: %s", len(self._found), error)
 
@@ -86,30 +87,30 @@ class Held:
         except HtcgridError as error:
             log.warning("%d messages show again when their visibility ends: %s", len(found), error)
 
-    def _prolong(self, least: float) -> None:
-        """Forget those that others may have by now; hide those anew that show within `least` seconds."""
-        self._found = [each for each in self._found if not each.loan.lapsed]
-        soon = [each for each in self._found if each.loan.until < time.monotonic() + least]
+    def _extend(self, least: float) -> None:
+        """Forget those that others may have by now; change_visibility those anew that show within `least` seconds."""
+        self._found = [each for each in self._found if not each.lease.expired]
+        soon = [each for each in self._found if each.lease.until < time.monotonic() + least]
         if not soon:
             return
-        hidden = {each.loan.receipt: each for each in self._hide(soon, self._lease_seconds + LONGEST_PAUSE)}
-        gone = {each.loan.receipt for each in soon} - hidden.keys()
-        self._found = [hidden.get(each.loan.receipt, each) for each in self._found if each.loan.receipt not in gone]
+        hidden = {each.lease.receipt: each for each in self._hide(soon, self._lease_seconds + LONGEST_PAUSE)}
+        gone = {each.lease.receipt for each in soon} - hidden.keys()
+        self._found = [hidden.get(each.lease.receipt, each) for each in self._found if each.lease.receipt not in gone]
 
-    def _hide(self, found: Sequence[Found], seconds: float) -> list[Found]:
+    def _hide(self, found: Sequence[ReceivedMessage], seconds: float) -> list[ReceivedMessage]:
         """Those that are still ours, with their new end."""
-        kept: list[Found] = []
-        for number in {each.loan.queue for each in found}:
+        kept: list[ReceivedMessage] = []
+        for number in {each.lease.queue for each in found}:
             lengths = {
-                each.loan.handle: length
+                each.lease.handle: length
                 for each in found
-                if each.loan.queue == number and (length := each.loan.at_most(seconds))
+                if each.lease.queue == number and (length := each.lease.at_most(seconds))
             }
             now = time.monotonic()
-            lost = self._queues[number].hide(lengths)
+            lost = self._queues[number].change_visibility(lengths)
             kept += [
-                Found(each.message, replace(each.loan, until=now + lengths[each.loan.handle]))
+                ReceivedMessage(each.message, replace(each.lease, until=now + lengths[each.lease.handle]))
                 for each in found
-                if each.loan.queue == number and each.loan.handle in lengths.keys() - lost
+                if each.lease.queue == number and each.lease.handle in lengths.keys() - lost
             ]
         return kept

@@ -13,8 +13,8 @@ import struct
 import zlib
 from typing import TYPE_CHECKING, Any
 
-from htcgrid_aws import documents
-from htcgrid_aws.table import KEY, Item, size, write_units
+from htcgrid_aws import result_documents
+from htcgrid_aws.dynamodb_table import KEY, Item, size, write_units
 
 if TYPE_CHECKING:
     from htcgrid.spi import Result
@@ -63,7 +63,7 @@ def read(item: Item) -> Result:
     facts = json.loads(text)
     if "failure" in item:
         facts["failure"] = item["failure"]["S"]
-    return documents.result(item[KEY]["S"], facts, payload, log_tail)
+    return result_documents.result(item[KEY]["S"], facts, payload, log_tail)
 
 
 def too_large(item: Item, limit: int) -> bool:
@@ -72,7 +72,7 @@ def too_large(item: Item, limit: int) -> bool:
 
 
 def _head(result: Result) -> Item:
-    facts = documents.facts(result)
+    facts = result_documents.facts(result)
     item: Item = {KEY: {"S": result.task.id}}
     if failure := facts.pop("failure", ""):
         item["failure"] = {"S": failure}

@@ -10,12 +10,12 @@ from botocore.exceptions import ClientError
 
 from htcgrid.spi import Rejected, Unavailable
 from htcgrid_aws import prices
-from htcgrid_aws.errors import asking, client_error, code_of
+from htcgrid_aws.aws_errors import client_error, code_of, translated_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from htcgrid_aws.usage import Meter
+    from htcgrid_aws.usage import UsageCounter
 
 KEY = "task_id"
 LARGEST_ITEM = 400 * 1024
@@ -32,10 +32,10 @@ Item = dict[str, dict[str, Any]]
 class Table:
     """A table by its name. `check` first."""
 
-    def __init__(self, client: Any, name: str, meter: Meter) -> None:
+    def __init__(self, client: Any, name: str, usage_counter: UsageCounter) -> None:
         self._client = client
         self.name = name
-        self._meter = meter
+        self._usage_counter = usage_counter
 
     @property
     def _what(self) -> str:
@@ -43,7 +43,7 @@ class Table:
 
     def check(self) -> None:
         """`Rejected` where the table is missing, not permitted, or has another key than `task_id` (text)."""
-        with asking("dynamodb:DescribeTable", self._what):
+        with translated_errors("dynamodb:DescribeTable", self._what):
             table = self._client.describe_table(TableName=self.name)["Table"]
         types = {attribute["AttributeName"]: attribute["AttributeType"] for attribute in table["AttributeDefinitions"]}
         key = {part["AttributeName"]: types[part["AttributeName"]] for part in table["KeySchema"]}
@@ -59,7 +59,7 @@ class Table:
 
     def count(self) -> int:
         """Items as DynamoDB last counted them, about every six hours."""
-        with asking("dynamodb:DescribeTable", self._what):
+        with translated_errors("dynamodb:DescribeTable", self._what):
             return int(self._client.describe_table(TableName=self.name)["Table"]["ItemCount"])
 
     def write_batch(self, items: Sequence[Item]) -> int:
@@ -79,7 +79,7 @@ class Table:
         """Those of these requests that were not taken. After the first, no more are made."""
         for start in range(0, len(requests), WRITE_BATCH):
             end = start + WRITE_BATCH
-            with asking("dynamodb:BatchWriteItem", self._what):
+            with translated_errors("dynamodb:BatchWriteItem", self._what):
                 answer = self._client.batch_write_item(RequestItems={self.name: requests[start:end]})
             if untaken := answer.get("UnprocessedItems", {}).get(self.name, []):
                 return [*untaken, *requests[end:]]
@@ -93,7 +93,7 @@ class Table:
         """Store the item where `condition` holds for the one of its key; whether it was stored."""
         self._charge_writes(write_units(item))
         given = {"ExpressionAttributeValues": dict(values)} if values else {}
-        with asking("dynamodb:PutItem", self._what):
+        with translated_errors("dynamodb:PutItem", self._what):
             try:
                 self._client.put_item(TableName=self.name, Item=item, ConditionExpression=condition, **given)
             except ClientError as error:
@@ -110,7 +110,7 @@ class Table:
         Returns whether it held, with the item as it is now; None where there is none.
         """
         self._charge_writes(1)
-        with asking("dynamodb:UpdateItem", self._what):
+        with translated_errors("dynamodb:UpdateItem", self._what):
             try:
                 answer = self._client.update_item(
                     TableName=self.name,
@@ -136,7 +136,7 @@ class Table:
         for start in range(0, len(distinct), READ_BATCH):
             left: list[Item] = [{KEY: {"S": key}} for key in distinct[start : start + READ_BATCH]]
             while left:
-                with asking("dynamodb:BatchGetItem", self._what):
+                with translated_errors("dynamodb:BatchGetItem", self._what):
                     answer = self._client.batch_get_item(RequestItems={self.name: {**request, "Keys": left}})
                 items: list[Item] = answer["Responses"].get(self.name, [])
                 self._charge_reads(items, len(left), consistent=consistent)
@@ -157,20 +157,20 @@ class Table:
         }
         where: dict[str, Any] = {}
         while True:
-            with asking("dynamodb:Scan", self._what):
+            with translated_errors("dynamodb:Scan", self._what):
                 answer = self._client.scan(**request, **where)
-            self._meter.charge("dynamodb read units", answer["ConsumedCapacity"]["CapacityUnits"])
+            self._usage_counter.charge("dynamodb read units", answer["ConsumedCapacity"]["CapacityUnits"])
             yield from answer["Items"]
             if "LastEvaluatedKey" not in answer:
                 return
             where = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
 
     def _charge_writes(self, units: int) -> None:
-        self._meter.charge("dynamodb write units", units)
+        self._usage_counter.charge("dynamodb write units", units)
 
     def _charge_reads(self, items: Sequence[Item], asked: int, *, consistent: bool) -> None:
         units = sum(math.ceil(size(item) / prices.READ_UNIT) for item in items) + max(0, asked - len(items))
-        self._meter.charge("dynamodb read units", units if consistent else units / 2)
+        self._usage_counter.charge("dynamodb read units", units if consistent else units / 2)
 
 
 def expires() -> dict[str, str]:

@@ -60,7 +60,7 @@ UNREACHABLE = (
 
 
 @contextmanager
-def asking(action: str, resource: str) -> Iterator[None]:
+def translated_errors(action: str, resource: str) -> Iterator[None]:
     """Around a call to AWS: `action` as IAM writes it (`sqs:SendMessage`), `resource` as the user named it."""
     try:
         yield
