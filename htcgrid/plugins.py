@@ -31,10 +31,10 @@ _OURS = {
     "eks": "htcgrid-eks",
     "eks_sidecar": "htcgrid-eks",
     "aws_lambda": "htcgrid-aws-lambda",
-    "sqs": "htcgrid-aws-grid",
-    "dynamodb": "htcgrid-aws-grid",
-    "s3": "htcgrid-aws-grid",
-    "htc_grid": "htcgrid-aws-grid",
+    "sqs": "htcgrid-aws",
+    "dynamodb": "htcgrid-aws",
+    "s3": "htcgrid-aws",
+    "htc_grid": "htcgrid-aws",
 }
 
 
