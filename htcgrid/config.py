@@ -76,14 +76,15 @@ class AgentTable(Keys):
         30.0, ge=0, le=_YEAR, description="seconds that running tasks have when the agent is asked to stop"
     )
     unavailable_limit: float = Field(
-        60.0, ge=0, le=_YEAR, description="seconds a plane or queue may be away before giving up"
+        60.0, ge=0, le=_YEAR, description="seconds that a plane or queue may be unavailable before the agent gives up"
     )
     init_errors_limit: int = Field(
-        3, ge=1, le=1_000_000, description="initialisation errors in a row after which it stops"
+        3, ge=1, le=1_000_000, description="initialisation errors in a row after which the agent stops"
     )
     linger: float = Field(0.05, ge=0, le=60, description="seconds a result may wait to be stored together with others")
     attempts: dict[FailureKind, Annotated[int, Field(ge=1, le=1_000_000)]] = Field(
-        default_factory=dict, description="tries in all, by kind of failure; exit = 3 and out_of_memory = 2 by default"
+        default_factory=dict,
+        description="attempts in all, by kind of failure; exit = 3 and out_of_memory = 2 by default",
     )
 
     @field_validator("attempts")
@@ -98,12 +99,15 @@ class Settings(Keys):
     """A whole config."""
 
     plane: str = Field("local", description="which of [planes] to run on")
-    function: Function = Field(default_factory=Function)
+    function: Function = Field(default_factory=Function, description="the function that runs")
     functions: dict[str, Function] = Field(default_factory=dict, description="more functions for `serve`, by name")
-    source: PluginTable | None = None
-    sink: PluginTable | None = None
-    planes: dict[str, PluginTable] = Field(default_factory=lambda: {"local": PluginTable(plugin="process")})
-    agent: AgentTable = Field(default_factory=AgentTable)
+    source: PluginTable | None = Field(None, description="where tasks come from")
+    sink: PluginTable | None = Field(None, description="where results go")
+    planes: dict[str, PluginTable] = Field(
+        default_factory=lambda: {"local": PluginTable(plugin="process")},
+        description="where the function can run, by names that you choose",
+    )
+    agent: AgentTable = Field(default_factory=AgentTable, description="how the agent behaves")
 
 
 @dataclass(frozen=True, slots=True)
