@@ -4,9 +4,9 @@ from pathlib import Path
 import click
 
 from htcgrid.agent.delivery import chunks
+from htcgrid.cli.grid_options import grid_options, read_grid
 from htcgrid.cli.main import DONE, SOME_FAILED
-from htcgrid.cli.options import grid_options, read_grid
-from htcgrid.cli.queue import patience, queue_of, say
+from htcgrid.cli.queue_and_store import patience, queue_of, say
 from htcgrid.runtime import documents, identity
 from htcgrid.spi import FailureKind, Outcome, Result, Task
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
+from htcgrid.cli.grid_options import grid_options, read_grid
 from htcgrid.cli.main import DONE
-from htcgrid.cli.options import grid_options, read_grid
 from htcgrid.config import ConfigError, GridConfig
 from htcgrid.spi import Permitted, Plugin
 
