@@ -23,15 +23,18 @@ class ProcessInvoker(EnvironmentPool):
     """A pool of worker processes, each an execution environment."""
 
     class Config(Plugin.Config):
-        workers: int = Field(0, ge=0, le=10_000, description="environments side by side; 0: one a processor")
-        inherit: tuple[str, ...] = Field((), description="names of this shell's variables that handlers may see")
+        workers: int = Field(
+            0, ge=0, le=10_000, description="how many environments run side by side; 0 means one for each processor"
+        )
+        inherit: tuple[str, ...] = Field((), description="names of variables of this shell that handlers may see")
         transport: Literal["socket", "http", "rie"] | None = Field(
-            None, description="socket (Python only, its default), http (the Runtime API), or rie (the emulator)"
+            None,
+            description='"socket" (for Python only, and its default), "http" (the Runtime API) or "rie" (the emulator)',
         )
         user: str = Field(
-            "", description="the user that handlers run as, a name or a number, where htcgrid runs as root"
+            "", description="the user that handlers run as, by name or number; only where htcgrid runs as root"
         )
-        rie: Path = Field(Path("aws-lambda-rie"), description="the emulator's program, for transport = rie")
+        rie: Path = Field(Path("aws-lambda-rie"), description='the program of the emulator, for transport = "rie"')
 
     config: Config
     max_batch = 2048

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 class AwsConfig(Plugin.Config):
     """The keys that all plugins of this distribution take."""
 
-    region: str = Field("", description="AWS region; the SDK's own default where empty")
-    profile: str = Field("", description="profile of the AWS config file; the SDK's own default where empty")
+    region: str = Field("", description="AWS region; if empty, the SDK's default")
+    profile: str = Field("", description="profile of the AWS config file; if empty, the SDK's default")
     endpoint_url: str = Field("", description="another address than AWS's, such as LocalStack's or a VPC endpoint")
     connections: int = Field(32, ge=1, le=1000, description="connections kept to each service")
-    threads: int = Field(10, ge=1, le=100, description="calls made side by side where a batch needs one for each task")
+    threads: int = Field(10, ge=1, le=100, description="calls made side by side if a batch needs one for each task")
 
 
 class AwsPlugin(Plugin):

@@ -54,9 +54,9 @@ class EksSidecarInvoker(EnvironmentPool):
 
     class Config(Plugin.Config):
         containers: int = Field(1, ge=1, description="how many Lambda containers the pod has")
-        transport: Literal["api", "rie"] = Field("api", description="api (the Runtime API), or rie (the emulator)")
+        transport: Literal["api", "rie"] = Field("api", description='"api" (the Runtime API) or "rie" (the emulator)')
         folder: Path = Field(FOLDER, description="where the volumes shared with the containers are mounted")
-        start_seconds: float = Field(60.0, gt=0, description="how long to wait for the containers to come up")
+        start_seconds: float = Field(60.0, gt=0, description="seconds to wait for the containers to become ready")
         emulator_port: int = Field(
             EMULATOR_PORT, description="port of the first container's emulator; the others' follow"
         )

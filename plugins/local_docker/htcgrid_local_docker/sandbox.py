@@ -13,8 +13,8 @@ from htcgrid.spi import Unavailable
 from urllib3.exceptions import HTTPError
 
 from htcgrid_local_docker import ownership
+from htcgrid_local_docker.container_log import EMULATORS_LAST, LogStream
 from htcgrid_local_docker.engine import Engine
-from htcgrid_local_docker.logs import EMULATORS_LAST, LogStream
 from htcgrid_local_docker.meter import MemoryMeter
 from htcgrid_local_docker.plan import RIE_PORT, Plan, create_arguments
 

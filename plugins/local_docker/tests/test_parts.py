@@ -18,11 +18,11 @@ from htcgrid.planes import RieEnvironment
 from htcgrid.spi import FailureKind, Function, Outcome, Rejected, Unavailable
 
 from htcgrid_local_docker import building, ownership, plan
+from htcgrid_local_docker.container_log import EMULATORS_LAST, LogStream
 from htcgrid_local_docker.diagnosis import _error_type, check_came_up
 from htcgrid_local_docker.engine import Engine, explained
 from htcgrid_local_docker.images import Image
 from htcgrid_local_docker.invoker import LocalDockerInvoker
-from htcgrid_local_docker.logs import EMULATORS_LAST, LogStream
 from htcgrid_local_docker.meter import MemoryMeter
 from htcgrid_local_docker.network import Network
 from htcgrid_local_docker.options import Options
