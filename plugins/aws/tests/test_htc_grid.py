@@ -110,7 +110,7 @@ def test_a_claim_shows_owner_expiry_and_receipt_handle_to_the_watchdog(make_htc:
         (lease,) = take(source, 1)
     row = grid.read(task_id)
     assert row["task_owner"] == "pod-7"
-    assert row["sqs_handler_id"] == lease.receipt.partition(" ")[2]
+    assert row["sqs_handler_id"] == lease.receipt.handle
     assert 25 < int(row["heartbeat_expiration_timestamp"]) - time.time() < 32
 
 

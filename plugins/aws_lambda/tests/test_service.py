@@ -51,7 +51,7 @@ def plane_at(folder: Path, handler: str = "told.handler", **options: Any) -> Aws
 def on_aws(tmp_path: Path) -> Iterator[AwsLambdaInvoker]:
     plane = plane_at(tmp_path)
     try:
-        list(plane.deploy())
+        list(plane.deploy({}))
         with plane:
             yield plane
     finally:
@@ -98,7 +98,7 @@ def test_aws_fails_in_the_kinds_that_are_read_from_it(
 def test_aws_reports_a_missing_handler_as_init_error(tmp_path: Path) -> None:
     plane = plane_at(tmp_path, handler="told.missing")
     try:
-        list(plane.deploy())
+        list(plane.deploy({}))
         with plane:
             assert run(plane, do="answer", n=1).failure is FailureKind.INIT_ERROR
     finally:
