@@ -62,7 +62,7 @@ def test_agent_submitter_and_reader_may_do_what_they_do_and_no_more(aws: Aws) ->
     with user, source, sink, reader:
         user.put([Task("large", b'"%s"' % (b"x" * 3000)), Task("small", b"{}")])
         user.cancel(session_id="s", task_ids=["gone"])
-        user.depth()
+        user.stats()
         first, second = source.receive(10, 1)
         sink.stored([first.task])
         sink.put([result(first.task), result(Task("f", b""), failure=FailureKind.EXIT)])

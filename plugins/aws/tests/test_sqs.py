@@ -162,7 +162,7 @@ def test_dead_letters_keep_task_and_reason(aws: Aws) -> None:
     with source_of(aws, queue=queue) as source:
         source.put([Task("killer", b'{"a": 1}', {"session_id": "s"})])
         source.dead_letter(source.receive(1, 1), "exit at attempt 3: \x00 signal: killed")
-        assert source.stats(brief=True).states == States(waiting=0, leased=0, dead=1)
+        assert source.stats(brief=True).states == States(waiting=0, delayed=0, leased=0, dead=1)
     (message,) = aws.messages(dead)
     assert message["Body"] == '{"a": 1}'
     assert message["MessageAttributes"]["htcgrid.reason"]["StringValue"] == "exit at attempt 3: ? signal: killed"
@@ -183,7 +183,7 @@ def test_without_a_dead_letter_queue_the_log_says_what_was_deleted(aws: Aws, cap
     with source_of(aws, queue=queue) as source:
         source.put(tasks(1))
         source.dead_letter(source.receive(1, 1), "exit at attempt 3")
-        assert source.stats(brief=True).states == States(waiting=0, leased=0, dead=None)
+        assert source.stats(brief=True).states == States(waiting=0, delayed=0, leased=0, dead=None)
     assert "task t-0 is deleted, as there is no dead-letter queue: exit at attempt 3" in caplog.text
 
 

@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from htcgrid_aws import held_messages
 from htcgrid_aws.htc_source import HtcGridSource
 from htcgrid_aws.sqs import SqsSource
 from service_answers import throttled
