@@ -5,7 +5,7 @@ PYTHON ?= python3
 PIP := .venv/bin/python -m pip --quiet --disable-pip-version-check install
 PYTEST ?=
 
-.PHONY: help demo test plugins docker kubernetes chaos lint check bench format clean
+.PHONY: help demo test plugins docker kubernetes chaos lint check reference bench format clean
 help:            ## this list
 	@sed -n 's/^\([a-z]*\): .*## /\1\t/p' $(MAKEFILE_LIST)
 
@@ -68,6 +68,9 @@ check: lint test plugins        ## what .ci/run runs before the lanes that need 
 format: .make/lint        ## let ruff have its way
 	.venv/bin/ruff format .
 	.venv/bin/ruff check --fix .
+
+reference: .make/plugins        ## write docs/reference/config.md from the models
+	.venv/bin/python docs/reference/generate.py
 
 bench: .make/test        ## measure against peers, side by side
 	$(PIP) --group bench

@@ -69,12 +69,15 @@ class Settings(Keys):
     """A whole config."""
 
     plane: str = Field("local", description="which of [planes] to run on")
-    function: Function = Field(default_factory=Function)
+    function: Function = Field(default_factory=Function, description="the function that runs")
     functions: dict[str, Function] = Field(default_factory=dict, description="more functions for `serve`, by name")
-    source: PluginTable | None = None
-    sink: PluginTable | None = None
-    planes: dict[str, PluginTable] = Field(default_factory=lambda: {"local": PluginTable(plugin="process")})
-    agent: AgentOptions = Field(default_factory=AgentOptions)
+    source: PluginTable | None = Field(None, description="where tasks come from")
+    sink: PluginTable | None = Field(None, description="where results go")
+    planes: dict[str, PluginTable] = Field(
+        default_factory=lambda: {"local": PluginTable(plugin="process")},
+        description="where the function can run, by names that you choose",
+    )
+    agent: AgentOptions = Field(default_factory=AgentOptions, description="how the agent behaves")
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,17 +17,18 @@ class AgentOptions(Keys):
         30.0, ge=0, le=_YEAR, description="seconds that running tasks have when the agent is asked to stop"
     )
     unavailable_limit: float = Field(
-        60.0, ge=0, le=_YEAR, description="seconds a plane or queue may be unavailable before the agent gives up"
+        60.0, ge=0, le=_YEAR, description="seconds that a plane or queue may be unavailable before the agent gives up"
     )
     init_errors_limit: int = Field(
-        3, ge=1, le=1_000_000, description="initialisation errors in a row after which it stops"
+        3, ge=1, le=1_000_000, description="initialisation errors in a row after which the agent stops"
     )
     init_errors_quiet: float = Field(
-        3.0, ge=0, le=_YEAR, description="seconds with nothing under way after which fewer of them stop it too"
+        3.0, ge=0, le=_YEAR, description="seconds with nothing under way after which fewer of them stop the agent too"
     )
     linger: float = Field(0.05, ge=0, le=60, description="seconds a result may wait to be stored together with others")
     attempts: Mapping[FailureKind, Annotated[int, Field(ge=1, le=1_000_000)]] = Field(
-        default_factory=dict, description="tries in all, by kind of failure; exit = 3 and out_of_memory = 2 by default"
+        default_factory=dict,
+        description="attempts in all, by kind of failure; exit = 3 and out_of_memory = 2 by default",
     )
     retry_delay: float = Field(
         0.2,

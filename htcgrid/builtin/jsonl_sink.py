@@ -26,7 +26,9 @@ class JsonlSink(ResultSink):
     """Appends to a JSON Lines file. What is in it is not run again."""
 
     class Config(Plugin.Config):
-        path: Path = Field(description='the file to append to; ".gz" is written as such; "-" is standard output')
+        path: Path = Field(
+            description='the file to append to; one whose name ends in ".gz" is written as gzip; "-" is standard output'
+        )
 
     config: Config
     max_batch = 10_000

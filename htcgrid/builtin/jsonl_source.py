@@ -28,8 +28,13 @@ class JsonlSource(TaskSource):
     """Reads a JSON Lines file once, in order. What was not acked is there again in the next run."""
 
     class Config(Plugin.Config):
-        path: Path = Field(description='a file of JSON lines; ".gz" is read as such; "-" is standard input')
-        id_field: str = Field("", description="the key of each event that is its task's id; else the line number")
+        path: Path = Field(
+            description='a file of JSON lines; one whose name ends in ".gz" is read as gzip; "-" is standard input'
+        )
+        id_field: str = Field(
+            "",
+            description="the key of each event that holds the id of its task; if empty, the id is the number of the line",
+        )
 
     config: Config
     max_batch = 2000

@@ -16,8 +16,8 @@ class MemorySource(TaskSource):
     """A queue with leases that expire. It ends when all it was given is acked."""
 
     class Config(Plugin.Config):
-        endless: bool = Field(False, description="go on when it is empty: more will be put")
-        lease_seconds: float = Field(30.0, ge=0.01, le=31_536_000, description="seconds that a task is leased for")
+        endless: bool = Field(False, description="whether the source waits for more tasks when it is empty")
+        lease_seconds: float = Field(30.0, ge=0.01, le=31_536_000, description="seconds that a lease lasts")
 
     config: Config
     max_batch = 1000

@@ -37,7 +37,7 @@ class SqliteSink(ResultSink):
     class Config(Plugin.Config):
         """Source and sink may name the same file; two files let them write at the same time."""
 
-        path: Path = Field(description="the file; made where there is none", examples=["grid.db"])
+        path: Path = Field(description="the file; it is created if it does not exist", examples=["grid.db"])
 
     max_batch = 1000
     keeps_order = True

@@ -65,11 +65,11 @@ class SqliteSource(TaskSource):
     class Config(Plugin.Config):
         """Source and sink may name the same file; each agent and submitter of a queue names the same one."""
 
-        path: Path = Field(description="the file; made where there is none", examples=["grid.db"])
+        path: Path = Field(description="the file; it is created if it does not exist", examples=["grid.db"])
         lease_seconds: float = Field(
-            60.0, ge=0.01, le=31_536_000, description="seconds until a dead agent's tasks are handed out again"
+            60.0, ge=0.01, le=31_536_000, description="seconds until the tasks of a dead agent are handed out again"
         )
-        drain: bool = Field(False, description="stop when nothing is waiting, delayed or lent out")
+        drain: bool = Field(False, description="whether the run stops when no task is waiting, delayed or leased")
 
     max_batch = 1000
 

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import click
 
-from htcgrid.cli.options import grid_options, read_grid
+from htcgrid.cli.grid_options import grid_options, read_grid
 from htcgrid.spi import ImageBuilder, Rejected
 
 

@@ -4,9 +4,9 @@ from pathlib import Path
 import click
 
 from htcgrid.agent.storer import chunks
+from htcgrid.cli.grid_options import grid_options, read_grid
 from htcgrid.cli.main import DONE, SOME_FAILED
-from htcgrid.cli.options import grid_options, read_grid
-from htcgrid.cli.queue import back_off, queue_of, say
+from htcgrid.cli.queue_and_store import back_off, queue_of, say
 from htcgrid.spi import FailureKind, Outcome, Result, Task, documents
 
 _NAMED = 5

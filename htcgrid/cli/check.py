@@ -3,8 +3,8 @@ from pathlib import Path
 
 import click
 
+from htcgrid.cli.grid_options import grid_options, read_grid
 from htcgrid.cli.main import DONE, USAGE
-from htcgrid.cli.options import grid_options, read_grid
 from htcgrid.config import GridConfig
 from htcgrid.spi import FailureKind, HtcgridError, Plugin, TaskSource
 

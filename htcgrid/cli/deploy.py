@@ -2,8 +2,8 @@ from pathlib import Path
 
 import click
 
+from htcgrid.cli.grid_options import grid_options, read_grid
 from htcgrid.cli.main import DONE
-from htcgrid.cli.options import grid_options, read_grid
 from htcgrid.config import ENVIRONMENT_PREFIX, GridConfig
 from htcgrid.spi import Deployable, Rejected
 

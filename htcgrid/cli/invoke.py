@@ -6,8 +6,8 @@ from typing import IO
 
 import click
 
+from htcgrid.cli.grid_options import grid_options, read_grid
 from htcgrid.cli.main import DONE, SOME_FAILED
-from htcgrid.cli.options import grid_options, read_grid
 from htcgrid.runtime.reports import log_lines
 from htcgrid.spi import Invoker, Lease, Outcome, Task
 

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import click
 
-from htcgrid.cli import limits, logs, streams
+from htcgrid.cli import log_output, machine_limits, streams
 from htcgrid.spi import HtcgridError, Unavailable
 
 DONE, SOME_FAILED, USAGE, UNAVAILABLE, INTERRUPTED, READER_GONE = 0, 1, 2, 3, 130, 141
@@ -93,7 +93,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 def status_of(arguments: list[str] | None = None) -> int:  # noqa: PLR0911 - one return a way to end
     """Run a command; every error that is meant for the user is printed as one message."""
     try:
-        with logs.shown():
+        with log_output.shown():
             status: Any = group.main(arguments, standalone_mode=False)
         sys.stdout.flush()
     except click.ClickException as error:
@@ -107,7 +107,7 @@ def status_of(arguments: list[str] | None = None) -> int:  # noqa: PLR0911 - one
         # What was given in other bytes than UTF-8 is kept in Python's text as lone surrogates.
         return _say(f"{error.object[:200]!r} is not UTF-8 text. Give it in UTF-8.", USAGE)
     except Exception as error:  # noqa: BLE001 - a bug, of ours or of a plugin; shown whole
-        if advice := limits.advice(error):
+        if advice := machine_limits.advice(error):
             return _say(advice, UNAVAILABLE)
         traceback.print_exc()
         print("htcgrid: this is a bug in htcgrid or in a plugin; please report the lines above.", file=sys.stderr)

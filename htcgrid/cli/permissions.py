@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 
+from htcgrid.cli.grid_options import grid_options, read_grid
 from htcgrid.cli.main import DONE
-from htcgrid.cli.options import grid_options, read_grid
-from htcgrid.cli.queue import say
+from htcgrid.cli.queue_and_store import say
 from htcgrid.config import ConfigError, GridConfig
 from htcgrid.spi import Plugin
 

@@ -8,9 +8,9 @@ import click
 
 from htcgrid import plugins
 from htcgrid.agent.storer import chunks
+from htcgrid.cli.grid_options import grid_options, read_grid
 from htcgrid.cli.main import DONE, SOME_FAILED
-from htcgrid.cli.options import grid_options, read_grid
-from htcgrid.cli.queue import QueueSource, StoreSink, back_off, queue_of, say, store_of
+from htcgrid.cli.queue_and_store import QueueSource, StoreSink, back_off, queue_of, say, store_of
 from htcgrid.cli.streams import OutputLost
 from htcgrid.config import ConfigError, GridConfig
 from htcgrid.spi import Rejected, Result, ResultSink, Unavailable

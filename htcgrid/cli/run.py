@@ -9,8 +9,8 @@ import click
 
 from htcgrid.agent.agent import Agent
 from htcgrid.agent.statistics import Summary
+from htcgrid.cli.grid_options import grid_options, read_grid
 from htcgrid.cli.main import DONE, INTERRUPTED, SOME_FAILED
-from htcgrid.cli.options import grid_options, read_grid
 from htcgrid.cli.progress import Progress
 from htcgrid.cli.report import print_summary
 

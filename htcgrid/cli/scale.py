@@ -3,8 +3,8 @@ from pathlib import Path
 import click
 
 from htcgrid.cli.deploy import deployable
+from htcgrid.cli.grid_options import grid_options, read_grid
 from htcgrid.cli.main import DONE
-from htcgrid.cli.options import grid_options, read_grid
 
 
 @click.command()

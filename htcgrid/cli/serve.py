@@ -9,8 +9,8 @@ from queue import SimpleQueue
 
 import click
 
+from htcgrid.cli.grid_options import grid_options, read_grid
 from htcgrid.cli.main import DONE
-from htcgrid.cli.options import grid_options, read_grid
 from htcgrid.config import ConfigError
 from htcgrid.service.events import Events, event_options
 from htcgrid.service.function import ServedFunction

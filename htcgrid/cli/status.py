@@ -7,8 +7,8 @@ from typing import Any
 import click
 
 from htcgrid.cli.deploy import deployable
+from htcgrid.cli.grid_options import grid_options, read_grid
 from htcgrid.cli.main import DONE
-from htcgrid.cli.options import grid_options, read_grid
 from htcgrid.cli.permissions import cluster_documents
 from htcgrid.config import ConfigError, GridConfig
 from htcgrid.spi import Deployable, HtcgridError, QueueStats, Rejected, ResultSink, StoreStats, TaskSource

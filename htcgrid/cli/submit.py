@@ -8,9 +8,9 @@ import click
 from tqdm import tqdm
 
 from htcgrid import plugins
+from htcgrid.cli.grid_options import grid_options, read_grid
 from htcgrid.cli.main import DONE, SOME_FAILED
-from htcgrid.cli.options import grid_options, read_grid
-from htcgrid.cli.queue import back_off, queue_of, say
+from htcgrid.cli.queue_and_store import back_off, queue_of, say
 from htcgrid.cli.unfinished import Unfinished
 from htcgrid.spi import Function, Lease, Task, TaskSource, Unavailable
 

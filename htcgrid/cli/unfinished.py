@@ -7,7 +7,7 @@ import uuid
 from contextlib import suppress
 from pathlib import Path
 
-from htcgrid.cli.queue import say
+from htcgrid.cli.queue_and_store import say
 
 
 class Unfinished:

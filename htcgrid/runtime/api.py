@@ -88,7 +88,7 @@ class ApiEnvironment(SandboxedEnvironment):
         self._has_spare_processor = has_spare_processor
         self._waits = {True: 0.0, False: 0.0}
         """How long the last wait was: for a handler's answer, and for anything else."""
-        self._server = ApiServer(listener or listen(), lambda: self._sandbox.peers)
+        self._server = ApiServer(listener or listen(), lambda: self.sandbox.peers)
         self._arn = identity.function_arn(function.function_name)
         self._queue: deque[tuple[int, Lease, float]] = deque()
         self._waiting: tuple[Connection, Request] | None = None
@@ -100,11 +100,11 @@ class ApiEnvironment(SandboxedEnvironment):
         self._failure: InitFailure | None = None
 
     def start(self) -> None:
-        self._sandbox.start(self._variables() | {"AWS_LAMBDA_RUNTIME_API": self._server.address})
-        self._server.watch(self._sandbox.ended_fd)
+        self.sandbox.start(self._variables() | {"AWS_LAMBDA_RUNTIME_API": self._server.address})
+        self._server.watch(self.sandbox.ended_fd)
 
     def close(self) -> None:
-        self._sandbox.close()
+        self.sandbox.close()
         self._server.close()
 
     # --- the transport ---
@@ -119,7 +119,7 @@ class ApiEnvironment(SandboxedEnvironment):
             self._prepare()  # while the runtime is at work, not while it waits for this
         self._take_in(wait, outcomes)
         if self._refused:
-            self._sandbox.end()
+            self.sandbox.end()
         if self._ended:
             for _ in range(_DRAIN_READS):
                 if not self._take_in(0, outcomes):
@@ -138,12 +138,12 @@ class ApiEnvironment(SandboxedEnvironment):
 
     def _has_ended(self) -> bool:
         # While it is served, `pump` looks at `ended_fd` each time.
-        return self._ended if self.state is State.BUSY else self._sandbox.has_ended()
+        return self._ended if self.state is State.BUSY else self.sandbox.has_ended()
 
     @property
     def _ended(self) -> bool:
-        is_told = self._server.ended or self._sandbox.ended_fd < 0
-        return self._refused or (is_told and self._sandbox.has_ended())
+        is_told = self._server.ended or self.sandbox.ended_fd < 0
+        return self._refused or (is_told and self.sandbox.has_ended())
 
     def _recall(self, running: Running) -> None:
         self._queue.clear()

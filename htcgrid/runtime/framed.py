@@ -42,7 +42,7 @@ class FramedEnvironment(ExecutionEnvironment):
         self._input = b""
         self._output = bytearray()
         self._failure: InitFailure | None = None
-        self._is_refused = False
+        self._is_started = self._is_refused = False
         self._seen: Running | None = None
         """The invocation that was seen to run last, from then on by our own clock."""
         self._turn = self._timeout = 0.0
@@ -75,14 +75,16 @@ class FramedEnvironment(ExecutionEnvironment):
         finally:
             theirs.close()
             os.close(page)
+        self._is_started = True
         self._channel.setblocking(False)
         self._poll.register(self._channel, select.POLLIN)
         self._poll.register(self._child.pidfd, select.POLLIN)
 
     def close(self) -> None:
-        self._child.close()
-        self._channel.close()
-        self._page.close()
+        if self._is_started:  # else `start` has closed them
+            self._child.close()
+            self._channel.close()
+            self._page.close()
 
     # --- the transport ---
 

@@ -8,7 +8,7 @@ from http import HTTPStatus
 
 import h11
 
-from htcgrid.service import errors
+from htcgrid.service import api_errors
 from htcgrid.service.room import Share
 from htcgrid.spi import limits
 
@@ -225,7 +225,7 @@ def _network() -> Iterator[None]:
         raise HungUp from error
 
 
-def _too_large() -> errors.RequestTooLarge:
-    return errors.RequestTooLarge(
+def _too_large() -> api_errors.RequestTooLarge:
+    return api_errors.RequestTooLarge(
         f"Request must be smaller than {limits.REQUEST_BYTES} bytes for the InvokeFunction operation"
     )

@@ -8,7 +8,7 @@ from typing import Any
 from htcgrid import plugins
 from htcgrid.agent.agent import Agent
 from htcgrid.agent.options import AgentOptions
-from htcgrid.service import errors
+from htcgrid.service import api_errors
 from htcgrid.service.room import Room
 from htcgrid.service.text import one_line
 from htcgrid.spi import (
@@ -82,7 +82,7 @@ class Events:
     def put(self, task: Task) -> None:
         assert isinstance(self._source, TaskQueue)  # noqa: S101 - the memory source is one
         if self._is_over.is_set():
-            raise errors.ServiceError("Events are not run any more: the service ends, or the plane refused one.")
+            raise api_errors.ServiceError("Events are not run any more: the service ends, or the plane refused one.")
         size = len(task.payload)
         self._room.take(size)
         with self._lock:
@@ -91,7 +91,7 @@ class Events:
                 self._sizes[task.id] = size
         if not is_taken:
             self._room.give(size)
-            raise errors.TooManyRequests("Rate Exceeded.")
+            raise api_errors.TooManyRequests("Rate Exceeded.")
         self._source.put([task])
 
     def _done(self, results: Sequence[Result]) -> None:

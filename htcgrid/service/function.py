@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
-from htcgrid.service import errors
+from htcgrid.service import api_errors
 from htcgrid.service.events import Events
 from htcgrid.spi import HtcgridError, Invoker, Lease, Outcome, Rejected, Task
 
@@ -64,16 +64,16 @@ class ServedFunction:
                     if isinstance(item, Outcome):
                         return item
         except Rejected as error:
-            raise errors.InvalidParameterValue(str(error)) from error
+            raise api_errors.InvalidParameterValue(str(error)) from error
         except HtcgridError as error:
-            raise errors.ServiceError(str(error)) from error
-        raise errors.ServiceError(f"The plane did not begin this call in {_UNSTARTED_LIMIT} tries.")
+            raise api_errors.ServiceError(str(error)) from error
+        raise api_errors.ServiceError(f"The plane did not begin this call in {_UNSTARTED_LIMIT} tries.")
 
     @contextmanager
     def _admitted(self) -> Iterator[None]:
         with self._lock:
             if self._callers >= self._places:
-                raise errors.TooManyRequests("Rate Exceeded.")
+                raise api_errors.TooManyRequests("Rate Exceeded.")
             self._callers += 1
         try:
             yield
@@ -88,7 +88,7 @@ def _task(payload: bytes, client_context: str) -> Task:
         # Looked at, not read: numbers stay text, so that none is too long.
         json.loads(payload.decode(), parse_int=str, parse_float=str, parse_constant=_not_json)
     except (ValueError, RecursionError) as error:
-        raise errors.InvalidRequestContent(f"Could not parse request body into json: {error}") from None
+        raise api_errors.InvalidRequestContent(f"Could not parse request body into json: {error}") from None
     return Task(str(uuid.uuid4()), payload, {"client_context": client_context} if client_context else {})
 
 

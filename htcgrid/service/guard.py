@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from htcgrid.service import errors
+from htcgrid.service import api_errors
 from htcgrid.service.sigv4 import Signature, is_signed
 from htcgrid.spi import Rejected
 
@@ -34,7 +34,7 @@ class Guard:
     def check(self, headers: Mapping[str, str]) -> Signature | None:
         """Raises what is wrong with these headers; returns the signature that is to be verified with the body."""
         if "origin" in headers or headers.get("sec-fetch-site", "none") != "none":
-            raise errors.AccessDenied("Web pages may not call functions: this request comes from one.")
+            raise api_errors.AccessDenied("Web pages may not call functions: this request comes from one.")
         if not self.asks_for_keys:
             self._check_host(headers.get("host", ""))
             return None
@@ -45,14 +45,14 @@ class Guard:
         if self.token and scheme.lower() == "bearer":
             if hmac.compare_digest(given.strip().encode(), self.token.encode()):
                 return None
-            raise errors.UnrecognizedClient("The token in the request is not the one of --token-file.")
-        raise errors.MissingAuthenticationToken(f"Missing Authentication Token: expected {self._expected()}.")
+            raise api_errors.UnrecognizedClient("The token in the request is not the one of --token-file.")
+        raise api_errors.MissingAuthenticationToken(f"Missing Authentication Token: expected {self._expected()}.")
 
     def _check_host(self, header: str) -> None:
         """A name that anybody can have on the Internet may lead a browser here by DNS rebinding."""
         name = _without_port(header).lower().rstrip(".")
         if "." in name and name != self.host.lower() and not name.endswith(".localhost") and not _is_address(name):
-            raise errors.AccessDenied(
+            raise api_errors.AccessDenied(
                 f"Host: {name} is not a name of this service. Call it by its address, or as localhost."
             )
 

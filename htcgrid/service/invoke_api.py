@@ -16,7 +16,7 @@ import h11
 
 from htcgrid.runtime import identity
 from htcgrid.runtime.reports import log_result
-from htcgrid.service import errors
+from htcgrid.service import api_errors
 from htcgrid.service.connection import BadRequest, Connection, HungUp, Stalled
 from htcgrid.service.function import ServedFunction
 from htcgrid.service.guard import Guard
@@ -74,7 +74,7 @@ class InvokeApi:
             except BadRequest as error:
                 answer = _Answer(error.status, _malformed(error), _JSON)
             except Stalled:
-                answer = _refusal(errors.RequestTimeout("The body did not come in time."))
+                answer = _refusal(api_errors.RequestTimeout("The body did not come in time."))
             share.claim(len(answer.body))
             connection.reply(answer.status, _numbered(answer.headers), answer.body, keep=may_go_on())
         return connection.next()
@@ -82,13 +82,13 @@ class InvokeApi:
     def _answered(self, connection: Connection, request: h11.Request, share: Share) -> _Answer:
         try:
             return self._answer(connection, request, share)
-        except errors.ServiceError as error:
+        except api_errors.ServiceError as error:
             return _refusal(error)
         except (BadRequest, HungUp):
             raise
         except Exception as error:  # noqa: BLE001 - a bug, of ours or of a plugin; shown, and told to the caller
             traceback.print_exc()
-            return _refusal(errors.ServiceError(f"A bug in htcgrid or in a plugin: {error!r}"))
+            return _refusal(api_errors.ServiceError(f"A bug in htcgrid or in a plugin: {error!r}"))
 
     def _answer(self, connection: Connection, request: h11.Request, share: Share) -> _Answer:
         """Whatever can be refused is refused before the body is read."""
@@ -98,7 +98,7 @@ class InvokeApi:
         if request.method not in {b"POST", b"GET", b"HEAD"}:
             return _Answer(HTTPStatus.NOT_IMPLEMENTED, _bad("There is no such method here; calls are POST."), _JSON)
         if request.method != b"POST":
-            raise errors.ResourceNotFound("There is nothing here but Invoke.")
+            raise api_errors.ResourceNotFound("There is nothing here but Invoke.")
 
         def body() -> bytes:
             whole = connection.body(share)
@@ -118,17 +118,17 @@ class InvokeApi:
     def _call(self, path: str, query: str, headers: Mapping[str, str]) -> _Call:
         match = _PATH.fullmatch(path)
         if match is None:
-            raise errors.ResourceNotFound(f"There is nothing at {path}; calls go to {_PATH.pattern}.")
+            raise api_errors.ResourceNotFound(f"There is nothing at {path}; calls go to {_PATH.pattern}.")
         function = self._function(match[1])
         qualifier = parse_qs(query).get("Qualifier", [identity.VERSION])[0]
         if qualifier != identity.VERSION:
-            raise errors.ResourceNotFound(f"Function not found: {identity.function_arn(match[1])}:{qualifier}")
+            raise api_errors.ResourceNotFound(f"Function not found: {identity.function_arn(match[1])}:{qualifier}")
         media = headers.get("content-type", "")
         if _NOT_JSON.match(media.lower()):
-            raise errors.UnsupportedMediaType(f"The event must be JSON, not {media}.")
+            raise api_errors.UnsupportedMediaType(f"The event must be JSON, not {media}.")
         kind = headers.get("x-amz-invocation-type", "RequestResponse")
         if kind not in _KINDS:
-            raise errors.InvalidParameterValue(f"{kind} is not an invocation type: {', '.join(_KINDS)}.")
+            raise api_errors.InvalidParameterValue(f"{kind} is not an invocation type: {', '.join(_KINDS)}.")
         context = _client_context(headers.get("x-amz-client-context", ""))
         return _Call(function, kind, context, headers.get("x-amz-log-type") == "Tail")
 
@@ -139,7 +139,7 @@ class InvokeApi:
         if plain == _ONLY and len(self._functions) == 1:
             return next(iter(self._functions.values()))
         if plain not in self._functions or qualifier not in {None, identity.VERSION}:
-            raise errors.ResourceNotFound(f"Function not found: {identity.function_arn(unquote(name))}")
+            raise api_errors.ResourceNotFound(f"Function not found: {identity.function_arn(unquote(name))}")
         return self._functions[plain]
 
 
@@ -174,12 +174,12 @@ def _malformed(error: BadRequest) -> bytes:
 
 
 def _bad(message: str) -> bytes:
-    return errors.InvalidRequestContent(message).body()
+    return api_errors.InvalidRequestContent(message).body()
 
 
-def _refusal(error: errors.ServiceError) -> _Answer:
+def _refusal(error: api_errors.ServiceError) -> _Answer:
     headers = {**_JSON, "x-amzn-ErrorType": error.kind}
-    if error.status == errors.TooManyRequests.status:
+    if error.status == api_errors.TooManyRequests.status:
         headers["Retry-After"] = "1"
     return _Answer(error.status, error.body(), headers)
 
@@ -193,4 +193,4 @@ def _client_context(header: str) -> str:
             return text
     except (binascii.Error, ValueError, RecursionError):
         pass
-    raise errors.InvalidRequestContent("Client context must be a valid Base64-encoded JSON object.")
+    raise api_errors.InvalidRequestContent("Client context must be a valid Base64-encoded JSON object.")

@@ -3,7 +3,7 @@
 import threading
 from typing import Self
 
-from htcgrid.service import errors
+from htcgrid.service import api_errors
 
 
 class Room:
@@ -26,7 +26,7 @@ class Room:
                 return
         if self._around is not None:
             self._around.give(size)
-        raise errors.TooManyRequests("Rate Exceeded.")
+        raise api_errors.TooManyRequests("Rate Exceeded.")
 
     def claim(self, size: int) -> None:
         """Take it in any case, for what is there already: others wait until there is room again."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from urllib.parse import quote, unquote
 
-from htcgrid.service import errors
+from htcgrid.service import api_errors
 
 _ALGORITHM = "AWS4-HMAC-SHA256"
 _FIELDS = re.compile(
@@ -30,25 +30,25 @@ class Signature:
         """`headers` by lower-case names; `secrets` by access key id."""
         fields = _FIELDS.fullmatch(headers.get("authorization", "").strip())
         if fields is None:
-            raise errors.InvalidSignature(f"Authorization is not a complete {_ALGORITHM} signature.")
+            raise api_errors.InvalidSignature(f"Authorization is not a complete {_ALGORITHM} signature.")
         self._fields = fields
         self._headers = headers
         self._names = fields["headers"].split(";")
         unsigned = sorted({"host", *(name for name in headers if name.startswith("x-amz-"))} - set(self._names))
         if unsigned:
-            raise errors.InvalidSignature(f"These headers must be signed: {', '.join(unsigned)}.")
+            raise api_errors.InvalidSignature(f"These headers must be signed: {', '.join(unsigned)}.")
         if fields["service"] != _SERVICE:
-            raise errors.InvalidSignature(f"Credential should be scoped to correct service: '{_SERVICE}'.")
+            raise api_errors.InvalidSignature(f"Credential should be scoped to correct service: '{_SERVICE}'.")
         self._time = _time_of(headers, fields["day"], now)
         if fields["key"] not in secrets:
-            raise errors.UnrecognizedClient("The security token included in the request is invalid.")
+            raise api_errors.UnrecognizedClient("The security token included in the request is invalid.")
         self._secret = secrets[fields["key"]]
 
     def verify(self, method: str, path: str, query: str, body: bytes) -> None:
         """Raises `InvalidSignature` unless the secret's owner signed all this."""
         digest = hashlib.sha256(body).hexdigest()
         if self._headers.get("x-amz-content-sha256", digest) != digest:
-            raise errors.InvalidSignature("x-amz-content-sha256 is not the SHA-256 of the body.")
+            raise api_errors.InvalidSignature("x-amz-content-sha256 is not the SHA-256 of the body.")
         lines = [f"{name}:{' '.join(self._headers.get(name, '').split())}" for name in self._names]
         # Every service but S3 encodes the path once more, as it stands in the request.
         request = "\n".join(
@@ -61,7 +61,7 @@ class Signature:
         for part in (*scope.split("/"), text):
             key = hmac.digest(key, part.encode(), "sha256")
         if not hmac.compare_digest(key.hex(), fields["signature"]):
-            raise errors.InvalidSignature(
+            raise api_errors.InvalidSignature(
                 "The request signature we calculated does not match the signature you provided. "
                 "Check your AWS Secret Access Key and signing method."
             )
@@ -72,11 +72,11 @@ def _time_of(headers: Mapping[str, str], day: str, now: datetime) -> str:
     try:
         time = datetime.strptime(text, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
     except ValueError:
-        raise errors.InvalidSignature("X-Amz-Date is missing or not of the form 20260131T235959Z.") from None
+        raise api_errors.InvalidSignature("X-Amz-Date is missing or not of the form 20260131T235959Z.") from None
     if not text.startswith(day):
-        raise errors.InvalidSignature("The days in Credential and in X-Amz-Date are not the same.")
+        raise api_errors.InvalidSignature("The days in Credential and in X-Amz-Date are not the same.")
     if abs(now - time) > _SKEW:
-        raise errors.InvalidSignature(
+        raise api_errors.InvalidSignature(
             f"Signature expired or not yet current: {text} is more than 5 minutes from {now:%Y%m%dT%H%M%SZ}."
         )
     return text

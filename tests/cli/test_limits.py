@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from htcgrid.cli import limits
+from htcgrid.cli import machine_limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,8 +72,8 @@ def test_a_plugin_that_a_limit_keeps_from_being_loaded_is_not_blamed(
 
 
 def test_an_error_that_is_no_limit_is_still_shown_whole() -> None:
-    assert limits.advice(FileNotFoundError(errno.ENOENT, "No such file or directory", "x")) is None
-    assert limits.advice(RuntimeError("something else")) is None
+    assert machine_limits.advice(FileNotFoundError(errno.ENOENT, "No such file or directory", "x")) is None
+    assert machine_limits.advice(RuntimeError("something else")) is None
 
 
 @pytest.mark.parametrize("workers", [30, 300])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from htcgrid.builtin.jsonl_source import JsonlSource
-from htcgrid.cli import logs
+from htcgrid.cli import log_output
 from htcgrid.cli.main import status_of
 from htcgrid.spi import Unavailable
 
@@ -118,12 +118,12 @@ def test_an_error_is_logged_with_its_traceback_and_other_libraries_are_not_shown
 ) -> None:
     sdk = logging.getLogger("an_sdk")
     sdk.addHandler(logging.NullHandler())
-    with logs.shown():
-        logging.getLogger(logs.TREE).setLevel(logging.DEBUG)
+    with log_output.shown():
+        logging.getLogger(log_output.TREE).setLevel(logging.DEBUG)
         sdk.warning("GET https://example.org/?signature=123")
         logging.getLogger("htcgrid.of_a_plugin").error("broken", exc_info=ValueError("why"))
     (broken,) = logged(capsys.readouterr().err)
     assert (broken["logger"], broken["level"], broken["message"]) == ("htcgrid.of_a_plugin", "error", "broken")
     assert broken["traceback"].endswith("ValueError: why\n")
-    assert logging.getLogger(logs.TREE).level == logging.NOTSET
-    assert not logging.getLogger(logs.TREE).handlers
+    assert logging.getLogger(log_output.TREE).level == logging.NOTSET
+    assert not logging.getLogger(log_output.TREE).handlers

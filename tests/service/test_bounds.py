@@ -11,7 +11,7 @@ from time import monotonic, sleep
 import pytest
 from served import Service
 
-from htcgrid.service import errors
+from htcgrid.service import api_errors
 from htcgrid.service.room import Room, Share
 
 pytestmark = pytest.mark.slow  # each starts a service and fills it
@@ -23,16 +23,16 @@ SIX_MB = 6_000_000
 def test_what_is_given_back_can_be_taken_again_and_nothing_is_held_of_what_was_refused() -> None:
     around = Room(10)
     within = Room(5, around)
-    with pytest.raises(errors.TooManyRequests):
+    with pytest.raises(api_errors.TooManyRequests):
         within.take(6)
     around.take(10)
-    with pytest.raises(errors.TooManyRequests):
+    with pytest.raises(api_errors.TooManyRequests):
         within.take(1)
     around.give(10)
     with Share(within) as share:
         share.take(5)
         share.claim(4)
-        with pytest.raises(errors.TooManyRequests):
+        with pytest.raises(api_errors.TooManyRequests):
             around.take(2)
     around.take(10)
 

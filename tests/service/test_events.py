@@ -7,7 +7,7 @@ from time import monotonic, sleep
 import pytest
 
 from htcgrid.agent.options import AgentOptions
-from htcgrid.service import errors, events
+from htcgrid.service import api_errors, events
 from htcgrid.service.events import Events, event_options
 from htcgrid.service.room import Room
 from htcgrid.spi import Function, HtcgridError, Invoker, Lease, Outcome, Plugin, Rejected, Task, Unavailable, Unstarted
@@ -61,7 +61,7 @@ def test_events_are_refused_once_the_plane_refuses_one(plane: Plane) -> None:
     queue.put(Task("1", b"{}"))
     eventually(lambda: any("not run any more: no such function" in line for line in said))
     eventually(lambda: not any(thread.name == "events" for thread in threading.enumerate()))
-    with pytest.raises(errors.ServiceError, match="not run any more"):
+    with pytest.raises(api_errors.ServiceError, match="not run any more"):
         queue.put(Task("2", b"{}"))
     assert queue.stop() == "events not run: 1"
 
@@ -71,7 +71,7 @@ def test_what_ran_makes_room(plane: Plane) -> None:
     queue = Events(plane, event_options(AgentOptions()), 2, room, lambda _message: None)
     queue.put(Task("1", b"{}"))
     queue.put(Task("2", b"{}"))
-    with pytest.raises(errors.TooManyRequests):
+    with pytest.raises(api_errors.TooManyRequests):
         queue.put(Task("3", b"{}"))
     queue.start()
     eventually(lambda: plane.ran == ["1", "2"])

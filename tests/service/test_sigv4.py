@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from htcgrid.service import errors
+from htcgrid.service import api_errors
 from htcgrid.service.sigv4 import Signature
 
 auth = pytest.importorskip("botocore.auth", reason="AWS's signer is the client: pip install boto3")
@@ -68,23 +68,23 @@ def test_another_secret_body_path_method_or_header_is_wrong() -> None:
         lambda: verify(headers | {"x-amz-content-sha256": "UNSIGNED-PAYLOAD"}),
         lambda: verify(signed(service="s3")),
     ):
-        with pytest.raises(errors.InvalidSignature):
+        with pytest.raises(api_errors.InvalidSignature):
             wrong()
 
 
 def test_a_header_that_is_added_and_not_signed_is_refused() -> None:
-    with pytest.raises(errors.InvalidSignature, match="x-amz-invocation-type"):
+    with pytest.raises(api_errors.InvalidSignature, match="x-amz-invocation-type"):
         verify(signed() | {"x-amz-invocation-type": "Event"})
 
 
 def test_a_key_that_is_not_known_is_refused_before_the_body_is_read() -> None:
-    with pytest.raises(errors.UnrecognizedClient):
+    with pytest.raises(api_errors.UnrecognizedClient):
         Signature(signed(), {"AKIDOTHER": SECRET}, datetime.now(UTC))
 
 
 @pytest.mark.parametrize("minutes", [-6, 6, 60 * 24])
 def test_a_signature_of_another_time_is_refused(minutes: int) -> None:
-    with pytest.raises(errors.InvalidSignature, match="5 minutes"):
+    with pytest.raises(api_errors.InvalidSignature, match="5 minutes"):
         verify(signed(), now=datetime.now(UTC) + timedelta(minutes=minutes))
 
 
@@ -101,11 +101,11 @@ def test_a_signature_of_another_time_is_refused(minutes: int) -> None:
 def test_a_signature_of_another_form_is_refused(old: str, new: str) -> None:
     headers = signed()
     headers["authorization"] = headers["authorization"].replace(old, new)
-    with pytest.raises(errors.ServiceError):
+    with pytest.raises(api_errors.ServiceError):
         verify(headers)
 
 
 def test_a_date_of_another_form_is_refused() -> None:
     for date in ("", "now", "20260101T000000", "99999999T999999Z"):
-        with pytest.raises(errors.InvalidSignature):
+        with pytest.raises(api_errors.InvalidSignature):
             verify(signed() | {"x-amz-date": date})

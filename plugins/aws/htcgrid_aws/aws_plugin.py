@@ -21,7 +21,7 @@ class AwsConfig(SessionConfig):
     """The keys that all sources and sinks of this distribution take."""
 
     connections: int = Field(32, ge=1, le=1000, description="connections kept to each service")
-    threads: int = Field(10, ge=1, le=100, description="calls made side by side where a batch needs one for each task")
+    threads: int = Field(10, ge=1, le=100, description="calls made side by side if a batch needs one for each task")
 
 
 class AwsPlugin(Plugin):

@@ -29,11 +29,12 @@ class DynamodbSink(AwsPlugin, ResultSink):
         table: str = Field(description="name of the table; its partition key is task_id (S), and it has no sort key")
         conditional: Literal["failures", "always"] = Field(
             "failures",
-            description='"failures": answers go 25 a request, the last one of a task stays, and a failure never '
-            'replaces what is stored. "always": the first result of a task stays, at one request a result',
+            description='"failures": 25 answers are stored with one request, the last answer to a task stays, and a failure '
+            'never replaces what is stored. "always": the first result of a task stays, at one request for each result',
         )
         check_stored: bool = Field(
-            False, description="read before running whether a task has its result: a read a task"
+            False,
+            description="whether to look before a task runs if it has a result already, at one read for each task",
         )
         bucket: str = Field("", description="S3 bucket for results larger than inline_limit")
         prefix: str = Field("results/", description="start of the keys of those results")

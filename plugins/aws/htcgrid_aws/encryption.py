@@ -18,7 +18,7 @@ class EncryptedConfig(AwsConfig):
 
     encryption: Literal["", "AES256", "aws:kms"] = Field(
         "",
-        description='what S3 encrypts objects with: "AES256" (SSE-S3) or "aws:kms"; the bucket\'s default where empty',
+        description='what S3 encrypts objects with: "AES256" (SSE-S3) or "aws:kms"; if empty, the bucket\'s default',
     )
     kms_key: str = Field("", description="ARN or id of the KMS key that S3 encrypts objects with; implies aws:kms")
 

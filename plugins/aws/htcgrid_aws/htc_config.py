@@ -20,8 +20,8 @@ class HtcGridConfig(EncryptedConfig):
     """Our own keys. `config_file` holds all the rest."""
 
     config_file: FilePath = Field(description="HTC-Grid's Agent_config.tfvars.json")
-    owner: str = Field("", description="who this agent is in the state table, alike for source and sink")
-    redis_tls: bool = Field(True, description="whether Redis is reached by TLS, as HTC-Grid does")
+    owner: str = Field("", description="the name of this agent in the state table, the same for source and sink")
+    redis_tls: bool = Field(True, description="whether the connection to Redis uses TLS, as HTC-Grid's does")
 
     @property
     def owner_name(self) -> str:

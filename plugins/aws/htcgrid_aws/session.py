@@ -20,8 +20,12 @@ KEEPALIVE_SECONDS = 60
 class SessionConfig(Plugin.Config):
     """The keys that say where AWS is, and as whom it is called."""
 
-    region: str = Field("", description="AWS region; the profile's or AWS_REGION's where empty", examples=["eu-west-1"])
-    profile: str = Field("", description="profile of ~/.aws/config; the SDK's own default where empty")
+    region: str = Field(
+        "", description="AWS region; if empty, that of the profile or of AWS_REGION", examples=["eu-west-1"]
+    )
+    profile: str = Field(
+        "", description="profile of ~/.aws/config; if empty, the SDK looks for credentials in its usual places"
+    )
     endpoint_url: str = Field(
         "",
         description="another address than AWS's that speaks its API: a VPC endpoint, LocalStack, moto, `htcgrid serve`",

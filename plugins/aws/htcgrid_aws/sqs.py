@@ -63,18 +63,19 @@ class SqsSource(AwsPlugin, TaskSource):
             (), description="in place of `queue`: one for each priority, the lowest (0) first"
         )
         visibility_timeout: int | None = Field(
-            None, ge=1, le=LONGEST_LEASE, description="seconds that a lease lasts; the queue's own where not set"
+            None, ge=1, le=LONGEST_LEASE, description="seconds that a lease lasts; if not given, as the queue is set"
         )
         dead_letter_queue: str = Field(
-            "", description="for hopeless tasks; the target of the queue's redrive policy if empty"
+            "",
+            description="the queue for tasks that failed for good; if empty, the target of the queue's redrive policy",
         )
         bucket: str = Field("", description="S3 bucket for inputs larger than a message may be")
         prefix: str = Field("inputs/", description="start of the keys of those inputs")
-        cancel_table: str = Field("", description="DynamoDB table keyed by task_id that cancelling needs")
+        cancel_table: str = Field("", description="DynamoDB table keyed by task_id, which cancelling needs")
         task_table: str = Field(
             "",
-            description="DynamoDB table keyed by task_id for a row a task, at two writes each: an id that is there is "
-            "refused, and cancelling names tasks; it holds cancel marks too where cancel_table is empty",
+            description="DynamoDB table keyed by task_id with a row for each task, at two writes each: an id that is there "
+            "already is refused, and tasks can be cancelled by id; it also holds cancel marks if cancel_table is empty",
         )
 
         @model_validator(mode="after")

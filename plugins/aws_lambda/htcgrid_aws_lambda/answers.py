@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from htcgrid.runtime.parsing import parsed
+from htcgrid.planes import parsed
 from htcgrid.spi import FailureKind, Outcome
 
 from htcgrid_aws_lambda.report_lines import Report, read

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from htcgrid import spi
-from htcgrid.runtime.context import client_context
+from htcgrid.planes import client_context
 from htcgrid.spi import (
     Capability,
     FailureKind,

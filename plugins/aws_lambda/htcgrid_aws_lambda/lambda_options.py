@@ -41,12 +41,14 @@ class Options(SessionConfig):
     )
     concurrency: int = Field(100, ge=1, le=10_000, description="the most calls in flight from one agent")
 
-    role: str = Field("", description="ARN of the function's execution role; one is made where empty")
+    role: str = Field("", description="ARN of the function's execution role; if empty, `deploy` creates one")
     image: str = Field("", description="URI of a container image in ECR, in place of the zipped code folder")
     bucket: str = Field("", description="an S3 bucket for zips over 50 MB")
     layers: tuple[str, ...] = Field((), description="ARNs of layer versions", max_length=5)
-    reserved_concurrency: int | None = Field(None, ge=0, le=1_000_000, description="set on the function where given")
-    tags: Mapping[str, str] = Field(default_factory=dict, description="put on all that `deploy` makes")
+    reserved_concurrency: int | None = Field(
+        None, ge=0, le=1_000_000, description="the function's reserved concurrency; it is set only if this key is given"
+    )
+    tags: Mapping[str, str] = Field(default_factory=dict, description="tags of everything that `deploy` creates")
 
     @field_validator(*_FORMS)
     @classmethod

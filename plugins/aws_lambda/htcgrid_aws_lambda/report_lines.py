@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from htcgrid.runtime.parsing import parsed
+from htcgrid.planes import parsed
 
 _REPORT = re.compile(rb"REPORT RequestId: (?P<id>\S+)\t(?P<fields>[^\n]*)(\nXRAY TraceId: [^\n]*)?\n?")
 _FRAME = re.compile(rb"(START RequestId: (?P<start>\S+) Version: [^\n]*\n)|(END RequestId: (?P<end>\S+)\n?)")

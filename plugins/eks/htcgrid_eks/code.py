@@ -11,7 +11,7 @@ import zipfile
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from htcgrid.planes.code_files import collect
+from htcgrid.planes import collect
 from htcgrid.spi import Rejected
 
 TASK_ROOT = "/var/task"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from htcgrid.runtime.parsing import parsed
+from htcgrid.planes import parsed
 from htcgrid.spi import FailureKind, Lease, Outcome, Task, Unstarted
 
 _LENGTHS = struct.Struct("!II")

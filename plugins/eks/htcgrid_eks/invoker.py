@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from htcgrid.runtime.calls import Calls
+from htcgrid.planes import Calls
 from htcgrid.spi import Capability, Function, HtcgridError, Invoker, Lease, Outcome, Rejected, Unavailable, Unstarted
 
 from htcgrid_eks import code, trouble

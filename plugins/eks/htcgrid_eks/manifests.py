@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import tomli_w
-from htcgrid.planes.code_files import collect
+from htcgrid.planes import collect
 from htcgrid.spi import Function, Rejected
 
 from htcgrid_eks import code

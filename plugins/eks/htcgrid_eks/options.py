@@ -31,13 +31,13 @@ class Autoscale(BaseModel):
     max: int = Field(ge=1, le=_MOST, description="the most workers")
     by: Literal["sqs", "metric", "cpu"] = Field(
         "sqs",
-        description="sqs (KEDA), metric (an HPA on an external metric) or cpu (an HPA on the workers' processors)",
+        description='"sqs" (KEDA), "metric" (an HPA on an external metric) or "cpu" (an HPA on the processors of the workers)',
     )
     queue_url: str = Field("", description="for sqs: the URL of the queue")
     region: str = Field("", description="for sqs: its region")
     metric: str = Field("", description="for metric: the external metric's name")
     target: int = Field(
-        5, ge=1, le=_MOST, description="waiting tasks a worker (sqs, metric), or percent of its processors (cpu)"
+        5, ge=1, le=_MOST, description="waiting tasks for each worker (sqs, metric), or percent of its processors (cpu)"
     )
 
     @model_validator(mode="after")
@@ -51,10 +51,10 @@ class Access(Plugin.Config):
     """Which cluster, and which namespace of it."""
 
     kubeconfig: Path | None = Field(
-        None, description="the kubeconfig; $KUBECONFIG, ~/.kube/config or the pod's own if not given"
+        None, description="the kubeconfig; if not given, $KUBECONFIG, ~/.kube/config or the pod's own"
     )
-    context: str = Field("", description="which context of the kubeconfig; the current one if empty")
-    namespace: str = Field("", description="where the pods are; the context's if empty")
+    context: str = Field("", description="the context of the kubeconfig; if empty, the current one")
+    namespace: str = Field("", description="the namespace of the pods; if empty, the context's")
 
 
 class Options(Access):
@@ -64,29 +64,33 @@ class Options(Access):
     agent_image: str = Field(
         "htcgrid-agent:0.1.0", description="the image of the agent with your plugins, as htcgrid-agent-image builds it"
     )
-    name: str = Field("", description="what the objects are called; htcgrid-<function> if empty")
+    name: str = Field("", description="the name of the objects; if empty, htcgrid-FUNCTION")
 
     pods: int = Field(1, ge=1, le=10_000, description="how many pods")
     containers: int = Field(1, ge=1, le=32, description="Lambda containers in each pod, one invocation at a time each")
-    transport: Literal["api", "rie"] = Field("api", description="api (the Runtime API), or rie (the emulator)")
-    command: tuple[str, ...] = Field((), description="what the Lambda container runs; AWS's entry script if empty")
+    transport: Literal["api", "rie"] = Field("api", description='"api" (the Runtime API) or "rie" (the emulator)')
+    command: tuple[str, ...] = Field(
+        (), description="the command of the Lambda container; if empty, AWS's entry script"
+    )
     code: str = Field(
         "folder",
-        description="folder (of [function] code, sent along), image (it is in the image), or s3://bucket/key.zip",
+        description='"folder" (that of [function] code is sent along), "image" (it is in the image) or "s3://bucket/key.zip"',
     )
-    start_seconds: float = Field(120.0, gt=0, le=_DAY, description="how long pods may take to come up")
+    start_seconds: float = Field(120.0, gt=0, le=_DAY, description="seconds that pods may take to become ready")
     orphan_seconds: float = Field(
-        30.0, ge=1, le=_DAY, description="how long pods of a run outlive a client that is gone"
+        30.0, ge=1, le=_DAY, description="seconds that the pods of a run outlive a client that is gone"
     )
 
-    cpu: str = Field("", description="processor request of a Lambda container; by its memory, as on Lambda, if empty")
+    cpu: str = Field(
+        "", description="processor request of a Lambda container; if empty, it follows from its memory, as on Lambda"
+    )
     agent_cpu: str = Field("100m", description="processor request of the agent's container")
     agent_memory: int = Field(256, ge=64, le=1_048_576, description="MiB that the agent's container may use")
     user: int = Field(1000, ge=1, le=_MOST, description="user and group id that all containers run as")
     pull_policy: Literal["Always", "IfNotPresent", "Never"] = Field("IfNotPresent", description="imagePullPolicy")
     pull_secrets: tuple[str, ...] = Field((), description="names of imagePullSecrets")
     node_selector: Mapping[str, str] = Field(
-        default_factory=dict, description="nodeSelector; the architecture is added"
+        default_factory=dict, description="nodeSelector of the pods; the architecture is added to it"
     )
     tolerations: tuple[Mapping[str, Any], ...] = Field((), description="tolerations, as in a pod's spec")
     annotations: Mapping[str, str] = Field(default_factory=dict, description="annotations of the pods")
@@ -98,11 +102,11 @@ class Options(Access):
     min_available: str = Field(
         "",
         pattern=r"^(\d+%?)?$",
-        description="standing grid: how many pods stay while nodes are drained, a number or a percentage; a quarter of "
-        "them, rounded up, may go at a time if empty",
+        description="standing grid: how many pods stay while nodes are drained, as a number or a percentage; if empty, a "
+        "quarter of them, rounded up, may go at a time",
     )
     variables: tuple[str, ...] = Field((), description="standing grid: Secrets whose keys are the agent's variables")
-    autoscale: Autoscale | None = Field(None, description="standing grid: scale on the queue's depth")
+    autoscale: Autoscale | None = Field(None, description="standing grid: how the number of pods follows the load")
 
     @field_validator("image", "agent_image")
     @classmethod

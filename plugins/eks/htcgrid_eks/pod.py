@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from htcgrid.runtime.variables import this_python, variables
+from htcgrid.planes import this_python, variables
 from htcgrid.spi import Function, Rejected
 
 from htcgrid_eks import entry

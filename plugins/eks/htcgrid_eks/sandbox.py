@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
-from htcgrid.runtime.sandbox import Sandbox
+from htcgrid.planes import Sandbox
 from htcgrid.spi import Unavailable
 
 from htcgrid_eks.cell import Cell

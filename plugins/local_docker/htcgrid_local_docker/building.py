@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO
 
 from docker.utils.build import PatternMatcher
-from htcgrid.planes.code_files import collect
+from htcgrid.planes import collect
 from htcgrid.spi import Function, Rejected
 
 from htcgrid_local_docker.diagnosis import CLIENTS

@@ -2,7 +2,7 @@
 
 import re
 
-from htcgrid.runtime.parsing import parsed
+from htcgrid.planes import parsed
 from htcgrid.spi import Outcome, Rejected
 
 from htcgrid_local_docker.plan import Plan, command

@@ -22,13 +22,17 @@ class Options(Plugin.Config):
 
     image: str = Field("", description="the function's container image")
     base_image: str = Field("", description="an image with a runtime; `[function] code` is mounted in it, read-only")
-    workers: int = Field(0, ge=0, le=10_000, description="containers side by side; 0: one a processor")
-    transport: Literal["api", "rie"] = Field("api", description="api (the Lambda Runtime API) or rie (the emulator)")
+    workers: int = Field(
+        0, ge=0, le=10_000, description="how many containers run side by side; 0 means one for each processor"
+    )
+    transport: Literal["api", "rie"] = Field("api", description='"api" (the Runtime API) or "rie" (the emulator)')
     entrypoint: tuple[str, ...] = Field((), description="in place of the image's own entry point")
-    command: tuple[str, ...] = Field((), description="in place of the image's command; else the handler, if it is set")
+    command: tuple[str, ...] = Field(
+        (), description="in place of the image's command; if empty, the handler, if that is set"
+    )
     pull: Literal["missing", "always", "never"] = Field("missing", description="when to pull the image")
-    network: str = Field("", description="a Docker network that handlers may use; empty: one that leads nowhere")
-    cpus: float = Field(1.0, ge=0, le=10_000, description="processors' time that a container may use; 0: all")
+    network: str = Field("", description="a Docker network that handlers may use; if empty, one without a way out")
+    cpus: float = Field(1.0, ge=0, le=10_000, description="processors that a container may use; 0 means all")
     pids: int = Field(1024, ge=16, le=4_194_304, description="processes and threads that a container may have")
     user: str = Field("993:990", description="user and group that the handler runs as; root is refused")
     writable_root: bool = Field(False, description="whether a handler may write outside /tmp, until its container ends")
@@ -36,7 +40,9 @@ class Options(Plugin.Config):
     volumes: tuple[str, ...] = Field((), description='folders of this machine, as in "/data:/mnt/data:ro"')
     gpus: str = Field("", description='"all", a number, or ids as in "0,2"')
     logs: Path | None = Field(None, description="a folder that gets a log file for each container")
-    host: str = Field("", description="the engine's address; else DOCKER_HOST, Docker's context, or its usual socket")
+    host: str = Field(
+        "", description="the engine's address; if empty, that of DOCKER_HOST, of Docker's context, or its usual socket"
+    )
 
     @field_validator("image", "base_image")
     @classmethod

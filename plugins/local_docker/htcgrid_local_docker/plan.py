@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from docker.types import DeviceRequest, LogConfig, Mount
-from htcgrid.planes.code_files import collect
-from htcgrid.runtime.variables import variables
+from htcgrid.planes import collect, variables
 from htcgrid.spi import RESERVED_ENVIRONMENT, Function, Rejected
 
 from htcgrid_local_docker import ownership

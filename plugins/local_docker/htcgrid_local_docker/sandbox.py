@@ -8,14 +8,13 @@ from contextlib import suppress
 from typing import Any
 
 from docker.errors import APIError, NotFound
-from htcgrid.runtime.parsing import parsed
-from htcgrid.runtime.rie import EmulatorSandbox
+from htcgrid.planes import EmulatorSandbox, parsed
 from htcgrid.spi import Unavailable
 from urllib3.exceptions import HTTPError
 
 from htcgrid_local_docker import ownership
+from htcgrid_local_docker.container_log import EMULATORS_LAST, LogStream
 from htcgrid_local_docker.engine import Engine
-from htcgrid_local_docker.logs import EMULATORS_LAST, LogStream
 from htcgrid_local_docker.meter import MemoryMeter
 from htcgrid_local_docker.plan import RIE_PORT, Plan, create_arguments
 

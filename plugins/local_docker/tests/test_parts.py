@@ -14,15 +14,15 @@ from typing import Any, cast
 
 import docker
 import pytest
-from htcgrid.runtime.rie import RieEnvironment
+from htcgrid.planes import RieEnvironment
 from htcgrid.spi import FailureKind, Function, Outcome, Rejected, Unavailable
 
 from htcgrid_local_docker import building, ownership, plan
+from htcgrid_local_docker.container_log import EMULATORS_LAST, LogStream
 from htcgrid_local_docker.diagnosis import _error_type, check_came_up
 from htcgrid_local_docker.engine import Engine, explained
 from htcgrid_local_docker.images import Image
 from htcgrid_local_docker.invoker import LocalDockerInvoker
-from htcgrid_local_docker.logs import EMULATORS_LAST, LogStream
 from htcgrid_local_docker.meter import MemoryMeter
 from htcgrid_local_docker.network import Network
 from htcgrid_local_docker.options import Options
@@ -256,11 +256,10 @@ def test_once_a_container_came_up_one_that_does_not_is_the_tasks() -> None:
     late = Outcome("t", b'{"errorType": "Sandbox.Timedout"}', FailureKind.INIT_ERROR)
     plane = LocalDockerInvoker(Options(image="base:1"), Function())
     plane._plan = plan.draw(plane.config, Function(), IMAGE, NETWORK)
-    sandbox = ContainerSandbox(Engine(), plane._plan)
     with pytest.raises(Rejected, match=r"never called the Runtime API(.|\n)*\[function\] timeout"):
-        plane._judged(late, sandbox)
-    plane._judged(Outcome("t", b"1"), sandbox)
-    assert plane._judged(late, sandbox) is late
+        plane.corrected(late, 0)
+    plane.corrected(Outcome("t", b"1"), 0)
+    assert plane.corrected(late, 0) is late
 
 
 class Left(ContainerSandbox):
@@ -289,9 +288,7 @@ def test_what_two_threads_leave_at_the_same_time_is_removed_later() -> None:
         leaves(second)
 
     def leaves(sandbox: ContainerSandbox) -> None:
-        environment = RieEnvironment(Function(), sandbox)
-        plane._all[environment] = sandbox
-        plane._removed(environment)
+        plane.removed(RieEnvironment(Function(), sandbox), 0)
 
     first = Left(meanwhile)
     leaves(first)

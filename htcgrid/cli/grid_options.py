@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import click
 
 from htcgrid import config
-from htcgrid.cli.logs import log_options
+from htcgrid.cli.log_output import log_options
 
 F = TypeVar("F", bound=Callable[..., Any])
 
