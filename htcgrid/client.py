@@ -220,7 +220,7 @@ class Grid:
             return
         sink = self._grid.sink()
         if not isinstance(sink, ResultStore):
-            raise config.ConfigError("[sink] cannot be read back by id. Use sqlite, dynamodb or s3.")
+            raise config.ConfigError("[sink] cannot be read back by id. Use one that can, such as sqlite.")
         self._source, self._sink = source, sink
         for plugin in (source, sink):
             self._stack.callback(plugin.close)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -33,6 +34,8 @@ FORBIDDEN = {
     "plugins.py": ["htcgrid.agent", "htcgrid.builtin", "htcgrid.cli", "htcgrid.config", "htcgrid.runtime"],
 }
 PLUGINS_MAY = ("htcgrid.spi", "htcgrid.planes")
+BUILDS_ON = {"htcgrid_aws_lambda": ("htcgrid_aws",)}
+"""A plugin's package, and those of other plugins that it is built on, as its `pyproject.toml` says."""
 CONTRACTS_MAY = (*PLUGINS_MAY, "htcgrid.runtime", "htcgrid.agent", "htcgrid.config")
 SDKS = {"boto3", "botocore", "docker", "kubernetes", "redis", "requests"}
 FIRST_PARTY = {"htcgrid", "htcgrid_contracts"}
@@ -84,13 +87,21 @@ def test_the_core_imports_no_plugin_no_contracts_and_no_cloud_sdk() -> None:
     assert breaches(CORE, [*packages, "htcgrid_contracts", *SDKS]) == []
 
 
+def test_the_core_names_no_plugin_that_is_not_in_it() -> None:
+    outside = r"\b(local_docker|eks|eks_sidecar|aws_lambda|sqs|dynamodb|htc_grid)\b"
+    named = [str(file.relative_to(ROOT)) for file in files_of(CORE) if re.search(outside, file.read_text())]
+    assert named == []
+
+
 def plugin_packages() -> list[Path]:
     return sorted(file.parent for file in (ROOT / "plugins").glob("*/htcgrid_*/__init__.py"))
 
 
 @pytest.mark.parametrize("package", plugin_packages(), ids=lambda package: package.name)
-def test_a_plugin_imports_the_interface_the_toolkit_and_itself_of_all_that_is_ours(package: Path) -> None:
-    assert foreign(package, (*PLUGINS_MAY, package.name)) == []
+def test_a_plugin_imports_the_interface_the_toolkit_what_it_builds_on_and_itself_of_all_that_is_ours(
+    package: Path,
+) -> None:
+    assert foreign(package, (*PLUGINS_MAY, *BUILDS_ON.get(package.name, ()), package.name)) == []
 
 
 def test_the_contracts_import_no_plugin() -> None:

@@ -39,12 +39,12 @@ def _require_no_secrets(grid: GridConfig) -> None:
         raise Rejected(
             f"{', '.join(secrets)}: a secret is not deployed with the config, which others may read. Take it out of the "
             f"config file, set {names} where this command runs, and give the workers the same variable "
-            "(on eks: a Secret that `variables` of the plane names)."
+            "(on a cluster: a Secret that `variables` of the plane names)."
         )
     for key in grid.from_variables():
         click.echo(
             f"{key} is not deployed, since it comes from {_variable(key)}, a variable of this machine. The workers need "
-            "the same variable (on eks: from a Secret that `variables` of the plane names).",
+            "the same variable (on a cluster: from a Secret that `variables` of the plane names).",
             err=True,
         )
 

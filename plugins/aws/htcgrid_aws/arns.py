@@ -26,7 +26,7 @@ def bucket(name: str) -> str:
 
 
 def key(name: str, region: str = "") -> str:
-    """Of a KMS key by its ARN or id. An alias is none of a key's names in a policy: any key of the region."""
+    """Of a KMS key by its ARN or id. A policy cannot name a key by its alias: any key of the region."""
     name = "*" if name.startswith("alias/") or ":alias/" in name else name
     return _arn("kms", name if name.startswith("arn:") else f"key/{name}", region, "*")
 

@@ -1,29 +1,25 @@
-"""What every plugin here shares: where AWS is, and clients that try once and are counted."""
+"""What the sources and sinks here share: clients that try once and are counted, and threads."""
 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-import boto3
-from botocore.config import Config as ClientConfig
 from pydantic import Field
 
 from htcgrid import spi
-from htcgrid.spi import Plugin, Rejected
+from htcgrid.spi import Plugin
 from htcgrid_aws.aws_errors import translated_errors
+from htcgrid_aws.session import AwsSession, SessionConfig
 from htcgrid_aws.usage import UsageCounter
 
 if TYPE_CHECKING:
     from htcgrid.spi import Function
 
 
-class AwsConfig(Plugin.Config):
-    """The keys that all plugins of this distribution take."""
+class AwsConfig(SessionConfig):
+    """The keys that all sources and sinks of this distribution take."""
 
-    region: str = Field("", description="AWS region; if empty, the SDK's default")
-    profile: str = Field("", description="profile of the AWS config file; if empty, the SDK's default")
-    endpoint_url: str = Field("", description="another address than AWS's, such as LocalStack's or a VPC endpoint")
     connections: int = Field(32, ge=1, le=1000, description="connections kept to each service")
     threads: int = Field(10, ge=1, le=100, description="calls made side by side if a batch needs one for each task")
 
@@ -36,8 +32,7 @@ class AwsPlugin(Plugin):
     def __init__(self, config: AwsConfig, function: Function) -> None:
         super().__init__(config, function)
         self.usage_counter = UsageCounter()
-        self._session: Any = None
-        self._clients: list[Any] = []
+        self._session: AwsSession | None = None
         self._pool: ThreadPoolExecutor | None = None
 
     def open(self) -> None:
@@ -47,9 +42,9 @@ class AwsPlugin(Plugin):
         if self._pool:
             self._pool.shutdown(cancel_futures=True)
             self._pool = None
-        while self._clients:
-            self._clients.pop().close()
-        self._session = None
+        if self._session:
+            self._session.close()
+            self._session = None
 
     def usage(self) -> spi.Usage:
         """Requests made to AWS by this plugin, and their list price."""
@@ -64,24 +59,10 @@ class AwsPlugin(Plugin):
         return self._pool
 
     def client(self, service: str, *, region: str = "", endpoint_url: str = "") -> Any:
-        """A client without retries of its own: the agent retries."""
-        settings = ClientConfig(
-            retries={"total_max_attempts": 1},
-            max_pool_connections=self.config.connections,
-            connect_timeout=10,
-            read_timeout=60,
-            tcp_keepalive=True,
-        )
-        address = self.config.endpoint_url or endpoint_url or None
-        try:
-            with translated_errors("connecting", f"the {service} service"):
-                if self._session is None:
-                    self._session = boto3.session.Session(
-                        profile_name=self.config.profile or None, region_name=self.config.region or region or None
-                    )
-                client = self._session.client(service, endpoint_url=address, config=settings)
-        except ValueError as error:
-            raise Rejected(f"endpoint_url {address!r}: {error}; write http:// or https://, host and port") from error
+        """A client without retries of its own, whose requests are counted."""
+        with translated_errors("connecting", f"the {service} service"):
+            if self._session is None:
+                self._session = AwsSession(self.config, region)
+            client = self._session.client(service, endpoint_url=endpoint_url, connections=self.config.connections)
         self.usage_counter.attach(client)
-        self._clients.append(client)
         return client

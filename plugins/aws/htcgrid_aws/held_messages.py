@@ -1,6 +1,6 @@
 """Messages that were received and could not be leased: their row, their input or a mark was unavailable.
 
-They stay with the source, hidden from other receivers. Shown again, each would use up one more of the receives after
+They stay with the source, invisible to other receivers. Visible again, each would use up one more of the receives after
 which SQS moves a message to the dead-letter queue, though no handler saw it.
 """
 
@@ -27,7 +27,7 @@ LONGEST_PAUSE = 60
 """Seconds, above what the agent waits between two calls of `receive` while something is unavailable."""
 
 RELEASE_DELAY = 30
-"""Seconds after which messages that are held when the source closes are shown to others."""
+"""Seconds after which messages that are held when the source closes are visible to others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class HeldMessages:
             return len(self._found)
 
     def take(self, count: int) -> list[ReceivedMessage]:
-        """Up to `count` of them, each hidden for a whole lease at least. Where SQS fails all are held on."""
+        """Up to `count` of them, each invisible for a whole lease at least. Where SQS fails all stay held."""
         with self._lock:
             self._extend(self._lease_seconds)
             taken, self._found = self._found[:count], self._found[count:]
@@ -76,16 +76,16 @@ class HeldMessages:
             try:
                 self._extend(LONGEST_PAUSE)
             except HtcgridError as error:
-                log.warning("%d messages may show again before they are tried again: %s", len(self._found), error)
+                log.warning("%d messages may be visible again before they are tried again: %s", len(self._found), error)
 
     def release(self) -> None:
-        """Show them to others, after a delay: whatever failed here may fail there."""
+        """Make them visible to others, after a delay: what failed here may fail there."""
         with self._lock:
             found, self._found = self._found, []
         try:
             self._hide(found, RELEASE_DELAY)
         except HtcgridError as error:
-            log.warning("%d messages show again when their visibility ends: %s", len(found), error)
+            log.warning("%d messages are visible again when their visibility timeout ends: %s", len(found), error)
 
     def _extend(self, least: float) -> None:
         """Forget those that others may have by now; change_visibility those anew that show within `least` seconds."""

@@ -46,7 +46,7 @@ class HtcGridSink(HtcGridPlugin, ResultSink):
         failed = outcome.failure is not None
         key = f"{task_id}-error" if failed else f"{task_id}-output"
         self.data.put(key, encoded(outcome.payload))
-        held, row = self.states.end(task_id, "failed" if failed else "finished", _facts(result))
+        held, row = self.states.end(task_id, "failed" if failed else "finished", _metadata(result))
         if held:
             return
         if row is None and not failed:
@@ -58,22 +58,22 @@ class HtcGridSink(HtcGridPlugin, ResultSink):
         log.warning("task %s: its row is %s and stays so", task_id, f"{row.state} of {row.owner}" if row else "missing")
 
     def _load(self, task_id: str, row: Row) -> Result:
-        facts: dict[str, Any] = {"attributes": {"session_id": session_of(task_id)}}
-        if row.facts:
-            facts = json.loads(row.facts)
-        log_tail = base64.b64decode(facts.pop("log_tail", ""))
+        metadata: dict[str, Any] = {"attributes": {"session_id": session_of(task_id)}}
+        if row.metadata:
+            metadata = json.loads(row.metadata)
+        log_tail = base64.b64decode(metadata.pop("log_tail", ""))
         if row.state != "finished":
-            facts.setdefault("failure", FailureKind.CANCELLED if row.state == "cancelled" else FailureKind.EXIT)
+            metadata.setdefault("failure", FailureKind.CANCELLED if row.state == "cancelled" else FailureKind.EXIT)
         body = self.data.get(f"{task_id}-output" if row.state == "finished" else f"{task_id}-error")
         payload = _told(row.state) if body is None else decoded(body)
-        return result_documents.result(task_id, facts, payload, log_tail)
+        return result_documents.result(task_id, metadata, payload, log_tail)
 
 
-def _facts(result: Result) -> str:
-    facts = result_documents.facts(result)
+def _metadata(result: Result) -> str:
+    metadata = result_documents.metadata(result)
     if result.outcome.log_tail:
-        facts["log_tail"] = base64.b64encode(result.outcome.log_tail).decode()
-    return json.dumps(facts, separators=(",", ":"), ensure_ascii=False)
+        metadata["log_tail"] = base64.b64encode(result.outcome.log_tail).decode()
+    return json.dumps(metadata, separators=(",", ":"), ensure_ascii=False)
 
 
 def _told(state: str) -> bytes:

@@ -40,7 +40,7 @@ class Postpone:
 
 
 class HtcGridSource(HtcGridPlugin, TaskSource):
-    """The lease is the row's heartbeat; behind it stands the message's visibility, prolonged before it ends."""
+    """The lease is the row's heartbeat; the message's visibility timeout is longer, and extended before it ends."""
 
     max_batch = BATCH
 
@@ -96,7 +96,7 @@ class HtcGridSource(HtcGridPlugin, TaskSource):
         self._drop(lease.receipt for lease in leases)
 
     def nack(self, leases: Sequence[Lease], delay: float = 0.0) -> None:
-        """The row becomes pending with one more retry, then the message is shown again after `delay`."""
+        """The row becomes pending with one more retry, then the message is visible again after `delay`."""
         with self._leases.changing_visibility:
             self._return(leases, delay)
 
@@ -162,7 +162,7 @@ class HtcGridSource(HtcGridPlugin, TaskSource):
             lambda message_lease: self.states.heartbeat(message_lease.task_id, message_lease.handle, seconds),
             message_leases,
         )
-        kept: set[str] = set()
+        kept: set[object] = set()
         errors: list[HtcgridError] = []
         for message_lease, answer in heartbeats:
             if isinstance(answer, HtcgridError):
@@ -177,10 +177,10 @@ class HtcGridSource(HtcGridPlugin, TaskSource):
                 self._tidy(message_lease.queue, [message_lease.handle], {})
             else:
                 log.warning(
-                    "task %s is ours no more: its row is %s", message_lease.task_id, row.state if row else "gone"
+                    "task %s is no longer ours: its row is %s", message_lease.task_id, row.state if row else "gone"
                 )
             self._drop([message_lease.receipt])
-        # A message whose heartbeat failed is kept hidden too: shown, it would use up a receive.
+        # A message whose heartbeat failed stays invisible too: visible, it would use up a receive.
         self._keep_invisible(
             [message_lease for message_lease, answer in heartbeats if isinstance(answer, HtcgridError) or answer[0]],
             seconds,
@@ -190,12 +190,12 @@ class HtcGridSource(HtcGridPlugin, TaskSource):
 
     def _claimed(self, message: dict[str, Any], number: int) -> Lease | Delete | Postpone:
         receipt = Receipt(number, message["ReceiptHandle"])
-        facts = _facts(message["Body"])
-        if isinstance(facts, str):
-            reason = f"message {message['MessageId']} of queue {self._queues[number].name} is not HTC-Grid's: {facts}"
+        body = _parsed(message["Body"])
+        if isinstance(body, str):
+            reason = f"message {message['MessageId']} of queue {self._queues[number].name} is not HTC-Grid's: {body}"
             return Lease(Task(message["MessageId"], message["Body"].encode()), 1, receipt, reason)
-        task_id = str(facts["task_id"])
-        attributes = {"session_id": session_of(task_id), "priority": str(facts.get("task_priority", number))}
+        task_id = str(body["task_id"])
+        attributes = {"session_id": session_of(task_id), "priority": str(body.get("task_priority", number))}
         held, row = self.states.claim(task_id, message["ReceiptHandle"], self.lease_seconds)
         if row is None:
             reason = (
@@ -225,7 +225,7 @@ class HtcGridSource(HtcGridPlugin, TaskSource):
             payload = decoded(body)
             json.loads(payload)
         except (ValueError, RecursionError) as error:
-            reason = f"task {task.id}: its input {self.data.name}{key} is no base64 of a JSON document: {error}"
+            reason = f"task {task.id}: its input {self.data.name}{key} is not a JSON document in base64: {error}"
             return Lease(task, attempt, receipt, reason)
         return Lease(Task(task.id, payload, task.attributes), attempt, receipt)
 
@@ -258,12 +258,12 @@ class HtcGridSource(HtcGridPlugin, TaskSource):
             self._visible_at.pop(receipt, None)
 
 
-def _facts(body: str) -> dict[str, Any] | str:
-    """A message's content, or why it is none of HTC-Grid's."""
+def _parsed(text: str) -> dict[str, Any] | str:
+    """A message's content, or why it is not HTC-Grid's."""
     try:
-        facts = json.loads(body)
+        body = json.loads(text)
     except (ValueError, RecursionError) as error:
         return f"its body is not JSON ({error})"
-    if not isinstance(facts, dict) or not isinstance(facts.get("task_id"), str) or not facts["task_id"]:
+    if not isinstance(body, dict) or not isinstance(body.get("task_id"), str) or not body["task_id"]:
         return "its body has no task_id"
-    return facts
+    return body

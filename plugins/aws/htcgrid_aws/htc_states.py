@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 PARTITIONS = 32
 NOBODY = "None"
-"""What stands in `task_owner` where a task has none."""
+"""The value of `task_owner` where a task has none."""
 
 FINAL = ("finished", "failed", "cancelled")
 STATES = ("pending", "processing", *FINAL)
@@ -34,7 +34,7 @@ class Row:
     owner: str
     expiry: int
     retries: int
-    facts: str = ""
+    metadata: str = ""
 
     @property
     def final(self) -> bool:
@@ -42,7 +42,7 @@ class Row:
 
 
 def session_of(task_id: str) -> str:
-    """What stands before the first `_` of a task's id."""
+    """The part of a task's id before the first `_`."""
     return task_id.partition("_")[0]
 
 
@@ -103,15 +103,15 @@ class StateTable:
         row = _row(item, task_id)
         return held or (row is not None and row.state == "pending")
 
-    def end(self, task_id: str, state: str, facts: str) -> tuple[bool, Row | None]:
-        """Finished or failed, if the task is ours; `facts` goes into an attribute of our own, `htcgrid`."""
+    def end(self, task_id: str, state: str, metadata: str) -> tuple[bool, Row | None]:
+        """Finished or failed, if the task is ours; `metadata` goes into an attribute of our own, `htcgrid`."""
         values = {
             **self._values(task_id),
             ":state": {"S": status(state, task_id)},
             ":now": {"N": str(round(time.time() * 1000))},
-            ":facts": {"S": facts},
+            ":metadata": {"S": metadata},
         }
-        change = "SET task_status = :state, task_completion_timestamp = :now, htcgrid = :facts"
+        change = "SET task_status = :state, task_completion_timestamp = :now, htcgrid = :metadata"
         if state == "failed":  # as HTC-Grid's watchdog leaves it
             change += ", task_owner = :nobody"
             values[":nobody"] = {"S": NOBODY}

@@ -56,7 +56,7 @@ class MessageLease:
 class MessageLeases:
     """The leases of one source. Thread-safe; keyed by receipt.
 
-    Whoever changes how long messages are hidden holds `changing_visibility` from the look-up of their leases to the last request: else
+    Whoever changes how long messages are invisible holds `changing_visibility` from the look-up of their leases to the last request: else
     what is returned meanwhile with a delay is invisible for a whole lease, since its receipt handle stays good.
     """
 

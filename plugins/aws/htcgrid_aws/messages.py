@@ -30,7 +30,7 @@ UNSENDABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """What a message says: its task, or why it is none; `reference` where the payload lies in S3."""
+    """The content of a message: its task, or why it is not one; `reference` where the payload lies in S3."""
 
     task: Task
     invalid: str = ""
@@ -39,32 +39,32 @@ class Received:
 
 def write(task: Task, reference: str = "") -> Message:
     """The message of a task; `reference` is the S3 address of its input, if it was put there."""
-    facts: dict[str, Any] = {"id": task.id}
+    metadata: dict[str, Any] = {"id": task.id}
     if task.attributes:
-        facts["attributes"] = dict(task.attributes)
+        metadata["attributes"] = dict(task.attributes)
     if reference:
         body = json.dumps({"s3": reference})
-        facts["body"] = reference
+        metadata["body"] = reference
     else:
         text = _as_text(task.payload)
         body = base64.b64encode(task.payload).decode() or EMPTY if text is None else text
         if text is None:
-            facts["body"] = "base64"
-    return Message(body, {ATTRIBUTE: json.dumps(facts, separators=(",", ":"))})
+            metadata["body"] = "base64"
+    return Message(body, {ATTRIBUTE: json.dumps(metadata, separators=(",", ":"))})
 
 
 def read(message: Mapping[str, Any]) -> Received:
-    """The task of a message as SQS hands it out. Never raises: what is no task says why in `invalid`."""
+    """The task of a message as SQS hands it out. Never raises: `invalid` says why a message is not a task."""
     body = str(message["Body"])
     attributes = message.get("MessageAttributes", {})
     if ATTRIBUTE not in attributes:
         texts = {name: value["StringValue"] for name, value in attributes.items() if "StringValue" in value}
         return checked(Task(message["MessageId"], body.encode(), texts))
     try:
-        facts = json.loads(attributes[ATTRIBUTE]["StringValue"])
-        how = facts.get("body", "")
+        metadata = json.loads(attributes[ATTRIBUTE]["StringValue"])
+        how = metadata.get("body", "")
         payload = base64.b64decode("" if body == EMPTY else body, validate=True) if how == "base64" else body.encode()
-        task = Task(facts["id"], payload, dict(facts.get("attributes", {})))
+        task = Task(metadata["id"], payload, dict(metadata.get("attributes", {})))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         reason = f"its message attribute {ATTRIBUTE!r} is not what htcgrid writes ({type(error).__name__}: {error})"
         return Received(Task(message["MessageId"], body.encode()), f"message {message['MessageId']}: {reason}")

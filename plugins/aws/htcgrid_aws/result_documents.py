@@ -1,6 +1,6 @@
 """A result as one JSON document, and back, with the bytes of its payload kept exactly.
 
-`payload` stands last and its length beside it, so that it can be cut out as it came. Bytes that are no JSON text go
+`payload` comes last, with its length before it, so that it can be cut out as it came. Bytes that are not JSON text go
 as `payload_base64`. Sources: htcgrid's `Result` and `Outcome`.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 from htcgrid.spi import FailureKind, Outcome, Result, Task
 
 
-def facts(result: Result) -> dict[str, Any]:
+def metadata(result: Result) -> dict[str, Any]:
     """All of a result but its payload and log, without what is empty."""
     outcome = result.outcome
     every = {
@@ -30,20 +30,20 @@ def facts(result: Result) -> dict[str, Any]:
     return {name: value for name, value in every.items() if value or (name == "init_ms" and value is not None)}
 
 
-def result(task_id: str, facts: dict[str, Any], payload: bytes, log_tail: bytes) -> Result:
-    """The result of its facts. Its task has no payload."""
-    facts = dict(facts)
-    task = Task(task_id, b"", facts.pop("attributes", {}))
-    attempt = int(facts.pop("attempt", 1))
-    failure = facts.pop("failure", None)
+def result(task_id: str, metadata: dict[str, Any], payload: bytes, log_tail: bytes) -> Result:
+    """The result of its metadata. Its task has no payload."""
+    metadata = dict(metadata)
+    task = Task(task_id, b"", metadata.pop("attributes", {}))
+    attempt = int(metadata.pop("attempt", 1))
+    failure = metadata.pop("failure", None)
     kind = FailureKind(failure) if failure else None
-    return Result(task, Outcome(task_id, payload, kind, log_tail=log_tail, **facts), attempt)
+    return Result(task, Outcome(task_id, payload, kind, log_tail=log_tail, **metadata), attempt)
 
 
 def write(result: Result) -> bytes:
     """The document of a result."""
     outcome = result.outcome
-    head: dict[str, Any] = {"task_id": result.task.id, **facts(result)}
+    head: dict[str, Any] = {"task_id": result.task.id, **metadata(result)}
     if outcome.log_tail:
         head["log_tail"] = base64.b64encode(outcome.log_tail).decode()
     if not _is_json(outcome.payload):
@@ -54,7 +54,7 @@ def write(result: Result) -> bytes:
 
 
 def read(document: bytes) -> Result:
-    """The result of a document. Raises ValueError or KeyError where it is none."""
+    """The result of a document. Raises ValueError or KeyError where it is not one."""
     whole = json.loads(document)
     log_tail = base64.b64decode(whole.pop("log_tail", ""))
     task_id = whole.pop("task_id")

@@ -1,8 +1,8 @@
 """A result as a DynamoDB item, and back.
 
 `task_id`, then `failure` (only of failures), `facts` (JSON: attempt, times, memory, attributes), `payload` (text, or
-binary where it is none) and `log` (binary). Where it saves a write unit, those three are deflated into `packed`: raw
-deflate with `DICTIONARY` before it, of the lengths of facts and payload in four bytes each, facts, payload and log.
+binary where it is not text) and `log` (binary). Where it saves a write unit, those three are deflated into `packed`: raw
+deflate with `DICTIONARY` before it, of the lengths of metadata and payload in four bytes each, metadata, payload and log.
 A payload kept in S3 leaves `s3`, the address of the whole result there.
 """
 
@@ -24,7 +24,7 @@ DICTIONARY = (
     b'"0123456789.,abcdef-"{"attempt":1,"started":17,"duration_ms":,"billed_ms":,"max_memory_mb":,'
     b'"init_ms":,"environment":"","attributes":{"priority":"0","session_id":"'
 )
-"""What facts are made of, so that of 1 KB that hardly deflates they take 60 bytes in place of 200. What was packed with it
+"""What metadata are made of, so that of 1 KB that hardly deflates they take 60 bytes in place of 200. What was packed with it
 is read with it: another one needs another attribute's name."""
 
 LENGTHS = struct.Struct(">II")
@@ -39,8 +39,8 @@ def write(result: Result) -> Item:
         plain["log"] = {"B": outcome.log_tail}
     if write_units(plain) == 1:
         return plain
-    facts = head.pop("facts")["S"].encode()
-    body = LENGTHS.pack(len(facts), len(outcome.payload)) + facts + outcome.payload + outcome.log_tail
+    metadata = head.pop("facts")["S"].encode()
+    body = LENGTHS.pack(len(metadata), len(outcome.payload)) + metadata + outcome.payload + outcome.log_tail
     packed: Item = {**head, "packed": {"B": _deflated(body)}}
     return packed if write_units(packed) < write_units(plain) else plain
 
@@ -60,10 +60,10 @@ def read(item: Item) -> Result:
     else:
         text = _bytes(item["facts"])
         payload, log_tail = _bytes(item.get("payload", {})), _bytes(item.get("log", {}))
-    facts = json.loads(text)
+    metadata = json.loads(text)
     if "failure" in item:
-        facts["failure"] = item["failure"]["S"]
-    return result_documents.result(item[KEY]["S"], facts, payload, log_tail)
+        metadata["failure"] = item["failure"]["S"]
+    return result_documents.result(item[KEY]["S"], metadata, payload, log_tail)
 
 
 def too_large(item: Item, limit: int) -> bool:
@@ -72,11 +72,11 @@ def too_large(item: Item, limit: int) -> bool:
 
 
 def _head(result: Result) -> Item:
-    facts = result_documents.facts(result)
+    metadata = result_documents.metadata(result)
     item: Item = {KEY: {"S": result.task.id}}
-    if failure := facts.pop("failure", ""):
+    if failure := metadata.pop("failure", ""):
         item["failure"] = {"S": failure}
-    item["facts"] = {"S": json.dumps(facts, separators=(",", ":"), ensure_ascii=False)}
+    item["facts"] = {"S": json.dumps(metadata, separators=(",", ":"), ensure_ascii=False)}
     return item
 
 

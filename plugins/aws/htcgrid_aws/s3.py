@@ -62,5 +62,5 @@ class S3Sink(AwsPlugin, ResultSink):
         try:
             return result_documents.read(document)
         except (ValueError, KeyError, TypeError) as error:
-            message = f"{self._bucket.address(key)} is no result that htcgrid wrote ({error}); name another prefix"
+            message = f"{self._bucket.address(key)} is not a result that htcgrid wrote ({error}); name another prefix"
             raise Rejected(message, [task_id]) from error

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("htcgrid.aws.sqs")
 
 REASON = "htcgrid.reason"
-"""Message attribute of a dead letter: why it was set aside."""
+"""Message attribute of a dead letter: why it is one."""
 
 UNTOLD = (
     "estimates; SQS tells neither sessions nor agents. The age of the oldest task and rates are CloudWatch's "
@@ -200,9 +200,9 @@ class SqsSource(AwsPlugin, TaskSource):
         """A lease ends for good 12 hours after its message was received.
 
         The message of a task that was cancelled is deleted, while its row stays for `cancel` to name it again; one
-        cancelled with its session is shown again, to be leased as invalid, so that it has a result.
+        cancelled with its session is made visible again, to be leased as invalid, so that it has a result.
         """
-        kept: set[str] = set()
+        kept: set[object] = set()
         with self._leases.changing_visibility:
             for number, message_leases in self._running(leases).items():
                 asked = time.monotonic()
@@ -302,14 +302,14 @@ class SqsSource(AwsPlugin, TaskSource):
         timeout = self.function.timeout
         if timeout > LONGEST_LEASE:
             yield (
-                f"function.timeout = {timeout:g} s is above the {LONGEST_LEASE} s that SQS hides a message for in all: "
+                f"function.timeout = {timeout:g} s is above the {LONGEST_LEASE} s that a message may be invisible in all: "
                 "a longer task is handed out again while it runs. Cut it into shorter ones."
             )
         for queue in self._queues:
             if queue.max_receives is not None and queue.max_receives <= attempts:
                 yield (
                     f"queue {queue.name}: maxReceiveCount is {queue.max_receives}, and the agent tries a task up to "
-                    f"{attempts} times: SQS would set it aside without a reason or a result. Set it to {attempts + 7} "
+                    f"{attempts} times: SQS would move it to the dead-letter queue without a reason or a result. Set it to {attempts + 7} "
                     "or more, as messages of agents that died count too."
                 )
             if not queue.dead_letter_arn and not self.config.dead_letter_queue:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from htcgrid.spi import Rejected, States, Unavailable
-from htcgrid_aws.aws_errors import translated_errors, verdict
+from htcgrid_aws.aws_errors import service_error, translated_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -21,7 +21,7 @@ LONGEST_POLL = 20
 """Seconds that one ReceiveMessage waits at most."""
 
 LONGEST_LEASE = 43_200
-"""Seconds: a message may be hidden for 12 hours in all, from when it was received."""
+"""Seconds: a message may be invisible for 12 hours in all, from when it was received."""
 
 NOT_IN_FLIGHT = frozenset(
     (
@@ -103,7 +103,7 @@ class Queue:
             return getattr(self._client, method)(QueueUrl=self.url, **arguments)
 
     def receive(self, count: int, wait: int, visibility: int) -> list[dict[str, Any]]:
-        """Up to `count` messages as SQS writes them, after at most `wait` seconds, hidden for `visibility` seconds."""
+        """Up to `count` messages as SQS writes them, after at most `wait` seconds, invisible for `visibility` seconds."""
         answer = self._call(
             "ReceiveMessage",
             MaxNumberOfMessages=min(count, BATCH),
@@ -144,7 +144,9 @@ class Queue:
         failed = answer.get("Failed") or []
         if not failed:
             return
-        error = verdict(failed[0]["Code"], 0, failed[0].get("Message", ""), "sqs:SendMessage", f"queue {self.name}")
+        error = service_error(
+            failed[0]["Code"], 0, failed[0].get("Message", ""), "sqs:SendMessage", f"queue {self.name}"
+        )
         if all(entry.get("SenderFault") for entry in failed) and isinstance(error, Rejected):
             raise Unsent(str(error), {int(entry["Id"]) for entry in failed}, for_good=True)
         raise Unsent(str(error), {int(entry["Id"]) for entry in failed})
@@ -181,7 +183,7 @@ class Queue:
         gone: list[int] = []
         for entry in answer.get("Failed") or []:
             if entry["Code"] not in NOT_IN_FLIGHT:
-                error = verdict(entry["Code"], 0, entry.get("Message", ""), action, f"queue {self.name}")
+                error = service_error(entry["Code"], 0, entry.get("Message", ""), action, f"queue {self.name}")
                 raise error if entry.get("SenderFault") else Unavailable(str(error))
             gone.append(int(entry["Id"]))
         return gone

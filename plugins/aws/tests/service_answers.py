@@ -34,7 +34,7 @@ def answer(plugin: Any, operation: str, status: int, code: str, message: str) ->
     def respond(**_: Any) -> AWSResponse:
         return AWSResponse("https://aws", status, {"content-type": "application/x-amz-json-1.0"}, Raw(body))
 
-    for client in plugin._clients:
+    for client in plugin._session.clients:
         client.meta.events.register(f"before-send.{operation}", respond)
     return respond
 
@@ -50,6 +50,6 @@ def throttled(plugin: Any, *operations: str) -> Iterator[None]:
     try:
         yield
     finally:
-        for client in plugin._clients:
+        for client in plugin._session.clients:
             for operation, respond in given:
                 client.meta.events.unregister(f"before-send.{operation}", respond)

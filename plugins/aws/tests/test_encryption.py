@@ -40,7 +40,7 @@ def watched(plugin: Any) -> list[tuple[str | None, str | None]]:
         name = "x-amz-server-side-encryption"
         seen.append((text(request.headers.get(name)), text(request.headers.get(f"{name}-aws-kms-key-id"))))
 
-    for client in plugin._clients:
+    for client in plugin._session.clients:
         client.meta.events.register("before-send.s3.PutObject", look)
     return seen
 

@@ -104,7 +104,7 @@ def test_no_credentials_are_a_clear_rejection(aws: Aws, monkeypatch: pytest.Monk
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     source = SqsSource(SqsSource.Config(queue="tasks", endpoint_url=aws.url), Function())
-    with pytest.raises(Rejected, match=r"no AWS credentials to be had .* Give the agent a role"), source:
+    with pytest.raises(Rejected, match=r"no AWS credentials are available .* Give the agent a role"), source:
         pass
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from htcgrid_aws.htc_sink import HtcGridSink
 from htcgrid_aws.htc_source import HtcGridSource
+from htcgrid_aws.message_leases import receipt_of
 
 from htcgrid.spi import FailureKind, Function, Lease, Outcome, Rejected, Result, Unavailable
 
@@ -110,7 +111,7 @@ def test_a_claim_shows_owner_expiry_and_receipt_handle_to_the_watchdog(make_htc:
         (lease,) = take(source, 1)
     row = grid.read(task_id)
     assert row["task_owner"] == "pod-7"
-    assert row["sqs_handler_id"] == lease.receipt.handle
+    assert row["sqs_handler_id"] == receipt_of(lease).handle
     assert 25 < int(row["heartbeat_expiration_timestamp"]) - time.time() < 32
 
 

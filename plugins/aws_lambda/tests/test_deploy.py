@@ -14,7 +14,7 @@ from htcgrid.spi import Deployable, Function, Rejected
 from moto.server import ThreadedMotoServer
 
 from htcgrid_aws_lambda import archive
-from htcgrid_aws_lambda.deployment import Deployment
+from htcgrid_aws_lambda.function_deployment import Deployment
 from htcgrid_aws_lambda.invoker import AwsLambdaInvoker
 
 Maker = Callable[..., AwsLambdaInvoker]
@@ -88,7 +88,7 @@ def test_the_role_may_write_the_functions_own_logs_and_nothing_else(plane: Maker
 def test_a_second_deploy_has_nothing_to_do(plane: Maker) -> None:
     list(plane().deploy({}))
     lines = list(plane().deploy({}))
-    assert lines[-1] == f"pricing:live in {REGION} at {plane().config.endpoint_url} is as it shall be; nothing to do"
+    assert lines[-1] == f"pricing:live in {REGION} at {plane().config.endpoint_url} is up to date; nothing to do"
     assert len(lines) == 2
 
 
@@ -157,7 +157,7 @@ def test_undeploy_removes_all_that_deploy_made(plane: Maker, aws: Callable[[str]
     assert aws("lambda").list_functions()["Functions"] == []
     assert aws("iam").list_roles()["Roles"] == []
     assert aws("logs").describe_log_groups()["logGroups"] == []
-    assert list(plane().undeploy()) == [f"there is no function pricing in {REGION} at {plane().config.endpoint_url}"]
+    assert list(plane().undeploy()) == [f"function pricing does not exist in {REGION} at {plane().config.endpoint_url}"]
 
 
 def foreign_function(aws: Callable[[str], Any]) -> str:
@@ -175,7 +175,7 @@ def foreign_function(aws: Callable[[str], Any]) -> str:
 
 def test_a_function_of_somebody_else_is_neither_changed_nor_removed(plane: Maker, aws: Callable[[str], Any]) -> None:
     foreign_function(aws)
-    for command in (plane().deploy, plane().undeploy):
+    for command in (lambda: plane().deploy({}), plane().undeploy):
         with pytest.raises(Rejected, match="was not made by htcgrid"):
             list(command())
     assert aws("lambda").get_function_configuration(FunctionName="pricing")["Handler"] == "x.y"
@@ -216,7 +216,7 @@ def test_a_zip_too_large_for_the_call_goes_through_the_bucket_and_undeploy_empti
 
 
 def test_status_tells_what_stands(plane: Maker) -> None:
-    assert plane().status()["state"] == "there is no such function"
+    assert plane().status()["state"] == "the function does not exist"
     list(plane(memory=256).deploy({}))
     status = plane().status()
     assert (status["state"], status["memory"], status["timeout"]) == ("Active", "256 MB", "30 s")

@@ -13,6 +13,7 @@ from uuid import uuid4
 import pytest
 from htcgrid.spi import FailureKind, Function, Lease, Outcome, Task
 
+from htcgrid_aws_lambda import billing
 from htcgrid_aws_lambda.invoker import AwsLambdaInvoker
 
 HANDLER = """
@@ -73,7 +74,7 @@ def test_aws_runs_the_handler_and_meters_it(on_aws: AwsLambdaInvoker) -> None:
     assert outcome.log_tail == b"hello\n"
     assert outcome.billed_ms > 0
     assert 0 < outcome.max_memory_mb <= 128
-    assert on_aws.used().gb_seconds > 0
+    assert on_aws.used().charged[billing.GB_SECONDS] > 0
 
 
 @pytest.mark.aws

@@ -1,9 +1,9 @@
-"""The plane's own keys in the config file."""
+"""The plane's keys in the config file."""
 
 import re
 from collections.abc import Mapping
 
-from htcgrid.spi import Plugin
+from htcgrid_aws.session import SessionConfig
 from pydantic import Field, ValidationInfo, field_validator
 
 _FORMS = {
@@ -33,16 +33,9 @@ _LAYER = re.compile(r"arn:aws[-a-z]*:lambda:[-a-z0-9]+:[0-9]+:layer:[-a-zA-Z0-9_
 _TAGS = 49  # AWS has 50 on a function; one of them is ours
 
 
-class Options(Plugin.Config):
+class Options(SessionConfig):
     """`[planes.NAME]` with `plugin = "aws_lambda"`. Credentials come from boto3's own chain, never from here."""
 
-    region: str = Field(
-        "", description="the AWS region; if empty, that of the profile or of AWS_REGION", examples=["eu-west-1"]
-    )
-    profile: str = Field(
-        "", description="a profile of ~/.aws/config; if empty, boto3 looks for credentials in its usual places"
-    )
-    endpoint_url: str = Field("", description="another address that speaks AWS's API, such as `htcgrid serve` or moto")
     qualifier: str = Field(
         "live", description='the alias that is invoked and that `deploy` moves; or "$LATEST", or a version'
     )

@@ -15,6 +15,7 @@ from htcgrid.builtin.memory import MemorySink, MemorySource
 from htcgrid.spi import FailureKind, Function, Lease, Outcome, Rejected, Task, Unavailable
 from real_agent import Opener, run
 
+from htcgrid_aws_lambda import billing
 from htcgrid_aws_lambda.invoker import AwsLambdaInvoker
 
 Faulty = Callable[[Callable[[int], Fault]], AwsLambdaInvoker]
@@ -67,7 +68,7 @@ def test_lost_answers_are_in_the_account_of_the_run(faulty: Faulty) -> None:
     with pytest.raises(Unavailable):
         invoke(plane)
     invoke(plane)
-    assert (plane.used().requests, plane.used().lost) == (1, 1)
+    assert (plane.used().charged[billing.REQUESTS], plane.used().charged[billing.LOST]) == (1, 1)
 
 
 def test_no_task_is_lost_and_none_runs_twice_without_its_attempt_saying_so(faulty: Faulty, fake: FakeLambda) -> None:
@@ -181,5 +182,5 @@ def test_a_limit_below_the_configured_concurrency_is_found_and_kept_to(opened: O
     plane = opened(concurrency=32)
     results = run(plane, [Task(f"t-{n}", b'{"seconds": 0.05}') for n in range(400)])
     assert len(results) == 400
-    assert plane._gate is not None
-    assert plane._gate.allowed < 16
+    assert plane._limiter is not None
+    assert plane._limiter.allowed < 16

@@ -6,18 +6,18 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 from htcgrid.spi import Rejected, Unavailable
+from htcgrid_aws.aws_errors import code_of
 
-from htcgrid_aws_lambda.refusals import code_of
 from htcgrid_aws_lambda.target import Target
 
-log = logging.getLogger("htcgrid.aws_lambda.facts")
+log = logging.getLogger("htcgrid.aws_lambda.function_state")
 
 _READY = frozenset({"Active", "Inactive"})  # an Inactive function is woken by the next Invoke
 _ON_THE_WAY = frozenset({"Pending", "Deactivating"})
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class FunctionState:
     """`GetFunctionConfiguration`, as far as it matters here. Seconds and MB; None where it is not known."""
 
     state: str = ""
@@ -27,7 +27,7 @@ class Facts:
     architecture: str = ""
 
     @classmethod
-    def of(cls, configuration: dict[str, Any]) -> "Facts":
+    def of(cls, configuration: dict[str, Any]) -> "FunctionState":
         """Read AWS's answer; moto and older endpoints leave keys out."""
         return cls(
             configuration.get("State", ""),
@@ -46,7 +46,7 @@ class Facts:
             raise Unavailable(
                 f"{said}: AWS is preparing it. Try again in a minute; `htcgrid status` shows its state.", 5.0
             )
-        raise Rejected(f"{said} and cannot be invoked. Mend the cause, then run `htcgrid deploy`.")
+        raise Rejected(f"{said} and cannot be invoked. Correct the cause, then run `htcgrid deploy`.")
 
 
 def permitted(call: Any, **arguments: Any) -> dict[str, Any] | None:
@@ -65,7 +65,7 @@ def permitted(call: Any, **arguments: Any) -> dict[str, Any] | None:
             "405",
             "501",
         }:
-            log.info("%s is not to be had here (%s); going on without it", error.operation_name, code_of(error))
+            log.info("%s is unavailable here (%s); going on without it", error.operation_name, code_of(error))
             return None
         raise
 

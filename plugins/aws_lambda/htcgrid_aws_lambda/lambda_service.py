@@ -1,16 +1,15 @@
-"""One Invoke of the AWS Lambda service, and what its answer holds."""
+"""One Invoke of the AWS Lambda service, and its answer."""
 
 import base64
 import time
 from typing import Any
 
 from htcgrid_aws_lambda.answers import Answer
-from htcgrid_aws_lambda.faults import translated
 from htcgrid_aws_lambda.target import Target
 
 
 class LambdaService:
-    """Calls one function through a client made by `Clients.invoking`. Thread-safe, as boto3's clients are."""
+    """Calls one function through a client made by `AwsSession.invoke_client`. Thread-safe, as boto3's clients are."""
 
     def __init__(self, client: Any, target: Target) -> None:
         self._client = client
@@ -18,13 +17,13 @@ class LambdaService:
 
     def probe(self) -> None:
         """See that the function can be invoked by us, without running it."""
-        with translated(self._target):
+        with self._target.translated_errors():
             self._client.invoke(**self._address(), InvocationType="DryRun")
 
     def invoke(self, task_id: str, payload: bytes, context: str) -> Answer:
         """Run the handler once. `context` is in base64. Raises `Unavailable` and `Rejected`."""
         started, clock = time.time(), time.monotonic()
-        with translated(self._target, [task_id]):
+        with self._target.translated_errors([task_id]):
             answer = self._client.invoke(
                 **self._address(),
                 InvocationType="RequestResponse",
@@ -40,10 +39,6 @@ class LambdaService:
             started=started,
             waited_ms=(time.monotonic() - clock) * 1000,
         )
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._client.close()
 
     def _address(self) -> dict[str, str]:
         address = {"FunctionName": self._target.function}

@@ -7,10 +7,10 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 from htcgrid.spi import Function, Rejected
+from htcgrid_aws.aws_errors import code_of
 
 from htcgrid_aws_lambda import archive, requirements
 from htcgrid_aws_lambda.desired import Desired, bootstrap
-from htcgrid_aws_lambda.refusals import code_of
 
 
 def build(function: Function, wanted: Desired) -> archive.Archive | None:

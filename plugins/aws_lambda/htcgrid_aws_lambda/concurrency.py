@@ -21,7 +21,7 @@ _LONGEST_STEP = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class ConcurrencyLimit:
     """The state of the policy. Times are monotonic seconds, given by the caller."""
 
     ceiling: int
@@ -30,8 +30,8 @@ class Pace:
     last_cut: float | None = None
 
     @classmethod
-    def from_rest(cls, ceiling: int, now: float) -> "Pace":
-        """The pace of a plane that was just opened, never above `ceiling`."""
+    def from_rest(cls, ceiling: int, now: float) -> "ConcurrencyLimit":
+        """The limit of a plane that was just opened, never above `ceiling`."""
         return cls(ceiling, min(START, ceiling), now)
 
     @property
@@ -39,8 +39,8 @@ class Pace:
         """How many calls may be in flight now: at least one."""
         return max(1, int(self.limit))
 
-    def grown(self, now: float, *, full: bool) -> "Pace":
-        """The pace at `now`; it only rises where the limit was in use to the `full`."""
+    def grown(self, now: float, *, full: bool) -> "ConcurrencyLimit":
+        """The limit at `now`; it only rises where the limit was in use to the `full`."""
         step = min(now - self.since, _LONGEST_STEP)
         if not full or step <= 0:
             return replace(self, since=max(now, self.since))
@@ -51,8 +51,8 @@ class Pace:
             limit = self.limit + self.ceiling * CLIMB * age * step
         return replace(self, limit=min(limit, self.ceiling), since=now)
 
-    def throttled(self, now: float) -> "Pace":
-        """The pace after a refusal. Refusals right after a cut were on their way before it."""
+    def throttled(self, now: float) -> "ConcurrencyLimit":
+        """The limit after a refusal. Refusals right after a cut were on their way before it."""
         if self.last_cut is not None and now - self.last_cut < CUT_EVERY_SECONDS:
             return self
         return replace(self, limit=max(1.0, self.limit * CUT), since=now, last_cut=now)

@@ -1,6 +1,6 @@
 import json
 
-from htcgrid_aws_lambda.reports import Report, read
+from htcgrid_aws_lambda.report_lines import Report, read
 
 REPORT = (
     b"REPORT RequestId: 8f\tDuration: 201.67 ms\tBilled Duration: 682 ms\tMemory Size: 2048 MB\t"

@@ -1,4 +1,4 @@
-"""Calls that whoever waits for them can walk away from.
+"""Calls that a caller can stop waiting for.
 
 boto3 offers no way to end a call from another thread, and a drain must not wait a handler's fifteen minutes.
 So each call has a thread of its own, a twentieth of a call's cost, which dies with the process.
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 def start(work: Callable[[], T], future: "Future[T]") -> None:
-    """Run `work` in a thread. Cancelling the future lets go of it; the work goes on and its result is dropped."""
+    """Run `work` in a thread. Cancelling the future abandons it; the work continues and its result is dropped."""
     Thread(target=_run, args=(work, future), name="htcgrid-invoke", daemon=True).start()
 
 

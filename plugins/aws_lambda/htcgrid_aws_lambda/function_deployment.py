@@ -1,7 +1,7 @@
 """Setting a function up on AWS Lambda, changing it, looking at it and taking it away.
 
-`deploy` finds out what differs from what shall be and does only that, so it may be run as often as one likes and
-goes on where an earlier run broke off.
+`deploy` does only what differs from what the config asks for, so it may be run again and continues where an earlier run
+broke off.
 """
 
 import time
@@ -10,15 +10,14 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 from htcgrid.spi import Function, Rejected, Unavailable
+from htcgrid_aws.aws_errors import code_of, message_of
+from htcgrid_aws.session import AwsSession
 
-from htcgrid_aws_lambda import code
-from htcgrid_aws_lambda.clients import Clients
+from htcgrid_aws_lambda import function_code
 from htcgrid_aws_lambda.desired import OWNER_TAG, Desired, desired
 from htcgrid_aws_lambda.differences import differences
-from htcgrid_aws_lambda.facts import permitted
-from htcgrid_aws_lambda.faults import translated
-from htcgrid_aws_lambda.options import Options
-from htcgrid_aws_lambda.refusals import code_of, message_of
+from htcgrid_aws_lambda.function_state import permitted
+from htcgrid_aws_lambda.lambda_options import Options
 from htcgrid_aws_lambda.role import Role
 from htcgrid_aws_lambda.target import Target
 
@@ -32,7 +31,7 @@ class Deployment:
 
     def __init__(
         self,
-        clients: Clients,
+        session: AwsSession,
         options: Options,
         function: Function,
         target: Target,
@@ -43,35 +42,35 @@ class Deployment:
         self._name = function.function_name
         self._target = target
         self._pause = pause
-        self._clients = clients
-        with translated(target):
-            self._aws = clients.patient("lambda")
+        self._session = session
+        with target.translated_errors():
+            self._aws = session.retrying_client("lambda")
 
     def deploy(self, *, dry_run: bool) -> Iterator[str]:
         """Create or update, publish, move the alias. With `dry_run` each line says what would be done."""
-        with translated(self._target):
+        with self._target.translated_errors():
             role = None if self._options.role else self._role()
             wanted = desired(self._function, self._options, role.arn if role else self._options.role)
             current = self._current()
             _require_ours(current, wanted, self._target)
             yield f"building the code of {self._name}"
-            built = code.build(self._function, wanted)
+            built = function_code.build(self._function, wanted)
             if built is not None and built.note:
                 yield built.note
-            shipment = code.Shipment(wanted, built, self._clients.patient("s3"), self._options.bucket)
+            shipment = function_code.Shipment(wanted, built, self._session.retrying_client("s3"), self._options.bucket)
             done = 0
             for line in self._steps(role, wanted, current, shipment, dry_run):
                 done += 1
                 yield f"would {line}" if dry_run else line
             if not done:
-                yield f"{self._target.who} in {self._target.where} is as it shall be; nothing to do"
+                yield f"{self._target.who} in {self._target.where} is up to date; nothing to do"
 
     def undeploy(self) -> Iterator[str]:
         """Remove the function with its versions and aliases, then what was made for it, where it is marked as ours."""
-        with translated(self._target):
+        with self._target.translated_errors():
             current = self._current()
             if current is None:
-                yield f"there is no function {self._name} in {self._target.where}"
+                yield f"function {self._name} does not exist in {self._target.where}"
             else:
                 _require_owner(current, self._target)
                 self._aws.delete_function(FunctionName=self._name)
@@ -83,22 +82,22 @@ class Deployment:
 
     def scale(self, size: int) -> Iterator[str]:
         """Reserve `size` concurrent executions."""
-        with translated(self._target):
+        with self._target.translated_errors():
             self._aws.put_function_concurrency(FunctionName=self._name, ReservedConcurrentExecutions=size)
         yield f"{self._name} may have {size} concurrent executions, which are reserved for it"
 
     def status(self) -> Mapping[str, str]:
-        """What stands, in AWS's words. What the caller may not look up is left out."""
-        with translated(self._target):
+        """The state of the function, in AWS's words. What the caller may not look up is left out."""
+        with self._target.translated_errors():
             current = self._current()
             if current is None:
-                return {"function": self._name, "region": self._target.region, "state": "there is no such function"}
+                return {"function": self._name, "region": self._target.region, "state": "the function does not exist"}
             found = current["Configuration"]
             reserved = current.get("Concurrency", {}).get("ReservedConcurrentExecutions")
             account = permitted(self._aws.get_account_settings) or {}
             alias = self._alias()
         limit = account.get("AccountLimit", {}).get("ConcurrentExecutions")
-        facts = {
+        described = {
             "function": found["FunctionArn"],
             "region": self._target.region,
             "state": _with_reason(found, "State"),
@@ -113,12 +112,12 @@ class Deployment:
             "reserved concurrency": str(reserved) if reserved is not None else None,
             "account's concurrency": str(limit) if limit is not None else None,
         }
-        return {name: str(value) for name, value in facts.items() if value}
+        return {name: str(value) for name, value in described.items() if value}
 
     def _steps(
-        self, role: Role | None, wanted: Desired, current: Any, shipment: code.Shipment, dry_run: bool
+        self, role: Role | None, wanted: Desired, current: Any, shipment: function_code.Shipment, dry_run: bool
     ) -> Iterator[str]:
-        """Each line tells a step; it is taken, if at all, when the next line is asked for."""
+        """Each line names a step; it is taken, if at all, when the next line is asked for."""
         missing = role.missing() if role else []
         yield from missing
         if role and missing and not dry_run:
@@ -133,7 +132,7 @@ class Deployment:
         yield from self._reserve(current, dry_run)
         yield from self._publish(wanted, dry_run, changed=changed)
 
-    def _create(self, wanted: Desired, shipment: code.Shipment) -> Iterator[str]:
+    def _create(self, wanted: Desired, shipment: function_code.Shipment) -> Iterator[str]:
         arguments = {
             "FunctionName": self._name,
             "PackageType": wanted.package,
@@ -156,9 +155,9 @@ class Deployment:
                 f"AWS Lambda cannot assume the role {wanted.settings['Role']}. "
                 "Its trust policy must allow sts:AssumeRole to lambda.amazonaws.com."
             )
-        yield from self._settled()
+        yield from self._wait_until_ready()
 
-    def _update(self, wanted: Desired, current: Any, shipment: code.Shipment, dry_run: bool) -> Any:
+    def _update(self, wanted: Desired, current: Any, shipment: function_code.Shipment, dry_run: bool) -> Any:
         """Yields lines; returns whether the code or a setting changed."""
         found = current["Configuration"]
         changes = differences(wanted, found)
@@ -166,7 +165,7 @@ class Deployment:
             yield f"change the settings of {self._name}: {'; '.join(changes)}"
             if not dry_run:
                 self._aws.update_function_configuration(FunctionName=self._name, **wanted.settings)
-                yield from self._settled()
+                yield from self._wait_until_ready()
         moved = found.get("Architectures", ["x86_64"]) != [wanted.architecture]
         new_code = moved or not shipment.same_as(current)
         if new_code:
@@ -175,7 +174,7 @@ class Deployment:
                 self._aws.update_function_code(
                     FunctionName=self._name, Architectures=[wanted.architecture], **shipment.send()
                 )
-                yield from self._settled()
+                yield from self._wait_until_ready()
         yield from self._tag(found["FunctionArn"], wanted.tags, current.get("Tags", {}), dry_run)
         return bool(changes) or new_code
 
@@ -212,7 +211,7 @@ class Deployment:
         if dry_run:
             return
         version = self._aws.publish_version(FunctionName=self._name)["Version"]
-        yield from self._settled(version)
+        yield from self._wait_until_ready(version)
         if before is None:
             self._aws.create_alias(FunctionName=self._name, Name=alias, FunctionVersion=version)
         elif before != version:
@@ -225,9 +224,9 @@ class Deployment:
         latest = self._aws.get_function_configuration(FunctionName=self._name)
         return published.get("CodeSha256") == latest.get("CodeSha256") and not differences(wanted, published)
 
-    def _settled(self, version: str = _LATEST) -> Iterator[str]:
+    def _wait_until_ready(self, version: str = _LATEST) -> Iterator[str]:
         """Wait until AWS has done what it was asked; raises with its reason where it could not."""
-        told = ""
+        last = ""
         for _ in range(int(_WAIT_SECONDS / _POLL_SECONDS)):
             found = self._aws.get_function_configuration(FunctionName=self._name, Qualifier=version)
             state, update = found.get("State", "Active"), found.get("LastUpdateStatus", "Successful")
@@ -237,13 +236,13 @@ class Deployment:
             if state in {"Active", "Inactive"} and update == "Successful":
                 return
             line = f"waiting for {self._name}:{version}: {state}, update {update}"
-            if line != told:
+            if line != last:
                 yield line
-                told = line
+                last = line
             self._pause(_POLL_SECONDS)
         raise Unavailable(
-            f"{self._name}:{version} is not ready after {_WAIT_SECONDS:.0f} s. AWS goes on with it; `htcgrid status` "
-            "shows how far it is, and `htcgrid deploy` may be run again."
+            f"{self._name}:{version} is not ready after {_WAIT_SECONDS:.0f} s. AWS continues; `htcgrid status` "
+            "shows its state, and `htcgrid deploy` may be run again."
         )
 
     def _current(self) -> Any:
@@ -267,13 +266,13 @@ class Deployment:
         return str(found["FunctionVersion"])
 
     def _role(self) -> Role:
-        identity = self._clients.patient("sts").get_caller_identity()
-        iam, logs = self._clients.patient("iam"), self._clients.patient("logs")
+        identity = self._session.retrying_client("sts").get_caller_identity()
+        iam, logs = self._session.retrying_client("iam"), self._session.retrying_client("logs")
         return Role(iam, logs, identity, self._target.region, self._name)
 
     def _remove_zips(self) -> Iterator[str]:
-        s3, bucket = self._clients.patient("s3"), self._options.bucket
-        pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=code.prefix(self._name))
+        s3, bucket = self._session.retrying_client("s3"), self._options.bucket
+        pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=function_code.prefix(self._name))
         for page in pages:
             for item in page.get("Contents", []):
                 s3.delete_object(Bucket=bucket, Key=item["Key"])
