@@ -1,4 +1,4 @@
-"""A source and a sink in this process's memory: the reference for tests, and the shortest to read."""
+"""A source and a sink in the memory of this process: the reference for tests, and the shortest to read."""
 
 import heapq
 import itertools
@@ -13,7 +13,7 @@ from htcgrid.spi import Depth, Function, Lease, Plugin, Rejected, Result, Result
 
 
 class MemorySource(TaskSource):
-    """A queue with leases that lapse. It ends when all it was given is acked."""
+    """A queue with leases that expire. It ends when all its tasks are acked."""
 
     class Config(Plugin.Config):
         endless: bool = Field(False, description="whether the source waits for more tasks when it is empty")
@@ -96,7 +96,7 @@ class MemorySource(TaskSource):
         return not self.config.endless and len(self._tasks) == len(self._until)
 
     def _is_ours(self, lease: Lease) -> bool:
-        """Whether this very loan still stands."""
+        """Whether this very lease is still valid."""
         held = self._tasks.get(lease.task.id)
         return held is not None and held.receipt == lease.receipt and lease.task.id in self._until
 

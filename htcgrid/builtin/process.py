@@ -101,7 +101,7 @@ class ProcessInvoker(Invoker):
         self._calls.cancel(task_ids)
 
     def _replaced(self, environment: ExecutionEnvironment | None) -> ExecutionEnvironment:
-        """A new environment in the place of one; if none can be started, the place stays to be filled."""
+        """A new environment in the place of this one; if none can be started, the place stays empty for the next call."""
         try:
             if environment is not None:
                 self._all.remove(environment)
@@ -118,7 +118,7 @@ class ProcessInvoker(Invoker):
         return environment
 
     def _living_nursery(self) -> Nursery:
-        """The nursery; another one if somebody has killed it."""
+        """The fork server; a new one if somebody has killed it."""
         with self._lock:
             if self._nursery is not None and self._nursery.has_ended():
                 self._nursery.close()
