@@ -142,7 +142,7 @@ def test_a_full_disk_is_unavailable_and_the_same_results_can_be_put_again(sink: 
     with sink._file.reading() as connection:
         pages = connection.execute("PRAGMA page_count").fetchone()[0]
         connection.execute(f"PRAGMA max_page_count = {pages + 5}")
-    with pytest.raises(Unavailable, match="the disk is full; nothing of this call was stored"):
+    with pytest.raises(Unavailable, match="the disk is full; this call stored nothing"):
         sink.put(results)
     assert scanned(sink) == []
     with sink._file.reading() as connection:

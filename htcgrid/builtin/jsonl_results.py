@@ -74,7 +74,7 @@ def _error(outcome: Outcome) -> str:
 
 
 def _json_text(payload: bytes) -> str | None:
-    """The document on one line; None where a strict parser would refuse it."""
+    """The document on one line; None if a strict parser would refuse it."""
     try:
         from_json(payload, allow_inf_nan=False)
     except ValueError:
@@ -88,7 +88,7 @@ def _json_text(payload: bytes) -> str | None:
 
 
 def read_results(path: Path) -> Iterator[tuple[str, int] | int]:
-    """The id and fingerprint of every result in the file; where a line is damaged, its place in bytes, and no more.
+    """The id and fingerprint of every result in the file; at a damaged line, its place in bytes, and then the end.
 
     `Rejected` where a line was never a result of ours.
     """

@@ -1,4 +1,4 @@
-"""Results to a file: one JSON object a line is one result."""
+"""Results to a file: each line is one result, a JSON object."""
 
 import fcntl
 import gzip
@@ -23,7 +23,7 @@ _CLOSE_SECONDS = 0.5
 
 
 class JsonlSink(ResultSink):
-    """Appends to a JSON Lines file. What is in it is not run again."""
+    """Appends to a JSON Lines file. Tasks whose results are in it do not run again."""
 
     class Config(Plugin.Config):
         path: Path = Field(
@@ -45,12 +45,12 @@ class JsonlSink(ResultSink):
         """Whether it is a file of ours, which can be synced and cut, and not standard output, a pipe or a device."""
         self._is_terminal = False
         self._size = 0
-        """How long a file of ours is with all that was put; what follows is half a batch, to be cut off."""
+        """The length of our file with all results that were put; what follows is a part of a batch, to be cut off."""
         self._torn = False
         self._gone = ""
-        """Why nothing can be put any more."""
+        """Why no more results can be put."""
         self._unsent = b""
-        """What such a one has not taken yet of results that were put."""
+        """What such an output has not accepted yet of the results that were put."""
 
     def open(self) -> None:
         path = self._path
@@ -77,7 +77,7 @@ class JsonlSink(ResultSink):
             self._regular = True
 
     def _resume(self) -> None:
-        """Learn what is there already."""
+        """Read which results are there already."""
         try:
             for task_id, fingerprint in resume(self._fd, self.config.path):
                 self._known[task_id] = fingerprint
@@ -87,8 +87,8 @@ class JsonlSink(ResultSink):
         self._size = os.fstat(self._fd).st_size
 
     def close(self) -> None:
-        """Raises `Rejected` where the file is not there any more with all that was put."""
-        # Not for ever: a `put` whose reader has stalled holds the lock, and the run is to end all the same.
+        """Raises `Rejected` if the file is gone, or lacks results that were put."""
+        # Not for ever: a `put` whose reader has stalled holds the lock, and the run must end in spite of that.
         held = self._lock.acquire(timeout=_CLOSE_SECONDS)
         try:
             if self._fd >= 0 and held and self._regular and not self._gone:
@@ -184,17 +184,17 @@ class JsonlSink(ResultSink):
         what = "cut, or written by another program," if same else "removed or replaced"
         self._gone = (
             f"{self._path} was {what} while results were written to it, so the run is stopped. Put the file back as it was, "
-            "or do not: a new run makes what is not in it."
+            "or start a new run, which makes the results that are missing."
         )
         raise Rejected(self._gone)
 
     def _send(self) -> None:
-        """What was taken cannot be cut off again: after `Unavailable` the next `put` goes on where this one stopped."""
+        """What was accepted cannot be removed again: after `Unavailable` the next `put` continues where this one stopped."""
         try:
             while self._unsent:
                 self._unsent = self._unsent[os.write(self._fd, self._unsent) :]
         except BrokenPipeError as error:
-            raise Rejected(f"{self._name} was closed by whoever read it.") from error
+            raise Rejected(f"{self._name} was closed by its reader.") from error
         except OSError as error:
             raise self._unavailable(error) from error
 
@@ -210,4 +210,4 @@ def _standard_output() -> int:
         if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY:
             return fd
         os.close(fd)
-    raise Rejected('[sink] path = "-": standard output is closed. Name a file, or let the results go somewhere.')
+    raise Rejected('[sink] path = "-": standard output is closed. Name a file, or give standard output a reader.')

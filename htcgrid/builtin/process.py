@@ -75,7 +75,7 @@ class ProcessInvoker(EnvironmentPool):
         return self.busy() < self._processors
 
     def _living_nursery(self) -> Nursery:
-        """The nursery; another one if somebody has killed it."""
+        """The fork server; a new one if somebody has killed it."""
         with self._lock:
             if self._nursery is not None and self._nursery.has_ended():
                 self._nursery.close()

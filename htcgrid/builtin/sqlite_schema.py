@@ -1,4 +1,4 @@
-"""What stands in the file: tables for the queue and for the results, whichever of them it is used for."""
+"""The tables of the file, for the queue and for the results, whichever of them it is used for."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ APPLICATION_ID = 0x48544347
 
 SCHEMA_VERSION = 2
 
-# A task's event stands apart from its state, so that lending, extending and giving back rewrite a few bytes
+# A task's event stands apart from its state, so that leasing, extending and returning rewrite a few bytes
 # and not the event. AUTOINCREMENT keeps numbers from being used again: a late receipt meets no other task.
 # Each state has its own index, so that what `receive` asks at every poll costs the same at any depth.
 SCHEMA = (
@@ -33,8 +33,8 @@ SCHEMA = (
         priority   INTEGER NOT NULL,
         state      TEXT NOT NULL,             -- ready, delayed, leased, dead, cancelled
         due        REAL,                      -- Unix seconds when a delay or a lease ends
-        attempt    INTEGER NOT NULL,          -- how often it was lent
-        agent      TEXT,                      -- who it was lent to last
+        attempt    INTEGER NOT NULL,          -- how often it was received
+        agent      TEXT,                      -- who received it last
         reason     TEXT                       -- why it is dead
     )
     """,
@@ -131,7 +131,7 @@ def _is_new(connection: sqlite3.Connection, path: Path) -> bool:
     if application != APPLICATION_ID:
         raise Rejected(
             f"{path}: a SQLite database, but not one of htcgrid's (application_id is {application}, expected "
-            f"{APPLICATION_ID}); it was left as it is. Name another file in `path`: it is made where there is none"
+            f"{APPLICATION_ID}); it was left as it is. Name another file in `path`: it is created if it does not exist"
         )
     if version != SCHEMA_VERSION:
         raise Rejected(

@@ -65,7 +65,7 @@ class SqliteSink(ResultSink):
                 refused = _one_by_one(connection, rows)
         if refused:
             raise Rejected(
-                f"{self._file.path}: too large for SQLite, or with text that is no Unicode: {named(refused)}; "
+                f"{self._file.path}: too large for SQLite, or with text that is not Unicode: {named(refused)}; "
                 f"the other {len(results) - len(refused)} results are stored",
                 refused,
             )

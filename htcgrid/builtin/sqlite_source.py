@@ -47,7 +47,7 @@ _TAKEN = "in the queue already with another event or other attributes, cancelled
 
 @dataclass(frozen=True, slots=True)
 class DeadTask:
-    """A task that was set aside: how often it was handed out, and why it is not any more."""
+    """A dead letter: how often the task was received, and why it failed for good."""
 
     task: Task
     attempt: int
@@ -102,7 +102,7 @@ class SqliteSource(TaskSource):
     # --- As a source ---------------------------------------------------------------------------------
 
     def receive(self, max_tasks: int, wait: float) -> Sequence[Lease]:
-        """Lend ready tasks and those whose lease has lapsed; fewer than asked for where payloads are large."""
+        """Lease ready tasks and those whose lease has expired; fewer than asked for if payloads are large."""
         deadline = time.monotonic() + wait
         with self._file.changed:
             while max_tasks > 0:
@@ -118,7 +118,7 @@ class SqliteSource(TaskSource):
         return ()
 
     def ack(self, leases: Sequence[Lease]) -> None:
-        """Done for good, whoever holds the task by now: its result is stored.
+        """Done for good, even if another agent holds the task by now: its result is stored.
 
         Lost with the power, an ack is made again when the task is: the sink knows its result.
         """
@@ -145,7 +145,7 @@ class SqliteSource(TaskSource):
             ]
 
     def dead_letter(self, leases: Sequence[Lease], reason: str) -> None:
-        """Set aside with its event; `dead` reads it back. Like `ack`, it holds whoever has the task by now."""
+        """Make it a dead letter with its event; `dead` reads it back. Like `ack`, it counts even if another agent has the task by now."""
         with self._file.writing(durable=True) as connection:
             connection.executemany(sql.SET_ASIDE, ((reason, _receipt(lease)[0]) for lease in leases))
 
@@ -176,7 +176,7 @@ class SqliteSource(TaskSource):
         """Cancel a session, these tasks, or both, and drop their events; they are returned without.
 
         Tasks that are done or dead are not among them. What stays of a cancelled task goes when it is acked
-        by an agent that was done with it all the same; else it is kept, so that the same call returns it again.
+        by an agent that had finished it; else it is kept, so that the same call returns it again.
         """
         cancelled: dict[int, Task] = {}
         ids = iter(task_ids)
@@ -203,12 +203,12 @@ class SqliteSource(TaskSource):
         return QueueStats(States(waiting=waiting, leased=leased, dead=dead))
 
     def is_pending(self, session_id: str) -> bool:
-        """Whether a task of this session waits, is delayed or is lent out."""
+        """Whether a task of this session waits, is delayed or is leased."""
         with self._file.reading() as connection:
             return bool(connection.execute(sql.PENDING, (session_id,)).fetchone()[0])
 
     def dead(self) -> Iterator[DeadTask]:
-        """The tasks that were set aside, oldest first, a few at a time in memory."""
+        """The dead letters, oldest first, a few at a time in memory."""
         last = 0
         while True:
             with self._file.reading() as connection:
@@ -222,7 +222,7 @@ class SqliteSource(TaskSource):
     # --- Inside --------------------------------------------------------------------------------------
 
     def _next_due(self) -> float | None:
-        """When a task can be lent, in Unix seconds; 0 for now, None where none waits, is delayed or is lent."""
+        """When the next task can be leased, in Unix seconds; 0 for now, None if none waits, is delayed or is leased."""
         with self._file.reading() as connection:
             ready, *times = connection.execute(sql.NEXT_DUE).fetchone()
         return 0.0 if ready else min((due for due in times if due is not None), default=None)
@@ -233,12 +233,12 @@ class SqliteSource(TaskSource):
             now = self._clock.now()
             self._see(connection)
             connection.execute(sql.DELAY_OVER, (now,))
-            lapsed = connection.execute(sql.LAPSED, (now,)).fetchall()
+            expired = connection.execute(sql.EXPIRED, (now,)).fetchall()
             connection.execute(sql.LEASE_OVER, (now,))
             rows = chunk(connection.execute(sql.READY, (count,)))
             due = now + self.config.lease_seconds
             connection.executemany(sql.LEND, [(due, self._agent, row[0]) for row in rows])
-        _tell_lapsed(lapsed, now)
+        _log_expired(expired, now)
         return [_lease(*row) for row in rows]
 
     def _see(self, connection: sqlite3.Connection) -> None:
@@ -283,7 +283,7 @@ class SqliteSource(TaskSource):
                 if task.id in new or there != (text_of(task.attributes), task.payload):
                     wrong.setdefault(_TAKEN, []).append(task.id)
             except UNFIT:
-                wrong.setdefault("too large for SQLite, or with text that is no Unicode", []).append(task.id)
+                wrong.setdefault("too large for SQLite, or with text that is not Unicode", []).append(task.id)
         if not wrong:
             return
         connection.execute("ROLLBACK TO batch")
@@ -295,11 +295,11 @@ class SqliteSource(TaskSource):
         )
 
 
-def _tell_lapsed(lapsed: Sequence[tuple[str, float, str]], now: float) -> None:
+def _log_expired(expired: Sequence[tuple[str, float, str]], now: float) -> None:
     """Say whose tasks came back, which, and why."""
-    for agent in dict.fromkeys(agent for agent, *_ in lapsed):
-        ids = [task_id for name, _, task_id in lapsed if name == agent]
-        since = now - min(due for name, due, _ in lapsed if name == agent)
+    for agent in dict.fromkeys(agent for agent, *_ in expired):
+        ids = [task_id for name, _, task_id in expired if name == agent]
+        since = now - min(due for name, due, _ in expired if name == agent)
         log.warning(
             "tasks of agent %s are handed out again, as it has not extended their lease, which ended %.1f s ago: %s",
             *(agent, since, named(ids)),
@@ -325,7 +325,7 @@ def _lease(seq: int, attempt: int, task_id: str, attributes: str | None, payload
         return Lease(Task(task_id, payload, attributes_of(attributes)), attempt, receipt)
     except (TypeError, ValueError):
         return Lease(
-            Task(task_id, payload), attempt, receipt, invalid=f"its attributes are no JSON object: {attributes}"
+            Task(task_id, payload), attempt, receipt, invalid=f"its attributes are not a JSON object: {attributes}"
         )
 
 

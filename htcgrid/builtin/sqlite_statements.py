@@ -18,7 +18,7 @@ READY = """
     WHERE q.state = 'ready' ORDER BY q.priority DESC, q.seq LIMIT ?
 """
 LEND = "UPDATE queue SET state = 'leased', due = ?, agent = ?, attempt = attempt + 1 WHERE seq = ?"
-LAPSED = """
+EXPIRED = """
     SELECT q.agent, q.due, t.id FROM queue AS q INDEXED BY queue_leased CROSS JOIN tasks AS t ON t.seq = q.seq
     WHERE q.state = 'leased' AND q.due <= ?
 """
@@ -26,7 +26,7 @@ SEEN = "INSERT INTO agents VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET seen =
 LEFT = "DELETE FROM agents WHERE name = ?"
 FORGET = "DELETE FROM agents WHERE seen < ?"
 
-# A loan is a task's number and its attempt. Only the latest loan of a task can be extended or given back.
+# A lease is a task's number and its attempt. Only the latest lease of a task can be extended or returned.
 EXTEND = "UPDATE queue SET due = ? WHERE seq = ? AND attempt = ? AND state = 'leased'"
 IS_OURS = "SELECT 1 FROM queue WHERE seq = ? AND attempt = ? AND state = 'leased'"
 GIVE_BACK = "UPDATE queue SET state = 'ready', due = NULL WHERE seq = ? AND attempt = ? AND state = 'leased'"

@@ -41,7 +41,9 @@ def command(
     unknown = list(dict.fromkeys(task_ids).keys() - {task.id for task in tasks})
     if unknown:
         more = f" and {len(unknown) - _NAMED} more" if len(unknown) > _NAMED else ""
-        say(f"not in the queue: done already, set aside, or never put: {', '.join(sorted(unknown)[:_NAMED])}{more}.")
+        say(
+            f"not in the queue, because they are done, are dead letters or were never put: {', '.join(sorted(unknown)[:_NAMED])}{more}."
+        )
     return SOME_FAILED if unknown else DONE
 
 

@@ -21,7 +21,7 @@ COMMANDS = {
     "build": "Build a container image of the function.",
     "cancel": "Cancel tasks, or a session.",
     "check": "Read the config and say what is wrong with it.",
-    "deploy": "Set the plane up to stand by itself.",
+    "deploy": "Set the plane up so that it runs by itself.",
     "init": "Write a working project into a folder.",
     "invoke": "Run one event and print the answer.",
     "new-plugin": "Write a distribution with a plugin that works.",
@@ -29,11 +29,11 @@ COMMANDS = {
     "plugins": "List the planes, sources and sinks that are installed.",
     "results": "Print results that agents have stored.",
     "run": "Run the tasks of the source until it ends.",
-    "scale": "Have so many workers on a plane that was deployed.",
+    "scale": "Change the number of workers of a deployed plane.",
     "serve": "Serve AWS's Invoke API over the plane.",
-    "status": "Show what stands: the deployed plane and the queue.",
+    "status": "Show the deployed plane, the queue and the results.",
     "submit": "Put tasks into the queue.",
-    "undeploy": "Remove what deploy made.",
+    "undeploy": "Remove everything that deploy created.",
     "verify": "Run the conformance kit over an installed plugin.",
 }
 
@@ -68,8 +68,8 @@ class Commands(click.Group):
 @click.group(
     cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
-    epilog="Exit codes: 0 all done, 1 some tasks failed, 2 wrong usage or config, 3 a plane or queue was not to be had, "
-    "130 interrupted, 141 whoever read standard output went away.",
+    epilog="Exit codes: 0 all done, 1 some tasks failed, 2 wrong usage or config, 3 a plane or queue was unavailable, "
+    "130 interrupted, 141 the reader of standard output went away.",
 )
 @click.version_option(package_name="htcgrid")
 def group() -> None:
@@ -117,7 +117,7 @@ def status_of(arguments: list[str] | None = None) -> int:  # noqa: PLR0911 - one
 
 def _failed(error: HtcgridError) -> int:
     if isinstance(error, streams.OutputLost) and error.is_reader_gone:
-        return READER_GONE  # as `| head -1` does, and nobody wants to hear of it
+        return READER_GONE  # as `| head -1` does: it needs no message
     return _say(str(error), UNAVAILABLE if isinstance(error, Unavailable | streams.OutputLost) else USAGE)
 
 

@@ -15,7 +15,7 @@ from htcgrid.cli.progress import Progress
 from htcgrid.cli.report import print_summary
 
 _CUT_OFF_SECONDS = 3.0
-"""What is left, after a second Ctrl-C, to stop and give back what runs."""
+"""The time that is left, after a second Ctrl-C, to stop and return running tasks."""
 
 
 @click.command()
@@ -26,7 +26,7 @@ _CUT_OFF_SECONDS = 3.0
     "--log",
     metavar="FOLDER",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Keep what handlers print there, a file a container; for planes with the key `logs`.",
+    help="Write what handlers print into this folder, one file for each container; for planes with the key `logs`.",
 )
 @click.option("--quiet", is_flag=True, help="No progress; the summary only.")
 def command(
@@ -42,7 +42,7 @@ def command(
 
     Ends when the source does; a queue without end is served until SIGTERM or Ctrl-C. Running tasks then
     have `agent.grace` seconds; a second Ctrl-C stops them at once. What has a result is not run again,
-    so a run that was stopped, or killed, goes on where it was.
+    so a run that was stopped or killed continues when it is started again.
 
     \b
     htcgrid run
@@ -54,7 +54,7 @@ def command(
     # for cycles as often as Python does by default costs a tenth of the agent's time.
     gc.freeze()
     gc.set_threshold(100_000, 50, 50)
-    # A thread that parses or formats thousands of tasks is not to keep those waiting that feed the workers.
+    # A thread that parses or formats thousands of tasks must not delay those that feed the workers.
     sys.setswitchinterval(0.0005)
     tables = {name: {"plugin": plugin} for name, plugin in (("source", source), ("sink", sink)) if plugin}
     grid = read_grid(file, plane, pairs, **tables)
@@ -77,7 +77,7 @@ def _any_failed(summary: Summary) -> bool:
 
 
 class Signals:
-    """SIGTERM drains, and so does the end of the terminal; so does Ctrl-C, and a second one stops at once."""
+    """SIGTERM, Ctrl-C and the end of the terminal drain the agent; a second Ctrl-C stops it at once."""
 
     def __init__(self, agent: Agent) -> None:
         self._agent = agent
@@ -88,7 +88,7 @@ class Signals:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
                 if number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
-                    continue  # started by nohup: the end of the terminal is none of our business
+                    continue  # started by nohup, which asks to ignore the end of the terminal
                 self._before[number] = signal.signal(number, self._stop)
 
     def __exit__(self, *_error: object) -> None:
@@ -107,12 +107,12 @@ class Signals:
             self._before.setdefault(signal.SIGALRM, signal.signal(signal.SIGALRM, self._cut_off))
             signal.setitimer(signal.ITIMER_REAL, _CUT_OFF_SECONDS)
         else:
-            print("htcgrid: finishing what runs; press Ctrl-C again to stop at once.", file=sys.stderr)
+            print("htcgrid: finishing the running tasks; press Ctrl-C again to stop at once.", file=sys.stderr)
 
     def _cut_off(self, _number: int, _frame: object) -> None:
-        """Nobody who pressed Ctrl-C twice waits for a plugin that does not answer."""
+        """A user who pressed Ctrl-C twice does not wait for a plugin that does not answer."""
         print(
-            "htcgrid: cut off, as something does not answer. Nothing is lost: tasks without a result run again.",
+            "htcgrid: stopped without waiting, because a plugin does not answer. Nothing is lost: tasks without a result run again.",
             file=sys.stderr,
         )
         raise KeyboardInterrupt
