@@ -131,7 +131,7 @@ class Task:
     """One call to be made.
 
     `payload` is the event, one JSON document. `attributes` are text about the task, shown to the handler
-    in `context.client_context.custom`; `session_id` and `priority` are the names that htcgrid itself uses.
+    in `context.client_context.custom`; `session_id`, `priority` and `generation` are the names that htcgrid itself uses.
     """
 
     id: str
@@ -627,6 +627,77 @@ class Tallied(Protocol):
 
     def tally(self) -> Tally:
         """What is stored now."""
+        ...
+
+
+GENERATION = "generation"
+"""The attribute of a task that `htcgrid redrive` runs again: "1" the first time, then "2", and so on."""
+
+
+def generation_of(task: Task) -> int:
+    """How often it was run again after a failure that was final; 0 for a task that never was."""
+    text = task.attributes.get(GENERATION) if task.attributes else None
+    return int(text) if text is not None and text.isdecimal() else 0
+
+
+@runtime_checkable
+class FailureLog(Protocol):
+    """A sink whose failures can be listed and replaced: `htcgrid failures` and `redrive` use it.
+
+    `put` keeps its rule that the first result of a task stays, with one exception: a failure is replaced by a result
+    of a later generation. So a success is never replaced, and what comes late of an earlier generation changes nothing.
+    `stored` does not name a task whose result is a failure of an earlier generation than the task's own.
+    """
+
+    def failed(self) -> Iterator[Result]:
+        """Every result that is a failure now, a few at a time in memory.
+
+        `Result.task` has its attributes, generation included, and the event where it is kept with the failure.
+        """
+        ...
+
+    def has_failed(self) -> bool:
+        """Whether there is one: the exit code of a run says so."""
+        ...
+
+
+@runtime_checkable
+class SharedReading(Protocol):
+    """A sink that can be opened for reading alone, beside a run that writes into it."""
+
+    def open_to_read(self) -> None:
+        """In place of `open`, with the same errors. `put` is not called."""
+        ...
+
+
+@runtime_checkable
+class Redrivable(Protocol):
+    """A source into which failed tasks can be put again: `htcgrid redrive` uses it."""
+
+    def redrive(self, tasks: Sequence[Task]) -> None:
+        """Accept these tasks, durably. Each has a generation above that of its failed run.
+
+        A task of that id and an earlier generation that is still there, or was set aside, is replaced. One of the same
+        generation and content stays as it is, so that a redrive that was cut off is completed by giving it again.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class DeadTask:
+    """A task that was set aside: how often it was handed out, and why it is not any more."""
+
+    task: Task
+    attempt: int
+    reason: str
+
+
+@runtime_checkable
+class DeadLog(Protocol):
+    """A source whose tasks that were set aside can be listed: `htcgrid failures` shows them."""
+
+    def dead(self) -> Iterator[DeadTask]:
+        """The tasks that were set aside, a few at a time in memory."""
         ...
 
 

@@ -16,7 +16,7 @@ from htcgrid.agent.slot import Pace, Slot
 from htcgrid.agent.statistics import Statistics, Summary
 from htcgrid.agent.stock import Stock
 from htcgrid.agent.suspects import Suspects
-from htcgrid.spi import Invoker, ResultSink, TaskSource, Unavailable
+from htcgrid.spi import Invoker, Outcome, ResultSink, TaskSource, Unavailable
 
 _LOOK_SECONDS = 0.1
 
@@ -41,6 +41,7 @@ class Agent:
         sink: ResultSink,
         rules: Rules | None = None,
         report: Callable[[str], None] = lambda _message: None,
+        failed: Callable[[Sequence[Outcome]], None] = lambda _outcomes: None,
     ) -> None:
         rules = rules or Rules()
         slots = invoker.max_concurrency
@@ -60,7 +61,7 @@ class Agent:
         # What is stopped at the end of the grace time comes to the delivery after it.
         self._patience = {"intake": patience(), "delivery": patience(_STORE_SECONDS), "keeper": patience()}
         self._delivery = Delivery(
-            source, sink, self._holdings, self._statistics, self._patience["delivery"], rules.linger, self.fail
+            source, sink, self._holdings, self._statistics, self._patience["delivery"], rules.linger, self.fail, failed
         )
         self._quarantine = Quarantine(self._delivery, rules.init_errors_limit, rules.init_errors_quiet, self.fail)
         self._keeper = Keeper(source, invoker, self._stock, self._holdings, self._delivery, self._patience["keeper"])
@@ -134,6 +135,11 @@ class Agent:
     def summary(self) -> Summary:
         """What it has come to so far; from any thread."""
         return self._statistics.summary()
+
+    @property
+    def held(self) -> int:
+        """How many tasks it has in hand."""
+        return len(self._holdings)
 
     def _watch(self, intake: threading.Thread) -> None:
         """Until nothing more comes in."""

@@ -11,7 +11,7 @@ from htcgrid.agent.budget import Budget
 from htcgrid.agent.holdings import Holdings
 from htcgrid.agent.patience import Patience
 from htcgrid.agent.statistics import Statistics
-from htcgrid.spi import DeadLetters, FailureKind, Lease, Rejected, Result, ResultSink, TaskSource
+from htcgrid.spi import DeadLetters, FailureKind, Lease, Outcome, Rejected, Result, ResultSink, TaskSource
 
 T = TypeVar("T")
 
@@ -40,6 +40,7 @@ class Delivery:
         patience: Patience,
         linger: float,
         fail: Callable[[BaseException], None],
+        failed: Callable[[Sequence[Outcome]], None] = lambda _outcomes: None,
     ) -> None:
         self._source = source
         self._sink = sink
@@ -48,6 +49,8 @@ class Delivery:
         self._patience = patience
         self._linger = linger
         self._fail = fail
+        self._failed = failed
+        """Told of the failures that were stored."""
         self._is_refused = False
         """Whether nothing can be stored any more."""
         self._results: deque[Result] = deque()
@@ -169,7 +172,8 @@ class Delivery:
         return results
 
     def _settle(self, results: Sequence[Result]) -> None:
-        self._statistics.count([result.outcome for result in results])
+        if failed := self._statistics.count([result.outcome for result in results]):
+            self._failed(failed)
         dead = self._dead
         hopeless = {result.task.id: result for result in results if result.task.id in dead} if dead else {}
         dead.difference_update(hopeless)

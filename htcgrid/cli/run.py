@@ -2,6 +2,7 @@ import gc
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,13 @@ import click
 
 from htcgrid.agent.agent import Agent
 from htcgrid.agent.statistics import Summary
-from htcgrid.cli.main import DONE, INTERRUPTED, SOME_FAILED
-from htcgrid.cli.options import grid_options, read_grid
+from htcgrid.cli.failing import Failing, commands, has_failures
+from htcgrid.cli.main import DONE, INTERRUPTED, SOME_FAILED, TERMINATED
+from htcgrid.cli.options import grid_options, options_text, read_grid
 from htcgrid.cli.progress import Progress
 from htcgrid.cli.report import print_summary
+from htcgrid.config import GridConfig
+from htcgrid.spi import Invoker, ResultSink, TaskSource
 
 _CUT_OFF_SECONDS = 3.0
 """What is left, after a second Ctrl-C, to stop and give back what runs."""
@@ -44,6 +48,9 @@ def command(
     have `agent.grace` seconds; a second Ctrl-C stops them at once. What has a result is not run again,
     so a run that was stopped, or killed, goes on where it was.
 
+    Exit code 1 as long as the results hold failures, of this run or an earlier one; `htcgrid failures` shows
+    them, and `htcgrid redrive` runs them again.
+
     \b
     htcgrid run
     htcgrid run --plane docker
@@ -61,19 +68,37 @@ def command(
     if log is not None:
         grid = read_grid(file, plane, (*pairs, f"planes.{grid.settings.plane}.logs={log.resolve()}"), **tables)
     with grid.source() as tasks, grid.sink() as results, grid.invoker() as invoker:
-        progress = Progress(tasks, quiet=quiet)
-        agent = Agent(tasks, invoker, results, grid.rules(), progress.say)
-        signals = Signals(agent)
-        with signals, progress.showing(agent):
-            summary = agent.run()
-        print_summary(summary, grid, (tasks, results, invoker))
+        return run_agent(grid, tasks, results, invoker, quiet=quiet, options=options_text(file, plane, pairs))
+
+
+def run_agent(
+    grid: GridConfig, tasks: TaskSource, results: ResultSink, invoker: Invoker, *, quiet: bool, options: str
+) -> int:
+    """Run an agent over these, which are open, to its end; the exit code. `options` are shown in commands to give."""
+    progress = Progress(tasks, quiet=quiet)
+    failing = Failing((lambda _message: None) if quiet else progress.say)
+    agent = Agent(tasks, invoker, results, grid.rules(), progress.say, failing)
+    signals = Signals(agent)
+    with signals, progress.showing(agent):
+        summary = agent.run()
+    print_summary(summary, grid, (tasks, results, invoker), failing, commands(results, options))
+    return _exit_code(summary, tasks, results, signals, progress.say)
+
+
+def _exit_code(
+    summary: Summary, tasks: TaskSource, results: ResultSink, signals: "Signals", say: Callable[[str], None]
+) -> int:
     if signals.interrupted:
         return INTERRUPTED
-    return SOME_FAILED if _any_failed(summary) else DONE
+    if signals.terminated and _ends(tasks) and not tasks.exhausted:
+        say("ended early by a signal: tasks are left to run. The same command goes on with them.")
+        return TERMINATED
+    return SOME_FAILED if summary.failed or has_failures(results, say) else DONE
 
 
-def _any_failed(summary: Summary) -> bool:
-    return summary.failed > 0
+def _ends(tasks: TaskSource) -> bool:
+    """Whether it ends by itself, so that a run that was told to end before has left something."""
+    return tasks.lease_seconds is None or bool(getattr(tasks.config, "drain", False))
 
 
 class Signals:
@@ -83,6 +108,7 @@ class Signals:
         self._agent = agent
         self._before: dict[int, Any] = {}
         self.interrupted = False
+        self.terminated = False
 
     def __enter__(self) -> None:
         if threading.current_thread() is threading.main_thread():
@@ -99,6 +125,7 @@ class Signals:
 
     def _stop(self, number: int, _frame: object) -> None:
         if number != signal.SIGINT:
+            self.terminated = True
             self._agent.drain()
             return
         again, self.interrupted = self.interrupted, True
