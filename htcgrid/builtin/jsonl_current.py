@@ -16,50 +16,58 @@ from time import strptime
 from typing import IO, Any
 
 from htcgrid.builtin.id_table import IdTable
-from htcgrid.builtin.jsonl_results import Head, head_of
+from htcgrid.builtin.jsonl_results import BEGIN, Head, head_of
 from htcgrid.runtime.parsing import parsed
 from htcgrid.spi import GENERATION, FailureKind, Outcome, Rejected, Result, Task
 
 _MEMBER_LINES = 10_000
+_FAILED = b'"status":"failed"'
+_GENERATION = b'"generation":'
 
 
 def failed(path: Path) -> Iterator[Result]:
     """The failures in the file that no later generation has replaced."""
-    for head, text in current(path, only_failed=True):
-        yield _result(path, head, text)
+    later = _later_generations(path)
+    for text in _lines(path):
+        if _FAILED in text and (head := head_of(text)) is not None and head.failed and _stands(head, later):
+            yield _result(path, head, text)
 
 
-def current(path: Path, *, only_failed: bool = False) -> Iterator[tuple[Head, bytes]]:
+def current(path: Path) -> Iterator[bytes]:
     """The lines that stand. A last line that is still being written is passed over."""
     later = _later_generations(path)
-    for head, text in _lines(path):
-        if only_failed and not head.failed:
-            continue
-        if (later.get(head.task_id) or head.state) == head.state:
-            yield head, text
+    for text in _lines(path):
+        # Of most lines no more is looked at: a success of the first generation always stands.
+        head = head_of(text) if _FAILED in text or _GENERATION in text else None
+        if head is None or _stands(head, later):
+            yield text
+
+
+def _stands(head: Head, later: IdTable) -> bool:
+    return (later.get(head.task_id) or head.state) == head.state
 
 
 def _later_generations(path: Path) -> IdTable:
     """The last state of each task that was run again."""
     later = IdTable()
-    for head, _ in _lines(path):
-        if head.generation:
+    for text in _lines(path):
+        if _GENERATION in text and (head := head_of(text)) is not None and head.generation:
             later[head.task_id] = head.state
     return later
 
 
-def _lines(path: Path) -> Iterator[tuple[Head, bytes]]:
+def _lines(path: Path) -> Iterator[bytes]:
     try:
         with _opened(path) as file:
             for number, text in enumerate(file, 1):
-                head = head_of(text)
-                if head is not None and text.endswith(b"\n"):
-                    yield head, text
-                elif text.endswith(b"\n"):
+                if not text.startswith(BEGIN):
                     raise Rejected(
                         f"{path}, line {number}: this is not a result of htcgrid, or is damaged. Name a file of results in "
                         "[sink] path. A run that is started again mends what a crash has left at its end."
                     )
+                if not text.endswith(b"\n"):
+                    return
+                yield text
     except EOFError:
         return  # a member that is still being written
     except OSError as error:
@@ -127,7 +135,7 @@ def _write(fd: int, path: Path) -> None:
     compressed = path.suffix == ".gz"
     batch: list[bytes] = []
     with os.fdopen(os.dup(fd), "wb") as file:
-        for _, text in current(path):
+        for text in current(path):
             batch.append(text)
             if len(batch) >= _MEMBER_LINES:
                 file.write(gzip.compress(b"".join(batch), 6) if compressed else b"".join(batch))

@@ -26,7 +26,7 @@ _HEAD = re.compile(
     rb'(?:,"generation":([0-9]{1,9}))?'
 )
 _ID = re.compile(rb'\{"id":"(?:[^"\\]|\\.)*"')
-_BEGIN = b'{"id":"'
+BEGIN = b'{"id":"'
 _AFTER_ID = b',"fingerprint":"'
 
 
@@ -159,6 +159,6 @@ def is_torn_result(text: bytes) -> bool:
         return True
     whole_id = _ID.match(text)
     if whole_id is None:
-        return text[: len(_BEGIN)] == _BEGIN[: len(text)]
+        return text[: len(BEGIN)] == BEGIN[: len(text)]
     rest = text[whole_id.end() :][: len(_AFTER_ID)]
     return _AFTER_ID.startswith(rest)

@@ -16,7 +16,8 @@ from htcgrid.cli.options import grid_options, options_text, read_grid
 from htcgrid.cli.progress import Progress
 from htcgrid.cli.report import print_summary
 from htcgrid.config import GridConfig
-from htcgrid.spi import Invoker, ResultSink, TaskSource
+from htcgrid.failures.choice import Choice
+from htcgrid.spi import Invoker, Redrivable, ResultSink, TaskQueue, TaskSource
 
 _CUT_OFF_SECONDS = 3.0
 """What is left, after a second Ctrl-C, to stop and give back what runs."""
@@ -32,6 +33,7 @@ _CUT_OFF_SECONDS = 3.0
     type=click.Path(file_okay=False, path_type=Path),
     help="Keep what handlers print there, a file a container; for planes with the key `logs`.",
 )
+@click.option("--redrive", is_flag=True, help="Run again what has failed, too; see `htcgrid redrive`.")
 @click.option("--quiet", is_flag=True, help="No progress; the summary only.")
 def command(
     file: Path | None,
@@ -40,6 +42,7 @@ def command(
     source: str | None,
     sink: str | None,
     log: Path | None,
+    redrive: bool,
     quiet: bool,
 ) -> int:
     """Run the tasks of the source on the plane, into the sink.
@@ -57,18 +60,38 @@ def command(
     htcgrid run --set source.path=more.jsonl --set sink.path=more-results.jsonl
     htcgrid run --set source.path=- --set sink.path=-  < events.jsonl
     """
+    tune()
+    tables = {name: {"plugin": plugin} for name, plugin in (("source", source), ("sink", sink)) if plugin}
+    grid = read_grid(file, plane, pairs, **tables)
+    if log is not None:
+        grid = read_grid(file, plane, (*pairs, f"planes.{grid.settings.plane}.logs={log.resolve()}"), **tables)
+    options = options_text(file, plane, pairs)
+    if redrive and (status := _redrive(grid, quiet=quiet, options=options)) is not None:
+        return status
+    with grid.source() as tasks, grid.sink() as results, grid.invoker() as invoker:
+        return run_agent(grid, tasks, results, invoker, quiet=quiet, options=options)
+
+
+def _redrive(grid: GridConfig, *, quiet: bool, options: str) -> int | None:
+    """Put what failed into the queue again, for this run and others; or run it here, and return the exit code."""
+    from htcgrid.cli import redrive, store  # noqa: PLC0415 - they need this module
+
+    sink, source = store.failures_of(grid), grid.source()
+    if isinstance(source, Redrivable | TaskQueue):
+        redrive.resubmit(grid, sink, source, Choice())
+        return None
+    redrive.must_end(grid, source)
+    return redrive.run_again(grid, sink, source, Choice(), quiet=quiet, options=options, others=True)
+
+
+def tune() -> None:
+    """Set this process up for the work of an agent."""
     # Tasks and results hold no cycles, and there are thousands of them at any time: looking through them
     # for cycles as often as Python does by default costs a tenth of the agent's time.
     gc.freeze()
     gc.set_threshold(100_000, 50, 50)
     # A thread that parses or formats thousands of tasks is not to keep those waiting that feed the workers.
     sys.setswitchinterval(0.0005)
-    tables = {name: {"plugin": plugin} for name, plugin in (("source", source), ("sink", sink)) if plugin}
-    grid = read_grid(file, plane, pairs, **tables)
-    if log is not None:
-        grid = read_grid(file, plane, (*pairs, f"planes.{grid.settings.plane}.logs={log.resolve()}"), **tables)
-    with grid.source() as tasks, grid.sink() as results, grid.invoker() as invoker:
-        return run_agent(grid, tasks, results, invoker, quiet=quiet, options=options_text(file, plane, pairs))
 
 
 def run_agent(

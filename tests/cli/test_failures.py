@@ -64,7 +64,7 @@ def test_elsewhere_the_groups_stand_in_the_json_line(project: Project) -> None:
     [group] = summary["failure_groups"]
     assert (group["count"], group["example_id"], group["log"]) == (4, "7", ["pricing 7"])
     assert (group["message"], group["place"]) == ("no price for N", "job.py:4 in handler")
-    assert summary["commands"]["run again"] == "htcgrid redrive"
+    assert summary["commands"]["run again"] == "htcgrid redrive --plane single"
 
 
 def test_the_exit_code_is_1_as_long_as_the_results_hold_failures(project: Project) -> None:
@@ -97,3 +97,121 @@ def test_help_and_the_operations_page_name_every_exit_code(project: Project) -> 
 
 def lines(text: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
+
+
+def failed_lines(project: Project) -> list[bytes]:
+    return [
+        line for line in (project.folder / "results.jsonl").read_bytes().splitlines() if b'"status":"failed"' in line
+    ]
+
+
+def test_failures_lists_groups_ids_and_tasks(project: Project) -> None:
+    prepared(project)
+    project.htcgrid("run")
+    listed = project.htcgrid("failures")
+    assert listed.status == 1
+    assert "failed 4  (handler_error 4)" in listed.out
+    assert "1. 4 x handler_error: ValueError: no price for N" in listed.out
+    assert sorted(map(int, project.htcgrid("failures", "--group", "1").out.split())) == [7, 14, 21, 28]
+    [task] = lines(project.htcgrid("failures", "--id", "14", "--json").out)
+    assert (task["event"], task["attempt"], task["error"]["errorType"]) == ({"n": 14}, 1, "ValueError")
+    assert task["log"].startswith("pricing 14\n")
+    assert task["environment"]
+    [document] = lines(project.htcgrid("failures", "--json").out)
+    assert (document["failed"], document["groups"][0]["count"], document["dead_letters"]) == (4, 4, [])
+
+
+def test_redrive_runs_what_failed_alone_and_leaves_the_others_byte_for_byte(project: Project) -> None:
+    prepared(project)
+    project.htcgrid("run")
+    before = (project.folder / "results.jsonl").read_bytes().splitlines()
+    failures = failed_lines(project)
+    project.write("job.py", MENDED)
+    done = project.htcgrid("redrive")
+    assert (done.status, done.summary["succeeded"], done.summary["already_stored"]) == (0, 4, 0)
+    after = (project.folder / "results.jsonl").read_bytes().splitlines()
+    assert after[:26] == [line for line in before if line not in failures]
+    assert len(project.results()) == 30
+    assert project.htcgrid("run").status == 0
+    nothing = project.htcgrid("redrive")
+    assert (nothing.status, nothing.err) == (0, "htcgrid: nothing has failed, so there is nothing to run again.\n")
+
+
+def test_a_failure_that_fails_again_has_its_new_log_and_may_be_run_again(project: Project) -> None:
+    prepared(project)
+    project.htcgrid("run")
+    project.write("job.py", BROKEN.replace("pricing", "again"))
+    assert project.htcgrid("redrive", "7", "--id", "14").status == 1
+    by_id = {result["id"]: result for result in project.results()}
+    assert (len(by_id), len(project.results())) == (30, 30)
+    assert by_id["7"]["log_tail"].startswith("again 7")
+    assert by_id["21"]["log_tail"].startswith("pricing 21")
+    project.write("job.py", MENDED)
+    assert project.htcgrid("redrive").summary["succeeded"] == 4
+    assert {result["generation"] for result in project.results() if "generation" in result} == {1, 2}
+
+
+def test_run_redrive_runs_what_failed_and_what_never_ran(project: Project) -> None:
+    prepared(project, 10)
+    project.htcgrid("run")
+    project.tasks(*({"n": n} for n in range(1, 16)))
+    project.write("job.py", MENDED)
+    done = project.htcgrid("run", "--redrive")
+    assert (done.status, done.summary["succeeded"], done.summary["already_stored"]) == (0, 6, 9)
+
+
+def test_redrive_by_kind_takes_other_settings(project: Project) -> None:
+    project.write(
+        "job.py", "import os\n" + BROKEN.replace("return", "return os.environ['AWS_LAMBDA_FUNCTION_MEMORY_SIZE'],")
+    )
+    project.tasks({"n": 7})
+    project.htcgrid("run")
+    assert project.htcgrid("redrive", "--kind", "timeout").status == 2
+    project.write("job.py", (project.folder / "job.py").read_text().replace("% 7", "% 99"))
+    assert project.htcgrid("redrive", "--kind", "handler_error", "--set", "function.memory=2048").status == 0
+    assert project.results()[0]["output"] == ["2048", 7]
+
+
+def test_an_event_that_was_mended_is_taken(project: Project) -> None:
+    project.write("tasks.jsonl", '{"n": 1}\n{"n": 2\n')
+    assert project.htcgrid("run").status == 1
+    project.tasks({"n": 1}, {"n": 2})
+    assert project.htcgrid("redrive").status == 0
+    assert project.htcgrid("run").status == 0
+
+
+def test_an_event_that_is_gone_is_named_and_its_failure_stays(project: Project) -> None:
+    prepared(project)
+    project.htcgrid("run")
+    project.tasks(*({"n": n} for n in range(1, 15)))
+    project.write("job.py", MENDED)
+    done = project.htcgrid("redrive")
+    assert (done.status, done.summary["succeeded"]) == (1, 2)
+    assert "21, 28: the event is not in the source any more" in done.err
+    assert len(failed_lines(project)) == 2
+
+
+def test_what_cannot_be_redriven_is_a_clear_message_and_changes_nothing(project: Project) -> None:
+    prepared(project)
+    project.htcgrid("run")
+    before = (project.folder / "results.jsonl").read_bytes()
+    group = project.htcgrid("redrive", "--group", "9")
+    assert (group.status, "There is no group 9: there are 1 to 1" in group.err) == (2, True)
+    unknown = project.htcgrid("redrive", "nobody")
+    assert (unknown.status, "No failure fits what was asked for named nobody" in unknown.err) == (2, True)
+    for command in ("redrive", "failures"):
+        unread = project.htcgrid(command, "--set", "sink.path=-")
+        assert (unread.status, "no results can be read from it" in unread.err) == (2, True)
+    assert (project.folder / "results.jsonl").read_bytes() == before
+
+
+def test_failures_may_be_read_and_not_redriven_while_another_run_writes(project: Project, until: Any) -> None:
+    prepared(project, 7)
+    project.htcgrid("run")
+    project.tasks(*({"n": n} for n in range(1, 8)), {"touch": "began", "sleep": 60})
+    project.write("job.py", "import time\n\ndef handler(event, context):\n    open('began', 'w')\n    time.sleep(60)\n")
+    project.start("run")
+    until((project.folder / "began").exists)
+    assert "1. 1 x handler_error" in project.htcgrid("failures").out
+    refused = project.htcgrid("redrive")
+    assert (refused.status, "another run is writing to it" in refused.err) == (2, True)
