@@ -175,6 +175,8 @@ class JsonlSink(ResultSink):
         return failed(self.config.path)
 
     def has_failed(self) -> bool:
+        if self._fd < 0:
+            return any(True for _ in self.failed())
         return self._failures > 0
 
     def open_to_read(self) -> None:

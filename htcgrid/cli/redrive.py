@@ -73,7 +73,7 @@ def run_again(
     """Run what failed here, with what has no result yet where `others` are wanted too."""
     with sink:
         again = Again(source, _meant(sink, chosen), others=others)
-        if not others and not _any(len(again), chosen):
+        if not others and not any_to_do(len(again), sink, chosen):
             return DONE
         with source, grid.invoker() as invoker:
             status = run_agent(grid, again, sink, invoker, quiet=quiet, options=options)
@@ -94,10 +94,10 @@ def resubmit(grid: GridConfig, sink: FailureSink, source: TaskSource, chosen: Ch
             if events:
                 patient.call(lambda events=events: put(events))  # type: ignore[misc]
             count += len(events)
-    if count or gone:
+        if not count and not gone and not any_to_do(0, sink, chosen):
+            return DONE
+    if count:
         print(f"{count:,} tasks are in the queue again. Its agents run them; `htcgrid run` starts one.")
-    elif not _any(0, chosen):
-        return DONE
     if gone:
         say(
             f"{_named(gone)}: the event was not kept with the failure, so the failure stays. Submit it again from the file "
@@ -140,12 +140,13 @@ def _tasks(sink: FailureSink, source: TaskSource, chosen: Choice) -> Iterator[Ta
                 yield next_generation(replace(task))
 
 
-def _any(count: int, chosen: Choice) -> bool:
+def any_to_do(count: int, sink: FailureSink, chosen: Choice) -> bool:
     """Whether there is anything to do; `Rejected` where something was named that is not there."""
     if count:
         return True
     if chosen.is_all:
-        say("nothing has failed, so there is nothing to run again.")
+        cancelled = " but what was cancelled" if sink.has_failed() else ""
+        say(f"nothing has failed{cancelled}, so there is nothing to run again.")
         return False
     named = f" named {_named(sorted(chosen.task_ids))}" if chosen.task_ids else ""
     raise Rejected(f"No failure fits what was asked for{named}. `htcgrid failures` lists them; nothing was changed.")

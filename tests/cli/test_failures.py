@@ -215,3 +215,67 @@ def test_failures_may_be_read_and_not_redriven_while_another_run_writes(project:
     assert "1. 1 x handler_error" in project.htcgrid("failures").out
     refused = project.htcgrid("redrive")
     assert (refused.status, "another run is writing to it" in refused.err) == (2, True)
+
+
+# --- on a queue --------------------------------------------------------------------------------------
+
+
+def queue_project(project: Project) -> None:
+    prepared(project)
+    config = (project.folder / "htcgrid.toml").read_text()
+    for name, file in (("source", "queue.db"), ("sink", "results.db")):
+        start = config.index(f"[{name}]")
+        end = config.index("[", start + 1)
+        config = config[:start] + f'[{name}]\nplugin = "sqlite"\npath = "{file}"\n\n' + config[end:]
+    project.write("htcgrid.toml", config)
+
+
+def drained(project: Project) -> list[int]:
+    """Two agents at a time run all that is in the queue."""
+    agents = [project.start("run", "--quiet", "--set", "source.drain=true") for _ in range(2)]
+    for agent in agents:
+        agent.communicate(timeout=60)
+    return [agent.returncode for agent in agents]
+
+
+def test_on_sqlite_with_two_agents_what_failed_is_put_again_and_the_others_stay(project: Project) -> None:
+    queue_project(project)
+    session = project.htcgrid("submit", "tasks.jsonl").out.strip()
+    assert drained(project) == [1, 1]
+    before = project.htcgrid("results", "--session", session).out.splitlines()
+    assert "1. 4 x handler_error: ValueError: no price for N" in project.htcgrid("failures").out
+    [task] = lines(project.htcgrid("failures", "--id", f"{session}_14", "--json").out)
+    assert (task["event"], task["session"]) == ({"n": 14}, session)
+    project.write("job.py", MENDED)
+    for _ in range(2):  # given again, it puts nothing twice
+        done = project.htcgrid("redrive")
+        assert (done.status, done.out.startswith("4 tasks are in the queue again.")) == (0, True)
+    assert drained(project) == [0, 0]
+    assert project.htcgrid("failures").status == 0
+    done = project.htcgrid("results", "--session", session)
+    after = done.out.splitlines()
+    assert (done.status, len(after)) == (0, 30)
+    assert after[:26] == [line for line in before if '"succeeded"' in line]
+
+
+def test_what_the_queue_set_aside_is_listed_and_put_again(project: Project) -> None:
+    queue_project(project)
+    project.write("job.py", "import os\n\ndef handler(event, context):\n    os._exit(3)\n")
+    project.tasks({"n": 1})
+    project.htcgrid("submit", "tasks.jsonl", "--session", "s")
+    drained(project)
+    listed = project.htcgrid("failures")
+    assert "dead letters 1\n  task s_1, handed out 3 times: exit at attempt 3" in listed.out
+    project.write("job.py", MENDED)
+    assert project.htcgrid("run", "--redrive", "--quiet", "--set", "source.drain=true").status == 0
+    assert project.htcgrid("failures").out == "No result is a failure.\n"
+
+
+def test_cancelled_tasks_are_not_run_again_and_where_named_their_events_are_gone(project: Project) -> None:
+    queue_project(project)
+    project.tasks({"n": 1})
+    project.htcgrid("submit", "tasks.jsonl", "--session", "s")
+    project.htcgrid("cancel", "--session", "s")
+    assert "nothing has failed but what was cancelled" in project.htcgrid("redrive").err
+    named = project.htcgrid("redrive", "--kind", "cancelled")
+    assert (named.status, "s_1: the event was not kept with the failure" in named.err) == (1, True)
