@@ -322,6 +322,15 @@ def flags_of(pairs: Iterable[str]) -> dict[str, Any]:
     return flags
 
 
+def shown_pair(pair: str) -> str:
+    """A `KEY=VALUE` to be shown to the user again; what may be a secret is left out."""
+    key, equals, text = pair.partition("=")
+    return pair if key.rpartition(".")[2] in _SHOWN_AGAIN else _pair(key, equals, text)
+
+
+_SHOWN_AGAIN = frozenset({"plugin", "path", "id_field", "queue", "table", "bucket", "prefix", "drain"})
+
+
 def _pair(key: str, equals: str, text: str) -> str:
     """As it was written, but a text may be a secret."""
     return f"{key}{equals}{'...' if isinstance(_value(text), str) and text else text}"

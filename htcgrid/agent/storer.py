@@ -66,7 +66,8 @@ class Storer:
         return finished
 
     def _settle(self, finished: Sequence[Finished]) -> None:
-        self._shared.statistics.count([result.outcome for result, _ in finished])
+        if failed := self._shared.statistics.count([result.outcome for result, _ in finished]):
+            self._shared.failed(failed)
         leases = self._leases.stored(finished)
         if dead := {result.task.id: result for result, is_dead in finished if is_dead}:
             for lease in leases:

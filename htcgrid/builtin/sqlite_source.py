@@ -8,7 +8,6 @@ import socket
 import sqlite3
 import time
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,19 @@ from htcgrid.builtin.sqlite_clock import Clock
 from htcgrid.builtin.sqlite_stats import queue_stats
 from htcgrid.builtin.sqlite_store import SqliteFile, chunk
 from htcgrid.builtin.sqlite_text import attributes_of, named, text_of
-from htcgrid.spi import Function, HtcgridError, Lease, Plugin, QueueStats, Rejected, States, Task, TaskSource
+from htcgrid.spi import (
+    DeadTask,
+    Function,
+    HtcgridError,
+    Lease,
+    Plugin,
+    QueueStats,
+    Rejected,
+    States,
+    Task,
+    TaskSource,
+    generation_of,
+)
 
 log = logging.getLogger(__name__)
 
@@ -45,15 +56,6 @@ UNFIT = (sqlite3.IntegrityError, sqlite3.DataError, UnicodeEncodeError)
 _TAKEN = "in the queue already with another event or other attributes, cancelled, or twice in this call"
 
 
-@dataclass(frozen=True, slots=True)
-class DeadTask:
-    """A dead letter: how often the task was received, and why it failed for good."""
-
-    task: Task
-    attempt: int
-    reason: str
-
-
 class SqliteSource(TaskSource):
     """Tasks in a SQLite file. It is a `TaskQueue` too.
 
@@ -72,6 +74,7 @@ class SqliteSource(TaskSource):
         drain: bool = Field(False, description="whether the run stops when no task is waiting, delayed or leased")
 
     max_batch = 1000
+    redrives = True
 
     config: Config
 
@@ -162,15 +165,28 @@ class SqliteSource(TaskSource):
         event or other attributes or come twice, for a `priority` that is not a whole number, and for text that is
         no Unicode. An id whose task is done may come again; a sink that has its result keeps that one.
         """
-        rows = [(task, self._priority(task)) for task in tasks]
         with self._file.writing(durable=True) as connection:
-            last = connection.execute(sql.LAST_SEQ).fetchone()[0]
-            connection.execute("SAVEPOINT batch")
-            try:
-                _insert(connection, last, rows, self._clock.now())
-            except UNFIT:
-                connection.execute("ROLLBACK TO batch")
-                self._put_one_by_one(connection, last, rows)
+            self._insert_all(connection, tasks)
+
+    def _insert_all(self, connection: sqlite3.Connection, tasks: Sequence[Task]) -> None:
+        rows = [(task, self._priority(task)) for task in tasks]
+        last = connection.execute(sql.LAST_SEQ).fetchone()[0]
+        connection.execute("SAVEPOINT batch")
+        try:
+            _insert(connection, last, rows, self._clock.now())
+        except UNFIT:
+            connection.execute("ROLLBACK TO batch")
+            self._put_one_by_one(connection, last, rows)
+
+    def redrive(self, tasks: Sequence[Task]) -> None:
+        """Put these again. What the queue still has of them, of an earlier generation, goes, and leases of it are lost."""
+        with self._file.writing(durable=True) as connection:
+            for task in tasks:
+                row = connection.execute(sql.THERE, (task.id,)).fetchone()
+                if row is not None and generation_of(Task(task.id, b"", attributes_of(row[1]))) < generation_of(task):
+                    connection.execute(sql.REMOVE, (row[0],))
+            # In the same transaction, so that no task is nowhere in between.
+            self._insert_all(connection, tasks)
 
     def cancel(self, session_id: str | None = None, task_ids: Collection[str] = ()) -> Sequence[Task]:
         """Cancel a session, these tasks, or both, and drop their events; they are returned without.

@@ -11,15 +11,27 @@ from htcgrid.spi.interfaces import Invoker, ResultSink, TaskSource
 from htcgrid.spi.keys import MAX_TEXT, Keys
 from htcgrid.spi.optional import Deployable, ImageBuilder, ResultStore, TaskQueue
 from htcgrid.spi.plugin import SPI_VERSION, Plugin
-from htcgrid.spi.stats import Holder, QueueStats, States, StoreStats, Usage
-from htcgrid.spi.values import Capability, FailureKind, Lease, Outcome, Result, Task, Unstarted
+from htcgrid.spi.stats import DeadTask, Holder, QueueStats, States, StoreStats, Usage
+from htcgrid.spi.values import (
+    GENERATION,
+    Capability,
+    FailureKind,
+    Lease,
+    Outcome,
+    Result,
+    Task,
+    Unstarted,
+    generation_of,
+)
 
 __all__ = [
     "FAILURES",
+    "GENERATION",
     "MAX_TEXT",
     "RESERVED_ENVIRONMENT",
     "SPI_VERSION",
     "Capability",
+    "DeadTask",
     "Deployable",
     "Failure",
     "FailureKind",
@@ -46,5 +58,6 @@ __all__ = [
     "Unstarted",
     "Usage",
     "documents",
+    "generation_of",
     "limits",
 ]
