@@ -7,10 +7,10 @@ import pytest
 from htcgrid.spi import GENERATION, Rejected, Task, TaskQueue, TaskSource
 
 from htcgrid_contracts.common import eventually, not_asked
-from htcgrid_contracts.words import Given, SourceWords, numbered
+from htcgrid_contracts.source_helpers import Given, SourceHelpers, numbered
 
 
-class TaskQueueRules(SourceWords):
+class TaskQueueRules(SourceHelpers):
     """Asked of sources that offer it."""
 
     def test_put_accepts_a_task_that_receive_then_lends(self, given: Given) -> None:

@@ -10,7 +10,7 @@ import pytest
 from htcgrid.spi import FailureKind, Outcome, Rejected, Result, ResultSink, ResultStore, Task
 
 from htcgrid_contracts.common import in_threads, not_asked, unique_id
-from htcgrid_contracts.failures import FailureLogRules
+from htcgrid_contracts.failure_rules import FailureLogRules
 from htcgrid_contracts.payloads import AWKWARD_PAYLOADS
 
 

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from htcgrid.agent.leases import LeaseTable
 from htcgrid.agent.shared import Shared
-from htcgrid.spi import FailureKind, Lease, Rejected, Result, ResultSink, TaskSource, documents
+from htcgrid.spi import FailureKind, Lease, Rejected, Result, ResultSink, TaskSource, error_documents
 
 T = TypeVar("T")
 
@@ -106,5 +106,5 @@ def chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
 
 
 def _refused(result: Result, refusal: Rejected) -> Result:
-    document = documents.not_storable(str(refusal))
+    document = error_documents.not_storable(str(refusal))
     return replace(result, outcome=replace(result.outcome, payload=document, failure=FailureKind.PAYLOAD_TOO_LARGE))

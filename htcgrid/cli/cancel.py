@@ -7,7 +7,7 @@ from htcgrid.agent.storer import chunks
 from htcgrid.cli.grid_options import grid_options, read_grid
 from htcgrid.cli.main import DONE, SOME_FAILED
 from htcgrid.cli.queue_and_store import back_off, queue_of, say
-from htcgrid.spi import FailureKind, Outcome, Result, Task, documents
+from htcgrid.spi import FailureKind, Outcome, Result, Task, error_documents
 
 _NAMED = 5
 
@@ -48,5 +48,5 @@ def command(
 
 
 def _cancelled(task: Task) -> Result:
-    document = documents.cancelled()
+    document = error_documents.cancelled()
     return Result(task, Outcome(task.id, document, FailureKind.CANCELLED, started=time.time()))

@@ -13,11 +13,11 @@ from htcgrid.cli.grid_options import grid_options, read_grid
 from htcgrid.cli.main import DONE
 from htcgrid.config import ConfigError
 from htcgrid.service.events import Events, event_options
-from htcgrid.service.function import ServedFunction
 from htcgrid.service.guard import Guard, read_keys, read_token
 from htcgrid.service.http import InvokeServer
 from htcgrid.service.invoke_api import InvokeApi
 from htcgrid.service.room import Room
+from htcgrid.service.served_function import ServedFunction
 from htcgrid.service.text import one_line
 
 

@@ -46,8 +46,8 @@ def failures_of(grid: GridConfig) -> ResultSink:
     if not sink.lists_failures:
         name = grid.settings.sink.plugin if grid.settings.sink else ""
         message = (
-            f"[sink] plugin = {name!r} cannot be asked for its failures. jsonl, sqlite, dynamodb and s3 can; another "
-            "plugin must have `lists_failures = True`."
+            f"[sink] plugin = {name!r} cannot be asked for its failures. jsonl and sqlite can; another plugin "
+            "must have `lists_failures = True`."
         )
         raise ConfigError(message)
     return sink

@@ -3,9 +3,9 @@
 Everything that a plugin needs of it is imported from here: `from htcgrid.spi import TaskSource, Lease`.
 """
 
-from htcgrid.spi import documents, limits
+from htcgrid.spi import error_documents, limits
 from htcgrid.spi.errors import HtcgridError, Rejected, Unavailable
-from htcgrid.spi.failures import FAILURES, Failure
+from htcgrid.spi.failure_kinds import FAILURES, Failure
 from htcgrid.spi.function import RESERVED_ENVIRONMENT, Function
 from htcgrid.spi.interfaces import Invoker, ResultSink, TaskSource
 from htcgrid.spi.keys import MAX_TEXT, Keys
@@ -57,7 +57,7 @@ __all__ = [
     "Unavailable",
     "Unstarted",
     "Usage",
-    "documents",
+    "error_documents",
     "generation_of",
     "limits",
 ]

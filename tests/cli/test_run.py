@@ -262,8 +262,8 @@ def test_a_plane_that_dies_in_mid_run_loses_no_task(project: Project, finish: Fi
     project.tasks(*({"sleep": 0.6, "touch": "began"} for _ in range(10)))
     program = project.start("run")
     until((project.folder / "began").exists)
-    nursery = family(program.pid)[1]
-    os.kill(nursery, signal.SIGKILL)
+    fork_server = family(program.pid)[1]
+    os.kill(fork_server, signal.SIGKILL)
     done = finish(program)
     assert "The program that workers are forked from has ended" in done.err
     assert done.status in {0, 3}
