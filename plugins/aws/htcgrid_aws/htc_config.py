@@ -23,6 +23,18 @@ class HtcGridConfig(EncryptedConfig):
     owner: str = Field("", description="the name of this agent in the state table, the same for source and sink")
     redis_tls: bool = Field(True, description="whether the connection to Redis uses TLS, as HTC-Grid's does")
 
+    failures: Literal["output", "error"] = Field(
+        "output",
+        description="how a failure is written: as HTC-Grid writes it, its error document as the output of a finished "
+        'task, which HTC-Grid\'s clients read; or "error": a failed row and <task_id>-error, which they do not read',
+    )
+    watchdog_seconds: int = Field(
+        0,
+        ge=0,
+        le=86_400,
+        description="look for expired rows this often, in place of HTC-Grid's watchdog; 0: never",
+    )
+
     @property
     def owner_name(self) -> str:
         """The name given, else host name (in a pod: the pod's name) and process id: the same for source and sink."""

@@ -56,6 +56,7 @@ class HtcGridPlugin(AwsPlugin):
         return iam.policies(
             iam.Resources(
                 queues=tuple(arns.queue(name, grid.region) for name in grid.queues),
+                watchdog=self.config.watchdog_seconds > 0,
                 state_table=arns.table(grid.ddb_state_table, grid.region),
                 data_bucket=arns.bucket(grid.s3_bucket) if "S3" in grid.grid_storage_service else "",
                 keys=self.config.keys(grid.s3_kms_key_id, grid.region) if "S3" in grid.grid_storage_service else (),
