@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from htcgrid.spi import Rejected
 from htcgrid_aws import htc_config
+from htcgrid_aws.htc_config import GridConfig
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -101,14 +102,23 @@ class _Conversion:
         return keys
 
     def _queue(self) -> dict[str, Any]:
+        # All of these are in the agent's file too.
         for key in ("region", "grid_storage_service", "task_queue_service", "task_queue_config", "state_table_config"):
             self._left.pop(key, None)
-        if self._agent_file is None and AGENT_FILE not in "".join(self._notes):
-            self._notes.append(
-                f"{AGENT_FILE}: Terraform writes it when it deploys HTC-Grid; put it beside htcgrid.toml"
+        if self._agent_file is None:
+            self._note(f"{AGENT_FILE}: Terraform writes it when it deploys HTC-Grid; put it beside htcgrid.toml")
+            return {"plugin": "htc_grid", "config_file": AGENT_FILE}
+        if self._agent.get("redis_password"):
+            self._note(
+                "redis_password: set HTCGRID_SOURCE__REDIS_PASSWORD and HTCGRID_SINK__REDIS_PASSWORD; on the "
+                "cluster by a Secret that `variables` of the plane names"
             )
-        path = str(self._agent_file.resolve()) if self._agent_file else AGENT_FILE
-        return {"plugin": "htc_grid", "config_file": path}
+        used = {field.alias or name for name, field in GridConfig.model_fields.items()} - {"redis_password"}
+        return {"plugin": "htc_grid", "grid": {name: value for name, value in self._agent.items() if name in used}}
+
+    def _note(self, text: str) -> None:
+        if text not in self._notes:
+            self._notes.append(text)
 
     def _agent_table(self) -> dict[str, Any]:
         delay = self._left.pop("graceful_termination_delay", None)

@@ -441,3 +441,23 @@ def test_a_give_back_that_broke_off_is_finished_by_the_next(make_htc: Callable[.
         source._queues[0].change_visibility = change_visibility  # type: ignore[method-assign]
         source.nack(leases)
         assert take(source, 1)[0].attempt == 2
+
+
+def test_htc_grids_keys_may_be_in_the_config_itself_so_that_no_file_is_needed(make_htc: Callable[..., HtcGrid]) -> None:
+    grid = make_htc("REDIS")
+    grid.submit([{"n": 21}])
+    keys = json.loads(grid.config_file.read_text())
+    password = keys.pop("redis_password")
+    shared = {"grid": keys, "redis_password": password, "endpoint_url": grid.aws.url, "redis_tls": False}
+    source = HtcGridSource(HtcGridSource.Config(**shared), Function())
+    sink = HtcGridSink(HtcGridSink.Config(**shared), Function())
+    with source, sink:
+        (lease,) = take(source, 1)
+        sink.put([run(lease)])
+    assert grid.get(f"{lease.task.id}-output") == "42"
+
+
+@pytest.mark.parametrize("keys", [{}, {"config_file": __file__, "grid": {"region": "x"}}])
+def test_htc_grids_keys_are_named_in_one_way(keys: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="by config_file, or write its keys under grid"):
+        HtcGridSource.Config(**keys)

@@ -71,7 +71,8 @@ def test_the_config_has_the_meaning_of_htc_grids(tmp_path: Path) -> None:
         "timeout": 120,
         "memory": 1900,
     }
-    assert found["source"] == found["sink"] == {"plugin": "htc_grid", "config_file": str(agent)}
+    needed = {name: value for name, value in AGENT.items() if name != "cluster_name"}
+    assert found["source"] == found["sink"] == {"plugin": "htc_grid", "grid": needed}
     assert found["agent"] == {"grace": 45}
     cluster = found["planes"]["cluster"]
     assert (cluster["plugin"], cluster["image"]) == ("eks", "public.ecr.aws/lambda/python:3.11")
@@ -107,6 +108,13 @@ def test_a_custom_runtime_stays_one(tmp_path: Path, runtime: str) -> None:
     found = tomllib.loads(convert([written(tmp_path, "g.json", grid)])[0])
     assert found["function"] == {"code": "src", "runtime": runtime, "timeout": 300, "memory": 500}
     assert found["planes"]["cluster"]["image"] == "public.ecr.aws/lambda/provided:al2"
+
+
+def test_the_password_of_redis_is_not_written(tmp_path: Path) -> None:
+    agent = written(tmp_path, "agent.json", {**AGENT, "redis_password": "a-secret"})
+    text, left_out = convert([written(tmp_path, "g.json", GRID), agent])
+    assert "a-secret" not in text + "".join(left_out)
+    assert sum(line.startswith("redis_password: ") for line in left_out) == 1
 
 
 def test_a_file_that_is_still_a_template_is_rejected(tmp_path: Path) -> None:
