@@ -118,7 +118,7 @@ class Grid:
         self.close()
 
     def close(self) -> None:
-        """Let go; an embedded agent finishes what runs. Who waits for answers in another thread gets an error."""
+        """Close the plugins; an embedded agent finishes its running tasks. A thread that waits for answers gets an error."""
         self._shutdown.drain(0.0)
         if self._agent is not None:
             self._agent.drain()
@@ -187,7 +187,7 @@ class Grid:
                 yield result.outcome
 
     def _from_log(self, session: str) -> Iterator[Result | None]:
-        """Results of the session as they are stored; None where there is none for now."""
+        """Results of the session as they are stored; None if there is none at this time."""
         seen = 0
         sink = self._sink  # `close` may come while this waits
         while True:

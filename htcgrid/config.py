@@ -152,7 +152,7 @@ class GridConfig:
         return plugin(self.beside_the_file(config), self.settings.function)
 
     def beside_the_file(self, model: M) -> M:
-        """With relative paths made relative to the folder of the config file. "-" is no path."""
+        """With relative paths made relative to the folder of the config file. "-" is not a path."""
         try:
             folder = self.file.resolve().parent if self.file else Path.cwd()
         except OSError as error:
@@ -205,9 +205,11 @@ def _text(file: Path) -> str:
     with open(file, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK)) as opened:
         status = os.fstat(opened.fileno())
         if not stat.S_ISREG(status.st_mode):
-            raise ConfigError(f"{file} is no file but a pipe or device. Name a file of TOML.")
+            raise ConfigError(f"{file} is not a file but a pipe or device. Name a file of TOML.")
         if status.st_size > _MOST_BYTES:
-            raise ConfigError(f"{file} has {status.st_size:,} bytes: no config is so long. Name a file of TOML.")
+            raise ConfigError(
+                f"{file} has {status.st_size:,} bytes: that is too long for a config. Name a file of TOML."
+            )
         raw = opened.read()
     if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in raw:
         raise ConfigError(
@@ -318,6 +320,15 @@ def flags_of(pairs: Iterable[str]) -> dict[str, Any]:
                 raise ConfigError(f"--set {_pair(key, equals, text)}: another --set gives {name!r} itself a value.")
         table[last] = _value(text)
     return flags
+
+
+def shown_pair(pair: str) -> str:
+    """A `KEY=VALUE` to be shown to the user again; what may be a secret is left out."""
+    key, equals, text = pair.partition("=")
+    return pair if key.rpartition(".")[2] in _SHOWN_AGAIN else _pair(key, equals, text)
+
+
+_SHOWN_AGAIN = frozenset({"plugin", "path", "id_field", "queue", "table", "bucket", "prefix", "drain"})
 
 
 def _pair(key: str, equals: str, text: str) -> str:

@@ -124,5 +124,5 @@ def _checked(kind: type[P], name: str, plugin: Any) -> type[P]:
         raise Rejected(f"{where} lacks {missing}; see htcgrid/spi.py for what each must do.")
     model: Any = plugin.Config
     if not (isinstance(model, type) and issubclass(model, BaseModel)):
-        raise Rejected(f"{where} has a Config that is no pydantic model.")
+        raise Rejected(f"{where} has a Config that is not a pydantic model.")
     return plugin

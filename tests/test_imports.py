@@ -138,11 +138,11 @@ def test_the_environment_is_read_in_config_alone_and_where_that_of_workers_is_ma
             and {a.name for a in node.names} & {"environ", "getenv"}
         )
     }
-    assert reading <= {"config.py", "runtime/nursery.py", "runtime/nursery_main.py"}
+    assert reading <= {"config.py", "runtime/fork_server.py", "runtime/fork_server_main.py"}
 
 
 def test_a_worker_process_loads_neither_pydantic_nor_stevedore_nor_a_cloud_sdk() -> None:
-    script = "import json, sys, htcgrid.runtime.worker, htcgrid.runtime.nursery_main, awslambdaric.bootstrap; print(json.dumps(list(sys.modules)))"
+    script = "import json, sys, htcgrid.runtime.worker, htcgrid.runtime.fork_server_main, awslambdaric.bootstrap; print(json.dumps(list(sys.modules)))"
     modules = json.loads(subprocess.run([sys.executable, "-c", script], check=True, capture_output=True).stdout)
     assert "htcgrid.runtime.worker" in modules
     roots = {module.split(".")[0] for module in modules}

@@ -155,7 +155,7 @@ BAD = {
     "no class": ("Source = 'a text'", "its entry point must name a subclass of htcgrid.spi.TaskSource."),
     "a Config that is none": (
         GOOD.replace("(TaskSource):", "(TaskSource):\n    Config = dict"),
-        "The task source 'mine' has a Config that is no pydantic model.",
+        "The task source 'mine' has a Config that is not a pydantic model.",
     ),
 }
 

@@ -159,7 +159,7 @@ def test_a_file_that_another_process_keeps_locked_is_unavailable(
     monkeypatch.setattr("htcgrid.builtin.sqlite_store.BUSY_SECONDS", 0.05)
     with plugin, closing(sqlite3.connect(tmp_path / "grid.db", isolation_level=None)) as greedy:
         greedy.execute("BEGIN IMMEDIATE")
-        with pytest.raises(Unavailable, match=r"kept the file locked for 0.05 s; nothing of this call was done"):
+        with pytest.raises(Unavailable, match=r"kept the file locked for 0.05 s; this call did nothing"):
             plugin.put([])
         greedy.execute("ROLLBACK")
         plugin.put([])

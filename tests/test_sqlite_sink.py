@@ -4,6 +4,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -142,7 +143,7 @@ def test_a_full_disk_is_unavailable_and_the_same_results_can_be_put_again(sink: 
     with sink._file.reading() as connection:
         pages = connection.execute("PRAGMA page_count").fetchone()[0]
         connection.execute(f"PRAGMA max_page_count = {pages + 5}")
-    with pytest.raises(Unavailable, match="the disk is full; nothing of this call was stored"):
+    with pytest.raises(Unavailable, match="the disk is full; this call stored nothing"):
         sink.put(results)
     assert scanned(sink) == []
     with sink._file.reading() as connection:
@@ -169,3 +170,16 @@ def test_threads_and_a_source_share_one_file_and_lose_nothing(sink: SqliteSink, 
             thread.join()
         assert source.stats(brief=True).states.waiting == 0
     assert {one.task.id: one.outcome.payload for _, one in sink.scan()} == {f"t{n}": b"%d" % n for n in range(2000)}
+
+
+def test_a_file_from_before_generations_is_read_and_gets_them(tmp_path: Path) -> None:
+    path = tmp_path / "old.db"
+    with SqliteSink(SqliteSink.Config(path=path), Function()) as sink:
+        sink.put([Result(Task("a", b"1"), Outcome("a", b"{}", FailureKind.EXIT))])
+    with closing(sqlite3.connect(path)) as old, old:
+        old.execute("ALTER TABLE results DROP COLUMN generation")
+        old.execute("ALTER TABLE results DROP COLUMN event")
+    with SqliteSink(SqliteSink.Config(path=path), Function()) as sink:
+        assert [(result.task.id, result.task.payload) for result in sink.failed()] == [("a", b"")]
+        sink.put([Result(Task("a", b"1", {"generation": "1"}), Outcome("a", b"2"))])
+        assert not sink.has_failed()

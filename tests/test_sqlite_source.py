@@ -152,7 +152,7 @@ def test_a_row_that_is_no_task_is_lent_as_invalid_and_keeps_nothing_up(source: S
     with source._file.writing(durable=False) as connection:
         connection.execute("UPDATE tasks SET attributes = '[1' WHERE id = 't0'")
     bad, good = source.receive(2, 0)
-    assert bad.invalid == "its attributes are no JSON object: [1"
+    assert bad.invalid == "its attributes are not a JSON object: [1"
     assert good.task == tasks(2, session_id="s")[1]
 
 
@@ -336,7 +336,7 @@ def test_a_priority_that_is_no_whole_number_is_rejected_by_name(source: SqliteSo
 
 @pytest.mark.parametrize("task", [Task("\ud800", b"1"), Task("t", b"1", {"session_id": "\ud800"})])
 def test_text_that_is_no_unicode_is_rejected(source: SqliteSource, task: Task) -> None:
-    with pytest.raises(Rejected, match="no Unicode") as error:
+    with pytest.raises(Rejected, match="not Unicode") as error:
         source.put([Task("fine", b"1"), task])
     assert error.value.task_ids == {task.id}
     assert source.stats(brief=True).states == States(waiting=0, leased=0, dead=0)
@@ -355,7 +355,7 @@ def test_a_full_disk_is_unavailable_and_nothing_is_lost(source: SqliteSource) ->
     with source._file.reading() as connection:
         pages = connection.execute("PRAGMA page_count").fetchone()[0]
         connection.execute(f"PRAGMA max_page_count = {pages + 5}")
-    with pytest.raises(Unavailable, match=r"queue\.db: the disk is full; nothing of this call was stored"):
+    with pytest.raises(Unavailable, match=r"queue\.db: the disk is full; this call stored nothing"):
         source.put([Task(f"big{number}", bytes(10_000)) for number in range(100)])
     with source._file.reading() as connection:
         connection.execute("PRAGMA max_page_count = 1000000")

@@ -14,10 +14,10 @@ from htcgrid.agent.agent import Agent
 from htcgrid.agent.options import AgentOptions
 from htcgrid.spi import Invoker, Plugin, Result, ResultSink, ResultStore, Task, TaskQueue, TaskSource
 
-from htcgrid_contracts import faults
+from htcgrid_contracts import unreliable_plugins
 from htcgrid_contracts.common import not_asked, unique_id
+from htcgrid_contracts.kit_plugins import KitInvoker, KitSink, KitSource
 from htcgrid_contracts.packing import contract_function
-from htcgrid_contracts.parts import KitInvoker, KitSink, KitSource
 
 Wrap = Callable[[Any], Any]
 
@@ -73,19 +73,26 @@ class AgentContract:
         self, source: TaskSource, invoker: Invoker, sink: ResultSink
     ) -> None:
         """Services throttle, and answers are lost after the work was done. Read: spi.Unavailable."""
-        self._run(source, invoker, sink, faults.FlakySource, faults.FlakyInvoker, faults.FlakySink)
+        self._run(
+            source,
+            invoker,
+            sink,
+            unreliable_plugins.FlakySource,
+            unreliable_plugins.FlakyInvoker,
+            unreliable_plugins.FlakySink,
+        )
 
     def test_every_task_ends_once_when_each_is_delivered_twice(
         self, source: TaskSource, invoker: Invoker, sink: ResultSink
     ) -> None:
         """Queues deliver at least once. Read: spi.ResultSink.put."""
-        self._run(source, invoker, sink, faults.DoublingSource)
+        self._run(source, invoker, sink, unreliable_plugins.DoublingSource)
 
     def test_every_task_ends_once_when_results_are_stored_slowly(
         self, source: TaskSource, invoker: Invoker, sink: ResultSink
     ) -> None:
         """Leases are kept for as long as it takes. Read: spi.TaskSource.extend."""
-        self._run(source, invoker, sink, sink_fault=faults.SlowSink)
+        self._run(source, invoker, sink, sink_fault=unreliable_plugins.SlowSink)
 
     def test_every_task_ends_once_when_environments_die(
         self, source: TaskSource, invoker: Invoker, sink: ResultSink
@@ -140,7 +147,7 @@ class AgentContract:
             running = _Running(agent)
 
             def is_done() -> bool:
-                doubled = not isinstance(faulty, faults.DoublingSource) or faulty.has_doubled
+                doubled = not isinstance(faulty, unreliable_plugins.DoublingSource) or faulty.has_doubled
                 return doubled and len(self._stored(sink, expected)) == len(expected)
 
             self._until(lambda: is_done() or running.has_ended(), "all results")

@@ -8,14 +8,14 @@ from htcgrid.spi import Capability, FailureKind, Invoker, Outcome, Unavailable
 from htcgrid_contracts.common import in_threads, not_asked
 from htcgrid_contracts.invoker_answers import AnswerRules
 from htcgrid_contracts.invoker_failures import FailureRules
-from htcgrid_contracts.invoker_words import lease
+from htcgrid_contracts.invoker_helpers import lease
 
 
 class InvokerContract(AnswerRules, FailureRules):
     """Subclass it, and give the fixture `invoker`: the plane, not opened, serving `function`.
 
     One is opened, and serves all rules but those about opening. Its `capabilities` decide what is
-    asked. See `InvokerWords` and `PluginContract` for what else may be overridden.
+    asked. See `InvokerHelpers` and `PluginContract` for what else may be overridden.
     """
 
     # --- concurrency ---

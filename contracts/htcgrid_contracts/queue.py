@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-from htcgrid.spi import Rejected, Task, TaskQueue, TaskSource
+from htcgrid.spi import GENERATION, Rejected, Task, TaskQueue, TaskSource
 
 from htcgrid_contracts.common import eventually, not_asked
-from htcgrid_contracts.words import Given, SourceWords, numbered
+from htcgrid_contracts.source_helpers import Given, SourceHelpers, numbered
 
 
-class TaskQueueRules(SourceWords):
+class TaskQueueRules(SourceHelpers):
     """Asked of sources that offer it."""
 
     def test_put_accepts_a_task_that_receive_then_lends(self, given: Given) -> None:
@@ -47,6 +47,34 @@ class TaskQueueRules(SourceWords):
             pytest.fail(f"a task that is there already, with the same event and attributes, was refused: {error}")
         lent = sorted(self.take(source, 1)[0].task.id for _ in range(2))
         assert lent == sorted([first.id, second.id]), "what was put again was lent beside itself"
+        self.nothing_comes(source, on_lease=True)
+
+    def test_a_redriven_task_is_lent_though_an_earlier_generation_is_left(self, given: Given) -> None:
+        """An agent that died before its ack has left it there. Read: spi.TaskSource.redrive."""
+        source = given()
+        if not source.redrives:
+            not_asked("`redrives` is False: failed tasks are not put again into this source")
+        (first,) = numbered(1)
+        again = replace(first, attributes={**first.attributes, GENERATION: "1"})
+        self.publish(source, [first])
+        source.redrive([again])
+        lent = self.take(source, 1)
+        source.ack(lent)
+        if lent[0].task != again:
+            lent = self.take(source, 1)
+            source.ack(lent)
+        assert lent[0].task == again, f"{lent[0].task} was lent, and not the task of the later generation"
+
+    def test_what_is_redriven_twice_is_lent_once(self, given: Given) -> None:
+        """A redrive that was cut off is completed by giving it again. Read: spi.TaskSource.redrive."""
+        source = given()
+        if not source.redrives:
+            not_asked("`redrives` is False: failed tasks are not put again into this source")
+        (first,) = numbered(1, generation="1")
+        source.redrive([first])
+        source.redrive([first])
+        (lease,) = self.take(source, 1)
+        assert lease.task == first
         self.nothing_comes(source, on_lease=True)
 
     def test_put_accepts_all_or_none(self, given: Given) -> None:

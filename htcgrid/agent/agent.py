@@ -17,7 +17,7 @@ from htcgrid.agent.slot import Slot
 from htcgrid.agent.statistics import Statistics, Summary
 from htcgrid.agent.storer import STORE_SECONDS, Storer
 from htcgrid.agent.suspects import Suspects
-from htcgrid.spi import Invoker, ResultSink, TaskSource, Unavailable
+from htcgrid.spi import Invoker, Outcome, ResultSink, TaskSource, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -41,9 +41,10 @@ class Agent:
         sink: ResultSink,
         options: AgentOptions | None = None,
         report: Callable[[str], None] = log.warning,
+        failed: Callable[[Sequence[Outcome]], None] = lambda _outcomes: None,
     ) -> None:
         slots = invoker.max_concurrency
-        self._shared = Shared(options or AgentOptions(), Shutdown(), Statistics(slots), report)
+        self._shared = Shared(options or AgentOptions(), Shutdown(), Statistics(slots), report, failed)
         self._invoker = invoker
         self._leases = LeaseTable(slots, sink.max_batch)
         self._suspects = Suspects()
@@ -95,6 +96,11 @@ class Agent:
     def summary(self) -> Summary:
         """The counts so far; from any thread."""
         return self._shared.statistics.summary(self._leases.retried, self._leases.returned)
+
+    @property
+    def held(self) -> int:
+        """How many tasks it has in hand."""
+        return len(self._leases)
 
     def _watch(self, receiver: threading.Thread) -> None:
         """Until nothing more comes in."""

@@ -9,7 +9,7 @@ from htcgrid.agent.leases import LeaseTable
 from htcgrid.agent.policy import Verdict, retry_delay, verdict
 from htcgrid.agent.shared import Shared
 from htcgrid.agent.suspects import Suspects
-from htcgrid.spi import FailureKind, Lease, Outcome, Result, Unavailable, documents
+from htcgrid.spi import FailureKind, Lease, Outcome, Result, Unavailable, error_documents
 
 log = logging.getLogger(__name__)
 
@@ -67,12 +67,12 @@ class Outcomes:
             self._leases.give_back(lease)
         else:
             self.suspects.lose(lease.task.id)
-            self._count(lease, documents.lost_with_its_plane(lease.attempt, str(error)))
+            self._count(lease, error_documents.lost_with_its_plane(lease.attempt, str(error)))
 
     def not_begun(self, lease: Lease, reason: str) -> None:
         """Not counted, unless the plane has gone on so for as long as it may be unavailable at all."""
         if self.suspects.is_refused_for(lease.task.id, self._options.unavailable_limit):
-            self._count(lease, documents.never_begun(lease.attempt, reason))
+            self._count(lease, error_documents.never_begun(lease.attempt, reason))
         else:
             self._leases.put_back(lease)
 
@@ -81,7 +81,7 @@ class Outcomes:
         if self._shutdown.is_set() or lease.attempt < self._options.lost_attempts:
             self._leases.give_back(lease)
         else:
-            self._give_up(lease, documents.cancelled_unasked(lease.attempt))
+            self._give_up(lease, error_documents.cancelled_unasked(lease.attempt))
 
     def _count(self, lease: Lease, document: bytes) -> None:
         """By way of the source, which counts for every agent and past the end of this one."""

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from htcgrid.agent.leases import LeaseTable
 from htcgrid.agent.shared import Shared
 from htcgrid.agent.storer import chunks
-from htcgrid.spi import FailureKind, Lease, Outcome, Result, ResultSink, TaskSource, documents
+from htcgrid.spi import FailureKind, Lease, Outcome, Result, ResultSink, TaskSource, error_documents
 
 _WAIT_SECONDS = 1.0
 
@@ -73,6 +73,8 @@ class Receiver:
 
 def _invalid(lease: Lease) -> Result:
     is_cancelled = lease.failure is FailureKind.CANCELLED
-    document = documents.cancelled(lease.invalid) if is_cancelled else documents.invalid_event(lease.invalid)
+    document = (
+        error_documents.cancelled(lease.invalid) if is_cancelled else error_documents.invalid_event(lease.invalid)
+    )
     outcome = Outcome(lease.task.id, document, lease.failure, started=time.time())
     return Result(lease.task, outcome, lease.attempt)

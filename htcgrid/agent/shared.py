@@ -1,12 +1,13 @@
 """What all threads of one agent share, besides its leases."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from htcgrid.agent.backoff import BackOff
 from htcgrid.agent.options import AgentOptions
 from htcgrid.agent.shutdown import Shutdown
 from htcgrid.agent.statistics import Statistics
+from htcgrid.spi import Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +18,8 @@ class Shared:
     shutdown: Shutdown
     statistics: Statistics
     report: Callable[[str], None]
+    failed: Callable[[Sequence[Outcome]], None]
+    """Told of failures once they are stored."""
 
     def fail(self, error: BaseException) -> None:
         """Stop the agent because of this; `Agent.run` raises it."""

@@ -75,17 +75,18 @@ class Statistics:
         """From now on the clock runs."""
         self._began = self._last = time.monotonic()
 
-    def count(self, outcomes: Sequence[Outcome]) -> None:
-        """Final outcomes whose results are stored now."""
-        failed = [outcome.failure for outcome in outcomes if outcome.failure is not None]
+    def count(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
+        """Final outcomes whose results are stored now; returns the failures."""
+        failed = [outcome for outcome in outcomes if outcome.failure is not None]
         durations = [outcome.duration_ms for outcome in outcomes]
-        self._failures.update(failed)
+        self._failures.update([outcome.failure for outcome in failed if outcome.failure])
         self._succeeded += len(outcomes) - len(failed)
         self._durations.add(durations)
         self._busy_ms += sum(durations)
         self._billed_ms += sum([outcome.billed_ms for outcome in outcomes])
         self._memory_mb = max([self._memory_mb, *[outcome.max_memory_mb for outcome in outcomes]])
         self._last = time.monotonic()
+        return failed
 
     def summary(self, retried: int, given_back: int) -> Summary:
         """So far; how often tasks were tried again, and returned, is the lease table's to count."""

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from htcgrid.agent.leases import LeaseTable
 from htcgrid.agent.shared import Shared
-from htcgrid.spi import FailureKind, Lease, Rejected, Result, ResultSink, TaskSource, documents
+from htcgrid.spi import FailureKind, Lease, Rejected, Result, ResultSink, TaskSource, error_documents
 
 T = TypeVar("T")
 
@@ -66,7 +66,8 @@ class Storer:
         return finished
 
     def _settle(self, finished: Sequence[Finished]) -> None:
-        self._shared.statistics.count([result.outcome for result, _ in finished])
+        if failed := self._shared.statistics.count([result.outcome for result, _ in finished]):
+            self._shared.failed(failed)
         leases = self._leases.stored(finished)
         if dead := {result.task.id: result for result, is_dead in finished if is_dead}:
             for lease in leases:
@@ -105,5 +106,5 @@ def chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
 
 
 def _refused(result: Result, refusal: Rejected) -> Result:
-    document = documents.not_storable(str(refusal))
+    document = error_documents.not_storable(str(refusal))
     return replace(result, outcome=replace(result.outcome, payload=document, failure=FailureKind.PAYLOAD_TOO_LARGE))

@@ -1,1 +1,1 @@
-"""The plugins that come with htcgrid. Like anybody's, they are reached by entry point only."""
+"""The plugins that come with htcgrid. As any other plugins, they are reached by entry point only."""

@@ -1,4 +1,4 @@
-"""Which ids were seen, and a number with each, in a few bytes an id however many there are."""
+"""Which ids were seen, with a number for each, in a few bytes for each id, however many there are."""
 
 import threading
 from array import array
@@ -28,7 +28,7 @@ class IdTable:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        """Whoever looks up in a table that is growing would find another id's number."""
+        """A look-up in a table that is growing would find the number of another id."""
         self._plain = array("I")
         self._count = 0
         self._make_room(1 << 10)
@@ -58,7 +58,7 @@ class IdTable:
             return [plain[index] or None if index < size else None for index in ids.indices]
 
     def get(self, task_id: str) -> int | None:
-        """The number that came with this id; None where it was not seen."""
+        """The number that came with this id; None if the id was not seen."""
         with self._lock:
             return self._get(task_id)
 

@@ -1,4 +1,4 @@
-"""Lines out of a file or a pipe, in bounded memory however long a line is."""
+"""Lines from a file or a pipe, in bounded memory however long a line is."""
 
 import gzip
 import io
@@ -18,7 +18,7 @@ LINE_BYTES = REQUEST_BYTES + (2 << 20)
 """The longest line that is kept: the largest event that a plane takes, and some more, so that the plane can say so."""
 
 _TAKE_BYTES = 4 * LINE_BYTES
-"""About the most that one `take` hands out."""
+"""About the most that one `take` returns."""
 
 _FILE_BYTES = 1 << 18
 _PIPE_BYTES = 1 << 16
@@ -56,7 +56,7 @@ class Lines:
         raise NotImplementedError
 
     def _feed(self, chunk: bytes) -> None:
-        """Cut what was read; nothing means that there is no more."""
+        """Split what was read into lines; empty input means the end."""
         if not chunk:
             self._read_all = True
             if self._rest or self._too_long:
@@ -89,7 +89,7 @@ def _within(limit: int, lines: Sequence[bytes | None]) -> int:
 
 
 class FileLines(Lines):
-    """A file that is all there. It may grow, or be removed, while it is read, but not be rewritten."""
+    """A complete file. It may grow or be removed while it is read, but must not be rewritten."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()

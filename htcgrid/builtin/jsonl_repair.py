@@ -1,4 +1,4 @@
-"""What a crash or a power cut has left at the end of a results file: put aside, so that those tasks run again."""
+"""What a crash or a power cut has left at the end of a results file is moved away, so that those tasks run again."""
 
 import logging
 import os
@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from htcgrid.builtin.jsonl_results import foreign, is_torn_result, read_results
+from htcgrid.builtin.jsonl_results import Head, foreign, is_torn_result, read_results
 from htcgrid.spi import Rejected
 
 log = logging.getLogger(__name__)
@@ -18,8 +18,8 @@ _BATCH_LINES = 10_000
 """The most lines that one `put` writes: so many may be damaged together, as each `put` waits for the disk."""
 
 
-def resume(fd: int, path: Path) -> Iterator[tuple[str, int]]:
-    """The id and fingerprint of every result in the file, whose end is mended first; `Rejected` for another's file."""
+def resume(fd: int, path: Path) -> Iterator[Head]:
+    """The head of every result in the file, whose end is mended first; `Rejected` for another's file."""
     if path.suffix == ".gz":
         _repair_gzip(fd, path)
     else:
@@ -60,7 +60,7 @@ def _put_damaged_lines_aside(fd: int, path: Path, start: int) -> None:
 
 
 def _put_aside(fd: int, path: Path, start: int) -> None:
-    """Move what follows into a file beside it, and say so."""
+    """Move what follows into another file beside it, and say so."""
     beside = path.with_name(path.name + ".damaged")
     size = os.fstat(fd).st_size
     with beside.open("ab") as file:
@@ -115,12 +115,12 @@ def _damaged_inside(path: Path, good: int, after: int) -> Rejected:
     return Rejected(
         f"{path} is damaged between bytes {good:,} and {after:,}, and whole results follow. Its disk may be failing: keep a "
         f"copy. `(head -c {good} {path}; tail -c +{after + 1} {path}) > mended.jsonl.gz` writes a file without the damaged "
-        "part, whose tasks are run again when that file is put in its place."
+        "part. Put that file in its place, and the tasks of the damaged part run again."
     )
 
 
 def _next_whole_member(fd: int, damaged: int) -> int | None:
-    """Where the next member begins that can be read to its end, None where there is none."""
+    """Where the next member begins that can be read to its end; None if there is none."""
     size = os.fstat(fd).st_size
     at = damaged + 1
     while at < size:

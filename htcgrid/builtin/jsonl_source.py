@@ -1,4 +1,4 @@
-"""Tasks from a file: one JSON document a line is one event."""
+"""Tasks from a file: each line is one event, a JSON document."""
 
 import heapq
 import re
@@ -25,7 +25,7 @@ _NUL_BESIDE_ASCII = re.compile(rb"\0{0,3}[\t -~]\0{1,3}[\t -~]\0*")
 
 
 class JsonlSource(TaskSource):
-    """Reads a JSON Lines file once, in order. What was not acked is there again in the next run."""
+    """Reads a JSON Lines file once, in order. Tasks that were not acked come again in the next run."""
 
     class Config(Plugin.Config):
         path: Path = Field(
@@ -43,7 +43,7 @@ class JsonlSource(TaskSource):
         super().__init__(config, function)
         self._changed = threading.Condition()
         self._reading = threading.Lock()
-        """A lock of its own: whoever gives back must not wait until a line comes out of a pipe."""
+        """A lock of its own: a thread that returns leases must not wait until a line comes out of a pipe."""
         self._lines: Lines | None = None
         self._line = 0
         self._ended = False
@@ -96,7 +96,7 @@ class JsonlSource(TaskSource):
         due = time.monotonic() + delay
         with self._changed:
             for lease in leases:
-                if lease.attempt == self._attempts.get(lease.receipt, 1):  # else it was given back before
+                if lease.attempt == self._attempts.get(lease.receipt, 1):  # else it was returned before
                     again = Lease(lease.task, lease.attempt + 1, lease.receipt, lease.invalid)
                     self._attempts[lease.receipt] = again.attempt
                     heapq.heappush(self._delayed, (due, next(self._returns), again))
@@ -116,14 +116,14 @@ class JsonlSource(TaskSource):
         return QueueStats(States(waiting=max(0, lines - self._line)))
 
     def _due(self, most: int) -> list[Lease]:
-        """What was given back and has waited long enough."""
+        """The tasks that were returned and whose delay is over."""
         leases: list[Lease] = []
         while self._delayed and len(leases) < most and self._delayed[0][0] <= time.monotonic():
             leases.append(heapq.heappop(self._delayed)[2])
         return leases
 
     def _read(self, most: int, wait: float) -> list[Lease]:
-        """Leases of the next lines; blank ones are passed over."""
+        """Leases of the next lines; blank lines are skipped."""
         if self._lines is None:
             raise Rejected("The source is closed.")
         try:
@@ -172,11 +172,11 @@ class JsonlSource(TaskSource):
         )
 
     def _parse_slowly(self, payload: bytes) -> tuple[Any, str]:
-        """Python's own parser takes lone surrogates, and says in words what is wrong."""
+        """Python's own parser accepts lone surrogates, and says in words what is wrong."""
         try:
             return parsed(payload.decode()), ""
         except UnicodeDecodeError as error:
-            reason = f"{error}. It is to be UTF-8; `iconv -f ISO-8859-1 -t UTF-8` converts a file of Latin-1"
+            reason = f"{error}. It must be UTF-8; `iconv -f ISO-8859-1 -t UTF-8` converts a file of Latin-1"
         except ValueError as error:
             reason = str(error)
         return None, f"{self._where()}: this is not JSON: {reason}. Each line must be one JSON document."

@@ -1,4 +1,4 @@
-"""A source and a sink in this process's memory: the reference for tests, and the shortest to read."""
+"""A source and a sink in the memory of this process: the reference for tests, and the shortest to read."""
 
 import heapq
 import itertools

@@ -12,8 +12,8 @@ from htcgrid.builtin import process_command
 from htcgrid.runtime import account
 from htcgrid.runtime.account import Account
 from htcgrid.runtime.environment import ExecutionEnvironment
+from htcgrid.runtime.fork_server import INHERITED, ForkServer
 from htcgrid.runtime.framed import FramedEnvironment
-from htcgrid.runtime.nursery import INHERITED, Nursery
 from htcgrid.runtime.pool import EnvironmentPool
 from htcgrid.runtime.variables import this_python, variables
 from htcgrid.spi import Capability, Function, Plugin, Rejected
@@ -44,7 +44,7 @@ class ProcessInvoker(EnvironmentPool):
         super().__init__(config, function)
         self._processors = len(os.sched_getaffinity(0))
         self._transport = config.transport or ("socket" if process_command.is_python(function) else "http")
-        self._nursery: Nursery | None = None
+        self._fork_server: ForkServer | None = None
         self._account: Account | None = None
         self._lock = threading.Lock()
 
@@ -57,40 +57,40 @@ class ProcessInvoker(EnvironmentPool):
 
     def close(self) -> None:
         super().close()
-        if self._nursery is not None:
-            self._nursery.close()
-            self._nursery = None
+        if self._fork_server is not None:
+            self._fork_server.close()
+            self._fork_server = None
 
     def environment(self, place: int) -> ExecutionEnvironment:
-        nursery = self._living_nursery()
+        fork_server = self._living_fork_server()
         if self._transport == "socket":
-            return FramedEnvironment(self.function, nursery, self.is_one_idle)
+            return FramedEnvironment(self.function, fork_server, self.is_one_idle)
         from htcgrid.builtin import process_http  # noqa: PLC0415 - a part of the cold start that few need
 
         emulator = self.config.rie if self._transport == "rie" else None
-        return process_http.environment(self.function, nursery, emulator, self._has_spare_processor)
+        return process_http.environment(self.function, fork_server, emulator, self._has_spare_processor)
 
     def _has_spare_processor(self) -> bool:
         """Whether a processor is left beside those that the busy environments keep."""
         return self.busy() < self._processors
 
-    def _living_nursery(self) -> Nursery:
-        """The nursery; another one if somebody has killed it."""
+    def _living_fork_server(self) -> ForkServer:
+        """The fork server; a new one if somebody has killed it."""
         with self._lock:
-            if self._nursery is not None and self._nursery.has_ended():
-                self._nursery.close()
-                self._nursery = None
-            if self._nursery is None:
+            if self._fork_server is not None and self._fork_server.has_ended():
+                self._fork_server.close()
+                self._fork_server = None
+            if self._fork_server is None:
                 is_python = process_command.is_python(self.function)
                 runtime = this_python() if is_python else self.function.runtime
-                self._nursery = Nursery(
+                self._fork_server = ForkServer(
                     variables(self.function, "" if runtime.startswith("provided") else runtime),
                     (*INHERITED, *self.config.inherit),
                     python=self._transport == "socket",
                     account=self._account,
                 )
-                self._nursery.open()
-            return self._nursery
+                self._fork_server.open()
+            return self._fork_server
 
     def _check(self) -> None:
         if not Path("/proc/self/task").exists():

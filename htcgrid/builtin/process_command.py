@@ -1,4 +1,4 @@
-"""Which program runs a function whose runtime is not this very Python inside the nursery's forks."""
+"""Which program runs a function whose runtime is not this Python in the forks of the fork server."""
 
 import os
 import shutil
@@ -69,7 +69,7 @@ def command(function: Function) -> Sequence[str]:
         return _bootstrap(function)
     message = (
         f"[function] runtime = {function.runtime!r}: the process plane runs python, nodejs and provided by itself. "
-        "For any other say what to run, a program that speaks the Lambda Runtime API, such as "
+        "For any other runtime, name a program that speaks the Lambda Runtime API, such as "
         'command = ["java", "-cp", "lib/*", "com.amazonaws.services.lambda.runtime.api.client.AWSLambda", '
         f'"{function.handler}"].'
     )

@@ -1,4 +1,4 @@
-"""The time that the processes of a queue share, which no change of the wall clock moves."""
+"""The time that the processes of a queue share. Changes of the wall clock do not move it."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _BOOT = Path("/proc/sys/kernel/random/boot_id")
 class Clock:
     """Seconds since this machine was started, and what the wall clock showed then when the queue was first opened.
 
-    So it shows about Unix seconds, but goes on evenly, also while the machine sleeps.
+    So it is close to Unix seconds, but runs evenly, also while the machine sleeps.
     """
 
     def __init__(self) -> None:
         self._base = 0.0
 
     def set(self, connection: sqlite3.Connection) -> None:
-        """Agree with the others, in a transaction. Leases and delays of before a restart are over: their agents are dead."""
+        """Agree with the others, in a transaction. Leases and delays from before a restart are over: their agents are dead."""
         boot = _boot_id()
         connection.execute(_MADE)
         known = dict(connection.execute("SELECT boot, base FROM clock").fetchall())

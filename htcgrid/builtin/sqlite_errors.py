@@ -1,4 +1,4 @@
-"""SQLite's errors in htcgrid's two words, with what to do."""
+"""SQLite's errors as `Unavailable` or `Rejected`, with what to do."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from htcgrid.spi import HtcgridError, Rejected, Unavailable
 
 LATER = {
     sqlite3.SQLITE_BUSY: (
-        "another process has kept the file locked for {busy:g} s; nothing of this call was done. If it goes on, look "
+        "another process has kept the file locked for {busy:g} s; this call did nothing. If that continues, look "
         "for a stopped process that has the file open (`fuser {path}`)"
     ),
     sqlite3.SQLITE_FULL: (
-        "the disk is full; nothing of this call was stored, and what was stored before is safe. "
-        "Make room: no restart is needed"
+        "the disk is full; this call stored nothing, and what was stored before is safe. "
+        "Free some space: no restart is needed"
     ),
     sqlite3.SQLITE_IOERR: (
-        "the disk could not be read or written; nothing of this call was done. "
-        "Look at the disk's health and room (`dmesg`, `df`)"
+        "the disk could not be read or written; this call did nothing. "
+        "Look at the disk's health and free space (`dmesg`, `df`)"
     ),
-    sqlite3.SQLITE_NOMEM: "SQLite ran out of memory; nothing of this call was done",
+    sqlite3.SQLITE_NOMEM: "SQLite ran out of memory; this call did nothing",
 }
 NEVER = {
     sqlite3.SQLITE_CANTOPEN: (

@@ -1,4 +1,4 @@
-"""What stands in the file: tables for the queue and for the results, whichever of them it is used for."""
+"""The tables of the file, for the queue and for the results, whichever of them it is used for."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ APPLICATION_ID = 0x48544347
 
 SCHEMA_VERSION = 2
 
-# A task's event stands apart from its state, so that lending, extending and giving back rewrite a few bytes
+# A task's event stands apart from its state, so that leasing, extending and returning rewrite a few bytes
 # and not the event. AUTOINCREMENT keeps numbers from being used again: a late receipt meets no other task.
 # Each state has its own index, so that what `receive` asks at every poll costs the same at any depth.
 SCHEMA = (
@@ -33,8 +33,8 @@ SCHEMA = (
         priority   INTEGER NOT NULL,
         state      TEXT NOT NULL,             -- ready, delayed, leased, dead, cancelled
         due        REAL,                      -- Unix seconds when a delay or a lease ends
-        attempt    INTEGER NOT NULL,          -- how often it was lent
-        agent      TEXT,                      -- who it was lent to last
+        attempt    INTEGER NOT NULL,          -- how often it was received
+        agent      TEXT,                      -- who received it last
         reason     TEXT                       -- why it is dead
     )
     """,
@@ -64,12 +64,21 @@ SCHEMA = (
         init_ms       REAL,
         environment   TEXT NOT NULL,
         log_tail      BLOB NOT NULL,
-        payload       BLOB NOT NULL
+        payload       BLOB NOT NULL,
+        generation    INTEGER NOT NULL DEFAULT 0,  -- how often the task was run again after a final failure
+        event         BLOB                    -- of failures alone, so that they can be run again
     )
     """,
     "CREATE INDEX results_session ON results (session) WHERE session IS NOT NULL",
     "CREATE INDEX results_failed ON results (failure) WHERE failure IS NOT NULL",
 )
+
+
+ADDED = {
+    "generation": "ALTER TABLE results ADD COLUMN generation INTEGER NOT NULL DEFAULT 0",
+    "event": "ALTER TABLE results ADD COLUMN event BLOB",
+}
+"""Columns that files of version 2 from before the first release may lack."""
 
 
 def prepare(connection: sqlite3.Connection, path: Path, busy_seconds: float) -> None:
@@ -86,6 +95,7 @@ def prepare(connection: sqlite3.Connection, path: Path, busy_seconds: float) -> 
     if new:
         _keep_log_ahead(connection, busy_seconds)
         _make(connection, path)
+    _add_what_is_missing(connection)
     mode = connection.execute("PRAGMA journal_mode").fetchone()[0]
     if mode != "wal":
         raise Rejected(
@@ -122,6 +132,25 @@ def _make(connection: sqlite3.Connection, path: Path) -> None:
             connection.execute("ROLLBACK")
 
 
+def _add_what_is_missing(connection: sqlite3.Connection) -> None:
+    """Give an older file the columns that were added since."""
+    if not _missing(connection):
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for name in _missing(connection):  # another process may have been first
+            connection.execute(ADDED[name])
+        connection.execute("COMMIT")
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+
+def _missing(connection: sqlite3.Connection) -> list[str]:
+    there = {row[1] for row in connection.execute("PRAGMA table_info(results)")}
+    return [name for name in ADDED if there and name not in there]
+
+
 def _is_new(connection: sqlite3.Connection, path: Path) -> bool:
     application = connection.execute("PRAGMA application_id").fetchone()[0]
     version = connection.execute("PRAGMA user_version").fetchone()[0]
@@ -131,7 +160,7 @@ def _is_new(connection: sqlite3.Connection, path: Path) -> bool:
     if application != APPLICATION_ID:
         raise Rejected(
             f"{path}: a SQLite database, but not one of htcgrid's (application_id is {application}, expected "
-            f"{APPLICATION_ID}); it was left as it is. Name another file in `path`: it is made where there is none"
+            f"{APPLICATION_ID}); it was left as it is. Name another file in `path`: it is created if it does not exist"
         )
     if version != SCHEMA_VERSION:
         raise Rejected(

@@ -8,7 +8,6 @@ import socket
 import sqlite3
 import time
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,19 @@ from htcgrid.builtin.sqlite_clock import Clock
 from htcgrid.builtin.sqlite_stats import queue_stats
 from htcgrid.builtin.sqlite_store import SqliteFile, chunk
 from htcgrid.builtin.sqlite_text import attributes_of, named, text_of
-from htcgrid.spi import Function, HtcgridError, Lease, Plugin, QueueStats, Rejected, States, Task, TaskSource
+from htcgrid.spi import (
+    DeadTask,
+    Function,
+    HtcgridError,
+    Lease,
+    Plugin,
+    QueueStats,
+    Rejected,
+    States,
+    Task,
+    TaskSource,
+    generation_of,
+)
 
 log = logging.getLogger(__name__)
 
@@ -45,15 +56,6 @@ UNFIT = (sqlite3.IntegrityError, sqlite3.DataError, UnicodeEncodeError)
 _TAKEN = "in the queue already with another event or other attributes, cancelled, or twice in this call"
 
 
-@dataclass(frozen=True, slots=True)
-class DeadTask:
-    """A task that was set aside: how often it was handed out, and why it is not any more."""
-
-    task: Task
-    attempt: int
-    reason: str
-
-
 class SqliteSource(TaskSource):
     """Tasks in a SQLite file. It is a `TaskQueue` too.
 
@@ -72,6 +74,7 @@ class SqliteSource(TaskSource):
         drain: bool = Field(False, description="whether the run stops when no task is waiting, delayed or leased")
 
     max_batch = 1000
+    redrives = True
 
     config: Config
 
@@ -102,7 +105,7 @@ class SqliteSource(TaskSource):
     # --- As a source ---------------------------------------------------------------------------------
 
     def receive(self, max_tasks: int, wait: float) -> Sequence[Lease]:
-        """Lend ready tasks and those whose lease has lapsed; fewer than asked for where payloads are large."""
+        """Lease ready tasks and those whose lease has expired; fewer than asked for if payloads are large."""
         deadline = time.monotonic() + wait
         with self._file.changed:
             while max_tasks > 0:
@@ -118,7 +121,7 @@ class SqliteSource(TaskSource):
         return ()
 
     def ack(self, leases: Sequence[Lease]) -> None:
-        """Done for good, whoever holds the task by now: its result is stored.
+        """Done for good, even if another agent holds the task by now: its result is stored.
 
         Lost with the power, an ack is made again when the task is: the sink knows its result.
         """
@@ -145,7 +148,7 @@ class SqliteSource(TaskSource):
             ]
 
     def dead_letter(self, leases: Sequence[Lease], reason: str) -> None:
-        """Set aside with its event; `dead` reads it back. Like `ack`, it holds whoever has the task by now."""
+        """Make it a dead letter with its event; `dead` reads it back. Like `ack`, it counts even if another agent has the task by now."""
         with self._file.writing(durable=True) as connection:
             connection.executemany(sql.SET_ASIDE, ((reason, _receipt(lease)[0]) for lease in leases))
 
@@ -162,21 +165,34 @@ class SqliteSource(TaskSource):
         event or other attributes or come twice, for a `priority` that is not a whole number, and for text that is
         no Unicode. An id whose task is done may come again; a sink that has its result keeps that one.
         """
-        rows = [(task, self._priority(task)) for task in tasks]
         with self._file.writing(durable=True) as connection:
-            last = connection.execute(sql.LAST_SEQ).fetchone()[0]
-            connection.execute("SAVEPOINT batch")
-            try:
-                _insert(connection, last, rows, self._clock.now())
-            except UNFIT:
-                connection.execute("ROLLBACK TO batch")
-                self._put_one_by_one(connection, last, rows)
+            self._insert_all(connection, tasks)
+
+    def _insert_all(self, connection: sqlite3.Connection, tasks: Sequence[Task]) -> None:
+        rows = [(task, self._priority(task)) for task in tasks]
+        last = connection.execute(sql.LAST_SEQ).fetchone()[0]
+        connection.execute("SAVEPOINT batch")
+        try:
+            _insert(connection, last, rows, self._clock.now())
+        except UNFIT:
+            connection.execute("ROLLBACK TO batch")
+            self._put_one_by_one(connection, last, rows)
+
+    def redrive(self, tasks: Sequence[Task]) -> None:
+        """Put these again. What the queue still has of them, of an earlier generation, goes, and leases of it are lost."""
+        with self._file.writing(durable=True) as connection:
+            for task in tasks:
+                row = connection.execute(sql.THERE, (task.id,)).fetchone()
+                if row is not None and generation_of(Task(task.id, b"", attributes_of(row[1]))) < generation_of(task):
+                    connection.execute(sql.REMOVE, (row[0],))
+            # In the same transaction, so that no task is nowhere in between.
+            self._insert_all(connection, tasks)
 
     def cancel(self, session_id: str | None = None, task_ids: Collection[str] = ()) -> Sequence[Task]:
         """Cancel a session, these tasks, or both, and drop their events; they are returned without.
 
         Tasks that are done or dead are not among them. What stays of a cancelled task goes when it is acked
-        by an agent that was done with it all the same; else it is kept, so that the same call returns it again.
+        by an agent that had finished it; else it is kept, so that the same call returns it again.
         """
         cancelled: dict[int, Task] = {}
         ids = iter(task_ids)
@@ -203,12 +219,12 @@ class SqliteSource(TaskSource):
         return QueueStats(States(waiting=waiting, leased=leased, dead=dead))
 
     def is_pending(self, session_id: str) -> bool:
-        """Whether a task of this session waits, is delayed or is lent out."""
+        """Whether a task of this session waits, is delayed or is leased."""
         with self._file.reading() as connection:
             return bool(connection.execute(sql.PENDING, (session_id,)).fetchone()[0])
 
     def dead(self) -> Iterator[DeadTask]:
-        """The tasks that were set aside, oldest first, a few at a time in memory."""
+        """The dead letters, oldest first, a few at a time in memory."""
         last = 0
         while True:
             with self._file.reading() as connection:
@@ -222,7 +238,7 @@ class SqliteSource(TaskSource):
     # --- Inside --------------------------------------------------------------------------------------
 
     def _next_due(self) -> float | None:
-        """When a task can be lent, in Unix seconds; 0 for now, None where none waits, is delayed or is lent."""
+        """When the next task can be leased, in Unix seconds; 0 for now, None if none waits, is delayed or is leased."""
         with self._file.reading() as connection:
             ready, *times = connection.execute(sql.NEXT_DUE).fetchone()
         return 0.0 if ready else min((due for due in times if due is not None), default=None)
@@ -233,12 +249,12 @@ class SqliteSource(TaskSource):
             now = self._clock.now()
             self._see(connection)
             connection.execute(sql.DELAY_OVER, (now,))
-            lapsed = connection.execute(sql.LAPSED, (now,)).fetchall()
+            expired = connection.execute(sql.EXPIRED, (now,)).fetchall()
             connection.execute(sql.LEASE_OVER, (now,))
             rows = chunk(connection.execute(sql.READY, (count,)))
             due = now + self.config.lease_seconds
             connection.executemany(sql.LEND, [(due, self._agent, row[0]) for row in rows])
-        _tell_lapsed(lapsed, now)
+        _log_expired(expired, now)
         return [_lease(*row) for row in rows]
 
     def _see(self, connection: sqlite3.Connection) -> None:
@@ -283,7 +299,7 @@ class SqliteSource(TaskSource):
                 if task.id in new or there != (text_of(task.attributes), task.payload):
                     wrong.setdefault(_TAKEN, []).append(task.id)
             except UNFIT:
-                wrong.setdefault("too large for SQLite, or with text that is no Unicode", []).append(task.id)
+                wrong.setdefault("too large for SQLite, or with text that is not Unicode", []).append(task.id)
         if not wrong:
             return
         connection.execute("ROLLBACK TO batch")
@@ -295,11 +311,11 @@ class SqliteSource(TaskSource):
         )
 
 
-def _tell_lapsed(lapsed: Sequence[tuple[str, float, str]], now: float) -> None:
+def _log_expired(expired: Sequence[tuple[str, float, str]], now: float) -> None:
     """Say whose tasks came back, which, and why."""
-    for agent in dict.fromkeys(agent for agent, *_ in lapsed):
-        ids = [task_id for name, _, task_id in lapsed if name == agent]
-        since = now - min(due for name, due, _ in lapsed if name == agent)
+    for agent in dict.fromkeys(agent for agent, *_ in expired):
+        ids = [task_id for name, _, task_id in expired if name == agent]
+        since = now - min(due for name, due, _ in expired if name == agent)
         log.warning(
             "tasks of agent %s are handed out again, as it has not extended their lease, which ended %.1f s ago: %s",
             *(agent, since, named(ids)),
@@ -325,7 +341,7 @@ def _lease(seq: int, attempt: int, task_id: str, attributes: str | None, payload
         return Lease(Task(task_id, payload, attributes_of(attributes)), attempt, receipt)
     except (TypeError, ValueError):
         return Lease(
-            Task(task_id, payload), attempt, receipt, invalid=f"its attributes are no JSON object: {attributes}"
+            Task(task_id, payload), attempt, receipt, invalid=f"its attributes are not a JSON object: {attributes}"
         )
 
 

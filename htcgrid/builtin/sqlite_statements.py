@@ -3,6 +3,8 @@
 INSERT_TASK = "INSERT INTO tasks (seq, id, submitted, attributes, payload) VALUES (?, ?, ?, ?, ?)"
 INSERT_STATE = "INSERT INTO queue (seq, session, priority, state, attempt) VALUES (?, ?, ?, 'ready', 0)"
 CONTENT = "SELECT attributes, payload FROM tasks WHERE id = ?"
+THERE = "SELECT seq, attributes FROM tasks WHERE id = ?"
+REMOVE = "DELETE FROM queue WHERE seq = ?"
 LAST_SEQ = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'tasks'"
 
 NEXT_DUE = """
@@ -18,7 +20,7 @@ READY = """
     WHERE q.state = 'ready' ORDER BY q.priority DESC, q.seq LIMIT ?
 """
 LEND = "UPDATE queue SET state = 'leased', due = ?, agent = ?, attempt = attempt + 1 WHERE seq = ?"
-LAPSED = """
+EXPIRED = """
     SELECT q.agent, q.due, t.id FROM queue AS q INDEXED BY queue_leased CROSS JOIN tasks AS t ON t.seq = q.seq
     WHERE q.state = 'leased' AND q.due <= ?
 """
@@ -26,7 +28,7 @@ SEEN = "INSERT INTO agents VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET seen =
 LEFT = "DELETE FROM agents WHERE name = ?"
 FORGET = "DELETE FROM agents WHERE seen < ?"
 
-# A loan is a task's number and its attempt. Only the latest loan of a task can be extended or given back.
+# A lease is a task's number and its attempt. Only the latest lease of a task can be extended or returned.
 EXTEND = "UPDATE queue SET due = ? WHERE seq = ? AND attempt = ? AND state = 'leased'"
 IS_OURS = "SELECT 1 FROM queue WHERE seq = ? AND attempt = ? AND state = 'leased'"
 GIVE_BACK = "UPDATE queue SET state = 'ready', due = NULL WHERE seq = ? AND attempt = ? AND state = 'leased'"

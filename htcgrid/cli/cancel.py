@@ -7,7 +7,7 @@ from htcgrid.agent.storer import chunks
 from htcgrid.cli.grid_options import grid_options, read_grid
 from htcgrid.cli.main import DONE, SOME_FAILED
 from htcgrid.cli.queue_and_store import back_off, queue_of, say
-from htcgrid.spi import FailureKind, Outcome, Result, Task, documents
+from htcgrid.spi import FailureKind, Outcome, Result, Task, error_documents
 
 _NAMED = 5
 
@@ -41,10 +41,12 @@ def command(
     unknown = list(dict.fromkeys(task_ids).keys() - {task.id for task in tasks})
     if unknown:
         more = f" and {len(unknown) - _NAMED} more" if len(unknown) > _NAMED else ""
-        say(f"not in the queue: done already, set aside, or never put: {', '.join(sorted(unknown)[:_NAMED])}{more}.")
+        say(
+            f"not in the queue, because they are done, are dead letters or were never put: {', '.join(sorted(unknown)[:_NAMED])}{more}."
+        )
     return SOME_FAILED if unknown else DONE
 
 
 def _cancelled(task: Task) -> Result:
-    document = documents.cancelled()
+    document = error_documents.cancelled()
     return Result(task, Outcome(task.id, document, FailureKind.CANCELLED, started=time.time()))

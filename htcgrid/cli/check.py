@@ -73,5 +73,5 @@ def _sums(grid: GridConfig) -> Iterator[str]:
     if agent.grace < timeout:
         yield (
             f"agent.grace = {agent.grace:g} s is below function.timeout = {timeout:g} s: when the agent is stopped, "
-            f"tasks that run longer than the grace are given back and run again from the start."
+            f"tasks that run longer than the grace time are returned and run again from the start."
         )

@@ -12,7 +12,7 @@ from htcgrid.spi import Deployable, Rejected
 @grid_options
 @click.option("--dry-run", is_flag=True, help="Show what would be made or changed, and change nothing.")
 def command(file: Path | None, plane: str | None, pairs: tuple[str, ...], dry_run: bool) -> int:
-    """Set the plane up to stand by itself, or bring it up to date; wait until it is ready.
+    """Set the plane up so that it runs by itself, or update it; wait until it is ready.
 
     May be run as often as one likes: what is there already and the same stays as it is.
 

@@ -1,4 +1,4 @@
-"""What to do where the machine gives no more: files, threads, processes, memory, room on a disk."""
+"""What to do when the machine runs out of files, threads, processes, memory or disk space."""
 
 import errno
 import resource

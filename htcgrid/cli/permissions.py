@@ -82,7 +82,7 @@ def _joined(policies: list[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _named_apart(statements: list[Any]) -> list[Any]:
-    """IAM wants each `Sid` once in a policy."""
+    """IAM allows each `Sid` once in a policy."""
     seen: dict[str, int] = {}
     named = []
     for statement in statements:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from htcgrid.agent.statistics import Summary
+from htcgrid.cli.failing import Failing
 from htcgrid.config import GridConfig
 from htcgrid.spi import Plugin
 
@@ -58,20 +59,30 @@ class Bill:
         return {**figures, "basis": self.basis, **self.shown}
 
 
-def print_summary(summary: Summary, grid: GridConfig, plugins: Sequence[Plugin] = ()) -> None:
+def print_summary(
+    summary: Summary,
+    grid: GridConfig,
+    plugins: Sequence[Plugin] = (),
+    failing: Failing | None = None,
+    commands: Mapping[str, str] | None = None,
+) -> None:
     """On standard error: text on a terminal, one JSON line elsewhere. Standard output is the results'."""
     memory_mb = _peak_memory_mb()
     sink = grid.settings.sink
     where = f"{sink.plugin} {' '.join(f'{key}={value}' for key, value in sink.options.items())}" if sink else ""
     bill = Bill.of(plugins)
     if sys.stderr.isatty():
-        text = _text(summary, memory_mb, where, bill)
+        failures = failing.text(commands or {}) if failing else ""
+        text = _text(summary, memory_mb, where, bill) + (f"\nfailures\n{failures}" if failures else "")
     else:
         figures = {
             key: round(value, 3) if isinstance(value, float) else value for key, value in asdict(summary).items()
         }
         used = {"usage": bill.document(summary.finished)} if bill else {}
-        text = json.dumps({"summary": {**figures, "agent_memory_mb": round(memory_mb, 1), "results": where, **used}})
+        found = failing.document(commands or {}) if failing else {}
+        text = json.dumps(
+            {"summary": {**figures, "agent_memory_mb": round(memory_mb, 1), "results": where, **used, **found}}
+        )
     print(text, file=sys.stderr, flush=True)
 
 
@@ -93,7 +104,7 @@ def _text(summary: Summary, memory_mb: float, where: str, bill: Bill | None) -> 
         ("failed", f"{summary.failed:,}" + (f"  ({kinds})" if kinds else "")),
         ("had a result already", f"{summary.already_stored:,}"),
         ("tried again", f"{summary.retried:,}"),
-        ("given back", f"{summary.given_back:,}"),
+        ("returned", f"{summary.given_back:,}"),
         ("rate", f"{summary.tasks_per_second:,.0f} tasks/s over {summary.seconds:.1f} s"),
         ("duration", f"p50 {summary.p50_ms:.2f} ms, p90 {summary.p90_ms:.2f} ms, p99 {summary.p99_ms:.2f} ms"),
         ("workers busy", f"{summary.busy_share:.1%}, at most {summary.max_memory_mb} MB each"),

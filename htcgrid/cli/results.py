@@ -82,7 +82,7 @@ def command(
 
 
 class Look:
-    """Results as a store has them; None where there is none for now. Patient with the store and the queue."""
+    """Results as the store has them; None if there is none at this time. It waits while the store or the queue is unavailable."""
 
     def __init__(self, grid: GridConfig, store: StoreSink) -> None:
         self._store = store

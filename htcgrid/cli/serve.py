@@ -13,11 +13,11 @@ from htcgrid.cli.grid_options import grid_options, read_grid
 from htcgrid.cli.main import DONE
 from htcgrid.config import ConfigError
 from htcgrid.service.events import Events, event_options
-from htcgrid.service.function import ServedFunction
 from htcgrid.service.guard import Guard, read_keys, read_token
 from htcgrid.service.http import InvokeServer
 from htcgrid.service.invoke_api import InvokeApi
 from htcgrid.service.room import Room
+from htcgrid.service.served_function import ServedFunction
 from htcgrid.service.text import one_line
 
 
@@ -27,7 +27,7 @@ from htcgrid.service.text import one_line
     "--host",
     default="127.0.0.1",
     show_default=True,
-    help="The address to listen on. One that other machines reach takes --keys-file or --token-file.",
+    help="The address to listen on. One that other machines can reach needs --keys-file or --token-file.",
 )
 @click.option(
     "--port",
@@ -40,7 +40,7 @@ from htcgrid.service.text import one_line
     "--keys-file",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Whose keys may call, signed as every AWS SDK does (SigV4); a file like ~/.aws/credentials.",
+    help="Keys that may call, with the signature of every AWS SDK (SigV4); a file like ~/.aws/credentials.",
 )
 @click.option(
     "--token-file",
@@ -53,21 +53,21 @@ from htcgrid.service.text import one_line
     type=click.IntRange(min=0),
     default=100,
     show_default=True,
-    help="Calls that may wait for a place, a function; 429 beyond.",
+    help="How many calls may wait, for each function; further ones get 429.",
 )
 @click.option(
     "--events",
     type=click.IntRange(min=0),
     default=10_000,
     show_default=True,
-    help="Events that are kept until they ran, a function; 429 beyond.",
+    help="How many events are kept until they have run, for each function; further ones get 429.",
 )
 @click.option(
     "--hold-mb",
     type=click.IntRange(min=16),
     default=256,
     show_default=True,
-    help="MiB of requests, events and answers held at once, events half of it at most; 429 beyond.",
+    help="MiB of requests, events and answers held at once, at most half of it events; further calls get 429.",
 )
 def command(
     file: Path | None,
@@ -84,7 +84,7 @@ def command(
     """Serve AWS's Invoke API over the plane, so that any AWS SDK can call the functions.
 
     Serves [function] and every one of [functions] by its name. Calls with X-Amz-Invocation-Type: Event
-    are kept in memory until they ran: three times where they fail, unless [agent] attempts says otherwise.
+    are kept in memory until they have run: up to three times if they fail, unless [agent] attempts says otherwise.
 
     \b
     htcgrid serve --port 9001
@@ -98,7 +98,7 @@ def command(
     family, address = _address(host, port)
     if not guard.asks_for_keys and not ipaddress.ip_address(address[0].partition("%")[0]).is_loopback:
         raise ConfigError(
-            f"--host {host}: other machines reach this address, and whoever reaches it could run your functions. "
+            f"--host {host}: other machines can reach this address, and anybody who reaches it could run your functions. "
             "Give --keys-file (SigV4, which every AWS SDK signs with) or --token-file, or listen on 127.0.0.1."
         )
     grid = read_grid(file, plane, pairs)
@@ -121,7 +121,7 @@ def command(
 
 
 def _address(host: str, port: int) -> tuple[int, tuple[str, int]]:
-    """What is bound is what was looked at: the name is resolved once."""
+    """The name is resolved once, so the address that is checked is the one that is bound."""
     try:
         found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
@@ -149,7 +149,9 @@ def _serve(server: InvokeServer, functions: dict[str, ServedFunction], grace: fl
     for number in numbers:
         signal.signal(number, signal.SIG_DFL)  # a second one ends it at once, calls and all
     if server.under_way:
-        _say(f"Calls under way: {server.under_way}. They have {grace:g} s; the same signal again stops them at once.")
+        _say(
+            f"Calls under way: {server.under_way}. They have {grace:g} s; send the same signal again to stop them at once."
+        )
     for function in functions.values():
         function.drain()
     server.end(grace)
@@ -160,5 +162,5 @@ def _serve(server: InvokeServer, functions: dict[str, ServedFunction], grace: fl
 
 
 def _say(message: str) -> None:
-    with suppress(OSError):  # serving goes on when the log is full or gone
+    with suppress(OSError):  # the service continues when the log is full or gone
         print(one_line(message), file=sys.stderr, flush=True)

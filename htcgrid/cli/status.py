@@ -22,13 +22,13 @@ Rows = Iterator[tuple[str, str]]
 @click.command()
 @grid_options
 @click.option(
-    "--permissions", is_flag=True, help="Print the rights that each use of the plane takes, and nothing else."
+    "--permissions", is_flag=True, help="Print the rights that each use of the plane needs, and nothing else."
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, for scripts.")
 def command(file: Path | None, plane: str | None, pairs: tuple[str, ...], permissions: bool, as_json: bool) -> int:
-    """Show what stands: the workers of a deployed plane, the queue's tasks and agents, the results.
+    """Show the workers of a deployed plane, the tasks and agents of the queue, and the results.
 
-    What a service cannot tell is left out; with --json it is null. A queue or plane that is not to be had
+    What a service cannot tell is left out; with --json it is null. A queue or plane that is unavailable
     is named after the rest, with its exit code.
 
     \b
@@ -53,8 +53,8 @@ def command(file: Path | None, plane: str | None, pairs: tuple[str, ...], permis
             errors.append(error)
     if not parts and not errors:
         message = (
-            "Nothing of this config stands by itself: the plane has no workers that were deployed, the source tells no "
-            "depth, and the sink keeps no count. `htcgrid run` shows the progress of its own tasks."
+            "This config has nothing to show: the plane has no deployed workers, the source does not tell its "
+            "depth, and the sink does not count its results. `htcgrid run` shows the progress of its own tasks."
         )
         raise ConfigError(message)
     click.echo(json.dumps(_document(parts)) if as_json else _text(grid, parts))

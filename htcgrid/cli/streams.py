@@ -1,10 +1,10 @@
 """Standard input, output and error as a command needs them: open, told apart, and never in the way of the work.
 
 - One that is closed is opened on the null device, so that no file or socket of ours gets its number. Input and output
-  are opened the wrong way round: whoever uses them hears of it.
-- What cannot be printed on standard output is an `OutputLost`. Nobody is told of what standard error did not take.
-- A reader of standard error that stalls holds nothing up.
-- Nothing that is printed on either controls a terminal.
+  are opened the wrong way round, so that using them is an error.
+- If something cannot be printed on standard output, that is an `OutputLost`. If it cannot be printed on standard error, it is dropped.
+- A reader of standard error that stalls delays nothing.
+- Nothing that is printed on either one can control a terminal.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _WAITING_MESSAGES = 10_000
 
 
 class OutputLost(HtcgridError):
-    """Standard output took no more."""
+    """Standard output could not be written."""
 
     @property
     def is_reader_gone(self) -> bool:
@@ -54,7 +54,7 @@ def prepare() -> None:
 
 
 def end(*, interrupted: bool) -> None:
-    """Before the process ends: wait for nobody any longer."""
+    """Before the process ends: stop waiting for readers."""
     output, errors = getattr(sys.stdout, "buffer", None), getattr(sys.stderr, "buffer", None)
     raw = getattr(output, "raw", None)
     if interrupted and isinstance(raw, _Output):
@@ -64,7 +64,7 @@ def end(*, interrupted: bool) -> None:
 
 
 def _encoding(stream: TextIO | None) -> str:
-    """What it has already. Nobody chooses one that has only ASCII, so UTF-8 is taken then, as click does."""
+    """The stream's own encoding, or UTF-8 where that has only ASCII, which nobody chooses; click does the same."""
     encoding = (stream and stream.encoding) or "utf-8"
     return "utf-8" if "ascii" in encoding.lower() else encoding
 
@@ -111,14 +111,14 @@ class _Output(io.RawIOBase):
         try:
             return _write(1, data)
         except OSError as error:
-            self._is_lost = True  # told once; what is left in the buffers fails no more
+            self._is_lost = True  # said once; what is left in the buffers does not fail again
             reason = "it is closed" if _is_closed(1, os.O_RDONLY) else error.strerror
             message = f"Standard output cannot be written: {reason}. What was to be printed is lost."
             raise OutputLost(message) from error
 
 
 class _Errors(io.BufferedIOBase):
-    """Standard error, written by a thread of its own: whoever prints waits a moment for that and no longer.
+    """Standard error, written by a thread of its own: a caller that prints waits for it only a moment.
 
     It may be used in a signal's handler: nothing in it is locked.
     """
@@ -130,7 +130,7 @@ class _Errors(io.BufferedIOBase):
         self._has_thread = True
         try:
             threading.Thread(target=self._run, name="htcgrid-stderr", daemon=True).start()
-        except RuntimeError:  # no thread is left to be had, which is about to be told here
+        except RuntimeError:  # no more threads can be started, and this is where that is about to be reported
             self._has_thread = False
 
     def writable(self) -> bool:
@@ -190,7 +190,7 @@ def _write_all(text: bytes) -> None:
 
 
 def _write(fd: int, data: ReadableBuffer) -> int:
-    """Also where whoever shares it has made it non-blocking."""
+    """Also if another program that shares the descriptor has made it non-blocking."""
     while True:
         try:
             return os.write(fd, data)

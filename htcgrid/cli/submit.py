@@ -21,12 +21,15 @@ _BATCH = 1000
 @click.argument("events", metavar="FILE")
 @grid_options
 @click.option("--session", metavar="NAME", help="The session they belong to; a new UUID by default.")
-@click.option("--priority", type=int, help="Higher is served first; 0 by default.")
+@click.option("--priority", type=int, help="Tasks of a higher priority run first; 0 by default.")
 @click.option(
-    "--id-field", default="", metavar="KEY", help="The key of each event that is its task's id; else SESSION_LINE."
+    "--id-field",
+    default="",
+    metavar="KEY",
+    help="The key of each event that holds the id of its task; if empty, the id is SESSION_LINE.",
 )
 @click.option(
-    "--ids", type=click.File("w"), metavar="FILE", help="Write the ids of the tasks to this file, one a line."
+    "--ids", type=click.File("w"), metavar="FILE", help="Write the ids of the tasks to this file, one on each line."
 )
 def command(
     events: str,
@@ -38,10 +41,10 @@ def command(
     id_field: str,
     ids: IO[str] | None,
 ) -> int:
-    """Put the events of FILE, one JSON document a line, into the queue; "-" is standard input.
+    """Put the events of FILE, one JSON document on each line, into the queue; "-" is standard input.
 
-    Prints the session on standard output. A line that is no event is named and left out, with exit code 1.
-    A submit that was cut off is completed by giving the same command again.
+    Prints the session on standard output. A line that is not an event is named and left out, with exit code 1.
+    An interrupted submit is completed by giving the same command again.
 
     \b
     session=$(htcgrid submit events.jsonl)

@@ -10,9 +10,9 @@ from htcgrid.cli.main import DONE
 @click.command()
 @grid_options
 def command(file: Path | None, plane: str | None, pairs: tuple[str, ...]) -> int:
-    """Remove all that `deploy` has made for this plane, and nothing else.
+    """Remove everything that `deploy` created for this plane, and nothing else.
 
-    Running tasks are finished or given back first. Queues and results stay.
+    Running tasks are finished or returned first. Queues and results stay.
     """
     for line in deployable(read_grid(file, plane, pairs)).undeploy():
         click.echo(line)

@@ -1,4 +1,4 @@
-"""The session of a submit that was cut off, so that the same command goes on with it."""
+"""The session of an interrupted submit, so that the same command completes it."""
 
 import fcntl
 import json
@@ -16,7 +16,7 @@ class Unfinished:
     def __init__(self, events: str, *options: object) -> None:
         self._path = None if events == "-" else Path(events).with_name(f".{Path(events).name}.submit")
         self._command: list[object] = []
-        with suppress(OSError, ValueError):  # whoever reads the events says what is wrong with them
+        with suppress(OSError, ValueError):  # the reader of the events reports what is wrong with them
             there = Path(events).stat()
             self._command = [there.st_size, there.st_mtime_ns, *options]
         self._fd = -1
@@ -37,19 +37,19 @@ class Unfinished:
             OSError,
             ValueError,
             TypeError,
-        ):  # another submit of this file goes on, or it was killed as it wrote this
+        ):  # another submit of this file is running, or it was killed while it wrote this
             os.close(fd)
             return None
         if command != self._command or not isinstance(session, str):
             say(f"session {session} was submitted in part, of a file or with options that have changed since.")
             os.close(fd)
             return None
-        say(f"going on with session {session}, which was submitted in part.")
+        say(f"continuing session {session}, which was submitted in part.")
         self._fd = fd
         return session
 
     def note(self) -> None:
-        """Write it down; where that cannot be done, tell the user how a submit that is cut off is completed."""
+        """Write it down; if that fails, tell the user how to complete an interrupted submit."""
         if self._fd >= 0 or self._told:
             return
         if self._path is None:

@@ -24,7 +24,7 @@ _MARKS = {"held": "held     ", "broken": "BROKEN   ", "not asked": "not asked"}
 
 @click.command()
 @click.argument("name")
-@click.option("--kind", type=click.Choice(list(KINDS)), help="Needed where plugins of several kinds have that name.")
+@click.option("--kind", type=click.Choice(list(KINDS)), help="Needed if plugins of several kinds have that name.")
 @click.option(
     "--option",
     "pairs",
@@ -39,12 +39,12 @@ _MARKS = {"held": "held     ", "broken": "BROKEN   ", "not asked": "not asked"}
     show_default=True,
     help="Every wait is multiplied by it.",
 )
-@click.option("--drain", is_flag=True, help="The source's place is the kit's to empty before each rule.")
+@click.option("--drain", is_flag=True, help="The kit may empty the source before each rule.")
 @click.option(
     "--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Write the verdicts as JSON."
 )
 @click.option("--junit", type=click.Path(path_type=Path), metavar="FILE", help="Write the verdicts as JUnit XML.")
-@click.option("--strict", is_flag=True, help="A rule that could not be asked counts as broken.")
+@click.option("--strict", is_flag=True, help="A rule that could not be tested counts as broken.")
 def command(
     name: str,
     kind: str | None,
@@ -55,14 +55,14 @@ def command(
     junit: Path | None,
     strict: bool,
 ) -> int:
-    """Run the conformance kit over an installed plugin, and say which rules of the interface it holds.
+    """Run the conformance kit over an installed plugin, and say which rules of the interface it keeps.
 
     \b
     htcgrid verify process --option workers=2
     htcgrid verify sqlite --kind task-source --option path={tmp}/grid.db --option lease_seconds=2
 
-    Exit codes: 0 all rules that were asked hold, 1 one is broken, 2 wrong usage, 3 the plugin's service
-    was not to be had.
+    Exit codes: 0 all tested rules are kept, 1 one is broken, 2 wrong usage, 3 the plugin's service
+    was unavailable.
     """
     kit = _kit()
     base = KINDS[kind] if kind else _kind_of(name)
@@ -94,7 +94,7 @@ def _kit() -> Any:
     """The kit, which is another distribution: found by its entry point, as plugins are."""
     found = list(entry_points(group="htcgrid.conformance", name="kit"))
     if not found:
-        raise Rejected("`htcgrid verify` needs the conformance kit. To have it: pip install htcgrid-contracts")
+        raise Rejected("`htcgrid verify` needs the conformance kit. Install it: pip install htcgrid-contracts")
     return found[0].load()
 
 

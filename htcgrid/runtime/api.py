@@ -20,7 +20,7 @@ from htcgrid.runtime.context import client_context
 from htcgrid.runtime.environment import InitFailure, Running, State
 from htcgrid.runtime.parsing import parsed
 from htcgrid.runtime.sandbox import Sandbox, SandboxedEnvironment
-from htcgrid.spi import FailureKind, Function, Lease, Outcome, Unstarted, documents, limits
+from htcgrid.spi import FailureKind, Function, Lease, Outcome, Unstarted, error_documents, limits
 
 _ROOT = b"/2018-06-01/runtime/"
 _NEXT = b"invocation/next"
@@ -278,7 +278,7 @@ class ApiEnvironment(SandboxedEnvironment):
 def _verdict(verb: bytes, request: Request) -> tuple[FailureKind | None, bytes]:
     """What an answer says: whether it is one, and its document."""
     if request.too_large:
-        return FailureKind.PAYLOAD_TOO_LARGE, documents.response_too_large()
+        return FailureKind.PAYLOAD_TOO_LARGE, error_documents.response_too_large()
     error_type = request.headers.get(ERROR_TYPE, b"")
     if verb == b"error":
         return FailureKind.HANDLER_ERROR, _error_document(error_type, request.body)
@@ -301,4 +301,4 @@ def _error_document(error_type: bytes, body: bytes) -> bytes:
             return body
     except ValueError:
         pass
-    return documents.document(error_type.decode("latin-1") or "Runtime.Unknown", body.decode(errors="replace"))
+    return error_documents.document(error_type.decode("latin-1") or "Runtime.Unknown", body.decode(errors="replace"))

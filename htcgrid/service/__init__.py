@@ -1,1 +1,1 @@
-"""AWS's Invoke API over any compute plane: what `htcgrid serve` serves."""
+"""AWS's Invoke API over any compute plane: what `htcgrid serve` offers."""

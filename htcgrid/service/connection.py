@@ -139,7 +139,7 @@ class Connection:
         return True
 
     def hang_up(self) -> None:
-        """From any thread: whoever waits for this connection wakes up."""
+        """From any thread: wake up the thread that waits for this connection."""
         with contextlib.suppress(OSError):
             self._channel.shutdown(socket.SHUT_RDWR)
 

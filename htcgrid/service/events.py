@@ -66,13 +66,13 @@ class Events:
         self._thread.start()
 
     def drain(self) -> None:
-        """Take no more, and let end what runs."""
+        """Accept no more events, and let running ones finish."""
         self._is_over.set()
         with self._lock:
             self._agent.drain()
 
     def stop(self) -> str:
-        """End the agent; says what was not run, and what failed."""
+        """End the agent; return what was not run and what failed."""
         self.drain()
         self._thread.join()
         left = len(self._sizes)
@@ -82,7 +82,9 @@ class Events:
     def put(self, task: Task) -> None:
         assert isinstance(self._source, TaskQueue)  # noqa: S101 - the memory source is one
         if self._is_over.is_set():
-            raise api_errors.ServiceError("Events are not run any more: the service ends, or the plane refused one.")
+            raise api_errors.ServiceError(
+                "The service does not run events any more: it is ending, or the plane refused one."
+            )
         size = len(task.payload)
         self._room.take(size)
         with self._lock:
@@ -152,7 +154,7 @@ class _Tried(Invoker):
 
 
 class _Told(ResultSink):
-    """Nobody reads the answer to an event."""
+    """The answer to an event is not read by anybody."""
 
     max_batch = 1000
 

@@ -1,4 +1,4 @@
-"""Who may call: no web page, and where keys are asked for, only who has one."""
+"""Who may call: no web pages, and only callers with a key where keys are required."""
 
 import configparser
 import hmac

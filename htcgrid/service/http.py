@@ -71,7 +71,7 @@ class InvokeServer(ThreadingTCPServer):
                 self._answered.notify_all()
 
     def end(self, seconds: float) -> None:
-        """Take no more connections, and wait for so long until the calls under way are answered.
+        """Accept no more connections, and wait so long at most until the calls in progress are answered.
 
         Whatever they run on may be closed only then.
         """
@@ -81,7 +81,7 @@ class InvokeServer(ThreadingTCPServer):
             self._answered.wait_for(lambda: not self.under_way, seconds)
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
-        """Where there are too many, whoever has waited longest without a request makes way; else the new one."""
+        """If there are too many, the connection that has waited longest without a request is closed; if none waits, the new one."""
         with self._lock:
             if len(self._connections) < self._most:
                 return True

@@ -18,9 +18,9 @@ from htcgrid.runtime import identity
 from htcgrid.runtime.reports import log_result
 from htcgrid.service import api_errors
 from htcgrid.service.connection import BadRequest, Connection, HungUp, Stalled
-from htcgrid.service.function import ServedFunction
 from htcgrid.service.guard import Guard
 from htcgrid.service.room import Room, Share
+from htcgrid.service.served_function import ServedFunction
 
 _PATH = re.compile(r"/2015-03-31/functions/([^/]+)/invocations")
 _NAME = re.compile(r"(?:arn:[^:]+:lambda:[^:]*:)?(?:[0-9]{12}:)?(?:function:)?([A-Za-z0-9_-]+)(?::([A-Za-z0-9$_-]+))?")
@@ -91,14 +91,16 @@ class InvokeApi:
             return _refusal(api_errors.ServiceError(f"A bug in htcgrid or in a plugin: {error!r}"))
 
     def _answer(self, connection: Connection, request: h11.Request, share: Share) -> _Answer:
-        """Whatever can be refused is refused before the body is read."""
+        """A request that can be refused is refused before its body is read."""
         headers = _headers(request)
         path, _, query = request.target.decode("latin-1").partition("?")
         signature = self._guard.check(headers)
         if request.method not in {b"POST", b"GET", b"HEAD"}:
-            return _Answer(HTTPStatus.NOT_IMPLEMENTED, _bad("There is no such method here; calls are POST."), _JSON)
+            return _Answer(
+                HTTPStatus.NOT_IMPLEMENTED, _bad("This method is not supported here; calls use POST."), _JSON
+            )
         if request.method != b"POST":
-            raise api_errors.ResourceNotFound("There is nothing here but Invoke.")
+            raise api_errors.ResourceNotFound("Only Invoke is served here.")
 
         def body() -> bytes:
             whole = connection.body(share)

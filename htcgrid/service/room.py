@@ -1,4 +1,4 @@
-"""How many bytes of other people's making are held at once."""
+"""How many bytes of requests, events and answers are held at once."""
 
 import threading
 from typing import Self
@@ -7,9 +7,9 @@ from htcgrid.service import api_errors
 
 
 class Room:
-    """A number of bytes. Any thread may call; where it is full, the caller is told to come again.
+    """A number of bytes. Any thread may call; if it is full, the caller is told to try again.
 
-    What is taken of a room is taken of the one around it, too.
+    Bytes that are taken from a room are taken from the room around it, too.
     """
 
     def __init__(self, size: int, around: "Room | None" = None) -> None:
@@ -43,7 +43,7 @@ class Room:
 
 
 class Share:
-    """What one call has of a room, given back when the call is over."""
+    """The bytes that one call has taken from a room; they are released when the call is over."""
 
     def __init__(self, room: Room) -> None:
         self._room = room

@@ -1,4 +1,4 @@
-"""What others wrote, made fit for a log or a terminal."""
+"""Text from others, made safe for a log or a terminal."""
 
 import re
 
@@ -7,7 +7,7 @@ _MOST = 4000
 
 
 def one_line(text: str) -> str:
-    """On one line, without the characters that steer a terminal, and cut where it is very long."""
+    """On one line, without characters that control a terminal, and cut if it is very long."""
     cut = text if len(text) <= _MOST else f"{text[:_MOST]}... ({len(text)} characters)"
     return _UNPRINTABLE.sub(_escaped, cut)
 

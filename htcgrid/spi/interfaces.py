@@ -23,7 +23,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from htcgrid.spi.errors import Rejected
 from htcgrid.spi.plugin import Plugin
-from htcgrid.spi.stats import QueueStats, StoreStats
+from htcgrid.spi.stats import DeadTask, QueueStats, StoreStats
 from htcgrid.spi.values import Capability, Lease, Outcome, Result, Task, Unstarted
 
 
@@ -71,6 +71,21 @@ class TaskSource(Plugin):
         acks: the result in the sink tells of the failure.
         """
         self.ack(leases)
+
+    def dead(self) -> Iterable[DeadTask]:
+        """The dead letters, a few at a time in memory; `htcgrid failures` shows them. The default knows of none."""
+        return ()
+
+    redrives: bool = False
+    """Whether failed tasks can be put in again, by `redrive`."""
+
+    def redrive(self, tasks: Sequence[Task]) -> None:
+        """Accept these failed tasks again, durably. Each has a generation above that of its failed run.
+
+        A task of that id and an earlier generation that is still there, or is a dead letter, is replaced. One of the same
+        generation and content stays as it is, so that a redrive that was cut off is completed by giving it again.
+        """
+        raise Rejected(f"{type(self).__name__} takes no failed tasks again.")
 
     def stats(self, *, brief: bool = False) -> QueueStats:
         """How much is there now; an estimate where the service gives no better. The default knows nothing.
@@ -152,6 +167,26 @@ class ResultSink(Plugin):
         A few at a time in memory. A later call with the last number seen goes on and misses none.
         """
         raise Rejected(f"{type(self).__name__} keeps no order in which results could be read. Name the tasks.")
+
+    lists_failures: bool = False
+    """Whether its failures can be listed, by `failed`, and are replaced as that says."""
+
+    def failed(self) -> Iterator[Result]:
+        """Every result that is a failure now, a few at a time in memory; `htcgrid failures` and `redrive` use it.
+
+        `Result.task` has its attributes, generation included, and the event where that is kept with the failure. `put`
+        replaces a failure by a result of a later generation, and nothing else; `stored` does not name a task whose result
+        is a failure of an earlier generation than the task's own.
+        """
+        raise Rejected(f"{type(self).__name__} cannot list its failures.")
+
+    def has_failed(self) -> bool:
+        """Whether any result is a failure: the exit code of a run says so."""
+        return any(True for _ in self.failed()) if self.lists_failures else False
+
+    def open_to_read(self) -> None:
+        """In place of `open`, with the same errors, where nothing will be put: beside a run that writes into it."""
+        self.open()
 
     def stats(self) -> StoreStats:
         """What is stored now; `htcgrid status` shows it. The default knows nothing."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from htcgrid.spi.values import Task
+
 
 @dataclass(frozen=True, slots=True)
 class States:
@@ -70,3 +72,12 @@ class Usage:
     dollars: float | None = None
     basis: str = ""
     shown: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class DeadTask:
+    """A dead letter: how often the task was handed out, and why it is not any more."""
+
+    task: Task
+    attempt: int
+    reason: str

@@ -36,7 +36,7 @@ class Task:
     """One call to be made.
 
     `payload` is the event, one JSON document. `attributes` are text about the task, shown to the handler
-    in `context.client_context.custom`; `session_id` and `priority` are the names that htcgrid itself uses.
+    in `context.client_context.custom`; `session_id`, `priority` and `generation` are the names that htcgrid itself uses.
     """
 
     id: str
@@ -121,3 +121,13 @@ class Capability(StrEnum):
     """`cancel` stops a running handler."""
     METERING = "metering"
     """Durations and memory are measured."""
+
+
+GENERATION = "generation"
+"""The attribute of a task that `htcgrid redrive` runs again: "1" the first time, then "2", and so on."""
+
+
+def generation_of(task: Task) -> int:
+    """How often it was run again after a failure that was final; 0 for a task that never was."""
+    text = task.attributes.get(GENERATION) if task.attributes else None
+    return int(text) if text is not None and text.isdecimal() else 0

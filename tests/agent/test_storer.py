@@ -28,7 +28,7 @@ class Source(MemorySource):
 def test_a_hopeless_task_whose_lease_was_lost_is_judged_anew_when_it_comes_again() -> None:
     source, leases = Source(), LeaseTable(1)
     sink = MemorySink(MemorySink.Config(), Function())
-    shared = Shared(AgentOptions(linger=0), Shutdown(), Statistics(1), lambda _message: None)
+    shared = Shared(AgentOptions(linger=0), Shutdown(), Statistics(1), lambda _message: None, lambda _outcomes: None)
 
     def store(lease: Lease, outcome: Outcome, *, dead: bool, lost: bool) -> None:
         leases.finish(Result(lease.task, outcome, lease.attempt), dead=dead)

@@ -98,7 +98,7 @@ def test_a_grid_in_which_nothing_stands_says_so(project: Project) -> None:
     )
     done = project.run("status")
     assert (done.returncode, done.stdout) == (2, "")
-    assert "Nothing of this config stands by itself" in done.stderr
+    assert "This config has nothing to show: the plane has no deployed workers" in done.stderr
 
 
 def test_a_queue_that_is_not_to_be_had_is_told_after_the_rest(project: Project) -> None:

@@ -46,6 +46,16 @@ class Reference(MemorySource):
     def stats(self, *, brief: bool = False) -> QueueStats:
         return QueueStats(replace(super().stats().states, dead=len(self.dead)))
 
+    redrives = True
+
+    def redrive(self, tasks: Sequence[Task]) -> None:
+        with self._changed:
+            for task in tasks:
+                if task.id in self._tasks and self._tasks[task.id].task != task:
+                    del self._tasks[task.id]
+                    self._until.pop(task.id, None)
+        MemorySource.put(self, tasks)
+
     @property
     def exhausted(self) -> bool:
         return False
@@ -516,6 +526,26 @@ class TestPutsHalf(Case):
         def put(self, tasks: Sequence[Task]) -> None:
             for task in sorted(tasks, key=lambda task: task.id in self._tasks):
                 super().put([task])
+
+
+class TestRedriveKeepsWhatIsThere(Case):
+    breaks = "test_a_redriven_task_is_lent_though_an_earlier_generation_is_left"
+    says = "tasks were lent within"
+
+    class broken(Reference):
+        def redrive(self, tasks: Sequence[Task]) -> None:
+            MemorySource.put(self, [task for task in tasks if task.id not in self._tasks])
+
+
+class TestRedrivesTwice(Case):
+    breaks = "test_what_is_redriven_twice_is_lent_once"
+    lease_seconds = 5.0
+    says = "was handed out"
+
+    class broken(Reference):
+        def redrive(self, tasks: Sequence[Task]) -> None:
+            for task in tasks:
+                self.invalid.append(Lease(task))
 
 
 class TestCancelOnlyMarks(Case):

@@ -161,7 +161,7 @@ def test_the_limits_are_those_of_the_function(engine: docker.APIClient, opened: 
     (mine,) = [
         each
         for each in engine.containers(filters={"label": ["io.htcgrid.function=probe"]})
-        if opened._plan and opened._plan.network.name in each["NetworkSettings"]["Networks"]
+        if opened._spec and opened._spec.network.name in each["NetworkSettings"]["Networks"]
     ]
     limits = engine.inspect_container(mine["Id"])["HostConfig"]
     assert limits["Memory"] == limits["MemorySwap"] == 128 << 20

@@ -220,7 +220,7 @@ def test_a_second_signal_ends_the_service_without_waiting_for_calls(tmp_path: Pa
         _eventually(note.exists)
         served.process.send_signal(signal.SIGTERM)
         assert served.process.stderr is not None
-        assert "again stops them at once" in served.process.stderr.readline()
+        assert "send the same signal again to stop them at once" in served.process.stderr.readline()
         served.process.send_signal(signal.SIGTERM)
         assert served.process.wait(20) == -signal.SIGTERM
         assert isinstance(reply.exception(), OSError | HTTPException)

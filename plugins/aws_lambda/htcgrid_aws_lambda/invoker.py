@@ -18,7 +18,7 @@ from htcgrid.spi import (
     Rejected,
     Unavailable,
     Unstarted,
-    documents,
+    error_documents,
     limits,
 )
 from htcgrid_aws.aws_errors import Refused, Throttled
@@ -179,7 +179,7 @@ class AwsLambdaInvoker(Invoker):
             start(lambda: self._call(service, limiter, lease, context), call)
             return call.result()
         except CancelledError:
-            return Outcome(lease.task.id, documents.cancelled(), FailureKind.CANCELLED)
+            return Outcome(lease.task.id, error_documents.cancelled(), FailureKind.CANCELLED)
         finally:
             self._under_way.pop(lease.task.id, None)
 
@@ -195,7 +195,7 @@ class AwsLambdaInvoker(Invoker):
             kind = _EVENT_REFUSED.get(error.code)
             if kind is None:
                 raise
-            return Outcome(lease.task.id, documents.document(error.code, error.said), kind)
+            return Outcome(lease.task.id, error_documents.document(error.code, error.said), kind)
         except Unavailable as error:
             if error.begun:
                 billing.charge_lost(self._usage_counter)
@@ -241,13 +241,13 @@ class AwsLambdaInvoker(Invoker):
 def _too_large(lease: Lease, context: str) -> Outcome | None:
     size = len(lease.task.payload)
     if size > limits.REQUEST_BYTES:
-        return _refusal(lease, documents.request_too_large(size))
+        return _refusal(lease, error_documents.request_too_large(size))
     if len(context) > _CLIENT_CONTEXT_BYTES:
         message = (
             f"The task's attributes make a client context of {len(context)} bytes in base64; AWS Lambda takes "
             f"{_CLIENT_CONTEXT_BYTES} at most. Put what is large into the event."
         )
-        return _refusal(lease, documents.document("RequestTooLargeException", message))
+        return _refusal(lease, error_documents.document("RequestTooLargeException", message))
     return None
 
 

@@ -23,11 +23,11 @@ from htcgrid.spi import (
     Plugin,
     Rejected,
     Unavailable,
-    documents,
+    error_documents,
 )
 from pydantic import Field
 
-from htcgrid_eks.cell import Cell
+from htcgrid_eks.container_pipes import ContainerPipes
 from htcgrid_eks.sandbox import ContainerSandbox, Terminations
 
 if TYPE_CHECKING:
@@ -71,10 +71,10 @@ class EksSidecarInvoker(EnvironmentPool):
         every = frozenset(Capability)
         # The emulator's replies do not tell an answer from an error document.
         self.capabilities = every if config.transport == "api" else every - {Capability.ERRORS}
-        self._cells: list[Cell] = []
+        self._pipes: list[ContainerPipes] = []
         self._pod: OwnPod | None = None
         self._kills: dict[int, int] = {}
-        """How often the kernel had ended something in a cell for its memory, before the tasks that it has now."""
+        """How often the kernel had ended something in a pipes for its memory, before the tasks that it has now."""
 
     def size(self) -> int:
         return self.config.containers
@@ -86,9 +86,9 @@ class EksSidecarInvoker(EnvironmentPool):
                 f"{folder} is not there or may not be written: eks_sidecar runs in a pod that shares a volume with its "
                 'Lambda containers. `htcgrid deploy` makes such pods; from outside a cluster use plugin = "eks".'
             )
-        self._cells = [Cell(folder / str(index)) for index in range(self.config.containers)]
-        for cell in self._cells:
-            cell.open()
+        self._pipes = [ContainerPipes(folder / str(index)) for index in range(self.config.containers)]
+        for pipes in self._pipes:
+            pipes.open()
         if self.config.pod_status:
             from htcgrid_eks.own_pod import OwnPod  # noqa: PLC0415 - the SDK takes a second to import
 
@@ -99,17 +99,17 @@ class EksSidecarInvoker(EnvironmentPool):
 
     def close(self) -> None:
         super().close()
-        for cell in self._cells:
-            cell.close()
+        for pipes in self._pipes:
+            pipes.close()
         if self._pod is not None:
             self._pod.close()
-        self._cells, self._pod = [], None
+        self._pipes, self._pod = [], None
         (self.config.folder / READY).unlink(missing_ok=True)
 
     def quit(self) -> None:
         """Have the Lambda containers end, for a pod that is not to live on."""
-        for cell in self._cells:
-            cell.quit()
+        for pipes in self._pipes:
+            pipes.quit()
 
     def terminations(self, index: int) -> Terminations:
         """How that container's ends are asked for."""
@@ -119,36 +119,36 @@ class EksSidecarInvoker(EnvironmentPool):
     # --- the pool ---
 
     def environment(self, place: int) -> ExecutionEnvironment:
-        cell, terminations = self._cells[place], self.terminations(place)
-        cell.greet()  # while nothing runs there, nothing else tells that it has ended
-        if not cell.is_ready(_BACK_SECONDS):
+        pipes, terminations = self._pipes[place], self.terminations(place)
+        pipes.greet()  # while nothing runs there, nothing else tells that it has ended
+        if not pipes.is_ready(_BACK_SECONDS):
             name = container_name(place)
             raise Unavailable(f"The container {name} is not there; Kubernetes will restart it.", retry_after=1.0)
-        self._kills[place] = cell.kills
+        self._kills[place] = pipes.kills
         if self.config.transport == "rie":
-            emulator = _Emulator(cell, terminations, self.config.emulator_port + place)
+            emulator = _Emulator(pipes, terminations, self.config.emulator_port + place)
             return RieEnvironment(self.function, emulator)
-        return ApiEnvironment(self.function, ContainerSandbox(cell, terminations))
+        return ApiEnvironment(self.function, ContainerSandbox(pipes, terminations))
 
     def before(self, environment: ExecutionEnvironment, place: int) -> None:
-        self._kills[place] = self._cells[place].kills
+        self._kills[place] = self._pipes[place].kills
 
     def corrected(self, outcome: Outcome, place: int) -> Outcome:
         """The emulator lives on when the kernel ends the runtime for its memory, and calls it a killed one."""
         if self.config.transport == "api":
             return outcome
-        cell = self._cells[place]
-        cell.memory_mb()
-        if cell.kills > self._kills[place] and outcome.failure is FailureKind.EXIT:
-            self._kills[place] = cell.kills
-            document = documents.out_of_memory(identity.request_id(outcome.task_id))
+        pipes = self._pipes[place]
+        pipes.memory_mb()
+        if pipes.kills > self._kills[place] and outcome.failure is FailureKind.EXIT:
+            self._kills[place] = pipes.kills
+            document = error_documents.out_of_memory(identity.request_id(outcome.task_id))
             return replace(outcome, failure=FailureKind.OUT_OF_MEMORY, payload=document)
         return outcome
 
     def _await_containers(self) -> None:
         deadline = time.monotonic() + self.config.start_seconds
-        for index, cell in enumerate(self._cells):
-            if not cell.is_ready(max(0.0, deadline - time.monotonic())):
+        for index, pipes in enumerate(self._pipes):
+            if not pipes.is_ready(max(0.0, deadline - time.monotonic())):
                 raise Unavailable(
                     f"The container {container_name(index)} has not come up in {self.config.start_seconds:g} s. "
                     "`kubectl describe pod` says why."
@@ -156,8 +156,8 @@ class EksSidecarInvoker(EnvironmentPool):
 
 
 class _Emulator(ContainerSandbox, EmulatorSandbox):
-    def __init__(self, cell: Cell, terminations: Terminations, port: int) -> None:
-        super().__init__(cell, terminations)
+    def __init__(self, pipes: ContainerPipes, terminations: Terminations, port: int) -> None:
+        super().__init__(pipes, terminations)
         self._port = port
 
     @property

@@ -28,10 +28,10 @@ from htcgrid.spi import (
     Function,
     Outcome,
     Rejected,
-    documents,
+    error_documents,
 )
 
-from htcgrid_local_docker import building, images, network, ownership, plan
+from htcgrid_local_docker import building, container_spec, images, network, ownership
 from htcgrid_local_docker.diagnosis import check_came_up
 from htcgrid_local_docker.engine import Engine
 from htcgrid_local_docker.options import Options
@@ -60,7 +60,7 @@ class LocalDockerInvoker(EnvironmentPool):
         self._left: list[ContainerSandbox] = []
         self._lock = threading.Lock()
         """Around `_left`, which one thread takes whole while others add to it."""
-        self._plan: plan.Plan | None = None
+        self._spec: container_spec.ContainerSpec | None = None
         self._is_proven = False  # whether a handler has answered: then the image is right
         self._opened = ExitStack()
 
@@ -80,7 +80,7 @@ class LocalDockerInvoker(EnvironmentPool):
             network.check_reachable(net)
         if self.config.logs is not None:
             self.config.logs.mkdir(parents=True, exist_ok=True)
-        self._plan = plan.draw(self.config, self.function, image, net)
+        self._spec = container_spec.spec_of(self.config, self.function, image, net)
         super().open()
 
     def close(self) -> None:
@@ -91,12 +91,12 @@ class LocalDockerInvoker(EnvironmentPool):
     # --- the pool ---
 
     def environment(self, place: int) -> ExecutionEnvironment:
-        assert self._plan is not None  # noqa: S101 - between open and close
+        assert self._spec is not None  # noqa: S101 - between open and close
         self._remove_what_is_left()
-        sandbox = ContainerSandbox(self._engine, self._plan)
+        sandbox = ContainerSandbox(self._engine, self._spec)
         if self.config.transport == "rie":
             return RieEnvironment(self.function, sandbox)
-        return ApiEnvironment(self.function, sandbox, listen(self._plan.network.gateway))
+        return ApiEnvironment(self.function, sandbox, listen(self._spec.network.gateway))
 
     def before(self, environment: ExecutionEnvironment, place: int) -> None:
         if environment.state is State.IDLE:
@@ -104,14 +104,14 @@ class LocalDockerInvoker(EnvironmentPool):
 
     def corrected(self, outcome: Outcome, place: int) -> Outcome:
         """Once it is clear that the outcome is the task's own, what the emulator cannot know is put right."""
-        assert self._plan is not None  # noqa: S101 - between open and close
+        assert self._spec is not None  # noqa: S101 - between open and close
         if outcome.failure in {None, FailureKind.HANDLER_ERROR}:
             self._is_proven = True
         elif outcome.failure is FailureKind.INIT_ERROR and not self._is_proven:
-            check_came_up(outcome, self._plan)
+            check_came_up(outcome, self._spec)
         is_exit = outcome.failure is FailureKind.EXIT and self.config.transport == "rie"
         if is_exit and (environment := self.at(place)) and _sandbox(environment).has_killed_for_memory():
-            document = documents.out_of_memory(identity.request_id(outcome.task_id))
+            document = error_documents.out_of_memory(identity.request_id(outcome.task_id))
             return replace(outcome, payload=document, failure=FailureKind.OUT_OF_MEMORY)
         return outcome
 
@@ -165,7 +165,7 @@ class LocalDockerInvoker(EnvironmentPool):
         """Make an image of the code folder on `base_image`, with a Dockerfile that is shown and kept."""
         if not self.config.base_image:
             raise Rejected("`base_image` is missing in the plane's table: name the image to build upon.")
-        plan.check_folder(self.function)
+        container_spec.check_folder(self.function)
         with self._connected():
             text, own = building.written(self.function, self._image, wheels)
             where = self.function.code / "Dockerfile"

@@ -30,7 +30,7 @@ _KEEP_ALIVE = [
 ]
 
 
-class Tunnel:
+class PortForward:
     """Open from the start. Raises `Refusal` where the server refuses, `ConnectionError` for all else that fails."""
 
     def __init__(self, cluster: Cluster, pod: str, port: int) -> None:

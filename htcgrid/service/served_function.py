@@ -1,4 +1,4 @@
-"""One served function: its plane, who may come in, and the events that nobody waits for."""
+"""One served function: its plane, how many calls may wait, and the events whose callers do not wait."""
 
 import json
 import threading
@@ -34,7 +34,7 @@ class ServedFunction:
         self._events.start()
 
     def drain(self) -> None:
-        """Begin no more events."""
+        """Stop starting events."""
         self._events.drain()
 
     def stop(self) -> str:

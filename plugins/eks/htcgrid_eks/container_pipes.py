@@ -15,7 +15,7 @@ _LOG_BYTES_KEPT = 1 << 20
 _MEMORY_SECONDS = 0.02
 
 
-class Cell:
+class ContainerPipes:
     """A folder that a Lambda container mounts too, from `open` to `close`; `entry.sh` is at its other end.
 
     Whichever of the two comes up first, restarts or goes away: an order waits in its pipe until it is read.

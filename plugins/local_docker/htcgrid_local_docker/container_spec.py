@@ -21,7 +21,7 @@ _IMAGES_OWN = {"LAMBDA_TASK_ROOT": TASK_ROOT, "LAMBDA_RUNTIME_DIR": "/var/runtim
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ContainerSpec:
     """Everything that is settled before the first container."""
 
     image: Image
@@ -32,44 +32,44 @@ class Plan:
 
     def __repr__(self) -> str:
         """Without the environment, which may hold secrets."""
-        return f"Plan({self.image.reference!r}, network={self.network.name!r})"
+        return f"ContainerSpec({self.image.reference!r}, network={self.network.name!r})"
 
 
-def draw(options: Options, function: Function, image: Image, network: Network) -> Plan:
-    """Put the plan together. Raises `Rejected` for an environment file or a code folder that will not do."""
+def spec_of(options: Options, function: Function, image: Image, network: Network) -> ContainerSpec:
+    """Put the specification together. Raises `Rejected` for an environment file or a code folder that will not do."""
     if options.base_image:
         check_code(function)
-    return Plan(image, network, options, function, _environment(options, function, image))
+    return ContainerSpec(image, network, options, function, _environment(options, function, image))
 
 
-def create_arguments(plan: Plan, client: Any, added: Mapping[str, str]) -> dict[str, Any]:
+def create_arguments(spec: ContainerSpec, client: Any, added: Mapping[str, str]) -> dict[str, Any]:
     """The arguments of the SDK's `create_container`; `added` are variables of this one container."""
-    options = plan.options
+    options = spec.options
     code = (
-        [Mount(TASK_ROOT, str(plan.function.code.resolve()), type="bind", read_only=True)] if options.base_image else []
+        [Mount(TASK_ROOT, str(spec.function.code.resolve()), type="bind", read_only=True)] if options.base_image else []
     )
     rie = options.transport == "rie"
-    published = rie and not plan.network.own
+    published = rie and not spec.network.own
     return {
-        "image": plan.image.id,
-        "command": command(plan),
+        "image": spec.image.id,
+        "command": command(spec),
         "entrypoint": list(options.entrypoint) or None,
-        "environment": {**plan.environment, **added},
-        "labels": ownership.labels(plan.function),
+        "environment": {**spec.environment, **added},
+        "labels": ownership.labels(spec.function),
         "user": options.user,
         "working_dir": TASK_ROOT if options.base_image else None,
         "ports": [RIE_PORT] if published else None,
         "host_config": client.create_host_config(
             init=True,  # so that the runtime is not process 1, which signals from inside do not end
-            mem_limit=plan.function.memory << 20,
-            memswap_limit=plan.function.memory << 20,
+            mem_limit=spec.function.memory << 20,
+            memswap_limit=spec.function.memory << 20,
             nano_cpus=int(options.cpus * 1e9) or None,
             pids_limit=options.pids,
             read_only=not options.writable_root,
-            tmpfs={"/tmp": f"rw,exec,nosuid,nodev,mode=1777,size={plan.function.ephemeral_storage}m"},  # noqa: S108
+            tmpfs={"/tmp": f"rw,exec,nosuid,nodev,mode=1777,size={spec.function.ephemeral_storage}m"},  # noqa: S108
             cap_drop=["ALL"],
             security_opt=["no-new-privileges"],
-            network_mode=plan.network.name,
+            network_mode=spec.network.name,
             mounts=code,
             binds=list(options.volumes),
             port_bindings={RIE_PORT: ("127.0.0.1",)} if published else None,
@@ -79,14 +79,14 @@ def create_arguments(plan: Plan, client: Any, added: Mapping[str, str]) -> dict[
     }
 
 
-def command(plan: Plan) -> list[str] | None:
+def command(spec: ContainerSpec) -> list[str] | None:
     """What follows the entry point: as the config says, else the handler, else as the image says."""
-    if plan.options.command:
-        return list(plan.options.command)
-    if plan.function.handler:
-        return [plan.function.handler]
+    if spec.options.command:
+        return list(spec.options.command)
+    if spec.function.handler:
+        return [spec.function.handler]
     # The engine forgets the image's command where its entry point is replaced.
-    return list(plan.image.command) if plan.options.entrypoint else None
+    return list(spec.image.command) if spec.options.entrypoint else None
 
 
 def _environment(options: Options, function: Function, image: Image) -> Mapping[str, str]:

@@ -1,4 +1,4 @@
-"""The program that execution environments are forked from; started by `nursery.Nursery`.
+"""The program that execution environments are forked from; started by `fork_server.ForkServer`.
 
 It has AWS's runtime client loaded, so that a Python worker is there in milliseconds, and it is the
 parent of every environment, so that none outlives the agent: it sees the agent's end, however that
@@ -157,7 +157,7 @@ def _become(request: dict[str, Any], fds: list[int], clients: Collection[str]) -
 def _run_python(request: dict[str, Any], fds: list[int], clients: Collection[str]) -> None:
     from awslambdaric import bootstrap  # noqa: PLC0415 - loaded before the fork
 
-    from htcgrid.runtime import board  # noqa: PLC0415
+    from htcgrid.runtime import shared_memory  # noqa: PLC0415
     from htcgrid.runtime.worker import FramedClient  # noqa: PLC0415
     from htcgrid.runtime.worker_signals import leave_to_the_agent  # noqa: PLC0415
 
@@ -166,7 +166,11 @@ def _run_python(request: dict[str, Any], fds: list[int], clients: Collection[str
     _quicken_environ()
     sys.path[0:0] = [request["folder"]]
     client = FramedClient(
-        socket.socket(fileno=channel), mmap.mmap(page, board.SIZE), log, request["function_arn"], request["limit"]
+        socket.socket(fileno=channel),
+        mmap.mmap(page, shared_memory.SIZE),
+        log,
+        request["function_arn"],
+        request["limit"],
     )
     os.close(page)
     leave_to_the_agent()

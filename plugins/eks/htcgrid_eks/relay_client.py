@@ -4,22 +4,22 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 
 from htcgrid.spi import Lease, Outcome, Rejected, Unavailable, Unstarted
 
-from htcgrid_eks import frames
-from htcgrid_eks.frames import Frame
+from htcgrid_eks import relay_frames
+from htcgrid_eks.port_forward import PortForward
 from htcgrid_eks.relay import HEARTBEAT_SECONDS
+from htcgrid_eks.relay_frames import Frame
 from htcgrid_eks.sandbox import Termination
-from htcgrid_eks.tunnel import Tunnel
 
 _SILENCE_SECONDS = 3 * HEARTBEAT_SECONDS
 Ask = Callable[[int], Termination | None]
 """How the pod's Lambda container of that index ended."""
 
 
-class Lane:
+class RelayClient:
     """Used by one thread at a time, `cancel` and `close` excepted."""
 
-    def __init__(self, tunnel: Tunnel, token: str, ask: Ask) -> None:
-        self._tunnel = tunnel
+    def __init__(self, forward: PortForward, token: str, ask: Ask) -> None:
+        self._forward = forward
         self._ask = ask
         self._send(Frame("hello", {"token": token}))
 
@@ -32,7 +32,7 @@ class Lane:
     def is_alive(self) -> bool:
         """Whether the way is still open; what the relay has said meanwhile is taken in."""
         try:
-            while self._tunnel.has_input():
+            while self._forward.has_input():
                 self._next()
         except ConnectionError:
             return False
@@ -47,7 +47,7 @@ class Lane:
         """
         done = False
         try:
-            self._send(frames.invoke_frame(batch, timeout))
+            self._send(relay_frames.invoke_frame(batch, timeout))
             if cancelled:
                 self.cancel(cancelled)
             yield from self._reports()
@@ -67,14 +67,14 @@ class Lane:
             return  # whoever waits for the answer finds out
 
     def close(self) -> None:
-        self._tunnel.close()
+        self._forward.close()
 
     def _reports(self) -> Iterator[Outcome | Unstarted]:
         while True:
             frame = self._next()
             match frame.say:
                 case "outcome" | "unstarted":
-                    yield frames.report_of(frame)
+                    yield relay_frames.report_of(frame)
                 case "terminated":
                     self._tell(self._ask(frame.head["container"]))
                 case "done":
@@ -90,7 +90,7 @@ class Lane:
         self._send(Frame("termination", head))
 
     def _next(self) -> Frame:
-        return frames.read_frame(lambda size: self._tunnel.read(size, _SILENCE_SECONDS))
+        return relay_frames.read_frame(lambda size: self._forward.read(size, _SILENCE_SECONDS))
 
     def _send(self, frame: Frame) -> None:
-        self._tunnel.send(bytes(frame))
+        self._forward.send(bytes(frame))

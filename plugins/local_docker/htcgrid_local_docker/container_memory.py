@@ -6,7 +6,7 @@ _ROOT = Path("/sys/fs/cgroup")
 _INACTIVE = (b"inactive_file ", b"total_inactive_file ")
 
 
-class MemoryMeter:
+class ContainerMemory:
     """The memory of a process's control group, counted as `docker stats` does: page cache that is not in use left out.
 
     Where the group cannot be read, as with an engine in a virtual machine, it is 0.

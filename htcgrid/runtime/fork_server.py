@@ -29,15 +29,15 @@ fd, home, *paths = sys.argv[1:]
 sys.path += [path for path in paths if path not in sys.path]
 clients = ()
 {load}
-from htcgrid.runtime.nursery_main import main
+from htcgrid.runtime.fork_server_main import main
 main(int(fd), home, clients)
 """
 _LOAD = "import awslambdaric.__main__, awslambdaric.bootstrap; clients = frozenset(sys.modules)"
 """First of all, so that what it has loaded is known from what our own code loads."""
 
 
-class Nursery:
-    """A handle on `nursery_main`. Calls may come from any thread; it serves them one by one."""
+class ForkServer:
+    """A handle on `fork_server_main`. Calls may come from any thread; it serves them one by one."""
 
     def __init__(
         self,
@@ -114,7 +114,7 @@ class Nursery:
             return int(self._ask({"reap": pid})["status"])
 
     def has_ended(self) -> bool:
-        """Whether the program is there no more; another nursery is needed then."""
+        """Whether the program is there no more; another fork_server is needed then."""
         return self._program is None or self._program.poll() is not None
 
     def close(self) -> None:

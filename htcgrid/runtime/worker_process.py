@@ -8,19 +8,19 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from htcgrid.runtime import memory, shared_files
-from htcgrid.runtime.nursery import Nursery
+from htcgrid.runtime import process_memory, shared_files
+from htcgrid.runtime.fork_server import ForkServer
 from htcgrid.spi import Unavailable, limits
 
 _LOG_BYTES_AT_ONCE = 1 << 20
 """What a handler may print without anybody reading, and how much is read before anything else is seen to."""
 
 
-class Child:
-    """A process of the nursery, in a session of its own, that prints into a log we hold."""
+class WorkerProcess:
+    """A process of the fork_server, in a session of its own, that prints into a log we hold."""
 
-    def __init__(self, nursery: Nursery, request: Mapping[str, Any], *fds: int) -> None:
-        self._nursery = nursery
+    def __init__(self, fork_server: ForkServer, request: Mapping[str, Any], *fds: int) -> None:
+        self._fork_server = fork_server
         # A pipe, as on the service: what opens /dev/stdout anew cannot empty it, as it would a file. It is read while
         # the handler runs, and what a killed one printed last is still there.
         self._shared_before = shared_files.present()
@@ -28,7 +28,7 @@ class Child:
         try:
             os.set_blocking(self._log, False)
             _enlarge(theirs)
-            self.pid, self._pidfd = nursery.spawn(request, [theirs, self._log, *fds])
+            self.pid, self._pidfd = fork_server.spawn(request, [theirs, self._log, *fds])
         except BaseException:
             os.close(self._log)
             raise
@@ -53,7 +53,7 @@ class Child:
         """End the process and all that it started; returns its exit status."""
         if self.has_ended():
             return self.status()
-        left = shared_files.held(memory.family(self.pid), self._shared_before)
+        left = shared_files.held(process_memory.family(self.pid), self._shared_before)
         # It alone: what it leaves is ended when it is reaped, but for Python's resource tracker, which removes the
         # shared memory of the process first.
         signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
@@ -66,7 +66,7 @@ class Child:
         """The exit status, waited for; a signal is negative."""
         if self._status is None:
             self._ended.poll()
-            self._status = self._nursery.reap(self.pid)
+            self._status = self._fork_server.reap(self.pid)
         return self._status
 
     def close(self) -> None:
@@ -75,7 +75,7 @@ class Child:
             try:
                 self.kill()
             except Unavailable:
-                self._status = -signal.SIGKILL  # its parent, the nursery, has gone, and took it along
+                self._status = -signal.SIGKILL  # its parent, the fork_server, has gone, and took it along
             os.close(self._log)
             os.close(self._pidfd)
             self._log = -1
@@ -102,11 +102,11 @@ class Child:
 
     def memory_mb(self) -> float:
         """At most what a control group would count now, in MiB, of the process and all that it started."""
-        return memory.at_most_mb(self.pid)
+        return process_memory.at_most_mb(self.pid)
 
     def charged_mb(self) -> float:
         """The same as exactly as it can be had, which takes the kernel longer to say."""
-        return memory.charged_mb(self.pid)
+        return process_memory.charged_mb(self.pid)
 
 
 def _enlarge(pipe: int) -> None:

@@ -16,7 +16,7 @@ from htcgrid_contracts.packing import contract_function
 _OPENED = pytest.StashKey[Invoker | HtcgridError]()
 
 
-class InvokerWords(PluginContract):
+class InvokerHelpers(PluginContract):
     """Fixtures and words that the rules about invokers are written in."""
 
     short_timeout: float = 1.0

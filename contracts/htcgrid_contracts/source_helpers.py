@@ -17,7 +17,7 @@ def numbered(size: int, **attributes: str) -> list[Task]:
     return [Task(unique_id(), b'{"value": %d}' % number, attributes) for number in range(size)]
 
 
-class SourceWords(PluginContract):
+class SourceHelpers(PluginContract):
     """Fixtures and words that the rules about sources are written in."""
 
     finite: bool = False

@@ -2,7 +2,7 @@ from typing import Any, cast
 
 import pytest
 
-from htcgrid_eks import trouble
+from htcgrid_eks import pod_diagnosis
 from htcgrid_eks.cluster import Cluster
 
 NO_LOGS = [
@@ -35,7 +35,7 @@ def fatal(
         "spec": {"restartPolicy": policy, "containers": [{"name": "agent"}]},
         "status": {"containerStatuses": [{"name": "agent", "restartCount": restarts, "state": ended}]},
     }
-    return trouble.fatal(cast("Cluster", Logs(log)), pod)
+    return pod_diagnosis.fatal(cast("Cluster", Logs(log)), pod)
 
 
 def injected(
@@ -53,7 +53,7 @@ def injected(
         },
         "status": {"initContainerStatuses" if init else "containerStatuses": [status]},
     }
-    return trouble.fatal(cast("Cluster", Logs()), pod)
+    return pod_diagnosis.fatal(cast("Cluster", Logs()), pod)
 
 
 ENDED = {"terminated": {"exitCode": 1, "reason": "Error"}}
@@ -80,7 +80,7 @@ def test_a_pod_is_given_up_with_the_end_of_its_log_where_no_start_will_help(
 def test_what_a_kubelet_answers_for_a_missing_log_is_not_shown_as_the_log(
     text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trouble, "_LOG_SECONDS", 0.0)
+    monkeypatch.setattr(pod_diagnosis, "_LOG_SECONDS", 0.0)
     said = fatal(1, restarts=0, log=text)
     assert said
     assert "log ends" not in said

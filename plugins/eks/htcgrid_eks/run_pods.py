@@ -17,13 +17,13 @@ from typing import Any
 
 from htcgrid.spi import Function, Rejected, Unavailable
 
-from htcgrid_eks import trouble
+from htcgrid_eks import pod_diagnosis
 from htcgrid_eks.cluster import Cluster, Refusal
-from htcgrid_eks.code import TASK_ROOT
+from htcgrid_eks.code_archive import TASK_ROOT
 from htcgrid_eks.options import Options
 from htcgrid_eks.pod import AGENT, Manifest, environment_secret, in_pod, pod_spec
 
-log = logging.getLogger("htcgrid.eks.crew")
+log = logging.getLogger("htcgrid.eks.run_pods")
 
 OWNER = "app.kubernetes.io/managed-by"
 NAME = "htcgrid.io/name"
@@ -33,7 +33,7 @@ _LATE_SECONDS = 60.0
 _GRACE_SECONDS = 5
 
 
-class Crew:
+class RunPods:
     """Pods are known by their index; the pod of an index may be replaced."""
 
     def __init__(self, cluster: Cluster, options: Options, function: Function) -> None:
@@ -105,15 +105,17 @@ class Crew:
         deadline = time.monotonic() + self._options.start_seconds
         while True:
             pods = [pod for pod in self._list() if pod["metadata"]["name"] in names]
-            if len(pods) == len(names) and all(trouble.is_running(pod) for pod in pods):
+            if len(pods) == len(names) and all(pod_diagnosis.is_running(pod) for pod in pods):
                 return
             for pod in pods:
-                reason = trouble.fatal(self._cluster, pod)
+                reason = pod_diagnosis.fatal(self._cluster, pod)
                 if reason is not None:
                     raise Rejected(reason)
             if time.monotonic() > deadline:
                 waits = "; ".join(
-                    f"{pod['metadata']['name']}: {trouble.pending(pod)}" for pod in pods if not trouble.is_running(pod)
+                    f"{pod['metadata']['name']}: {pod_diagnosis.pending(pod)}"
+                    for pod in pods
+                    if not pod_diagnosis.is_running(pod)
                 )
                 raise Unavailable(
                     f"{len(names)} pod(s) in {self._cluster.who} did not come up in {self._options.start_seconds:g} s: "
@@ -179,9 +181,9 @@ def sweep(cluster: Cluster, base: str, start_seconds: float) -> list[str]:
 
 
 def _may_be_in_use(pod: Any, patience: float) -> bool:
-    if trouble.is_finished(pod):
+    if pod_diagnosis.is_finished(pod):
         return False
-    has_relay = "running" in trouble.status_of(pod, AGENT).get("state", {})
+    has_relay = "running" in pod_diagnosis.status_of(pod, AGENT).get("state", {})
     return has_relay or _age(pod) < patience
 
 
