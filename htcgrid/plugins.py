@@ -8,9 +8,11 @@ of the interface stops the program with what is wrong and what to do.
 import errno
 import importlib.metadata
 import traceback
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from inspect import isabstract
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, TypeVar, cast
 
 from pydantic import BaseModel
 from stevedore import DriverManager
@@ -82,6 +84,13 @@ def load(kind: type[P], name: str) -> type[P]:
     return _checked(kind, name, plugin)
 
 
+def load_importer(name: str) -> Callable[[Sequence[Path]], tuple[str, list[str]]]:
+    """What makes a config of another grid's files: returns its text, and what it leaves out, a line each."""
+    for point in importlib.metadata.entry_points(group="htcgrid.importer", name=name):
+        return cast("Callable[[Sequence[Path]], tuple[str, list[str]]]", point.load())
+    raise Rejected(f"Nothing is installed that reads the files of {name}.{_advice(f'from {name}')}")
+
+
 def _is_the_machine(error: BaseException) -> bool:
     """Whether it is no fault of the plugin's that it was not loaded, but there are no files or no memory left."""
     if isinstance(error, OSError):
@@ -91,9 +100,12 @@ def _is_the_machine(error: BaseException) -> bool:
 
 def _unknown(kind: type[Plugin], name: str) -> str:
     names = ", ".join(sorted({plugin.name for plugin in installed(kind)})) or "none"
+    return f"There is no {_WORDS[kind]} named {name!r}. Installed: {names}.{_advice(name)}"
+
+
+def _advice(name: str) -> str:
     packages = {point.value.partition(".")[0] for point in importlib.metadata.entry_points(group=_AVAILABLE, name=name)}
-    advice = f" To have it: pip install {' or '.join(sorted(packages)).replace('_', '-')}" if packages else ""
-    return f"There is no {_WORDS[kind]} named {name!r}. Installed: {names}.{advice}"
+    return f" To have it: pip install {' or '.join(sorted(packages)).replace('_', '-')}" if packages else ""
 
 
 def _checked(kind: type[P], name: str, plugin: Any) -> type[P]:

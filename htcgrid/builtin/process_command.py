@@ -9,6 +9,7 @@ from htcgrid.runtime import worker_signals
 from htcgrid.runtime.variables import this_python
 from htcgrid.spi import Function, Rejected
 
+_BOOTSTRAPS = ("bootstrap", "bootstrap.sh")
 _NODE_CLIENT = "node_modules/aws-lambda-ric/bin/index.mjs"
 _PYTHON_CLIENT = """\
 def run():
@@ -106,12 +107,13 @@ def _node(function: Function) -> Sequence[str]:
 
 
 def _bootstrap(function: Function) -> Sequence[str]:
-    program = function.code.resolve() / "bootstrap"
-    if not program.is_file():
+    found = [program for name in _BOOTSTRAPS if (program := function.code.resolve() / name).is_file()]
+    if not found:
         raise Rejected(
-            f"[function] runtime = {function.runtime!r} runs a program named `bootstrap` in the code folder, "
-            f"and {str(function.code)!r} has none."
+            f"[function] runtime = {function.runtime!r} runs a program named `bootstrap` or `bootstrap.sh` in the code "
+            f"folder, and {str(function.code)!r} has none."
         )
+    program = found[0]
     if not os.access(program, os.X_OK):
         raise Rejected(f"{str(program)!r} may not be executed. Run `chmod +x` on it.")
     return [str(program)]

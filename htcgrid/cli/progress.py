@@ -89,4 +89,5 @@ class Progress:
 
 
 def _seconds_left(total: int | None, finished: int, stored: int, rate: float) -> float | None:
-    return None if total is None or rate <= 0 else round((total - finished - stored) / rate, 1)
+    """Never below 0: an agent on a queue finishes more than was there when it was asked."""
+    return None if total is None or rate <= 0 else round(max(0, total - finished - stored) / rate, 1)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from htcgrid.builtin import process_command
 from htcgrid.builtin.process import ProcessInvoker
 from htcgrid.runtime.variables import this_python
 from htcgrid.spi import Function, Rejected
@@ -54,6 +55,14 @@ def test_node_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_provided_without_a_bootstrap(tmp_path: Path) -> None:
     assert "`bootstrap`" in refusal(tmp_path, runtime="provided.al2023")
+
+
+def test_provided_runs_a_bootstrap_sh_where_there_is_no_bootstrap(tmp_path: Path) -> None:
+    program = tmp_path / "bootstrap.sh"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    function = Function(code=tmp_path, runtime="provided.al2", handler="bootstrap.main")
+    assert process_command.command(function) == [str(program)]
 
 
 def test_a_bootstrap_that_may_not_be_executed(tmp_path: Path) -> None:

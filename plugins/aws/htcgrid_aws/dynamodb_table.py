@@ -109,7 +109,6 @@ class Table:
 
         Returns whether it held, with the item as it is now; None where there is none.
         """
-        self._charge_writes(1)
         with translated_errors("dynamodb:UpdateItem", self._what):
             try:
                 answer = self._client.update_item(
@@ -123,8 +122,12 @@ class Table:
                 )
             except ClientError as error:
                 if code_of(error) == "ConditionalCheckFailedException":
-                    return False, error.response.get("Item") or None
+                    there: Item | None = error.response.get("Item") or None
+                    self._charge_writes(write_units(there or {}))
+                    return False, there
                 raise client_error(error, "dynamodb:UpdateItem", self._what) from error
+        # The whole item is charged, however small the change.
+        self._charge_writes(write_units(answer["Attributes"]))
         return True, answer["Attributes"]
 
     def read(self, keys: Sequence[str], *, only: str = "", consistent: bool = False) -> Iterator[Item]:
@@ -145,6 +148,31 @@ class Table:
                 before, left = len(left), answer.get("UnprocessedKeys", {}).get(self.name, {}).get("Keys", [])
                 if len(left) == before:
                     raise Unavailable(f"dynamodb:BatchGetItem on table {self.name}: AWS throttles us (no key was read)")
+
+    def query(
+        self, index: str, condition: str, values: Mapping[str, dict[str, Any]], *, limit: int = 0
+    ) -> Iterator[Item]:
+        """The items of an index for which the key `condition` holds, with the attributes that the index has."""
+        request: dict[str, Any] = {
+            "TableName": self.name,
+            "IndexName": index,
+            "KeyConditionExpression": condition,
+            "ExpressionAttributeValues": dict(values),
+            "ReturnConsumedCapacity": "TOTAL",
+        }
+        if limit:
+            request["Limit"] = limit
+        where: dict[str, Any] = {}
+        while True:
+            with translated_errors("dynamodb:Query", f"index {index} of {self._what}"):
+                answer = self._client.query(**request, **where)
+            self._usage_counter.charge(
+                "dynamodb read units", answer.get("ConsumedCapacity", {}).get("CapacityUnits", 0.5)
+            )
+            yield from answer["Items"]
+            if limit or "LastEvaluatedKey" not in answer:
+                return
+            where = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
 
     def scan(self, condition: str, values: Mapping[str, dict[str, Any]]) -> Iterator[Item]:
         """The items for which `condition` holds. The whole table is read, and paid for, a megabyte a request."""

@@ -5,9 +5,19 @@ from __future__ import annotations
 import json
 import os
 import socket
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, FilePath, SecretStr, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FilePath,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from htcgrid.spi import Rejected
 from htcgrid_aws.encryption import EncryptedConfig
@@ -17,11 +27,38 @@ if TYPE_CHECKING:
 
 
 class HtcGridConfig(EncryptedConfig):
-    """Our own keys. `config_file` holds all the rest."""
+    """Our own keys. `config_file`, or `grid`, holds all the rest."""
 
-    config_file: FilePath = Field(description="HTC-Grid's Agent_config.tfvars.json")
+    config_file: FilePath | None = Field(None, description="HTC-Grid's Agent_config.tfvars.json")
+    grid: Mapping[str, str | int | float] = Field(
+        default_factory=dict, description="in place of config_file: its keys, which `htcgrid deploy` sends to the pods"
+    )
+    redis_password: SecretStr = Field(SecretStr(""), description="of Redis, in place of that of HTC-Grid's file")
     owner: str = Field("", description="the name of this agent in the state table, the same for source and sink")
     redis_tls: bool = Field(True, description="whether the connection to Redis uses TLS, as HTC-Grid's does")
+
+    failures: Literal["output", "error"] = Field(
+        "output",
+        description="how a failure is written: as HTC-Grid writes it, its error document as the output of a finished "
+        'task, which HTC-Grid\'s clients read; or "error": a failed row and <task_id>-error, which they do not read',
+    )
+    watchdog_seconds: int = Field(
+        0,
+        ge=0,
+        le=86_400,
+        description="look for expired rows this often, in place of HTC-Grid's watchdog; 0: never",
+    )
+
+    @model_validator(mode="after")
+    def _one_way_to_name_the_grid(self) -> Self:
+        if bool(self.config_file) == bool(self.grid):
+            raise ValueError("name HTC-Grid's Agent_config.tfvars.json by config_file, or write its keys under grid")
+        return self
+
+    @property
+    def origin(self) -> str:
+        """Where HTC-Grid's keys are, for messages."""
+        return str(self.config_file) if self.config_file else "grid"
 
     @property
     def owner_name(self) -> str:
@@ -72,15 +109,27 @@ class GridConfig(BaseModel):
         return tuple(f"{stem}__{priority}" for priority in range(self.priorities))
 
 
+def grid_of(config: HtcGridConfig) -> GridConfig:
+    """HTC-Grid's keys, or `Rejected` that names the key and where it is."""
+    grid = load(config.config_file) if config.config_file else _checked(config.grid, "grid")
+    password = config.redis_password
+    return grid.model_copy(update={"redis_password": password}) if password.get_secret_value() else grid
+
+
 def load(path: Path) -> GridConfig:
     """The file's content, or `Rejected` that names file and key."""
     try:
-        return GridConfig.model_validate(json.loads(path.read_text()))
+        return _checked(json.loads(path.read_text()), str(path))
     except OSError as error:
         raise Rejected(f"{path}: {error.strerror}; name HTC-Grid's Agent_config.tfvars.json by config_file") from error
+    except ValueError as error:
+        raise Rejected(f"{path}: not JSON: {error}") from error
+
+
+def _checked(document: object, origin: str) -> GridConfig:
+    try:
+        return GridConfig.model_validate(document)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         key = ".".join(map(str, first["loc"]))
-        raise Rejected(f"{path}: {key}: {first['msg']}; correct it as HTC-Grid's agent needs it") from error
-    except ValueError as error:
-        raise Rejected(f"{path}: not JSON: {error}") from error
+        raise Rejected(f"{origin}: {key}: {first['msg']}; correct it as HTC-Grid's agent needs it") from error

@@ -14,7 +14,7 @@ from htcgrid_aws.htc_states import StateTable
 from htcgrid_aws.s3_bucket import Bucket
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from htcgrid.spi import Function
 
@@ -31,7 +31,7 @@ class HtcGridPlugin(AwsPlugin):
 
     def open(self) -> None:
         super().open()
-        self.grid = htc_config.load(self.config.config_file)
+        self.grid = htc_config.grid_of(self.config)
         region = self.grid.region
         table = Table(self.client("dynamodb", region=region), self.grid.ddb_state_table, self.usage_counter)
         table.check()
@@ -50,12 +50,21 @@ class HtcGridPlugin(AwsPlugin):
             raise RuntimeError(f"{type(self).__name__} is used before open() or after close()")
         return self._data
 
+    def advise(self, attempts: int) -> Iterator[str]:
+        """Where the pods of `htcgrid deploy` would miss a file."""
+        if self.config.config_file:
+            yield (
+                "config_file is a file of this machine. For `htcgrid deploy` write its keys under `grid` instead, as "
+                "`htcgrid init --from-htc-grid` does: they are sent to the pods."
+            )
+
     def permissions(self) -> Mapping[str, Mapping[str, Any] | str]:
         """The least IAM policies for HTC-Grid's queues, state table and bucket, source and sink alike."""
-        grid = htc_config.load(self.config.config_file)
+        grid = htc_config.grid_of(self.config)
         return iam.policies(
             iam.Resources(
                 queues=tuple(arns.queue(name, grid.region) for name in grid.queues),
+                watchdog=self.config.watchdog_seconds > 0,
                 state_table=arns.table(grid.ddb_state_table, grid.region),
                 data_bucket=arns.bucket(grid.s3_bucket) if "S3" in grid.grid_storage_service else "",
                 keys=self.config.keys(grid.s3_kms_key_id, grid.region) if "S3" in grid.grid_storage_service else (),
@@ -66,9 +75,7 @@ class HtcGridPlugin(AwsPlugin):
         if self.grid.grid_storage_service == "REDIS":
             return None
         if not self.grid.s3_bucket:
-            message = (
-                f"{self.config.config_file}: grid_storage_service is {self.grid.grid_storage_service}: set s3_bucket"
-            )
+            message = f"{self.config.origin}: grid_storage_service is {self.grid.grid_storage_service}: set s3_bucket"
             raise Rejected(message)
         return Bucket(
             self.client("s3", region=region),

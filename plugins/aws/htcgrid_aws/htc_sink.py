@@ -5,27 +5,37 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import zlib
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from htcgrid.spi import FailureKind, Rejected, Result, ResultSink
 from htcgrid_aws import result_documents
 from htcgrid_aws.htc_data import decoded, encoded
 from htcgrid_aws.htc_plugin import HtcGridPlugin
-from htcgrid_aws.htc_states import session_of
+from htcgrid_aws.htc_states import FINAL, session_of
 from htcgrid_aws.parallel import each, raise_worst
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
+    from htcgrid.spi import Function
     from htcgrid_aws.htc_states import Row
 
 log = logging.getLogger("htcgrid.aws.htc_sink")
 
 
 class HtcGridSink(HtcGridPlugin, ResultSink):
-    """An answer is `<task_id>-output` and a finished row; a failure is `<task_id>-error` and a failed row."""
+    """An answer is `<task_id>-output` and a finished row. So is a failure, or it is `<task_id>-error` and a failed row.
+
+    Kind of failure, times and log are in an attribute of our own, so `get` tells a failure from an answer either way.
+    """
 
     max_batch = 32
+
+    def __init__(self, config: HtcGridPlugin.Config, function: Function) -> None:
+        super().__init__(config, function)
+        self._found: dict[str, list[str]] = {}
 
     def put(self, results: Sequence[Result]) -> None:
         """Results side by side. Where the row is another's by now, or over, it stays as it is: it has its own end.
@@ -41,13 +51,36 @@ class HtcGridSink(HtcGridPlugin, ResultSink):
         raise_worst(answer for _, answer in found)
         return {answer.task.id: answer for _, answer in found if isinstance(answer, Result)}
 
+    keeps_order = True
+
+    def scan(self, session_id: str | None = None, after: int = 0) -> Iterator[tuple[int, Result]]:
+        """The results of a session. They have numbers in the order in which this sink finds them."""
+        if not session_id:
+            raise Rejected("htc_grid: results are listed by session alone. Name the session, or the tasks.")
+        found = self._found.setdefault(session_id, [])
+        known = set(found)
+        over = [task_id for task_id, state in self.states.of_session(session_id).items() if state in FINAL]
+        found += sorted((task_id for task_id in over if task_id not in known), key=_by_index)
+        for start in range(after, len(found), self.max_batch):
+            chunk = found[start : start + self.max_batch]
+            results = self.get(chunk)
+            for number, task_id in enumerate(chunk, start + 1):
+                if task_id in results:
+                    yield number, results[task_id]
+
     def _store(self, result: Result) -> None:
+        result, is_bootstrap_error = _checked(result)
         task_id, outcome = result.task.id, result.outcome
         failed = outcome.failure is not None
-        key = f"{task_id}-error" if failed else f"{task_id}-output"
+        if outcome.failure is FailureKind.CANCELLED:
+            key, state = f"{task_id}-error", "cancelled"
+        elif failed and (is_bootstrap_error or self.config.failures == "error" or not self._is_ours(task_id)):
+            key, state = f"{task_id}-error", "failed"
+        else:
+            key, state = f"{task_id}-output", "finished"
         self.data.put(key, encoded(outcome.payload))
-        held, row = self.states.end(task_id, "failed" if failed else "finished", _metadata(result))
-        if held:
+        held, row = self.states.end(task_id, state, _metadata(result))
+        if held or (row and row.state == state == "cancelled"):
             return
         if row is None and not failed:
             message = (
@@ -57,25 +90,46 @@ class HtcGridSink(HtcGridPlugin, ResultSink):
             raise Rejected(message, [task_id])
         log.warning("task %s: its row is %s and stays so", task_id, f"{row.state} of {row.owner}" if row else "missing")
 
+    def _is_ours(self, task_id: str) -> bool:
+        """Whether a failure may become the output: the output of another agent, or no row's, must stay."""
+        row = self.states.rows([task_id]).get(task_id)
+        return row is not None and row.state == "processing" and row.owner == self.config.owner_name
+
     def _load(self, task_id: str, row: Row) -> Result:
         metadata: dict[str, Any] = {"attributes": {"session_id": session_of(task_id)}}
         if row.metadata:
             metadata = json.loads(row.metadata)
-        log_tail = base64.b64decode(metadata.pop("log_tail", ""))
+        log_tail = zlib.decompress(base64.b64decode(packed)) if (packed := metadata.pop("log", "")) else b""
         if row.state != "finished":
             metadata.setdefault("failure", FailureKind.CANCELLED if row.state == "cancelled" else FailureKind.EXIT)
         body = self.data.get(f"{task_id}-output" if row.state == "finished" else f"{task_id}-error")
-        payload = _told(row.state) if body is None else decoded(body)
+        payload = _error_document(row.state) if body is None else decoded(body)
         return result_documents.result(task_id, metadata, payload, log_tail)
+
+
+def _checked(result: Result) -> tuple[Result, bool]:
+    """HTC-Grid's `bootstrap` programs send BOOTSTRAP ERROR in place of an answer; its agent does not store it as one."""
+    outcome = result.outcome
+    if outcome.failure is not None or not outcome.payload.lstrip(b'" ').startswith(b"BOOTSTRAP ERROR"):
+        return result, False
+    document = {"errorType": "Runtime.BootstrapError", "errorMessage": outcome.payload[:4096].decode(errors="replace")}
+    failure = replace(outcome, payload=json.dumps(document).encode(), failure=FailureKind.INIT_ERROR)
+    return replace(result, outcome=failure), True
+
+
+def _by_index(task_id: str) -> tuple[int, str]:
+    index = task_id.rpartition("_")[2]
+    return (int(index), "") if index.isdecimal() else (0, task_id)
 
 
 def _metadata(result: Result) -> str:
     metadata = result_documents.metadata(result)
     if result.outcome.log_tail:
-        metadata["log_tail"] = base64.b64encode(result.outcome.log_tail).decode()
+        # Deflated: each KB of the row costs a write unit, each time that the row changes.
+        metadata["log"] = base64.b64encode(zlib.compress(result.outcome.log_tail)).decode()
     return json.dumps(metadata, separators=(",", ":"), ensure_ascii=False)
 
 
-def _told(state: str) -> bytes:
+def _error_document(state: str) -> bytes:
     """The error document of a task that was ended by HTC-Grid itself, which leaves none."""
     return json.dumps({"errorType": f"HtcGrid.{state.capitalize()}", "errorMessage": f"the task was {state}"}).encode()

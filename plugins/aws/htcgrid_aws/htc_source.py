@@ -17,6 +17,8 @@ from htcgrid_aws.held_messages import HeldMessages, ReceivedMessage, find
 from htcgrid_aws.htc_data import decoded
 from htcgrid_aws.htc_plugin import HtcGridPlugin
 from htcgrid_aws.htc_states import STATES, session_of
+from htcgrid_aws.htc_submission import HtcSubmission
+from htcgrid_aws.htc_watchdog import Watchdog
 from htcgrid_aws.message_leases import MessageLease, MessageLeases, Receipt, receipt_of
 from htcgrid_aws.parallel import each, raise_worst
 from htcgrid_aws.sqs_queue import BATCH, Queue, total
@@ -61,6 +63,8 @@ class HtcGridSource(HtcGridPlugin, TaskSource):
         self.lease_seconds = self.grid.task_ttl_expiration_offset_sec
         self._visibility = max(self.grid.agent_task_visibility_timeout_sec, self.grid.task_ttl_expiration_offset_sec)
         self._held = HeldMessages(self._queues, self.lease_seconds)
+        self._submission = HtcSubmission(self._queues, self.states, self.data, self.pool)
+        self._watchdog = Watchdog(self.states, self._queues, self.pool, self.config.watchdog_seconds)
 
     def receive(self, max_tasks: int, wait: float) -> Sequence[Lease]:
         """Claims and inputs of a batch are done side by side. What is not ours to run is deleted or left.
@@ -69,6 +73,7 @@ class HtcGridSource(HtcGridPlugin, TaskSource):
         """
         if max_tasks < 1:
             return ()
+        self._watchdog.check()
         count = min(max_tasks, BATCH)
         if waiting := self._held.take(count):
             leases = self._lease(waiting)
@@ -102,8 +107,32 @@ class HtcGridSource(HtcGridPlugin, TaskSource):
 
     def extend(self, leases: Sequence[Lease], seconds: float) -> Collection[str]:
         """A heartbeat. Messages of cancelled tasks are deleted here, as HTC-Grid's agent does."""
+        self._watchdog.check()
         with self._leases.changing_visibility:
             return self._heartbeat(leases, seconds)
+
+    def put(self, tasks: Sequence[Task]) -> None:
+        """Submit, as HTC-Grid's client does. Ids are `<session>_<index>`; attributes are the session and the priority."""
+        self._submission.put(tasks)
+
+    def cancel(self, session_id: str | None = None, task_ids: Collection[str] = ()) -> Sequence[Task]:
+        """Cancel rows that are not over. A session's tasks are found by its index, which may be a moment late."""
+        there = [
+            task_id
+            for task_id, row in self.states.rows(list(task_ids)).items()
+            if row.state not in ("finished", "failed")
+        ]
+        if session_id:
+            states = self.states.of_session(session_id)
+            there += [task_id for task_id, state in states.items() if state in ("pending", "processing", "cancelled")]
+        answers = each(self.pool, self.states.cancel, list(dict.fromkeys(there)))
+        raise_worst(answer for _, answer in answers)
+        return [
+            Task(task_id, b"", {"session_id": session_of(task_id)}) for task_id, answer in answers if answer is True
+        ]
+
+    def is_pending(self, session_id: str) -> bool:
+        return self.states.is_pending(session_id)
 
     def stats(self, *, brief: bool = False) -> QueueStats:
         return QueueStats(total([queue.states() for queue in self._queues]))
@@ -210,14 +239,14 @@ class HtcGridSource(HtcGridPlugin, TaskSource):
         if not held:
             # The one who has it may die: look again when its heartbeat would have expired.
             return Delete() if row.final else Postpone(max(1, min(row.expiry - time.time() + 1, self._visibility)))
-        return self._with_input(Task(task_id, b"", attributes), row.retries + 1, receipt)
+        return self._with_input(Task(task_id, b"", attributes), row.attempt, receipt)
 
     def _with_input(self, task: Task, attempt: int, receipt: Receipt) -> Lease:
         key = f"{task.id}-input"
         try:
             body = self.data.get(key)
         except HtcgridError:
-            self.states.return_to_pending(task.id, receipt.handle, retries=0)
+            self.states.return_to_pending(task.id, receipt.handle, attempts=0)
             raise
         if body is None:
             return Lease(task, attempt, receipt, f"task {task.id}: its input {self.data.name}{key} is not there")

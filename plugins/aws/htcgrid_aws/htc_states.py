@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -23,6 +23,11 @@ NOBODY = "None"
 
 FINAL = ("finished", "failed", "cancelled")
 STATES = ("pending", "processing", *FINAL)
+MOST_RETRIES = 5
+"""A task whose heartbeat expires once more has failed; HTC-Grid's watchdog compares for equality, so no row passes it."""
+
+SESSION_INDEX = "gsi_session_index"
+EXPIRY_INDEX = "gsi_ttl_index"
 OWNED = "task_status = :processing AND task_owner = :owner"
 
 
@@ -35,6 +40,15 @@ class Row:
     expiry: int
     retries: int
     metadata: str = ""
+    returns: int = 0
+    """How often an agent of ours returned the task: attempts that are no retries to HTC-Grid."""
+    handle: str = ""
+    priority: int = 0
+
+    @property
+    def attempt(self) -> int:
+        """The attempt that begins with the next claim."""
+        return self.retries + self.returns + 1
 
     @property
     def final(self) -> bool:
@@ -63,7 +77,8 @@ class StateTable:
     def claim(self, task_id: str, handle: str, seconds: float) -> tuple[bool, Row | None]:
         """Take a pending task, or one whose owner let its heartbeat expire; with the row as it is now.
 
-        The second is what HTC-Grid's watchdog does each minute: back to pending, one more retry, then claimed.
+        The second is what HTC-Grid's watchdog does each minute: back to pending, one more retry, then claimed; or failed,
+        if the heartbeat has expired too often.
         A row that this very lease has claimed before is claimed again: the answer, or returning it, had failed.
         """
         change = (
@@ -77,6 +92,8 @@ class StateTable:
         row = _row(item, task_id)
         if held or row is None or row.state != "processing" or row.expiry >= time.time():
             return held, row
+        if row.retries >= MOST_RETRIES:
+            return False, replace(row, state="failed") if self.expire(task_id, row) else row
         expired = {":old": {"S": row.owner}, ":then": {"N": str(row.expiry)}, ":more": {"N": str(row.retries + 1)}}
         condition = "task_status = :processing AND task_owner = :old AND heartbeat_expiration_timestamp = :then"
         held, item = self._table.update(task_id, f"{change}, retries = :more", condition, {**values, **expired})
@@ -89,16 +106,19 @@ class StateTable:
         held, item = self._table.update(task_id, change, f"{OWNED} AND sqs_handler_id = :handle", values)
         return held, _row(item, task_id)
 
-    def return_to_pending(self, task_id: str, handle: str, *, retries: int = 1) -> bool:
-        """Back to pending with so many more retries, if this lease is still ours; whether it is pending now."""
+    def return_to_pending(self, task_id: str, handle: str, *, attempts: int = 1) -> bool:
+        """Back to pending with so many more attempts, if this lease is still ours; whether it is pending now.
+
+        They are counted in an attribute of our own: `retries` are expired heartbeats, which HTC-Grid fails a task for.
+        """
         values = {
             **self._values(task_id),
             ":handle": {"S": handle},
             ":pending": {"S": status("pending", task_id)},
             ":nobody": {"S": NOBODY},
-            ":more": {"N": str(retries)},
+            ":more": {"N": str(attempts)},
         }
-        change = "SET task_owner = :nobody, task_status = :pending, retries = retries + :more"
+        change = "SET task_owner = :nobody, task_status = :pending ADD htcgrid_returns :more"
         held, item = self._table.update(task_id, change, f"{OWNED} AND sqs_handler_id = :handle", values)
         row = _row(item, task_id)
         return held or (row is not None and row.state == "pending")
@@ -117,6 +137,59 @@ class StateTable:
             values[":nobody"] = {"S": NOBODY}
         held, item = self._table.update(task_id, change, OWNED, values)
         return held, _row(item, task_id)
+
+    def add(self, task_id: str, priority: int) -> bool:
+        """A new row, as HTC-Grid's submit function writes it, unless there is one; whether it was written."""
+        return self._table.write_new(_item(new_row(task_id, priority)))
+
+    def cancel(self, task_id: str) -> bool:
+        """Cancelled unless it is over; whether it is cancelled now."""
+        values = {
+            ":cancelled": {"S": status("cancelled", task_id)},
+            ":pending": {"S": status("pending", task_id)},
+            ":processing": {"S": status("processing", task_id)},
+            ":nobody": {"S": NOBODY},
+        }
+        change = "SET task_status = :cancelled, task_owner = :nobody"
+        held, item = self._table.update(task_id, change, "task_status IN (:pending, :processing)", values)
+        row = _row(item, task_id)
+        return held or (row is not None and row.state == "cancelled")
+
+    def expire(self, task_id: str, row: Row) -> bool:
+        """End the lease of a row whose heartbeat has expired, if it is still as it was: pending again, or failed."""
+        failed = row.retries >= MOST_RETRIES
+        values = {
+            ":state": {"S": status("failed" if failed else "pending", task_id)},
+            ":nobody": {"S": NOBODY},
+            ":more": {"N": "0" if failed else "1"},
+            ":processing": {"S": status("processing", task_id)},
+            ":old": {"S": row.owner},
+            ":then": {"N": str(row.expiry)},
+        }
+        change = "SET task_owner = :nobody, task_status = :state, retries = retries + :more"
+        condition = "task_status = :processing AND task_owner = :old AND heartbeat_expiration_timestamp = :then"
+        return self._table.update(task_id, change, condition, values)[0]
+
+    def expired_in(self, partition: int) -> list[str]:
+        """Ids of tasks of a partition whose heartbeat has expired."""
+        values = {":status": {"S": f"processing{partition}"}, ":now": {"N": str(math.floor(time.time()))}}
+        condition = "task_status = :status AND heartbeat_expiration_timestamp < :now"
+        return [item["task_id"]["S"] for item in self._table.query(EXPIRY_INDEX, condition, values)]
+
+    def of_session(self, session_id: str) -> dict[str, str]:
+        """The state of each task of a session; a moment late, as all indexes are."""
+        number = status("", session_id)
+        items = self._table.query(SESSION_INDEX, "session_id = :session", {":session": {"S": session_id}})
+        return {item["task_id"]["S"]: item["task_status"]["S"].removesuffix(number) for item in items}
+
+    def is_pending(self, session_id: str) -> bool:
+        """Whether a task of the session is pending or being processed."""
+        for state in ("pending", "processing"):
+            values = {":session": {"S": session_id}, ":status": {"S": status(state, session_id)}}
+            found = self._table.query(SESSION_INDEX, "session_id = :session AND task_status = :status", values, limit=1)
+            if any(True for _ in found):
+                return True
+        return False
 
     def rows(self, task_ids: Sequence[str]) -> Mapping[str, Row]:
         """The rows of those of these tasks that have one."""
@@ -142,4 +215,30 @@ def _row(item: Item | None, task_id: str) -> Row | None:
         int(float(item.get("heartbeat_expiration_timestamp", {}).get("N", "0"))),
         int(float(item.get("retries", {}).get("N", "0"))),
         item.get("htcgrid", {}).get("S", ""),
+        int(float(item.get("htcgrid_returns", {}).get("N", "0"))),
+        item.get("sqs_handler_id", {}).get("S", ""),
+        int(float(item.get("task_priority", {}).get("N", "0"))),
     )
+
+
+def new_row(task_id: str, priority: int) -> dict[str, str | int]:
+    """The row of a task that is submitted now; its message has the same content."""
+    session = session_of(task_id)
+    return {
+        "session_id": session,
+        "task_id": task_id,
+        "parent_session_id": session,
+        "submission_timestamp": round(time.time() * 1000),
+        "task_completion_timestamp": 0,
+        "task_status": status("pending", task_id),
+        "task_owner": NOBODY,
+        "retries": 0,
+        "task_definition": "none",
+        "sqs_handler_id": NOBODY,
+        "heartbeat_expiration_timestamp": 0,
+        "task_priority": priority,
+    }
+
+
+def _item(row: Mapping[str, str | int]) -> Item:
+    return {name: {"N": str(value)} if isinstance(value, int) else {"S": value} for name, value in row.items()}

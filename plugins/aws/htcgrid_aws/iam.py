@@ -16,7 +16,7 @@ class Resources:
     """What a grid is made of, as ARNs; empty where it has none.
 
     `queues` and `dead_letter_queues` are SQS queues, `table` holds the results, `cancel_table` the cancel marks,
-    `task_table` a row for each task in the queue, `bucket` large inputs and results, or the results of the `s3` sink. `state_table` and `data_bucket` are HTC-Grid's.
+    `task_table` a row for each task in the queue, `bucket` large inputs and results, or the results of the `s3` sink. `state_table` and `data_bucket` are HTC-Grid's, and the agent does its watchdog's work with `watchdog`.
     A prefix that is None: none of these are in the bucket. `keys` are KMS keys that encrypt any of them.
     """
 
@@ -30,6 +30,7 @@ class Resources:
     results_prefix: str | None = "results/"
     state_table: str = ""
     data_bucket: str = ""
+    watchdog: bool = False
     keys: tuple[str, ...] = ()
 
 
@@ -44,7 +45,7 @@ def agent(resources: Resources) -> dict[str, Any]:
     take = ("sqs:ReceiveMessage", "sqs:ChangeMessageVisibility", "sqs:DeleteMessage")
     return _policy(
         _allow("ReceiveTasks", (*SQS_LOOK, *take), r.queues),
-        _allow("SetAside", (*SQS_LOOK, "sqs:SendMessage"), r.dead_letter_queues),
+        _allow("SendDeadLetters", (*SQS_LOOK, "sqs:SendMessage"), r.dead_letter_queues),
         _allow("FindTable", ("dynamodb:DescribeTable",), (r.table, r.cancel_table, r.task_table, r.state_table)),
         _allow("StoreResults", ("dynamodb:BatchWriteItem", "dynamodb:PutItem", "dynamodb:BatchGetItem"), (r.table,)),
         _allow("SeeCancelled", ("dynamodb:BatchGetItem",), (r.cancel_table,)),
@@ -53,6 +54,7 @@ def agent(resources: Resources) -> dict[str, Any]:
         _allow("ReadInputs", ("s3:GetObject",), (_under(r.bucket, r.inputs_prefix),)),
         _allow("StoreLargeResults", ("s3:PutObject",), (_under(r.bucket, r.results_prefix),)),
         _allow("ClaimAndFinish", ("dynamodb:UpdateItem", "dynamodb:BatchGetItem"), (r.state_table,)),
+        _allow("FindExpired", ("dynamodb:Query",), (_indexes(r.state_table) if r.watchdog else "",)),
         _allow("HtcGridInput", ("s3:GetObject",), (_under(r.data_bucket, "*-input"),)),
         _allow(
             "HtcGridOutput", ("s3:PutObject",), (_under(r.data_bucket, "*-output"), _under(r.data_bucket, "*-error"))
@@ -66,12 +68,17 @@ def submitter(resources: Resources) -> dict[str, Any]:
     r = resources
     return _policy(
         _allow("SendTasks", (*SQS_LOOK, "sqs:SendMessage"), r.queues),
-        _allow("SeeSetAside", SQS_LOOK, r.dead_letter_queues),
-        _allow("FindTable", ("dynamodb:DescribeTable",), (r.cancel_table, r.task_table)),
+        _allow("SeeDeadLetters", SQS_LOOK, r.dead_letter_queues),
+        _allow("FindTable", ("dynamodb:DescribeTable",), (r.cancel_table, r.task_table, r.state_table)),
+        _allow(
+            "SubmitAndCancel", ("dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:BatchGetItem"), (r.state_table,)
+        ),
+        _allow("FindSession", ("dynamodb:Query",), (_indexes(r.state_table),)),
+        _allow("HtcGridInput", ("s3:GetObject", "s3:PutObject"), (_under(r.data_bucket, "*-input"),)),
         _allow("Cancel", ("dynamodb:BatchWriteItem",), (r.cancel_table,)),
         _allow("WriteRows", ("dynamodb:PutItem", "dynamodb:BatchGetItem", "dynamodb:BatchWriteItem"), (r.task_table,)),
         _allow("FindTasksOfSession", ("dynamodb:Scan",), (r.task_table,)),
-        _allow("FindBucket", ("s3:ListBucket",), (r.bucket,)),
+        _allow("FindBucket", ("s3:ListBucket",), (r.bucket, r.data_bucket)),
         _allow("StoreLargeInputs", ("s3:PutObject",), (_under(r.bucket, r.inputs_prefix),)),
         _allow("UseKeys", ("kms:Decrypt", "kms:GenerateDataKey"), r.keys),
     )
@@ -83,6 +90,7 @@ def reader(resources: Resources) -> dict[str, Any]:
     return _policy(
         _allow("FindTable", ("dynamodb:DescribeTable",), (r.table, r.state_table)),
         _allow("ReadResults", ("dynamodb:BatchGetItem",), (r.table, r.state_table)),
+        _allow("FindSession", ("dynamodb:Query",), (_indexes(r.state_table),)),
         _allow("FindBucket", ("s3:ListBucket",), (r.bucket, r.data_bucket)),
         _allow("ReadLargeResults", ("s3:GetObject",), (_under(r.bucket, r.results_prefix),)),
         _allow(
@@ -99,6 +107,10 @@ def _policy(*statements: dict[str, Any] | None) -> dict[str, Any]:
 def _allow(sid: str, actions: tuple[str, ...], arns: tuple[str, ...]) -> dict[str, Any] | None:
     there = list(dict.fromkeys(arn for arn in arns if arn))
     return {"Sid": sid, "Effect": "Allow", "Action": list(actions), "Resource": there} if there else None
+
+
+def _indexes(table: str) -> str:
+    return f"{table}/index/*" if table else ""
 
 
 def _under(bucket: str, keys: str | None) -> str:

@@ -6,6 +6,7 @@ import base64
 import contextlib
 import functools
 import hashlib
+import itertools
 import json
 import shutil
 import socket
@@ -98,6 +99,34 @@ class Aws:
             TableName=name,
             KeySchema=[{"AttributeName": part, "KeyType": role} for part, role in keys],
             AttributeDefinitions=[{"AttributeName": part, "AttributeType": kind} for part, _ in keys],
+            BillingMode="PAY_PER_REQUEST",
+        )
+        return name
+
+    def state_table(self) -> str:
+        """HTC-Grid's, with its two indexes."""
+        name = f"table-{next(_numbers)}"
+        indexes = {
+            "gsi_session_index": ("session_id", "task_status"),
+            "gsi_ttl_index": ("task_status", "heartbeat_expiration_timestamp"),
+        }
+        types = {"heartbeat_expiration_timestamp": "N"}
+        names = {"task_id", *itertools.chain(*indexes.values())}
+        self.client("dynamodb").create_table(
+            TableName=name,
+            KeySchema=[{"AttributeName": "task_id", "KeyType": "HASH"}],
+            AttributeDefinitions=[{"AttributeName": each, "AttributeType": types.get(each, "S")} for each in names],
+            GlobalSecondaryIndexes=[
+                {
+                    "IndexName": index,
+                    "KeySchema": [
+                        {"AttributeName": key, "KeyType": role}
+                        for key, role in zip(keys, ("HASH", "RANGE"), strict=True)
+                    ],
+                    "Projection": {"ProjectionType": "KEYS_ONLY"},
+                }
+                for index, keys in indexes.items()
+            ],
             BillingMode="PAY_PER_REQUEST",
         )
         return name
@@ -352,7 +381,7 @@ def make_htc(aws: Aws, tmp_path: Path, request: pytest.FixtureRequest) -> Iterat
         names = names or [f"{stem}__{priority}" for priority in range(priorities)]
         for name in names:
             aws.queue(name=name)
-        table = aws.table()
+        table = aws.state_table()
         bucket = aws.bucket() if "S3" in storage else ""
         redis_client = None
         redis_url = ""

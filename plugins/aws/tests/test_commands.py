@@ -148,3 +148,45 @@ def test_status_shows_what_the_services_tell(aws: Aws, project: Callable[..., Pa
     assert "queue sqs\n" in text
     assert "CloudWatch" in text
     assert "agents" not in text.replace("nor agents", "")
+
+
+HTC_CONFIG = """\
+[function]
+handler = "double.handler"
+[agent]
+grace = 60
+[source]
+plugin = "htc_grid"
+config_file = "{file}"
+endpoint_url = "{url}"
+[sink]
+plugin = "htc_grid"
+config_file = "{file}"
+endpoint_url = "{url}"
+[planes.local]
+plugin = "process"
+workers = 2
+"""
+
+
+def test_a_grid_of_htc_grid_is_driven_by_the_commands_alone(make_htc: Callable[..., HtcGrid], tmp_path: Path) -> None:
+    grid = make_htc("S3")
+    (tmp_path / "double.py").write_text("def handler(event, context):\n    return event['n'] * 2\n")
+    (tmp_path / "htcgrid.toml").write_text(HTC_CONFIG.format(file=grid.config_file, url=grid.aws.url))
+    (tmp_path / "events.jsonl").write_text("".join(f'{{"n": {n}}}\n' for n in range(6)))
+    session = htcgrid(tmp_path, "submit", "events.jsonl").stdout.strip()
+    stopped = htcgrid(tmp_path, "submit", "events.jsonl", "--session", "stopped").stdout.strip()
+    done = htcgrid(tmp_path, "cancel", "--session", stopped)
+    assert done.stdout == "6 tasks cancelled.\n", done.stderr
+    assert htcgrid(tmp_path, "status").returncode == 0
+    program = Path(sys.executable).with_name("htcgrid")
+    agent = subprocess.Popen([program, "run"], cwd=tmp_path, stderr=subprocess.DEVNULL)
+    try:
+        done = htcgrid(tmp_path, "results", "--session", session, "--wait")
+    finally:
+        agent.terminate()
+        agent.wait(60)
+    assert done.returncode == 0, done.stderr
+    assert sorted(json.loads(line)["output"] for line in done.stdout.splitlines()) == [0, 2, 4, 6, 8, 10]
+    found = [json.loads(line) for line in htcgrid(tmp_path, "results", "--session", stopped).stdout.splitlines()]
+    assert [result["failure"] for result in found] == ["cancelled"] * 6

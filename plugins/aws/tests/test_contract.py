@@ -31,6 +31,9 @@ NO_NAMES = (
 )
 
 
+SESSION_OF_ID = "HTC-Grid takes a task's session from its id: tasks of a session have other ids than these"
+
+
 class TestSqs(TaskSourceContract):
     aws: Aws
     patience = 2.0
@@ -172,6 +175,11 @@ class TestS3(ResultSinkContract):
 class TestHtcGridSource(TaskSourceContract):
     grid: HtcGrid
     patience = 2.0
+    known_gaps: ClassVar[Mapping[str, str]] = {
+        "test_put_accepts_a_task_that_receive_then_lends": SESSION_OF_ID,
+        "test_cancelling_a_session_leaves_the_others_alone": SESSION_OF_ID,
+        "test_cancelling_again_names_the_same_tasks": SESSION_OF_ID,
+    }
     _owners = itertools.count(1)
 
     @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -69,10 +70,73 @@ def test_a_session_of_its_client_is_run_and_read(make_htc: Callable[..., HtcGrid
 
 
 @pytest.mark.parametrize("storage", STORAGES)
-def test_a_handlers_failure_is_a_failure_there_and_no_answer(make_htc: Callable[..., HtcGrid], storage: str) -> None:
+def test_a_failure_is_the_output_of_a_finished_task_as_htc_grids_own_agent_writes_it(
+    make_htc: Callable[..., HtcGrid], storage: str
+) -> None:
     grid = make_htc(storage)
     (task_id,) = grid.submit([{"wrong": 1}])
     with source_of(grid) as source, sink_of(grid) as sink:
+        leases = take(source, 1)
+        sink.put([run(leases[0])])
+        source.ack(leases)
+        assert sink.get([task_id])[task_id].outcome.failure is FailureKind.HANDLER_ERROR
+    results = grid.results(task_id.split("_")[0])
+    assert (results["done"], results["finished"]) == (True, [task_id])
+    assert results["outputs"] == {task_id: {"errorType": "KeyError"}}
+
+
+@pytest.mark.parametrize("answer", [b"BOOTSTRAP ERROR:no such file", b'"BOOTSTRAP ERROR:no such file"'])
+def test_a_bootstrap_error_is_not_stored_as_an_answer(make_htc: Callable[..., HtcGrid], answer: bytes) -> None:
+    grid = make_htc("S3")
+    (task_id,) = grid.submit([{"n": 1}])
+    with source_of(grid) as source, sink_of(grid) as sink:
+        (lease,) = take(source, 1)
+        sink.put([Result(lease.task, Outcome(task_id, answer))])
+        source.ack([lease])
+        assert sink.get([task_id])[task_id].outcome.failure is FailureKind.INIT_ERROR
+    assert grid.results(task_id.split("_")[0])["failed"] == [task_id]
+    assert "BOOTSTRAP ERROR:no such file" in grid.get(f"{task_id}-error")
+
+
+def test_a_failure_does_not_replace_the_output_of_another_agent(make_htc: Callable[..., HtcGrid]) -> None:
+    grid = make_htc("S3")
+    (task_id,) = grid.submit([{"n": 2}])
+    with source_of(grid, owner="a") as source, sink_of(grid, owner="a") as sink, sink_of(grid, owner="b") as late:
+        (lease,) = take(source, 1)
+        sink.put([run(lease)])
+        late.put([Result(lease.task, Outcome(task_id, b"{}", FailureKind.EXIT))])
+    assert grid.get(f"{task_id}-output") == "4"
+
+
+def test_a_returned_task_has_one_more_attempt_and_no_more_retries(make_htc: Callable[..., HtcGrid]) -> None:
+    grid = make_htc("S3")
+    (task_id,) = grid.submit([{"n": 1}])
+    with source_of(grid) as source:
+        for attempt in range(1, 9):
+            (lease,) = take(source, 1)
+            assert lease.attempt == attempt
+            source.nack([lease])
+    assert grid.read(task_id)["retries"] == 0
+
+
+def test_a_long_log_is_priced_at_the_write_units_of_its_row(make_htc: Callable[..., HtcGrid]) -> None:
+    grid = make_htc("S3")
+    (task_id,) = grid.submit([{"n": 1}])
+    with source_of(grid) as source, sink_of(grid) as sink:
+        (lease,) = take(source, 1)
+        log = random.Random(1).randbytes(4096)
+        sink.put([Result(lease.task, Outcome(task_id, b"2", log_tail=log))])
+        assert sink.usage_counter.usage().charged["dynamodb write units"] >= 6
+        assert sink.get([task_id])[task_id].outcome.log_tail == log
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_with_failures_error_a_handlers_failure_is_a_failed_row_and_not_an_output(
+    make_htc: Callable[..., HtcGrid], storage: str
+) -> None:
+    grid = make_htc(storage)
+    (task_id,) = grid.submit([{"wrong": 1}])
+    with source_of(grid) as source, sink_of(grid, failures="error") as sink:
         leases = take(source, 1)
         sink.put([run(leases[0])])
         source.ack(leases)
@@ -198,7 +262,7 @@ def test_what_is_given_back_is_pending_again_for_anybody(make_htc: Callable[...,
         leases = take(first, 1)
         first.nack(leases)
         row = grid.read(task_id)
-        assert (grid.state(task_id), row["task_owner"], row["retries"]) == ("pending", "None", 1)
+        assert (grid.state(task_id), row["task_owner"], row["retries"]) == ("pending", "None", 0)
         assert take(second, 1)[0].attempt == 2
 
 
@@ -272,7 +336,7 @@ def test_an_input_that_is_gone_or_spoilt_is_invalid_and_its_row_failed(
         s3.delete_object(Bucket=grid.bucket, Key=f"{task_id}-input")
     else:
         s3.put_object(Bucket=grid.bucket, Key=f"{task_id}-input", Body=body)
-    with source_of(grid) as source, sink_of(grid) as sink:
+    with source_of(grid) as source, sink_of(grid, failures="error") as sink:
         (lease,) = take(source, 1)
         assert f"its input s3://{grid.bucket}/{task_id}-input is" in lease.invalid
         sink.put([Result(lease.task, Outcome(task_id, b"{}", FailureKind.INVALID_EVENT))])
@@ -377,3 +441,23 @@ def test_a_give_back_that_broke_off_is_finished_by_the_next(make_htc: Callable[.
         source._queues[0].change_visibility = change_visibility  # type: ignore[method-assign]
         source.nack(leases)
         assert take(source, 1)[0].attempt == 2
+
+
+def test_htc_grids_keys_may_be_in_the_config_itself_so_that_no_file_is_needed(make_htc: Callable[..., HtcGrid]) -> None:
+    grid = make_htc("REDIS")
+    grid.submit([{"n": 21}])
+    keys = json.loads(grid.config_file.read_text())
+    password = keys.pop("redis_password")
+    shared = {"grid": keys, "redis_password": password, "endpoint_url": grid.aws.url, "redis_tls": False}
+    source = HtcGridSource(HtcGridSource.Config(**shared), Function())
+    sink = HtcGridSink(HtcGridSink.Config(**shared), Function())
+    with source, sink:
+        (lease,) = take(source, 1)
+        sink.put([run(lease)])
+    assert grid.get(f"{lease.task.id}-output") == "42"
+
+
+@pytest.mark.parametrize("keys", [{}, {"config_file": __file__, "grid": {"region": "x"}}])
+def test_htc_grids_keys_are_named_in_one_way(keys: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="by config_file, or write its keys under grid"):
+        HtcGridSource.Config(**keys)

@@ -80,16 +80,21 @@ def test_an_agent_on_htc_grid_may_do_what_it_does_and_no_more(make_htc: Callable
     grid = make_htc("S3")
     grid.submit([{"n": 1}])
     keys: dict[str, Any] = {"config_file": grid.config_file, "endpoint_url": grid.aws.url}
-    source = HtcGridSource(HtcGridSource.Config(**keys), Function())
+    source, user = (HtcGridSource(HtcGridSource.Config(**keys), Function()) for _ in range(2))
     sink, reader = (HtcGridSink(HtcGridSink.Config(**keys), Function()) for _ in range(2))
-    with source, sink, reader:
+    with source, user, sink, reader:
         source.nack(source.receive(1, 1))
         (lease,) = source.receive(1, 1)
         sink.put([result(lease.task)])
         source.ack([lease])
         source.ack([lease])
         assert len(reader.get([lease.task.id])) == 1
+        assert len(list(reader.scan(lease.task.id.split("_")[0]))) == 1
+        user.put([Task("s_0", b"{}", {"session_id": "s"})])
+        user.put([Task("s_0", b"{}", {"session_id": "s"})])
+        user.cancel("s")
         assert called(source, sink) == allowed(iam.agent(HTC))
+        assert called(user) == allowed(iam.submitter(HTC))
         assert called(reader) == allowed(iam.reader(HTC))
 
 

@@ -1,0 +1,211 @@
+"""A config of htcgrid from the files of a grid that runs HTC-Grid: `htcgrid init --from-htc-grid`."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+from htcgrid.spi import Rejected
+from htcgrid_aws import htc_config
+from htcgrid_aws.htc_config import GridConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+AGENT_FILE = "Agent_config.tfvars.json"
+_RIE_TIMEOUT = 300  # seconds, where HTC-Grid's Lambda container is given none
+_IMAGES = {"python": "python:{}", "java": "java:{}", "provided": "provided:al2"}
+# What the deployment of HTC-Grid's own parts reads, and nothing here corresponds to.
+_WHY = {
+    "eks_worker_groups": "the cluster's node groups stay as they are; choose among them by node_selector and tolerations",
+    "input_role": "who administers the cluster; htcgrid deploys as you",
+    "dynamodb_default_read_capacity": "the state table stays as it is",
+    "dynamodb_default_write_capacity": "the state table stays as it is",
+    "vpc_cidr_block_public": "the network stays as it is",
+    "vpc_cidr_block_private": "the network stays as it is",
+    "enable_private_subnet": "the network stays as it is",
+    "project_name": "a name of HTC-Grid's own images",
+    "s3_source_kms_key_arn": "let the role of the pods decrypt with this key",
+    "minMemory": "an environment has one figure, `memory`: the limit",
+    "maxCPU": "a container's processors have a request, `cpu`, and no limit",
+}
+
+
+def convert(files: Sequence[Path]) -> tuple[str, list[str]]:
+    """The text of `htcgrid.toml` for grid_config.json and, if it is given, Agent_config.tfvars.json; what it leaves out.
+
+    Each file is recognised by its content, so their order does not matter.
+    """
+    documents = [(path, _read(path)) for path in files]
+    agent_file = next((path for path, document in documents if "ddb_state_table" in document), None)
+    grid: dict[str, Any] = {}
+    for path, document in documents:
+        if path != agent_file:
+            grid |= document
+    agent = dict(documents)[agent_file] if agent_file else {}
+    if agent_file:
+        htc_config.load(agent_file)
+    if not grid and not agent:
+        raise Rejected("no file was given; name grid_config.json, and Agent_config.tfvars.json if you have it")
+    return _Conversion(grid, agent, agent_file).result()
+
+
+class _Conversion:
+    """Keys are taken out as they are used: what is left at the end was left out."""
+
+    def __init__(self, grid: dict[str, Any], agent: Mapping[str, Any], agent_file: Path | None) -> None:
+        self._left = dict(grid)
+        configuration = dict(self._left.pop("agent_configuration", {}))
+        self._lambda = dict(configuration.pop("lambda", {}))
+        self._container = dict(configuration.pop("agent", {}))
+        self._other = configuration
+        self._agent = agent
+        self._agent_file = agent_file
+        self._notes: list[str] = []
+        self._account = _account(grid)
+
+    def result(self) -> tuple[str, list[str]]:
+        tables = {
+            "": {"plane": "cluster"},
+            "function": self._function(),
+            "source": self._queue(),
+            "sink": self._queue(),
+            "agent": self._agent_table(),
+            "planes.local": {"plugin": "process"},
+            "planes.cluster": self._cluster(),
+            "planes.cluster.autoscale": self._autoscale(),
+        }
+        text = "\n".join(_table(name, keys) for name, keys in tables.items() if keys)
+        return text, [*self._notes, *self._left_out()]
+
+    def _function(self) -> dict[str, Any]:
+        runtime = str(self._lambda.pop("runtime", "provided"))
+        module = str(self._lambda.pop("lambda_handler_file_name", "")).removesuffix(".py")
+        name = str(self._lambda.pop("lambda_handler_function_name", ""))
+        keys: dict[str, Any] = {"handler": f"{module}.{name}"} if module and name else {}
+        keys["code"] = "src"
+        if runtime.startswith("python"):
+            self._notes.append(f"runtime {runtime}: it is that of the image; the plane `local` runs this Python")
+        else:
+            keys["runtime"] = runtime
+        self._runtime = runtime
+        timeout = next((self._lambda.pop(key) for key in ("timeout", "function_timeout") if key in self._lambda), None)
+        timeout = self._left.pop("lambda_timeout", timeout)
+        keys["timeout"] = float(timeout) if timeout else _RIE_TIMEOUT
+        keys["memory"] = int(self._lambda.pop("maxMemory", 1900))
+        if named := self._lambda.pop("function_name", ""):
+            keys["name"] = str(named)
+        if variables := self._lambda.pop("environment", {}):
+            keys["environment"] = variables
+        return keys
+
+    def _queue(self) -> dict[str, Any]:
+        # All of these are in the agent's file too.
+        for key in ("region", "grid_storage_service", "task_queue_service", "task_queue_config", "state_table_config"):
+            self._left.pop(key, None)
+        if self._agent_file is None:
+            self._note(f"{AGENT_FILE}: Terraform writes it when it deploys HTC-Grid; put it beside htcgrid.toml")
+            return {"plugin": "htc_grid", "config_file": AGENT_FILE}
+        if self._agent.get("redis_password"):
+            self._note(
+                "redis_password: set HTCGRID_SOURCE__REDIS_PASSWORD and HTCGRID_SINK__REDIS_PASSWORD; on the "
+                "cluster by a Secret that `variables` of the plane names"
+            )
+        used = {field.alias or name for name, field in GridConfig.model_fields.items()} - {"redis_password"}
+        return {"plugin": "htc_grid", "grid": {name: value for name, value in self._agent.items() if name in used}}
+
+    def _note(self, text: str) -> None:
+        if text not in self._notes:
+            self._notes.append(text)
+
+    def _agent_table(self) -> dict[str, Any]:
+        delay = self._left.pop("graceful_termination_delay", None)
+        return {"grace": float(delay)} if delay else {}
+
+    def _cluster(self) -> dict[str, Any]:
+        source = self._lambda.pop("s3_source", self._lambda.pop("location", ""))
+        kind = next((kind for kind in _IMAGES if self._runtime.startswith(kind)), "provided")
+        tag = _IMAGES[kind].format(self._runtime.removeprefix(kind)) if kind != "provided" else _provided(self._runtime)
+        keys: dict[str, Any] = {"plugin": "eks", "image": f"public.ecr.aws/lambda/{tag}"}
+        if str(source).startswith("s3://"):
+            keys["code"] = str(source)
+        keys["pods"] = max(1, int(self._left.get("min_htc_agents", 1)))
+        if cpu := self._lambda.pop("minCPU", ""):
+            keys["cpu"] = f"{cpu}m" if str(cpu).isdecimal() else str(cpu)
+        if cpu := self._container.pop("minCPU", ""):
+            keys["agent_cpu"] = f"{cpu}m" if str(cpu).isdecimal() else str(cpu)
+        if memory := self._container.pop("maxMemory", ""):
+            keys["agent_memory"] = max(256, int(memory))
+        role = next((self._left.pop(key) for key in ("agent_role_arn", "role_arn") if key in self._left), "")
+        if role:
+            keys["role_arn"] = str(role)
+        else:
+            self._notes.append("role: name the role of HTC-Grid's agents (IRSA) as role_arn of the plane `cluster`")
+        cluster, region = self._agent.get("cluster_name", ""), self._agent.get("region", "")
+        if cluster and region and self._account:
+            keys["context"] = f"arn:aws:eks:{region}:{self._account}:cluster/{cluster}"
+        else:
+            self._notes.append("cluster: the current context of your kubeconfig is used; context names another")
+        return keys
+
+    def _autoscale(self) -> dict[str, Any]:
+        least, most = self._left.pop("min_htc_agents", None), self._left.pop("max_htc_agents", None)
+        if most is None:
+            return {}
+        keys: dict[str, Any] = {"min": int(least or 0), "max": int(most)}
+        names = htc_config.load(self._agent_file).queues if self._agent_file else ()
+        if len(names) == 1 and self._account:
+            region = str(self._agent["region"])
+            endpoint = str(self._agent.get("sqs_endpoint") or f"https://sqs.{region}.amazonaws.com").rstrip("/")
+            return {**keys, "by": "sqs", "queue_url": f"{endpoint}/{self._account}/{names[0]}", "region": region}
+        self._notes.append(
+            f"max_htc_agents = {most}: agents follow HTC-Grid's own metric of pending tasks; its name is what its "
+            "scaling function publishes (see docs/migrating-from-htc-grid.md)"
+        )
+        return {**keys, "by": "metric", "metric": "pending_tasks_ddb"}
+
+    def _left_out(self) -> list[str]:
+        left = {**self._left, **{f"agent_configuration.{name}": value for name, value in self._other.items()}}
+        left |= {f"agent_configuration.lambda.{name}": value for name, value in self._lambda.items()}
+        left |= {f"agent_configuration.agent.{name}": value for name, value in self._container.items()}
+        return [f"{name}: {_WHY.get(name.rpartition('.')[2], 'nothing here corresponds to it')}" for name in left]
+
+
+def _provided(runtime: str) -> str:
+    return f"provided:{runtime.removeprefix('provided').removeprefix('.') or 'al2'}"
+
+
+def _account(grid: Mapping[str, Any]) -> str:
+    """The account, from any ARN of the file."""
+    found = re.search(r"arn:aws[a-z-]*:iam::(\d{12}):", json.dumps(grid))
+    return found[1] if found else ""
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_text())
+    except OSError as error:
+        raise Rejected(f"{path}: {error.strerror}; name HTC-Grid's grid_config.json") from error
+    except ValueError as error:
+        raise Rejected(f"{path}: not JSON: {error}; fill in a template (*.json.tpl) first") from error
+    if not isinstance(document, dict):
+        raise Rejected(f"{path}: expected a JSON object, as HTC-Grid's grid_config.json is")
+    return document
+
+
+def _table(name: str, keys: Mapping[str, Any]) -> str:
+    head = f"[{name}]\n" if name else ""
+    return head + "".join(f"{key} = {_value(value)}\n" for key, value in keys.items())
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{json.dumps(key)} = {_value(each)}" for key, each in value.items()) + " }"
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    # JSON's strings and numbers are TOML's too.
+    return (
+        json.dumps(value, ensure_ascii=False) if isinstance(value, str | bool | int | float) else json.dumps(str(value))
+    )
