@@ -130,7 +130,7 @@ def _tasks(sink: FailureSink, source: TaskSource, chosen: Choice) -> Iterator[Ta
     for result in _meant(sink, chosen):
         yield next_generation(result.task)
     if isinstance(source, DeadLog) and isinstance(sink, ResultStore) and not (chosen.kinds or chosen.group):
-        for dead in source.dead():
+        for dead in list(source.dead()):  # some queues hide them from `redrive` while they are read
             task = dead.task
             if chosen.task_ids and task.id not in chosen.task_ids:
                 continue

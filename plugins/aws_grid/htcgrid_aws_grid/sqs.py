@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 from pydantic import Field, model_validator
 
 from htcgrid.spi import (
+    DeadTask,
     Depth,
     FailureKind,
     Function,
@@ -29,6 +30,7 @@ from htcgrid_aws_grid.bucket import Bucket
 from htcgrid_aws_grid.cancels import Cancelled, Cancels
 from htcgrid_aws_grid.encryption import EncryptedConfig
 from htcgrid_aws_grid.held import Found, Held, find
+from htcgrid_aws_grid.letters import Letters
 from htcgrid_aws_grid.loans import Loan, Loans, whereabouts
 from htcgrid_aws_grid.parallel import each, raise_worst
 from htcgrid_aws_grid.queue import BATCH, LONGEST_LEASE, Message, Queue, Unsent, total
@@ -223,6 +225,28 @@ class SqsSource(AwsPlugin, TaskSource):
         the same tasks again: those that SQS took are not sent twice by this source.
         """
         self._submission.put(tasks)
+
+    def redrive(self, tasks: Sequence[Task]) -> None:
+        """As `put`; rows of an earlier generation, of an agent that died before its ack, go, and dead letters do too.
+
+        A message of an earlier generation that is left is lent too; sinks know that what comes of it is late.
+        """
+        try:
+            self._submission.put(tasks)
+        except Rejected as refusal:
+            mine = {task.id for task in tasks}
+            if self._index is None or not refusal.task_ids or not mine.issuperset(refusal.task_ids):
+                raise
+            self._index.remove(refusal.task_ids)
+            self._submission.put(tasks)
+        self._letters().remove({task.id for task in tasks})
+
+    def dead(self) -> Iterator[DeadTask]:
+        """The dead letters, which others do not see for a minute meanwhile."""
+        return self._letters().read()
+
+    def _letters(self) -> Letters:
+        return Letters(list({queue.url: queue for queue in self._dead.values()}.values()), REASON, self._read)
 
     def cancel(self, session_id: str | None = None, task_ids: Collection[str] = ()) -> Sequence[Task]:
         """Mark as cancelled, which receiving and extending look for.
