@@ -17,7 +17,7 @@ from htcgrid.cli.progress import Progress
 from htcgrid.cli.report import print_summary
 from htcgrid.config import GridConfig
 from htcgrid.failures.choice import Choice
-from htcgrid.spi import Invoker, Redrivable, ResultSink, TaskQueue, TaskSource
+from htcgrid.spi import Invoker, Metered, Redrivable, ResultSink, TaskQueue, TaskSource
 
 _CUT_OFF_SECONDS = 3.0
 """What is left, after a second Ctrl-C, to stop and give back what runs."""
@@ -116,7 +116,11 @@ def _exit_code(
     if signals.terminated and _ends(tasks) and not tasks.exhausted:
         say("ended early by a signal: tasks are left to run. The same command goes on with them.")
         return TERMINATED
-    return SOME_FAILED if summary.failed or has_failures(results, say) else DONE
+    if summary.failed:
+        return SOME_FAILED
+    # A service is paid for the look, which every agent of a standing grid would take.
+    asked = _ends(tasks) or not isinstance(results, Metered)
+    return SOME_FAILED if asked and has_failures(results, say) else DONE
 
 
 def _ends(tasks: TaskSource) -> bool:

@@ -47,7 +47,6 @@ def agent(resources: Resources) -> dict[str, Any]:
         _allow("SetAside", (*SQS_LOOK, "sqs:SendMessage"), r.dead_letter_queues),
         _allow("FindTable", ("dynamodb:DescribeTable",), (r.table, r.cancel_table, r.task_table, r.state_table)),
         _allow("StoreResults", ("dynamodb:BatchWriteItem", "dynamodb:PutItem", "dynamodb:BatchGetItem"), (r.table,)),
-        _allow("SeeFailures", ("dynamodb:Scan",), (r.table,)),
         _allow("SeeCancelled", ("dynamodb:BatchGetItem",), (r.cancel_table,)),
         _allow("RemoveRows", ("dynamodb:BatchWriteItem",), (r.task_table,)),
         _allow("FindBucket", ("s3:ListBucket",), (r.bucket, r.data_bucket)),
@@ -67,11 +66,7 @@ def submitter(resources: Resources) -> dict[str, Any]:
     r = resources
     return _policy(
         _allow("SendTasks", (*SQS_LOOK, "sqs:SendMessage"), r.queues),
-        _allow(
-            "SeeSetAside",
-            (*SQS_LOOK, "sqs:ReceiveMessage", "sqs:ChangeMessageVisibility", "sqs:DeleteMessage"),
-            r.dead_letter_queues,
-        ),
+        _allow("SeeSetAside", SQS_LOOK, r.dead_letter_queues),
         _allow("FindTable", ("dynamodb:DescribeTable",), (r.cancel_table, r.task_table)),
         _allow("Cancel", ("dynamodb:BatchWriteItem",), (r.cancel_table,)),
         _allow("WriteRows", ("dynamodb:PutItem", "dynamodb:BatchGetItem", "dynamodb:BatchWriteItem"), (r.task_table,)),
@@ -88,7 +83,6 @@ def reader(resources: Resources) -> dict[str, Any]:
     return _policy(
         _allow("FindTable", ("dynamodb:DescribeTable",), (r.table, r.state_table)),
         _allow("ReadResults", ("dynamodb:BatchGetItem",), (r.table, r.state_table)),
-        _allow("ListFailures", ("dynamodb:Scan",), (r.table,)),
         _allow("FindBucket", ("s3:ListBucket",), (r.bucket, r.data_bucket)),
         _allow("ReadLargeResults", ("s3:GetObject",), (_under(r.bucket, r.results_prefix),)),
         _allow(
