@@ -11,10 +11,11 @@ import click
 from htcgrid.agent.agent import Agent
 from htcgrid.agent.statistics import Summary
 from htcgrid.cli.failing import Failing, commands, has_failures
-from htcgrid.cli.main import DONE, INTERRUPTED, SOME_FAILED, TERMINATED
+from htcgrid.cli.main import DONE, INTERRUPTED, SOME_FAILED, TERMINATED, TOO_MANY_FAILED
 from htcgrid.cli.options import grid_options, options_text, read_grid
 from htcgrid.cli.progress import Progress
 from htcgrid.cli.report import print_summary
+from htcgrid.cli.tolerance import Tolerance
 from htcgrid.config import GridConfig
 from htcgrid.failures.choice import Choice
 from htcgrid.spi import Invoker, Metered, Redrivable, ResultSink, TaskQueue, TaskSource
@@ -33,6 +34,7 @@ _CUT_OFF_SECONDS = 3.0
     type=click.Path(file_okay=False, path_type=Path),
     help="Keep what handlers print there, a file a container; for planes with the key `logs`.",
 )
+@click.option("--fail-fast", is_flag=True, help="Stop at the first failure: tolerated_failures = 0.")
 @click.option("--redrive", is_flag=True, help="Run again what has failed, too; see `htcgrid redrive`.")
 @click.option("--quiet", is_flag=True, help="No progress; the summary only.")
 def command(
@@ -42,6 +44,7 @@ def command(
     source: str | None,
     sink: str | None,
     log: Path | None,
+    fail_fast: bool,
     redrive: bool,
     quiet: bool,
 ) -> int:
@@ -61,6 +64,8 @@ def command(
     htcgrid run --set source.path=- --set sink.path=-  < events.jsonl
     """
     tune()
+    if fail_fast:
+        pairs = (*pairs, "agent.tolerated_failures=0")
     tables = {name: {"plugin": plugin} for name, plugin in (("source", source), ("sink", sink)) if plugin}
     grid = read_grid(file, plane, pairs, **tables)
     if log is not None:
@@ -99,13 +104,41 @@ def run_agent(
 ) -> int:
     """Run an agent over these, which are open, to its end; the exit code. `options` are shown in commands to give."""
     progress = Progress(tasks, quiet=quiet)
-    failing = Failing((lambda _message: None) if quiet else progress.say)
+    limit = Limit(Tolerance.of(grid.settings.agent.tolerated_failures), progress)
+    failing = Failing((lambda _message: None) if quiet else progress.say, limit.look)
     agent = Agent(tasks, invoker, results, grid.rules(), progress.say, failing)
+    limit.agent = agent
     signals = Signals(agent)
     with signals, progress.showing(agent):
         summary = agent.run()
     print_summary(summary, grid, (tasks, results, invoker), failing, commands(results, options))
+    if limit.is_exceeded and not signals.interrupted:
+        return TOO_MANY_FAILED
     return _exit_code(summary, tasks, results, signals, progress.say)
+
+
+class Limit:
+    """Stops the agent where more fails than is tolerated."""
+
+    def __init__(self, tolerance: Tolerance, progress: Progress) -> None:
+        self._tolerance = tolerance
+        self._progress = progress
+        self.agent: Agent | None = None
+        self.is_exceeded = False
+
+    def look(self, failed: int) -> None:
+        """Told after each failure, by the thread that has stored it."""
+        agent = self.agent
+        if agent is None or self.is_exceeded:
+            return
+        finished = agent.summary().finished
+        if self._tolerance.is_exceeded(failed, finished, lambda: self._progress.total(agent)):
+            self.is_exceeded = True
+            agent.drain()
+            self._progress.say(
+                f"stopping, as {failed:,} tasks have failed and tolerated_failures = {self._tolerance}. What is left is run "
+                "by the next `htcgrid run`, what failed by `htcgrid redrive`."
+            )
 
 
 def _exit_code(

@@ -279,3 +279,40 @@ def test_cancelled_tasks_are_not_run_again_and_where_named_their_events_are_gone
     assert "nothing has failed but what was cancelled" in project.htcgrid("redrive").err
     named = project.htcgrid("redrive", "--kind", "cancelled")
     assert (named.status, "s_1: the event was not kept with the failure" in named.err) == (1, True)
+
+
+# --- too many failures -------------------------------------------------------------------------------
+
+
+def test_above_the_tolerated_share_the_run_stops_with_4_and_run_and_redrive_complete_the_job(project: Project) -> None:
+    prepared(project, 5000, BROKEN.replace("% 7", "% 20"))
+    done = project.htcgrid("run", "--set", "agent.tolerated_failures=1%")
+    assert done.status == 4
+    assert "tolerated_failures = 1%" in done.err
+    assert 50 < done.summary["failed"] < 250
+    assert len(project.results()) < 5000
+    project.write("job.py", MENDED)
+    assert project.htcgrid("redrive").status == 0
+    assert project.htcgrid("run").status == 0
+    assert len(project.results()) == 5000
+
+
+def test_fail_fast_stops_at_the_first_failure(project: Project) -> None:
+    project.write(
+        "job.py", "import time\n\ndef handler(event, context):\n    time.sleep(0.05)\n    raise ValueError('no')\n"
+    )
+    project.tasks(*range(40))
+    done = project.htcgrid("run", "--fail-fast")
+    assert (done.status, len(project.results()) < 20) == (4, True)
+
+
+def test_as_many_failures_as_are_tolerated_do_not_stop_a_run(project: Project) -> None:
+    prepared(project)
+    done = project.htcgrid("run", "--set", "agent.tolerated_failures=4")
+    assert (done.status, done.summary["failed"], len(project.results())) == (1, 4, 30)
+
+
+def test_tolerated_failures_that_mean_nothing_are_refused(project: Project) -> None:
+    for value in ("-1", "many", "101%", "1.%"):
+        refused = project.htcgrid("run", "--set", f"agent.tolerated_failures={value}")
+        assert (refused.status, "write a count of 0 or more" in refused.err) == (2, True)
