@@ -316,3 +316,36 @@ def test_tolerated_failures_that_mean_nothing_are_refused(project: Project) -> N
     for value in ("-1", "many", "101%", "1.%"):
         refused = project.htcgrid("run", "--set", f"agent.tolerated_failures={value}")
         assert (refused.status, "write a count of 0 or more" in refused.err) == (2, True)
+
+
+# --- one task, looked at closely ---------------------------------------------------------------------
+
+
+def test_invoke_replays_a_task_of_the_source(project: Project) -> None:
+    prepared(project)
+    done = project.htcgrid("invoke", "--task", "14")
+    assert (done.status, json.loads(done.out)["errorMessage"], done.err) == (1, "no price for 14", "")
+    assert "pricing 13" in on_a_terminal(project, "invoke", "--task", "13")
+    unknown = project.htcgrid("invoke", "--task", "99")
+    assert (unknown.status, "--task 99: the source is no file that has it" in unknown.err) == (2, True)
+
+
+def test_invoke_replays_a_failure_that_was_kept_with_its_event(project: Project) -> None:
+    queue_project(project)
+    project.htcgrid("submit", "tasks.jsonl", "--session", "s")
+    drained(project)
+    assert json.loads(project.htcgrid("invoke", "--task", "s_14").out)["errorMessage"] == "no price for 14"
+
+
+def test_invoke_debug_calls_the_handler_in_this_very_process(project: Project) -> None:
+    project.write(
+        "job.py",
+        "import os\n\ndef handler(event, context):\n    print('asks', input())\n    breakpoint()\n"
+        "    return [os.environ['COLOUR'], context.client_context.custom['task_id'], event]\n",
+    )
+    project.tasks({"n": 1})
+    arguments = ("invoke", "--task", "1", "--debug", "--set", 'function.environment={COLOUR="red"}')
+    done = project.htcgrid(*arguments, stdin="me\nevent['n'] = 2\ncontinue\n")
+    assert done.status == 0, done.err
+    assert done.out.startswith("asks me\n")
+    assert done.out.endswith('["red", "1", {"n": 2}]\n')
