@@ -76,7 +76,15 @@ def run_again(
         if not others and not any_to_do(len(again), sink, chosen):
             return DONE
         with source, grid.invoker() as invoker:
-            status = run_agent(grid, again, sink, invoker, quiet=quiet, options=options)
+            status = run_agent(
+                grid,
+                again,
+                sink,
+                invoker,
+                quiet=quiet,
+                options=options,
+                command_name="run --redrive" if others else "redrive",
+            )
             if again.missing and again.exhausted:
                 say(f"{_named(again.missing)}: the event is not in the source any more, so the failure stays.")
         return status

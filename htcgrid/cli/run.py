@@ -12,6 +12,7 @@ from htcgrid.agent.agent import Agent
 from htcgrid.agent.statistics import Summary
 from htcgrid.cli.failing import Failing, commands, has_failures
 from htcgrid.cli.main import DONE, INTERRUPTED, SOME_FAILED, TERMINATED, TOO_MANY_FAILED
+from htcgrid.cli.manifest import Manifest
 from htcgrid.cli.options import grid_options, options_text, read_grid
 from htcgrid.cli.progress import Progress
 from htcgrid.cli.report import print_summary
@@ -100,10 +101,18 @@ def tune() -> None:
 
 
 def run_agent(
-    grid: GridConfig, tasks: TaskSource, results: ResultSink, invoker: Invoker, *, quiet: bool, options: str
+    grid: GridConfig,
+    tasks: TaskSource,
+    results: ResultSink,
+    invoker: Invoker,
+    *,
+    quiet: bool,
+    options: str,
+    command_name: str = "run",
 ) -> int:
     """Run an agent over these, which are open, to its end; the exit code. `options` are shown in commands to give."""
     progress = Progress(tasks, quiet=quiet)
+    manifest = Manifest.beside(results, grid, command_name)
     limit = Limit(Tolerance.of(grid.settings.agent.tolerated_failures), progress)
     failing = Failing((lambda _message: None) if quiet else progress.say, limit.look)
     agent = Agent(tasks, invoker, results, grid.rules(), progress.say, failing)
@@ -113,8 +122,12 @@ def run_agent(
         summary = agent.run()
     print_summary(summary, grid, (tasks, results, invoker), failing, commands(results, options))
     if limit.is_exceeded and not signals.interrupted:
-        return TOO_MANY_FAILED
-    return _exit_code(summary, tasks, results, signals, progress.say)
+        status = TOO_MANY_FAILED
+    else:
+        status = _exit_code(summary, tasks, results, signals, progress.say)
+    if manifest is not None:
+        manifest.add(summary, (tasks, results, invoker), status, progress.say)
+    return status
 
 
 class Limit:

@@ -349,3 +349,21 @@ def test_invoke_debug_calls_the_handler_in_this_very_process(project: Project) -
     assert done.status == 0, done.err
     assert done.out.startswith("asks me\n")
     assert done.out.endswith('["red", "1", {"n": 2}]\n')
+
+
+# --- what ran ----------------------------------------------------------------------------------------
+
+
+def test_each_run_adds_what_ran_to_the_manifest_beside_the_results(project: Project) -> None:
+    prepared(project)
+    project.htcgrid("run")
+    project.htcgrid("run")
+    project.write("job.py", MENDED)
+    project.htcgrid("redrive", "--set", "function.memory=1024")
+    first, second, third = lines((project.folder / "results.jsonl.manifest.jsonl").read_text())
+    assert [each["command"] for each in (first, second, third)] == ["run", "run", "redrive"]
+    assert [each["exit_code"] for each in (first, second, third)] == [1, 1, 0]
+    assert (first["succeeded"], first["failed"], second["already_stored"]) == (26, {"handler_error": 4}, 30)
+    assert (third["succeeded"], third["function"]["memory"], third["plane"]["plugin"]) == (4, 1024, "process")
+    assert first["code_sha256"] == second["code_sha256"] != third["code_sha256"]
+    assert first["config_sha256"] == second["config_sha256"] != third["config_sha256"]
