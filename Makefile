@@ -58,10 +58,15 @@ kubernetes: .make/plugins .make/examples      ## the eks planes on the cluster t
 chaos: .make/plugins           ## agents killed for minutes
 	.venv/bin/python -m pytest $(PYTEST) tests/chaos
 
+# The types of each folder of tests by itself, since each has a conftest.py.
+TESTS := tests $(sort $(dir $(wildcard tests/*/test_*.py)))
+HELPERS := tests/chaos:tests/docker:tests/parts
 lint: .make/lint .make/plugins        ## format, lint and types
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/mypy
+	for plugin in plugins/*; do (cd $$plugin && $(CURDIR)/.venv/bin/mypy) || exit; done
+	for tests in $(TESTS); do MYPYPATH=$(HELPERS):$$tests .venv/bin/mypy $$tests/*.py || exit; done
 
 check: lint test plugins        ## what .ci/run runs before the lanes that need an engine or a cluster
 

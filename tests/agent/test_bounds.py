@@ -184,7 +184,9 @@ def test_no_lease_is_extended_once_it_has_been_given_back(
 ) -> None:
     job = rig(plans={str(number): ["hang"] for number in range(12)}, slots=12, lease_seconds=0.15)
     extend, nack = job.source.extend, job.source.nack
-    extended, late, returned = threading.Event(), [], set()
+    extended = threading.Event()
+    late: list[str] = []
+    returned: set[str] = set()
 
     def slow(leases: Sequence[Lease], seconds: float) -> Collection[str]:
         extended.set()

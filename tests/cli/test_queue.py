@@ -11,12 +11,10 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from queue_project import HTCGRID, Project, lines
 
 from htcgrid.cli.results import _batches
 from htcgrid.spi import Outcome, Result, Task
-
-sys.path.insert(0, str(Path(__file__).parent))
-from queue_project import HTCGRID, Project, lines
 
 LIMIT = 120 * 2**20
 """Bytes of memory that a command may take, whatever it handles."""

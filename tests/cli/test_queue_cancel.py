@@ -1,12 +1,9 @@
 """Tasks that are cancelled: the real program on a sqlite queue."""
 
-import sys
 import time
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
 from queue_project import Project, eventually, stop
 
 

@@ -1,18 +1,15 @@
 """Leases, dead letters and a queue that is away: the real program on a sqlite queue."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from queue_project import Project, stop
 
 from htcgrid.builtin.sqlite_source import SqliteSource
 from htcgrid.cli.main import status_of
 from htcgrid.spi import Function, Unavailable
-
-sys.path.insert(0, str(Path(__file__).parent))
-from queue_project import Project, stop
 
 
 @pytest.fixture
