@@ -171,6 +171,7 @@ def test_receive_returns_empty_handed_when_its_wait_is_over(source: SqliteSource
     assert time.monotonic() - began >= 0.1
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize("elsewhere", [False, True], ids=["this source", "another"])
 def test_a_waiting_receive_returns_as_soon_as_something_is_put(path: Path, elsewhere: bool) -> None:
     with source_at(path) as source, source_at(path) as other:
@@ -184,6 +185,7 @@ def test_a_waiting_receive_returns_as_soon_as_something_is_put(path: Path, elsew
         assert time.monotonic() - began < LONG / 2
 
 
+@pytest.mark.timing
 def test_a_put_in_this_process_wakes_a_receive_before_it_looks_again(
     source: SqliteSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -250,6 +252,7 @@ def test_what_is_given_back_is_handed_out_at_once_and_counted(source: SqliteSour
     assert [(lease.task.id, lease.attempt) for lease in source.receive(2, 0)] == [("t0", 2), ("t1", 1)]
 
 
+@pytest.mark.timing
 def test_what_is_given_back_with_a_delay_comes_after_it(source: SqliteSource) -> None:
     source.put(tasks(2))
     first, second = source.receive(2, 0)
@@ -552,6 +555,7 @@ def test_a_queue_is_drained_when_nothing_waits_is_delayed_or_lent(path: Path) ->
         assert source.exhausted
 
 
+@pytest.mark.timing
 def test_a_receive_that_waits_on_a_queue_returns_when_it_is_drained(path: Path) -> None:
     with source_at(path, drain=True) as source:
         source.put(tasks(1))

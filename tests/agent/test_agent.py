@@ -427,6 +427,7 @@ def test_past_the_grace_what_runs_is_stopped_and_given_back(rig: Make) -> None:
     assert summary.given_back == 2
 
 
+@pytest.mark.timing
 def test_many_that_run_past_the_grace_are_stopped_as_soon_as_one(rig: Make) -> None:
     job = rig(plans={str(number): ["hang"] for number in range(100)}, slots=100)
     job.start()

@@ -54,6 +54,7 @@ def test_nothing_named_is_wrong_usage(project: Project) -> None:
     assert project.run("cancel").returncode == 2
 
 
+@pytest.mark.timing
 def test_a_running_task_is_stopped_soon_after_the_next_heartbeat(tmp_path: Path) -> None:
     lease = 1.5
     project = Project(tmp_path, lease=lease)
