@@ -5,7 +5,7 @@ PYTHON ?= python3
 PIP := .venv/bin/python -m pip --quiet --disable-pip-version-check install
 PYTEST ?=
 
-.PHONY: help demo test timing plugins docker kubernetes chaos lint check reference bench format clean
+.PHONY: help demo test timing plugins docker kubernetes chaos lint check coverage reference bench format clean
 help:            ## this list
 	@sed -n 's/^\([a-z]*\): .*## /\1\t/p' $(MAKEFILE_LIST)
 
@@ -76,6 +76,13 @@ check: lint test timing plugins        ## what .ci/run runs before the lanes tha
 format: .make/lint        ## let ruff have its way
 	.venv/bin/ruff format .
 	.venv/bin/ruff check --fix .
+
+coverage: .make/test        ## the lines that the tests of the core run, with a floor
+	$(PIP) --group coverage
+	.venv/bin/coverage erase
+	.venv/bin/coverage run -m pytest -n 6 --dist loadscope -m 'not slow and not timing' $(foreach lane,docker kubernetes chaos,--ignore tests/$(lane)) $(PYTEST)
+	.venv/bin/coverage combine --quiet
+	.venv/bin/coverage report
 
 reference: .make/plugins        ## write docs/reference/config.md from the models
 	.venv/bin/python docs/reference/generate.py
