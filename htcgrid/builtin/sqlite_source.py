@@ -29,13 +29,13 @@ POLL_SECONDS = 0.02
 and an idle agent 1 % of a core."""
 
 SEEN_SECONDS = 5.0
-"""How often an agent that finds nothing to do says that it is there."""
+"""How often an idle agent reports that it is alive."""
 
 FORGET_SECONDS = 86_400.0
-"""How long `survey` names an agent that was not heard of any more."""
+"""How long `survey` still names a silent agent."""
 
 CANCEL_ROWS = 10_000
-"""Tasks cancelled in one transaction, so that cancelling a million keeps no agent out for long."""
+"""Tasks cancelled in one transaction, so that cancelling a million does not block agents for long."""
 
 HIGHEST_PRIORITY = 2**31 - 1
 
@@ -158,7 +158,7 @@ class SqliteSource(TaskSource):
 
         A task that is there already stays as it is. Raises `Rejected` for ids that are in the queue with another
         event or other attributes or come twice, for a `priority` that is not a whole number, and for text that is
-        no Unicode. An id whose task is done may come again; a sink that has its result keeps that one.
+        not Unicode. An id whose task is done may come again; a sink that has its result keeps that one.
         """
         rows = [(task, self._priority(task)) for task in tasks]
         with self._file.writing(durable=True) as connection:
@@ -241,7 +241,7 @@ class SqliteSource(TaskSource):
         return [_lease(*row) for row in rows]
 
     def _see(self, connection: sqlite3.Connection) -> None:
-        """Note in a transaction that this agent is there."""
+        """Note in a transaction that this agent is alive."""
         now = self._clock.now()
         if now - self._seen > SEEN_SECONDS / 5:
             if not self._seen:
@@ -288,14 +288,14 @@ class SqliteSource(TaskSource):
         connection.execute("ROLLBACK TO batch")
         told = "; ".join(f"{why}: {named(ids)}" for why, ids in wrong.items())
         raise Rejected(
-            f"{self._file.path}: {told}. None of the {len(rows)} tasks was accepted; put right or leave out "
+            f"{self._file.path}: {told}. None of the {len(rows)} tasks was accepted; correct or leave out "
             "those named, and put the others again",
             [task_id for ids in wrong.values() for task_id in ids],
         )
 
 
 def _log_expired(expired: Sequence[tuple[str, float, str]], now: float) -> None:
-    """Say whose tasks came back, which, and why."""
+    """Log whose tasks came back, which, and why."""
     for agent in dict.fromkeys(agent for agent, *_ in expired):
         ids = [task_id for name, _, task_id in expired if name == agent]
         since = now - min(due for name, due, _ in expired if name == agent)

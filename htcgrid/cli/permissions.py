@@ -23,7 +23,7 @@ USES = ("agent", "submitter", "reader")
 def command(use: str | None, file: Path | None, plane: str | None, pairs: tuple[str, ...], really: bool) -> int:
     """Print the least IAM policy that the agent, the submitter or the reader of this grid needs, as JSON.
 
-    What is made on a cluster is shown by `htcgrid status --permissions`.
+    `htcgrid status --permissions` shows the rights on a cluster.
 
     \b
     htcgrid permissions agent > agent.json
@@ -39,8 +39,8 @@ def command(use: str | None, file: Path | None, plane: str | None, pairs: tuple[
                 found.append(plugin.policies())
     if not found:
         message = (
-            "Neither the source nor the sink nor the plane of this config needs a right on AWS, or none says which. "
-            "Those of a cluster are shown by `htcgrid status --permissions`."
+            "The source, the sink and the plane of this config need no rights on AWS, or do not say which. "
+            "`htcgrid status --permissions` shows the rights on a cluster."
         )
         raise ConfigError(message)
     joined = {name: _joined([policies[name] for policies in found if name in policies]) for name in USES}

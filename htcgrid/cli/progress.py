@@ -41,7 +41,7 @@ class Progress:
             thread.join(_LAST_SECONDS)  # it may be asking a queue that does not answer
 
     def _total(self) -> int | None:
-        """None where the source does not know, or cannot be asked now: the agent itself tells if that lasts."""
+        """None if the source does not know, or is unavailable now: the agent reports it if that lasts."""
         try:
             return self._source.depth().waiting if isinstance(self._source, Measurable) else None
         except HtcgridError:
