@@ -12,7 +12,7 @@ from htcgrid import plugins
 from htcgrid.agent.agent import Agent
 from htcgrid.cli.grid_options import grid_options, read_grid
 from htcgrid.cli.main import DONE, INTERRUPTED, SOME_FAILED, TERMINATED
-from htcgrid.cli.queue_and_store import say
+from htcgrid.cli.queue_and_store import StoreSink, say
 from htcgrid.cli.run import Signals, tune
 from htcgrid.compare import junit
 from htcgrid.compare.answers import difference
@@ -64,7 +64,7 @@ def command(
         each.invoker()  # a name that is not there is told before anything runs
     tune()
     with tempfile.TemporaryDirectory(prefix="htcgrid-compare-") as folder, ExitStack() as stack:
-        sinks: list[ResultSink] = []
+        sinks: list[StoreSink] = []
         for name, each in zip(planes, grids, strict=True):
             sinks.append(stack.enter_context(_store(each, Path(folder) / f"{len(sinks)}.db")))
             stopped = _run(each, _source(each, events, id_field), sinks[-1], name)
@@ -102,7 +102,7 @@ def _source(grid: GridConfig, events: str | None, id_field: str | None) -> TaskS
     return source
 
 
-def _store(grid: GridConfig, path: Path) -> ResultSink:
+def _store(grid: GridConfig, path: Path) -> StoreSink:
     plugin = plugins.load(ResultSink, "sqlite")
     return plugin(plugin.Config.model_validate({"path": path}), grid.settings.function)  # type: ignore[return-value]
 
@@ -120,7 +120,7 @@ def _run(grid: GridConfig, source: TaskSource, sink: ResultSink, name: str) -> i
     return TERMINATED if signals.terminated else DONE
 
 
-def _compared(one: ResultSink, other: ResultSink, rel_tol: float) -> Iterator[Compared]:
+def _compared(one: StoreSink, other: StoreSink, rel_tol: float) -> Iterator[Compared]:
     results = (result for _, result in one.scan())
     while some := list(islice(results, _BATCH)):
         found = other.get([result.task.id for result in some])

@@ -138,7 +138,7 @@ def _tasks(sink: ResultSink, source: TaskSource, chosen: Choice) -> Iterator[Tas
     for result in _meant(sink, chosen):
         yield next_generation(result.task)
     if isinstance(sink, ResultStore) and not (chosen.kinds or chosen.group):
-        for dead in list(source.dead()):  # some queues hide them from `redrive` while they are read
+        for dead in list(source.dead_letters()):  # some queues hide them from `redrive` while they are read
             task = dead.task
             if chosen.task_ids and task.id not in chosen.task_ids:
                 continue

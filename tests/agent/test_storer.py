@@ -15,8 +15,8 @@ from htcgrid.spi import FailureKind, Function, Lease, Outcome, Result, Task
 class Source(MemorySource):
     def __init__(self) -> None:
         super().__init__(self.Config(), Function())
-        self.dead: list[str] = []
-        self.acked: list[str] = []
+        self.dead: list[object] = []
+        self.acked: list[object] = []
 
     def ack(self, leases: Sequence[Lease]) -> None:
         self.acked += [lease.receipt for lease in leases]

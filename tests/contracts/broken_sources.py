@@ -73,7 +73,8 @@ class Case(TaskSourceContract):
 
     @pytest.fixture
     def source(self) -> TaskSource:
-        return self.broken(self.broken.Config(lease_seconds=self.lease_seconds), contract_function())
+        source: TaskSource = self.broken(self.broken.Config(lease_seconds=self.lease_seconds), contract_function())
+        return source
 
     @pytest.fixture
     def missing(self) -> Plugin:
@@ -85,13 +86,13 @@ class Case(TaskSourceContract):
                 raise Rejected("There is no queue named q. Create it, or name another.")
 
         if "refuse" in vars(self.broken):
-            Missing.refuse = self.broken.refuse
+            Missing.refuse = self.broken.refuse  # type: ignore[method-assign]
         return Missing(self.broken.Config(lease_seconds=1), contract_function())
 
-    def publish_invalid(self, source: Reference) -> None:
+    def publish_invalid(self, source: Reference) -> None:  # type: ignore[override]
         source.invalid.append(Lease(Task("bad-1", b"{"), invalid="not JSON: Expecting property name"))
 
-    def take_away(self, source: Reference) -> None:
+    def take_away(self, source: Reference) -> None:  # type: ignore[override]
         source.away = True
 
 
@@ -151,7 +152,7 @@ class TestCloseBeforeOpen(Case):
 
     class broken(Reference):
         def close(self) -> None:
-            self.thread.join()
+            self.thread.join()  # type: ignore[attr-defined]
 
 
 class TestLeak(Case):

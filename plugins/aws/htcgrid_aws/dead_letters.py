@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
 
     from htcgrid_aws.messages import Received
-    from htcgrid_aws.queue import Queue
+    from htcgrid_aws.sqs_queue import Queue
 
 _HIDDEN_SECONDS = 60
 _EMPTY_LOOKS = 2

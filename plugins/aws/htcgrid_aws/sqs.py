@@ -248,7 +248,7 @@ class SqsSource(AwsPlugin, TaskSource):
             self._submission.put(tasks)
         self._letters().remove({task.id for task in tasks})
 
-    def dead(self) -> Iterator[DeadTask]:
+    def dead_letters(self) -> Iterator[DeadTask]:
         """The dead letters, which others do not see for a minute meanwhile."""
         return self._letters().read()
 

@@ -39,13 +39,13 @@ COUNT = 15
 
 
 def htcgrid(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    program = Path(sys.executable).with_name("htcgrid")
+    program: list[str | Path] = Path(sys.executable).with_name("htcgrid")
     return subprocess.run([program, *arguments], cwd=folder, capture_output=True, text=True, timeout=90, check=False)
 
 
 def run_all(folder: Path, aws: Aws, queue: str, code: int) -> None:
     """An agent until the queue is empty."""
-    program = [Path(sys.executable).with_name("htcgrid"), "run", "--quiet"]
+    program: list[str | Path] = [Path(sys.executable).with_name("htcgrid"), "run", "--quiet"]
     agent = subprocess.Popen(program, cwd=folder, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while aws.waiting(queue) != (0, 0):
