@@ -57,4 +57,4 @@ class DeadLetters:
                         gone.append(message["ReceiptHandle"])
                 queue.delete(gone)
         finally:
-            queue.hide(dict.fromkeys(kept.values(), 0))
+            queue.change_visibility(dict.fromkeys(kept.values(), 0))

@@ -39,7 +39,7 @@ COUNT = 15
 
 
 def htcgrid(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    program: list[str | Path] = Path(sys.executable).with_name("htcgrid")
+    program = Path(sys.executable).with_name("htcgrid")
     return subprocess.run([program, *arguments], cwd=folder, capture_output=True, text=True, timeout=90, check=False)
 
 
