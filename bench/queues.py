@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-from htcgrid_aws_grid.aws import Meter
-from htcgrid_aws_grid.dynamodb import DynamodbSink
-from htcgrid_aws_grid.htc_sink import HtcGridSink
-from htcgrid_aws_grid.htc_source import HtcGridSource
-from htcgrid_aws_grid.sqs import SqsSource
-from htcgrid_aws_grid.usage import Usage
+from htcgrid_aws.aws_plugin import UsageCounter
+from htcgrid_aws.dynamodb import DynamodbSink
+from htcgrid_aws.htc_sink import HtcGridSink
+from htcgrid_aws.htc_source import HtcGridSource
+from htcgrid_aws.sqs import SqsSource
+from htcgrid_aws.usage import Usage
 
 from htcgrid.agent.agent import Agent
 from htcgrid.agent.statistics import Summary
@@ -85,7 +85,7 @@ def sqlite(tasks: int) -> None:
 @contextmanager
 def moto() -> Iterator[str]:
     """The address of a server in a process of its own."""
-    program = [sys.executable, HERE.parent / "plugins" / "aws_grid" / "tests" / "aws_server.py"]
+    program = [sys.executable, HERE.parent / "plugins" / "aws" / "tests" / "aws_server.py"]
     with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
         assert server.stdout
         try:
@@ -97,18 +97,18 @@ def moto() -> Iterator[str]:
 @contextmanager
 def slower(seconds: dict[str, float]) -> Iterator[None]:
     """Every request of every client that is made meanwhile waits so long before it is sent, by service."""
-    attach = Meter.attach
+    attach = UsageCounter.attach
 
-    def attached(meter: Meter, client: Any) -> None:
-        attach(meter, client)
+    def attached(usage_counter: UsageCounter, client: Any) -> None:
+        attach(usage_counter, client)
         wait = seconds[client.meta.service_model.service_name]
         client.meta.events.register("before-send", lambda **_: time.sleep(wait))
 
-    Meter.attach = attached
+    UsageCounter.attach = attached
     try:
         yield
     finally:
-        Meter.attach = attach
+        UsageCounter.attach = attach
 
 
 def run(source: Any, sink: Any, handler: str, tasks: int) -> Summary:
@@ -159,7 +159,7 @@ def sqs_and_dynamodb(url: str, tasks: int, handler: str, latency: dict[str, floa
         DynamodbSink(DynamodbSink.Config(table=table(url), **where), Function()) as sink,
     ):
         summary = run(source, sink, handler, tasks)
-        return summary, submitter.usage() + source.usage() + sink.usage()
+        return summary, submitter.usage_counter.usage() + source.usage_counter.usage() + sink.usage_counter.usage()
 
 
 def requests(url: str, tasks: int) -> None:
@@ -187,7 +187,7 @@ def htc_grid(url: str, folder: Path, tasks: int) -> None:
         "agent_task_visibility_timeout_sec": 60,
     }
     config.write_text(json.dumps(grid))
-    sys.path.insert(0, str(HERE.parent / "plugins" / "aws_grid" / "tests"))
+    sys.path.insert(0, str(HERE.parent / "plugins" / "aws" / "tests"))
     from conftest import Aws, HtcGrid  # HTC-Grid's client, as the plugin's tests have it
 
     boto3.client("s3", endpoint_url=url, region_name=REGION).create_bucket(

@@ -16,15 +16,14 @@ from tqdm.auto import tqdm
 
 from htcgrid import config, plugins
 from htcgrid.agent.agent import Agent
-from htcgrid.agent.halt import Halt
-from htcgrid.agent.patience import Patience
+from htcgrid.agent.backoff import BackOff
+from htcgrid.agent.shutdown import Shutdown
 from htcgrid.runtime.parsing import parsed
 from htcgrid.spi import (
     HtcgridError,
     Outcome,
     Plugin,
     Result,
-    ResultLog,
     ResultSink,
     ResultStore,
     Task,
@@ -93,8 +92,8 @@ class Grid:
         self._sink: Any = None
         self._agent: Agent | None = None
         self._error: BaseException | None = None
-        self._halt = Halt()
-        self._patience = Patience(self._halt, grid.settings.agent.unavailable_limit, log.warning)
+        self._shutdown = Shutdown()
+        self._back_off = BackOff(self._shutdown, grid.settings.agent.unavailable_limit, log.warning)
 
     @classmethod
     def open(cls, file: str | Path | None = None, settings: Mapping[str, Any] | None = None) -> Self:
@@ -120,7 +119,7 @@ class Grid:
 
     def close(self) -> None:
         """Close the plugins; an embedded agent finishes its running tasks. A thread that waits for answers gets an error."""
-        self._halt.drain(0.0)
+        self._shutdown.drain(0.0)
         if self._agent is not None:
             self._agent.drain()
         self._stack.close()
@@ -164,7 +163,7 @@ class Grid:
                 Task(f"{session}_{number}", json.dumps(event).encode(), {"session_id": session})
                 for number, event in batch
             ]
-            self._patience.call(lambda tasks=tasks: self._source.put(tasks))  # type: ignore[misc]
+            self._back_off.call(lambda tasks=tasks: self._source.put(tasks))  # type: ignore[misc]
             ids.extend(task.id for task in tasks)
         return ids
 
@@ -172,7 +171,7 @@ class Grid:
         """Takes off `waiting` what it yields."""
         longest = _LONGEST_LOOK if self._agent is not None else _LONGEST_LOOK_ELSEWHERE
         pause = _FIRST_LOOK
-        looks = self._from_log(session) if isinstance(self._sink, ResultLog) else self._from_store(waiting)
+        looks = self._from_log(session) if self._sink.keeps_order else self._from_store(waiting)
         while waiting:
             if self._source is None:
                 raise config.ConfigError(f"The Grid was closed while {len(waiting)} answers were awaited.")
@@ -197,16 +196,16 @@ class Grid:
                     seen = number
                     yield result
             except Unavailable as error:
-                self._patience.wait(error)
+                self._back_off.wait(error)
             else:
-                self._patience.reset()
+                self._back_off.reset()
             yield None
 
     def _from_store(self, waiting: dict[str, None]) -> Iterator[Result | None]:
         sink = self._sink
         while True:
             some = list(islice(waiting, _BATCH))
-            found = self._patience.call(lambda: sink.get(some))  # noqa: B023
+            found = self._back_off.call(lambda: sink.get(some))  # noqa: B023
             yield from found.values()
             if not found:
                 # What has no result yet goes to the back, so that every id is asked for in turn.
@@ -221,7 +220,7 @@ class Grid:
             return
         sink = self._grid.sink()
         if not isinstance(sink, ResultStore):
-            raise config.ConfigError("[sink] cannot be read back by id. Use sqlite, dynamodb or s3.")
+            raise config.ConfigError("[sink] cannot be read back by id. Use one that can, such as sqlite.")
         self._source, self._sink = source, sink
         for plugin in (source, sink):
             self._stack.callback(plugin.close)
@@ -234,7 +233,7 @@ class Grid:
         self._source = self._stack.enter_context(memory(memory.Config.model_validate(queue), function))
         self._sink = self._stack.enter_context(Answers(Plugin.Config(), function))
         invoker = self._stack.enter_context(self._grid.invoker())
-        self._agent = Agent(self._source, invoker, self._sink, self._grid.rules())
+        self._agent = Agent(self._source, invoker, self._sink, self._grid.settings.agent)
         thread = threading.Thread(target=self._run, args=(self._agent,), name="htcgrid-embedded", daemon=True)
         self._stack.callback(thread.join)
         thread.start()

@@ -14,7 +14,7 @@ import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args, get_origin
+from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import (
     BaseModel,
@@ -22,13 +22,12 @@ from pydantic import (
     Field,
     SerializerFunctionWrapHandler,
     ValidationError,
-    field_validator,
     model_serializer,
 )
 
 from htcgrid import plugins, secret_values
-from htcgrid.agent.policy import ATTEMPTS, RetryPolicy, Rules
-from htcgrid.spi import FailureKind, Function, HtcgridError, Invoker, Keys, Plugin, ResultSink, TaskSource
+from htcgrid.agent.options import AgentOptions
+from htcgrid.spi import Function, HtcgridError, Invoker, Keys, Plugin, ResultSink, TaskSource
 
 DEFAULT_FILE = "htcgrid.toml"
 ENVIRONMENT_PREFIX = "HTCGRID_"
@@ -66,35 +65,6 @@ class PluginTable(Keys):
         return dict(handler(type(self).model_construct(_fields_set={"plugin", *known}, plugin=self.plugin, **known)))
 
 
-_YEAR = 31_536_000
-
-
-class AgentTable(Keys):
-    """How the agent behaves."""
-
-    grace: float = Field(
-        30.0, ge=0, le=_YEAR, description="seconds that running tasks have when the agent is asked to stop"
-    )
-    unavailable_limit: float = Field(
-        60.0, ge=0, le=_YEAR, description="seconds that a plane or queue may be unavailable before the agent gives up"
-    )
-    init_errors_limit: int = Field(
-        3, ge=1, le=1_000_000, description="initialisation errors in a row after which the agent stops"
-    )
-    linger: float = Field(0.05, ge=0, le=60, description="seconds a result may wait to be stored together with others")
-    attempts: dict[FailureKind, Annotated[int, Field(ge=1, le=1_000_000)]] = Field(
-        default_factory=dict,
-        description="attempts in all, by kind of failure; exit = 3 and out_of_memory = 2 by default",
-    )
-
-    @field_validator("attempts")
-    @classmethod
-    def _no_init_errors(cls, attempts: dict[FailureKind, int]) -> dict[FailureKind, int]:
-        if FailureKind.INIT_ERROR in attempts:
-            raise ValueError("init_error has its own rule: the run stops after `init_errors_limit` of them in a row")
-        return attempts
-
-
 class Settings(Keys):
     """A whole config."""
 
@@ -107,7 +77,7 @@ class Settings(Keys):
         default_factory=lambda: {"local": PluginTable(plugin="process")},
         description="where the function can run, by names that you choose",
     )
-    agent: AgentTable = Field(default_factory=AgentTable, description="how the agent behaves")
+    agent: AgentOptions = Field(default_factory=AgentOptions, description="how the agent behaves")
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,17 +135,6 @@ class GridConfig:
         tables = {"source": self.settings.source, "sink": self.settings.sink}
         found = {name: table.model_extra or {} for name, table in tables.items() if table is not None}
         return list(secret_values.concealed_keys(found))
-
-    def rules(self) -> Rules:
-        """How the agent is to behave."""
-        table = self.settings.agent
-        return Rules(
-            retries=RetryPolicy(attempts={**ATTEMPTS, **table.attempts}),
-            grace=table.grace,
-            unavailable_limit=table.unavailable_limit,
-            init_errors_limit=table.init_errors_limit,
-            linger=table.linger,
-        )
 
     def _table(self, table: PluginTable | None, name: str, example: str) -> PluginTable:
         if table is None:
@@ -361,6 +320,15 @@ def flags_of(pairs: Iterable[str]) -> dict[str, Any]:
                 raise ConfigError(f"--set {_pair(key, equals, text)}: another --set gives {name!r} itself a value.")
         table[last] = _value(text)
     return flags
+
+
+def shown_pair(pair: str) -> str:
+    """A `KEY=VALUE` to be shown to the user again; what may be a secret is left out."""
+    key, equals, text = pair.partition("=")
+    return pair if key.rpartition(".")[2] in _SHOWN_AGAIN else _pair(key, equals, text)
+
+
+_SHOWN_AGAIN = frozenset({"plugin", "path", "id_field", "queue", "table", "bucket", "prefix", "drain"})
 
 
 def _pair(key: str, equals: str, text: str) -> str:

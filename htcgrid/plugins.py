@@ -26,16 +26,8 @@ GROUPS: dict[type[Plugin], str] = {
     ResultSink: "htcgrid.result_sink",
 }
 _WORDS = {Invoker: "compute plane", TaskSource: "task source", ResultSink: "result sink"}
-_OURS = {
-    "local_docker": "htcgrid-local-docker",
-    "eks": "htcgrid-eks",
-    "eks_sidecar": "htcgrid-eks",
-    "aws_lambda": "htcgrid-aws-lambda",
-    "sqs": "htcgrid-aws-grid",
-    "dynamodb": "htcgrid-aws-grid",
-    "s3": "htcgrid-aws-grid",
-    "htc_grid": "htcgrid-aws-grid",
-}
+_AVAILABLE = "htcgrid.available"
+"""Entry points of htcgrid itself, by the name of a plugin: the package of a distribution that brings it, installed or not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +91,8 @@ def _is_the_machine(error: BaseException) -> bool:
 
 def _unknown(kind: type[Plugin], name: str) -> str:
     names = ", ".join(sorted({plugin.name for plugin in installed(kind)})) or "none"
-    advice = f" To have it: pip install {_OURS[name]}" if name in _OURS else ""
+    packages = {point.value.partition(".")[0] for point in importlib.metadata.entry_points(group=_AVAILABLE, name=name)}
+    advice = f" To have it: pip install {' or '.join(sorted(packages)).replace('_', '-')}" if packages else ""
     return f"There is no {_WORDS[kind]} named {name!r}. Installed: {names}.{advice}"
 
 

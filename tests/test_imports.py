@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CORE = ROOT / "htcgrid"
 
 FORBIDDEN = {
+    "spi": ["htcgrid.agent", "htcgrid.runtime", "htcgrid.builtin", "htcgrid.config", "htcgrid.plugins", "htcgrid.cli"],
     "agent": ["htcgrid.runtime", "htcgrid.builtin", "htcgrid.config", "htcgrid.plugins", "htcgrid.cli"],
     "runtime": ["htcgrid.agent", "htcgrid.builtin", "htcgrid.config", "htcgrid.plugins", "htcgrid.cli"],
     "builtin": ["htcgrid.agent", "htcgrid.config", "htcgrid.plugins", "htcgrid.cli"],
@@ -31,8 +33,10 @@ FORBIDDEN = {
     "config.py": ["htcgrid.builtin", "htcgrid.runtime", "htcgrid.cli"],
     "plugins.py": ["htcgrid.agent", "htcgrid.builtin", "htcgrid.cli", "htcgrid.config", "htcgrid.runtime"],
 }
-PLUGINS_MAY = ("htcgrid.spi", "htcgrid.runtime", "htcgrid.planes")
-CONTRACTS_MAY = (*PLUGINS_MAY, "htcgrid.agent", "htcgrid.config")
+PLUGINS_MAY = ("htcgrid.spi", "htcgrid.planes")
+BUILDS_ON = {"htcgrid_aws_lambda": ("htcgrid_aws",)}
+"""A plugin's package, and those of other plugins that it is built on, as its `pyproject.toml` says."""
+CONTRACTS_MAY = (*PLUGINS_MAY, "htcgrid.runtime", "htcgrid.agent", "htcgrid.config")
 SDKS = {"boto3", "botocore", "docker", "kubernetes", "redis", "requests"}
 FIRST_PARTY = {"htcgrid", "htcgrid_contracts"}
 
@@ -72,8 +76,10 @@ def test_a_room_of_the_core_imports_none_that_it_must_not_know(room: str) -> Non
 
 
 def test_spi_imports_the_standard_library_and_pydantic_alone() -> None:
-    roots = {module.split(".")[0] for module in imports_of(CORE / "spi.py")}
-    assert roots - set(sys.stdlib_module_names) == {"pydantic"}
+    modules = {
+        module for file in files_of(CORE / "spi") for module in imports_of(file) if not is_in(module, ["htcgrid.spi"])
+    }
+    assert {module.split(".")[0] for module in modules} - set(sys.stdlib_module_names) == {"pydantic"}
 
 
 def test_the_core_imports_no_plugin_no_contracts_and_no_cloud_sdk() -> None:
@@ -81,13 +87,21 @@ def test_the_core_imports_no_plugin_no_contracts_and_no_cloud_sdk() -> None:
     assert breaches(CORE, [*packages, "htcgrid_contracts", *SDKS]) == []
 
 
+def test_the_core_names_no_plugin_that_is_not_in_it() -> None:
+    outside = r"\b(local_docker|eks|eks_sidecar|aws_lambda|sqs|dynamodb|htc_grid)\b"
+    named = [str(file.relative_to(ROOT)) for file in files_of(CORE) if re.search(outside, file.read_text())]
+    assert named == []
+
+
 def plugin_packages() -> list[Path]:
     return sorted(file.parent for file in (ROOT / "plugins").glob("*/htcgrid_*/__init__.py"))
 
 
 @pytest.mark.parametrize("package", plugin_packages(), ids=lambda package: package.name)
-def test_a_plugin_imports_the_interface_the_runtime_the_toolkit_and_itself_of_all_that_is_ours(package: Path) -> None:
-    assert foreign(package, (*PLUGINS_MAY, package.name)) == []
+def test_a_plugin_imports_the_interface_the_toolkit_what_it_builds_on_and_itself_of_all_that_is_ours(
+    package: Path,
+) -> None:
+    assert foreign(package, (*PLUGINS_MAY, *BUILDS_ON.get(package.name, ()), package.name)) == []
 
 
 def test_the_contracts_import_no_plugin() -> None:
@@ -124,11 +138,11 @@ def test_the_environment_is_read_in_config_alone_and_where_that_of_workers_is_ma
             and {a.name for a in node.names} & {"environ", "getenv"}
         )
     }
-    assert reading <= {"config.py", "runtime/nursery.py", "runtime/nursery_main.py"}
+    assert reading <= {"config.py", "runtime/fork_server.py", "runtime/fork_server_main.py"}
 
 
 def test_a_worker_process_loads_neither_pydantic_nor_stevedore_nor_a_cloud_sdk() -> None:
-    script = "import json, sys, htcgrid.runtime.worker, htcgrid.runtime.nursery_main, awslambdaric.bootstrap; print(json.dumps(list(sys.modules)))"
+    script = "import json, sys, htcgrid.runtime.worker, htcgrid.runtime.fork_server_main, awslambdaric.bootstrap; print(json.dumps(list(sys.modules)))"
     modules = json.loads(subprocess.run([sys.executable, "-c", script], check=True, capture_output=True).stdout)
     assert "htcgrid.runtime.worker" in modules
     roots = {module.split(".")[0] for module in modules}

@@ -11,28 +11,12 @@ PACKAGES = ("htcgrid", "contracts/htcgrid_contracts", "plugins/*/htcgrid_*")
 SAME_ROLE = {
     "invoker": "the plane of each distribution of planes, and the rules of the kit for planes",
     "options": "the keys of each plane in the config",
-    "deployment": "what `htcgrid deploy` does, for each plane that can be deployed",
     "sandbox": "the interface, and what each plane makes of it",
     "permissions": "the command, and the rights that it prints for a plane",
     "plugins": "the command that lists plugins, and the module that finds them",
     "agent": "the agent, and the rules of the kit for it",
 }
 """Names that are used again for the same thing of another plugin, or for a command and what it shows."""
-
-TO_BE_RENAMED = {
-    "calls",
-    "code",
-    "documents",
-    "errors",
-    "faults",
-    "frames",
-    "limits",
-    "memory",
-    "prices",
-    "queue",
-    "reports",
-}
-"""Two things under one name, until the files are worked on; docs/glossary.md has the new words. Nothing is added here."""
 
 
 def modules() -> dict[str, list[str]]:
@@ -49,7 +33,7 @@ def test_a_module_has_a_name_of_its_own_or_its_reason_is_given() -> None:
     found = modules()
     assert found["agent"]
     shared = {name: files for name, files in found.items() if len(files) > 1}
-    assert {name: files for name, files in shared.items() if name not in SAME_ROLE.keys() | TO_BE_RENAMED} == {}
+    assert {name: files for name, files in shared.items() if name not in SAME_ROLE} == {}
 
 
 def test_no_reason_is_given_for_a_name_that_only_one_module_has() -> None:

@@ -79,8 +79,8 @@ def test_an_unknown_name_lists_what_is_installed(site: Path) -> None:
         ("plane", "local_docker", "htcgrid-local-docker"),
         ("plane", "eks", "htcgrid-eks"),
         ("plane", "aws_lambda", "htcgrid-aws-lambda"),
-        ("source", "sqs", "htcgrid-aws-grid"),
-        ("sink", "dynamodb", "htcgrid-aws-grid"),
+        ("source", "sqs", "htcgrid-aws"),
+        ("sink", "dynamodb", "htcgrid-aws"),
     ],
 )
 def test_an_unknown_name_of_ours_says_what_to_install(

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from htcgrid.agent.policy import ATTEMPTS
-from htcgrid.spi import FailureKind
+from htcgrid.spi import FAILURES, FailureKind
 
 PAGE = (Path(__file__).parents[1] / "README.md").read_text()
 
@@ -61,7 +60,7 @@ def test_a_result_has_the_keys_that_the_page_shows(project: Path) -> None:
 def test_the_page_names_every_kind_of_failure_and_its_attempts() -> None:
     rows = dict(re.findall(r"^\| `(\w+)` \|.*\| ([^|]+) \|$", PAGE, re.MULTILINE))
     for kind in FailureKind:
-        attempts = str(ATTEMPTS.get(kind, 1)) if kind != FailureKind.INVALID_EVENT else "never runs"
+        attempts = str(FAILURES[kind].attempts) if kind != FailureKind.INVALID_EVENT else "never runs"
         assert rows[kind].startswith(attempts), kind
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from htcgrid.config import AgentTable, Settings
+from htcgrid.agent.options import AgentOptions
+from htcgrid.config import Settings
 
 FOLDER = Path(__file__).parents[1] / "docs" / "reference"
 HINT = "The page is stale. Run `make reference` and commit it."
@@ -45,5 +46,5 @@ def test_a_key_without_a_description_is_refused(generate: Any) -> None:
 
 
 def test_bounds_and_types_are_written_as_a_reader_of_toml_calls_them(generate: Any) -> None:
-    assert "| `linger` | number, 0 to 60 | `0.05` |" in "\n".join(generate.table("## A", AgentTable))
+    assert "| `linger` | number, 0 to 60 | `0.05` |" in "\n".join(generate.table("## A", AgentOptions))
     assert "| `functions` | table of tables |" in "\n".join(generate.table("## A", Settings))

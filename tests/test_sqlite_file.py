@@ -257,10 +257,10 @@ def test_damaged_bytes_anywhere_are_never_called_a_bug(tmp_path: Path, seed: int
     path.write_bytes(data)
 
     def use(source: SqliteSource, sink: SqliteSink) -> None:
-        source.survey()
+        source.stats()
         source.ack(source.receive(100, 0))
         list(sink.scan())
-        sink.tally()
+        sink.stats()
 
     with suppress(Rejected, Unavailable), source_at(path) as source, sink_at(path) as sink:
         use(source, sink)

@@ -84,7 +84,7 @@ sys.exit(any(maker.exitcode for maker in makers))
     assert made.returncode == 0, made.stderr
     for path in tmp_path.glob("*.db"):
         with source_at(path) as source:
-            assert source.depth().waiting == 4
+            assert source.stats(brief=True).states.waiting == 4
 
 
 def test_four_processes_share_a_queue_and_lose_and_double_nothing(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_four_processes_share_a_queue_and_lose_and_double_nothing(tmp_path: Path
         agent.communicate()
     assert sorted(results_at(path)) == sorted((task.id, task.payload) for task in tasks)
     with source_at(path) as source:
-        assert source.survey().sessions == {}
+        assert source.stats().sessions == {}
 
 
 def test_agents_killed_in_mid_batch_lose_and_double_nothing(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -64,12 +65,12 @@ def test_the_rate_is_that_of_the_time_in_which_tasks_ran_up_to_a_minute(
     started = time.time() - began
     outcomes = [Outcome(f"t{n}", b"1", started=started, duration_ms=began * 1000 - 1) for n in range(40)]
     sink.put([Result(Task(outcome.task_id, b"event"), outcome) for outcome in outcomes])
-    assert sink.tally().per_second == pytest.approx(rate, rel=0.5)
+    assert sink.stats().per_second == pytest.approx(rate, rel=0.5)
 
 
 def test_the_rate_of_a_store_in_which_nothing_ended_lately_is_zero(sink: SqliteSink) -> None:
     sink.put([Result(Task("t", b"event"), Outcome("t", b"1", started=time.time() - 600))])
-    assert sink.tally().per_second == 0
+    assert sink.stats().per_second == 0
 
 
 @pytest.mark.parametrize("payload", [b"", b"null", '"Zoë 東京 🚀"'.encode(), b"\x00\xff", b"x" * 200_000])
@@ -167,5 +168,18 @@ def test_threads_and_a_source_share_one_file_and_lose_nothing(sink: SqliteSink, 
             thread.start()
         for thread in threads:
             thread.join()
-        assert source.depth().waiting == 0
+        assert source.stats(brief=True).states.waiting == 0
     assert {one.task.id: one.outcome.payload for _, one in sink.scan()} == {f"t{n}": b"%d" % n for n in range(2000)}
+
+
+def test_a_file_from_before_generations_is_read_and_gets_them(tmp_path: Path) -> None:
+    path = tmp_path / "old.db"
+    with SqliteSink(SqliteSink.Config(path=path), Function()) as sink:
+        sink.put([Result(Task("a", b"1"), Outcome("a", b"{}", FailureKind.EXIT))])
+    with closing(sqlite3.connect(path)) as old, old:
+        old.execute("ALTER TABLE results DROP COLUMN generation")
+        old.execute("ALTER TABLE results DROP COLUMN event")
+    with SqliteSink(SqliteSink.Config(path=path), Function()) as sink:
+        assert [(result.task.id, result.task.payload) for result in sink.failed()] == [("a", b"")]
+        sink.put([Result(Task("a", b"1", {"generation": "1"}), Outcome("a", b"2"))])
+        assert not sink.has_failed()

@@ -15,15 +15,10 @@ import pytest
 
 from htcgrid.builtin.sqlite_source import SqliteSource
 from htcgrid.spi import (
-    DeadLetters,
-    Depth,
     Function,
     Lease,
-    Measurable,
     Rejected,
-    Sessions,
     States,
-    Surveyed,
     Task,
     TaskQueue,
     Unavailable,
@@ -72,10 +67,6 @@ def hasty(path: Path) -> Iterator[SqliteSource]:
 
 def test_it_meets_the_protocols_of_a_queue(source: SqliteSource) -> None:
     assert isinstance(source, TaskQueue)
-    assert isinstance(source, Measurable)
-    assert isinstance(source, DeadLetters)
-    assert isinstance(source, Sessions)
-    assert isinstance(source, Surveyed)
 
 
 # --- Lending -----------------------------------------------------------------------------------------
@@ -211,7 +202,7 @@ def test_an_ack_is_final(hasty: SqliteSource) -> None:
     again = hasty.receive(2, LONG)
     assert ids(again) == ["t1"]
     hasty.extend(again, 60)  # a busy machine may take longer than its lease to count it
-    assert hasty.depth() == Depth(0, 1, 0)
+    assert hasty.stats(brief=True).states == States(waiting=0, leased=1, dead=0)
 
 
 def test_late_and_double_acks_are_quiet_and_final(hasty: SqliteSource) -> None:
@@ -223,7 +214,7 @@ def test_late_and_double_acks_are_quiet_and_final(hasty: SqliteSource) -> None:
     assert hasty.extend(now, 60) == ["t0"]
     hasty.ack(now)
     hasty.nack(now)
-    assert hasty.depth() == Depth(0, 0, 0)
+    assert hasty.stats(brief=True).states == States(waiting=0, leased=0, dead=0)
 
 
 def test_a_late_ack_does_not_meet_a_new_task_of_the_same_id(source: SqliteSource) -> None:
@@ -258,7 +249,7 @@ def test_what_is_given_back_with_a_delay_comes_after_it(source: SqliteSource) ->
     first, second = source.receive(2, 0)
     source.nack([first], delay=60)
     assert source.receive(1, 0) == ()
-    assert source.depth() == Depth(1, 1, 0)
+    assert source.stats(brief=True).states == States(waiting=1, leased=1, dead=0)
     began = time.monotonic()
     source.nack([second], delay=0.2)
     assert [(lease.task.id, lease.attempt) for lease in source.receive(2, LONG)] == [("t1", 2)]
@@ -306,7 +297,7 @@ def test_an_id_that_is_there_is_rejected_with_the_whole_batch(source: SqliteSour
     with pytest.raises(Rejected, match=r"queue\.db: in the queue already.*: 't1'\. None of the 2 tasks") as error:
         source.put([Task("new", b"1"), Task("t1", b"another")])
     assert error.value.task_ids == {"t1"}
-    assert source.depth() == Depth(2, 0, 0)
+    assert source.stats(brief=True).states == States(waiting=2, leased=0, dead=0)
     source.put([Task("new", b"1")])
 
 
@@ -314,7 +305,7 @@ def test_a_task_that_is_there_stays_and_the_others_are_accepted(source: SqliteSo
     source.put(tasks(2))
     lent = source.receive(1, 0)
     source.put([*tasks(3), Task("new", b"1")])
-    assert source.depth() == Depth(3, 1, 0)
+    assert source.stats(brief=True).states == States(waiting=3, leased=1, dead=0)
     assert [*ids(lent), *ids(source.receive(10, 0))] == ["t0", "t1", "t2", "new"]
 
 
@@ -329,7 +320,7 @@ def test_an_id_twice_in_one_call_is_rejected(source: SqliteSource) -> None:
     with pytest.raises(Rejected, match="twice in this call: 'a'") as error:
         source.put([Task("a", b"1"), Task("b", b"1"), Task("a", b"2")])
     assert error.value.task_ids == {"a"}
-    assert source.depth() == Depth(0, 0, 0)
+    assert source.stats(brief=True).states == States(waiting=0, leased=0, dead=0)
 
 
 def test_many_repeated_ids_make_a_short_message(source: SqliteSource) -> None:
@@ -343,7 +334,7 @@ def test_many_repeated_ids_make_a_short_message(source: SqliteSource) -> None:
 def test_a_priority_that_is_no_whole_number_is_rejected_by_name(source: SqliteSource, priority: str) -> None:
     with pytest.raises(Rejected, match=rf"task 'bad' has priority '{priority}'; expected a whole number"):
         source.put([*tasks(2), Task("bad", b"1", {"priority": priority})])
-    assert source.depth() == Depth(0, 0, 0)
+    assert source.stats(brief=True).states == States(waiting=0, leased=0, dead=0)
 
 
 @pytest.mark.parametrize("task", [Task("\ud800", b"1"), Task("t", b"1", {"session_id": "\ud800"})])
@@ -351,7 +342,7 @@ def test_text_that_is_no_unicode_is_rejected(source: SqliteSource, task: Task) -
     with pytest.raises(Rejected, match="not Unicode") as error:
         source.put([Task("fine", b"1"), task])
     assert error.value.task_ids == {task.id}
-    assert source.depth() == Depth(0, 0, 0)
+    assert source.stats(brief=True).states == States(waiting=0, leased=0, dead=0)
 
 
 def test_a_payload_past_sqlites_limit_is_rejected(source: SqliteSource) -> None:
@@ -359,7 +350,7 @@ def test_a_payload_past_sqlites_limit_is_rejected(source: SqliteSource) -> None:
         connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 100_000)
     with pytest.raises(Rejected, match=r"too large for SQLite.*: 'big'"):
         source.put([Task("fine", b"1"), Task("big", bytes(200_000))])
-    assert source.depth() == Depth(0, 0, 0)
+    assert source.stats(brief=True).states == States(waiting=0, leased=0, dead=0)
 
 
 def test_a_full_disk_is_unavailable_and_nothing_is_lost(source: SqliteSource) -> None:
@@ -382,7 +373,7 @@ def test_a_waiting_task_that_is_cancelled_never_runs(source: SqliteSource) -> No
     source.put(tasks(3, priority="5"))
     assert source.cancel(task_ids=["t1", "unknown"]) == [Task("t1", b"", {"priority": "5"})]
     assert ids(source.receive(10, 0)) == ["t0", "t2"]
-    assert source.depth() == Depth(0, 2, 0)
+    assert source.stats(brief=True).states == States(waiting=0, leased=2, dead=0)
 
 
 def test_cancelling_a_session_leaves_the_others(source: SqliteSource) -> None:
@@ -473,7 +464,7 @@ def test_a_dead_letter_keeps_its_event_and_reason_and_is_not_handed_out(hasty: S
     assert [(one.task, one.attempt, one.reason) for one in dead] == [
         (tasks(2, session_id="s")[0], 1, "exit: signal: killed, three times")
     ]
-    assert hasty.depth().dead == 1
+    assert hasty.stats(brief=True).states.dead == 1
 
 
 def test_depth_counts_a_lapsed_lease_as_waiting(hasty: SqliteSource) -> None:
@@ -482,18 +473,18 @@ def test_depth_counts_a_lapsed_lease_as_waiting(hasty: SqliteSource) -> None:
     hasty.extend(leases[1:], 60)
     hasty.nack(leases[1:2], delay=60)
     hasty.dead_letter(leases[2:3], "why")
-    until(lambda: hasty.depth() == Depth(waiting=3, leased=1, dead=1))
+    until(lambda: hasty.stats(brief=True).states == States(waiting=3, leased=1, dead=1))
 
 
 def test_the_survey_tells_states_sessions_and_the_oldest(source: SqliteSource) -> None:
-    assert source.survey().oldest_seconds is None
+    assert source.stats().oldest_seconds is None
     source.put(tasks(4, "a", session_id="one"))
     source.put(tasks(2, "b"))
     leases = source.receive(3, 0)
     source.nack(leases[:1], delay=60)
     source.dead_letter(leases[1:2], "why")
     source.cancel(task_ids=["b1"])
-    survey = source.survey()
+    survey = source.stats()
     assert survey.sessions == {
         "one": States(waiting=1, delayed=1, leased=1, cancelled=0, dead=1),
         "": States(waiting=1, delayed=0, leased=0, cancelled=1, dead=0),
@@ -506,19 +497,19 @@ def test_the_survey_tells_states_sessions_and_the_oldest(source: SqliteSource) -
 def test_the_survey_names_the_agents_with_what_they_hold_until_they_leave(path: Path) -> None:
     with source_at(path) as submitter:
         submitter.put(tasks(3))
-        assert submitter.survey().agents == {}
+        assert submitter.stats().agents == {}
         with source_at(path) as agent:
             agent.receive(2, 0)
-            ((name, holder),) = (submitter.survey().agents or {}).items()
+            ((name, holder),) = (submitter.stats().agents or {}).items()
             assert name == f"{socket.gethostname()}-{os.getpid()}"
             assert holder.leased == 2
             assert 0 <= holder.silent_seconds < LONG
-        assert submitter.survey().agents == {}
+        assert submitter.stats().agents == {}
 
 
 def test_an_agent_that_finds_nothing_to_do_is_named_all_the_same(source: SqliteSource) -> None:
     source.receive(1, 0)
-    assert [holder.leased for holder in (source.survey().agents or {}).values()] == [0]
+    assert [holder.leased for holder in (source.stats().agents or {}).values()] == [0]
 
 
 def test_what_a_silent_agent_had_is_told_with_its_name(hasty: SqliteSource, caplog: pytest.LogCaptureFixture) -> None:
@@ -531,9 +522,9 @@ def test_what_a_silent_agent_had_is_told_with_its_name(hasty: SqliteSource, capl
 
 def test_the_oldest_task_ages(source: SqliteSource) -> None:
     source.put(tasks(1))
-    until(lambda: (source.survey().oldest_seconds or 0) > 0.05)
+    until(lambda: (source.stats().oldest_seconds or 0) > 0.05)
     source.receive(1, 0)
-    assert source.survey().oldest_seconds is None
+    assert source.stats().oldest_seconds is None
 
 
 def test_a_queue_never_ends_unless_it_is_to_be_drained(source: SqliteSource, path: Path) -> None:
@@ -586,7 +577,7 @@ def test_four_threads_share_a_source_and_lose_and_double_nothing(source: SqliteS
     for thread in threads:
         thread.join()
     assert sorted(chain(*seen)) == sorted(task.id for task in tasks(3000))
-    assert source.depth() == Depth(0, 0, 0)
+    assert source.stats(brief=True).states == States(waiting=0, leased=0, dead=0)
 
 
 def test_receiving_costs_the_same_at_any_depth(source: SqliteSource) -> None:

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 from htcgrid.agent.agent import Agent
-from htcgrid.agent.policy import Rules
+from htcgrid.agent.options import AgentOptions
 from htcgrid.spi import Invoker, Plugin, Result, ResultSink, ResultStore, Task, TaskQueue, TaskSource
 
-from htcgrid_contracts import faults
+from htcgrid_contracts import unreliable_plugins
 from htcgrid_contracts.common import not_asked, unique_id
+from htcgrid_contracts.kit_plugins import KitInvoker, KitSink, KitSource
 from htcgrid_contracts.packing import contract_function
-from htcgrid_contracts.parts import KitInvoker, KitSink, KitSource
 
 Wrap = Callable[[Any], Any]
 
@@ -73,19 +73,26 @@ class AgentContract:
         self, source: TaskSource, invoker: Invoker, sink: ResultSink
     ) -> None:
         """Services throttle, and answers are lost after the work was done. Read: spi.Unavailable."""
-        self._run(source, invoker, sink, faults.FlakySource, faults.FlakyInvoker, faults.FlakySink)
+        self._run(
+            source,
+            invoker,
+            sink,
+            unreliable_plugins.FlakySource,
+            unreliable_plugins.FlakyInvoker,
+            unreliable_plugins.FlakySink,
+        )
 
     def test_every_task_ends_once_when_each_is_delivered_twice(
         self, source: TaskSource, invoker: Invoker, sink: ResultSink
     ) -> None:
         """Queues deliver at least once. Read: spi.ResultSink.put."""
-        self._run(source, invoker, sink, faults.DoublingSource)
+        self._run(source, invoker, sink, unreliable_plugins.DoublingSource)
 
     def test_every_task_ends_once_when_results_are_stored_slowly(
         self, source: TaskSource, invoker: Invoker, sink: ResultSink
     ) -> None:
         """Leases are kept for as long as it takes. Read: spi.TaskSource.extend."""
-        self._run(source, invoker, sink, sink_fault=faults.SlowSink)
+        self._run(source, invoker, sink, sink_fault=unreliable_plugins.SlowSink)
 
     def test_every_task_ends_once_when_environments_die(
         self, source: TaskSource, invoker: Invoker, sink: ResultSink
@@ -104,7 +111,7 @@ class AgentContract:
         """The agent takes nothing more; what it has is finished or given back. Read: spi.Plugin.close."""
         tasks = _tasks(40, seconds=0.2)
         with self._opened(source, invoker, sink, tasks) as expected:
-            agent = Agent(source, invoker, sink, Rules(grace=5 * self.patience))
+            agent = Agent(source, invoker, sink, AgentOptions(grace=5 * self.patience))
             running = _Running(agent)
             self._until(lambda: bool(self._stored(sink, expected)), "a first result")
             with _on_sigterm(agent.drain):
@@ -136,11 +143,11 @@ class AgentContract:
         """The loop over these tasks until each has its result; returns the results."""
         with self._opened(source, invoker, sink, tasks or _tasks(30)) as expected:
             faulty = source_fault(source)
-            agent = Agent(faulty, invoker_fault(invoker), sink_fault(sink), Rules(grace=5 * self.patience))
+            agent = Agent(faulty, invoker_fault(invoker), sink_fault(sink), AgentOptions(grace=5 * self.patience))
             running = _Running(agent)
 
             def is_done() -> bool:
-                doubled = not isinstance(faulty, faults.DoublingSource) or faulty.has_doubled
+                doubled = not isinstance(faulty, unreliable_plugins.DoublingSource) or faulty.has_doubled
                 return doubled and len(self._stored(sink, expected)) == len(expected)
 
             self._until(lambda: is_done() or running.has_ended(), "all results")

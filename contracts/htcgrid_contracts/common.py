@@ -51,6 +51,10 @@ class PluginContract:
         """Make what the opened plugin talks to unreachable: stop the server, cut the network."""
         not_asked("override `take_away(plugin)`: stop the server that the opened plugin talks to")
 
+    def bring_back(self, plugin: Plugin) -> None:
+        """Make it reachable again, after `take_away`."""
+        not_asked("override `bring_back(plugin)`: start again what `take_away` has stopped")
+
     def again(self, plugin: P) -> P:
         """A second plugin of the same config, not opened: another agent on another machine."""
         return type(plugin)(plugin.config, plugin.function)

@@ -3,19 +3,19 @@
 import time
 
 import pytest
-from htcgrid.spi import Capability, FailureKind, Invoker, Outcome
+from htcgrid.spi import Capability, FailureKind, Invoker, Outcome, Unavailable
 
 from htcgrid_contracts.common import in_threads, not_asked
 from htcgrid_contracts.invoker_answers import AnswerRules
 from htcgrid_contracts.invoker_failures import FailureRules
-from htcgrid_contracts.invoker_words import lease
+from htcgrid_contracts.invoker_helpers import lease
 
 
 class InvokerContract(AnswerRules, FailureRules):
     """Subclass it, and give the fixture `invoker`: the plane, not opened, serving `function`.
 
     One is opened, and serves all rules but those about opening. Its `capabilities` decide what is
-    asked. See `InvokerWords` and `PluginContract` for what else may be overridden.
+    asked. See `InvokerHelpers` and `PluginContract` for what else may be overridden.
     """
 
     # --- concurrency ---
@@ -130,3 +130,21 @@ class InvokerContract(AnswerRules, FailureRules):
             self.take_away(plane)
             with self.unavailable("invoke"):
                 list(plane.invoke([lease("echo", value=1)], plane.function.timeout))
+
+    def test_a_plane_that_came_back_serves_again(self, invoker: Invoker) -> None:
+        """An outage is not the end of a run. Read: spi.Unavailable."""
+        with self.again(invoker) as plane:
+            self.works(plane)
+            self.take_away(plane)
+            with self.unavailable("invoke"):
+                list(plane.invoke([lease("echo", value=1)], plane.function.timeout))
+            self.bring_back(plane)
+            deadline = time.monotonic() + 60 * self.patience
+            while True:
+                try:
+                    self.works(plane)
+                except Unavailable as error:
+                    assert time.monotonic() < deadline, f"the plane came back, and it still says: {error}"
+                    time.sleep(0.1)
+                else:
+                    return

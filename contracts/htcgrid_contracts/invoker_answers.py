@@ -10,7 +10,7 @@ import pytest
 from htcgrid.spi import Capability, FailureKind, Invoker
 
 from htcgrid_contracts.common import not_asked
-from htcgrid_contracts.invoker_words import InvokerWords, lease
+from htcgrid_contracts.invoker_helpers import InvokerHelpers, lease
 
 ROUND_TRIP: Mapping[str, Any] = {
     "null": None,
@@ -31,7 +31,7 @@ ROUND_TRIP: Mapping[str, Any] = {
 }
 
 
-class AnswerRules(InvokerWords):
+class AnswerRules(InvokerHelpers):
     """Answers, the context, logs and measures."""
 
     # --- answers ---

@@ -7,11 +7,11 @@ import pytest
 from htcgrid.spi import Capability, FailureKind, Invoker
 
 from htcgrid_contracts.common import not_asked
-from htcgrid_contracts.invoker_words import InvokerWords, lease
+from htcgrid_contracts.invoker_helpers import InvokerHelpers, lease
 from htcgrid_contracts.packing import contract_function
 
 
-class FailureRules(InvokerWords):
+class FailureRules(InvokerHelpers):
     """Each kind of failure, the call after it, and batches."""
 
     # --- failures, and the call after them ---

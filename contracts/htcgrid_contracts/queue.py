@@ -1,16 +1,16 @@
-"""What a source must do that tasks can be put into: `spi.TaskQueue`, `spi.Measurable`, `spi.DeadLetters`."""
+"""What a source must do that tasks can be put into: `spi.TaskQueue`, `TaskSource.stats` and `dead_letter`."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-from htcgrid.spi import DeadLetters, Measurable, Rejected, Task, TaskQueue, TaskSource
+from htcgrid.spi import GENERATION, Rejected, Task, TaskQueue, TaskSource
 
 from htcgrid_contracts.common import eventually, not_asked
-from htcgrid_contracts.words import Given, SourceWords, numbered
+from htcgrid_contracts.source_helpers import Given, SourceHelpers, numbered
 
 
-class TaskQueueRules(SourceWords):
+class TaskQueueRules(SourceHelpers):
     """Asked of sources that offer it."""
 
     def test_put_accepts_a_task_that_receive_then_lends(self, given: Given) -> None:
@@ -47,6 +47,34 @@ class TaskQueueRules(SourceWords):
             pytest.fail(f"a task that is there already, with the same event and attributes, was refused: {error}")
         lent = sorted(self.take(source, 1)[0].task.id for _ in range(2))
         assert lent == sorted([first.id, second.id]), "what was put again was lent beside itself"
+        self.nothing_comes(source, on_lease=True)
+
+    def test_a_redriven_task_is_lent_though_an_earlier_generation_is_left(self, given: Given) -> None:
+        """An agent that died before its ack has left it there. Read: spi.TaskSource.redrive."""
+        source = given()
+        if not source.redrives:
+            not_asked("`redrives` is False: failed tasks are not put again into this source")
+        (first,) = numbered(1)
+        again = replace(first, attributes={**first.attributes, GENERATION: "1"})
+        self.publish(source, [first])
+        source.redrive([again])
+        lent = self.take(source, 1)
+        source.ack(lent)
+        if lent[0].task != again:
+            lent = self.take(source, 1)
+            source.ack(lent)
+        assert lent[0].task == again, f"{lent[0].task} was lent, and not the task of the later generation"
+
+    def test_what_is_redriven_twice_is_lent_once(self, given: Given) -> None:
+        """A redrive that was cut off is completed by giving it again. Read: spi.TaskSource.redrive."""
+        source = given()
+        if not source.redrives:
+            not_asked("`redrives` is False: failed tasks are not put again into this source")
+        (first,) = numbered(1, generation="1")
+        source.redrive([first])
+        source.redrive([first])
+        (lease,) = self.take(source, 1)
+        assert lease.task == first
         self.nothing_comes(source, on_lease=True)
 
     def test_put_accepts_all_or_none(self, given: Given) -> None:
@@ -102,9 +130,9 @@ class TaskQueueRules(SourceWords):
             self.names(queue.cancel(session_id="stopped"), stopped)
 
     def test_depth_counts_what_waits_and_what_is_lent(self, source: TaskSource, given: Given) -> None:
-        """Progress and `htcgrid status` show it. Read: spi.Depth."""
-        if not isinstance(source, Measurable):
-            not_asked("no Measurable: it cannot tell how much it holds")
+        """Progress and `htcgrid status` show it. Read: spi.TaskSource.stats."""
+        if type(source).stats is TaskSource.stats:
+            not_asked("`stats` is the default: it cannot tell how much it holds")
         given(*numbered(3))
         self._depth(source, waiting=3, leased=0)
         leases = self.take(source, 1)
@@ -113,27 +141,26 @@ class TaskQueueRules(SourceWords):
         self._depth(source, waiting=2, leased=0)
 
     def test_a_task_set_aside_is_not_handed_out_again(self, given: Given) -> None:
-        """One that kills its environment each time would go round for ever. Read: spi.DeadLetters."""
+        """One that kills its environment each time would go round for ever. Read: spi.TaskSource.dead_letter."""
         source = given(*numbered(1))
-        if not isinstance(source, DeadLetters):
-            not_asked("no DeadLetters: the agent acks hopeless tasks")
         source.dead_letter(self.take(source, 1), "the contract sets it aside")
         wait = None if source.lease_seconds is None else self.lapse(source)
         self.nothing_comes(source, wait)
-        if isinstance(source, Measurable) and source.depth().dead is not None:
-            assert source.depth().dead == 1, f"one task was set aside, and depth says {source.depth().dead}"
+        dead = source.stats(brief=True).states.dead
+        assert dead in (1, None), f"one task is a dead letter, and stats() says {dead}"
 
     def names(self, cancelled: Sequence[Task], expected: Sequence[Task]) -> None:
         """`cancel` returns the tasks that were cancelled."""
         found, wanted = sorted(task.id for task in cancelled), sorted(task.id for task in expected)
         assert found == wanted, f"{wanted} should have been cancelled, and cancel returned {found}"
 
-    def _depth(self, source: Measurable, **expected: int) -> None:
+    def _depth(self, source: TaskSource, **expected: int) -> None:
         def agrees() -> bool:
-            depth = source.depth()
-            return all(getattr(depth, name) in (number, None) for name, number in expected.items())
+            states = source.stats(brief=True).states
+            return all(getattr(states, name) in (number, None) for name, number in expected.items())
 
-        eventually(agrees, 10 * self.patience, f"depth() is to show {expected}, and shows {source.depth()}")
+        shown = source.stats(brief=True).states
+        eventually(agrees, 10 * self.patience, f"stats() is to show {expected}, and shows {shown}")
 
 
 def _queue(source: TaskSource) -> TaskQueue:

@@ -9,7 +9,8 @@ from collections.abc import Collection, Sequence
 import pytest
 from htcgrid.spi import FailureKind, Outcome, Rejected, Result, ResultSink, ResultStore, Task
 
-from htcgrid_contracts.common import PluginContract, in_threads, not_asked, unique_id
+from htcgrid_contracts.common import in_threads, not_asked, unique_id
+from htcgrid_contracts.failure_rules import FailureLogRules
 from htcgrid_contracts.payloads import AWKWARD_PAYLOADS
 
 
@@ -31,7 +32,7 @@ def result(payload: bytes = b'{"price": 1.5}', failure: FailureKind | None = Non
     return Result(task, outcome, attempt=2)
 
 
-class ResultSinkContract(PluginContract):
+class ResultSinkContract(FailureLogRules):
     """Subclass it, and give the fixture `sink`: a sink, not opened, on a place that is new and empty.
 
     `read_back` is the oracle. See `PluginContract` for what else may be overridden.
@@ -221,6 +222,9 @@ class ResultSinkContract(PluginContract):
             assert found[failed.task.id].outcome.failure is FailureKind.EXIT
 
     # --- words ---
+
+    def _result(self) -> Result:
+        return result()
 
     def _stored(self, sink: ResultSink, expected: Collection[Result]) -> Sequence[Result]:
         """What is stored for these, in their order: each once."""

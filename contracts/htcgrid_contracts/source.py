@@ -9,14 +9,14 @@ from htcgrid.spi import Lease, Task, TaskQueue, TaskSource
 from htcgrid_contracts.common import eventually, in_threads, not_asked
 from htcgrid_contracts.payloads import AWKWARD_ATTRIBUTES, AWKWARD_PAYLOADS
 from htcgrid_contracts.queue import TaskQueueRules
-from htcgrid_contracts.words import Given, numbered
+from htcgrid_contracts.source_helpers import Given, numbered
 
 
 class TaskSourceContract(TaskQueueRules):
     """Subclass it, and give the fixture `source`: a source, not opened, on a place that is new and empty.
 
     Give it as short a lease as can be had, so that rules about lapsing need not wait long. `publish`
-    is the oracle. See `SourceWords` and `PluginContract` for what else may be overridden.
+    is the oracle. See `SourceHelpers` and `PluginContract` for what else may be overridden.
     """
 
     # --- receive ---

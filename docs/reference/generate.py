@@ -17,7 +17,8 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
-from htcgrid.config import AgentTable, Settings
+from htcgrid.agent.options import AgentOptions
+from htcgrid.config import Settings
 from htcgrid.spi import Function
 
 ROOT = Path(__file__).parents[2]
@@ -58,7 +59,7 @@ def page(files: list[Path]) -> str:
 def core() -> Iterator[str]:
     yield from table("## Top of the file", Settings)
     yield from table("## `[function]` and `[functions.NAME]`", Function)
-    yield from table("## `[agent]`", AgentTable)
+    yield from table("## `[agent]`", AgentOptions)
 
 
 def plugins(files: list[Path]) -> Iterator[str]:

@@ -5,19 +5,19 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from htcgrid.agent.delivery import Delivery
-from htcgrid.agent.halt import Halt
-from htcgrid.agent.holdings import Holdings
-from htcgrid.agent.intake import Intake
-from htcgrid.agent.keeper import Keeper
-from htcgrid.agent.patience import Patience
-from htcgrid.agent.policy import Rules
-from htcgrid.agent.quarantine import Quarantine
-from htcgrid.agent.slot import Pace, Slot
+from htcgrid.agent.extender import Extender
+from htcgrid.agent.init_errors import InitErrors
+from htcgrid.agent.leases import LeaseTable
+from htcgrid.agent.options import AgentOptions
+from htcgrid.agent.outcomes import Outcomes
+from htcgrid.agent.receiver import Receiver
+from htcgrid.agent.shared import Shared
+from htcgrid.agent.shutdown import Shutdown
+from htcgrid.agent.slot import Slot
 from htcgrid.agent.statistics import Statistics, Summary
-from htcgrid.agent.stock import Stock
+from htcgrid.agent.storer import STORE_SECONDS, Storer
 from htcgrid.agent.suspects import Suspects
-from htcgrid.spi import Invoker, ResultSink, TaskSource, Unavailable
+from htcgrid.spi import Invoker, Outcome, ResultSink, TaskSource, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -26,12 +26,9 @@ _LOOK_SECONDS = 0.1
 _STOP_SECONDS = 3.0
 """What the plane has past the grace time to stop what runs."""
 
-_STORE_SECONDS = 2.0
-"""What source and sink have after that to take the last results and leases."""
-
 
 class Stuck(Unavailable):
-    """A call of a plugin does not return, though the grace time is over; what it holds is left to lapse."""
+    """A call of a plugin does not return, though the grace time is over; the leases it holds will expire."""
 
 
 class Agent:
@@ -42,124 +39,86 @@ class Agent:
         source: TaskSource,
         invoker: Invoker,
         sink: ResultSink,
-        rules: Rules | None = None,
+        options: AgentOptions | None = None,
         report: Callable[[str], None] = log.warning,
+        failed: Callable[[Sequence[Outcome]], None] = lambda _outcomes: None,
     ) -> None:
-        rules = rules or Rules()
         slots = invoker.max_concurrency
+        self._shared = Shared(options or AgentOptions(), Shutdown(), Statistics(slots), report, failed)
         self._invoker = invoker
-        self._rules = rules
-        self._halt = Halt()
-        self._stock = Stock()
-        self._holdings = Holdings()
-        self._statistics = Statistics(slots)
-        pace = Pace()
-
-        def patience(slack: float = 0.0) -> Patience:
-            return Patience(self._halt, rules.unavailable_limit, report, slack)
-
+        self._leases = LeaseTable(slots, sink.max_batch)
         self._suspects = Suspects()
+        self._init_errors = InitErrors(self._leases, self._shared)
+        outcomes = Outcomes(self._leases, self._suspects, self._init_errors, self._shared)
+        self._receiver = Receiver(source, sink, self._leases, self._shared)
+        self._slots = [Slot(invoker, self._leases, outcomes, self._shared) for _ in range(slots)]
+        self._storer = Storer(source, sink, self._leases, self._shared)
+        self._extender = Extender(source, invoker, self._leases, self._shared)
         self._stopping: list[threading.Thread] = []
-        # What is stopped at the end of the grace time comes to the delivery after it.
-        self._patience = {"intake": patience(), "delivery": patience(_STORE_SECONDS), "keeper": patience()}
-        self._delivery = Delivery(
-            source, sink, self._holdings, self._statistics, self._patience["delivery"], rules.linger, self.fail
-        )
-        self._quarantine = Quarantine(self._delivery, rules.init_errors_limit, rules.init_errors_quiet, self.fail)
-        self._keeper = Keeper(source, invoker, self._stock, self._holdings, self._delivery, self._patience["keeper"])
-        self._intake = Intake(
-            source,
-            sink,
-            slots,
-            self._stock,
-            self._holdings,
-            self._delivery,
-            self._quarantine,
-            self._statistics,
-            pace,
-            self._patience["intake"],
-            self._halt,
-        )
-        self._slots = [
-            Slot(
-                invoker,
-                self._stock,
-                self._delivery,
-                self._quarantine,
-                self._suspects,
-                rules.retries,
-                rules.unavailable_limit,
-                pace,
-                patience(),
-                self._halt,
-            )
-            for _ in range(slots)
-        ]
 
     def run(self) -> Summary:
-        """Until the source is exhausted, or for ever if it never is; then what it came to.
+        """Until the source is exhausted, or for ever if it never is; then its summary.
 
-        Raises the first error that a plugin could not go on with, after giving back what can be.
+        Raises the first error that a plugin could not go on with, after returning the leases that can be returned.
         """
         log.info("The agent starts with %d environments.", len(self._slots))
-        self._statistics.begin()
-        intake = self._thread("intake", self._intake.run)
+        self._shared.statistics.begin()
+        receiver = self._thread("receiver", self._receiver.run)
         slots = [self._thread(f"slot-{number}", slot.run) for number, slot in enumerate(self._slots)]
-        keeper = self._thread("keeper", self._keeper.run)
-        delivery = self._thread("delivery", self._delivery.run)
+        extender = self._thread("extender", self._extender.run)
+        storer = self._thread("storer", self._storer.run)
 
-        # Who feeds another ends first: intake, slots, then delivery, which must have the outcomes of
-        # all that ran; the leases are kept alive until the last one is acked or given back.
-        self._watch(intake)
-        if self._halt.is_set():
-            left = max(0.0, self._halt.deadline - time.monotonic())
+        # Who feeds another ends first: the receiver, the slots, then the storer, which must have the outcomes of
+        # all that ran; leases are extended until the last one is acked or returned.
+        self._watch(receiver)
+        if self._shared.shutdown.is_set():
+            left = max(0.0, self._shared.shutdown.deadline - time.monotonic())
             log.info("The agent receives no more tasks. Those that run have %.1f s.", left)
-        self._quarantine.close()
-        for lease in self._stock.close():
-            self._delivery.give_back(lease.task.id)
-        self._join([intake, *slots], _STOP_SECONDS, self._stop)
-        for lease in self._suspects.close():
-            self._delivery.give_back(lease.task.id)
-        for task_id in self._running():
-            self._delivery.give_back(task_id)  # the plane failed under it, or does not stop it
-        self._quarantine.close()
-        self._delivery.close()
-        self._join([delivery], _STOP_SECONDS + _STORE_SECONDS)
-        self._keeper.close()
-        self._join([keeper, *self._stopping], _STOP_SECONDS + _STORE_SECONDS)
-        self._raise_what_went_wrong([intake, *slots, delivery, keeper, *self._stopping])
+        self._init_errors.close()
+        self._leases.close()
+        self._join([receiver, *slots], _STOP_SECONDS, self._stop)
+        self._leases.give_back(*self._suspects.close())
+        self._leases.give_back(*self._leases.running())  # the plane failed under these, or does not stop them
+        self._init_errors.close()
+        self._leases.end()
+        self._join([storer], _STOP_SECONDS + STORE_SECONDS)
+        self._extender.close()
+        self._join([extender, *self._stopping], _STOP_SECONDS + STORE_SECONDS)
+        self._raise_what_went_wrong([receiver, *slots, storer, extender, *self._stopping])
         summary = self.summary()
         log.info("The agent ends: %d tasks succeeded, %d failed.", summary.succeeded, summary.failed)
         return summary
 
     def drain(self, grace: float | None = None) -> None:
-        """From any thread or a signal handler: take nothing more, finish or give back what runs, end."""
-        self._halt.drain(self._rules.grace if grace is None else grace)
-
-    def fail(self, error: BaseException) -> None:
-        """Stop because of this; `run` raises it."""
-        self._halt.fail(error, self._rules.grace)
+        """From any thread or a signal handler: take nothing more, finish or return what runs, end."""
+        self._shared.shutdown.drain(self._shared.options.grace if grace is None else grace)
 
     def summary(self) -> Summary:
-        """What it has come to so far; from any thread."""
-        return self._statistics.summary()
+        """The counts so far; from any thread."""
+        return self._shared.statistics.summary(self._leases.retried, self._leases.returned)
 
-    def _watch(self, intake: threading.Thread) -> None:
+    @property
+    def held(self) -> int:
+        """How many tasks it has in hand."""
+        return len(self._leases)
+
+    def _watch(self, receiver: threading.Thread) -> None:
         """Until nothing more comes in."""
-        while intake.is_alive() and not self._halt.is_set():
-            # Not a wait for the halt: a signal handler that interrupted that could not set it.
-            intake.join(_LOOK_SECONDS)
-            self._quarantine.look(len(self._holdings) - len(self._quarantine))
+        while receiver.is_alive() and not self._shared.shutdown.is_set():
+            # Not a wait for the shutdown: a signal handler that interrupted that could not set it.
+            receiver.join(_LOOK_SECONDS)
+            self._init_errors.look()
 
     def _join(
         self, threads: Sequence[threading.Thread], seconds: float, at_deadline: Callable[[], None] | None = None
     ) -> None:
         """Until they have ended, or for so long past the grace time; when that is up something may be started."""
+        shutdown = self._shared.shutdown
         while any(thread.is_alive() for thread in threads):
             now = time.monotonic()
-            if now > self._halt.deadline + seconds:
+            if now > shutdown.deadline + seconds:
                 return
-            if at_deadline is not None and now > self._halt.deadline:
+            if at_deadline is not None and now > shutdown.deadline:
                 self._stopping.append(self._thread("stop", at_deadline))
                 at_deadline = None
             for thread in threads:  # the time is for all together: there may be a thousand
@@ -167,30 +126,33 @@ class Agent:
 
     def _stop(self) -> None:
         """Have the plane stop what runs, again and again, since what began just now may not have been there yet."""
-        while time.monotonic() < self._halt.deadline + _STOP_SECONDS and (running := self._running()):
-            self._invoker.cancel(running)
+        end = self._shared.shutdown.deadline + _STOP_SECONDS
+        while time.monotonic() < end and (running := self._leases.running()):
+            self._invoker.cancel([lease.task.id for lease in running])
             time.sleep(_LOOK_SECONDS)
 
-    def _running(self) -> list[str]:
-        return [task_id for slot in self._slots for task_id in list(slot.running)]
-
     def _raise_what_went_wrong(self, threads: Sequence[threading.Thread]) -> None:
-        if self._halt.error is not None:
-            raise self._halt.error
+        if self._shared.shutdown.error is not None:
+            raise self._shared.shutdown.error
         stuck = sorted({self._call_of(thread) for thread in threads if thread.is_alive()})
         if stuck:
-            past = f"{_STOP_SECONDS + _STORE_SECONDS:g} s past the grace time"
+            past = f"{_STOP_SECONDS + STORE_SECONDS:g} s past the grace time"
             raise Stuck(
                 f"{' and '.join(stuck)} had not returned {past}, so the run was cut off. Nothing is lost: tasks "
-                "without a result run again once their leases have lapsed."
+                "without a result run again once their leases have expired."
             )
 
     def _call_of(self, thread: threading.Thread) -> str:
         """The plugin's method that a thread is in."""
         name = thread.name.removeprefix("htcgrid-")
-        if name not in self._patience:
+        back_offs = {
+            "receiver": self._receiver.back_off,
+            "storer": self._storer.back_off,
+            "extender": self._extender.back_off,
+        }
+        if name not in back_offs:
             return f"{type(self._invoker).__name__}.{'cancel' if name == 'stop' else 'invoke'}"
-        method = self._patience[name].doing
+        method = back_offs[name].calling
         if method is None:
             return f"The {name} thread"
         return f"{type(getattr(method, '__self__', self)).__name__}.{method.__name__}"
@@ -200,7 +162,7 @@ class Agent:
             try:
                 work()
             except BaseException as error:  # noqa: BLE001 - it is raised again by run
-                self.fail(error)
+                self._shared.fail(error)
 
         thread = threading.Thread(target=guarded, name=f"htcgrid-{name}", daemon=True)
         thread.start()

@@ -70,26 +70,26 @@ class Statistics:
         self._billed_ms = 0
         self._memory_mb = 0
         self.already_stored = 0
-        self.retried = 0
-        self.given_back = 0
 
     def begin(self) -> None:
         """From now on the clock runs."""
         self._began = self._last = time.monotonic()
 
-    def count(self, outcomes: Sequence[Outcome]) -> None:
-        """Final outcomes whose results are stored now."""
-        failed = [outcome.failure for outcome in outcomes if outcome.failure is not None]
+    def count(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
+        """Final outcomes whose results are stored now; returns the failures."""
+        failed = [outcome for outcome in outcomes if outcome.failure is not None]
         durations = [outcome.duration_ms for outcome in outcomes]
-        self._failures.update(failed)
+        self._failures.update([outcome.failure for outcome in failed if outcome.failure])
         self._succeeded += len(outcomes) - len(failed)
         self._durations.add(durations)
         self._busy_ms += sum(durations)
         self._billed_ms += sum([outcome.billed_ms for outcome in outcomes])
         self._memory_mb = max([self._memory_mb, *[outcome.max_memory_mb for outcome in outcomes]])
         self._last = time.monotonic()
+        return failed
 
-    def summary(self) -> Summary:
+    def summary(self, retried: int, given_back: int) -> Summary:
+        """So far; how often tasks were tried again, and returned, is the lease table's to count."""
         seconds = max(self._last - self._began, 1e-9)
         failed = self._failures.total()
         return Summary(
@@ -97,8 +97,8 @@ class Statistics:
             failed=failed,
             failures={kind.value: count for kind, count in sorted(self._failures.items())},
             already_stored=self.already_stored,
-            retried=self.retried,
-            given_back=self.given_back,
+            retried=retried,
+            given_back=given_back,
             seconds=seconds,
             tasks_per_second=(self._succeeded + failed) / seconds,
             busy_share=self._busy_ms / 1000 / (seconds * self._slots),

@@ -11,8 +11,8 @@ from contextlib import suppress
 from itertools import accumulate
 from pathlib import Path
 
-from htcgrid.runtime.limits import REQUEST_BYTES
 from htcgrid.spi import Rejected
+from htcgrid.spi.limits import REQUEST_BYTES
 
 LINE_BYTES = REQUEST_BYTES + (2 << 20)
 """The longest line that is kept: the largest event that a plane takes, and some more, so that the plane can say so."""

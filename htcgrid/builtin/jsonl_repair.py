@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from htcgrid.builtin.jsonl_results import foreign, is_torn_result, read_results
+from htcgrid.builtin.jsonl_results import Head, foreign, is_torn_result, read_results
 from htcgrid.spi import Rejected
 
 log = logging.getLogger(__name__)
@@ -18,8 +18,8 @@ _BATCH_LINES = 10_000
 """The most lines that one `put` writes: so many may be damaged together, as each `put` waits for the disk."""
 
 
-def resume(fd: int, path: Path) -> Iterator[tuple[str, int]]:
-    """The id and fingerprint of every result in the file, whose end is mended first; `Rejected` for another's file."""
+def resume(fd: int, path: Path) -> Iterator[Head]:
+    """The head of every result in the file, whose end is mended first; `Rejected` for another's file."""
     if path.suffix == ".gz":
         _repair_gzip(fd, path)
     else:

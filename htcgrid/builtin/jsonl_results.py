@@ -9,20 +9,24 @@ from functools import lru_cache
 from json.encoder import encode_basestring_ascii as quote
 from pathlib import Path
 from time import gmtime, strftime
+from typing import NamedTuple
 
 from pydantic_core import from_json
 
 from htcgrid.runtime.parsing import parsed
-from htcgrid.spi import Outcome, Rejected, Result
+from htcgrid.spi import Outcome, Rejected, Result, generation_of
 
 _LINE = (
-    '{"id":%s,"fingerprint":"%08x","status":"%s",%s,"attempt":%d,"started":"%s.%03dZ"'
+    '{"id":%s,"fingerprint":"%08x","status":"%s",%s%s,"attempt":%d,"started":"%s.%03dZ"'
     ',"duration_ms":%.3f,"billed_ms":%d,"max_memory_mb":%d}\n'
 )
 # Every line begins so; what follows need not be read to resume.
-_HEAD = re.compile(rb'\{"id":("(?:[^"\\]|\\.)*"),"fingerprint":"([0-9a-f]{8})","status":"(?:succeeded|failed)"')
+_HEAD = re.compile(
+    rb'\{"id":("(?:[^"\\]|\\.)*"),"fingerprint":"([0-9a-f]{8})","status":"(succeeded|failed)"'
+    rb'(?:,"generation":([0-9]{1,9}))?'
+)
 _ID = re.compile(rb'\{"id":"(?:[^"\\]|\\.)*"')
-_BEGIN = b'{"id":"'
+BEGIN = b'{"id":"'
 _AFTER_ID = b',"fingerprint":"'
 
 
@@ -39,6 +43,7 @@ def line(result: Result, fingerprint: int) -> str:
         quote(result.task.id),
         fingerprint,
         status,
+        f'"generation":{generation},' if (generation := generation_of(result.task)) else "",
         body,
         result.attempt,
         _second(second),
@@ -70,7 +75,8 @@ def _error(outcome: Outcome) -> str:
     text = _json_text(outcome.payload)
     document = text if text is not None else quote(outcome.payload.decode("utf-8", "replace"))
     log = quote(outcome.log_tail.decode("utf-8", "replace"))
-    return f'"error":{document},"failure":"{outcome.failure}","log_tail":{log}'
+    where = f',"environment":{quote(outcome.environment)}' if outcome.environment else ""
+    return f'"error":{document},"failure":"{outcome.failure}","log_tail":{log}{where}'
 
 
 def _json_text(payload: bytes) -> str | None:
@@ -87,8 +93,31 @@ def _json_text(payload: bytes) -> str | None:
     return text.replace("\n", " ").replace("\r", " ") if "\n" in text or "\r" in text else text
 
 
-def read_results(path: Path) -> Iterator[tuple[str, int] | int]:
-    """The id and fingerprint of every result in the file; at a damaged line, its place in bytes, and then the end.
+class Head(NamedTuple):
+    """How a line begins."""
+
+    task_id: str
+    fingerprint: int
+    failed: bool
+    generation: int
+
+    @property
+    def state(self) -> int:
+        """Generation and success as one number above 0."""
+        return 2 * self.generation + self.failed + 1
+
+
+def head_of(text: bytes) -> Head | None:
+    """The beginning of a line, which need not be read to its end; None where it is none of ours."""
+    found = _HEAD.match(text)
+    if found is None:
+        return None
+    task_id, fingerprint, status, generation = found.groups()
+    return Head(json.loads(task_id), int(fingerprint, 16), status == b"failed", int(generation or 0))
+
+
+def read_results(path: Path) -> Iterator[Head | int]:
+    """The head of every result in the file; where a line is damaged, its place in bytes, and no more.
 
     `Rejected` where a line was never a result of ours.
     """
@@ -96,13 +125,13 @@ def read_results(path: Path) -> Iterator[tuple[str, int] | int]:
     at = 0
     with opener(path, "rb") as file:
         for number, text in enumerate(file, 1):
-            head = _HEAD.match(text)
+            head = head_of(text)
             if head is None or not _is_json(text):
                 if is_torn_result(text):
                     yield at
                     return
                 raise foreign(path, f"line {number}")
-            yield json.loads(head[1]), int(head[2], 16)
+            yield head
             at += len(text)
 
 
@@ -130,6 +159,6 @@ def is_torn_result(text: bytes) -> bool:
         return True
     whole_id = _ID.match(text)
     if whole_id is None:
-        return text[: len(_BEGIN)] == _BEGIN[: len(text)]
+        return text[: len(BEGIN)] == BEGIN[: len(text)]
     rest = text[whole_id.end() :][: len(_AFTER_ID)]
     return _AFTER_ID.startswith(rest)

@@ -2,22 +2,26 @@
 
 import fcntl
 import gzip
+import logging
 import os
 import stat
 import sys
 import threading
 import zlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from pydantic import Field
 
 from htcgrid.builtin.id_table import Ids, IdTable
+from htcgrid.builtin.jsonl_current import compact, failed
 from htcgrid.builtin.jsonl_repair import resume
 from htcgrid.builtin.jsonl_results import line as result_line
 from htcgrid.runtime.printable import printable
-from htcgrid.spi import Function, Plugin, Rejected, Result, ResultSink, Task, Unavailable
+from htcgrid.spi import GENERATION, Function, Plugin, Rejected, Result, ResultSink, Task, Unavailable, generation_of
+
+log = logging.getLogger(__name__)
 
 _CLOSE_SECONDS = 0.5
 
@@ -32,6 +36,7 @@ class JsonlSink(ResultSink):
 
     config: Config
     max_batch = 10_000
+    lists_failures = True
 
     def __init__(self, config: Config, function: Function) -> None:
         super().__init__(config, function)
@@ -39,6 +44,11 @@ class JsonlSink(ResultSink):
         self._name = "Standard output" if self._path == "-" else self._path
         self._handler = zlib.crc32(function.handler.encode())
         self._known = IdTable()
+        self._states = IdTable()
+        """Of tasks that failed or were run again: their generation and success, as `Head.state`."""
+        self._failures = 0
+        self._replaced = 0
+        """Lines of failures that a later generation has replaced; dropped at the end."""
         self._lock = threading.Lock()
         self._fd = -1
         self._regular = False
@@ -59,8 +69,7 @@ class JsonlSink(ResultSink):
             self._is_terminal = os.isatty(self._fd)
             return
         try:
-            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._fd = _locked(path)
         except BlockingIOError:
             raise Rejected(
                 f"[sink] path = {path!r}: another run is writing to it. Wait for it, or name another file."
@@ -75,12 +84,15 @@ class JsonlSink(ResultSink):
         if stat.S_ISREG(os.fstat(self._fd).st_mode):
             self._resume()
             self._regular = True
+            self._compact()
 
     def _resume(self) -> None:
         """Read which results are there already."""
         try:
-            for task_id, fingerprint in resume(self._fd, self.config.path):
-                self._known[task_id] = fingerprint
+            for head in resume(self._fd, self.config.path):
+                self._known[head.task_id] = head.fingerprint
+                if head.failed or head.generation:
+                    self._note(head.task_id, head.state)
         except OSError as error:
             message = f"[sink] path = {self._path!r} cannot be read or mended: {error.strerror or error}."
             raise Rejected(message) from error
@@ -93,6 +105,7 @@ class JsonlSink(ResultSink):
         try:
             if self._fd >= 0 and held and self._regular and not self._gone:
                 self._check()
+                self._compact()
         finally:
             if self._fd >= 0:
                 os.close(self._fd)
@@ -112,14 +125,72 @@ class JsonlSink(ResultSink):
                 lines = (printable(text) if self._is_terminal else text).encode("utf-8", "surrogatepass")
                 self._append(gzip.compress(lines, 6) if self._path.endswith(".gz") else lines)
                 self._known.update(ids, fingerprints)
+                for result in results:
+                    if result.outcome.failure is not None or GENERATION in result.task.attributes:
+                        self._note(result.task.id, _state(result))
             elif self._regular:
                 self._check()
             self._send()
 
     def _new(self, results: Sequence[Result]) -> Sequence[Result]:
-        """Those that the file does not have yet, each once."""
-        last = {result.task.id: result for result in results}
-        return [result for task_id, result in last.items() if self._known.get(task_id) is None]
+        """Those that the file does not have yet, or that replace a failure there, each once."""
+        last: dict[str, Result] = {}
+        for result in results:
+            if result.task.id not in last or generation_of(last[result.task.id].task) <= generation_of(result.task):
+                last[result.task.id] = result
+        return [
+            result
+            for task_id, result in last.items()
+            if self._known.get(task_id) is None or self._is_redriven(result.task)
+        ]
+
+    def _is_redriven(self, task: Task) -> bool:
+        """Whether the result that is there is a failure of an earlier generation than this task's."""
+        state = self._states.get(task.id) or 1
+        return bool((state - 1) & 1) and (state - 1) >> 1 < generation_of(task)
+
+    def _note(self, task_id: str, state: int) -> None:
+        """The new state of a task that failed or was run again."""
+        before = self._states.get(task_id)
+        self._states[task_id] = state
+        self._replaced += before not in {None, state}
+        self._failures += ((state - 1) & 1) - (((before or 1) - 1) & 1)
+
+    def _compact(self) -> None:
+        """Drop the failures that were replaced."""
+        if not self._replaced or not self._regular:
+            return
+        try:
+            self._fd = compact(self._fd, self.config.path)
+        except OSError as error:
+            log.warning(
+                "%s keeps the earlier failures of tasks that were run again, since a new file cannot be made beside it: %s. "
+                "htcgrid reads it all the same: the last line of a task counts.",
+                *(self._path, error.strerror or error),
+            )
+            return
+        self._replaced = 0
+        self._size = os.fstat(self._fd).st_size
+
+    def failed(self) -> Iterator[Result]:
+        """Read from the file, also while a run writes."""
+        self._must_be_a_file()
+        return failed(self.config.path)
+
+    def has_failed(self) -> bool:
+        if self._fd < 0:
+            return any(True for _ in self.failed())
+        return self._failures > 0
+
+    def open_to_read(self) -> None:
+        self._must_be_a_file()
+
+    def _must_be_a_file(self) -> None:
+        if self._path == "-" or not self.config.path.is_file():
+            where = "is standard output" if self._path == "-" else "is not there, or is no regular file"
+            raise Rejected(
+                f"[sink] path = {self._path!r} {where}: no results can be read from it. Name a file of results."
+            )
 
     def stored(self, tasks: Sequence[Task]) -> Collection[str]:
         found = self._known.get_all(Ids([task.id for task in tasks]))
@@ -129,6 +200,8 @@ class JsonlSink(ResultSink):
             with self._lock:
                 self._check()
         known = [(task, number) for task, number in zip(tasks, found, strict=True) if number is not None]
+        if self._failures:
+            known = [pair for pair in known if GENERATION not in pair[0].attributes or not self._is_redriven(pair[0])]
         for task, fingerprint in known:
             if fingerprint != self._fingerprint(task):
                 message = (
@@ -200,6 +273,25 @@ class JsonlSink(ResultSink):
 
     def _unavailable(self, error: OSError) -> Unavailable:
         return Unavailable(f"{self._name} cannot be written: {error.strerror}. Nothing is lost.")
+
+
+def _state(result: Result) -> int:
+    return 2 * generation_of(result.task) + (result.outcome.failure is not None) + 1
+
+
+def _locked(path: str) -> int:
+    """The file of that name, locked. `BlockingIOError` where another has it."""
+    while True:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            ours, there = os.fstat(fd), os.stat(path)  # noqa: PTH116 - once a run
+        except BaseException:
+            os.close(fd)
+            raise
+        if (ours.st_dev, ours.st_ino) == (there.st_dev, there.st_ino):
+            return fd
+        os.close(fd)  # another run has put a new file in its place, between the two
 
 
 def _standard_output() -> int:

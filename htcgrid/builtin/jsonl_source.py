@@ -7,6 +7,7 @@ import threading
 import time
 import zlib
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from pydantic_core import from_json
 from htcgrid.builtin.id_table import IdTable
 from htcgrid.builtin.jsonl_lines import LINE_BYTES, Lines, PipeLines, lines_of
 from htcgrid.runtime.parsing import parsed
-from htcgrid.spi import Depth, Function, Lease, Plugin, Rejected, Task, TaskSource
+from htcgrid.spi import Function, Lease, Plugin, QueueStats, Rejected, States, Task, TaskSource
 
 _BOM = b"\xef\xbb\xbf"
 _NUL_BESIDE_ASCII = re.compile(rb"\0{0,3}[\t -~]\0{1,3}[\t -~]\0*")
@@ -47,7 +48,8 @@ class JsonlSource(TaskSource):
         self._line = 0
         self._ended = False
         self._delayed: list[tuple[float, int, Lease]] = []
-        self._attempts: dict[str, int] = {}
+        self._returns = count()
+        self._attempts: dict[object, int] = {}
         self._seen = IdTable()
         self._path = str(config.path)
         name = "stdin" if self._path == "-" else config.path.name
@@ -97,21 +99,21 @@ class JsonlSource(TaskSource):
                 if lease.attempt == self._attempts.get(lease.receipt, 1):  # else it was returned before
                     again = Lease(lease.task, lease.attempt + 1, lease.receipt, lease.invalid)
                     self._attempts[lease.receipt] = again.attempt
-                    heapq.heappush(self._delayed, (due, int(lease.receipt), again))
+                    heapq.heappush(self._delayed, (due, next(self._returns), again))
             self._changed.notify_all()
 
     @property
     def exhausted(self) -> bool:
         return self._ended and not self._delayed
 
-    def depth(self) -> Depth:
-        """How many lines are left; unknown for a pipe or a compressed file."""
+    def stats(self, *, brief: bool = False) -> QueueStats:
+        """How many lines there are to come; not known of a pipe or a compressed file."""
         path = self.config.path
         if path.suffix == ".gz" or not path.is_file():
-            return Depth()
+            return QueueStats()
         with path.open("rb") as file:
             lines = sum(chunk.count(b"\n") for chunk in iter(lambda: file.read(1 << 20), b""))
-        return Depth(waiting=max(0, lines - self._line))
+        return QueueStats(States(waiting=max(0, lines - self._line)))
 
     def _due(self, most: int) -> list[Lease]:
         """The tasks that were returned and whose delay is over."""
@@ -138,7 +140,8 @@ class JsonlSource(TaskSource):
             payload = b"" if line is None else line.rstrip()
             if not payload and line is not None:
                 continue
-            number = task_id = str(self._line)
+            number = self._line
+            task_id = str(number)
             invalid = ""
             try:
                 event = from_json(payload)

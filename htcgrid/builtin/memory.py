@@ -4,16 +4,16 @@ import heapq
 import itertools
 import threading
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from pydantic import Field
 
-from htcgrid.spi import Depth, Function, Lease, Plugin, Rejected, Result, ResultSink, Task, TaskSource
+from htcgrid.spi import Function, Lease, Plugin, QueueStats, Rejected, Result, ResultSink, States, Task, TaskSource
 
 
 class MemorySource(TaskSource):
-    """A queue with leases that expire. It ends when all its tasks are acked."""
+    """A queue with leases that expire. It ends when all it was given is acked."""
 
     class Config(Plugin.Config):
         endless: bool = Field(False, description="whether the source waits for more tasks when it is empty")
@@ -44,7 +44,7 @@ class MemorySource(TaskSource):
     def receive(self, max_tasks: int, wait: float) -> Sequence[Lease]:
         with self._changed:
             deadline = time.monotonic() + wait
-            while not (leases := self._lend(min(max_tasks, self.max_batch))):
+            while not (leases := self._next_leases(min(max_tasks, self.max_batch))):
                 left = deadline - time.monotonic()
                 if left <= 0 or self.exhausted:
                     return ()
@@ -73,10 +73,14 @@ class MemorySource(TaskSource):
             self._until.update({lease.task.id: until for lease in leases if lease.task.id not in lost})
             return lost
 
-    def depth(self) -> Depth:
+    def stats(self, *, brief: bool = False) -> QueueStats:
         with self._changed:
             leased = len(self._until)
-            return Depth(waiting=len(self._tasks) - leased, leased=leased)
+            return QueueStats(States(waiting=len(self._tasks) - leased, leased=leased))
+
+    def is_pending(self, session_id: str) -> bool:
+        with self._changed:
+            return any(lease.task.attributes.get("session_id", "") == session_id for lease in self._tasks.values())
 
     def cancel(self, session_id: str | None = None, task_ids: Collection[str] = ()) -> Sequence[Task]:
         with self._changed:
@@ -96,11 +100,11 @@ class MemorySource(TaskSource):
         return not self.config.endless and len(self._tasks) == len(self._until)
 
     def _is_ours(self, lease: Lease) -> bool:
-        """Whether this very lease is still valid."""
+        """Whether this very lease is still held."""
         held = self._tasks.get(lease.task.id)
         return held is not None and held.receipt == lease.receipt and lease.task.id in self._until
 
-    def _lend(self, most: int) -> list[Lease]:
+    def _next_leases(self, most: int) -> list[Lease]:
         now = time.monotonic()
         for task_id in [task_id for task_id, until in self._until.items() if until <= now]:
             del self._until[task_id]
@@ -110,7 +114,7 @@ class MemorySource(TaskSource):
             _, number, task_id = heapq.heappop(self._due)
             if task_id in self._tasks:
                 before = self._tasks[task_id]
-                lease = replace(before, attempt=before.attempt + 1, receipt=str(number))
+                lease = replace(before, attempt=before.attempt + 1, receipt=number)
                 self._tasks[task_id] = lease
                 self._until[task_id] = now + self.config.lease_seconds
                 leases.append(lease)
@@ -126,6 +130,7 @@ class MemorySink(ResultSink):
     """Results by task id; the first one stays."""
 
     max_batch = 1000
+    keeps_order = True
 
     def __init__(self, config: Plugin.Config, function: Function) -> None:
         super().__init__(config, function)
@@ -142,3 +147,10 @@ class MemorySink(ResultSink):
 
     def get(self, task_ids: Sequence[str]) -> Mapping[str, Result]:
         return {task_id: self.results[task_id] for task_id in task_ids if task_id in self.results}
+
+    def scan(self, session_id: str | None = None, after: int = 0) -> Iterator[tuple[int, Result]]:
+        with self._lock:
+            numbered = list(enumerate(self.results.values(), 1))
+        for number, result in numbered[after:]:
+            if session_id is None or result.task.attributes.get("session_id", "") == session_id:
+                yield number, result

@@ -1,11 +1,8 @@
 """The embedded plane: handlers run in child processes of the agent, on this machine."""
 
 import os
-import queue
 import shutil
 import threading
-import time
-from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -14,17 +11,15 @@ from pydantic import Field
 from htcgrid.builtin import process_command
 from htcgrid.runtime import account
 from htcgrid.runtime.account import Account
-from htcgrid.runtime.calls import Calls
-from htcgrid.runtime.environment import ExecutionEnvironment, State
+from htcgrid.runtime.environment import ExecutionEnvironment
+from htcgrid.runtime.fork_server import INHERITED, ForkServer
 from htcgrid.runtime.framed import FramedEnvironment
-from htcgrid.runtime.nursery import INHERITED, Nursery
+from htcgrid.runtime.pool import EnvironmentPool
 from htcgrid.runtime.variables import this_python, variables
-from htcgrid.spi import Capability, Function, Invoker, Lease, Outcome, Plugin, Rejected, Unstarted
-
-_IDLE_SECONDS = 0.001
+from htcgrid.spi import Capability, Function, Plugin, Rejected
 
 
-class ProcessInvoker(Invoker):
+class ProcessInvoker(EnvironmentPool):
     """A pool of worker processes, each an execution environment."""
 
     class Config(Plugin.Config):
@@ -48,100 +43,54 @@ class ProcessInvoker(Invoker):
     def __init__(self, config: Config, function: Function) -> None:
         super().__init__(config, function)
         self._processors = len(os.sched_getaffinity(0))
-        self.max_concurrency = config.workers or self._processors
         self._transport = config.transport or ("socket" if process_command.is_python(function) else "http")
-        self._idle: queue.LifoQueue[ExecutionEnvironment | None] = queue.LifoQueue()
-        self._all: list[ExecutionEnvironment] = []
-        self._nursery: Nursery | None = None
+        self._fork_server: ForkServer | None = None
         self._account: Account | None = None
-        self._calls = Calls()
         self._lock = threading.Lock()
-        self._last_idle = 0.0
+
+    def size(self) -> int:
+        return self.config.workers or self._processors
 
     def open(self) -> None:
         self._check()
-        for _ in range(self.max_concurrency):
-            self._idle.put(self._started())
+        super().open()
 
     def close(self) -> None:
-        for environment in self._all:
-            environment.close()
-        self._all.clear()
-        if self._nursery is not None:
-            self._nursery.close()
-            self._nursery = None
+        super().close()
+        if self._fork_server is not None:
+            self._fork_server.close()
+            self._fork_server = None
 
-    def invoke(self, batch: Sequence[Lease], timeout: float) -> Iterator[Outcome | Unstarted]:
-        with self._calls.call() as cancelled:
-            yield from self._invoke(batch, timeout, cancelled)
+    def environment(self, place: int) -> ExecutionEnvironment:
+        fork_server = self._living_fork_server()
+        if self._transport == "socket":
+            return FramedEnvironment(self.function, fork_server, self.is_one_idle)
+        from htcgrid.builtin import process_http  # noqa: PLC0415 - a part of the cold start that few need
 
-    def _invoke(
-        self, batch: Sequence[Lease], timeout: float, cancelled: Collection[str]
-    ) -> Iterator[Outcome | Unstarted]:
-        environment = self._idle.get()
-        if environment is None or environment.is_lost():
-            environment = self._replaced(environment)
-        try:
-            yield from environment.invoke(batch, timeout, cancelled)
-        finally:
-            if environment.state is State.GONE:
-                environment = self._replaced(environment)
-            self._last_idle = time.monotonic()
-            self._idle.put(environment)
-
-    def _is_one_idle(self) -> bool:
-        """Whether an environment has had nothing to do for longer than it takes to be given the next task."""
-        return not self._idle.empty() and time.monotonic() - self._last_idle > _IDLE_SECONDS
+        emulator = self.config.rie if self._transport == "rie" else None
+        return process_http.environment(self.function, fork_server, emulator, self._has_spare_processor)
 
     def _has_spare_processor(self) -> bool:
         """Whether a processor is left beside those that the busy environments keep."""
-        return self.max_concurrency - self._idle.qsize() < self._processors
+        return self.busy() < self._processors
 
-    def cancel(self, task_ids: Collection[str]) -> None:
-        self._calls.cancel(task_ids)
-
-    def _replaced(self, environment: ExecutionEnvironment | None) -> ExecutionEnvironment:
-        """A new environment in the place of this one; if none can be started, the place stays empty for the next call."""
-        try:
-            if environment is not None:
-                self._all.remove(environment)
-                environment.close()
-            return self._started()
-        except BaseException:
-            self._idle.put(None)
-            raise
-
-    def _started(self) -> ExecutionEnvironment:
-        environment = self._environment(self._living_nursery())
-        environment.start()
-        self._all.append(environment)
-        return environment
-
-    def _living_nursery(self) -> Nursery:
+    def _living_fork_server(self) -> ForkServer:
         """The fork server; a new one if somebody has killed it."""
         with self._lock:
-            if self._nursery is not None and self._nursery.has_ended():
-                self._nursery.close()
-                self._nursery = None
-            if self._nursery is None:
+            if self._fork_server is not None and self._fork_server.has_ended():
+                self._fork_server.close()
+                self._fork_server = None
+            if self._fork_server is None:
                 is_python = process_command.is_python(self.function)
                 runtime = this_python() if is_python else self.function.runtime
-                self._nursery = Nursery(
+                self._fork_server = ForkServer(
                     variables(self.function, "" if runtime.startswith("provided") else runtime),
                     (*INHERITED, *self.config.inherit),
                     python=self._transport == "socket",
                     account=self._account,
                 )
-                self._nursery.open()
-            return self._nursery
-
-    def _environment(self, nursery: Nursery) -> ExecutionEnvironment:
-        if self._transport == "socket":
-            return FramedEnvironment(self.function, nursery, self._is_one_idle)
-        from htcgrid.builtin import process_http  # noqa: PLC0415 - a part of the cold start that few need
-
-        emulator = self.config.rie if self._transport == "rie" else None
-        return process_http.environment(self.function, nursery, emulator, self._has_spare_processor)
+                self._fork_server.open()
+            return self._fork_server
 
     def _check(self) -> None:
         if not Path("/proc/self/task").exists():

@@ -6,17 +6,17 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from htcgrid.runtime.child_sandbox import ChildSandbox
-from htcgrid.runtime.nursery import Nursery
+from htcgrid.runtime.fork_server import ForkServer
+from htcgrid.runtime.process_sandbox import ProcessSandbox
 from htcgrid.runtime.rie import EmulatorSandbox
 
 _HOST = "127.0.0.1"
 
 
-class EmulatorProcess(ChildSandbox, EmulatorSandbox):
+class EmulatorProcess(ProcessSandbox, EmulatorSandbox):
     """The emulator on two free ports of the loopback, for its callers and for its runtime."""
 
-    def __init__(self, nursery: Nursery, emulator: Path, command: Sequence[str], folder: str) -> None:
+    def __init__(self, fork_server: ForkServer, emulator: Path, command: Sequence[str], folder: str) -> None:
         self._port, api_port = _free_ports(2)
         emulating = [
             shutil.which(str(emulator)) or str(emulator),
@@ -25,7 +25,7 @@ class EmulatorProcess(ChildSandbox, EmulatorSandbox):
             "--runtime-api-address",
             f"{_HOST}:{api_port}",
         ]
-        super().__init__(nursery, [*emulating, *command], folder)
+        super().__init__(fork_server, [*emulating, *command], folder)
 
     @property
     def address(self) -> tuple[str, int]:

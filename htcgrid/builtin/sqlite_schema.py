@@ -64,12 +64,21 @@ SCHEMA = (
         init_ms       REAL,
         environment   TEXT NOT NULL,
         log_tail      BLOB NOT NULL,
-        payload       BLOB NOT NULL
+        payload       BLOB NOT NULL,
+        generation    INTEGER NOT NULL DEFAULT 0,  -- how often the task was run again after a final failure
+        event         BLOB                    -- of failures alone, so that they can be run again
     )
     """,
     "CREATE INDEX results_session ON results (session) WHERE session IS NOT NULL",
     "CREATE INDEX results_failed ON results (failure) WHERE failure IS NOT NULL",
 )
+
+
+ADDED = {
+    "generation": "ALTER TABLE results ADD COLUMN generation INTEGER NOT NULL DEFAULT 0",
+    "event": "ALTER TABLE results ADD COLUMN event BLOB",
+}
+"""Columns that files of version 2 from before the first release may lack."""
 
 
 def prepare(connection: sqlite3.Connection, path: Path, busy_seconds: float) -> None:
@@ -86,6 +95,7 @@ def prepare(connection: sqlite3.Connection, path: Path, busy_seconds: float) -> 
     if new:
         _keep_log_ahead(connection, busy_seconds)
         _make(connection, path)
+    _add_what_is_missing(connection)
     mode = connection.execute("PRAGMA journal_mode").fetchone()[0]
     if mode != "wal":
         raise Rejected(
@@ -120,6 +130,25 @@ def _make(connection: sqlite3.Connection, path: Path) -> None:
     finally:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
+
+
+def _add_what_is_missing(connection: sqlite3.Connection) -> None:
+    """Give an older file the columns that were added since."""
+    if not _missing(connection):
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for name in _missing(connection):  # another process may have been first
+            connection.execute(ADDED[name])
+        connection.execute("COMMIT")
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+
+def _missing(connection: sqlite3.Connection) -> list[str]:
+    there = {row[1] for row in connection.execute("PRAGMA table_info(results)")}
+    return [name for name in ADDED if there and name not in there]
 
 
 def _is_new(connection: sqlite3.Connection, path: Path) -> bool:

@@ -4,34 +4,65 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from array import array
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
+from htcgrid.builtin.sqlite_stats import store_stats
 from htcgrid.builtin.sqlite_store import SqliteFile, chunk
-from htcgrid.builtin.sqlite_survey import tally
 from htcgrid.builtin.sqlite_text import attributes_of, named, text_of
-from htcgrid.spi import FailureKind, Function, Outcome, Plugin, Rejected, Result, ResultSink, Tally, Task
+from htcgrid.spi import (
+    FailureKind,
+    Function,
+    Outcome,
+    Plugin,
+    Rejected,
+    Result,
+    ResultSink,
+    StoreStats,
+    Task,
+    generation_of,
+)
 
-# The first result stays: someone may have read it already, and a late second run changes nothing for them.
+_READ = """
+    SELECT number, task_id, session, attributes, attempt, failure, started, duration_ms, billed_ms, max_memory_mb, init_ms,
+           environment, log_tail, payload FROM results
+"""
+# The first result stays: someone may have read it already, and a late second run changes nothing for them. A failure is
+# replaced by a later generation's result, which gets a number of its own, so that whoever follows the results sees it.
 INSERT = """
-    INSERT INTO results VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-    ON CONFLICT (task_id) DO NOTHING
+    INSERT INTO results (task_id, session, attributes, attempt, failure, started, duration_ms, billed_ms, max_memory_mb,
+                         init_ms, environment, log_tail, payload, generation, event)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT (task_id) DO UPDATE SET
+        number = (SELECT max(number) + 1 FROM results), session = excluded.session, attributes = excluded.attributes,
+        attempt = excluded.attempt, failure = excluded.failure, started = excluded.started,
+        duration_ms = excluded.duration_ms, billed_ms = excluded.billed_ms, max_memory_mb = excluded.max_memory_mb,
+        init_ms = excluded.init_ms, environment = excluded.environment, log_tail = excluded.log_tail,
+        payload = excluded.payload, generation = excluded.generation, event = excluded.event
+    WHERE results.failure IS NOT NULL AND results.generation < excluded.generation
 """
-STORED = "SELECT task_id FROM results WHERE task_id = ?"
-GET = "SELECT * FROM results WHERE task_id = ?"
-ALL_AFTER = "SELECT * FROM results WHERE number > ? ORDER BY number"
-SESSION_AFTER = """
-    SELECT * FROM results INDEXED BY results_session WHERE number > ? AND session = ? ORDER BY number
+STORED = """
+    SELECT task_id FROM results WHERE task_id = ? AND (failure IS NULL OR generation >= ?)
 """
+GET = _READ + " WHERE task_id = ?"
+ALL_AFTER = _READ + " WHERE number > ? ORDER BY number"
+SESSION_AFTER = _READ + " INDEXED BY results_session WHERE number > ? AND session = ? ORDER BY number"
+FAILED_NUMBERS = "SELECT number FROM results INDEXED BY results_failed WHERE failure IS NOT NULL"
+FAILED = _READ + " WHERE number = ? AND failure IS NOT NULL"
+EVENT = "SELECT event FROM results WHERE number = ?"
+HAS_FAILED = "SELECT EXISTS (SELECT 1 FROM results WHERE failure IS NOT NULL)"
+_FAILED_AT_ONCE = 500
 
 
 class SqliteSink(ResultSink):
-    """Results in a SQLite file, one row each. It meets `ResultLog` and `Tallied` too.
+    """Results in a SQLite file, one row each. It is a `ResultStore` too.
 
-    Events are not kept with the results: `Result.task.payload` is empty in what is read back.
+    Events are kept with failures alone, for `failed`: else `Result.task.payload` is empty in what is read back.
     """
 
     class Config(Plugin.Config):
@@ -40,6 +71,8 @@ class SqliteSink(ResultSink):
         path: Path = Field(description="the file; it is created if it does not exist", examples=["grid.db"])
 
     max_batch = 1000
+    lists_failures = True
+    keeps_order = True
 
     config: Config
 
@@ -71,13 +104,31 @@ class SqliteSink(ResultSink):
 
     def stored(self, tasks: Sequence[Task]) -> Collection[str]:
         with self._file.reading() as connection:
-            found = (connection.execute(STORED, (task.id,)).fetchone() for task in tasks)
+            found = (connection.execute(STORED, (task.id, generation_of(task))).fetchone() for task in tasks)
             return [row[0] for row in found if row]
 
     def get(self, task_ids: Sequence[str]) -> Mapping[str, Result]:
         with self._file.reading() as connection:
             found = (connection.execute(GET, (task_id,)).fetchone() for task_id in task_ids)
             return {row[1]: self._result(row) for row in found if row}
+
+    def failed(self) -> Iterator[Result]:
+        """The failures in the order in which they were stored, each with its event."""
+        with self._file.reading() as connection:
+            numbers = array("q", sorted(row[0] for row in connection.execute(FAILED_NUMBERS)))
+        for start in range(0, len(numbers), _FAILED_AT_ONCE):
+            with self._file.reading() as connection:
+                some = numbers[start : start + _FAILED_AT_ONCE]
+                rows = [connection.execute(FAILED, (number,)).fetchone() for number in some]
+                events = [connection.execute(EVENT, (number,)).fetchone() for number in some]
+            for row, event in zip(rows, events, strict=True):
+                if row is not None:  # else it was replaced meanwhile
+                    result = self._result(row)
+                    yield replace(result, task=replace(result.task, payload=event[0] or b""))
+
+    def has_failed(self) -> bool:
+        with self._file.reading() as connection:
+            return bool(connection.execute(HAS_FAILED).fetchone()[0])
 
     def scan(self, session_id: str | None = None, after: int = 0) -> Iterator[tuple[int, Result]]:
         """Results with their numbers, in the order they were stored: those of a session, or all.
@@ -107,9 +158,9 @@ class SqliteSink(ResultSink):
                 f"that row of the table `results`"
             ) from None
 
-    def tally(self) -> Tally:
+    def stats(self) -> StoreStats:
         with self._file.reading() as connection:
-            return tally(connection, time.time())
+            return store_stats(connection, time.time())
 
 
 def _row(result: Result) -> tuple[Any, ...]:
@@ -128,6 +179,8 @@ def _row(result: Result) -> tuple[Any, ...]:
         outcome.environment,
         outcome.log_tail,
         outcome.payload,
+        generation_of(task),
+        task.payload if outcome.failure is not None else None,
     )
 
 

@@ -8,7 +8,6 @@ import socket
 import sqlite3
 import time
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,22 @@ from pydantic import Field
 
 from htcgrid.builtin import sqlite_statements as sql
 from htcgrid.builtin.sqlite_clock import Clock
+from htcgrid.builtin.sqlite_stats import queue_stats
 from htcgrid.builtin.sqlite_store import SqliteFile, chunk
-from htcgrid.builtin.sqlite_survey import survey
 from htcgrid.builtin.sqlite_text import attributes_of, named, text_of
-from htcgrid.spi import Depth, Function, HtcgridError, Lease, Plugin, Rejected, Survey, Task, TaskSource
+from htcgrid.spi import (
+    DeadTask,
+    Function,
+    HtcgridError,
+    Lease,
+    Plugin,
+    QueueStats,
+    Rejected,
+    States,
+    Task,
+    TaskSource,
+    generation_of,
+)
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +43,7 @@ SEEN_SECONDS = 5.0
 """How often an idle agent reports that it is alive."""
 
 FORGET_SECONDS = 86_400.0
-"""How long `survey` still names a silent agent."""
+"""How long `stats` still names a silent agent."""
 
 CANCEL_ROWS = 10_000
 """Tasks cancelled in one transaction, so that cancelling a million does not block agents for long."""
@@ -45,17 +56,8 @@ UNFIT = (sqlite3.IntegrityError, sqlite3.DataError, UnicodeEncodeError)
 _TAKEN = "in the queue already with another event or other attributes, cancelled, or twice in this call"
 
 
-@dataclass(frozen=True, slots=True)
-class DeadTask:
-    """A dead letter: how often the task was received, and why it failed for good."""
-
-    task: Task
-    attempt: int
-    reason: str
-
-
 class SqliteSource(TaskSource):
-    """Tasks in a SQLite file. It meets `TaskQueue`, `Sessions`, `Surveyed` and `DeadLetters` too.
+    """Tasks in a SQLite file. It is a `TaskQueue` too.
 
     The highest `priority` first, and first in, first out within one. Times are of one clock that several
     processes share, and that no change of the wall clock moves. Agents return the tasks of a dead agent themselves, in `receive`, when
@@ -72,6 +74,7 @@ class SqliteSource(TaskSource):
         drain: bool = Field(False, description="whether the run stops when no task is waiting, delayed or leased")
 
     max_batch = 1000
+    redrives = True
 
     config: Config
 
@@ -123,29 +126,31 @@ class SqliteSource(TaskSource):
         Lost with the power, an ack is made again when the task is: the sink knows its result.
         """
         with self._file.writing(durable=False) as connection:
-            connection.executemany(sql.DONE, [_loan(lease)[:1] for lease in leases])
+            connection.executemany(sql.DONE, [_receipt(lease)[:1] for lease in leases])
 
     def nack(self, leases: Sequence[Lease], delay: float = 0.0) -> None:
         with self._file.writing(durable=False) as connection:
             if delay > 0:
                 due = self._clock.now() + delay
-                connection.executemany(sql.DELAY, ((due, *_loan(lease)) for lease in leases))
+                connection.executemany(sql.DELAY, ((due, *_receipt(lease)) for lease in leases))
             else:
-                connection.executemany(sql.GIVE_BACK, map(_loan, leases))
+                connection.executemany(sql.GIVE_BACK, map(_receipt, leases))
 
     def extend(self, leases: Sequence[Lease], seconds: float) -> Collection[str]:
         with self._file.writing(durable=False) as connection:
             self._see(connection)
             due = self._clock.now() + seconds
-            extended = connection.executemany(sql.EXTEND, ((due, *_loan(lease)) for lease in leases)).rowcount
+            extended = connection.executemany(sql.EXTEND, ((due, *_receipt(lease)) for lease in leases)).rowcount
             if extended == len(leases):
                 return ()
-            return [lease.task.id for lease in leases if not connection.execute(sql.IS_OURS, _loan(lease)).fetchone()]
+            return [
+                lease.task.id for lease in leases if not connection.execute(sql.IS_OURS, _receipt(lease)).fetchone()
+            ]
 
     def dead_letter(self, leases: Sequence[Lease], reason: str) -> None:
         """Make it a dead letter with its event; `dead` reads it back. Like `ack`, it counts even if another agent has the task by now."""
         with self._file.writing(durable=True) as connection:
-            connection.executemany(sql.SET_ASIDE, ((reason, _loan(lease)[0]) for lease in leases))
+            connection.executemany(sql.SET_ASIDE, ((reason, _receipt(lease)[0]) for lease in leases))
 
     @property
     def exhausted(self) -> bool:
@@ -160,15 +165,28 @@ class SqliteSource(TaskSource):
         event or other attributes or come twice, for a `priority` that is not a whole number, and for text that is
         not Unicode. An id whose task is done may come again; a sink that has its result keeps that one.
         """
-        rows = [(task, self._priority(task)) for task in tasks]
         with self._file.writing(durable=True) as connection:
-            last = connection.execute(sql.LAST_SEQ).fetchone()[0]
-            connection.execute("SAVEPOINT batch")
-            try:
-                _insert(connection, last, rows, self._clock.now())
-            except UNFIT:
-                connection.execute("ROLLBACK TO batch")
-                self._put_one_by_one(connection, last, rows)
+            self._insert_all(connection, tasks)
+
+    def _insert_all(self, connection: sqlite3.Connection, tasks: Sequence[Task]) -> None:
+        rows = [(task, self._priority(task)) for task in tasks]
+        last = connection.execute(sql.LAST_SEQ).fetchone()[0]
+        connection.execute("SAVEPOINT batch")
+        try:
+            _insert(connection, last, rows, self._clock.now())
+        except UNFIT:
+            connection.execute("ROLLBACK TO batch")
+            self._put_one_by_one(connection, last, rows)
+
+    def redrive(self, tasks: Sequence[Task]) -> None:
+        """Put these again. What the queue still has of them, of an earlier generation, goes, and leases of it are lost."""
+        with self._file.writing(durable=True) as connection:
+            for task in tasks:
+                row = connection.execute(sql.THERE, (task.id,)).fetchone()
+                if row is not None and generation_of(Task(task.id, b"", attributes_of(row[1]))) < generation_of(task):
+                    connection.execute(sql.REMOVE, (row[0],))
+            # In the same transaction, so that no task is nowhere in between.
+            self._insert_all(connection, tasks)
 
     def cancel(self, session_id: str | None = None, task_ids: Collection[str] = ()) -> Sequence[Task]:
         """Cancel a session, these tasks, or both, and drop their events; they are returned without.
@@ -192,19 +210,18 @@ class SqliteSource(TaskSource):
                 last = rows[-1][0]
         return list(cancelled.values())
 
-    def depth(self) -> Depth:
+    def stats(self, *, brief: bool = False) -> QueueStats:
+        """As `TaskSource.stats`; with `brief`, what is delayed is counted among `waiting`."""
         with self._file.reading() as connection:
+            if not brief:
+                return queue_stats(connection, self._clock.now())
             waiting, leased, dead = connection.execute(sql.DEPTH, {"now": self._clock.now()}).fetchone()
-        return Depth(waiting, leased, dead)
+        return QueueStats(States(waiting=waiting, leased=leased, dead=dead))
 
     def is_pending(self, session_id: str) -> bool:
         """Whether a task of this session waits, is delayed or is leased."""
         with self._file.reading() as connection:
             return bool(connection.execute(sql.PENDING, (session_id,)).fetchone()[0])
-
-    def survey(self) -> Survey:
-        with self._file.reading() as connection:
-            return survey(connection, self._clock.now())
 
     def dead(self) -> Iterator[DeadTask]:
         """The dead letters, oldest first, a few at a time in memory."""
@@ -317,7 +334,7 @@ def _insert(connection: sqlite3.Connection, last: int, rows: Sequence[tuple[Task
 
 
 def _lease(seq: int, attempt: int, task_id: str, attributes: str | None, payload: Any) -> Lease:
-    receipt = f"{seq}.{attempt}"
+    receipt = (seq, attempt)
     if not isinstance(payload, bytes):
         return Lease(Task(task_id, b""), attempt, receipt, invalid="its event is damaged in the queue's file")
     try:
@@ -335,7 +352,9 @@ def _cancel(connection: sqlite3.Connection, rows: Sequence[tuple[int, str, str |
     return {seq: Task(task_id, b"", attributes_of(attributes)) for seq, task_id, attributes in rows}
 
 
-def _loan(lease: Lease) -> tuple[str, str]:
-    # The columns are integers, so SQLite compares them as such; a receipt that is not ours matches nothing.
-    seq, _, attempt = lease.receipt.partition(".")
-    return seq, attempt
+def _receipt(lease: Lease) -> tuple[int, int]:
+    """The task's number in the queue and the attempt; for a lease that is not of ours, one that matches nothing."""
+    match lease.receipt:
+        case (int(seq), int(attempt)):
+            return seq, attempt
+    return -1, -1

@@ -3,6 +3,8 @@
 INSERT_TASK = "INSERT INTO tasks (seq, id, submitted, attributes, payload) VALUES (?, ?, ?, ?, ?)"
 INSERT_STATE = "INSERT INTO queue (seq, session, priority, state, attempt) VALUES (?, ?, ?, 'ready', 0)"
 CONTENT = "SELECT attributes, payload FROM tasks WHERE id = ?"
+THERE = "SELECT seq, attributes FROM tasks WHERE id = ?"
+REMOVE = "DELETE FROM queue WHERE seq = ?"
 LAST_SEQ = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'tasks'"
 
 NEXT_DUE = """

@@ -32,7 +32,7 @@ def command(
     grid = read_grid(file, plane, pairs)
     builder = grid.invoker()
     if not isinstance(builder, ImageBuilder):
-        message = f"The plane {grid.settings.plane!r} makes no images. Choose one that does, of plugin local_docker: --plane NAME."
+        message = f"The plane {grid.settings.plane!r} makes no images. Choose one that does: --plane NAME."
         raise Rejected(message)
     for line in builder.build(tag, wheels=wheels, dry_run=dry_run):
         click.echo(line)

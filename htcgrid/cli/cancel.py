@@ -3,12 +3,11 @@ from pathlib import Path
 
 import click
 
-from htcgrid.agent.delivery import chunks
+from htcgrid.agent.storer import chunks
 from htcgrid.cli.grid_options import grid_options, read_grid
 from htcgrid.cli.main import DONE, SOME_FAILED
-from htcgrid.cli.queue_and_store import patience, queue_of, say
-from htcgrid.runtime import documents, identity
-from htcgrid.spi import FailureKind, Outcome, Result, Task
+from htcgrid.cli.queue_and_store import back_off, queue_of, say
+from htcgrid.spi import FailureKind, Outcome, Result, Task, error_documents
 
 _NAMED = 5
 
@@ -28,7 +27,7 @@ def command(
     if not task_ids and session is None:
         raise click.UsageError("Name the tasks, or a session with --session.")
     grid = read_grid(file, plane, pairs)
-    patient = patience(grid)
+    patient = back_off(grid)
     with queue_of(grid) as queue, grid.sink() as sink:
         tasks = patient.call(lambda: queue.cancel(session, task_ids))
         for chunk in chunks(tasks, sink.max_batch):
@@ -49,5 +48,5 @@ def command(
 
 
 def _cancelled(task: Task) -> Result:
-    document = documents.cancelled(identity.request_id(task.id))
+    document = error_documents.cancelled()
     return Result(task, Outcome(task.id, document, FailureKind.CANCELLED, started=time.time()))

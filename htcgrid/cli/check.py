@@ -6,7 +6,7 @@ import click
 from htcgrid.cli.grid_options import grid_options, read_grid
 from htcgrid.cli.main import DONE, USAGE
 from htcgrid.config import GridConfig
-from htcgrid.spi import Advising, HtcgridError, Plugin, TaskSource
+from htcgrid.spi import FailureKind, HtcgridError, Plugin, TaskSource
 
 
 @click.command()
@@ -30,7 +30,7 @@ def command(file: Path | None, plane: str | None, pairs: tuple[str, ...], really
 
 def _problems(grid: GridConfig, notes: list[str], *, really: bool) -> Iterator[tuple[str, HtcgridError | None]]:
     """Every plugin of the config, and what is wrong with it; its advice is added to `notes`."""
-    attempts = max(grid.rules().retries.attempts.values(), default=1)
+    attempts = max(map(grid.settings.agent.attempts_of, FailureKind))
     makers: dict[str, Callable[[], Plugin]] = {"source": grid.source, "sink": grid.sink}
     for name in grid.settings.planes:
         makers[f"planes.{name}"] = grid.on_plane(name).invoker
@@ -51,8 +51,7 @@ def _problems(grid: GridConfig, notes: list[str], *, really: bool) -> Iterator[t
 
 def _notes(plugin: Plugin, name: str, attempts: int, timeout: float) -> list[str]:
     notes = list(_lease(plugin, timeout)) if isinstance(plugin, TaskSource) else []
-    if isinstance(plugin, Advising):
-        notes += plugin.advise(attempts)
+    notes += plugin.advise(attempts)
     return [f"{name}: {note}" for note in notes]
 
 

@@ -5,7 +5,7 @@ import click
 from htcgrid.cli.grid_options import grid_options, read_grid
 from htcgrid.cli.main import DONE
 from htcgrid.config import ENVIRONMENT_PREFIX, GridConfig
-from htcgrid.spi import Deployable, Rejected, Standing
+from htcgrid.spi import Deployable, Rejected
 
 
 @click.command()
@@ -22,11 +22,12 @@ def command(file: Path | None, plane: str | None, pairs: tuple[str, ...], dry_ru
     """
     grid = read_grid(file, plane, pairs)
     found = deployable(grid)
-    if isinstance(found, Standing):
+    settings = grid.settings
+    if found.carries_settings:
         grid.source()  # what is wrong with these tables shows here, not in the workers' logs
         grid.sink()
         _require_no_secrets(grid)
-    for line in found.deploy(dry_run=dry_run):
+    for line in found.deploy(settings.model_dump(mode="json", exclude_unset=True), dry_run=dry_run):
         click.echo(line)
     return DONE
 
@@ -38,12 +39,12 @@ def _require_no_secrets(grid: GridConfig) -> None:
         raise Rejected(
             f"{', '.join(secrets)}: a secret is not deployed with the config, which others may read. Take it out of the "
             f"config file, set {names} where this command runs, and give the workers the same variable "
-            "(on eks: a Secret that `variables` of the plane names)."
+            "(on a cluster: a Secret that `variables` of the plane names)."
         )
     for key in grid.from_variables():
         click.echo(
             f"{key} is not deployed, since it comes from {_variable(key)}, a variable of this machine. The workers need "
-            "the same variable (on eks: from a Secret that `variables` of the plane names).",
+            "the same variable (on a cluster: from a Secret that `variables` of the plane names).",
             err=True,
         )
 
@@ -62,6 +63,4 @@ def deployable(grid: GridConfig) -> Deployable:
             f"The plane {settings.plane!r} ({plugin}) needs no deployment: `htcgrid run` is enough. "
             "Choose another with --plane."
         )
-    if isinstance(invoker, Standing):
-        invoker.adopt(settings.model_dump(mode="json", exclude_unset=True))
     return invoker

@@ -1,5 +1,6 @@
 """The options that commands share, and the grid that they choose."""
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -35,6 +36,15 @@ def grid_options(command: F) -> F:
     ):
         command = option(command)
     return command
+
+
+def options_text(file: Path | None, plane: str | None, pairs: tuple[str, ...]) -> str:
+    """These options as they are typed again, with a space before each."""
+    config_option = ["--config", str(file)] if file is not None else []
+    plane_option = ["--plane", plane] if plane else []
+    shown = [pair for pair in pairs if pair.startswith(("source.", "sink."))]
+    words = [*config_option, *plane_option, *(word for pair in shown for word in ("--set", config.shown_pair(pair)))]
+    return "".join(f" {shlex.quote(word)}" for word in words)
 
 
 def read_grid(

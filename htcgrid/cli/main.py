@@ -15,18 +15,32 @@ import click
 from htcgrid.cli import log_output, machine_limits, streams
 from htcgrid.spi import HtcgridError, Unavailable
 
-DONE, SOME_FAILED, USAGE, UNAVAILABLE, INTERRUPTED, READER_GONE = 0, 1, 2, 3, 130, 141
+DONE, SOME_FAILED, USAGE, UNAVAILABLE, TOO_MANY_FAILED = 0, 1, 2, 3, 4
+INTERRUPTED, READER_GONE, TERMINATED = 130, 141, 143
+
+EXIT_CODES = {
+    DONE: "all done, and no result is a failure",
+    SOME_FAILED: "the results hold failures, of this run or an earlier one",
+    USAGE: "wrong usage or config",
+    UNAVAILABLE: "a plane, queue or store was unavailable",
+    TOO_MANY_FAILED: "more failed than [agent] tolerated_failures, so the run was stopped",
+    INTERRUPTED: "interrupted by Ctrl-C",
+    READER_GONE: "whoever read standard output went away",
+    TERMINATED: "ended early by SIGTERM or the end of the terminal, with tasks left to run",
+}
 
 COMMANDS = {
     "build": "Build a container image of the function.",
     "cancel": "Cancel tasks, or a session.",
     "check": "Read the config and say what is wrong with it.",
     "deploy": "Set the plane up so that it runs by itself.",
+    "failures": "Show which tasks failed and why.",
     "init": "Write a working project into a folder.",
     "invoke": "Run one event and print the answer.",
     "new-plugin": "Write a distribution with a plugin that works.",
     "permissions": "Print the least IAM policies of the grid.",
     "plugins": "List the planes, sources and sinks that are installed.",
+    "redrive": "Run again what failed.",
     "results": "Print results that agents have stored.",
     "run": "Run the tasks of the source until it ends.",
     "scale": "Change the number of workers of a deployed plane.",
@@ -68,8 +82,7 @@ class Commands(click.Group):
 @click.group(
     cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
-    epilog="Exit codes: 0 all done, 1 some tasks failed, 2 wrong usage or config, 3 a plane or queue was unavailable, "
-    "130 interrupted, 141 the reader of standard output went away.",
+    epilog="Exit codes: " + "; ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items()) + ".",
 )
 @click.version_option(package_name="htcgrid")
 def group() -> None:

@@ -1,5 +1,5 @@
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -8,44 +8,61 @@ import click
 
 from htcgrid.cli.grid_options import grid_options, read_grid
 from htcgrid.cli.main import DONE
+from htcgrid.cli.queue_and_store import say
 from htcgrid.config import ConfigError, GridConfig
-from htcgrid.spi import Permitted, Plugin
+from htcgrid.spi import Plugin
 
-USES = ("agent", "submitter", "reader")
+USES = ("agent", "submitter", "reader", "deployer")
+CLUSTER = "cluster"
+_ALWAYS = ("agent", "submitter", "reader")
+"""Named in the whole object even where no right is needed."""
 
 
 @click.command()
-@click.argument("use", type=click.Choice(USES), required=False)
+@click.argument("use", type=click.Choice((*USES, CLUSTER)), required=False)
 @grid_options
 @click.option(
     "--open", "really", is_flag=True, help="Ask AWS what the config leaves out, such as the dead-letter queue's name."
 )
 def command(use: str | None, file: Path | None, plane: str | None, pairs: tuple[str, ...], really: bool) -> int:
-    """Print the least IAM policy that the agent, the submitter or the reader of this grid needs, as JSON.
+    """Print the least rights that the uses of this grid need: IAM policies as JSON, those on a cluster as YAML.
 
-    `htcgrid status --permissions` shows the rights on a cluster.
+    The uses of AWS are the agent, the submitter, the reader, and the user who deploys. Rights on a cluster come with
+    comments that say what each is for.
 
     \b
     htcgrid permissions agent > agent.json
-    htcgrid permissions               # all three in one object
+    htcgrid permissions                   # all that AWS wants, in one object
+    htcgrid permissions cluster --plane cluster > role.yaml
     """
     grid = read_grid(file, plane, pairs)
     with ExitStack() as stack:
-        found = []
-        for plugin in _plugins(grid):
-            if isinstance(plugin, Permitted):
-                if really:
-                    stack.enter_context(plugin)
-                found.append(plugin.policies())
-    if not found:
-        message = (
-            "The source, the sink and the plane of this config need no rights on AWS, or do not say which. "
-            "`htcgrid status --permissions` shows the rights on a cluster."
+        plugins = list(_plugins(grid))
+        if really:
+            for plugin in plugins:
+                stack.enter_context(plugin)
+        documents = cluster_documents(plugins) if use in {CLUSTER, None} else ""
+        found = [plugin.permissions() for plugin in plugins] if use != CLUSTER else []
+    policies = {name: [each for some in found if isinstance(each := some.get(name), Mapping)] for name in USES}
+    joined = {name: _joined(some) for name, some in policies.items() if some or name in _ALWAYS}
+    if not any(policies.values()) and not documents:
+        raise ConfigError(
+            "The source, the sink and the plane of this config need no rights on AWS or on a cluster, or do not say "
+            "which."
         )
-        raise ConfigError(message)
-    joined = {name: _joined([policies[name] for policies in found if name in policies]) for name in USES}
-    print(json.dumps(joined[use] if use else joined, indent=2))
+    if use != CLUSTER and any(policies.values()):
+        print(json.dumps(joined.get(use, _joined([])) if use else joined, indent=2))
+    elif documents:
+        print(documents)
+    if documents and any(policies.values()):
+        say("the rights on the cluster are printed by `htcgrid permissions cluster`.")
     return DONE
+
+
+def cluster_documents(plugins: Iterable[Plugin]) -> str:
+    """The Kubernetes documents of those that have some."""
+    texts = [text for plugin in plugins if isinstance(text := plugin.permissions().get(CLUSTER), str)]
+    return "\n---\n".join(text.rstrip() for text in texts)
 
 
 def _plugins(grid: GridConfig) -> Iterator[Plugin]:

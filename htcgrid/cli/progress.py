@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from tqdm import tqdm
 
 from htcgrid.agent.agent import Agent
-from htcgrid.spi import HtcgridError, Measurable, TaskSource
+from htcgrid.spi import HtcgridError, TaskSource
 
 _BAR_SECONDS = 0.5
 _LINE_SECONDS = 10.0
@@ -23,12 +23,16 @@ class Progress:
     def __init__(self, source: TaskSource, *, quiet: bool = False) -> None:
         self._source = source
         self._quiet = quiet
+        self._known: int | None = None
+        """How many tasks there were before any was taken, where asking takes no service."""
 
     @contextmanager
     def showing(self, agent: Agent) -> Iterator[None]:
         if self._quiet:
             yield
             return
+        if self._source.lease_seconds is None:
+            self._known = self._depth()
         ended = threading.Event()
         terminal = sys.stderr.isatty()
         show = self._show_bar if terminal else self._show_lines
@@ -40,15 +44,23 @@ class Progress:
             ended.set()
             thread.join(_LAST_SECONDS)  # it may be asking a queue that does not answer
 
-    def _total(self) -> int | None:
+    def _total(self, agent: Agent) -> int | None:
+        """With what the agent has taken already; None where that is not known."""
+        if self._source.lease_seconds is None:
+            return self._known
+        waiting = self._depth()
+        summary = agent.summary()
+        return None if waiting is None else waiting + agent.held + summary.finished + summary.already_stored
+
+    def _depth(self) -> int | None:
         """None if the source does not know, or is unavailable now: the agent reports it if that lasts."""
         try:
-            return self._source.depth().waiting if isinstance(self._source, Measurable) else None
+            return self._source.stats(brief=True).states.waiting
         except HtcgridError:
             return None
 
     def _show_bar(self, agent: Agent, ended: threading.Event) -> None:
-        with tqdm(total=self._total(), unit=" tasks", dynamic_ncols=True, smoothing=0.1, file=sys.stderr) as bar:
+        with tqdm(total=self._total(agent), unit=" tasks", dynamic_ncols=True, smoothing=0.1, file=sys.stderr) as bar:
             while True:
                 last = ended.wait(_BAR_SECONDS)
                 summary = agent.summary()
@@ -58,7 +70,7 @@ class Progress:
                     return
 
     def _show_lines(self, agent: Agent, ended: threading.Event) -> None:
-        total = self._total()
+        total = self._total(agent)
         while not ended.wait(_LINE_SECONDS):
             summary = agent.summary()
             line = {

@@ -3,8 +3,8 @@
 import logging
 import sys
 
-from htcgrid.agent.halt import Halt
-from htcgrid.agent.patience import Patience
+from htcgrid.agent.backoff import BackOff
+from htcgrid.agent.shutdown import Shutdown
 from htcgrid.config import ConfigError, GridConfig
 from htcgrid.spi import ResultSink, ResultStore, TaskQueue, TaskSource
 
@@ -50,6 +50,6 @@ def say(message: str) -> None:
     print(f"htcgrid: {message}", file=sys.stderr, flush=True)
 
 
-def patience(grid: GridConfig) -> Patience:
+def back_off(grid: GridConfig) -> BackOff:
     """A command tries again for as long as an agent would."""
-    return Patience(Halt(), grid.settings.agent.unavailable_limit, log.warning)
+    return BackOff(Shutdown(), grid.settings.agent.unavailable_limit, log.warning)

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from htcgrid.agent.statistics import Summary
+from htcgrid.cli.failing import Failing
 from htcgrid.config import GridConfig
-from htcgrid.spi import Metered, Plugin
+from htcgrid.spi import Plugin
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +29,8 @@ class Bill:
     @classmethod
     def of(cls, plugins: Sequence[Plugin]) -> "Bill | None":
         """None where no plugin is metered."""
-        usages = [plugin.usage() for plugin in plugins if isinstance(plugin, Metered)]
-        counted = [usage for usage in usages if not isinstance(usage, Mapping)]
+        usages = [usage for plugin in plugins if (usage := plugin.usage()) is not None]
+        counted = [usage for usage in usages if usage.requests or not usage.shown]
         services: Counter[str] = Counter()
         for usage in counted:
             for name, count in usage.requests.items():
@@ -37,7 +38,7 @@ class Bill:
         prices = [usage.dollars for usage in counted]
         dollars = None if None in prices else sum(price for price in prices if price is not None)
         basis = "; ".join(dict.fromkeys(usage.basis for usage in counted))
-        shown = {name: value for usage in usages if isinstance(usage, Mapping) for name, value in usage.items()}
+        shown = {name: value for usage in usages for name, value in usage.shown.items()}
         return cls(dict(sorted(services.items())), dollars, basis, shown) if usages else None
 
     def row(self, tasks: int) -> str:
@@ -58,20 +59,30 @@ class Bill:
         return {**figures, "basis": self.basis, **self.shown}
 
 
-def print_summary(summary: Summary, grid: GridConfig, plugins: Sequence[Plugin] = ()) -> None:
+def print_summary(
+    summary: Summary,
+    grid: GridConfig,
+    plugins: Sequence[Plugin] = (),
+    failing: Failing | None = None,
+    commands: Mapping[str, str] | None = None,
+) -> None:
     """On standard error: text on a terminal, one JSON line elsewhere. Standard output is the results'."""
     memory_mb = _peak_memory_mb()
     sink = grid.settings.sink
     where = f"{sink.plugin} {' '.join(f'{key}={value}' for key, value in sink.options.items())}" if sink else ""
     bill = Bill.of(plugins)
     if sys.stderr.isatty():
-        text = _text(summary, memory_mb, where, bill)
+        failures = failing.text(commands or {}) if failing else ""
+        text = _text(summary, memory_mb, where, bill) + (f"\nfailures\n{failures}" if failures else "")
     else:
         figures = {
             key: round(value, 3) if isinstance(value, float) else value for key, value in asdict(summary).items()
         }
         used = {"usage": bill.document(summary.finished)} if bill else {}
-        text = json.dumps({"summary": {**figures, "agent_memory_mb": round(memory_mb, 1), "results": where, **used}})
+        found = failing.document(commands or {}) if failing else {}
+        text = json.dumps(
+            {"summary": {**figures, "agent_memory_mb": round(memory_mb, 1), "results": where, **used, **found}}
+        )
     print(text, file=sys.stderr, flush=True)
 
 

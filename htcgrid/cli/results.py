@@ -7,13 +7,13 @@ from typing import IO
 import click
 
 from htcgrid import plugins
-from htcgrid.agent.delivery import chunks
+from htcgrid.agent.storer import chunks
 from htcgrid.cli.grid_options import grid_options, read_grid
 from htcgrid.cli.main import DONE, SOME_FAILED
-from htcgrid.cli.queue_and_store import QueueSource, StoreSink, patience, queue_of, say, store_of
+from htcgrid.cli.queue_and_store import QueueSource, StoreSink, back_off, queue_of, say, store_of
 from htcgrid.cli.streams import OutputLost
 from htcgrid.config import ConfigError, GridConfig
-from htcgrid.spi import Rejected, Result, ResultLog, ResultSink, Sessions, Unavailable
+from htcgrid.spi import Rejected, Result, ResultSink, Unavailable
 
 _FIRST_LOOK, _LONGEST_LOOK = 0.1, 2.0
 _BATCH = 1000
@@ -90,7 +90,7 @@ class Look:
 
     def __init__(self, grid: GridConfig, store: StoreSink) -> None:
         self._store = store
-        self._patience = patience(grid)
+        self._back_off = back_off(grid)
         self.missing: list[str] = []
         """The named tasks that had no result, once `at` has ended."""
 
@@ -99,7 +99,7 @@ class Look:
         for chunk in chunks(list(dict.fromkeys(task_ids)), _NAMED_AT_ONCE):
             left, pause = list(chunk), _FIRST_LOOK
             while left:
-                found = self._patience.call(lambda left=left: self._store.get(left))  # type: ignore[misc]
+                found = self._back_off.call(lambda left=left: self._store.get(left))  # type: ignore[misc]
                 yield from (found[task_id] for task_id in left if task_id in found)
                 left = [task_id for task_id in left if task_id not in found]
                 if not wait:
@@ -112,7 +112,7 @@ class Look:
     def along(self, session: str | None, queue: QueueSource | None, *, follow: bool) -> Iterator[Result | None]:
         """All results, or a session's, in the order they were stored; while `queue` holds more, or for ever."""
         store = self._store
-        if not isinstance(store, ResultLog):
+        if not store.keeps_order:
             message = (
                 "This sink cannot list its results in order. Name the tasks: "
                 "`htcgrid submit --ids ids.txt`, then `htcgrid results --ids ids.txt --wait`."
@@ -121,16 +121,16 @@ class Look:
         seen, pause = 0, _FIRST_LOOK
         while True:
             # Looked at first: what was stored before the queue was seen empty is then surely read.
-            goes_on = follow or (queue is not None and self._patience.call(_pending(queue, session)))
+            goes_on = follow or (queue is not None and self._back_off.call(_pending(queue, session)))
             before = seen
             try:
                 for number, result in store.scan(session, seen):
                     seen = number
                     yield result
             except Unavailable as error:
-                self._patience.wait(error)
+                self._back_off.wait(error)
                 continue
-            self._patience.reset()
+            self._back_off.reset()
             if not goes_on:
                 return
             yield None
@@ -145,14 +145,13 @@ def _pause(seconds: float) -> float:
 
 def _pending(queue: QueueSource, session: str | None) -> Callable[[], bool]:
     """Whether more is to come of the session, or of all where the queue cannot tell."""
-    if session is not None and isinstance(queue, Sessions):
-        return lambda: queue.is_pending(session)
 
-    def anything() -> bool:
-        depth = queue.depth()
-        return bool(depth.waiting or depth.leased)
+    def look() -> bool:
+        known = None if session is None else queue.is_pending(session)
+        states = queue.stats(brief=True).states
+        return bool(states.waiting or states.delayed or states.leased) if known is None else known
 
-    return anything
+    return look
 
 
 def _first(results: Iterator[Result | None], count: int | None) -> Iterator[Result | None]:

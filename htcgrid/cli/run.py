@@ -1,7 +1,9 @@
 import gc
+import logging
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +11,16 @@ import click
 
 from htcgrid.agent.agent import Agent
 from htcgrid.agent.statistics import Summary
-from htcgrid.cli.grid_options import grid_options, read_grid
-from htcgrid.cli.main import DONE, INTERRUPTED, SOME_FAILED
+from htcgrid.cli.failing import Failing, commands, has_failures
+from htcgrid.cli.grid_options import grid_options, options_text, read_grid
+from htcgrid.cli.main import DONE, INTERRUPTED, SOME_FAILED, TERMINATED
 from htcgrid.cli.progress import Progress
 from htcgrid.cli.report import print_summary
+from htcgrid.config import GridConfig
+from htcgrid.failures.choice import Choice
+from htcgrid.spi import Invoker, ResultSink, TaskQueue, TaskSource
+
+log = logging.getLogger(__name__)
 
 _CUT_OFF_SECONDS = 3.0
 """The time that is left, after a second Ctrl-C, to stop and return running tasks."""
@@ -28,6 +36,7 @@ _CUT_OFF_SECONDS = 3.0
     type=click.Path(file_okay=False, path_type=Path),
     help="Write what handlers print into this folder, one file for each container; for planes with the key `logs`.",
 )
+@click.option("--redrive", is_flag=True, help="Run again what has failed, too; see `htcgrid redrive`.")
 @click.option("--quiet", is_flag=True, help="No progress; the summary only.")
 def command(
     file: Path | None,
@@ -36,6 +45,7 @@ def command(
     source: str | None,
     sink: str | None,
     log: Path | None,
+    redrive: bool,
     quiet: bool,
 ) -> int:
     """Run the tasks of the source on the plane, into the sink.
@@ -44,36 +54,77 @@ def command(
     have `agent.grace` seconds; a second Ctrl-C stops them at once. What has a result is not run again,
     so a run that was stopped or killed continues when it is started again.
 
+    Exit code 1 as long as the results hold failures, of this run or an earlier one; `htcgrid failures` shows
+    them, and `htcgrid redrive` runs them again.
+
     \b
     htcgrid run
     htcgrid run --plane docker
     htcgrid run --set source.path=more.jsonl --set sink.path=more-results.jsonl
     htcgrid run --set source.path=- --set sink.path=-  < events.jsonl
     """
+    tune()
+    tables = {name: {"plugin": plugin} for name, plugin in (("source", source), ("sink", sink)) if plugin}
+    grid = read_grid(file, plane, pairs, **tables)
+    if log is not None:
+        grid = read_grid(file, plane, (*pairs, f"planes.{grid.settings.plane}.logs={log.resolve()}"), **tables)
+    options = options_text(file, plane, pairs)
+    if redrive and (status := _redrive(grid, quiet=quiet, options=options)) is not None:
+        return status
+    with grid.source() as tasks, grid.sink() as results, grid.invoker() as invoker:
+        return run_agent(grid, tasks, results, invoker, quiet=quiet, options=options)
+
+
+def _redrive(grid: GridConfig, *, quiet: bool, options: str) -> int | None:
+    """Put what failed into the queue again, for this run and others; or run it here, and return the exit code."""
+    from htcgrid.cli import redrive, store  # noqa: PLC0415 - they need this module
+
+    sink, source = store.failures_of(grid), grid.source()
+    if source.redrives or isinstance(source, TaskQueue):
+        redrive.resubmit(grid, sink, source, Choice())
+        return None
+    redrive.must_end(grid, source)
+    return redrive.run_again(grid, sink, source, Choice(), quiet=quiet, options=options, others=True)
+
+
+def tune() -> None:
+    """Set this process up for the work of an agent."""
     # Tasks and results hold no cycles, and there are thousands of them at any time: looking through them
     # for cycles as often as Python does by default costs a tenth of the agent's time.
     gc.freeze()
     gc.set_threshold(100_000, 50, 50)
     # A thread that parses or formats thousands of tasks must not delay those that feed the workers.
     sys.setswitchinterval(0.0005)
-    tables = {name: {"plugin": plugin} for name, plugin in (("source", source), ("sink", sink)) if plugin}
-    grid = read_grid(file, plane, pairs, **tables)
-    if log is not None:
-        grid = read_grid(file, plane, (*pairs, f"planes.{grid.settings.plane}.logs={log.resolve()}"), **tables)
-    with grid.source() as tasks, grid.sink() as results, grid.invoker() as invoker:
-        progress = Progress(tasks, quiet=quiet)
-        agent = Agent(tasks, invoker, results, grid.rules())
-        signals = Signals(agent)
-        with signals, progress.showing(agent):
-            summary = agent.run()
-        print_summary(summary, grid, (tasks, results, invoker))
+
+
+def run_agent(
+    grid: GridConfig, tasks: TaskSource, results: ResultSink, invoker: Invoker, *, quiet: bool, options: str
+) -> int:
+    """Run an agent over these, which are open, to its end; the exit code. `options` are shown in commands to give."""
+    progress = Progress(tasks, quiet=quiet)
+    failing = Failing((lambda _message: None) if quiet else log.warning)
+    agent = Agent(tasks, invoker, results, grid.settings.agent, failed=failing)
+    signals = Signals(agent)
+    with signals, progress.showing(agent):
+        summary = agent.run()
+    print_summary(summary, grid, (tasks, results, invoker), failing, commands(results, options))
+    return _exit_code(summary, tasks, results, signals, log.warning)
+
+
+def _exit_code(
+    summary: Summary, tasks: TaskSource, results: ResultSink, signals: "Signals", say: Callable[[str], None]
+) -> int:
     if signals.interrupted:
         return INTERRUPTED
-    return SOME_FAILED if _any_failed(summary) else DONE
+    if signals.terminated and _ends(tasks) and not tasks.exhausted:
+        say("ended early by a signal: tasks are left to run. The same command goes on with them.")
+        return TERMINATED
+    return SOME_FAILED if summary.failed or has_failures(results, say) else DONE
 
 
-def _any_failed(summary: Summary) -> bool:
-    return summary.failed > 0
+def _ends(tasks: TaskSource) -> bool:
+    """Whether it ends by itself, so that a run that was told to end before has left something."""
+    return tasks.lease_seconds is None or bool(getattr(tasks.config, "drain", False))
 
 
 class Signals:
@@ -83,6 +134,7 @@ class Signals:
         self._agent = agent
         self._before: dict[int, Any] = {}
         self.interrupted = False
+        self.terminated = False
 
     def __enter__(self) -> None:
         if threading.current_thread() is threading.main_thread():
@@ -99,6 +151,7 @@ class Signals:
 
     def _stop(self, number: int, _frame: object) -> None:
         if number != signal.SIGINT:
+            self.terminated = True
             self._agent.drain()
             return
         again, self.interrupted = self.interrupted, True

@@ -12,12 +12,12 @@ import click
 from htcgrid.cli.grid_options import grid_options, read_grid
 from htcgrid.cli.main import DONE
 from htcgrid.config import ConfigError
-from htcgrid.service.events import Events, event_rules
-from htcgrid.service.function import ServedFunction
+from htcgrid.service.events import Events, event_options
 from htcgrid.service.guard import Guard, read_keys, read_token
 from htcgrid.service.http import InvokeServer
 from htcgrid.service.invoke_api import InvokeApi
 from htcgrid.service.room import Room
+from htcgrid.service.served_function import ServedFunction
 from htcgrid.service.text import one_line
 
 
@@ -103,8 +103,8 @@ def command(
         )
     grid = read_grid(file, plane, pairs)
     room = Room(hold_mb << 20)
-    rules = grid.rules()
-    of_events = event_rules(rules, grid.settings.agent.attempts)
+    options = grid.settings.agent
+    of_events = event_options(options)
     with ExitStack() as stack:
         functions: dict[str, ServedFunction] = {}
         events_room = Room((hold_mb << 20) // 2, around=room)
@@ -116,7 +116,7 @@ def command(
             server = stack.enter_context(InvokeServer(family, address, InvokeApi(functions, guard, room), _say))
         except OSError as error:
             raise ConfigError(f"--host {host} --port {port}: {error.strerror}. Choose another port.") from None
-        _serve(server, functions, rules.grace)
+        _serve(server, functions, options.grace)
     return DONE
 
 

@@ -9,19 +9,9 @@ import click
 from htcgrid.cli.deploy import deployable
 from htcgrid.cli.grid_options import grid_options, read_grid
 from htcgrid.cli.main import DONE
+from htcgrid.cli.permissions import cluster_documents
 from htcgrid.config import ConfigError, GridConfig
-from htcgrid.spi import (
-    Deployable,
-    Granted,
-    HtcgridError,
-    Measurable,
-    Rejected,
-    States,
-    Survey,
-    Surveyed,
-    Tallied,
-    Tally,
-)
+from htcgrid.spi import Deployable, HtcgridError, QueueStats, Rejected, ResultSink, StoreStats, TaskSource
 
 SESSIONS_SHOWN = 20
 
@@ -48,10 +38,10 @@ def command(file: Path | None, plane: str | None, pairs: tuple[str, ...], permis
     """
     grid = read_grid(file, plane, pairs)
     if permissions:
-        found = deployable(grid)
-        if not isinstance(found, Granted):
-            raise Rejected(f"The plane {grid.settings.plane!r} does not say which rights it needs; see its README.")
-        click.echo(found.permissions().rstrip())
+        documents = cluster_documents([grid.invoker()])
+        if not documents:
+            raise Rejected(f"The plane {grid.settings.plane!r} does not say which rights it takes on a cluster.")
+        click.echo(documents)
         return DONE
     parts: dict[str, Any] = {}
     errors: list[HtcgridError] = []
@@ -77,21 +67,18 @@ def _plane(grid: GridConfig) -> Mapping[str, str] | None:
     return deployable(grid).status() if isinstance(grid.invoker(), Deployable) else None
 
 
-def _queue(grid: GridConfig) -> Survey | None:
-    if grid.settings.source is None or not isinstance(source := grid.source(), Surveyed | Measurable):
+def _queue(grid: GridConfig) -> QueueStats | None:
+    if grid.settings.source is None or type(source := grid.source()).stats is TaskSource.stats:
         return None
     with source:
-        if isinstance(source, Surveyed):
-            return source.survey()
-        depth = source.depth()
-        return Survey(States(waiting=depth.waiting, leased=depth.leased, dead=depth.dead))
+        return source.stats()
 
 
-def _results(grid: GridConfig) -> Tally | None:
-    if grid.settings.sink is None or not isinstance(sink := grid.sink(), Tallied):
+def _results(grid: GridConfig) -> StoreStats | None:
+    if grid.settings.sink is None or type(sink := grid.sink()).stats is ResultSink.stats:
         return None
     with sink:
-        return sink.tally()
+        return sink.stats()
 
 
 def _document(parts: Mapping[str, Any]) -> dict[str, Any]:
@@ -119,41 +106,41 @@ def _text(grid: GridConfig, parts: Mapping[str, Any]) -> str:
     return "\n".join(blocks)
 
 
-def _queue_rows(survey: Survey) -> Rows:
-    for state, count in asdict(survey.states).items():
+def _queue_rows(stats: QueueStats) -> Rows:
+    for state, count in asdict(stats.states).items():
         if count is not None:
             yield state, f"{count:,}"
-    if survey.oldest_seconds is not None:
-        yield "oldest waits", _duration(survey.oldest_seconds)
-    if survey.agents is not None:
-        yield "agents", f"{len(survey.agents):,}"
-        for name, holder in survey.agents.items():
+    if stats.oldest_seconds is not None:
+        yield "oldest waits", _duration(stats.oldest_seconds)
+    if stats.agents is not None:
+        yield "agents", f"{len(stats.agents):,}"
+        for name, holder in stats.agents.items():
             yield name, f"{holder.leased:,} leased, heard of {_duration(holder.silent_seconds)} ago"
-    for name, states in list(survey.sessions.items())[:SESSIONS_SHOWN]:
+    for name, states in list(stats.sessions.items())[:SESSIONS_SHOWN]:
         counts = ", ".join(f"{state} {count:,}" for state, count in asdict(states).items() if count)
         yield f"session {name}" if name else "no session", counts
-    if (more := len(survey.sessions) - SESSIONS_SHOWN) > 0:
+    if (more := len(stats.sessions) - SESSIONS_SHOWN) > 0:
         yield "", f"and {more:,} sessions more; --json has them all"
-    if survey.note:
-        yield "note", survey.note
+    if stats.note:
+        yield "note", stats.note
 
 
-def _result_rows(tally: Tally, survey: Survey | None) -> Rows:
-    if tally.stored is not None:
-        yield "stored", f"{tally.stored:,}"
-    if tally.failures is not None:
-        kinds = ", ".join(f"{kind} {count:,}" for kind, count in tally.failures.items())
-        yield "failed", f"{sum(tally.failures.values()):,}" + (f"  ({kinds})" if kinds else "")
-    if tally.per_second is not None:
-        yield "rate", f"{tally.per_second:,.1f} tasks/s{_left(tally.per_second, survey)}"
-    if tally.note:
-        yield "note", tally.note
+def _result_rows(stored: StoreStats, queue: QueueStats | None) -> Rows:
+    if stored.stored is not None:
+        yield "stored", f"{stored.stored:,}"
+    if stored.failures is not None:
+        kinds = ", ".join(f"{kind} {count:,}" for kind, count in stored.failures.items())
+        yield "failed", f"{sum(stored.failures.values()):,}" + (f"  ({kinds})" if kinds else "")
+    if stored.per_second is not None:
+        yield "rate", f"{stored.per_second:,.1f} tasks/s{_left(stored.per_second, queue)}"
+    if stored.note:
+        yield "note", stored.note
 
 
-def _left(per_second: float, survey: Survey | None) -> str:
-    if survey is None or not per_second:
+def _left(per_second: float, queue: QueueStats | None) -> str:
+    if queue is None or not per_second:
         return ""
-    states = survey.states
+    states = queue.states
     left = sum(count or 0 for count in (states.waiting, states.delayed, states.leased))
     return f", so what is in the queue takes {_duration(left / per_second)}" if left else ""
 

@@ -10,7 +10,7 @@ from tqdm import tqdm
 from htcgrid import plugins
 from htcgrid.cli.grid_options import grid_options, read_grid
 from htcgrid.cli.main import DONE, SOME_FAILED
-from htcgrid.cli.queue_and_store import patience, queue_of, say
+from htcgrid.cli.queue_and_store import back_off, queue_of, say
 from htcgrid.cli.unfinished import Unfinished
 from htcgrid.spi import Function, Lease, Task, TaskSource, Unavailable
 
@@ -55,7 +55,7 @@ def command(
     session = unfinished.session if unfinished else str(session)
     attributes = {"session_id": session, **({} if priority is None else {"priority": str(priority)})}
     grid = read_grid(file, plane, pairs)
-    patient = patience(grid)
+    patient = back_off(grid)
     accepted = refused = 0
     with ExitStack() as stack:
         stack.callback(lambda: say(_told(accepted, refused, session)))

@@ -1,1 +1,43 @@
-"""The toolkit for authors of compute planes: what several planes need and none should write for itself."""
+"""The toolkit for compute planes. Plugins import `htcgrid.spi` and `htcgrid.planes`, and nothing else of htcgrid.
+
+It is versioned with the plugin interface: what is named here changes only with `SPI_VERSION`.
+"""
+
+from htcgrid.planes.code_files import DEFAULTS, PREBUILT, collect
+from htcgrid.planes.pooled import PooledInvoker
+from htcgrid.runtime import identity
+from htcgrid.runtime.api import ApiEnvironment
+from htcgrid.runtime.api_server import listen
+from htcgrid.runtime.calls import Calls
+from htcgrid.runtime.context import client_context
+from htcgrid.runtime.environment import ExecutionEnvironment, State
+from htcgrid.runtime.parsing import parsed
+from htcgrid.runtime.pool import EnvironmentPool
+from htcgrid.runtime.reports import log_lines, log_result
+from htcgrid.runtime.rie import EmulatorSandbox, RieEnvironment
+from htcgrid.runtime.sandbox import Sandbox, SandboxedEnvironment
+from htcgrid.runtime.variables import this_python, variables
+
+__all__ = [
+    "DEFAULTS",
+    "PREBUILT",
+    "ApiEnvironment",
+    "Calls",
+    "EmulatorSandbox",
+    "EnvironmentPool",
+    "ExecutionEnvironment",
+    "PooledInvoker",
+    "RieEnvironment",
+    "Sandbox",
+    "SandboxedEnvironment",
+    "State",
+    "client_context",
+    "collect",
+    "identity",
+    "listen",
+    "log_lines",
+    "log_result",
+    "parsed",
+    "this_python",
+    "variables",
+]

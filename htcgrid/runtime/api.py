@@ -13,14 +13,14 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from htcgrid.runtime import documents, identity, limits
+from htcgrid.runtime import identity
 from htcgrid.runtime.api_connection import ERROR_BODY, ERROR_TYPE, INVOCATION_ID, Connection, Request
 from htcgrid.runtime.api_server import ApiServer, listen
 from htcgrid.runtime.context import client_context
 from htcgrid.runtime.environment import InitFailure, Running, State
 from htcgrid.runtime.parsing import parsed
 from htcgrid.runtime.sandbox import Sandbox, SandboxedEnvironment
-from htcgrid.spi import FailureKind, Function, Lease, Outcome, Unstarted
+from htcgrid.spi import FailureKind, Function, Lease, Outcome, Unstarted, error_documents, limits
 
 _ROOT = b"/2018-06-01/runtime/"
 _NEXT = b"invocation/next"
@@ -88,7 +88,7 @@ class ApiEnvironment(SandboxedEnvironment):
         self._has_spare_processor = has_spare_processor
         self._waits = {True: 0.0, False: 0.0}
         """How long the last wait was: for a handler's answer, and for anything else."""
-        self._server = ApiServer(listener or listen(), lambda: self._sandbox.peers)
+        self._server = ApiServer(listener or listen(), lambda: self.sandbox.peers)
         self._arn = identity.function_arn(function.function_name)
         self._queue: deque[tuple[int, Lease, float]] = deque()
         self._waiting: tuple[Connection, Request] | None = None
@@ -100,11 +100,11 @@ class ApiEnvironment(SandboxedEnvironment):
         self._failure: InitFailure | None = None
 
     def start(self) -> None:
-        self._sandbox.start(self._variables() | {"AWS_LAMBDA_RUNTIME_API": self._server.address})
-        self._server.watch(self._sandbox.ended_fd)
+        self.sandbox.start(self._variables() | {"AWS_LAMBDA_RUNTIME_API": self._server.address})
+        self._server.watch(self.sandbox.ended_fd)
 
     def close(self) -> None:
-        self._sandbox.close()
+        self.sandbox.close()
         self._server.close()
 
     # --- the transport ---
@@ -119,7 +119,7 @@ class ApiEnvironment(SandboxedEnvironment):
             self._prepare()  # while the runtime is at work, not while it waits for this
         self._take_in(wait, outcomes)
         if self._refused:
-            self._sandbox.end()
+            self.sandbox.end()
         if self._ended:
             for _ in range(_DRAIN_READS):
                 if not self._take_in(0, outcomes):
@@ -138,12 +138,12 @@ class ApiEnvironment(SandboxedEnvironment):
 
     def _has_ended(self) -> bool:
         # While it is served, `pump` looks at `ended_fd` each time.
-        return self._ended if self.state is State.BUSY else self._sandbox.has_ended()
+        return self._ended if self.state is State.BUSY else self.sandbox.has_ended()
 
     @property
     def _ended(self) -> bool:
-        is_told = self._server.ended or self._sandbox.ended_fd < 0
-        return self._refused or (is_told and self._sandbox.has_ended())
+        is_told = self._server.ended or self.sandbox.ended_fd < 0
+        return self._refused or (is_told and self.sandbox.has_ended())
 
     def _recall(self, running: Running) -> None:
         self._queue.clear()
@@ -278,7 +278,7 @@ class ApiEnvironment(SandboxedEnvironment):
 def _verdict(verb: bytes, request: Request) -> tuple[FailureKind | None, bytes]:
     """What an answer says: whether it is one, and its document."""
     if request.too_large:
-        return FailureKind.PAYLOAD_TOO_LARGE, documents.response_too_large()
+        return FailureKind.PAYLOAD_TOO_LARGE, error_documents.response_too_large()
     error_type = request.headers.get(ERROR_TYPE, b"")
     if verb == b"error":
         return FailureKind.HANDLER_ERROR, _error_document(error_type, request.body)
@@ -301,4 +301,4 @@ def _error_document(error_type: bytes, body: bytes) -> bytes:
             return body
     except ValueError:
         pass
-    return documents.document(error_type.decode("latin-1") or "Runtime.Unknown", body.decode(errors="replace"))
+    return error_documents.document(error_type.decode("latin-1") or "Runtime.Unknown", body.decode(errors="replace"))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
-from htcgrid.runtime import limits
+from htcgrid.spi import limits
 
 _READ_BYTES = 1 << 18
 _HEAD_BYTES = 1 << 21

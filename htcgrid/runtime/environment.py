@@ -20,8 +20,8 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from htcgrid.runtime import documents, identity, limits
-from htcgrid.spi import FailureKind, Function, Lease, Outcome, Unavailable, Unstarted
+from htcgrid.runtime import identity
+from htcgrid.spi import FailureKind, Function, Lease, Outcome, Unavailable, Unstarted, error_documents, limits
 
 log = logging.getLogger(__name__)
 
@@ -155,7 +155,7 @@ class ExecutionEnvironment(ABC):
         try:
             for lease in batch:
                 if len(lease.task.payload) > limits.REQUEST_BYTES:
-                    document = documents.request_too_large(len(lease.task.payload))
+                    document = error_documents.request_too_large(len(lease.task.payload))
                     yield self._outcome(lease, FailureKind.PAYLOAD_TOO_LARGE, document)
                 else:
                     self._sequence += 1
@@ -204,12 +204,12 @@ class ExecutionEnvironment(ABC):
                     kind = FailureKind.INIT_ERROR
                 yield from self._give_up(kind, document)
             elif self._exceeds_memory():
-                yield from self._give_up(FailureKind.OUT_OF_MEMORY, documents.out_of_memory(request))
+                yield from self._give_up(FailureKind.OUT_OF_MEMORY, error_documents.out_of_memory(request))
             elif time.monotonic() > deadline:
-                document = documents.timed_out(request, deadline - self._created)
+                document = error_documents.timed_out(request, deadline - self._created)
                 yield from self._give_up(FailureKind.INIT_ERROR, document)
             elif first.task.id in self._cancelled:
-                yield from self._give_up(FailureKind.CANCELLED, documents.cancelled(request))
+                yield from self._give_up(FailureKind.CANCELLED, error_documents.cancelled())
             else:
                 continue
             return
@@ -318,11 +318,11 @@ class ExecutionEnvironment(ABC):
             elapsed = time.monotonic() - running.since
             kind: FailureKind
             if stop is FailureKind.TIMEOUT:
-                kind, document = stop, documents.timed_out(request, timeout)
+                kind, document = stop, error_documents.timed_out(request, timeout)
             elif stop is FailureKind.CANCELLED:
-                kind, document = stop, documents.cancelled(request)
+                kind, document = stop, error_documents.cancelled()
             elif stop is FailureKind.OUT_OF_MEMORY:
-                kind, document = stop, documents.out_of_memory(request)
+                kind, document = stop, error_documents.out_of_memory(request)
             else:
                 try:
                     kind, document = self._cause_of_end(request)
@@ -337,8 +337,8 @@ class ExecutionEnvironment(ABC):
     def _cause_of_end(self, request: str) -> tuple[FailureKind, bytes]:
         status = self._end()
         if self._was_out_of_memory():
-            return FailureKind.OUT_OF_MEMORY, documents.out_of_memory(request)
-        return FailureKind.EXIT, documents.exited(request, status)
+            return FailureKind.OUT_OF_MEMORY, error_documents.out_of_memory(request)
+        return FailureKind.EXIT, error_documents.exited(request, status)
 
     def _return_the_rest(self) -> Iterator[Unstarted]:
         while self._pending:

@@ -11,12 +11,12 @@ import time
 from collections.abc import Callable, Sequence
 from math import ceil
 
-from htcgrid.runtime import board, documents, frames, identity, limits
-from htcgrid.runtime.child import Child
+from htcgrid.runtime import frames, identity, shared_memory
 from htcgrid.runtime.context import client_context
 from htcgrid.runtime.environment import ExecutionEnvironment, InitFailure, Running
-from htcgrid.runtime.nursery import Nursery
-from htcgrid.spi import FailureKind, Function, Lease, Outcome, Unstarted
+from htcgrid.runtime.fork_server import ForkServer
+from htcgrid.runtime.worker_process import WorkerProcess
+from htcgrid.spi import FailureKind, Function, Lease, Outcome, Unstarted, error_documents, limits
 
 _READ_BYTES = 1 << 18
 _PIECE_BYTES = 1 << 13
@@ -32,17 +32,17 @@ _KINDS = {
 
 
 class FramedEnvironment(ExecutionEnvironment):
-    """A Python worker forked from the nursery."""
+    """A Python worker forked from the fork_server."""
 
-    def __init__(self, function: Function, nursery: Nursery, others_idle: Callable[[], bool]) -> None:
+    def __init__(self, function: Function, fork_server: ForkServer, others_idle: Callable[[], bool]) -> None:
         super().__init__(function)
-        self._nursery = nursery
+        self._fork_server = fork_server
         self._asks_others = others_idle
         self._most_kb = function.memory << 10
         self._input = b""
         self._output = bytearray()
         self._failure: InitFailure | None = None
-        self._is_refused = False
+        self._is_started = self._is_refused = False
         self._seen: Running | None = None
         """The invocation that was seen to run last, from then on by our own clock."""
         self._turn = self._timeout = 0.0
@@ -56,8 +56,8 @@ class FramedEnvironment(ExecutionEnvironment):
     def start(self) -> None:
         self._channel, theirs = socket.socketpair()
         page = os.memfd_create("board", os.MFD_CLOEXEC)
-        os.ftruncate(page, board.SIZE)
-        self._page = mmap.mmap(page, board.SIZE)
+        os.ftruncate(page, shared_memory.SIZE)
+        self._page = mmap.mmap(page, shared_memory.SIZE)
         request = {
             "command": [],
             "folder": str(self._function.code.resolve()),
@@ -67,7 +67,7 @@ class FramedEnvironment(ExecutionEnvironment):
             "environment": {"AWS_LAMBDA_LOG_STREAM_NAME": f"{time.strftime('%Y/%m/%d')}/[$LATEST]{self.id}"},
         }
         try:
-            self._child = Child(self._nursery, request, theirs.fileno(), page)
+            self._process = WorkerProcess(self._fork_server, request, theirs.fileno(), page)
         except BaseException:
             self._channel.close()
             self._page.close()
@@ -75,14 +75,16 @@ class FramedEnvironment(ExecutionEnvironment):
         finally:
             theirs.close()
             os.close(page)
+        self._is_started = True
         self._channel.setblocking(False)
         self._poll.register(self._channel, select.POLLIN)
-        self._poll.register(self._child.pidfd, select.POLLIN)
+        self._poll.register(self._process.pidfd, select.POLLIN)
 
     def close(self) -> None:
-        self._child.close()
-        self._channel.close()
-        self._page.close()
+        if self._is_started:  # else `start` has closed them
+            self._process.close()
+            self._channel.close()
+            self._page.close()
 
     # --- the transport ---
 
@@ -103,7 +105,7 @@ class FramedEnvironment(ExecutionEnvironment):
             self._decode(outcomes)
         if not outcomes:
             self._peek(outcomes)
-        if self._child.has_ended():
+        if self._process.has_ended():
             while self._receive():
                 self._decode(outcomes)
             if not self._is_refused:
@@ -138,18 +140,21 @@ class FramedEnvironment(ExecutionEnvironment):
 
     def _salvage(self, outcomes: list[Outcome | Unstarted]) -> None:
         """Read the answers that the worker had ready when it ended."""
-        kept, _, _ = board.NOTE.unpack_from(self._page)
-        self._read_frames(self._page[board.OUTBOX_AT : board.OUTBOX_AT + min(kept, board.OUTBOX_SIZE)], outcomes)
+        kept, _, _ = shared_memory.NOTE.unpack_from(self._page)
+        self._read_frames(
+            self._page[shared_memory.OUTBOX_AT : shared_memory.OUTBOX_AT + min(kept, shared_memory.OUTBOX_SIZE)],
+            outcomes,
+        )
 
     def _peek(self, outcomes: list[Outcome | Unstarted]) -> None:
         """Read the answers that the worker keeps while a task of the same batch takes long."""
-        noted = board.NOTE.unpack_from(self._page)
+        noted = shared_memory.NOTE.unpack_from(self._page)
         kept, _, running = noted
         if running and kept:
-            answers = self._page[board.OUTBOX_AT : board.OUTBOX_AT + kept]
+            answers = self._page[shared_memory.OUTBOX_AT : shared_memory.OUTBOX_AT + kept]
             # The worker writes answers between two tasks only: the same note before and after, a task
             # still running, says that nothing was written while we read.
-            if board.NOTE.unpack_from(self._page) == noted:
+            if shared_memory.NOTE.unpack_from(self._page) == noted:
                 self._read_frames(answers, outcomes)
 
     def _read_frames(self, data: bytes, outcomes: list[Outcome | Unstarted]) -> int:
@@ -182,7 +187,7 @@ class FramedEnvironment(ExecutionEnvironment):
                     continue  # answered already, or taken back
                 turn = self._next = sequence + 1
                 peak = min(peak, most_kb)  # the rest are pages of files, which the kernel can drop
-                payload = data[payload_at:at] if kind != frames.TOO_LARGE else documents.response_too_large()
+                payload = data[payload_at:at] if kind != frames.TOO_LARGE else error_documents.response_too_large()
                 duration_ms = duration / 1e6
                 init_ms = self._init_ms or None
                 self._init_ms = 0.0
@@ -216,7 +221,7 @@ class FramedEnvironment(ExecutionEnvironment):
             return False
         if sequence not in self._pending:
             return 0 < sequence <= self._sequence
-        first, end = board.RECALL.unpack_from(self._page, board.RECALL_AT)
+        first, end = shared_memory.RECALL.unpack_from(self._page, shared_memory.RECALL_AT)
         return (kind in _KINDS or first <= sequence < end) and sequence == next(iter(self._pending))
 
     def _refuse(self) -> None:
@@ -225,7 +230,7 @@ class FramedEnvironment(ExecutionEnvironment):
         The task that is its turn bears it, so that one that does this again and again is counted.
         """
         self._is_refused = True
-        self._child.kill()
+        self._process.kill()
 
     def _note(
         self, kind: int, sequence: int, duration: int, payload: bytes, outcomes: list[Outcome | Unstarted]
@@ -259,7 +264,7 @@ class FramedEnvironment(ExecutionEnvironment):
             return Running(first, since)
         if noted is None and seen is None:
             return None
-        if self._child.has_ended():
+        if self._process.has_ended():
             return seen or (
                 Running(first, self._turn) if noted is not None and noted.sequence in self._pending else None
             )
@@ -267,44 +272,44 @@ class FramedEnvironment(ExecutionEnvironment):
         return Running(noted.sequence, time.monotonic()) if noted is not None else None
 
     def _noted(self) -> Running | None:
-        (sequence,) = board.RUNNING.unpack_from(self._page, board.RUNNING_AT)
-        _, since, _ = board.NOTE.unpack_from(self._page)
+        (sequence,) = shared_memory.RUNNING.unpack_from(self._page, shared_memory.RUNNING_AT)
+        _, since, _ = shared_memory.NOTE.unpack_from(self._page)
         return Running(sequence, since / 1e9) if sequence else None
 
     def _others_idle(self) -> bool:
         return self._asks_others()
 
     def _recall(self, running: Running) -> None:
-        board.RECALL.pack_into(self._page, board.RECALL_AT, running.sequence + 1, self._sequence + 1)
+        shared_memory.RECALL.pack_into(self._page, shared_memory.RECALL_AT, running.sequence + 1, self._sequence + 1)
 
     # --- the process ---
 
     def _has_ended(self) -> bool:
-        return self._child.has_ended()
+        return self._process.has_ended()
 
     def _end(self) -> int:
-        return self._child.kill()
+        return self._process.kill()
 
     def _cause_of_end(self, request: str) -> tuple[FailureKind, bytes]:
         if self._is_refused:
-            return FailureKind.EXIT, documents.impossible_answer(request)
+            return FailureKind.EXIT, error_documents.impossible_answer(request)
         return super()._cause_of_end(request)
 
     def _memory_mb(self) -> float:
         self._read_log()
-        return self._child.memory_mb()
+        return self._process.memory_mb()
 
     def _charged_mb(self) -> float:
-        return self._child.charged_mb()
+        return self._process.charged_mb()
 
     def _is_chatty(self) -> bool:
-        return self._child.is_chatty
+        return self._process.is_chatty
 
     def _read_log(self) -> None:
         """Take in what the running task has printed; the worker sends what it prints after this."""
         running = self._running()
         sequence = running.sequence if running else 0
-        if tail := self._child.log_tail():
+        if tail := self._process.log_tail():
             self._printed[sequence] = (self._printed.get(sequence, b"") + tail)[-limits.LOG_TAIL_BYTES :]
 
     def _with_printed(self, sequence: int, log: bytes) -> bytes:
@@ -313,6 +318,6 @@ class FramedEnvironment(ExecutionEnvironment):
         return b"".join((*parts, log))[-limits.LOG_TAIL_BYTES :]
 
     def _log_tail(self) -> bytes:
-        tail = b"".join((*self._printed.values(), self._child.log_tail()))
+        tail = b"".join((*self._printed.values(), self._process.log_tail()))
         self._printed.clear()
         return tail[-limits.LOG_TAIL_BYTES :]

@@ -1,7 +1,7 @@
 """The lines that Lambda writes into the log around an invocation."""
 
-from htcgrid.runtime import identity, limits
-from htcgrid.spi import FailureKind, Outcome
+from htcgrid.runtime import identity
+from htcgrid.spi import FAILURES, Outcome, limits
 
 
 def log_lines(outcome: Outcome, memory: int) -> str:
@@ -11,7 +11,8 @@ def log_lines(outcome: Outcome, memory: int) -> str:
     if printed and not printed.endswith("\n"):
         printed += "\n"
     init = f"\tInit Duration: {outcome.init_ms:.2f} ms" if outcome.init_ms is not None else ""
-    status = _STATUS.get(outcome.failure, "") if outcome.failure else ""
+    report = FAILURES[outcome.failure].report if outcome.failure else ""
+    status = f"\t{report}" if report else ""
     return (
         f"START RequestId: {request} Version: {identity.VERSION}\n"
         f"{printed}"
@@ -24,10 +25,3 @@ def log_lines(outcome: Outcome, memory: int) -> str:
 def log_result(outcome: Outcome, memory: int) -> bytes:
     """The last 4 KB of those lines: what AWS returns, in base64, for `LogType=Tail`."""
     return log_lines(outcome, memory).encode()[-limits.LOG_TAIL_BYTES :]
-
-
-_STATUS = {
-    FailureKind.TIMEOUT: "\tStatus: timeout",
-    FailureKind.EXIT: "\tStatus: error\tError Type: Runtime.ExitError",
-    FailureKind.OUT_OF_MEMORY: "\tStatus: error\tError Type: Runtime.OutOfMemory",
-}

@@ -57,10 +57,10 @@ class RieEnvironment(SandboxedEnvironment):
 
     def start(self) -> None:
         timeout = {"AWS_LAMBDA_FUNCTION_TIMEOUT": str(math.ceil(self._function.timeout))}
-        self._sandbox.start(self._variables() | timeout)
+        self.sandbox.start(self._variables() | timeout)
 
     def close(self) -> None:
-        self._sandbox.close()
+        self.sandbox.close()
         self._disconnect()
 
     # --- the transport ---
@@ -72,7 +72,7 @@ class RieEnvironment(SandboxedEnvironment):
         if self._init_ms is None:
             self._look_whether_up(wait)
             return ()
-        if self._attempt is None and self._queue and not self._sandbox.has_ended():
+        if self._attempt is None and self._queue and not self.sandbox.has_ended():
             self._post(*self._queue.popleft())
         attempt = self._attempt
         if attempt is None or not self._has_answered(wait):
@@ -93,7 +93,7 @@ class RieEnvironment(SandboxedEnvironment):
         return Running(attempt.sequence, attempt.since) if attempt is not None else None
 
     def _log_tail(self) -> bytes:
-        return rie_answers.handlers_own(self._sandbox.log_tail())
+        return rie_answers.handlers_own(self.sandbox.log_tail())
 
     # --- the emulator ---
 
@@ -142,7 +142,7 @@ class RieEnvironment(SandboxedEnvironment):
 
     def _has_answered(self, wait: float) -> bool:
         channel = self._connection.sock if self._connection is not None else None
-        watched = [source for source in (channel, self._sandbox.ended_fd) if source is not None and source != -1]
+        watched = [source for source in (channel, self.sandbox.ended_fd) if source is not None and source != -1]
         poll = select.poll()
         for source in watched:
             poll.register(source, select.POLLIN)
@@ -168,7 +168,7 @@ class RieEnvironment(SandboxedEnvironment):
         self._disconnect()
         self._attempt = attempt
         deadline = time.monotonic() + _PROBE_SECONDS
-        while not self._sandbox.has_ended():
+        while not self.sandbox.has_ended():
             if time.monotonic() > deadline:
                 message = f"The connection to the Runtime Interface Emulator was lost: {error!r}."
                 raise Unavailable(message, begun=[attempt.lease.task.id])

@@ -17,9 +17,8 @@ The emulator marks no failure as one. As seen with the emulator of aws-sam-cli 1
 import re
 from typing import Any
 
-from htcgrid.runtime import documents
 from htcgrid.runtime.parsing import parsed
-from htcgrid.spi import FailureKind, Unavailable
+from htcgrid.spi import FailureKind, Unavailable, error_documents
 
 _TIMED_OUT = re.compile(rb"Task timed out after [0-9]+\.[0-9]{2} seconds")
 _ERROR_KEYS = frozenset(("errorMessage", "errorType", "requestId", "stackTrace", "trace", "cause"))
@@ -40,12 +39,12 @@ def classify(status: int, body: bytes, request_id: str, timeout: float) -> tuple
         text = body[:200].decode(errors="replace")
         raise Unavailable(f"The Runtime Interface Emulator answered with status {status}: {text!r}.")
     if status == 200 and _TIMED_OUT.fullmatch(body):
-        return FailureKind.TIMEOUT, documents.timed_out(request_id, timeout)
+        return FailureKind.TIMEOUT, error_documents.timed_out(request_id, timeout)
     error = _error_document(body)
     if error is not None:
         return _kind(status, error), body
     if status == 502 and not body:
-        return FailureKind.INIT_ERROR, documents.exited(request_id, 0)
+        return FailureKind.INIT_ERROR, error_documents.exited(request_id, 0)
     return None, body
 
 

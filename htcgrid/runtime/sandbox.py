@@ -83,7 +83,7 @@ class SandboxedEnvironment(ExecutionEnvironment):
 
     def __init__(self, function: Function, sandbox: Sandbox) -> None:
         super().__init__(function)
-        self._sandbox = sandbox
+        self.sandbox = sandbox
         self._sampled = 0.0
 
     def _variables(self) -> dict[str, str]:
@@ -114,22 +114,22 @@ class SandboxedEnvironment(ExecutionEnvironment):
         )
 
     def _has_ended(self) -> bool:
-        return self._sandbox.has_ended()
+        return self.sandbox.has_ended()
 
     def _end(self) -> int:
-        return self._sandbox.end()
+        return self.sandbox.end()
 
     def _memory_mb(self) -> float:
-        return self._sandbox.memory_mb()
+        return self.sandbox.memory_mb()
 
     def _log_tail(self) -> bytes:
-        return self._sandbox.log_tail()
+        return self.sandbox.log_tail()
 
     def _charged_mb(self) -> float:
-        return self._sandbox.charged_mb()
+        return self.sandbox.charged_mb()
 
     def _is_chatty(self) -> bool:
-        return self._sandbox.is_chatty()
+        return self.sandbox.is_chatty()
 
     def _was_out_of_memory(self) -> bool:
-        return self._sandbox.was_out_of_memory()
+        return self.sandbox.was_out_of_memory()

@@ -17,7 +17,7 @@ from typing import Any
 
 from awslambdaric.lambda_runtime_client import BaseLambdaRuntimeClient
 
-from htcgrid.runtime import board, frames
+from htcgrid.runtime import frames, shared_memory
 
 _FLUSH_NS = 1_000_000  # an answer waits for company no longer than this
 _READ_BYTES = 1 << 18
@@ -51,7 +51,7 @@ class FramedClient:
     def __init__(self, channel: socket.socket, page: mmap.mmap, log: int, function_arn: str, limit: int) -> None:
         self._channel = channel
         self._page = page
-        self._outbox = memoryview(page)[board.OUTBOX_AT :]
+        self._outbox = memoryview(page)[shared_memory.OUTBOX_AT :]
         self._log = log
         self._log_size = bytearray(4)
         self._ours = _forgotten_by_forks()
@@ -83,8 +83,8 @@ class FramedClient:
             began = self._began = time.monotonic_ns()
             # The note goes up before the recall is read: the supervisor, which writes its recall and
             # reads the note a moment later, then never takes back what has begun.
-            board.NOTE.pack_into(self._page, 0, self._kept, began, sequence)
-            first, end = board.RECALL.unpack_from(self._page, board.RECALL_AT)
+            shared_memory.NOTE.pack_into(self._page, 0, self._kept, began, sequence)
+            first, end = shared_memory.RECALL.unpack_from(self._page, shared_memory.RECALL_AT)
             self._sequence = sequence
             if not first <= sequence < end:
                 break
@@ -163,12 +163,12 @@ class FramedClient:
         size, log_size = len(payload), len(log)
         head = (size, log_size, self._peak, kind, self._sequence, self._started, duration)
         kept, whole = self._kept, _ANSWER_HEAD + log_size + size
-        if kept + whole > board.OUTBOX_SIZE:
+        if kept + whole > shared_memory.OUTBOX_SIZE:
             self.flush()
             kept = 0
-            if whole > board.OUTBOX_SIZE:
+            if whole > shared_memory.OUTBOX_SIZE:
                 self._channel.sendall(b"".join((frames.ANSWER.pack(*head), log, payload)))
-                board.NOTE.pack_into(self._page, 0, 0, self._began, 0)
+                shared_memory.NOTE.pack_into(self._page, 0, 0, self._began, 0)
                 return
         outbox, end = self._outbox, kept + whole
         frames.ANSWER.pack_into(outbox, kept, *head)
@@ -176,7 +176,7 @@ class FramedClient:
             outbox[kept + _ANSWER_HEAD : end - size] = log
         outbox[end - size : end] = payload
         self._kept = end
-        board.NOTE.pack_into(self._page, 0, end, self._began, 0)
+        shared_memory.NOTE.pack_into(self._page, 0, end, self._began, 0)
         if now - self._flushed > _FLUSH_NS:
             self.flush()
 
@@ -186,7 +186,7 @@ class FramedClient:
         if self._kept and self._ours[0]:
             self._channel.sendall(self._outbox[: self._kept])
             self._kept = 0
-            board.NOTE.pack_into(self._page, 0, 0, self._began, 0)
+            shared_memory.NOTE.pack_into(self._page, 0, 0, self._began, 0)
         self._flushed = time.monotonic_ns()
 
     def _log_tail(self) -> bytes:

@@ -8,9 +8,9 @@ from http import HTTPStatus
 
 import h11
 
-from htcgrid.runtime import limits
 from htcgrid.service import api_errors
 from htcgrid.service.room import Share
+from htcgrid.spi import limits
 
 HEAD_SECONDS = 20.0
 """How long the first request's head may take from the beginning, and each later one's from its first byte."""

@@ -1,16 +1,18 @@
 """Events whose callers do not wait (`X-Amz-Invocation-Type: Event`), run by an agent of their own."""
 
 import threading
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
 from htcgrid import plugins
 from htcgrid.agent.agent import Agent
-from htcgrid.agent.policy import RetryPolicy, Rules
+from htcgrid.agent.options import AgentOptions
 from htcgrid.service import api_errors
 from htcgrid.service.room import Room
 from htcgrid.service.text import one_line
 from htcgrid.spi import (
+    FAILURES,
     FailureKind,
     Function,
     HtcgridError,
@@ -27,29 +29,26 @@ from htcgrid.spi import (
     Unstarted,
 )
 
-_TRIES = 3
 _AWAY_SECONDS = 5.0
-_RETRIED = (
-    FailureKind.HANDLER_ERROR,
-    FailureKind.TIMEOUT,
-    FailureKind.EXIT,
-    FailureKind.OUT_OF_MEMORY,
-)
+_RETRY_DELAY = 1.0
 
 
-def event_rules(rules: Rules, attempts: Mapping[FailureKind, int]) -> Rules:
-    """As on the service: an event is tried three times in all, the later ones after a while.
-
-    `attempts` are what the user set in `[agent]`.
-    """
-    tries = dict.fromkeys(_RETRIED, _TRIES) | dict(attempts)
-    return replace(rules, retries=RetryPolicy(attempts=tries, first_delay=1.0), init_errors_limit=1 << 30)
+def event_options(options: AgentOptions) -> AgentOptions:
+    """As on the service: an event is tried three times in all, the later ones after a while. What `[agent]` says wins."""
+    attempts = {kind: failure.event_attempts for kind, failure in FAILURES.items()} | dict(options.attempts)
+    attempts.pop(FailureKind.INIT_ERROR, None)
+    changes: dict[str, Any] = {"attempts": attempts, "init_errors_limit": 1 << 30}
+    if "retry_delay" not in options.model_fields_set:
+        changes["retry_delay"] = _RETRY_DELAY
+    return options.model_copy(update=changes)
 
 
 class Events:
     """A bounded queue in memory, and the agent that empties it. What failed for good is reported."""
 
-    def __init__(self, invoker: Invoker, rules: Rules, most: int, room: Room, report: Callable[[str], None]) -> None:
+    def __init__(
+        self, invoker: Invoker, options: AgentOptions, most: int, room: Room, report: Callable[[str], None]
+    ) -> None:
         self._most = most
         self._room = room
         self._report = report
@@ -58,7 +57,7 @@ class Events:
         self._failed = 0
         self._is_over = threading.Event()
         self._source = _endless_queue(invoker.function)
-        self._plane, self._rules = _Tried(invoker), rules
+        self._plane, self._options = _Tried(invoker), options
         self._sink = _Told(invoker.function, self._done)
         self._agent = self._new_agent()
         self._thread = threading.Thread(target=self._run, name="events", daemon=True)
@@ -108,7 +107,7 @@ class Events:
                 self._report(f"Event {result.task.id} failed after {result.attempt} tries: {document}")
 
     def _new_agent(self) -> Agent:
-        return Agent(self._source, self._plane, self._sink, self._rules, self._report)
+        return Agent(self._source, self._plane, self._sink, self._options, self._report)
 
     def _run(self) -> None:
         try:

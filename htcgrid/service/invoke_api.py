@@ -18,9 +18,9 @@ from htcgrid.runtime import identity
 from htcgrid.runtime.reports import log_result
 from htcgrid.service import api_errors
 from htcgrid.service.connection import BadRequest, Connection, HungUp, Stalled
-from htcgrid.service.function import ServedFunction
 from htcgrid.service.guard import Guard
 from htcgrid.service.room import Room, Share
+from htcgrid.service.served_function import ServedFunction
 
 _PATH = re.compile(r"/2015-03-31/functions/([^/]+)/invocations")
 _NAME = re.compile(r"(?:arn:[^:]+:lambda:[^:]*:)?(?:[0-9]{12}:)?(?:function:)?([A-Za-z0-9_-]+)(?::([A-Za-z0-9$_-]+))?")

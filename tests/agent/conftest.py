@@ -7,13 +7,13 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
 from htcgrid.agent.agent import Agent
-from htcgrid.agent.policy import RetryPolicy, Rules
+from htcgrid.agent.options import AgentOptions
 from htcgrid.agent.statistics import Summary
 from htcgrid.builtin.memory import MemorySink, MemorySource
 from htcgrid.spi import (
@@ -31,7 +31,7 @@ from htcgrid.spi import (
 
 LONG = 30.0
 KINDS = frozenset(FailureKind)
-QUICK = RetryPolicy(first_delay=0.0005, longest_delay=0.002)
+QUICK = {"retry_delay": 0.0005, "retry_delay_limit": 0.002}
 
 
 class Diary:
@@ -188,7 +188,7 @@ class Rig:
     sink_faults: Sequence[str] = ()
     refused: Collection[str] = ()
     dead_letters: bool = False
-    rules: Rules = field(default_factory=lambda: Rules(linger=0.001))
+    rules: AgentOptions = field(default_factory=lambda: AgentOptions(linger=0.001))
 
     def __post_init__(self) -> None:
         self.diary = Diary()
@@ -197,7 +197,7 @@ class Rig:
         self.plane = Plane(self.diary, self.plans, self.slots, self.batch)
         self.sink = Sink(self.diary, self.sink_faults, self.refused)
         self.said: list[str] = []
-        self.rules = replace(self.rules, retries=replace(QUICK, attempts=self.rules.retries.attempts))
+        self.rules = self.rules.model_copy(update=QUICK)
         self.source.put([Task(task_id, b'"%s"' % task_id.encode()) for task_id in self.plans])
         self.agent = Agent(self.source, self.plane, self.sink, self.rules, self.said.append)
         self._thread: threading.Thread | None = None
@@ -244,10 +244,10 @@ class Rig:
 @pytest.fixture(autouse=True)
 def _hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Waits of a second are right, and long for a test."""
-    monkeypatch.setattr("htcgrid.agent.intake._WAIT_SECONDS", 0.02)
-    monkeypatch.setattr("htcgrid.agent.slot._SIGNAL_SECONDS", 0.001)
+    monkeypatch.setattr("htcgrid.agent.receiver._WAIT_SECONDS", 0.02)
+    monkeypatch.setattr("htcgrid.agent.outcomes._SIGNAL_SECONDS", 0.001)
     monkeypatch.setattr("htcgrid.agent.agent._LOOK_SECONDS", 0.01)
-    monkeypatch.setattr("htcgrid.agent.patience.back_off", lambda failures, _chance: min(0.0005 * failures, 0.005))
+    monkeypatch.setattr("htcgrid.agent.backoff.back_off", lambda failures, _chance: min(0.0005 * failures, 0.005))
 
 
 @pytest.fixture

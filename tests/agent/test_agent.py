@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from htcgrid.agent.policy import RetryPolicy, Rules
-from htcgrid.agent.quarantine import FunctionBroken
+from htcgrid.agent.init_errors import FunctionBroken
+from htcgrid.agent.options import AgentOptions
 from htcgrid.builtin.memory import MemorySource
 from htcgrid.spi import FailureKind, Lease, Outcome, Rejected, Result, Task, Unavailable
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     Until = Callable[[Callable[[], object]], None]
 
 
-def rules(**options: object) -> Rules:
-    return Rules(**{"linger": 0.001, **options})  # type: ignore[arg-type]
+def rules(**options: object) -> AgentOptions:
+    return AgentOptions(**{"linger": 0.001, **options})
 
 
 # --- the common case ---------------------------------------------------------------------------------
@@ -99,8 +99,8 @@ def test_a_retry_that_answers_is_a_success_of_that_attempt(rig: Make) -> None:
 
 
 def test_attempts_are_set_by_kind(rig: Make) -> None:
-    policy = RetryPolicy({FailureKind.HANDLER_ERROR: 2, FailureKind.EXIT: 1})
-    job = rig(plans={"a": ["handler_error", "handler_error"], "b": ["exit"]}, rules=rules(retries=policy))
+    attempts = {FailureKind.HANDLER_ERROR: 2, FailureKind.EXIT: 1}
+    job = rig(plans={"a": ["handler_error", "handler_error"], "b": ["exit"]}, rules=rules(attempts=attempts))
     job.run()
     assert dict(job.diary.invoked) == {"a": [1, 2], "b": [1]}
 
@@ -239,7 +239,9 @@ def test_a_plane_that_says_nothing_of_a_task_is_named_as_the_culprit(
 ) -> None:
     job = rig(tasks=1)
     monkeypatch.setattr(job.plane, "invoke", lambda _batch, _timeout: iter(()))
-    with pytest.raises(RuntimeError, match=r"Plane\.invoke ended without a word on 0\. This is a bug in the plugin"):
+    with pytest.raises(
+        RuntimeError, match=r"Plane\.invoke ended without an outcome for 0\. This is a bug in the plugin"
+    ):
         job.run()
 
 
@@ -298,7 +300,7 @@ def test_leases_of_tasks_in_stock_are_kept_alive(rig: Make, until: Until) -> Non
     job = rig(plans={"a": ["hang"], "b": [], "c": []}, slots=1, lease_seconds=0.3)
     job.start()
     job.plane.hanging.acquire(timeout=10)
-    until(lambda: job.source.depth().leased == 2)  # one runs, one is in stock
+    until(lambda: job.source.stats(brief=True).states.leased == 2)  # one runs, one is in stock
     began = time.monotonic()
     until(lambda: time.monotonic() - began > 0.7)  # more than two leases
     job.plane.free.set()
@@ -320,9 +322,9 @@ def test_a_task_that_is_cancelled_in_stock_never_runs(rig: Make, until: Until) -
     job = rig(plans={"a": ["hang"], "b": [], "c": []}, slots=1, lease_seconds=0.06)
     job.start()
     job.plane.hanging.acquire(timeout=10)
-    until(lambda: job.source.depth().leased == 2)
+    until(lambda: job.source.stats(brief=True).states.leased == 2)
     job.source.cancel(task_ids=["b"])
-    until(lambda: "b" not in {lease.task.id for lease in job.agent._holdings.all()})
+    until(lambda: "b" not in {lease.task.id for lease in job.agent._leases.held()})
     job.plane.free.set()
     job.finish()
     assert set(job.sink.results) == {"a", "c"}
@@ -335,12 +337,12 @@ def test_a_task_whose_lease_was_lost_to_another_is_not_stored_here(rig: Make, un
     job.plane.hanging.acquire(timeout=10)
     with job.source._changed:  # another receiver has it, for long
         job.source._until["a"] = 0.0
-        [theirs] = job.source._lend(1)
+        [theirs] = job.source._next_leases(1)
         job.source._until["a"] = time.monotonic() + 60
     job.finish()
     assert job.sink.results == {}
     MemorySource.ack(job.source, [theirs])
-    assert job.source.depth().leased == 0
+    assert job.source.stats(brief=True).states.leased == 0
 
 
 def test_a_cancel_that_comes_late_makes_no_failure_of_the_next_run(rig: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -367,7 +369,7 @@ def test_a_cancel_that_comes_late_makes_no_failure_of_the_next_run(rig: Make, mo
     job.plane.hanging.acquire(timeout=10)
     with job.source._changed:  # another receiver has it for a while
         job.source._until["a"] = 0.0
-        theirs += job.source._lend(1)
+        theirs += job.source._next_leases(1)
     job.finish()
     assert job.failures() == {"a": None}
 
@@ -379,11 +381,11 @@ def test_a_duplicate_delivery_runs_once_and_its_newest_lease_is_acked(rig: Make,
     with job.source._changed:
         job.source._until["a"] = 0.0  # the queue hands it out again, and this agent receives it
         job.source._changed.notify_all()
-    until(lambda: [lease.attempt for lease in job.agent._holdings.all()] == [2])
+    until(lambda: [lease.attempt for lease in job.agent._leases.held()] == [2])
     job.plane.free.set()
     job.finish()
     assert len(job.diary.invoked["a"]) == 1
-    assert job.source.depth().waiting == job.source.depth().leased == 0
+    assert job.source.stats(brief=True).states.waiting == job.source.stats(brief=True).states.leased == 0
 
 
 # --- drain -------------------------------------------------------------------------------------------
@@ -393,7 +395,7 @@ def test_a_drain_gives_back_what_has_not_begun_and_finishes_what_has(rig: Make, 
     job = rig(plans={"a": ["hang"], "b": [], "c": []}, slots=1)
     job.start()
     job.plane.hanging.acquire(timeout=10)
-    until(lambda: job.source.depth().leased == 2)
+    until(lambda: job.source.stats(brief=True).states.leased == 2)
     job.agent.drain()
     until(lambda: "b" in job.diary.given_back)
     job.plane.free.set()
@@ -404,11 +406,11 @@ def test_a_drain_gives_back_what_has_not_begun_and_finishes_what_has(rig: Make, 
 
 
 def test_a_drain_begins_no_task_any_more(rig: Make, until: Until, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("htcgrid.agent.intake._WAIT_SECONDS", 0.5)
+    monkeypatch.setattr("htcgrid.agent.receiver._WAIT_SECONDS", 0.5)
     job = rig(plans={"a": ["hang"], **{str(number): ["slow"] for number in range(50)}}, slots=1)
     job.start()
     job.plane.hanging.acquire(timeout=10)
-    until(lambda: job.source.depth().leased == 2)
+    until(lambda: job.source.stats(brief=True).states.leased == 2)
     job.agent.drain()
     job.plane.free.set()
     job.finish()
@@ -471,7 +473,7 @@ def test_a_failure_task_that_the_plane_never_began_is_given_back_in_a_drain(rig:
 
 
 def test_results_that_wait_are_stored_in_a_drain(rig: Make, until: Until) -> None:
-    job = rig(plans={"a": [], "b": ["hang"]}, slots=2, rules=rules(linger=3600))
+    job = rig(plans={"a": [], "b": ["hang"]}, slots=2, rules=rules(linger=60))
     job.start()
     job.plane.hanging.acquire(timeout=10)
     job.agent.drain()

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from htcgrid.agent.agent import Stuck
-from htcgrid.agent.halt import Halt
-from htcgrid.agent.patience import Patience
-from htcgrid.agent.policy import RetryPolicy, Rules
-from htcgrid.agent.quarantine import FunctionBroken
+from htcgrid.agent.backoff import BackOff
+from htcgrid.agent.init_errors import FunctionBroken
+from htcgrid.agent.options import AgentOptions
+from htcgrid.agent.shutdown import Shutdown
 from htcgrid.builtin.memory import MemorySource
 from htcgrid.spi import FailureKind, Lease, Outcome, Rejected, Unavailable, Unstarted
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     Until = Callable[[Callable[[], object]], None]
 
 
-def rules(**options: object) -> Rules:
-    return Rules(**{"linger": 0.001, **options})  # type: ignore[arg-type]
+def rules(**options: object) -> AgentOptions:
+    return AgentOptions(**{"linger": 0.001, **options})
 
 
 def without_end(job: Rig) -> Rig:
@@ -48,7 +48,7 @@ def test_no_verdict_on_the_function_while_a_task_still_runs(rig: Make, until: Un
     job = without_end(rig(plans={"a": ["init_error"], "b": ["hang"]}, rules=rules(init_errors_quiet=0.02)))
     job.start()
     job.plane.hanging.acquire(timeout=10)
-    until(lambda: len(job.agent._quarantine) == 1)
+    until(lambda: job.agent._leases.not_loaded == 1)
     began = time.monotonic()
     until(lambda: time.monotonic() - began > 0.2)
     job.plane.free.set()
@@ -71,7 +71,7 @@ def test_a_task_that_somebody_cancels_says_nothing_about_the_function(rig: Make,
     job = rig(plans={"a": ["init_error"], "b": ["hang"]}, lease_seconds=0.1)
     job.start()
     job.plane.hanging.acquire(timeout=10)
-    until(lambda: len(job.agent._quarantine) == 1)
+    until(lambda: job.agent._leases.not_loaded == 1)
     job.source.cancel(task_ids=["b"])
     with pytest.raises(FunctionBroken):
         job.finish()
@@ -85,7 +85,7 @@ def test_a_task_that_somebody_cancels_says_nothing_about_the_function(rig: Make,
 def test_an_environment_that_ends_while_the_agent_drains_is_no_attempt(
     rig: Make, monkeypatch: pytest.MonkeyPatch, kind: FailureKind
 ) -> None:
-    job = rig(plans={"a": ["hang"]}, slots=1, rules=rules(retries=RetryPolicy({FailureKind.EXIT: 1})))
+    job = rig(plans={"a": ["hang"]}, slots=1, rules=rules(attempts={FailureKind.EXIT: 1}))
     outcome = job.plane._outcome
 
     def ended(lease: Lease, step: str) -> Outcome:
@@ -104,8 +104,8 @@ def test_an_environment_that_ends_while_the_agent_drains_is_no_attempt(
 def test_an_environment_that_a_signal_to_all_ends_before_the_agent_heeds_its_own_is_no_attempt_either(
     rig: Make, until: Until, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("htcgrid.agent.slot._SIGNAL_SECONDS", 10.0)
-    job = rig(plans={"a": ["exit"]}, slots=1, rules=rules(retries=RetryPolicy({FailureKind.EXIT: 1})))
+    monkeypatch.setattr("htcgrid.agent.outcomes._SIGNAL_SECONDS", 10.0)
+    job = rig(plans={"a": ["exit"]}, slots=1, rules=rules(attempts={FailureKind.EXIT: 1}))
     job.start()
     until(lambda: job.diary.invoked["a"])
     job.agent.drain()
@@ -120,7 +120,7 @@ def test_a_call_that_never_returns_does_not_keep_the_agent_past_its_grace_and_is
     rig: Make, until: Until, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setattr("htcgrid.agent.agent._STOP_SECONDS", 0.2)
-    monkeypatch.setattr("htcgrid.agent.agent._STORE_SECONDS", 0.1)
+    monkeypatch.setattr("htcgrid.agent.agent.STORE_SECONDS", 0.1)
     job = rig(plans={"a": ["exit", "ok"], "b": ["hang"]}, lease_seconds=0.3)
     for part in (job.source, job.sink, job.plane):
         if hasattr(part, name):
@@ -211,14 +211,14 @@ def test_no_lease_is_extended_once_it_has_been_given_back(
 
 @pytest.mark.timing
 def test_a_service_that_asks_for_a_day_is_asked_again_within_the_limit() -> None:
-    patience = Patience(Halt(), 0.05, lambda _message: None)
+    back_off = BackOff(Shutdown(), 0.05, lambda _message: None)
     began = time.monotonic()
 
     def busy() -> None:
         raise Unavailable("busy", retry_after=86_400.0)
 
     with pytest.raises(Unavailable):
-        patience.call(busy)
+        back_off.call(busy)
     assert time.monotonic() - began < 5
 
 
@@ -339,8 +339,8 @@ def test_a_slow_sink_slows_the_slots_so_that_large_answers_do_not_pile_up(
 ) -> None:
     job = rig(plans={str(number): [] for number in range(60)}, slots=2, rules=rules())
     outcome, put, stored = job.plane._outcome, job.sink.put, threading.Event()
-    budget = job.agent._delivery.budget
-    budget._limit = 50_000
+    leases = job.agent._leases
+    monkeypatch.setattr("htcgrid.agent.leases._FINISHED_BYTES", 50_000)
 
     def large(lease: Lease, step: str) -> Outcome:
         return Outcome(outcome(lease, step).task_id, b'"' + b"x" * 10_000 + b'"')
@@ -352,9 +352,9 @@ def test_a_slow_sink_slows_the_slots_so_that_large_answers_do_not_pile_up(
     monkeypatch.setattr(job.plane, "_outcome", large)
     monkeypatch.setattr(job.sink, "put", slow)
     job.start()
-    until(lambda: budget.is_spent)
-    assert budget._held <= 50_000 + 2 * 10_002  # what each slot had under way
+    until(lambda: leases.is_full)
+    assert leases._finished_bytes <= 50_000 + 2 * 10_002  # what each slot had under way
     stored.set()
     job.finish()
     assert len(job.sink.results) == 60
-    assert budget._held == 0
+    assert leases._finished_bytes == 0

@@ -6,47 +6,48 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from htcgrid.agent.options import AgentOptions
 from htcgrid.agent.policy import (
-    ATTEMPTS,
-    RetryPolicy,
     Verdict,
     back_off,
     batch_size,
     extension_interval,
-    stock_size,
+    prefetch_size,
+    retry_delay,
+    verdict,
 )
-from htcgrid.spi import FailureKind
+from htcgrid.spi import FAILURES, FailureKind
 
 chances = st.floats(0, 1)
 means = st.floats(0, 1000, allow_nan=False)
 
 
-def fates(policy: RetryPolicy, kind: FailureKind, attempts: int) -> list[Verdict]:
-    return [policy.verdict(kind, attempt) for attempt in range(1, attempts + 1)]
+def fates(options: AgentOptions, kind: FailureKind, attempts: int) -> list[Verdict]:
+    return [verdict(options, kind, attempt) for attempt in range(1, attempts + 1)]
 
 
 def test_an_answer_is_final_at_any_attempt() -> None:
-    assert RetryPolicy().verdict(None, 1) is Verdict.DONE
-    assert RetryPolicy().verdict(None, 99) is Verdict.DONE
+    assert verdict(AgentOptions(), None, 1) is Verdict.DONE
+    assert verdict(AgentOptions(), None, 99) is Verdict.DONE
 
 
-def test_a_task_whose_process_ended_runs_twice_more_and_is_then_set_aside() -> None:
-    assert fates(RetryPolicy(), FailureKind.EXIT, 4) == [Verdict.RETRY, Verdict.RETRY, Verdict.DEAD, Verdict.DEAD]
+def test_a_task_whose_process_ended_runs_twice_more_and_is_then_made_a_dead_letter() -> None:
+    assert fates(AgentOptions(), FailureKind.EXIT, 4) == [Verdict.RETRY, Verdict.RETRY, Verdict.DEAD, Verdict.DEAD]
 
 
-def test_a_task_out_of_memory_runs_once_more_and_is_then_set_aside() -> None:
-    assert fates(RetryPolicy(), FailureKind.OUT_OF_MEMORY, 3) == [Verdict.RETRY, Verdict.DEAD, Verdict.DEAD]
+def test_a_task_out_of_memory_runs_once_more_and_is_then_made_a_dead_letter() -> None:
+    assert fates(AgentOptions(), FailureKind.OUT_OF_MEMORY, 3) == [Verdict.RETRY, Verdict.DEAD, Verdict.DEAD]
 
 
-@pytest.mark.parametrize("kind", sorted(set(FailureKind) - set(ATTEMPTS)))
+@pytest.mark.parametrize("kind", sorted({kind for kind in FailureKind if FAILURES[kind].attempts == 1}))
 def test_every_other_failure_is_final_at_once(kind: FailureKind) -> None:
-    assert RetryPolicy().verdict(kind, 1) is Verdict.DONE
+    assert verdict(AgentOptions(), kind, 1) is Verdict.DONE
 
 
 @given(st.sampled_from(FailureKind), st.integers(1, 10), st.integers(1, 20))
 def test_a_kind_is_tried_as_often_as_it_is_set_and_never_more(kind: FailureKind, tries: int, attempt: int) -> None:
-    verdict = RetryPolicy({kind: tries}).verdict(kind, attempt)
-    assert (verdict is Verdict.RETRY) == (attempt < tries)
+    options = AgentOptions.model_construct(attempts={kind: tries})
+    assert (verdict(options, kind, attempt) is Verdict.RETRY) == (attempt < tries)
 
 
 @given(st.integers(1, 10_000), chances)
@@ -61,7 +62,8 @@ def test_back_off_has_jitter() -> None:
 
 
 def test_a_retry_waits_longer_after_each_attempt() -> None:
-    delays = [RetryPolicy(first_delay=1.0, longest_delay=6.0).delay(attempt, 1.0) for attempt in (1, 2, 3, 4, 5)]
+    options = AgentOptions(retry_delay=1.0, retry_delay_limit=6.0)
+    delays = [retry_delay(options, attempt, 1.0) for attempt in (1, 2, 3, 4, 5)]
     assert delays == [1.0, 2.0, 4.0, 6.0, 6.0]
 
 
@@ -93,18 +95,18 @@ def test_tiny_tasks_come_to_full_batches_within_a_few_steps() -> None:
 
 
 @given(st.integers(1, 64), st.none() | means, st.integers(1, 512))
-def test_the_stock_is_bounded(slots: int, mean: float | None, batch: int) -> None:
-    assert 0 <= stock_size(slots, mean, batch) <= 8192
+def test_the_prefetch_is_bounded(slots: int, mean: float | None, batch: int) -> None:
+    assert 0 <= prefetch_size(slots, mean, batch) <= 8192
 
 
 @given(st.integers(1, 64), st.floats(60, 1e6), st.integers(1, 512))
-def test_of_tasks_that_take_a_minute_none_is_held_in_stock(slots: int, mean: float, batch: int) -> None:
-    assert stock_size(slots, mean, batch) == 0
+def test_of_tasks_that_take_a_minute_none_is_prefetched(slots: int, mean: float, batch: int) -> None:
+    assert prefetch_size(slots, mean, batch) == 0
 
 
 @given(st.integers(1, 64), st.floats(1e-4, 59))
-def test_the_stock_bridges_a_receive_of_half_a_second(slots: int, mean: float) -> None:
-    size = stock_size(slots, mean, 1)
+def test_the_prefetch_bridges_a_receive_of_half_a_second(slots: int, mean: float) -> None:
+    size = prefetch_size(slots, mean, 1)
     assert size == 8192 or size * mean >= slots * 0.5 * 0.999
     assert size <= math.ceil(slots * 0.5 / mean) + 1
 

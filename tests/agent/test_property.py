@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from htcgrid.agent.policy import ATTEMPTS, Rules
-from htcgrid.spi import FailureKind
+from htcgrid.agent.options import AgentOptions
+from htcgrid.spi import FAILURES, FailureKind
 
 if TYPE_CHECKING:
     from conftest import Rig
@@ -22,6 +22,9 @@ sink_faults = st.lists(st.sampled_from(["", "", "unavailable"]), max_size=10)
 settled = settings(
     max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
+
+
+HOPELESS = {kind for kind, failure in FAILURES.items() if failure.is_dead_letter}
 
 
 @settled
@@ -39,14 +42,14 @@ def test_every_accepted_task_ends_exactly_once_in_the_sink(
 ) -> None:
     # One task answers, or all of them might fail to initialise; that is a rule of its own.
     named = {str(number): plan for number, plan in enumerate(plans)} | {"sound": []}
-    job = rig(plans=named, lease_seconds=0.25, rules=Rules(init_errors_limit=10_000, linger=0.001), **options)
+    job = rig(plans=named, lease_seconds=0.25, rules=AgentOptions(init_errors_limit=10_000, linger=0.001), **options)
 
     job.run()
 
     assert set(job.sink.results) == set(named)
     assert job.diary.acked_early == []
     assert job.source.exhausted
-    assert job.source.depth().waiting == 0
+    assert job.source.stats(brief=True).states.waiting == 0
     for task_id, result in job.sink.results.items():
         assert result.outcome.task_id == task_id
         plan = named[task_id]
@@ -56,7 +59,7 @@ def test_every_accepted_task_ends_exactly_once_in_the_sink(
             assert result.outcome.failure is not FailureKind.CANCELLED  # nobody has cancelled any
             assert result.outcome.failure in plan or result.outcome.failure is FailureKind.PAYLOAD_TOO_LARGE
     for task_id in job.diary.dead:
-        assert job.sink.results[task_id].outcome.failure in ATTEMPTS
+        assert job.sink.results[task_id].outcome.failure in HOPELESS
 
 
 @settled
@@ -71,7 +74,7 @@ def test_attempts_are_counted_and_kept_to_the_rule_of_their_kind(
     rig: Callable[..., Rig], plans: list[list[str]], slots: int, batch: int
 ) -> None:
     named = {str(number): plan for number, plan in enumerate(plans)} | {"sound": []}
-    job = rig(plans=named, slots=slots, batch=batch, rules=Rules(init_errors_limit=10_000, linger=0.001))
+    job = rig(plans=named, slots=slots, batch=batch, rules=AgentOptions(init_errors_limit=10_000, linger=0.001))
 
     job.run()
 
@@ -91,7 +94,7 @@ def expected_of(steps: list[str]) -> list[str]:
         ran.append(step)
         if step == FailureKind.CANCELLED:
             continue  # but nobody has cancelled it
-        tries = ATTEMPTS.get(FailureKind(step), 1) if step in KINDS else 1
+        tries = FAILURES[FailureKind(step)].attempts if step in KINDS else 1
         if len(ran) >= tries:
             break
     return ran

@@ -35,7 +35,7 @@ def test_a_summary_counts_by_status_and_kind() -> None:
     statistics.count([Outcome("a", b"1", duration_ms=10, billed_ms=10, max_memory_mb=30)])
     statistics.count([Outcome("b", b"1", duration_ms=10, billed_ms=11, max_memory_mb=90)])
     statistics.count([Outcome("c", b"{}", FailureKind.EXIT, duration_ms=10, max_memory_mb=50)])
-    summary = statistics.summary()
+    summary = statistics.summary(0, 0)
     assert (summary.succeeded, summary.failed, summary.finished) == (2, 1, 3)
     assert summary.failures == {"exit": 1}
     assert summary.max_memory_mb == 90
@@ -45,5 +45,5 @@ def test_a_summary_counts_by_status_and_kind() -> None:
 
 
 def test_a_summary_of_nothing_has_no_rate() -> None:
-    summary = Statistics(2).summary()
+    summary = Statistics(2).summary(0, 0)
     assert (summary.finished, summary.tasks_per_second, summary.busy_share, summary.p99_ms) == (0, 0, 0, 0)

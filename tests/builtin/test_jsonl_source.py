@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from htcgrid.builtin.jsonl_lines import LINE_BYTES
 from htcgrid.builtin.jsonl_source import JsonlSource
-from htcgrid.spi import Function, Lease, Measurable, Rejected
+from htcgrid.spi import Function, Lease, Rejected
 
 
 def source_at(path: object, **options: object) -> JsonlSource:
@@ -458,14 +458,13 @@ def test_a_plain_file_that_is_named_gz_is_refused(tmp_path: Path) -> None:
 def test_it_tells_how_many_lines_are_to_come(tmp_path: Path) -> None:
     path = write(tmp_path / "t.jsonl", *map(str, range(10)))
     with source_at(path) as source:
-        assert isinstance(source, Measurable)
-        assert source.depth().waiting == 10
+        assert source.stats(brief=True).states.waiting == 10
         source.receive(4, 0)
-        assert source.depth().waiting == 6
+        assert source.stats(brief=True).states.waiting == 6
 
 
 def test_of_a_compressed_file_and_of_a_pipe_the_depth_is_not_known(tmp_path: Path, pipe: int) -> None:
     write(tmp_path / "t.jsonl.gz", "1")
-    assert source_at(tmp_path / "t.jsonl.gz").depth().waiting is None
-    assert source_at("-").depth().waiting is None
+    assert source_at(tmp_path / "t.jsonl.gz").stats(brief=True).states.waiting is None
+    assert source_at("-").stats(brief=True).states.waiting is None
     os.close(pipe)

@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 
 from htcgrid.builtin.process import ProcessInvoker
+from htcgrid.runtime.fork_server import ForkServer
 from htcgrid.runtime.identity import request_id
-from htcgrid.runtime.nursery import Nursery
 from htcgrid.spi import FailureKind, Function, Lease, Outcome, Rejected, Task, Unavailable, Unstarted
 
 LONG = 30.0
@@ -373,7 +373,7 @@ def test_a_worker_that_is_killed_while_it_loads_has_ended_and_its_function_may_l
 def test_a_function_that_loads_for_longer_than_it_may_is_an_init_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("htcgrid.runtime.limits.INIT_SECONDS", 0.2)
+    monkeypatch.setattr("htcgrid.spi.limits.INIT_SECONDS", 0.2)
     (tmp_path / "job.py").write_text("import time; time.sleep(60)")
     with plane(tmp_path, "job.handler") as invoker:
         assert run(invoker, 1, timeout=0.2).failure is FailureKind.INIT_ERROR
@@ -498,7 +498,7 @@ def test_a_running_task_that_is_cancelled_is_stopped_and_the_next_succeeds(
 def test_a_task_that_is_cancelled_while_its_environment_is_started_is_stopped(
     shared: ProcessInvoker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pid, spawn = answer(run(shared, {"do": "pid"})), Nursery.spawn
+    pid, spawn = answer(run(shared, {"do": "pid"})), ForkServer.spawn
     asked, cancelled = threading.Event(), threading.Event()
 
     def after_the_cancel(*arguments: Any) -> tuple[int, int]:
@@ -506,7 +506,7 @@ def test_a_task_that_is_cancelled_while_its_environment_is_started_is_stopped(
         assert cancelled.wait(LONG)
         return spawn(*arguments)
 
-    monkeypatch.setattr(Nursery, "spawn", after_the_cancel)
+    monkeypatch.setattr(ForkServer, "spawn", after_the_cancel)
     os.kill(pid, signal.SIGKILL)
     until(lambda: not is_alive(pid))
     found: list[Outcome] = []
@@ -591,7 +591,7 @@ with ProcessInvoker(ProcessInvoker.Config(workers=2), function) as invoker:
     assert agent.stdout is not None
     grandchildren = [int(agent.stdout.readline()) for _ in range(2)]
     family = descendants(agent.pid)
-    assert len(family) >= 3, family  # the nursery and two workers
+    assert len(family) >= 3, family  # the fork_server and two workers
     return agent, sorted({*family, *grandchildren})
 
 
@@ -638,14 +638,14 @@ before = len(os.listdir("/proc/self/fd"))
 invoker = ProcessInvoker(ProcessInvoker.Config(workers=2), Function(handler="handlers.handler", code={str(HERE)!r}))
 invoker.open()
 first = list(invoker.invoke([Lease(Task("t", b"1"))], 20))[0].environment
-os.kill(invoker._nursery._program.pid, 9)
+os.kill(invoker._fork_server._program.pid, 9)
 now = first
 while now == first:  # the workers end with it, a moment later
     try:
         now = getattr(list(invoker.invoke([Lease(Task("t", b"1"))], 20))[0], "environment", first)
     except Unavailable:
         pass
-os.kill(invoker._nursery._program.pid, 9)
+os.kill(invoker._fork_server._program.pid, 9)
 invoker.close()
 print(len(os.listdir("/proc/self/fd")) - before)
 """
@@ -654,11 +654,11 @@ print(len(os.listdir("/proc/self/fd")) - before)
 
 
 def test_a_call_under_way_is_not_cut_off_by_the_replacement_of_the_nursery(monkeypatch: pytest.MonkeyPatch) -> None:
-    nursery = Nursery({}, python=False)
-    nursery.open()
-    assert nursery._program is not None
-    nursery._program.kill()
-    send, closing = socket.send_fds, threading.Thread(target=nursery.close)
+    fork_server = ForkServer({}, python=False)
+    fork_server.open()
+    assert fork_server._program is not None
+    fork_server._program.kill()
+    send, closing = socket.send_fds, threading.Thread(target=fork_server.close)
 
     def beside_a_close(*arguments: Any) -> int:
         closing.start()
@@ -668,21 +668,21 @@ def test_a_call_under_way_is_not_cut_off_by_the_replacement_of_the_nursery(monke
     monkeypatch.setattr(socket, "send_fds", beside_a_close)
     try:
         with pytest.raises(Unavailable):
-            nursery.reap(1)
+            fork_server.reap(1)
     finally:
         closing.join()
 
 
 def test_a_ctrl_c_while_a_worker_is_started_leaves_nothing_and_is_no_bug(monkeypatch: pytest.MonkeyPatch) -> None:
     others = descendants(os.getpid())
-    receive, replies = Nursery._receive, iter([False, True])
+    receive, replies = ForkServer._receive, iter([False, True])
 
     def interrupted(control: socket.socket) -> bytes:
         if next(replies, False):
             raise KeyboardInterrupt
         return receive(control)
 
-    monkeypatch.setattr(Nursery, "_receive", staticmethod(interrupted))
+    monkeypatch.setattr(ForkServer, "_receive", staticmethod(interrupted))
     with pytest.raises(KeyboardInterrupt), plane(workers=2):
         pass
     assert set(descendants(os.getpid())) <= set(others)
@@ -755,7 +755,7 @@ def test_nothing_outlives_what_it_was_started_by_however_it_hides(tmp_path: Path
     (tmp_path / "job.py").write_text(STRAYS)
     before = set(descendants(os.getpid()))
     with plane(tmp_path, "job.handler", workers=1) as invoker:
-        guard = invoker._nursery._program.pid  # type: ignore[union-attr]
+        guard = invoker._fork_server._program.pid  # type: ignore[union-attr]
         (server,) = descendants(guard)[:1]
         ended = threading.Event()
 

@@ -14,7 +14,7 @@ import pytest
 boto3 = pytest.importorskip("boto3", reason="for the SQS queue: pip install boto3")
 pytest.importorskip("moto", reason="serves SQS and DynamoDB: pip install 'moto[server]'")
 
-SERVER = Path(__file__).parents[2] / "plugins" / "aws_grid" / "tests" / "aws_server.py"
+SERVER = Path(__file__).parents[2] / "plugins" / "aws" / "tests" / "aws_server.py"
 REGION = "eu-west-1"
 LEASE = 5
 AWS_QUEUE = """\
@@ -48,7 +48,7 @@ class Aws:
     environment: Mapping[str, str] = field(default_factory=lambda: {**os.environ, **ACCOUNT})
 
     def left(self) -> int:
-        """Messages that wait or are lent out."""
+        """Messages that wait or are leased out."""
         names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
         found = self.sqs.get_queue_attributes(QueueUrl=self.queue_url, AttributeNames=names)
         return sum(map(int, found["Attributes"].values()))

@@ -36,7 +36,7 @@ def test_verbose_tells_how_agent_and_environments_fare_as_json_lines(project: Pr
     project.tasks({"x": 1}, {"exit": 3})
     done = project.htcgrid("run", "--verbose", "--set", "agent.attempts.exit=2")
     told = logged(done.err)
-    assert {line["level"] for line in told} == {"info"}
+    assert [line["level"] for line in told if line["level"] != "info"] == ["warning"]  # the first failure of its group
     assert all(line["logger"].startswith("htcgrid.") and line["time"] > 1e9 for line in told)
     text = messages(done.err)
     assert "The agent starts with 2 environments." in text
@@ -47,9 +47,9 @@ def test_verbose_tells_how_agent_and_environments_fare_as_json_lines(project: Pr
 
 
 def test_the_log_holds_no_event_no_answer_no_output_and_no_variable(project: Project) -> None:
-    secrets = ["in-the-event", "in-the-error", "in-the-output", "in-a-variable"]
-    project.tasks({"raise": secrets[1], "print": secrets[2], "x": secrets[0]})
-    variable = json.dumps({"PASSWORD": secrets[3]})
+    secrets = ["in-the-event", "in-the-output", "in-a-variable"]
+    project.tasks({"raise": "what the user is told", "print": secrets[1], "x": secrets[0]})
+    variable = json.dumps({"PASSWORD": secrets[2]})
     done = project.htcgrid("run", "--log-level", "debug", env={"HTCGRID_FUNCTION__ENVIRONMENT": variable})
     assert done.summary["failed"] == 1
     assert not [secret for secret in secrets if secret in messages(done.err)]

@@ -9,6 +9,7 @@ import odd_values
 import pytest
 
 from htcgrid import config
+from htcgrid.agent.options import AgentOptions
 from htcgrid.spi import Function
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def keys() -> Iterator[tuple[str, dict[str, Any], str]]:
     for key in Function.model_fields:
         yield "function", {"handler": "job.handler"}, key
         yield "functions.other", {"handler": "job.handler"}, key
-    for key in config.AgentTable.model_fields:
+    for key in AgentOptions.model_fields:
         yield "agent", {}, key
     yield from odd_values.keys_of("htcgrid")
 

@@ -10,11 +10,11 @@ import pytest
 from htcgrid.agent.agent import Agent
 from htcgrid.builtin.memory import MemorySink, MemorySource
 from htcgrid.cli.progress import Progress
-from htcgrid.spi import Depth, Function, Invoker, Lease, Outcome, Unavailable, Unstarted
+from htcgrid.spi import Function, Invoker, Lease, Outcome, QueueStats, Unavailable, Unstarted
 
 
 class Blind(MemorySource):
-    def depth(self) -> Depth:
+    def stats(self, *, brief: bool = False) -> QueueStats:
         raise Unavailable("The queue is away.")
 
 

@@ -6,7 +6,7 @@ from herd import Herd
 
 from htcgrid.builtin.sqlite_sink import SqliteSink
 from htcgrid.builtin.sqlite_source import SqliteSource
-from htcgrid.spi import Depth, Function
+from htcgrid.spi import Function, States
 
 TASKS = 2000
 
@@ -21,7 +21,11 @@ def test_every_task_has_one_result_though_three_agents_are_killed(tmp_path: Path
         try:
             herd.start()
             herd.torment(
-                lambda: source.depth() == Depth(0, 0, 0) and herd.killed == 3, every=1.0, kills=3, stops=0, seconds=100
+                lambda: source.stats(brief=True).states == States(waiting=0, leased=0, dead=0) and herd.killed == 3,
+                every=1.0,
+                kills=3,
+                stops=0,
+                seconds=100,
             )
             herd.end()
         finally:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from htcgrid_contracts import AgentContract, contract_function
-from htcgrid_contracts.parts import KitInvoker, KitSink, KitSource
+from htcgrid_contracts.kit_plugins import KitInvoker, KitSink, KitSource
 
 from htcgrid.spi import Invoker, Lease, Outcome, Plugin, Result, ResultSink, TaskSource
 

@@ -51,6 +51,9 @@ class Case(InvokerContract):
     def take_away(self, plane: Reference) -> None:  # type: ignore[override]
         plane.away = True
 
+    def bring_back(self, plane: Reference) -> None:  # type: ignore[override]
+        plane.away = False
+
 
 class TestReference(Case):
     """Holds every rule, on a busy machine too."""
@@ -468,3 +471,21 @@ class TestCrashesWhenAway(Case):
     class broken(Reference):
         def unavailable(self) -> Exception:
             return ConnectionError("connection refused")
+
+
+class TestStaysAway(Case):
+    breaks = "test_a_plane_that_came_back_serves_again"
+    says = "it still says: The plane is away."
+    patience = 0.02
+
+    class broken(Reference):
+        has_been_away = False
+
+        def invoke(self, batch: Sequence[Lease], timeout: float) -> Reports:
+            if self.has_been_away:
+                raise self.unavailable()
+            yield from super().invoke(batch, timeout)
+
+        def unavailable(self) -> Exception:
+            self.has_been_away = True
+            return super().unavailable()

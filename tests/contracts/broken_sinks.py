@@ -1,8 +1,9 @@
 """For every rule about sinks a sink that breaks it. Run by test_broken.py; not collected by itself."""
 # ruff: noqa: N801 - a broken plugin is an attribute of its case
 
+import sqlite3
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -229,3 +230,49 @@ class TestGetsHalf(Case):
     class broken(Reference):
         def get(self, task_ids: Sequence[str]) -> Mapping[str, Result]:
             return {task_id: result for task_id, result in super().get(task_ids).items() if not result.outcome.failure}
+
+
+class TestListsAll(Case):
+    breaks = "test_failed_lists_the_failures_alone"
+    says = "`failed` lists 2 of 1 failures"
+
+    class broken(Reference):
+        def failed(self) -> Iterator[Result]:
+            return (result for _, result in self.scan())
+
+
+class TestKeepsFailures(Case):
+    breaks = "test_a_later_generation_replaces_a_failure"
+    says = "has not replaced the failure"
+
+    class broken(Reference):
+        def put(self, results: Sequence[Result]) -> None:
+            super().put(
+                [result for result in results if not super(TestKeepsFailures.broken, self).get([result.task.id])]
+            )
+
+
+class TestTakesWhatComesLate(Case):
+    breaks = "test_an_earlier_generation_replaces_nothing"
+    says = "a late failure of an earlier generation has replaced a success"
+
+    class broken(Reference):
+        def put(self, results: Sequence[Result]) -> None:
+            with sqlite3.connect(self.config.path) as file:
+                file.executemany("DELETE FROM results WHERE task_id = ?", [(result.task.id,) for result in results])
+            super().put(results)
+
+
+class TestReplacesSuccesses(Case):
+    breaks = "test_a_success_is_not_replaced_by_a_later_generation"
+    says = "a later failure has replaced a success"
+    broken = TestTakesWhatComesLate.broken
+
+
+class TestStoredKnowsNoGenerations(Case):
+    breaks = "test_stored_does_not_name_a_task_whose_failure_is_of_an_earlier_generation"
+    says = "`stored` names a task that is to run again"
+
+    class broken(Reference):
+        def stored(self, tasks: Sequence[Task]) -> Collection[str]:
+            return list(self.get([task.id for task in tasks]))

@@ -14,7 +14,7 @@ from htcgrid_contracts import TaskSourceContract, contract_function
 from pydantic import BaseModel, ConfigDict
 
 from htcgrid.builtin.memory import MemorySource
-from htcgrid.spi import Depth, Function, Lease, Plugin, Rejected, Task, TaskSource, Unavailable
+from htcgrid.spi import Function, Lease, Plugin, QueueStats, Rejected, States, Task, TaskSource, Unavailable
 
 
 class Reference(MemorySource):
@@ -22,7 +22,7 @@ class Reference(MemorySource):
 
     def __init__(self, config: Any, function: Function) -> None:
         super().__init__(config, function)
-        self.dead: list[str] = []
+        self.dead_ids: list[str] = []
         self.invalid: list[Lease] = []
         self.away = False
 
@@ -40,11 +40,21 @@ class Reference(MemorySource):
         return Unavailable("The queue is away.")
 
     def dead_letter(self, leases: Sequence[Lease], reason: str) -> None:
-        self.dead += [lease.task.id for lease in leases]
+        self.dead_ids += [lease.task.id for lease in leases]
         MemorySource.ack(self, leases)
 
-    def depth(self) -> Depth:
-        return replace(super().depth(), dead=len(self.dead))
+    def stats(self, *, brief: bool = False) -> QueueStats:
+        return QueueStats(replace(super().stats().states, dead=len(self.dead_ids)))
+
+    redrives = True
+
+    def redrive(self, tasks: Sequence[Task]) -> None:
+        with self._changed:
+            for task in tasks:
+                if task.id in self._tasks and self._tasks[task.id].task != task:
+                    del self._tasks[task.id]
+                    self._until.pop(task.id, None)
+        MemorySource.put(self, tasks)
 
     @property
     def exhausted(self) -> bool:
@@ -519,6 +529,26 @@ class TestPutsHalf(Case):
                 super().put([task])
 
 
+class TestRedriveKeepsWhatIsThere(Case):
+    breaks = "test_a_redriven_task_is_lent_though_an_earlier_generation_is_left"
+    says = "tasks were lent within"
+
+    class broken(Reference):
+        def redrive(self, tasks: Sequence[Task]) -> None:
+            MemorySource.put(self, [task for task in tasks if task.id not in self._tasks])
+
+
+class TestRedrivesTwice(Case):
+    breaks = "test_what_is_redriven_twice_is_lent_once"
+    lease_seconds = 5.0
+    says = "was handed out"
+
+    class broken(Reference):
+        def redrive(self, tasks: Sequence[Task]) -> None:
+            for task in tasks:
+                self.invalid.append(Lease(task))
+
+
 class TestCancelOnlyMarks(Case):
     breaks = "test_a_cancelled_task_that_waits_never_runs"
     lease_seconds = 5.0
@@ -563,12 +593,12 @@ class TestForgetsWhatWasCancelled(Case):
 
 class TestDepthCountsAll(Case):
     breaks = "test_depth_counts_what_waits_and_what_is_lent"
-    says = "depth() is to show"
+    says = "stats() is to show"
     patience = 0.05
 
     class broken(Reference):
-        def depth(self) -> Depth:
-            return Depth(waiting=len(self._tasks), leased=len(self._until))
+        def stats(self, *, brief: bool = False) -> QueueStats:
+            return QueueStats(States(waiting=len(self._tasks), leased=len(self._until)))
 
 
 class TestDeadComesBack(Case):
@@ -577,4 +607,4 @@ class TestDeadComesBack(Case):
 
     class broken(Reference):
         def dead_letter(self, leases: Sequence[Lease], reason: str) -> None:
-            self.dead += [lease.task.id for lease in leases]
+            self.dead_ids += [lease.task.id for lease in leases]

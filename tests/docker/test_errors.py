@@ -194,4 +194,4 @@ def test_the_values_of_an_environment_file_are_not_shown(
     with plane({"environment": {}}, base_image=python_image, env_file=file, workers=1) as opened:
         (outcome,) = opened.invoke([Lease(Task("t", b'{"do": "describe"}'))], 20)
         assert b"of the file" in outcome.payload  # type: ignore[union-attr]
-        assert "s3cret" not in f"{opened!r} {opened.config!r} {opened._plan!r}"
+        assert "s3cret" not in f"{opened!r} {opened.config!r} {opened._spec!r}"

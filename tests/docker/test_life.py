@@ -240,7 +240,7 @@ def test_containers_start_side_by_side(python_image: str) -> None:
         threads = [threading.Thread(target=call, args=(opened, "sleep"), kwargs={"seconds": 2.0}) for _ in range(3)]
         for thread in threads:
             thread.start()
-        until(lambda: len(opened._all) == 3, 30, "three containers at once")
+        until(lambda: None not in opened._places, 30, "three containers at once")
         for thread in threads:
             thread.join()
 
@@ -295,7 +295,7 @@ def test_an_engine_that_comes_back_is_used_again(made: Callable[[], set[str]], p
 def test_a_task_that_ran_when_the_engine_went_away_is_said_to_have_begun(python_image: str, relay: Relay) -> None:
     with plane(python_image, workers=1, host=relay.open()) as opened:
         call(opened, "echo", value=1)
-        (environment,) = opened._all
+        (environment,) = filter(None, opened._places)
 
         def cut_once_it_runs() -> None:
             until(lambda: environment._running() is not None, 20, "the handler runs")

@@ -11,6 +11,7 @@ from htcgrid_contracts.common import in_threads
 from htcgrid_local_docker.invoker import LocalDockerInvoker
 from htcgrid_local_docker.options import Options
 
+from htcgrid.runtime.rie import RieEnvironment
 from htcgrid.spi import FailureKind, Function, Lease, Outcome, Task
 
 PROBE = """
@@ -128,7 +129,7 @@ def test_it_reaches_no_other_container(function: Function, python_image: str) ->
     """Not even of its own plane: with the emulator, each has a port that is open within its network."""
     with LocalDockerInvoker(Options(base_image=python_image, workers=2, transport="rie"), function) as opened:
         in_threads([lambda: ask(opened, "execute")] * 2, 60)
-        first, second = opened._all.values()
+        first, second = (each._emulator for each in opened._places if isinstance(each, RieEnvironment))
         assert [ask(opened, "connect", host=each.address[0], port=each.address[1]) for each in (first, second)].count(
             "connected"
         ) == 1
@@ -161,7 +162,7 @@ def test_the_limits_are_those_of_the_function(engine: docker.APIClient, opened: 
     (mine,) = [
         each
         for each in engine.containers(filters={"label": ["io.htcgrid.function=probe"]})
-        if opened._plan and opened._plan.network.name in each["NetworkSettings"]["Networks"]
+        if opened._spec and opened._spec.network.name in each["NetworkSettings"]["Networks"]
     ]
     limits = engine.inspect_container(mine["Id"])["HostConfig"]
     assert limits["Memory"] == limits["MemorySwap"] == 128 << 20
@@ -177,7 +178,7 @@ def test_on_a_network_of_the_users(function: Function, python_image: str, transp
     with LocalDockerInvoker(options, function) as opened:
         assert ask(opened, "who")["uid"] == 993
         if transport == "rie":
-            (sandbox,) = opened._all.values()
+            (sandbox,) = (each._emulator for each in opened._places if isinstance(each, RieEnvironment))
             assert sandbox.address[0] == "127.0.0.1"
 
 

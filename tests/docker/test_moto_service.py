@@ -87,7 +87,7 @@ def run(plane: AwsLambdaInvoker, **event: object) -> Outcome:
 def test_a_function_is_created_published_aliased_and_invoked_and_removed(moto: str, tmp_path: Path) -> None:
     (tmp_path / "code").mkdir()
     first = plane(tmp_path / "code", moto, edition=1)
-    list(first.deploy())
+    list(first.deploy({}))
     with first:
         assert json.loads(run(first, do="answer", n=5).payload) == {"n": 5, "edition": 1}
         failed = run(first, do="raise")
@@ -97,7 +97,7 @@ def test_a_function_is_created_published_aliased_and_invoked_and_removed(moto: s
     service = boto3.client("lambda", endpoint_url=moto, region_name="eu-west-1")
     (before,) = service.list_aliases(FunctionName="htcgrid-test")["Aliases"]
     second = plane(tmp_path / "code", moto, edition=2)
-    list(second.deploy())
+    list(second.deploy({}))
     (after,) = service.list_aliases(FunctionName="htcgrid-test")["Aliases"]
     assert (before["Name"], int(before["FunctionVersion"]) + 1) == (after["Name"], int(after["FunctionVersion"]))
     with second:

@@ -34,7 +34,7 @@ class EksContract(InvokerContract):
         plugin._cluster.settings.refresh_api_key_hook = None  # it would read the kubeconfig again
         plugin._cluster.settings.host = "https://127.0.0.1:9"
         for place in plugin._places:
-            place.lane.close()
+            place.client.close()
 
 
 class TestThroughTheRuntimeApi(EksContract):

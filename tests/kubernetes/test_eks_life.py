@@ -106,8 +106,8 @@ def test_a_pod_that_is_removed_is_replaced_and_its_task_is_known_to_have_begun(
 def test_a_connection_that_broke_while_idle_is_opened_anew(plane: EksInvoker) -> None:
     assert call(plane, 0).payload == b'"slept"'
     for place in plane._places:
-        assert place.lane is not None
-        place.lane.close()
+        assert place.client is not None
+        place.client.close()
     assert call(plane, 0).payload == b'"slept"'
 
 

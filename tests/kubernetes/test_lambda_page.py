@@ -1,4 +1,4 @@
-"""Every cell of eks in docs/lambda.md is held by a test of this folder."""
+"""Every pipes of eks in docs/lambda.md is held by a test of this folder."""
 
 from htcgrid_contracts import InvokerContract
 from parity_sides import is_compared, rows

@@ -12,11 +12,10 @@ from typing import Any
 
 import pytest
 
-from htcgrid.runtime import limits
 from htcgrid.runtime.api import ApiEnvironment
 from htcgrid.runtime.api_server import ApiServer, listen
 from htcgrid.runtime.sandbox import Sandbox
-from htcgrid.spi import FailureKind, Function, Lease, Outcome, Task, Unstarted
+from htcgrid.spi import FailureKind, Function, Lease, Outcome, Task, Unstarted, limits
 
 RUDE = {"code": Path(__file__).parent, "command": (sys.executable, "rude.py"), "timeout": 20}
 

@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from htcgrid.runtime import limits
-from htcgrid.spi import FailureKind, Lease, Outcome, Task, Unstarted
+from htcgrid.spi import FailureKind, Lease, Outcome, Task, Unstarted, limits
 
 CODE = Path(__file__).parent
 
@@ -122,7 +121,7 @@ def test_an_environment_that_died_while_idle_is_replaced_before_it_is_used(
     invoke: Any, transport: dict[str, Any]
 ) -> None:
     before = invoke({"do": "answer"}).environment
-    (environment,) = invoke.invoker._all
+    environment = invoke.invoker.at(0)
     environment._end()
 
     outcome = invoke({"do": "answer", "value": 1})

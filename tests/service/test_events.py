@@ -6,9 +6,9 @@ from time import monotonic, sleep
 
 import pytest
 
-from htcgrid.agent.policy import Rules
+from htcgrid.agent.options import AgentOptions
 from htcgrid.service import api_errors, events
-from htcgrid.service.events import Events, event_rules
+from htcgrid.service.events import Events, event_options
 from htcgrid.service.room import Room
 from htcgrid.spi import Function, HtcgridError, Invoker, Lease, Outcome, Plugin, Rejected, Task, Unavailable, Unstarted
 
@@ -43,7 +43,7 @@ def eventually(holds: object) -> None:
 def test_events_wait_for_a_plane_that_is_away_for_longer_than_an_agent_waits(plane: Plane) -> None:
     said: list[str] = []
     plane.error = Unavailable("the plane\x1b is away")
-    queue = Events(plane, event_rules(Rules(unavailable_limit=0.05), {}), 10, Room(100), said.append)
+    queue = Events(plane, event_options(AgentOptions(unavailable_limit=0.05)), 10, Room(100), said.append)
     queue.put(Task("1", b"{}"))
     queue.start()
     eventually(lambda: any("Events wait: " in line for line in said))
@@ -56,7 +56,7 @@ def test_events_wait_for_a_plane_that_is_away_for_longer_than_an_agent_waits(pla
 def test_events_are_refused_once_the_plane_refuses_one(plane: Plane) -> None:
     said: list[str] = []
     plane.error = Rejected("no such function")
-    queue = Events(plane, event_rules(Rules(), {}), 10, Room(100), said.append)
+    queue = Events(plane, event_options(AgentOptions()), 10, Room(100), said.append)
     queue.start()
     queue.put(Task("1", b"{}"))
     eventually(lambda: any("not run any more: no such function" in line for line in said))
@@ -68,7 +68,7 @@ def test_events_are_refused_once_the_plane_refuses_one(plane: Plane) -> None:
 
 def test_what_ran_makes_room(plane: Plane) -> None:
     room = Room(4)
-    queue = Events(plane, event_rules(Rules(), {}), 2, room, lambda _message: None)
+    queue = Events(plane, event_options(AgentOptions()), 2, room, lambda _message: None)
     queue.put(Task("1", b"{}"))
     queue.put(Task("2", b"{}"))
     with pytest.raises(api_errors.TooManyRequests):

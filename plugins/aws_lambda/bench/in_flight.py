@@ -2,7 +2,7 @@
 
 Usage: python bench/in_flight.py [calls in flight] [rounds] [seconds a call]
 
-Prints the busy share (handler time over the time that the places were open, ramp included and from full pace on),
+Prints the busy share (handler time over the time that the places were open, ramp included and at the full limit),
 resident memory and processor time a call in flight. The service is `tests/fake_lambda.py`, which answers
 every call after the seconds asked for, so that what is measured is this side alone.
 """
@@ -65,7 +65,7 @@ def measure(plane: Timed, in_flight: int, rounds: int, seconds: float) -> None:
     spans = plane.spans
     calls = len(spans)
     last_start = max(start for start, _ in spans)
-    # From full pace on: after the ramp, until the queue has run dry.
+    # At the full limit: after the ramp, until the queue has run dry.
     full_from = started + 2.0
     steady = last_start - full_from
     busy = sum(max(0.0, min(start + seconds, last_start) - max(start, full_from)) for start, _ in spans)
@@ -73,7 +73,7 @@ def measure(plane: Timed, in_flight: int, rounds: int, seconds: float) -> None:
     print(f"{calls} calls of {seconds:g} s, {in_flight} at once, in {wall:.1f} s")
     print(f"busy share, whole run with its ramp and end: {calls * seconds / (wall * in_flight):.1%}")
     if steady > 0:
-        print(f"busy share from full pace on ({steady:.1f} s):    {busy / (steady * in_flight):.1%}")
+        print(f"busy share at the full limit ({steady:.1f} s):    {busy / (steady * in_flight):.1%}")
     median, slowest = late[calls // 2] * 1e3, late[calls * 99 // 100] * 1e3
     print(f"beyond the handler's time: median {median:.0f} ms, 99 % {slowest:.0f} ms")
     each = (peak - memory) / in_flight * 1e3

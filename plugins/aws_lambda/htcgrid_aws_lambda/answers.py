@@ -1,13 +1,13 @@
-"""From what Invoke answered to an outcome."""
+"""The outcome of an answer of Invoke."""
 
 import re
 from dataclasses import dataclass
 from typing import Any
 
-from htcgrid.runtime.parsing import parsed
+from htcgrid.planes import parsed
 from htcgrid.spi import FailureKind, Outcome
 
-from htcgrid_aws_lambda.reports import Report, read
+from htcgrid_aws_lambda.report_lines import Report, read
 
 _KINDS = {
     "Sandbox.Timedout": FailureKind.TIMEOUT,
@@ -32,7 +32,7 @@ _OLD_TIMEOUT = re.compile(r"Task timed out after [\d.]+ seconds\s*$")
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What one Invoke brought back.
+    """The answer of one Invoke.
 
     `failed` says that the header `X-Amz-Function-Error` was there: the handler's document cannot set it, so an
     answer that looks like an error stays an answer. `started` is in Unix seconds, `waited_ms` is the time from

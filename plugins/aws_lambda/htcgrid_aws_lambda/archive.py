@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from htcgrid.planes.code_files import DEFAULTS, PREBUILT, collect
+from htcgrid.planes import DEFAULTS, PREBUILT, collect
 from htcgrid.spi import Rejected
 
 UNZIPPED_BYTES = 262_144_000

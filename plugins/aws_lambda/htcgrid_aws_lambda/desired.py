@@ -1,4 +1,4 @@
-"""The function as it shall be: `[function]` and the plane's keys, in the words of AWS's API and within its limits."""
+"""The function that `deploy` makes: `[function]` and the plane's keys in the words of AWS's API, within its limits."""
 
 import re
 import shlex
@@ -9,7 +9,7 @@ from typing import Any
 
 from htcgrid.spi import Function, Rejected
 
-from htcgrid_aws_lambda.options import Options
+from htcgrid_aws_lambda.lambda_options import Options
 
 OWNER_TAG = "htcgrid:function"
 """Marks what `deploy` made, so that `undeploy` removes that and nothing else."""
@@ -37,7 +37,7 @@ class Desired:
 
 
 def desired(function: Function, options: Options, role: str) -> Desired:
-    """What shall stand. Raises `Rejected` where AWS Lambda has no such thing; nothing is rounded or cut."""
+    """What the config asks for. Raises `Rejected` where it does not fit AWS Lambda's limits; nothing is rounded or cut."""
     _check(function, options)
     settings: dict[str, Any] = {
         "Role": role,
@@ -101,4 +101,6 @@ def _check(function: Function, options: Options) -> None:
     }
     broken = [rule for rule, kept in rules.items() if not kept]
     if broken:
-        raise Rejected("AWS Lambda has no such function. It wants, in the config file:\n  " + "\n  ".join(broken))
+        raise Rejected(
+            "This function does not fit AWS Lambda's limits. Change in the config file:\n  " + "\n  ".join(broken)
+        )

@@ -1,4 +1,4 @@
-"""What is not as it shall be, in words. Values of environment variables are never told."""
+"""What differs from what the config asks for, in words. Values of environment variables are never shown."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -6,9 +6,9 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 from htcgrid.spi import Rejected
+from htcgrid_aws.aws_errors import code_of
 
 from htcgrid_aws_lambda.desired import OWNER_TAG
-from htcgrid_aws_lambda.refusals import code_of
 
 _POLICY = "write-own-logs"
 _TRUST = {
@@ -41,7 +41,7 @@ class Role:
         return {"Version": "2012-10-17", "Statement": [statement]}
 
     def exists(self) -> bool:
-        """Whether it stands. Raises `Rejected` where a role of that name is not ours."""
+        """Whether it exists. Raises `Rejected` where a role of that name is not ours."""
         try:
             found = self._iam.get_role(RoleName=self.name)["Role"]
         except ClientError as error:

@@ -1,7 +1,7 @@
 import pytest
 
 from htcgrid_aws_lambda.answers import _document
-from htcgrid_aws_lambda.reports import _platform_record
+from htcgrid_aws_lambda.report_lines import _platform_record
 
 DEEP = b"[" * 200_000 + b"]" * 200_000
 

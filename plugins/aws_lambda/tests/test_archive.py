@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from htcgrid.spi import Function, Rejected
 
-from htcgrid_aws_lambda import archive, code
+from htcgrid_aws_lambda import archive, function_code
 from htcgrid_aws_lambda.desired import desired
-from htcgrid_aws_lambda.options import Options
+from htcgrid_aws_lambda.lambda_options import Options
 from htcgrid_aws_lambda.requirements import install, platforms
 
 
@@ -66,7 +66,7 @@ def test_code_that_is_too_large_unpacked_is_rejected_with_the_ways_out(
 
 def test_a_command_gets_the_bootstrap_that_aws_starts(tmp_path: Path) -> None:
     function = Function(command=("./main", "it's"), name="go", code=folder(tmp_path, main="x"))
-    built = code.build(function, desired(function, Options(), "role"))
+    built = function_code.build(function, desired(function, Options(), "role"))
     assert built is not None
     script = zipfile.ZipFile(io.BytesIO(built.data)).read("bootstrap").decode()
     assert script.endswith("""exec ./main 'it'"'"'s'\n""")
@@ -98,7 +98,7 @@ def test_requirements_are_installed_for_the_functions_architecture_not_this_mach
     (source / "requirements.txt").write_text(f"--no-index\n--find-links {wheel.parent}\nonly-arm==1.0\n")
     function = Function(handler="a.handler", runtime="python3.12", architecture="arm64", code=source)
     wanted = desired(function, Options(), "role")
-    built, again = code.build(function, wanted), code.build(function, wanted)
+    built, again = function_code.build(function, wanted), function_code.build(function, wanted)
     assert built is not None
     assert again is not None
     assert {"a.py", "only_arm.py"} <= set(names(built))
@@ -123,7 +123,7 @@ def test_an_empty_or_missing_folder_is_rejected_with_its_name(tmp_path: Path) ->
     for path, word in ((tmp_path, "holds no file"), (tmp_path / "none", "is not a folder")):
         function = Function(handler="a.handler", code=path)
         with pytest.raises(Rejected, match=word):
-            code.build(function, desired(function, Options(), "role"))
+            function_code.build(function, desired(function, Options(), "role"))
 
 
 def test_no_secret_of_the_code_folder_reaches_the_zip(tmp_path: Path) -> None:

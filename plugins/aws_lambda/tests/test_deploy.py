@@ -2,7 +2,7 @@
 
 import json
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from htcgrid.spi import Deployable, Function, Rejected
 from moto.server import ThreadedMotoServer
 
 from htcgrid_aws_lambda import archive
-from htcgrid_aws_lambda.deployment import Deployment
+from htcgrid_aws_lambda.function_deployment import Deployment
 from htcgrid_aws_lambda.invoker import AwsLambdaInvoker
 
 Maker = Callable[..., AwsLambdaInvoker]
@@ -61,7 +61,7 @@ def test_the_plane_is_deployable(plane: Maker) -> None:
 def test_deploy_makes_the_function_with_all_that_the_config_says(plane: Maker, aws: Callable[[str], Any]) -> None:
     options = {"tags": {"team": "rates"}, "reserved_concurrency": 20}
     settings = {"timeout": 60, "memory": 1024, "environment": {"MODEL": "heston"}, "ephemeral_storage": 1024}
-    list(plane(options, **settings, architecture="arm64", runtime="python3.12").deploy())
+    list(plane(options, **settings, architecture="arm64", runtime="python3.12").deploy({}))
     found = aws("lambda").get_function(FunctionName="pricing")
     configuration = found["Configuration"]
     assert (configuration["Timeout"], configuration["MemorySize"], configuration["Runtime"]) == (60, 1024, "python3.12")
@@ -75,7 +75,7 @@ def test_deploy_makes_the_function_with_all_that_the_config_says(plane: Maker, a
 
 
 def test_the_role_may_write_the_functions_own_logs_and_nothing_else(plane: Maker, aws: Callable[[str], Any]) -> None:
-    list(plane().deploy())
+    list(plane().deploy({}))
     iam = aws("iam")
     assert iam.list_attached_role_policies(RoleName="htcgrid-pricing")["AttachedPolicies"] == []
     (name,) = iam.list_role_policies(RoleName="htcgrid-pricing")["PolicyNames"]
@@ -86,31 +86,31 @@ def test_the_role_may_write_the_functions_own_logs_and_nothing_else(plane: Maker
 
 
 def test_a_second_deploy_has_nothing_to_do(plane: Maker) -> None:
-    list(plane().deploy())
-    lines = list(plane().deploy())
-    assert lines[-1] == f"pricing:live in {REGION} at {plane().config.endpoint_url} is as it shall be; nothing to do"
+    list(plane().deploy({}))
+    lines = list(plane().deploy({}))
+    assert lines[-1] == f"pricing:live in {REGION} at {plane().config.endpoint_url} is up to date; nothing to do"
     assert len(lines) == 2
 
 
 def test_new_code_makes_a_new_version_and_the_alias_moves(
     plane: Maker, source: Path, aws: Callable[[str], Any]
 ) -> None:
-    list(plane().deploy())
+    list(plane().deploy({}))
     (source / "pricing.py").write_text("def handler(event, context):\n    return 2\n")
-    list(plane().deploy())
+    list(plane().deploy({}))
     assert aws("lambda").get_alias(FunctionName="pricing", Name="live")["FunctionVersion"] == "2"
 
 
 def test_a_changed_setting_does_not_send_the_code_again(plane: Maker, aws: Callable[[str], Any]) -> None:
-    list(plane().deploy())
-    lines = list(plane(memory=1024).deploy())
+    list(plane().deploy({}))
+    lines = list(plane(memory=1024).deploy({}))
     assert "change the settings of pricing: MemorySize from 512 to 1024" in lines
     assert not any("code" in line for line in lines[1:])
     assert aws("lambda").get_function_configuration(FunctionName="pricing", Qualifier="live")["MemorySize"] == 1024
 
 
 def test_a_dry_run_tells_and_does_nothing(plane: Maker, aws: Callable[[str], Any]) -> None:
-    lines = list(plane().deploy(dry_run=True))
+    lines = list(plane().deploy({}, dry_run=True))
     assert [line.split(":")[0] for line in lines[1:]] == [
         "would create role htcgrid-pricing, which may write to /aws/lambda/pricing only",
         "would create log group /aws/lambda/pricing",
@@ -122,25 +122,25 @@ def test_a_dry_run_tells_and_does_nothing(plane: Maker, aws: Callable[[str], Any
 
 
 def test_a_dry_run_of_a_change_tells_the_change_alone(plane: Maker, aws: Callable[[str], Any]) -> None:
-    list(plane(environment={"KEY": "old-secret"}).deploy())
-    lines = list(plane(environment={"KEY": "new-secret"}, timeout=60).deploy(dry_run=True))
+    list(plane(environment={"KEY": "old-secret"}).deploy({}))
+    lines = list(plane(environment={"KEY": "new-secret"}, timeout=60).deploy({}, dry_run=True))
     assert lines[1] == "would change the settings of pricing: Timeout from 30 to 60; Environment: KEY"
     assert "secret" not in "".join(lines)
     assert aws("lambda").get_function_configuration(FunctionName="pricing")["Timeout"] == 30
 
 
 def test_a_deploy_that_broke_off_before_the_alias_goes_on_there(plane: Maker, aws: Callable[[str], Any]) -> None:
-    list(plane().deploy())
-    for line in plane(memory=1024).deploy():
+    list(plane().deploy({}))
+    for line in plane(memory=1024).deploy({}):
         if line.startswith("publish"):
             break
-    list(plane(memory=1024).deploy())
+    list(plane(memory=1024).deploy({}))
     assert aws("lambda").get_function_configuration(FunctionName="pricing", Qualifier="live")["MemorySize"] == 1024
 
 
 def test_tags_that_are_gone_from_the_config_are_taken_off(plane: Maker, aws: Callable[[str], Any]) -> None:
-    list(plane({"tags": {"team": "rates", "desk": "fx"}}).deploy())
-    list(plane({"tags": {"team": "credit"}}).deploy())
+    list(plane({"tags": {"team": "rates", "desk": "fx"}}).deploy({}))
+    list(plane({"tags": {"team": "credit"}}).deploy({}))
     assert aws("lambda").get_function(FunctionName="pricing")["Tags"] == {
         "team": "credit",
         "htcgrid:function": "pricing",
@@ -148,7 +148,7 @@ def test_tags_that_are_gone_from_the_config_are_taken_off(plane: Maker, aws: Cal
 
 
 def test_undeploy_removes_all_that_deploy_made(plane: Maker, aws: Callable[[str], Any]) -> None:
-    list(plane().deploy())
+    list(plane().deploy({}))
     assert list(plane().undeploy()) == [
         "deleted function pricing with its versions and aliases",
         "deleted role htcgrid-pricing",
@@ -157,7 +157,7 @@ def test_undeploy_removes_all_that_deploy_made(plane: Maker, aws: Callable[[str]
     assert aws("lambda").list_functions()["Functions"] == []
     assert aws("iam").list_roles()["Roles"] == []
     assert aws("logs").describe_log_groups()["logGroups"] == []
-    assert list(plane().undeploy()) == [f"there is no function pricing in {REGION} at {plane().config.endpoint_url}"]
+    assert list(plane().undeploy()) == [f"function pricing does not exist in {REGION} at {plane().config.endpoint_url}"]
 
 
 def foreign_function(aws: Callable[[str], Any]) -> str:
@@ -175,7 +175,8 @@ def foreign_function(aws: Callable[[str], Any]) -> str:
 
 def test_a_function_of_somebody_else_is_neither_changed_nor_removed(plane: Maker, aws: Callable[[str], Any]) -> None:
     foreign_function(aws)
-    for command in (plane().deploy, plane().undeploy):
+    commands: list[Callable[[], Iterable[str]]] = [lambda: plane().deploy({}), plane().undeploy]
+    for command in commands:
         with pytest.raises(Rejected, match="was not made by htcgrid"):
             list(command())
     assert aws("lambda").get_function_configuration(FunctionName="pricing")["Handler"] == "x.y"
@@ -184,7 +185,7 @@ def test_a_function_of_somebody_else_is_neither_changed_nor_removed(plane: Maker
 def test_a_role_that_is_named_is_used_and_none_is_made(plane: Maker, aws: Callable[[str], Any]) -> None:
     trust = json.dumps({"Version": "2012-10-17", "Statement": []})
     role = aws("iam").create_role(RoleName="mine", AssumeRolePolicyDocument=trust)["Role"]["Arn"]
-    list(plane({"role": role}).deploy())
+    list(plane({"role": role}).deploy({}))
     assert aws("lambda").get_function_configuration(FunctionName="pricing")["Role"] == role
     assert [found["RoleName"] for found in aws("iam").list_roles()["Roles"]] == ["mine"]
     list(plane({"role": role}).undeploy())
@@ -195,7 +196,7 @@ def test_an_image_is_deployed_by_its_name_with_the_handler_as_its_command(
     plane: Maker, aws: Callable[[str], Any]
 ) -> None:
     image = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/pricing@sha256:" + "0" * 64
-    list(plane({"image": image}).deploy())
+    list(plane({"image": image}).deploy({}))
     found = aws("lambda").get_function(FunctionName="pricing")
     assert found["Configuration"]["PackageType"] == "Image"
     assert found["Code"]["ImageUri"] == image
@@ -206,27 +207,27 @@ def test_a_zip_too_large_for_the_call_goes_through_the_bucket_and_undeploy_empti
 ) -> None:
     monkeypatch.setattr(archive, "DIRECT_BYTES", 10)
     with pytest.raises(Rejected, match="Name an S3 `bucket`"):
-        list(plane().deploy())
+        list(plane().deploy({}))
     aws("s3").create_bucket(Bucket="zips", CreateBucketConfiguration={"LocationConstraint": REGION})
-    list(plane({"bucket": "zips"}).deploy())
+    list(plane({"bucket": "zips"}).deploy({}))
     assert aws("s3").list_objects_v2(Bucket="zips")["KeyCount"] == 1
-    assert list(plane({"bucket": "zips"}).deploy())[-1].endswith("nothing to do")
+    assert list(plane({"bucket": "zips"}).deploy({}))[-1].endswith("nothing to do")
     list(plane({"bucket": "zips"}).undeploy())
     assert aws("s3").list_objects_v2(Bucket="zips")["KeyCount"] == 0
 
 
 def test_status_tells_what_stands(plane: Maker) -> None:
-    assert plane().status()["state"] == "there is no such function"
-    list(plane(memory=256).deploy())
+    assert plane().status()["state"] == "the function does not exist"
+    list(plane(memory=256).deploy({}))
     status = plane().status()
     assert (status["state"], status["memory"], status["timeout"]) == ("Active", "256 MB", "30 s")
     assert status["alias"] == "live -> version 1"
 
 
 def test_scale_reserves_concurrency_and_deploy_leaves_it(plane: Maker) -> None:
-    list(plane().deploy())
+    list(plane().deploy({}))
     assert list(plane().scale(7)) == ["pricing may have 7 concurrent executions, which are reserved for it"]
-    list(plane().deploy())
+    list(plane().deploy({}))
     assert plane().status()["reserved concurrency"] == "7"
 
 

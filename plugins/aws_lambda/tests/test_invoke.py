@@ -12,6 +12,7 @@ from fake_lambda import FakeLambda
 from htcgrid.spi import FailureKind, Lease, Outcome, Task
 from real_agent import Opener
 
+from htcgrid_aws_lambda import billing
 from htcgrid_aws_lambda.invoker import AwsLambdaInvoker
 
 
@@ -109,8 +110,8 @@ def test_a_run_says_what_it_used_and_what_that_costs(opened: Opener) -> None:
     plane = opened(region="us-east-1")
     for _ in range(4):
         run(plane, {"billed_ms": 500})
-    assert plane.used().gb_seconds == pytest.approx(1.0)
-    assert plane.usage() == {
+    assert plane.used().charged[billing.GB_SECONDS] == pytest.approx(1.0)
+    assert plane.usage().shown == {
         "requests": "4",
         "GB-seconds": "1.000",
         "price": "$0.000017 (us-east-1, x86_64, list price of 2025-10-01, without free tier or discounts)",
@@ -119,7 +120,7 @@ def test_a_run_says_what_it_used_and_what_that_costs(opened: Opener) -> None:
 
 def test_a_region_without_a_price_says_so(opened: Opener) -> None:
     plane = opened(region="us-gov-west-1")
-    assert plane.usage()["price"] == "not known: the price table has no x86_64 in us-gov-west-1"
+    assert plane.usage().shown["price"] == "not known: the price table has no x86_64 in us-gov-west-1"
 
 
 def test_a_cancelled_call_is_let_go_of_at_once_and_still_billed(opened: Opener, fake: FakeLambda) -> None:
@@ -132,7 +133,7 @@ def test_a_cancelled_call_is_let_go_of_at_once_and_still_billed(opened: Opener, 
     assert outcomes[0].failure is FailureKind.CANCELLED
     assert fake.in_flight == 1, "cancel waited for the handler"
     fake.let_go()
-    eventually(lambda: plane.used().requests == 1)
+    eventually(lambda: plane.used().charged.get(billing.REQUESTS) == 1)
 
 
 def test_a_call_can_be_cancelled_from_its_very_beginning(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,9 +144,9 @@ def test_a_call_can_be_cancelled_from_its_very_beginning(opened: Opener, monkeyp
             plane.cancel(["t-1"])
             super().start()
 
-    monkeypatch.setattr("htcgrid_aws_lambda.calls.Thread", CancelledAsItStarts)
+    monkeypatch.setattr("htcgrid_aws_lambda.call_threads.Thread", CancelledAsItStarts)
     assert run(plane, {}).failure is FailureKind.CANCELLED
-    eventually(lambda: plane.used().requests == 1)  # the service has run it all the same
+    eventually(lambda: plane.used().charged.get(billing.REQUESTS) == 1)  # the service has run it all the same
 
 
 def eventually(condition: Callable[[], bool]) -> None:

@@ -101,7 +101,7 @@ def test_no_credentials_are_rejected_with_the_ways_to_get_some(opened: Opener, m
 
 
 def test_no_region_is_rejected_with_the_key_to_write(opened: Opener) -> None:
-    with pytest.raises(Rejected, match="Write `region`"):
+    with pytest.raises(Rejected, match="no AWS region is set; write region"):
         opened(region="", endpoint_url="")
 
 

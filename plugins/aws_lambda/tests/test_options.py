@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from htcgrid_aws_lambda.options import Options
+from htcgrid_aws_lambda.lambda_options import Options
 
 BAD: list[tuple[str, Any]] = [
     ("region", "Ireland"),

@@ -13,6 +13,7 @@ from uuid import uuid4
 import pytest
 from htcgrid.spi import FailureKind, Function, Lease, Outcome, Task
 
+from htcgrid_aws_lambda import billing
 from htcgrid_aws_lambda.invoker import AwsLambdaInvoker
 
 HANDLER = """
@@ -51,7 +52,7 @@ def plane_at(folder: Path, handler: str = "told.handler", **options: Any) -> Aws
 def on_aws(tmp_path: Path) -> Iterator[AwsLambdaInvoker]:
     plane = plane_at(tmp_path)
     try:
-        list(plane.deploy())
+        list(plane.deploy({}))
         with plane:
             yield plane
     finally:
@@ -73,7 +74,7 @@ def test_aws_runs_the_handler_and_meters_it(on_aws: AwsLambdaInvoker) -> None:
     assert outcome.log_tail == b"hello\n"
     assert outcome.billed_ms > 0
     assert 0 < outcome.max_memory_mb <= 128
-    assert on_aws.used().gb_seconds > 0
+    assert on_aws.used().charged[billing.GB_SECONDS] > 0
 
 
 @pytest.mark.aws
@@ -98,7 +99,7 @@ def test_aws_fails_in_the_kinds_that_are_read_from_it(
 def test_aws_reports_a_missing_handler_as_init_error(tmp_path: Path) -> None:
     plane = plane_at(tmp_path, handler="told.missing")
     try:
-        list(plane.deploy())
+        list(plane.deploy({}))
         with plane:
             assert run(plane, do="answer", n=1).failure is FailureKind.INIT_ERROR
     finally:

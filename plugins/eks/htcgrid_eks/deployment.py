@@ -6,12 +6,12 @@ from typing import Any
 
 from htcgrid.spi import Function, HtcgridError, Rejected, Unavailable
 
-from htcgrid_eks import trouble
+from htcgrid_eks import pod_diagnosis
 from htcgrid_eks.cluster import Cluster, Refusal
-from htcgrid_eks.crew import NAME, OWNER, sweep
 from htcgrid_eks.manifests import TEMPLATE_DIGEST, Grid
 from htcgrid_eks.options import Options
 from htcgrid_eks.permissions import WORKER, Rule, as_yaml, deploy_rules, require, role, run_rules
+from htcgrid_eks.run_pods import NAME, OWNER, sweep
 
 _LOOK_SECONDS = 0.5
 _REMOVAL_SECONDS = 150.0  # a node may take a minute to report a pod whose containers have ended as gone
@@ -123,8 +123,10 @@ class Deployment:
             scale = self._options.autoscale
             facts["autoscale"] = f"{scale.min} to {scale.max} by {scale.by}"
         for pod in pods:
-            if not trouble.is_ready(pod) and "deletionTimestamp" not in pod["metadata"]:
-                facts[f"pod {pod['metadata']['name']}"] = trouble.fatal(cluster, pod) or trouble.pending(pod)
+            if not pod_diagnosis.is_ready(pod) and "deletionTimestamp" not in pod["metadata"]:
+                facts[f"pod {pod['metadata']['name']}"] = pod_diagnosis.fatal(cluster, pod) or pod_diagnosis.pending(
+                    pod
+                )
         return facts
 
     def permissions(self) -> str:
@@ -175,13 +177,13 @@ class Deployment:
         kind = _kind_of(deployment["spec"]["template"])
         staying = [pod for pod in self._pods() if _kind_of(pod) == kind and "deletionTimestamp" not in pod["metadata"]]
         newest = max(staying, key=lambda pod: str(pod["metadata"]["creationTimestamp"]), default=None)
-        if newest is None or trouble.is_ready(newest):
+        if newest is None or pod_diagnosis.is_ready(newest):
             self._require_admission(deployment)
             return ""
-        reason = trouble.fatal(self._cluster, newest)
+        reason = pod_diagnosis.fatal(self._cluster, newest)
         if reason is not None:
             raise _Hopeless(Rejected(reason))
-        return f"Pod {newest['metadata']['name']}: {trouble.pending(newest)}."
+        return f"Pod {newest['metadata']['name']}: {pod_diagnosis.pending(newest)}."
 
     def _require_admission(self, deployment: Any) -> None:
         """A quota or an admission rule shows in the Deployment only."""
@@ -207,7 +209,7 @@ class Deployment:
         yield f"nothing of {self._name} is left in {self._cluster.who}"
 
     def _pods(self) -> list[Any]:
-        query = {"labelSelector": f"{trouble.GRID}={self._name},{NAME}={self._name}"}
+        query = {"labelSelector": f"{pod_diagnosis.GRID}={self._name},{NAME}={self._name}"}
         return list(self._asked("list pods", "GET", self._cluster.namespaced("pods"), query=query)["items"])
 
     def _applied(self, manifests: Sequence[Any], created: list[str]) -> Iterator[str]:

@@ -8,25 +8,26 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
-from htcgrid.runtime.calls import Calls
+from htcgrid.planes import Calls
 from htcgrid.spi import Capability, Function, HtcgridError, Invoker, Lease, Outcome, Rejected, Unavailable, Unstarted
 
-from htcgrid_eks import code, trouble
+from htcgrid_eks import code_archive, pod_diagnosis
 from htcgrid_eks.cluster import Cluster, Refusal
-from htcgrid_eks.crew import Crew
 from htcgrid_eks.deployment import Deployment
-from htcgrid_eks.lane import Lane
 from htcgrid_eks.manifests import Grid
 from htcgrid_eks.options import Options
 from htcgrid_eks.own_pod import await_end
 from htcgrid_eks.permissions import require, run_rules
 from htcgrid_eks.pod import AGENT
+from htcgrid_eks.port_forward import PortForward
 from htcgrid_eks.relay import PORT
+from htcgrid_eks.relay_client import RelayClient
+from htcgrid_eks.run_pods import RunPods
 from htcgrid_eks.sandbox import Termination
 from htcgrid_eks.sidecar import container_name
-from htcgrid_eks.tunnel import Tunnel
 
 _PAUSE_SECONDS = 0.1
 
@@ -43,12 +44,12 @@ class _Pod:
 
 @dataclass(slots=True)
 class _Place:
-    """A Lambda container of a pod, with the lane to it while there is one."""
+    """A Lambda container of a pod, with the client to it while there is one."""
 
     pod: _Pod
     index: int
-    lane: Lane | None = None
-    lane_to: str = ""
+    client: RelayClient | None = None
+    client_of: str = ""
 
 
 class EksInvoker(Invoker):
@@ -61,6 +62,7 @@ class EksInvoker(Invoker):
     class Config(Options):
         """See `htcgrid_eks.options.Options`."""
 
+    carries_settings = True
     config: Config
     max_batch = 32
 
@@ -71,16 +73,15 @@ class EksInvoker(Invoker):
         # The emulator's replies do not tell an answer from an error document.
         self.capabilities = every if config.transport == "api" else every - {Capability.ERRORS}
         self._cluster = Cluster(config)
-        self._crew = Crew(self._cluster, config, function)
+        self._run_pods = RunPods(self._cluster, config, function)
         self._calls = Calls()
         self._archive = b""
-        self._settings: Mapping[str, Any] = {}
         self._places: list[_Place] = []
         self._idle: queue.LifoQueue[_Place] = queue.LifoQueue()
 
     def open(self) -> None:
         """Make the pods and wait until they serve."""
-        self._archive = code.pack(self.function.code) if self.config.code == "folder" else b""
+        self._archive = code_archive.pack(self.function.code) if self.config.code == "folder" else b""
         if self.config.code.startswith("s3:"):
             raise Rejected(
                 'code = "s3://..." is for `htcgrid deploy`: only a standing grid has a role to read the bucket with. '
@@ -88,12 +89,12 @@ class EksInvoker(Invoker):
             )
         self._cluster.open()
         require(self._cluster, run_rules(with_secret=bool(self.function.environment)), "run pods")
-        self._crew = Crew(self._cluster, self.config, self.function)
-        self._crew.begin()
+        self._run_pods = RunPods(self._cluster, self.config, self.function)
+        self._run_pods.begin()
         pods = [_Pod() for _ in range(self.config.pods)]
         for pod in pods:
-            pod.name = self._crew.add()
-        self._crew.await_running([pod.name for pod in pods])
+            pod.name = self._run_pods.add()
+        self._run_pods.await_running([pod.name for pod in pods])
         self._places = [_Place(pod, index) for index in range(self.config.containers) for pod in pods]
         with ThreadPoolExecutor(min(16, len(pods))) as pool:
             list(pool.map(self._connect, self._places[: len(pods)]))  # the first of each pod brings the code
@@ -102,8 +103,8 @@ class EksInvoker(Invoker):
             self._idle.put(place)
 
     def advise(self, attempts: int) -> Iterable[str]:
-        """See `htcgrid.spi.Advising`."""
-        yield from Grid(self.config, self.function, self._settings, self.config.namespace).notes()
+        """As `Plugin.advise`."""
+        yield from Grid(self.config, self.function, {}, self.config.namespace).notes()
         least, pods = self.config.min_available, self.config.pods
         kept = math.ceil(int(least[:-1]) * pods / 100) if least.endswith("%") else int(least or 0)
         if self.config.autoscale is None and kept >= pods:
@@ -114,12 +115,12 @@ class EksInvoker(Invoker):
 
     def close(self) -> None:
         for place in self._places:
-            if place.lane is not None:
-                place.lane.close()
+            if place.client is not None:
+                place.client.close()
         self._places = []
         self._idle = queue.LifoQueue()
         with suppress(HtcgridError):  # the pods end by themselves, and the next start removes what is left
-            self._crew.end()
+            self._run_pods.end()
         self._cluster.close()
 
     def invoke(self, batch: Sequence[Lease], timeout: float) -> Iterator[Outcome | Unstarted]:
@@ -132,13 +133,13 @@ class EksInvoker(Invoker):
         place = self._idle.get()
         unreported = {lease.task.id: None for lease in batch}
         try:
-            lane = self._lane(place)
+            client = self._client_of(place)
             try:
-                for report in lane.invoke(batch, timeout, cancelled):
+                for report in client.invoke(batch, timeout, cancelled):
                     unreported.pop(report.task_id, None)
                     yield report
             except Unavailable:
-                lane.close()  # the pod is looked at before it is used again
+                client.close()  # the pod is looked at before it is used again
                 raise
         except ConnectionError as error:
             raise Unavailable(
@@ -148,20 +149,16 @@ class EksInvoker(Invoker):
             self._idle.put(place)
 
     def cancel(self, task_ids: Collection[str]) -> None:
-        self._calls.cancel(task_ids)  # for those that have no lane yet
+        self._calls.cancel(task_ids)  # for those that have no client yet
         for place in list(self._places):
-            if (lane := place.lane) is not None:
-                lane.cancel(task_ids)
+            if (client := place.client) is not None:
+                client.cancel(task_ids)
 
     # --- Deployable ---
 
-    def adopt(self, settings: Mapping[str, Any]) -> None:
-        """Take the whole config, as a document: the workers of a standing grid need its source, sink and agent."""
-        self._settings = settings
-
-    def deploy(self, *, dry_run: bool = False) -> Iterable[str]:
+    def deploy(self, settings: Mapping[str, Any], *, dry_run: bool = False) -> Iterable[str]:
         """Make or change the standing grid, and wait until its pods are ready. `dry_run` yields the YAML."""
-        with self._deployment() as deployment:
+        with self._deployment(settings) as deployment:
             yield from deployment.deploy(dry_run=dry_run)
 
     def undeploy(self) -> Iterable[str]:
@@ -179,30 +176,30 @@ class EksInvoker(Invoker):
         with self._deployment() as deployment:
             return deployment.status()
 
-    def permissions(self) -> str:
+    def permissions(self) -> Mapping[str, Mapping[str, Any] | str]:
         """The Roles that each use takes, as YAML."""
         with self._deployment() as deployment:
-            return deployment.permissions()
+            return {"cluster": deployment.permissions()}
 
     @contextmanager
-    def _deployment(self) -> Iterator[Deployment]:
+    def _deployment(self, settings: Mapping[str, Any] = MappingProxyType({})) -> Iterator[Deployment]:
         cluster = Cluster(self.config)
         cluster.open()
         try:
-            yield Deployment(cluster, self.config, self.function, self._settings)
+            yield Deployment(cluster, self.config, self.function, settings)
         finally:
             cluster.close()
 
-    # --- lanes ---
+    # --- clients ---
 
-    def _lane(self, place: _Place) -> Lane:
-        """The lane to this place: mended, where it has broken, with a new pod where the old one is gone."""
-        lane = place.lane
-        if lane is not None and place.lane_to == place.pod.name and lane.is_alive():
-            return lane
-        if lane is not None:
-            lane.close()
-            place.lane = None
+    def _client_of(self, place: _Place) -> RelayClient:
+        """The client to this place: mended, where it has broken, with a new pod where the old one is gone."""
+        client = place.client
+        if client is not None and place.client_of == place.pod.name and client.is_alive():
+            return client
+        if client is not None:
+            client.close()
+            place.client = None
         with place.pod.lock:
             self._replace_if_gone(place.pod)
         try:
@@ -211,15 +208,15 @@ class EksInvoker(Invoker):
             raise Unavailable(str(error), retry_after=1.0) from None
 
     def _replace_if_gone(self, pod: _Pod) -> None:
-        found = self._crew.find(pod.name)
+        found = self._run_pods.find(pod.name)
         if found is not None and self._is_of_use(found):
             return
         if found is not None:
-            self._crew.remove(pod.name)
-        pod.name = self._crew.add()
+            self._run_pods.remove(pod.name)
+        pod.name = self._run_pods.add()
         pod.seen.clear()
         try:
-            self._crew.await_running([pod.name])
+            self._run_pods.await_running([pod.name])
         except Rejected as error:
             raise Unavailable(str(error), retry_after=5.0) from None
 
@@ -228,16 +225,22 @@ class EksInvoker(Invoker):
             return False
         # Beside others, a container that ended is restarted; alone, it goes with its pod.
         alone = self.config.containers == 1
-        return trouble.is_running(pod) if alone else "running" in trouble.status_of(pod, AGENT).get("state", {})
+        return (
+            pod_diagnosis.is_running(pod)
+            if alone
+            else "running" in pod_diagnosis.status_of(pod, AGENT).get("state", {})
+        )
 
-    def _connect(self, place: _Place) -> Lane:
-        """Open a lane, as soon as the relay listens. Raises `Unavailable` or `Rejected`."""
+    def _connect(self, place: _Place) -> RelayClient:
+        """Open a client, as soon as the relay listens. Raises `Unavailable` or `Rejected`."""
         pod = place.pod.name
         deadline = time.monotonic() + self.config.start_seconds
         while True:
             try:
-                lane = Lane(
-                    Tunnel(self._cluster, pod, PORT), self._crew.token, lambda index: self._ended(place.pod, index)
+                client = RelayClient(
+                    PortForward(self._cluster, pod, PORT),
+                    self._run_pods.token,
+                    lambda index: self._ended(place.pod, index),
                 )
             except Refusal as refusal:
                 if refusal.status != 404 and refusal.status < 500:
@@ -247,28 +250,28 @@ class EksInvoker(Invoker):
                 reason = str(error)
             else:
                 try:
-                    lane.open(self._archive)
+                    client.open(self._archive)
                 except (ConnectionError, HtcgridError) as error:
-                    lane.close()
+                    client.close()
                     if isinstance(error, HtcgridError):
                         raise
                     reason = str(error)
                 else:
-                    place.lane, place.lane_to = lane, pod
-                    return lane
+                    place.client, place.client_of = client, pod
+                    return client
             self._require_alive(pod)
             if time.monotonic() > deadline:
                 raise Unavailable(f"Pod {pod} runs but cannot be reached through {self._cluster.server}: {reason}.")
             time.sleep(_PAUSE_SECONDS)
 
     def _require_alive(self, name: str) -> None:
-        pod = self._crew.find(name)
+        pod = self._run_pods.find(name)
         if pod is None:
             raise Unavailable(f"Pod {name} was removed.")
-        reason = trouble.fatal(self._cluster, pod)
+        reason = pod_diagnosis.fatal(self._cluster, pod)
         if reason is not None:
             raise Rejected(reason)
 
     def _ended(self, pod: _Pod, index: int) -> Termination | None:
         """How that Lambda container has just ended, as soon as Kubernetes knows."""
-        return await_end(lambda: self._crew.find(pod.name), container_name(index), pod.seen)
+        return await_end(lambda: self._run_pods.find(pod.name), container_name(index), pod.seen)

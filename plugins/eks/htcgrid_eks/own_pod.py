@@ -7,7 +7,7 @@ from typing import Any
 
 from htcgrid.spi import HtcgridError
 
-from htcgrid_eks import trouble
+from htcgrid_eks import pod_diagnosis
 from htcgrid_eks.cluster import Cluster, Refusal
 from htcgrid_eks.options import Access
 from htcgrid_eks.sandbox import Termination
@@ -44,7 +44,7 @@ def await_end(find: Callable[[], Any], container: str, seen: dict[str, str]) -> 
         pod = find()
         if pod is None:
             return None
-        end = trouble.last_end(trouble.status_of(pod, container))
+        end = pod_diagnosis.last_end(pod_diagnosis.status_of(pod, container))
         if end is not None and seen.get(container) != end[0]:
             seen[container] = end[0]
             return end[1]

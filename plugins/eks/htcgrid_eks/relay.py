@@ -21,8 +21,8 @@ from typing import Any
 
 from htcgrid.spi import Function, HtcgridError, Rejected, Unavailable
 
-from htcgrid_eks import code, frames
-from htcgrid_eks.frames import Frame
+from htcgrid_eks import code_archive, relay_frames
+from htcgrid_eks.relay_frames import Frame
 from htcgrid_eks.sandbox import Termination, Terminations
 from htcgrid_eks.sidecar import EksSidecarInvoker, complain
 
@@ -57,7 +57,7 @@ class Relay:
             if self._is_open:
                 return
             if self.code_folder is not None:
-                code.unpack(archive, self.code_folder)
+                code_archive.unpack(archive, self.code_folder)
             self.plane.open()
             self._is_open = True
 
@@ -117,7 +117,7 @@ class Connection:
             beat.start()
             try:
                 while True:
-                    self._take(frames.read_frame(self._read))
+                    self._take(relay_frames.read_frame(self._read))
             finally:
                 self._relay.left()
         except (OSError, ValueError, KeyError):
@@ -135,7 +135,7 @@ class Connection:
     def _is_admitted(self) -> bool:
         """Other containers of the pod share the loopback, but not the token."""
         self._channel.settimeout(_HELLO_SECONDS)
-        hello = frames.read_frame(self._read, frames.HELLO_BYTES)
+        hello = relay_frames.read_frame(self._read, relay_frames.HELLO_BYTES)
         self._channel.settimeout(None)
         return hello.say == "hello" and compare_digest(str(hello.head.get("token")), self._relay.token)
 
@@ -170,10 +170,10 @@ class Connection:
 
     def _invoke(self, frame: Frame) -> None:
         self._relay.plane.asking.ask = self._ask
-        reports = self._relay.plane.invoke(frames.leases_of(frame), frame.head["timeout"])
+        reports = self._relay.plane.invoke(relay_frames.leases_of(frame), frame.head["timeout"])
         try:
             for report in reports:
-                self._send(frames.report_frame(report))
+                self._send(relay_frames.report_frame(report))
         finally:
             reports.close()  # type: ignore[attr-defined]
 

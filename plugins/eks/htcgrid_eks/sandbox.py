@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
-from htcgrid.runtime.sandbox import Sandbox
+from htcgrid.planes import Sandbox
 from htcgrid.spi import Unavailable
 
-from htcgrid_eks.cell import Cell
+from htcgrid_eks.container_pipes import ContainerPipes
 
 _END_SECONDS = 10.0
 _TRIM_SECONDS = 0.05
@@ -36,8 +36,8 @@ class ContainerSandbox(Sandbox):
     pipe that this process held open; why it ended only Kubernetes knows, and `terminations` asks it.
     """
 
-    def __init__(self, cell: Cell, terminations: Terminations) -> None:
-        self._cell = cell
+    def __init__(self, pipes: ContainerPipes, terminations: Terminations) -> None:
+        self._pipes = pipes
         self._terminations = terminations
         self._number = 0
         self._termination: Termination | None = None
@@ -45,20 +45,20 @@ class ContainerSandbox(Sandbox):
         self._trimmed = 0.0
 
     def start(self, variables: Mapping[str, str]) -> None:
-        self.ended_fd = os.open(self._cell.folder / "ended", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        self.ended_fd = os.open(self._pipes.folder / "ended", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with suppress(BlockingIOError):
             os.read(self.ended_fd, 1 << 16)  # of runs before
         self._poll.register(self.ended_fd, select.POLLIN)
-        self._cell.log_tail()
+        self._pipes.log_tail()
         api = variables.get("AWS_LAMBDA_RUNTIME_API", "")
-        self._number = self._cell.start(api, variables["AWS_LAMBDA_LOG_STREAM_NAME"])
+        self._number = self._pipes.start(api, variables["AWS_LAMBDA_LOG_STREAM_NAME"])
 
     def has_ended(self) -> bool:
         return self._termination is not None or bool(self._poll.poll(0))
 
     def end(self) -> int:
         if not self.has_ended():
-            self._cell.end(self._number)
+            self._pipes.end(self._number)
         return self._ended().status
 
     def close(self) -> None:
@@ -69,11 +69,11 @@ class ContainerSandbox(Sandbox):
             self.ended_fd = -1
 
     def log_tail(self) -> bytes:
-        return self._cell.log_tail()
+        return self._pipes.log_tail()
 
     def memory_mb(self) -> float:
-        self._cell.trim_log()
-        return self._cell.memory_mb()
+        self._pipes.trim_log()
+        return self._pipes.memory_mb()
 
     def was_out_of_memory(self) -> bool:
         return self._termination is not None and self._termination.out_of_memory
@@ -83,7 +83,7 @@ class ContainerSandbox(Sandbox):
         while self._termination is None:
             if not self._poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
                 raise Unavailable(
-                    f"The Lambda container of {self._cell.folder} was told to end its program and did not in "
+                    f"The Lambda container of {self._pipes.folder} was told to end its program and did not in "
                     f"{_END_SECONDS:.0f} s. Look at its node: `kubectl describe pod`."
                 )
             try:
@@ -94,7 +94,7 @@ class ContainerSandbox(Sandbox):
                 self._termination = _read(report, self._number)
             else:
                 # Nobody holds the other end any more: the container itself has ended.
-                self._cell.greet()
+                self._pipes.greet()
                 self._termination = self._terminations() or Termination(-9, out_of_memory=False)
         return self._termination
 

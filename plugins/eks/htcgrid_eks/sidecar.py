@@ -1,34 +1,33 @@
 """`eks_sidecar`: the plane inside a pod. The Lambda containers beside the agent are the execution environments."""
 
 import os
-import queue
 import sys
 import time
-from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from htcgrid.runtime import documents, identity
-from htcgrid.runtime.api import ApiEnvironment
-from htcgrid.runtime.calls import Calls
-from htcgrid.runtime.environment import ExecutionEnvironment, State
-from htcgrid.runtime.rie import EmulatorSandbox, RieEnvironment
+from htcgrid.planes import (
+    ApiEnvironment,
+    EmulatorSandbox,
+    EnvironmentPool,
+    ExecutionEnvironment,
+    RieEnvironment,
+    identity,
+)
 from htcgrid.spi import (
     Capability,
     FailureKind,
     Function,
-    Invoker,
-    Lease,
     Outcome,
     Plugin,
     Rejected,
     Unavailable,
-    Unstarted,
+    error_documents,
 )
 from pydantic import Field
 
-from htcgrid_eks.cell import Cell
+from htcgrid_eks.container_pipes import ContainerPipes
 from htcgrid_eks.sandbox import ContainerSandbox, Terminations
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ def container_name(index: int) -> str:
     return f"lambda-{index}"
 
 
-class EksSidecarInvoker(Invoker):
+class EksSidecarInvoker(EnvironmentPool):
     """Lambda containers of this pod, reached over its loopback. `htcgrid deploy` writes the pod and this config.
 
     How a handler's process ended is told by the container's first process, without any right on the cluster. How a
@@ -65,18 +64,20 @@ class EksSidecarInvoker(Invoker):
 
     config: Config
     max_batch = 32
+    starts_early = False
 
     def __init__(self, config: Config, function: Function) -> None:
         super().__init__(config, function)
-        self.max_concurrency = config.containers
         every = frozenset(Capability)
         # The emulator's replies do not tell an answer from an error document.
         self.capabilities = every if config.transport == "api" else every - {Capability.ERRORS}
-        self._cells: list[Cell] = []
+        self._pipes: list[ContainerPipes] = []
         self._pod: OwnPod | None = None
-        self._all: list[ExecutionEnvironment | None] = []
-        self._calls = Calls()
-        self._idle: queue.LifoQueue[int] = queue.LifoQueue()
+        self._kills: dict[int, int] = {}
+        """How often the kernel had ended something in a pipes for its memory, before the tasks that it has now."""
+
+    def size(self) -> int:
+        return self.config.containers
 
     def open(self) -> None:
         folder = self.config.folder
@@ -85,118 +86,78 @@ class EksSidecarInvoker(Invoker):
                 f"{folder} is not there or may not be written: eks_sidecar runs in a pod that shares a volume with its "
                 'Lambda containers. `htcgrid deploy` makes such pods; from outside a cluster use plugin = "eks".'
             )
-        self._cells = [Cell(folder / str(index)) for index in range(self.config.containers)]
-        for cell in self._cells:
-            cell.open()
+        self._pipes = [ContainerPipes(folder / str(index)) for index in range(self.config.containers)]
+        for pipes in self._pipes:
+            pipes.open()
         if self.config.pod_status:
             from htcgrid_eks.own_pod import OwnPod  # noqa: PLC0415 - the SDK takes a second to import
 
             self._pod = OwnPod()
         self._await_containers()
-        self._all = [None] * len(self._cells)
-        for index in reversed(range(len(self._cells))):
-            self._idle.put(index)
+        super().open()
         (folder / READY).touch()
 
     def close(self) -> None:
-        for environment in self._all:
-            if environment is not None:
-                environment.close()
-        for cell in self._cells:
-            cell.close()
+        super().close()
+        for pipes in self._pipes:
+            pipes.close()
         if self._pod is not None:
             self._pod.close()
-        self._all, self._cells, self._pod = [], [], None
-        self._idle = queue.LifoQueue()
+        self._pipes, self._pod = [], None
         (self.config.folder / READY).unlink(missing_ok=True)
 
     def quit(self) -> None:
         """Have the Lambda containers end, for a pod that is not to live on."""
-        for cell in self._cells:
-            cell.quit()
-
-    def invoke(self, batch: Sequence[Lease], timeout: float) -> Iterator[Outcome | Unstarted]:
-        with self._calls.call() as cancelled:
-            yield from self._invoke(batch, timeout, cancelled)
-
-    def _invoke(
-        self, batch: Sequence[Lease], timeout: float, cancelled: Collection[str]
-    ) -> Iterator[Outcome | Unstarted]:
-        index = self._idle.get()
-        try:
-            reports = self._ready(index).invoke(batch, timeout, cancelled)
-            yield from reports if self.config.transport == "api" else _with_kills(reports, self._cells[index])
-        finally:
-            environment = self._all[index]
-            if environment is not None and environment.state is State.GONE:
-                self._remove(index)
-            self._idle.put(index)
-
-    def cancel(self, task_ids: Collection[str]) -> None:
-        self._calls.cancel(task_ids)
+        for pipes in self._pipes:
+            pipes.quit()
 
     def terminations(self, index: int) -> Terminations:
         """How that container's ends are asked for."""
         pod = self._pod
         return lambda: pod.last_end(container_name(index)) if pod is not None else None
 
-    # --- environments ---
+    # --- the pool ---
 
-    def _ready(self, index: int) -> ExecutionEnvironment:
-        environment = self._all[index]
-        if environment is None or environment.is_lost():
-            self._remove(index)
-            self._cells[index].greet()  # while nothing runs there, nothing else tells that it has ended
-            if not self._cells[index].is_ready(_BACK_SECONDS):
-                name = container_name(index)
-                raise Unavailable(f"The container {name} is not there; Kubernetes will restart it.", retry_after=1.0)
-            environment = self._start(index)
-        return environment
-
-    def _remove(self, index: int) -> None:
-        environment, self._all[index] = self._all[index], None
-        if environment is not None:
-            environment.close()
-
-    def _start(self, index: int) -> ExecutionEnvironment:
-        cell, terminations = self._cells[index], self.terminations(index)
-        environment: ExecutionEnvironment
+    def environment(self, place: int) -> ExecutionEnvironment:
+        pipes, terminations = self._pipes[place], self.terminations(place)
+        pipes.greet()  # while nothing runs there, nothing else tells that it has ended
+        if not pipes.is_ready(_BACK_SECONDS):
+            name = container_name(place)
+            raise Unavailable(f"The container {name} is not there; Kubernetes will restart it.", retry_after=1.0)
+        self._kills[place] = pipes.kills
         if self.config.transport == "rie":
-            environment = RieEnvironment(
-                self.function, _Emulator(cell, terminations, self.config.emulator_port + index)
-            )
-        else:
-            environment = ApiEnvironment(self.function, ContainerSandbox(cell, terminations))
-        environment.start()
-        self._all[index] = environment
-        return environment
+            emulator = _Emulator(pipes, terminations, self.config.emulator_port + place)
+            return RieEnvironment(self.function, emulator)
+        return ApiEnvironment(self.function, ContainerSandbox(pipes, terminations))
+
+    def before(self, environment: ExecutionEnvironment, place: int) -> None:
+        self._kills[place] = self._pipes[place].kills
+
+    def corrected(self, outcome: Outcome, place: int) -> Outcome:
+        """The emulator lives on when the kernel ends the runtime for its memory, and calls it a killed one."""
+        if self.config.transport == "api":
+            return outcome
+        pipes = self._pipes[place]
+        pipes.memory_mb()
+        if pipes.kills > self._kills[place] and outcome.failure is FailureKind.EXIT:
+            self._kills[place] = pipes.kills
+            document = error_documents.out_of_memory(identity.request_id(outcome.task_id))
+            return replace(outcome, failure=FailureKind.OUT_OF_MEMORY, payload=document)
+        return outcome
 
     def _await_containers(self) -> None:
         deadline = time.monotonic() + self.config.start_seconds
-        for index, cell in enumerate(self._cells):
-            if not cell.is_ready(max(0.0, deadline - time.monotonic())):
+        for index, pipes in enumerate(self._pipes):
+            if not pipes.is_ready(max(0.0, deadline - time.monotonic())):
                 raise Unavailable(
                     f"The container {container_name(index)} has not come up in {self.config.start_seconds:g} s. "
                     "`kubectl describe pod` says why."
                 )
 
 
-def _with_kills(reports: Iterator[Outcome | Unstarted], cell: Cell) -> Iterator[Outcome | Unstarted]:
-    """The emulator lives on when the kernel ends the runtime for its memory, and calls it a killed one."""
-    before = cell.kills
-    for report in reports:
-        cell.memory_mb()
-        if cell.kills > before and isinstance(report, Outcome) and report.failure is FailureKind.EXIT:
-            before = cell.kills
-            document = documents.out_of_memory(identity.request_id(report.task_id))
-            yield replace(report, failure=FailureKind.OUT_OF_MEMORY, payload=document)
-        else:
-            yield report
-
-
 class _Emulator(ContainerSandbox, EmulatorSandbox):
-    def __init__(self, cell: Cell, terminations: Terminations, port: int) -> None:
-        super().__init__(cell, terminations)
+    def __init__(self, pipes: ContainerPipes, terminations: Terminations, port: int) -> None:
+        super().__init__(pipes, terminations)
         self._port = port
 
     @property

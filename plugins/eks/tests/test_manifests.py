@@ -11,11 +11,11 @@ import pytest
 from htcgrid.spi import Function, Rejected
 
 from htcgrid_eks.cluster import Cluster
-from htcgrid_eks.crew import Crew
 from htcgrid_eks.deployment import Deployment, _kind_of
 from htcgrid_eks.invoker import EksInvoker
 from htcgrid_eks.manifests import Grid
 from htcgrid_eks.options import Options
+from htcgrid_eks.run_pods import RunPods
 
 Manifests = Callable[..., dict[str, Any]]
 AUTOSCALE = {"min": 1, "max": 9, "by": "cpu", "target": 70}
@@ -199,9 +199,9 @@ def test_a_run_has_its_environment_in_a_secret_that_goes_with_it(function: Funct
     options = Options(image="pricing:1", namespace="grid")
     cluster = Asked(options)
     secret = function.model_copy(update={"environment": {"DB_PASSWORD": "hunter2secret"}})
-    crew = Crew(cluster, options, secret)
-    crew.begin()
-    crew.add()
+    run_pods = RunPods(cluster, options, secret)
+    run_pods.begin()
+    run_pods.add()
     owner, kept, pod = cluster.made
     assert kept["kind"] == "Secret"
     assert kept["metadata"]["ownerReferences"][0]["name"] == owner["metadata"]["name"]

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import IO
 
 from docker.utils.build import PatternMatcher
-from htcgrid.planes.code_files import collect
+from htcgrid.planes import collect
 from htcgrid.spi import Function, Rejected
 
+from htcgrid_local_docker.container_spec import TASK_ROOT
 from htcgrid_local_docker.diagnosis import CLIENTS
 from htcgrid_local_docker.engine import Engine, explained
 from htcgrid_local_docker.images import Image
-from htcgrid_local_docker.plan import TASK_ROOT
 
 _WHEELS = ".htcgrid-wheels"
 _DOCKERFILE = "Dockerfile"

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import IO, Any
 
-from htcgrid.runtime import limits
+from htcgrid.spi import limits
 
 _READ_BYTES = 1 << 18
 _HEADER_BYTES = 8

@@ -2,10 +2,10 @@
 
 import re
 
-from htcgrid.runtime.parsing import parsed
+from htcgrid.planes import parsed
 from htcgrid.spi import Outcome, Rejected
 
-from htcgrid_local_docker.plan import Plan, command
+from htcgrid_local_docker.container_spec import ContainerSpec, command
 
 CLIENTS = re.compile(r"lambda|bootstrap|aws_?ric", re.IGNORECASE)
 """What the names of runtime clients, and of scripts that run them, have in common."""
@@ -16,7 +16,7 @@ _FOREIGN = re.compile(rb"\bexec\b.*(failed|format error)|failed to exec", re.IGN
 """What the init process of a container says of a program that the kernel cannot run, whatever the reason it gives."""
 
 
-def check_came_up(outcome: Outcome, plan: Plan) -> None:
+def check_came_up(outcome: Outcome, spec: ContainerSpec) -> None:
     """Raise `Rejected` where this initialisation error means that no task will ever run in this image.
 
     A runtime client reports a handler that cannot be loaded by a document of its own; one that says
@@ -25,24 +25,24 @@ def check_came_up(outcome: Outcome, plan: Plan) -> None:
     kind = _error_type(outcome)
     if kind not in {"Runtime.ExitError", "Sandbox.Timedout"}:
         return
-    started = " ".join([*(plan.options.entrypoint or plan.image.entrypoint), *(command(plan) or plan.image.command)])
+    started = " ".join([*(spec.options.entrypoint or spec.image.entrypoint), *(command(spec) or spec.image.command)])
     printed = outcome.log_tail.decode(errors="replace").strip()
     said = f" It printed:\n{printed}" if printed else " It printed nothing."
-    if plan.image.is_emulated and _FOREIGN.search(outcome.log_tail):
+    if spec.image.is_emulated and _FOREIGN.search(outcome.log_tail):
         raise Rejected(
-            f"The image {plan.image.reference!r} is for {plan.image.architecture}, which this machine cannot run. Install "
+            f"The image {spec.image.reference!r} is for {spec.image.architecture}, which this machine cannot run. Install "
             f"emulation (apt-get install qemu-user-static), or use an image for this machine.{said}"
         )
     if kind == "Sandbox.Timedout":
         raise Rejected(
-            f"The container of {plan.image.reference!r} ran `{started}` and never called the Runtime API at "
-            f"{plan.network.gateway}. Either it is no runtime client (set `entrypoint` to one; with an emulator of its own, "
+            f"The container of {spec.image.reference!r} ran `{started}` and never called the Runtime API at "
+            f"{spec.network.gateway}. Either it is no runtime client (set `entrypoint` to one; with an emulator of its own, "
             'write transport = "rie"), or a firewall of this machine stops containers from calling it, or it takes longer to '
             f"come up than it may (10 s and the function's timeout, which is [function] timeout).{said}"
         )
     if not CLIENTS.search(started) or _MISSING_CLIENT.search(outcome.log_tail):
         raise Rejected(
-            f"The container of {plan.image.reference!r} ran `{started}`, which ended without calling the Lambda Runtime API: "
+            f"The container of {spec.image.reference!r} ran `{started}`, which ended without calling the Lambda Runtime API: "
             "the image has no runtime client. Use one of AWS's base images, install the client (pip install awslambdaric, "
             f"npm install aws-lambda-ric) and set `entrypoint` to it.{said}"
         )

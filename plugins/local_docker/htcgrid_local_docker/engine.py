@@ -11,7 +11,7 @@ import requests
 from docker.context import ContextAPI
 from docker.errors import APIError, DockerException, TLSParameterError, create_api_error_from_http_exception
 from docker.utils import kwargs_from_env
-from htcgrid.runtime.parsing import parsed
+from htcgrid.planes import parsed
 from htcgrid.spi import HtcgridError, Rejected, Unavailable
 
 _GREETING_SECONDS = 4

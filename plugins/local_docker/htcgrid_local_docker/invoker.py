@@ -2,33 +2,43 @@
 
 import json
 import os
-import queue
 import sys
 import threading
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from htcgrid.planes.code_files import collect
-from htcgrid.runtime import documents, identity
-from htcgrid.runtime.api import ApiEnvironment
-from htcgrid.runtime.api_server import listen
-from htcgrid.runtime.calls import Calls
-from htcgrid.runtime.environment import ExecutionEnvironment, State
-from htcgrid.runtime.rie import RieEnvironment
-from htcgrid.spi import Capability, FailureKind, Function, Invoker, Lease, Outcome, Rejected, Unavailable, Unstarted
+from htcgrid.planes import (
+    ApiEnvironment,
+    EnvironmentPool,
+    ExecutionEnvironment,
+    RieEnvironment,
+    SandboxedEnvironment,
+    State,
+    collect,
+    identity,
+    listen,
+)
+from htcgrid.spi import (
+    Capability,
+    FailureKind,
+    Function,
+    Outcome,
+    Rejected,
+    error_documents,
+)
 
-from htcgrid_local_docker import building, images, network, ownership, plan
+from htcgrid_local_docker import building, container_spec, images, network, ownership
 from htcgrid_local_docker.diagnosis import check_came_up
 from htcgrid_local_docker.engine import Engine
 from htcgrid_local_docker.options import Options
 from htcgrid_local_docker.sandbox import ContainerSandbox
 
 
-class LocalDockerInvoker(Invoker):
+class LocalDockerInvoker(EnvironmentPool):
     """Containers on the Docker Engine of this machine.
 
     A container is started by the first `invoke` that finds no idle one, in that call's thread: those
@@ -36,25 +46,26 @@ class LocalDockerInvoker(Invoker):
     """
 
     Config = Options
+    carries_settings = False
     config: Options
     max_batch = 512
+    starts_early = False
 
     def __init__(self, config: Options, function: Function) -> None:
         super().__init__(config, function)
-        self.max_concurrency = config.workers or len(os.sched_getaffinity(0))
         every = frozenset(Capability)
         # The emulator's replies do not tell an answer from an error document.
         self.capabilities = every if config.transport == "api" else every - {Capability.ERRORS}
         self._engine = Engine(config.host)
-        self._places: queue.LifoQueue[ExecutionEnvironment | None] = queue.LifoQueue()
-        self._all: dict[ExecutionEnvironment, ContainerSandbox] = {}
-        self._calls = Calls()
         self._left: list[ContainerSandbox] = []
         self._lock = threading.Lock()
         """Around `_left`, which one thread takes whole while others add to it."""
-        self._plan: plan.Plan | None = None
+        self._spec: container_spec.ContainerSpec | None = None
         self._is_proven = False  # whether a handler has answered: then the image is right
         self._opened = ExitStack()
+
+    def size(self) -> int:
+        return self.config.workers or len(os.sched_getaffinity(0))
 
     def open(self) -> None:
         self._opened.callback(self._engine.close)
@@ -69,53 +80,48 @@ class LocalDockerInvoker(Invoker):
             network.check_reachable(net)
         if self.config.logs is not None:
             self.config.logs.mkdir(parents=True, exist_ok=True)
-        self._plan = plan.draw(self.config, self.function, image, net)
-        for _ in range(self.max_concurrency):
-            self._places.put(None)
+        self._spec = container_spec.spec_of(self.config, self.function, image, net)
+        super().open()
 
     def close(self) -> None:
-        if self._all:
-            with ThreadPoolExecutor(min(8, len(self._all))) as pool:
-                list(pool.map(lambda environment: environment.close(), self._all))
-        self._all.clear()
+        super().close()
         self._remove_what_is_left()
         self._opened.close()
 
-    def invoke(self, batch: Sequence[Lease], timeout: float) -> Iterator[Outcome | Unstarted]:
-        with self._calls.call() as cancelled:
-            yield from self._invoke(batch, timeout, cancelled)
+    # --- the pool ---
 
-    def _invoke(
-        self, batch: Sequence[Lease], timeout: float, cancelled: Collection[str]
-    ) -> Iterator[Outcome | Unstarted]:
-        environment = self._places.get()
-        left: dict[str, None] = {}
-        try:
-            if environment is not None and environment.is_lost():
-                self._removed(environment)
-                environment = None
-            if environment is None:
-                environment = self._started()
-            elif environment.state is State.IDLE:
-                self._all[environment].forget_log()
-            left = dict.fromkeys(lease.task.id for lease in batch)
-            for report in environment.invoke(batch, timeout, cancelled):
-                left.pop(report.task_id, None)
-                yield self._judged(report, self._all[environment]) if isinstance(report, Outcome) else report
-        except Unavailable as error:
-            raise Unavailable(str(error), error.retry_after, error.begun or list(left)[:1]) from None
-        finally:
-            gone = environment is None or environment.state is State.GONE
-            self._places.put(None if gone else environment)
-            if environment is not None and gone:
-                self._removed(environment)
+    def environment(self, place: int) -> ExecutionEnvironment:
+        assert self._spec is not None  # noqa: S101 - between open and close
+        self._remove_what_is_left()
+        sandbox = ContainerSandbox(self._engine, self._spec)
+        if self.config.transport == "rie":
+            return RieEnvironment(self.function, sandbox)
+        return ApiEnvironment(self.function, sandbox, listen(self._spec.network.gateway))
 
-    def cancel(self, task_ids: Collection[str]) -> None:
-        self._calls.cancel(task_ids)
+    def before(self, environment: ExecutionEnvironment, place: int) -> None:
+        if environment.state is State.IDLE:
+            _sandbox(environment).forget_log()
+
+    def corrected(self, outcome: Outcome, place: int) -> Outcome:
+        """Once it is clear that the outcome is the task's own, what the emulator cannot know is put right."""
+        assert self._spec is not None  # noqa: S101 - between open and close
+        if outcome.failure in {None, FailureKind.HANDLER_ERROR}:
+            self._is_proven = True
+        elif outcome.failure is FailureKind.INIT_ERROR and not self._is_proven:
+            check_came_up(outcome, self._spec)
+        is_exit = outcome.failure is FailureKind.EXIT and self.config.transport == "rie"
+        if is_exit and (environment := self.at(place)) and _sandbox(environment).has_killed_for_memory():
+            document = error_documents.out_of_memory(identity.request_id(outcome.task_id))
+            return replace(outcome, payload=document, failure=FailureKind.OUT_OF_MEMORY)
+        return outcome
+
+    def removed(self, environment: ExecutionEnvironment, place: int) -> None:
+        """Its place is free, whatever becomes of its container."""
+        self._keep_what_is_left([_sandbox(environment)])
 
     # --- Deployable ---
 
-    def deploy(self, *, dry_run: bool = False) -> Iterable[str]:
+    def deploy(self, settings: Mapping[str, Any], *, dry_run: bool = False) -> Iterable[str]:
         """Have the image here; containers come with `run`."""
         with self._connected():
             if dry_run:
@@ -159,7 +165,7 @@ class LocalDockerInvoker(Invoker):
         """Make an image of the code folder on `base_image`, with a Dockerfile that is shown and kept."""
         if not self.config.base_image:
             raise Rejected("`base_image` is missing in the plane's table: name the image to build upon.")
-        plan.check_folder(self.function)
+        container_spec.check_folder(self.function)
         with self._connected():
             text, own = building.written(self.function, self._image, wheels)
             where = self.function.code / "Dockerfile"
@@ -184,15 +190,10 @@ class LocalDockerInvoker(Invoker):
     def _image(self) -> images.Image:
         return images.find(self._engine, self.config.reference, self.function.architecture, self.config.pull, _say)
 
-    def _removed(self, environment: ExecutionEnvironment) -> None:
-        """Its place is free, whatever becomes of its container."""
-        sandbox = self._all.pop(environment, None)
-        if sandbox is not None:
-            environment.close()
-            self._keep_what_is_left([sandbox])
-
     def _remove_what_is_left(self) -> None:
         """Containers that could not be removed while the engine was away."""
+        if not self._left:
+            return
         with self._lock:
             left, self._left = self._left, []
         for sandbox in left:
@@ -204,35 +205,11 @@ class LocalDockerInvoker(Invoker):
         with self._lock:
             self._left += left
 
-    def _started(self) -> ExecutionEnvironment:
-        assert self._plan is not None  # noqa: S101 - between open and close
-        sandbox = ContainerSandbox(self._engine, self._plan)
-        environment: ExecutionEnvironment
-        if self.config.transport == "rie":
-            environment = RieEnvironment(self.function, sandbox)
-        else:
-            environment = ApiEnvironment(self.function, sandbox, listen(self._plan.network.gateway))
-        self._all[environment] = sandbox
-        try:
-            environment.start()
-        except BaseException:
-            self._removed(environment)
-            raise
-        if self._left:
-            self._remove_what_is_left()
-        return environment
 
-    def _judged(self, outcome: Outcome, sandbox: ContainerSandbox) -> Outcome:
-        """The outcome, once it is clear that it is the task's own; what the emulator cannot know is put right."""
-        assert self._plan is not None  # noqa: S101 - between open and close
-        if outcome.failure in {None, FailureKind.HANDLER_ERROR}:
-            self._is_proven = True
-        elif outcome.failure is FailureKind.INIT_ERROR and not self._is_proven:
-            check_came_up(outcome, self._plan)
-        if outcome.failure is FailureKind.EXIT and self.config.transport == "rie" and sandbox.has_killed_for_memory():
-            document = documents.out_of_memory(identity.request_id(outcome.task_id))
-            return replace(outcome, payload=document, failure=FailureKind.OUT_OF_MEMORY)
-        return outcome
+def _sandbox(environment: ExecutionEnvironment) -> ContainerSandbox:
+    assert isinstance(environment, SandboxedEnvironment)  # noqa: S101 - all of this plane's are
+    assert isinstance(environment.sandbox, ContainerSandbox)  # noqa: S101
+    return environment.sandbox
 
 
 def _say(message: str) -> None:

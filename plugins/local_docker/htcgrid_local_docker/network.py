@@ -7,7 +7,7 @@ from typing import Any
 from uuid import uuid4
 
 from docker.errors import NotFound
-from htcgrid.runtime.api_server import listen
+from htcgrid.planes import listen
 from htcgrid.spi import Rejected, Unavailable
 
 from htcgrid_local_docker import ownership

@@ -8,16 +8,15 @@ from contextlib import suppress
 from typing import Any
 
 from docker.errors import APIError, NotFound
-from htcgrid.runtime.parsing import parsed
-from htcgrid.runtime.rie import EmulatorSandbox
+from htcgrid.planes import EmulatorSandbox, parsed
 from htcgrid.spi import Unavailable
 from urllib3.exceptions import HTTPError
 
 from htcgrid_local_docker import ownership
 from htcgrid_local_docker.container_log import EMULATORS_LAST, LogStream
+from htcgrid_local_docker.container_memory import ContainerMemory
+from htcgrid_local_docker.container_spec import RIE_PORT, ContainerSpec, create_arguments
 from htcgrid_local_docker.engine import Engine
-from htcgrid_local_docker.meter import MemoryMeter
-from htcgrid_local_docker.plan import RIE_PORT, Plan, create_arguments
 
 log = logging.getLogger("htcgrid.local_docker.sandbox")
 
@@ -32,26 +31,26 @@ class ContainerSandbox(EmulatorSandbox):
     connection's descriptor is `ended_fd`.
     """
 
-    def __init__(self, engine: Engine, plan: Plan) -> None:
+    def __init__(self, engine: Engine, spec: ContainerSpec) -> None:
         self._engine = engine
-        self._plan = plan
+        self._spec = spec
         self._container = ""
         self._status: int | None = None
         self._end: Any = None
         self._log: LogStream | None = None
         self._peer = ""
         self._address = ("", 0)
-        self._meter: MemoryMeter | None = None
+        self._meter: ContainerMemory | None = None
 
     # --- its life ---
 
     def start(self, variables: Mapping[str, str]) -> None:
         client = self._engine.client
-        with self._engine.speaking(f"start a container of {self._plan.image.reference!r}"):
-            created = client.create_container(**create_arguments(self._plan, client, variables))
+        with self._engine.speaking(f"start a container of {self._spec.image.reference!r}"):
+            created = client.create_container(**create_arguments(self._spec, client, variables))
             self._container = created["Id"]
             here = f"/containers/{self._container}"
-            last = EMULATORS_LAST if self._plan.options.transport == "rie" else b""
+            last = EMULATORS_LAST if self._spec.options.transport == "rie" else b""
             output = self._engine.stream(f"{here}/attach", stdout=1, stderr=1, stream=1)
             self._log = LogStream(output, self._log_file(), last)
             # Only this tells the end for sure: the log ends as well when a program closes its output.
@@ -97,7 +96,7 @@ class ContainerSandbox(EmulatorSandbox):
                 with suppress(Unavailable):
                     ownership.remove(self._engine, self._container)
                     self._container = ""
-            if log is not None and not self._container and self._plan.options.logs is not None:
+            if log is not None and not self._container and self._spec.options.logs is not None:
                 log.rest()  # the engine may pass on the last lines after their answer; only the end is the end
         finally:
             if log is not None:
@@ -147,7 +146,7 @@ class ContainerSandbox(EmulatorSandbox):
         ports = details["NetworkSettings"].get("Ports") or {}
         bound = ports.get(f"{RIE_PORT}/tcp")
         self._address = ("127.0.0.1", int(bound[0]["HostPort"])) if bound else (self._peer, RIE_PORT)
-        self._meter = MemoryMeter(details["State"]["Pid"])
+        self._meter = ContainerMemory(details["State"]["Pid"])
 
     def _read_status(self) -> int:
         """What the engine has answered to `wait`. An end without an answer is the engine's own."""
@@ -169,7 +168,7 @@ class ContainerSandbox(EmulatorSandbox):
         return bool(details["State"]["OOMKilled"])
 
     def _log_file(self) -> Any:
-        folder = self._plan.options.logs
+        folder = self._spec.options.logs
         return None if folder is None else folder / f"{self._container[:12]}.log"
 
 

@@ -14,16 +14,16 @@ from typing import Any, cast
 
 import docker
 import pytest
-from htcgrid.runtime.rie import RieEnvironment
+from htcgrid.planes import RieEnvironment
 from htcgrid.spi import FailureKind, Function, Outcome, Rejected, Unavailable
 
-from htcgrid_local_docker import building, ownership, plan
+from htcgrid_local_docker import building, container_spec, ownership
 from htcgrid_local_docker.container_log import EMULATORS_LAST, LogStream
+from htcgrid_local_docker.container_memory import ContainerMemory
 from htcgrid_local_docker.diagnosis import _error_type, check_came_up
 from htcgrid_local_docker.engine import Engine, explained
 from htcgrid_local_docker.images import Image
 from htcgrid_local_docker.invoker import LocalDockerInvoker
-from htcgrid_local_docker.meter import MemoryMeter
 from htcgrid_local_docker.network import Network
 from htcgrid_local_docker.options import Options
 from htcgrid_local_docker.pulling import Pull
@@ -139,7 +139,7 @@ class Ending:
 
 
 def test_the_file_of_a_container_has_the_line_that_came_after_the_last_answer(stream: Stream, tmp_path: Path) -> None:
-    drawn = plan.draw(Options(image="base:1", logs=tmp_path), Function(), IMAGE, NETWORK)
+    drawn = container_spec.spec_of(Options(image="base:1", logs=tmp_path), Function(), IMAGE, NETWORK)
     sandbox = ContainerSandbox(cast("Engine", Ending(stream)), drawn)
     sandbox._container, sandbox._log = "c", LogStream(stream, tmp_path / "c.log")
     sandbox.close()
@@ -150,7 +150,7 @@ def test_a_process_that_has_ended_is_not_measured() -> None:
     """The kernel counts it as one of the root group."""
     with subprocess.Popen(["true"]) as ended:
         os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
-        assert MemoryMeter(ended.pid).megabytes() == 0.0
+        assert ContainerMemory(ended.pid).megabytes() == 0.0
 
 
 def test_this_process_owns_what_it_makes() -> None:
@@ -182,26 +182,26 @@ def test_a_process_of_another_container_is_not_judged() -> None:
 
 
 def test_the_images_command_is_kept_where_only_the_entry_point_is_replaced() -> None:
-    drawn = plan.draw(Options(image="base:1", entrypoint=("/bootstrap",)), Function(), IMAGE, NETWORK)
-    assert plan.command(drawn) == ["app.handler"]
+    drawn = container_spec.spec_of(Options(image="base:1", entrypoint=("/bootstrap",)), Function(), IMAGE, NETWORK)
+    assert container_spec.command(drawn) == ["app.handler"]
 
 
 def test_the_handler_takes_the_place_of_the_images_command() -> None:
-    drawn = plan.draw(Options(image="base:1"), Function(handler="mine.handler"), IMAGE, NETWORK)
-    assert plan.command(drawn) == ["mine.handler"]
+    drawn = container_spec.spec_of(Options(image="base:1"), Function(handler="mine.handler"), IMAGE, NETWORK)
+    assert container_spec.command(drawn) == ["mine.handler"]
     assert drawn.environment["_HANDLER"] == "mine.handler"
 
 
 def test_without_a_handler_the_image_decides() -> None:
-    drawn = plan.draw(Options(image="base:1"), Function(), IMAGE, NETWORK)
-    assert plan.command(drawn) is None
+    drawn = container_spec.spec_of(Options(image="base:1"), Function(), IMAGE, NETWORK)
+    assert container_spec.command(drawn) is None
     assert "_HANDLER" not in drawn.environment
 
 
 def test_the_config_outweighs_the_environment_file(tmp_path: Path) -> None:
     (tmp_path / "e").write_text("A=file\nB=with = and space \n\n# C=1\n")
     options = Options(image="base:1", env_file=tmp_path / "e")
-    drawn = plan.draw(options, Function(environment={"A": "config"}), IMAGE, NETWORK)
+    drawn = container_spec.spec_of(options, Function(environment={"A": "config"}), IMAGE, NETWORK)
     assert drawn.environment["A"] == "config"
     assert drawn.environment["B"] == "with = and space "
     assert "C" not in drawn.environment
@@ -211,7 +211,7 @@ def test_the_config_outweighs_the_environment_file(tmp_path: Path) -> None:
 def test_a_line_that_is_no_variable_is_refused_without_showing_it(tmp_path: Path, line: str) -> None:
     (tmp_path / "e").write_text(f"OK=1\n{line}\n")
     with pytest.raises(Rejected, match="line 2: write it as NAME=VALUE") as caught:
-        plan.draw(Options(image="base:1", env_file=tmp_path / "e"), Function(), IMAGE, NETWORK)
+        container_spec.spec_of(Options(image="base:1", env_file=tmp_path / "e"), Function(), IMAGE, NETWORK)
     assert line not in str(caught.value).removeprefix(str(tmp_path))
 
 
@@ -247,7 +247,7 @@ def test_a_registry_that_wants_a_login_says_so() -> None:
 
 
 def test_an_initialisation_error_of_the_handlers_own_is_the_tasks() -> None:
-    drawn = plan.draw(Options(image="base:1"), Function(), IMAGE, NETWORK)
+    drawn = container_spec.spec_of(Options(image="base:1"), Function(), IMAGE, NETWORK)
     check_came_up(Outcome("t", b'{"errorType": "Runtime.ImportModuleError"}', FailureKind.INIT_ERROR), drawn)
     check_came_up(Outcome("t", b'{"errorType": "Runtime.ExitError"}', FailureKind.INIT_ERROR), drawn)
 
@@ -255,12 +255,11 @@ def test_an_initialisation_error_of_the_handlers_own_is_the_tasks() -> None:
 def test_once_a_container_came_up_one_that_does_not_is_the_tasks() -> None:
     late = Outcome("t", b'{"errorType": "Sandbox.Timedout"}', FailureKind.INIT_ERROR)
     plane = LocalDockerInvoker(Options(image="base:1"), Function())
-    plane._plan = plan.draw(plane.config, Function(), IMAGE, NETWORK)
-    sandbox = ContainerSandbox(Engine(), plane._plan)
+    plane._spec = container_spec.spec_of(plane.config, Function(), IMAGE, NETWORK)
     with pytest.raises(Rejected, match=r"never called the Runtime API(.|\n)*\[function\] timeout"):
-        plane._judged(late, sandbox)
-    plane._judged(Outcome("t", b"1"), sandbox)
-    assert plane._judged(late, sandbox) is late
+        plane.corrected(late, 0)
+    plane.corrected(Outcome("t", b"1"), 0)
+    assert plane.corrected(late, 0) is late
 
 
 class Left(ContainerSandbox):
@@ -289,9 +288,7 @@ def test_what_two_threads_leave_at_the_same_time_is_removed_later() -> None:
         leaves(second)
 
     def leaves(sandbox: ContainerSandbox) -> None:
-        environment = RieEnvironment(Function(), sandbox)
-        plane._all[environment] = sandbox
-        plane._removed(environment)
+        plane.removed(RieEnvironment(Function(), sandbox), 0)
 
     first = Left(meanwhile)
     leaves(first)
@@ -310,14 +307,14 @@ FOREIGN = replace(IMAGE, architecture="s390x")
     ],
 )
 def test_a_program_that_this_machine_cannot_run_is_the_images_fault(said: bytes) -> None:
-    drawn = plan.draw(Options(image="base:1"), Function(), FOREIGN, NETWORK)
+    drawn = container_spec.spec_of(Options(image="base:1"), Function(), FOREIGN, NETWORK)
     ended = Outcome("t", b'{"errorType": "Runtime.ExitError"}', FailureKind.INIT_ERROR, log_tail=said)
     with pytest.raises(Rejected, match="is for s390x, which this machine cannot run"):
         check_came_up(ended, drawn)
 
 
 def test_a_handler_that_ends_an_emulated_runtime_is_the_tasks() -> None:
-    drawn = plan.draw(Options(image="base:1"), Function(), FOREIGN, NETWORK)
+    drawn = container_spec.spec_of(Options(image="base:1"), Function(), FOREIGN, NETWORK)
     check_came_up(Outcome("t", b'{"errorType": "Runtime.ExitError"}', FailureKind.INIT_ERROR, log_tail=b"bye"), drawn)
 
 
@@ -330,8 +327,8 @@ def test_a_handler_that_ends_an_emulated_runtime_is_the_tasks() -> None:
     ],
 )
 def test_gpus_are_asked_of_the_engine(gpus: str, asked: dict[str, Any]) -> None:
-    drawn = plan.draw(Options(image="base:1", gpus=gpus), Function(), IMAGE, NETWORK)
-    arguments = plan.create_arguments(drawn, docker.APIClient(version="1.41"), {})
+    drawn = container_spec.spec_of(Options(image="base:1", gpus=gpus), Function(), IMAGE, NETWORK)
+    arguments = container_spec.create_arguments(drawn, docker.APIClient(version="1.41"), {})
     (request,) = arguments["host_config"]["DeviceRequests"]
     assert request["Capabilities"] == [["gpu"]]
     assert {name: request[name] for name in asked} == asked

@@ -63,7 +63,7 @@ class TestSidecar(InvokerContract):
 
     def take_away(self, plugin: Any) -> None:
         ended = select.poll()
-        pipes = [os.open(cell.folder / "ended", os.O_RDONLY | os.O_NONBLOCK) for cell in plugin._cells]
+        pipes = [os.open(pipes.folder / "ended", os.O_RDONLY | os.O_NONBLOCK) for pipes in plugin._pipes]
         for pipe in pipes:
             ended.register(pipe, 0)  # hung up is always told
         plugin.quit()

@@ -149,10 +149,10 @@ class RedisSource(TaskSource):
 
 
 def _lease(entry: tuple[bytes, Mapping[bytes, bytes]], attempt: int) -> Lease:
-    receipt, fields = entry[0].decode(), entry[1]
+    name, fields = entry[0].decode(), entry[1]
     try:
         attributes = json.loads(fields.get(b"attributes", b"{}"))
-        return Lease(Task(fields[b"id"].decode(), fields[b"payload"], attributes), attempt, receipt)
+        return Lease(Task(fields[b"id"].decode(), fields[b"payload"], attributes), attempt, name)
     except (KeyError, ValueError) as error:
-        why = f"Entry {receipt} is no task: it needs the fields id and payload, and attributes as JSON ({error!r})."
-        return Lease(Task(receipt, fields.get(b"payload", b"null")), attempt, receipt, invalid=why)
+        why = f"Entry {name} is not a task: it needs the fields id and payload, and attributes as JSON ({error!r})."
+        return Lease(Task(name, fields.get(b"payload", b"null")), attempt, name, invalid=why)

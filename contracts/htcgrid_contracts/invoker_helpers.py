@@ -1,0 +1,173 @@
+"""The words that rules about invokers are written in."""
+
+import json
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from htcgrid.spi import FailureKind, Function, HtcgridError, Invoker, Lease, Outcome, Task, Unstarted, limits
+
+from htcgrid_contracts.common import PluginContract, eventually, not_asked, unique_id
+from htcgrid_contracts.packing import contract_function
+
+_OPENED = pytest.StashKey[Invoker | HtcgridError]()
+
+
+class InvokerHelpers(PluginContract):
+    """Fixtures and words that the rules about invokers are written in."""
+
+    short_timeout: float = 1.0
+    """Seconds given to `invoke` where a rule wants a timeout. Where the plane knows only the timeout that
+    it was deployed with, that one."""
+
+    largest_event: int | None = limits.REQUEST_BYTES
+    """Bytes of the largest event that the plane takes; None: no limit is asked for."""
+
+    largest_answer: int | None = limits.RESPONSE_BYTES
+    """Bytes of the largest answer that the plane takes; None: no limit is asked for."""
+
+    most_threads: int = 8
+    """Of a plane that declares more environments, only so many are tried side by side."""
+
+    # --- what a subclass gives ---
+
+    @pytest.fixture
+    def function(self) -> Function:
+        """The kit's handler, from its folder on this machine. Override it where the plane deploys otherwise."""
+        return contract_function()
+
+    @pytest.fixture
+    def invoker(self, function: Function) -> Invoker:
+        """The plane, not opened, serving the kit's handler. One is opened, and serves all rules."""
+        pytest.fail("override the fixture `invoker`: return the plane, not opened, serving `function`")
+
+    def serving(self, invoker: Invoker, function: Function) -> Invoker:
+        """A plane like this one, not opened, that serves another function of the kit."""
+        return type(invoker)(invoker.config, function)
+
+    def marks(self, folder: Path) -> str | None:
+        """The path at which handlers see this folder of the test, where they share a disk with it."""
+        return None
+
+    # --- fixtures ---
+
+    @pytest.fixture
+    def plugin(self, invoker: Invoker) -> Invoker:
+        return invoker
+
+    @pytest.fixture
+    def plane(self, invoker: Invoker, request: pytest.FixtureRequest) -> Invoker:
+        """The plane, opened: the same one for all rules of a class, since opening may mean deploying."""
+        rules = request.node.getparent(pytest.Class)
+        if _OPENED not in rules.stash:
+            try:
+                invoker.open()
+            except HtcgridError as error:
+                rules.stash[_OPENED] = error
+            else:
+                rules.stash[_OPENED] = invoker
+                rules.addfinalizer(invoker.close)
+        opened: Invoker | HtcgridError = rules.stash[_OPENED]
+        if isinstance(opened, HtcgridError):
+            pytest.fail(f"the plane could not be opened: {type(opened).__name__}: {opened}", pytrace=False)
+        return opened
+
+    @pytest.fixture(autouse=True)
+    def _only_what_is_claimed(self, invoker: Invoker, request: pytest.FixtureRequest) -> None:
+        """Leave a rule out where the plane does not claim what it is about."""
+        for mark in request.node.iter_markers("capability"):
+            for capability in mark.args:
+                if capability not in invoker.capabilities:
+                    not_asked(f"the plane does not claim Capability.{capability.name}")
+
+    # --- words ---
+
+    def call(self, plane: Invoker, do: str, timeout: float | None = None, **event: Any) -> Outcome:
+        """Invoke the handler once; returns its outcome."""
+        return self.run(plane, [lease(do, **event)], timeout)[0]
+
+    def run(self, plane: Invoker, batch: Sequence[Lease], timeout: float | None = None) -> list[Outcome]:
+        """Invoke these until each has an outcome: what is reported as not started goes in again."""
+        outcomes: dict[str, Outcome] = {}
+        left = list(batch)
+        in_vain = 0
+        while left and in_vain < 20:
+            begun = [report for report in self.reports(plane, left, timeout) if isinstance(report, Outcome)]
+            outcomes |= {report.task_id: report for report in begun}
+            left = [each for each in left if each.task.id not in outcomes]
+            in_vain = 0 if begun else in_vain + 1
+        assert not left, f"{left[0].task.id} was reported as Unstarted 20 times in a row, and nothing else was run"
+        return [outcomes[each.task.id] for each in batch]
+
+    def reports(
+        self, plane: Invoker, batch: Sequence[Lease], timeout: float | None = None
+    ) -> list[Outcome | Unstarted]:
+        """Invoke these once; returns the reports, which must be one a task."""
+        reports = list(plane.invoke(batch, timeout or plane.function.timeout))
+        reported = [report.task_id for report in reports]
+        expected = sorted(each.task.id for each in batch)
+        assert sorted(reported) == expected, f"invoked {expected} and was told of {sorted(reported)}: one report a task"
+        return reports
+
+    def answer(self, outcome: Outcome) -> Any:
+        """The handler's answer, parsed."""
+        assert outcome.failure is None, f"the handler answered, and the outcome is {outcome.failure}: {_text(outcome)}"
+        return json.loads(outcome.payload)
+
+    def failed(self, outcome: Outcome, kind: FailureKind) -> Mapping[str, Any]:
+        """The error document of a failure of this kind."""
+        assert outcome.failure is kind, (
+            f"this is a failure of kind {kind}, reported as {outcome.failure}: {_text(outcome)}"
+        )
+        try:
+            document = json.loads(outcome.payload)
+        except ValueError:
+            pytest.fail(f"the payload of a failure is a JSON document; this is {_text(outcome)}")
+        assert isinstance(document, dict), f"an error document is an object; this is {_text(outcome)}"
+        missing = {"errorType", "errorMessage"} - document.keys()
+        assert not missing, f"the error document lacks {', '.join(sorted(missing))}: {_text(outcome)}"
+        return document
+
+    def works(self, plane: Invoker) -> None:
+        """The next call works."""
+        assert self.answer(self.call(plane, "echo", value="next")) == "next"
+
+    def each_counted(self, answers: Sequence[Mapping[str, Any]]) -> None:
+        """Executions that were reported follow on each other: in no environment is there one in between."""
+        last: dict[str, int] = {}
+        for each in sorted(answers, key=lambda each: int(each["execution"])):
+            expected = last.get(each["environment"], each["execution"] - 1) + 1
+            assert each["execution"] == expected, (
+                f"{each['execution'] - expected} executions in this environment were never reported: "
+                f"the handler ran more often than it was invoked. Switch off the retries of the SDK"
+            )
+            last[each["environment"]] = each["execution"]
+
+    def cancelled(self, plane: Invoker, asked: Lease) -> tuple[Outcome, float]:
+        """Invoke, let it get under way, cancel; returns the outcome and how many seconds after the cancel it came."""
+        ended: list[tuple[Outcome, float]] = []
+
+        def work() -> None:
+            ended.append((self.run(plane, [asked], 6 * self.patience)[0], time.monotonic()))
+
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        time.sleep(1.0 * self.patience)
+        assert thread.is_alive(), "the handler had ended before it was cancelled"
+        cancelled = time.monotonic()
+        plane.cancel([asked.task.id])
+        eventually(lambda: bool(ended), plane.function.timeout + 30 * self.patience, "an outcome after `cancel`")
+        return ended[0][0], ended[0][1] - cancelled
+
+
+def lease(do: str, attributes: Mapping[str, str] | None = None, attempt: int = 1, **event: Any) -> Lease:
+    """A task that tells the kit's handler what to do."""
+    payload = json.dumps({"do": do, **event}).encode()
+    return Lease(Task(unique_id(), payload, attributes or {}), attempt)
+
+
+def _text(outcome: Outcome) -> str:
+    return outcome.payload[:500].decode(errors="replace")

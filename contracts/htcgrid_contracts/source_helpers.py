@@ -1,0 +1,144 @@
+"""The words that rules about sources are written in."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+
+import pytest
+from htcgrid.spi import Lease, Task, TaskQueue, TaskSource
+
+from htcgrid_contracts.common import PluginContract, not_asked, unique_id
+
+Given = Callable[..., TaskSource]
+
+
+def numbered(size: int, **attributes: str) -> list[Task]:
+    """So many tasks with ids that no other test has."""
+    return [Task(unique_id(), b'{"value": %d}' % number, attributes) for number in range(size)]
+
+
+class SourceHelpers(PluginContract):
+    """Fixtures and words that the rules about sources are written in."""
+
+    finite: bool = False
+    """Whether tasks are there before the source is opened, and end, as in a file. They are published first."""
+
+    shared: bool = True
+    """Whether a second plugin of the same config receives from the same place. Where the place is this very
+    object, rules about another receiver ask it again."""
+
+    longest_lease: float = 10.0
+    """Seconds; rules that wait for a lease to lapse are left out where `lease_seconds` is above this."""
+
+    # --- what a subclass gives ---
+
+    @pytest.fixture
+    def source(self) -> TaskSource:
+        """A source, not opened, on a place that is new and empty."""
+        pytest.fail("override the fixture `source`: return a source, not opened, on a place that is new and empty")
+
+    def publish(self, source: TaskSource, tasks: Sequence[Task]) -> Sequence[Task] | None:
+        """Put tasks where the source finds them, without using it: with the SDK, by writing a file.
+
+        Returns the tasks as they should be lent, where that is not as they are given: a file may have
+        line numbers for ids. The default uses `put` of a `TaskQueue`, which proves less.
+        """
+        if not isinstance(source, TaskQueue):
+            not_asked("override `publish(source, tasks)`: put tasks where the source finds them")
+        source.put(tasks)
+        return None
+
+    def publish_invalid(self, source: TaskSource) -> None:
+        """Put something there of which no task can be made: a message that is not JSON."""
+        not_asked("override `publish_invalid(source)`: put there what is no task, such as text that is not JSON")
+
+    _safe_until = float("inf")
+
+    published: Sequence[Task] = ()
+    """What `given` has published, as it should be lent."""
+
+    # --- fixtures ---
+
+    @pytest.fixture
+    def plugin(self, source: TaskSource) -> TaskSource:
+        return source
+
+    @pytest.fixture
+    def given(self, source: TaskSource) -> Iterator[Given]:
+        """Call it with tasks: the source, opened, that finds them."""
+
+        def given(*tasks: Task) -> TaskSource:
+            if self.finite:
+                self.published = self.publish(source, tasks) or tasks
+            opened.enter_context(source)
+            if tasks and not self.finite:
+                self.published = self.publish(source, tasks) or tasks
+            return source
+
+        with ExitStack() as opened:
+            yield given
+
+    @pytest.fixture
+    def another(self, source: TaskSource) -> Iterator[Callable[[], TaskSource]]:
+        """Call it after `given`: a second receiver on the same place, opened."""
+
+        def another() -> TaskSource:
+            return opened.enter_context(self.again(source)) if self.shared else source
+
+        with ExitStack() as opened:
+            yield another
+
+    # --- words ---
+
+    def take(self, source: TaskSource, size: int, seconds: float = 10.0) -> list[Lease]:
+        """Receive until so many tasks have been lent."""
+        lent: list[Lease] = []
+        deadline = time.monotonic() + seconds * self.patience
+        while len(lent) < size:
+            assert time.monotonic() < deadline, (
+                f"{len(lent)} of {size} tasks were lent within {seconds * self.patience:.0f} s"
+            )
+            asked = time.monotonic()
+            some = source.receive(min(source.max_batch, size - len(lent)), 1.0)
+            if some and not lent:
+                self.lent_at(source, asked)
+            lent += some
+        return lent
+
+    def lent_at(self, source: TaskSource, moment: float) -> None:
+        """What is in hand was lent or extended then, for a whole lease."""
+        self._safe_until = moment + 0.75 * (source.lease_seconds or float("inf"))
+
+    def in_time(self) -> None:
+        """Leave the rule out where what is in hand may have lapsed: no fault of the source."""
+        if time.monotonic() >= self._safe_until:
+            not_asked("this machine stood still for as long as a lease lasts; give the fixture a longer one")
+
+    def nothing_comes(self, source: TaskSource, seconds: float | None = None, *, on_lease: bool = False) -> None:
+        """Receive for a while, by default for less than a lease lasts; nothing may be lent.
+
+        With `on_lease` there are tasks in hand that would be, had their lease lapsed.
+        """
+        if seconds is None:
+            seconds = min(0.5, 0.4 * (source.lease_seconds or 10))
+        deadline = time.monotonic() + seconds
+        while True:
+            lent = source.receive(1, max(0.0, min(1.0, deadline - time.monotonic())))
+            if lent and on_lease:
+                self.in_time()
+            assert not lent, f"{lent[0].task.id} was handed out, attempt {lent[0].attempt}, and should not have been"
+            if time.monotonic() >= deadline:
+                return
+            time.sleep(0.01)  # a source whose tasks are all lent need not wait for more
+
+    def lapse(self, source: TaskSource) -> float:
+        """Seconds after which a lease has surely lapsed."""
+        lease = source.lease_seconds
+        if lease is None:
+            not_asked("`lease_seconds` is None: leases do not lapse")
+        if lease > self.longest_lease:
+            not_asked(
+                f"`lease_seconds` is {lease:g}: give the fixture a lease of {self.longest_lease:g} s or less, "
+                f"so that the rule need not wait so long (or raise `longest_lease`)"
+            )
+        return lease + 1.0 * self.patience

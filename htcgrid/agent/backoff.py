@@ -1,0 +1,80 @@
+"""Trying again after `Unavailable`, in one place for all plugins."""
+
+import logging
+import random
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from htcgrid.agent.policy import back_off
+from htcgrid.agent.shutdown import Shutdown
+from htcgrid.spi import Unavailable
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+
+class BackOff:
+    """Counts how often in a row, and for how long, something was unavailable. For one thread."""
+
+    def __init__(self, shutdown: Shutdown, limit: float, report: Callable[[str], None], slack: float = 0.0) -> None:
+        self._shutdown = shutdown
+        self._slack = slack
+        """How long past the grace time it is still tried again."""
+        self._limit = limit
+        self._report = report
+        self._failures = 0
+        self._since = 0.0
+        self._said = ""
+        self.calling: Callable[..., Any] | None = None
+        """The plugin's method that is being called, so that it can be named where it does not return."""
+
+    def call(self, attempt: Callable[[], T], method: Callable[..., Any] | None = None) -> T:
+        """Call until it is not unavailable; gives up as `wait` does. `method` is what `attempt` calls."""
+        while True:
+            self.calling = method
+            try:
+                value = attempt()
+            except Unavailable as error:
+                self.calling = None
+                self.wait(error)
+            else:
+                self.reset()
+                return value
+            finally:
+                self.calling = None
+
+    def reset(self) -> None:
+        if self._failures:
+            log.info("Available again after %.1f s. It had said: %s", time.monotonic() - self._since, self._said)
+            self._failures = 0
+
+    def wait(self, error: Unavailable) -> None:
+        """Wait as `delay` says; a drain ends the wait."""
+        seconds = self.delay(error)
+        if self._shutdown.is_set():
+            time.sleep(seconds)
+        else:
+            self._shutdown.wait(seconds)
+
+    def delay(self, error: Unavailable) -> float:
+        """How long to wait now: as the service asked or the back-off says, but not past the limit.
+
+        Raises the error itself once it has lasted for the limit, or while the agent drains past its grace.
+        """
+        now = time.monotonic()
+        if self._failures == 0:
+            self._since = now
+        self._failures += 1
+        self._said = str(error)
+        left = self._shutdown.deadline + self._slack - now
+        if now - self._since > self._limit or left < 0:
+            raise error
+        seconds = back_off(self._failures, random.random())  # noqa: S311 - jitter, not a secret
+        if error.retry_after is not None:
+            # A service may ask for a day. One more try when the limit is up, then it is given up.
+            seconds = max(seconds, min(error.retry_after, self._since + self._limit - now))
+        self._report(f"{error} Trying again in {seconds:.1f} s.")
+        # A drain has little time, and results to store.
+        return max(0.0, min(seconds, 0.2, left)) if self._shutdown.is_set() else seconds

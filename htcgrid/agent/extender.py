@@ -1,0 +1,65 @@
+"""The thread that extends leases, so that none expires while the agent has it, in whatever state."""
+
+import logging
+import threading
+from collections.abc import Sequence
+
+from htcgrid.agent.leases import LeaseTable
+from htcgrid.agent.policy import extension_interval
+from htcgrid.agent.shared import Shared
+from htcgrid.agent.storer import chunks
+from htcgrid.spi import Invoker, Lease, TaskSource, Unavailable
+
+log = logging.getLogger(__name__)
+
+_SHOWN = 10
+
+
+class Extender:
+    """Extends leases; has the plane stop what was lost or cancelled."""
+
+    def __init__(self, source: TaskSource, invoker: Invoker, leases: LeaseTable, shared: Shared) -> None:
+        self._source = source
+        self._invoker = invoker
+        self._leases = leases
+        self.back_off = shared.back_off()
+        self._closed = threading.Event()
+
+    def run(self) -> None:
+        seconds = self._source.lease_seconds
+        if seconds is None:
+            return
+        while not self._closed.wait(extension_interval(seconds)):
+            for chunk in chunks(self._leases.held(), self._source.max_batch):
+                gone = self._extend_and_try_again(chunk, seconds)
+                if gone:
+                    # In this order: what the plane reports of them must find them marked.
+                    lost = self._leases.lose(gone)
+                    shown = ", ".join(lost[:_SHOWN]) + (", ..." if len(lost) > _SHOWN else "")
+                    log.info("%d leases were lost, to another agent or by a cancel: %s", len(lost), shown)
+                    self._invoker.cancel(lost)
+
+    def _extend_and_try_again(self, leases: Sequence[Lease], seconds: float) -> Sequence[Lease]:
+        self.back_off.calling = self._source.extend
+        while True:
+            try:
+                gone = self._extend(leases, seconds)
+            except Unavailable as error:
+                if self._closed.is_set():
+                    return ()  # no lease is left
+                self._closed.wait(self.back_off.delay(error))  # the end of the run is not to wait for this
+            else:
+                self.back_off.reset()
+                return gone
+
+    def _extend(self, leases: Sequence[Lease], seconds: float) -> Sequence[Lease]:
+        """Those that are still held; returns which are ours no longer."""
+        with self._leases.moving:
+            held = [] if self._closed.is_set() else self._leases.still(leases)
+            gone = self._source.extend(held, seconds) if held else ()
+        if held:
+            log.info("Extended %d leases by %g s.", len(held) - len(gone), seconds)
+        return [lease for lease in held if lease.task.id in gone]
+
+    def close(self) -> None:
+        self._closed.set()

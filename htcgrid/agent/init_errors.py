@@ -1,0 +1,75 @@
+"""Environments that could not initialise: whether that is the fault of the task, or of the function.
+
+If the plane reports anything else, the function can be loaded and these tasks have failed. If it does not, the function
+is broken: then no task may be stored as failed that would succeed once it is mended. An endless source may never hand
+out another task, so a few seconds in which nothing runs decide as its end does.
+"""
+
+import logging
+import threading
+import time
+
+from htcgrid.agent.leases import LeaseTable
+from htcgrid.agent.shared import Shared
+from htcgrid.spi import HtcgridError, Lease, Result
+
+log = logging.getLogger(__name__)
+
+
+class FunctionBroken(HtcgridError):
+    """The function cannot be initialised; the tasks were returned."""
+
+
+class InitErrors:
+    """Has the lease table hold initialisation errors until `clear`, or until there are too many in a row."""
+
+    def __init__(self, leases: LeaseTable, shared: Shared) -> None:
+        self._leases = leases
+        self._shared = shared
+        self._document = b""
+        self._quiet_since: float | None = None
+        self._is_loaded = self._is_broken = False
+        self.is_unsure = True
+        """Whether an outcome of another kind would tell something new."""
+        self._lock = threading.Lock()
+
+    def add(self, lease: Lease, result: Result) -> None:
+        with self._lock:
+            self.is_unsure = True
+            self._document = result.outcome.payload
+            held = self._leases.hold(lease, result)
+            log.info("The function could not be loaded, for the task %s: %d in a row.", lease.task.id, held)
+            if self._is_broken or held >= self._shared.options.init_errors_limit:
+                self._give_up()
+
+    def clear(self) -> None:
+        """The function can be loaded after all: the tasks that are held have failed."""
+        with self._lock:
+            self._is_loaded = True
+            self.is_unsure = False
+            self._leases.finish_not_loaded()
+
+    def look(self) -> None:
+        """Decide once nothing has been under way for a while beside what is held. For one thread, now and then."""
+        now = time.monotonic()
+        if not self._leases.not_loaded or self._leases.under_way > 0:
+            self._quiet_since = None
+        elif self._quiet_since is None:
+            self._quiet_since = now
+        elif now - self._quiet_since > self._shared.options.init_errors_quiet:
+            self._quiet_since = None
+            self.close()
+
+    def close(self) -> None:
+        """Nothing more comes: this is all there was, or the function was loaded before and these are the odd ones."""
+        if self._is_loaded and not self._is_broken:
+            self.clear()
+        with self._lock:
+            if self._leases.not_loaded:
+                self._give_up()
+
+    def _give_up(self) -> None:
+        self._is_broken = True
+        document = self._document.decode(errors="replace")
+        self._shared.fail(FunctionBroken(f"The function cannot be initialised, so no task was run: {document}"))
+        self._leases.return_not_loaded()

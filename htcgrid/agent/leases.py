@@ -1,0 +1,425 @@
+"""Every lease that the agent holds, from `receive` to `ack` or `nack`. Nothing else in the agent keeps leases.
+
+          receive
+             │ add, offer
+             ▼
+    ┌───► WAITING ───────────────────┐ close
+    │        │ take                  │
+    │ put    ▼                       ▼
+    │ back  RUNNING ─── give_back ► RETURNING ─── nack
+    └────────┤  │       retry         ▲
+             │  │ hold                │ the function is broken
+      finish │  └──► NOT LOADED ──────┤
+             ▼            │           │
+          FINISHED ◄──────┘ it can be loaded after all
+             │  │                     │
+             │  └─────────────────────┘ nothing can be stored any more
+             │ the sink has it
+             └─── ack, or dead letter
+
+A lease is lost when its time has run out, or its task was cancelled. What is waiting is dropped then; in every other
+state it is dropped when the thread that has it comes to it. Nothing of it is stored, acked or returned.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+
+from htcgrid.agent.prefetch import Prefetch
+from htcgrid.agent.shutdown import Shutdown
+from htcgrid.spi import Lease, Result
+
+_WAITING_BYTES = 64 << 20
+"""With events of this size waiting, no more are received until a slot is idle."""
+_FINISHED_BYTES = 64 << 20
+"""With large answers of this size waiting to be stored, no slot begins another task."""
+_COUNTED_BYTES = 4096
+"""Smaller answers are bounded by their number, so that counting costs a fast task nothing."""
+_FINISHED = 5000
+"""With more results than this waiting to be stored, no more tasks are received."""
+_LOOK_SECONDS = 0.5
+"""How often whoever waits for space looks whether the agent is to stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Returning:
+    """A lease on its way back to the source, which hands it out again after `delay` seconds."""
+
+    lease: Lease
+    delay: float
+
+
+class LeaseTable:
+    """Leases by task id, each in one state. Any thread may call anything."""
+
+    def __init__(self, slots: int, most_finished: int = 0) -> None:
+        self.prefetch = Prefetch(slots)
+        self._most_finished = max(_FINISHED, most_finished)
+        self.returned = self.retried = 0
+        self.moving = threading.Lock()
+        """Held while the source extends leases or takes them back: an extension that came after the return would
+        keep the task from everybody until its lease expires."""
+        self._held: dict[str, Lease] = {}
+        self._lost: dict[str, object] = {}
+        """The receipts of leases that were lost, by task id."""
+        self._on_the_way = 0
+        """How many calls that return leases have not ended; what they return is not held any more."""
+        self._returns = 0
+        self._lock = threading.RLock()
+        """A lease that is added while an older one of its task is released must not go with it."""
+        self._settled = threading.Condition(self._lock)
+        self._is_settling = False
+        self._waiting: deque[Lease] = deque()
+        self._waiting_bytes = 0
+        self._low = 0
+        self._idle_slots = 0
+        self._is_closed = False
+        queue = threading.Lock()
+        self._filled, self._emptied = threading.Condition(queue), threading.Condition(queue)
+        self._running: list[dict[str, Lease]] = []
+        self._not_loaded: list[tuple[Lease, Result]] = []
+        self._finished: deque[tuple[Result, bool]] = deque()
+        self._finished_bytes = 0
+        self._stored = threading.Condition()
+        self._returning: deque[Returning] = deque()
+        self._work = threading.Event()
+        """For the thread that stores and returns: there is something."""
+        self._hurry = threading.Event()
+        """Nothing more will come for now: it is not to wait for company."""
+        self._is_ending = False
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    @property
+    def under_way(self) -> int:
+        """How many are held besides those whose function was not loaded."""
+        return len(self._held) - len(self._not_loaded)
+
+    # --- receive -> WAITING ---
+
+    def add(self, leases: Sequence[Lease]) -> Sequence[Lease]:
+        """Hold these; returns those whose task is new.
+
+        A task that is here already was delivered twice. It runs once; its newer receipt is kept, since that is the
+        one a queue goes by.
+        """
+        by_id = {lease.task.id: lease for lease in leases}
+        with self._lock:
+            if len(by_id) == len(leases) and self._held.keys().isdisjoint(by_id):
+                self._held.update(by_id)
+                return leases
+            new = []
+            for lease in leases:
+                if lease.task.id not in self._held:
+                    new.append(lease)
+                self._held[lease.task.id] = lease
+            return new
+
+    def offer(self, leases: Sequence[Lease]) -> None:
+        """Have slots take these; once closed they are returned."""
+        with self._filled:
+            if not self._is_closed:
+                self._waiting.extend(leases)
+                self._waiting_bytes += sum([len(lease.task.payload) for lease in leases])
+                self._filled.notify(min(len(leases), self._idle_slots))
+                return
+        self.give_back(*leases)
+
+    def put_back(self, lease: Lease) -> None:
+        """To the front: it has waited its turn already. Once closed it is returned."""
+        with self._filled:
+            if not self._is_closed:
+                self._waiting.appendleft(lease)
+                self._waiting_bytes += len(lease.task.payload)
+                self._filled.notify()
+                return
+        self.give_back(lease)
+
+    def wait_for_room(self, wait: float) -> int:
+        """How many more leases are wanted beyond what idle slots will take at once; waits for that.
+
+        It waits until a quarter of what is to be prefetched has gone, or a slot is idle. Not for less: to be woken
+        for every task that is taken would hold up the slot that takes it, which has an environment to feed.
+        None are wanted while too much waits to be stored.
+        """
+        size = self.prefetch.size()
+        with self._emptied:
+            self._low = size - size // 4
+            self._emptied.wait_for(self._wants_more, wait)
+            return size + self._idle_slots - len(self._waiting) if self._wants_more() and not self._is_closed else 0
+
+    def _wants_more(self) -> bool:
+        low = self._low if self._waiting_bytes < _WAITING_BYTES else 0
+        is_low = len(self._waiting) < max(low, self._idle_slots)
+        return self._is_closed or (is_low and len(self._finished) <= self._most_finished and not self.is_full)
+
+    def close(self) -> None:
+        """Hand out nothing more; what waits is returned."""
+        with self._filled:
+            self._is_closed = True
+            left = list(self._waiting)
+            self._waiting.clear()
+            self._filled.notify_all()
+            self._emptied.notify_all()
+        with self._settled:
+            self._settled.notify_all()
+        self.give_back(*left)
+
+    # --- WAITING -> RUNNING ---
+
+    def new_slot(self) -> int:
+        """The number of another slot that will take leases."""
+        self._running.append({})
+        return len(self._running) - 1
+
+    def take(self, slot: int) -> dict[str, Lease]:
+        """The next batch by task id, no more than a fair share of what waits; waits for one. Empty once closed.
+
+        The slot removes each as it ends. What is in there counts as running.
+        """
+        with self._filled:
+            while not self._waiting and not self._is_closed:
+                self._idle_slots += 1
+                self._emptied.notify()
+                self._filled.wait()
+                self._idle_slots -= 1
+            if self._is_closed:
+                return {}
+            share = max(1, min(self.prefetch.batch, len(self._waiting) // len(self._running)))
+            taken = [self._waiting.popleft() for _ in range(share)]
+            self._waiting_bytes -= sum([len(lease.task.payload) for lease in taken])
+            if len(self._waiting) < self._low:
+                self._emptied.notify()
+        batch = self._running[slot] = {lease.task.id: lease for lease in taken}
+        return batch
+
+    def run(self, slot: int, leases: Iterable[Lease]) -> dict[str, Lease]:
+        """As `take`, for leases that the slot has at hand."""
+        batch = self._running[slot] = {lease.task.id: lease for lease in leases}
+        return batch
+
+    def running(self) -> list[Lease]:
+        return [lease for batch in self._running for lease in list(batch.values())]
+
+    # --- RUNNING -> ... ---
+
+    def finish(self, result: Result, *, dead: bool = False) -> None:
+        """To be stored and acked, or made a dead letter."""
+        size = len(result.outcome.payload)
+        if size > _COUNTED_BYTES:
+            with self._stored:
+                self._finished_bytes += size
+        self._finished.append((result, dead))
+        if not self._work.is_set():
+            self._work.set()
+
+    def hold(self, lease: Lease, result: Result) -> int:
+        """Its environment could not load the function: keep it until it is clear why. Returns how many there are."""
+        with self._settled:
+            self._not_loaded.append((lease, result))
+            self._settled.notify_all()
+            return len(self._not_loaded)
+
+    def give_back(self, *leases: Lease) -> None:
+        """To be handed out again at once: these have not run to their end here."""
+        if leases:
+            with self._lock:
+                self.returned += len(leases)
+            self._return(leases, 0.0)
+
+    def retry(self, lease: Lease, delay: float) -> None:
+        """To be handed out again after this delay."""
+        with self._lock:
+            self.retried += 1
+        self._return([lease], delay)
+
+    def _return(self, leases: Iterable[Lease], delay: float) -> None:
+        self._returning.extend(Returning(lease, delay) for lease in leases)
+        self.hurry()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no task may begin before some of the answers are stored."""
+        return self._finished_bytes >= _FINISHED_BYTES
+
+    def wait_for_space(self, shutdown: Shutdown) -> None:
+        """Until `is_full` is over, or the agent is to stop."""
+        while self.is_full and not shutdown.is_set():
+            with self._stored:
+                self._stored.wait_for(lambda: not self.is_full, _LOOK_SECONDS)
+
+    # --- NOT LOADED -> ... ---
+
+    @property
+    def not_loaded(self) -> int:
+        return len(self._not_loaded)
+
+    def finish_not_loaded(self) -> None:
+        """The function can be loaded, so these have failed."""
+        for _, result in self._take_not_loaded():
+            self.finish(result)
+
+    def return_not_loaded(self) -> None:
+        """The function is at fault, and no task."""
+        self.give_back(*(lease for lease, _ in self._take_not_loaded()))
+
+    def _take_not_loaded(self) -> list[tuple[Lease, Result]]:
+        with self._lock:
+            held, self._not_loaded = self._not_loaded, []
+        return held
+
+    # --- FINISHED and RETURNING -> the source; for the one thread that does this ---
+
+    def wait_for_work(self, most: int, linger: float) -> bool:
+        """Until there is something to store or return, with some time for company; False once all is done."""
+        if self._is_ending and not self._finished and not self._returning:
+            return False
+        self._work.wait()
+        is_last = self._is_ending or self._is_settling
+        if len(self._finished) < most and not is_last and len(self._held) > len(self._finished):
+            self._hurry.wait(linger)
+        self._hurry.clear()
+        self._work.clear()
+        return True
+
+    def next_finished(self, most: int) -> list[tuple[Result, bool]]:
+        """Results to be stored, each with whether it is to be a dead letter; lost ones are dropped on the way."""
+        taken = [self._finished.popleft() for _ in range(min(len(self._finished), most))]
+        if self._lost and (lost := {result.task.id for result, _ in taken if self.is_lost(result.task.id)}):
+            self._count_stored([entry for entry in taken if entry[0].task.id in lost])
+            self.drop(lost)
+            taken = [entry for entry in taken if entry[0].task.id not in lost]
+        return taken
+
+    def stored(self, taken: Sequence[tuple[Result, bool]]) -> list[Lease]:
+        """Results that the sink has: releases their leases, and returns them to be acked."""
+        leases = self._release([result.task.id for result, _ in taken])
+        self._count_stored(taken)
+        return leases
+
+    def release(self, leases: Iterable[Lease]) -> list[Lease]:
+        """These need no run: returns them, each in its newest lease, to be acked."""
+        return self._release([lease.task.id for lease in leases])
+
+    def not_stored(self, taken: Sequence[tuple[Result, bool]]) -> None:
+        """Nothing can be stored any more: these, and all results that wait, are returned."""
+        entries = [*taken, *(self._finished.popleft() for _ in range(len(self._finished)))]
+        self._count_stored(entries)
+        held = [self._held.get(result.task.id) for result, _ in entries]
+        self.give_back(*(lease for lease in held if lease is not None))
+
+    def next_returning(self) -> dict[float, list[Lease]]:
+        """Leases to be returned, by their delay, each as the newest of its task. Where there are any, `returned_all` is to follow."""
+        by_delay: dict[float, list[str]] = {}
+        with self._lock:
+            while self._returning:
+                returning = self._returning.popleft()
+                task_id = returning.lease.task.id
+                if task_id in self._lost:
+                    self.drop([task_id])
+                else:
+                    by_delay.setdefault(returning.delay, []).append(task_id)
+            self._on_the_way += bool(by_delay)
+            return {delay: self._release(task_ids) for delay, task_ids in by_delay.items()}
+
+    def returned_all(self) -> None:
+        with self._settled:
+            self._on_the_way -= 1
+            self._returns += 1
+            self._settled.notify_all()
+
+    def hurry(self) -> None:
+        """Nothing more will come for now: store what there is."""
+        self._hurry.set()
+        self._work.set()
+
+    def end(self) -> None:
+        """Nothing more will come at all."""
+        self._is_ending = True
+        self.hurry()
+
+    def wait_until_settled(self, wait: float) -> bool:
+        """Whether every lease is dealt with, but for those whose function was not loaded.
+
+        Waits until that is so, something was returned and may come again, or nothing more is handed out.
+        """
+        with self._settled:
+            before, self._is_settling = self._returns, True
+            self.hurry()
+            self._settled.wait_for(lambda: self._is_settled() or self._returns != before or self._is_closed, wait)
+            self._is_settling = False
+            return self._is_settled()
+
+    def _is_settled(self) -> bool:
+        return self.under_way == 0 and not self._on_the_way
+
+    def _release(self, task_ids: Iterable[str]) -> list[Lease]:
+        pop = self._held.pop
+        with self._lock:
+            taken = [lease for task_id in task_ids if (lease := pop(task_id, None)) is not None]
+            if self._lost:
+                for lease in taken:
+                    self._lost.pop(lease.task.id, None)
+            if len(self._held) == len(self._not_loaded):
+                self._settled.notify_all()
+        return taken
+
+    def _count_stored(self, entries: Sequence[tuple[Result, bool]]) -> None:
+        sizes = [len(result.outcome.payload) for result, _ in entries] if self._finished_bytes else ()
+        large = sum(size for size in sizes if size > _COUNTED_BYTES)
+        if large:
+            with self._stored:
+                self._finished_bytes -= large
+                self._stored.notify_all()
+        if large or len(self._finished) + len(entries) > self._most_finished:
+            with self._emptied:
+                self._emptied.notify()
+
+    # --- lost leases ---
+
+    def held(self) -> list[Lease]:
+        return list(self._held.values())
+
+    def still(self, leases: Collection[Lease]) -> list[Lease]:
+        """What is still held of these, each in its newest lease."""
+        held = [self._held.get(lease.task.id) for lease in leases]
+        return [lease for lease in held if lease is not None]
+
+    def lose(self, leases: Collection[Lease]) -> list[str]:
+        """These very leases are ours no longer: nothing of them is to be stored. Returns the ids of their tasks."""
+        with self._lock:
+            for lease in leases:
+                held = self._held.get(lease.task.id)
+                if held is not None and held.receipt == lease.receipt:
+                    self._lost[lease.task.id] = lease.receipt
+            lost = [lease.task.id for lease in leases if lease.task.id in self._lost]
+        self.drop(self._no_longer_waiting(lost))
+        return lost
+
+    def is_lost(self, task_id: str) -> bool:
+        """Whether the result of this task is to be dropped."""
+        return task_id in self._lost
+
+    def drop(self, task_ids: Iterable[str]) -> None:
+        """Release what was lost. What was leased to us again meanwhile has no run, and is returned."""
+        again = []
+        with self._lock:
+            for task_id in task_ids:
+                held = self._held.get(task_id)
+                if held is not None and self._lost.get(task_id) != held.receipt:
+                    again.append(held)
+                else:
+                    self._release([task_id])
+        if again:
+            self.give_back(*again)
+
+    def _no_longer_waiting(self, task_ids: Collection[str]) -> list[str]:
+        with self._filled:
+            found = [lease.task.id for lease in self._waiting if lease.task.id in task_ids]
+            if found:
+                self._waiting = deque(lease for lease in self._waiting if lease.task.id not in task_ids)
+                self._waiting_bytes = sum(len(lease.task.payload) for lease in self._waiting)
+                self._emptied.notify()
+            return found

@@ -1,0 +1,56 @@
+"""How an agent behaves: `[agent]` of the config file, and what `Agent` takes."""
+
+from collections.abc import Mapping
+from typing import Annotated
+
+from pydantic import Field, field_validator
+
+from htcgrid.spi import FAILURES, FailureKind, Keys
+
+_YEAR = 31_536_000
+
+
+class AgentOptions(Keys):
+    """How an agent behaves. Times in seconds."""
+
+    grace: float = Field(
+        30.0, ge=0, le=_YEAR, description="seconds that running tasks have when the agent is asked to stop"
+    )
+    unavailable_limit: float = Field(
+        60.0, ge=0, le=_YEAR, description="seconds that a plane or queue may be unavailable before the agent gives up"
+    )
+    init_errors_limit: int = Field(
+        3, ge=1, le=1_000_000, description="initialisation errors in a row after which the agent stops"
+    )
+    init_errors_quiet: float = Field(
+        3.0, ge=0, le=_YEAR, description="seconds with nothing under way after which fewer of them stop the agent too"
+    )
+    linger: float = Field(0.05, ge=0, le=60, description="seconds a result may wait to be stored together with others")
+    attempts: Mapping[FailureKind, Annotated[int, Field(ge=1, le=1_000_000)]] = Field(
+        default_factory=dict,
+        description="attempts in all, by kind of failure; exit = 3 and out_of_memory = 2 by default",
+    )
+    retry_delay: float = Field(
+        0.2,
+        ge=0,
+        le=_YEAR,
+        description="seconds before the second try of a task at most; twice as long before each further",
+    )
+    retry_delay_limit: float = Field(30.0, ge=0, le=_YEAR, description="seconds that this delay grows to at most")
+    lost_attempts: int = Field(
+        10,
+        ge=1,
+        le=1_000_000,
+        description="how often a task is handed out, where the plane is lost each time it runs, before it counts as failed",
+    )
+
+    @field_validator("attempts")
+    @classmethod
+    def _no_init_errors(cls, attempts: Mapping[FailureKind, int]) -> Mapping[FailureKind, int]:
+        if FailureKind.INIT_ERROR in attempts:
+            raise ValueError("init_error has its own rule: the run stops after `init_errors_limit` of them in a row")
+        return attempts
+
+    def attempts_of(self, failure: FailureKind) -> int:
+        """How often a task may be tried in all, if it fails so."""
+        return self.attempts.get(failure, FAILURES[failure].attempts)

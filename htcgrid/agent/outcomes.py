@@ -1,0 +1,96 @@
+"""What becomes of a lease once the plane has reported on its task: finished, tried again, or returned."""
+
+import logging
+import random
+import time
+
+from htcgrid.agent.init_errors import InitErrors
+from htcgrid.agent.leases import LeaseTable
+from htcgrid.agent.policy import Verdict, retry_delay, verdict
+from htcgrid.agent.shared import Shared
+from htcgrid.agent.suspects import Suspects
+from htcgrid.spi import FailureKind, Lease, Outcome, Result, Unavailable, error_documents
+
+log = logging.getLogger(__name__)
+
+_SIGNAL_SECONDS = 0.2
+"""Who signals a whole group of processes ends a handler a moment before our own signal is heeded."""
+
+_NOT_OF_A_DRAIN = frozenset({FailureKind.EXIT, FailureKind.INIT_ERROR})
+
+
+class Outcomes:
+    """Decides, for all slots; the lease table carries it out."""
+
+    def __init__(self, leases: LeaseTable, suspects: Suspects, init_errors: InitErrors, shared: Shared) -> None:
+        self.suspects = suspects
+        self._leases = leases
+        self._init_errors = init_errors
+        self._options = shared.options
+        self._shutdown = shared.shutdown
+
+    def succeeded(self, lease: Lease, outcome: Outcome) -> None:
+        self._leases.finish(Result(lease.task, outcome, lease.attempt))
+        if self._init_errors.is_unsure:
+            self._init_errors.clear()
+
+    def failed(self, lease: Lease, outcome: Outcome) -> None:
+        kind = outcome.failure
+        if kind in _NOT_OF_A_DRAIN and self._shutdown.is_set():
+            # Whoever stops us may have stopped the handlers as well: this says nothing about the task.
+            self._leases.give_back(lease)
+            return
+        if kind is FailureKind.INIT_ERROR:
+            self._init_errors.add(lease, Result(lease.task, outcome, lease.attempt))
+            return
+        if kind is FailureKind.CANCELLED and not self._leases.is_lost(lease.task.id):
+            self._stopped_unasked(lease)
+            return
+        if kind is not FailureKind.CANCELLED:  # which may have come before the function was loaded
+            self._init_errors.clear()
+        what = verdict(self._options, kind, lease.attempt)
+        if kind is FailureKind.EXIT and what is Verdict.DEAD and self._shutdown.wait(_SIGNAL_SECONDS):
+            self._leases.give_back(lease)
+        elif what is Verdict.RETRY:
+            chance = random.random()  # noqa: S311 - jitter, not a secret
+            delay = retry_delay(self._options, lease.attempt, chance)
+            log.info("Task %s: %s at attempt %d. It runs again in %.1f s.", lease.task.id, kind, lease.attempt, delay)
+            self._leases.retry(lease, delay)
+        else:
+            self._leases.finish(Result(lease.task, outcome, lease.attempt), dead=what is Verdict.DEAD)
+
+    def unavailable(self, lease: Lease, error: Unavailable) -> None:
+        """The plane became unavailable. What has not begun goes to whichever slot finds it there again."""
+        if lease.task.id not in error.begun:
+            self.not_begun(lease, str(error))
+        elif self._shutdown.is_set():
+            self._leases.give_back(lease)
+        else:
+            self.suspects.lose(lease.task.id)
+            self._count(lease, error_documents.lost_with_its_plane(lease.attempt, str(error)))
+
+    def not_begun(self, lease: Lease, reason: str) -> None:
+        """Not counted, unless the plane has gone on so for as long as it may be unavailable at all."""
+        if self.suspects.is_refused_for(lease.task.id, self._options.unavailable_limit):
+            self._count(lease, error_documents.never_begun(lease.attempt, reason))
+        else:
+            self._leases.put_back(lease)
+
+    def _stopped_unasked(self, lease: Lease) -> None:
+        """By us, for the end of the grace time; by a cancel that came late and meant an earlier lease; or by a bug."""
+        if self._shutdown.is_set() or lease.attempt < self._options.lost_attempts:
+            self._leases.give_back(lease)
+        else:
+            self._give_up(lease, error_documents.cancelled_unasked(lease.attempt))
+
+    def _count(self, lease: Lease, document: bytes) -> None:
+        """By way of the source, which counts for every agent and past the end of this one."""
+        if lease.attempt < self._options.lost_attempts:
+            self._leases.retry(lease, 0.0)
+        else:
+            self._give_up(lease, document)
+
+    def _give_up(self, lease: Lease, document: bytes) -> None:
+        self.suspects.settle(lease.task.id)
+        outcome = Outcome(lease.task.id, document, FailureKind.EXIT, started=time.time())
+        self._leases.finish(Result(lease.task, outcome, lease.attempt), dead=True)

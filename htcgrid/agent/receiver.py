@@ -1,0 +1,80 @@
+"""The thread that receives: it keeps enough leases waiting for the slots."""
+
+import time
+from collections.abc import Collection, Sequence
+
+from htcgrid.agent.leases import LeaseTable
+from htcgrid.agent.shared import Shared
+from htcgrid.agent.storer import chunks
+from htcgrid.spi import FailureKind, Lease, Outcome, Result, ResultSink, TaskSource, error_documents
+
+_WAIT_SECONDS = 1.0
+
+
+class Receiver:
+    """Receives, sorts out what needs no run, and offers the rest to the slots."""
+
+    def __init__(self, source: TaskSource, sink: ResultSink, leases: LeaseTable, shared: Shared) -> None:
+        self._source = source
+        self._sink = sink
+        self._leases = leases
+        self._shutdown = shared.shutdown
+        self._statistics = shared.statistics
+        self.back_off = shared.back_off()
+
+    def run(self) -> None:
+        """Until the source is exhausted and all it gave is settled, or the agent drains."""
+        while not self._shutdown.is_set():
+            room = self._leases.wait_for_room(_WAIT_SECONDS)
+            if room == 0:
+                continue
+            leases = self.back_off.call(
+                lambda room=room: self._receive(room),  # type: ignore[misc]
+                self._source.receive,
+            )
+            if leases:
+                self._take_in(leases)
+            # Asked again once all is settled: what was returned since makes it not exhausted.
+            elif self._source.exhausted and self._leases.wait_until_settled(_WAIT_SECONDS) and self._source.exhausted:
+                return
+
+    def _receive(self, room: int) -> Sequence[Lease]:
+        if self._shutdown.is_set():
+            return ()
+        return self._source.receive(min(room, self._source.max_batch), _WAIT_SECONDS)
+
+    def _take_in(self, received: Sequence[Lease]) -> None:
+        leases = self._leases.add(received)
+        stored = self._stored(leases)
+        if stored:
+            self._statistics.already_stored += len(stored)
+            done = [lease for lease in leases if lease.task.id in stored]
+            for chunk in chunks(self._leases.release(done), self._source.max_batch):
+                self.back_off.call(lambda chunk=chunk: self._source.ack(chunk), self._source.ack)  # type: ignore[misc]
+            leases = [lease for lease in leases if lease.task.id not in stored]
+        if any(lease.invalid for lease in leases):
+            for lease in leases:
+                if lease.invalid:
+                    self._leases.finish(_invalid(lease))
+            leases = [lease for lease in leases if not lease.invalid]
+        if self._shutdown.is_set():
+            self._leases.give_back(*leases)
+        else:
+            self._leases.offer(leases)
+
+    def _stored(self, leases: Sequence[Lease]) -> Collection[str]:
+        """Which of these tasks need no run."""
+        try:
+            return self.back_off.call(lambda: self._sink.stored([lease.task for lease in leases]), self._sink.stored)
+        except BaseException:
+            self._leases.give_back(*leases)
+            raise
+
+
+def _invalid(lease: Lease) -> Result:
+    is_cancelled = lease.failure is FailureKind.CANCELLED
+    document = (
+        error_documents.cancelled(lease.invalid) if is_cancelled else error_documents.invalid_event(lease.invalid)
+    )
+    outcome = Outcome(lease.task.id, document, lease.failure, started=time.time())
+    return Result(lease.task, outcome, lease.attempt)

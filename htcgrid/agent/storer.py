@@ -1,0 +1,110 @@
+"""The thread that ends leases: results to the sink, and only then the ack; the rest back to the source."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+from htcgrid.agent.leases import LeaseTable
+from htcgrid.agent.shared import Shared
+from htcgrid.spi import FailureKind, Lease, Rejected, Result, ResultSink, TaskSource, error_documents
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+Finished = tuple[Result, bool]
+"""A result, and whether its task is to be a dead letter."""
+
+_REASON_BYTES = 1000
+STORE_SECONDS = 2.0
+"""How long past the grace time, and past the stop of what runs, results are still stored."""
+
+
+class Storer:
+    """Stores, acks and returns in batches."""
+
+    def __init__(self, source: TaskSource, sink: ResultSink, leases: LeaseTable, shared: Shared) -> None:
+        self._source = source
+        self._sink = sink
+        self._leases = leases
+        self._shared = shared
+        # What is stopped at the end of the grace time comes here after it.
+        self.back_off = shared.back_off(STORE_SECONDS)
+
+    def run(self) -> None:
+        is_refused = False
+        """Whether nothing can be stored any more."""
+        while self._leases.wait_for_work(self._sink.max_batch, self._shared.options.linger):
+            finished: list[Finished] = []
+            try:
+                while not is_refused and (finished := self._leases.next_finished(self._sink.max_batch)):
+                    stored, finished = self._store(finished), []
+                    self._settle(stored)
+            except BaseException as error:  # noqa: BLE001 - run raises it; what is held goes back to the source first
+                self._shared.fail(error)
+                is_refused = True
+            if is_refused:
+                self._leases.not_stored(finished)
+            self._return()
+
+    def _store(self, finished: Sequence[Finished]) -> Sequence[Finished]:
+        """Returns them as they are stored."""
+        results = [result for result, _ in finished]
+        try:
+            self.back_off.call(lambda: self._sink.put(results), self._sink.put)
+        except Rejected as refusal:
+            if not refusal.task_ids:
+                raise
+            # The rest is stored. These get a failure in place of the answer that cannot be kept.
+            finished = [
+                (_refused(result, refusal) if result.task.id in refusal.task_ids else result, dead)
+                for result, dead in finished
+            ]
+            refused = [result for result, _ in finished if result.task.id in refusal.task_ids]
+            self.back_off.call(lambda: self._sink.put(refused), self._sink.put)
+        return finished
+
+    def _settle(self, finished: Sequence[Finished]) -> None:
+        if failed := self._shared.statistics.count([result.outcome for result, _ in finished]):
+            self._shared.failed(failed)
+        leases = self._leases.stored(finished)
+        if dead := {result.task.id: result for result, is_dead in finished if is_dead}:
+            for lease in leases:
+                if lease.task.id in dead:
+                    self._dead_letter(lease, dead[lease.task.id])
+            leases = [lease for lease in leases if lease.task.id not in dead]
+        for chunk in chunks(leases, self._source.max_batch):
+            self.back_off.call(lambda chunk=chunk: self._source.ack(chunk), self._source.ack)  # type: ignore[misc]
+
+    def _dead_letter(self, lease: Lease, result: Result) -> None:
+        document = result.outcome.payload.decode(errors="replace")[:_REASON_BYTES]
+        reason = f"{result.outcome.failure} at attempt {result.attempt}: {document}"
+        self.back_off.call(lambda: self._source.dead_letter([lease], reason), self._source.dead_letter)
+        log.info("Task %s is a dead letter: %s at attempt %d.", lease.task.id, result.outcome.failure, result.attempt)
+
+    def _return(self) -> None:
+        by_delay = self._leases.next_returning()
+        for delay, leases in by_delay.items():
+            for chunk in chunks(leases, self._source.max_batch):
+                self.back_off.call(
+                    lambda chunk=chunk, delay=delay: self._return_to_source(chunk, delay),  # type: ignore[misc]
+                    self._source.nack,
+                )
+        if by_delay:
+            self._leases.returned_all()
+
+    def _return_to_source(self, leases: Sequence[Lease], delay: float) -> None:
+        with self._leases.moving:
+            self._source.nack(leases, delay)
+
+
+def chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """The items in order, at most `size` at a time."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def _refused(result: Result, refusal: Rejected) -> Result:
+    document = error_documents.not_storable(str(refusal))
+    return replace(result, outcome=replace(result.outcome, payload=document, failure=FailureKind.PAYLOAD_TOO_LARGE))

@@ -1,0 +1,144 @@
+"""The results of a file that stand: of a task that was run again, the last line, whatever lines it has before.
+
+A redrive appends its results, and the failures that they replace are dropped when the file is closed, or opened by the
+next run where that one was killed: by writing the others, byte for byte, into a new file that takes the old one's place.
+"""
+
+import fcntl
+import gzip
+import json
+import os
+from calendar import timegm
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from time import strptime
+from typing import IO, Any
+
+from htcgrid.builtin.id_table import IdTable
+from htcgrid.builtin.jsonl_results import BEGIN, Head, head_of
+from htcgrid.runtime.parsing import parsed
+from htcgrid.spi import GENERATION, FailureKind, Outcome, Rejected, Result, Task
+
+_MEMBER_LINES = 10_000
+_FAILED = b'"status":"failed"'
+_GENERATION = b'"generation":'
+
+
+def failed(path: Path) -> Iterator[Result]:
+    """The failures in the file that no later generation has replaced."""
+    later = _later_generations(path)
+    for text in _lines(path):
+        if _FAILED in text and (head := head_of(text)) is not None and head.failed and _stands(head, later):
+            yield _result(path, head, text)
+
+
+def current(path: Path) -> Iterator[bytes]:
+    """The lines that stand. A last line that is still being written is passed over."""
+    later = _later_generations(path)
+    for text in _lines(path):
+        # Of most lines no more is looked at: a success of the first generation always stands.
+        head = head_of(text) if _FAILED in text or _GENERATION in text else None
+        if head is None or _stands(head, later):
+            yield text
+
+
+def _stands(head: Head, later: IdTable) -> bool:
+    return (later.get(head.task_id) or head.state) == head.state
+
+
+def _later_generations(path: Path) -> IdTable:
+    """The last state of each task that was run again."""
+    later = IdTable()
+    for text in _lines(path):
+        if _GENERATION in text and (head := head_of(text)) is not None and head.generation:
+            later[head.task_id] = head.state
+    return later
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    try:
+        with _opened(path) as file:
+            for number, text in enumerate(file, 1):
+                if not text.startswith(BEGIN):
+                    raise Rejected(
+                        f"{path}, line {number}: this is not a result of htcgrid, or is damaged. Name a file of results in "
+                        "[sink] path. A run that is started again mends what a crash has left at its end."
+                    )
+                if not text.endswith(b"\n"):
+                    return
+                yield text
+    except EOFError:
+        return  # a member that is still being written
+    except OSError as error:
+        raise Rejected(f"[sink] path = {str(path)!r} cannot be read: {error.strerror or error}.") from error
+
+
+def _opened(path: Path) -> IO[bytes] | gzip.GzipFile:
+    return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb", buffering=1 << 20)
+
+
+def _result(path: Path, head: Head, text: bytes) -> Result:
+    try:
+        facts: dict[str, Any] = parsed(text)
+        outcome = Outcome(
+            head.task_id,
+            json.dumps(facts["error"]).encode(),
+            FailureKind(facts["failure"]),
+            started=_seconds(facts["started"]),
+            duration_ms=facts["duration_ms"],
+            billed_ms=facts["billed_ms"],
+            max_memory_mb=facts["max_memory_mb"],
+            log_tail=facts["log_tail"].encode("utf-8", "surrogatepass"),
+            environment=facts.get("environment", ""),
+        )
+        attributes = {GENERATION: str(head.generation)} if head.generation else {}
+        return Result(Task(head.task_id, b"", attributes), outcome, facts["attempt"])
+    except (KeyError, ValueError, TypeError) as error:
+        raise Rejected(f"{path}: the result of task {head.task_id!r} is damaged: {error!r}.") from error
+
+
+def _seconds(text: str) -> float:
+    whole, _, fraction = text.removesuffix("Z").partition(".")
+    return timegm(strptime(whole, "%Y-%m-%dT%H:%M:%S")) + float(f"0.{fraction or 0}")
+
+
+def compact(fd: int, path: Path) -> int:
+    """Put a file of the lines that stand in place of this one, whose lock is held; returns it, open and locked.
+
+    `OSError` where that cannot be done: the file is then as it was.
+    """
+    target = Path(os.path.realpath(path))
+    beside = target.with_name(f".{target.name}.compacted")
+    new = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(new, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _write(new, path)
+        os.fchmod(new, os.fstat(fd).st_mode & 0o7777)
+        os.fsync(new)
+        beside.replace(target)
+    except BaseException:
+        os.close(new)
+        with suppress(OSError):
+            beside.unlink()
+        raise
+    folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+    os.close(fd)
+    return new
+
+
+def _write(fd: int, path: Path) -> None:
+    compressed = path.suffix == ".gz"
+    batch: list[bytes] = []
+    with os.fdopen(os.dup(fd), "wb") as file:
+        for text in current(path):
+            batch.append(text)
+            if len(batch) >= _MEMBER_LINES:
+                file.write(gzip.compress(b"".join(batch), 6) if compressed else b"".join(batch))
+                batch.clear()
+        if batch:
+            file.write(gzip.compress(b"".join(batch), 6) if compressed else b"".join(batch))

@@ -1,0 +1,163 @@
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import click
+
+from htcgrid.cli.grid_options import grid_options, options_text, read_grid
+from htcgrid.cli.main import DONE, SOME_FAILED
+from htcgrid.cli.queue_and_store import back_off, say
+from htcgrid.cli.run import run_agent, tune
+from htcgrid.cli.store import choice_of, choice_options, failures_of, reading
+from htcgrid.config import ConfigError, GridConfig
+from htcgrid.failures.again import Again, next_generation
+from htcgrid.failures.choice import Choice
+from htcgrid.spi import FailureKind, Rejected, Result, ResultSink, ResultStore, Task, TaskQueue, TaskSource
+
+_BATCH = 500
+_NAMED = 5
+
+
+@click.command()
+@click.argument("task_ids", nargs=-1, metavar="[TASK_ID]...")
+@grid_options
+@choice_options
+@click.option("--quiet", is_flag=True, help="No progress; the summary only.")
+def command(
+    task_ids: tuple[str, ...],
+    file: Path | None,
+    plane: str | None,
+    pairs: tuple[str, ...],
+    kinds: tuple[str, ...],
+    group: int | None,
+    ids: tuple[str, ...],
+    session: str | None,
+    quiet: bool,
+) -> int:
+    """Run again what failed: all of it, or by kind, group, id or session.
+
+    A success replaces the failure; all other results stay as they are. Cancelled tasks are run again only where
+    they are named, by --kind cancelled or by id. Where the source is a queue the tasks are put into it again, for
+    its agents; else they are run here. A redrive that was stopped, or killed, is completed by giving it again.
+
+    \b
+    htcgrid redrive
+    htcgrid redrive --kind out_of_memory --set function.memory=2048
+    htcgrid redrive --group 2
+    """
+    chosen = choice_of(kinds, group, (*task_ids, *ids), session)
+    grid = read_grid(file, plane, pairs)
+    sink = failures_of(grid)
+    source = grid.source()
+    if source.redrives or isinstance(source, TaskQueue):
+        status = resubmit(grid, sink, source, chosen)
+        if status == DONE and any(pair.startswith(("function.", "planes.")) for pair in pairs):
+            say("function and plane are the agents' own: start one with these settings, `htcgrid run --set ...`.")
+        return status
+    must_end(grid, source)
+    tune()
+    return run_again(grid, sink, source, chosen, quiet=quiet, options=options_text(file, plane, pairs))
+
+
+def run_again(
+    grid: GridConfig,
+    sink: ResultSink,
+    source: TaskSource,
+    chosen: Choice,
+    *,
+    quiet: bool,
+    options: str,
+    others: bool = False,
+) -> int:
+    """Run what failed here, with what has no result yet where `others` are wanted too."""
+    with sink:
+        again = Again(source, _meant(sink, chosen), others=others)
+        if not others and not any_to_do(len(again), sink, chosen):
+            return DONE
+        with source, grid.invoker() as invoker:
+            status = run_agent(grid, again, sink, invoker, quiet=quiet, options=options)
+            if again.missing and again.exhausted:
+                say(f"{_named(again.missing)}: the event is not in the source any more, so the failure stays.")
+        return status
+
+
+def resubmit(grid: GridConfig, sink: ResultSink, source: TaskSource, chosen: Choice) -> int:
+    """Put what failed into the queue again."""
+    patient = back_off(grid)
+    put = source.redrive if source.redrives else source.put  # type: ignore[attr-defined]
+    count, gone = 0, list[str]()
+    with source, reading(sink):
+        for batch in _batches(_tasks(sink, source, chosen)):
+            events = [task for task in batch if task.payload]
+            gone += [task.id for task in batch if not task.payload]
+            if events:
+                patient.call(lambda events=events: put(events))  # type: ignore[misc]
+            count += len(events)
+        if not count and not gone and not any_to_do(0, sink, chosen):
+            return DONE
+    if count:
+        print(f"{count:,} tasks are in the queue again. Its agents run them; `htcgrid run` starts one.")
+    if gone:
+        say(
+            f"{_named(gone)}: the event was not kept with the failure, so the failure stays. Submit it again from the file "
+            "that it came from."
+        )
+    return SOME_FAILED if gone else DONE
+
+
+def must_end(grid: GridConfig, source: TaskSource) -> None:
+    if source.lease_seconds is not None or str(getattr(source.config, "path", "")) == "-":
+        name = grid.settings.source.plugin if grid.settings.source else ""
+        message = (
+            f"[source] plugin = {name!r} takes no tasks back and cannot be read again, so its failed tasks cannot be run "
+            "from here. A file can, or a queue that has `redrives = True`. Nothing was changed."
+        )
+        raise ConfigError(message)
+
+
+def _meant(sink: ResultSink, chosen: Choice) -> Iterator[Result]:
+    for result in chosen.of(sink):
+        if result.outcome.failure is FailureKind.CANCELLED:
+            named = FailureKind.CANCELLED in chosen.kinds or result.task.id in chosen.task_ids
+            if not named:
+                continue
+        yield result
+
+
+def _tasks(sink: ResultSink, source: TaskSource, chosen: Choice) -> Iterator[Task]:
+    """What failed, as it is put again; with what the queue has set aside without a result."""
+    for result in _meant(sink, chosen):
+        yield next_generation(result.task)
+    if isinstance(sink, ResultStore) and not (chosen.kinds or chosen.group):
+        for dead in source.dead():
+            task = dead.task
+            if chosen.task_ids and task.id not in chosen.task_ids:
+                continue
+            if chosen.session is not None and task.attributes.get("session_id") != chosen.session:
+                continue
+            if not sink.get([task.id]):
+                yield next_generation(replace(task))
+
+
+def any_to_do(count: int, sink: ResultSink, chosen: Choice) -> bool:
+    """Whether there is anything to do; `Rejected` where something was named that is not there."""
+    if count:
+        return True
+    if chosen.is_all:
+        cancelled = " but what was cancelled" if sink.has_failed() else ""
+        say(f"nothing has failed{cancelled}, so there is nothing to run again.")
+        return False
+    named = f" named {_named(sorted(chosen.task_ids))}" if chosen.task_ids else ""
+    raise Rejected(f"No failure fits what was asked for{named}. `htcgrid failures` lists them; nothing was changed.")
+
+
+def _named(ids: Iterable[str]) -> str:
+    some = list(ids)
+    more = f" and {len(some) - _NAMED:,} more" if len(some) > _NAMED else ""
+    return ", ".join(some[:_NAMED]) + more
+
+
+def _batches(tasks: Iterator[Task]) -> Iterator[list[Task]]:
+    while batch := list(islice(tasks, _BATCH)):
+        yield batch

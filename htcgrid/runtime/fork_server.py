@@ -1,0 +1,178 @@
+"""Starts execution environments, by way of a program that all of them are forked from."""
+
+import fcntl
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from htcgrid.runtime import strays
+from htcgrid.runtime.account import Account
+from htcgrid.spi import Unavailable
+
+INHERITED = ("LD_LIBRARY_PATH", "PATH", "SSL_CERT_DIR", "SSL_CERT_FILE", "TMPDIR", "USER", "VIRTUAL_ENV")
+"""What an environment gets of the agent's own variables. Credentials are not among them, nor is HOME, which leads
+to those in `~/.aws`."""
+
+_MESSAGE_BYTES = 1 << 16
+_PROGRAM = """\
+import sys
+fd, home, *paths = sys.argv[1:]
+sys.path += [path for path in paths if path not in sys.path]
+clients = ()
+{load}
+from htcgrid.runtime.fork_server_main import main
+main(int(fd), home, clients)
+"""
+_LOAD = "import awslambdaric.__main__, awslambdaric.bootstrap; clients = frozenset(sys.modules)"
+"""First of all, so that what it has loaded is known from what our own code loads."""
+
+
+class ForkServer:
+    """A handle on `fork_server_main`. Calls may come from any thread; it serves them one by one."""
+
+    def __init__(
+        self,
+        environment: Mapping[str, str],
+        keep: Sequence[str] = INHERITED,
+        *,
+        python: bool = True,
+        account: Account | None = None,
+    ) -> None:
+        self._environment = {name: os.environ[name] for name in keep if name in os.environ} | dict(environment)
+        self._python = python
+        self._account = account
+        if account is not None:
+            self._environment["USER"] = account.name
+        self._lock = threading.Lock()
+        self._control: socket.socket | None = None
+        self._program: subprocess.Popen[bytes] | None = None
+        self._home = ""
+
+    def open(self) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._home = tempfile.mkdtemp(prefix="htcgrid-home-")
+        # Never a number of a standard stream, where those of the agent are closed.
+        theirs_fd = fcntl.fcntl(theirs, fcntl.F_DUPFD_CLOEXEC, 3)
+        theirs.close()
+        if self._account is not None:
+            os.chown(self._home, self._account.user, self._account.group)
+        try:
+            # -P: a file in the current folder must not stand in for a module of the standard library. Started with
+            # the function's variables and no others: what reads them at its start, as Python does PYTHONHASHSEED,
+            # finds them, and no `/proc/PID/environ` of a handler or its parent holds the agent's.
+            command = [sys.executable, "-P", "-X", "utf8", "-c", _PROGRAM.format(load=_LOAD if self._python else "")]
+            self._program = subprocess.Popen(
+                [*command, str(theirs_fd), self._home, *_places("htcgrid", "awslambdaric")],
+                env={"HOME": self._home} | self._environment,
+                cwd=self._environment.get("LAMBDA_TASK_ROOT"),  # what a relative PYTHONPATH means
+                pass_fds=[theirs_fd],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=None if _is_inheritable(2) else subprocess.DEVNULL,
+                **self._rights(),
+            )
+        except BlockingIOError as error:  # EAGAIN
+            ours.close()
+            raise Unavailable(
+                f"The program that workers are forked from cannot be started: {_no_process(error.strerror)}"
+            ) from error
+        finally:
+            os.close(theirs_fd)
+        self._control = ours
+
+    def _rights(self) -> dict[str, Any]:
+        if self._account is None:
+            return {}
+        return {
+            "user": self._account.user,
+            "group": self._account.group,
+            "extra_groups": self._account.groups,
+        }
+
+    def spawn(self, request: Mapping[str, Any], fds: Sequence[int]) -> tuple[int, int]:
+        """Start an environment; returns its process id and a pidfd. `fds` are its log, channel and page."""
+        with self._lock:
+            reply = self._ask({"spawn": request}, fds)
+            if "error" in reply:
+                raise Unavailable(f"No worker process can be started: {_no_process(reply['error'])}")
+            pid = reply["pid"]
+            # It cannot have been reaped yet, so the id is still its own even if it has ended.
+            return pid, os.pidfd_open(pid)
+
+    def reap(self, pid: int) -> int:
+        """The exit status of an environment whose pidfd says it has ended; a signal is negative."""
+        with self._lock:
+            return int(self._ask({"reap": pid})["status"])
+
+    def has_ended(self) -> bool:
+        """Whether the program is there no more; another fork_server is needed then."""
+        return self._program is None or self._program.poll() is not None
+
+    def close(self) -> None:
+        """End every environment and wait for that."""
+        with self._lock:  # a call under way has its answer first, or hears that the program has ended
+            if self._control is not None:
+                self._control.close()
+                self._control = None
+        if self._program is not None and self._program.wait() != 0:
+            strays.end(self._home)  # it was killed, perhaps with all that would have ended the rest
+        if self._home:
+            shutil.rmtree(self._home, ignore_errors=True)  # where the program was killed, it has not done so
+
+    def _ask(self, request: Mapping[str, Any], fds: Sequence[int] = ()) -> dict[str, Any]:
+        if self._control is None:
+            if self._program is not None and self._program.returncode:
+                raise self._end()  # another thread has closed it because it had ended
+            raise Unavailable("The process plane is closed.")
+        try:
+            socket.send_fds(self._control, [json.dumps(request).encode()], list(fds))
+            reply = self._receive(self._control)
+        except (BrokenPipeError, ConnectionResetError):
+            reply = b""
+        except BaseException:
+            # Interrupted, as by Ctrl-C: the reply that still comes would be taken for that to the next request.
+            self._control.close()
+            self._control = None
+            raise
+        if not reply:
+            raise self._end()
+        answer: dict[str, Any] = json.loads(reply)
+        return answer
+
+    @staticmethod
+    def _receive(control: socket.socket) -> bytes:
+        return control.recv(_MESSAGE_BYTES)
+
+    def _end(self) -> Unavailable:
+        status = self._program.wait() if self._program else None
+        return Unavailable(f"The program that workers are forked from has ended (status {status}); was it killed?")
+
+
+def _no_process(error: object) -> str:
+    return (
+        f"{error}. Raise the limit of processes (`ulimit -u`, or `pids.max` of the control group), or write a smaller "
+        "`workers` in the plane's table."
+    )
+
+
+def _is_inheritable(fd: int) -> bool:
+    """Whether it is open and meant for programs that are started: a file of ours that has its number is not."""
+    try:
+        return os.get_inheritable(fd)
+    except OSError:
+        return False
+
+
+def _places(*packages: str) -> Sequence[str]:
+    """The folders that these are imported from: the agent may have them by a PYTHONPATH of its own."""
+    specs = [find_spec(package) for package in packages]
+    return list(dict.fromkeys(str(Path(spec.origin).parents[1]) for spec in specs if spec and spec.origin))

@@ -1,0 +1,50 @@
+"""A child process of this machine as a sandbox."""
+
+from collections.abc import Mapping, Sequence
+
+from htcgrid.runtime.fork_server import ForkServer
+from htcgrid.runtime.sandbox import Sandbox
+from htcgrid.runtime.worker_process import WorkerProcess
+
+
+class ProcessSandbox(Sandbox):
+    """A program of the fork server's, run in a folder."""
+
+    def __init__(self, fork_server: ForkServer, command: Sequence[str], folder: str) -> None:
+        self._fork_server = fork_server
+        self._command = list(command)
+        self._folder = folder
+        self._process: WorkerProcess | None = None
+
+    def start(self, variables: Mapping[str, str]) -> None:
+        request = {"command": self._command, "folder": self._folder, "environment": dict(variables)}
+        self._process = WorkerProcess(self._fork_server, request)
+        self.ended_fd = self._process.pidfd
+
+    @property
+    def process(self) -> WorkerProcess:
+        assert self._process is not None  # noqa: S101 - from `start` on
+        return self._process
+
+    def has_ended(self) -> bool:
+        return self.process.has_ended()
+
+    def end(self) -> int:
+        return self.process.kill()
+
+    def close(self) -> None:
+        if self._process is not None:
+            self._process.close()
+
+    def log_tail(self) -> bytes:
+        return self.process.log_tail()
+
+    def memory_mb(self) -> float:
+        self.process.read_log()
+        return self.process.memory_mb()
+
+    def is_chatty(self) -> bool:
+        return self.process.is_chatty
+
+    def charged_mb(self) -> float:
+        return self.process.charged_mb()

@@ -1,0 +1,114 @@
+"""One child process as its supervisor sees it: log, memory, end."""
+
+import fcntl
+import os
+import select
+import signal
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from htcgrid.runtime import process_memory, shared_files
+from htcgrid.runtime.fork_server import ForkServer
+from htcgrid.spi import Unavailable, limits
+
+_LOG_BYTES_AT_ONCE = 1 << 20
+"""What a handler may print without anybody reading, and how much is read before anything else is seen to."""
+
+
+class WorkerProcess:
+    """A process of the fork_server, in a session of its own, that prints into a log we hold."""
+
+    def __init__(self, fork_server: ForkServer, request: Mapping[str, Any], *fds: int) -> None:
+        self._fork_server = fork_server
+        # A pipe, as on the service: what opens /dev/stdout anew cannot empty it, as it would a file. It is read while
+        # the handler runs, and what a killed one printed last is still there.
+        self._shared_before = shared_files.present()
+        self._log, theirs = os.pipe()
+        try:
+            os.set_blocking(self._log, False)
+            _enlarge(theirs)
+            self.pid, self._pidfd = fork_server.spawn(request, [theirs, self._log, *fds])
+        except BaseException:
+            os.close(self._log)
+            raise
+        finally:
+            os.close(theirs)
+        self._tail = b""
+        self.is_chatty = False
+        """Whether it prints so much that its log must be read more often."""
+        self._ended = select.poll()
+        self._ended.register(self._pidfd, select.POLLIN)
+        self._status: int | None = None
+
+    @property
+    def pidfd(self) -> int:
+        """Readable once the process has ended."""
+        return self._pidfd
+
+    def has_ended(self) -> bool:
+        return self._status is not None or bool(self._ended.poll(0))
+
+    def kill(self) -> int:
+        """End the process and all that it started; returns its exit status."""
+        if self.has_ended():
+            return self.status()
+        left = shared_files.held(process_memory.family(self.pid), self._shared_before)
+        # It alone: what it leaves is ended when it is reaped, but for Python's resource tracker, which removes the
+        # shared memory of the process first.
+        signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        try:
+            return self.status()
+        finally:
+            shared_files.remove(left)
+
+    def status(self) -> int:
+        """The exit status, waited for; a signal is negative."""
+        if self._status is None:
+            self._ended.poll()
+            self._status = self._fork_server.reap(self.pid)
+        return self._status
+
+    def close(self) -> None:
+        """End it and let go of what is held for it."""
+        if self._log >= 0:
+            try:
+                self.kill()
+            except Unavailable:
+                self._status = -signal.SIGKILL  # its parent, the fork_server, has gone, and took it along
+            os.close(self._log)
+            os.close(self._pidfd)
+            self._log = -1
+
+    def log_tail(self) -> bytes:
+        """The end of what it printed since this was asked last."""
+        self.read_log()
+        tail, self._tail = self._tail, b""
+        return tail
+
+    def read_log(self) -> None:
+        """Take in what it has printed; only the end is kept. A handler that prints never waits long."""
+        size = 0
+        while size < _LOG_BYTES_AT_ONCE:
+            try:
+                chunk = os.read(self._log, _LOG_BYTES_AT_ONCE)
+            except BlockingIOError:
+                break
+            if not chunk:
+                break
+            size += len(chunk)
+            self._tail = (self._tail + chunk)[-limits.LOG_TAIL_BYTES :]
+        self.is_chatty = size > _LOG_BYTES_AT_ONCE // 16
+
+    def memory_mb(self) -> float:
+        """At most what a control group would count now, in MiB, of the process and all that it started."""
+        return process_memory.at_most_mb(self.pid)
+
+    def charged_mb(self) -> float:
+        """The same as exactly as it can be had, which takes the kernel longer to say."""
+        return process_memory.charged_mb(self.pid)
+
+
+def _enlarge(pipe: int) -> None:
+    with suppress(PermissionError):  # past what the machine allows one user; the usual size serves as well
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _LOG_BYTES_AT_ONCE)

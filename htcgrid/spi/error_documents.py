@@ -1,0 +1,108 @@
+"""The error documents that htcgrid writes itself: AWS Lambda's word for word, and those of what Lambda does not have.
+
+A handler's own errors are documents of the runtime client and pass through untouched.
+"""
+
+import json
+import signal
+
+from htcgrid.spi import limits
+
+# How Go's os.Signal prints these, since it is AWS's supervisor that writes the sentence on the service.
+_SIGNALS = {
+    signal.SIGABRT: "aborted",
+    signal.SIGBUS: "bus error",
+    signal.SIGFPE: "floating point exception",
+    signal.SIGHUP: "hangup",
+    signal.SIGILL: "illegal instruction",
+    signal.SIGINT: "interrupt",
+    signal.SIGKILL: "killed",
+    signal.SIGPIPE: "broken pipe",
+    signal.SIGQUIT: "quit",
+    signal.SIGSEGV: "segmentation fault",
+    signal.SIGTERM: "terminated",
+    signal.SIGTRAP: "trace/breakpoint trap",
+}
+
+
+def document(error_type: str, message: str) -> bytes:
+    """An error document of two keys."""
+    return json.dumps({"errorType": error_type, "errorMessage": message}, separators=(",", ":")).encode()
+
+
+def timed_out(request_id: str, seconds: float) -> bytes:
+    """The function's timeout passed."""
+    return document("Sandbox.Timedout", f"RequestId: {request_id} Error: Task timed out after {seconds:.2f} seconds")
+
+
+def exited(request_id: str, status: int) -> bytes:
+    """The process ended without an answer; `status` as `subprocess` has it, a signal being negative."""
+    return document("Runtime.ExitError", f"RequestId: {request_id} Error: {_reason(status)}")
+
+
+def impossible_answer(request_id: str) -> bytes:
+    """The process sent what cannot be an answer, and was ended; the words are ours."""
+    message = f"RequestId: {request_id} Error: The worker was ended, since what it sent cannot be an answer."
+    return document("Runtime.ExitError", message)
+
+
+def _reason(status: int) -> str:
+    if status < 0:
+        name = _SIGNALS.get(-status, f"signal {-status}")  # type: ignore[call-overload]
+        return f"Runtime exited with error: signal: {name}"
+    if status > 0:
+        return f"Runtime exited with error: exit status {status}"
+    return "Runtime exited without providing a reason"
+
+
+def out_of_memory(request_id: str) -> bytes:
+    """The environment was stopped at the function's memory."""
+    return document("Runtime.OutOfMemory", f"RequestId: {request_id} Error: Runtime exited with error: signal: killed")
+
+
+def response_too_large() -> bytes:
+    """The answer is past the limit."""
+    limit = limits.RESPONSE_BYTES
+    return document(
+        "Function.ResponseSizeTooLarge",
+        f"Response payload size exceeded maximum allowed payload size ({limit} bytes).",
+    )
+
+
+def request_too_large(size: int) -> bytes:
+    """The event is past the limit; the handler was not called."""
+    limit = limits.REQUEST_BYTES
+    return document("RequestTooLargeException", f"The event has {size} bytes; at most {limit} can be sent.")
+
+
+def cancelled(reason: str = "The task was cancelled.") -> bytes:
+    """The user cancelled the task. The service has no such thing, so the words are ours."""
+    return document("Htcgrid.Cancelled", reason)
+
+
+def invalid_event(reason: str) -> bytes:
+    """The source could make no task of what it found; the type is AWS's runtime client's for such events."""
+    return document("Runtime.UnmarshalError", reason)
+
+
+def not_storable(reason: str) -> bytes:
+    """The sink can never store this answer."""
+    return document("Htcgrid.ResultRejected", reason)
+
+
+def never_begun(attempts: int, reason: str) -> bytes:
+    """The plane would not begin this task, time and again and for long."""
+    message = f"The plane did not begin this task in {attempts} tries, each of them long; the last time: {reason}"
+    return document("Htcgrid.NotBegun", message)
+
+
+def cancelled_unasked(attempts: int) -> bytes:
+    """The plane keeps stopping it, and nobody has asked for that."""
+    message = f"The plane reported this task as cancelled {attempts} times, though nobody cancelled it."
+    return document("Htcgrid.CancelledUnasked", message)
+
+
+def lost_with_its_plane(attempts: int, reason: str) -> bytes:
+    """Whenever this task ran, the plane was lost with it."""
+    message = f"The plane was lost {attempts} times while this task ran, the last time so: {reason}"
+    return document("Htcgrid.PlaneLost", message)

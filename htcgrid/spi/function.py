@@ -1,0 +1,82 @@
+"""The function: a handler with its code, limits and environment, as `[function]` of the config file has it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, field_validator
+
+from htcgrid.spi.keys import MAX_TEXT, Keys, texts_of
+
+
+class Function(Keys):
+    """A handler with its code, runtime, limits and environment: `[function]` of the config file."""
+
+    handler: str = Field(
+        "", max_length=1000, description="module.function, as on AWS Lambda", examples=["pricing.handler"]
+    )
+    name: str = Field("", max_length=140, description="its name on every plane; from the handler where empty")
+    code: Path = Field(Path(), description="the folder that holds the handler's module")
+    runtime: str = Field("", description='"python3.11", "nodejs20.x", "provided", ...; this Python if empty')
+    command: tuple[str, ...] = Field((), description="a program that speaks the Lambda Runtime API")
+    timeout: float = Field(30.0, gt=0, le=2_592_000, description="seconds an invocation may take")
+    memory: int = Field(512, ge=32, le=16_777_216, description="MiB an execution environment may use")
+    ephemeral_storage: int = Field(512, gt=0, le=16_777_216, description="MiB of /tmp, where the plane can limit it")
+    environment: Mapping[str, str] = Field(default_factory=dict, description="the handler's environment", repr=False)
+    architecture: str = Field("", description='"x86_64" or "arm64"; the plane\'s own where empty')
+
+    @field_validator("environment")
+    @classmethod
+    def _no_reserved_names(cls, environment: Mapping[str, str]) -> Mapping[str, str]:
+        reserved = sorted(name for name in environment if name in RESERVED_ENVIRONMENT)
+        if reserved:
+            message = f"{', '.join(reserved)}: reserved by Lambda, which sets it itself; choose another name"
+            raise ValueError(message)
+        return environment
+
+    @field_validator("environment")
+    @classmethod
+    def _proper_names(cls, environment: Mapping[str, str]) -> Mapping[str, str]:
+        if any(not name or "=" in name for name in environment):
+            raise ValueError('the name of a variable must not be empty, nor hold "="')
+        return environment
+
+    @field_validator("environment", "command")
+    @classmethod
+    def _can_be_passed(cls, value: Any) -> Any:
+        size = sum(len(text.encode()) for text in texts_of(value))
+        if size > MAX_TEXT:
+            raise ValueError(f"it has {size} bytes in all; {MAX_TEXT} are the most (of variables, 4096 on AWS Lambda)")
+        return value
+
+    @property
+    def function_name(self) -> str:
+        """The name given, else the handler's module: `pricing` of `pricing.handler`."""
+        return self.name or self.handler.rpartition(".")[0].replace("/", ".").rpartition(".")[2] or "function"
+
+
+RESERVED_ENVIRONMENT = frozenset(
+    [
+        "_HANDLER",
+        "_X_AMZN_TRACE_ID",
+        "AWS_DEFAULT_REGION",
+        "AWS_REGION",
+        "AWS_EXECUTION_ENV",
+        "AWS_LAMBDA_FUNCTION_NAME",
+        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE",
+        "AWS_LAMBDA_FUNCTION_VERSION",
+        "AWS_LAMBDA_INITIALIZATION_TYPE",
+        "AWS_LAMBDA_LOG_GROUP_NAME",
+        "AWS_LAMBDA_LOG_STREAM_NAME",
+        "AWS_ACCESS_KEY",
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+        "AWS_LAMBDA_RUNTIME_API",
+        "LAMBDA_TASK_ROOT",
+        "LAMBDA_RUNTIME_DIR",
+    ]
+)
+"""Names that a user may not set, from AWS's page on Lambda environment variables."""

@@ -1,0 +1,193 @@
+"""The plugin interface: three abstract classes.
+
+This file is the specification; `values.py` and `errors.py` beside it have what crosses it. A compute plane subclasses
+`Invoker`, a place that tasks come from `TaskSource`, a place that results go to `ResultSink`. Four methods are abstract;
+everything else has a default. `htcgrid verify NAME` runs the conformance kit over an installed plugin.
+
+- **Ordinary blocking calls.** The agent owns every thread. It may call any method from several threads at once, except
+  `open` and `close`, which it calls once each, first and last.
+- **One attempt.** A method tries once. It never retries, backs off or sleeps: the agent does, with jitter, in one place
+  for all plugins. Switch off the retries of an SDK that has its own.
+- **Two errors.** `Unavailable` says "not now, try again"; `Rejected` says "never". Anything else is a bug in the plugin
+  and is reported with its traceback.
+- **Payloads are bytes.** They hold one JSON document. They are passed on as they are, never parsed.
+- **Limits are attributes.** `max_batch`, `max_concurrency`, `lease_seconds`: the agent keeps to them.
+- **Secrets stay out** of messages, results and `repr`. A key of a `Config` that holds one is a pydantic `SecretStr`:
+  nothing prints it, and `htcgrid deploy` refuses to send it with the config.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Collection, Iterable, Iterator, Sequence
+
+from htcgrid.spi.errors import Rejected
+from htcgrid.spi.plugin import Plugin
+from htcgrid.spi.stats import DeadTask, QueueStats, StoreStats
+from htcgrid.spi.values import Capability, Lease, Outcome, Result, Task, Unstarted
+
+
+class TaskSource(Plugin):
+    """A place that tasks come from: a file, a queue, a stream."""
+
+    max_batch: int = 1
+    """The most leases that one `receive`, `ack`, `nack` or `extend` takes. The agent cuts to it."""
+
+    lease_seconds: float | None = None
+    """How long a lease lasts without `extend`; None where it lasts as long as this process."""
+
+    @abstractmethod
+    def receive(self, max_tasks: int, wait: float) -> Sequence[Lease]:
+        """Lease up to `max_tasks` tasks, `max_batch` at most.
+
+        Returns as soon as it has any, and with none after about `wait` seconds. A task that is leased is not handed out
+        again until its lease expires or is returned, and then with `attempt` one higher.
+        """
+
+    @abstractmethod
+    def ack(self, leases: Sequence[Lease]) -> None:
+        """Done for good: never handed out again. A late or second ack is quiet."""
+
+    def nack(self, leases: Sequence[Lease], delay: float = 0.0) -> None:
+        """Return: handed out again after about `delay` seconds, counted as one more attempt.
+
+        The default does nothing, which is right where leases expire soon by themselves. A late or second nack is
+        quiet, and so is one for a lease that was lost.
+        """
+
+    def extend(self, leases: Sequence[Lease], seconds: float) -> Collection[str]:
+        """Keep these leases for `seconds` from now; returns the ids of tasks that are no longer ours.
+
+        Those were cancelled, or their lease was lost to another receiver. The agent stops their invocations and
+        stores nothing of them: the other receiver does, or whoever cancelled. The default, for sources whose leases
+        never expire: none.
+        """
+        return ()
+
+    def dead_letter(self, leases: Sequence[Lease], reason: str) -> None:
+        """Done for good, and hopeless: kept apart with the reason where the source can do that.
+
+        The agent calls this in place of `ack` after the last try of a task that ended its environment. The default
+        acks: the result in the sink tells of the failure.
+        """
+        self.ack(leases)
+
+    def dead(self) -> Iterable[DeadTask]:
+        """The dead letters, a few at a time in memory; `htcgrid failures` shows them. The default knows of none."""
+        return ()
+
+    redrives: bool = False
+    """Whether failed tasks can be put in again, by `redrive`."""
+
+    def redrive(self, tasks: Sequence[Task]) -> None:
+        """Accept these failed tasks again, durably. Each has a generation above that of its failed run.
+
+        A task of that id and an earlier generation that is still there, or is a dead letter, is replaced. One of the same
+        generation and content stays as it is, so that a redrive that was cut off is completed by giving it again.
+        """
+        raise Rejected(f"{type(self).__name__} takes no failed tasks again.")
+
+    def stats(self, *, brief: bool = False) -> QueueStats:
+        """How much is there now; an estimate where the service gives no better. The default knows nothing.
+
+        `brief` asks for `states` alone, at little cost; else all of the queue may be read, but none of the payloads.
+        """
+        return QueueStats()
+
+    def is_pending(self, session_id: str) -> bool | None:
+        """Whether a task of this session is waiting, delayed or leased; None, the default, where it cannot tell."""
+        return None
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether nothing more will come. A source that never ends says False, the default.
+
+        A finite source says True when all it had is acked or leased, and nothing returned waits to be handed out again.
+        """
+        return False
+
+
+class Invoker(Plugin):
+    """A compute plane: where handlers run."""
+
+    max_batch: int = 1
+    """The most tasks one `invoke` takes. Above 1 only where an environment can be fed ahead cheaply."""
+
+    max_concurrency: int = 1
+    """How many `invoke` calls can do work at the same time: the number of execution environments.
+    Read after `open`. The agent runs that many threads."""
+
+    capabilities: frozenset[Capability] = frozenset()
+
+    @abstractmethod
+    def invoke(self, batch: Sequence[Lease], timeout: float) -> Iterable[Outcome | Unstarted]:
+        """Run the handler for each task, one after the other in one environment, and report each once.
+
+        Outcomes come as they are ready, in any order. `timeout` is in seconds, for each task by itself. Failures of the
+        handler are outcomes. A task that was not begun when another of its batch takes long, or ends the environment, is
+        reported as `Unstarted` at once, so that another environment can have it. Raises `Unavailable` where the plane is
+        unavailable: tasks already reported stay reported, the rest are tried again. `Rejected` stops the agent: this
+        plane will never run these tasks.
+        """
+
+    def cancel(self, task_ids: Collection[str]) -> None:
+        """Stop these tasks if they run here; each is reported as `cancelled`. Called from any thread.
+
+        Ids that are not here are ignored. The default does nothing: the handler runs on.
+        """
+
+
+class ResultSink(Plugin):
+    """A place that results go to."""
+
+    max_batch: int = 1
+    """The most results that one `put` takes."""
+
+    keeps_order: bool = False
+    """Whether it has a `scan`."""
+
+    @abstractmethod
+    def put(self, results: Sequence[Result]) -> None:
+        """Store these results. They are durable when it returns: the tasks are acked right after.
+
+        A result whose task id is there already leaves one result. `Rejected` with `task_ids` names those
+        that can never be stored; the others are. After `Unavailable` the same results are put again.
+        """
+
+    def stored(self, tasks: Sequence[Task]) -> Collection[str]:
+        """Which of these tasks have a result already: they are acked without running.
+
+        Asked before tasks are run, so it must be cheap. The default, for sinks that cannot know: none.
+        """
+        return ()
+
+    def scan(self, session_id: str | None = None, after: int = 0) -> Iterator[tuple[int, Result]]:
+        """Results with ascending numbers in the order they were stored, of a session or of all; only those above `after`.
+
+        A few at a time in memory. A later call with the last number seen goes on and misses none.
+        """
+        raise Rejected(f"{type(self).__name__} keeps no order in which results could be read. Name the tasks.")
+
+    lists_failures: bool = False
+    """Whether its failures can be listed, by `failed`, and are replaced as that says."""
+
+    def failed(self) -> Iterator[Result]:
+        """Every result that is a failure now, a few at a time in memory; `htcgrid failures` and `redrive` use it.
+
+        `Result.task` has its attributes, generation included, and the event where that is kept with the failure. `put`
+        replaces a failure by a result of a later generation, and nothing else; `stored` does not name a task whose result
+        is a failure of an earlier generation than the task's own.
+        """
+        raise Rejected(f"{type(self).__name__} cannot list its failures.")
+
+    def has_failed(self) -> bool:
+        """Whether any result is a failure: the exit code of a run says so."""
+        return any(True for _ in self.failed()) if self.lists_failures else False
+
+    def open_to_read(self) -> None:
+        """In place of `open`, with the same errors, where nothing will be put: beside a run that writes into it."""
+        self.open()
+
+    def stats(self) -> StoreStats:
+        """What is stored now; `htcgrid status` shows it. The default knows nothing."""
+        return StoreStats()

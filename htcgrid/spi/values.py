@@ -1,0 +1,133 @@
+"""The values that cross the plugin interface: a task, its lease, the outcome of one invocation, the result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from htcgrid.spi.quick_init import quick_init
+
+
+class FailureKind(StrEnum):
+    """What kind of failure ended an invocation. The agent's retries are set kind by kind."""
+
+    HANDLER_ERROR = "handler_error"
+    """The handler raised, or returned what JSON cannot hold."""
+    INIT_ERROR = "init_error"
+    """The module or the handler could not be loaded, or the runtime could not be started."""
+    TIMEOUT = "timeout"
+    """Still running at the function's timeout; it was stopped."""
+    OUT_OF_MEMORY = "out_of_memory"
+    """Past the function's memory; it was stopped."""
+    EXIT = "exit"
+    """The process ended, or was ended by a signal, with no answer."""
+    PAYLOAD_TOO_LARGE = "payload_too_large"
+    """The event or the answer is past the plane's limit."""
+    CANCELLED = "cancelled"
+    """The user cancelled the task."""
+    INVALID_EVENT = "invalid_event"
+    """The source found that this is not a task: not JSON, no id, an id used before. It never ran."""
+
+
+@quick_init
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One call to be made.
+
+    `payload` is the event, one JSON document. `attributes` are text about the task, shown to the handler
+    in `context.client_context.custom`; `session_id`, `priority` and `generation` are the names that htcgrid itself uses.
+    """
+
+    id: str
+    payload: bytes
+    attributes: Mapping[str, str] = field(default_factory=dict)
+
+
+@quick_init
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A task handed out by a source for a while: to be acked, returned, extended, or lost.
+
+    `attempt` counts how often the task was handed out, this time included: 1 at first. `receipt` is the
+    source's own mark of this very lease, of any type; nothing else looks at it. `invalid` says why this is
+    not to run: the source could make no task of what it found, or it was cancelled. Such a lease is never
+    invoked; a failure of the kind `failure` is stored, and it is acked.
+    """
+
+    task: Task
+    attempt: int = 1
+    receipt: object = None
+    invalid: str = ""
+    failure: FailureKind = FailureKind.INVALID_EVENT
+
+
+@quick_init
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The result of one invocation.
+
+    `payload` is the handler's answer as it came, or the Lambda error document where `failure` is set.
+    `started` is in Unix seconds; `duration_ms` is the handler's own time. `init_ms` is set on the first
+    invocation of an execution environment. `max_memory_mb` is the most that environment has used.
+    `log_tail` is the end of what the handler printed, 4 KB at most, without START, END and REPORT.
+    """
+
+    task_id: str
+    payload: bytes
+    failure: FailureKind | None = None
+    started: float = 0.0
+    duration_ms: float = 0.0
+    billed_ms: int = 0
+    max_memory_mb: int = 0
+    log_tail: bytes = b""
+    init_ms: float | None = None
+    environment: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Unstarted:
+    """The plane did not begin this task and will not: it goes to another environment, uncounted."""
+
+    task_id: str
+
+
+@quick_init
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A final outcome with its task: what a sink stores."""
+
+    task: Task
+    outcome: Outcome
+    attempt: int = 1
+
+
+class Capability(StrEnum):
+    """What an invoker says it does, so that the conformance kit knows what to ask of it."""
+
+    TIMEOUT = "timeout"
+    """A handler past its timeout is stopped and reported as `timeout`."""
+    MEMORY = "memory"
+    """A handler past its memory is stopped and reported as `out_of_memory`."""
+    EXIT = "exit"
+    """The end of the handler's process is seen at once and reported as `exit`."""
+    ERRORS = "errors"
+    """A failure is told from an answer that looks like an error document."""
+    LOGS = "logs"
+    """`Outcome.log_tail` holds what the handler printed."""
+    CONTEXT = "context"
+    """`client_context.custom` holds the task's id, session, attempt and attributes."""
+    CANCEL = "cancel"
+    """`cancel` stops a running handler."""
+    METERING = "metering"
+    """Durations and memory are measured."""
+
+
+GENERATION = "generation"
+"""The attribute of a task that `htcgrid redrive` runs again: "1" the first time, then "2", and so on."""
+
+
+def generation_of(task: Task) -> int:
+    """How often it was run again after a failure that was final; 0 for a task that never was."""
+    text = task.attributes.get(GENERATION) if task.attributes else None
+    return int(text) if text is not None and text.isdecimal() else 0

@@ -1,0 +1,61 @@
+"""Marks in a DynamoDB table that say which tasks and sessions were cancelled: SQS cannot take out a message by its id.
+
+A mark is an item whose key starts `cancel#`, so that results may live in the same table. It holds `expires` in Unix
+seconds, for DynamoDB's time to live to remove it when no message of that age can exist any more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from htcgrid.spi import Unavailable
+from htcgrid_aws.dynamodb_table import KEY, Item, expires
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from htcgrid.spi import Task
+    from htcgrid_aws.dynamodb_table import Table
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """Ids of tasks that were cancelled by themselves, and of others whose session was."""
+
+    singly: frozenset[str] = frozenset()
+    with_session: frozenset[str] = frozenset()
+
+    def __contains__(self, task_id: str) -> bool:
+        return task_id in self.singly or task_id in self.with_session
+
+
+class Cancels:
+    """The marks in one table."""
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+
+    def add(self, sessions: Iterable[str], task_ids: Iterable[str]) -> None:
+        """Mark these, again if they are."""
+        keys = [*map(_session, sessions), *map(_task, task_ids)]
+        items: list[Item] = [{KEY: {"S": key}, "expires": expires()} for key in dict.fromkeys(keys)]
+        if left := self._table.write_batch(items):
+            raise Unavailable(f"table {self._table.name} did not take {left} cancel marks: throttled; cancel again")
+
+    def among(self, tasks: Sequence[Task]) -> Cancelled:
+        """Which of these tasks were cancelled."""
+        sessions = {task.id: task.attributes.get("session_id", "") for task in tasks}
+        keys = [*map(_task, sessions), *(_session(session) for session in sessions.values() if session)]
+        there = {item[KEY]["S"] for item in self._table.read(keys, only=KEY, consistent=True)}
+        singly = {task_id for task_id in sessions if _task(task_id) in there}
+        with_session = {task_id for task_id, session in sessions.items() if _session(session) in there}
+        return Cancelled(frozenset(singly), frozenset(with_session - singly))
+
+
+def _session(session_id: str) -> str:
+    return f"cancel#session#{session_id}"
+
+
+def _task(task_id: str) -> str:
+    return f"cancel#task#{task_id}"

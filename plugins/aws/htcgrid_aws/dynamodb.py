@@ -1,0 +1,137 @@
+"""The `dynamodb` sink: one item a result, in a table keyed by `task_id`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from htcgrid.spi import Function, Rejected, Result, ResultSink, StoreStats, Unavailable
+from htcgrid_aws import arns, iam, result_documents, result_items
+from htcgrid_aws.aws_plugin import AwsPlugin
+from htcgrid_aws.dynamodb_table import KEY, LARGEST_ITEM, LARGEST_KEY, WRITE_BATCH, Item, Table
+from htcgrid_aws.encryption import EncryptedConfig
+from htcgrid_aws.parallel import each, raise_worst
+from htcgrid_aws.s3_bucket import Bucket
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    from htcgrid.spi import Task
+
+
+class DynamodbSink(AwsPlugin, ResultSink):
+    """Results larger than an item go to S3 where a bucket is set, as the `s3` sink writes them."""
+
+    class Config(EncryptedConfig):
+        """Keys of `[sink]` with `plugin = "dynamodb"`."""
+
+        table: str = Field(description="name of the table; its partition key is task_id (S), and it has no sort key")
+        conditional: Literal["failures", "always"] = Field(
+            "failures",
+            description='"failures": 25 answers are stored with one request, the last answer to a task stays, and a failure '
+            'never replaces what is stored. "always": the first result of a task stays, at one request for each result',
+        )
+        check_stored: bool = Field(
+            False,
+            description="whether to look before a task runs if it has a result already, at one read for each task",
+        )
+        bucket: str = Field("", description="S3 bucket for results larger than inline_limit")
+        prefix: str = Field("results/", description="start of the keys of those results")
+        inline_limit: int = Field(
+            LARGEST_ITEM,
+            ge=1024,
+            le=LARGEST_ITEM,
+            description="bytes of an item; above 8,000 S3 costs less than DynamoDB",
+        )
+
+    config: Config
+    max_batch = WRITE_BATCH
+
+    def __init__(self, config: Config, function: Function) -> None:
+        super().__init__(config, function)
+        self._bucket: Bucket | None = None
+
+    def open(self) -> None:
+        super().open()
+        self._table = Table(self.client("dynamodb"), self.config.table, self.usage_counter)
+        self._table.check()
+        if self.config.bucket:
+            self._bucket = Bucket(self.client("s3"), self.config.bucket, self.config.prefix, self.config.encrypted())
+            self._bucket.check()
+
+    def put(self, results: Sequence[Result]) -> None:
+        """Stores all it can, then raises `Unavailable` if some may be stored later, else `Rejected` for the rest."""
+        written = each(self.pool, self._item, results)
+        ready = [(result, item) for result, item in written if isinstance(item, dict)]
+        single = {id(result): item for result, item in ready if self.config.conditional == "always" or _failed(result)}
+        batch = {result.task.id: item for result, item in ready if id(result) not in single}
+        outcomes: list[object] = [item for _, item in written]
+        if batch and (left := self._table.write_batch(list(batch.values()))):
+            message = f"table {self.config.table} did not take {left} of {len(batch)} results: throttled; put again"
+            outcomes.append(Unavailable(message))
+        outcomes += [answer for _, answer in each(self.pool, self._table.write_new, list(single.values()))]
+        raise_worst(outcomes)
+
+    def stored(self, tasks: Sequence[Task]) -> Collection[str]:
+        """Asked of the table only with `check_stored`."""
+        if not self.config.check_stored:
+            return ()
+        return {item[KEY]["S"] for item in self._table.read([task.id for task in tasks], only=KEY, consistent=True)}
+
+    def get(self, task_ids: Sequence[str]) -> Mapping[str, Result]:
+        found = list(self._table.read(task_ids))
+        results = each(self.pool, self._result, found)
+        raise_worst(answer for _, answer in results)
+        return {answer.task.id: answer for _, answer in results if isinstance(answer, Result)}
+
+    def stats(self) -> StoreStats:
+        note = "as DynamoDB last counted the table's items, which it does about every six hours"
+        return StoreStats(self._table.count(), note=note)
+
+    def permissions(self) -> Mapping[str, Mapping[str, Any] | str]:
+        """The least IAM policies for the table and the bucket."""
+        return iam.policies(
+            iam.Resources(
+                table=arns.table(self.config.table, self.config.region),
+                bucket=arns.bucket(self.config.bucket),
+                inputs_prefix=None,
+                results_prefix=self.config.prefix,
+                keys=self.config.keys(),
+            )
+        )
+
+    def _item(self, result: Result) -> Item:
+        task_id = result.task.id
+        if not 0 < len(task_id.encode()) <= LARGEST_KEY:
+            message = f"task {task_id[:80]!r}...: DynamoDB takes ids of 1 to {LARGEST_KEY} bytes; use shorter ids"
+            raise Rejected(message, [task_id])
+        item = result_items.write(result)
+        if not result_items.too_large(item, self.config.inline_limit):
+            return item
+        if self._bucket is None:
+            message = (
+                f"task {task_id}: its result of {len(result.outcome.payload)} bytes is larger than an item of table "
+                f"{self.config.table} may be ({self.config.inline_limit}); set bucket to an S3 bucket for large results"
+            )
+            raise Rejected(message, [task_id])
+        key = self._bucket.key(task_id, task_id)
+        self._bucket.put(key, result_documents.write(result))
+        return result_items.write_reference(result, self._bucket.address(key))
+
+    def _result(self, item: Item) -> Result:
+        if "s3" not in item:
+            return result_items.read(item)
+        task_id, address = item[KEY]["S"], item["s3"]["S"]
+        key = self._bucket.key_of(address) if self._bucket else None
+        if self._bucket is None or key is None:
+            message = f"task {task_id}: its result lies at {address}; set bucket and prefix here as for the agents"
+            raise Rejected(message, [task_id])
+        document = self._bucket.get(key)
+        if document is None:
+            raise Rejected(f"task {task_id}: its result {address} is gone from S3", [task_id])
+        return result_documents.read(document)
+
+
+def _failed(result: Result) -> bool:
+    return result.outcome.failure is not None

@@ -1,0 +1,77 @@
+"""What HTC-Grid's source and sink open alike: its file, its state table and its data plane."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from htcgrid.spi import Rejected
+from htcgrid_aws import arns, htc_config, iam
+from htcgrid_aws.aws_plugin import AwsPlugin
+from htcgrid_aws.dynamodb_table import Table
+from htcgrid_aws.htc_config import HtcGridConfig
+from htcgrid_aws.htc_data import DataPlane, connect
+from htcgrid_aws.htc_states import StateTable
+from htcgrid_aws.s3_bucket import Bucket
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from htcgrid.spi import Function
+
+
+class HtcGridPlugin(AwsPlugin):
+    class Config(HtcGridConfig):
+        """Our own keys; all others stand in HTC-Grid's file."""
+
+    config: Config
+
+    def __init__(self, config: Config, function: Function) -> None:
+        super().__init__(config, function)
+        self._data: DataPlane | None = None
+
+    def open(self) -> None:
+        super().open()
+        self.grid = htc_config.load(self.config.config_file)
+        region = self.grid.region
+        table = Table(self.client("dynamodb", region=region), self.grid.ddb_state_table, self.usage_counter)
+        table.check()
+        self.states = StateTable(table, self.config.owner_name)
+        self._data = connect(self.config, self.grid, self._bucket(region))
+
+    def close(self) -> None:
+        if self._data:
+            self._data.close()
+            self._data = None
+        super().close()
+
+    @property
+    def data(self) -> DataPlane:
+        if self._data is None:
+            raise RuntimeError(f"{type(self).__name__} is used before open() or after close()")
+        return self._data
+
+    def permissions(self) -> Mapping[str, Mapping[str, Any] | str]:
+        """The least IAM policies for HTC-Grid's queues, state table and bucket, source and sink alike."""
+        grid = htc_config.load(self.config.config_file)
+        return iam.policies(
+            iam.Resources(
+                queues=tuple(arns.queue(name, grid.region) for name in grid.queues),
+                state_table=arns.table(grid.ddb_state_table, grid.region),
+                data_bucket=arns.bucket(grid.s3_bucket) if "S3" in grid.grid_storage_service else "",
+                keys=self.config.keys(grid.s3_kms_key_id, grid.region) if "S3" in grid.grid_storage_service else (),
+            )
+        )
+
+    def _bucket(self, region: str) -> Bucket | None:
+        if self.grid.grid_storage_service == "REDIS":
+            return None
+        if not self.grid.s3_bucket:
+            message = (
+                f"{self.config.config_file}: grid_storage_service is {self.grid.grid_storage_service}: set s3_bucket"
+            )
+            raise Rejected(message)
+        return Bucket(
+            self.client("s3", region=region),
+            self.grid.s3_bucket,
+            encrypted=self.config.encrypted(self.grid.s3_kms_key_id),
+        )

@@ -1,0 +1,269 @@
+"""The `htc_grid` source: an htcgrid agent in the place of HTC-Grid's, with its clients unchanged.
+
+A message names a task; a claim in the state table decides who runs it; its input comes from the data plane.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from htcgrid.spi import Function, HtcgridError, Lease, QueueStats, Task, TaskSource
+from htcgrid_aws.held_messages import HeldMessages, ReceivedMessage, find
+from htcgrid_aws.htc_data import decoded
+from htcgrid_aws.htc_plugin import HtcGridPlugin
+from htcgrid_aws.htc_states import STATES, session_of
+from htcgrid_aws.message_leases import MessageLease, MessageLeases, Receipt, receipt_of
+from htcgrid_aws.parallel import each, raise_worst
+from htcgrid_aws.sqs_queue import BATCH, Queue, total
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Sequence
+
+log = logging.getLogger("htcgrid.aws.htc_source")
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """The message's task needs nobody any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Postpone:
+    """Another agent has the task; the message is to be looked at again in so many seconds."""
+
+    seconds: float
+
+
+class HtcGridSource(HtcGridPlugin, TaskSource):
+    """The lease is the row's heartbeat; the message's visibility timeout is longer, and extended before it ends."""
+
+    max_batch = BATCH
+
+    def __init__(self, config: HtcGridPlugin.Config, function: Function) -> None:
+        super().__init__(config, function)
+        self.lease_seconds: float = 30
+        self._queues: list[Queue] = []
+        self._held = HeldMessages((), self.lease_seconds)
+        self._leases = MessageLeases()
+        self._visible_at: dict[object, float] = {}
+
+    def open(self) -> None:
+        super().open()
+        sqs = self.client("sqs", region=self.grid.region, endpoint_url=self.grid.sqs_endpoint)
+        self._queues = [Queue(sqs, name) for name in self.grid.queues]
+        for queue in self._queues:
+            queue.open()
+        self.lease_seconds = self.grid.task_ttl_expiration_offset_sec
+        self._visibility = max(self.grid.agent_task_visibility_timeout_sec, self.grid.task_ttl_expiration_offset_sec)
+        self._held = HeldMessages(self._queues, self.lease_seconds)
+
+    def receive(self, max_tasks: int, wait: float) -> Sequence[Lease]:
+        """Claims and inputs of a batch are done side by side. What is not ours to run is deleted or left.
+
+        What could not be claimed or fetched is held here and tried again by the next call, before any new message.
+        """
+        if max_tasks < 1:
+            return ()
+        count = min(max_tasks, BATCH)
+        if waiting := self._held.take(count):
+            leases = self._lease(waiting)
+            if leases or self._held:
+                return leases
+        return self._lease(find(self._queues, count, wait, self._visibility))
+
+    def close(self) -> None:
+        self._held.release()
+        super().close()
+
+    def ack(self, leases: Sequence[Lease]) -> None:
+        """A message whose heartbeat expired meanwhile is deleted only if its row says that the task is over."""
+        running = {message_lease.receipt for message_lease in self._leases.of(leases)}
+        doubtful = [lease for lease in leases if lease.receipt not in running]
+        rows = self.states.rows([lease.task.id for lease in doubtful]) if doubtful else {}
+        open_still = {lease.receipt for lease in doubtful if (row := rows.get(lease.task.id)) and not row.final}
+        handles: defaultdict[int, list[str]] = defaultdict(list)
+        for lease in leases:
+            if lease.receipt not in open_still:
+                number, handle = receipt_of(lease)
+                handles[number].append(handle)
+        for number, gone in handles.items():
+            self._queues[number].delete(gone)
+        self._drop(lease.receipt for lease in leases)
+
+    def nack(self, leases: Sequence[Lease], delay: float = 0.0) -> None:
+        """The row becomes pending with one more retry, then the message is visible again after `delay`."""
+        with self._leases.changing_visibility:
+            self._return(leases, delay)
+
+    def extend(self, leases: Sequence[Lease], seconds: float) -> Collection[str]:
+        """A heartbeat. Messages of cancelled tasks are deleted here, as HTC-Grid's agent does."""
+        with self._leases.changing_visibility:
+            return self._heartbeat(leases, seconds)
+
+    def stats(self, *, brief: bool = False) -> QueueStats:
+        return QueueStats(total([queue.states() for queue in self._queues]))
+
+    # --- Its parts ----------------------------------------------------------------------------------
+
+    def _lease(self, found: Sequence[ReceivedMessage]) -> Sequence[Lease]:
+        now = time.monotonic()
+        leases: list[Lease] = []
+        change_visibility: defaultdict[int, dict[str, float]] = defaultdict(dict)
+        delete: defaultdict[int, list[str]] = defaultdict(list)
+        failed: list[ReceivedMessage] = []
+        errors: list[HtcgridError] = []
+        for one, verdict in each(self.pool, lambda one: self._claimed(one.message, one.lease.queue), found):
+            message_lease = one.lease
+            if isinstance(verdict, Lease):
+                leases.append(verdict)
+                self._visible_at[verdict.receipt] = message_lease.until
+                self._leases.add([replace(message_lease, task_id=verdict.task.id, until=now + self.lease_seconds)])
+            elif isinstance(verdict, Delete):
+                delete[message_lease.queue].append(message_lease.handle)
+            elif isinstance(verdict, Postpone):
+                change_visibility[message_lease.queue][message_lease.handle] = message_lease.at_most(verdict.seconds)
+            else:
+                log.warning("message %s is held to be tried again: %s", message_lease.task_id, verdict)
+                failed.append(one)
+                errors.append(verdict)
+        self._held.hold(failed)
+        for number in delete.keys() | change_visibility.keys():
+            self._tidy(number, delete[number], change_visibility[number])
+        if not leases:
+            raise_worst(errors)
+        return leases
+
+    def _return(self, leases: Sequence[Lease], delay: float) -> None:
+        message_leases = self._leases.of(leases)
+        given = each(
+            self.pool,
+            lambda message_lease: self.states.return_to_pending(message_lease.task_id, message_lease.handle),
+            message_leases,
+        )
+        shown: defaultdict[int, dict[str, float]] = defaultdict(dict)
+        for message_lease, answer in given:
+            if answer is True:
+                shown[message_lease.queue][message_lease.handle] = message_lease.at_most(delay)
+        for number, handles in shown.items():
+            self._queues[number].change_visibility(handles)
+        self._drop(message_lease.receipt for message_lease, answer in given if not isinstance(answer, HtcgridError))
+        raise_worst(answer for _, answer in given)
+
+    def _heartbeat(self, leases: Sequence[Lease], seconds: float) -> Collection[str]:
+        message_leases = self._leases.of(leases)
+        now = time.monotonic()
+        heartbeats = each(
+            self.pool,
+            lambda message_lease: self.states.heartbeat(message_lease.task_id, message_lease.handle, seconds),
+            message_leases,
+        )
+        kept: set[object] = set()
+        errors: list[HtcgridError] = []
+        for message_lease, answer in heartbeats:
+            if isinstance(answer, HtcgridError):
+                errors.append(answer)
+                continue
+            held, row = answer
+            if held:
+                kept.add(message_lease.receipt)
+                self._leases.extend(message_lease, now + seconds)
+                continue
+            if row and row.final:  # cancelled, or our own result of it is stored and the ack under way
+                self._tidy(message_lease.queue, [message_lease.handle], {})
+            else:
+                log.warning(
+                    "task %s is no longer ours: its row is %s", message_lease.task_id, row.state if row else "gone"
+                )
+            self._drop([message_lease.receipt])
+        # A message whose heartbeat failed stays invisible too: visible, it would use up a receive.
+        self._keep_invisible(
+            [message_lease for message_lease, answer in heartbeats if isinstance(answer, HtcgridError) or answer[0]],
+            seconds,
+        )
+        raise_worst(errors)
+        return {lease.task.id for lease in leases if lease.receipt not in kept}
+
+    def _claimed(self, message: dict[str, Any], number: int) -> Lease | Delete | Postpone:
+        receipt = Receipt(number, message["ReceiptHandle"])
+        body = _parsed(message["Body"])
+        if isinstance(body, str):
+            reason = f"message {message['MessageId']} of queue {self._queues[number].name} is not HTC-Grid's: {body}"
+            return Lease(Task(message["MessageId"], message["Body"].encode()), 1, receipt, reason)
+        task_id = str(body["task_id"])
+        attributes = {"session_id": session_of(task_id), "priority": str(body.get("task_priority", number))}
+        held, row = self.states.claim(task_id, message["ReceiptHandle"], self.lease_seconds)
+        if row is None:
+            reason = (
+                f"task {task_id} has no row in table {self.grid.ddb_state_table}: it was deleted, or never was there"
+            )
+            return Lease(Task(task_id, message["Body"].encode(), attributes), 1, receipt, reason)
+        if row.state not in STATES:
+            reason = (
+                f"task {task_id}: its row has the task_status {row.state!r}, which is not of its session's partition"
+            )
+            return Lease(Task(task_id, message["Body"].encode(), attributes), 1, receipt, reason)
+        if not held:
+            # The one who has it may die: look again when its heartbeat would have expired.
+            return Delete() if row.final else Postpone(max(1, min(row.expiry - time.time() + 1, self._visibility)))
+        return self._with_input(Task(task_id, b"", attributes), row.retries + 1, receipt)
+
+    def _with_input(self, task: Task, attempt: int, receipt: Receipt) -> Lease:
+        key = f"{task.id}-input"
+        try:
+            body = self.data.get(key)
+        except HtcgridError:
+            self.states.return_to_pending(task.id, receipt.handle, retries=0)
+            raise
+        if body is None:
+            return Lease(task, attempt, receipt, f"task {task.id}: its input {self.data.name}{key} is not there")
+        try:
+            payload = decoded(body)
+            json.loads(payload)
+        except (ValueError, RecursionError) as error:
+            reason = f"task {task.id}: its input {self.data.name}{key} is not a JSON document in base64: {error}"
+            return Lease(task, attempt, receipt, reason)
+        return Lease(Task(task.id, payload, task.attributes), attempt, receipt)
+
+    def _keep_invisible(self, message_leases: Sequence[MessageLease], seconds: float) -> None:
+        """Prolong the visibility of messages that would show before two more heartbeats."""
+        now = time.monotonic()
+        due: defaultdict[int, dict[str, float]] = defaultdict(dict)
+        for message_lease in message_leases:
+            hidden = message_lease.at_most(max(self._visibility, seconds))
+            if self._visible_at.get(message_lease.receipt, 0) < now + 2 * seconds and hidden:
+                due[message_lease.queue][message_lease.handle] = hidden
+        for number, handles in due.items():
+            self._queues[number].change_visibility(handles)
+            for handle, length in handles.items():
+                self._visible_at[Receipt(number, handle)] = now + length
+
+    def _tidy(self, number: int, delete: Sequence[str], change_visibility: dict[str, float]) -> None:
+        try:
+            self._queues[number].delete(delete)
+            self._queues[number].change_visibility(change_visibility)
+        except HtcgridError as error:
+            log.warning(
+                "%d messages show again when their visibility ends: %s", len(delete) + len(change_visibility), error
+            )
+
+    def _drop(self, receipts: Iterable[object]) -> None:
+        gone = list(receipts)
+        self._leases.drop(gone)
+        for receipt in gone:
+            self._visible_at.pop(receipt, None)
+
+
+def _parsed(text: str) -> dict[str, Any] | str:
+    """A message's content, or why it is not HTC-Grid's."""
+    try:
+        body = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        return f"its body is not JSON ({error})"
+    if not isinstance(body, dict) or not isinstance(body.get("task_id"), str) or not body["task_id"]:
+        return "its body has no task_id"
+    return body

@@ -1,0 +1,145 @@
+"""HTC-Grid's state table: one row a task, changed only on condition.
+
+A status is the state's name and the session's partition, md5(session id) modulo 32: `pending7`. The numbers spread the
+index that HTC-Grid's watchdog reads.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from htcgrid_aws.dynamodb_table import Item, Table
+
+PARTITIONS = 32
+NOBODY = "None"
+"""The value of `task_owner` where a task has none."""
+
+FINAL = ("finished", "failed", "cancelled")
+STATES = ("pending", "processing", *FINAL)
+OWNED = "task_status = :processing AND task_owner = :owner"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What a row says that matters here. `expiry` is in Unix seconds."""
+
+    state: str
+    owner: str
+    expiry: int
+    retries: int
+    metadata: str = ""
+
+    @property
+    def final(self) -> bool:
+        return self.state in FINAL
+
+
+def session_of(task_id: str) -> str:
+    """The part of a task's id before the first `_`."""
+    return task_id.partition("_")[0]
+
+
+def status(state: str, task_id: str) -> str:
+    """A state as it is stored for this task."""
+    # HTC-Grid's choice of hash; nothing here is secret.
+    digest = hashlib.md5(session_of(task_id).encode(), usedforsecurity=False).hexdigest()
+    return f"{state}{int(digest, 16) % PARTITIONS}"
+
+
+class StateTable:
+    """Claims, heartbeats and ends, for one owner."""
+
+    def __init__(self, table: Table, owner: str) -> None:
+        self._table = table
+        self._owner = owner
+
+    def claim(self, task_id: str, handle: str, seconds: float) -> tuple[bool, Row | None]:
+        """Take a pending task, or one whose owner let its heartbeat expire; with the row as it is now.
+
+        The second is what HTC-Grid's watchdog does each minute: back to pending, one more retry, then claimed.
+        A row that this very lease has claimed before is claimed again: the answer, or returning it, had failed.
+        """
+        change = (
+            "SET task_owner = :owner, task_status = :processing, "
+            "heartbeat_expiration_timestamp = :expiry, sqs_handler_id = :handle"
+        )
+        values = {**self._values(task_id), ":handle": {"S": handle}, ":expiry": _expiry(seconds)}
+        pending = {":pending": {"S": status("pending", task_id)}, ":nobody": {"S": NOBODY}}
+        condition = f"(task_status = :pending AND task_owner = :nobody) OR ({OWNED} AND sqs_handler_id = :handle)"
+        held, item = self._table.update(task_id, change, condition, {**values, **pending})
+        row = _row(item, task_id)
+        if held or row is None or row.state != "processing" or row.expiry >= time.time():
+            return held, row
+        expired = {":old": {"S": row.owner}, ":then": {"N": str(row.expiry)}, ":more": {"N": str(row.retries + 1)}}
+        condition = "task_status = :processing AND task_owner = :old AND heartbeat_expiration_timestamp = :then"
+        held, item = self._table.update(task_id, f"{change}, retries = :more", condition, {**values, **expired})
+        return held, _row(item, task_id)
+
+    def heartbeat(self, task_id: str, handle: str, seconds: float) -> tuple[bool, Row | None]:
+        """Move the expiry to `seconds` from now, if this very lease of the task is still ours."""
+        values = {**self._values(task_id), ":handle": {"S": handle}, ":expiry": _expiry(seconds)}
+        change = "SET heartbeat_expiration_timestamp = :expiry"
+        held, item = self._table.update(task_id, change, f"{OWNED} AND sqs_handler_id = :handle", values)
+        return held, _row(item, task_id)
+
+    def return_to_pending(self, task_id: str, handle: str, *, retries: int = 1) -> bool:
+        """Back to pending with so many more retries, if this lease is still ours; whether it is pending now."""
+        values = {
+            **self._values(task_id),
+            ":handle": {"S": handle},
+            ":pending": {"S": status("pending", task_id)},
+            ":nobody": {"S": NOBODY},
+            ":more": {"N": str(retries)},
+        }
+        change = "SET task_owner = :nobody, task_status = :pending, retries = retries + :more"
+        held, item = self._table.update(task_id, change, f"{OWNED} AND sqs_handler_id = :handle", values)
+        row = _row(item, task_id)
+        return held or (row is not None and row.state == "pending")
+
+    def end(self, task_id: str, state: str, metadata: str) -> tuple[bool, Row | None]:
+        """Finished or failed, if the task is ours; `metadata` goes into an attribute of our own, `htcgrid`."""
+        values = {
+            **self._values(task_id),
+            ":state": {"S": status(state, task_id)},
+            ":now": {"N": str(round(time.time() * 1000))},
+            ":metadata": {"S": metadata},
+        }
+        change = "SET task_status = :state, task_completion_timestamp = :now, htcgrid = :metadata"
+        if state == "failed":  # as HTC-Grid's watchdog leaves it
+            change += ", task_owner = :nobody"
+            values[":nobody"] = {"S": NOBODY}
+        held, item = self._table.update(task_id, change, OWNED, values)
+        return held, _row(item, task_id)
+
+    def rows(self, task_ids: Sequence[str]) -> Mapping[str, Row]:
+        """The rows of those of these tasks that have one."""
+        found = self._table.read(task_ids, consistent=True)
+        rows = {item["task_id"]["S"]: _row(item, item["task_id"]["S"]) for item in found}
+        return {task_id: row for task_id, row in rows.items() if row}
+
+    def _values(self, task_id: str) -> dict[str, dict[str, str]]:
+        return {":owner": {"S": self._owner}, ":processing": {"S": status("processing", task_id)}}
+
+
+def _expiry(seconds: float) -> dict[str, str]:
+    return {"N": str(math.ceil(time.time() + seconds))}
+
+
+def _row(item: Item | None, task_id: str) -> Row | None:
+    if not item:
+        return None
+    number = status("", task_id)
+    return Row(
+        item.get("task_status", {}).get("S", "").removesuffix(number),
+        item.get("task_owner", {}).get("S", NOBODY),
+        int(float(item.get("heartbeat_expiration_timestamp", {}).get("N", "0"))),
+        int(float(item.get("retries", {}).get("N", "0"))),
+        item.get("htcgrid", {}).get("S", ""),
+    )

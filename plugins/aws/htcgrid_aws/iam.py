@@ -1,0 +1,105 @@
+"""The least IAM policies: for the agent, for who submits and cancels, and for who reads results.
+
+Each statement allows what one plugin calls on one resource. Nothing here calls AWS.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+SQS_LOOK = ("sqs:GetQueueUrl", "sqs:GetQueueAttributes")
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What a grid is made of, as ARNs; empty where it has none.
+
+    `queues` and `dead_letter_queues` are SQS queues, `table` holds the results, `cancel_table` the cancel marks,
+    `task_table` a row for each task in the queue, `bucket` large inputs and results, or the results of the `s3` sink. `state_table` and `data_bucket` are HTC-Grid's.
+    A prefix that is None: none of these are in the bucket. `keys` are KMS keys that encrypt any of them.
+    """
+
+    queues: tuple[str, ...] = ()
+    dead_letter_queues: tuple[str, ...] = ()
+    table: str = ""
+    cancel_table: str = ""
+    task_table: str = ""
+    bucket: str = ""
+    inputs_prefix: str | None = "inputs/"
+    results_prefix: str | None = "results/"
+    state_table: str = ""
+    data_bucket: str = ""
+    keys: tuple[str, ...] = ()
+
+
+def policies(resources: Resources) -> dict[str, dict[str, Any]]:
+    """All three by their names."""
+    return {"agent": agent(resources), "submitter": submitter(resources), "reader": reader(resources)}
+
+
+def agent(resources: Resources) -> dict[str, Any]:
+    """Receive, change_visibility, delete with their rows, dead-letter; read inputs and cancel marks; store results; HTC-Grid's part."""
+    r = resources
+    take = ("sqs:ReceiveMessage", "sqs:ChangeMessageVisibility", "sqs:DeleteMessage")
+    return _policy(
+        _allow("ReceiveTasks", (*SQS_LOOK, *take), r.queues),
+        _allow("SetAside", (*SQS_LOOK, "sqs:SendMessage"), r.dead_letter_queues),
+        _allow("FindTable", ("dynamodb:DescribeTable",), (r.table, r.cancel_table, r.task_table, r.state_table)),
+        _allow("StoreResults", ("dynamodb:BatchWriteItem", "dynamodb:PutItem", "dynamodb:BatchGetItem"), (r.table,)),
+        _allow("SeeCancelled", ("dynamodb:BatchGetItem",), (r.cancel_table,)),
+        _allow("RemoveRows", ("dynamodb:BatchWriteItem",), (r.task_table,)),
+        _allow("FindBucket", ("s3:ListBucket",), (r.bucket, r.data_bucket)),
+        _allow("ReadInputs", ("s3:GetObject",), (_under(r.bucket, r.inputs_prefix),)),
+        _allow("StoreLargeResults", ("s3:PutObject",), (_under(r.bucket, r.results_prefix),)),
+        _allow("ClaimAndFinish", ("dynamodb:UpdateItem", "dynamodb:BatchGetItem"), (r.state_table,)),
+        _allow("HtcGridInput", ("s3:GetObject",), (_under(r.data_bucket, "*-input"),)),
+        _allow(
+            "HtcGridOutput", ("s3:PutObject",), (_under(r.data_bucket, "*-output"), _under(r.data_bucket, "*-error"))
+        ),
+        _allow("UseKeys", ("kms:Decrypt", "kms:GenerateDataKey"), r.keys),
+    )
+
+
+def submitter(resources: Resources) -> dict[str, Any]:
+    """Send tasks with their rows, store large inputs, mark as cancelled, see the depth of queues."""
+    r = resources
+    return _policy(
+        _allow("SendTasks", (*SQS_LOOK, "sqs:SendMessage"), r.queues),
+        _allow("SeeSetAside", SQS_LOOK, r.dead_letter_queues),
+        _allow("FindTable", ("dynamodb:DescribeTable",), (r.cancel_table, r.task_table)),
+        _allow("Cancel", ("dynamodb:BatchWriteItem",), (r.cancel_table,)),
+        _allow("WriteRows", ("dynamodb:PutItem", "dynamodb:BatchGetItem", "dynamodb:BatchWriteItem"), (r.task_table,)),
+        _allow("FindTasksOfSession", ("dynamodb:Scan",), (r.task_table,)),
+        _allow("FindBucket", ("s3:ListBucket",), (r.bucket,)),
+        _allow("StoreLargeInputs", ("s3:PutObject",), (_under(r.bucket, r.inputs_prefix),)),
+        _allow("UseKeys", ("kms:Decrypt", "kms:GenerateDataKey"), r.keys),
+    )
+
+
+def reader(resources: Resources) -> dict[str, Any]:
+    """Read results, those in S3 included."""
+    r = resources
+    return _policy(
+        _allow("FindTable", ("dynamodb:DescribeTable",), (r.table, r.state_table)),
+        _allow("ReadResults", ("dynamodb:BatchGetItem",), (r.table, r.state_table)),
+        _allow("FindBucket", ("s3:ListBucket",), (r.bucket, r.data_bucket)),
+        _allow("ReadLargeResults", ("s3:GetObject",), (_under(r.bucket, r.results_prefix),)),
+        _allow(
+            "HtcGridOutput", ("s3:GetObject",), (_under(r.data_bucket, "*-output"), _under(r.data_bucket, "*-error"))
+        ),
+        _allow("UseKeys", ("kms:Decrypt",), r.keys),
+    )
+
+
+def _policy(*statements: dict[str, Any] | None) -> dict[str, Any]:
+    return {"Version": "2012-10-17", "Statement": [statement for statement in statements if statement]}
+
+
+def _allow(sid: str, actions: tuple[str, ...], arns: tuple[str, ...]) -> dict[str, Any] | None:
+    there = list(dict.fromkeys(arn for arn in arns if arn))
+    return {"Sid": sid, "Effect": "Allow", "Action": list(actions), "Resource": there} if there else None
+
+
+def _under(bucket: str, keys: str | None) -> str:
+    return f"{bucket}/{keys}{'' if keys.startswith('*') else '*'}" if bucket and keys is not None else ""

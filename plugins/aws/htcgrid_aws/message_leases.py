@@ -1,0 +1,103 @@
+"""Which messages are leased to us, and until when, by our own clock."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, replace
+from threading import Lock
+from typing import TYPE_CHECKING, NamedTuple
+
+from htcgrid_aws.sqs_queue import LONGEST_LEASE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from htcgrid.spi import Lease
+
+
+_TRANSIT_SECONDS = 1.0
+
+
+class Receipt(NamedTuple):
+    """Which message, and which receive of it: the number of the queue and SQS's receipt handle."""
+
+    queue: int
+    handle: str
+
+
+@dataclass(frozen=True, slots=True)
+class MessageLease:
+    """A message leased to us. `received` and `until` are in seconds of the monotonic clock."""
+
+    task_id: str
+    queue: int
+    handle: str
+    received: float
+    until: float
+    reference: str = ""
+
+    @property
+    def receipt(self) -> Receipt:
+        """The lease's receipt."""
+        return Receipt(self.queue, self.handle)
+
+    @property
+    def expired(self) -> bool:
+        """Whether another receiver may have the message by now."""
+        return time.monotonic() >= self.until
+
+    def at_most(self, seconds: float) -> int:
+        """`seconds` from now in whole ones, or what is left of the 12 hours that SQS allows a lease in all."""
+        left = self.received + LONGEST_LEASE - time.monotonic()
+        return max(0, math.floor(min(math.ceil(seconds), left)))
+
+
+class MessageLeases:
+    """The leases of one source. Thread-safe; keyed by receipt.
+
+    Whoever changes how long messages are invisible holds `changing_visibility` from the look-up of their leases to the last request: else
+    what is returned meanwhile with a delay is invisible for a whole lease, since its receipt handle stays good.
+    """
+
+    def __init__(self) -> None:
+        self.changing_visibility = Lock()
+        self._lock = Lock()
+        self._leases: dict[object, MessageLease] = {}
+
+    def add(self, message_leases: Iterable[MessageLease]) -> None:
+        with self._lock:
+            self._leases.update((message_lease.receipt, message_lease) for message_lease in message_leases)
+
+    def of(self, leases: Sequence[Lease]) -> list[MessageLease]:
+        """Those of these leases that have not expired."""
+        with self._lock:
+            found = [self._leases.get(lease.receipt) for lease in leases]
+        return [message_lease for message_lease in found if message_lease and not message_lease.expired]
+
+    def find(self, receipt: object) -> MessageLease | None:
+        """The lease of a receipt, expired or not; None once it was returned."""
+        with self._lock:
+            return self._leases.get(receipt)
+
+    def extend(self, message_lease: MessageLease, until: float) -> None:
+        with self._lock:
+            if message_lease.receipt in self._leases:
+                self._leases[message_lease.receipt] = replace(message_lease, until=until)
+
+    def drop(self, receipts: Iterable[object]) -> None:
+        with self._lock:
+            for receipt in receipts:
+                self._leases.pop(receipt, None)
+
+
+def safe_seconds(lease_seconds: float) -> float:
+    """How long a message is surely ours from when it has arrived: SQS counts from when it sent it."""
+    return lease_seconds - min(_TRANSIT_SECONDS, lease_seconds / 4)
+
+
+def receipt_of(lease: Lease) -> Receipt:
+    """The receipt of a lease of ours."""
+    if not isinstance(lease.receipt, Receipt):
+        raise TypeError(f"task {lease.task.id}: this is not a lease of an SQS queue: {lease.receipt!r}")
+    return lease.receipt

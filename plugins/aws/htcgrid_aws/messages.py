@@ -1,0 +1,91 @@
+"""A task as an SQS message, and back.
+
+The body is the event itself, so that a message of anybody's making is a task: its id is then the message id
+and its text attributes are the task's. What htcgrid adds goes into one message attribute named `htcgrid`, since
+SQS allows ten: a JSON object with `id`, `attributes`, and where the body is not the event itself, `body`:
+`"base64"` for bytes that SQS cannot carry, or the S3 address of an input too large for a message.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from htcgrid.spi import Task
+from htcgrid_aws.sqs_queue import Message
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+ATTRIBUTE = "htcgrid"
+EMPTY = "="
+"""The base64 body of no bytes at all: SQS takes no empty body."""
+
+UNSENDABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""What an SQS body must not hold: the characters that XML 1.0 has not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """The content of a message: its task, or why it is not one; `reference` where the payload lies in S3."""
+
+    task: Task
+    invalid: str = ""
+    reference: str = ""
+
+
+def write(task: Task, reference: str = "") -> Message:
+    """The message of a task; `reference` is the S3 address of its input, if it was put there."""
+    metadata: dict[str, Any] = {"id": task.id}
+    if task.attributes:
+        metadata["attributes"] = dict(task.attributes)
+    if reference:
+        body = json.dumps({"s3": reference})
+        metadata["body"] = reference
+    else:
+        text = _as_text(task.payload)
+        body = base64.b64encode(task.payload).decode() or EMPTY if text is None else text
+        if text is None:
+            metadata["body"] = "base64"
+    return Message(body, {ATTRIBUTE: json.dumps(metadata, separators=(",", ":"))})
+
+
+def read(message: Mapping[str, Any]) -> Received:
+    """The task of a message as SQS hands it out. Never raises: `invalid` says why a message is not a task."""
+    body = str(message["Body"])
+    attributes = message.get("MessageAttributes", {})
+    if ATTRIBUTE not in attributes:
+        texts = {name: value["StringValue"] for name, value in attributes.items() if "StringValue" in value}
+        return checked(Task(message["MessageId"], body.encode(), texts))
+    try:
+        metadata = json.loads(attributes[ATTRIBUTE]["StringValue"])
+        how = metadata.get("body", "")
+        payload = base64.b64decode("" if body == EMPTY else body, validate=True) if how == "base64" else body.encode()
+        task = Task(metadata["id"], payload, dict(metadata.get("attributes", {})))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = f"its message attribute {ATTRIBUTE!r} is not what htcgrid writes ({type(error).__name__}: {error})"
+        return Received(Task(message["MessageId"], body.encode()), f"message {message['MessageId']}: {reason}")
+    if how and how != "base64":
+        return Received(task, reference=str(how))
+    return checked(task)
+
+
+def checked(task: Task) -> Received:
+    """The task, found invalid where its payload is not JSON."""
+    try:
+        json.loads(task.payload)
+    except (ValueError, RecursionError) as error:
+        start = task.payload[:60].decode(errors="replace")
+        return Received(task, f"task {task.id}: its body is not a JSON document ({error}); it starts {start!r}")
+    return Received(task)
+
+
+def _as_text(payload: bytes) -> str | None:
+    try:
+        text = payload.decode()
+    except UnicodeDecodeError:
+        return None
+    return None if not text or UNSENDABLE.search(text) else text

@@ -1,0 +1,75 @@
+"""A result as one JSON document, and back, with the bytes of its payload kept exactly.
+
+`payload` comes last, with its length before it, so that it can be cut out as it came. Bytes that are not JSON text go
+as `payload_base64`. Sources: htcgrid's `Result` and `Outcome`.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+from htcgrid.spi import FailureKind, Outcome, Result, Task
+
+
+def metadata(result: Result) -> dict[str, Any]:
+    """All of a result but its payload and log, without what is empty."""
+    outcome = result.outcome
+    every = {
+        "failure": str(outcome.failure) if outcome.failure else None,
+        "attempt": result.attempt,
+        "started": outcome.started,
+        "duration_ms": outcome.duration_ms,
+        "billed_ms": outcome.billed_ms,
+        "max_memory_mb": outcome.max_memory_mb,
+        "init_ms": outcome.init_ms,
+        "environment": outcome.environment,
+        "attributes": dict(result.task.attributes),
+    }
+    return {name: value for name, value in every.items() if value or (name == "init_ms" and value is not None)}
+
+
+def result(task_id: str, metadata: dict[str, Any], payload: bytes, log_tail: bytes) -> Result:
+    """The result of its metadata. Its task has no payload."""
+    metadata = dict(metadata)
+    task = Task(task_id, b"", metadata.pop("attributes", {}))
+    attempt = int(metadata.pop("attempt", 1))
+    failure = metadata.pop("failure", None)
+    kind = FailureKind(failure) if failure else None
+    return Result(task, Outcome(task_id, payload, kind, log_tail=log_tail, **metadata), attempt)
+
+
+def write(result: Result) -> bytes:
+    """The document of a result."""
+    outcome = result.outcome
+    head: dict[str, Any] = {"task_id": result.task.id, **metadata(result)}
+    if outcome.log_tail:
+        head["log_tail"] = base64.b64encode(outcome.log_tail).decode()
+    if not _is_json(outcome.payload):
+        head["payload_base64"] = base64.b64encode(outcome.payload).decode()
+        return json.dumps(head).encode()
+    head["payload_bytes"] = len(outcome.payload)
+    return json.dumps(head).encode()[:-1] + b', "payload": ' + outcome.payload + b"}"
+
+
+def read(document: bytes) -> Result:
+    """The result of a document. Raises ValueError or KeyError where it is not one."""
+    whole = json.loads(document)
+    log_tail = base64.b64decode(whole.pop("log_tail", ""))
+    task_id = whole.pop("task_id")
+    whole.pop("payload", None)
+    if "payload_base64" in whole:
+        payload = base64.b64decode(whole.pop("payload_base64"))
+    else:
+        payload = document[-1 - whole.pop("payload_bytes") : -1]
+    return result(task_id, whole, payload, log_tail)
+
+
+def _is_json(payload: bytes) -> bool:
+    try:
+        payload.decode()
+        json.loads(payload)
+    except (ValueError, RecursionError):
+        return False
+    return True

@@ -1,0 +1,96 @@
+"""A result as a DynamoDB item, and back.
+
+`task_id`, then `failure` (only of failures), `facts` (JSON: attempt, times, memory, attributes), `payload` (text, or
+binary where it is not text) and `log` (binary). Where it saves a write unit, those three are deflated into `packed`: raw
+deflate with `DICTIONARY` before it, of the lengths of metadata and payload in four bytes each, metadata, payload and log.
+A payload kept in S3 leaves `s3`, the address of the whole result there.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from typing import TYPE_CHECKING, Any
+
+from htcgrid_aws import result_documents
+from htcgrid_aws.dynamodb_table import KEY, Item, size, write_units
+
+if TYPE_CHECKING:
+    from htcgrid.spi import Result
+
+DICTIONARY = (
+    b'"failure":"errorType":"errorMessage":"stackTrace":"log_tail"'
+    b'"0123456789.,abcdef-"{"attempt":1,"started":17,"duration_ms":,"billed_ms":,"max_memory_mb":,'
+    b'"init_ms":,"environment":"","attributes":{"priority":"0","session_id":"'
+)
+"""What metadata are made of, so that of 1 KB that hardly deflates they take 60 bytes in place of 200. What was packed with it
+is read with it: another one needs another attribute's name."""
+
+LENGTHS = struct.Struct(">II")
+
+
+def write(result: Result) -> Item:
+    """The smallest item of a result."""
+    head = _head(result)
+    outcome = result.outcome
+    plain: Item = {**head, "payload": _content(outcome.payload)}
+    if outcome.log_tail:
+        plain["log"] = {"B": outcome.log_tail}
+    if write_units(plain) == 1:
+        return plain
+    metadata = head.pop("facts")["S"].encode()
+    body = LENGTHS.pack(len(metadata), len(outcome.payload)) + metadata + outcome.payload + outcome.log_tail
+    packed: Item = {**head, "packed": {"B": _deflated(body)}}
+    return packed if write_units(packed) < write_units(plain) else plain
+
+
+def write_reference(result: Result, address: str) -> Item:
+    """The item of a result that lies in S3."""
+    return {**_head(result), "s3": {"S": address}}
+
+
+def read(item: Item) -> Result:
+    """The result of an item that holds it whole."""
+    if "packed" in item:
+        body = zlib.decompressobj(wbits=-15, zdict=DICTIONARY).decompress(_bytes(item["packed"]))
+        length, end = LENGTHS.unpack_from(body)
+        text, rest = body[LENGTHS.size : LENGTHS.size + length], body[LENGTHS.size + length :]
+        payload, log_tail = rest[:end], rest[end:]
+    else:
+        text = _bytes(item["facts"])
+        payload, log_tail = _bytes(item.get("payload", {})), _bytes(item.get("log", {}))
+    metadata = json.loads(text)
+    if "failure" in item:
+        metadata["failure"] = item["failure"]["S"]
+    return result_documents.result(item[KEY]["S"], metadata, payload, log_tail)
+
+
+def too_large(item: Item, limit: int) -> bool:
+    """Whether the item is past `limit` bytes."""
+    return size(item) > limit
+
+
+def _head(result: Result) -> Item:
+    metadata = result_documents.metadata(result)
+    item: Item = {KEY: {"S": result.task.id}}
+    if failure := metadata.pop("failure", ""):
+        item["failure"] = {"S": failure}
+    item["facts"] = {"S": json.dumps(metadata, separators=(",", ":"), ensure_ascii=False)}
+    return item
+
+
+def _deflated(body: bytes) -> bytes:
+    stream = zlib.compressobj(level=6, wbits=-15, zdict=DICTIONARY)
+    return stream.compress(body) + stream.flush()
+
+
+def _content(payload: bytes) -> dict[str, Any]:
+    try:
+        return {"S": payload.decode()}
+    except UnicodeDecodeError:
+        return {"B": payload}
+
+
+def _bytes(value: dict[str, Any]) -> bytes:
+    return value["S"].encode() if "S" in value else bytes(value.get("B", b""))

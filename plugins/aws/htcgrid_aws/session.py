@@ -1,0 +1,107 @@
+"""The one factory of boto3 clients. The chain that finds credentials is boto3's own."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+import boto3
+from botocore.config import Config as ClientConfig
+from pydantic import Field
+
+from htcgrid.spi import Plugin, Rejected
+
+CONNECT_SECONDS = 10
+READ_SECONDS = 60
+# AWS's load balancers and NAT gateways forget a silent connection after 350 s; a handler may take 900.
+KEEPALIVE_SECONDS = 60
+
+
+class SessionConfig(Plugin.Config):
+    """The keys that say where AWS is, and as whom it is called."""
+
+    region: str = Field(
+        "", description="AWS region; if empty, that of the profile or of AWS_REGION", examples=["eu-west-1"]
+    )
+    profile: str = Field(
+        "", description="profile of ~/.aws/config; if empty, the SDK looks for credentials in its usual places"
+    )
+    endpoint_url: str = Field(
+        "",
+        description="another address than AWS's that speaks its API: a VPC endpoint, LocalStack, moto, `htcgrid serve`",
+    )
+
+
+class AwsSession:
+    """One boto3 session, made with the first client, and the clients made from it. Close it once."""
+
+    def __init__(self, config: SessionConfig, region: str = "") -> None:
+        self._config = config
+        self._region = config.region or region
+        self._session: Any = None
+        self._clients: list[Any] = []
+
+    @property
+    def region(self) -> str:
+        """The region that calls go to; empty where none is set anywhere."""
+        return str(self._boto().region_name or "")
+
+    def client(self, service: str, *, endpoint_url: str = "", connections: int = 10) -> Any:
+        """A client that tries once: the agent retries. Closed with the session."""
+        return self._made(
+            service,
+            endpoint_url,
+            retries={"total_max_attempts": 1},
+            max_pool_connections=connections,
+            tcp_keepalive=True,
+        )
+
+    def retrying_client(self, service: str) -> Any:
+        """A client with the SDK's own retries: for `deploy` and its like, whose calls may be repeated."""
+        return self._made(service, "", retries={"mode": "standard", "total_max_attempts": 5})
+
+    def invoke_client(self, connections: int, read_seconds: float) -> Any:
+        """A client for Invoke alone: it waits as long as a handler may take, on connections that are kept alive."""
+        client = self._made(
+            "lambda",
+            "",
+            retries={"total_max_attempts": 1},  # another try could run a handler twice
+            max_pool_connections=connections,
+            read_timeout=read_seconds,
+            tcp_keepalive=True,
+            parameter_validation=False,  # the parameters are ours; this is a tenth of a call's cost
+        )
+        # botocore can switch keep-alive on but not say how often; Linux's two hours are too late. The list is
+        # the one that connections are made with; a test holds this to the sockets themselves.
+        client._endpoint.http_session._socket_options += [  # noqa: SLF001
+            (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_SECONDS),
+            (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_SECONDS),
+        ]
+        return client
+
+    def close(self) -> None:
+        while self._clients:
+            self._clients.pop().close()
+        self._session = None
+
+    @property
+    def clients(self) -> tuple[Any, ...]:
+        """Those that are open."""
+        return tuple(self._clients)
+
+    def _made(self, service: str, endpoint_url: str, **settings: Any) -> Any:
+        address = self._config.endpoint_url or endpoint_url or None
+        config = ClientConfig(**{"connect_timeout": CONNECT_SECONDS, "read_timeout": READ_SECONDS} | settings)
+        try:
+            client = self._boto().client(service, endpoint_url=address, config=config)
+        except ValueError as error:
+            raise Rejected(f"endpoint_url {address!r}: {error}; write http:// or https://, host and port") from error
+        self._clients.append(client)
+        return client
+
+    def _boto(self) -> Any:
+        if self._session is None:
+            self._session = boto3.session.Session(
+                profile_name=self._config.profile or None, region_name=self._region or None
+            )
+        return self._session

@@ -1,0 +1,385 @@
+"""The `sqs` source: tasks from an SQS queue, or from several by priority."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import defaultdict
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Self
+
+from pydantic import Field, model_validator
+
+from htcgrid.spi import (
+    FailureKind,
+    Function,
+    HtcgridError,
+    Lease,
+    QueueStats,
+    Rejected,
+    States,
+    Task,
+    TaskSource,
+    Unavailable,
+)
+from htcgrid_aws import arns, iam, messages
+from htcgrid_aws.aws_plugin import AwsPlugin
+from htcgrid_aws.cancel_marks import Cancelled, Cancels
+from htcgrid_aws.dynamodb_table import Table
+from htcgrid_aws.encryption import EncryptedConfig
+from htcgrid_aws.held_messages import HeldMessages, ReceivedMessage, find
+from htcgrid_aws.message_leases import MessageLease, MessageLeases, receipt_of
+from htcgrid_aws.parallel import each, raise_worst
+from htcgrid_aws.s3_bucket import Bucket
+from htcgrid_aws.sqs_queue import BATCH, LONGEST_LEASE, Message, Queue, Unsent, total
+from htcgrid_aws.submission import Submission
+from htcgrid_aws.task_index import TaskIndex
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping, Sequence
+
+log = logging.getLogger("htcgrid.aws.sqs")
+
+REASON = "htcgrid.reason"
+"""Message attribute of a dead letter: why it is one."""
+
+UNTOLD = (
+    "estimates; SQS tells neither sessions nor agents. The age of the oldest task and rates are CloudWatch's "
+    "ApproximateAgeOfOldestMessage and NumberOfMessagesDeleted of the queue"
+)
+
+LONGEST_REASON = 2000
+"""Bytes."""
+
+
+class SqsSource(AwsPlugin, TaskSource):
+    """A lease is a message's visibility timeout; its attempt is SQS's ApproximateReceiveCount."""
+
+    class Config(EncryptedConfig):
+        """Keys of `[source]` with `plugin = "sqs"`."""
+
+        queue: str = Field("", description="name, URL or ARN of the queue", examples=["tasks"])
+        queues: tuple[str, ...] = Field(
+            (), description="in place of `queue`: one for each priority, the lowest (0) first"
+        )
+        visibility_timeout: int | None = Field(
+            None, ge=1, le=LONGEST_LEASE, description="seconds that a lease lasts; if not given, as the queue is set"
+        )
+        dead_letter_queue: str = Field(
+            "",
+            description="the queue for tasks that failed for good; if empty, the target of the queue's redrive policy",
+        )
+        bucket: str = Field("", description="S3 bucket for inputs larger than a message may be")
+        prefix: str = Field("inputs/", description="start of the keys of those inputs")
+        cancel_table: str = Field("", description="DynamoDB table keyed by task_id, which cancelling needs")
+        task_table: str = Field(
+            "",
+            description="DynamoDB table keyed by task_id with a row for each task, at two writes each: an id that is there "
+            "already is refused, and tasks can be cancelled by id; it also holds cancel marks if cancel_table is empty",
+        )
+
+        @model_validator(mode="after")
+        def _one_way_to_name_queues(self) -> Self:
+            if bool(self.queue) == bool(self.queues):
+                raise ValueError('write either queue = "tasks" or queues = ["low", "high"]')
+            return self
+
+    config: Config
+    max_batch = BATCH
+
+    def __init__(self, config: Config, function: Function) -> None:
+        super().__init__(config, function)
+        self.lease_seconds: float = config.visibility_timeout or 30
+        self._queues: list[Queue] = []
+        self._dead: dict[int, Queue] = {}
+        self._bucket: Bucket | None = None
+        self._cancels: Cancels | None = None
+        self._index: TaskIndex | None = None
+        self._held = HeldMessages((), self.lease_seconds)
+        self._leases = MessageLeases()
+
+    def open(self) -> None:
+        super().open()
+        sqs = self.client("sqs")
+        self._queues = [Queue(sqs, name) for name in self.config.queues or (self.config.queue,)]
+        for number, queue in enumerate(self._queues):
+            queue.open()
+            if name := self.config.dead_letter_queue or queue.dead_letter_arn:
+                self._dead[number] = Queue(sqs, name)
+                self._dead[number].open()
+        self.lease_seconds = self.config.visibility_timeout or min(queue.visibility_timeout for queue in self._queues)
+        if not self.lease_seconds:
+            message = (
+                f"queue {self._queues[0].name} has a visibility timeout of 0; set visibility_timeout = 30 or so here"
+            )
+            raise Rejected(message)
+        self._held = HeldMessages(self._queues, self.lease_seconds)
+        if self.config.bucket:
+            self._bucket = Bucket(self.client("s3"), self.config.bucket, self.config.prefix, self.config.encrypted())
+            self._bucket.check()
+        tables = {name: self._table(name) for name in {self._cancel_table, self.config.task_table} if name}
+        if self._cancel_table:
+            self._cancels = Cancels(tables[self._cancel_table])
+        if self.config.task_table:
+            self._index = TaskIndex(tables[self.config.task_table], self.pool, self._cancelled)
+        self._submission = Submission(self._queues, self._bucket, self.pool, self._index)
+
+    # --- TaskSource ---------------------------------------------------------------------------------
+
+    def receive(self, max_tasks: int, wait: float) -> Sequence[Lease]:
+        """What could not be read or checked for cancels is held and tried again by the next call, before new ones."""
+        if max_tasks < 1:
+            return ()
+        count = min(max_tasks, BATCH)
+        if waiting := self._held.take(count):
+            leases = self._lease(waiting)
+            if leases or self._held:
+                return leases
+        return self._lease(find(self._queues, count, wait, int(self.lease_seconds)))
+
+    def close(self) -> None:
+        self._held.release()
+        super().close()
+
+    def _lease(self, found: Sequence[ReceivedMessage]) -> Sequence[Lease]:
+        try:
+            return self._checked(found)
+        except HtcgridError:
+            self._held.hold(found)
+            raise
+
+    def _checked(self, found: Sequence[ReceivedMessage]) -> Sequence[Lease]:
+        """The leases of these messages; raises where none can be leased. Of others, what cannot be read now is held."""
+        leases: list[Lease] = []
+        message_leases: list[MessageLease] = []
+        failed: list[ReceivedMessage] = []
+        errors: list[HtcgridError] = []
+        for one, answer in each(self.pool, lambda one: self._read(one.message), found):
+            if isinstance(answer, HtcgridError):
+                log.warning("message %s is held to be tried again: %s", one.lease.task_id, answer)
+                failed.append(one)
+                errors.append(answer)
+                continue
+            foreign = messages.ATTRIBUTE not in one.message.get("MessageAttributes", {})
+            task = self._with_priority(answer.task, one.lease.queue, foreign=foreign)
+            message_lease = replace(one.lease, task_id=task.id, reference=answer.reference)
+            attempt = int(one.message["Attributes"]["ApproximateReceiveCount"])
+            leases.append(Lease(task, attempt, message_lease.receipt, answer.invalid))
+            message_leases.append(message_lease)
+        if not leases:
+            raise_worst(errors)
+        cancelled = self._cancelled([lease.task for lease in leases])
+        self._delete([lease for lease in leases if lease.task.id in cancelled.singly])
+        self._held.hold(failed)
+        self._leases.add(
+            message_lease for message_lease in message_leases if message_lease.task_id not in cancelled.singly
+        )
+        return [_as_cancelled(lease, cancelled) for lease in leases if lease.task.id not in cancelled.singly]
+
+    def ack(self, leases: Sequence[Lease]) -> None:
+        # Rows first: an agent that dies in between leaves a task that runs again, not a row that refuses its id.
+        if self._index:
+            self._index.remove([lease.task.id for lease in leases])
+        self._delete(leases)
+
+    def _delete(self, leases: Sequence[Lease]) -> None:
+        for number, handles in self._by_queue(leases).items():
+            self._queues[number].delete(handles)
+        self._leases.drop(lease.receipt for lease in leases)
+
+    def nack(self, leases: Sequence[Lease], delay: float = 0.0) -> None:
+        """`delay` is cut to what is left of the 12 hours that SQS can change_visibility a message in all."""
+        with self._leases.changing_visibility:
+            for number, message_leases in self._running(leases).items():
+                self._queues[number].change_visibility(
+                    {message_lease.handle: message_lease.at_most(delay) for message_lease in message_leases}
+                )
+                self._leases.drop(message_lease.receipt for message_lease in message_leases)
+
+    def extend(self, leases: Sequence[Lease], seconds: float) -> Collection[str]:
+        """A lease ends for good 12 hours after its message was received.
+
+        The message of a task that was cancelled is deleted, while its row stays for `cancel` to name it again; one
+        cancelled with its session is made visible again, to be leased as invalid, so that it has a result.
+        """
+        kept: set[object] = set()
+        with self._leases.changing_visibility:
+            for number, message_leases in self._running(leases).items():
+                asked = time.monotonic()
+                wanted = {message_lease.handle: message_lease.at_most(seconds) for message_lease in message_leases}
+                lost = self._queues[number].change_visibility(
+                    {handle: seconds for handle, seconds in wanted.items() if seconds}
+                )
+                for message_lease in message_leases:
+                    if message_lease.handle not in lost and wanted[message_lease.handle]:
+                        self._leases.extend(message_lease, asked + wanted[message_lease.handle])
+                        kept.add(message_lease.receipt)
+        self._leases.drop(lease.receipt for lease in leases if lease.receipt not in kept)
+        cancelled = self._cancelled([lease.task for lease in leases if lease.receipt in kept])
+        self._delete([lease for lease in leases if lease.task.id in cancelled.singly])
+        self.nack([lease for lease in leases if lease.task.id in cancelled.with_session])
+        return {lease.task.id for lease in leases if lease.receipt not in kept or lease.task.id in cancelled}
+
+    # --- What it offers besides ---------------------------------------------------------------------
+
+    def put(self, tasks: Sequence[Task]) -> None:
+        """Send these tasks, ten a request, after a row for each where `task_table` is set.
+
+        Without that table SQS knows no ids: only ids twice in one call are found and `Rejected`. After `Unavailable` put
+        the same tasks again: those that SQS took are not sent twice by this source.
+        """
+        self._submission.put(tasks)
+
+    def cancel(self, session_id: str | None = None, task_ids: Collection[str] = ()) -> Sequence[Task]:
+        """Mark as cancelled, which receiving and extending look for.
+
+        With `task_table` the tasks that have a row are returned, those cancelled before included; a session's are found
+        by reading that table whole. Without it SQS cannot say which tasks wait: the tasks named by id are returned as
+        they are, without payload, those that are over or never were included. Tasks that are not returned and come
+        with a cancelled session are leased as invalid when their message comes, and so get their result from the agent.
+        """
+        if self._cancels is None:
+            message = (
+                "sqs: cancelling is not set up. SQS cannot remove a message by its task's id; set cancel_table to a "
+                "DynamoDB table keyed by task_id (the table of the results will do), for all agents alike"
+            )
+            raise Rejected(message, task_ids)
+        sessions = [session_id] if session_id else []
+        if self._index is None:
+            self._cancels.add(sessions, task_ids)
+            return [Task(task_id, b"") for task_id in task_ids]
+        # The session first: what is put while we look for its tasks is stopped too.
+        self._cancels.add(sessions, [])
+        found = self._index.named(task_ids) + (self._index.of_session(session_id) if session_id else [])
+        tasks = {task.id: task for task in found}
+        self._cancels.add([], tasks)
+        return list(tasks.values())
+
+    def stats(self, *, brief: bool = False) -> QueueStats:
+        return QueueStats(self._states(), note=UNTOLD)
+
+    def dead_letter(self, leases: Sequence[Lease], reason: str) -> None:
+        """Send to the dead-letter queue with the reason in the attribute `htcgrid.reason`, then delete.
+
+        Without such a queue they are only deleted, with a warning in the log.
+        """
+        clean = messages.UNSENDABLE.sub("?", reason) or "no reason given"
+        for lease in leases:
+            target = self._dead.get(receipt_of(lease).queue)
+            if target is None:
+                log.warning("task %s is deleted, as there is no dead-letter queue: %s", lease.task.id, reason)
+                continue
+            message_lease = self._leases.find(lease.receipt)
+            letter = messages.write(lease.task, message_lease.reference if message_lease else "")
+            room = target.max_message - letter.size - len(REASON) - len("String")
+            text = clean.encode()[: max(1, min(room, LONGEST_REASON))].decode(errors="ignore") or "?"
+            try:
+                target.send([Message(letter.body, {**letter.attributes, REASON: text})])
+            except Unsent as error:
+                raise Unavailable(f"dead letter of task {lease.task.id}: {error}") from error
+        self.ack(leases)
+
+    def permissions(self) -> Mapping[str, Mapping[str, Any] | str]:
+        """The least IAM policies for the queues, cancel marks, rows of tasks and inputs."""
+        region = self.config.region
+        names = self.config.queues or (self.config.queue,)
+        dead = [queue.arn for queue in self._dead.values()] or [arns.queue(self.config.dead_letter_queue, region)]
+        return iam.policies(
+            iam.Resources(
+                queues=tuple(queue.arn for queue in self._queues) or tuple(arns.queue(name, region) for name in names),
+                dead_letter_queues=tuple(dict.fromkeys(dead)),
+                cancel_table=arns.table(self._cancel_table, region),
+                task_table=arns.table(self.config.task_table, region),
+                bucket=arns.bucket(self.config.bucket),
+                inputs_prefix=self.config.prefix,
+                results_prefix=None,
+                keys=self.config.keys(),
+            )
+        )
+
+    def advise(self, attempts: int) -> Iterator[str]:
+        """Where SQS would step in before the agent does."""
+        timeout = self.function.timeout
+        if timeout > LONGEST_LEASE:
+            yield (
+                f"function.timeout = {timeout:g} s is above the {LONGEST_LEASE} s that a message may be invisible in all: "
+                "a longer task is handed out again while it runs. Cut it into shorter ones."
+            )
+        for queue in self._queues:
+            if queue.max_receives is not None and queue.max_receives <= attempts:
+                yield (
+                    f"queue {queue.name}: maxReceiveCount is {queue.max_receives}, and the agent tries a task up to "
+                    f"{attempts} times: SQS would move it to the dead-letter queue without a reason or a result. Set it to {attempts + 7} "
+                    "or more, as messages of agents that died count too."
+                )
+            if not queue.dead_letter_arn and not self.config.dead_letter_queue:
+                yield (
+                    f"queue {queue.name} has no dead-letter queue: hopeless tasks are deleted, and only their result "
+                    "tells why. Set dead_letter_queue, or a redrive policy on the queue."
+                )
+
+    # --- Its parts ----------------------------------------------------------------------------------
+
+    @property
+    def _cancel_table(self) -> str:
+        return self.config.cancel_table or self.config.task_table
+
+    def _table(self, name: str) -> Table:
+        table = Table(self.client("dynamodb"), name, self.usage_counter)
+        table.check()
+        return table
+
+    def _states(self) -> States:
+        dead = {queue.url: queue.states().waiting or 0 for queue in self._dead.values()}
+        states = total([queue.states() for queue in self._queues])
+        return replace(states, dead=sum(dead.values()) if dead else None)
+
+    def _read(self, message: dict[str, Any]) -> messages.Received:
+        received = messages.read(message)
+        if not received.reference:
+            return received
+        return self._fetched(received)
+
+    def _fetched(self, received: messages.Received) -> messages.Received:
+        task, address = received.task, received.reference
+        key = self._bucket.key_of(address) if self._bucket else None
+        if self._bucket is None or key is None:
+            where = f"bucket {self._bucket.name} under {self._bucket.prefix!r}" if self._bucket else "no bucket"
+            reason = (
+                f"its input lies at {address}, and this agent reads from {where}; set bucket and prefix alike for all"
+            )
+            return messages.Received(task, f"task {task.id}: {reason}", address)
+        payload = self._bucket.get(key)
+        if payload is None:
+            return messages.Received(task, f"task {task.id}: its input {address} is gone", address)
+        whole = messages.checked(Task(task.id, payload, task.attributes))
+        return messages.Received(whole.task, whole.invalid, address)
+
+    def _with_priority(self, task: Task, number: int, *, foreign: bool) -> Task:
+        if len(self._queues) == 1 or not foreign or "priority" in task.attributes:
+            return task
+        return Task(task.id, task.payload, {**task.attributes, "priority": str(number)})
+
+    def _cancelled(self, tasks: Sequence[Task]) -> Cancelled:
+        return self._cancels.among(tasks) if self._cancels and tasks else Cancelled()
+
+    def _by_queue(self, leases: Sequence[Lease]) -> dict[int, list[str]]:
+        handles: defaultdict[int, list[str]] = defaultdict(list)
+        for lease in leases:
+            number, handle = receipt_of(lease)
+            handles[number].append(handle)
+        return handles
+
+    def _running(self, leases: Sequence[Lease]) -> dict[int, list[MessageLease]]:
+        message_leases: defaultdict[int, list[MessageLease]] = defaultdict(list)
+        for message_lease in self._leases.of(leases):
+            message_leases[message_lease.queue].append(message_lease)
+        return message_leases
+
+
+def _as_cancelled(lease: Lease, cancelled: Cancelled) -> Lease:
+    if lease.task.id not in cancelled.with_session:
+        return lease
+    session = lease.task.attributes["session_id"]
+    reason = f"task {lease.task.id} was cancelled with its session {session}"
+    return replace(lease, invalid=reason, failure=FailureKind.CANCELLED)

@@ -1,0 +1,204 @@
+"""One SQS queue: where it is, what it allows, and its batch calls with their partial failures."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from htcgrid.spi import Rejected, States, Unavailable
+from htcgrid_aws.aws_errors import service_error, translated_errors
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+BATCH = 10
+"""Entries of one batch call, and messages of one receive."""
+
+LONGEST_POLL = 20
+"""Seconds that one ReceiveMessage waits at most."""
+
+LONGEST_LEASE = 43_200
+"""Seconds: a message may be invisible for 12 hours in all, from when it was received."""
+
+NOT_IN_FLIGHT = frozenset(
+    (
+        "ReceiptHandleIsInvalid",
+        "InvalidReceiptHandle",
+        "InvalidParameterValue",
+        "MessageNotInflight",
+        "AWS.SimpleQueueService.MessageNotInflight",
+    )
+)
+"""Codes of entries whose message is deleted already or leased to another receiver."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message to be sent. `size` is in bytes as SQS counts them: body, and name, type and value of attributes."""
+
+    body: str
+    attributes: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        attributes = sum(len(name) + len("String") + len(value.encode()) for name, value in self.attributes.items())
+        return len(self.body.encode()) + attributes
+
+    def entry(self, number: int) -> dict[str, Any]:
+        """The entry of a SendMessageBatch."""
+        entry: dict[str, Any] = {"Id": str(number), "MessageBody": self.body}
+        if self.attributes:
+            entry["MessageAttributes"] = {
+                name: {"DataType": "String", "StringValue": value} for name, value in self.attributes.items()
+            }
+        return entry
+
+
+class Queue:
+    """A queue by its name, URL or ARN. `open` first."""
+
+    def __init__(self, client: Any, name: str) -> None:
+        self._client = client
+        self.name = name
+        self.url = ""
+        self.visibility_timeout = 30
+        self.max_message = 262_144
+        self.arn = ""
+        self.dead_letter_arn = ""
+        self.max_receives: int | None = None
+
+    def open(self) -> None:
+        """Find the queue and read its limits."""
+        if self.name.endswith(".fifo"):
+            message = (
+                f"queue {self.name} is a FIFO queue; htcgrid needs a standard one: a FIFO queue hands out one message "
+                "of a group at a time and cannot delay a single one. Create a standard queue and name it here"
+            )
+            raise Rejected(message)
+        self.url = self._find()
+        answer = self._call("GetQueueAttributes", AttributeNames=["All"])
+        attributes = answer.get("Attributes", {})
+        self.visibility_timeout = int(attributes.get("VisibilityTimeout", 30))
+        self.max_message = int(attributes.get("MaximumMessageSize", 262_144))
+        self.arn = str(attributes.get("QueueArn", ""))
+        redrive = json.loads(attributes.get("RedrivePolicy") or "{}")
+        self.dead_letter_arn = str(redrive.get("deadLetterTargetArn", ""))
+        self.max_receives = int(redrive["maxReceiveCount"]) if "maxReceiveCount" in redrive else None
+
+    def _find(self) -> str:
+        if self.name.startswith(("http://", "https://")):
+            return self.name
+        where: dict[str, str] = {"QueueName": self.name}
+        if arn := re.fullmatch(r"arn:[^:]+:sqs:[^:]*:(\d+):([^:]+)", self.name):
+            where = {"QueueOwnerAWSAccountId": arn[1], "QueueName": arn[2]}
+        with translated_errors("sqs:GetQueueUrl", f"queue {self.name}"):
+            return str(self._client.get_queue_url(**where)["QueueUrl"])
+
+    def _call(self, operation: str, **arguments: Any) -> Any:
+        method = re.sub(r"(?<!^)(?=[A-Z])", "_", operation).lower()
+        with translated_errors(f"sqs:{operation.removesuffix('Batch')}", f"queue {self.name}"):
+            return getattr(self._client, method)(QueueUrl=self.url, **arguments)
+
+    def receive(self, count: int, wait: int, visibility: int) -> list[dict[str, Any]]:
+        """Up to `count` messages as SQS writes them, after at most `wait` seconds, invisible for `visibility` seconds."""
+        answer = self._call(
+            "ReceiveMessage",
+            MaxNumberOfMessages=min(count, BATCH),
+            WaitTimeSeconds=wait,
+            VisibilityTimeout=visibility,
+            MessageAttributeNames=["All"],
+            MessageSystemAttributeNames=["ApproximateReceiveCount"],
+        )
+        messages: list[dict[str, Any]] = answer.get("Messages", [])
+        return messages
+
+    def delete(self, handles: Sequence[str]) -> None:
+        """Delete for good. Handles of messages that are gone are passed over quietly."""
+        for start in range(0, len(handles), BATCH):
+            batch = list(dict.fromkeys(handles[start : start + BATCH]))
+            entries = [{"Id": str(n), "ReceiptHandle": handle} for n, handle in enumerate(batch)]
+            answer = self._call("DeleteMessageBatch", Entries=entries)
+            self._failed(answer, "sqs:DeleteMessage")
+
+    def change_visibility(self, seconds: Mapping[str, float]) -> set[str]:
+        """Postpone each message, by receipt handle, for that long from now; returns handles that are ours no more."""
+        lost: set[str] = set()
+        handles = list(seconds)
+        for start in range(0, len(handles), BATCH):
+            batch = handles[start : start + BATCH]
+            entries = [
+                {"Id": str(n), "ReceiptHandle": handle, "VisibilityTimeout": math.ceil(seconds[handle])}
+                for n, handle in enumerate(batch)
+            ]
+            answer = self._call("ChangeMessageVisibilityBatch", Entries=entries)
+            lost.update(batch[n] for n in self._failed(answer, "sqs:ChangeMessageVisibility"))
+        return lost
+
+    def send(self, messages: Sequence[Message]) -> None:
+        """Send one batch of `batches`. Raises `Unsent` with the numbers of those that SQS did not take."""
+        answer = self._call("SendMessageBatch", Entries=[message.entry(n) for n, message in enumerate(messages)])
+        # "Failed" is left out by AWS and [] from moto where all went well.
+        failed = answer.get("Failed") or []
+        if not failed:
+            return
+        error = service_error(
+            failed[0]["Code"], 0, failed[0].get("Message", ""), "sqs:SendMessage", f"queue {self.name}"
+        )
+        if all(entry.get("SenderFault") for entry in failed) and isinstance(error, Rejected):
+            raise Unsent(str(error), {int(entry["Id"]) for entry in failed}, for_good=True)
+        raise Unsent(str(error), {int(entry["Id"]) for entry in failed})
+
+    def batches(self, messages: Iterable[Message]) -> Iterable[list[Message]]:
+        """Cut to ten messages, and to the queue's largest message for all of them.
+
+        That is right before and after 2025, when AWS raised both limits from 256 KiB to 1 MiB.
+        """
+        batch: list[Message] = []
+        size = 0
+        for message in messages:
+            if batch and (len(batch) == BATCH or size + message.size > self.max_message):
+                yield batch
+                batch, size = [], 0
+            batch.append(message)
+            size += message.size
+        if batch:
+            yield batch
+
+    def states(self) -> States:
+        """Messages that wait, are delayed, and are in flight; SQS's own estimate."""
+        names = (
+            "ApproximateNumberOfMessages",
+            "ApproximateNumberOfMessagesDelayed",
+            "ApproximateNumberOfMessagesNotVisible",
+        )
+        counts = self._call("GetQueueAttributes", AttributeNames=list(names))["Attributes"]
+        ready, delayed, leased = (int(counts[name]) for name in names)
+        return States(waiting=ready, delayed=delayed, leased=leased)
+
+    def _failed(self, answer: Any, action: str) -> list[int]:
+        """Numbers of the entries whose message is ours no more; another kind of failure is raised."""
+        gone: list[int] = []
+        for entry in answer.get("Failed") or []:
+            if entry["Code"] not in NOT_IN_FLIGHT:
+                error = service_error(entry["Code"], 0, entry.get("Message", ""), action, f"queue {self.name}")
+                raise error if entry.get("SenderFault") else Unavailable(str(error))
+            gone.append(int(entry["Id"]))
+        return gone
+
+
+def total(states: Sequence[States]) -> States:
+    """Of several queues."""
+    names = ("waiting", "delayed", "leased")
+    return States(**{name: sum(getattr(each, name) for each in states) for name in names})
+
+
+class Unsent(Exception):
+    """Some messages of a batch were not taken by SQS: `numbers` in the batch; `for_good` if they never will be."""
+
+    def __init__(self, message: str, numbers: set[int], *, for_good: bool = False) -> None:
+        super().__init__(message)
+        self.numbers = numbers
+        self.for_good = for_good

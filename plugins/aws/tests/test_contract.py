@@ -1,0 +1,242 @@
+"""The rules of htcgrid's plugin interface, for each plugin of this distribution."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import pytest
+from htcgrid_aws.dynamodb import DynamodbSink
+from htcgrid_aws.htc_sink import HtcGridSink
+from htcgrid_aws.htc_source import HtcGridSource
+from htcgrid_aws.s3 import S3Sink
+from htcgrid_aws.sqs import SqsSource
+from htcgrid_contracts import ResultSinkContract, TaskSourceContract
+
+from htcgrid.spi import Function, Plugin, Result, ResultSink, Task, TaskSource
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from conftest import Aws, HtcGrid
+
+LEASE = 6  # seconds; a busy machine was seen to take five to open a second receiver
+
+
+NO_IDS = "SQS knows no ids: task_table has a row for each task, which costs more than all the rest"
+NO_NAMES = (
+    "SQS cannot say which tasks wait, and task_table is not set; those of a cancelled session get their result when "
+    "their message comes"
+)
+
+
+class TestSqs(TaskSourceContract):
+    aws: Aws
+    patience = 2.0
+    known_gaps: ClassVar[Mapping[str, str]] = {
+        "test_put_rejects_an_id_that_is_there_already": NO_IDS,
+        "test_put_accepts_all_or_none": NO_IDS,
+        "test_put_of_a_task_that_is_there_leaves_one": NO_IDS,
+        "test_cancelling_a_session_leaves_the_others_alone": NO_NAMES,
+        "test_cancelling_what_is_not_there_is_none": NO_NAMES,
+        "test_cancelling_again_names_the_same_tasks": NO_NAMES,
+    }
+
+    @pytest.fixture
+    def source(self, own_aws: Aws) -> TaskSource:
+        self.aws = own_aws
+        config = SqsSource.Config(
+            queue=own_aws.queue(LEASE), endpoint_url=own_aws.url, visibility_timeout=LEASE, cancel_table=own_aws.table()
+        )
+        return SqsSource(config, Function())
+
+    @pytest.fixture
+    def missing(self, aws: Aws) -> Plugin:
+        return SqsSource(SqsSource.Config(queue="no-such-queue", endpoint_url=aws.url), Function())
+
+    def publish(self, source: TaskSource, tasks: Sequence[Task]) -> None:
+        """As any other program would write htcgrid's messages."""
+        assert isinstance(source, SqsSource)
+        for task in tasks:
+            facts = json.dumps({"id": task.id, "attributes": dict(task.attributes)})
+            self.aws.send(source.config.queue, task.payload.decode(), htcgrid=facts)
+
+    def publish_invalid(self, source: TaskSource) -> None:
+        assert isinstance(source, SqsSource)
+        self.aws.send(source.config.queue, "not JSON {")
+
+    def take_away(self, plugin: Plugin) -> None:
+        self.aws.server.stop()
+
+
+class TestSqsPut(TestSqs):
+    """The same with the source's own `put`."""
+
+    def publish(self, source: TaskSource, tasks: Sequence[Task]) -> None:
+        assert isinstance(source, SqsSource)
+        with SqsSource(source.config, Function()) as submitter:
+            submitter.put(tasks)
+
+
+class TestSqsWithTaskTable(TestSqsPut):
+    """The same with a row for each task: the whole contract."""
+
+    known_gaps: ClassVar[Mapping[str, str]] = {}
+
+    @pytest.fixture
+    def source(self, own_aws: Aws) -> TaskSource:
+        self.aws = own_aws
+        config = SqsSource.Config(
+            queue=own_aws.queue(LEASE), endpoint_url=own_aws.url, visibility_timeout=LEASE, task_table=own_aws.table()
+        )
+        return SqsSource(config, Function())
+
+    @pytest.fixture
+    def missing(self, aws: Aws) -> Plugin:
+        config = SqsSource.Config(queue=aws.queue(), endpoint_url=aws.url, task_table="no-such-table")
+        return SqsSource(config, Function())
+
+
+class TestSqsPriorities(TestSqs):
+    """The same over three queues, of which the middle one is fed."""
+
+    @pytest.fixture
+    def source(self, own_aws: Aws) -> TaskSource:
+        self.aws = own_aws
+        queues = tuple(own_aws.queue(LEASE) for _ in range(3))
+        config = SqsSource.Config(
+            queues=queues, endpoint_url=own_aws.url, visibility_timeout=LEASE, cancel_table=own_aws.table()
+        )
+        return SqsSource(config, Function())
+
+    def publish(self, source: TaskSource, tasks: Sequence[Task]) -> None:
+        assert isinstance(source, SqsSource)
+        for task in tasks:
+            facts = json.dumps({"id": task.id, "attributes": dict(task.attributes)})
+            self.aws.send(source.config.queues[1], task.payload.decode(), htcgrid=facts)
+
+    def publish_invalid(self, source: TaskSource) -> None:
+        assert isinstance(source, SqsSource)
+        self.aws.send(source.config.queues[1], "not JSON {")
+
+
+class TestDynamodb(ResultSinkContract):
+    aws: Aws
+    too_large = 6_000_000  # payloads are deflated; this one to more than inline_limit
+
+    @pytest.fixture
+    def sink(self, own_aws: Aws) -> ResultSink:
+        self.aws = own_aws
+        config = DynamodbSink.Config(
+            table=own_aws.table(), endpoint_url=own_aws.url, check_stored=True, inline_limit=4096
+        )
+        return DynamodbSink(config, Function())
+
+    @pytest.fixture
+    def missing(self, aws: Aws) -> Plugin:
+        return DynamodbSink(DynamodbSink.Config(table="no-such-table", endpoint_url=aws.url), Function())
+
+    def take_away(self, plugin: Plugin) -> None:
+        self.aws.server.stop()
+
+
+class TestDynamodbFirstStays(TestDynamodb):
+    """The same with every write conditional."""
+
+    @pytest.fixture
+    def sink(self, own_aws: Aws) -> ResultSink:
+        self.aws = own_aws
+        config = DynamodbSink.Config(
+            table=own_aws.table(), endpoint_url=own_aws.url, conditional="always", check_stored=True, inline_limit=4096
+        )
+        return DynamodbSink(config, Function())
+
+
+class TestS3(ResultSinkContract):
+    aws: Aws
+
+    @pytest.fixture
+    def sink(self, own_aws: Aws) -> ResultSink:
+        self.aws = own_aws
+        return S3Sink(S3Sink.Config(bucket=own_aws.bucket(), endpoint_url=own_aws.url), Function())
+
+    @pytest.fixture
+    def missing(self, aws: Aws) -> Plugin:
+        return S3Sink(S3Sink.Config(bucket="no-such-bucket", endpoint_url=aws.url), Function())
+
+    def take_away(self, plugin: Plugin) -> None:
+        self.aws.server.stop()
+
+
+class TestHtcGridSource(TaskSourceContract):
+    grid: HtcGrid
+    patience = 2.0
+    _owners = itertools.count(1)
+
+    @pytest.fixture
+    def source(self, make_htc: Callable[..., HtcGrid], own_aws: Aws) -> TaskSource:
+        self.own_aws = own_aws
+        self.grid = make_htc("S3", lease=LEASE, visibility=LEASE, sqs_endpoint="")
+        return self._agent()
+
+    @pytest.fixture
+    def missing(self, make_htc: Callable[..., HtcGrid], aws: Aws) -> Plugin:
+        grid = make_htc("S3", tasks_queue_name="no-such-queue")
+        config = HtcGridSource.Config(config_file=grid.config_file, endpoint_url=aws.url)
+        return HtcGridSource(config, Function())
+
+    def _agent(self) -> HtcGridSource:
+        config = HtcGridSource.Config(
+            config_file=self.grid.config_file, endpoint_url=self.own_aws.url, owner=f"agent-{next(self._owners)}"
+        )
+        return HtcGridSource(config, Function())
+
+    def again(self, plugin: Any) -> Any:
+        return self._agent()
+
+    def publish(self, source: TaskSource, tasks: Sequence[Task]) -> None:
+        for task in tasks:
+            self.grid.put(f"{task.id}-input", task.payload)
+            self.grid.enqueue([task.id], task.id.partition("_")[0])
+
+    def publish_invalid(self, source: TaskSource) -> None:
+        self.grid.aws.send(self.grid.queues[0], "not JSON {")
+
+    def take_away(self, plugin: Plugin) -> None:
+        self.own_aws.server.stop()
+
+    @pytest.mark.parametrize("name", ["the names of htcgrid"])
+    def test_attributes_arrive_as_they_were_sent(self, given: Any, name: str) -> None:
+        """HTC-Grid's messages have no other attributes than session and priority."""
+        (lease,) = self.take(given(Task("session_1", b"{}")), 1)
+        assert dict(lease.task.attributes) == {"session_id": "session", "priority": "0"}
+
+
+class TestHtcGridSink(ResultSinkContract):
+    grid: HtcGrid
+
+    @pytest.fixture
+    def sink(self, make_htc: Callable[..., HtcGrid], own_aws: Aws) -> ResultSink:
+        grid = self.grid = make_htc("S3")
+        self.aws = own_aws
+
+        class Claimed(HtcGridSink):
+            """Each task of a put has been claimed by this agent before, as the source does."""
+
+            def put(self, results: Sequence[Result]) -> None:
+                there = grid.aws.items(grid.table)
+                for task_id in {result.task.id for result in results}.difference(there):
+                    grid.write(grid.row(task_id, task_id, "processing", owner="me"))
+                super().put(results)
+
+        config = HtcGridSink.Config(config_file=grid.config_file, endpoint_url=own_aws.url, owner="me")
+        return Claimed(config, Function())
+
+    @pytest.fixture
+    def missing(self, make_htc: Callable[..., HtcGrid], aws: Aws) -> Plugin:
+        grid = make_htc("S3", ddb_state_table="no-such-table")
+        return HtcGridSink(HtcGridSink.Config(config_file=grid.config_file, endpoint_url=aws.url), Function())
+
+    def take_away(self, plugin: Plugin) -> None:
+        self.aws.server.stop()

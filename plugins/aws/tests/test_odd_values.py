@@ -1,0 +1,19 @@
+"""Every key with everything that a user may write: refused with a sentence, or it works."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import odd_values
+import pytest
+
+
+@pytest.mark.parametrize(
+    ("table", "beside", "key"), list(odd_values.keys_of("htcgrid-aws")), ids=lambda part: str(part)[:40]
+)
+def test_every_key_takes_or_refuses_with_a_sentence(
+    table: str, beside: dict[str, Any], key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    odd_values.check(table, beside, key)

@@ -1,0 +1,150 @@
+"""The agent's end of the pipes that it shares with one Lambda container."""
+
+import os
+import select
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from htcgrid.spi import limits
+
+_PIPES = ("ended", "replies", "orders", "starts")  # the container waits for the last one
+_LOG_BYTES_KEPT = 1 << 20
+_MEMORY_SECONDS = 0.02
+
+
+class ContainerPipes:
+    """A folder that a Lambda container mounts too, from `open` to `close`; `entry.sh` is at its other end.
+
+    Whichever of the two comes up first, restarts or goes away: an order waits in its pipe until it is read.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._starts = self._orders = self._replies = self._log = -1
+        self._token = ""
+        self._ready = False
+        self._number = 0
+        self._memory_mb = 0.0
+        self.kills = 0
+        """How many processes of this run the kernel had ended for memory when `memory_mb` was asked last."""
+
+    def open(self) -> None:
+        """Say hello. What an agent before this one has left running is ended."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for name in _PIPES:
+            path = self.folder / name
+            if not path.is_fifo():
+                os.mkfifo(path)
+                path.chmod(0o660)
+        with _umask(0o007):
+            log = os.open(self.folder / "log", os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o660)
+        self._log = log
+        self._replies = self._pipe("replies")
+        self._orders = self._pipe("orders")
+        self._starts = self._pipe("starts")
+        self.greet()
+
+    def close(self) -> None:
+        """Let go. The container ends what it runs."""
+        for descriptor in (self._starts, self._orders, self._replies, self._log):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._starts = self._orders = self._replies = self._log = -1
+
+    def greet(self) -> None:
+        """Ask for a sign of life, of a container that is new or was restarted."""
+        for pipe in (self._starts, self._orders, self._replies):
+            _drain(pipe)
+        self._ready = False
+        self._token = uuid.uuid4().hex
+        self._send(self._orders, "end any")
+        self._send(self._starts, f"hello {self._token}")
+
+    def is_ready(self, wait: float = 0.0) -> bool:
+        """Whether the container is there and runs nothing."""
+        if not self._ready and self._replied(self._token, wait) is not None:
+            _drain(self._orders)  # the order to end, where nothing ran
+            self._ready = True
+        return self._ready
+
+    def start(self, api: str, stream: str) -> int:
+        """Have the program run; returns the number that this run goes by."""
+        self._number += 1
+        self._memory_mb, self.kills = 0.0, 0
+        self._send(self._starts, f"start {self._number} {api or '-'} {stream}")
+        return self._number
+
+    def end(self, number: int) -> None:
+        """Have that run ended."""
+        self._send(self._orders, f"end {number}")
+
+    def quit(self) -> None:
+        """Have the container end."""
+        if self._starts >= 0:
+            self._send(self._orders, "end any")
+            self._send(self._starts, "quit")
+
+    def memory_mb(self) -> float:
+        """MiB that the container's processes use; what was known last where it does not say at once."""
+        token = f"m{time.monotonic_ns()}"
+        self._send(self._orders, f"memory {token}")
+        reply = self._replied(token, _MEMORY_SECONDS)
+        if reply is not None:
+            used, self.kills = (int(word) for word in reply.split())
+            self._memory_mb = used / (1 << 20)
+        return self._memory_mb
+
+    def log_tail(self) -> bytes:
+        """The end of what was printed since the last call; the log is emptied."""
+        size = os.fstat(self._log).st_size
+        if not size:
+            return b""
+        tail = os.pread(self._log, limits.LOG_TAIL_BYTES, max(0, size - limits.LOG_TAIL_BYTES))
+        os.ftruncate(self._log, 0)
+        return tail
+
+    def trim_log(self) -> None:
+        """Keep a handler that prints without end from filling the volume with it."""
+        if os.fstat(self._log).st_size > _LOG_BYTES_KEPT:
+            os.write(self._log, self.log_tail())
+
+    def _pipe(self, name: str) -> int:
+        # Open both ways: writing never waits for a reader, and what is written stays until it is read.
+        return os.open(self.folder / name, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def _send(self, pipe: int, line: str) -> None:
+        try:
+            os.write(pipe, f"{line}\n".encode())
+        except BlockingIOError:
+            return  # full of orders that nobody reads: the container is not there, which is found out by `ended`
+
+    def _replied(self, token: str, wait: float) -> str | None:
+        """What was replied to that token, within `wait` seconds; replies to others are dropped."""
+        deadline = time.monotonic() + wait
+        poll = select.poll()
+        poll.register(self._replies, select.POLLIN)
+        while poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+            for line in _drain(self._replies).decode().splitlines():
+                name, _, text = line.partition(" ")
+                if name == token:
+                    return text
+        return None
+
+
+def _drain(pipe: int) -> bytes:
+    try:
+        return os.read(pipe, 1 << 16)
+    except BlockingIOError:
+        return b""
+
+
+@contextmanager
+def _umask(mask: int) -> Iterator[None]:
+    before = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(before)

@@ -1,0 +1,97 @@
+"""What `eks` and the relay in a pod say to each other: a head of JSON and a body of bytes, each with its length first."""
+
+import json
+import struct
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from htcgrid.planes import parsed
+from htcgrid.spi import FailureKind, Lease, Outcome, Task, Unstarted
+
+_LENGTHS = struct.Struct("!II")
+_MOST_BYTES = 1 << 30
+
+HELLO_BYTES = 1 << 12
+"""What is read of somebody who has not shown the token yet: any other container of the pod."""
+
+_FOREIGN = "what came is not a frame of htcgrid's relay"
+
+Read = Callable[[int], bytes]
+"""Returns exactly so many bytes, or raises `ConnectionError`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """`say` names what it is; the other keys of the head are its own."""
+
+    say: str
+    head: Mapping[str, Any] = field(default_factory=dict)
+    body: bytes = b""
+
+    def __bytes__(self) -> bytes:
+        head = json.dumps({"say": self.say, **self.head}).encode()
+        return _LENGTHS.pack(len(head), len(self.body)) + head + self.body
+
+
+def read_frame(read: Read, most: int = _MOST_BYTES) -> Frame:
+    """The next frame. Raises `ConnectionError` where there is none, or something else."""
+    head_size, body_size = _LENGTHS.unpack(read(_LENGTHS.size))
+    if head_size + body_size > most:
+        raise ConnectionError(_FOREIGN)
+    try:
+        head = parsed(read(head_size))
+        say = head.pop("say")
+    except (ValueError, AttributeError, TypeError, KeyError):
+        raise ConnectionError(_FOREIGN) from None
+    return Frame(say, head, read(body_size) if body_size else b"")
+
+
+def invoke_frame(batch: Sequence[Lease], timeout: float) -> Frame:
+    leases = [
+        {
+            "id": lease.task.id,
+            "attributes": dict(lease.task.attributes),
+            "attempt": lease.attempt,
+            "size": len(lease.task.payload),
+        }
+        for lease in batch
+    ]
+    return Frame("invoke", {"timeout": timeout, "leases": leases}, b"".join(lease.task.payload for lease in batch))
+
+
+def leases_of(frame: Frame) -> list[Lease]:
+    return list(_leases(frame))
+
+
+def _leases(frame: Frame) -> Iterator[Lease]:
+    at = 0
+    for lease in frame.head["leases"]:
+        end = at + lease["size"]
+        yield Lease(Task(lease["id"], frame.body[at:end], lease["attributes"]), lease["attempt"])
+        at = end
+
+
+def report_frame(report: Outcome | Unstarted) -> Frame:
+    if isinstance(report, Unstarted):
+        return Frame("unstarted", {"task_id": report.task_id})
+    head = {
+        "task_id": report.task_id,
+        "failure": report.failure,
+        "started": report.started,
+        "duration_ms": report.duration_ms,
+        "billed_ms": report.billed_ms,
+        "max_memory_mb": report.max_memory_mb,
+        "init_ms": report.init_ms,
+        "environment": report.environment,
+    }
+    return Frame("outcome", {**head, "size": len(report.payload)}, report.payload + report.log_tail)
+
+
+def report_of(frame: Frame) -> Outcome | Unstarted:
+    if frame.say == "unstarted":
+        return Unstarted(frame.head["task_id"])
+    head = dict(frame.head)
+    size, failure = head.pop("size"), head.pop("failure")
+    kind = FailureKind(failure) if failure is not None else None
+    return Outcome(**head, failure=kind, payload=frame.body[:size], log_tail=frame.body[size:])

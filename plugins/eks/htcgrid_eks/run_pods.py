@@ -1,0 +1,207 @@
+"""The pods of one run: made, waited for, replaced and removed.
+
+All are owned by one ConfigMap, whose removal removes them. A run that was killed leaves pods that end by themselves,
+since nobody is connected to them; the next start removes what is left of them.
+"""
+
+import getpass
+import json
+import logging
+import os
+import socket
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from htcgrid.spi import Function, Rejected, Unavailable
+
+from htcgrid_eks import pod_diagnosis
+from htcgrid_eks.cluster import Cluster, Refusal
+from htcgrid_eks.code_archive import TASK_ROOT
+from htcgrid_eks.options import Options
+from htcgrid_eks.pod import AGENT, Manifest, environment_secret, in_pod, pod_spec
+
+log = logging.getLogger("htcgrid.eks.run_pods")
+
+OWNER = "app.kubernetes.io/managed-by"
+NAME = "htcgrid.io/name"
+RUN = "htcgrid.io/run"
+_LOOK_SECONDS = 0.2
+_LATE_SECONDS = 60.0
+_GRACE_SECONDS = 5
+
+
+class RunPods:
+    """Pods are known by their index; the pod of an index may be replaced."""
+
+    def __init__(self, cluster: Cluster, options: Options, function: Function) -> None:
+        self._cluster = cluster
+        self._options = options
+        self._function = function
+        self._base = options.base_name(function)
+        self._run = uuid.uuid4().hex[:8]
+        self._owner: Manifest | None = None
+        self._made = 0
+        self.token = uuid.uuid4().hex
+
+    def begin(self) -> None:
+        """Remove what runs before this one have left, and make the owner of this one's pods."""
+        for _ in sweep(self._cluster, self._base, self._options.start_seconds):
+            pass
+        name = f"{self._base}-{self._run}"
+        body = {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": name, "labels": self._labels()},
+            "data": {"run-by": f"{_user()}@{socket.gethostname()}, process {os.getpid()}"},
+        }
+        made = self._asked("create configmaps", "POST", self._cluster.namespaced("configmaps"), body)
+        self._owner = {"apiVersion": "v1", "kind": "ConfigMap", "name": name, "uid": made["metadata"]["uid"]}
+        if self._function.environment:
+            metadata = {"name": name, "labels": self._labels(), "ownerReferences": [self._owner]}
+            secret = environment_secret(self._function, metadata)
+            self._asked("create secrets", "POST", self._cluster.namespaced("secrets"), secret)
+
+    def end(self) -> None:
+        """Remove the owner, and with it the pods."""
+        if self._owner is not None:
+            path = self._cluster.namespaced("configmaps", self._owner["name"])
+            _delete(self._cluster, path)
+            self._owner = None
+
+    def add(self) -> str:
+        """Make one more pod; returns its name at once."""
+        self._made += 1
+        name = f"{self._base}-{self._run}-{self._made}"
+        metadata = {
+            "name": name,
+            "labels": self._labels(),
+            "annotations": dict(self._options.annotations),
+            "ownerReferences": [self._owner],
+        }
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": self._spec()}
+        self._asked("create pods", "POST", self._cluster.namespaced("pods"), pod)
+        log.info("Pod %s is made.", name)
+        return name
+
+    def remove(self, name: str) -> None:
+        """Remove a pod that is of no use any more."""
+        log.info("Pod %s is removed.", name)
+        _delete(self._cluster, self._cluster.namespaced("pods", name))
+
+    def find(self, name: str) -> Any:
+        """The pod as it is now; None where it is gone."""
+        try:
+            return self._cluster.request("GET", self._cluster.namespaced("pods", name))
+        except Refusal as refusal:
+            if refusal.status == 404:
+                return None
+            raise self._cluster.explain(refusal, "get pods") from None
+
+    def await_running(self, names: Sequence[str]) -> None:
+        """Return once all containers of these pods run. Raises `Rejected` or `Unavailable` with the reason."""
+        deadline = time.monotonic() + self._options.start_seconds
+        while True:
+            pods = [pod for pod in self._list() if pod["metadata"]["name"] in names]
+            if len(pods) == len(names) and all(pod_diagnosis.is_running(pod) for pod in pods):
+                return
+            for pod in pods:
+                reason = pod_diagnosis.fatal(self._cluster, pod)
+                if reason is not None:
+                    raise Rejected(reason)
+            if time.monotonic() > deadline:
+                waits = "; ".join(
+                    f"{pod['metadata']['name']}: {pod_diagnosis.pending(pod)}"
+                    for pod in pods
+                    if not pod_diagnosis.is_running(pod)
+                )
+                raise Unavailable(
+                    f"{len(names)} pod(s) in {self._cluster.who} did not come up in {self._options.start_seconds:g} s: "
+                    f"{waits or 'they are gone'}."
+                )
+            time.sleep(_LOOK_SECONDS)
+
+    def _list(self) -> list[Any]:
+        query = {"labelSelector": f"{RUN}={self._run}"}
+        found = self._asked("list pods", "GET", self._cluster.namespaced("pods"), query=query)
+        return list(found["items"])
+
+    def _asked(
+        self, what: str, method: str, path: str, body: Any = None, query: Mapping[str, str] | None = None
+    ) -> Any:
+        try:
+            return self._cluster.request(method, path, body, query)
+        except Refusal as refusal:
+            raise self._cluster.explain(refusal, what) from None
+
+    def _labels(self) -> dict[str, str]:
+        return {OWNER: "htcgrid", NAME: self._base, RUN: self._run}
+
+    def _spec(self) -> Manifest:
+        options = self._options
+        settings = {
+            "token": self.token,
+            "code": TASK_ROOT if options.code == "folder" else "",
+            "orphan_seconds": options.orphan_seconds,
+            "function": in_pod(self._function).model_dump(mode="json", exclude={"environment"}),
+            "sidecar": {
+                "containers": options.containers,
+                "transport": options.transport,
+                "start_seconds": options.start_seconds,
+            },
+        }
+        agent = {"command": ["python3", "-m", "htcgrid_eks.relay", json.dumps(settings)]}
+        spec = pod_spec(options, self._function, agent, f"{self._base}-{self._run}")
+        # Alone in its pod, a container that ended whole is replaced with its pod, which is faster than
+        # the ever longer pauses of a restart; beside others it is restarted.
+        restart = "Never" if options.containers == 1 else "OnFailure"
+        return spec | {"restartPolicy": restart, "terminationGracePeriodSeconds": _GRACE_SECONDS}
+
+
+def sweep(cluster: Cluster, base: str, start_seconds: float) -> list[str]:
+    """Remove runs of this name whose pods have all ended, or never came up; returns their names."""
+    query = {"labelSelector": f"{OWNER}=htcgrid,{NAME}={base},{RUN}"}
+    try:
+        pods = cluster.request("GET", cluster.namespaced("pods"), query=query)["items"]
+        owners = cluster.request("GET", cluster.namespaced("configmaps"), query=query)["items"]
+    except Refusal as refusal:
+        raise cluster.explain(refusal, "list pods and configmaps") from None
+    patience = start_seconds + _LATE_SECONDS
+    living = {pod["metadata"]["labels"][RUN] for pod in pods if _may_be_in_use(pod, patience)}
+    with_pods = {pod["metadata"]["labels"][RUN] for pod in pods}
+    removed = []
+    for owner in owners:
+        run = owner["metadata"]["labels"][RUN]
+        if run not in living and (run in with_pods or _age(owner) > patience):
+            _delete(cluster, cluster.namespaced("configmaps", owner["metadata"]["name"]))
+            removed.append(owner["metadata"]["name"])
+    return removed
+
+
+def _may_be_in_use(pod: Any, patience: float) -> bool:
+    if pod_diagnosis.is_finished(pod):
+        return False
+    has_relay = "running" in pod_diagnosis.status_of(pod, AGENT).get("state", {})
+    return has_relay or _age(pod) < patience
+
+
+def _age(thing: Any) -> float:
+    made = datetime.fromisoformat(thing["metadata"]["creationTimestamp"])
+    return (datetime.now(UTC) - made).total_seconds()
+
+
+def _delete(cluster: Cluster, path: str) -> None:
+    try:
+        cluster.request("DELETE", path, query={"propagationPolicy": "Background"})
+    except Refusal as refusal:
+        if refusal.status != 404:
+            raise cluster.explain(refusal, f"delete {path.rpartition('/')[2]}") from None
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from htcgrid.agent.leases import LeaseTable
+from htcgrid.agent.options import AgentOptions
+from htcgrid.agent.shared import Shared
+from htcgrid.agent.shutdown import Shutdown
+from htcgrid.agent.statistics import Statistics
+from htcgrid.agent.storer import Storer
+from htcgrid.builtin.memory import MemorySink, MemorySource
+from htcgrid.spi import FailureKind, Function, Lease, Outcome, Result, Task
+
+
+class Source(MemorySource):
+    def __init__(self) -> None:
+        super().__init__(self.Config(), Function())
+        self.dead_ids: list[str] = []
+        self.acked: list[str] = []
+
+    def ack(self, leases: Sequence[Lease]) -> None:
+        self.acked += [str(lease.receipt) for lease in leases]
+
+    def dead_letter(self, leases: Sequence[Lease], reason: str) -> None:
+        self.dead_ids += [str(lease.receipt) for lease in leases]
+
+
+def test_a_hopeless_task_whose_lease_was_lost_is_judged_anew_when_it_comes_again() -> None:
+    source, leases = Source(), LeaseTable(1)
+    sink = MemorySink(MemorySink.Config(), Function())
+    shared = Shared(AgentOptions(linger=0), Shutdown(), Statistics(1), lambda _message: None, lambda _outcomes: None)
+
+    def store(lease: Lease, outcome: Outcome, *, dead: bool, lost: bool) -> None:
+        leases.finish(Result(lease.task, outcome, lease.attempt), dead=dead)
+        if lost:
+            leases.lose([lease])
+        leases.end()
+        Storer(source, sink, leases, shared).run()
+
+    first, second = (Lease(Task("a", b"1"), attempt, f"receipt {attempt}") for attempt in (3, 4))
+    leases.add([first])
+    store(first, Outcome("a", b"{}", FailureKind.EXIT), dead=True, lost=True)
+    assert (source.dead_ids, source.acked, sink.results) == ([], [], {})
+    leases.add([second])
+    store(second, Outcome("a", b"2"), dead=False, lost=False)
+    assert (source.dead_ids, source.acked) == ([], ["receipt 4"])

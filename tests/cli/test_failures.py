@@ -1,0 +1,281 @@
+"""After failures: what a run says of them, `failures`, `redrive`, and exit codes that scripts can trust."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+import termios
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from conftest import Project
+
+BROKEN = """\
+def handler(event, context):
+    print("pricing", event["n"])
+    if event["n"] % 7 == 0:
+        raise ValueError(f"no price for {event['n']}")
+    return event["n"]
+"""
+MENDED = "def handler(event, context): return event['n']\n"
+
+
+def prepared(project: Project, count: int = 30, handler: str = BROKEN) -> None:
+    project.write("job.py", handler)
+    project.tasks(*({"n": n} for n in range(1, count + 1)))
+
+
+def on_a_terminal(project: Project, *arguments: str) -> str:
+    """What a command says where its standard error is a terminal."""
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (50, 200))
+    program = project.start(*arguments, stderr=theirs)
+    os.close(theirs)
+    said = b""
+    while True:
+        try:
+            said += (chunk := os.read(ours, 4096))
+        except OSError:  # the other end is closed
+            break
+        if not chunk:
+            break
+    os.close(ours)
+    program.wait(60)
+    return said.decode()
+
+
+def test_the_summary_shows_what_failed_in_groups_and_what_to_give_next(project: Project) -> None:
+    prepared(project)
+    said = on_a_terminal(project, "run", "--plane", "single")
+    assert "task 7 failed: handler_error: ValueError: no price for 7 at job.py:4 in handler" in said
+    assert said.count(" failed: handler_error") == 1
+    assert "1. 4 x handler_error: ValueError: no price for N  at job.py:4 in handler" in said
+    assert "| pricing 7" in said
+    assert "htcgrid failures" in said
+    assert "htcgrid redrive" in said
+
+
+def test_elsewhere_the_groups_stand_in_the_json_line(project: Project) -> None:
+    prepared(project)
+    summary = project.htcgrid("run", "--quiet", "--plane", "single").summary
+    [group] = summary["failure_groups"]
+    assert (group["count"], group["example_id"], group["log"]) == (4, "7", ["pricing 7"])
+    assert (group["message"], group["place"]) == ("no price for N", "job.py:4 in handler")
+    assert summary["commands"]["run again"] == "htcgrid redrive --plane single"
+
+
+def test_the_exit_code_is_1_as_long_as_the_results_hold_failures(project: Project) -> None:
+    prepared(project)
+    assert project.htcgrid("run").status == 1
+    project.write("job.py", MENDED)
+    again = project.htcgrid("run")
+    assert (again.status, again.summary["already_stored"]) == (1, 30)
+
+
+def test_the_progress_counts_all_tasks_though_some_are_taken_already(project: Project) -> None:
+    prepared(project, 300, MENDED)
+    assert "300/300" in on_a_terminal(project, "run")
+
+
+def test_help_and_the_operations_page_name_every_exit_code(project: Project) -> None:
+    from pathlib import Path  # noqa: PLC0415
+
+    from htcgrid.cli.main import EXIT_CODES  # noqa: PLC0415
+
+    shown = subprocess.run(
+        [sys.executable, "-m", "htcgrid", "--help"], capture_output=True, text=True, check=True, env={"COLUMNS": "999"}
+    ).stdout
+    words = " ".join(shown.split())
+    page = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+    for code, meaning in EXIT_CODES.items():
+        assert f"{code} {meaning}" in words
+        assert f"| {code} |" in page
+
+
+def lines(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def failed_lines(project: Project) -> list[bytes]:
+    return [
+        line for line in (project.folder / "results.jsonl").read_bytes().splitlines() if b'"status":"failed"' in line
+    ]
+
+
+def test_failures_lists_groups_ids_and_tasks(project: Project) -> None:
+    prepared(project)
+    project.htcgrid("run")
+    listed = project.htcgrid("failures")
+    assert listed.status == 1
+    assert "failed 4  (handler_error 4)" in listed.out
+    assert "1. 4 x handler_error: ValueError: no price for N" in listed.out
+    assert sorted(map(int, project.htcgrid("failures", "--group", "1").out.split())) == [7, 14, 21, 28]
+    [task] = lines(project.htcgrid("failures", "--id", "14", "--json").out)
+    assert (task["event"], task["attempt"], task["error"]["errorType"]) == ({"n": 14}, 1, "ValueError")
+    assert task["log"].startswith("pricing 14\n")
+    assert task["environment"]
+    [document] = lines(project.htcgrid("failures", "--json").out)
+    assert (document["failed"], document["groups"][0]["count"], document["dead_letters"]) == (4, 4, [])
+
+
+def test_redrive_runs_what_failed_alone_and_leaves_the_others_byte_for_byte(project: Project) -> None:
+    prepared(project)
+    project.htcgrid("run")
+    before = (project.folder / "results.jsonl").read_bytes().splitlines()
+    failures = failed_lines(project)
+    project.write("job.py", MENDED)
+    done = project.htcgrid("redrive")
+    assert (done.status, done.summary["succeeded"], done.summary["already_stored"]) == (0, 4, 0)
+    after = (project.folder / "results.jsonl").read_bytes().splitlines()
+    assert after[:26] == [line for line in before if line not in failures]
+    assert len(project.results()) == 30
+    assert project.htcgrid("run").status == 0
+    nothing = project.htcgrid("redrive")
+    assert (nothing.status, nothing.err) == (0, "htcgrid: nothing has failed, so there is nothing to run again.\n")
+
+
+def test_a_failure_that_fails_again_has_its_new_log_and_may_be_run_again(project: Project) -> None:
+    prepared(project)
+    project.htcgrid("run")
+    project.write("job.py", BROKEN.replace("pricing", "again"))
+    assert project.htcgrid("redrive", "7", "--id", "14").status == 1
+    by_id = {result["id"]: result for result in project.results()}
+    assert (len(by_id), len(project.results())) == (30, 30)
+    assert by_id["7"]["log_tail"].startswith("again 7")
+    assert by_id["21"]["log_tail"].startswith("pricing 21")
+    project.write("job.py", MENDED)
+    assert project.htcgrid("redrive").summary["succeeded"] == 4
+    assert {result["generation"] for result in project.results() if "generation" in result} == {1, 2}
+
+
+def test_run_redrive_runs_what_failed_and_what_never_ran(project: Project) -> None:
+    prepared(project, 10)
+    project.htcgrid("run")
+    project.tasks(*({"n": n} for n in range(1, 16)))
+    project.write("job.py", MENDED)
+    done = project.htcgrid("run", "--redrive")
+    assert (done.status, done.summary["succeeded"], done.summary["already_stored"]) == (0, 6, 9)
+
+
+def test_redrive_by_kind_takes_other_settings(project: Project) -> None:
+    project.write(
+        "job.py", "import os\n" + BROKEN.replace("return", "return os.environ['AWS_LAMBDA_FUNCTION_MEMORY_SIZE'],")
+    )
+    project.tasks({"n": 7})
+    project.htcgrid("run")
+    assert project.htcgrid("redrive", "--kind", "timeout").status == 2
+    project.write("job.py", (project.folder / "job.py").read_text().replace("% 7", "% 99"))
+    assert project.htcgrid("redrive", "--kind", "handler_error", "--set", "function.memory=2048").status == 0
+    assert project.results()[0]["output"] == ["2048", 7]
+
+
+def test_an_event_that_was_mended_is_taken(project: Project) -> None:
+    project.write("tasks.jsonl", '{"n": 1}\n{"n": 2\n')
+    assert project.htcgrid("run").status == 1
+    project.tasks({"n": 1}, {"n": 2})
+    assert project.htcgrid("redrive").status == 0
+    assert project.htcgrid("run").status == 0
+
+
+def test_an_event_that_is_gone_is_named_and_its_failure_stays(project: Project) -> None:
+    prepared(project)
+    project.htcgrid("run")
+    project.tasks(*({"n": n} for n in range(1, 15)))
+    project.write("job.py", MENDED)
+    done = project.htcgrid("redrive")
+    assert (done.status, done.summary["succeeded"]) == (1, 2)
+    assert "21, 28: the event is not in the source any more" in done.err
+    assert len(failed_lines(project)) == 2
+
+
+def test_what_cannot_be_redriven_is_a_clear_message_and_changes_nothing(project: Project) -> None:
+    prepared(project)
+    project.htcgrid("run")
+    before = (project.folder / "results.jsonl").read_bytes()
+    group = project.htcgrid("redrive", "--group", "9")
+    assert (group.status, "There is no group 9: there are 1 to 1" in group.err) == (2, True)
+    unknown = project.htcgrid("redrive", "nobody")
+    assert (unknown.status, "No failure fits what was asked for named nobody" in unknown.err) == (2, True)
+    for command in ("redrive", "failures"):
+        unread = project.htcgrid(command, "--set", "sink.path=-")
+        assert (unread.status, "no results can be read from it" in unread.err) == (2, True)
+    assert (project.folder / "results.jsonl").read_bytes() == before
+
+
+def test_failures_may_be_read_and_not_redriven_while_another_run_writes(project: Project, until: Any) -> None:
+    prepared(project, 7)
+    project.htcgrid("run")
+    project.tasks(*({"n": n} for n in range(1, 8)), {"touch": "began", "sleep": 60})
+    project.write("job.py", "import time\n\ndef handler(event, context):\n    open('began', 'w')\n    time.sleep(60)\n")
+    project.start("run")
+    until((project.folder / "began").exists)
+    assert "1. 1 x handler_error" in project.htcgrid("failures").out
+    refused = project.htcgrid("redrive")
+    assert (refused.status, "another run is writing to it" in refused.err) == (2, True)
+
+
+# --- on a queue --------------------------------------------------------------------------------------
+
+
+def queue_project(project: Project) -> None:
+    prepared(project)
+    config = (project.folder / "htcgrid.toml").read_text()
+    for name, file in (("source", "queue.db"), ("sink", "results.db")):
+        start = config.index(f"[{name}]")
+        end = config.index("[", start + 1)
+        config = config[:start] + f'[{name}]\nplugin = "sqlite"\npath = "{file}"\n\n' + config[end:]
+    project.write("htcgrid.toml", config)
+
+
+def drained(project: Project) -> list[int]:
+    """Two agents at a time run all that is in the queue."""
+    agents = [project.start("run", "--quiet", "--set", "source.drain=true") for _ in range(2)]
+    for agent in agents:
+        agent.communicate(timeout=60)
+    return [agent.returncode for agent in agents]
+
+
+def test_on_sqlite_with_two_agents_what_failed_is_put_again_and_the_others_stay(project: Project) -> None:
+    queue_project(project)
+    session = project.htcgrid("submit", "tasks.jsonl").out.strip()
+    assert drained(project) == [1, 1]
+    before = project.htcgrid("results", "--session", session).out.splitlines()
+    assert "1. 4 x handler_error: ValueError: no price for N" in project.htcgrid("failures").out
+    [task] = lines(project.htcgrid("failures", "--id", f"{session}_14", "--json").out)
+    assert (task["event"], task["session"]) == ({"n": 14}, session)
+    project.write("job.py", MENDED)
+    for _ in range(2):  # given again, it puts nothing twice
+        done = project.htcgrid("redrive")
+        assert (done.status, done.out.startswith("4 tasks are in the queue again.")) == (0, True)
+    assert drained(project) == [0, 0]
+    assert project.htcgrid("failures").status == 0
+    done = project.htcgrid("results", "--session", session)
+    after = done.out.splitlines()
+    assert (done.status, len(after)) == (0, 30)
+    assert after[:26] == [line for line in before if '"succeeded"' in line]
+
+
+def test_what_the_queue_set_aside_is_listed_and_put_again(project: Project) -> None:
+    queue_project(project)
+    project.write("job.py", "import os\n\ndef handler(event, context):\n    os._exit(3)\n")
+    project.tasks({"n": 1})
+    project.htcgrid("submit", "tasks.jsonl", "--session", "s")
+    drained(project)
+    listed = project.htcgrid("failures")
+    assert "dead letters 1\n  task s_1, handed out 3 times: exit at attempt 3" in listed.out
+    project.write("job.py", MENDED)
+    assert project.htcgrid("run", "--redrive", "--quiet", "--set", "source.drain=true").status == 0
+    assert project.htcgrid("failures").out == "No result is a failure.\n"
+
+
+def test_cancelled_tasks_are_not_run_again_and_where_named_their_events_are_gone(project: Project) -> None:
+    queue_project(project)
+    project.tasks({"n": 1})
+    project.htcgrid("submit", "tasks.jsonl", "--session", "s")
+    project.htcgrid("cancel", "--session", "s")
+    assert "nothing has failed but what was cancelled" in project.htcgrid("redrive").err
+    named = project.htcgrid("redrive", "--kind", "cancelled")
+    assert (named.status, "s_1: the event was not kept with the failure" in named.err) == (1, True)
