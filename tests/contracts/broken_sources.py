@@ -22,7 +22,7 @@ class Reference(MemorySource):
 
     def __init__(self, config: Any, function: Function) -> None:
         super().__init__(config, function)
-        self.dead: list[str] = []
+        self.dead_ids: list[str] = []
         self.invalid: list[Lease] = []
         self.away = False
 
@@ -40,11 +40,11 @@ class Reference(MemorySource):
         return Unavailable("The queue is away.")
 
     def dead_letter(self, leases: Sequence[Lease], reason: str) -> None:
-        self.dead += [lease.task.id for lease in leases]
+        self.dead_ids += [lease.task.id for lease in leases]
         MemorySource.ack(self, leases)
 
     def stats(self, *, brief: bool = False) -> QueueStats:
-        return QueueStats(replace(super().stats().states, dead=len(self.dead)))
+        return QueueStats(replace(super().stats().states, dead=len(self.dead_ids)))
 
     redrives = True
 
@@ -607,4 +607,4 @@ class TestDeadComesBack(Case):
 
     class broken(Reference):
         def dead_letter(self, leases: Sequence[Lease], reason: str) -> None:
-            self.dead += [lease.task.id for lease in leases]
+            self.dead_ids += [lease.task.id for lease in leases]
