@@ -18,9 +18,8 @@ class Keys(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _may_be_looked_at(cls, value: Any, info: ValidationInfo) -> Any:
-        kind = cls.model_fields[info.field_name or ""].annotation
-        kinds = {kind, *get_args(kind)}
-        if isinstance(value, bool) and kinds & {int, float} and bool not in kinds:
+        kinds = list(_kinds(cls.model_fields[info.field_name or ""].annotation))
+        if isinstance(value, bool) and (int in kinds or float in kinds) and bool not in kinds:
             raise ValueError("this must be a number")
         if Path in kinds and isinstance(value, str | Path):
             longest = max(map(len, map(os.fsencode, Path(value).parts)), default=0)
@@ -37,6 +36,13 @@ class Keys(BaseModel):
             if len(text) > MAX_TEXT:
                 raise ValueError(f"it is {len(text)} characters long; {MAX_TEXT} are the most")
         return value
+
+
+def _kinds(annotation: Any) -> Iterator[Any]:
+    """A type and all that it is made of, such as `Path` in `FilePath | None`."""
+    yield annotation
+    for part in get_args(annotation):
+        yield from _kinds(part)
 
 
 MAX_TEXT = 32_768

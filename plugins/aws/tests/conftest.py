@@ -190,8 +190,8 @@ class WatchedLock:
 
 
 @pytest.fixture
-def give_back_in_mid_extend() -> Callable[[Any, Sequence[Any], float], list[float]]:
-    """Extend by a minute, and give back with a delay while the request to change_visibility is just being made.
+def return_in_mid_extend() -> Callable[[Any, Sequence[Any], float], list[float]]:
+    """Extend by a minute, and return with a delay while the request that extends is just being made.
 
     Returns for how long the messages were hidden, in order.
     """
@@ -339,7 +339,7 @@ class HtcGrid:
         return base64.b64decode(body).decode()
 
     def results(self, session: str) -> dict[str, Any]:
-        """What the client gets: outputs of finished tasks, ids of failed and cancelled ones; done when all are told."""
+        """What the client gets: outputs of finished tasks, ids of failed and cancelled ones; done when all are over."""
         states: dict[str, list[str]] = {"finished": [], "failed": [], "cancelled": []}
         for task_id in self.sessions[session]:
             states.get(self.state(task_id), []).append(task_id)

@@ -79,7 +79,7 @@ def test_permissions_asks_aws_for_what_the_config_leaves_out(aws: Aws, project: 
     folder = project(aws, aws.queue(RedrivePolicy=redrive), aws.table())
     done = htcgrid(folder, "permissions", "agent", "--open", "--set", "sink.bucket=''")
     assert done.returncode == 0, done.stderr
-    assert statements(json.loads(done.stdout))["SetAside"] == [aws.queue_arn(dead)]
+    assert statements(json.loads(done.stdout))["SendDeadLetters"] == [aws.queue_arn(dead)]
 
 
 def test_permissions_of_htc_grids_parts(make_htc: Callable[..., HtcGrid], tmp_path: Path) -> None:

@@ -255,7 +255,7 @@ def test_a_dead_agents_task_is_taken_over_without_a_watchdog(make_htc: Callable[
     assert grid.read(task_id)["retries"] == 1
 
 
-def test_what_is_given_back_is_pending_again_for_anybody(make_htc: Callable[..., HtcGrid]) -> None:
+def test_what_is_returned_is_pending_again_for_anybody(make_htc: Callable[..., HtcGrid]) -> None:
     grid = make_htc("S3")
     (task_id,) = grid.submit([{"n": 1}])
     with source_of(grid, owner="a") as first, source_of(grid, owner="b") as second:
@@ -266,13 +266,13 @@ def test_what_is_given_back_is_pending_again_for_anybody(make_htc: Callable[...,
         assert take(second, 1)[0].attempt == 2
 
 
-def test_what_is_given_back_in_mid_heartbeat_keeps_its_delay(
-    make_htc: Callable[..., HtcGrid], give_back_in_mid_extend: Callable[[Any, Sequence[Lease], float], list[float]]
+def test_what_is_returned_in_mid_heartbeat_keeps_its_delay(
+    make_htc: Callable[..., HtcGrid], return_in_mid_extend: Callable[[Any, Sequence[Lease], float], list[float]]
 ) -> None:
     grid = make_htc("S3")
     (task_id,) = grid.submit([{"n": 1}])
     with source_of(grid) as source:
-        assert give_back_in_mid_extend(source, take(source, 1), 7) == [60, 7]
+        assert return_in_mid_extend(source, take(source, 1), 7) == [60, 7]
     assert grid.state(task_id) == "pending"
 
 
@@ -425,7 +425,7 @@ def test_a_data_plane_that_is_down_is_unavailable_and_costs_no_retry(make_htc: C
         assert take(source, 1)[0].attempt == 1
 
 
-def test_a_give_back_that_broke_off_is_finished_by_the_next(make_htc: Callable[..., HtcGrid]) -> None:
+def test_a_return_that_broke_off_is_finished_by_the_next(make_htc: Callable[..., HtcGrid]) -> None:
     grid = make_htc("S3", visibility=600)
     grid.submit([{"n": 1}])
     with source_of(grid) as source:

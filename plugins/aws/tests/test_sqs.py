@@ -260,7 +260,7 @@ def test_a_lease_can_be_extended_to_twelve_hours_and_no_further(aws: Aws) -> Non
         assert set(source.extend([lease], 30)) == {"t-0"}
 
 
-def test_a_lease_that_lapsed_unnoticed_is_lost_and_its_new_holder_undisturbed(aws: Aws) -> None:
+def test_a_lease_that_expired_unnoticed_is_lost_and_its_new_holder_undisturbed(aws: Aws) -> None:
     queue = aws.queue(1)
     with source_of(aws, queue=queue) as slow, source_of(aws, queue=queue, visibility_timeout=60) as fast:
         slow.put(tasks(1))
@@ -273,12 +273,12 @@ def test_a_lease_that_lapsed_unnoticed_is_lost_and_its_new_holder_undisturbed(aw
         assert not fast.extend(new, 60)
 
 
-def test_what_is_given_back_while_its_lease_is_extended_keeps_its_delay(
-    aws: Aws, give_back_in_mid_extend: Callable[[Any, Sequence[Lease], float], list[float]]
+def test_what_is_returned_while_its_lease_is_extended_keeps_its_delay(
+    aws: Aws, return_in_mid_extend: Callable[[Any, Sequence[Lease], float], list[float]]
 ) -> None:
     with source_of(aws, queue=aws.queue()) as source:
         source.put(tasks(1))
-        assert give_back_in_mid_extend(source, take(source, 1), 7) == [60, 7]
+        assert return_in_mid_extend(source, take(source, 1), 7) == [60, 7]
 
 
 def test_the_lease_is_the_queues_own_visibility_timeout_unless_set(aws: Aws) -> None:
@@ -313,7 +313,7 @@ def test_queues_are_named_in_one_way(keys: dict[str, Any]) -> None:
         SqsSource.Config(**keys)
 
 
-def test_a_message_whose_input_cannot_be_had_now_comes_again(aws: Aws) -> None:
+def test_a_message_whose_input_cannot_available_now_comes_again(aws: Aws) -> None:
     queue, bucket = aws.queue(), aws.bucket()
     with source_of(aws, queue=queue, bucket=bucket) as source:
         aws.send(queue, "{}", htcgrid=json.dumps({"id": "by-ref", "body": f"s3://{bucket}/inputs/x"}))

@@ -166,7 +166,7 @@ def test_htc_grid_loses_no_task_while_redis_is_away(make_htc: Callable[..., HtcG
     assert grid.aws.waiting(dead) == (0, 0)
 
 
-def test_a_claim_that_could_not_be_given_back_is_claimed_again_without_a_retry(
+def test_a_claim_that_could_not_be_returned_is_claimed_again_without_a_retry(
     make_htc: Callable[..., HtcGrid],
 ) -> None:
     grid = make_htc("S3")
@@ -207,7 +207,7 @@ def test_messages_are_held_for_longer_than_the_lease_of_their_queue(aws: Aws) ->
         assert_each_once(rest(source, COUNT), ids)
 
 
-def test_a_smaller_call_lends_some_of_what_is_held_and_the_next_the_others(aws: Aws) -> None:
+def test_a_smaller_call_leases_some_of_what_is_held_and_the_next_the_others(aws: Aws) -> None:
     queue, bucket = aws.queue(), aws.bucket()
     ids = large(aws, queue, bucket)
     with sqs_source(aws, queue, bucket=bucket) as source:

@@ -52,7 +52,7 @@ class FakeLambda(HttpLoop):
         self.reserved: int | None = None
         self.account: dict[str, Any] | None = {"UnreservedConcurrentExecutions": 1000}
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """Of all that is held, now and later."""
         self._loop.call_soon_threadsafe(self._freed.set)
 

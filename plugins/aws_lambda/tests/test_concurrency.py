@@ -69,7 +69,7 @@ def test_a_full_gate_turns_away_who_will_not_wait() -> None:
     assert [limiter.acquire(0), limiter.acquire(0), limiter.acquire(0)] == [True, True, False]
 
 
-def test_a_place_given_back_is_taken_again() -> None:
+def test_a_place_returned_is_taken_again() -> None:
     limiter = ConcurrencyLimiter(1, clock=lambda: 0.0)
     limiter.acquire(0)
     limiter.release()

@@ -97,7 +97,7 @@ def test_the_full_concurrency_is_used_again_after_a_burst_of_throttles(faulty: F
     assert fake.most_in_flight == 8
 
 
-def test_a_drain_past_its_grace_gives_back_what_aws_still_runs(opened: Opener, fake: FakeLambda) -> None:
+def test_a_drain_past_its_grace_returns_what_aws_still_runs(opened: Opener, fake: FakeLambda) -> None:
     source = MemorySource(MemorySource.Config(), Function())
     source.put([Task("t-1", b'{"seconds": 3600}')])
     agent = Agent(source, opened(concurrency=1), MemorySink(MemorySink.Config(), Function()))
@@ -172,7 +172,7 @@ def test_never_more_calls_are_in_flight_than_configured(opened: Opener, fake: Fa
     while fake.in_flight < 5:
         assert time.monotonic() < deadline, "the configured concurrency is not used"
         time.sleep(0.01)
-    fake.let_go()
+    fake.release()
     running.join()
     assert fake.most_in_flight == 5
 

@@ -123,7 +123,7 @@ def test_a_region_without_a_price_says_so(opened: Opener) -> None:
     assert plane.usage().shown["price"] == "not known: the price table has no x86_64 in us-gov-west-1"
 
 
-def test_a_cancelled_call_is_let_go_of_at_once_and_still_billed(opened: Opener, fake: FakeLambda) -> None:
+def test_a_cancelled_call_is_released_at_once_and_still_billed(opened: Opener, fake: FakeLambda) -> None:
     plane, outcomes = opened(), []
     waiting = Thread(target=lambda: outcomes.append(run(plane, {"held": True})))
     waiting.start()
@@ -132,7 +132,7 @@ def test_a_cancelled_call_is_let_go_of_at_once_and_still_billed(opened: Opener, 
     waiting.join()
     assert outcomes[0].failure is FailureKind.CANCELLED
     assert fake.in_flight == 1, "cancel waited for the handler"
-    fake.let_go()
+    fake.release()
     eventually(lambda: plane.used().charged.get(billing.REQUESTS) == 1)
 
 
