@@ -15,7 +15,7 @@ from htcgrid.spi import FailureKind, Function, Lease, Outcome, Result, Task
 class Source(MemorySource):
     def __init__(self) -> None:
         super().__init__(self.Config(), Function())
-        self.dead: list[object] = []
+        self.dead_ids: list[object] = []
         self.acked: list[object] = []
 
     def ack(self, leases: Sequence[Lease]) -> None:
