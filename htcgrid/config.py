@@ -150,7 +150,23 @@ class GridConfig:
             config = plugin.Config.model_validate(table.options)
         except ValidationError as error:
             raise ConfigError(explain(error, self._where(), plugin.Config, where)) from None
-        return plugin(self.beside_the_file(config), self.settings.function)
+        return plugin(self.beside_the_file(config), self._in_its_region(self.settings.function))
+
+    def region(self) -> tuple[str, str]:
+        """The AWS region that handlers find, and what says so."""
+        function = self.settings.function
+        if function.region:
+            return function.region, "[function] region"
+        for name in _REGIONS:
+            if value := os.environ.get(name, ""):
+                return value, name
+        return function.aws_region, "neither [function] region nor AWS_REGION nor AWS_DEFAULT_REGION is set"
+
+    def _in_its_region(self, function: Function) -> Function:
+        region, where = self.region()
+        if not _REGION.match(region):
+            raise ConfigError(f"environment: {where} = {_short(region)}: this is not an AWS region, such as eu-west-1.")
+        return function.model_copy(update={"region": region})
 
     def beside_the_file(self, model: M) -> M:
         """With relative paths made relative to the folder of the config file. "-" is not a path."""
@@ -292,6 +308,8 @@ def _no_json(variables: Sequence[str]) -> str:
     return f"environment: {names} is not JSON, as a table or list must be."
 
 
+_REGIONS = ("AWS_REGION", "AWS_DEFAULT_REGION")
+_REGION = re.compile(r"[a-z0-9-]{1,32}\Z")
 _BEGINS_AS_JSON = re.compile(r"\s*[\[{]")
 
 

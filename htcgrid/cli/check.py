@@ -70,6 +70,8 @@ def _lease(source: TaskSource, timeout: float) -> Iterator[str]:
 
 def _sums(grid: GridConfig) -> Iterator[str]:
     timeout, agent = grid.settings.function.timeout, grid.settings.agent
+    region, why = grid.region()
+    yield f"function: handlers find the AWS region {region}: {why}. On aws_lambda it is the plane's."
     if agent.grace < timeout:
         yield (
             f"agent.grace = {agent.grace:g} s is below function.timeout = {timeout:g} s: when the agent is stopped, "

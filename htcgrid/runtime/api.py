@@ -89,7 +89,7 @@ class ApiEnvironment(SandboxedEnvironment):
         self._waits = {True: 0.0, False: 0.0}
         """How long the last wait was: for a handler's answer, and for anything else."""
         self._server = ApiServer(listener or listen(), lambda: self.sandbox.peers)
-        self._arn = identity.function_arn(function.function_name)
+        self._arn = identity.function_arn(function.function_name, function.aws_region)
         self._queue: deque[tuple[int, Lease, float]] = deque()
         self._waiting: tuple[Connection, Request] | None = None
         self._prepared: _Attempt | None = None

@@ -62,7 +62,7 @@ class FramedEnvironment(ExecutionEnvironment):
             "command": [],
             "folder": str(self._function.code.resolve()),
             "handler": self._function.handler,
-            "function_arn": identity.function_arn(self._function.function_name),
+            "function_arn": identity.function_arn(self._function.function_name, self._function.aws_region),
             "limit": limits.RESPONSE_BYTES,
             "environment": {"AWS_LAMBDA_LOG_STREAM_NAME": f"{time.strftime('%Y/%m/%d')}/[$LATEST]{self.id}"},
         }

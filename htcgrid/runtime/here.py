@@ -25,7 +25,7 @@ def call(function: Function, lease: Lease) -> str:
         None,
         round((time.time() + function.timeout) * 1000),
         identity.request_id(lease.task.id),
-        identity.function_arn(function.function_name),
+        identity.function_arn(function.function_name, function.aws_region),
         None,
     )
     answer: Any = handler(json.loads(lease.task.payload), context)

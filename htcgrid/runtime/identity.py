@@ -4,7 +4,6 @@ from hashlib import sha1
 from uuid import NAMESPACE_OID, UUID, uuid4
 
 ACCOUNT = "012345678912"
-REGION = "us-east-1"
 VERSION = "$LATEST"
 _NAMESPACE = NAMESPACE_OID.bytes
 _NUMBERED = "00000000-0000-8000-8000-"
@@ -33,9 +32,9 @@ def _is_uuid(text: str) -> bool:
         return False
 
 
-def function_arn(name: str) -> str:
+def function_arn(name: str, region: str) -> str:
     """The ARN that a handler sees as `invoked_function_arn` on planes that have no account."""
-    return f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:{name}"
+    return f"arn:aws:lambda:{region}:{ACCOUNT}:function:{name}"
 
 
 def environment_id() -> str:

@@ -16,14 +16,16 @@ def variables(function: Function, runtime: str) -> Mapping[str, str]:
     """
     root = str(function.code.resolve())
     name = function.function_name
+    endpoint = {"AWS_ENDPOINT_URL": function.endpoint_url} if function.endpoint_url else {}
     execution = {"AWS_EXECUTION_ENV": f"AWS_Lambda_{runtime}"} if runtime else {}
     return {
         "LANG": "en_US.UTF-8",
         "TZ": ":UTC",
+        **endpoint,
         **function.environment,
         "_HANDLER": function.handler,
-        "AWS_REGION": identity.REGION,
-        "AWS_DEFAULT_REGION": identity.REGION,
+        "AWS_REGION": function.aws_region,
+        "AWS_DEFAULT_REGION": function.aws_region,
         **execution,
         "AWS_LAMBDA_FUNCTION_NAME": name,
         "AWS_LAMBDA_FUNCTION_VERSION": identity.VERSION,

@@ -124,7 +124,7 @@ class InvokeApi:
         function = self._function(match[1])
         qualifier = parse_qs(query).get("Qualifier", [identity.VERSION])[0]
         if qualifier != identity.VERSION:
-            raise api_errors.ResourceNotFound(f"Function not found: {identity.function_arn(match[1])}:{qualifier}")
+            raise api_errors.ResourceNotFound(f"Function not found: {self._arn(match[1])}:{qualifier}")
         media = headers.get("content-type", "")
         if _NOT_JSON.match(media.lower()):
             raise api_errors.UnsupportedMediaType(f"The event must be JSON, not {media}.")
@@ -134,6 +134,11 @@ class InvokeApi:
         context = _client_context(headers.get("x-amz-client-context", ""))
         return _Call(function, kind, context, headers.get("x-amz-log-type") == "Tail")
 
+    def _arn(self, name: str) -> str:
+        """Of a function that may not be there: in the region of those that are."""
+        regions = [served.region for served in self._functions.values()]
+        return identity.function_arn(name, (regions or ["us-east-1"])[0])
+
     def _function(self, name: str) -> ServedFunction:
         """The function of this name, ARN or partial ARN."""
         parts = _NAME.fullmatch(unquote(name))
@@ -141,7 +146,7 @@ class InvokeApi:
         if plain == _ONLY and len(self._functions) == 1:
             return next(iter(self._functions.values()))
         if plain not in self._functions or qualifier not in {None, identity.VERSION}:
-            raise api_errors.ResourceNotFound(f"Function not found: {identity.function_arn(unquote(name))}")
+            raise api_errors.ResourceNotFound(f"Function not found: {self._arn(unquote(name))}")
         return self._functions[plain]
 
 

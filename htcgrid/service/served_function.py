@@ -27,6 +27,11 @@ class ServedFunction:
         self._events = events
 
     @property
+    def region(self) -> str:
+        """The AWS region that its handler finds."""
+        return self._invoker.function.aws_region
+
+    @property
     def memory(self) -> int:
         return self._invoker.function.memory
 

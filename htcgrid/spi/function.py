@@ -25,6 +25,20 @@ class Function(Keys):
     memory: int = Field(512, ge=32, le=16_777_216, description="MiB an execution environment may use")
     ephemeral_storage: int = Field(512, gt=0, le=16_777_216, description="MiB of /tmp, where the plane can limit it")
     environment: Mapping[str, str] = Field(default_factory=dict, description="the handler's environment", repr=False)
+    region: str = Field(
+        "",
+        pattern=r"^[a-z0-9-]*$",
+        max_length=32,
+        description="AWS region that the handler finds; if empty, AWS_REGION or AWS_DEFAULT_REGION of this shell, "
+        "else us-east-1. On aws_lambda it is that of the plane",
+    )
+    endpoint_url: str = Field(
+        "",
+        pattern=r"^(https?://[^\s]+)?$",
+        max_length=2048,
+        description="URL that AWS SDKs in the handler call in place of AWS: LocalStack, moto and the like",
+        examples=["http://127.0.0.1:4566"],
+    )
     architecture: str = Field("", description='"x86_64" or "arm64"; the plane\'s own where empty')
 
     @field_validator("environment")
@@ -50,6 +64,11 @@ class Function(Keys):
         if size > MAX_TEXT:
             raise ValueError(f"it has {size} bytes in all; {MAX_TEXT} are the most (of variables, 4096 on AWS Lambda)")
         return value
+
+    @property
+    def aws_region(self) -> str:
+        """The region given, else us-east-1, where the service has most."""
+        return self.region or "us-east-1"
 
     @property
     def function_name(self) -> str:
