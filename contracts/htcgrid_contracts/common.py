@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import ClassVar, NoReturn, TypeVar
 
 import pytest
-from htcgrid.spi import SPI_VERSION, HtcgridError, Plugin, Rejected, Unavailable
+from htcgrid.spi import SPI_VERSION, HtcgridError, Plugin, Rejected, Unavailable, Usage
 from pydantic import SecretStr, ValidationError
 
 P = TypeVar("P", bound=Plugin)
@@ -109,7 +109,7 @@ class PluginContract:
         assert not held, f"after open and close, three times over, there is still {held}"
 
     def test_a_place_that_is_not_there_is_a_clear_error(self, missing: Plugin) -> None:
-        """A wrong name ends the agent at once with exit code 2 and a text to act on. Read: spi.Plugin, spi.Rejected."""
+        """A wrong name ends the agent at once with exit code 2 and a text to act on. Read: spi.Plugin.open, spi.Rejected."""
         try:
             with missing:
                 pytest.fail("`open` went through though what the config names is not there")
@@ -129,6 +129,20 @@ class PluginContract:
             with pytest.raises(HtcgridError) as caught, missing:
                 pass
             assert not any(secret in str(caught.value) for secret in secrets), "a secret is in the error of `open`"
+
+    def test_what_it_says_of_itself_can_be_asked_at_any_time(self, plugin: Plugin) -> None:
+        """`check` and `permissions` open nothing. Read: spi.Plugin.advise, spi.Plugin.permissions, spi.Plugin.usage."""
+        made = self.again(plugin)
+        advice = list(made.advise(3))
+        assert all(isinstance(text, str) and text for text in advice), f"`advise` yields what is not a text: {advice}"
+        with suppress(HtcgridError):  # a service that must be asked may be unavailable
+            for use, rights in made.permissions().items():
+                is_policy = isinstance(rights, Mapping) and "Statement" in rights
+                assert is_policy or isinstance(rights, str), (
+                    f"`permissions` has for {use!r} neither an IAM policy nor a text: {rights!r}"
+                )
+        usage = made.usage()
+        assert usage is None or isinstance(usage, Usage), f"`usage` returned {usage!r}: return a Usage, or None"
 
     # --- words for the contracts ---
 

@@ -26,6 +26,12 @@ class FailureLogRules(PluginContract):
         assert found[0].outcome.log_tail == bad.outcome.log_tail
         assert found[0].task.payload in {b"", bad.task.payload}, "the event in `failed` is not the one that was put"
 
+    def test_without_a_failure_nothing_has_failed(self, sink: ResultSink) -> None:
+        """The exit code of a run says so. Read: spi.ResultSink.has_failed."""
+        self._put(sink, [self._result()])
+        with self.again(sink) as log:
+            assert not log.has_failed(), "`has_failed` says that there is a failure, and there is none"
+
     def test_a_later_generation_replaces_a_failure(self, sink: ResultSink) -> None:
         """That is what a redrive is for. Read: spi.ResultSink.failed."""
         first = self._failure(self._result())

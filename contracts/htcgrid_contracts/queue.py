@@ -149,6 +149,36 @@ class TaskQueueRules(SourceHelpers):
         dead = source.stats(brief=True).states.dead
         assert dead in (1, None), f"one task is a dead letter, and stats() says {dead}"
 
+    def test_a_dead_letter_is_listed_with_its_reason(self, given: Given) -> None:
+        """`htcgrid failures` shows why. Read: spi.TaskSource.dead_letters."""
+        source = given(*numbered(1))
+        if type(source).dead_letters is TaskSource.dead_letters:
+            not_asked("`dead_letters` is the default: its dead letters are read in other ways")
+        (lease,) = self.take(source, 1)
+        source.dead_letter([lease], "the contract's reason")
+
+        def reasons() -> list[str]:
+            return [each.reason for each in source.dead_letters() if each.task.id == lease.task.id]
+
+        eventually(lambda: len(reasons()) == 1, 10 * self.patience, "the dead letter in `dead_letters`")
+        assert reasons() == ["the contract's reason"], (
+            f"the reason that was given is not the one that is listed: {reasons()}"
+        )
+
+    def test_a_session_is_pending_until_its_last_task_is_done(self, given: Given) -> None:
+        """`htcgrid results --session S --wait` waits for that. Read: spi.TaskSource.is_pending."""
+        source = given()
+        queue = _queue(source)
+        queue.put(numbered(1, session_id="asked"))
+        if source.is_pending("asked") is None:
+            not_asked("`is_pending` says None: it cannot tell")
+        assert source.is_pending("asked") is True, "a task of the session is waiting, and it is not pending"
+        leases = self.take(source, 1)
+        assert source.is_pending("asked") is True, "a task of the session is leased, and it is not pending"
+        source.ack(leases)
+        assert source.is_pending("asked") is False, "all tasks of the session are acked, and it is still pending"
+        assert source.is_pending("contract-not-there") is False, "a session that never was is pending"
+
     def names(self, cancelled: Sequence[Task], expected: Sequence[Task]) -> None:
         """`cancel` returns the tasks that were cancelled."""
         found, wanted = sorted(task.id for task in cancelled), sorted(task.id for task in expected)

@@ -208,7 +208,7 @@ class ResultSinkContract(FailureLogRules):
             )
 
     def test_get_finds_the_results_that_are_there(self, sink: ResultSink) -> None:
-        """`htcgrid results` shows them. Read: spi.ResultStore."""
+        """`htcgrid results` shows them. Read: spi.ResultStore.get."""
         if not isinstance(sink, ResultStore):
             not_asked("no ResultStore: its results are read in other ways")
         with sink:
@@ -220,6 +220,50 @@ class ResultSinkContract(FailureLogRules):
             assert set(found) == {put.task.id, failed.task.id}, f"`get` found {len(found)} of 2 results"
             assert found[put.task.id].outcome.payload == put.outcome.payload
             assert found[failed.task.id].outcome.failure is FailureKind.EXIT
+
+    def test_scan_gives_results_in_the_order_they_were_stored(self, sink: ResultSink) -> None:
+        """`htcgrid results --follow` goes on after the last number. Read: spi.ResultSink.scan."""
+        if not sink.keeps_order:
+            not_asked("`keeps_order` is False: it has no `scan`")
+        with sink:
+            put = [result() for _ in range(3)]
+            for each in put:
+                sink.put([each])
+            found = list(sink.scan())
+            numbers = [number for number, _ in found]
+            assert [each.task.id for _, each in found] == [each.task.id for each in put], "`scan` has another order"
+            assert numbers == sorted(set(numbers)), f"the numbers of `scan` do not ascend: {numbers}"
+            rest = [each.task.id for _, each in sink.scan(after=numbers[0])]
+            assert rest == [each.task.id for each in put[1:]], "`scan` does not go on after a number"
+
+    def test_it_can_be_read_beside_a_run_that_writes(self, sink: ResultSink) -> None:
+        """`htcgrid failures` looks in during a run. Read: spi.ResultSink.open_to_read."""
+        if not isinstance(sink, ResultStore) and not sink.lists_failures:
+            not_asked("it cannot be read")
+        with sink:
+            put = result()
+            sink.put([put])
+            reader = self.again(sink)
+            reader.open_to_read()
+            try:
+                if isinstance(reader, ResultStore):
+                    assert set(reader.get([put.task.id])) == {put.task.id}, "a reader does not find what was put"
+            finally:
+                reader.close()
+            sink.put([result()])
+
+    def test_stats_count_what_is_stored(self, sink: ResultSink) -> None:
+        """`htcgrid status` shows it. Read: spi.ResultSink.stats."""
+        if type(sink).stats is ResultSink.stats:
+            not_asked("`stats` is the default: it cannot tell what it holds")
+        with sink:
+            for each in (result(), result(b'{"errorType": "E"}', FailureKind.EXIT)):
+                sink.put([each])
+            stats = sink.stats()
+            known = stats.stored in {2, None} or bool(stats.note)  # a note says how late the count is
+            assert known, f"two results are stored, and `stats` says {stats.stored}"
+            if stats.failures is not None:
+                assert sum(stats.failures.values()) == 1, f"one result is a failure, and `stats` says {stats.failures}"
 
     # --- words ---
 

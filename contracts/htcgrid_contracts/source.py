@@ -286,7 +286,7 @@ class TaskSourceContract(TaskQueueRules):
         assert dict(lease.task.attributes) == dict(task.attributes)
 
     def test_what_is_no_task_is_lent_as_invalid(self, given: Given) -> None:
-        """Its failure is stored and it is acked, and the tasks behind it come. Read: spi.Lease."""
+        """Its failure is stored and it is acked, and the tasks behind it come. Read: spi.Lease, spi.FailureKind.INVALID_EVENT."""
         if self.finite:
             not_asked("finite: override this rule where the place can hold what is no task")
         source = given()

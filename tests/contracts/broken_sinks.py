@@ -12,7 +12,7 @@ import pytest
 from htcgrid_contracts import ResultSinkContract, contract_function
 
 from htcgrid.builtin.sqlite_sink import SqliteSink
-from htcgrid.spi import FailureKind, Plugin, Rejected, Result, ResultSink, Task, Unavailable
+from htcgrid.spi import FailureKind, Plugin, Rejected, Result, ResultSink, StoreStats, Task, Unavailable
 
 LIMIT = 300_000
 
@@ -276,3 +276,49 @@ class TestStoredKnowsNoGenerations(Case):
     class broken(Reference):
         def stored(self, tasks: Sequence[Task]) -> Collection[str]:
             return list(self.get([task.id for task in tasks]))
+
+
+class TestScansBackwards(Case):
+    breaks = "test_scan_gives_results_in_the_order_they_were_stored"
+    says = "`scan` has another order"
+
+    class broken(Reference):
+        def scan(self, session_id: str | None = None, after: int = 0) -> Iterator[tuple[int, Result]]:
+            return reversed(list(super().scan(session_id, after)))
+
+
+class TestReadsAlone(Case):
+    breaks = "test_it_can_be_read_beside_a_run_that_writes"
+    says = "another run is writing"
+
+    class broken(Reference):
+        def open_to_read(self) -> None:
+            raise Rejected("another run is writing to it")
+
+
+class TestCountsTwice(Case):
+    breaks = "test_stats_count_what_is_stored"
+    says = "`stats` says 4"
+
+    class broken(Reference):
+        def stats(self) -> StoreStats:
+            stats = super().stats()
+            return replace(stats, stored=2 * (stats.stored or 0))
+
+
+class TestHasAlwaysFailed(Case):
+    breaks = "test_without_a_failure_nothing_has_failed"
+    says = "and there is none"
+
+    class broken(Reference):
+        def has_failed(self) -> bool:
+            return True
+
+
+class TestUsageOfAnotherKind(Case):
+    breaks = "test_what_it_says_of_itself_can_be_asked_at_any_time"
+    says = "return a Usage, or None"
+
+    class broken(Reference):
+        def usage(self) -> Any:
+            return {"requests": 1}

@@ -5,7 +5,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from htcgrid_contracts import TaskSourceContract, contract_function
 from pydantic import BaseModel, ConfigDict
 
 from htcgrid.builtin.memory import MemorySource
-from htcgrid.spi import Function, Lease, Plugin, QueueStats, Rejected, States, Task, TaskSource, Unavailable
+from htcgrid.spi import DeadTask, Function, Lease, Plugin, QueueStats, Rejected, States, Task, TaskSource, Unavailable
 
 
 class Reference(MemorySource):
@@ -23,6 +23,7 @@ class Reference(MemorySource):
     def __init__(self, config: Any, function: Function) -> None:
         super().__init__(config, function)
         self.dead_ids: list[str] = []
+        self.letters: list[DeadTask] = []
         self.invalid: list[Lease] = []
         self.away = False
 
@@ -41,7 +42,11 @@ class Reference(MemorySource):
 
     def dead_letter(self, leases: Sequence[Lease], reason: str) -> None:
         self.dead_ids += [lease.task.id for lease in leases]
+        self.letters += [DeadTask(lease.task, lease.attempt, reason) for lease in leases]
         MemorySource.ack(self, leases)
+
+    def dead_letters(self) -> Iterable[DeadTask]:
+        return self.letters
 
     def stats(self, *, brief: bool = False) -> QueueStats:
         return QueueStats(replace(super().stats().states, dead=len(self.dead_ids)))
@@ -608,3 +613,21 @@ class TestDeadComesBack(Case):
     class broken(Reference):
         def dead_letter(self, leases: Sequence[Lease], reason: str) -> None:
             self.dead_ids += [lease.task.id for lease in leases]
+
+
+class TestForgetsTheReason(Case):
+    breaks = "test_a_dead_letter_is_listed_with_its_reason"
+    says = "is not the one that is listed"
+
+    class broken(Reference):
+        def dead_letter(self, leases: Sequence[Lease], reason: str) -> None:
+            super().dead_letter(leases, "failed")
+
+
+class TestForgetsLeasesOfASession(Case):
+    breaks = "test_a_session_is_pending_until_its_last_task_is_done"
+    says = "is leased, and it is not pending"
+
+    class broken(Reference):
+        def is_pending(self, session_id: str) -> bool:
+            return super().is_pending(session_id) and not self._until
