@@ -10,7 +10,7 @@ import pytest
 from htcgrid_aws.htc_sink import HtcGridSink
 from htcgrid_aws.htc_source import HtcGridSource
 
-from htcgrid.spi import FailureKind, Function, Outcome, Rejected, Result, Task, documents
+from htcgrid.spi import FailureKind, Function, Outcome, Rejected, Result, Task, error_documents
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -116,7 +116,7 @@ def test_cancelled_tasks_that_wait_never_run_and_the_client_sees_them(make_htc: 
             cancelled = source.cancel("s")
             assert sorted(task.id for task in cancelled) == ["s_0", "s_1", "s_2"]
             failure = FailureKind.CANCELLED
-            sink.put([Result(task, Outcome(task.id, documents.cancelled(), failure)) for task in cancelled])
+            sink.put([Result(task, Outcome(task.id, error_documents.cancelled(), failure)) for task in cancelled])
         assert source.extend([running], 30) == {running.task.id}
         assert source.receive(10, 1) == []
         assert {result.outcome.failure for result in sink.get(["s_0", "s_1", "s_2"]).values()} == {
