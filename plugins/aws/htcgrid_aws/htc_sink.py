@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from htcgrid.spi import FailureKind, Rejected, Result, ResultSink
 from htcgrid_aws import result_documents
+from htcgrid_aws.dynamodb_table import READ_BATCH
 from htcgrid_aws.htc_data import decoded, encoded
 from htcgrid_aws.htc_plugin import HtcGridPlugin
 from htcgrid_aws.htc_states import FINAL, session_of
@@ -59,7 +60,11 @@ class HtcGridSink(HtcGridPlugin, ResultSink):
             raise Rejected("htc_grid: results are listed by session alone. Name the session, or the tasks.")
         found = self._found.setdefault(session_id, [])
         known = set(found)
-        over = [task_id for task_id, state in self.states.of_session(session_id).items() if state in FINAL]
+        states = self.states.of_session(session_id)
+        over = {task_id for task_id, state in states.items() if state in FINAL}
+        late = states.keys() - over
+        if len(late) <= READ_BATCH:  # the end of a session: an index may be a moment behind the rows
+            over |= {task_id for task_id, row in self.states.rows(sorted(late)).items() if row.final}
         found += sorted((task_id for task_id in over if task_id not in known), key=_by_index)
         for start in range(after, len(found), self.max_batch):
             chunk = found[start : start + self.max_batch]

@@ -31,12 +31,12 @@ log = logging.getLogger("htcgrid.aws.htc_source")
 
 @dataclass(frozen=True, slots=True)
 class Delete:
-    """The message's task needs nobody any more."""
+    """The message's task is over."""
 
 
 @dataclass(frozen=True, slots=True)
 class Postpone:
-    """Another agent has the task; the message is to be looked at again in so many seconds."""
+    """Another agent has the task; the message is to be received again after `seconds`."""
 
     seconds: float
 

@@ -79,7 +79,7 @@ class StateTable:
 
         The second is what HTC-Grid's watchdog does each minute: back to pending, one more retry, then claimed; or failed,
         if the heartbeat has expired too often.
-        A row that this very lease has claimed before is claimed again: the answer, or returning it, had failed.
+        A row that this lease has claimed before is claimed again: the answer, or returning it, had failed.
         """
         change = (
             "SET task_owner = :owner, task_status = :processing, "
@@ -100,7 +100,7 @@ class StateTable:
         return held, _row(item, task_id)
 
     def heartbeat(self, task_id: str, handle: str, seconds: float) -> tuple[bool, Row | None]:
-        """Move the expiry to `seconds` from now, if this very lease of the task is still ours."""
+        """Move the expiry to `seconds` from now, if this lease of the task is still ours."""
         values = {**self._values(task_id), ":handle": {"S": handle}, ":expiry": _expiry(seconds)}
         change = "SET heartbeat_expiration_timestamp = :expiry"
         held, item = self._table.update(task_id, change, f"{OWNED} AND sqs_handler_id = :handle", values)

@@ -124,7 +124,7 @@ class Queue:
             self._failed(answer, "sqs:DeleteMessage")
 
     def change_visibility(self, seconds: Mapping[str, float]) -> set[str]:
-        """Postpone each message, by receipt handle, for that long from now; returns handles that are ours no more."""
+        """Make each message invisible, by receipt handle, for that long from now; returns handles that are no longer ours."""
         lost: set[str] = set()
         handles = list(seconds)
         for start in range(0, len(handles), BATCH):
@@ -179,7 +179,7 @@ class Queue:
         return States(waiting=ready, delayed=delayed, leased=leased)
 
     def _failed(self, answer: Any, action: str) -> list[int]:
-        """Numbers of the entries whose message is ours no more; another kind of failure is raised."""
+        """Numbers of the entries whose message is no longer ours; another kind of failure is raised."""
         gone: list[int] = []
         for entry in answer.get("Failed") or []:
             if entry["Code"] not in NOT_IN_FLIGHT:

@@ -49,7 +49,7 @@ class Put:
 
 
 class TaskIndex:
-    """The rows in one table. Two that put one id in the very same moment may both be let in."""
+    """The rows in one table. Two that put one id at the same moment may both be let in."""
 
     def __init__(self, table: Table, pool: Executor, cancelled: Callable[[Sequence[Task]], Cancelled]) -> None:
         self._table = table

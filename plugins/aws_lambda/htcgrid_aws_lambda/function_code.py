@@ -49,7 +49,7 @@ class Shipment:
             )
 
     def same_as(self, current: Mapping[str, Any]) -> bool:
-        """Whether this very code is on AWS already; `current` is what GetFunction answers.
+        """Whether this code is on AWS already; `current` is what GetFunction answers.
 
         An image named by a tag may have changed behind it, so only a digest can be the same.
         """

@@ -1,8 +1,10 @@
 from typing import Any
 
 import pytest
+from htcgrid.spi import Function, Rejected
 from pydantic import ValidationError
 
+from htcgrid_aws_lambda.desired import desired
 from htcgrid_aws_lambda.lambda_options import Options
 
 BAD: list[tuple[str, Any]] = [
@@ -33,3 +35,14 @@ def test_what_aws_would_not_take_is_refused_with_the_key(key: str, value: Any) -
     with pytest.raises(ValidationError) as caught:
         Options.model_validate({key: value})
     assert {str(error["loc"][0]) for error in caught.value.errors()} == {key}
+
+
+def test_what_aws_lambda_cannot_have_is_listed_as_changes_of_the_config() -> None:
+    function = Function(handler="pricing.handler", timeout=0.5, memory=64)
+    with pytest.raises(Rejected) as caught:
+        desired(function, Options(), "")
+    assert str(caught.value).splitlines() == [
+        "This function does not fit AWS Lambda's limits. Change in the config file:",
+        "  [function] timeout = 0.5: whole seconds from 1 to 900",
+        "  [function] memory = 64: 128 to 10240 MB",
+    ]
