@@ -77,6 +77,7 @@ def test_the_exit_code_is_1_as_long_as_the_results_hold_failures(project: Projec
     project.write("job.py", MENDED)
     again = project.htcgrid("run")
     assert (again.status, again.summary["already_stored"]) == (1, 30)
+    assert "the results hold failures of earlier runs" in again.err
 
 
 def test_the_progress_counts_all_tasks_though_some_are_taken_already(project: Project) -> None:
