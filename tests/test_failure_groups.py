@@ -7,7 +7,7 @@ import json
 import pytest
 
 from htcgrid.failures.groups import MOST_GROUPS, Groups, folded, last_lines, signature
-from htcgrid.spi import FailureKind, Outcome
+from htcgrid.spi import FailureKind, Outcome, Task, generation_of
 
 
 def failure(task_id: str, message: str, trace: list[str] | None = None, log: bytes = b"") -> Outcome:
@@ -61,3 +61,9 @@ def test_an_answer_that_is_no_document_has_a_group_too() -> None:
 def test_the_last_lines_are_the_handlers_own() -> None:
     log = b"one\ntwo\n\nthree\nfour\n[ERROR] E: no\nTraceback (most recent call last):\n  File x\n"
     assert last_lines(log) == ["two", "three", "four"]
+
+
+@pytest.mark.parametrize("text", ["", "abc", "-1", "9" * 5000, "\u00b2"])
+def test_a_generation_that_htcgrid_has_not_given_is_none(text: str) -> None:
+    assert generation_of(Task("a", b"", {"generation": text})) == 0
+    assert generation_of(Task("a", b"", {"generation": "12"})) == 12

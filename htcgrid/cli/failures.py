@@ -1,6 +1,7 @@
 import json
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -134,7 +135,8 @@ def _dead(grid: GridConfig) -> Iterator[DeadTask]:
         if type(source).dead_letters is not TaskSource.dead_letters:
             try:
                 with source:
-                    yield from source.dead_letters()
+                    for dead in source.dead_letters():
+                        yield replace(dead, task=replace(dead.task, payload=b""))  # all of them are in memory together
             except HtcgridError as error:
                 say(f"the dead letters of the queue are not shown: {error}")
 

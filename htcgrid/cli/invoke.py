@@ -71,13 +71,13 @@ def command(
     with grid.invoker() as invoker:
         timeout = grid.settings.function.timeout
         outcome = _outcome(invoker, Lease(task), timeout)
-    if log or (log is None and sys.stderr.isatty()):
-        sys.stderr.write(log_lines(outcome, grid.settings.function.memory))
     if sys.stdout.isatty():
         print(outcome.payload.decode("utf-8", "backslashreplace"))  # for people, and no orders to their terminal
     else:
         sys.stdout.buffer.write(outcome.payload + b"\n")
         sys.stdout.flush()
+    if log or (log is None and sys.stderr.isatty()):
+        sys.stderr.write(log_lines(outcome, grid.settings.function.memory))
     return DONE if outcome.failure is None else SOME_FAILED
 
 

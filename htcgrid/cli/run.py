@@ -171,7 +171,10 @@ def _exit_code(
         return SOME_FAILED
     # A service is paid for the look, which every agent of a standing grid would take.
     asked = _ends(tasks) or type(results).usage is Plugin.usage
-    return SOME_FAILED if asked and has_failures(results, say) else DONE
+    if not (asked and has_failures(results, say)):
+        return DONE
+    say("the results hold failures of earlier runs: `htcgrid failures` shows them, `htcgrid redrive` runs them again.")
+    return SOME_FAILED
 
 
 def _ends(tasks: TaskSource) -> bool:

@@ -615,3 +615,32 @@ def test_results_are_on_the_disk_when_put_returns(plain: Path, monkeypatch: pyte
         sink.put([result("a")])
         sink.put([result("b")])
     assert synced == [["a"], ["a", "b"]]
+
+
+# --- generations -------------------------------------------------------------------------------------
+
+
+def text_of(path: Path) -> bytes:
+    return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+
+
+@pytest.mark.parametrize("name", ["r.jsonl", "r.jsonl.gz"])
+def test_what_a_killed_redrive_has_left_is_read_as_it_stands_and_tidied_by_the_next_run(
+    tmp_path: Path, name: str
+) -> None:
+    config = JsonlSink.Config(path=tmp_path / name)
+    failure = Outcome("a", b'{"errorType": "E"}', FailureKind.EXIT)
+    killed = JsonlSink(config, Function())
+    killed.open()
+    killed.put([Result(Task("a", b"1"), failure), Result(Task("b", b"2"), Outcome("b", b"2"))])
+    killed.put([Result(Task("a", b"1", {"generation": "1"}), Outcome("a", b"3"))])
+    whole = text_of(config.path)
+    os.close(killed._fd)  # as the end of its process does, with no `close`
+    killed._fd = -1
+    assert (whole.count(b"\n"), list(JsonlSink(config, Function()).failed())) == (3, [])
+    with JsonlSink(config, Function()) as sink:
+        assert not sink.has_failed()
+        sink.put([Result(Task("a", b"1"), failure)])  # late, of the old generation
+    after = text_of(config.path)
+    assert after == b"".join(whole.splitlines(keepends=True)[1:])
+    assert [path.name for path in tmp_path.iterdir()] == [name]

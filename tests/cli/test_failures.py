@@ -11,7 +11,11 @@ import termios
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from conftest import Project
+    from collections.abc import Callable
+
+    from conftest import Done, Project
+
+    Inside = Callable[..., Done]
 
 BROKEN = """\
 def handler(event, context):
@@ -73,6 +77,7 @@ def test_the_exit_code_is_1_as_long_as_the_results_hold_failures(project: Projec
     project.write("job.py", MENDED)
     again = project.htcgrid("run")
     assert (again.status, again.summary["already_stored"]) == (1, 30)
+    assert "the results hold failures of earlier runs" in again.err
 
 
 def test_the_progress_counts_all_tasks_though_some_are_taken_already(project: Project) -> None:
@@ -105,19 +110,19 @@ def failed_lines(project: Project) -> list[bytes]:
     ]
 
 
-def test_failures_lists_groups_ids_and_tasks(project: Project) -> None:
+def test_failures_lists_groups_ids_and_tasks(project: Project, inside: Inside) -> None:
     prepared(project)
     project.htcgrid("run")
-    listed = project.htcgrid("failures")
+    listed = inside("failures")
     assert listed.status == 1
     assert "failed 4  (handler_error 4)" in listed.out
     assert "1. 4 x handler_error: ValueError: no price for N" in listed.out
-    assert sorted(map(int, project.htcgrid("failures", "--group", "1").out.split())) == [7, 14, 21, 28]
-    [task] = lines(project.htcgrid("failures", "--id", "14", "--json").out)
+    assert sorted(map(int, inside("failures", "--group", "1").out.split())) == [7, 14, 21, 28]
+    [task] = lines(inside("failures", "--id", "14", "--json").out)
     assert (task["event"], task["attempt"], task["error"]["errorType"]) == ({"n": 14}, 1, "ValueError")
     assert task["log"].startswith("pricing 14\n")
     assert task["environment"]
-    [document] = lines(project.htcgrid("failures", "--json").out)
+    [document] = lines(inside("failures", "--json").out)
     assert (document["failed"], document["groups"][0]["count"], document["dead_letters"]) == (4, 4, [])
 
 
@@ -191,28 +196,30 @@ def test_an_event_that_is_gone_is_named_and_its_failure_stays(project: Project) 
     assert len(failed_lines(project)) == 2
 
 
-def test_what_cannot_be_redriven_is_a_clear_message_and_changes_nothing(project: Project) -> None:
+def test_what_cannot_be_redriven_is_a_clear_message_and_changes_nothing(project: Project, inside: Inside) -> None:
     prepared(project)
     project.htcgrid("run")
     before = (project.folder / "results.jsonl").read_bytes()
-    group = project.htcgrid("redrive", "--group", "9")
+    group = inside("redrive", "--group", "9")
     assert (group.status, "There is no group 9: there are 1 to 1" in group.err) == (2, True)
-    unknown = project.htcgrid("redrive", "nobody")
+    unknown = inside("redrive", "nobody")
     assert (unknown.status, "No failure fits what was asked for named nobody" in unknown.err) == (2, True)
     for command in ("redrive", "failures"):
-        unread = project.htcgrid(command, "--set", "sink.path=-")
+        unread = inside(command, "--set", "sink.path=-")
         assert (unread.status, "no results can be read from it" in unread.err) == (2, True)
     assert (project.folder / "results.jsonl").read_bytes() == before
 
 
-def test_failures_may_be_read_and_not_redriven_while_another_run_writes(project: Project, until: Any) -> None:
+def test_failures_may_be_read_and_not_redriven_while_another_run_writes(
+    project: Project, inside: Inside, until: Any
+) -> None:
     prepared(project, 7)
     project.htcgrid("run")
     project.tasks(*({"n": n} for n in range(1, 8)), {"touch": "began", "sleep": 60})
     project.write("job.py", "import time\n\ndef handler(event, context):\n    open('began', 'w')\n    time.sleep(60)\n")
     project.start("run")
     until((project.folder / "began").exists)
-    assert "1. 1 x handler_error" in project.htcgrid("failures").out
+    assert "1. 1 x handler_error" in inside("failures").out
     refused = project.htcgrid("redrive")
     assert (refused.status, "another run is writing to it" in refused.err) == (2, True)
 
@@ -238,44 +245,48 @@ def drained(project: Project) -> list[int]:
     return [agent.returncode for agent in agents]
 
 
-def test_on_sqlite_with_two_agents_what_failed_is_put_again_and_the_others_stay(project: Project) -> None:
+def test_on_sqlite_with_two_agents_what_failed_is_put_again_and_the_others_stay(
+    project: Project, inside: Inside
+) -> None:
     queue_project(project)
-    session = project.htcgrid("submit", "tasks.jsonl").out.strip()
+    session = inside("submit", "tasks.jsonl").out.strip()
     assert drained(project) == [1, 1]
     before = project.htcgrid("results", "--session", session).out.splitlines()
-    assert "1. 4 x handler_error: ValueError: no price for N" in project.htcgrid("failures").out
-    [task] = lines(project.htcgrid("failures", "--id", f"{session}_14", "--json").out)
+    assert "1. 4 x handler_error: ValueError: no price for N" in inside("failures").out
+    [task] = lines(inside("failures", "--id", f"{session}_14", "--json").out)
     assert (task["event"], task["session"]) == ({"n": 14}, session)
     project.write("job.py", MENDED)
     for _ in range(2):  # given again, it puts nothing twice
         done = project.htcgrid("redrive")
         assert (done.status, done.out.startswith("4 tasks are in the queue again.")) == (0, True)
     assert drained(project) == [0, 0]
-    assert project.htcgrid("failures").status == 0
+    assert inside("failures").status == 0
     done = project.htcgrid("results", "--session", session)
     after = done.out.splitlines()
     assert (done.status, len(after)) == (0, 30)
     assert after[:26] == [line for line in before if '"succeeded"' in line]
 
 
-def test_what_the_queue_set_aside_is_listed_and_put_again(project: Project) -> None:
+def test_what_the_queue_set_aside_is_listed_and_put_again(project: Project, inside: Inside) -> None:
     queue_project(project)
     project.write("job.py", "import os\n\ndef handler(event, context):\n    os._exit(3)\n")
     project.tasks({"n": 1})
-    project.htcgrid("submit", "tasks.jsonl", "--session", "s")
+    inside("submit", "tasks.jsonl", "--session", "s")
     drained(project)
-    listed = project.htcgrid("failures")
+    listed = inside("failures")
     assert "dead letters 1\n  task s_1, handed out 3 times: exit at attempt 3" in listed.out
     project.write("job.py", MENDED)
     assert project.htcgrid("run", "--redrive", "--quiet", "--set", "source.drain=true").status == 0
-    assert project.htcgrid("failures").out == "No result is a failure.\n"
+    assert inside("failures").out == "No result is a failure.\n"
 
 
-def test_cancelled_tasks_are_not_run_again_and_where_named_their_events_are_gone(project: Project) -> None:
+def test_cancelled_tasks_are_not_run_again_and_where_named_their_events_are_gone(
+    project: Project, inside: Inside
+) -> None:
     queue_project(project)
     project.tasks({"n": 1})
-    project.htcgrid("submit", "tasks.jsonl", "--session", "s")
-    project.htcgrid("cancel", "--session", "s")
+    inside("submit", "tasks.jsonl", "--session", "s")
+    inside("cancel", "--session", "s")
     assert "nothing has failed but what was cancelled" in project.htcgrid("redrive").err
     named = project.htcgrid("redrive", "--kind", "cancelled")
     assert (named.status, "s_1: the event was not kept with the failure" in named.err) == (1, True)
@@ -330,9 +341,9 @@ def test_invoke_replays_a_task_of_the_source(project: Project) -> None:
     assert (unknown.status, "--task 99: the source is no file that has it" in unknown.err) == (2, True)
 
 
-def test_invoke_replays_a_failure_that_was_kept_with_its_event(project: Project) -> None:
+def test_invoke_replays_a_failure_that_was_kept_with_its_event(project: Project, inside: Inside) -> None:
     queue_project(project)
-    project.htcgrid("submit", "tasks.jsonl", "--session", "s")
+    inside("submit", "tasks.jsonl", "--session", "s")
     drained(project)
     assert json.loads(project.htcgrid("invoke", "--task", "s_14").out)["errorMessage"] == "no price for 14"
 
