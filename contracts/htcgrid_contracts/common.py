@@ -134,14 +134,14 @@ class PluginContract:
         """`check` and `permissions` open nothing. Read: spi.Plugin.advise, spi.Plugin.permissions, spi.Plugin.usage."""
         made = self.again(plugin)
         advice = list(made.advise(3))
-        assert all(isinstance(text, str) and text for text in advice), f"`advise` yields what is not a text: {advice}"
+        assert all(advice), f"`advise` yields an empty text: {advice}"
         with suppress(HtcgridError):  # a service that must be asked may be unavailable
             for use, rights in made.permissions().items():
                 is_policy = isinstance(rights, Mapping) and "Statement" in rights
                 assert is_policy or isinstance(rights, str), (
                     f"`permissions` has for {use!r} neither an IAM policy nor a text: {rights!r}"
                 )
-        usage = made.usage()
+        usage: object = made.usage()
         assert usage is None or isinstance(usage, Usage), f"`usage` returned {usage!r}: return a Usage, or None"
 
     # --- words for the contracts ---

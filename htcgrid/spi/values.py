@@ -130,4 +130,5 @@ GENERATION = "generation"
 def generation_of(task: Task) -> int:
     """How often it was run again after a failure that was final; 0 for a task that never was."""
     text = task.attributes.get(GENERATION) if task.attributes else None
-    return int(text) if text is not None and text.isdecimal() else 0
+    # Others may put tasks with an attribute of that name, which is then not ours.
+    return int(text) if text is not None and len(text) < 10 and text.isdecimal() else 0
