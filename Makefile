@@ -5,7 +5,7 @@ PYTHON ?= python3
 PIP := .venv/bin/python -m pip --quiet --disable-pip-version-check install
 PYTEST ?=
 
-.PHONY: help demo test plugins docker kubernetes chaos lint check reference bench format clean
+.PHONY: help demo test timing plugins docker kubernetes chaos lint check coverage reference bench format clean
 help:            ## this list
 	@sed -n 's/^\([a-z]*\): .*## /\1\t/p' $(MAKEFILE_LIST)
 
@@ -43,10 +43,13 @@ demo: .make/examples           ## price an option for each trading day of twenty
 
 # Six at a time on two processors: most of a test is waiting, for a lease to lapse or for a program to start.
 test: .make/test        ## the tests of the core: no Docker, no cluster, no AWS
-	.venv/bin/python -m pytest -n 6 --dist loadscope -m 'not slow' $(foreach lane,docker kubernetes chaos,--ignore tests/$(lane)) $(PYTEST)
+	.venv/bin/python -m pytest -n 6 --dist loadscope -m 'not slow and not timing' $(foreach lane,docker kubernetes chaos,--ignore tests/$(lane)) $(PYTEST)
+
+timing: .make/test        ## the tests of the core that assert how fast something is, one at a time
+	.venv/bin/python -m pytest -n 0 -m timing $(foreach lane,docker kubernetes chaos,--ignore tests/$(lane)) $(PYTEST)
 
 plugins: .make/plugins .make/examples         ## the tests of the plugins that need no engine or cluster: moto, Redis, a fake service
-	.venv/bin/python -m pytest -n 4 --dist worksteal -m slow $(foreach lane,docker kubernetes chaos,--ignore tests/$(lane))
+	.venv/bin/python -m pytest -n 4 --dist worksteal -m 'slow and not timing' $(foreach lane,docker kubernetes chaos,--ignore tests/$(lane))
 	for plugin in plugins/* examples/plugins/*; do .venv/bin/python -m pytest -n 4 --dist worksteal $(PYTEST) $$plugin || exit; done
 
 docker: .make/plugins .make/examples          ## the local_docker plane on the Docker Engine of this machine
@@ -58,16 +61,28 @@ kubernetes: .make/plugins .make/examples      ## the eks planes on the cluster t
 chaos: .make/plugins           ## agents killed for minutes
 	.venv/bin/python -m pytest $(PYTEST) tests/chaos
 
+# The types of each folder of tests by itself, since each has a conftest.py.
+TESTS := tests $(sort $(dir $(wildcard tests/*/test_*.py)))
+HELPERS := tests/chaos:tests/docker:tests/parts
 lint: .make/lint .make/plugins        ## format, lint and types
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/mypy
+	for plugin in plugins/*; do (cd $$plugin && $(CURDIR)/.venv/bin/mypy) || exit; done
+	for tests in $(TESTS); do MYPYPATH=$(HELPERS):$$tests .venv/bin/mypy $$tests/*.py || exit; done
 
-check: lint test plugins        ## what .ci/run runs before the lanes that need an engine or a cluster
+check: lint test timing plugins        ## what .ci/run runs before the lanes that need an engine or a cluster
 
 format: .make/lint        ## let ruff have its way
 	.venv/bin/ruff format .
 	.venv/bin/ruff check --fix .
+
+coverage: .make/test        ## the lines that the tests of the core run, with a floor
+	$(PIP) --group coverage
+	.venv/bin/coverage erase
+	.venv/bin/coverage run -m pytest -n 6 --dist loadscope -m 'not slow and not timing' $(foreach lane,docker kubernetes chaos,--ignore tests/$(lane)) $(PYTEST)
+	.venv/bin/coverage combine --quiet
+	.venv/bin/coverage report
 
 reference: .make/plugins        ## write docs/reference/config.md from the models
 	.venv/bin/python docs/reference/generate.py

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import stat
+import time
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -320,6 +321,12 @@ def flags_of(pairs: Iterable[str]) -> dict[str, Any]:
                 raise ConfigError(f"--set {_pair(key, equals, text)}: another --set gives {name!r} itself a value.")
         table[last] = _value(text)
     return flags
+
+
+def become(variables: Mapping[str, str]) -> None:
+    """Have this process see these variables, as a handler does that is called in it."""
+    os.environ.update(variables)
+    time.tzset()
 
 
 def shown_pair(pair: str) -> str:

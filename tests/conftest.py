@@ -5,12 +5,14 @@ import subprocess
 import sys
 from collections.abc import Generator
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import pytest
 from hypothesis import settings
 
 PARTS = Path(__file__).parent / "parts"
+
+R = TypeVar("R", pytest.TestReport, pytest.CollectReport)
 
 
 # A busy machine is no bug: an example may take its time.
@@ -39,7 +41,7 @@ def pytest_make_collect_report(
     return _strict(collector.config, (yield))
 
 
-def _strict(config: pytest.Config, report: Any) -> Any:
+def _strict(config: pytest.Config, report: R) -> R:
     if report.skipped and not hasattr(report, "wasxfail") and config.getoption("--strict-parts"):
         reason = str(report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr)
         if "not asked: " in reason:

@@ -57,7 +57,7 @@ def queue(folder: Path) -> Iterator[Path]:
         '[source]\nplugin = "sqlite"\npath = "grid.db"\n[sink]\nplugin = "sqlite"\npath = "grid.db"\n'
         '[planes.local]\nplugin = "process"\nworkers = 1\n'
     )
-    program = [Path(sys.executable).with_name("htcgrid"), "run", "--quiet"]
+    program: list[str | Path] = [Path(sys.executable).with_name("htcgrid"), "run", "--quiet"]
     agents = [subprocess.Popen(program, cwd=folder, stderr=subprocess.DEVNULL) for _ in range(2)]
     yield file
     for agent in agents:

@@ -39,3 +39,10 @@ def test_a_module_has_a_name_of_its_own_or_its_reason_is_given() -> None:
 def test_no_reason_is_given_for_a_name_that_only_one_module_has() -> None:
     found = modules()
     assert [name for name in SAME_ROLE if len(found[name]) < 2] == []
+
+
+def test_helpers_of_tests_are_found_by_name_and_no_test_changes_the_path_of_imports() -> None:
+    own = "moto_image"  # a program of a container, not of pytest
+    tests = [*(ROOT / "tests").rglob("*.py"), *ROOT.glob("plugins/*/tests/*.py")]
+    changing = "sys.path." + "insert"
+    assert [file.name for file in tests if changing in file.read_text() and own not in file.parts] == []

@@ -162,6 +162,7 @@ def test_receive_returns_empty_handed_when_its_wait_is_over(source: SqliteSource
     assert time.monotonic() - began >= 0.1
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize("elsewhere", [False, True], ids=["this source", "another"])
 def test_a_waiting_receive_returns_as_soon_as_something_is_put(path: Path, elsewhere: bool) -> None:
     with source_at(path) as source, source_at(path) as other:
@@ -175,6 +176,7 @@ def test_a_waiting_receive_returns_as_soon_as_something_is_put(path: Path, elsew
         assert time.monotonic() - began < LONG / 2
 
 
+@pytest.mark.timing
 def test_a_put_in_this_process_wakes_a_receive_before_it_looks_again(
     source: SqliteSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -241,6 +243,7 @@ def test_what_is_given_back_is_handed_out_at_once_and_counted(source: SqliteSour
     assert [(lease.task.id, lease.attempt) for lease in source.receive(2, 0)] == [("t0", 2), ("t1", 1)]
 
 
+@pytest.mark.timing
 def test_what_is_given_back_with_a_delay_comes_after_it(source: SqliteSource) -> None:
     source.put(tasks(2))
     first, second = source.receive(2, 0)
@@ -457,7 +460,7 @@ def test_a_dead_letter_keeps_its_event_and_reason_and_is_not_handed_out(hasty: S
     assert ids(hasty.receive(2, LONG)) == ["t1"]
     assert [task.id for task in hasty.cancel("s")] == ["t1"]
     assert hasty.cancel(task_ids=["t0"]) == []
-    dead = list(hasty.dead())
+    dead = list(hasty.dead_letters())
     assert [(one.task, one.attempt, one.reason) for one in dead] == [
         (tasks(2, session_id="s")[0], 1, "exit: signal: killed, three times")
     ]
@@ -543,6 +546,7 @@ def test_a_queue_is_drained_when_nothing_waits_is_delayed_or_lent(path: Path) ->
         assert source.exhausted
 
 
+@pytest.mark.timing
 def test_a_receive_that_waits_on_a_queue_returns_when_it_is_drained(path: Path) -> None:
     with source_at(path, drain=True) as source:
         source.put(tasks(1))

@@ -1,5 +1,6 @@
 """How an agent behaves: `[agent]` of the config file, and what `Agent` takes."""
 
+import re
 from collections.abc import Mapping
 from typing import Annotated
 
@@ -8,6 +9,13 @@ from pydantic import Field, field_validator
 from htcgrid.spi import FAILURES, FailureKind, Keys
 
 _YEAR = 31_536_000
+
+
+def _percentage(text: str) -> float:
+    """The number before the sign; -1 where it is not a percentage."""
+    number = text.removesuffix("%")
+    is_number = text.endswith("%") and re.fullmatch(r"[0-9]+(\.[0-9]+)?", number) is not None
+    return float(number) if is_number and float(number) <= 100 else -1.0
 
 
 class AgentOptions(Keys):
@@ -26,6 +34,9 @@ class AgentOptions(Keys):
         3.0, ge=0, le=_YEAR, description="seconds with nothing under way after which fewer of them stop the agent too"
     )
     linger: float = Field(0.05, ge=0, le=60, description="seconds a result may wait to be stored together with others")
+    tolerated_failures: int | str | None = Field(
+        None, description='failures above which the run stops: a count, or a share of all tasks such as "1%"'
+    )
     attempts: Mapping[FailureKind, Annotated[int, Field(ge=1, le=1_000_000)]] = Field(
         default_factory=dict,
         description="attempts in all, by kind of failure; exit = 3 and out_of_memory = 2 by default",
@@ -43,6 +54,16 @@ class AgentOptions(Keys):
         le=1_000_000,
         description="how often a task is handed out, where the plane is lost each time it runs, before it counts as failed",
     )
+
+    @field_validator("tolerated_failures")
+    @classmethod
+    def _count_or_percentage(cls, value: int | str | None) -> int | str | None:
+        if isinstance(value, str) and value.isdecimal():
+            return int(value)
+        number = value if isinstance(value, int) else _percentage(value) if value is not None else 0
+        if number < 0:
+            raise ValueError('write a count of 0 or more, or a percentage such as "1%" or "0.5%", at most "100%"')
+        return value
 
     @field_validator("attempts")
     @classmethod

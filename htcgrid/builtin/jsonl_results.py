@@ -14,10 +14,10 @@ from typing import NamedTuple
 from pydantic_core import from_json
 
 from htcgrid.runtime.parsing import parsed
-from htcgrid.spi import Outcome, Rejected, Result, generation_of
+from htcgrid.spi import Outcome, Rejected, Result
 
 _LINE = (
-    '{"id":%s,"fingerprint":"%08x","status":"%s",%s%s,"attempt":%d,"started":"%s.%03dZ"'
+    '{"id":%s,"fingerprint":"%08x","status":"%s",%s,"attempt":%d,"started":"%s.%03dZ"'
     ',"duration_ms":%.3f,"billed_ms":%d,"max_memory_mb":%d}\n'
 )
 # Every line begins so; what follows need not be read to resume.
@@ -43,7 +43,6 @@ def line(result: Result, fingerprint: int) -> str:
         quote(result.task.id),
         fingerprint,
         status,
-        f'"generation":{generation},' if (generation := generation_of(result.task)) else "",
         body,
         result.attempt,
         _second(second),
@@ -52,6 +51,13 @@ def line(result: Result, fingerprint: int) -> str:
         outcome.billed_ms,
         outcome.max_memory_mb,
     )
+
+
+def in_generation(text: str, generation: int) -> str:
+    """The line of a task that was run again. What it is put after cannot be in an id, whose quotes are escaped."""
+    head, status, rest = text.partition('","status":"')
+    word, quote_mark, rest = rest.partition('"')
+    return f'{head}{status}{word}{quote_mark},"generation":{generation}{rest}'
 
 
 @lru_cache(maxsize=8)

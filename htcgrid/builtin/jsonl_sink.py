@@ -17,6 +17,7 @@ from pydantic import Field
 from htcgrid.builtin.id_table import Ids, IdTable
 from htcgrid.builtin.jsonl_current import compact, failed
 from htcgrid.builtin.jsonl_repair import resume
+from htcgrid.builtin.jsonl_results import in_generation
 from htcgrid.builtin.jsonl_results import line as result_line
 from htcgrid.runtime.printable import printable
 from htcgrid.spi import GENERATION, Function, Plugin, Rejected, Result, ResultSink, Task, Unavailable, generation_of
@@ -121,13 +122,21 @@ class JsonlSink(ResultSink):
                 ids = Ids([result.task.id for result in results])
             if results:
                 fingerprints = [self._fingerprint(result.task) for result in results]
-                text = "".join(map(result_line, results, fingerprints))
+                texts = list(map(result_line, results, fingerprints))
+                noted = [
+                    number
+                    for number, result in enumerate(results)
+                    if result.outcome.failure is not None or GENERATION in result.task.attributes
+                ]
+                for number in noted:
+                    if generation := generation_of(results[number].task):
+                        texts[number] = in_generation(texts[number], generation)
+                text = "".join(texts)
                 lines = (printable(text) if self._is_terminal else text).encode("utf-8", "surrogatepass")
                 self._append(gzip.compress(lines, 6) if self._path.endswith(".gz") else lines)
                 self._known.update(ids, fingerprints)
-                for result in results:
-                    if result.outcome.failure is not None or GENERATION in result.task.attributes:
-                        self._note(result.task.id, _state(result))
+                for number in noted:
+                    self._note(results[number].task.id, _state(results[number]))
             elif self._regular:
                 self._check()
             self._send()

@@ -87,7 +87,7 @@ class SqliteSink(ResultSink):
         self._file.close()
 
     def put(self, results: Sequence[Result]) -> None:
-        """Store these in one transaction. The first result of a task stays; later ones are passed over."""
+        """Store these in one transaction. The first result of a task stays; later ones are ignored."""
         rows = [_row(result) for result in results]
         refused: list[str] = []
         with self._file.writing(durable=True) as connection:

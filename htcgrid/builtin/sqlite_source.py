@@ -40,13 +40,13 @@ POLL_SECONDS = 0.02
 and an idle agent 1 % of a core."""
 
 SEEN_SECONDS = 5.0
-"""How often an agent that finds nothing to do says that it is there."""
+"""How often an idle agent reports that it is alive."""
 
 FORGET_SECONDS = 86_400.0
 """How long `stats` names an agent that was not heard of any more."""
 
 CANCEL_ROWS = 10_000
-"""Tasks cancelled in one transaction, so that cancelling a million keeps no agent out for long."""
+"""Tasks cancelled in one transaction, so that cancelling a million does not block agents for long."""
 
 HIGHEST_PRIORITY = 2**31 - 1
 
@@ -163,7 +163,7 @@ class SqliteSource(TaskSource):
 
         A task that is there already stays as it is. Raises `Rejected` for ids that are in the queue with another
         event or other attributes or come twice, for a `priority` that is not a whole number, and for text that is
-        no Unicode. An id whose task is done may come again; a sink that has its result keeps that one.
+        not Unicode. An id whose task is done may come again; a sink that has its result keeps that one.
         """
         with self._file.writing(durable=True) as connection:
             self._insert_all(connection, tasks)
@@ -223,7 +223,7 @@ class SqliteSource(TaskSource):
         with self._file.reading() as connection:
             return bool(connection.execute(sql.PENDING, (session_id,)).fetchone()[0])
 
-    def dead(self) -> Iterator[DeadTask]:
+    def dead_letters(self) -> Iterator[DeadTask]:
         """The dead letters, oldest first, a few at a time in memory."""
         last = 0
         while True:
@@ -258,7 +258,7 @@ class SqliteSource(TaskSource):
         return [_lease(*row) for row in rows]
 
     def _see(self, connection: sqlite3.Connection) -> None:
-        """Note in a transaction that this agent is there."""
+        """Note in a transaction that this agent is alive."""
         now = self._clock.now()
         if now - self._seen > SEEN_SECONDS / 5:
             if not self._seen:
@@ -305,14 +305,14 @@ class SqliteSource(TaskSource):
         connection.execute("ROLLBACK TO batch")
         told = "; ".join(f"{why}: {named(ids)}" for why, ids in wrong.items())
         raise Rejected(
-            f"{self._file.path}: {told}. None of the {len(rows)} tasks was accepted; put right or leave out "
+            f"{self._file.path}: {told}. None of the {len(rows)} tasks was accepted; correct or leave out "
             "those named, and put the others again",
             [task_id for ids in wrong.values() for task_id in ids],
         )
 
 
 def _log_expired(expired: Sequence[tuple[str, float, str]], now: float) -> None:
-    """Say whose tasks came back, which, and why."""
+    """Log whose tasks came back, which, and why."""
     for agent in dict.fromkeys(agent for agent, *_ in expired):
         ids = [task_id for name, _, task_id in expired if name == agent]
         since = now - min(due for name, due, _ in expired if name == agent)

@@ -77,7 +77,7 @@ class SqliteFile:
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """A transaction of reads, which see one state of the file and keep no writer waiting."""
+        """A transaction of reads, which see one state of the file and do not delay writers."""
         with self._held() as connection, _transaction(connection, "BEGIN"):
             yield connection
 

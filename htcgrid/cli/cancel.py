@@ -22,7 +22,7 @@ def command(
     """Cancel tasks by id, or a whole session: waiting ones never run, running ones are stopped.
 
     Each gets a result with the failure `cancelled`, unless it has a result already. A cancel that was
-    cut off is completed by giving it again. Exit code 1 if a task that was named is not in the queue.
+    interrupted is completed by giving it again. Exit code 1 if a task that was named is not in the queue.
     """
     if not task_ids and session is None:
         raise click.UsageError("Name the tasks, or a session with --session.")
@@ -35,8 +35,8 @@ def command(
     print(f"{len(tasks)} tasks cancelled.")
     if session is not None and not tasks:
         say(
-            f"the queue named no task of session {session}: none is in it, or it is one that finds a session's "
-            "tasks only when they come up, as SQS does."
+            f"the queue named no task of session {session}: none is in it, or the queue finds the tasks of a "
+            "session only when they are received, as SQS does."
         )
     unknown = list(dict.fromkeys(task_ids).keys() - {task.id for task in tasks})
     if unknown:

@@ -14,7 +14,7 @@ from htcgrid.spi import Deployable, Rejected
 def command(file: Path | None, plane: str | None, pairs: tuple[str, ...], dry_run: bool) -> int:
     """Set the plane up so that it runs by itself, or update it; wait until it is ready.
 
-    May be run as often as one likes: what is there already and the same stays as it is.
+    It may be run any number of times: what is there and unchanged stays as it is.
 
     \b
     htcgrid deploy --plane cluster
@@ -33,7 +33,7 @@ def command(file: Path | None, plane: str | None, pairs: tuple[str, ...], dry_ru
 
 
 def _require_no_secrets(grid: GridConfig) -> None:
-    """Others may read what is deployed: secrets go to the workers by the way that the plane has for them."""
+    """Others may read what is deployed, so secrets go to the workers in the plane's own way."""
     if secrets := grid.secrets():
         names = ", ".join(_variable(key) for key in secrets)
         raise Rejected(
@@ -60,7 +60,7 @@ def deployable(grid: GridConfig) -> Deployable:
     if not isinstance(invoker, Deployable):
         plugin = settings.planes[settings.plane].plugin
         raise Rejected(
-            f"The plane {settings.plane!r} ({plugin}) has nothing to be set up: `htcgrid run` is all it takes. "
+            f"The plane {settings.plane!r} ({plugin}) needs no deployment: `htcgrid run` is enough. "
             "Choose another with --plane."
         )
     return invoker

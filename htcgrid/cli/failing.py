@@ -14,8 +14,9 @@ _MOST_TOLD = 5
 class Failing:
     """Told of every failure that is stored; says the first of each group at once."""
 
-    def __init__(self, say: Callable[[str], None]) -> None:
+    def __init__(self, say: Callable[[str], None], watch: Callable[[int], None] = lambda _failed: None) -> None:
         self._say = say
+        self._watch = watch
         self.groups = Groups()
         self._told = 0
 
@@ -25,6 +26,7 @@ class Failing:
             if group is not None and self._told < _MOST_TOLD:
                 self._told += 1
                 self._say(first_of_a_group(group))
+        self._watch(self.groups.total)
 
     def text(self, commands: Mapping[str, str]) -> str:
         """The groups, then the commands to see more and to run them again; empty where none failed."""

@@ -131,10 +131,10 @@ def _dead(grid: GridConfig) -> Iterator[DeadTask]:
     """The tasks that the queue has set aside, where it can list them."""
     with suppress(ConfigError):  # a config without a source is enough to read results
         source = grid.source()
-        if type(source).dead is not TaskSource.dead:
+        if type(source).dead_letters is not TaskSource.dead_letters:
             try:
                 with source:
-                    yield from source.dead()
+                    yield from source.dead_letters()
             except HtcgridError as error:
                 say(f"the dead letters of the queue are not shown: {error}")
 

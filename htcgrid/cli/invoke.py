@@ -1,6 +1,9 @@
 import os
 import sys
+import traceback
 import uuid
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
@@ -8,8 +11,13 @@ import click
 
 from htcgrid.cli.grid_options import grid_options, read_grid
 from htcgrid.cli.main import DONE, SOME_FAILED
+from htcgrid.cli.store import event_of, failures_of, reading
+from htcgrid.config import ConfigError, GridConfig, become
+from htcgrid.failures.choice import Choice
+from htcgrid.runtime import here
 from htcgrid.runtime.reports import log_lines
-from htcgrid.spi import Invoker, Lease, Outcome, Task
+from htcgrid.runtime.variables import this_python, variables
+from htcgrid.spi import Function, Invoker, Lease, Outcome, Rejected, Task
 
 
 @click.command()
@@ -22,8 +30,14 @@ from htcgrid.spi import Invoker, Lease, Outcome, Task
     "--attribute", "attributes", multiple=True, metavar="NAME=TEXT", help="Shown in context.client_context.custom."
 )
 @click.option(
-    "--log", is_flag=True, help="Print the end of the log, as AWS's LogType=Tail gives it, on standard error."
+    "--task", "task_id", metavar="ID", help="The event of this task: of the source, or of a failure in the sink."
 )
+@click.option(
+    "--log/--no-log",
+    default=None,
+    help="Print the end of the log, as AWS's LogType=Tail gives it, on standard error; by default where that is a terminal.",
+)
+@click.option("--debug", is_flag=True, help="Call a Python handler in this process, for breakpoint() and debuggers.")
 def command(
     event: str | None,
     file: Path | None,
@@ -31,24 +45,33 @@ def command(
     pairs: tuple[str, ...],
     event_file: IO[bytes] | None,
     attributes: tuple[str, ...],
-    log: bool,
+    task_id: str | None,
+    log: bool | None,
+    debug: bool,
 ) -> int:
     """Run one event on the plane and print the answer, or the error document with exit code 1.
 
     \b
     htcgrid invoke '{"x": 1}'
     htcgrid invoke --event-file event.json --log
+    htcgrid invoke --task 4711 --debug
     echo '{"x": 1}' | htcgrid invoke --event-file -
     """
-    if (event is None) == (event_file is None):
-        raise click.UsageError("Give the event as an argument or with --event-file, one of both.")
-    payload = os.fsencode(event) if event is not None else event_file.read()  # type: ignore[union-attr]
+    if sum(given is not None for given in (event, event_file, task_id)) != 1:
+        raise click.UsageError("Give the event as an argument or with --event-file, one of both, or --task.")
     grid = read_grid(file, plane, pairs)
-    task = Task(str(uuid.uuid4()), payload, dict(_attribute(pair) for pair in attributes))
+    custom = dict(_attribute(pair) for pair in attributes)
+    if task_id is not None:
+        task = _replayed(grid, task_id, custom)
+    else:
+        payload = os.fsencode(event) if event is not None else event_file.read()  # type: ignore[union-attr]
+        task = Task(str(uuid.uuid4()), payload, custom)
+    if debug:
+        return _debug(grid.settings.function, Lease(task))
     with grid.invoker() as invoker:
         timeout = grid.settings.function.timeout
         outcome = _outcome(invoker, Lease(task), timeout)
-    if log:
+    if log or (log is None and sys.stderr.isatty()):
         sys.stderr.write(log_lines(outcome, grid.settings.function.memory))
     if sys.stdout.isatty():
         print(outcome.payload.decode("utf-8", "backslashreplace"))  # for people, and no orders to their terminal
@@ -56,6 +79,35 @@ def command(
         sys.stdout.buffer.write(outcome.payload + b"\n")
         sys.stdout.flush()
     return DONE if outcome.failure is None else SOME_FAILED
+
+
+def _replayed(grid: GridConfig, task_id: str, attributes: dict[str, str]) -> Task:
+    """The task of the source, or that of a failure which was kept with its event."""
+    task = event_of(grid, task_id)
+    if task is None and grid.settings.sink is not None and grid.sink().lists_failures:
+        with suppress(Rejected), reading(failures_of(grid)) as sink:  # there may be no results yet
+            chosen = Choice(task_ids=frozenset([task_id]))
+            task = next((result.task for result in chosen.of(sink) if result.task.payload), None)
+    if task is None:
+        raise ConfigError(
+            f"--task {task_id}: the source is no file that has it, and no failure in the sink is kept with its event. Give "
+            "the event itself."
+        )
+    return replace(task, attributes={**task.attributes, **attributes})
+
+
+def _debug(function: Function, lease: Lease) -> int:
+    """Nothing stands between the handler and the terminal; what it raises is shown whole."""
+    if function.command or not (function.runtime or this_python()).startswith("python"):
+        raise ConfigError("--debug calls a handler in this process, which takes one in Python.")
+    become(variables(function, this_python()))
+    try:
+        answer = here.call(function, lease)
+    except Exception:  # noqa: BLE001 - the handler's own, shown as Python shows it
+        traceback.print_exc()
+        return SOME_FAILED
+    print(answer)
+    return DONE
 
 
 def _outcome(invoker: Invoker, lease: Lease, timeout: float) -> Outcome:

@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterator
 
 
 def advice(error: BaseException) -> str | None:
-    """A sentence on the limit that was met; None where it was no limit but a bug."""
+    """A sentence on the limit that was met; None if it was not a limit but a bug."""
     for each in _causes(error):
         if isinstance(each, MemoryError) or (isinstance(each, ImportError) and "failed to map segment" in str(each)):
             return f"There is no memory left{_of(resource.RLIMIT_AS, ' of')}. {_MEMORY}"
         if isinstance(each, RuntimeError) and "can't start new thread" in str(each):
             return f"No further thread can be started. {_PROCESSES}"
         if isinstance(each, FileNotFoundError) and "No usable temporary directory" in str(each):
-            return f"{each.strerror}. Make room in one of them, or set TMPDIR to a folder that can be written."
+            return f"{each.strerror}. Free some space in one of them, or set TMPDIR to a folder that can be written."
         if isinstance(each, OSError) and each.errno in _ADVICE:
             where = f" ({each.filename})" if each.filename else ""
             return f"{each.strerror or each}{where}. {_ADVICE[each.errno]()}"
@@ -43,17 +43,17 @@ def _files() -> str:
 
 _PROCESSES = (
     "Raise the limit on processes and threads (`ulimit -u`, TasksMax of a service, the pids limit of a container) or on "
-    "memory (`ulimit -v`), or have fewer workers. Nothing is lost: what has no result is run again."
+    "memory (`ulimit -v`), or use fewer workers. Nothing is lost: tasks without a result run again."
 )
 _MEMORY = (
-    "Raise the limit on memory (`ulimit -v`, or that of the container), or have fewer workers. "
+    "Raise the limit on memory (`ulimit -v`, or that of the container), or use fewer workers. "
     "Nothing is lost: what has no result is run again."
 )
-_DISK = "Make room on that file system or raise the quota. Nothing is lost: what has no result is run again."
+_DISK = "Free some space on that file system or raise the quota. Nothing is lost: tasks without a result run again."
 
 _ADVICE: dict[int, Callable[[], str]] = {
     errno.EMFILE: _files,
-    errno.ENFILE: lambda: "The machine has too many files open. Raise `sysctl fs.file-max`, or have fewer workers.",
+    errno.ENFILE: lambda: "The machine has too many files open. Raise `sysctl fs.file-max`, or use fewer workers.",
     errno.EAGAIN: lambda: _PROCESSES,
     errno.ENOMEM: lambda: _MEMORY,
     errno.ENOSPC: lambda: _DISK,

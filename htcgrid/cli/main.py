@@ -33,6 +33,7 @@ COMMANDS = {
     "build": "Build a container image of the function.",
     "cancel": "Cancel tasks, or a session.",
     "check": "Read the config and say what is wrong with it.",
+    "compare": "Run the same events on two planes and say what differs.",
     "deploy": "Set the plane up so that it runs by itself.",
     "failures": "Show which tasks failed and why.",
     "init": "Write a working project into a folder.",

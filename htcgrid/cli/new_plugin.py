@@ -22,7 +22,7 @@ _KINDS = {
         "ending": "Source",
         "title": "a task source",
         "stands": "it is a queue in the memory of the process",
-        "oracle": "override `publish`, so that it puts tasks there without the plugin.",
+        "oracle": "override `publish` so that it puts tasks there without the plugin.",
         "options": " --option lease_seconds=1",
     },
     "result-sink": {
@@ -43,7 +43,7 @@ _KINDS = {
     "--folder", type=click.Path(path_type=Path, file_okay=False), help="Where to write it; ./htcgrid-NAME by default."
 )
 def command(name: str, kind: str, folder: Path | None) -> None:
-    """Write a distribution with a plugin that works, to be made yours.
+    """Write a distribution with a working plugin, for you to change.
 
     \b
     htcgrid new-plugin shed --kind invoker

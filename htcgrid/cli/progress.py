@@ -28,11 +28,11 @@ class Progress:
 
     @contextmanager
     def showing(self, agent: Agent) -> Iterator[None]:
+        if self._source.lease_seconds is None:
+            self._known = self._depth()
         if self._quiet:
             yield
             return
-        if self._source.lease_seconds is None:
-            self._known = self._depth()
         ended = threading.Event()
         terminal = sys.stderr.isatty()
         show = self._show_bar if terminal else self._show_lines
@@ -44,7 +44,7 @@ class Progress:
             ended.set()
             thread.join(_LAST_SECONDS)  # it may be asking a queue that does not answer
 
-    def _total(self, agent: Agent) -> int | None:
+    def total(self, agent: Agent) -> int | None:
         """With what the agent has taken already; None where that is not known."""
         if self._source.lease_seconds is None:
             return self._known
@@ -60,7 +60,7 @@ class Progress:
             return None
 
     def _show_bar(self, agent: Agent, ended: threading.Event) -> None:
-        with tqdm(total=self._total(agent), unit=" tasks", dynamic_ncols=True, smoothing=0.1, file=sys.stderr) as bar:
+        with tqdm(total=self.total(agent), unit=" tasks", dynamic_ncols=True, smoothing=0.1, file=sys.stderr) as bar:
             while True:
                 last = ended.wait(_BAR_SECONDS)
                 summary = agent.summary()
@@ -70,7 +70,7 @@ class Progress:
                     return
 
     def _show_lines(self, agent: Agent, ended: threading.Event) -> None:
-        total = self._total(agent)
+        total = self.total(agent)
         while not ended.wait(_LINE_SECONDS):
             summary = agent.summary()
             line = {

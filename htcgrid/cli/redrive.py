@@ -76,7 +76,15 @@ def run_again(
         if not others and not any_to_do(len(again), sink, chosen):
             return DONE
         with source, grid.invoker() as invoker:
-            status = run_agent(grid, again, sink, invoker, quiet=quiet, options=options)
+            status = run_agent(
+                grid,
+                again,
+                sink,
+                invoker,
+                quiet=quiet,
+                options=options,
+                command_name="run --redrive" if others else "redrive",
+            )
             if again.missing and again.exhausted:
                 say(f"{_named(again.missing)}: the event is not in the source any more, so the failure stays.")
         return status
@@ -130,7 +138,7 @@ def _tasks(sink: ResultSink, source: TaskSource, chosen: Choice) -> Iterator[Tas
     for result in _meant(sink, chosen):
         yield next_generation(result.task)
     if isinstance(sink, ResultStore) and not (chosen.kinds or chosen.group):
-        for dead in source.dead():
+        for dead in list(source.dead_letters()):  # some queues hide them from `redrive` while they are read
             task = dead.task
             if chosen.task_ids and task.id not in chosen.task_ids:
                 continue

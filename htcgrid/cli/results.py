@@ -32,10 +32,14 @@ _NAMED = 5
     metavar="FILE",
     help="The ids of the tasks, as `submit --ids` wrote them.",
 )
-@click.option("--wait", is_flag=True, help="Go on until the session has run, or the queue, or these tasks.")
-@click.option("--follow", is_flag=True, help="Go on until interrupted, or --count results are there.")
+@click.option("--wait", is_flag=True, help="Wait until the session, the queue or these tasks have run.")
+@click.option(
+    "--follow", is_flag=True, help="Wait for more results until interrupted, or until there are --count results."
+)
 @click.option("--count", type=click.IntRange(min=1), metavar="N", help="Stop after this many results.")
-@click.option("-o", "--output", default="-", metavar="FILE", help='Where to; a name that ends in ".gz" is compressed.')
+@click.option(
+    "-o", "--output", default="-", metavar="FILE", help='The file to write; one whose name ends in ".gz" is compressed.'
+)
 def command(
     task_ids: tuple[str, ...],
     file: Path | None,
@@ -48,7 +52,7 @@ def command(
     count: int | None,
     output: str,
 ) -> int:
-    """Print results, one JSON object a line, as the `jsonl` sink writes them.
+    """Print results, one JSON object on each line, as the `jsonl` sink writes them.
 
     Exit code 1 if a task failed, or if one that was named has no result.
 
@@ -88,7 +92,7 @@ class Look:
         self._store = store
         self._back_off = back_off(grid)
         self.missing: list[str] = []
-        """Named tasks that had no result, once `at` is through."""
+        """The named tasks that had no result, once `at` has ended."""
 
     def at(self, task_ids: Sequence[str], *, wait: bool) -> Iterator[Result | None]:
         """The results of these tasks, in this order."""
@@ -110,7 +114,7 @@ class Look:
         store = self._store
         if not store.keeps_order:
             message = (
-                "This sink keeps no order in which it could be listed. Name the tasks: "
+                "This sink cannot list its results in order. Name the tasks: "
                 "`htcgrid submit --ids ids.txt`, then `htcgrid results --ids ids.txt --wait`."
             )
             raise ConfigError(message)

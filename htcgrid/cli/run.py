@@ -13,12 +13,14 @@ from htcgrid.agent.agent import Agent
 from htcgrid.agent.statistics import Summary
 from htcgrid.cli.failing import Failing, commands, has_failures
 from htcgrid.cli.grid_options import grid_options, options_text, read_grid
-from htcgrid.cli.main import DONE, INTERRUPTED, SOME_FAILED, TERMINATED
+from htcgrid.cli.main import DONE, INTERRUPTED, SOME_FAILED, TERMINATED, TOO_MANY_FAILED
+from htcgrid.cli.manifest import Manifest
 from htcgrid.cli.progress import Progress
 from htcgrid.cli.report import print_summary
+from htcgrid.cli.tolerance import Tolerance
 from htcgrid.config import GridConfig
 from htcgrid.failures.choice import Choice
-from htcgrid.spi import Invoker, ResultSink, TaskQueue, TaskSource
+from htcgrid.spi import Invoker, Plugin, ResultSink, TaskQueue, TaskSource
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +38,7 @@ _CUT_OFF_SECONDS = 3.0
     type=click.Path(file_okay=False, path_type=Path),
     help="Write what handlers print into this folder, one file for each container; for planes with the key `logs`.",
 )
+@click.option("--fail-fast", is_flag=True, help="Stop at the first failure: tolerated_failures = 0.")
 @click.option("--redrive", is_flag=True, help="Run again what has failed, too; see `htcgrid redrive`.")
 @click.option("--quiet", is_flag=True, help="No progress; the summary only.")
 def command(
@@ -45,6 +48,7 @@ def command(
     source: str | None,
     sink: str | None,
     log: Path | None,
+    fail_fast: bool,
     redrive: bool,
     quiet: bool,
 ) -> int:
@@ -64,6 +68,8 @@ def command(
     htcgrid run --set source.path=- --set sink.path=-  < events.jsonl
     """
     tune()
+    if fail_fast:
+        pairs = (*pairs, "agent.tolerated_failures=0")
     tables = {name: {"plugin": plugin} for name, plugin in (("source", source), ("sink", sink)) if plugin}
     grid = read_grid(file, plane, pairs, **tables)
     if log is not None:
@@ -98,17 +104,59 @@ def tune() -> None:
 
 
 def run_agent(
-    grid: GridConfig, tasks: TaskSource, results: ResultSink, invoker: Invoker, *, quiet: bool, options: str
+    grid: GridConfig,
+    tasks: TaskSource,
+    results: ResultSink,
+    invoker: Invoker,
+    *,
+    quiet: bool,
+    options: str,
+    command_name: str = "run",
 ) -> int:
     """Run an agent over these, which are open, to its end; the exit code. `options` are shown in commands to give."""
     progress = Progress(tasks, quiet=quiet)
-    failing = Failing((lambda _message: None) if quiet else log.warning)
+    manifest = Manifest.beside(results, grid, command_name)
+    limit = Limit(Tolerance.of(grid.settings.agent.tolerated_failures), progress)
+    failing = Failing((lambda _message: None) if quiet else log.warning, limit.look)
     agent = Agent(tasks, invoker, results, grid.settings.agent, failed=failing)
+    limit.agent = agent
     signals = Signals(agent)
     with signals, progress.showing(agent):
         summary = agent.run()
     print_summary(summary, grid, (tasks, results, invoker), failing, commands(results, options))
-    return _exit_code(summary, tasks, results, signals, log.warning)
+    if limit.is_exceeded and not signals.interrupted:
+        status = TOO_MANY_FAILED
+    else:
+        status = _exit_code(summary, tasks, results, signals, log.warning)
+    if manifest is not None:
+        manifest.add(summary, (tasks, results, invoker), status, log.warning)
+    return status
+
+
+class Limit:
+    """Stops the agent where more fails than is tolerated."""
+
+    def __init__(self, tolerance: Tolerance, progress: Progress) -> None:
+        self._tolerance = tolerance
+        self._progress = progress
+        self.agent: Agent | None = None
+        self.is_exceeded = False
+
+    def look(self, failed: int) -> None:
+        """Told after each failure, by the thread that has stored it."""
+        agent = self.agent
+        if agent is None or self.is_exceeded:
+            return
+        finished = agent.summary().finished
+        if self._tolerance.is_exceeded(failed, finished, lambda: self._progress.total(agent)):
+            self.is_exceeded = True
+            agent.drain()
+            log.warning(
+                "stopping, as %s tasks have failed and tolerated_failures = %s. What is left is run by the next "
+                "`htcgrid run`, what failed by `htcgrid redrive`.",
+                f"{failed:,}",
+                self._tolerance,
+            )
 
 
 def _exit_code(
@@ -119,7 +167,11 @@ def _exit_code(
     if signals.terminated and _ends(tasks) and not tasks.exhausted:
         say("ended early by a signal: tasks are left to run. The same command goes on with them.")
         return TERMINATED
-    return SOME_FAILED if summary.failed or has_failures(results, say) else DONE
+    if summary.failed:
+        return SOME_FAILED
+    # A service is paid for the look, which every agent of a standing grid would take.
+    asked = _ends(tasks) or type(results).usage is Plugin.usage
+    return SOME_FAILED if asked and has_failures(results, say) else DONE
 
 
 def _ends(tasks: TaskSource) -> bool:

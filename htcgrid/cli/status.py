@@ -82,7 +82,7 @@ def _results(grid: GridConfig) -> StoreStats | None:
 
 
 def _document(parts: Mapping[str, Any]) -> dict[str, Any]:
-    """The plane's facts, with the queue and the results beside them."""
+    """The plane's status, with the queue and the results."""
     shown = {name: asdict(part) for name, part in parts.items() if name != "plane"}
     return {**parts.get("plane", {}), **shown}
 

@@ -155,6 +155,8 @@ class FramedEnvironment(ExecutionEnvironment):
             # The worker writes answers between two tasks only: the same note before and after, a task
             # still running, says that nothing was written while we read.
             if shared_memory.NOTE.unpack_from(self._page) == noted:
+                while self._receive():  # what was sent before these, and has come since we looked
+                    self._decode(outcomes)
                 self._read_frames(answers, outcomes)
 
     def _read_frames(self, data: bytes, outcomes: list[Outcome | Unstarted]) -> int:

@@ -72,7 +72,7 @@ class TaskSource(Plugin):
         """
         self.ack(leases)
 
-    def dead(self) -> Iterable[DeadTask]:
+    def dead_letters(self) -> Iterable[DeadTask]:
         """The dead letters, a few at a time in memory; `htcgrid failures` shows them. The default knows of none."""
         return ()
 

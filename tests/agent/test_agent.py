@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def rules(**options: object) -> AgentOptions:
-    return AgentOptions(**{"linger": 0.001, **options})  # type: ignore[arg-type]
+    return AgentOptions.model_validate({"linger": 0.001, **options})
 
 
 # --- the common case ---------------------------------------------------------------------------------
@@ -429,6 +429,7 @@ def test_past_the_grace_what_runs_is_stopped_and_given_back(rig: Make) -> None:
     assert summary.given_back == 2
 
 
+@pytest.mark.timing
 def test_many_that_run_past_the_grace_are_stopped_as_soon_as_one(rig: Make) -> None:
     job = rig(plans={str(number): ["hang"] for number in range(100)}, slots=100)
     job.start()

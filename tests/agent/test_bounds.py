@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def rules(**options: object) -> AgentOptions:
-    return AgentOptions(**{"linger": 0.001, **options})  # type: ignore[arg-type]
+    return AgentOptions.model_validate({"linger": 0.001, **options})
 
 
 def without_end(job: Rig) -> Rig:
@@ -114,6 +114,7 @@ def test_an_environment_that_a_signal_to_all_ends_before_the_agent_heeds_its_own
     assert job.waiting() == {"a"}
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize("name", ["receive", "ack", "nack", "extend", "put", "stored", "invoke", "cancel"])
 def test_a_call_that_never_returns_does_not_keep_the_agent_past_its_grace_and_is_named(
     rig: Make, until: Until, monkeypatch: pytest.MonkeyPatch, name: str
@@ -184,7 +185,9 @@ def test_no_lease_is_extended_once_it_has_been_given_back(
 ) -> None:
     job = rig(plans={str(number): ["hang"] for number in range(12)}, slots=12, lease_seconds=0.15)
     extend, nack = job.source.extend, job.source.nack
-    extended, late, returned = threading.Event(), [], set()
+    extended = threading.Event()
+    late: list[str] = []
+    returned: set[str] = set()
 
     def slow(leases: Sequence[Lease], seconds: float) -> Collection[str]:
         extended.set()
@@ -206,6 +209,7 @@ def test_no_lease_is_extended_once_it_has_been_given_back(
     assert late == []
 
 
+@pytest.mark.timing
 def test_a_service_that_asks_for_a_day_is_asked_again_within_the_limit() -> None:
     back_off = BackOff(Shutdown(), 0.05, lambda _message: None)
     began = time.monotonic()
@@ -218,6 +222,7 @@ def test_a_service_that_asks_for_a_day_is_asked_again_within_the_limit() -> None
     assert time.monotonic() - began < 5
 
 
+@pytest.mark.timing
 def test_a_run_does_not_wait_at_its_end_for_a_source_that_cannot_extend_now(
     rig: Make, until: Until, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -238,6 +243,7 @@ def test_a_run_does_not_wait_at_its_end_for_a_source_that_cannot_extend_now(
     assert job.failures() == {"a": None}
 
 
+@pytest.mark.timing
 def test_a_drain_ends_a_wait_that_a_service_asked_for(rig: Make, until: Until, monkeypatch: pytest.MonkeyPatch) -> None:
     job = rig(plans={"a": []}, rules=rules(unavailable_limit=1000))
 

@@ -15,14 +15,14 @@ from htcgrid.spi import FailureKind, Function, Lease, Outcome, Result, Task
 class Source(MemorySource):
     def __init__(self) -> None:
         super().__init__(self.Config(), Function())
-        self.dead: list[str] = []
-        self.acked: list[str] = []
+        self.dead_ids: list[object] = []
+        self.acked: list[object] = []
 
     def ack(self, leases: Sequence[Lease]) -> None:
-        self.acked += [lease.receipt for lease in leases]
+        self.acked += [str(lease.receipt) for lease in leases]
 
     def dead_letter(self, leases: Sequence[Lease], reason: str) -> None:
-        self.dead += [lease.receipt for lease in leases]
+        self.dead_ids += [str(lease.receipt) for lease in leases]
 
 
 def test_a_hopeless_task_whose_lease_was_lost_is_judged_anew_when_it_comes_again() -> None:
@@ -40,7 +40,7 @@ def test_a_hopeless_task_whose_lease_was_lost_is_judged_anew_when_it_comes_again
     first, second = (Lease(Task("a", b"1"), attempt, f"receipt {attempt}") for attempt in (3, 4))
     leases.add([first])
     store(first, Outcome("a", b"{}", FailureKind.EXIT), dead=True, lost=True)
-    assert (source.dead, source.acked, sink.results) == ([], [], {})
+    assert (source.dead_ids, source.acked, sink.results) == ([], [], {})
     leases.add([second])
     store(second, Outcome("a", b"2"), dead=False, lost=False)
-    assert (source.dead, source.acked) == ([], ["receipt 4"])
+    assert (source.dead_ids, source.acked) == ([], ["receipt 4"])

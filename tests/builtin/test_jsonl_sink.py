@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from htcgrid.builtin.id_table import Ids
 from htcgrid.builtin.jsonl_results import line as result_line
 from htcgrid.builtin.jsonl_sink import JsonlSink
 from htcgrid.spi import FailureKind, Function, Outcome, Rejected, Result, Task, Unavailable
@@ -24,7 +25,7 @@ FUNCTION = Function(handler="job.handler")
 
 
 def sink_at(path: object, function: Function = FUNCTION) -> JsonlSink:
-    return JsonlSink(JsonlSink.Config(path=path), function)  # type: ignore[arg-type]
+    return JsonlSink(JsonlSink.Config.model_validate({"path": path}), function)
 
 
 def task(task_id: str) -> Task:
@@ -205,9 +206,12 @@ def test_one_task_put_twice_is_one_line(path: Path) -> None:
 
 def test_many_threads_put_whole_lines(path: Path) -> None:
     with sink_at(path) as sink:
-        threads = [
-            threading.Thread(target=lambda n=n: [sink.put([result(f"{n}-{m}")]) for m in range(20)]) for n in range(4)
-        ]
+
+        def put_twenty(n: int) -> None:
+            for m in range(20):
+                sink.put([result(f"{n}-{m}")])
+
+        threads = [threading.Thread(target=put_twenty, args=(n,)) for n in range(4)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -526,6 +530,7 @@ def test_a_file_size_limit_is_met_by_the_real_kernel_and_nothing_is_lost(plain: 
     """The same from a process whose files may not grow past 400 bytes."""
     script = f"""
 import resource, signal
+from htcgrid.builtin.id_table import Ids
 from htcgrid.builtin.jsonl_sink import JsonlSink
 from htcgrid.spi import Function, Outcome, Result, Task, Unavailable
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -548,6 +553,7 @@ def test_standard_output_on_a_full_disk_gets_each_line_once_when_there_is_room(t
     """What it took before it was full cannot be cut off."""
     script = """
 import resource, signal
+from htcgrid.builtin.id_table import Ids
 from htcgrid.builtin.jsonl_sink import JsonlSink
 from htcgrid.spi import Function, Outcome, Result, Task, Unavailable
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -584,7 +590,7 @@ def test_what_a_put_beside_the_question_could_not_send_is_not_stored(monkeypatch
     with sink_at("/dev/full") as sink:
         look_up = sink._known.get_all
 
-        def beside_a_put(task_ids: list[str]) -> list[int | None]:
+        def beside_a_put(task_ids: Ids) -> list[int | None]:
             monkeypatch.undo()
             with pytest.raises(Unavailable):
                 sink.put([result("a")])

@@ -279,9 +279,14 @@ def test_standard_input_is_read_as_it_comes(pipe: int) -> None:
         assert source.exhausted
 
 
+def _write_and_close(fd: int, data: bytes) -> None:
+    os.write(fd, data)
+    os.close(fd)
+
+
 def test_a_line_longer_than_any_buffer_comes_whole_through_a_pipe(pipe: int) -> None:
     text = '"' + "x" * 1_000_000 + '"'
-    writer = threading.Thread(target=lambda: (os.write(pipe, text.encode()), os.close(pipe)))
+    writer = threading.Thread(target=lambda: _write_and_close(pipe, text.encode()))
     writer.start()
     with source_at("-") as source:
         [lease] = drained(source)

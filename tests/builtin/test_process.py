@@ -407,6 +407,7 @@ def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("htcgrid.runtime.environment._BEHIND_SECONDS", LONG)
 
 
+@pytest.mark.timing
 @pytest.mark.usefixtures("unhurried")
 def test_answers_that_are_ready_are_not_held_back_by_a_long_task_behind_them(shared: ProcessInvoker) -> None:
     outcomes = shared.invoke(batch(0, 1, {"do": "spin"}), 1.0)

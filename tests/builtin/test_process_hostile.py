@@ -63,6 +63,7 @@ PAGES = {
 }
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize("page", PAGES)
 def test_a_handler_has_its_timeout_by_its_supervisors_clock_though_it_writes_that(
     plane: ProcessInvoker, page: str

@@ -139,7 +139,7 @@ class Herd:
 
     def _add(self) -> None:
         with (self.folder / "agents.log").open("ab") as log:
-            run = [HTCGRID, "run", "--quiet"]
+            run: list[str | Path] = [HTCGRID, "run", "--quiet"]
             self._agents.append(
                 subprocess.Popen(run, cwd=self.folder, env=self._environment or None, stdout=log, stderr=log)
             )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pydantic import SecretStr
 
-from htcgrid import config, secret_values
+from htcgrid import config, plugins, secret_values
 from htcgrid.cli.deploy import _require_no_secrets
 from htcgrid.spi import Plugin, Rejected
 
@@ -278,7 +278,7 @@ def test_deploy_refuses_a_secret_that_is_written_in_the_file_and_takes_it_as_a_v
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], key: str
 ) -> None:
     value = {"password": SECRET, "url": f"redis://:{SECRET}@host"}[key]
-    monkeypatch.setattr(config.plugins, "load", lambda _kind, _name: _Source)
+    monkeypatch.setattr(plugins, "load", lambda _kind, _name: _Source)
     file = tmp_path / "htcgrid.toml"
     file.write_text(f'[source]\nplugin = "q"\n{key} = "{value}"\n')
     with pytest.raises(Rejected, match=f"source.{key}: a secret is not deployed") as caught:

@@ -11,6 +11,7 @@ import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from conftest import Done, Project
 
@@ -41,19 +42,28 @@ def test_another_encoding_is_named(project: Project, inside: Inside, encoding: s
     assert ENCODINGS[encoding] in done.err
 
 
-FILES = {
+def replaced(path: Path, make: Callable[[], object]) -> None:
+    """Another thing in the place of the file."""
+    path.unlink()
+    make()
+
+
+FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "zeros": (lambda path: path.write_bytes(bytes(1000)), "is not TOML: "),
     "a number too long": (lambda path: path.write_text(f"x = {'9' * 5000}"), "is not TOML: "),
     "nested too deep": (lambda path: path.write_text(f"x = {'[' * 100_000}"), "nested too deep"),
     "endless": (lambda path: os.truncate(path, 50_000_000), "has 50,000,000 bytes: that is too long for a config."),
     "a pipe that nobody writes to": (
-        lambda path: (path.unlink(), os.mkfifo(path)),
+        lambda path: replaced(path, lambda: os.mkfifo(path)),
         "is not a file but a pipe or device.",
     ),
-    "a device": (lambda path: (path.unlink(), path.symlink_to("/dev/zero")), "is not a file but a pipe or device."),
-    "a folder": (lambda path: (path.unlink(), path.mkdir()), "cannot be read: Is a directory."),
-    "a link to nothing": (lambda path: (path.unlink(), path.symlink_to("nothing")), "there is no such file."),
-    "a link to itself": (lambda path: (path.unlink(), path.symlink_to(path)), "cannot be read: Too many levels"),
+    "a device": (
+        lambda path: replaced(path, lambda: path.symlink_to("/dev/zero")),
+        "is not a file but a pipe or device.",
+    ),
+    "a folder": (lambda path: replaced(path, path.mkdir), "cannot be read: Is a directory."),
+    "a link to nothing": (lambda path: replaced(path, lambda: path.symlink_to("nothing")), "there is no such file."),
+    "a link to itself": (lambda path: replaced(path, lambda: path.symlink_to(path)), "cannot be read: Too many levels"),
 }
 
 

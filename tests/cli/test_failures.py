@@ -279,3 +279,91 @@ def test_cancelled_tasks_are_not_run_again_and_where_named_their_events_are_gone
     assert "nothing has failed but what was cancelled" in project.htcgrid("redrive").err
     named = project.htcgrid("redrive", "--kind", "cancelled")
     assert (named.status, "s_1: the event was not kept with the failure" in named.err) == (1, True)
+
+
+# --- too many failures -------------------------------------------------------------------------------
+
+
+def test_above_the_tolerated_share_the_run_stops_with_4_and_run_and_redrive_complete_the_job(project: Project) -> None:
+    prepared(project, 5000, BROKEN.replace("% 7", "% 20"))
+    done = project.htcgrid("run", "--set", "agent.tolerated_failures=1%")
+    assert done.status == 4
+    assert "tolerated_failures = 1%" in done.err
+    assert 50 < done.summary["failed"] < 250
+    assert len(project.results()) < 5000
+    project.write("job.py", MENDED)
+    assert project.htcgrid("redrive").status == 0
+    assert project.htcgrid("run").status == 0
+    assert len(project.results()) == 5000
+
+
+def test_fail_fast_stops_at_the_first_failure(project: Project) -> None:
+    project.write(
+        "job.py", "import time\n\ndef handler(event, context):\n    time.sleep(0.05)\n    raise ValueError('no')\n"
+    )
+    project.tasks(*range(40))
+    done = project.htcgrid("run", "--fail-fast")
+    assert (done.status, len(project.results()) < 20) == (4, True)
+
+
+def test_as_many_failures_as_are_tolerated_do_not_stop_a_run(project: Project) -> None:
+    prepared(project)
+    done = project.htcgrid("run", "--set", "agent.tolerated_failures=4")
+    assert (done.status, done.summary["failed"], len(project.results())) == (1, 4, 30)
+
+
+def test_tolerated_failures_that_mean_nothing_are_refused(project: Project) -> None:
+    for value in ("-1", "many", "101%", "1.%"):
+        refused = project.htcgrid("run", "--set", f"agent.tolerated_failures={value}")
+        assert (refused.status, "write a count of 0 or more" in refused.err) == (2, True)
+
+
+# --- one task, looked at closely ---------------------------------------------------------------------
+
+
+def test_invoke_replays_a_task_of_the_source(project: Project) -> None:
+    prepared(project)
+    done = project.htcgrid("invoke", "--task", "14")
+    assert (done.status, json.loads(done.out)["errorMessage"], done.err) == (1, "no price for 14", "")
+    assert "pricing 13" in on_a_terminal(project, "invoke", "--task", "13")
+    unknown = project.htcgrid("invoke", "--task", "99")
+    assert (unknown.status, "--task 99: the source is no file that has it" in unknown.err) == (2, True)
+
+
+def test_invoke_replays_a_failure_that_was_kept_with_its_event(project: Project) -> None:
+    queue_project(project)
+    project.htcgrid("submit", "tasks.jsonl", "--session", "s")
+    drained(project)
+    assert json.loads(project.htcgrid("invoke", "--task", "s_14").out)["errorMessage"] == "no price for 14"
+
+
+def test_invoke_debug_calls_the_handler_in_this_very_process(project: Project) -> None:
+    project.write(
+        "job.py",
+        "import os\n\ndef handler(event, context):\n    print('asks', input())\n    breakpoint()\n"
+        "    return [os.environ['COLOUR'], context.client_context.custom['task_id'], event]\n",
+    )
+    project.tasks({"n": 1})
+    arguments = ("invoke", "--task", "1", "--debug", "--set", 'function.environment={COLOUR="red"}')
+    done = project.htcgrid(*arguments, stdin="me\nevent['n'] = 2\ncontinue\n")
+    assert done.status == 0, done.err
+    assert done.out.startswith("asks me\n")
+    assert done.out.endswith('["red", "1", {"n": 2}]\n')
+
+
+# --- what ran ----------------------------------------------------------------------------------------
+
+
+def test_each_run_adds_what_ran_to_the_manifest_beside_the_results(project: Project) -> None:
+    prepared(project)
+    project.htcgrid("run")
+    project.htcgrid("run")
+    project.write("job.py", MENDED)
+    project.htcgrid("redrive", "--set", "function.memory=1024")
+    first, second, third = lines((project.folder / "results.jsonl.manifest.jsonl").read_text())
+    assert [each["command"] for each in (first, second, third)] == ["run", "run", "redrive"]
+    assert [each["exit_code"] for each in (first, second, third)] == [1, 1, 0]
+    assert (first["succeeded"], first["failed"], second["already_stored"]) == (26, {"handler_error": 4}, 30)
+    assert (third["succeeded"], third["function"]["memory"], third["plane"]["plugin"]) == (4, 1024, "process")
+    assert first["code_sha256"] == second["code_sha256"] != third["code_sha256"]
+    assert first["config_sha256"] == second["config_sha256"] != third["config_sha256"]

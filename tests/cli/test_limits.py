@@ -31,7 +31,7 @@ WORDS = {
     "memory": (MemoryError(), "`ulimit -v`"),
     "memory for a library": (ImportError("x.so: failed to map segment from shared object"), "`ulimit -v`"),
     "memory of the kernel": (OSError(errno.ENOMEM, "Cannot allocate memory"), "`ulimit -v`"),
-    "a full disk": (OSError(errno.ENOSPC, "No space left on device", "/x/y"), "(/x/y). Make room"),
+    "a full disk": (OSError(errno.ENOSPC, "No space left on device", "/x/y"), "(/x/y). Free some space"),
     "a quota": (OSError(errno.EDQUOT, "Disk quota exceeded"), "raise the quota"),
     "a read-only disk": (OSError(errno.EROFS, "Read-only file system"), "TMPDIR"),
     "a broken disk": (OSError(errno.EIO, "Input/output error"), "dmesg"),

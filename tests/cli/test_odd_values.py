@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import odd_values
 import pytest
 
 from htcgrid import config
@@ -17,12 +17,6 @@ if TYPE_CHECKING:
 
     from conftest import Done, Project
 
-_spec = importlib.util.spec_from_file_location("odd_values", Path(__file__).parents[1] / "parts" / "odd_values.py")
-assert _spec is not None
-assert _spec.loader is not None
-parts = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(parts)
-
 
 def keys() -> Iterator[tuple[str, dict[str, Any], str]]:
     """Every key of the core's own tables, and of the plugins that it brings."""
@@ -33,7 +27,7 @@ def keys() -> Iterator[tuple[str, dict[str, Any], str]]:
         yield "functions.other", {"handler": "job.handler"}, key
     for key in AgentOptions.model_fields:
         yield "agent", {}, key
-    yield from parts.keys_of("htcgrid")
+    yield from odd_values.keys_of("htcgrid")
 
 
 @pytest.mark.parametrize(("table", "beside", "key"), list(keys()), ids=lambda part: str(part)[:30])
@@ -41,10 +35,10 @@ def test_every_key_takes_or_refuses_with_a_sentence(
     table: str, beside: dict[str, Any], key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    parts.check(table, beside, key)
+    odd_values.check(table, beside, key)
 
 
-NUMBERS = {
+NUMBERS: dict[str, list[Any]] = {
     "function.timeout": [1e-300, 2_592_000, "5"],
     "function.memory": [512, 16_777_216],
     "function.ephemeral_storage": [1, 16_777_216],

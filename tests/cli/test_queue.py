@@ -11,12 +11,10 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from queue_project import HTCGRID, Project, lines
 
 from htcgrid.cli.results import _batches
 from htcgrid.spi import Outcome, Result, Task
-
-sys.path.insert(0, str(Path(__file__).parent))
-from queue_project import HTCGRID, Project, lines
 
 LIMIT = 120 * 2**20
 """Bytes of memory that a command may take, whatever it handles."""
@@ -280,7 +278,7 @@ def test_check_says_what_does_not_fit_a_lease(tmp_path: Path) -> None:
 def test_permissions_of_a_grid_without_aws_are_none(project: Project) -> None:
     done = project.run("permissions", "agent")
     assert (done.returncode, done.stdout) == (2, "")
-    assert "needs a right on AWS" in done.stderr
+    assert "need no rights on AWS" in done.stderr
 
 
 def test_a_run_on_one_machine_has_no_bill(project: Project) -> None:

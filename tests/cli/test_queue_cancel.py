@@ -1,12 +1,9 @@
 """Tasks that are cancelled: the real program on a sqlite queue."""
 
-import sys
 import time
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
 from queue_project import Project, eventually, stop
 
 
@@ -57,6 +54,7 @@ def test_nothing_named_is_wrong_usage(project: Project) -> None:
     assert project.run("cancel").returncode == 2
 
 
+@pytest.mark.timing
 def test_a_running_task_is_stopped_soon_after_the_next_heartbeat(tmp_path: Path) -> None:
     lease = 1.5
     project = Project(tmp_path, lease=lease)

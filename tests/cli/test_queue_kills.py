@@ -1,14 +1,12 @@
 """The chaos of tests/chaos, small enough for every day."""
 
-import sys
 from pathlib import Path
+
+from herd import Herd
 
 from htcgrid.builtin.sqlite_sink import SqliteSink
 from htcgrid.builtin.sqlite_source import SqliteSource
 from htcgrid.spi import Function, States
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "chaos"))
-from herd import Herd
 
 TASKS = 2000
 

@@ -1,18 +1,15 @@
 """Leases, dead letters and a queue that is away: the real program on a sqlite queue."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from queue_project import Project, stop
 
 from htcgrid.builtin.sqlite_source import SqliteSource
 from htcgrid.cli.main import status_of
 from htcgrid.spi import Function, Unavailable
-
-sys.path.insert(0, str(Path(__file__).parent))
-from queue_project import Project, stop
 
 
 @pytest.fixture
@@ -39,7 +36,7 @@ def test_a_task_that_kills_its_worker_each_time_is_set_aside_after_three_tries(p
     assert (results["s_1"]["failure"], results["s_1"]["attempt"]) == ("exit", 3)
 
     with SqliteSource(SqliteSource.Config(path=project.folder / "queue.db"), Function()) as source:
-        (dead,) = source.dead()
+        (dead,) = source.dead_letters()
     assert dead.task.id == "s_1"
     assert json.loads(dead.task.payload) == {"n": 1, "die": True}
     assert dead.reason.startswith("exit at attempt 3:")

@@ -2,13 +2,10 @@
 
 import json
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
 from queue_project import Project, eventually, stop
 
 from htcgrid.builtin.sqlite_source import SqliteSource

@@ -121,7 +121,7 @@ def test_messages_that_nobody_can_be_told_change_nothing(project: Project) -> No
     ("stop", "status", "said"),
     [
         ([signal.SIGTERM], 3, "JsonlSink.put had not returned"),
-        ([signal.SIGINT, signal.SIGINT], 130, "cut off, as something does not answer."),
+        ([signal.SIGINT, signal.SIGINT], 130, "stopped without waiting, because a plugin does not answer."),
     ],
     ids=["SIGTERM", "Ctrl-C twice"],
 )

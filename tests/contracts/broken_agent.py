@@ -22,15 +22,18 @@ class Case(AgentContract):
 
     @pytest.fixture
     def source(self) -> TaskSource:
-        return self.broken_source(Plugin.Config(), contract_function())
+        source: TaskSource = self.broken_source(Plugin.Config(), contract_function())
+        return source
 
     @pytest.fixture
     def invoker(self) -> Invoker:
-        return self.broken_invoker(Plugin.Config(), contract_function())
+        invoker: Invoker = self.broken_invoker(Plugin.Config(), contract_function())
+        return invoker
 
     @pytest.fixture
     def sink(self) -> ResultSink:
-        return self.broken_sink(Plugin.Config(), contract_function())
+        sink: ResultSink = self.broken_sink(Plugin.Config(), contract_function())
+        return sink
 
     def read_back(self, sink: ResultSink, task_ids: Sequence[str]) -> Sequence[Result]:
         if isinstance(sink, Appending):

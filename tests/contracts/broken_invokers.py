@@ -42,15 +42,16 @@ class Case(InvokerContract):
 
     @pytest.fixture
     def invoker(self, function: Function) -> Invoker:
-        return self.broken(self.broken.Config(workers=2), function)
+        invoker: Invoker = self.broken(self.broken.Config(workers=2), function)
+        return invoker
 
     def marks(self, folder: Path) -> str:
         return str(folder)
 
-    def take_away(self, plane: Reference) -> None:
+    def take_away(self, plane: Reference) -> None:  # type: ignore[override]
         plane.away = True
 
-    def bring_back(self, plane: Reference) -> None:
+    def bring_back(self, plane: Reference) -> None:  # type: ignore[override]
         plane.away = False
 
 

@@ -42,7 +42,8 @@ class Case(ResultSinkContract):
 
     @pytest.fixture
     def sink(self, tmp_path: Path) -> ResultSink:
-        return self.broken(self.broken.Config(path=tmp_path / "grid.db"), contract_function())
+        sink: ResultSink = self.broken(self.broken.Config(path=tmp_path / "grid.db"), contract_function())
+        return sink
 
     @pytest.fixture
     def missing(self, tmp_path: Path) -> Plugin:
@@ -54,10 +55,11 @@ class Case(ResultSinkContract):
         return self._stored_in_file(sink, task_ids)
 
     def _stored_in_file(self, sink: ResultSink, task_ids: Sequence[str]) -> list[Result]:
+        assert isinstance(sink.config, Reference.Config)
         with Reference(sink.config, sink.function) as other:
             return list(other.get(task_ids).values())
 
-    def take_away(self, sink: Reference) -> None:
+    def take_away(self, sink: Reference) -> None:  # type: ignore[override]
         sink.away = True
 
 

@@ -22,7 +22,7 @@ class Reference(MemorySource):
 
     def __init__(self, config: Any, function: Function) -> None:
         super().__init__(config, function)
-        self.dead: list[str] = []
+        self.dead_ids: list[str] = []
         self.invalid: list[Lease] = []
         self.away = False
 
@@ -40,11 +40,11 @@ class Reference(MemorySource):
         return Unavailable("The queue is away.")
 
     def dead_letter(self, leases: Sequence[Lease], reason: str) -> None:
-        self.dead += [lease.task.id for lease in leases]
+        self.dead_ids += [lease.task.id for lease in leases]
         MemorySource.ack(self, leases)
 
     def stats(self, *, brief: bool = False) -> QueueStats:
-        return QueueStats(replace(super().stats().states, dead=len(self.dead)))
+        return QueueStats(replace(super().stats().states, dead=len(self.dead_ids)))
 
     redrives = True
 
@@ -73,7 +73,8 @@ class Case(TaskSourceContract):
 
     @pytest.fixture
     def source(self) -> TaskSource:
-        return self.broken(self.broken.Config(lease_seconds=self.lease_seconds), contract_function())
+        source: TaskSource = self.broken(self.broken.Config(lease_seconds=self.lease_seconds), contract_function())
+        return source
 
     @pytest.fixture
     def missing(self) -> Plugin:
@@ -85,13 +86,13 @@ class Case(TaskSourceContract):
                 raise Rejected("There is no queue named q. Create it, or name another.")
 
         if "refuse" in vars(self.broken):
-            Missing.refuse = self.broken.refuse
+            Missing.refuse = self.broken.refuse  # type: ignore[method-assign]
         return Missing(self.broken.Config(lease_seconds=1), contract_function())
 
-    def publish_invalid(self, source: Reference) -> None:
+    def publish_invalid(self, source: Reference) -> None:  # type: ignore[override]
         source.invalid.append(Lease(Task("bad-1", b"{"), invalid="not JSON: Expecting property name"))
 
-    def take_away(self, source: Reference) -> None:
+    def take_away(self, source: Reference) -> None:  # type: ignore[override]
         source.away = True
 
 
@@ -151,7 +152,7 @@ class TestCloseBeforeOpen(Case):
 
     class broken(Reference):
         def close(self) -> None:
-            self.thread.join()
+            self.thread.join()  # type: ignore[attr-defined]
 
 
 class TestLeak(Case):
@@ -606,4 +607,4 @@ class TestDeadComesBack(Case):
 
     class broken(Reference):
         def dead_letter(self, leases: Sequence[Lease], reason: str) -> None:
-            self.dead += [lease.task.id for lease in leases]
+            self.dead_ids += [lease.task.id for lease in leases]

@@ -47,7 +47,7 @@ def verdicts(tmp_path_factory: pytest.TempPathFactory) -> Mapping[tuple[str, str
     runs = []
     for room in ROOMS:
         report = folder / f"{room}.xml"
-        command = [
+        command: list[str | Path] = [
             sys.executable,
             "-m",
             "pytest",

@@ -78,7 +78,7 @@ class TestJsonlSource(TaskSourceContract):
         path.touch()
         return JsonlSource(JsonlSource.Config(path=str(path)), contract_function())
 
-    def publish(self, source: JsonlSource, tasks: Sequence[Task]) -> Sequence[Task]:
+    def publish(self, source: JsonlSource, tasks: Sequence[Task]) -> Sequence[Task]:  # type: ignore[override]
         path = Path(source.config.path)
         path.write_bytes(b"".join(task.payload + b"\n" for task in tasks))
         session = {"session_id": path.name}
@@ -98,7 +98,7 @@ class TestJsonlSink(ResultSinkContract):
     def sink(self, tmp_path: Path) -> JsonlSink:
         return JsonlSink(JsonlSink.Config(path=str(tmp_path / "results.jsonl")), contract_function())
 
-    def read_back(self, sink: JsonlSink, task_ids: Sequence[str]) -> Sequence[Result]:
+    def read_back(self, sink: JsonlSink, task_ids: Sequence[str]) -> Sequence[Result]:  # type: ignore[override]
         return [
             stored
             for line in Path(sink.config.path).read_bytes().splitlines()

@@ -43,7 +43,7 @@ class TestClosed(ResultSinkContract):
         return MemorySink(MemorySink.Config(), contract_function())
 """
     )
-    command = [
+    command: list[str | Path] = [
         sys.executable,
         "-m",
         "pytest",

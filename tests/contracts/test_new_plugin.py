@@ -1,12 +1,9 @@
 """`htcgrid new-plugin`: what it writes installs, and keeps the rules from the first day."""
 
 import re
-import sys
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))  # pytest's importlib mode does not
 from venv_for_plugins import Venv
 
 KINDS = ["invoker", "task-source", "result-sink"]

@@ -1,17 +1,14 @@
 """`htcgrid verify`, as a plugin's author runs it."""
 
 import json
-import sys
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
+from venv_for_plugins import Venv
 
 from htcgrid.cli import verify
 from htcgrid.spi import Rejected
-
-sys.path.insert(0, str(Path(__file__).parent))  # pytest's importlib mode does not
-from venv_for_plugins import Venv
 
 
 @pytest.fixture(scope="module")
@@ -74,5 +71,6 @@ def test_a_place_that_holds_tasks_is_not_emptied_unasked(venv: Venv, tmp_path: P
 
 def test_without_the_kit_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verify, "entry_points", lambda **_: [])
+    assert verify.command.callback is not None
     with pytest.raises(Rejected, match="pip install htcgrid-contracts"):
         verify.command.callback("process", None, (), 1.0, False, None, None, False)

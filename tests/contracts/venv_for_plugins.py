@@ -18,7 +18,7 @@ class Venv:
         (packages / "borrowed.pth").write_text("".join(lines))
 
     def install(self, project: Path) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "pip", "--python", self.python, "install", "-q", "--no-deps"]
+        command: list[str | Path] = [sys.executable, "-m", "pip", "--python", self.python, "install", "-q", "--no-deps"]
         return self._run([*command, "--no-build-isolation", "--no-index", project])
 
     def run(self, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

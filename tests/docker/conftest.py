@@ -3,18 +3,12 @@
 import gc
 import os
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import docker
 import pytest
 from docker.errors import DockerException, ImageNotFound
-
-# With pytest's import mode of this project a folder of tests is not on the path by itself.
-sys.path.insert(0, str(Path(__file__).parent))
-sys.path.insert(0, str(Path(__file__).parents[1] / "parts"))
-
 from docker_parts import OwnEngine, Relay
 
 PYTHON = "local/lambda-python:3.11"

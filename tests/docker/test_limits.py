@@ -8,7 +8,7 @@ from typing import Any
 import docker
 import pytest
 from htcgrid_contracts.common import in_threads
-from htcgrid_local_docker.invoker import LocalDockerInvoker
+from htcgrid_local_docker.invoker import LocalDockerInvoker, sandbox_of
 from htcgrid_local_docker.options import Options
 
 from htcgrid.spi import FailureKind, Function, Lease, Outcome, Task
@@ -128,7 +128,7 @@ def test_it_reaches_no_other_container(function: Function, python_image: str) ->
     """Not even of its own plane: with the emulator, each has a port that is open within its network."""
     with LocalDockerInvoker(Options(base_image=python_image, workers=2, transport="rie"), function) as opened:
         in_threads([lambda: ask(opened, "execute")] * 2, 60)
-        first, second = (environment.sandbox for environment in opened._places)
+        first, second = (sandbox_of(environment) for environment in filter(None, opened._places))
         assert [ask(opened, "connect", host=each.address[0], port=each.address[1]) for each in (first, second)].count(
             "connected"
         ) == 1
@@ -177,7 +177,7 @@ def test_on_a_network_of_the_users(function: Function, python_image: str, transp
     with LocalDockerInvoker(options, function) as opened:
         assert ask(opened, "who")["uid"] == 993
         if transport == "rie":
-            (sandbox,) = (environment.sandbox for environment in filter(None, opened._places))
+            (sandbox,) = (sandbox_of(environment) for environment in filter(None, opened._places))
             assert sandbox.address[0] == "127.0.0.1"
 
 

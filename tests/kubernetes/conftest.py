@@ -3,17 +3,13 @@
 import json
 import os
 import subprocess
-import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-sys.path.insert(0, str(Path(__file__).parents[1] / "parts"))
 import kubernetes_images as images
+import pytest
 from kubernetes_commands import Kubectl
 from kubernetes_grid import until
 from kubernetes_redis import redis_server

@@ -68,7 +68,7 @@ class Service:
     def __init__(self, folder: Path, *options: str, handlers: str = HANDLERS) -> None:
         (folder / "htcgrid.toml").write_text(CONFIG)
         (folder / "pricing.py").write_text(handlers)
-        program = [Path(sys.executable).with_name("htcgrid"), "serve", "--port", "0", *options]
+        program: list[str | Path] = [Path(sys.executable).with_name("htcgrid"), "serve", "--port", "0", *options]
         self.process = subprocess.Popen(program, cwd=folder, stderr=subprocess.PIPE, text=True)
         assert self.process.stderr is not None
         said = self.process.stderr.readline()
@@ -109,7 +109,7 @@ class Service:
         self.process.send_signal(number)
         _, said = self.process.communicate(timeout=60)
         assert self.process.returncode == 0, said
-        return said
+        return str(said)
 
 
 def encoded(document: Any) -> str:

@@ -179,6 +179,7 @@ def test_a_caller_that_takes_no_answer_keeps_no_place(tmp_path: Path) -> None:
     served.stop()
 
 
+@pytest.mark.timing
 def test_a_refused_caller_that_does_not_hang_up_delays_no_end(tmp_path: Path) -> None:
     served = Service(tmp_path)
     with socket.create_connection(("127.0.0.1", served.port), 30) as caller:

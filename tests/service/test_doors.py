@@ -129,7 +129,7 @@ def test_another_secret_and_another_key_are_the_sdks_errors(locked: Service, tmp
 
 def refused(folder: Path, *options: str) -> str:
     (folder / "htcgrid.toml").write_text(CONFIG)
-    program = [Path(sys.executable).with_name("htcgrid"), "serve", "--port", "0", *options]
+    program: list[str | Path] = [Path(sys.executable).with_name("htcgrid"), "serve", "--port", "0", *options]
     done = subprocess.run(program, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert "Traceback" not in done.stderr

@@ -1,6 +1,6 @@
 """Signatures as AWS's own signer makes them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -57,7 +57,7 @@ def test_a_temporary_key_with_its_session_token_is_right() -> None:
 def test_another_secret_body_path_method_or_header_is_wrong() -> None:
     headers = signed(X_Amz_Invocation_Type="DryRun")
     verify(headers)
-    for wrong in (
+    calls: list[Callable[[], None]] = [
         lambda: verify(signed(secret="another")),
         lambda: verify(headers, body=b"[]"),
         lambda: verify(headers, f"{PATH}?Qualifier=1"),
@@ -67,7 +67,8 @@ def test_another_secret_body_path_method_or_header_is_wrong() -> None:
         lambda: verify(headers | {"host": "evil.example"}),
         lambda: verify(headers | {"x-amz-content-sha256": "UNSIGNED-PAYLOAD"}),
         lambda: verify(signed(service="s3")),
-    ):
+    ]
+    for wrong in calls:
         with pytest.raises(api_errors.InvalidSignature):
             wrong()
 

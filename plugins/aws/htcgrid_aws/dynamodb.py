@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import logging
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from htcgrid.spi import Function, Rejected, Result, ResultSink, StoreStats, Unavailable
+from htcgrid.spi import Function, Rejected, Result, ResultSink, StoreStats, Unavailable, generation_of
 from htcgrid_aws import arns, iam, result_documents, result_items
 from htcgrid_aws.aws_plugin import AwsPlugin
-from htcgrid_aws.dynamodb_table import KEY, LARGEST_ITEM, LARGEST_KEY, WRITE_BATCH, Item, Table
+from htcgrid_aws.dynamodb_table import KEY, LARGEST_ITEM, LARGEST_KEY, READ_BATCH, WRITE_BATCH, Item, Table
 from htcgrid_aws.encryption import EncryptedConfig
 from htcgrid_aws.parallel import each, raise_worst
 from htcgrid_aws.s3_bucket import Bucket
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from htcgrid.spi import Task
+
+
+log = logging.getLogger(__name__)
 
 
 class DynamodbSink(AwsPlugin, ResultSink):
@@ -29,8 +34,8 @@ class DynamodbSink(AwsPlugin, ResultSink):
         table: str = Field(description="name of the table; its partition key is task_id (S), and it has no sort key")
         conditional: Literal["failures", "always"] = Field(
             "failures",
-            description='"failures": 25 answers are stored with one request, the last answer to a task stays, and a failure '
-            'never replaces what is stored. "always": the first result of a task stays, at one request for each result',
+            description='"failures": answers go 25 a request, the last one of a task stays, and a failure never '
+            'replaces what is stored but an earlier generation\'s failure. "always": the first result of a task stays, at one request a result',
         )
         check_stored: bool = Field(
             False,
@@ -47,6 +52,7 @@ class DynamodbSink(AwsPlugin, ResultSink):
 
     config: Config
     max_batch = WRITE_BATCH
+    lists_failures = True
 
     def __init__(self, config: Config, function: Function) -> None:
         super().__init__(config, function)
@@ -64,20 +70,41 @@ class DynamodbSink(AwsPlugin, ResultSink):
         """Stores all it can, then raises `Unavailable` if some may be stored later, else `Rejected` for the rest."""
         written = each(self.pool, self._item, results)
         ready = [(result, item) for result, item in written if isinstance(item, dict)]
-        single = {id(result): item for result, item in ready if self.config.conditional == "always" or _failed(result)}
+        single = {
+            id(result): (result, item)
+            for result, item in ready
+            if self.config.conditional == "always" or _failed(result) or generation_of(result.task)
+        }
         batch = {result.task.id: item for result, item in ready if id(result) not in single}
         outcomes: list[object] = [item for _, item in written]
         if batch and (left := self._table.write_batch(list(batch.values()))):
             message = f"table {self.config.table} did not take {left} of {len(batch)} results: throttled; put again"
             outcomes.append(Unavailable(message))
-        outcomes += [answer for _, answer in each(self.pool, self._table.write_new, list(single.values()))]
+        outcomes += [answer for _, answer in each(self.pool, self._write_if_it_stands, list(single.values()))]
         raise_worst(outcomes)
 
     def stored(self, tasks: Sequence[Task]) -> Collection[str]:
         """Asked of the table only with `check_stored`."""
         if not self.config.check_stored:
             return ()
-        return {item[KEY]["S"] for item in self._table.read([task.id for task in tasks], only=KEY, consistent=True)}
+        generations = {task.id: generation_of(task) for task in tasks}
+        found = self._table.read(list(generations), only=f"{KEY}, failure, generation", consistent=True)
+        return {
+            item[KEY]["S"]
+            for item in found
+            if "failure" not in item or int(item.get("generation", {}).get("N", 0)) >= generations[item[KEY]["S"]]
+        }
+
+    def failed(self) -> Iterator[Result]:
+        """Reads the whole table, a megabyte a request, and what large results lie in S3."""
+        items_ = self._table.scan("attribute_exists(failure)", {})
+        while some := list(islice(items_, READ_BATCH)):
+            results = each(self.pool, self._result, some)
+            raise_worst(answer for _, answer in results)
+            yield from (answer for _, answer in results if isinstance(answer, Result))
+
+    def has_failed(self) -> bool:
+        return any(True for _ in self._table.scan("attribute_exists(failure)", {}))
 
     def get(self, task_ids: Sequence[str]) -> Mapping[str, Result]:
         found = list(self._table.read(task_ids))
@@ -107,6 +134,11 @@ class DynamodbSink(AwsPlugin, ResultSink):
             message = f"task {task_id[:80]!r}...: DynamoDB takes ids of 1 to {LARGEST_KEY} bytes; use shorter ids"
             raise Rejected(message, [task_id])
         item = result_items.write(result)
+        if "event" in item and self._bucket is None and result_items.too_large(item, self.config.inline_limit):
+            item.pop("event")
+            log.warning(
+                "the event of task %s is too large to be kept with its failure, so `redrive` cannot run it", task_id
+            )
         if not result_items.too_large(item, self.config.inline_limit):
             return item
         if self._bucket is None:
@@ -118,6 +150,13 @@ class DynamodbSink(AwsPlugin, ResultSink):
         key = self._bucket.key(task_id, task_id)
         self._bucket.put(key, result_documents.write(result))
         return result_items.write_reference(result, self._bucket.address(key))
+
+    def _write_if_it_stands(self, written: tuple[Result, Item]) -> bool:
+        """The first result of a task stays, but a later generation's takes the place of a failure."""
+        result, item = written
+        if generation := generation_of(result.task):
+            return self._table.write_where(item, _STANDS.format(_OLDER), {":generation": {"N": str(generation)}})
+        return self._table.write_new(item)
 
     def _result(self, item: Item) -> Result:
         if "s3" not in item:
@@ -131,6 +170,10 @@ class DynamodbSink(AwsPlugin, ResultSink):
         if document is None:
             raise Rejected(f"task {task_id}: its result {address} is gone from S3", [task_id])
         return result_documents.read(document)
+
+
+_STANDS = f"attribute_not_exists({KEY}) OR (attribute_exists(failure) AND {{}})"
+_OLDER = "(attribute_not_exists(generation) OR generation < :generation)"
 
 
 def _failed(result: Result) -> bool:

@@ -179,7 +179,7 @@ class Table:
         request = {
             "TableName": self.name,
             "FilterExpression": condition,
-            "ExpressionAttributeValues": dict(values),
+            **({"ExpressionAttributeValues": dict(values)} if values else {}),
             "ConsistentRead": True,
             "ReturnConsumedCapacity": "TOTAL",
         }

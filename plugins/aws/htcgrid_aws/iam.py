@@ -52,7 +52,7 @@ def agent(resources: Resources) -> dict[str, Any]:
         _allow("RemoveRows", ("dynamodb:BatchWriteItem",), (r.task_table,)),
         _allow("FindBucket", ("s3:ListBucket",), (r.bucket, r.data_bucket)),
         _allow("ReadInputs", ("s3:GetObject",), (_under(r.bucket, r.inputs_prefix),)),
-        _allow("StoreLargeResults", ("s3:PutObject",), (_under(r.bucket, r.results_prefix),)),
+        _allow("StoreLargeResults", ("s3:PutObject", "s3:GetObject"), (_under(r.bucket, r.results_prefix),)),
         _allow("ClaimAndFinish", ("dynamodb:UpdateItem", "dynamodb:BatchGetItem"), (r.state_table,)),
         _allow("FindExpired", ("dynamodb:Query",), (_indexes(r.state_table) if r.watchdog else "",)),
         _allow("HtcGridInput", ("s3:GetObject",), (_under(r.data_bucket, "*-input"),)),

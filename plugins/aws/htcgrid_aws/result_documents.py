@@ -30,10 +30,10 @@ def metadata(result: Result) -> dict[str, Any]:
     return {name: value for name, value in every.items() if value or (name == "init_ms" and value is not None)}
 
 
-def result(task_id: str, metadata: dict[str, Any], payload: bytes, log_tail: bytes) -> Result:
-    """The result of its metadata. Its task has no payload."""
+def result(task_id: str, metadata: dict[str, Any], payload: bytes, log_tail: bytes, event: bytes = b"") -> Result:
+    """The result of its metadata. Its task has a payload where the event was kept, which it is with failures."""
     metadata = dict(metadata)
-    task = Task(task_id, b"", metadata.pop("attributes", {}))
+    task = Task(task_id, event, metadata.pop("attributes", {}))
     attempt = int(metadata.pop("attempt", 1))
     failure = metadata.pop("failure", None)
     kind = FailureKind(failure) if failure else None
@@ -46,6 +46,8 @@ def write(result: Result) -> bytes:
     head: dict[str, Any] = {"task_id": result.task.id, **metadata(result)}
     if outcome.log_tail:
         head["log_tail"] = base64.b64encode(outcome.log_tail).decode()
+    if outcome.failure is not None and result.task.payload:
+        head["event"] = base64.b64encode(result.task.payload).decode()
     if not _is_json(outcome.payload):
         head["payload_base64"] = base64.b64encode(outcome.payload).decode()
         return json.dumps(head).encode()
@@ -57,13 +59,14 @@ def read(document: bytes) -> Result:
     """The result of a document. Raises ValueError or KeyError where it is not one."""
     whole = json.loads(document)
     log_tail = base64.b64decode(whole.pop("log_tail", ""))
+    event = base64.b64decode(whole.pop("event", ""))
     task_id = whole.pop("task_id")
     whole.pop("payload", None)
     if "payload_base64" in whole:
         payload = base64.b64decode(whole.pop("payload_base64"))
     else:
         payload = document[-1 - whole.pop("payload_bytes") : -1]
-    return result(task_id, whole, payload, log_tail)
+    return result(task_id, whole, payload, log_tail, event)
 
 
 def _is_json(payload: bytes) -> bool:

@@ -1,7 +1,7 @@
 """A result as a DynamoDB item, and back.
 
-`task_id`, then `failure` (only of failures), `facts` (JSON: attempt, times, memory, attributes), `payload` (text, or
-binary where it is not text) and `log` (binary). Where it saves a write unit, those three are deflated into `packed`: raw
+`task_id`, then `failure` and `event` (only of failures), `generation` (only of tasks that were run again), `metadata` (JSON: attempt, times, memory, attributes), `payload` (text, or
+binary where it is none) and `log` (binary). Where it saves a write unit, those three are deflated into `packed`: raw
 deflate with `DICTIONARY` before it, of the lengths of metadata and payload in four bytes each, metadata, payload and log.
 A payload kept in S3 leaves `s3`, the address of the whole result there.
 """
@@ -13,6 +13,7 @@ import struct
 import zlib
 from typing import TYPE_CHECKING, Any
 
+from htcgrid.spi import generation_of
 from htcgrid_aws import result_documents
 from htcgrid_aws.dynamodb_table import KEY, Item, size, write_units
 
@@ -34,6 +35,8 @@ def write(result: Result) -> Item:
     """The smallest item of a result."""
     head = _head(result)
     outcome = result.outcome
+    if outcome.failure is not None and result.task.payload:
+        head["event"] = _content(result.task.payload)
     plain: Item = {**head, "payload": _content(outcome.payload)}
     if outcome.log_tail:
         plain["log"] = {"B": outcome.log_tail}
@@ -63,7 +66,7 @@ def read(item: Item) -> Result:
     metadata = json.loads(text)
     if "failure" in item:
         metadata["failure"] = item["failure"]["S"]
-    return result_documents.result(item[KEY]["S"], metadata, payload, log_tail)
+    return result_documents.result(item[KEY]["S"], metadata, payload, log_tail, _bytes(item.get("event", {})))
 
 
 def too_large(item: Item, limit: int) -> bool:
@@ -76,6 +79,8 @@ def _head(result: Result) -> Item:
     item: Item = {KEY: {"S": result.task.id}}
     if failure := metadata.pop("failure", ""):
         item["failure"] = {"S": failure}
+    if generation := generation_of(result.task):
+        item["generation"] = {"N": str(generation)}
     item["facts"] = {"S": json.dumps(metadata, separators=(",", ":"), ensure_ascii=False)}
     return item
 

@@ -10,10 +10,13 @@ from htcgrid.spi import Rejected
 from htcgrid_aws.aws_errors import client_error, code_of, translated_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 LONGEST_KEY = 1024
 """Bytes of an object's key."""
+
+MET = frozenset(("PreconditionFailed", "ConditionalRequestConflict"))
+"""What S3 says where a condition does not hold, or another wrote at the same time."""
 
 ABSENT = frozenset(("NoSuchKey", "404"))
 
@@ -56,13 +59,43 @@ class Bucket:
         with translated_errors("s3:PutObject", self.address(key)):
             self._client.put_object(Bucket=self.name, Key=key, Body=body, ContentType=content_type, **self._encrypted)
 
+    def put_where(self, key: str, body: bytes, etag: str | None) -> bool:
+        """Store an object where there is none of its key, or where the one that is there has this tag; whether it was."""
+        condition = {"IfNoneMatch": "*"} if etag is None else {"IfMatch": etag}
+        with translated_errors("s3:PutObject", self.address(key)):
+            try:
+                self._client.put_object(
+                    Bucket=self.name, Key=key, Body=body, ContentType="application/json", **condition, **self._encrypted
+                )
+            except ClientError as error:
+                if code_of(error) in MET:
+                    return False
+                raise client_error(error, "s3:PutObject", self.address(key)) from error
+        return True
+
+    def names(self, start: str) -> Iterator[str]:
+        """What follows `start` in the keys that begin so, after our prefix."""
+        where: dict[str, Any] = {}
+        while True:
+            with translated_errors("s3:ListBucket", f"bucket {self.name}"):
+                answer = self._client.list_objects_v2(Bucket=self.name, Prefix=self.prefix + start, **where)
+            yield from (each["Key"].removeprefix(self.prefix + start) for each in answer.get("Contents", ()))
+            if not answer.get("IsTruncated"):
+                return
+            where = {"ContinuationToken": answer["NextContinuationToken"]}
+
     def get(self, key: str) -> bytes | None:
         """The object's bytes, or None where there is none."""
+        return self.get_tagged(key)[0]
+
+    def get_tagged(self, key: str) -> tuple[bytes | None, str | None]:
+        """The object's bytes and its tag, for `put_where`."""
         with translated_errors("s3:GetObject", self.address(key)):
             try:
-                body: bytes = self._client.get_object(Bucket=self.name, Key=key)["Body"].read()
+                answer = self._client.get_object(Bucket=self.name, Key=key)
+                body: bytes = answer["Body"].read()
             except ClientError as error:
                 if code_of(error) in ABSENT:
-                    return None
+                    return None, None
                 raise client_error(error, "s3:GetObject", self.address(key)) from error
-        return body
+        return body, answer["ETag"]

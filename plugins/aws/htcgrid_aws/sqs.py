@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 from pydantic import Field, model_validator
 
 from htcgrid.spi import (
+    DeadTask,
     FailureKind,
     Function,
     HtcgridError,
@@ -25,6 +26,7 @@ from htcgrid.spi import (
 from htcgrid_aws import arns, iam, messages
 from htcgrid_aws.aws_plugin import AwsPlugin
 from htcgrid_aws.cancel_marks import Cancelled, Cancels
+from htcgrid_aws.dead_letters import DeadLetters
 from htcgrid_aws.dynamodb_table import Table
 from htcgrid_aws.encryption import EncryptedConfig
 from htcgrid_aws.held_messages import HeldMessages, ReceivedMessage, find
@@ -86,6 +88,7 @@ class SqsSource(AwsPlugin, TaskSource):
 
     config: Config
     max_batch = BATCH
+    redrives = True
 
     def __init__(self, config: Config, function: Function) -> None:
         super().__init__(config, function)
@@ -229,6 +232,28 @@ class SqsSource(AwsPlugin, TaskSource):
         the same tasks again: those that SQS took are not sent twice by this source.
         """
         self._submission.put(tasks)
+
+    def redrive(self, tasks: Sequence[Task]) -> None:
+        """As `put`; rows of an earlier generation, of an agent that died before its ack, go, and dead letters do too.
+
+        A message of an earlier generation that is left is lent too; sinks know that what comes of it is late.
+        """
+        try:
+            self._submission.put(tasks)
+        except Rejected as refusal:
+            mine = {task.id for task in tasks}
+            if self._index is None or not refusal.task_ids or not mine.issuperset(refusal.task_ids):
+                raise
+            self._index.remove(refusal.task_ids)
+            self._submission.put(tasks)
+        self._letters().remove({task.id for task in tasks})
+
+    def dead_letters(self) -> Iterator[DeadTask]:
+        """The dead letters, which others do not see for a minute meanwhile."""
+        return self._letters().read()
+
+    def _letters(self) -> DeadLetters:
+        return DeadLetters(list({queue.url: queue for queue in self._dead.values()}.values()), REASON, self._read)
 
     def cancel(self, session_id: str | None = None, task_ids: Collection[str] = ()) -> Sequence[Task]:
         """Mark as cancelled, which receiving and extending look for.

@@ -11,7 +11,6 @@ import json
 import shutil
 import socket
 import subprocess
-import sys
 import threading
 import time
 import uuid
@@ -21,14 +20,12 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import aws_server
 import boto3
 import botocore.session
 import pytest
 import redis
 from moto.server import ThreadedMotoServer
-
-sys.path.insert(0, str(Path(__file__).parent))  # pytest's importlib mode does not
-import aws_server
 
 REGION = "eu-west-1"
 _numbers = count(1)

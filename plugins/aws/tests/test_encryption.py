@@ -83,7 +83,8 @@ def test_htc_grid_encrypts_with_the_key_of_its_file_unless_told_otherwise(
         seen = watched(sink)
         sink.data.put("x-output", b"1")
         assert seen == [headers]
-        sids = [line["Sid"] for line in sink.permissions()["agent"]["Statement"]]
+        policy: Any = sink.permissions()["agent"]
+        sids = [line["Sid"] for line in policy["Statement"]]
     assert ("UseKeys" in sids) == (headers[1] is not None)
 
 

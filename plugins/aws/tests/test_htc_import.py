@@ -126,7 +126,16 @@ def test_a_file_that_is_still_a_template_is_rejected(tmp_path: Path) -> None:
 
 def test_the_command_writes_a_config_that_check_can_read(tmp_path: Path) -> None:
     grid, agent = written(tmp_path, "grid.json", GRID), written(tmp_path, "Agent_config.tfvars.json", AGENT)
-    command = [sys.executable, "-m", "htcgrid", "init", "--from-htc-grid", grid, agent, tmp_path / "new"]
+    command: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "htcgrid",
+        "init",
+        "--from-htc-grid",
+        grid,
+        agent,
+        tmp_path / "new",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "  eks_worker_groups: " in done.stdout

@@ -101,7 +101,7 @@ def test_a_submit_that_was_cut_off_is_completed_by_giving_it_again(make_htc: Cal
         source.states.add(given[1].id, 0)  # its message was never sent
         source.data.put(f"{given[1].id}-input", b"eyJuIjogMX0=")
         source.put(given)
-        leased = []
+        leased: list[Lease] = []
         while leases := source.receive(10, 1):
             leased += leases
     assert sorted(lease.task.id for lease in leased) == [task.id for task in given]

@@ -100,9 +100,9 @@ def test_an_agent_on_htc_grid_may_do_what_it_does_and_no_more(make_htc: Callable
 
 def test_rows_of_tasks_and_cancel_marks_may_share_a_table() -> None:
     source = SqsSource(SqsSource.Config(queue="q", task_table="tasks", region="eu-west-1"), Function())
+    policies: Any = source.permissions()
     found = {
-        use: {statement["Sid"]: statement for statement in policy["Statement"]}
-        for use, policy in source.permissions().items()
+        use: {statement["Sid"]: statement for statement in policy["Statement"]} for use, policy in policies.items()
     }
     assert found["agent"]["RemoveRows"]["Action"] == ["dynamodb:BatchWriteItem"]
     of_table = ["FindTable", "SeeCancelled", "RemoveRows"]

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
+import odd_values
 import pytest
-
-_spec = importlib.util.spec_from_file_location("odd_values", Path(__file__).parents[3] / "tests/parts/odd_values.py")
-assert _spec is not None
-assert _spec.loader is not None
-odd_values = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(odd_values)
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,9 @@
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))  # the fakes beside this file, whichever folder pytest is started in
-
 from fake_lambda import FakeLambda
 from htcgrid.spi import Function
 from real_agent import Opener

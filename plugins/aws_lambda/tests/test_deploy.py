@@ -175,9 +175,9 @@ def foreign_function(aws: Callable[[str], Any]) -> str:
 
 def test_a_function_of_somebody_else_is_neither_changed_nor_removed(plane: Maker, aws: Callable[[str], Any]) -> None:
     foreign_function(aws)
-    for command in (lambda: plane().deploy({}), plane().undeploy):
+    for lines in (plane().deploy({}), plane().undeploy()):
         with pytest.raises(Rejected, match="was not made by htcgrid"):
-            list(command())
+            list(lines)
     assert aws("lambda").get_function_configuration(FunctionName="pricing")["Handler"] == "x.y"
 
 

@@ -18,7 +18,7 @@ EXAMPLE = ROOT / "examples" / "options"
 def events(tmp_path: Path) -> Path:
     """The example's tasks."""
     environment = os.environ | {"PYTHONPATH": str(ROOT / ".make" / "data")}
-    make = [sys.executable, EXAMPLE / "make_tasks.py"]
+    make: list[str | Path] = [sys.executable, EXAMPLE / "make_tasks.py"]
     made = subprocess.run(make, env=environment, capture_output=True, text=True, check=False)
     if made.returncode:
         pytest.skip(f"make_tasks.py needs what `make .make/examples` installs: {made.stderr[-200:]}")
@@ -40,11 +40,20 @@ def test_the_example_gives_the_same_bytes_on_the_service_as_on_this_machine(
     outputs = {}
     for plane in ("local", "cloud"):
         results = tmp_path / f"{plane}.jsonl"
-        settings = {"source.path": events, "sink.path": results}
+        settings: dict[str, object] = {"source.path": events, "sink.path": results}
         if plane == "cloud":
             settings |= {f"planes.cloud.{key}": value for key, value in cloud.items()}
         flags = [f"--set={key}={value}" for key, value in settings.items()]
-        command = [program, "run", "--quiet", "--config", EXAMPLE / "htcgrid.toml", "--plane", plane, *flags]
+        command: list[str | Path] = [
+            program,
+            "run",
+            "--quiet",
+            "--config",
+            EXAMPLE / "htcgrid.toml",
+            "--plane",
+            plane,
+            *flags,
+        ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         outputs[plane] = _outputs(results)

@@ -100,7 +100,7 @@ class LocalDockerInvoker(EnvironmentPool):
 
     def before(self, environment: ExecutionEnvironment, place: int) -> None:
         if environment.state is State.IDLE:
-            _sandbox(environment).forget_log()
+            sandbox_of(environment).forget_log()
 
     def corrected(self, outcome: Outcome, place: int) -> Outcome:
         """Once it is clear that the outcome is the task's own, what the emulator cannot know is put right."""
@@ -110,14 +110,14 @@ class LocalDockerInvoker(EnvironmentPool):
         elif outcome.failure is FailureKind.INIT_ERROR and not self._is_proven:
             check_came_up(outcome, self._spec)
         is_exit = outcome.failure is FailureKind.EXIT and self.config.transport == "rie"
-        if is_exit and (environment := self.at(place)) and _sandbox(environment).has_killed_for_memory():
+        if is_exit and (environment := self.at(place)) and sandbox_of(environment).has_killed_for_memory():
             document = error_documents.out_of_memory(identity.request_id(outcome.task_id))
             return replace(outcome, payload=document, failure=FailureKind.OUT_OF_MEMORY)
         return outcome
 
     def removed(self, environment: ExecutionEnvironment, place: int) -> None:
         """Its place is free, whatever becomes of its container."""
-        self._keep_what_is_left([_sandbox(environment)])
+        self._keep_what_is_left([sandbox_of(environment)])
 
     # --- Deployable ---
 
@@ -206,7 +206,8 @@ class LocalDockerInvoker(EnvironmentPool):
             self._left += left
 
 
-def _sandbox(environment: ExecutionEnvironment) -> ContainerSandbox:
+def sandbox_of(environment: ExecutionEnvironment) -> ContainerSandbox:
+    """The container that an environment of this plane runs in."""
     assert isinstance(environment, SandboxedEnvironment)  # noqa: S101 - all of this plane's are
     assert isinstance(environment.sandbox, ContainerSandbox)  # noqa: S101
     return environment.sandbox

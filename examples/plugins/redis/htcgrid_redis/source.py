@@ -16,7 +16,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import redis
-from htcgrid.spi import Function, Lease, Rejected, Task, TaskSource
+from htcgrid.spi import Function, Lease, Rejected, Task, TaskSource, generation_of
 from pydantic import Field
 
 from htcgrid_redis.server import ServerConfig, connect, speaking
@@ -37,6 +37,16 @@ end
 return gone
 """
 """Sets the idle time of the entries that are lent to this consumer, for this attempt; returns the others."""
+
+
+_REDRIVE = """
+local before = redis.call('HGET', KEYS[2], ARGV[1])
+if before and tonumber(before) >= tonumber(ARGV[4]) then return 0 end
+redis.call('HSET', KEYS[2], ARGV[1], ARGV[4])
+redis.call('XADD', KEYS[1], '*', 'id', ARGV[1], 'payload', ARGV[2], 'attributes', ARGV[3])
+return 1
+"""
+"""Adds a task unless it was added in this generation or a later one: a redrive may be given again."""
 
 
 class RedisSource(TaskSource):
@@ -102,6 +112,15 @@ class RedisSource(TaskSource):
     def extend(self, leases: Sequence[Lease], seconds: float) -> Collection[str]:
         gone = self._keep_for(leases, seconds)
         return [lease.task.id for lease in leases if lease.receipt in gone]
+
+    def redrive(self, tasks: Sequence[Task]) -> None:
+        """Add them to the stream again, each generation of a task once."""
+        with speaking(), self._open.pipeline(transaction=False) as batch:
+            for task in tasks:
+                keys = (self.config.stream, f"{self.config.stream}:redriven")
+                attributes = json.dumps(dict(task.attributes))
+                batch.eval(_REDRIVE, 2, *keys, task.id, task.payload, attributes, generation_of(task))
+            batch.execute()
 
     @property
     def _open(self) -> redis.Redis:

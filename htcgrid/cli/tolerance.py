@@ -1,0 +1,33 @@
+"""How many failures a run bears before it stops."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+_LEAST = 100
+"""Of so many tasks at least a percentage is taken, where nobody knows how many there are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """A count, or a percentage of all tasks, as `[agent] tolerated_failures` has it. Exceeded by one more than that."""
+
+    count: int | None = None
+    percent: float | None = None
+
+    @classmethod
+    def of(cls, value: int | str | None) -> "Tolerance":
+        if isinstance(value, str):
+            return cls(percent=float(value.removesuffix("%")))
+        return cls(count=value)
+
+    def is_exceeded(self, failed: int, finished: int, total: Callable[[], int | None]) -> bool:
+        """Whether so many failures are too many; `total` may ask a queue, and is called only where it decides."""
+        if self.count is not None:
+            return failed > self.count
+        if self.percent is None or failed <= max(finished, _LEAST) * self.percent / 100:
+            return False
+        known = total()
+        return failed > max(finished, _LEAST if known is None else known) * self.percent / 100
+
+    def __str__(self) -> str:
+        return f"{self.percent:g}%" if self.percent is not None else str(self.count)

@@ -1,0 +1,60 @@
+"""The messages of dead-letter queues, looked through. SQS lists none: each is received, and shown again at the end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from htcgrid.spi import DeadTask
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Sequence
+
+    from htcgrid_aws.messages import Received
+    from htcgrid_aws.sqs_queue import Queue
+
+_HIDDEN_SECONDS = 60
+_EMPTY_LOOKS = 2
+"""A queue of few messages may answer with none though it has some."""
+
+
+class DeadLetters:
+    """All dead letters of these queues, a few at a time in memory."""
+
+    def __init__(self, queues: Sequence[Queue], reason: str, read: Callable[[dict[str, Any]], Received]) -> None:
+        self._queues = queues
+        self._reason = reason
+        self._read = read
+
+    def read(self) -> Iterator[DeadTask]:
+        for queue in self._queues:
+            for message in self._messages(queue, keep=lambda _message: True):
+                attributes = message.get("MessageAttributes", {})
+                reason = attributes.get(self._reason, {}).get("StringValue", "SQS set it aside, past maxReceiveCount")
+                attempt = int(message["Attributes"]["ApproximateReceiveCount"])
+                yield DeadTask(self._read(message).task, attempt, reason)
+
+    def remove(self, task_ids: Collection[str]) -> None:
+        """Delete those of these tasks, which are in the queue again."""
+        for queue in self._queues:
+            for _ in self._messages(queue, keep=lambda message: self._read(message).task.id not in task_ids):
+                pass
+
+    def _messages(self, queue: Queue, keep: Callable[[dict[str, Any]], bool]) -> Iterator[dict[str, Any]]:
+        """Each message once. Those that are not to be kept are deleted, the others shown again at the end."""
+        kept: dict[str, str] = {}
+        empty = 0
+        try:
+            while empty < _EMPTY_LOOKS:
+                some = queue.receive(10, 0, _HIDDEN_SECONDS)
+                new = [message for message in some if message["MessageId"] not in kept]
+                empty = 0 if new else empty + 1
+                gone = []
+                for message in new:
+                    if keep(message):
+                        kept[message["MessageId"]] = message["ReceiptHandle"]
+                        yield message
+                    else:
+                        gone.append(message["ReceiptHandle"])
+                queue.delete(gone)
+        finally:
+            queue.change_visibility(dict.fromkeys(kept.values(), 0))

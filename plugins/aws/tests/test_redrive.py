@@ -1,0 +1,97 @@
+"""After failures on SQS with DynamoDB or S3: what failed is run again, alone."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from conftest import Aws
+
+CONFIG = """\
+[function]
+handler = "job.handler"
+[source]
+plugin = "sqs"
+queue = "{queue}"
+visibility_timeout = 30
+endpoint_url = "{url}"
+[sink]
+{sink}
+endpoint_url = "{url}"
+[planes.local]
+plugin = "process"
+workers = 1
+"""
+BROKEN = """\
+def handler(event, context):
+    if event["n"] % 7 == 0:
+        raise ValueError(f"no price for {event['n']}")
+    return event["n"]
+"""
+COUNT = 15
+
+
+def htcgrid(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    program = Path(sys.executable).with_name("htcgrid")
+    return subprocess.run([program, *arguments], cwd=folder, capture_output=True, text=True, timeout=90, check=False)
+
+
+def run_all(folder: Path, aws: Aws, queue: str, code: int) -> None:
+    """An agent until the queue is empty."""
+    program: list[str | Path] = [Path(sys.executable).with_name("htcgrid"), "run", "--quiet"]
+    agent = subprocess.Popen(program, cwd=folder, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while aws.waiting(queue) != (0, 0):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    agent.terminate()
+    said = agent.communicate(timeout=60)[1]
+    assert agent.returncode == code, said
+
+
+@pytest.mark.parametrize("sink", ["dynamodb", "s3"])
+def test_what_failed_is_run_again_and_the_others_stay(aws: Aws, tmp_path: Path, sink: str) -> None:
+    queue, table = aws.queue(), aws.table()
+    where = f'table = "{table}"' if sink == "dynamodb" else f'bucket = "{aws.bucket()}"'
+    (tmp_path / "htcgrid.toml").write_text(CONFIG.format(queue=queue, url=aws.url, sink=f'plugin = "{sink}"\n{where}'))
+    (tmp_path / "job.py").write_text(BROKEN)
+    (tmp_path / "events.jsonl").write_text("".join(f'{{"n": {n}}}\n' for n in range(1, COUNT + 1)))
+    htcgrid(tmp_path, "submit", "events.jsonl", "--session", "s", "--ids", "ids")
+    run_all(tmp_path, aws, queue, 1)
+    before = htcgrid(tmp_path, "results", "--ids", "ids").stdout.splitlines()
+    listed = htcgrid(tmp_path, "failures", "--json")
+    assert json.loads(listed.stdout)["groups"][0]["count"] == 2
+    shown = json.loads(htcgrid(tmp_path, "failures", "--id", "s_14", "--json").stdout)
+    assert (shown["event"], shown["session"]) == ({"n": 14}, "s")
+    (tmp_path / "job.py").write_text("def handler(event, context): return event['n']\n")
+    done = htcgrid(tmp_path, "redrive")
+    assert (done.returncode, done.stdout[:34]) == (0, "2 tasks are in the queue again. It")
+    run_all(tmp_path, aws, queue, 0)
+    after = htcgrid(tmp_path, "results", "--ids", "ids")
+    assert (after.returncode, len(after.stdout.splitlines())) == (0, COUNT)
+    kept = [line for line in before if '"succeeded"' in line]
+    assert [line for line in after.stdout.splitlines() if line in kept] == kept
+    assert "nothing has failed" in htcgrid(tmp_path, "redrive").stderr
+
+
+def test_dead_letters_without_a_result_are_listed_and_put_again(aws: Aws, tmp_path: Path) -> None:
+    dead = aws.queue()
+    redrive = json.dumps({"deadLetterTargetArn": aws.queue_arn(dead), "maxReceiveCount": 3})
+    queue, table = aws.queue(RedrivePolicy=redrive), aws.table()
+    (tmp_path / "htcgrid.toml").write_text(
+        CONFIG.format(queue=queue, url=aws.url, sink=f'plugin = "dynamodb"\ntable = "{table}"')
+    )
+    (tmp_path / "job.py").write_text("def handler(event, context): return event['n']\n")
+    aws.send(dead, '{"n": 1}')
+    [letter] = json.loads(htcgrid(tmp_path, "failures", "--json").stdout)["dead_letters"]
+    assert letter["reason"] == "SQS set it aside, past maxReceiveCount"
+    done = htcgrid(tmp_path, "redrive")
+    assert done.stdout.startswith("1 tasks are in the queue again."), done.stderr
+    assert (aws.waiting(queue), aws.waiting(dead)) == ((1, 0), (0, 0))
