@@ -10,7 +10,7 @@ import pytest
 from htcgrid_aws.htc_sink import HtcGridSink
 from htcgrid_aws.htc_source import HtcGridSource
 
-from htcgrid.spi import FailureKind, Function, Outcome, Rejected, Result, Task, error_documents
+from htcgrid.spi import FailureKind, Function, Lease, Outcome, Rejected, Result, Task, error_documents
 
 if TYPE_CHECKING:
     from collections.abc import Callable
