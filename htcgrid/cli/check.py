@@ -25,6 +25,8 @@ def command(file: Path | None, plane: str | None, pairs: tuple[str, ...], really
         print(f"{'wrong' if problem else 'ok   '}  {name}" + (f": {problem}" if problem else ""))
     for note in notes:
         print(f"note   {note}")
+    region, why = grid.region()
+    print(f"region handlers find the AWS region {region}: {why}")
     return USAGE if problems else DONE
 
 
@@ -70,8 +72,6 @@ def _lease(source: TaskSource, timeout: float) -> Iterator[str]:
 
 def _sums(grid: GridConfig) -> Iterator[str]:
     timeout, agent = grid.settings.function.timeout, grid.settings.agent
-    region, why = grid.region()
-    yield f"function: handlers find the AWS region {region}: {why}. On aws_lambda it is the plane's."
     if agent.grace < timeout:
         yield (
             f"agent.grace = {agent.grace:g} s is below function.timeout = {timeout:g} s: when the agent is stopped, "

@@ -15,7 +15,7 @@ from htcgrid.cli.main import DONE, INTERRUPTED, SOME_FAILED, TERMINATED
 from htcgrid.cli.queue_and_store import StoreSink, say
 from htcgrid.cli.run import Signals, tune
 from htcgrid.compare import junit
-from htcgrid.compare.answers import difference
+from htcgrid.compare.answer_difference import difference
 from htcgrid.compare.junit import Compared
 from htcgrid.config import ConfigError, GridConfig
 from htcgrid.runtime.printable import printable

@@ -47,8 +47,7 @@ def command(use: str | None, file: Path | None, plane: str | None, pairs: tuple[
     joined = {name: _joined(some) for name, some in policies.items() if some or name in _ALWAYS}
     if not any(policies.values()) and not documents:
         raise ConfigError(
-            "Neither the source nor the sink nor the plane of this config needs a right on AWS or on a cluster, or none "
-            "says which."
+            "The source, the sink and the plane of this config need no rights on AWS or on a cluster, or do not say which."
         )
     if use != CLUSTER and any(policies.values()):
         print(json.dumps(joined.get(use, _joined([])) if use else joined, indent=2))

@@ -30,7 +30,7 @@ class Function(Keys):
         pattern=r"^[a-z0-9-]*$",
         max_length=32,
         description="AWS region that the handler finds; if empty, AWS_REGION or AWS_DEFAULT_REGION of this shell, "
-        "else us-east-1. On aws_lambda it is that of the plane",
+        "else us-east-1. Functions of the AWS Lambda service find their own",
     )
     endpoint_url: str = Field(
         "",

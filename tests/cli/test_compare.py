@@ -8,7 +8,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from htcgrid.compare.answers import difference
+from htcgrid.compare.answer_difference import difference
 from htcgrid.spi import FailureKind, Outcome, Result, Task
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from htcgrid_local_docker.options import Options
 
 from htcgrid.spi import Function, Invoker, Plugin
 
-AWAY = "test_a_plane_that_went_away_is_unavailable"
+AWAY = {"test_a_plane_that_went_away_is_unavailable", "test_a_plane_that_came_back_serves_again"}
 
 
 class DockerContract(InvokerContract):
@@ -31,7 +31,7 @@ class DockerContract(InvokerContract):
         self, options: dict[str, Any], function: Function, shared: Path, relay: Relay, request: pytest.FixtureRequest
     ) -> LocalDockerInvoker:
         self.relay = relay
-        host = relay.open() if request.node.originalname == AWAY else ""
+        host = relay.open() if request.node.originalname in AWAY else ""
         config = Options(**options, **self.given, workers=2, volumes=(f"{shared}:/mnt/shared",), host=host)
         return LocalDockerInvoker(config, function)
 
@@ -48,6 +48,9 @@ class DockerContract(InvokerContract):
 
     def take_away(self, plugin: Plugin) -> None:
         self.relay.close()
+
+    def bring_back(self, plugin: Plugin) -> None:
+        self.relay.open()
 
     @pytest.fixture
     def missing(self, function: Function, engine: object) -> Plugin:
