@@ -121,7 +121,7 @@ def _checked(kind: type[P], name: str, plugin: Any) -> type[P]:
         raise Rejected(message)
     if isabstract(plugin):
         missing = ", ".join(sorted(plugin.__abstractmethods__))
-        raise Rejected(f"{where} lacks {missing}; see htcgrid/spi.py for what each must do.")
+        raise Rejected(f"{where} lacks {missing}; see htcgrid/spi/interfaces.py for what each must do.")
     model: Any = plugin.Config
     if not (isinstance(model, type) and issubclass(model, BaseModel)):
         raise Rejected(f"{where} has a Config that is not a pydantic model.")

@@ -146,7 +146,7 @@ BAD = {
     ),
     "a method missing": (
         "from htcgrid.spi import TaskSource\nclass Source(TaskSource):\n    def ack(self, leases): pass\n",
-        "The task source 'mine' lacks receive; see htcgrid/spi.py for what each must do.",
+        "The task source 'mine' lacks receive; see htcgrid/spi/interfaces.py for what each must do.",
     ),
     "the wrong kind": (
         "from htcgrid.spi import ResultSink\nclass Source(ResultSink):\n    def put(self, results): pass\n",
