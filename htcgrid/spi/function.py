@@ -34,7 +34,7 @@ class Function(Keys):
     )
     endpoint_url: str = Field(
         "",
-        pattern=r"^(https?://[^\s]+)?$",
+        pattern=r"^(https?://[^\s@/]+(/[^\s]*)?)?$",
         max_length=2048,
         description="URL that AWS SDKs in the handler call in place of AWS: LocalStack, moto and the like",
         examples=["http://127.0.0.1:4566"],

@@ -172,7 +172,7 @@ def test_a_handler_that_prints_more_than_a_pipe_holds_goes_on(tmp_path: Path, tr
 def test_a_handler_that_exits_ends_as_python_does(tmp_path: Path, transport: str) -> None:
     source = (
         "import atexit, pathlib, sys\n"
-        "ROWS = open('rows', 'w')\n"
+        "ROWS = open('rows', 'a')\n"
         "atexit.register(lambda: pathlib.Path('ended').write_text('yes'))\n"
         "def handler(event, context):\n"
         "    ROWS.write(f'{event}\\n')\n"
