@@ -3,8 +3,21 @@
 import math
 from enum import StrEnum
 
+from htcgrid.agent.first_version import RetryPolicy, Rules
 from htcgrid.agent.options import AgentOptions
 from htcgrid.spi import FAILURES, FailureKind
+
+__all__ = [
+    "RetryPolicy",
+    "Rules",
+    "Verdict",
+    "back_off",
+    "batch_size",
+    "extension_interval",
+    "prefetch_size",
+    "retry_delay",
+    "verdict",
+]
 
 
 class Verdict(StrEnum):

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from htcgrid.agent.options import AgentOptions
 from htcgrid.agent.policy import (
+    RetryPolicy,
+    Rules,
     Verdict,
     back_off,
     batch_size,
@@ -113,3 +115,9 @@ def test_the_prefetch_bridges_a_receive_of_half_a_second(slots: int, mean: float
 
 def test_a_lease_is_extended_early_enough_to_miss_one_call() -> None:
     assert 2 * extension_interval(30.0) < 30.0
+
+
+def test_programs_that_name_the_options_as_in_the_first_version_go_on_working() -> None:
+    rules = Rules(grace=1, retries=RetryPolicy({FailureKind.EXIT: 5}, first_delay=0.5, longest_delay=2.0))
+    assert (rules.grace, rules.attempts_of(FailureKind.EXIT)) == (1, 5)
+    assert [retry_delay(rules, attempt, 1.0) for attempt in (1, 2, 3, 4)] == [0.5, 1.0, 2.0, 2.0]
