@@ -97,7 +97,7 @@ class AgentContract:
     def test_every_task_ends_once_when_environments_die(
         self, source: TaskSource, invoker: Invoker, sink: ResultSink
     ) -> None:
-        """A task that kills its environment is tried again, set aside in the end, and takes no other along. Read: spi.FailureKind.EXIT."""
+        """A task that kills its environment is tried again, becomes a dead letter in the end, and takes no other along. Read: spi.FailureKind.EXIT."""
         tasks = [*_tasks(8), *(_task({"do": "end", "status": 3}) for _ in range(2)), *_tasks(8)]
         stored = self._run(source, invoker, sink, tasks=tasks)
         failed = [result for result in stored.values() if result.outcome.failure is not None]
@@ -108,7 +108,7 @@ class AgentContract:
     def test_sigterm_drains_in_time_and_loses_nothing(
         self, source: TaskSource, invoker: Invoker, sink: ResultSink
     ) -> None:
-        """The agent takes nothing more; what it has is finished or given back. Read: spi.Plugin.close."""
+        """The agent takes nothing more; what it has is finished or returned. Read: spi.Plugin.close."""
         tasks = _tasks(40, seconds=0.2)
         with self._opened(source, invoker, sink, tasks) as expected:
             agent = Agent(source, invoker, sink, AgentOptions(grace=5 * self.patience))
@@ -178,7 +178,7 @@ class AgentContract:
 
 
 class _Opened:
-    """The three of them open, with the tasks published; gives the tasks as they will be lent."""
+    """The three of them open, with the tasks published; gives the tasks as they will be leased."""
 
     def __init__(
         self, contract: AgentContract, source: TaskSource, invoker: Invoker, sink: ResultSink, tasks: Sequence[Task]

@@ -11,7 +11,7 @@ LEASE_SECONDS = 2.0
 
 
 class KitSource(TaskSource):
-    """A queue whose leases lapse; each entry is a task, its attempts, and when it may be lent."""
+    """A queue whose leases expire; each entry is a task, its attempts, and when it may be leased."""
 
     max_batch = 10
     lease_seconds = LEASE_SECONDS

@@ -12,7 +12,7 @@ AWKWARD_PAYLOADS: Mapping[str, bytes] = {
     "more digits than a float has": b"123456789012345678901234567890.12345678901234567890",
     "200 kB": b'"' + b"0123456789" * 20_000 + b'"',
 }
-"""Each is one JSON document whose bytes a parser and a writer would not give back, or an edge of size."""
+"""Each is one JSON document whose bytes a parser and a writer would not return, or an edge of size."""
 
 AWKWARD_ATTRIBUTES: Mapping[str, Mapping[str, str]] = {
     "none": {},

@@ -20,8 +20,8 @@ class TaskQueueRules(SourceHelpers):
         tasks = numbered(3, session_id="s-1")
         queue.put(tasks)
         leases = [self.take(source, 1)[0] for _ in tasks]
-        lent = {lease.task.id: lease.task for lease in leases}
-        assert lent == {task.id: task for task in tasks}, "what was put was not lent as it was"
+        leased = {lease.task.id: lease.task for lease in leases}
+        assert leased == {task.id: task for task in tasks}, "what was put was not leased as it was"
 
     def test_put_rejects_an_id_that_is_there_already(self, given: Given) -> None:
         """The second would be answered by the first one's result. Read: spi.TaskQueue.put."""
@@ -45,8 +45,8 @@ class TaskQueueRules(SourceHelpers):
             queue.put([first, second])
         except Rejected as error:
             pytest.fail(f"a task that is there already, with the same event and attributes, was refused: {error}")
-        lent = sorted(self.take(source, 1)[0].task.id for _ in range(2))
-        assert lent == sorted([first.id, second.id]), "what was put again was lent beside itself"
+        leased = sorted(self.take(source, 1)[0].task.id for _ in range(2))
+        assert leased == sorted([first.id, second.id]), "what was put again was leased beside itself"
         self.nothing_comes(source, on_lease=True)
 
     def test_a_redriven_task_is_lent_though_an_earlier_generation_is_left(self, given: Given) -> None:
@@ -58,12 +58,12 @@ class TaskQueueRules(SourceHelpers):
         again = replace(first, attributes={**first.attributes, GENERATION: "1"})
         self.publish(source, [first])
         source.redrive([again])
-        lent = self.take(source, 1)
-        source.ack(lent)
-        if lent[0].task != again:
-            lent = self.take(source, 1)
-            source.ack(lent)
-        assert lent[0].task == again, f"{lent[0].task} was lent, and not the task of the later generation"
+        leased = self.take(source, 1)
+        source.ack(leased)
+        if leased[0].task != again:
+            leased = self.take(source, 1)
+            source.ack(leased)
+        assert leased[0].task == again, f"{leased[0].task} was leased, and not the task of the later generation"
 
     def test_what_is_redriven_twice_is_lent_once(self, given: Given) -> None:
         """A redrive that was cut off is completed by giving it again. Read: spi.TaskSource.redrive."""
@@ -143,8 +143,8 @@ class TaskQueueRules(SourceHelpers):
     def test_a_task_set_aside_is_not_handed_out_again(self, given: Given) -> None:
         """One that kills its environment each time would go round for ever. Read: spi.TaskSource.dead_letter."""
         source = given(*numbered(1))
-        source.dead_letter(self.take(source, 1), "the contract sets it aside")
-        wait = None if source.lease_seconds is None else self.lapse(source)
+        source.dead_letter(self.take(source, 1), "the contract makes it a dead letter")
+        wait = None if source.lease_seconds is None else self.expiry(source)
         self.nothing_comes(source, wait)
         dead = source.stats(brief=True).states.dead
         assert dead in (1, None), f"one task is a dead letter, and stats() says {dead}"

@@ -22,14 +22,14 @@ class TaskSourceContract(TaskQueueRules):
     # --- receive ---
 
     def test_receive_lends_no_more_than_it_is_asked_for(self, source: TaskSource, given: Given) -> None:
-        """The agent asks for what it can hold; more would lapse in its hands. Read: spi.TaskSource.receive."""
+        """The agent asks for what it can hold; more would expire in its hands. Read: spi.TaskSource.receive."""
         given(*numbered(5))
         asked = min(2, source.max_batch)
-        lent: Sequence[Lease] = ()
+        leased: Sequence[Lease] = ()
         deadline = time.monotonic() + 10 * self.patience
-        while not lent and time.monotonic() < deadline:
-            lent = source.receive(asked, 1.0)
-        assert 1 <= len(lent) <= asked, f"asked for {asked} of 5 tasks and was lent {len(lent)}"
+        while not leased and time.monotonic() < deadline:
+            leased = source.receive(asked, 1.0)
+        assert 1 <= len(leased) <= asked, f"asked for {asked} of 5 tasks and got {len(leased)}"
 
     def test_a_full_batch_goes_through_every_call(self, source: TaskSource, given: Given) -> None:
         """`max_batch` is what the agent cuts to, for all four calls. Read: spi.TaskSource.max_batch."""
@@ -39,7 +39,7 @@ class TaskSourceContract(TaskQueueRules):
         leases = self.take(source, size)
         gone = source.extend(leases, source.lease_seconds or 10)
         assert not gone, f"a full batch was extended in time, and {len(gone)} are said to be lost"
-        if _gives_back(source):
+        if _returns(source):
             source.nack(leases)
             leases = self.take(source, size)
         source.ack(leases)
@@ -49,7 +49,7 @@ class TaskSourceContract(TaskQueueRules):
         """One that never ends holds up a drain; one that ends at once makes the agent spin. Read: spi.TaskSource.receive."""
         source = given()
         began = time.monotonic()
-        assert not source.receive(1, 1.0), "a task was lent where there is none"
+        assert not source.receive(1, 1.0), "a task was leased where there is none"
         took = time.monotonic() - began
         assert took < 1.0 + 2 * self.patience, f"waited {took:.1f} s when asked to wait 1 s"
         assert took > 0.5 or source.exhausted, f"came back after {took:.2f} s when asked to wait 1 s for a first task"
@@ -60,7 +60,7 @@ class TaskSourceContract(TaskQueueRules):
         took = float("inf")
         for _ in range(3):  # a busy machine holds up one, a source that waits each
             began = time.monotonic()
-            assert not source.receive(1, 0), "a task was lent where there is none"
+            assert not source.receive(1, 0), "a task was leased where there is none"
             took = min(took, time.monotonic() - began)
         assert took < 1 * self.patience, f"took {took:.1f} s when asked not to wait"
 
@@ -68,9 +68,9 @@ class TaskSourceContract(TaskQueueRules):
         """One that waits for a full batch leaves environments idle. Read: spi.TaskSource.receive."""
         given(*numbered(1))
         began = time.monotonic()
-        lent = source.receive(source.max_batch, 15.0 * self.patience)
+        leased = source.receive(source.max_batch, 15.0 * self.patience)
         took = time.monotonic() - began
-        assert len(lent) == 1, f"one task was there and {len(lent)} were lent"
+        assert len(leased) == 1, f"one task was there and {len(leased)} were leased"
         assert took < 10 * self.patience, f"a task was there, and receive waited {took:.1f} s for more"
 
     def test_receive_sees_a_task_that_comes_while_it_waits(self, given: Given) -> None:
@@ -86,9 +86,9 @@ class TaskSourceContract(TaskQueueRules):
             self.publish(source, numbered(1))
             return ()
 
-        lent, _ = in_threads([lambda: source.receive(1, wait), publish_later], 2 * wait)
+        leased, _ = in_threads([lambda: source.receive(1, wait), publish_later], 2 * wait)
         took = time.monotonic() - began
-        assert len(lent) == 1, "a task came while receive waited, and it returned none"
+        assert len(leased) == 1, "a task came while receive waited, and it returned none"
         assert took < wait, f"a task came after 0.5 s, and receive returned after {took:.1f} s"
 
     # --- leases ---
@@ -117,10 +117,10 @@ class TaskSourceContract(TaskQueueRules):
     def test_a_lapsed_lease_is_handed_out_again_with_attempt_one_higher(
         self, given: Given, another: Callable[[], TaskSource]
     ) -> None:
-        """An agent that died tells nobody; the lapse is how its tasks come back. Read: spi.TaskSource.receive."""
+        """An agent that died tells nobody; the expiry of its leases is how its tasks come back. Read: spi.TaskSource.receive."""
         source = given(*numbered(1))
         (lease,) = self.take(source, 1)
-        (again,) = self.take(another(), 1, self.lapse(source) + 10)
+        (again,) = self.take(another(), 1, self.expiry(source) + 10)
         assert again.task.id == lease.task.id
         assert again.attempt == 2, f"handed out for the second time, it says attempt {again.attempt}"
 
@@ -129,7 +129,7 @@ class TaskSourceContract(TaskQueueRules):
         source = given(*numbered(1))
         (lease,) = self.take(source, 1)
         other = another()
-        wait = self.lapse(source)
+        wait = self.expiry(source)
         source.close()
         (again,) = self.take(other, 1, wait + 10)
         assert again.task.id == lease.task.id
@@ -142,13 +142,13 @@ class TaskSourceContract(TaskQueueRules):
         source.ack(self.take(source, 1))
         self.nothing_comes(source)
         if source.lease_seconds is not None:
-            self.nothing_comes(another(), self.lapse(source))
+            self.nothing_comes(another(), self.expiry(source))
 
     def test_ack_ends_the_tasks_it_names_and_no_other(self, given: Given) -> None:
         """Tasks end in any order, and each is acked when it does. Read: spi.TaskSource.ack."""
         source = given(*numbered(3))
         first, second, third = self.take(source, 3)
-        wait = 10.0 if _gives_back(source) else self.lapse(source) + 10
+        wait = 10.0 if _returns(source) else self.expiry(source) + 10
         source.ack([second])
         source.nack([first])
         source.nack([third])
@@ -167,17 +167,17 @@ class TaskSourceContract(TaskQueueRules):
         """A slow agent acks what has gone to another by then: no reason to stop. Read: spi.TaskSource.ack."""
         source = given(*numbered(1))
         leases = self.take(source, 1)
-        self.take(another(), 1, self.lapse(source) + 10)
+        self.take(another(), 1, self.expiry(source) + 10)
         source.ack(leases)
 
     # --- nack ---
 
     def test_a_task_given_back_is_handed_out_again_with_attempt_one_higher(self, given: Given) -> None:
-        """A drain gives back what it has not begun. Read: spi.TaskSource.nack."""
+        """A drain returns what it has not begun. Read: spi.TaskSource.nack."""
         source = given(*numbered(1))
         (lease,) = self.take(source, 1)
         source.nack([lease])
-        wait = 10.0 if _gives_back(source) else self.lapse(source) + 10
+        wait = 10.0 if _returns(source) else self.expiry(source) + 10
         (again,) = self.take(source, 1, wait)
         assert again.task == lease.task
         assert again.attempt == 2, f"handed out for the second time, it says attempt {again.attempt}"
@@ -185,8 +185,8 @@ class TaskSourceContract(TaskQueueRules):
     def test_a_task_given_back_with_a_delay_waits_that_long(self, given: Given) -> None:
         """The delay is the back-off of a retry. Read: spi.TaskSource.nack."""
         source = given(*numbered(1))
-        if not _gives_back(source):
-            not_asked("`nack` is the default: what is given back waits for its lease to lapse")
+        if not _returns(source):
+            not_asked("`nack` is the default: what is returned waits for its lease to expire")
         leases = self.take(source, 1)
         delay = 2.0 * self.patience
         began = time.monotonic()
@@ -194,17 +194,17 @@ class TaskSourceContract(TaskQueueRules):
         (again,) = self.take(source, 1, delay + 10)
         took = time.monotonic() - began
         assert took > delay / 2, (
-            f"{again.task.id} was handed out {took:.1f} s after it was given back with a delay of {delay:g} s"
+            f"{again.task.id} was handed out {took:.1f} s after it was returned with a delay of {delay:g} s"
         )
         assert again.attempt == 2, f"handed out for the second time, it says attempt {again.attempt}"
 
     def test_a_second_give_back_is_quiet(self, given: Given) -> None:
-        """After a lost answer the agent gives back once more; the task is there once. Read: spi.TaskSource.nack."""
+        """After a lost answer the agent returns once more; the task is there once. Read: spi.TaskSource.nack."""
         source = given(*numbered(1))
         leases = self.take(source, 1)
         source.nack(leases)
         source.nack(leases)
-        wait = 10.0 if _gives_back(source) else self.lapse(source) + 10
+        wait = 10.0 if _returns(source) else self.expiry(source) + 10
         self.take(source, 1, wait)
         self.nothing_comes(source, on_lease=True)
 
@@ -214,7 +214,7 @@ class TaskSourceContract(TaskQueueRules):
         """A slow agent drains what has gone to another by then. Read: spi.TaskSource.nack."""
         source = given(*numbered(1))
         leases = self.take(source, 1)
-        self.take(another(), 1, self.lapse(source) + 10)
+        self.take(another(), 1, self.expiry(source) + 10)
         source.nack(leases)
 
     # --- extend ---
@@ -222,7 +222,7 @@ class TaskSourceContract(TaskQueueRules):
     def test_an_extended_lease_is_kept(self, given: Given, another: Callable[[], TaskSource]) -> None:
         """Tasks run longer than leases last. Read: spi.TaskSource.extend."""
         source = given(*numbered(1))
-        lapse = self.lapse(source)
+        expiry = self.expiry(source)
         lease = source.lease_seconds
         assert lease is not None
         other = another()  # before there is a lease: it may take longer than one lasts
@@ -237,13 +237,13 @@ class TaskSourceContract(TaskQueueRules):
             self.lent_at(source, asked)
             self.nothing_comes(other, lease / 3, on_lease=True)
         source.ack(leases)
-        self.nothing_comes(other, lapse)
+        self.nothing_comes(other, expiry)
 
     def test_extend_says_which_lease_was_lost(self, given: Given, another: Callable[[], TaskSource]) -> None:
         """The agent stops that invocation: another runs the task. Read: spi.TaskSource.extend."""
         source = given(*numbered(1))
         leases = self.take(source, 1)
-        wait = self.lapse(source)
+        wait = self.expiry(source)
         self.take(another(), 1, wait + 10)
         gone = source.extend(leases, wait)
         assert set(gone) == {leases[0].task.id}, f"the lease went to another receiver, and extend says {list(gone)}"
@@ -288,11 +288,11 @@ class TaskSourceContract(TaskQueueRules):
     def test_what_is_no_task_is_lent_as_invalid(self, given: Given) -> None:
         """Its failure is stored and it is acked, and the tasks behind it come. Read: spi.Lease, spi.FailureKind.INVALID_EVENT."""
         if self.finite:
-            not_asked("finite: override this rule where the place can hold what is no task")
+            not_asked("finite: override this rule where the place can hold what is not a task")
         source = given()
         self.publish_invalid(source)
         (lease,) = self.take(source, 1)
-        assert len(lease.invalid) >= 10, f"say in `invalid` why it is no task; it says {lease.invalid!r}"
+        assert len(lease.invalid) >= 10, f"say in `invalid` why it is not a task; it says {lease.invalid!r}"
         assert lease.task.id, "a lease that is invalid needs a task id all the same: its failure is stored by it"
         source.ack([lease])
         self.publish(source, numbered(1))
@@ -310,16 +310,16 @@ class TaskSourceContract(TaskQueueRules):
 
         def work() -> None:
             while len(seen) < len(tasks) and time.monotonic() < deadline:
-                lent = source.receive(min(source.max_batch, 5), 0.2)
-                seen.extend(lease.task.id for lease in lent)
-                if lent:
-                    source.ack(lent)
+                leased = source.receive(min(source.max_batch, 5), 0.2)
+                seen.extend(lease.task.id for lease in leased)
+                if leased:
+                    source.ack(leased)
 
         in_threads([work] * 4, 30 * self.patience)
         doubled = len(seen) - len(set(seen))
-        assert not doubled, f"{doubled} tasks were lent twice to threads of one source"
+        assert not doubled, f"{doubled} tasks were leased twice to threads of one source"
         lost = {task.id for task in self.published} - set(seen)
-        assert not lost, f"{len(lost)} of {len(tasks)} tasks were never lent, such as {min(lost)}"
+        assert not lost, f"{len(lost)} of {len(tasks)} tasks were never leased, such as {min(lost)}"
 
     def test_it_is_not_exhausted_while_a_task_waits(self, given: Given) -> None:
         """The agent ends when it says so. Read: spi.TaskSource.exhausted."""
@@ -327,10 +327,10 @@ class TaskSourceContract(TaskQueueRules):
         ended = source.exhausted
         assert not ended, "`exhausted` is true while two tasks wait"
         leases = self.take(source, 2)
-        if _gives_back(source):
+        if _returns(source):
             source.nack(leases[:1])
             ended = source.exhausted
-            assert not ended, "`exhausted` is true while a task that was given back waits"
+            assert not ended, "`exhausted` is true while a task that was returned waits"
 
     def test_a_finite_source_is_exhausted_when_all_is_lent(self, given: Given) -> None:
         """`htcgrid run` over a file ends by it; one that never says so runs for ever. Read: spi.TaskSource.exhausted."""
@@ -339,7 +339,7 @@ class TaskSourceContract(TaskQueueRules):
         source = given(*numbered(2))
         leases = self.take(source, 2)
         source.receive(1, 0.2)  # a file is known to have ended when the end was read
-        eventually(lambda: source.exhausted, 2 * self.patience, "`exhausted` with all tasks lent out")
+        eventually(lambda: source.exhausted, 2 * self.patience, "`exhausted` with all tasks leased")
         source.ack(leases)
         assert source.exhausted, "`exhausted` is false after all is acked"
 
@@ -351,6 +351,6 @@ class TaskSourceContract(TaskQueueRules):
             source.receive(1, 1.0)
 
 
-def _gives_back(source: TaskSource) -> bool:
+def _returns(source: TaskSource) -> bool:
     """Whether `nack` does anything."""
     return type(source).nack is not TaskSource.nack

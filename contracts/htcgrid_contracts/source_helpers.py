@@ -28,7 +28,7 @@ class SourceHelpers(PluginContract):
     object, rules about another receiver ask it again."""
 
     longest_lease: float = 10.0
-    """Seconds; rules that wait for a lease to lapse are left out where `lease_seconds` is above this."""
+    """Seconds; rules that wait for a lease to expire are left out where `lease_seconds` is above this."""
 
     # --- what a subclass gives ---
 
@@ -40,7 +40,7 @@ class SourceHelpers(PluginContract):
     def publish(self, source: TaskSource, tasks: Sequence[Task]) -> Sequence[Task] | None:
         """Put tasks where the source finds them, without using it: with the SDK, by writing a file.
 
-        Returns the tasks as they should be lent, where that is not as they are given: a file may have
+        Returns the tasks as they should be leased, where that is not as they are given: a file may have
         line numbers for ids. The default uses `put` of a `TaskQueue`, which proves less.
         """
         if not isinstance(source, TaskQueue):
@@ -50,12 +50,12 @@ class SourceHelpers(PluginContract):
 
     def publish_invalid(self, source: TaskSource) -> None:
         """Put something there of which no task can be made: a message that is not JSON."""
-        not_asked("override `publish_invalid(source)`: put there what is no task, such as text that is not JSON")
+        not_asked("override `publish_invalid(source)`: put there what is not a task, such as text that is not JSON")
 
     _safe_until = float("inf")
 
     published: Sequence[Task] = ()
-    """What `given` has published, as it should be lent."""
+    """What `given` has published, as it should be leased."""
 
     # --- fixtures ---
 
@@ -91,51 +91,53 @@ class SourceHelpers(PluginContract):
     # --- words ---
 
     def take(self, source: TaskSource, size: int, seconds: float = 10.0) -> list[Lease]:
-        """Receive until so many tasks have been lent."""
-        lent: list[Lease] = []
+        """Receive until so many tasks have been leased."""
+        leased: list[Lease] = []
         deadline = time.monotonic() + seconds * self.patience
-        while len(lent) < size:
+        while len(leased) < size:
             assert time.monotonic() < deadline, (
-                f"{len(lent)} of {size} tasks were lent within {seconds * self.patience:.0f} s"
+                f"{len(leased)} of {size} tasks were leased within {seconds * self.patience:.0f} s"
             )
             asked = time.monotonic()
-            some = source.receive(min(source.max_batch, size - len(lent)), 1.0)
-            if some and not lent:
+            some = source.receive(min(source.max_batch, size - len(leased)), 1.0)
+            if some and not leased:
                 self.lent_at(source, asked)
-            lent += some
-        return lent
+            leased += some
+        return leased
 
     def lent_at(self, source: TaskSource, moment: float) -> None:
-        """What is in hand was lent or extended then, for a whole lease."""
+        """What is in hand was leased or extended then, for a whole lease."""
         self._safe_until = moment + 0.75 * (source.lease_seconds or float("inf"))
 
     def in_time(self) -> None:
-        """Leave the rule out where what is in hand may have lapsed: no fault of the source."""
+        """Leave the rule out where what is in hand may have expired: no fault of the source."""
         if time.monotonic() >= self._safe_until:
             not_asked("this machine stood still for as long as a lease lasts; give the fixture a longer one")
 
     def nothing_comes(self, source: TaskSource, seconds: float | None = None, *, on_lease: bool = False) -> None:
-        """Receive for a while, by default for less than a lease lasts; nothing may be lent.
+        """Receive for a while, by default for less than a lease lasts; nothing may be leased.
 
-        With `on_lease` there are tasks in hand that would be, had their lease lapsed.
+        With `on_lease` there are tasks in hand that would be, had their lease expired.
         """
         if seconds is None:
             seconds = min(0.5, 0.4 * (source.lease_seconds or 10))
         deadline = time.monotonic() + seconds
         while True:
-            lent = source.receive(1, max(0.0, min(1.0, deadline - time.monotonic())))
-            if lent and on_lease:
+            leased = source.receive(1, max(0.0, min(1.0, deadline - time.monotonic())))
+            if leased and on_lease:
                 self.in_time()
-            assert not lent, f"{lent[0].task.id} was handed out, attempt {lent[0].attempt}, and should not have been"
+            assert not leased, (
+                f"{leased[0].task.id} was handed out, attempt {leased[0].attempt}, and should not have been"
+            )
             if time.monotonic() >= deadline:
                 return
-            time.sleep(0.01)  # a source whose tasks are all lent need not wait for more
+            time.sleep(0.01)  # a source whose tasks are all leased need not wait for more
 
-    def lapse(self, source: TaskSource) -> float:
-        """Seconds after which a lease has surely lapsed."""
+    def expiry(self, source: TaskSource) -> float:
+        """Seconds after which a lease has surely expired."""
         lease = source.lease_seconds
         if lease is None:
-            not_asked("`lease_seconds` is None: leases do not lapse")
+            not_asked("`lease_seconds` is None: leases do not expiry")
         if lease > self.longest_lease:
             not_asked(
                 f"`lease_seconds` is {lease:g}: give the fixture a lease of {self.longest_lease:g} s or less, "

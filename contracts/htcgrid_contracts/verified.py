@@ -36,14 +36,14 @@ class TestTaskSource(_Verified, TaskSourceContract):
     def _learn(self, source: TaskSource, *, drain: bool) -> None:
         """What a subclass would say: whether the place is shared, and whether it ends. Empties it on the way."""
         with self.again(source) as first:
-            while lent := first.receive(first.max_batch, 0.2):
+            while leased := first.receive(first.max_batch, 0.2):
                 if not drain:
                     pytest.fail(
-                        f"the place holds tasks, such as {lent[0].task.id}. Give the kit a place of its own "
+                        f"the place holds tasks, such as {leased[0].task.id}. Give the kit a place of its own "
                         f"(a part of an option that reads {{fresh}} is new for each rule, {{tmp}} is a new folder), "
                         f"or let it empty this one with --drain"
                     )
-                first.ack(lent)
+                first.ack(leased)
             ends = first.exhausted
             if isinstance(first, TaskQueue):
                 self.shared = self._is_shared(first)

@@ -317,8 +317,8 @@ class LeaseTable:
             while self._returning:
                 returning = self._returning.popleft()
                 task_id = returning.lease.task.id
-                if task_id in self._lost:
-                    self.drop([task_id])
+                if self._is_lost_as_held(task_id):
+                    self._release([task_id])
                 else:
                     by_delay.setdefault(returning.delay, []).append(task_id)
             self._on_the_way += bool(by_delay)
@@ -402,13 +402,18 @@ class LeaseTable:
         """Whether the result of this task is to be dropped."""
         return task_id in self._lost
 
+    def _is_lost_as_held(self, task_id: str) -> bool:
+        """Whether this task's newest lease is the one that was lost."""
+        held = self._held.get(task_id)
+        return held is not None and task_id in self._lost and self._lost[task_id] == held.receipt
+
     def drop(self, task_ids: Iterable[str]) -> None:
         """Release what was lost. What was leased to us again meanwhile has no run, and is returned."""
         again = []
         with self._lock:
             for task_id in task_ids:
                 held = self._held.get(task_id)
-                if held is not None and self._lost.get(task_id) != held.receipt:
+                if held is not None and not self._is_lost_as_held(task_id):
                     again.append(held)
                 else:
                     self._release([task_id])

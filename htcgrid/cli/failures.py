@@ -129,7 +129,7 @@ def _task_text(document: dict[str, Any]) -> str:
 
 
 def _dead(grid: GridConfig) -> Iterator[DeadTask]:
-    """The tasks that the queue has set aside, where it can list them."""
+    """The dead letters, where the queue can list them."""
     with suppress(ConfigError):  # a config without a source is enough to read results
         source = grid.source()
         if type(source).dead_letters is not TaskSource.dead_letters:

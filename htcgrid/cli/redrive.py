@@ -134,7 +134,7 @@ def _meant(sink: ResultSink, chosen: Choice) -> Iterator[Result]:
 
 
 def _tasks(sink: ResultSink, source: TaskSource, chosen: Choice) -> Iterator[Task]:
-    """What failed, as it is put again; with what the queue has set aside without a result."""
+    """What failed, as it is put again; with dead letters that have no result."""
     for result in _meant(sink, chosen):
         yield next_generation(result.task)
     if isinstance(sink, ResultStore) and not (chosen.kinds or chosen.group):

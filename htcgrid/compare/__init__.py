@@ -1,1 +1,1 @@
-"""The same events on two planes, and whether what came of them is the same."""
+"""The same events on two planes, and whether their outcomes are the same."""

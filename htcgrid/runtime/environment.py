@@ -121,7 +121,7 @@ class ExecutionEnvironment(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """End the process and let go of everything."""
+        """End the process and release everything."""
 
     def _recall(self, running: Running) -> None:  # noqa: B027 - one that is fed singly has nothing to recall
         """Have the environment drop what is queued behind `running`; it reports each as dropped."""
@@ -310,7 +310,7 @@ class ExecutionEnvironment(ABC):
     def _after_the_end(
         self, running: Running | None, stop: FailureKind | None, timeout: float
     ) -> Iterator[Outcome | Unstarted]:
-        """Say what came of a task whose environment has ended; those behind it never began."""
+        """Report the task whose environment has ended; those behind it never began."""
         self.state = State.GONE
         lease = self._pending.pop(running.sequence, None) if running is not None else None
         if lease is not None and running is not None:

@@ -43,7 +43,7 @@ class Sandbox(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """End it and let go of everything that is held for it. Quiet before `start` and a second time."""
+        """End it and release everything that is held for it. Quiet before `start` and a second time."""
 
     @abstractmethod
     def log_tail(self) -> bytes:

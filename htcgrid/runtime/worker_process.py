@@ -70,7 +70,7 @@ class WorkerProcess:
         return self._status
 
     def close(self) -> None:
-        """End it and let go of what is held for it."""
+        """End it and release what is held for it."""
         if self._log >= 0:
             try:
                 self.kill()

@@ -3,6 +3,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
@@ -178,6 +179,18 @@ def test_whoever_waits_for_the_end_is_woken_by_a_return_since_the_task_may_come_
         assert table.next_returning()
         table.returned_all()
         assert settled.result(timeout=5) is False
+
+
+def test_a_task_that_was_lost_and_leased_again_is_returned_once(table: LeaseTable) -> None:
+    put(table, "a")
+    [first] = table.take(0).values()
+    table.lose([first])
+    table.add([replace(first, attempt=2, receipt="second")])
+    table.finish(Result(first.task, Outcome("a", b"1")))
+    assert table.next_finished(5) == []
+    assert returned(table) == ["a"]
+    assert returned(table) == []
+    assert len(table) == 0
 
 
 def test_a_lease_that_was_lost_is_neither_stored_nor_returned(table: LeaseTable) -> None:

@@ -192,7 +192,7 @@ class TestSecret(Case):
 
 class TestTooMany(Case):
     breaks = "test_receive_lends_no_more_than_it_is_asked_for"
-    says = "asked for 2 of 5 tasks and was lent 3"
+    says = "asked for 2 of 5 tasks and got 3"
 
     class broken(Reference):
         def receive(self, max_tasks: int, wait: float) -> Sequence[Lease]:
@@ -296,7 +296,7 @@ class TestLapseIsNotCounted(Case):
 
 class TestLosesAtClose(Case):
     breaks = "test_what_was_leased_at_close_comes_again"
-    says = "0 of 1 tasks were lent"
+    says = "0 of 1 tasks were leased"
     patience = 0.1
 
     class broken(Reference):
@@ -319,7 +319,7 @@ class TestAckDoesNothing(Case):
 
 class TestAcksAll(Case):
     breaks = "test_ack_ends_the_tasks_it_names_and_no_other"
-    says = "0 of 2 tasks were lent"
+    says = "0 of 2 tasks were leased"
     patience = 0.1
 
     class broken(Reference):
@@ -358,7 +358,7 @@ class TestGiveBackIsNotCounted(Case):
 
 class TestNoDelay(Case):
     breaks = "test_a_task_given_back_with_a_delay_waits_that_long"
-    says = "after it was given back with a delay of"
+    says = "after it was returned with a delay of"
 
     class broken(Reference):
         def nack(self, leases: Sequence[Lease], delay: float = 0.0) -> None:
@@ -445,7 +445,7 @@ class TestHidesTheInvalid(Case):
 
 class TestThreads(Case):
     breaks = "test_four_threads_lose_nothing_and_double_nothing"
-    says = "lent twice to threads"
+    says = "leased twice to threads"
 
     class broken(Reference):
         def receive(self, max_tasks: int, wait: float) -> Sequence[Lease]:
@@ -461,7 +461,7 @@ class TestThreads(Case):
 
 class TestEndsTooSoon(Case):
     breaks = "test_it_is_not_exhausted_while_a_task_waits"
-    says = "given back waits"
+    says = "returned waits"
 
     class broken(Reference):
         received = False
@@ -477,7 +477,7 @@ class TestEndsTooSoon(Case):
 
 class TestNeverEnds(Case):
     breaks = "test_a_finite_source_is_exhausted_when_all_is_lent"
-    says = "with all tasks lent out: not within"
+    says = "with all tasks leased: not within"
     finite = True
     broken = Reference
 
@@ -496,7 +496,7 @@ class TestCrashesWhenAway(Case):
 
 class TestPutDropsAttributes(Case):
     breaks = "test_put_accepts_a_task_that_receive_then_lends"
-    says = "not lent as it was"
+    says = "not leased as it was"
 
     class broken(Reference):
         def put(self, tasks: Sequence[Task]) -> None:
@@ -536,7 +536,7 @@ class TestPutsHalf(Case):
 
 class TestRedriveKeepsWhatIsThere(Case):
     breaks = "test_a_redriven_task_is_lent_though_an_earlier_generation_is_left"
-    says = "tasks were lent within"
+    says = "tasks were leased within"
 
     class broken(Reference):
         def redrive(self, tasks: Sequence[Task]) -> None:

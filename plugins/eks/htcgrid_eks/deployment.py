@@ -80,7 +80,7 @@ class Deployment:
             raise _with(hopeless.error, "All that was made is removed again.") from None
 
     def undeploy(self) -> Iterator[str]:
-        """Remove what is labelled as ours, the workers first: they drain, and give back what they do not finish."""
+        """Remove what is labelled as ours, the workers first: they drain, and return what they do not finish."""
         yield from self._removed(set(_GROUPS))
         for run in sweep(self._cluster, self._name, self._options.start_seconds):
             yield f"deleted what a run left behind: {run}"
