@@ -285,12 +285,14 @@ class LeaseTable:
         return True
 
     def next_finished(self, most: int) -> list[tuple[Result, bool]]:
-        """Results to be stored, each with whether it is to be a dead letter; lost ones are dropped on the way."""
-        taken = [self._finished.popleft() for _ in range(min(len(self._finished), most))]
-        if self._lost and (lost := {result.task.id for result, _ in taken if self.is_lost(result.task.id)}):
-            self._count_stored([entry for entry in taken if entry[0].task.id in lost])
-            self.drop(lost)
-            taken = [entry for entry in taken if entry[0].task.id not in lost]
+        """Results to be stored, each with whether it is to be a dead letter; none where all that waited was lost."""
+        taken: list[tuple[Result, bool]] = []
+        while self._finished and not taken:
+            taken = [self._finished.popleft() for _ in range(min(len(self._finished), most))]
+            if self._lost and (lost := {result.task.id for result, _ in taken if self.is_lost(result.task.id)}):
+                self._count_stored([entry for entry in taken if entry[0].task.id in lost])
+                self.drop(lost)
+                taken = [entry for entry in taken if entry[0].task.id not in lost]
         return taken
 
     def stored(self, taken: Sequence[tuple[Result, bool]]) -> list[Lease]:

@@ -181,6 +181,15 @@ def test_whoever_waits_for_the_end_is_woken_by_a_return_since_the_task_may_come_
         assert settled.result(timeout=5) is False
 
 
+def test_a_batch_of_lost_results_does_not_hide_those_behind_it(table: LeaseTable) -> None:
+    put(table, "a", "b")
+    batch = dict(table.take(0))
+    table.lose([batch["a"]])
+    for lease in batch.values():
+        table.finish(Result(lease.task, Outcome(lease.task.id, b"1")))
+    assert [result.task.id for result, _ in table.next_finished(1)] == ["b"]
+
+
 def test_a_task_that_was_lost_and_leased_again_is_returned_once(table: LeaseTable) -> None:
     put(table, "a")
     [first] = table.take(0).values()
