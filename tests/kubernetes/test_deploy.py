@@ -11,7 +11,7 @@ import boto3
 import pytest
 import redis
 import yaml  # type: ignore[import-untyped]
-from htcgrid_eks import code_archive
+from htcgrid_eks import code
 from kubernetes_commands import Done, Kubectl, account_token, htcgrid, kubeconfig, node_takes_pods, soon, went_well
 from kubernetes_grid import result, submit, until, write_grid
 from moto.server import ThreadedMotoServer
@@ -181,7 +181,7 @@ def test_an_init_container_brings_the_code_from_a_zip_on_s3(
 ) -> None:
     file = config('code = "s3://code/v1/squares.zip"\nvariables = ["aws"]\n')
     s3.create_bucket(Bucket="code")
-    s3.put_object(Bucket="code", Key="v1/squares.zip", Body=code_archive.pack(file.parent))
+    s3.put_object(Bucket="code", Key="v1/squares.zip", Body=code.pack(file.parent))
     (file.parent / "squares.py").unlink()
     variables = {
         "AWS_ENDPOINT_URL": s3.meta.endpoint_url,

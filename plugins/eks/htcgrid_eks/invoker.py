@@ -14,7 +14,7 @@ from typing import Any
 from htcgrid.planes import Calls
 from htcgrid.spi import Capability, Function, HtcgridError, Invoker, Lease, Outcome, Rejected, Unavailable, Unstarted
 
-from htcgrid_eks import code_archive, pod_diagnosis
+from htcgrid_eks import code, pod_diagnosis
 from htcgrid_eks.cluster import Cluster, Refusal
 from htcgrid_eks.deployment import Deployment
 from htcgrid_eks.manifests import Grid
@@ -81,7 +81,7 @@ class EksInvoker(Invoker):
 
     def open(self) -> None:
         """Make the pods and wait until they serve."""
-        self._archive = code_archive.pack(self.function.code) if self.config.code == "folder" else b""
+        self._archive = code.pack(self.function.code) if self.config.code == "folder" else b""
         if self.config.code.startswith("s3:"):
             raise Rejected(
                 'code = "s3://..." is for `htcgrid deploy`: only a standing grid has a role to read the bucket with. '

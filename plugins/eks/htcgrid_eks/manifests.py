@@ -9,8 +9,8 @@ import tomli_w
 from htcgrid.planes import collect
 from htcgrid.spi import Function, Rejected
 
-from htcgrid_eks import code_archive
-from htcgrid_eks.code_archive import TASK_ROOT
+from htcgrid_eks import code
+from htcgrid_eks.code import TASK_ROOT
 from htcgrid_eks.options import Autoscale, Options
 from htcgrid_eks.permissions import WORKER, role
 from htcgrid_eks.pod import Manifest, environment_secret, in_pod, mount, pod_spec, small_container
@@ -107,13 +107,13 @@ class Grid:
         return manifest
 
     def _archive(self) -> str:
-        archive = code_archive.pack(self._function.code)
+        archive = code.pack(self._function.code)
         if len(archive) > _ARCHIVE_BYTES:
             raise Rejected(
                 f"The code in {self._function.code} has {len(archive):,} bytes packed; a ConfigMap takes {_ARCHIVE_BYTES:,}. "
                 'Put it into the image and write code = "image", or a zip of it on S3 and write code = "s3://bucket/key.zip".'
             )
-        return code_archive.as_text(archive)
+        return code.as_text(archive)
 
     def _service_account(self) -> Manifest:
         account = self._object("v1", "ServiceAccount", self.name)
@@ -159,7 +159,7 @@ class Grid:
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "25%", "maxSurge": "25%"}},
             "template": {"metadata": {"labels": labels, "annotations": annotations}, "spec": self._pod()},
         }
-        annotations[TEMPLATE_DIGEST] = code_archive.digest(json.dumps(spec["template"], sort_keys=True).encode())
+        annotations[TEMPLATE_DIGEST] = code.digest(json.dumps(spec["template"], sort_keys=True).encode())
         if options.autoscale is None:
             spec["replicas"] = options.pods
         deployment["spec"] = spec
@@ -192,9 +192,7 @@ class Grid:
             return []
         place = f"{_CONFIG_FOLDER}/{_ARCHIVE}" if options.code == "folder" else options.code
         mounts = [mount("config", _CONFIG_FOLDER, read_only=True), mount("code", TASK_ROOT)]
-        container = small_container(
-            options, "code", ["python3", "-m", "htcgrid_eks.code_archive", place, TASK_ROOT], mounts
-        )
+        container = small_container(options, "code", ["python3", "-m", "htcgrid_eks.code", place, TASK_ROOT], mounts)
         if options.variables and options.code != "folder":
             container["envFrom"] = [{"secretRef": {"name": name}} for name in options.variables]
         return [container]
@@ -285,6 +283,4 @@ def _account_volume() -> Manifest:
 
 
 def _digest(config: Manifest, function: Function) -> str:
-    return code_archive.digest(
-        repr((config["data"], config.get("binaryData"), sorted(function.environment.items()))).encode()
-    )
+    return code.digest(repr((config["data"], config.get("binaryData"), sorted(function.environment.items()))).encode())

@@ -11,7 +11,7 @@ from htcgrid.planes import this_python, variables
 from htcgrid.spi import Function, Rejected
 
 from htcgrid_eks import entry
-from htcgrid_eks.code_archive import TASK_ROOT
+from htcgrid_eks.code import TASK_ROOT
 from htcgrid_eks.options import Options
 from htcgrid_eks.sidecar import EMULATOR_PORT, FOLDER, container_name
 

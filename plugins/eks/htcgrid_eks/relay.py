@@ -21,7 +21,7 @@ from typing import Any
 
 from htcgrid.spi import Function, HtcgridError, Rejected, Unavailable
 
-from htcgrid_eks import code_archive, relay_frames
+from htcgrid_eks import code, relay_frames
 from htcgrid_eks.relay_frames import Frame
 from htcgrid_eks.sandbox import Termination, Terminations
 from htcgrid_eks.sidecar import EksSidecarInvoker, complain
@@ -57,7 +57,7 @@ class Relay:
             if self._is_open:
                 return
             if self.code_folder is not None:
-                code_archive.unpack(archive, self.code_folder)
+                code.unpack(archive, self.code_folder)
             self.plane.open()
             self._is_open = True
 

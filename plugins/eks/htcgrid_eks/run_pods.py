@@ -19,7 +19,7 @@ from htcgrid.spi import Function, Rejected, Unavailable
 
 from htcgrid_eks import pod_diagnosis
 from htcgrid_eks.cluster import Cluster, Refusal
-from htcgrid_eks.code_archive import TASK_ROOT
+from htcgrid_eks.code import TASK_ROOT
 from htcgrid_eks.options import Options
 from htcgrid_eks.pod import AGENT, Manifest, environment_secret, in_pod, pod_spec
 

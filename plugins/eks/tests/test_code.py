@@ -8,7 +8,7 @@ import pytest
 from htcgrid.spi import Rejected
 from moto.server import ThreadedMotoServer
 
-from htcgrid_eks import code_archive
+from htcgrid_eks import code
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
 
 
 def test_a_folder_arrives_as_it_was_with_modes_and_without_what_python_left(folder: Path, tmp_path: Path) -> None:
-    code_archive.unpack(code_archive.pack(folder), tmp_path / "task")
+    code.unpack(code.pack(folder), tmp_path / "task")
     found = sorted(str(path.relative_to(tmp_path / "task")) for path in (tmp_path / "task").rglob("*"))
     assert found == ["bootstrap", "models", "models/heston.py"]
     assert (tmp_path / "task" / "bootstrap").stat().st_mode & 0o111
@@ -49,29 +49,29 @@ def test_a_folder_arrives_as_it_was_with_modes_and_without_what_python_left(fold
 
 
 def test_the_same_files_make_the_same_bytes(folder: Path) -> None:
-    before = code_archive.pack(folder)
+    before = code.pack(folder)
     (folder / "bootstrap").touch()
-    assert code_archive.pack(folder) == before
+    assert code.pack(folder) == before
 
 
 def test_a_zip_on_s3_is_brought_by_its_address(s3: object, folder: Path) -> None:
-    archive = code_archive.pack(folder)
+    archive = code.pack(folder)
     s3.create_bucket(Bucket="code")  # type: ignore[attr-defined]
     s3.put_object(Bucket="code", Key="v1/pricing.zip", Body=archive)  # type: ignore[attr-defined]
-    assert code_archive.fetch("s3://code/v1/pricing.zip") == archive
+    assert code.fetch("s3://code/v1/pricing.zip") == archive
 
 
 def test_nothing_is_unpacked_outside_the_folder(tmp_path: Path) -> None:
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
         archive.writestr("../outside.py", "x = 1")
-    code_archive.unpack(packed.getvalue(), tmp_path / "task")
+    code.unpack(packed.getvalue(), tmp_path / "task")
     assert not (tmp_path / "outside.py").exists()
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(Rejected, match="there is no such folder"):
-        code_archive.pack(tmp_path / "nothing")
+        code.pack(tmp_path / "nothing")
 
 
 def test_no_secret_of_the_code_folder_reaches_a_pod(folder: Path, tmp_path: Path) -> None:
@@ -80,4 +80,4 @@ def test_no_secret_of_the_code_folder_reaches_a_pod(folder: Path, tmp_path: Path
     for name in (".env", ".git/config", ".aws/credentials", ".ssh/config", ".netrc", "server.pem"):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text("SECRET")
-    assert zipfile.ZipFile(io.BytesIO(code_archive.pack(folder))).namelist() == ["bootstrap", "models/heston.py"]
+    assert zipfile.ZipFile(io.BytesIO(code.pack(folder))).namelist() == ["bootstrap", "models/heston.py"]
