@@ -35,8 +35,8 @@ def test_the_mock_computation_computes_as_long_as_its_event_says(name: str, tmp_
     assert answers(EXAMPLES / name, tmp_path) == [{"computed_ms": 20, "turned": True, "data": ""}] * 4
 
 
+@pytest.mark.slow  # needs QuantLib, which the tests of the core do without
 def test_american_options_are_worth_at_least_as_much_as_european_ones(tmp_path: Path) -> None:
-    pytest.importorskip("QuantLib")
     for answer in answers(EXAMPLES / "portfolio", tmp_path):
         european_call, american_call, european_put, american_put = answer["prices"]
         assert american_put > european_put > 0
