@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -87,13 +88,14 @@ LIMIT = 128
 
 
 @pytest.fixture(scope="module")
-def code(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("code")
-    (folder / "job.py").write_text(CODE)
-    with (folder / "big").open("wb") as file:
-        os.posix_fallocate(file.fileno(), 0, 180 << 20)
-    yield folder
-    (folder / "big").unlink()
+def code() -> Iterator[Path]:
+    # /tmp may be in memory, where a file's pages are shared memory. /var/tmp is on a disk.
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
+        folder = Path(name)
+        (folder / "job.py").write_text(CODE)
+        with (folder / "big").open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, 180 << 20)
+        yield folder
 
 
 def run(code: Path, what: str, transport: Literal["socket", "http"]) -> Outcome:
