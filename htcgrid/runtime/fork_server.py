@@ -107,8 +107,11 @@ class ForkServer:
             if "error" in reply:
                 raise Unavailable(f"No worker process can be started: {_no_process(reply['error'])}")
             pid = reply["pid"]
-            # It cannot have been reaped yet, so the id is still its own even if it has ended.
-            return pid, os.pidfd_open(pid)
+            # Our program has not reaped it yet, so the id is still its own even if it has ended.
+            try:
+                return pid, os.pidfd_open(pid)
+            except ProcessLookupError:
+                raise self._end() from None  # both were killed since the answer
 
     def reap(self, pid: int) -> int:
         """The exit status of an environment whose pidfd says it has ended; a signal is negative."""

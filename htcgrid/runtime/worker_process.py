@@ -55,8 +55,9 @@ class WorkerProcess:
             return self.status()
         left = shared_files.held(process_memory.family(self.pid), self._shared_before)
         # It alone: what it leaves is ended when it is reaped, but for Python's resource tracker, which removes the
-        # shared memory of the process first.
-        signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        # shared memory of the process first. It may have ended just now, and its parent too: then it is reaped already.
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
         try:
             return self.status()
         finally:

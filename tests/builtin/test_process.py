@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from htcgrid.builtin.process import ProcessInvoker
+from htcgrid.runtime import process_memory
 from htcgrid.runtime.fork_server import ForkServer
 from htcgrid.runtime.identity import request_id
 from htcgrid.spi import FailureKind, Function, Lease, Outcome, Rejected, Task, Unavailable, Unstarted
@@ -651,6 +652,46 @@ print(len(os.listdir("/proc/self/fd")) - before)
 """
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=LONG)
     assert (found.stdout, found.stderr) == ("0\n", "")
+
+
+def end_all(invoker: ProcessInvoker, pid: int) -> None:
+    """Kill the fork server, and wait until its worker is gone with it, reaped by init."""
+    assert invoker._fork_server is not None
+    assert invoker._fork_server._program is not None
+    invoker._fork_server._program.kill()
+    deadline = time.monotonic() + LONG
+    while Path(f"/proc/{pid}").exists():
+        assert time.monotonic() < deadline, "nobody reaps the worker"
+        time.sleep(0.01)
+
+
+def test_a_plane_closes_though_a_worker_ends_with_its_fork_server_just_before_it_is_killed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    family = process_memory.family
+    with plane() as invoker:
+        assert answer(run(invoker, "said")) == "said"
+
+        def when_all_are_gone(pid: int) -> Iterator[int]:
+            end_all(invoker, pid)
+            return family(pid)
+
+        monkeypatch.setattr(process_memory, "family", when_all_are_gone)
+
+
+def test_a_worker_that_is_gone_before_it_is_watched_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
+    open_pidfd = os.pidfd_open
+    invoker = plane()
+
+    def when_all_are_gone(pid: int) -> int:
+        monkeypatch.undo()
+        end_all(invoker, pid)
+        return open_pidfd(pid)
+
+    monkeypatch.setattr(os, "pidfd_open", when_all_are_gone)
+    with pytest.raises(Unavailable, match="was it killed"):
+        invoker.open()
+    invoker.close()
 
 
 def test_a_call_under_way_is_not_cut_off_by_the_replacement_of_the_nursery(monkeypatch: pytest.MonkeyPatch) -> None:
