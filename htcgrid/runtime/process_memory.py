@@ -33,7 +33,11 @@ def charged_mb(pid: int) -> float:
     sizes = _kilobytes(Path(f"/proc/{pid}/status"))
     if len(pids) == 1 and not files and sizes.get("RssShmem", 0) < _LITTLE_KB:
         return sizes.get("RssAnon", 0) / 1024  # shared with nobody below, and its supervisor has none of its pages
-    return sum(map(_share_kb, pids)) / 1024 + sum(_unmapped(files, pids).values()) / _MB
+    # Looked at before and after: what is mapped or unmapped meanwhile must not count both as a share and as a file.
+    before = _mapped(pids, files)
+    shares = sum(map(_share_kb, pids)) / 1024
+    mapped = before | _mapped(pids, files)
+    return shares + sum(max(0, size - mapped[file]) for file, size in files.items()) / _MB
 
 
 def _resident_kb(pid: int) -> int:
@@ -49,17 +53,16 @@ def _share_kb(pid: int) -> int:
     return sizes.get("Pss_Anon", 0) + sizes.get("Pss_Shmem", 0)
 
 
-def _unmapped(files: Mapping[_File, int], pids: Iterable[int]) -> Mapping[_File, int]:
-    """What of these open files is not mapped, and so in no process's share, in bytes."""
-    if not files:
-        return {}
-    mapped: Counter[_File] = Counter()
-    for pid in pids:
-        mapped |= _mapped(pid, files)
-    return {file: max(0, size - mapped[file]) for file, size in files.items()}
+def _mapped(pids: Iterable[int], files: Mapping[_File, int]) -> Counter[_File]:
+    """How much of each of these files is resident in these processes, in bytes; the most of any one of them."""
+    found: Counter[_File] = Counter()
+    if files:
+        for pid in pids:
+            found |= _mapped_by(pid, files)
+    return found
 
 
-def _mapped(pid: int, files: Mapping[_File, int]) -> Counter[_File]:
+def _mapped_by(pid: int, files: Mapping[_File, int]) -> Counter[_File]:
     """How much of each of these files is resident in this process, in bytes."""
     found: Counter[_File] = Counter()
     file: _File = (0, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from typing import Literal
 import pytest
 
 from htcgrid.builtin.process import ProcessInvoker
+from htcgrid.runtime import process_memory
 from htcgrid.spi import FailureKind, Function, Lease, Outcome, Task
 
 CODE = """
@@ -127,6 +129,26 @@ def test_what_a_control_group_does_not_charge_twice_or_at_all_is_within_the_limi
     assert outcome.failure is None, outcome
     assert outcome.max_memory_mb >= least
     assert outcome.max_memory_mb <= LIMIT
+
+
+def test_a_file_that_is_unmapped_while_memory_is_counted_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    size = 80 << 20
+    fd = os.memfd_create("mine")
+    os.posix_fallocate(fd, 0, size)
+    before = process_memory.charged_mb(os.getpid())  # the file is open, and not mapped
+    view = mmap.mmap(fd, size)
+    for at in range(0, size, 4096):
+        view[at] = 1
+    share = process_memory._share_kb
+
+    def unmapped_behind_it(pid: int) -> int:
+        found = share(pid)
+        view.close()
+        return found
+
+    monkeypatch.setattr(process_memory, "_share_kb", unmapped_behind_it)
+    assert process_memory.charged_mb(os.getpid()) < before + 40
+    os.close(fd)
 
 
 LEAVING = """
