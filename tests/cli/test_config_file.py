@@ -92,6 +92,10 @@ def test_a_folder_that_is_gone(project: Project) -> None:
     assert done.stderr.startswith("htcgrid: The current folder is not there any more")
 
 
+# From Python 3.14 on, how deep JSON may be depends on the stack of the thread: this much is read to its end.
+TOO_DEEP = "it is nested" if sys.version_info < (3, 14) else "Expecting value"
+
+
 @pytest.mark.parametrize(
     ("variable", "value", "said"),
     [
@@ -99,7 +103,7 @@ def test_a_folder_that_is_gone(project: Project) -> None:
         ("HTCGRID_PLANES", "hidden", "HTCGRID_PLANES is not JSON, as a table or list must be: Expecting value"),
         ("HTCGRID_FUNCTION__ENVIRONMENT", "{hidden", "HTCGRID_FUNCTION__ENVIRONMENT is not JSON"),
         ("HTCGRID_FUNCTION__COMMAND", "hidden words", "HTCGRID_FUNCTION__COMMAND is not JSON"),
-        ("HTCGRID_FUNCTION", "[" * 50_000, "HTCGRID_FUNCTION is not JSON, as a table or list must be: it is nested"),
+        ("HTCGRID_FUNCTION", "[" * 50_000, f"HTCGRID_FUNCTION is not JSON, as a table or list must be: {TOO_DEEP}"),
         ("HTCGRID_PLANE__X", "hidden", "environment: HTCGRID_PLANE__X is not a setting."),
         ("HTCGRID_", "hidden", "environment: HTCGRID_ is not a setting."),
     ],
