@@ -135,14 +135,20 @@ def project(tmp_path: Path) -> Iterator[Project]:
                     stream.close()
 
 
+@pytest.fixture(autouse=True)
+def untuned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`run` sets up its own process for the work of an agent; where a test calls it, that process is the tests'."""
+    monkeypatch.setattr("gc.freeze", lambda: None)
+    monkeypatch.setattr("gc.set_threshold", lambda *_levels: None)
+    monkeypatch.setattr("sys.setswitchinterval", lambda _seconds: None)
+
+
 @pytest.fixture
 def inside(project: Project, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Done]:
     """`htcgrid ARGUMENTS` in this very process, where what is asked is only what it refuses and how."""
 
     for name in [name for name in os.environ if name.startswith("HTCGRID_")]:
         monkeypatch.delenv(name)
-    monkeypatch.setattr("gc.freeze", lambda: None)  # what `run` does to its own process
-    monkeypatch.setattr("gc.set_threshold", lambda *_levels: None)
 
     def run(*arguments: str) -> Done:
         monkeypatch.chdir(project.folder)
