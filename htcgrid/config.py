@@ -95,7 +95,9 @@ class GridConfig:
         if table is None:
             names = ", ".join(settings.planes)
             raise ConfigError(f"{self._where()}: plane = {settings.plane!r}, but [planes] has only: {names}.")
-        return self._plugin(Invoker, table, f"planes.{settings.plane}")
+        plane = self._plugin(Invoker, table, f"planes.{settings.plane}")
+        plane.credentials = plugins.load_credentials(plane.function.credentials)(plane.function)
+        return plane
 
     def on_plane(self, name: str) -> "GridConfig":
         """The same grid on another of its planes."""

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from stevedore import DriverManager
 from stevedore.exception import MultipleMatches, NoMatches
 
-from htcgrid.spi import SPI_VERSION, Invoker, Plugin, Rejected, ResultSink, TaskSource
+from htcgrid.spi import SPI_VERSION, CredentialSource, Function, Invoker, Plugin, Rejected, ResultSink, TaskSource
 
 P = TypeVar("P", bound=Plugin)
 
@@ -89,6 +89,17 @@ def load_importer(name: str) -> Callable[[Sequence[Path]], tuple[str, list[str]]
     for point in importlib.metadata.entry_points(group="htcgrid.importer", name=name):
         return cast("Callable[[Sequence[Path]], tuple[str, list[str]]]", point.load())
     raise Rejected(f"Nothing is installed that reads the files of {name}.{_advice(f'from {name}')}")
+
+
+def load_credentials(credentials: str) -> Callable[[Function], CredentialSource]:
+    """What makes the source of the credentials that `[function] credentials` asks for; "none" needs nothing installed."""
+    if credentials == "none":
+        return lambda _function: CredentialSource()
+    for point in importlib.metadata.entry_points(group="htcgrid.credentials"):
+        return cast("Callable[[Function], CredentialSource]", point.load())
+    raise Rejected(
+        f"[function] credentials = {credentials!r}: nothing is installed that gets them.{_advice('credentials')}"
+    )
 
 
 def _is_the_machine(error: BaseException) -> bool:

@@ -9,9 +9,10 @@ from htcgrid_contracts.common import PluginContract, in_threads, not_asked
 from htcgrid_contracts.invoker_answers import AnswerRules
 from htcgrid_contracts.invoker_failures import FailureRules
 from htcgrid_contracts.invoker_helpers import lease
+from htcgrid_contracts.invoker_identity import IdentityRules
 
 
-class InvokerContract(AnswerRules, FailureRules):
+class InvokerContract(AnswerRules, FailureRules, IdentityRules):
     """Subclass it, and give the fixture `invoker`: the plane, not opened, serving `function`.
 
     One is opened, and serves all rules but those about opening. Its `capabilities` decide what is

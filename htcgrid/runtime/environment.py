@@ -21,7 +21,17 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from htcgrid.runtime import identity
-from htcgrid.spi import FailureKind, Function, Lease, Outcome, Unavailable, Unstarted, error_documents, limits
+from htcgrid.spi import (
+    Credentials,
+    FailureKind,
+    Function,
+    Lease,
+    Outcome,
+    Unavailable,
+    Unstarted,
+    error_documents,
+    limits,
+)
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +79,8 @@ class ExecutionEnvironment(ABC):
     def __init__(self, function: Function) -> None:
         self.id = identity.environment_id()
         self.state = State.STARTING
+        self.credentials = Credentials()
+        """What the handler finds; set before `start`."""
         self._function = function
         self._pending: dict[int, Lease] = {}
         self._sequence = 0
@@ -122,6 +134,11 @@ class ExecutionEnvironment(ABC):
     @abstractmethod
     def close(self) -> None:
         """End the process and release everything."""
+
+    def _variables(self) -> dict[str, str]:
+        """What this environment's variables have beside the function's."""
+        stream = f"{time.strftime('%Y/%m/%d')}/[$LATEST]{self.id}"
+        return {"AWS_LAMBDA_LOG_STREAM_NAME": stream, **self.credentials.variables}
 
     def _recall(self, running: Running) -> None:  # noqa: B027 - one that is fed singly has nothing to recall
         """Have the environment drop what is queued behind `running`; it reports each as dropped."""

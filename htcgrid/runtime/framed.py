@@ -64,7 +64,7 @@ class FramedEnvironment(ExecutionEnvironment):
             "handler": self._function.handler,
             "function_arn": identity.function_arn(self._function.function_name, self._function.aws_region),
             "limit": limits.RESPONSE_BYTES,
-            "environment": {"AWS_LAMBDA_LOG_STREAM_NAME": f"{time.strftime('%Y/%m/%d')}/[$LATEST]{self.id}"},
+            "environment": self._variables(),
         }
         try:
             self._process = WorkerProcess(self._fork_server, request, theirs.fileno(), page)

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from htcgrid.runtime.calls import Calls
 from htcgrid.runtime.environment import ExecutionEnvironment, State
-from htcgrid.spi import Function, Invoker, Lease, Outcome, Plugin, Unavailable, Unstarted
+from htcgrid.spi import Credentials, Function, Invoker, Lease, Outcome, Plugin, Unavailable, Unstarted
 
 _IDLE_SECONDS = 0.001
 _CLOSING_THREADS = 8
@@ -55,6 +55,7 @@ class EnvironmentPool(Invoker):
     # --- htcgrid.spi.Invoker ---
 
     def open(self) -> None:
+        self.credentials.current(self.function.timeout)  # where there are none, nothing is started
         self.max_concurrency = self.size()
         self._places = [None] * self.max_concurrency
         self._idle = queue.LifoQueue()
@@ -69,12 +70,13 @@ class EnvironmentPool(Invoker):
             with ThreadPoolExecutor(min(_CLOSING_THREADS, len(filled))) as pool:
                 list(pool.map(self._empty, filled))
         self._places = []
+        self.credentials.close()
 
     def invoke(self, batch: Sequence[Lease], timeout: float) -> Iterator[Outcome | Unstarted]:
         with self._calls.call() as cancelled:
             place = self._idle.get()
             try:
-                environment = self._ready(place)
+                environment = self._ready(place, timeout)
                 if type(self).corrected is EnvironmentPool.corrected:
                     yield from self._reports(environment, batch, timeout, cancelled)
                 else:
@@ -115,9 +117,9 @@ class EnvironmentPool(Invoker):
             left = [lease.task.id for lease in batch if lease.task.id not in set(reported)]
             raise Unavailable(str(error), error.retry_after, error.begun or left[:1]) from error
 
-    def _ready(self, place: int) -> ExecutionEnvironment:
+    def _ready(self, place: int, timeout: float) -> ExecutionEnvironment:
         environment = self._places[place]
-        if environment is not None and environment.is_lost():
+        if environment is not None and (environment.is_lost() or self._has_outlived(environment.credentials, timeout)):
             self._empty(place)
             environment = None
         if environment is None:
@@ -125,9 +127,14 @@ class EnvironmentPool(Invoker):
         self.before(environment, place)
         return environment
 
+    def _has_outlived(self, held: Credentials, timeout: float) -> bool:
+        """Whether they might expire under an invocation that begins now, and others can be had."""
+        return not held.last(timeout) and self.credentials.current(timeout).variables != held.variables
+
     def _fill(self, place: int) -> ExecutionEnvironment:
         environment = self._places[place] = self.environment(place)
         try:
+            environment.credentials = self.credentials.current(self.function.timeout)
             environment.start()
         except BaseException:
             self._empty(place)

@@ -26,8 +26,8 @@ class Sandbox(ABC):
     def start(self, variables: Mapping[str, str]) -> None:
         """Begin to run, with these variables beside the function's own; do not wait until it is up.
 
-        They are `AWS_LAMBDA_LOG_STREAM_NAME` and, with the Runtime API, `AWS_LAMBDA_RUNTIME_API`
-        ("host:port"). Raises `Unavailable` or `Rejected`, as `htcgrid.spi.Plugin.open` does.
+        They are `AWS_LAMBDA_LOG_STREAM_NAME`, with the Runtime API `AWS_LAMBDA_RUNTIME_API` ("host:port"), and
+        the function's credentials (`spi.CREDENTIAL_VARIABLES`), which nobody but the handler may see. Raises `Unavailable` or `Rejected`, as `htcgrid.spi.Plugin.open` does.
         """
 
     @abstractmethod
@@ -85,10 +85,6 @@ class SandboxedEnvironment(ExecutionEnvironment):
         super().__init__(function)
         self.sandbox = sandbox
         self._sampled = 0.0
-
-    def _variables(self) -> dict[str, str]:
-        """What this environment's variables have beside the function's."""
-        return {"AWS_LAMBDA_LOG_STREAM_NAME": f"{time.strftime('%Y/%m/%d')}/[$LATEST]{self.id}"}
 
     def _measured(
         self, lease: Lease, kind: FailureKind | None, payload: bytes, started: float, elapsed: float

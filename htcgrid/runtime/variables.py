@@ -11,7 +11,7 @@ def variables(function: Function, runtime: str) -> Mapping[str, str]:
     """What every execution environment of this function gets; `runtime` as in `python3.11`.
 
     An OS-only runtime (`provided...`) and a command of the user's have no `AWS_EXECUTION_ENV`, as on the
-    service: `runtime` is empty for them. Credentials are not among them. The user's own `environment` comes
+    service: `runtime` is empty for them. Credentials are not among them: each environment gets its own. The user's own `environment` comes
     first, since reserved names were refused when the config was read.
     """
     root = str(function.code.resolve())
@@ -21,6 +21,8 @@ def variables(function: Function, runtime: str) -> Mapping[str, str]:
     return {
         "LANG": "en_US.UTF-8",
         "TZ": ":UTC",
+        # On the service there is no such server either; an SDK that looks for one takes seconds, or finds the machine's role.
+        "AWS_EC2_METADATA_DISABLED": "true",
         **endpoint,
         **function.environment,
         "_HANDLER": function.handler,

@@ -4,6 +4,7 @@ Everything that a plugin needs of it is imported from here: `from htcgrid.spi im
 """
 
 from htcgrid.spi import error_documents, limits
+from htcgrid.spi.credentials import CREDENTIAL_VARIABLES, Credentials, CredentialSource
 from htcgrid.spi.errors import HtcgridError, Rejected, Unavailable
 from htcgrid.spi.failure_kinds import FAILURES, Failure
 from htcgrid.spi.function import RESERVED_ENVIRONMENT, Function
@@ -25,12 +26,15 @@ from htcgrid.spi.values import (
 )
 
 __all__ = [
+    "CREDENTIAL_VARIABLES",
     "FAILURES",
     "GENERATION",
     "MAX_TEXT",
     "RESERVED_ENVIRONMENT",
     "SPI_VERSION",
     "Capability",
+    "CredentialSource",
+    "Credentials",
     "DeadTask",
     "Deployable",
     "Failure",

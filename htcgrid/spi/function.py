@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from htcgrid.spi.keys import MAX_TEXT, Keys, texts_of
 
@@ -39,6 +40,24 @@ class Function(Keys):
         description="URL that AWS SDKs in the handler call in place of AWS: LocalStack, moto and the like",
         examples=["http://127.0.0.1:4566"],
     )
+    credentials: str = Field(
+        "none",
+        pattern=r"^(none|agent|profile:[^\s]+|role:arn:[^\s]+)$",
+        max_length=2048,
+        description='AWS credentials that the handler finds: "none", "agent" (those that the agent\'s own SDK finds), '
+        '"profile:NAME" of ~/.aws, or "role:ARN", a role that the agent assumes for it. Functions of the AWS Lambda '
+        "service have their own role",
+        examples=["role:arn:aws:iam::123456789012:role/pricing"],
+    )
+    external_id: str = Field("", max_length=1224, description="the external id that the role's trust policy asks for")
+    session_policy: str = Field(
+        "",
+        max_length=2048,
+        description="an IAM policy, as JSON; of the role's rights the handler has only those that it allows too",
+    )
+    session_tags: bool = Field(
+        True, description="whether the role is assumed with the tag htcgrid:function, which takes sts:TagSession"
+    )
     architecture: str = Field("", description='"x86_64" or "arm64"; the plane\'s own where empty')
 
     @field_validator("environment")
@@ -64,6 +83,22 @@ class Function(Keys):
         if size > MAX_TEXT:
             raise ValueError(f"it has {size} bytes in all; {MAX_TEXT} are the most (of variables, 4096 on AWS Lambda)")
         return value
+
+    @field_validator("session_policy")
+    @classmethod
+    def _is_json(cls, policy: str) -> str:
+        if policy:
+            try:
+                json.loads(policy)
+            except (ValueError, RecursionError) as error:
+                raise ValueError(f"this is not JSON, as an IAM policy must be: {error}") from None
+        return policy
+
+    @model_validator(mode="after")
+    def _belongs_to_a_role(self) -> Self:
+        if (self.external_id or self.session_policy) and not self.credentials.startswith("role:"):
+            raise ValueError('external_id and session_policy are for a role: write credentials = "role:ARN" as well')
+        return self
 
     @property
     def aws_region(self) -> str:

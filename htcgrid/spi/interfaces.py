@@ -21,6 +21,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
+from htcgrid.spi.credentials import CredentialSource
 from htcgrid.spi.errors import Rejected
 from htcgrid.spi.plugin import Plugin
 from htcgrid.spi.stats import DeadTask, QueueStats, StoreStats
@@ -118,6 +119,9 @@ class Invoker(Plugin):
     Read after `open`. The agent runs that many threads."""
 
     capabilities: frozenset[Capability] = frozenset()
+
+    credentials: CredentialSource = CredentialSource()
+    """What hands out the credentials that handlers find in their environment; set before `open`."""
 
     @abstractmethod
     def invoke(self, batch: Sequence[Lease], timeout: float) -> Iterable[Outcome | Unstarted]:

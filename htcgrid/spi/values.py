@@ -121,6 +121,8 @@ class Capability(StrEnum):
     """`cancel` stops a running handler."""
     METERING = "metering"
     """Durations and memory are measured."""
+    IDENTITY = "identity"
+    """Handlers, and nobody else, find what `Invoker.credentials` hands out, and it does not expire while they run."""
 
 
 GENERATION = "generation"

@@ -2,6 +2,7 @@
 # ruff: noqa: N801 - a broken plugin is an attribute of its case
 
 import json
+import math
 import threading
 import time
 from collections.abc import Collection, Iterator, Sequence
@@ -11,9 +12,21 @@ from typing import Any
 
 import pytest
 from htcgrid_contracts import InvokerContract
+from htcgrid_contracts.invoker_identity import IssuedCredentials
 
 from htcgrid.builtin.process import ProcessInvoker
-from htcgrid.spi import FailureKind, Function, Invoker, Lease, Outcome, Rejected, Unavailable, Unstarted
+from htcgrid.spi import (
+    Credentials,
+    CredentialSource,
+    FailureKind,
+    Function,
+    Invoker,
+    Lease,
+    Outcome,
+    Rejected,
+    Unavailable,
+    Unstarted,
+)
 
 Reports = Iterator[Outcome | Unstarted]
 
@@ -489,3 +502,43 @@ class TestStaysAway(Case):
         def unavailable(self) -> Exception:
             self.has_been_away = True
             return super().unavailable()
+
+
+class TestHandsOutNoCredentials(Case):
+    breaks = "test_a_handler_finds_the_credentials_of_its_function"
+    says = "and the handler finds"
+
+    class broken(Reference):
+        def open(self) -> None:
+            self.credentials = CredentialSource()
+            super().open()
+
+
+class TestLetsHandlersHaveTheAgentsCredentials(Case):
+    breaks = "test_a_handler_finds_no_credentials_where_its_function_has_none"
+    says = "the function has no credentials"
+
+    class broken(Reference):
+        def open(self) -> None:
+            self.credentials = IssuedCredentials(3600)
+            super().open()
+
+
+class Kept(CredentialSource):
+    """What was handed out first, as if it lived for ever."""
+
+    def __init__(self, source: CredentialSource) -> None:
+        self._first = replace(source.current(0.0), expires=math.inf)
+
+    def current(self, timeout: float) -> Credentials:
+        return self._first
+
+
+class TestNeverRenewsCredentials(Case):
+    breaks = "test_credentials_do_not_expire_under_an_invocation"
+    says = "expired before its invocation had ended"
+
+    class broken(Reference):
+        def open(self) -> None:
+            self.credentials = Kept(self.credentials)
+            super().open()

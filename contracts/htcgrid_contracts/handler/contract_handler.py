@@ -64,6 +64,14 @@ def describe(event: Event, context: Any) -> Any:
     }
 
 
+def identify(event: Event, context: Any) -> Any:
+    """Return who this is for AWS; `later` is the key that is there `seconds` later."""
+    names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+    keys = [os.environ.get(name) for name in names]
+    time.sleep(event.get("seconds", 0))
+    return {"keys": keys, "later": os.environ.get(names[0]), "region": os.environ.get("AWS_REGION")}
+
+
 def fail(event: Event, context: Any) -> Any:
     """Raise, saying which execution this is."""
     raise ContractError(f"{event.get('message', 'told to')} {ENVIRONMENT} {_executions}")
@@ -131,6 +139,7 @@ ACTIONS = {
     "echo": echo,
     "end": end,
     "fail": fail,
+    "identify": identify,
     "kill": kill,
     "looks_like_an_error": looks_like_an_error,
     "say": say,

@@ -4,7 +4,7 @@ import os
 import select
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -70,11 +70,12 @@ class ContainerPipes:
             self._ready = True
         return self._ready
 
-    def start(self, api: str, stream: str) -> int:
-        """Have the program run; returns the number that this run goes by."""
+    def start(self, api: str, stream: str, secret: Mapping[str, str]) -> int:
+        """Have the program run, with these variables too; returns the number that this run goes by."""
         self._number += 1
         self._memory_mb, self.kills = 0.0, 0
-        self._send(self._starts, f"start {self._number} {api or '-'} {stream}")
+        variables = [f"{name}={value}" for name, value in secret.items()]
+        self._send(self._starts, " ".join(["start", str(self._number), api or "-", stream, *variables]))
         return self._number
 
     def end(self, number: int) -> None:

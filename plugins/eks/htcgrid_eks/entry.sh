@@ -4,7 +4,8 @@
 # at once; Kubernetes would wait ever longer before it restarts the container. They talk through pipes in FOLDER,
 # which both mount:
 #
-#   starts   hello TOKEN, start NUMBER API STREAM, quit      read while nothing runs; API is - for the emulator
+#   starts   hello TOKEN, start NUMBER API STREAM [NAME=VALUE...], quit
+#            read while nothing runs; API is - for the emulator; the variables are the handler's credentials
 #   orders   end NUMBER, memory TOKEN                        read while a program runs; NUMBER may be "any"
 #   replies  TOKEN ready, TOKEN BYTES KILLS
 #   ended    NUMBER STATUS KILLS      STATUS as the shell has it; KILLS: how many processes the kernel ended for memory
@@ -48,14 +49,16 @@ listen() { # listen NUMBER, while that program runs
   kill -9 -1 # the agent has gone, and nobody waits for an answer
 }
 
-run() { # run NUMBER API STREAM PROGRAM...
+run() { # run NUMBER API STREAM VARIABLES PROGRAM...
   rm -rf /tmp/..?* /tmp/.[!.]* /tmp/* 2>/dev/null
   kills; before=$counted
   listen "$1" 3>&- &
   (
     [ "$2" = - ] || export AWS_LAMBDA_RUNTIME_API="$2"
     export AWS_LAMBDA_LOG_STREAM_NAME="$3"
-    shift 3
+    set -f # a value is not the name of a file
+    for pair in $4; do export "$pair"; done
+    shift 4
     exec "$@" </dev/null
   ) >>"$folder/log" 2>&1 3>&- 4>&-
   status=$?
@@ -66,10 +69,10 @@ run() { # run NUMBER API STREAM PROGRAM...
 
 while :; do
   # A signal ends what is waited for, and the pipe may not be opened again then: the agent may have gone meanwhile.
-  while woken= order=; read -r order number api stream || [ -n "$woken" ]; do
+  while woken= order=; read -r order number api stream variables || [ -n "$woken" ]; do
     case $order in
       hello) echo "$number ready" >&4 ;;
-      start) run "$number" "$api" "$stream" "$@" ;;
+      start) run "$number" "$api" "$stream" "$variables" "$@" ;;
       quit) exit 0 ;;
     esac
   done <"$folder/starts"

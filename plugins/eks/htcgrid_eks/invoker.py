@@ -81,6 +81,7 @@ class EksInvoker(Invoker):
 
     def open(self) -> None:
         """Make the pods and wait until they serve."""
+        self.credentials.current(self.function.timeout)  # where there are none, nothing is started
         self._archive = code.pack(self.function.code) if self.config.code == "folder" else b""
         if self.config.code.startswith("s3:"):
             raise Rejected(
@@ -122,6 +123,7 @@ class EksInvoker(Invoker):
         with suppress(HtcgridError):  # the pods end by themselves, and the next start removes what is left
             self._run_pods.end()
         self._cluster.close()
+        self.credentials.close()
 
     def invoke(self, batch: Sequence[Lease], timeout: float) -> Iterator[Outcome | Unstarted]:
         with self._calls.call() as cancelled:
@@ -241,6 +243,7 @@ class EksInvoker(Invoker):
                     PortForward(self._cluster, pod, PORT),
                     self._run_pods.token,
                     lambda index: self._ended(place.pod, index),
+                    self.credentials,
                 )
             except Refusal as refusal:
                 if refusal.status != 404 and refusal.status < 500:

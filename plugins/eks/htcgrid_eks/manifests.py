@@ -86,6 +86,11 @@ class Grid:
             raise Rejected(
                 f"A standing grid takes tasks from a queue into a store: [{'] and ['.join(missing)}] is missing in the config."
             )
+        if self._function.credentials.startswith("profile:"):
+            raise Rejected(
+                f"[function] credentials = {self._function.credentials!r}: a profile is of this machine, and no pod has it. Write "
+                'credentials = "role:ARN" or "agent", or function_role_arn in the table of the plane.'
+            )
         worker = {
             "plugin": "eks_sidecar",
             "containers": options.containers,

@@ -95,7 +95,14 @@ class Options(Access):
     tolerations: tuple[Mapping[str, Any], ...] = Field((), description="tolerations, as in a pod's spec")
     annotations: Mapping[str, str] = Field(default_factory=dict, description="annotations of the pods")
 
-    role_arn: str = Field("", description="standing grid: the IAM role of its service account (IRSA)")
+    role_arn: str = Field(
+        "", description="standing grid: the IAM role of its service account (IRSA), which the agent has"
+    )
+    function_role_arn: str = Field(
+        "",
+        description="the IAM role that handlers have, by IRSA: its trust policy names the pods' service account. In place of "
+        "[function] credentials",
+    )
     pod_status: bool = Field(
         True, description="standing grid: whether workers may read pods, to tell an OOMKilled container"
     )
@@ -173,7 +180,7 @@ class Options(Access):
             raise ValueError('a number of pods or a percentage, as in "2" or "50%"')
         return share
 
-    @field_validator("role_arn")
+    @field_validator("role_arn", "function_role_arn")
     @classmethod
     def _is_a_role(cls, arn: str) -> str:
         if not _ROLE.fullmatch(arn):

@@ -10,7 +10,7 @@ from typing import Any
 from htcgrid.planes import this_python, variables
 from htcgrid.spi import Function, Rejected
 
-from htcgrid_eks import entry
+from htcgrid_eks import entry, function_role
 from htcgrid_eks.code import TASK_ROOT
 from htcgrid_eks.options import Options
 from htcgrid_eks.sidecar import EMULATOR_PORT, FOLDER, container_name
@@ -78,6 +78,8 @@ def pod_spec(
             *(_lambda(options, function, index, secret, with_code=with_code) for index in containers),
         ],
     }
+    if options.function_role_arn:
+        function_role.add(spec, options, function)
     if init:
         spec["initContainers"] = list(init)
     return spec | _placement(options, function)

@@ -19,7 +19,7 @@ from hmac import compare_digest
 from pathlib import Path
 from typing import Any
 
-from htcgrid.spi import Function, HtcgridError, Rejected, Unavailable
+from htcgrid.spi import Credentials, CredentialSource, Function, HtcgridError, Rejected, Unavailable
 
 from htcgrid_eks import code, relay_frames
 from htcgrid_eks.relay_frames import Frame
@@ -76,12 +76,23 @@ class Relay:
             return not self._clients and time.monotonic() - self._alone_since > self._patience
 
 
+class _Brought(CredentialSource):
+    """The credentials that the clients bring: the pod itself can get none."""
+
+    def __init__(self) -> None:
+        self.held = Credentials()
+
+    def current(self, timeout: float) -> Credentials:
+        return self.held
+
+
 class _Relayed(EksSidecarInvoker):
     """The sidecar plane, whose client reads the pod's status: the pod itself has no rights at all."""
 
     def __init__(self, config: EksSidecarInvoker.Config, function: Function) -> None:
         super().__init__(config, function)
         self.asking = _Asking()
+        self.credentials = self.brought = _Brought()
 
     def terminations(self, index: int) -> Terminations:
         return lambda: self.asking.ask(index)
@@ -143,6 +154,8 @@ class Connection:
         match frame.say:
             case "open" | "invoke":
                 self._batches.put(frame)
+            case "credentials":
+                self._relay.plane.brought.held = relay_frames.credentials_of(frame)
             case "cancel":
                 self._relay.plane.cancel(frame.head["task_ids"])
             case "termination":

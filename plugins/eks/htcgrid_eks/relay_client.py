@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 
-from htcgrid.spi import Lease, Outcome, Rejected, Unavailable, Unstarted
+from htcgrid.spi import Credentials, CredentialSource, Lease, Outcome, Rejected, Unavailable, Unstarted
 
 from htcgrid_eks import relay_frames
 from htcgrid_eks.port_forward import PortForward
@@ -18,9 +18,11 @@ Ask = Callable[[int], Termination | None]
 class RelayClient:
     """Used by one thread at a time, `cancel` and `close` excepted."""
 
-    def __init__(self, forward: PortForward, token: str, ask: Ask) -> None:
+    def __init__(self, forward: PortForward, token: str, ask: Ask, source: CredentialSource) -> None:
         self._forward = forward
         self._ask = ask
+        self._source = source
+        self._brought = Credentials()
         self._send(Frame("hello", {"token": token}))
 
     def open(self, archive: bytes) -> None:
@@ -47,6 +49,7 @@ class RelayClient:
         """
         done = False
         try:
+            self._bring_credentials(timeout)
             self._send(relay_frames.invoke_frame(batch, timeout))
             if cancelled:
                 self.cancel(cancelled)
@@ -68,6 +71,12 @@ class RelayClient:
 
     def close(self) -> None:
         self._forward.close()
+
+    def _bring_credentials(self, timeout: float) -> None:
+        held = self._source.current(timeout)
+        if held != self._brought:
+            self._send(relay_frames.credentials_frame(held))
+            self._brought = held
 
     def _reports(self) -> Iterator[Outcome | Unstarted]:
         while True:

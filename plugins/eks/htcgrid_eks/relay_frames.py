@@ -1,13 +1,15 @@
 """What `eks` and the relay in a pod say to each other: a head of JSON and a body of bytes, each with its length first."""
 
 import json
+import math
 import struct
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from htcgrid.planes import parsed
-from htcgrid.spi import FailureKind, Lease, Outcome, Task, Unstarted
+from htcgrid.spi import Credentials, FailureKind, Lease, Outcome, Task, Unstarted
 
 _LENGTHS = struct.Struct("!II")
 _MOST_BYTES = 1 << 30
@@ -26,8 +28,8 @@ class Frame:
     """`say` names what it is; the other keys of the head are its own."""
 
     say: str
-    head: Mapping[str, Any] = field(default_factory=dict)
-    body: bytes = b""
+    head: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    body: bytes = field(default=b"", repr=False)
 
     def __bytes__(self) -> bytes:
         head = json.dumps({"say": self.say, **self.head}).encode()
@@ -58,6 +60,20 @@ def invoke_frame(batch: Sequence[Lease], timeout: float) -> Frame:
         for lease in batch
     ]
     return Frame("invoke", {"timeout": timeout, "leases": leases}, b"".join(lease.task.payload for lease in batch))
+
+
+def credentials_frame(credentials: Credentials) -> Frame:
+    """With the seconds that are left: the two ends' clocks differ."""
+    expires = None if credentials.expires == math.inf else credentials.expires - time.monotonic()
+    lifetime = None if credentials.lifetime == math.inf else credentials.lifetime
+    return Frame("credentials", {"variables": dict(credentials.variables), "left": expires, "lifetime": lifetime})
+
+
+def credentials_of(frame: Frame) -> Credentials:
+    head = frame.head
+    left = math.inf if head["left"] is None else head["left"]
+    lifetime = math.inf if head["lifetime"] is None else head["lifetime"]
+    return Credentials(head["variables"], time.monotonic() + left, lifetime)
 
 
 def leases_of(frame: Frame) -> list[Lease]:

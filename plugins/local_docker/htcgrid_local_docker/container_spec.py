@@ -10,7 +10,7 @@ from docker.types import DeviceRequest, LogConfig, Mount
 from htcgrid.planes import collect, variables
 from htcgrid.spi import RESERVED_ENVIRONMENT, Function, Rejected
 
-from htcgrid_local_docker import ownership
+from htcgrid_local_docker import ownership, secret_variables
 from htcgrid_local_docker.images import Image
 from htcgrid_local_docker.network import Network
 from htcgrid_local_docker.options import Options
@@ -42,9 +42,17 @@ def spec_of(options: Options, function: Function, image: Image, network: Network
     return ContainerSpec(image, network, options, function, _environment(options, function, image))
 
 
-def create_arguments(spec: ContainerSpec, client: Any, added: Mapping[str, str]) -> dict[str, Any]:
-    """The arguments of the SDK's `create_container`; `added` are variables of this one container."""
+def create_arguments(
+    spec: ContainerSpec, client: Any, added: Mapping[str, str], *, with_secrets: bool = False
+) -> dict[str, Any]:
+    """The arguments of the SDK's `create_container`; `added` are variables of this one container.
+
+    `with_secrets` says that more of them come through its standard input.
+    """
     options = spec.options
+    entrypoint = list(options.entrypoint)
+    if with_secrets:
+        entrypoint = secret_variables.entrypoint(entrypoint or spec.image.entrypoint)
     code = (
         [Mount(TASK_ROOT, str(spec.function.code.resolve()), type="bind", read_only=True)] if options.base_image else []
     )
@@ -52,8 +60,9 @@ def create_arguments(spec: ContainerSpec, client: Any, added: Mapping[str, str])
     published = rie and not spec.network.own
     return {
         "image": spec.image.id,
-        "command": command(spec),
-        "entrypoint": list(options.entrypoint) or None,
+        "command": command(spec, with_secrets=with_secrets),
+        "entrypoint": entrypoint or None,
+        "stdin_open": with_secrets,
         "environment": {**spec.environment, **added},
         "labels": ownership.labels(spec.function),
         "user": options.user,
@@ -79,14 +88,14 @@ def create_arguments(spec: ContainerSpec, client: Any, added: Mapping[str, str])
     }
 
 
-def command(spec: ContainerSpec) -> list[str] | None:
+def command(spec: ContainerSpec, *, with_secrets: bool = False) -> list[str] | None:
     """What follows the entry point: as the config says, else the handler, else as the image says."""
     if spec.options.command:
         return list(spec.options.command)
     if spec.function.handler:
         return [spec.function.handler]
     # The engine forgets the image's command where its entry point is replaced.
-    return list(spec.image.command) if spec.options.entrypoint else None
+    return list(spec.image.command) if spec.options.entrypoint or with_secrets else None
 
 
 def _environment(options: Options, function: Function, image: Image) -> Mapping[str, str]:

@@ -12,7 +12,7 @@ from htcgrid.planes import EmulatorSandbox, parsed
 from htcgrid.spi import Unavailable
 from urllib3.exceptions import HTTPError
 
-from htcgrid_local_docker import ownership
+from htcgrid_local_docker import ownership, secret_variables
 from htcgrid_local_docker.container_log import EMULATORS_LAST, LogStream
 from htcgrid_local_docker.container_memory import ContainerMemory
 from htcgrid_local_docker.container_spec import RIE_PORT, ContainerSpec, create_arguments
@@ -46,9 +46,10 @@ class ContainerSandbox(EmulatorSandbox):
 
     def start(self, variables: Mapping[str, str]) -> None:
         client = self._engine.client
+        shown, secret = secret_variables.split(variables)
         with self._engine.speaking(f"start a container of {self._spec.image.reference!r}"):
-            created = client.create_container(**create_arguments(self._spec, client, variables))
-            self._container = created["Id"]
+            arguments = create_arguments(self._spec, client, shown, with_secrets=bool(secret))
+            self._container = client.create_container(**arguments)["Id"]
             here = f"/containers/{self._container}"
             last = EMULATORS_LAST if self._spec.options.transport == "rie" else b""
             output = self._engine.stream(f"{here}/attach", stdout=1, stderr=1, stream=1)
@@ -56,7 +57,10 @@ class ContainerSandbox(EmulatorSandbox):
             # Only this tells the end for sure: the log ends as well when a program closes its output.
             self._end = self._engine.stream(f"{here}/wait", condition="next-exit")
             self.ended_fd = self._end.raw.fileno()
+            stdin = secret_variables.attach(client, self._container) if secret else None
             client.start(self._container)
+            if stdin is not None:
+                secret_variables.send(stdin, secret)
             self._look(client.inspect_container(self._container))
         log.info("Container %s is started.", self._container[:12])
 

@@ -1,0 +1,75 @@
+"""What AWS credentials a handler finds, and for how long."""
+
+import itertools
+import threading
+import time
+
+import pytest
+from htcgrid.spi import Capability, Credentials, CredentialSource, Invoker
+
+from htcgrid_contracts.invoker_helpers import InvokerHelpers
+
+
+class IssuedCredentials(CredentialSource):
+    """Issues keys that live for `lifetime` seconds: `contract-1`, `contract-2`, and so on."""
+
+    def __init__(self, lifetime: float) -> None:
+        self._lifetime = lifetime
+        self._numbers = itertools.count(1)
+        self._lock = threading.Lock()
+        self._held = Credentials(expires=0)
+        self.expire: dict[str, float] = {}
+        """When the keys expire that were issued, on the monotonic clock."""
+
+    def current(self, timeout: float) -> Credentials:
+        with self._lock:
+            if not self._held.last(timeout):
+                key = f"contract-{next(self._numbers)}"
+                self.expire[key] = time.monotonic() + self._lifetime
+                variables = {
+                    "AWS_ACCESS_KEY_ID": key,
+                    "AWS_SECRET_ACCESS_KEY": f"secret/of+{key}=",
+                    "AWS_SESSION_TOKEN": f"token/of+{key}=",
+                }
+                self._held = Credentials(variables, self.expire[key], self._lifetime)
+            return self._held
+
+
+class IdentityRules(InvokerHelpers):
+    """Who a handler is for AWS."""
+
+    @pytest.mark.capability(Capability.IDENTITY)
+    def test_a_handler_finds_no_credentials_where_its_function_has_none(self, plane: Invoker) -> None:
+        """Neither the agent's nor the machine's. Read: spi.Invoker.credentials."""
+        found = self.answer(self.call(plane, "identify"))
+        assert found["keys"] == [None, None, None], f"the function has no credentials, and the handler finds {found}"
+        assert found["region"] == plane.function.aws_region, f"AWS_REGION is {found['region']!r}"
+
+    @pytest.mark.capability(Capability.IDENTITY)
+    def test_a_handler_finds_the_credentials_of_its_function(self, invoker: Invoker) -> None:
+        """In the variables in which every SDK looks first. Read: spi.Invoker.credentials."""
+        plane = self.serving(invoker, invoker.function)
+        plane.credentials = IssuedCredentials(3600)
+        with plane:
+            found = self.answer(self.call(plane, "identify"))["keys"]
+            expected = ["contract-1", "secret/of+contract-1=", "token/of+contract-1="]
+            assert found == expected, f"handed out were {expected}, and the handler finds {found}"
+            assert "of+contract-1" not in repr(vars(plane)), "the plane shows them in a repr"
+
+    @pytest.mark.capability(Capability.IDENTITY)
+    def test_credentials_do_not_expire_under_an_invocation(self, invoker: Invoker) -> None:
+        """They are renewed between two invocations. Read: spi.Invoker.credentials."""
+        lifetime = 4 * self.patience
+        issued = IssuedCredentials(lifetime)
+        plane = self.serving(invoker, invoker.function)
+        plane.credentials = issued
+        seen = []
+        with plane:
+            until = time.monotonic() + 2.5 * lifetime
+            while time.monotonic() < until:
+                found = self.answer(self.call(plane, "identify", seconds=0.1 * lifetime))
+                key = found["keys"][0]
+                assert key == found["later"], f"the keys changed under an invocation, from {key} to {found['later']}"
+                assert time.monotonic() < issued.expire[key], f"{key} expired before its invocation had ended"
+                seen.append(key)
+        assert len(set(seen)) > 1, f"the keys were never renewed: {sorted(set(seen))}"

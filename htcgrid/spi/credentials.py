@@ -1,0 +1,49 @@
+"""The AWS credentials that handlers get, as `[function] credentials` says."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+CREDENTIAL_VARIABLES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+"""Where a handler finds them, as on AWS Lambda: every SDK looks here first."""
+
+_MARGIN_SECONDS = 5.0
+_USED_SHARE = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """Credentials as environment variables; none by default. No `repr` shows them."""
+
+    variables: Mapping[str, str] = field(default_factory=dict, repr=False)
+    expires: float = math.inf
+    """On this machine's monotonic clock (`time.monotonic()`), in seconds."""
+    lifetime: float = math.inf
+    """How long they were valid when they were issued, in seconds."""
+
+    def last(self, timeout: float) -> bool:
+        """Whether an invocation that begins now and takes `timeout` seconds ends before they expire.
+
+        Credentials that are issued for less than that can never do so: they are good for a quarter of their lifetime.
+        """
+        if self.expires == math.inf:
+            return True
+        needed = min(timeout + _MARGIN_SECONDS, (1 - _USED_SHARE) * self.lifetime)
+        return self.expires - time.monotonic() >= needed
+
+
+class CredentialSource:
+    """What hands out credentials; this one has none. Calls may come from several threads at once."""
+
+    def current(self, timeout: float) -> Credentials:
+        """Credentials for an invocation of `timeout` seconds that begins now; renewed where they would not last.
+
+        Raises `Unavailable` where whoever issues them is away, `Rejected` where none will ever be issued.
+        """
+        return Credentials()
+
+    def close(self) -> None:
+        """Release everything. Quiet a second time."""

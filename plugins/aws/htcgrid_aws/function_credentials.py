@@ -1,0 +1,162 @@
+"""`[function] credentials`: what handlers get, from the SDK's own chain, a profile, or a role assumed for them."""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+import threading
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import boto3
+from botocore.config import Config as ClientConfig
+
+from htcgrid.spi import CREDENTIAL_VARIABLES, Credentials, CredentialSource, Rejected
+from htcgrid_aws.aws_errors import ErrorKind, translated_errors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from htcgrid.spi import Function
+
+log = logging.getLogger("htcgrid.aws.function_credentials")
+
+_ROLE_SECONDS = 3600
+"""The most that every role allows; a chain of roles gets no more."""
+_AGAIN_SHARE = 0.05
+_AGAIN_SECONDS = 60.0
+"""Whoever issues the same credentials again is not asked for others at once: after a share of their life, or this."""
+_CONNECT_SECONDS = 10
+_READ_SECONDS = 20
+
+
+class FunctionCredentials(CredentialSource):
+    """Issued when they are first asked for, and again where they would not last for an invocation."""
+
+    def __init__(self, function: Function) -> None:
+        kind, _, name = function.credentials.partition(":")
+        self._issue: Callable[[], Credentials] = _Role(name, function) if kind == "role" else _Chain(name)
+        self._lock = threading.Lock()
+        self._held: Credentials | None = None
+        self._ask_again = 0.0
+        self._has_warned = False
+
+    def current(self, timeout: float) -> Credentials:
+        with self._lock:
+            held = self._held
+            if held is None or (not held.last(timeout) and time.monotonic() >= self._ask_again):
+                held = self._held = self._issue()
+                left = held.expires - time.monotonic()
+                if left <= 0:
+                    raise Rejected(_EXPIRED_ALREADY)
+                self._ask_again = time.monotonic() + min(_AGAIN_SECONDS, _AGAIN_SHARE * held.lifetime)
+                self._warn(held, timeout)
+            return held
+
+    def close(self) -> None:
+        with self._lock:
+            self._held = None
+
+    def _warn(self, held: Credentials, timeout: float) -> None:
+        if held.lifetime < timeout and not self._has_warned:
+            self._has_warned = True
+            log.warning(
+                "The credentials of [function] credentials live for %.0f s, and an invocation may take %.0f s: one that takes "
+                "longer than they live fails. Have them issued for longer, or write a shorter [function] timeout.",
+                held.lifetime,
+                timeout,
+            )
+
+
+class _Chain:
+    """The credentials that the SDK finds in this process, or those of a profile."""
+
+    def __init__(self, profile: str) -> None:
+        self._what = f'of [function] credentials = "profile:{profile}"' if profile else "of the agent"
+        self._profile = profile
+        self._found: Any = None
+
+    def __call__(self) -> Credentials:
+        with translated_errors("", f"getting the credentials {self._what}"):
+            if self._found is None:
+                self._found = boto3.session.Session(profile_name=self._profile or None).get_credentials()
+            if self._found is None:
+                raise Rejected(
+                    f"getting the credentials {self._what}: the SDK finds none. Give the agent a role (IRSA, EC2, ECS), log in "
+                    "(aws sso login, aws configure), or set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
+                )
+            try:
+                keys = self._found.get_frozen_credentials()
+            except RuntimeError as error:  # the SDK has no error of its own for this
+                raise Rejected(f"{_EXPIRED_ALREADY} The SDK says: {error}") from error
+        # The SDK renews by itself what it calls refreshable; it publishes the keys but not until when they hold.
+        until = getattr(self._found, "_expiry_time", None)
+        return _credentials(keys.access_key, keys.secret_key, keys.token, until)
+
+
+class _Role:
+    """A role that the agent assumes for the function."""
+
+    def __init__(self, arn: str, function: Function) -> None:
+        self._arn = arn
+        self._function = function
+
+    def __call__(self) -> Credentials:
+        with translated_errors("sts:AssumeRole", self._arn, advice={ErrorKind.DENIED: _MAY_NOT_ASSUME}):
+            client = self._client()
+            try:
+                issued = client.assume_role(**self._request())["Credentials"]
+            finally:
+                client.close()
+        return _credentials(
+            issued["AccessKeyId"], issued["SecretAccessKey"], issued["SessionToken"], issued["Expiration"]
+        )
+
+    def _client(self) -> Any:
+        """Of this machine's own endpoint, where one is set; else of the function's."""
+        config = ClientConfig(connect_timeout=_CONNECT_SECONDS, read_timeout=_READ_SECONDS, retries={"total_max_attempts": 1})
+        session = boto3.session.Session()
+        client = session.client("sts", region_name=self._function.aws_region, config=config)
+        if self._function.endpoint_url and ".amazonaws." in client.meta.endpoint_url:
+            client.close()
+            client = session.client(
+                "sts",
+                region_name=self._function.aws_region,
+                config=config,
+                endpoint_url=self._function.endpoint_url,
+            )
+        return client
+
+    def _request(self) -> Mapping[str, Any]:
+        function = self._function
+        request: dict[str, Any] = {
+            "RoleArn": self._arn,
+            "RoleSessionName": re.sub(r"[^\w+=,.@-]", "-", f"htcgrid-{function.function_name}", flags=re.ASCII)[:64],
+            "DurationSeconds": _ROLE_SECONDS,
+        }
+        if function.external_id:
+            request["ExternalId"] = function.external_id
+        if function.session_policy:
+            request["Policy"] = function.session_policy
+        if function.session_tags:
+            request["Tags"] = [{"Key": "htcgrid:function", "Value": function.function_name}]
+        return request
+
+
+def _credentials(access: str, secret: str, token: str | None, until: datetime | None) -> Credentials:
+    values = dict(zip(CREDENTIAL_VARIABLES, (access, secret, token), strict=True))
+    left = (until - datetime.now(UTC)).total_seconds() if until is not None else math.inf
+    given = {name: value for name, value in values.items() if value}
+    return Credentials(given, time.monotonic() + left, left)
+
+
+_MAY_NOT_ASSUME = (
+    "The agent may not assume the role. Allow sts:AssumeRole on it in the agent's own policy, and name the agent in the role's "
+    "trust policy, for sts:AssumeRole and sts:TagSession (or write session_tags = false in [function])."
+)
+_EXPIRED_ALREADY = (
+    "The credentials of [function] credentials have expired as soon as they are issued: this machine's clock is ahead (set it "
+    "by NTP), or whoever issues them hands out old ones."
+)

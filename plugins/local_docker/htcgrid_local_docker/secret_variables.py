@@ -1,0 +1,41 @@
+"""How a container's program gets its credentials: through standard input, since `docker inspect` shows all variables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from htcgrid.spi import CREDENTIAL_VARIABLES
+
+# Builtins only: images have little more. The program itself finds nothing on its standard input.
+_SCRIPT = 'while read -r pair && [ -n "$pair" ]; do export "$pair"; done; exec "$@" </dev/null'
+SHELL = "/bin/sh"
+
+
+def split(variables: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Those that everyone may see, and the secret ones."""
+    secret = {name: variables[name] for name in CREDENTIAL_VARIABLES if name in variables}
+    return {name: value for name, value in variables.items() if name not in secret}, secret
+
+
+def entrypoint(program: Sequence[str]) -> list[str]:
+    """An entry point that waits for `send`, and then becomes `program` and the arguments that follow."""
+    return [SHELL, "-c", _SCRIPT, "htcgrid", *program]
+
+
+def attach(client: Any, container: str) -> Any:
+    """The standard input of a container that is created with `stdin_open`, before it is started."""
+    return client.attach_socket(container, {"stdin": 1, "stream": 1})
+
+
+def send(stdin: Any, secret: Mapping[str, str]) -> None:
+    """Hand the variables over to a container that is started, and let go of its standard input."""
+    text = "".join(f"{name}={value}\n" for name, value in secret.items()) + "\n"
+    connection = getattr(stdin, "_sock", stdin)  # the SDK gives a socket, or a file around one
+    try:
+        with suppress(BrokenPipeError, ConnectionResetError):  # it has ended, which is seen elsewhere
+            connection.sendall(text.encode())
+    finally:
+        stdin.close()
+        connection.close()
