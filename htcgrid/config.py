@@ -28,7 +28,7 @@ from pydantic import (
 
 from htcgrid import plugins, secret_values
 from htcgrid.agent.options import AgentOptions
-from htcgrid.spi import Function, HtcgridError, Invoker, Keys, Plugin, ResultSink, TaskSource
+from htcgrid.spi import CREDENTIAL_VARIABLES, Function, HtcgridError, Invoker, Keys, Plugin, ResultSink, TaskSource
 
 DEFAULT_FILE = "htcgrid.toml"
 ENVIRONMENT_PREFIX = "HTCGRID_"
@@ -344,7 +344,9 @@ def flags_of(pairs: Iterable[str]) -> dict[str, Any]:
 
 
 def become(variables: Mapping[str, str]) -> None:
-    """Have this process see these variables, as a handler does that is called in it."""
+    """Have this process see these variables, and no credentials beside them, as a handler does that is called in it."""
+    for name in CREDENTIAL_VARIABLES:
+        os.environ.pop(name, None)
     os.environ.update(variables)
     time.tzset()
 

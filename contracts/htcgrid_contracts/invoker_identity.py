@@ -42,7 +42,7 @@ class IdentityRules(InvokerHelpers):
     def test_a_handler_finds_no_credentials_where_its_function_has_none(self, plane: Invoker) -> None:
         """Neither the agent's nor the machine's. Read: spi.Invoker.credentials."""
         found = self.answer(self.call(plane, "identify"))
-        assert found["keys"] == [None, None, None], f"the function has no credentials, and the handler finds {found}"
+        assert not any(found["keys"]), f"the function has no credentials, and the handler finds {found}"
         assert found["region"] == plane.function.aws_region, f"AWS_REGION is {found['region']!r}"
 
     @pytest.mark.capability(Capability.IDENTITY)

@@ -17,7 +17,7 @@ from htcgrid.failures.choice import Choice
 from htcgrid.runtime import here
 from htcgrid.runtime.reports import log_lines
 from htcgrid.runtime.variables import this_python, variables
-from htcgrid.spi import Function, Invoker, Lease, Outcome, Rejected, Task
+from htcgrid.spi import Invoker, Lease, Outcome, Rejected, Task
 
 
 @click.command()
@@ -67,7 +67,7 @@ def command(
         payload = os.fsencode(event) if event is not None else event_file.read()  # type: ignore[union-attr]
         task = Task(str(uuid.uuid4()), payload, custom)
     if debug:
-        return _debug(grid.settings.function, Lease(task))
+        return _debug(grid, Lease(task))
     with grid.invoker() as invoker:
         timeout = grid.settings.function.timeout
         outcome = _outcome(invoker, Lease(task), timeout)
@@ -96,11 +96,13 @@ def _replayed(grid: GridConfig, task_id: str, attributes: dict[str, str]) -> Tas
     return replace(task, attributes={**task.attributes, **attributes})
 
 
-def _debug(function: Function, lease: Lease) -> int:
+def _debug(grid: GridConfig, lease: Lease) -> int:
     """Nothing stands between the handler and the terminal; what it raises is shown whole."""
+    plane = grid.invoker()
+    function = plane.function
     if function.command or not (function.runtime or this_python()).startswith("python"):
         raise ConfigError("--debug calls a handler in this process, which takes one in Python.")
-    become(variables(function, this_python()))
+    become({**variables(function, this_python()), **plane.credentials.current(function.timeout).variables})
     try:
         answer = here.call(function, lease)
     except Exception:  # noqa: BLE001 - the handler's own, shown as Python shows it

@@ -116,7 +116,9 @@ class _Role:
 
     def _client(self) -> Any:
         """Of this machine's own endpoint, where one is set; else of the function's."""
-        config = ClientConfig(connect_timeout=_CONNECT_SECONDS, read_timeout=_READ_SECONDS, retries={"total_max_attempts": 1})
+        config = ClientConfig(
+            connect_timeout=_CONNECT_SECONDS, read_timeout=_READ_SECONDS, retries={"total_max_attempts": 1}
+        )
         session = boto3.session.Session()
         client = session.client("sts", region_name=self._function.aws_region, config=config)
         if self._function.endpoint_url and ".amazonaws." in client.meta.endpoint_url:

@@ -14,6 +14,7 @@ _MISSING_CLIENT = re.compile(rb"No module named '?awslambdaric|Cannot find modul
 
 _FOREIGN = re.compile(rb"\bexec\b.*(failed|format error)|failed to exec", re.IGNORECASE)
 """What the init process of a container says of a program that the kernel cannot run, whatever the reason it gives."""
+_NO_SHELL = re.compile(rb"exec /bin/sh failed|/bin/sh: no such file")
 
 
 def check_came_up(outcome: Outcome, spec: ContainerSpec) -> None:
@@ -32,6 +33,11 @@ def check_came_up(outcome: Outcome, spec: ContainerSpec) -> None:
         raise Rejected(
             f"The image {spec.image.reference!r} is for {spec.image.architecture}, which this machine cannot run. Install "
             f"emulation (apt-get install qemu-user-static), or use an image for this machine.{said}"
+        )
+    if _NO_SHELL.search(outcome.log_tail) and spec.function.credentials != "none":
+        raise Rejected(
+            f"The image {spec.image.reference!r} has no /bin/sh, through which a container gets its credentials. Add one to the "
+            'image, or write credentials = "none" in [function].'
         )
     if kind == "Sandbox.Timedout":
         raise Rejected(

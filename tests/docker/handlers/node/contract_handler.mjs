@@ -42,6 +42,12 @@ const ACTIONS = {
   fail: (event) => {
     throw new ContractError(`${event.message ?? "told to"} ${ENVIRONMENT} ${executions}`);
   },
+  identify: async (event) => {
+    const names = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"];
+    const keys = names.map((name) => process.env[name] ?? null);
+    await pause((event.seconds ?? 0) * 1000);
+    return { keys, later: process.env.AWS_ACCESS_KEY_ID ?? null, region: process.env.AWS_REGION };
+  },
   kill: async () => {
     process.kill(process.pid, "SIGKILL");
     await pause(60_000);

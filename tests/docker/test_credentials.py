@@ -1,0 +1,102 @@
+"""Where a container's credentials appear, and where they do not."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import docker
+import pytest
+from htcgrid_contracts import contract_function
+from htcgrid_contracts.invoker_identity import IssuedCredentials
+from htcgrid_local_docker.invoker import LocalDockerInvoker
+from htcgrid_local_docker.options import Options
+
+from htcgrid.spi import Lease, Outcome, Rejected, Task, Unavailable
+
+SECRET = "of+contract-"
+
+
+def plane(**options: object) -> LocalDockerInvoker:
+    function = contract_function().model_copy(update={"credentials": "agent"})
+    invoker = LocalDockerInvoker(Options.model_validate({"workers": 1, **options}), function)
+    invoker.credentials = IssuedCredentials(3600)
+    return invoker
+
+
+def identified(opened: LocalDockerInvoker) -> object:
+    [outcome] = opened.invoke([Lease(Task("t", b'{"do": "identify"}'))], 20.0)
+    assert isinstance(outcome, Outcome)
+    assert outcome.failure is None, outcome
+    return json.loads(outcome.payload)["keys"][0]
+
+
+def holding(pids: set[int], what: str) -> set[int]:
+    """Which processes of this machine have the secret in that file of theirs, and are not among these."""
+    found = set()
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if SECRET.encode() in (folder / what).read_bytes():
+                found.add(int(folder.name))
+        except (FileNotFoundError, ProcessLookupError, PermissionError):  # of the machine's own first process
+            continue
+    return found - pids
+
+
+@pytest.mark.parametrize("transport", ["api", "rie"])
+def test_nothing_but_the_handlers_own_process_has_them(
+    engine: docker.APIClient, python_image: str, transport: str
+) -> None:
+    with plane(base_image=python_image, transport=transport) as opened:
+        assert identified(opened) == "contract-1"
+        ours = [each for each in engine.containers() if _is_ours(engine, each["Id"])]
+        assert ours
+        inside: set[int] = set()
+        for container in ours:
+            assert SECRET not in json.dumps(engine.inspect_container(container["Id"]))
+            assert SECRET not in engine.logs(container["Id"]).decode()
+            inside |= {int(process[1]) for process in engine.top(container["Id"])["Processes"]}
+        assert holding(inside, "environ") == set()
+        assert holding(set(), "cmdline") == set()
+
+
+def _is_ours(engine: docker.APIClient, container: str) -> bool:
+    """Of this process: another's may run beside it."""
+    labels = engine.inspect_container(container)["Config"]["Labels"]
+    return f"/{_pid()}/" in labels.get("io.htcgrid.owner", "")
+
+
+def _pid() -> str:
+    return Path("/proc/self").readlink().name
+
+
+def test_a_container_that_reads_its_input_finds_nothing_there(python_image: str, tmp_path: Path) -> None:
+    (tmp_path / "work.py").write_text("import sys\n\ndef handler(event, context):\n    return sys.stdin.read()\n")
+    function = contract_function("work.handler", code=tmp_path)
+    tmp_path.chmod(0o755)
+    invoker = LocalDockerInvoker(Options(base_image=python_image, workers=1), function)
+    invoker.credentials = IssuedCredentials(3600)
+    with invoker as opened:
+        [outcome] = opened.invoke([Lease(Task("t", b"1"))], 20.0)
+    assert isinstance(outcome, Outcome)
+    assert outcome.payload == b'""'
+
+
+@pytest.fixture
+def image_without_a_shell(engine: docker.APIClient) -> Iterator[str]:
+    name = f"htcgrid-test-{uuid.uuid4().hex[:8]}:1"
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo("nothing"))
+    engine.import_image_from_data(packed.getvalue(), *name.split(":"), changes=['ENTRYPOINT ["/bootstrap"]'])
+    yield name
+    engine.remove_image(name)
+
+
+def test_an_image_without_a_shell_is_told_what_it_lacks(image_without_a_shell: str) -> None:
+    with plane(image=image_without_a_shell) as opened, pytest.raises((Rejected, Unavailable), match="/bin/sh"):
+        identified(opened)
