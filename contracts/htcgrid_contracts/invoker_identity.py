@@ -7,7 +7,8 @@ import time
 import pytest
 from htcgrid.spi import Capability, Credentials, CredentialSource, Invoker
 
-from htcgrid_contracts.invoker_helpers import InvokerHelpers
+from htcgrid_contracts.common import not_asked
+from htcgrid_contracts.invoker_helpers import InvokerHelpers, lease
 
 
 class IssuedCredentials(CredentialSource):
@@ -37,6 +38,16 @@ class IssuedCredentials(CredentialSource):
 
 class IdentityRules(InvokerHelpers):
     """Who a handler is for AWS."""
+
+    @pytest.mark.capability(Capability.CONTEXT)
+    def test_the_trace_of_the_caller_is_passed_on(self, plane: Invoker) -> None:
+        """As X-Ray's tracing header, which tracers in the handler read. Read: spi.Capability.CONTEXT."""
+        asked = lease("identify", {"traceparent": "00-5759e988bd862e3fe1be46a994272793-53995c3f42cd8ad8-01"})
+        trace = self.answer(self.run(plane, [asked])[0])["trace"]
+        if trace is None:
+            not_asked("the runtime is told of no trace, as behind AWS's emulator")
+        expected = "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1"
+        assert trace == expected, f"_X_AMZN_TRACE_ID is {trace!r}; the task's traceparent says {expected!r}"
 
     @pytest.mark.capability(Capability.IDENTITY)
     def test_a_handler_finds_no_credentials_where_its_function_has_none(self, plane: Invoker) -> None:

@@ -5,7 +5,7 @@ It is versioned with the plugin interface: what is named here changes only with 
 
 from htcgrid.planes.code_files import DEFAULTS, PREBUILT, collect
 from htcgrid.planes.pooled import PooledInvoker
-from htcgrid.runtime import identity
+from htcgrid.runtime import identity, trace
 from htcgrid.runtime.api import ApiEnvironment
 from htcgrid.runtime.api_server import listen
 from htcgrid.runtime.calls import Calls
@@ -39,5 +39,6 @@ __all__ = [
     "log_result",
     "parsed",
     "this_python",
+    "trace",
     "variables",
 ]

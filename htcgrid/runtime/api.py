@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from htcgrid.runtime import identity
+from htcgrid.runtime import identity, trace
 from htcgrid.runtime.api_connection import ERROR_BODY, ERROR_TYPE, INVOCATION_ID, Connection, Request
 from htcgrid.runtime.api_server import ApiServer, listen
 from htcgrid.runtime.context import client_context
@@ -89,6 +89,7 @@ class ApiEnvironment(SandboxedEnvironment):
         self._waits = {True: 0.0, False: 0.0}
         """How long the last wait was: for a handler's answer, and for anything else."""
         self._server = ApiServer(listener or listen(), lambda: self.sandbox.peers)
+        self._traces = trace.NewTraces()
         self._arn = identity.function_arn(function.function_name, function.aws_region)
         self._queue: deque[tuple[int, Lease, float]] = deque()
         self._waiting: tuple[Connection, Request] | None = None
@@ -209,6 +210,7 @@ class ApiEnvironment(SandboxedEnvironment):
             f"Lambda-Runtime-Aws-Request-Id: {request_id}\r\n"
             f"Lambda-Runtime-Invocation-Id: {invocation_id}\r\n"
             f"Lambda-Runtime-Invoked-Function-Arn: {self._arn}\r\n"
+            f"Lambda-Runtime-Trace-Id: {trace.given(lease.task.attributes) or self._traces.next()}\r\n"
             f"Lambda-Runtime-Client-Context: {client_context(lease)}\r\n"
             "Lambda-Runtime-Deadline-Ms: "
         )

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from math import ceil
 
-from htcgrid.runtime import frames, identity, shared_memory
+from htcgrid.runtime import frames, identity, shared_memory, trace
 from htcgrid.runtime.context import client_context
 from htcgrid.runtime.environment import ExecutionEnvironment, InitFailure, Running
 from htcgrid.runtime.fork_server import ForkServer
@@ -92,8 +92,9 @@ class FramedEnvironment(ExecutionEnvironment):
         self._turn, self._timeout = time.monotonic(), timeout
         task = lease.task
         context = client_context(lease).encode()
-        head = frames.REQUEST.pack(sequence, ceil(timeout * 1000), len(context), len(task.payload))
-        self._output += b"".join((head, identity.request_id(task.id).encode(), context, task.payload))
+        traced = trace.given(task.attributes).encode() if task.attributes else b""
+        head = frames.REQUEST.pack(sequence, ceil(timeout * 1000), len(traced), len(context), len(task.payload))
+        self._output += b"".join((head, identity.request_id(task.id).encode(), traced, context, task.payload))
         if len(self._output) > _PIECE_BYTES:
             self._send()  # the worker begins while we write the rest
 

@@ -2,9 +2,9 @@
 
 import struct
 
-REQUEST = struct.Struct("=QIII")
-"""Sequence number, timeout in ms, length of the client context, length of the event.
-Behind it: the request id (36 bytes), the client context, the event."""
+REQUEST = struct.Struct("=QIIII")
+"""Sequence number, timeout in ms, lengths of the trace (0: the caller has none), the client context and the event.
+Behind it: the request id (36 bytes), the trace, the client context, the event."""
 
 REQUEST_ID_BYTES = 36
 

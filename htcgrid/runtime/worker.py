@@ -18,6 +18,7 @@ from typing import Any
 from awslambdaric.lambda_runtime_client import BaseLambdaRuntimeClient
 
 from htcgrid.runtime import frames, shared_memory
+from htcgrid.runtime.trace import NewTraces
 
 _FLUSH_NS = 1_000_000  # an answer waits for company no longer than this
 _READ_BYTES = 1 << 18
@@ -40,7 +41,8 @@ class Invocation:
         self.deadline_time_in_ms = 0
         self.invoked_function_arn = function_arn
         self.content_type = "application/json"
-        self.cognito_identity = self.tenant_id = self.x_amzn_trace_id = None
+        self.cognito_identity = self.tenant_id = None
+        self.x_amzn_trace_id = ""
 
 
 class FramedClient:
@@ -57,6 +59,7 @@ class FramedClient:
         self._ours = _forgotten_by_forks()
         """`[0]` is 1 in this process, and 0 in what the handler forks of it."""
         self._limit = limit
+        self._traces = NewTraces()
         self._invocation = Invocation(function_arn)
         self._input = b""
         self._at = 0
@@ -75,9 +78,11 @@ class FramedClient:
             self._answer(frames.READY, b"")
         while True:
             self._need(_HEAD)
-            sequence, timeout_ms, context_size, event_size = frames.REQUEST.unpack_from(self._input, self._at)
-            self._need(_HEAD + frames.REQUEST_ID_BYTES + context_size + event_size)
-            context_at = self._at + _HEAD + frames.REQUEST_ID_BYTES
+            head = frames.REQUEST.unpack_from(self._input, self._at)
+            sequence, timeout_ms, trace_size, context_size, event_size = head
+            self._need(_HEAD + frames.REQUEST_ID_BYTES + trace_size + context_size + event_size)
+            trace_at = self._at + _HEAD + frames.REQUEST_ID_BYTES
+            context_at = trace_at + trace_size
             event_at = context_at + context_size
             id_at, self._at = self._at + _HEAD, event_at + event_size
             began = self._began = time.monotonic_ns()
@@ -91,7 +96,8 @@ class FramedClient:
             self._answer(frames.DROPPED, b"")
         self._started = time.time_ns()
         data, invocation = self._input, self._invocation
-        invocation.invoke_id = data[id_at:context_at].decode()
+        invocation.invoke_id = data[id_at:trace_at].decode()
+        invocation.x_amzn_trace_id = data[trace_at:context_at].decode() if trace_size else self._traces.next()
         invocation.client_context = data[context_at:event_at].decode()
         invocation.event_body = data[event_at : self._at]
         invocation.deadline_time_in_ms = self._started // 1_000_000 + timeout_ms

@@ -16,6 +16,7 @@ import h11
 
 from htcgrid.runtime import identity
 from htcgrid.runtime.reports import log_result
+from htcgrid.runtime.trace import AWS_TRACE
 from htcgrid.service import api_errors
 from htcgrid.service.connection import BadRequest, Connection, HungUp, Stalled
 from htcgrid.service.guard import Guard
@@ -42,7 +43,7 @@ class _Call:
 
     function: ServedFunction
     kind: str
-    context: str
+    attributes: Mapping[str, str]
     wants_log: bool
 
 
@@ -113,7 +114,7 @@ class InvokeApi:
             return _outcome(call, body)
         payload = body()
         if call.kind == "Event":
-            request_id = call.function.queue(payload, call.context)
+            request_id = call.function.queue(payload, call.attributes)
             return _Answer(HTTPStatus.ACCEPTED, b"", {"x-amzn-RequestId": request_id})
         return _Answer(HTTPStatus.NO_CONTENT, b"", {})
 
@@ -132,7 +133,9 @@ class InvokeApi:
         if kind not in _KINDS:
             raise api_errors.InvalidParameterValue(f"{kind} is not an invocation type: {', '.join(_KINDS)}.")
         context = _client_context(headers.get("x-amz-client-context", ""))
-        return _Call(function, kind, context, headers.get("x-amz-log-type") == "Tail")
+        given = {"client_context": context, AWS_TRACE: headers.get("x-amzn-trace-id", "")}
+        attributes = {name: text for name, text in given.items() if text}
+        return _Call(function, kind, attributes, headers.get("x-amz-log-type") == "Tail")
 
     def _arn(self, name: str) -> str:
         """Of a function that may not be there: in the region of those that are."""
@@ -151,7 +154,7 @@ class InvokeApi:
 
 
 def _outcome(call: _Call, body: Callable[[], bytes]) -> _Answer:
-    outcome = call.function.invoke(body, call.context)
+    outcome = call.function.invoke(body, call.attributes)
     headers = {**_JSON, "X-Amz-Executed-Version": identity.VERSION, "x-amzn-RequestId": outcome.task_id}
     if outcome.failure is not None:
         headers["X-Amz-Function-Error"] = "Unhandled"

@@ -3,7 +3,7 @@
 import json
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import NoReturn
 
@@ -46,19 +46,19 @@ class ServedFunction:
         """End the events' agent; says what became of them where that is not good."""
         return self._events.stop()
 
-    def invoke(self, body: Callable[[], bytes], client_context: str) -> Outcome:
+    def invoke(self, body: Callable[[], bytes], attributes: Mapping[str, str]) -> Outcome:
         """Run one call now; raises `ServiceError` where the service would not run it.
 
         `body` reads the event, which is done only for those who may come in.
         """
         with self._admitted():
-            task = _task(body(), client_context)
+            task = _task(body(), attributes)
             with self._running:
                 return self._run(task)
 
-    def queue(self, payload: bytes, client_context: str) -> str:
+    def queue(self, payload: bytes, attributes: Mapping[str, str]) -> str:
         """Have one event run later; returns its request id."""
-        task = _task(payload, client_context)
+        task = _task(payload, attributes)
         self._events.put(task)
         return task.id
 
@@ -87,14 +87,14 @@ class ServedFunction:
                 self._callers -= 1
 
 
-def _task(payload: bytes, client_context: str) -> Task:
+def _task(payload: bytes, attributes: Mapping[str, str]) -> Task:
     payload = payload or b"{}"
     try:
         # Looked at, not read: numbers stay text, so that none is too long.
         json.loads(payload.decode(), parse_int=str, parse_float=str, parse_constant=_not_json)
     except (ValueError, RecursionError) as error:
         raise api_errors.InvalidRequestContent(f"Could not parse request body into json: {error}") from None
-    return Task(str(uuid.uuid4()), payload, {"client_context": client_context} if client_context else {})
+    return Task(str(uuid.uuid4()), payload, attributes)
 
 
 def _not_json(name: str) -> NoReturn:

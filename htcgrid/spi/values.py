@@ -116,7 +116,7 @@ class Capability(StrEnum):
     LOGS = "logs"
     """`Outcome.log_tail` holds what the handler printed."""
     CONTEXT = "context"
-    """`client_context.custom` holds the task's id, session, attempt and attributes."""
+    """`client_context.custom` holds the task's id, session, attempt and attributes; its trace is `_X_AMZN_TRACE_ID`."""
     CANCEL = "cancel"
     """`cancel` stops a running handler."""
     METERING = "metering"

@@ -542,3 +542,16 @@ class TestNeverRenewsCredentials(Case):
         def open(self) -> None:
             self.credentials = Kept(self.credentials)
             super().open()
+
+
+class TestBeginsANewTrace(Case):
+    breaks = "test_the_trace_of_the_caller_is_passed_on"
+    says = "the task's traceparent says"
+
+    class broken(Reference):
+        def invoke(self, batch: Sequence[Lease], timeout: float) -> Reports:
+            own = {"AWSTraceHeader": "Root=1-00000000-000000000000000000000000;Parent=0000000000000001;Sampled=0"}
+            traced = [
+                replace(lease, task=replace(lease.task, attributes={**lease.task.attributes, **own})) for lease in batch
+            ]
+            yield from super().invoke(traced, timeout)

@@ -24,6 +24,9 @@ CONTRACT = {
     "runtime/test_languages.py::test_the_handler_is_told_of_its_task": (
         "test_the_context_tells_task_session_attempt_and_attributes"
     ),
+    "runtime/test_trace.py::test_the_trace_of_the_caller_is_passed_on_and_holds_for_that_invocation_alone": (
+        "test_the_trace_of_the_caller_is_passed_on"
+    ),
     "runtime/test_languages.py::test_time_and_memory_are_measured": "test_times_and_memory_are_measured",
 }
 """The rule of the contract that holds in a container what the test of a row holds on the process plane."""

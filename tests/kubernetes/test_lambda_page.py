@@ -12,6 +12,7 @@ CONTRACT = {
     "test_an_init_error_is_reported_at_once": "test_a_handler_that_cannot_be_loaded_is_an_init_error",
     "test_a_cancelled_task_is_stopped": "test_cancel_stops_a_running_handler",
     "test_the_handler_is_told_of_its_task": "test_the_context_tells_task_session_attempt_and_attributes",
+    "test_the_trace_of_the_caller": "test_the_trace_of_the_caller_is_passed_on",
     "test_time_and_memory_are_measured": "test_times_and_memory_are_measured",
 }
 """By a part of the name of a row's test: the rule of the conformance kit that test_eks_contract.py holds in pods."""

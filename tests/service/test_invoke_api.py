@@ -261,3 +261,9 @@ def _hang_up(service: Service) -> None:
     with socket.create_connection(("127.0.0.1", service.port)) as caller:
         head = f"POST /2015-03-31/functions/pricing/invocations HTTP/1.1\r\nContent-Length: {len(body)}\r\n\r\n"
         caller.sendall(head.encode() + body)
+
+
+def test_the_callers_trace_is_the_handlers(service: Service) -> None:
+    trace = "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1"
+    assert service.call({"trace": True}, x_amzn_trace_id=trace).json == trace
+    assert service.call({"trace": True}).json.startswith("Root=1-")

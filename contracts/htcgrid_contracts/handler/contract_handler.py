@@ -65,11 +65,16 @@ def describe(event: Event, context: Any) -> Any:
 
 
 def identify(event: Event, context: Any) -> Any:
-    """Return who this is for AWS; `later` is the key that is there `seconds` later."""
+    """Return who this is for AWS, and its trace; `later` is the key that is there `seconds` later."""
     names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
     keys = [os.environ.get(name) for name in names]
     time.sleep(event.get("seconds", 0))
-    return {"keys": keys, "later": os.environ.get(names[0]), "region": os.environ.get("AWS_REGION")}
+    return {
+        "keys": keys,
+        "later": os.environ.get(names[0]),
+        "region": os.environ.get("AWS_REGION"),
+        "trace": os.environ.get("_X_AMZN_TRACE_ID"),
+    }
 
 
 def fail(event: Event, context: Any) -> Any:

@@ -11,11 +11,11 @@ from __future__ import annotations
 import base64
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from htcgrid.spi import Task
-from htcgrid_aws.sqs_queue import Message
+from htcgrid_aws.sqs_queue import TRACE, Message
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,6 +55,15 @@ def write(task: Task, reference: str = "") -> Message:
 
 def read(message: Mapping[str, Any]) -> Received:
     """The task of a message as SQS hands it out. Never raises: `invalid` says why a message is not a task."""
+    received = _read(message)
+    trace = message.get("Attributes", {}).get(TRACE)
+    if trace is None or TRACE in received.task.attributes:
+        return received
+    traced = {**received.task.attributes, TRACE: trace}
+    return replace(received, task=replace(received.task, attributes=traced))
+
+
+def _read(message: Mapping[str, Any]) -> Received:
     body = str(message["Body"])
     attributes = message.get("MessageAttributes", {})
     if ATTRIBUTE not in attributes:

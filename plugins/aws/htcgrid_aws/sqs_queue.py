@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 BATCH = 10
 """Entries of one batch call, and messages of one receive."""
 
+TRACE = "AWSTraceHeader"
+"""The system attribute with the sender's trace, and the attribute of a task that has it."""
+
 LONGEST_POLL = 20
 """Seconds that one ReceiveMessage waits at most."""
 
@@ -110,7 +113,7 @@ class Queue:
             WaitTimeSeconds=wait,
             VisibilityTimeout=visibility,
             MessageAttributeNames=["All"],
-            MessageSystemAttributeNames=["ApproximateReceiveCount"],
+            MessageSystemAttributeNames=["ApproximateReceiveCount", TRACE],
         )
         messages: list[dict[str, Any]] = answer.get("Messages", [])
         return messages

@@ -42,6 +42,17 @@ def test_a_plain_json_message_of_anybody_is_a_task(aws: Aws) -> None:
     assert not lease.invalid
 
 
+def test_the_senders_trace_is_the_tasks(aws: Aws) -> None:
+    trace = "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1"
+    queue = aws.queue()
+    url = aws.client("sqs").get_queue_url(QueueName=queue)["QueueUrl"]
+    system = {"AWSTraceHeader": {"StringValue": trace, "DataType": "String"}}
+    aws.client("sqs").send_message(QueueUrl=url, MessageBody="{}", MessageSystemAttributes=system)
+    with source_of(aws, queue=queue) as source:
+        (lease,) = source.receive(10, 1)
+    assert lease.task.attributes["AWSTraceHeader"] == trace
+
+
 @pytest.mark.parametrize("body", ["not JSON", "[" * 100_000, "{"])
 def test_a_body_that_is_not_json_is_an_invalid_lease_with_its_bytes(aws: Aws, body: str) -> None:
     queue = aws.queue()

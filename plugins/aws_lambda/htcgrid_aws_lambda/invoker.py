@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from htcgrid import spi
-from htcgrid.planes import client_context
+from htcgrid.planes import client_context, trace
 from htcgrid.spi import (
     Capability,
     FailureKind,
@@ -187,7 +187,7 @@ class AwsLambdaInvoker(Invoker):
         """Runs to its end even where nobody waits for it any more: AWS counts and bills it all the same."""
         throttled = False
         try:
-            answer = service.invoke(lease.task.id, lease.task.payload, context)
+            answer = service.invoke(lease.task.id, lease.task.payload, context, trace.given(lease.task.attributes))
         except Throttled:
             throttled = True
             raise

@@ -1,6 +1,7 @@
 """One Invoke of the AWS Lambda service, and its answer."""
 
 import base64
+import threading
 import time
 from typing import Any
 
@@ -14,14 +15,18 @@ class LambdaService:
     def __init__(self, client: Any, target: Target) -> None:
         self._client = client
         self._target = target
+        self._of_this_thread = threading.local()
+        # Invoke has no parameter for the trace. The SDK calls this in the thread of the call.
+        client.meta.events.register("before-call.lambda.Invoke", self._add_trace)
 
     def probe(self) -> None:
         """See that the function can be invoked by us, without running it."""
         with self._target.translated_errors():
             self._client.invoke(**self._address(), InvocationType="DryRun")
 
-    def invoke(self, task_id: str, payload: bytes, context: str) -> Answer:
-        """Run the handler once. `context` is in base64. Raises `Unavailable` and `Rejected`."""
+    def invoke(self, task_id: str, payload: bytes, context: str, trace: str = "") -> Answer:
+        """Run the handler once. `context` is in base64, `trace` the caller's. Raises `Unavailable` and `Rejected`."""
+        self._of_this_thread.trace = trace
         started, clock = time.time(), time.monotonic()
         with self._target.translated_errors([task_id]):
             answer = self._client.invoke(
@@ -39,6 +44,10 @@ class LambdaService:
             started=started,
             waited_ms=(time.monotonic() - clock) * 1000,
         )
+
+    def _add_trace(self, params: Any, **_others: Any) -> None:
+        if trace := getattr(self._of_this_thread, "trace", ""):
+            params["headers"]["X-Amzn-Trace-Id"] = trace
 
     def _address(self) -> dict[str, str]:
         address = {"FunctionName": self._target.function}

@@ -9,7 +9,8 @@ import base64
 import json
 import sys
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
 
@@ -26,6 +27,7 @@ class Call:
     query: str
     event: Any
     context: dict[str, Any]
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 def refusal(status: int, code: str, message: str = "no message", **headers: str) -> Response:
@@ -86,7 +88,7 @@ class FakeLambda(HttpLoop):
     async def _run(self, request: Request) -> Response:
         event = json.loads(request.body)
         context = json.loads(base64.b64decode(request.headers["x-amz-client-context"]))
-        self.calls.append(Call(request.path, request.query, event, context))
+        self.calls.append(Call(request.path, request.query, event, context, request.headers))
         asked = event if isinstance(event, dict) else {}
         await asyncio.sleep(asked.get("seconds", 0))
         if asked.get("held"):

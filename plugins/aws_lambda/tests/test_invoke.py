@@ -39,6 +39,14 @@ def test_a_call_goes_to_the_alias_with_task_session_and_attempt_in_its_client_co
     assert call.context["custom"] == {"task_id": "t-1", "session_id": "s-9", "attempt": 3, "desk": "fx"}
 
 
+def test_the_trace_of_the_caller_goes_along(opened: Opener, fake: FakeLambda) -> None:
+    trace = "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1"
+    plane = opened()
+    run(plane, {}, AWSTraceHeader=trace)
+    run(plane, {})
+    assert [call.headers.get("x-amzn-trace-id") for call in fake.calls] == [trace, None]
+
+
 def test_billing_and_memory_are_those_of_the_report_line(opened: Opener) -> None:
     outcome = run(opened(), {"billed_ms": 1200, "printed": "hello\n"})
     assert (outcome.duration_ms, outcome.billed_ms, outcome.max_memory_mb) == (1199.5, 1200, 81)

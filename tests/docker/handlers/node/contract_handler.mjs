@@ -46,7 +46,7 @@ const ACTIONS = {
     const names = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"];
     const keys = names.map((name) => process.env[name] ?? null);
     await pause((event.seconds ?? 0) * 1000);
-    return { keys, later: process.env.AWS_ACCESS_KEY_ID ?? null, region: process.env.AWS_REGION };
+    return { keys, later: process.env.AWS_ACCESS_KEY_ID ?? null, region: process.env.AWS_REGION, trace: process.env._X_AMZN_TRACE_ID ?? null };
   },
   kill: async () => {
     process.kill(process.pid, "SIGKILL");
