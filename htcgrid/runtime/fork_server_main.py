@@ -22,7 +22,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from importlib.machinery import PathFinder
 from types import ModuleType
 from typing import Any
@@ -32,7 +32,6 @@ _PR_SET_CHILD_SUBREAPER = 36
 _prctl = ctypes.CDLL(None, use_errno=True).prctl
 _MESSAGE_BYTES = 1 << 16
 _TRACKER_SECONDS = 0.5
-_REMEMBERED = 256
 
 
 def main(control_fd: int, home: str, clients: Collection[str]) -> None:
@@ -159,11 +158,12 @@ def _run_python(request: dict[str, Any], fds: list[int], clients: Collection[str
 
     from htcgrid.runtime import shared_memory  # noqa: PLC0415
     from htcgrid.runtime.worker import FramedClient  # noqa: PLC0415
+    from htcgrid.runtime.worker_environ import quicken  # noqa: PLC0415
     from htcgrid.runtime.worker_signals import leave_to_the_agent  # noqa: PLC0415
 
     log, channel, page = fds
     gc.unfreeze()
-    _quicken_environ()
+    quicken()
     sys.path[0:0] = [request["folder"]]
     client = FramedClient(
         socket.socket(fileno=channel),
@@ -209,41 +209,6 @@ def _forget_what_the_user_has_too(clients: Collection[str]) -> None:
         if found is not None and found.origin is not None and found.origin != spec.origin:
             for module in [each for each in sys.modules if each == name or each.startswith(name + ".")]:
                 del sys.modules[module]
-
-
-def _quicken_environ() -> None:
-    """Have `os.environ` answer as ever in less time: AWS's client asks it for six variables an event.
-
-    The inherited lookups recode name and value each time, and tell what is missing by raising a KeyError
-    and catching it. Both recodings are pure functions, and can be remembered.
-    """
-    keys, texts = _Remembered(os.environ.encodekey), _Remembered(os.environ.decodevalue)
-
-    class Environ(type(os.environ)):  # type: ignore[misc]
-        def get(self, name: str, default: Any = None) -> Any:
-            value = self._data.get(keys[name])
-            return default if value is None else texts[value]
-
-        def __contains__(self, name: object) -> bool:
-            return keys[name] in self._data
-
-    os.environ.encodekey = keys.__getitem__
-    os.environ.decodevalue = texts.__getitem__
-    os.environ.__class__ = Environ
-
-
-class _Remembered(dict[Any, Any]):
-    """The values of a pure function; a plain look-up is cheaper than `lru_cache`."""
-
-    def __init__(self, function: Callable[[Any], Any]) -> None:
-        super().__init__()
-        self._function = function
-
-    def __missing__(self, argument: Any) -> Any:
-        value = self._function(argument)
-        if len(self) < _REMEMBERED:
-            self[argument] = value
-        return value
 
 
 def _reap(pid: int, workers: set[int]) -> int:

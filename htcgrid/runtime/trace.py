@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import Mapping
 
+TRACE_ID = "_X_AMZN_TRACE_ID"
 AWS_TRACE = "AWSTraceHeader"
 """The attribute of a task that holds its caller's trace; SQS's own name for it."""
 _W3C_TRACE = "traceparent"

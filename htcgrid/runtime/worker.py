@@ -18,7 +18,6 @@ from typing import Any
 from awslambdaric.lambda_runtime_client import BaseLambdaRuntimeClient
 
 from htcgrid.runtime import frames, shared_memory
-from htcgrid.runtime.trace import NewTraces
 
 _FLUSH_NS = 1_000_000  # an answer waits for company no longer than this
 _READ_BYTES = 1 << 18
@@ -42,7 +41,7 @@ class Invocation:
         self.invoked_function_arn = function_arn
         self.content_type = "application/json"
         self.cognito_identity = self.tenant_id = None
-        self.x_amzn_trace_id = ""
+        self.x_amzn_trace_id: str | None = None
 
 
 class FramedClient:
@@ -59,7 +58,6 @@ class FramedClient:
         self._ours = _forgotten_by_forks()
         """`[0]` is 1 in this process, and 0 in what the handler forks of it."""
         self._limit = limit
-        self._traces = NewTraces()
         self._invocation = Invocation(function_arn)
         self._input = b""
         self._at = 0
@@ -97,7 +95,8 @@ class FramedClient:
         self._started = time.time_ns()
         data, invocation = self._input, self._invocation
         invocation.invoke_id = data[id_at:trace_at].decode()
-        invocation.x_amzn_trace_id = data[trace_at:context_at].decode() if trace_size else self._traces.next()
+        # Where there is none, AWS's client removes that of the invocation before, and `worker_environ` makes a new one.
+        invocation.x_amzn_trace_id = data[trace_at:context_at].decode() if trace_size else None
         invocation.client_context = data[context_at:event_at].decode()
         invocation.event_body = data[event_at : self._at]
         invocation.deadline_time_in_ms = self._started // 1_000_000 + timeout_ms
