@@ -43,7 +43,8 @@ class ProcessInvoker(EnvironmentPool):
     def __init__(self, config: Config, function: Function) -> None:
         super().__init__(config, function)
         self._processors = len(os.sched_getaffinity(0))
-        self._transport = config.transport or ("socket" if process_command.is_python(function) else "http")
+        forked = process_command.is_python(function) and not function.environment.get("AWS_LAMBDA_EXEC_WRAPPER")
+        self._transport = config.transport or ("socket" if forked else "http")
         self._fork_server: ForkServer | None = None
         self._account: Account | None = None
         self._lock = threading.Lock()
@@ -104,6 +105,11 @@ class ProcessInvoker(EnvironmentPool):
             account.check(self._account, self.function.code.resolve())
         if self._transport == "socket" and not process_command.is_python(self.function):
             raise Rejected('transport = "socket" is for Python only. Write transport = "http", or leave it out.')
+        if process_command.wrapper_of(self.function) and self._transport == "socket":
+            raise Rejected(
+                'transport = "socket" forks its workers, so AWS_LAMBDA_EXEC_WRAPPER of [function] environment would not run. '
+                'Write transport = "http", or leave it out.'
+            )
         if self._transport == "rie" and shutil.which(str(self.config.rie)) is None:
             message = (
                 f"rie = {str(self.config.rie)!r}: there is no such program. Name AWS's Runtime Interface Emulator; "

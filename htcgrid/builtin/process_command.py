@@ -4,11 +4,14 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from htcgrid.runtime import worker_signals
 from htcgrid.runtime.variables import this_python
 from htcgrid.spi import Function, Rejected
 
+_WRAPPER = "AWS_LAMBDA_EXEC_WRAPPER"
+_TASK_ROOT = "/var/task/"
 _BOOTSTRAPS = ("bootstrap", "bootstrap.sh")
 _NODE_CLIENT = "node_modules/aws-lambda-ric/bin/index.mjs"
 _PYTHON_CLIENT = """\
@@ -58,6 +61,29 @@ def check(function: Function) -> None:
 
 def command(function: Function) -> Sequence[str]:
     """The program and its arguments, to be run in the folder of the code; it speaks the Runtime API."""
+    program = _program(function)
+    wrapper = wrapper_of(function)
+    return [wrapper, *program] if wrapper else program
+
+
+def wrapper_of(function: Function) -> str:
+    """The script that is to start the runtime, as on the service; empty where there is none. OS-only runtimes have none.
+
+    A path below the code folder may be written as it is on the service, `/var/task/...`.
+    """
+    given = function.environment.get(_WRAPPER, "")
+    if not given or function.runtime.startswith("provided"):
+        return ""
+    path = Path(given.replace(_TASK_ROOT, "", 1)) if given.startswith(_TASK_ROOT) else Path(given)
+    path = function.code.resolve() / path
+    if not os.access(path, os.X_OK):
+        raise Rejected(
+            f"[function] environment: {_WRAPPER} = {given!r} is not there or may not be executed (chmod +x)."
+        )
+    return str(path)
+
+
+def _program(function: Function) -> Sequence[str]:
     if function.command:
         return _given(function)
     if is_python(function):

@@ -20,6 +20,8 @@ class EmulatorProcess(ProcessSandbox, EmulatorSandbox):
         self._port, api_port = _free_ports(2)
         emulating = [
             shutil.which(str(emulator)) or str(emulator),
+            "--log-level",
+            "info",  # else it takes LOG_LEVEL of the function for its own, and a name that it does not know ends it
             "--runtime-interface-emulator-address",
             f"{_HOST}:{self._port}",
             "--runtime-api-address",

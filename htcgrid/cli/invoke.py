@@ -14,6 +14,8 @@ from htcgrid.cli.main import DONE, SOME_FAILED
 from htcgrid.cli.store import event_of, failures_of, reading
 from htcgrid.config import ConfigError, GridConfig, become
 from htcgrid.failures.choice import Choice
+from htcgrid.failures.groups import signature
+from htcgrid.failures.hints import hint
 from htcgrid.runtime import here
 from htcgrid.runtime.reports import log_lines
 from htcgrid.runtime.variables import this_python, variables
@@ -78,7 +80,12 @@ def command(
         sys.stdout.flush()
     if log or (log is None and sys.stderr.isatty()):
         sys.stderr.write(log_lines(outcome, grid.settings.function.memory))
-    return DONE if outcome.failure is None else SOME_FAILED
+    if outcome.failure is None:
+        return DONE
+    key, message = signature(outcome)
+    if advice := hint(key.error_type, message):
+        print(f"htcgrid: {advice}.", file=sys.stderr)
+    return SOME_FAILED
 
 
 def _replayed(grid: GridConfig, task_id: str, attributes: dict[str, str]) -> Task:

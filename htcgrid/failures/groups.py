@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from htcgrid.failures.hints import hint
 from htcgrid.runtime.parsing import parsed
 from htcgrid.spi import FailureKind, Outcome
 
@@ -46,6 +47,11 @@ class Group:
     example_message: str
     log_tail: bytes
 
+    @property
+    def hint(self) -> str:
+        """What to do about it; empty where the handler itself is at fault."""
+        return hint(self.key.error_type, self.example_message)
+
     def document(self, number: int) -> dict[str, Any]:
         return {
             "group": number,
@@ -54,6 +60,7 @@ class Group:
             "example_id": self.example_id,
             "example_message": self.example_message,
             "log": last_lines(self.log_tail),
+            **({"hint": self.hint} if self.hint else {}),
         }
 
 

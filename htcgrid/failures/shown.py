@@ -30,6 +30,8 @@ def _block(number: int, group: Group) -> str:
     where = f"  at {key.place}" if key.place else ""
     lines = [f"  {number}. {group.count:,} x {key.kind}: {_named(key.error_type, key.message)}{where}"]
     lines.append(f"     such as task {group.example_id}: {group.example_message}")
+    if group.hint:
+        lines.append(f"     {group.hint}")
     lines += [f"       | {line}" for line in last_lines(group.log_tail)]
     return "\n".join(map(_line, lines))
 

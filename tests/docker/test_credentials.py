@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import tarfile
+import threading
 import uuid
 from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import docker
@@ -100,3 +103,29 @@ def image_without_a_shell(engine: docker.APIClient) -> Iterator[str]:
 def test_an_image_without_a_shell_is_told_what_it_lacks(image_without_a_shell: str) -> None:
     with plane(image=image_without_a_shell) as opened, pytest.raises((Rejected, Unavailable), match="/bin/sh"):
         identified(opened)
+
+
+REACHES = """
+import urllib.request
+
+def handler(event, context):
+    return urllib.request.urlopen(event, timeout=5).read().decode()
+"""
+
+
+def test_a_server_on_this_machine_is_reached_by_a_name(python_image: str, tmp_path: Path) -> None:
+    (tmp_path / "work.py").write_text(REACHES)
+    (tmp_path / "answer").write_text("reached")
+    tmp_path.chmod(0o755)
+    pages = functools.partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("0.0.0.0", 0), pages) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = json.dumps(f"http://host.docker.internal:{server.server_port}/answer")
+        invoker = LocalDockerInvoker(
+            Options(base_image=python_image, workers=1), contract_function("work.handler", code=tmp_path)
+        )
+        with invoker as opened:
+            [outcome] = opened.invoke([Lease(Task("t", url.encode()))], 20.0)
+        server.shutdown()
+    assert isinstance(outcome, Outcome)
+    assert outcome.payload == b'"reached"', outcome

@@ -22,6 +22,7 @@ def program(handler: str, transport: str, port: int) -> list[str]:
     AWS's own entry script would have the emulator listen on every address of the pod.
     """
     if transport == "rie":
-        addresses = ["--runtime-interface-emulator-address", f"127.0.0.1:{port}"]
+        # Without a level of its own the emulator takes LOG_LEVEL of the function, and a name that it does not know ends it.
+        addresses = ["--log-level", "info", "--runtime-interface-emulator-address", f"127.0.0.1:{port}"]
         return [_EMULATOR, *addresses, "--runtime-api-address", f"127.0.0.1:{port + 1000}", _ENTRY_SCRIPT, handler]
     return [_ENTRY_SCRIPT, handler]

@@ -17,6 +17,9 @@ from htcgrid_local_docker.options import Options
 
 TASK_ROOT = "/var/task"
 RIE_PORT = 8080
+THIS_MACHINE = "host.docker.internal"
+"""The name by which a container reaches this machine, as Docker Desktop has it."""
+_EMULATORS_LEVELS = frozenset(("trace", "debug", "info", "warn", "warning", "error", "fatal", "panic"))
 _IMAGES_OWN = {"LAMBDA_TASK_ROOT": TASK_ROOT, "LAMBDA_RUNTIME_DIR": "/var/runtime"}
 
 
@@ -39,6 +42,12 @@ def spec_of(options: Options, function: Function, image: Image, network: Network
     """Put the specification together. Raises `Rejected` for an environment file or a code folder that will not do."""
     if options.base_image:
         check_code(function)
+    level = function.environment.get("LOG_LEVEL", "info")
+    if options.transport == "rie" and level.lower() not in _EMULATORS_LEVELS:
+        raise Rejected(
+            f"[function] environment: LOG_LEVEL = {level!r} ends the emulator, which takes it for its own. Write "
+            'transport = "api", or a level that it knows too: debug, info, warning or error.'
+        )
     return ContainerSpec(image, network, options, function, _environment(options, function, image))
 
 
@@ -79,6 +88,7 @@ def create_arguments(
             cap_drop=["ALL"],
             security_opt=["no-new-privileges"],
             network_mode=spec.network.name,
+            extra_hosts={} if spec.network.name == "host" else {THIS_MACHINE: spec.network.gateway},
             mounts=code,
             binds=list(options.volumes),
             port_bindings={RIE_PORT: ("127.0.0.1",)} if published else None,

@@ -192,6 +192,14 @@ def test_the_handler_takes_the_place_of_the_images_command() -> None:
     assert drawn.environment["_HANDLER"] == "mine.handler"
 
 
+@pytest.mark.parametrize("level", ["CRITICAL", "nonsense"])
+def test_a_log_level_that_ends_the_emulator_is_refused_there_and_nowhere_else(level: str) -> None:
+    function = Function(handler="mine.handler", environment={"LOG_LEVEL": level})
+    with pytest.raises(Rejected, match="LOG_LEVEL"):
+        container_spec.spec_of(Options(image="base:1", transport="rie"), function, IMAGE, NETWORK)
+    assert container_spec.spec_of(Options(image="base:1"), function, IMAGE, NETWORK).environment["LOG_LEVEL"] == level
+
+
 def test_without_a_handler_the_image_decides() -> None:
     drawn = container_spec.spec_of(Options(image="base:1"), Function(), IMAGE, NETWORK)
     assert container_spec.command(drawn) is None
