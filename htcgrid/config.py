@@ -176,8 +176,13 @@ class GridConfig:
             folder = self.file.resolve().parent if self.file else Path.cwd()
         except OSError as error:
             raise ConfigError(f"The current folder is not there any more ({error.strerror}). Go to another.") from None
-        paths = {name: value for name, value in model if isinstance(value, Path) and str(value) != "-"}
-        return model.model_copy(update={name: folder / path for name, path in paths.items()})
+        paths: dict[str, Any] = {
+            name: folder / value for name, value in model if isinstance(value, Path) and str(value) != "-"
+        }
+        for name, value in model:
+            if isinstance(value, tuple) and value and all(isinstance(path, Path) for path in value):
+                paths[name] = tuple(folder / path for path in value)
+        return model.model_copy(update=paths)
 
     def _where(self) -> str:
         return str(self.file) if self.file else "settings"

@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import Field
 
 from htcgrid.builtin import process_command
-from htcgrid.runtime import account
+from htcgrid.runtime import account, layers
 from htcgrid.runtime.account import Account
 from htcgrid.runtime.environment import ExecutionEnvironment
 from htcgrid.runtime.fork_server import INHERITED, ForkServer
@@ -87,6 +87,7 @@ class ProcessInvoker(EnvironmentPool):
                 self._fork_server = ForkServer(
                     variables(self.function, "" if runtime.startswith("provided") else runtime),
                     (*INHERITED, *self.config.inherit),
+                    added=layers.search_paths(self.function),
                     python=self._transport == "socket",
                     account=self._account,
                 )
@@ -100,6 +101,7 @@ class ProcessInvoker(EnvironmentPool):
                 "proc /proc`), or start the container with it."
             )
         process_command.check(self.function)
+        layers.check(self.function)
         if self.config.user:
             self._account = account.named(self.config.user)
             account.check(self._account, self.function.code.resolve())

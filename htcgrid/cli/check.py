@@ -27,6 +27,7 @@ def command(file: Path | None, plane: str | None, pairs: tuple[str, ...], really
         print(f"note   {note}")
     region, why = grid.region()
     print(f"region handlers find the AWS region {region}: {why}")
+    print(f"credentials handlers have these AWS credentials: {grid.settings.function.credentials}")
     return USAGE if problems else DONE
 
 

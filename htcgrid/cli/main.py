@@ -38,6 +38,7 @@ COMMANDS = {
     "failures": "Show which tasks failed and why.",
     "init": "Write a working project into a folder.",
     "invoke": "Run one event and print the answer.",
+    "layer": "Install a requirements.txt into a folder for [function] layers.",
     "new-plugin": "Write a distribution with a plugin that works.",
     "permissions": "Print the least IAM policies of the grid.",
     "plugins": "List the planes, sources and sinks that are installed.",

@@ -3,9 +3,10 @@
 It is versioned with the plugin interface: what is named here changes only with `SPI_VERSION`.
 """
 
+from htcgrid.planes import requirements
 from htcgrid.planes.code_files import DEFAULTS, PREBUILT, collect
 from htcgrid.planes.pooled import PooledInvoker
-from htcgrid.runtime import identity, trace
+from htcgrid.runtime import identity, layers, trace
 from htcgrid.runtime.api import ApiEnvironment
 from htcgrid.runtime.api_server import listen
 from htcgrid.runtime.calls import Calls
@@ -34,10 +35,12 @@ __all__ = [
     "client_context",
     "collect",
     "identity",
+    "layers",
     "listen",
     "log_lines",
     "log_result",
     "parsed",
+    "requirements",
     "this_python",
     "trace",
     "variables",

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from htcgrid.runtime import strays
@@ -46,10 +47,17 @@ class ForkServer:
         environment: Mapping[str, str],
         keep: Sequence[str] = INHERITED,
         *,
+        added: Mapping[str, Sequence[str]] = MappingProxyType({}),
         python: bool = True,
         account: Account | None = None,
     ) -> None:
         self._environment = {name: os.environ[name] for name in keep if name in os.environ} | dict(environment)
+        for (
+            name,
+            folders,
+        ) in added.items():  # behind what is there, as /opt is on the service; PYTHONPATH's comes first there too
+            present = [self._environment[name]] if self._environment.get(name) else []
+            self._environment[name] = os.pathsep.join([*present, *folders])
         self._python = python
         self._account = account
         if account is not None:

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 CREDENTIAL_VARIABLES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 """Where a handler finds them, as on AWS Lambda: every SDK looks here first."""
@@ -44,6 +45,10 @@ class CredentialSource:
         Raises `Unavailable` where whoever issues them is away, `Rejected` where none will ever be issued.
         """
         return Credentials()
+
+    def permissions(self) -> Mapping[str, Mapping[str, Any]]:
+        """The rights that the agent needs to get them, as `Plugin.permissions` has them."""
+        return {}
 
     def close(self) -> None:
         """Release everything. Quiet a second time."""

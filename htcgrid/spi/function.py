@@ -20,6 +20,11 @@ class Function(Keys):
     )
     name: str = Field("", max_length=140, description="its name on every plane; from the handler where empty")
     code: Path = Field(Path(), description="the folder that holds the handler's module")
+    layers: tuple[Path, ...] = Field(
+        (),
+        max_length=100,
+        description="folders with python/, nodejs/, bin/ or lib/ in them, as layers of AWS Lambda have; later ones win",
+    )
     runtime: str = Field("", description='"python3.11", "nodejs20.x", "provided", ...; this Python if empty')
     command: tuple[str, ...] = Field((), description="a program that speaks the Lambda Runtime API")
     timeout: float = Field(30.0, gt=0, le=2_592_000, description="seconds an invocation may take")

@@ -38,6 +38,8 @@ class FunctionCredentials(CredentialSource):
     def __init__(self, function: Function) -> None:
         kind, _, name = function.credentials.partition(":")
         self._issue: Callable[[], Credentials] = _Role(name, function) if kind == "role" else _Chain(name)
+        self._role_arn = name if kind == "role" else ""
+        self._has_tags = function.session_tags
         self._lock = threading.Lock()
         self._held: Credentials | None = None
         self._ask_again = 0.0
@@ -54,6 +56,13 @@ class FunctionCredentials(CredentialSource):
                 self._ask_again = time.monotonic() + min(_AGAIN_SECONDS, _AGAIN_SHARE * held.lifetime)
                 self._warn(held, timeout)
             return held
+
+    def permissions(self) -> Mapping[str, Mapping[str, Any]]:
+        if not self._role_arn:
+            return {}
+        actions = ["sts:AssumeRole", *(["sts:TagSession"] if self._has_tags else [])]
+        statement = {"Sid": "FunctionRole", "Effect": "Allow", "Action": actions, "Resource": self._role_arn}
+        return {"agent": {"Version": "2012-10-17", "Statement": [statement]}}
 
     def close(self) -> None:
         with self._lock:

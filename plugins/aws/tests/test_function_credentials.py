@@ -279,3 +279,17 @@ def test_a_role_is_assumed_with_what_its_trust_policy_asks_for(aws: Aws, monkeyp
     assert sent["Policy"] == '{"Version": "1"}'
     assert sent["RoleSessionName"] == "htcgrid-my-function"
     assert sent["Tags"] == [{"Key": "htcgrid:function", "Value": "my function"}]
+
+
+def test_the_right_to_assume_the_role_is_among_the_agents_permissions(project: Project) -> None:
+    project.invoke()
+    done = subprocess.run(
+        [HTCGRID, "permissions", "agent", "--set", f"function.credentials=role:{ROLE}"],
+        cwd=project.folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    [statement] = json.loads(done.stdout)["Statement"]
+    assert statement["Action"] == ["sts:AssumeRole", "sts:TagSession"]
+    assert statement["Resource"] == ROLE

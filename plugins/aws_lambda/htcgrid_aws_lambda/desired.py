@@ -91,6 +91,8 @@ def _check(function: Function, options: Options) -> None:
         f"[function] architecture = {function.architecture!r}: x86_64 or arm64": function.architecture
         in {"", "x86_64", "arm64"},
         f"[function] environment has {size} bytes: {_ENVIRONMENT_BYTES} at most": size <= _ENVIRONMENT_BYTES,
+        "[function] layers: these are folders; publish each (aws lambda publish-layer-version), name its ARN in `layers` of the "
+        "plane's table, and give the folders to the other planes by --set": not function.layers,
         "layers with an image: an image has its layers inside": not (options.layers and options.image),
         "[function] handler: module.function, or an `image`, or a `command`": bool(
             function.handler or function.command or options.image

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from botocore.exceptions import ClientError
+from htcgrid.planes import requirements
 from htcgrid.spi import Function, Rejected
 from htcgrid_aws.aws_errors import code_of
 
-from htcgrid_aws_lambda import archive, requirements
+from htcgrid_aws_lambda import archive
 from htcgrid_aws_lambda.desired import Desired, bootstrap
 
 

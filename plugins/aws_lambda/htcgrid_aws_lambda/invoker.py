@@ -135,6 +135,14 @@ class AwsLambdaInvoker(Invoker):
             if call is not None:
                 call.cancel()
 
+    def advise(self, attempts: int) -> Iterable[str]:
+        """As `Plugin.advise`."""
+        if self.function.credentials != "none":
+            yield (
+                f"[function] credentials = {self.function.credentials!r} is for the other planes: AWS Lambda gives a function the "
+                "role that it is deployed with."
+            )
+
     def usage(self) -> spi.Usage:
         """Requests, GB-seconds and price of what ran since the plane was made, to be shown."""
         architecture = self._architecture()

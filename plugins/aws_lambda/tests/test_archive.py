@@ -4,12 +4,12 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from htcgrid.planes.requirements import install, platforms
 from htcgrid.spi import Function, Rejected
 
 from htcgrid_aws_lambda import archive, function_code
 from htcgrid_aws_lambda.desired import desired
 from htcgrid_aws_lambda.lambda_options import Options
-from htcgrid_aws_lambda.requirements import install, platforms
 
 
 def folder(path: Path, **files: str) -> Path:

@@ -52,6 +52,10 @@ def pod_spec(
 
     `secret` names the Secret with the handler's environment, which need not be there where that is empty.
     """
+    if function.layers:
+        raise Rejected(
+            "[function] layers: pods get none. Put what is in them into the image (/opt in it), or into [function] code."
+        )
     containers = range(options.containers)
     with_code = options.code != "image"
     shared = [_volume(f"run-{index}", medium="Memory", sizeLimit=f"{_PIPES_MB}Mi") for index in containers]

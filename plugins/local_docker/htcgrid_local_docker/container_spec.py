@@ -16,6 +16,7 @@ from htcgrid_local_docker.network import Network
 from htcgrid_local_docker.options import Options
 
 TASK_ROOT = "/var/task"
+LAYERS = "/opt"
 RIE_PORT = 8080
 THIS_MACHINE = "host.docker.internal"
 """The name by which a container reaches this machine, as Docker Desktop has it."""
@@ -32,6 +33,8 @@ class ContainerSpec:
     options: Options
     function: Function
     environment: Mapping[str, str]
+    layers: Path | None = None
+    """A folder of this machine with all layers of the function."""
 
     def __repr__(self) -> str:
         """Without the environment, which may hold secrets."""
@@ -65,6 +68,8 @@ def create_arguments(
     code = (
         [Mount(TASK_ROOT, str(spec.function.code.resolve()), type="bind", read_only=True)] if options.base_image else []
     )
+    if spec.layers is not None:
+        code.append(Mount(LAYERS, str(spec.layers.resolve()), type="bind", read_only=True))
     rie = options.transport == "rie"
     published = rie and not spec.network.own
     return {

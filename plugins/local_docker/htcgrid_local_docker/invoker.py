@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,6 +21,7 @@ from htcgrid.planes import (
     State,
     collect,
     identity,
+    layers,
     listen,
 )
 from htcgrid.spi import (
@@ -80,7 +82,8 @@ class LocalDockerInvoker(EnvironmentPool):
             network.check_reachable(net)
         if self.config.logs is not None:
             self.config.logs.mkdir(parents=True, exist_ok=True)
-        self._spec = container_spec.spec_of(self.config, self.function, image, net)
+        spec = container_spec.spec_of(self.config, self.function, image, net)
+        self._spec = replace(spec, layers=self._layers())
         super().open()
 
     def close(self) -> None:
@@ -189,6 +192,16 @@ class LocalDockerInvoker(EnvironmentPool):
 
     def _image(self) -> images.Image:
         return images.find(self._engine, self.config.reference, self.function.architecture, self.config.pull, _say)
+
+    def _layers(self) -> Path | None:
+        """One folder with all of them, as /opt is on the service."""
+        layers.check(self.function)
+        if len(self.function.layers) < 2:
+            return next(iter(self.function.layers), None)
+        merged = Path(self._opened.enter_context(tempfile.TemporaryDirectory(prefix="htcgrid-layers-")))
+        layers.merge(self.function, merged)
+        merged.chmod(0o755)
+        return merged
 
     def _remove_what_is_left(self) -> None:
         """Containers that could not be removed while the engine was away."""

@@ -27,8 +27,7 @@ def install(requirements: Path, target: Path, python: str, architecture: str) ->
     if done.returncode != 0:
         raise Rejected(
             f"pip cannot install {requirements} for Python {python} on {architecture}:\n{done.stderr.strip()}\n"
-            "Only wheels for Amazon Linux are used. "
-            "Where a package has none, put it in a container image (`image`) or a layer."
+            "Only wheels for Amazon Linux are used. Where a package has none, put it in a container image."
         )
 
 

@@ -1,0 +1,45 @@
+"""`[function] layers`: folders laid out as Lambda's layers are, which the service unpacks into /opt."""
+
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from htcgrid.spi import Function, Rejected
+
+_PYTHON = f"python/lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
+_PLACES = {
+    "PYTHONPATH": (_PYTHON, "python"),
+    "NODE_PATH": ("nodejs/node_modules", "nodejs"),
+    "PATH": ("bin",),
+    "LD_LIBRARY_PATH": ("lib",),
+    "RUBYLIB": ("ruby/lib",),
+}
+"""Where the service's runtimes look below /opt, by the variable that says so. From AWS's page on layers."""
+
+
+def check(function: Function) -> None:
+    """Refuse layers that are not there."""
+    for layer in function.layers:
+        if not layer.is_dir():
+            raise Rejected(
+                f"[function] layers: there is no folder {str(layer)!r}. Name folders with python/, nodejs/, bin/ or lib/ in "
+                "them, such as `htcgrid layer requirements.txt FOLDER` makes."
+            )
+
+
+def search_paths(function: Function) -> Mapping[str, Sequence[str]]:
+    """The folders that are there, by the variable that they are to be added to. A later layer comes first."""
+    found: dict[str, list[str]] = {}
+    for layer in reversed(function.layers):
+        for name, places in _PLACES.items():
+            found.setdefault(name, []).extend(
+                str(path) for place in places if (path := layer.resolve() / place).is_dir()
+            )
+    return {name: paths for name, paths in found.items() if paths}
+
+
+def merge(function: Function, folder: Path) -> None:
+    """All layers in one folder, as the service unpacks them: a file of a later one replaces that of an earlier one."""
+    for layer in function.layers:
+        shutil.copytree(layer, folder, symlinks=True, dirs_exist_ok=True)
