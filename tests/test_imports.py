@@ -138,7 +138,12 @@ def test_the_environment_is_read_in_config_alone_and_where_that_of_workers_is_ma
             and {a.name for a in node.names} & {"environ", "getenv"}
         )
     }
-    assert reading <= {"config.py", "runtime/fork_server.py", "runtime/fork_server_main.py", "runtime/worker_environ.py"}
+    assert reading <= {
+        "config.py",
+        "runtime/fork_server.py",
+        "runtime/fork_server_main.py",
+        "runtime/worker_environ.py",
+    }
 
 
 def test_a_worker_process_loads_neither_pydantic_nor_stevedore_nor_a_cloud_sdk() -> None:
