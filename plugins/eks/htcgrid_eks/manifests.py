@@ -99,7 +99,7 @@ class Grid:
         }
         document = {
             "plane": "worker",
-            "function": in_pod(self._function).model_dump(mode="json", exclude={"environment"}),
+            "function": in_pod(self._function).model_dump(mode="json", exclude={"environment"}, exclude_defaults=True),
             "source": settings["source"],
             "sink": settings["sink"],
             "agent": {**settings.get("agent", {}), "grace": self.grace},

@@ -145,7 +145,7 @@ class RunPods:
             "token": self.token,
             "code": TASK_ROOT if options.code == "folder" else "",
             "orphan_seconds": options.orphan_seconds,
-            "function": in_pod(self._function).model_dump(mode="json", exclude={"environment"}),
+            "function": in_pod(self._function).model_dump(mode="json", exclude={"environment"}, exclude_defaults=True),
             "sidecar": {
                 "containers": options.containers,
                 "transport": options.transport,
