@@ -176,21 +176,25 @@ class Deployment:
         """What pods of the newest kind wait for. Raises `_Hopeless` where one never comes up."""
         kind = _kind_of(deployment["spec"]["template"])
         staying = [pod for pod in self._pods() if _kind_of(pod) == kind and "deletionTimestamp" not in pod["metadata"]]
-        newest = max(staying, key=lambda pod: str(pod["metadata"]["creationTimestamp"]), default=None)
-        if newest is None or pod_diagnosis.is_ready(newest):
-            self._require_admission(deployment)
-            return ""
+        waiting = [pod for pod in staying if not pod_diagnosis.is_ready(pod)]
+        newest = max(waiting, key=lambda pod: str(pod["metadata"]["creationTimestamp"]), default=None)
+        if newest is None:
+            return self._refused(deployment) or _why_none_waits(deployment)
         reason = pod_diagnosis.fatal(self._cluster, newest)
         if reason is not None:
             raise _Hopeless(Rejected(reason))
         return f"Pod {newest['metadata']['name']}: {pod_diagnosis.pending(newest)}."
 
-    def _require_admission(self, deployment: Any) -> None:
-        """A quota or an admission rule shows in the Deployment only."""
+    def _refused(self, deployment: Any) -> str:
+        """A quota or an admission rule shows in the Deployment only. Raises `_Hopeless` where waiting is of no use."""
         for condition in deployment.get("status", {}).get("conditions", ()):
             if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
                 refusal = Refusal(403, condition.get("reason", ""), condition.get("message", ""))
-                raise _Hopeless(self._cluster.explain(refusal, f"create a pod of {self._name}"))
+                error = self._cluster.explain(refusal, f"create a pod of {self._name}")
+                if isinstance(error, Unavailable) and _older(deployment):
+                    return str(error)  # the quota has room as soon as a pod of an older kind is gone
+                raise _Hopeless(error)
+        return ""
 
     def _gone(self) -> Iterator[str]:
         """Wait until the last worker has drained."""
@@ -309,5 +313,19 @@ def _progress(deployment: Any) -> tuple[str, bool]:
     updated, ready, all_ = (status.get(name, 0) for name in ("updatedReplicas", "readyReplicas", "replicas"))
     seen = status.get("observedGeneration", 0) >= deployment["metadata"]["generation"]
     done = seen and updated == wanted and ready == wanted and all_ == wanted
-    old = f", {all_ - updated} of an older kind" if all_ > updated else ""
+    old = f", {_older(deployment)} of an older kind" if _older(deployment) else ""
     return f"{ready} of {wanted} workers ready{old}", done
+
+
+def _older(deployment: Any) -> int:
+    """How many pods are not of the newest kind."""
+    status = deployment["status"]
+    return max(0, int(status.get("replicas", 0)) - int(status.get("updatedReplicas", 0)))
+
+
+def _why_none_waits(deployment: Any) -> str:
+    if deployment["spec"].get("paused"):
+        return "The Deployment is paused: `kubectl rollout resume` goes on with it."
+    if _older(deployment):
+        return "Every new pod is ready; the pods of an older kind are not gone yet."
+    return "No pod is waiting: the cluster's controller has made none yet, or has not counted them."

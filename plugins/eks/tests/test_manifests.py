@@ -4,6 +4,7 @@ import math
 import random
 import tomllib
 from collections.abc import Callable
+from importlib.resources import files
 from typing import Any
 
 import kubernetes_validate
@@ -18,10 +19,19 @@ from htcgrid_eks.options import Options
 from htcgrid_eks.run_pods import RunPods
 
 Manifests = Callable[..., dict[str, Any]]
+VERSIONS = sorted(
+    {
+        each.name.split("v", 1)[1].rsplit(".", 1)[0]
+        for each in files("kubernetes_validate").joinpath("kubernetes-json-schema").iterdir()
+        if each.name.startswith("v1.")
+    },
+    key=lambda version: int(version.partition(".")[2]),
+)
+"""All that the package has schemas of."""
 AUTOSCALE = {"min": 1, "max": 9, "by": "cpu", "target": 70}
 
 
-@pytest.mark.parametrize("version", ["1.28", "1.31", kubernetes_validate.latest_version()])
+@pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("code", ["folder", "image", "s3://bucket/code.zip"])
 def test_they_pass_the_published_schemas(manifests: Manifests, version: str, code: str) -> None:
     for manifest in manifests(code=code, containers=2, autoscale=AUTOSCALE, role_arn="arn:aws:iam::1:role/r").values():
