@@ -23,6 +23,11 @@ FIELD_MANAGER = "htcgrid"
 _OF_RIGHTS = re.compile(r'\b[Uu]ser "[^"]*"')
 """In a 403 of the authorizer, which names who asked. Quotas, LimitRanges and admission policies name no user."""
 
+_ABSENT = re.compile(
+    r"no PriorityClass with name|RuntimeClass .* not found|serviceaccount \".*\" not found", re.IGNORECASE
+)
+"""In a 403 of an admission plugin that looks for what a pod names."""
+
 
 class Refusal(Exception):
     """An answer of the API server that is no success."""
@@ -177,6 +182,12 @@ class Cluster:
         text = str(refusal)
         if "exceeded quota" in text:
             return Unavailable(f"Cannot {what} in {self.who}: its quota does not allow for it. {text}")
+        if "is being terminated" in text:
+            return Unavailable(
+                f"Cannot {what}: {self.who} is being removed. Wait until it is gone, then make it again."
+            )
+        if refusal.status == 403 and _ABSENT.search(text):
+            return Rejected(f"Cannot {what} in {self.who}: {text}. Make what is missing, or name another.")
         if refusal.status == 403 and not _OF_RIGHTS.search(text):
             return Rejected(
                 f"A rule of the cluster forbids to {what} in {self.who}: {text}. It is a LimitRange, a quota or an "

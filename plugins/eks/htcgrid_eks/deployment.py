@@ -116,7 +116,8 @@ class Deployment:
         pods = self._pods()
         facts["workers"] = f"{status.get('readyReplicas', 0)} ready of {spec.get('replicas', 0)}"
         facts["images"] = ", ".join(dict.fromkeys(container["image"] for container in containers))
-        facts["environments"] = str((len(containers) - 1) * status.get("readyReplicas", 0))
+        lambdas = sum(container["name"].startswith("lambda-") for container in containers)
+        facts["environments"] = str(lambdas * status.get("readyReplicas", 0))
         restarts = sum(each["restartCount"] for pod in pods for each in pod["status"].get("containerStatuses", ()))
         facts["restarts"] = str(restarts)
         if self._options.autoscale is not None:

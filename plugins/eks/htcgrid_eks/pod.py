@@ -10,7 +10,7 @@ from typing import Any
 from htcgrid.planes import this_python, variables
 from htcgrid.spi import Function, Rejected
 
-from htcgrid_eks import entry
+from htcgrid_eks import entry, pod_table
 from htcgrid_eks.code import TASK_ROOT
 from htcgrid_eks.options import Options
 from htcgrid_eks.sidecar import EMULATOR_PORT, FOLDER, container_name
@@ -80,7 +80,7 @@ def pod_spec(
     }
     if init:
         spec["initContainers"] = list(init)
-    return spec | _placement(options, function)
+    return pod_table.merged(spec | _placement(options, function), options.pod)
 
 
 def small_container(options: Options, name: str, command: Sequence[str], mounts: Sequence[Manifest]) -> Manifest:

@@ -4,11 +4,11 @@ import math
 import random
 import tomllib
 from collections.abc import Callable
-from importlib.resources import files
 from typing import Any
 
 import kubernetes_validate
 import pytest
+from eks_fakes import VERSIONS, Asked
 from htcgrid.spi import Function, Rejected
 
 from htcgrid_eks.cluster import Cluster
@@ -19,15 +19,6 @@ from htcgrid_eks.options import Options
 from htcgrid_eks.run_pods import RunPods
 
 Manifests = Callable[..., dict[str, Any]]
-VERSIONS = sorted(
-    {
-        each.name.split("v", 1)[1].rsplit(".", 1)[0]
-        for each in files("kubernetes_validate").joinpath("kubernetes-json-schema").iterdir()
-        if each.name.startswith("v1.")
-    },
-    key=lambda version: int(version.partition(".")[2]),
-)
-"""All that the package has schemas of."""
 AUTOSCALE = {"min": 1, "max": 9, "by": "cpu", "target": 70}
 
 
@@ -189,20 +180,6 @@ def test_a_dry_run_shows_no_value_of_the_environment(function: Function) -> None
     assert base64.b64encode(b"hunter2secret").decode() not in said
     assert "# Not shown: the Secret htcgrid-pricing" in said
     assert "kind: Deployment" in said
-
-
-class Asked(Cluster):
-    """Keeps what the API server is asked to make."""
-
-    def __init__(self, options: Options) -> None:
-        super().__init__(options)
-        self.made: list[Any] = []
-
-    def request(self, method: str, path: str, body: Any = None, *_: object, **__: object) -> Any:
-        if method != "POST":
-            return {"items": []}
-        self.made.append(body)
-        return {"metadata": {"uid": "1"}}
 
 
 def test_a_run_has_its_environment_in_a_secret_that_goes_with_it(function: Function) -> None:
