@@ -10,7 +10,7 @@ from htcgrid_eks import pod_diagnosis
 from htcgrid_eks.cluster import Cluster, Refusal
 from htcgrid_eks.manifests import TEMPLATE_DIGEST, Grid
 from htcgrid_eks.options import Options
-from htcgrid_eks.permissions import WORKER, Rule, as_yaml, deploy_rules, require, role, run_rules
+from htcgrid_eks.permissions import Rule, as_yaml, deploy_rules, require, role, run_rules, worker_rules
 from htcgrid_eks.run_pods import NAME, OWNER, sweep
 
 _LOOK_SECONDS = 0.5
@@ -138,8 +138,8 @@ class Deployment:
             ("For htcgrid run and invoke from outside the cluster:", role(f"{name}-run", namespace, running)),
             ("For htcgrid deploy, undeploy, scale and status:", role(f"{name}-deploy", namespace, self._rules())),
         ]
-        if self._options.pod_status:
-            parts.append(("For the workers; deploy makes it:", role(name, namespace, WORKER)))
+        if worker := worker_rules(self._options):
+            parts.append(("For the workers; deploy makes it:", role(name, namespace, worker)))
         return "---\n".join(f"# {comment}\n{as_yaml([document])}" for comment, document in parts)
 
     # --- within ---
@@ -147,7 +147,7 @@ class Deployment:
     def _rules(self) -> tuple[Rule, ...]:
         return deploy_rules(
             autoscaled=self._autoscaled(),
-            with_role=self._options.pod_status,
+            worker=worker_rules(self._options),
             with_secret=bool(self._function.environment),
         )
 
@@ -279,7 +279,7 @@ class Deployment:
     def _kinds(self) -> set[str]:
         """Those that this config makes, or may make."""
         without = {"keda.sh", "autoscaling"} - {self._autoscaled()}
-        without |= set() if self._options.pod_status else {_RBAC}
+        without |= set() if worker_rules(self._options) else {_RBAC}
         secret = set() if self._function.environment else {"Secret"}
         return {kind for kind, group in _GROUPS.items() if group not in without} - secret
 

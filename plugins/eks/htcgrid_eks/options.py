@@ -106,6 +106,11 @@ class Options(Access):
     pod_status: bool = Field(
         True, description="standing grid: whether workers may read pods, to tell an OOMKilled container"
     )
+    idle_first: bool = Field(
+        True,
+        description="standing grid: whether workers mark their pods while they are busy, so that scaling in takes idle pods "
+        "first",
+    )
     min_available: str = Field(
         "",
         pattern=r"^(\d+%?)?$",
