@@ -1,8 +1,10 @@
-"""What is shipped: each distribution as the wheel that a user installs."""
+"""What is shipped: each distribution as the wheel that a user installs, and as the source that others build from."""
 
 import email
+import re
 import subprocess
 import sys
+import tarfile
 import zipfile
 from email.message import Message
 from pathlib import Path
@@ -17,9 +19,25 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 @pytest.fixture(scope="module")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> list[zipfile.ZipFile]:
-    folder = tmp_path_factory.mktemp("wheels")
+    return built(tmp_path_factory.mktemp("wheels"), PROJECTS)
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The folders of the source distributions, unpacked as pip does: no member may lead out of its folder."""
+    folder = tmp_path_factory.mktemp("sources")
+    for project in PROJECTS:
+        command = [sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", str(folder)]
+        subprocess.run(command, cwd=project, check=True, stdout=subprocess.DEVNULL)
+    for path in folder.glob("*.tar.gz"):
+        with tarfile.open(path) as archive:
+            archive.extractall(folder / "unpacked", filter="data")
+    return sorted((folder / "unpacked").iterdir())
+
+
+def built(folder: Path, projects: list[Path]) -> list[zipfile.ZipFile]:
     options = ["-q", "--no-deps", "--no-build-isolation", "-w", str(folder)]
-    subprocess.run([sys.executable, "-m", "pip", "wheel", *options, *map(str, PROJECTS)], check=True)
+    subprocess.run([sys.executable, "-m", "pip", "wheel", *options, *map(str, projects)], check=True)
     return [zipfile.ZipFile(path) for path in sorted(folder.glob("*.whl"))]
 
 
@@ -59,3 +77,35 @@ def test_every_extra_of_the_core_names_a_distribution_that_is_there(wheels: list
 def test_the_recipe_of_the_agents_image_is_in_the_wheel_of_eks(wheels: list[zipfile.ZipFile]) -> None:
     (eks,) = [wheel for wheel in wheels if metadata(wheel)["Name"] == "htcgrid-eks"]
     assert any(name.endswith(".data/scripts/htcgrid-agent-image") for name in eks.namelist())
+
+
+def test_a_wheel_that_is_built_from_the_source_distribution_is_the_same(
+    wheels: list[zipfile.ZipFile], sources: list[Path], tmp_path: Path
+) -> None:
+    assert len(sources) == len(PROJECTS)
+    for ours, theirs in zip(wheels, built(tmp_path, sources), strict=True):
+        assert ours.namelist() == theirs.namelist()
+        assert all(ours.read(name) == theirs.read(name) for name in ours.namelist()), ours.filename
+
+
+def test_every_source_distribution_has_the_licence_as_a_file(sources: list[Path]) -> None:
+    for folder in sources:
+        assert not (folder / "LICENSE").is_symlink(), folder.name
+        assert (folder / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes(), folder.name
+
+
+def pythons(wheel: zipfile.ZipFile) -> set[str]:
+    named = (each.rpartition(" :: ")[2] for each in metadata(wheel).get_all("Classifier", []) if "Python ::" in each)
+    return {version for version in named if version.startswith("3")}
+
+
+def test_classifiers_name_the_versions_of_python_that_ci_runs(wheels: list[zipfile.ZipFile]) -> None:
+    """Debian 12, on which CI runs everything, has 3.11; `.ci/python` says which its other suites have."""
+    suites = dict(re.findall(r"(\w+) has (3\.\d+)", (ROOT / ".ci/python").read_text()))
+    lane = re.search(r"for suite in ([\w ]+); do", (ROOT / ".ci/run").read_text())
+    assert lane
+    on_all = {"3.11", *(suites[suite] for suite in lane[1].split())}
+    for wheel in wheels:
+        name = metadata(wheel)["Name"]
+        if name != "htcgrid-redis":  # an example
+            assert pythons(wheel) == (on_all if name in {"htcgrid", "htcgrid-contracts"} else {"3.11"}), name

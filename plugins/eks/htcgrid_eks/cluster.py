@@ -23,6 +23,11 @@ FIELD_MANAGER = "htcgrid"
 _OF_RIGHTS = re.compile(r'\b[Uu]ser "[^"]*"')
 """In a 403 of the authorizer, which names who asked. Quotas, LimitRanges and admission policies name no user."""
 
+_ABSENT = re.compile(
+    r"no PriorityClass with name|RuntimeClass .* not found|serviceaccount \".*\" not found", re.IGNORECASE
+)
+"""In a 403 of an admission plugin that looks for what a pod names."""
+
 
 class Refusal(Exception):
     """An answer of the API server that is no success."""
@@ -177,21 +182,31 @@ class Cluster:
         text = str(refusal)
         if "exceeded quota" in text:
             return Unavailable(f"Cannot {what} in {self.who}: its quota does not allow for it. {text}")
-        if refusal.status == 403 and not _OF_RIGHTS.search(text):
-            return Rejected(
-                f"A rule of the cluster forbids to {what} in {self.who}: {text}. It is a LimitRange, a quota or an "
-                "admission policy, not a missing right: fit the plane's table to it, or ask whoever set it."
-            )
         if refusal.status == 403:
-            return Rejected(
-                f"Not allowed to {what} in {self.who}. {text}. `htcgrid status --permissions` prints the Role it takes."
-            )
+            return self._forbidden(text, what)
         if refusal.status == 404 and "namespaces" in text:
             return Rejected(
                 f"There is no {self.who}. Make it (`kubectl create namespace {self.namespace}`), or name another as "
                 "`namespace` in the plane's table."
             )
         return Rejected(f"Cannot {what} in {self.who}: {text}")
+
+    def _forbidden(self, text: str, what: str) -> HtcgridError:
+        """What a 403 means: most of them are not of rights."""
+        if "is being terminated" in text:
+            return Unavailable(
+                f"Cannot {what}: {self.who} is being removed. Wait until it is gone, then make it again."
+            )
+        if _ABSENT.search(text):
+            return Rejected(f"Cannot {what} in {self.who}: {text}. Make what is missing, or name another.")
+        if _OF_RIGHTS.search(text):
+            return Rejected(
+                f"Not allowed to {what} in {self.who}. {text}. `htcgrid status --permissions` prints the Role it takes."
+            )
+        return Rejected(
+            f"A rule of the cluster forbids to {what} in {self.who}: {text}. It is a LimitRange, a quota or an "
+            "admission policy, not a missing right: fit the plane's table to it, or ask whoever set it."
+        )
 
 
 def _cause(error: BaseException) -> str:

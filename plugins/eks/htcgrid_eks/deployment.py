@@ -10,7 +10,7 @@ from htcgrid_eks import pod_diagnosis
 from htcgrid_eks.cluster import Cluster, Refusal
 from htcgrid_eks.manifests import TEMPLATE_DIGEST, Grid
 from htcgrid_eks.options import Options
-from htcgrid_eks.permissions import WORKER, Rule, as_yaml, deploy_rules, require, role, run_rules
+from htcgrid_eks.permissions import Rule, as_yaml, deploy_rules, require, role, run_rules, worker_rules
 from htcgrid_eks.run_pods import NAME, OWNER, sweep
 
 _LOOK_SECONDS = 0.5
@@ -116,7 +116,8 @@ class Deployment:
         pods = self._pods()
         facts["workers"] = f"{status.get('readyReplicas', 0)} ready of {spec.get('replicas', 0)}"
         facts["images"] = ", ".join(dict.fromkeys(container["image"] for container in containers))
-        facts["environments"] = str((len(containers) - 1) * status.get("readyReplicas", 0))
+        lambdas = sum(container["name"].startswith("lambda-") for container in containers)
+        facts["environments"] = str(lambdas * status.get("readyReplicas", 0))
         restarts = sum(each["restartCount"] for pod in pods for each in pod["status"].get("containerStatuses", ()))
         facts["restarts"] = str(restarts)
         if self._options.autoscale is not None:
@@ -137,8 +138,8 @@ class Deployment:
             ("For htcgrid run and invoke from outside the cluster:", role(f"{name}-run", namespace, running)),
             ("For htcgrid deploy, undeploy, scale and status:", role(f"{name}-deploy", namespace, self._rules())),
         ]
-        if self._options.pod_status:
-            parts.append(("For the workers; deploy makes it:", role(name, namespace, WORKER)))
+        if worker := worker_rules(self._options):
+            parts.append(("For the workers; deploy makes it:", role(name, namespace, worker)))
         return "---\n".join(f"# {comment}\n{as_yaml([document])}" for comment, document in parts)
 
     # --- within ---
@@ -146,7 +147,7 @@ class Deployment:
     def _rules(self) -> tuple[Rule, ...]:
         return deploy_rules(
             autoscaled=self._autoscaled(),
-            with_role=self._options.pod_status,
+            worker=worker_rules(self._options),
             with_secret=bool(self._function.environment),
         )
 
@@ -176,21 +177,25 @@ class Deployment:
         """What pods of the newest kind wait for. Raises `_Hopeless` where one never comes up."""
         kind = _kind_of(deployment["spec"]["template"])
         staying = [pod for pod in self._pods() if _kind_of(pod) == kind and "deletionTimestamp" not in pod["metadata"]]
-        newest = max(staying, key=lambda pod: str(pod["metadata"]["creationTimestamp"]), default=None)
-        if newest is None or pod_diagnosis.is_ready(newest):
-            self._require_admission(deployment)
-            return ""
+        waiting = [pod for pod in staying if not pod_diagnosis.is_ready(pod)]
+        newest = max(waiting, key=lambda pod: str(pod["metadata"]["creationTimestamp"]), default=None)
+        if newest is None:
+            return self._refused(deployment) or _why_none_waits(deployment)
         reason = pod_diagnosis.fatal(self._cluster, newest)
         if reason is not None:
             raise _Hopeless(Rejected(reason))
         return f"Pod {newest['metadata']['name']}: {pod_diagnosis.pending(newest)}."
 
-    def _require_admission(self, deployment: Any) -> None:
-        """A quota or an admission rule shows in the Deployment only."""
+    def _refused(self, deployment: Any) -> str:
+        """A quota or an admission rule shows in the Deployment only. Raises `_Hopeless` where waiting is of no use."""
         for condition in deployment.get("status", {}).get("conditions", ()):
             if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
                 refusal = Refusal(403, condition.get("reason", ""), condition.get("message", ""))
-                raise _Hopeless(self._cluster.explain(refusal, f"create a pod of {self._name}"))
+                error = self._cluster.explain(refusal, f"create a pod of {self._name}")
+                if isinstance(error, Unavailable) and _older(deployment):
+                    return str(error)  # the quota has room as soon as a pod of an older kind is gone
+                raise _Hopeless(error)
+        return ""
 
     def _gone(self) -> Iterator[str]:
         """Wait until the last worker has drained."""
@@ -274,7 +279,7 @@ class Deployment:
     def _kinds(self) -> set[str]:
         """Those that this config makes, or may make."""
         without = {"keda.sh", "autoscaling"} - {self._autoscaled()}
-        without |= set() if self._options.pod_status else {_RBAC}
+        without |= set() if worker_rules(self._options) else {_RBAC}
         secret = set() if self._function.environment else {"Secret"}
         return {kind for kind, group in _GROUPS.items() if group not in without} - secret
 
@@ -309,5 +314,19 @@ def _progress(deployment: Any) -> tuple[str, bool]:
     updated, ready, all_ = (status.get(name, 0) for name in ("updatedReplicas", "readyReplicas", "replicas"))
     seen = status.get("observedGeneration", 0) >= deployment["metadata"]["generation"]
     done = seen and updated == wanted and ready == wanted and all_ == wanted
-    old = f", {all_ - updated} of an older kind" if all_ > updated else ""
+    old = f", {_older(deployment)} of an older kind" if _older(deployment) else ""
     return f"{ready} of {wanted} workers ready{old}", done
+
+
+def _older(deployment: Any) -> int:
+    """How many pods are not of the newest kind."""
+    status = deployment["status"]
+    return max(0, int(status.get("replicas", 0)) - int(status.get("updatedReplicas", 0)))
+
+
+def _why_none_waits(deployment: Any) -> str:
+    if deployment["spec"].get("paused"):
+        return "The Deployment is paused: `kubectl rollout resume` goes on with it."
+    if _older(deployment):
+        return "Every new pod is ready; the pods of an older kind are not gone yet."
+    return "No pod is waiting: the cluster's controller has made none yet, or has not counted them."

@@ -12,7 +12,7 @@ from htcgrid.spi import Function, Rejected
 from htcgrid_eks import code
 from htcgrid_eks.code import TASK_ROOT
 from htcgrid_eks.options import Autoscale, Options
-from htcgrid_eks.permissions import WORKER, role
+from htcgrid_eks.permissions import role, worker_rules
 from htcgrid_eks.pod import Manifest, environment_secret, in_pod, mount, pod_spec, small_container
 from htcgrid_eks.pod_diagnosis import GRID
 from htcgrid_eks.run_pods import NAME, OWNER
@@ -62,7 +62,7 @@ class Grid:
         ]
         if self._function.environment:
             found.insert(1, environment_secret(self._function, self._metadata(self.name)))
-        if options.pod_status:
+        if worker_rules(options):
             found[1:1] = self._role()
         if options.autoscale is not None:
             found.append(self._scaler(options.autoscale, versions))
@@ -96,6 +96,7 @@ class Grid:
             "containers": options.containers,
             "transport": options.transport,
             "pod_status": options.pod_status,
+            "idle_first": options.idle_first,
         }
         document = {
             "plane": "worker",
@@ -128,7 +129,7 @@ class Grid:
         return account
 
     def _role(self) -> list[Manifest]:
-        granted = role(self.name, self._namespace, WORKER)
+        granted = role(self.name, self._namespace, worker_rules(self._options))
         granted["metadata"] = self._metadata(self.name)
         bound = self._object("rbac.authorization.k8s.io/v1", "RoleBinding", self.name)
         bound["roleRef"] = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": self.name}
@@ -182,7 +183,7 @@ class Grid:
         if options.variables:
             agent["envFrom"] = [{"secretRef": {"name": name}} for name in options.variables]
         volumes: list[Manifest] = [{"name": "config", "configMap": {"name": self.name}}]
-        if options.pod_status:
+        if worker_rules(options):
             agent["volumeMounts"].append(mount("account", _ACCOUNT, read_only=True))
             volumes.append(_account_volume())
         spec = pod_spec(options, self._function, agent, self.name, self._init())

@@ -8,6 +8,8 @@ from typing import Any, Literal, Self
 from htcgrid.spi import Function, Plugin
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
+from htcgrid_eks import pod_table
+
 _IMAGE = re.compile(r"[a-zA-Z0-9][-a-zA-Z0-9._/:@]*")
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _OBJECT = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
@@ -94,6 +96,11 @@ class Options(Access):
     )
     tolerations: tuple[Mapping[str, Any], ...] = Field((), description="tolerations, as in a pod's spec")
     annotations: Mapping[str, str] = Field(default_factory=dict, description="annotations of the pods")
+    pod: Mapping[str, Any] = Field(
+        default_factory=dict,
+        description="what is merged into the spec of the pods: volumes, affinity, priorityClassName, resources and more; "
+        "the container `lambda` is each that runs the handler",
+    )
 
     role_arn: str = Field(
         "", description="standing grid: the IAM role of its service account (IRSA), which the agent has"
@@ -105,6 +112,11 @@ class Options(Access):
     )
     pod_status: bool = Field(
         True, description="standing grid: whether workers may read pods, to tell an OOMKilled container"
+    )
+    idle_first: bool = Field(
+        True,
+        description="standing grid: whether workers mark their pods while they are busy, so that scaling in takes idle pods "
+        "first",
     )
     min_available: str = Field(
         "",
@@ -172,6 +184,11 @@ class Options(Access):
             if each.get("effect", "") not in {"", "NoSchedule", "PreferNoSchedule", "NoExecute"}:
                 raise ValueError('the effect of a toleration is "NoSchedule", "PreferNoSchedule" or "NoExecute"')
         return tolerations
+
+    @field_validator("pod")
+    @classmethod
+    def _is_of_a_pod(cls, pod: Mapping[str, Any]) -> Mapping[str, Any]:
+        return pod_table.valid(pod)
 
     @field_validator("min_available")
     @classmethod

@@ -7,6 +7,7 @@ import yaml
 from htcgrid.spi import Rejected
 
 from htcgrid_eks.cluster import Cluster, Refusal
+from htcgrid_eks.options import Options
 
 Rule = tuple[str, str, tuple[str, ...]]
 """An API group, a resource and its verbs."""
@@ -19,9 +20,6 @@ RUN: tuple[Rule, ...] = (
 )
 """`htcgrid run` and `invoke` from outside, where the function has no environment. Port-forwarding is `get` for a WebSocket; newer servers ask for `create`."""
 
-WORKER: tuple[Rule, ...] = (("", "pods", ("get",)),)
-"""The workers of a standing grid with `pod_status`: how one of their containers ended."""
-
 _APPLY = ("create", "delete", "get", "patch")
 
 
@@ -30,8 +28,19 @@ def run_rules(*, with_secret: bool) -> tuple[Rule, ...]:
     return (*RUN, ("", "secrets", ("create",))) if with_secret else RUN
 
 
-def deploy_rules(*, autoscaled: str = "", with_role: bool = True, with_secret: bool = False) -> tuple[Rule, ...]:
-    """`htcgrid deploy`, `undeploy`, `scale` and `status`. `autoscaled` is the API group of what scales, if anything."""
+def worker_rules(options: Options) -> tuple[Rule, ...]:
+    """The workers of a standing grid: how one of their containers ended, and the mark of a pod that is busy.
+
+    `patch pods` would do for the mark too, and let a worker change what every pod of the namespace runs.
+    """
+    rules: tuple[Rule, ...] = (("", "pods", ("get",)),) if options.pod_status else ()
+    return (*rules, ("", "pods/status", ("patch",))) if options.idle_first else rules
+
+
+def deploy_rules(*, autoscaled: str = "", worker: Sequence[Rule] = (), with_secret: bool = False) -> tuple[Rule, ...]:
+    """`htcgrid deploy`, `undeploy`, `scale` and `status`. `autoscaled` is the API group of what scales, if anything;
+    `worker` are the rights that `deploy` gives the workers.
+    """
     rules: list[Rule] = [
         ("", "configmaps", (*_APPLY, "list")),  # undeploy looks for what killed runs have left
         ("", "pods", ("get", "list")),
@@ -44,9 +53,9 @@ def deploy_rules(*, autoscaled: str = "", with_role: bool = True, with_secret: b
     ]
     if with_secret:
         rules.append(("", "secrets", _APPLY))
-    if with_role:
+    if worker:
         rules += [("rbac.authorization.k8s.io", resource, _APPLY) for resource in ("rolebindings", "roles")]
-        rules += WORKER  # nobody may give what they do not have
+        rules += worker  # nobody may give what they do not have
     if autoscaled:
         resource = "scaledobjects" if autoscaled == "keda.sh" else "horizontalpodautoscalers"
         rules.append((autoscaled, resource, _APPLY))

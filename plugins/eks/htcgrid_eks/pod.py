@@ -10,7 +10,7 @@ from typing import Any
 from htcgrid.planes import this_python, variables
 from htcgrid.spi import Function, Rejected
 
-from htcgrid_eks import entry, function_role
+from htcgrid_eks import entry, function_role, pod_table
 from htcgrid_eks.code import TASK_ROOT
 from htcgrid_eks.options import Options
 from htcgrid_eks.sidecar import EMULATOR_PORT, FOLDER, container_name
@@ -86,7 +86,7 @@ def pod_spec(
         function_role.add(spec, options, function)
     if init:
         spec["initContainers"] = list(init)
-    return spec | _placement(options, function)
+    return pod_table.merged(spec | _placement(options, function), options.pod)
 
 
 def small_container(options: Options, name: str, command: Sequence[str], mounts: Sequence[Manifest]) -> Manifest:

@@ -123,7 +123,10 @@ def pending(pod: Any) -> str:
         for status in _statuses(pod)
         if "waiting" in status["state"]
     ]
-    return ", ".join(waits) or ("not ready yet" if is_running(pod) else pod["status"].get("phase", "Pending"))
+    if not waits and is_running(pod):
+        waits = [f"{each['name']} is not ready yet" for each in _statuses(pod) if not each.get("ready", True)]
+        return ", ".join(waits) or "not ready yet"
+    return ", ".join(waits) or str(pod["status"].get("phase", "Pending"))
 
 
 def _statuses(pod: Any) -> Iterator[Any]:

@@ -31,6 +31,7 @@ from htcgrid_eks.container_pipes import ContainerPipes
 from htcgrid_eks.sandbox import ContainerSandbox, Terminations
 
 if TYPE_CHECKING:
+    from htcgrid_eks.deletion_cost import DeletionCost
     from htcgrid_eks.own_pod import OwnPod
 
 FOLDER = Path("/run/htcgrid")
@@ -61,6 +62,9 @@ class EksSidecarInvoker(EnvironmentPool):
             EMULATOR_PORT, description="port of the first container's emulator; the others' follow"
         )
         pod_status: bool = Field(False, description="whether to ask Kubernetes how a container ended")
+        idle_first: bool = Field(
+            False, description="whether to mark this pod while it is busy, so that scaling in takes idle ones first"
+        )
 
     config: Config
     max_batch = 32
@@ -73,6 +77,7 @@ class EksSidecarInvoker(EnvironmentPool):
         self.capabilities = every if config.transport == "api" else every - {Capability.ERRORS}
         self._pipes: list[ContainerPipes] = []
         self._pod: OwnPod | None = None
+        self._cost: DeletionCost | None = None
         self._kills: dict[int, int] = {}
         """How often the kernel had ended something in a pipes for its memory, before the tasks that it has now."""
 
@@ -93,17 +98,25 @@ class EksSidecarInvoker(EnvironmentPool):
             from htcgrid_eks.own_pod import OwnPod  # noqa: PLC0415 - the SDK takes a second to import
 
             self._pod = OwnPod()
+        if self.config.idle_first:
+            from htcgrid_eks.deletion_cost import DeletionCost  # noqa: PLC0415 - as above
+
+            self._cost = DeletionCost(self.busy)
         self._await_containers()
         super().open()
+        if self._cost is not None:
+            self._cost.start()
         (folder / READY).touch()
 
     def close(self) -> None:
+        if self._cost is not None:
+            self._cost.close()
         super().close()
         for pipes in self._pipes:
             pipes.close()
         if self._pod is not None:
             self._pod.close()
-        self._pipes, self._pod = [], None
+        self._pipes, self._pod, self._cost = [], None, None
         (self.config.folder / READY).unlink(missing_ok=True)
 
     def quit(self) -> None:

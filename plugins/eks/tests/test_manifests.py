@@ -8,6 +8,7 @@ from typing import Any
 
 import kubernetes_validate
 import pytest
+from eks_fakes import VERSIONS, Asked
 from htcgrid.spi import Function, Rejected
 
 from htcgrid_eks.cluster import Cluster
@@ -21,7 +22,7 @@ Manifests = Callable[..., dict[str, Any]]
 AUTOSCALE = {"min": 1, "max": 9, "by": "cpu", "target": 70}
 
 
-@pytest.mark.parametrize("version", ["1.28", "1.31", kubernetes_validate.latest_version()])
+@pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("code", ["folder", "image", "s3://bucket/code.zip"])
 def test_they_pass_the_published_schemas(manifests: Manifests, version: str, code: str) -> None:
     for manifest in manifests(code=code, containers=2, autoscale=AUTOSCALE, role_arn="arn:aws:iam::1:role/r").values():
@@ -179,20 +180,6 @@ def test_a_dry_run_shows_no_value_of_the_environment(function: Function) -> None
     assert base64.b64encode(b"hunter2secret").decode() not in said
     assert "# Not shown: the Secret htcgrid-pricing" in said
     assert "kind: Deployment" in said
-
-
-class Asked(Cluster):
-    """Keeps what the API server is asked to make."""
-
-    def __init__(self, options: Options) -> None:
-        super().__init__(options)
-        self.made: list[Any] = []
-
-    def request(self, method: str, path: str, body: Any = None, *_: object, **__: object) -> Any:
-        if method != "POST":
-            return {"items": []}
-        self.made.append(body)
-        return {"metadata": {"uid": "1"}}
 
 
 def test_a_run_has_its_environment_in_a_secret_that_goes_with_it(function: Function) -> None:

@@ -41,3 +41,25 @@ def test_a_missing_right_names_the_role_that_it_takes(message: str) -> None:
 
 def test_a_quota_that_is_used_up_may_be_free_later() -> None:
     assert isinstance(explained('pods "p" is forbidden: exceeded quota: small, requested: pods=1'), Unavailable)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        'pods "p" is forbidden: no PriorityClass with name low was found',
+        'pods "p" is forbidden: pod rejected: RuntimeClass "nvidia" not found',
+        'pods "p" is forbidden: error looking up service account grid/p: serviceaccount "p" not found',
+    ],
+)
+def test_what_a_pod_names_and_is_not_there_is_neither_a_right_nor_a_rule(message: str) -> None:
+    error = explained(message)
+    assert isinstance(error, Rejected)
+    assert f"{message}. Make what is missing, or name another." in str(error)
+
+
+def test_a_namespace_that_is_being_removed_is_said_to_be() -> None:
+    error = explained(
+        'pods "p" is forbidden: unable to create new content in namespace grid because it is being terminated'
+    )
+    assert isinstance(error, Unavailable)
+    assert "is being removed" in str(error)

@@ -3,17 +3,19 @@
 from pathlib import Path
 
 _ROOT = Path("/sys/fs/cgroup")
+_PROC = Path("/proc")
 _INACTIVE = (b"inactive_file ", b"total_inactive_file ")
 
 
 class ContainerMemory:
-    """The memory of a process's control group, counted as `docker stats` does: page cache that is not in use left out.
+    """The memory of a container's control group, counted as `docker stats` does: page cache that is not in use left out.
 
-    Where the group cannot be read, as with an engine in a virtual machine, it is 0.
+    `pid` is the container's first process. Where the container has no group of its own, as with a rootless engine and
+    control groups version 1, or none that can be read, as with an engine in a virtual machine, it is 0.
     """
 
-    def __init__(self, pid: int) -> None:
-        self._usage, self._detail, self._events = _files(pid)
+    def __init__(self, pid: int, container: str) -> None:
+        self._usage, self._detail, self._events = _files(pid, container)
         self._kills = 0
 
     def megabytes(self) -> float:
@@ -24,6 +26,10 @@ class ContainerMemory:
         except (OSError, ValueError):
             return 0.0
         return max(0, usage - inactive) / (1 << 20)
+
+    def is_counted(self) -> bool:
+        """Whether there is a group of the container's own."""
+        return self._usage.exists()
 
     def has_killed(self) -> bool:
         """Whether the kernel has killed a process of the group for its memory since this was asked last."""
@@ -44,14 +50,14 @@ def _last(table: bytes, names: tuple[bytes, ...]) -> int:
     return found
 
 
-def _files(pid: int) -> tuple[Path, Path, Path]:
+def _files(pid: int, container: str) -> tuple[Path, Path, Path]:
     """The files of usage, detail and events: of the memory controller, else of the one hierarchy."""
     try:
-        groups = (Path("/proc") / str(pid) / "cgroup").read_text().splitlines()
+        groups = (_PROC / str(pid) / "cgroup").read_text().splitlines()
     except OSError:
         groups = []
-    # A process that has ended counts as one of the root group, whose memory is all of this machine's.
-    parts = [parts for parts in (line.split(":", 2) for line in groups) if parts[2] != "/"]
+    # Every engine names the group after the container. Any other group has more in it: all of a session, or of this machine.
+    parts = [parts for parts in (line.split(":", 2) for line in groups) if container in parts[2]]
     for _, controllers, group in parts:
         if "memory" in controllers.split(","):
             folder = _ROOT / "memory" / group.lstrip("/")

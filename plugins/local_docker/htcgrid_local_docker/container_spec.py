@@ -93,7 +93,7 @@ def create_arguments(
             cap_drop=["ALL"],
             security_opt=["no-new-privileges"],
             network_mode=spec.network.name,
-            extra_hosts={} if spec.network.name == "host" else {THIS_MACHINE: spec.network.gateway},
+            extra_hosts=_hosts(spec.network),
             mounts=code,
             binds=list(options.volumes),
             port_bindings={RIE_PORT: ("127.0.0.1",)} if published else None,
@@ -101,6 +101,11 @@ def create_arguments(
             log_config=LogConfig(type="json-file", config={"max-size": "10m", "max-file": "1"}),
         ),
     }
+
+
+def _hosts(network: Network) -> dict[str, str]:
+    """On the machine's own network, or none, a container has no address of this machine that is not its own."""
+    return {} if network.name == "host" or network.is_inside else {THIS_MACHINE: network.gateway}
 
 
 def command(spec: ContainerSpec, *, with_secrets: bool = False) -> list[str] | None:

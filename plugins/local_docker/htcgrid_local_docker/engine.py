@@ -1,5 +1,6 @@
 """The Docker Engine: connecting to it, and its errors in words that say what to do."""
 
+import logging
 import os
 import re
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ from docker.utils import kwargs_from_env
 from htcgrid.planes import parsed
 from htcgrid.spi import HtcgridError, Rejected, Unavailable
 
+log = logging.getLogger("htcgrid.local_docker.engine")
+
 _GREETING_SECONDS = 4
 _ANSWER_SECONDS = 60
 
@@ -24,6 +27,20 @@ class Engine:
     def __init__(self, host: str = "") -> None:
         self._host = host
         self._client: docker.APIClient | None = None
+        self._components: frozenset[str] = frozenset()
+        self._said: set[str] = set()
+
+    @property
+    def is_podman(self) -> bool:
+        """Whether this is Podman, which speaks Docker's API and one of its own."""
+        return "Podman Engine" in self._components
+
+    @property
+    def is_local(self) -> bool:
+        """Whether its ports are ports of this machine, as far as its address tells."""
+        scheme, _, rest = self.address.partition("://")
+        host = rest.partition("/")[0].rpartition(":")[0]
+        return scheme in {"unix", "npipe", "http+unix"} or host in {"localhost", "127.0.0.1", "[::1]"}
 
     @property
     def client(self) -> Any:
@@ -40,6 +57,8 @@ class Engine:
         """Connect. Raises `Unavailable` where no engine answers, `Rejected` where it may not be used."""
         with self.speaking("connect to it"):
             self._client = docker.APIClient(**self._settings(), version="auto", timeout=_GREETING_SECONDS)
+            components = self._client.version().get("Components") or ()
+            self._components = frozenset(str(each.get("Name")) for each in components)
         self._client.timeout = _ANSWER_SECONDS
 
     def close(self) -> None:
@@ -54,6 +73,22 @@ class Engine:
             greeting.open()
         finally:
             greeting.close()
+
+    def warn_once(self, message: str) -> None:
+        """Say of this engine what holds for each of its containers."""
+        if message not in self._said:
+            self._said.add(message)
+            log.warning(message)
+
+    def prepare(self, container: str) -> None:
+        """Have Podman make everything of a container, its network included, without starting its program."""
+        client = self.client
+        # Podman's own API, in a version that all since 4.0 serve.
+        response = client.post(f"{client.base_url}/v4.0.0/libpod/containers/{container}/init", timeout=client.timeout)
+        try:
+            response.raise_for_status()
+        except requests.HTTPError as error:
+            raise create_api_error_from_http_exception(error) from error
 
     def stream(self, path: str, **params: object) -> Any:
         """A request whose answer comes bit by bit, to be read from its descriptor; call it before there is any.
@@ -122,6 +157,11 @@ _KNOWN: tuple[tuple[str, type[HtcgridError], str], ...] = (
         "Its disk is full: `docker system df` shows what takes room, `docker system prune` frees it.",
     ),
     (
+        "init binary|docker-init|catatonit",
+        Rejected,
+        "The engine's own init program is not installed: `apt-get install catatonit` for Podman, `tini` for Docker.",
+    ),
+    (
         "executable file not found|no such file or directory.*(exec|starting container)|exec:.*not found",
         Rejected,
         "The image has no such program; set `entrypoint` to the one that speaks the Lambda Runtime API.",
@@ -148,9 +188,15 @@ _KNOWN: tuple[tuple[str, type[HtcgridError], str], ...] = (
     ),
     ("minimum memory limit", Rejected, "Raise [function] memory."),
     (
-        "unauthorized|authentication required|no basic auth credentials|denied",
+        # Of a registry; what else is denied (a folder, a rule of SELinux) no login changes.
+        r"unauthorized|authentication required|no basic auth credentials|pull access denied|resource is denied|(^|: )denied:|invalid username",
         Rejected,
         "Log in to the registry (`docker login`), and check the name.",
+    ),
+    (
+        "permission denied|access denied|operation not permitted",
+        Rejected,
+        "The engine may not use it: check the folder's owner and mode. A rootless engine has no more rights than its user.",
     ),
     (
         "cannot connect to the docker daemon|shutting down|context canceled|connection reset",

@@ -72,11 +72,15 @@ class LocalDockerInvoker(EnvironmentPool):
     def open(self) -> None:
         self._opened.callback(self._engine.close)
         self._engine.open()
+        if self.config.gpus and self._engine.is_podman:
+            raise Rejected(
+                "`gpus` reaches no container on Podman, whose Docker API drops it. Leave it out, or use Docker."
+            )
         for _ in ownership.sweep(self._engine):
             pass
         image = self._image()
         labels = ownership.labels(self.function)
-        net = network.join(self._engine, self.config.network, labels)
+        net = network.join(self._engine, self.config.network, labels, self.config.transport)
         self._opened.callback(network.leave, self._engine, net)
         if self.config.transport == "api":
             network.check_reachable(net)
@@ -96,10 +100,10 @@ class LocalDockerInvoker(EnvironmentPool):
     def environment(self, place: int) -> ExecutionEnvironment:
         assert self._spec is not None  # noqa: S101 - between open and close
         self._remove_what_is_left()
-        sandbox = ContainerSandbox(self._engine, self._spec)
         if self.config.transport == "rie":
-            return RieEnvironment(self.function, sandbox)
-        return ApiEnvironment(self.function, sandbox, listen(self._spec.network.gateway))
+            return RieEnvironment(self.function, ContainerSandbox(self._engine, self._spec))
+        listener = listen(self._spec.network.gateway)
+        return ApiEnvironment(self.function, ContainerSandbox(self._engine, self._spec, listener), listener)
 
     def before(self, environment: ExecutionEnvironment, place: int) -> None:
         if environment.state is State.IDLE:

@@ -1,5 +1,6 @@
 """The network that a plane's containers are in, and this machine's address on it."""
 
+import socket
 from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_network
@@ -16,17 +17,24 @@ from htcgrid_local_docker.engine import Engine
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """`gateway` is the address of this machine that containers on it reach; `own` networks lead nowhere else."""
+    """`gateway` is the address that containers on it reach the Runtime API at; `own` networks lead nowhere else.
+
+    `is_inside`: that is an address of the container's own, at which this process listens.
+    """
 
     name: str
     gateway: str
     own: bool
+    is_inside: bool = False
 
 
-def join(engine: Engine, name: str, labels: dict[str, str]) -> Network:
+def join(engine: Engine, name: str, labels: dict[str, str], transport: str) -> Network:
     """The network of that name; without a name, a new one from which containers reach this machine only."""
     if name == "host":
         return Network("host", "127.0.0.1", own=False)
+    if transport == "api" and engine.is_podman:
+        # Its bridges are there only while a container is on them, and those of a rootless engine never on this machine.
+        return Network(name or "none", "127.0.0.1", own=False, is_inside=True)
     if name:
         return Network(name, _gateway(_inspected(engine, name)), own=False)
     name = f"htcgrid-{uuid4().hex[:12]}"
@@ -44,15 +52,39 @@ def join(engine: Engine, name: str, labels: dict[str, str]) -> Network:
 
 def check_reachable(network: Network) -> None:
     """Refuse an engine whose containers would not find the Runtime API of this process."""
+    if network.is_inside:
+        return
     try:
         listen(network.gateway).close()
     except OSError as error:
         message = (
             f"The Runtime API cannot be served at {network.gateway}, this machine's address on the Docker network "
-            f"{network.name!r} ({error.strerror}): the engine runs in a virtual machine or on another machine. "
-            'Write transport = "rie" and network = "bridge", which need a port of the engine only.'
+            f"{network.name!r} ({error.strerror}): the engine is rootless, or runs in a virtual machine or on another "
+            'machine. Write transport = "rie" and network = "bridge", which need a port of the engine only.'
         )
         raise Rejected(message) from None
+
+
+def check_is_ours(engine: Engine, network: Network, address: str) -> None:
+    """Refuse to send an event to a container's address that does not lead into its network.
+
+    The address of a container on a bridge that is not on this machine, as of a rootless engine, is routed to whoever has
+    it elsewhere. What is sent onto a bridge of this machine is sent from the bridge's own address.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((address, 9))  # sends nothing: it asks for the route
+            source = probe.getsockname()[0]
+        except OSError:
+            source = ""
+    if source != network.gateway or not engine.is_local:
+        message = (
+            f"The container's address {address} on the network {network.name!r} is not on this machine: the engine at "
+            f"{engine.address} is rootless, or runs in a virtual machine or on another machine. An event sent there would "
+            f'reach a stranger. Write network = "{"podman" if engine.is_podman else "bridge"}", with which the engine '
+            "publishes a port on this machine's 127.0.0.1."
+        )
+        raise Rejected(message)
 
 
 def _inspected(engine: Engine, name: str) -> dict[str, Any]:

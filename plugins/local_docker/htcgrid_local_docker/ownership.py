@@ -31,10 +31,10 @@ def is_left_behind(owner: str) -> bool:
         mine = _owner(os.getpid()).split("/")
     except ValueError:
         return False
-    if not machine or machine != mine[0]:
+    if not boot or machine != mine[0]:
         return False
     if boot != mine[1]:
-        return True
+        return bool(machine)  # without its id it may be another machine; a boot has an id that no other machine's has
     return namespace == mine[2] and _start(pid) != start
 
 
@@ -93,10 +93,16 @@ def remove_network(engine: Engine, network: str) -> bool:
 
 
 def _owner(pid: int) -> str:
-    machine = _read(Path("/etc/machine-id"))
+    machine = _machine()
     boot = _read(Path("/proc/sys/kernel/random/boot_id"))
     namespace = str(Path("/proc/self/ns/pid").readlink())
     return "/".join([machine, boot, namespace, str(pid), _start(str(pid))])
+
+
+def _machine() -> str:
+    """The id of this machine; empty where it has none, as in many containers."""
+    found = (_read(Path(name)) for name in ("/etc/machine-id", "/var/lib/dbus/machine-id"))
+    return next((text for text in found if text not in {"", "uninitialized"}), "")
 
 
 def _start(pid: str) -> str:

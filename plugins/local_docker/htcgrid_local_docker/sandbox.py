@@ -1,9 +1,11 @@
 """A container as a sandbox of the core's execution environments."""
 
 import logging
+import os
 import select
 import signal
-from collections.abc import Collection, Mapping
+import socket
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -17,9 +19,15 @@ from htcgrid_local_docker.container_log import EMULATORS_LAST, LogStream
 from htcgrid_local_docker.container_memory import ContainerMemory
 from htcgrid_local_docker.container_spec import RIE_PORT, ContainerSpec, create_arguments
 from htcgrid_local_docker.engine import Engine
+from htcgrid_local_docker.namespace_socket import listen_in
+from htcgrid_local_docker.network import check_is_ours
 
 log = logging.getLogger("htcgrid.local_docker.sandbox")
 
+_UNCOUNTED = (
+    "Containers have no control group of their own that can be read here: memory in use is shown as 0. With a rootless engine "
+    "and control groups version 1, [function] memory, `cpus` and `pids` are not kept either."
+)
 _KILL_SECONDS = 20.0
 _FROM_OUTSIDE = frozenset((-signal.SIGTERM, -signal.SIGKILL))
 
@@ -28,12 +36,14 @@ class ContainerSandbox(EmulatorSandbox):
     """One container, from its creation to its removal.
 
     Its end is read from the engine's answer to a `wait` that was asked before it started: the
-    connection's descriptor is `ended_fd`.
+    connection's descriptor is `ended_fd`. On a network that `is_inside`, the socket of the Runtime API, `listener`, is made
+    to listen in the container before its program starts.
     """
 
-    def __init__(self, engine: Engine, spec: ContainerSpec) -> None:
+    def __init__(self, engine: Engine, spec: ContainerSpec, listener: socket.socket | None = None) -> None:
         self._engine = engine
         self._spec = spec
+        self._listener = listener
         self._container = ""
         self._status: int | None = None
         self._end: Any = None
@@ -58,6 +68,8 @@ class ContainerSandbox(EmulatorSandbox):
             self._end = self._engine.stream(f"{here}/wait", condition="next-exit")
             self.ended_fd = self._end.raw.fileno()
             stdin = secret_variables.attach(client, self._container) if secret else None
+            if self._spec.network.is_inside and self._listener is not None:
+                self._move_inside(self._listener)
             client.start(self._container)
             if stdin is not None:
                 secret_variables.send(stdin, secret)
@@ -143,14 +155,32 @@ class ContainerSandbox(EmulatorSandbox):
 
     # --- within ---
 
+    def _move_inside(self, listener: socket.socket) -> None:
+        """Have the Runtime API's socket, which listened here to have a free port, listen at the same port in there."""
+        self._engine.prepare(self._container)
+        pid = self._engine.client.inspect_container(self._container)["State"]["Pid"]
+        host, port = listener.getsockname()
+        with listen_in(pid, host, port) as inside:
+            inside.setblocking(False)
+            os.dup2(inside.fileno(), listener.fileno(), inheritable=False)
+
     def _look(self, details: Mapping[str, Any]) -> None:
         """Note its address and where its memory is counted."""
-        networks = details["NetworkSettings"]["Networks"]
-        self._peer = next((each["IPAddress"] for each in networks.values() if each["IPAddress"]), "127.0.0.1")
-        ports = details["NetworkSettings"].get("Ports") or {}
-        bound = ports.get(f"{RIE_PORT}/tcp")
-        self._address = ("127.0.0.1", int(bound[0]["HostPort"])) if bound else (self._peer, RIE_PORT)
-        self._meter = ContainerMemory(details["State"]["Pid"])
+        settings, network = details["NetworkSettings"], self._spec.network
+        addresses = [each["IPAddress"] for each in settings["Networks"].values() if each["IPAddress"]]
+        self._peer = addresses[0] if addresses and not network.is_inside else "127.0.0.1"
+        if self._spec.options.transport == "rie":
+            self._address = self._emulator((settings.get("Ports") or {}).get(f"{RIE_PORT}/tcp"))
+        self._meter = ContainerMemory(details["State"]["Pid"], self._container)
+        if details["State"]["Running"] and not self._meter.is_counted():
+            self._engine.warn_once(_UNCOUNTED)
+
+    def _emulator(self, published: Sequence[Mapping[str, str]] | None) -> tuple[str, int]:
+        """Where the emulator is called. Events go to this container and nobody else, or nowhere."""
+        if published and self._engine.is_local:
+            return "127.0.0.1", int(published[0]["HostPort"])
+        check_is_ours(self._engine, self._spec.network, self._peer)
+        return self._peer, RIE_PORT
 
     def _read_status(self) -> int:
         """What the engine has answered to `wait`. An end without an answer is the engine's own."""

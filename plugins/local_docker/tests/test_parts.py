@@ -150,7 +150,7 @@ def test_a_process_that_has_ended_is_not_measured() -> None:
     """The kernel counts it as one of the root group."""
     with subprocess.Popen(["true"]) as ended:
         os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
-        assert ContainerMemory(ended.pid).megabytes() == 0.0
+        assert ContainerMemory(ended.pid, "0123456789ab").megabytes() == 0.0
 
 
 def test_this_process_owns_what_it_makes() -> None:

@@ -1,0 +1,76 @@
+"""A worker marks its own pod as long as it runs tasks, so that scaling in takes idle pods first.
+
+The cluster's controller takes pods with a lower cost first. One that was never marked costs 0. The annotation is written
+through `pods/status`, which, unlike a patch of the pod, cannot change what the pod runs.
+"""
+
+import logging
+import socket
+import threading
+from collections.abc import Callable
+
+from htcgrid.spi import HtcgridError
+
+from htcgrid_eks.cluster import Cluster, Refusal
+from htcgrid_eks.options import Access
+
+log = logging.getLogger("htcgrid.eks.deletion_cost")
+
+ANNOTATION = "controller.kubernetes.io/pod-deletion-cost"
+_LOOK_SECONDS = 1.0
+_IDLE_LOOKS = 5
+"""A pod is idle after so many looks: between two short tasks it is not, and the API server is written to seldom."""
+_REPEAT_LOOKS = 10
+_CLOSE_SECONDS = 1.0
+
+
+class DeletionCost:
+    """Keeps the mark of this process's own pod, from `start` to `close`. `busy` says how many environments are.
+
+    Raises `Rejected` where this is not a pod with a service account.
+    """
+
+    def __init__(self, busy: Callable[[], int]) -> None:
+        self._busy = busy
+        self._cluster = Cluster(Access())
+        self._cluster.open()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="htcgrid-deletion-cost", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        self._closing.set()
+        if self._thread.is_alive():
+            self._thread.join(_CLOSE_SECONDS)
+        self._cluster.close()
+
+    def _keep(self) -> None:
+        marked = False
+        idle = pause = 0
+        while not self._closing.wait(_LOOK_SECONDS):
+            idle = 0 if self._busy() else idle + 1
+            pause = max(0, pause - 1)
+            wanted = marked if 0 < idle < _IDLE_LOOKS else not idle
+            if wanted == marked or pause:
+                continue
+            try:
+                self._write(1 if wanted else 0)
+            except Refusal as refusal:
+                log.warning(
+                    "This pod cannot say that it is busy, so scaling in may take it before idle ones: %s. Deploy again, or "
+                    "write idle_first = false.",
+                    refusal,
+                )
+                return
+            except HtcgridError as error:
+                log.info("The deletion cost of this pod is written later: %s", error)
+                pause = _REPEAT_LOOKS
+            else:
+                marked = wanted
+
+    def _write(self, cost: int) -> None:
+        path = self._cluster.namespaced("pods", f"{socket.gethostname()}/status")
+        patch = {"metadata": {"annotations": {ANNOTATION: str(cost)}}}
+        self._cluster.request("PATCH", path, patch, content_type="application/merge-patch+json")
