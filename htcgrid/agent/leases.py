@@ -22,6 +22,7 @@ state it is dropped when the thread that has it comes to it. Nothing of it is st
 """
 
 import threading
+import time
 from collections import deque
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -40,6 +41,12 @@ _FINISHED = 5000
 """With more results than this waiting to be stored, no more tasks are received."""
 _LOOK_SECONDS = 0.5
 """How often whoever waits for space looks whether the agent is to stop."""
+_RETURNS = 2
+"""How often a task is returned, by all agents together, because it would wait too long."""
+_OLD_SECONDS = 0.02
+"""What waits for longer may have been cancelled meanwhile."""
+_FORGET_SECONDS = 1.0
+"""When no slot has had a task for so long, how long tasks took before says nothing about the next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +60,9 @@ class Returning:
 class LeaseTable:
     """Leases by task id, each in one state. Any thread may call anything."""
 
-    def __init__(self, slots: int, most_finished: int = 0) -> None:
-        self.prefetch = Prefetch(slots)
+    def __init__(self, slots: int, most_finished: int = 0, *, is_shared: bool = False) -> None:
+        self.prefetch = Prefetch(slots, is_shared=is_shared)
+        self._is_shared = is_shared
         self._most_finished = max(_FINISHED, most_finished)
         self.returned = self.retried = 0
         self.moving = threading.Lock()
@@ -74,10 +82,15 @@ class LeaseTable:
         self._waiting_bytes = 0
         self._low = 0
         self._idle_slots = 0
+        self._is_put_back = False
+        """Whether a slot has put back what it had taken, since the thread that receives looked last."""
         self._is_closed = False
         queue = threading.Lock()
         self._filled, self._emptied = threading.Condition(queue), threading.Condition(queue)
         self._running: list[dict[str, Lease]] = []
+        self._has_waited: list[bool] = []
+        self._old_at = 0.0
+        """When what waits has been here for a while; new leases behind it do not make it younger."""
         self._not_loaded: list[tuple[Lease, Result]] = []
         self._finished: deque[tuple[Result, bool]] = deque()
         self._finished_bytes = 0
@@ -118,10 +131,15 @@ class LeaseTable:
             return new
 
     def offer(self, leases: Sequence[Lease]) -> None:
-        """Have slots take these; once closed they are returned."""
+        """Have slots take these, those of a high priority first; once closed they are returned."""
         with self._filled:
             if not self._is_closed:
-                self._waiting.extend(leases)
+                if not self._waiting:
+                    self._old_at = time.monotonic() + _OLD_SECONDS
+                if self._is_shared and leases and self._waiting and _priority(leases[0]) > _priority(self._waiting[-1]):
+                    self._waiting = deque(sorted([*self._waiting, *leases], key=_priority, reverse=True))
+                else:
+                    self._waiting.extend(leases)
                 self._waiting_bytes += sum([len(lease.task.payload) for lease in leases])
                 self._filled.notify(min(len(leases), self._idle_slots))
                 return
@@ -134,6 +152,9 @@ class LeaseTable:
                 self._waiting.appendleft(lease)
                 self._waiting_bytes += len(lease.task.payload)
                 self._filled.notify()
+                if self._is_shared and not self._is_put_back:
+                    self._is_put_back = True
+                    self._emptied.notify()
                 return
         self.give_back(lease)
 
@@ -142,18 +163,37 @@ class LeaseTable:
 
         It waits until a quarter of what is to be prefetched has gone, or a slot is idle. Not for less: to be woken
         for every task that is taken would hold up the slot that takes it, which has an environment to feed.
-        None are wanted while too much waits to be stored.
+        None are wanted while too much waits to be stored. The wait is short while it may be that some are to be returned.
         """
+        self.prefetch.look(self._running)
         size = self.prefetch.size()
         with self._emptied:
             self._low = size - size // 4
-            self._emptied.wait_for(self._wants_more, wait)
+            if self._is_shared and self._waiting:
+                wait = min(wait, self.prefetch.look_seconds)
+            self._emptied.wait_for(lambda: self._wants_more() or self._is_put_back, wait)
+            self._is_put_back = False
             return size + self._idle_slots - len(self._waiting) if self._wants_more() and not self._is_closed else 0
 
     def _wants_more(self) -> bool:
         low = self._low if self._waiting_bytes < _WAITING_BYTES else 0
         is_low = len(self._waiting) < max(low, self._idle_slots)
         return self._is_closed or (is_low and len(self._finished) <= self._most_finished and not self.is_full)
+
+    def surplus(self) -> list[Lease]:
+        """Those that would wait too long here, the last ones first: they are not held any more, but for `give_back`."""
+        self.prefetch.look(self._running)
+        most = self.prefetch.most()
+        if most is None or len(self._waiting) <= most:
+            return []
+        with self._filled:
+            waiting = list(self._waiting)
+            # Each return may count as an attempt; and where a queue limits those, the task would be a dead letter.
+            leaving = [lease for lease in waiting[most:] if lease.attempt <= _RETURNS]
+            staying = [lease for lease in waiting[most:] if lease.attempt > _RETURNS]
+            self._waiting = deque([*waiting[:most], *staying])
+            self._waiting_bytes -= sum([len(lease.task.payload) for lease in leaving])
+        return leaving
 
     def close(self) -> None:
         """Hand out nothing more; what waits is returned."""
@@ -172,6 +212,7 @@ class LeaseTable:
     def new_slot(self) -> int:
         """The number of another slot that will take leases."""
         self._running.append({})
+        self._has_waited.append(False)
         return len(self._running) - 1
 
     def take(self, slot: int) -> dict[str, Lease]:
@@ -180,10 +221,14 @@ class LeaseTable:
         The slot removes each as it ends. What is in there counts as running.
         """
         with self._filled:
+            self._has_waited[slot] = bool(self._waiting) and time.monotonic() > self._old_at
             while not self._waiting and not self._is_closed:
                 self._idle_slots += 1
                 self._emptied.notify()
+                began = time.monotonic()
                 self._filled.wait()
+                if self._idle_slots == len(self._running) and time.monotonic() - began > _FORGET_SECONDS:
+                    self.prefetch.forget()
                 self._idle_slots -= 1
             if self._is_closed:
                 return {}
@@ -194,6 +239,10 @@ class LeaseTable:
                 self._emptied.notify()
         batch = self._running[slot] = {lease.task.id: lease for lease in taken}
         return batch
+
+    def has_waited(self, slot: int) -> bool:
+        """Whether what the slot took last was here before it came for it, where another agent could have had it."""
+        return self._is_shared and self._has_waited[slot]
 
     def run(self, slot: int, leases: Iterable[Lease]) -> dict[str, Lease]:
         """As `take`, for leases that the slot has at hand."""
@@ -430,3 +479,12 @@ class LeaseTable:
                 self._waiting_bytes = sum(len(lease.task.payload) for lease in self._waiting)
                 self._emptied.notify()
             return found
+
+
+def _priority(lease: Lease) -> int:
+    """The task's; 0 where it has none, or none that is a whole number."""
+    attributes = lease.task.attributes
+    try:
+        return int(attributes["priority"]) if "priority" in attributes else 0
+    except ValueError:
+        return 0
