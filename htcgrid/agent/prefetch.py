@@ -14,7 +14,7 @@ from htcgrid.agent.policy import batch_size, prefetch_size
 
 _BRIDGED_RECEIVES = 50
 """Tasks are held for so many times as long as a receive takes: without any, it costs a fiftieth of their time."""
-_LEAST_SECONDS = 0.05
+_LEAST_SECONDS = 0.1
 _MOST_SECONDS = 0.5
 _RETURN_SECONDS = 0.25
 """What would begin later than this is returned, and at least twice as late as it was to begin when it was received."""
