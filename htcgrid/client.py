@@ -1,13 +1,11 @@
 """The grid from Python: `Grid.open("htcgrid.toml").map(events)`."""
 
-import json
 import logging
 import threading
 import time
 import uuid
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import ExitStack, closing
-from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -18,6 +16,7 @@ from htcgrid import config, plugins
 from htcgrid.agent.agent import Agent
 from htcgrid.agent.backoff import BackOff
 from htcgrid.agent.shutdown import Shutdown
+from htcgrid.mapped import BATCH, MappedTasks
 from htcgrid.runtime.parsing import parsed
 from htcgrid.spi import (
     HtcgridError,
@@ -26,7 +25,6 @@ from htcgrid.spi import (
     Result,
     ResultSink,
     ResultStore,
-    Task,
     TaskQueue,
     TaskSource,
     Unavailable,
@@ -34,7 +32,6 @@ from htcgrid.spi import (
 
 log = logging.getLogger(__name__)
 
-_BATCH = 1000
 _FIRST_LOOK = 0.002
 _LONGEST_LOOK = 0.05
 _LONGEST_LOOK_ELSEWHERE = 2.0  # a look at a service costs money
@@ -63,7 +60,7 @@ def _document(payload: bytes) -> dict[str, Any]:
 class Answers(ResultSink):
     """The embedded agent's results, each until it is read."""
 
-    max_batch = _BATCH
+    max_batch = BATCH
 
     def __init__(self, config: Plugin.Config, function: Any) -> None:
         super().__init__(config, function)
@@ -128,9 +125,10 @@ class Grid:
     def map(self, events: Iterable[Any], *, ordered: bool = True, progress: bool = False) -> Iterator[Any]:
         """The answer to each event: in the order of events, or as they come with `ordered=False`.
 
-        Raises `FunctionError` where the answer of a failed task would be. Events are what `json.dumps`
-        takes; all are submitted before this returns. Where the iteration is left early, by an error or a
-        `break`, the embedded agent drops the rest; on a queue, tasks that were submitted go on.
+        Raises `FunctionError` where the answer of a failed task would be. Events are what `json.dumps` takes. On a queue
+        all are submitted before this returns; where the iteration is left early, by an error or a `break`, they go on.
+        An embedded agent is given some ten thousand of them ahead of the answers that are read, so that memory does not
+        grow with their number, and drops the rest of what it was given.
         """
         return _answers(self.outcomes(events, ordered=ordered, progress=progress))
 
@@ -140,50 +138,48 @@ class Grid:
         """As `map`, but failures are outcomes too."""
         if self._source is None:
             raise config.ConfigError("This Grid is closed; open another one with Grid.open().")
-        session = str(uuid.uuid4())
-        return self._coming(session, self._submit(session, events), ordered=ordered, progress=progress)
+        tasks = MappedTasks(str(uuid.uuid4()), events)
+        self._submit(tasks)
+        return self._coming(tasks, _length(events), ordered=ordered, progress=progress)
 
-    def _coming(self, session: str, ids: list[str], *, ordered: bool, progress: bool) -> Generator[Outcome, None, None]:
-        waiting = dict.fromkeys(ids)
+    def _coming(
+        self, tasks: MappedTasks, total: int | None, *, ordered: bool, progress: bool
+    ) -> Generator[Outcome, None, None]:
         try:
-            with tqdm(total=len(ids), unit=" tasks", disable=not progress) as bar:
-                coming = self._as_completed(session, waiting)
-                for outcome in _in_order(ids, coming) if ordered else coming:
+            with tqdm(total=len(tasks) if tasks.is_complete else total, unit=" tasks", disable=not progress) as bar:
+                coming = self._as_completed(tasks)
+                for outcome in tasks.in_order(coming) if ordered else coming:
                     bar.update()
+                    tasks.read += 1
                     yield outcome
         finally:
-            if waiting and self._agent is not None:
-                self._source.cancel(session)
+            if tasks.waiting and self._agent is not None:
+                self._source.cancel(tasks.session)
 
-    def _submit(self, session: str, events: Iterable[Any]) -> list[str]:
-        numbered = enumerate(events, 1)
-        ids: list[str] = []
-        while batch := list(islice(numbered, _BATCH)):
-            tasks = [
-                Task(f"{session}_{number}", json.dumps(event).encode(), {"session_id": session})
-                for number, event in batch
-            ]
-            self._back_off.call(lambda tasks=tasks: self._source.put(tasks))  # type: ignore[misc]
-            ids.extend(task.id for task in tasks)
-        return ids
+    def _submit(self, tasks: MappedTasks) -> None:
+        """All of them to a queue; as many as it is to have ahead to an embedded agent."""
+        while not tasks.is_complete and (self._agent is None or tasks.has_window()):
+            if batch := tasks.next_batch():
+                self._back_off.call(lambda batch=batch: self._source.put(batch))  # type: ignore[misc]
 
-    def _as_completed(self, session: str, waiting: dict[str, None]) -> Iterator[Outcome]:
-        """Takes off `waiting` what it yields."""
+    def _as_completed(self, tasks: MappedTasks) -> Iterator[Outcome]:
         longest = _LONGEST_LOOK if self._agent is not None else _LONGEST_LOOK_ELSEWHERE
         pause = _FIRST_LOOK
-        looks = self._from_log(session) if self._sink.keeps_order else self._from_store(waiting)
-        while waiting:
+        looks = self._from_log(tasks.session) if self._sink.keeps_order else self._from_store(tasks)
+        while tasks.waiting or not tasks.is_complete:
             if self._source is None:
-                raise config.ConfigError(f"The Grid was closed while {len(waiting)} answers were awaited.")
-            result = next(looks)
+                raise config.ConfigError(f"The Grid was closed while {tasks.waiting} answers were awaited.")
+            if not tasks.is_complete:
+                self._submit(tasks)
+            result = next(looks) if tasks.waiting else None
             if result is None:
                 if self._error is not None:
                     raise self._error
-                time.sleep(pause)
-                pause = min(pause * 1.5, longest)
-            elif result.task.id in waiting:
+                if tasks.waiting:
+                    time.sleep(pause)
+                    pause = min(pause * 1.5, longest)
+            elif tasks.settle(result.task.id):
                 pause = _FIRST_LOOK
-                del waiting[result.task.id]
                 yield result.outcome
 
     def _from_log(self, session: str) -> Iterator[Result | None]:
@@ -201,16 +197,14 @@ class Grid:
                 self._back_off.reset()
             yield None
 
-    def _from_store(self, waiting: dict[str, None]) -> Iterator[Result | None]:
+    def _from_store(self, tasks: MappedTasks) -> Iterator[Result | None]:
         sink = self._sink
         while True:
-            some = list(islice(waiting, _BATCH))
+            some = tasks.some_waiting()
             found = self._back_off.call(lambda: sink.get(some))  # noqa: B023
             yield from found.values()
             if not found:
-                # What has no result yet goes to the back, so that every id is asked for in turn.
-                for task_id in some:
-                    waiting[task_id] = waiting.pop(task_id)
+                tasks.turn_over(some)
                 yield None
 
     def _connect(self) -> None:
@@ -245,13 +239,8 @@ class Grid:
             self._error = error
 
 
-def _in_order(ids: Iterable[str], coming: Iterator[Outcome]) -> Iterator[Outcome]:
-    early: dict[str, Outcome] = {}
-    for task_id in ids:
-        while task_id not in early:
-            outcome = next(coming)
-            early[outcome.task_id] = outcome
-        yield early.pop(task_id)
+def _length(events: Iterable[Any]) -> int | None:
+    return len(events) if isinstance(events, Sized) else None
 
 
 def _answers(outcomes: Generator[Outcome, None, None]) -> Iterator[Any]:

@@ -1,5 +1,6 @@
 """`Grid.open(...).map(...)`: with its own agent, and with a queue that agents elsewhere serve."""
 
+import itertools
 import json
 import signal
 import subprocess
@@ -94,6 +95,26 @@ def test_answers_come_as_they_are_ready_where_no_order_is_asked(grid: Grid, fold
 def test_thousands_of_answers_each_once(grid: Grid) -> None:
     assert list(grid.map({"n": n} for n in range(5000))) == [2 * n for n in range(5000)]
     assert list(grid.map([])) == []
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_events_without_end_are_taken_as_their_answers_are_read(
+    grid: Grid, ordered: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("htcgrid.mapped.WINDOW", 2000)
+    taken = 0
+
+    def events() -> Iterator[dict[str, int]]:
+        nonlocal taken
+        for number in itertools.count():
+            taken += 1
+            yield {"n": number}
+
+    answers = grid.map(events(), ordered=ordered)
+    read = list(itertools.islice(answers, 5000))
+    assert len(set(read)) == 5000
+    assert taken <= 5000 + 2000 + 1000  # the window, and a batch
+    answers.close()  # type: ignore[attr-defined]
 
 
 def test_maps_side_by_side_get_their_own_answers(grid: Grid) -> None:

@@ -44,16 +44,18 @@ class Agent:
         failed: Callable[[Sequence[Outcome]], None] = lambda _outcomes: None,
     ) -> None:
         slots = invoker.max_concurrency
-        self._shared = Shared(options or AgentOptions(), Shutdown(), Statistics(slots), report, failed)
+        options = options or AgentOptions()
+        self._shared = Shared(options, Shutdown(), Statistics(slots), report, failed)
         self._invoker = invoker
-        self._leases = LeaseTable(slots, sink.max_batch)
+        is_shared = source.lease_seconds is not None
+        self._leases = LeaseTable(slots, sink.max_batch, is_shared=is_shared, budget=options.prefetch_bytes)
         self._suspects = Suspects()
         self._init_errors = InitErrors(self._leases, self._shared)
         outcomes = Outcomes(self._leases, self._suspects, self._init_errors, self._shared)
-        self._receiver = Receiver(source, sink, self._leases, self._shared)
-        self._slots = [Slot(invoker, self._leases, outcomes, self._shared) for _ in range(slots)]
-        self._storer = Storer(source, sink, self._leases, self._shared)
+        self._receiver = Receiver(source, sink, self._leases, self._suspects, self._shared)
         self._extender = Extender(source, invoker, self._leases, self._shared)
+        self._slots = [Slot(invoker, self._leases, outcomes, self._extender, self._shared) for _ in range(slots)]
+        self._storer = Storer(source, sink, self._leases, self._shared)
         self._stopping: list[threading.Thread] = []
 
     def run(self) -> Summary:

@@ -2,13 +2,14 @@
 
 import logging
 import threading
+import time
 from collections.abc import Sequence
 
 from htcgrid.agent.leases import LeaseTable
 from htcgrid.agent.policy import extension_interval
 from htcgrid.agent.shared import Shared
 from htcgrid.agent.storer import chunks
-from htcgrid.spi import Invoker, Lease, TaskSource, Unavailable
+from htcgrid.spi import Invoker, Lease, TaskQueue, TaskSource, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +25,10 @@ class Extender:
         self._leases = leases
         self.back_off = shared.back_off()
         self._closed = threading.Event()
+        self._is_queue = isinstance(source, TaskQueue)
+        """Whether tasks can be cancelled there."""
+        self._look_seconds = 0.0005
+        """How long it takes to ask whether one was."""
 
     def run(self) -> None:
         seconds = self._source.lease_seconds
@@ -51,6 +56,27 @@ class Extender:
             else:
                 self.back_off.reset()
                 return gone
+
+    def drop_lost(self, batch: dict[str, Lease], *, after_long: bool) -> None:
+        """From a slot: take off its batch, which has waited, what was cancelled or lost meanwhile."""
+        seconds = self._source.lease_seconds
+        if seconds is None or not self._is_queue:
+            return
+        if not after_long and not self._leases.prefetch.is_worth(self._look_seconds):
+            return
+        began, leases = time.monotonic(), list(batch.values())
+        for chunk in chunks(leases, self._source.max_batch):
+            try:
+                gone = self._extend(chunk, seconds)
+            except Unavailable as error:
+                log.info("Tasks begin without a look whether they were cancelled: %s", error)
+                return
+            lost = self._leases.lose(gone)
+            for task_id in lost:
+                batch.pop(task_id, None)
+            self._leases.drop(lost)
+        took = (time.monotonic() - began) / len(leases)
+        self._look_seconds += (took - self._look_seconds) * 0.3
 
     def _extend(self, leases: Sequence[Lease], seconds: float) -> Sequence[Lease]:
         """Those that are still held; returns which are ours no longer."""

@@ -22,24 +22,30 @@ state it is dropped when the thread that has it comes to it. Nothing of it is st
 """
 
 import threading
+import time
 from collections import deque
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
+from htcgrid.agent.byte_budget import ByteBudget
 from htcgrid.agent.prefetch import Prefetch
 from htcgrid.agent.shutdown import Shutdown
 from htcgrid.spi import Lease, Result
 
-_WAITING_BYTES = 64 << 20
-"""With events of this size waiting, no more are received until a slot is idle."""
-_FINISHED_BYTES = 64 << 20
-"""With large answers of this size waiting to be stored, no slot begins another task."""
-_COUNTED_BYTES = 4096
+_COUNTED_BYTES = 1024
 """Smaller answers are bounded by their number, so that counting costs a fast task nothing."""
+_BATCH_BYTES = 4 << 20
+"""A slot hands over no more tasks at once than are about as large as this."""
 _FINISHED = 5000
 """With more results than this waiting to be stored, no more tasks are received."""
 _LOOK_SECONDS = 0.5
 """How often whoever waits for space looks whether the agent is to stop."""
+_RETURNS = 2
+"""How often a task is returned, by all agents together, because it would wait too long."""
+_OLD_SECONDS = 0.02
+"""What waits for longer may have been cancelled meanwhile."""
+_FORGET_SECONDS = 1.0
+"""When no slot has had a task for so long, how long tasks took before says nothing about the next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +59,10 @@ class Returning:
 class LeaseTable:
     """Leases by task id, each in one state. Any thread may call anything."""
 
-    def __init__(self, slots: int, most_finished: int = 0) -> None:
-        self.prefetch = Prefetch(slots)
+    def __init__(self, slots: int, most_finished: int = 0, *, is_shared: bool = False, budget: int = 64 << 20) -> None:
+        self.prefetch = Prefetch(slots, is_shared=is_shared)
+        self.bytes = ByteBudget(budget)
+        self._is_shared = is_shared
         self._most_finished = max(_FINISHED, most_finished)
         self.returned = self.retried = 0
         self.moving = threading.Lock()
@@ -71,16 +79,19 @@ class LeaseTable:
         self._settled = threading.Condition(self._lock)
         self._is_settling = False
         self._waiting: deque[Lease] = deque()
-        self._waiting_bytes = 0
         self._low = 0
         self._idle_slots = 0
+        self._is_put_back = False
+        """Whether a slot has put back what it had taken, since the thread that receives looked last."""
         self._is_closed = False
         queue = threading.Lock()
         self._filled, self._emptied = threading.Condition(queue), threading.Condition(queue)
         self._running: list[dict[str, Lease]] = []
+        self._has_waited: list[bool] = []
+        self._old_at = 0.0
+        """When what waits has been here for a while; new leases behind it do not make it younger."""
         self._not_loaded: list[tuple[Lease, Result]] = []
         self._finished: deque[tuple[Result, bool]] = deque()
-        self._finished_bytes = 0
         self._stored = threading.Condition()
         self._returning: deque[Returning] = deque()
         self._work = threading.Event()
@@ -109,20 +120,28 @@ class LeaseTable:
         with self._lock:
             if len(by_id) == len(leases) and self._held.keys().isdisjoint(by_id):
                 self._held.update(by_id)
+                self.bytes.hold(leases)
                 return leases
             new = []
             for lease in leases:
-                if lease.task.id not in self._held:
+                if (older := self._held.get(lease.task.id)) is None:
                     new.append(lease)
+                else:
+                    self.bytes.release([older])
                 self._held[lease.task.id] = lease
+                self.bytes.hold([lease])
             return new
 
     def offer(self, leases: Sequence[Lease]) -> None:
-        """Have slots take these; once closed they are returned."""
+        """Have slots take these, those of a high priority first; once closed they are returned."""
         with self._filled:
             if not self._is_closed:
-                self._waiting.extend(leases)
-                self._waiting_bytes += sum([len(lease.task.payload) for lease in leases])
+                if not self._waiting:
+                    self._old_at = time.monotonic() + _OLD_SECONDS
+                if self._is_shared and leases and self._waiting and _priority(leases[0]) > _priority(self._waiting[-1]):
+                    self._waiting = deque(sorted([*self._waiting, *leases], key=_priority, reverse=True))
+                else:
+                    self._waiting.extend(leases)
                 self._filled.notify(min(len(leases), self._idle_slots))
                 return
         self.give_back(*leases)
@@ -132,8 +151,10 @@ class LeaseTable:
         with self._filled:
             if not self._is_closed:
                 self._waiting.appendleft(lease)
-                self._waiting_bytes += len(lease.task.payload)
                 self._filled.notify()
+                if self._is_shared and not self._is_put_back:
+                    self._is_put_back = True
+                    self._emptied.notify()
                 return
         self.give_back(lease)
 
@@ -142,18 +163,43 @@ class LeaseTable:
 
         It waits until a quarter of what is to be prefetched has gone, or a slot is idle. Not for less: to be woken
         for every task that is taken would hold up the slot that takes it, which has an environment to feed.
-        None are wanted while too much waits to be stored.
+        None are wanted while too much waits to be stored. The wait is short while it may be that some are to be returned.
         """
+        self.prefetch.look(self._running)
         size = self.prefetch.size()
         with self._emptied:
             self._low = size - size // 4
-            self._emptied.wait_for(self._wants_more, wait)
-            return size + self._idle_slots - len(self._waiting) if self._wants_more() and not self._is_closed else 0
+            if self._is_shared and self._waiting:
+                wait = min(wait, self.prefetch.look_seconds)
+            self._emptied.wait_for(lambda: self._wants_more() or self._is_put_back, wait)
+            self._is_put_back = False
+            if self._is_closed or not self._wants_more():
+                return 0
+            return min(size + self._idle_slots - len(self._waiting), self.bytes.room(self._unfinished))
 
     def _wants_more(self) -> bool:
-        low = self._low if self._waiting_bytes < _WAITING_BYTES else 0
-        is_low = len(self._waiting) < max(low, self._idle_slots)
-        return self._is_closed or (is_low and len(self._finished) <= self._most_finished and not self.is_full)
+        is_low = len(self._waiting) < max(self._low, self._idle_slots)
+        has_room = self.under_way <= 0 or self.bytes.has_room(self._unfinished)
+        return self._is_closed or (is_low and has_room and len(self._finished) <= self._most_finished)
+
+    @property
+    def _unfinished(self) -> int:
+        """How many answers may still come."""
+        return len(self._held) - len(self._finished)
+
+    def surplus(self) -> list[Lease]:
+        """Those that would wait too long here, the last ones first: they are not held any more, but for `give_back`."""
+        self.prefetch.look(self._running)
+        most = self.prefetch.most()
+        if most is None or len(self._waiting) <= most:
+            return []
+        with self._filled:
+            waiting = list(self._waiting)
+            # Each return may count as an attempt; and where a queue limits those, the task would be a dead letter.
+            leaving = [lease for lease in waiting[most:] if lease.attempt <= _RETURNS]
+            staying = [lease for lease in waiting[most:] if lease.attempt > _RETURNS]
+            self._waiting = deque([*waiting[:most], *staying])
+        return leaving
 
     def close(self) -> None:
         """Hand out nothing more; what waits is returned."""
@@ -172,6 +218,7 @@ class LeaseTable:
     def new_slot(self) -> int:
         """The number of another slot that will take leases."""
         self._running.append({})
+        self._has_waited.append(False)
         return len(self._running) - 1
 
     def take(self, slot: int) -> dict[str, Lease]:
@@ -180,20 +227,27 @@ class LeaseTable:
         The slot removes each as it ends. What is in there counts as running.
         """
         with self._filled:
+            self._has_waited[slot] = bool(self._waiting) and time.monotonic() > self._old_at
             while not self._waiting and not self._is_closed:
                 self._idle_slots += 1
                 self._emptied.notify()
+                began = time.monotonic()
                 self._filled.wait()
+                if self._idle_slots == len(self._running) and time.monotonic() - began > _FORGET_SECONDS:
+                    self.prefetch.forget()
                 self._idle_slots -= 1
             if self._is_closed:
                 return {}
             share = max(1, min(self.prefetch.batch, len(self._waiting) // len(self._running)))
-            taken = [self._waiting.popleft() for _ in range(share)]
-            self._waiting_bytes -= sum([len(lease.task.payload) for lease in taken])
+            taken = [self._waiting.popleft() for _ in range(min(share, self.bytes.number(_BATCH_BYTES)))]
             if len(self._waiting) < self._low:
                 self._emptied.notify()
         batch = self._running[slot] = {lease.task.id: lease for lease in taken}
         return batch
+
+    def has_waited(self, slot: int) -> bool:
+        """Whether what the slot took last was here before it came for it, where another agent could have had it."""
+        return self._is_shared and self._has_waited[slot]
 
     def run(self, slot: int, leases: Iterable[Lease]) -> dict[str, Lease]:
         """As `take`, for leases that the slot has at hand."""
@@ -207,10 +261,8 @@ class LeaseTable:
 
     def finish(self, result: Result, *, dead: bool = False) -> None:
         """To be stored and acked, or made a dead letter."""
-        size = len(result.outcome.payload)
-        if size > _COUNTED_BYTES:
-            with self._stored:
-                self._finished_bytes += size
+        if len(result.outcome.payload) > _COUNTED_BYTES:
+            self.bytes.finish(result)
         self._finished.append((result, dead))
         if not self._work.is_set():
             self._work.set()
@@ -242,7 +294,7 @@ class LeaseTable:
     @property
     def is_full(self) -> bool:
         """Whether no task may begin before some of the answers are stored."""
-        return self._finished_bytes >= _FINISHED_BYTES
+        return self.bytes.is_full
 
     def wait_for_space(self, shutdown: Shutdown) -> None:
         """Until `is_full` is over, or the agent is to stop."""
@@ -288,7 +340,9 @@ class LeaseTable:
         """Results to be stored, each with whether it is to be a dead letter; none where all that waited was lost."""
         taken: list[tuple[Result, bool]] = []
         while self._finished and not taken:
-            taken = [self._finished.popleft() for _ in range(min(len(self._finished), most))]
+            waiting = len(self._finished)
+            number = min(waiting, most, self.bytes.number_stored(waiting))
+            taken = [self._finished.popleft() for _ in range(number)]
             if self._lost and (lost := {result.task.id for result, _ in taken if self.is_lost(result.task.id)}):
                 self._count_stored([entry for entry in taken if entry[0].task.id in lost])
                 self.drop(lost)
@@ -361,19 +415,24 @@ class LeaseTable:
         pop = self._held.pop
         with self._lock:
             taken = [lease for task_id in task_ids if (lease := pop(task_id, None)) is not None]
+            has_room = self.bytes.release(taken)
             if self._lost:
                 for lease in taken:
                     self._lost.pop(lease.task.id, None)
             if len(self._held) == len(self._not_loaded):
                 self._settled.notify_all()
+        if has_room:
+            with self._emptied:
+                self._emptied.notify()
         return taken
 
     def _count_stored(self, entries: Sequence[tuple[Result, bool]]) -> None:
-        sizes = [len(result.outcome.payload) for result, _ in entries] if self._finished_bytes else ()
-        large = sum(size for size in sizes if size > _COUNTED_BYTES)
+        large: list[Result] = []
+        if self.bytes.has_answers:
+            large = [result for result, _ in entries if len(result.outcome.payload) > _COUNTED_BYTES]
+        self.bytes.store(large, len(entries))
         if large:
             with self._stored:
-                self._finished_bytes -= large
                 self._stored.notify_all()
         if large or len(self._finished) + len(entries) > self._most_finished:
             with self._emptied:
@@ -427,6 +486,14 @@ class LeaseTable:
             found = [lease.task.id for lease in self._waiting if lease.task.id in task_ids]
             if found:
                 self._waiting = deque(lease for lease in self._waiting if lease.task.id not in task_ids)
-                self._waiting_bytes = sum(len(lease.task.payload) for lease in self._waiting)
                 self._emptied.notify()
             return found
+
+
+def _priority(lease: Lease) -> int:
+    """The task's; 0 where it has none, or none that is a whole number."""
+    attributes = lease.task.attributes
+    try:
+        return int(attributes["priority"]) if "priority" in attributes else 0
+    except ValueError:
+        return 0

@@ -34,6 +34,12 @@ class AgentOptions(Keys):
         3.0, ge=0, le=_YEAR, description="seconds with nothing under way after which fewer of them stop the agent too"
     )
     linger: float = Field(0.05, ge=0, le=60, description="seconds a result may wait to be stored together with others")
+    prefetch_bytes: int = Field(
+        64 << 20,
+        ge=1,
+        le=1 << 50,
+        description="bytes of events and answers that the agent holds, whether they wait, run or are to be stored",
+    )
     tolerated_failures: int | str | None = Field(
         None, description='failures above which the run stops: a count, or a share of all tasks such as "1%"'
     )

@@ -1,16 +1,81 @@
-"""How many tasks to have waiting, and to hand over together, by how long tasks take."""
+"""How many tasks to hold for the slots, to hand over together, and to return: by how long tasks take now.
+
+A task that waits here is one that no other agent can have, that a cancel finds late, and that one of a higher priority
+cannot overtake in the queue. So no more are held than bridge a receive; those that would wait longer are returned.
+The functions are pure; `bench/prefetch.py` drives them through mixed loads.
+"""
+
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from htcgrid.agent.policy import batch_size, prefetch_size
 
+_BRIDGED_RECEIVES = 50
+"""Tasks are held for so many times as long as a receive takes: without any, it costs a fiftieth of their time."""
+_LEAST_SECONDS = 0.1
+_MOST_SECONDS = 0.5
+_RETURN_SECONDS = 0.25
+"""What would begin later than this is returned, and at least twice as late as it was to begin when it was received."""
+_SPENT = 50
+"""To look whether a task was cancelled may take this part of its time, all slots together."""
+_MOST = 8192
+_RECEIVES = 16
+
+
+def held_seconds(receive_seconds: float, batch_seconds: float) -> float:
+    """For how long tasks are held: to bridge a receive, and two of the batches that are handed over together."""
+    bridge = max(_LEAST_SECONDS, min(_BRIDGED_RECEIVES * receive_seconds, _MOST_SECONDS))
+    return max(bridge, 2 * batch_seconds)
+
+
+def begun_within(seconds: float, mean_seconds: float | None, running: Sequence[float | None]) -> float:
+    """How many tasks the slots will begin within this time.
+
+    `running` has, for each slot, for how long it has been running a task; None where it runs nothing. A task that has
+    run longer than the mean is taken to run on for as long as it is over it already: nothing else is known of it.
+    """
+    if mean_seconds is None:
+        return float(sum([ran is None or ran < seconds for ran in running]))
+    mean = max(mean_seconds, 1e-9)
+    idle = sum([ran is None for ran in running])
+    left = [seconds - max(0.0, ran - mean) for ran in running if ran is not None]
+    return idle * max(1.0, seconds / mean) + sum([each for each in left if each > 0]) / mean
+
+
+def wanted(mean_seconds: float | None, batch: int, receive_seconds: float, running: Sequence[float | None]) -> int:
+    """How many tasks to hold for the slots beyond those that they run and that idle slots take at once."""
+    if mean_seconds is None:
+        return 0
+    seconds = held_seconds(receive_seconds, batch * mean_seconds if batch > 1 else 0.0)
+    busy = [0.0 if ran is None else ran for ran in running]
+    return int(min(begun_within(seconds, mean_seconds, busy), _MOST))
+
+
+def kept(mean_seconds: float | None, batch: int, receive_seconds: float, running: Sequence[float | None]) -> int:
+    """How many tasks may go on waiting; more are returned."""
+    seconds = held_seconds(receive_seconds, batch * mean_seconds if batch > 1 and mean_seconds else 0.0)
+    return int(begun_within(max(_RETURN_SECONDS, 2 * seconds), mean_seconds, running))
+
 
 class Prefetch:
-    """The mean time of a task, learnt by all slots together; recent tasks weigh more."""
+    """What was learnt of tasks and receives, by all slots together; recent tasks weigh more."""
 
-    def __init__(self, slots: int) -> None:
+    look_seconds = _RETURN_SECONDS / 4
+    """How often to look, while tasks wait, whether some are to be returned."""
+
+    def __init__(self, slots: int, *, is_shared: bool = False) -> None:
         self._slots = slots
+        self._is_shared = is_shared
+        """Whether another agent could have the tasks that wait here."""
         self.mean_seconds: float | None = None
         self.batch = 1
         """How many tasks a slot hands over together."""
+        self._receives: deque[float] = deque([0.0], _RECEIVES)
+        self._seen: list[tuple[Mapping[str, Any], int, float]] = []
+        """For each slot, its batch, how many of that were left, and since when."""
+        self._running: list[float | None] = [None] * slots
 
     def learn(self, busy_seconds: float, tasks: int, most: int) -> None:
         """So many tasks took so long together; the plane takes `most` at once."""
@@ -19,6 +84,39 @@ class Prefetch:
         self.mean_seconds = mean if old is None else old + (mean - old) * 0.3
         self.batch = batch_size(self.batch, self.mean_seconds, most)
 
+    def forget(self) -> None:
+        """Nothing has run for a while: who knows how long the next tasks take."""
+        if self._is_shared:
+            self.mean_seconds, self.batch = None, 1
+
+    def is_worth(self, seconds: float) -> bool:
+        """Whether so much may be spent on each task before it begins."""
+        return self.mean_seconds is None or self.mean_seconds >= _SPENT * seconds * self._slots
+
+    def received(self, seconds: float) -> None:
+        """A receive that found tasks took so long; a part of it may have been a wait for them."""
+        self._receives.append(seconds)
+
+    def look(self, running: Sequence[Mapping[str, Any]]) -> None:
+        """What each slot runs now: where that is what it was before, a task takes long."""
+        if not self._is_shared:
+            return
+        now = time.monotonic()
+        before = self._seen if len(self._seen) == len(running) else [({}, 0, now)] * len(running)
+        self._seen = [
+            seen if seen[0] is batch and seen[1] == len(batch) else (batch, len(batch), now)
+            for seen, batch in zip(before, running, strict=True)
+        ]
+        self._running = [now - since if left else None for _, left, since in self._seen]
+
     def size(self) -> int:
         """How many tasks to have waiting for a slot."""
-        return prefetch_size(self._slots, self.mean_seconds, self.batch)
+        if not self._is_shared:
+            return prefetch_size(self._slots, self.mean_seconds, self.batch)
+        return wanted(self.mean_seconds, self.batch, min(self._receives), self._running)
+
+    def most(self) -> int | None:
+        """How many may go on waiting; None where nobody else could have them."""
+        if not self._is_shared:
+            return None
+        return kept(self.mean_seconds, self.batch, min(self._receives), self._running)

@@ -1,12 +1,16 @@
 """The thread that receives: it keeps enough leases waiting for the slots."""
 
+import logging
 import time
 from collections.abc import Collection, Sequence
 
 from htcgrid.agent.leases import LeaseTable
 from htcgrid.agent.shared import Shared
 from htcgrid.agent.storer import chunks
+from htcgrid.agent.suspects import Suspects
 from htcgrid.spi import FailureKind, Lease, Outcome, Result, ResultSink, TaskSource, error_documents
+
+log = logging.getLogger(__name__)
 
 _WAIT_SECONDS = 1.0
 
@@ -14,10 +18,13 @@ _WAIT_SECONDS = 1.0
 class Receiver:
     """Receives, sorts out what needs no run, and offers the rest to the slots."""
 
-    def __init__(self, source: TaskSource, sink: ResultSink, leases: LeaseTable, shared: Shared) -> None:
+    def __init__(
+        self, source: TaskSource, sink: ResultSink, leases: LeaseTable, suspects: Suspects, shared: Shared
+    ) -> None:
         self._source = source
         self._sink = sink
         self._leases = leases
+        self._suspects = suspects
         self._shutdown = shared.shutdown
         self._statistics = shared.statistics
         self.back_off = shared.back_off()
@@ -26,17 +33,28 @@ class Receiver:
         """Until the source is exhausted and all it gave is settled, or the agent drains."""
         while not self._shutdown.is_set():
             room = self._leases.wait_for_room(_WAIT_SECONDS)
+            self._return_surplus()
             if room == 0:
                 continue
+            began = time.monotonic()
             leases = self.back_off.call(
                 lambda room=room: self._receive(room),  # type: ignore[misc]
                 self._source.receive,
             )
             if leases:
                 self._take_in(leases)
+                self._leases.prefetch.received(time.monotonic() - began)
             # Asked again once all is settled: what was returned since makes it not exhausted.
             elif self._source.exhausted and self._leases.wait_until_settled(_WAIT_SECONDS) and self._source.exhausted:
                 return
+
+    def _return_surplus(self) -> None:
+        surplus = self._leases.surplus()
+        if surplus:
+            log.info("%d tasks would wait here too long, and are returned.", len(surplus))
+            for lease in surplus:
+                self._suspects.settle(lease.task.id)
+            self._leases.give_back(*surplus)
 
     def _receive(self, room: int) -> Sequence[Lease]:
         if self._shutdown.is_set():

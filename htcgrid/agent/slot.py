@@ -1,5 +1,8 @@
 """One thread that keeps one execution environment busy."""
 
+import time
+
+from htcgrid.agent.extender import Extender
 from htcgrid.agent.leases import LeaseTable
 from htcgrid.agent.outcomes import Outcomes
 from htcgrid.agent.shared import Shared
@@ -7,14 +10,19 @@ from htcgrid.spi import Invoker, Lease, Outcome, Unavailable
 
 _PAUSE_SECONDS = 0.005
 """After a batch of which nothing was begun, so that a plane that begins nothing costs no processor."""
+_LONG_SECONDS = 0.2
+"""After a batch that took this long, what has waited for the slot is looked at whatever that costs."""
 
 
 class Slot:
     """Takes leases, has the plane run their tasks, and passes on how each ended."""
 
-    def __init__(self, invoker: Invoker, leases: LeaseTable, outcomes: Outcomes, shared: Shared) -> None:
+    def __init__(
+        self, invoker: Invoker, leases: LeaseTable, outcomes: Outcomes, extender: Extender, shared: Shared
+    ) -> None:
         self._invoker = invoker
         self._leases = leases
+        self._extender = extender
         self._outcomes = outcomes
         self._shutdown = shared.shutdown
         self._back_off = shared.back_off()
@@ -22,13 +30,20 @@ class Slot:
 
     def run(self) -> None:
         leases, suspects = self._leases, self._outcomes.suspects
+        began = ended = 0.0
         while batch := leases.take(self._number):
             if leases.is_full:
                 leases.wait_for_space(self._shutdown)
+            if leases.has_waited(self._number):
+                self._extender.drop_lost(batch, after_long=ended - began > _LONG_SECONDS)
+                if not batch:
+                    continue
+            began = time.monotonic()
             if suspects.known and any(task_id in suspects for task_id in batch):
                 self._set_apart(batch)
             else:
                 self._attempt(batch)
+            ended = time.monotonic()
 
     def _attempt(self, batch: dict[str, Lease]) -> None:
         if self._shutdown.is_set():

@@ -1,6 +1,7 @@
 """The thread that ends leases: results to the sink, and only then the ack; the rest back to the source."""
 
 import logging
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TypeVar
@@ -51,8 +52,10 @@ class Storer:
     def _store(self, finished: Sequence[Finished]) -> Sequence[Finished]:
         """Returns them as they are stored."""
         results = [result for result, _ in finished]
+        began = time.monotonic()
         try:
             self.back_off.call(lambda: self._sink.put(results), self._sink.put)
+            self._leases.bytes.put_took(time.monotonic() - began)
         except Rejected as refusal:
             if not refusal.task_ids:
                 raise

@@ -17,7 +17,7 @@ from htcgrid.spi.limits import REQUEST_BYTES
 LINE_BYTES = REQUEST_BYTES + (2 << 20)
 """The longest line that is kept: the largest event that a plane takes, and some more, so that the plane can say so."""
 
-_TAKE_BYTES = 4 * LINE_BYTES
+_TAKE_BYTES = LINE_BYTES
 """About the most that one `take` returns."""
 
 _FILE_BYTES = 1 << 18

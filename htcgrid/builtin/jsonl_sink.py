@@ -25,6 +25,8 @@ from htcgrid.spi import GENERATION, Function, Plugin, Rejected, Result, ResultSi
 log = logging.getLogger(__name__)
 
 _CLOSE_SECONDS = 0.5
+_PIECE_BYTES = 4 << 20
+"""As many results as are about as large as this are turned into lines at once."""
 
 
 class JsonlSink(ResultSink):
@@ -122,24 +124,29 @@ class JsonlSink(ResultSink):
                 ids = Ids([result.task.id for result in results])
             if results:
                 fingerprints = [self._fingerprint(result.task) for result in results]
-                texts = list(map(result_line, results, fingerprints))
+                self._append(list(self._written(results, fingerprints)))
+                self._known.update(ids, fingerprints)
                 noted = [
-                    number
-                    for number, result in enumerate(results)
+                    result
+                    for result in results
                     if result.outcome.failure is not None or GENERATION in result.task.attributes
                 ]
-                for number in noted:
-                    if generation := generation_of(results[number].task):
-                        texts[number] = in_generation(texts[number], generation)
-                text = "".join(texts)
-                lines = (printable(text) if self._is_terminal else text).encode("utf-8", "surrogatepass")
-                self._append(gzip.compress(lines, 6) if self._path.endswith(".gz") else lines)
-                self._known.update(ids, fingerprints)
-                for number in noted:
-                    self._note(results[number].task.id, _state(results[number]))
+                for result in noted:
+                    self._note(result.task.id, _state(result))
             elif self._regular:
                 self._check()
             self._send()
+
+    def _written(self, results: Sequence[Result], fingerprints: Sequence[int]) -> Iterator[bytes]:
+        """The lines of these, as they are to stand in the file; pieces, since text and bytes are two copies."""
+        start = size = 0
+        for end, length in enumerate([len(result.outcome.payload) for result in results], 1):
+            size += length
+            if size > _PIECE_BYTES or end == len(results):
+                text = _lines(results[start:end], fingerprints[start:end])
+                lines = (printable(text) if self._is_terminal else text).encode("utf-8", "surrogatepass")
+                yield gzip.compress(lines, 6) if self._path.endswith(".gz") else lines
+                start, size = end, 0
 
     def _new(self, results: Sequence[Result]) -> Sequence[Result]:
         """Those that the file does not have yet, or that replace a failure there, each once."""
@@ -225,24 +232,25 @@ class JsonlSink(ResultSink):
         """What tells this job's task of that id from another's: never 0."""
         return zlib.crc32(task.payload, self._handler) or 1
 
-    def _append(self, data: bytes) -> None:
+    def _append(self, pieces: Sequence[bytes]) -> None:
         """To a file: all of it and on the disk, or none of it. To another: it is to be sent."""
         if not self._regular:
-            self._unsent += data
+            self._unsent += b"".join(pieces)
             return
         try:
             self._cut_what_is_torn()
             self._check()
             self._torn = True
-            view = memoryview(data)
-            while view:
-                view = view[os.write(self._fd, view) :]
+            for piece in pieces:
+                view = memoryview(piece)
+                while view:
+                    view = view[os.write(self._fd, view) :]
             os.fdatasync(self._fd)
         except OSError as error:
             with suppress(OSError):  # else before the next write
                 self._cut_what_is_torn()
             raise self._unavailable(error) from error
-        self._size += len(data)
+        self._size += sum(map(len, pieces))
         self._torn = False
         self._check()
 
@@ -282,6 +290,14 @@ class JsonlSink(ResultSink):
 
     def _unavailable(self, error: OSError) -> Unavailable:
         return Unavailable(f"{self._name} cannot be written: {error.strerror}. Nothing is lost.")
+
+
+def _lines(results: Sequence[Result], fingerprints: Sequence[int]) -> str:
+    texts = list(map(result_line, results, fingerprints))
+    for number in [number for number, result in enumerate(results) if GENERATION in result.task.attributes]:
+        if generation := generation_of(results[number].task):
+            texts[number] = in_generation(texts[number], generation)
+    return "".join(texts)
 
 
 def _state(result: Result) -> int:

@@ -134,7 +134,7 @@ class SqliteSink(ResultSink):
         """Results with their numbers, in the order they were stored: those of a session, or all.
 
         Only those numbered above `after`: with the last number seen, a later call goes on from there and
-        misses none. About 32 MB of them are in memory at a time, and no lock is held in between.
+        misses none. About 20 MB of them are in memory at a time, and no lock is held in between.
         """
         while True:
             with self._file.reading() as connection:

@@ -22,7 +22,7 @@ LOG_BYTES = 64 * 2**20
 CACHE_KIB = 16 * 1024
 """Memory for pages: task ids come in no order, so that each batch touches many pages of their index."""
 
-CHUNK_BYTES = 32 * 2**20
+CHUNK_BYTES = 20 * 2**20
 """About the most that one read brings into memory."""
 
 ROW_BYTES = 1500

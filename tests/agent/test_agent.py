@@ -24,6 +24,13 @@ def rules(**options: object) -> AgentOptions:
     return AgentOptions.model_validate({"linger": 0.001, **options})
 
 
+def holds_one(job: Rig) -> None:
+    """Whatever its policy says of tasks that hang, the agent holds one that waits."""
+    prefetch = job.agent._leases.prefetch
+    prefetch.size = lambda: 1  # type: ignore[method-assign]
+    prefetch.most = lambda: None  # type: ignore[method-assign]
+
+
 # --- the common case ---------------------------------------------------------------------------------
 
 
@@ -298,6 +305,7 @@ def test_a_task_that_outlasts_its_lease_many_times_runs_once(rig: Make) -> None:
 
 def test_leases_of_tasks_in_stock_are_kept_alive(rig: Make, until: Until) -> None:
     job = rig(plans={"a": ["hang"], "b": [], "c": []}, slots=1, lease_seconds=0.3)
+    holds_one(job)
     job.start()
     job.plane.hanging.acquire(timeout=10)
     until(lambda: job.source.stats(brief=True).states.leased == 2)  # one runs, one is in stock
@@ -320,6 +328,7 @@ def test_a_running_task_that_is_cancelled_is_stopped_and_nothing_is_stored_of_it
 
 def test_a_task_that_is_cancelled_in_stock_never_runs(rig: Make, until: Until) -> None:
     job = rig(plans={"a": ["hang"], "b": [], "c": []}, slots=1, lease_seconds=0.06)
+    holds_one(job)
     job.start()
     job.plane.hanging.acquire(timeout=10)
     until(lambda: job.source.stats(brief=True).states.leased == 2)
@@ -376,6 +385,7 @@ def test_a_cancel_that_comes_late_makes_no_failure_of_the_next_run(rig: Make, mo
 
 def test_a_duplicate_delivery_runs_once_and_its_newest_lease_is_acked(rig: Make, until: Until) -> None:
     job = rig(plans={"a": ["hang"]}, slots=1, lease_seconds=30)
+    holds_one(job)
     job.start()
     job.plane.hanging.acquire(timeout=10)
     with job.source._changed:
@@ -393,6 +403,7 @@ def test_a_duplicate_delivery_runs_once_and_its_newest_lease_is_acked(rig: Make,
 
 def test_a_drain_gives_back_what_has_not_begun_and_finishes_what_has(rig: Make, until: Until) -> None:
     job = rig(plans={"a": ["hang"], "b": [], "c": []}, slots=1)
+    holds_one(job)
     job.start()
     job.plane.hanging.acquire(timeout=10)
     until(lambda: job.source.stats(brief=True).states.leased == 2)
@@ -408,6 +419,7 @@ def test_a_drain_gives_back_what_has_not_begun_and_finishes_what_has(rig: Make, 
 def test_a_drain_begins_no_task_any_more(rig: Make, until: Until, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("htcgrid.agent.receiver._WAIT_SECONDS", 0.5)
     job = rig(plans={"a": ["hang"], **{str(number): ["slow"] for number in range(50)}}, slots=1)
+    holds_one(job)
     job.start()
     job.plane.hanging.acquire(timeout=10)
     until(lambda: job.source.stats(brief=True).states.leased == 2)

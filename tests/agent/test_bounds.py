@@ -340,7 +340,7 @@ def test_a_slow_sink_slows_the_slots_so_that_large_answers_do_not_pile_up(
     job = rig(plans={str(number): [] for number in range(60)}, slots=2, rules=rules())
     outcome, put, stored = job.plane._outcome, job.sink.put, threading.Event()
     leases = job.agent._leases
-    monkeypatch.setattr("htcgrid.agent.leases._FINISHED_BYTES", 50_000)
+    monkeypatch.setattr(leases.bytes, "_budget", 50_000)
 
     def large(lease: Lease, step: str) -> Outcome:
         return Outcome(outcome(lease, step).task_id, b'"' + b"x" * 10_000 + b'"')
@@ -353,8 +353,8 @@ def test_a_slow_sink_slows_the_slots_so_that_large_answers_do_not_pile_up(
     monkeypatch.setattr(job.sink, "put", slow)
     job.start()
     until(lambda: leases.is_full)
-    assert leases._finished_bytes <= 50_000 + 2 * 10_002  # what each slot had under way
+    assert leases.bytes._answers <= 50_000 + 2 * 10_002  # what each slot had under way
     stored.set()
     job.finish()
     assert len(job.sink.results) == 60
-    assert leases._finished_bytes == 0
+    assert leases.bytes._answers == 0

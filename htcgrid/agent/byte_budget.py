@@ -1,0 +1,113 @@
+"""How many bytes of events and answers the agent holds, and how many more tasks that leaves room for."""
+
+import threading
+from collections.abc import Sequence
+
+from htcgrid.spi import Lease, Result
+
+_LOW = 0.75
+"""Tasks are received again once so much of the budget is taken, so that they do not come one by one."""
+_RECENT = 0.3
+_STORED_BYTES = 8 << 20
+"""Results of about this size are stored together where the sink is quick."""
+_SLOW_SECONDS = 0.5
+_QUICK_SECONDS = 0.1
+
+
+def stored_bytes(now: int, seconds: float, budget: int) -> int:
+    """How many bytes of results to store together, after so many have taken so long.
+
+    A sink makes copies of them, so few are best, but one that takes long for each call is given more, up to half of what
+    the agent may hold.
+    """
+    if seconds > _SLOW_SECONDS:
+        return max(now, min(2 * now, budget // 2))
+    return max(_STORED_BYTES, now // 2) if seconds < _QUICK_SECONDS else now
+
+
+class ByteBudget:
+    """Counts the events of all leases that are held, and the large answers among what waits to be stored.
+
+    A task that has not answered yet is taken to answer with as much as the tasks before. The tasks to come are taken to
+    be as large as those that came: how large they are is not known before they are received, and a source that hands
+    out large ones hands out few at a time. Any thread may call anything.
+    """
+
+    def __init__(self, budget: int) -> None:
+        self._budget = budget
+        self._stored_bytes = _STORED_BYTES
+        self._lock = threading.Lock()
+        self._events = 0
+        self._answers = 0
+        """Of finished tasks whose answers are large, event and answer."""
+        self._event_bytes = 0.0
+        """Of a task, on average."""
+        self._answer_bytes: float | None = None
+        """As much as the event, until one is known."""
+
+    @property
+    def held(self) -> int:
+        return self._events + self._answers
+
+    def hold(self, leases: Sequence[Lease]) -> None:
+        """These were received."""
+        size = sum([len(lease.task.payload) for lease in leases])
+        mean = size / max(1, len(leases))
+        with self._lock:
+            self._events += size
+            # More, if they have become larger: too few that are received are soon followed by others.
+            self._event_bytes = max(mean, self._event_bytes + (mean - self._event_bytes) * _RECENT)
+
+    def release(self, leases: Sequence[Lease]) -> bool:
+        """These are held no more; says whether there is room again where there was none."""
+        size = sum([len(lease.task.payload) for lease in leases])
+        with self._lock:
+            before = self.held
+            self._events -= size
+            return self.held < self._budget * _LOW <= before
+
+    def finish(self, result: Result) -> None:
+        """This has a large answer, which waits to be stored."""
+        with self._lock:
+            self._answers += len(result.outcome.payload)
+
+    def store(self, large: Sequence[Result], number: int) -> None:
+        """So many do not wait any more, these large ones among them."""
+        size = sum([len(result.outcome.payload) for result in large])
+        with self._lock:
+            self._answers -= size
+            if number:
+                self._answer_bytes = self._answer() + (size / number - self._answer()) * _RECENT
+
+    def has_room(self, unfinished: int) -> bool:
+        """Whether more tasks may be received, with so many that have not answered yet."""
+        return self.held + unfinished * self._answer() < self._budget * _LOW
+
+    def room(self, unfinished: int) -> int:
+        """How many more tasks there is room for; one at least."""
+        left = self._budget - self.held - unfinished * self._answer()
+        return max(1, int(left / max(1.0, self._event_bytes + self._answer())))
+
+    @property
+    def has_answers(self) -> bool:
+        return self._answers > 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether answers alone take all of it."""
+        return self._answers >= self._budget
+
+    def number(self, size: int) -> int:
+        """How many tasks have events of this size together; one at least."""
+        return max(1, int(size / max(1.0, self._event_bytes)))
+
+    def number_stored(self, waiting: int) -> int:
+        """How many of so many results that wait are to be stored together; one at least."""
+        return max(1, int(self._stored_bytes * waiting / max(1, self._answers)))
+
+    def put_took(self, seconds: float) -> None:
+        """The sink has taken so long for as many as that."""
+        self._stored_bytes = stored_bytes(self._stored_bytes, seconds, self._budget)
+
+    def _answer(self) -> float:
+        return self._event_bytes if self._answer_bytes is None else self._answer_bytes
