@@ -55,6 +55,16 @@ class PluginContract:
         """Make it reachable again, after `take_away`."""
         not_asked("override `bring_back(plugin)`: start again what `take_away` has stopped")
 
+    def throttle(self, plugin: Plugin) -> None:
+        """Have what the opened plugin talks to refuse its next call, since there are too many now."""
+        not_asked("override `throttle(plugin)`: have the service refuse the next call, since there are too many now")
+
+    def use(self, plugin: Plugin) -> None:
+        """Use what `open` has made ready; each contract says how."""
+
+    away_seconds: float = 5.0
+    """How long one attempt may take to find out that its place is away."""
+
     def again(self, plugin: P) -> P:
         """A second plugin of the same config, not opened: another agent on another machine."""
         return type(plugin)(plugin.config, plugin.function)
@@ -95,12 +105,12 @@ class PluginContract:
 
     def test_close_lets_go_of_all_that_open_took(self, plugin: Plugin) -> None:
         """What stays open adds up in `serve` and in tests, and keeps the program from ending. Read: spi.Plugin.close."""
-        with self.again(plugin):
-            pass  # what an SDK loads once and keeps is no leak
+        with self.again(plugin) as once:
+            self.use(once)  # what an SDK loads once and keeps is no leak
         before = _Holdings.now()
         for _ in range(3):
-            with self.again(plugin):
-                pass
+            with self.again(plugin) as used:
+                self.use(used)
         held = _Holdings.now().beyond(before)
         deadline = time.monotonic() + 5 * self.patience
         while held and time.monotonic() < deadline:
@@ -130,6 +140,16 @@ class PluginContract:
                 pass
             assert not any(secret in str(caught.value) for secret in secrets), "a secret is in the error of `open`"
 
+    def test_throttling_is_unavailable(self, plugin: Plugin) -> None:
+        """The agent waits and tries again; taken for an answer it is stored. Read: spi.Unavailable."""
+        if type(self).throttle is PluginContract.throttle:
+            self.throttle(plugin)  # which says that this is not asked
+        with self.again(plugin) as opened:
+            self.use(opened)
+            self.throttle(opened)
+            with self.unavailable("a call that the service refused, since there were too many,", opened):
+                self.use(opened)
+
     def test_what_it_says_of_itself_can_be_asked_at_any_time(self, plugin: Plugin) -> None:
         """`check` and `permissions` open nothing. Read: spi.Plugin.advise, spi.Plugin.permissions, spi.Plugin.usage."""
         made = self.again(plugin)
@@ -147,14 +167,17 @@ class PluginContract:
     # --- words for the contracts ---
 
     @contextmanager
-    def unavailable(self, what: str) -> Iterator[None]:
-        """The block must end with `Unavailable`, and before long."""
+    def unavailable(self, what: str, plugin: Plugin | None = None) -> Iterator[None]:
+        """The block must end with `Unavailable`, before long, and with no secret of the plugin in it."""
         began = time.monotonic()
         try:
             yield
-        except Unavailable:
+        except Unavailable as error:
             took = time.monotonic() - began
-            assert took < 60 * self.patience, f"{what} took {took:.0f} s to say Unavailable: one attempt, no retries"
+            most = self.away_seconds * self.patience
+            assert took < most, f"{what} took {took:.0f} s to say Unavailable: one attempt, no retries"
+            secrets = {*self.secrets, *(_plain_secrets(plugin) if plugin is not None else ())}
+            assert not any(secret in str(error) for secret in secrets), f"a secret is in the error of {what}"
         except Rejected as error:
             pytest.fail(f"{what} raised Rejected ({error}), which ends the agent: the place may come back")
         else:

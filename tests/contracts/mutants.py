@@ -99,7 +99,12 @@ def _run(subject: Subject, folder: Path) -> tuple[str, str]:
             *(str(ROOT / test) for test in subject.tests),
         ),
     ]
-    environment = {**os.environ, "PYTHONPATH": str(folder), "TMPDIR": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": f"{folder}:{os.environ.get('PYTHONPATH', '')}",
+        "TMPDIR": str(folder),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
     run = subprocess.Popen(
         command,
         cwd=folder,
