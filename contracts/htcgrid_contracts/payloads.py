@@ -15,6 +15,8 @@ AWKWARD_PAYLOADS: Mapping[str, bytes] = {
     "marks of other languages": b"\"%s %(a)s {0} {} $1 ${x} ' '' ; -- <b> &amp; \x7f\"",
     "composed and decomposed": '"\u00e9 e\u0301 \u212b \ufb01 \u0085 \u2028 \ufeff"'.encode(),
     "tabs between": b'{\t"a":\t[1,\t2]\t}',
+    "white space around": b' {"a": 1} ',
+    "line breaks": b'{\r\n"a":\n1\r}\n',
     "200 kB": b'"' + b"0123456789" * 20_000 + b'"',
 }
 """Each is one JSON document whose bytes a parser and a writer would not return, or an edge of size."""

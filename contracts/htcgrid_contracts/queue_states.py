@@ -76,9 +76,11 @@ class QueueStateRules(SourceHelpers):
             task.id for task in stopped
         ), f"4 tasks were cancelled, and cancel named {len(named)}"
         self.nothing_comes(source, 1.0 * self.patience, on_lease=True)
+        left = [third, fourth, kept]
+        size = min(source.max_batch, len(left))
         gone: set[str] = set()
-        for lease in (third, fourth, kept):
-            gone |= set(source.extend([lease], 60 * self.patience))
+        for start in range(0, len(left), size):
+            gone |= set(source.extend(left[start : start + size], 60 * self.patience))
         assert gone == {third.task.id, fourth.task.id}, (
             f"two leased tasks were cancelled, and extend says {sorted(gone)}"
         )

@@ -430,7 +430,7 @@ PLANES = (
                 if isinstance(report, Outcome) and report.failure is FailureKind.TIMEOUT:
                     for place in self._places:
                         if place is not None:
-                            place._process.kill()
+                            __import__('os').kill(place._process.pid, 9)
                 yield report
     """,
     ),
@@ -443,7 +443,7 @@ PLANES = (
                 if isinstance(report, Outcome) and report.failure is FailureKind.EXIT:
                     for place in self._places:
                         if place is not None:
-                            place._process.kill()
+                            __import__('os').kill(place._process.pid, 9)
                 yield report
     """,
     ),
