@@ -6,7 +6,7 @@ import pytest
 from htcgrid.spi import Capability, FailureKind, Invoker, Outcome, Unavailable
 
 from htcgrid_contracts.bound_rules import BoundRules
-from htcgrid_contracts.common import PluginContract, in_threads, not_asked
+from htcgrid_contracts.common import in_threads, not_asked
 from htcgrid_contracts.invoker_answers import AnswerRules
 from htcgrid_contracts.invoker_failures import FailureRules
 from htcgrid_contracts.invoker_helpers import lease
@@ -132,8 +132,7 @@ class InvokerContract(AnswerRules, MeterRules, FailureRules, BoundRules, SlotRul
 
     def test_a_plane_that_came_back_serves_again(self, invoker: Invoker) -> None:
         """An outage is not the end of a run. Read: spi.Unavailable."""
-        if type(self).bring_back is PluginContract.bring_back:
-            self.bring_back(invoker)  # which says that this is not asked
+        self.needs("bring_back")
         with self.again(invoker) as plane:
             self.works(plane)
             self.take_away(plane)

@@ -142,11 +142,14 @@ class LeaseRules(SourceHelpers):
         other.ack(held)
 
     def test_attempts_go_on_counting(self, source: TaskSource, given: Given) -> None:
-        """The agent gives up after so many. Read: spi.Lease."""
-        given(*numbered(1))
+        """The agent gives up after so many; the task stays as it was. Read: spi.Lease."""
+        given(*numbered(1, session_id="s-1", city="Zürich"))
         wait = 10.0 if self.returns(source) else self.expiry(source) + 10
         for expected in (1, 2, 3, 4):
             (lease,) = self.take(source, 1, wait)
+            assert lease.task == self.published[0], (
+                f"published {self.published[0]}, and attempt {expected} is {lease.task}"
+            )
             assert lease.attempt == expected, f"handed out {expected} times, the task says attempt {lease.attempt}"
             source.nack([lease])
 

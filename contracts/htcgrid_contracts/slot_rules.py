@@ -90,11 +90,11 @@ class SlotRules(InvokerHelpers):
 
     def test_a_plane_that_goes_away_names_what_it_had_begun(self, invoker: Invoker) -> None:
         """Its attempt counts, since it may have run. Read: spi.Unavailable."""
+        self.needs("take_away")
         with self.again(invoker) as plane:
             self.works(plane)
             asked = lease("sleep", seconds=4 * self.patience)
             gone = threading.Timer(1.5 * self.patience, self.take_away, [plane])
-            self._can_be_taken_away()
             gone.start()
             try:
                 reports = list(plane.invoke([asked], plane.function.timeout))
@@ -115,10 +115,6 @@ class SlotRules(InvokerHelpers):
         """Calls the handler."""
         reports = list(plugin.invoke([lease("echo", value=1)], plugin.function.timeout))
         assert len(reports) == 1
-
-    def _can_be_taken_away(self) -> None:
-        if type(self).take_away is InvokerHelpers.take_away:
-            not_asked("override `take_away(plugin)`: stop the server that the opened plugin talks to")
 
     def _all_slots_work(self, plane: Invoker, after: str) -> None:
         size = min(plane.max_concurrency, self.most_threads)
