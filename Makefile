@@ -5,7 +5,7 @@ PYTHON ?= python3
 PIP := .venv/bin/python -m pip --quiet --disable-pip-version-check install
 PYTEST ?=
 
-.PHONY: help demo test timing plugins docker kubernetes chaos lint check coverage reference bench format clean
+.PHONY: help demo test timing plugins mutants docker kubernetes chaos lint check coverage reference bench format clean
 help:            ## this list
 	@sed -n 's/^\([a-z]*\): .*## /\1\t/p' $(MAKEFILE_LIST)
 
@@ -51,6 +51,9 @@ timing: .make/test        ## the tests of the core that assert how fast somethin
 plugins: .make/plugins .make/examples         ## the tests of the plugins that need no engine or cluster: moto, Redis, a fake service
 	.venv/bin/python -m pytest -n 4 --dist worksteal -m 'slow and not timing' $(foreach lane,docker kubernetes chaos,--ignore tests/$(lane))
 	for plugin in plugins/* examples/plugins/*; do .venv/bin/python -m pytest -n 4 --dist worksteal $(PYTEST) $$plugin || exit; done
+
+mutants: .make/plugins         ## the mutation score of the conformance kit: bugs that authors make, put into our own plugins
+	.venv/bin/python tests/contracts/mutants.py
 
 docker: .make/plugins .make/examples          ## the local_docker plane on the Docker Engine of this machine
 	.venv/bin/python -m pytest -n 2 --dist loadscope $(PYTEST) tests/docker

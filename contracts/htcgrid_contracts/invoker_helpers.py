@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from htcgrid.spi import FailureKind, Function, HtcgridError, Invoker, Lease, Outcome, Task, Unstarted, limits
 
-from htcgrid_contracts.common import PluginContract, eventually, not_asked, unique_id
+from htcgrid_contracts.common import PluginContract, eventually, in_threads, not_asked, unique_id
 from htcgrid_contracts.packing import contract_function
 
 _OPENED = pytest.StashKey[Invoker | HtcgridError]()
@@ -134,6 +134,10 @@ class InvokerHelpers(PluginContract):
     def works(self, plane: Invoker) -> None:
         """The next call works."""
         assert self.answer(self.call(plane, "echo", value="next")) == "next"
+
+    def side_by_side(self, plane: Invoker, size: int) -> None:
+        """So many environments, where a plane starts one only for a call that finds none idle: these last a while."""
+        in_threads([lambda: self.answer(self.call(plane, "count", seconds=0.5))] * size, 60 * self.patience)
 
     def each_counted(self, answers: Sequence[Mapping[str, Any]]) -> None:
         """Executions that were reported follow on each other: in no environment is there one in between."""
