@@ -66,7 +66,7 @@ chaos: .make/plugins           ## agents killed for minutes
 
 # The types of each folder of tests by itself, since each has a conftest.py.
 TESTS := tests $(sort $(dir $(wildcard tests/*/test_*.py)))
-HELPERS := tests/chaos:tests/docker:tests/parts
+HELPERS := tests/chaos:tests/docker:tests/parts:plugins/aws/tests
 lint: .make/lint .make/plugins        ## format, lint and types
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .

@@ -16,10 +16,11 @@ LAMBDA = "local/lambda-python:3.11"
 _PARTS = "local/htcgrid-agent-parts"
 _AGENT = "local/htcgrid-agent"
 _OPTIONS = "local/htcgrid-options:1"
-_PROJECTS = (".", "plugins/eks", "contracts", "examples/plugins/redis")
+_PROJECTS = (".", "plugins/eks", "plugins/aws", "contracts", "examples/plugins/redis")
 _PACKAGES = (
     "htcgrid",
     "plugins/eks/htcgrid_eks",
+    "plugins/aws/htcgrid_aws",
     "contracts/htcgrid_contracts",
     "examples/plugins/redis/htcgrid_redis",
 )
@@ -57,7 +58,8 @@ def _agent_image() -> str:
     recipes = [ROOT / "plugins/eks/agent-image", Path(__file__)]
     parts = f"{_PARTS}:{_digest([*recipes, *(project / 'pyproject.toml' for project in projects)])}"
     if not _exists(parts):
-        folders = [f"{project}[s3]" if project.name == "eks" else str(project) for project in projects]
+        extras = {"eks": "[s3]", "aws": "[redis]"}
+        folders = [f"{project}{extras.get(project.name, '')}" for project in projects]
         builder = str(ROOT / "plugins/eks/agent-image")
         # Debian's Python is older than the one that runs pip, and redis needs the last of these on it.
         _run(builder, "-b", BASE, "-t", parts, *folders, "pytest", "pytest-timeout", "async-timeout")
