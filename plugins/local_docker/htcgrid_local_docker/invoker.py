@@ -20,7 +20,6 @@ from htcgrid.planes import (
     State,
     collect,
     identity,
-    listen,
 )
 from htcgrid.spi import (
     Capability,
@@ -81,7 +80,7 @@ class LocalDockerInvoker(EnvironmentPool):
         net = network.join(self._engine, self.config.network, labels, self.config.transport)
         self._opened.callback(network.leave, self._engine, net)
         if self.config.transport == "api":
-            network.check_reachable(net)
+            network.check_reachable(self._engine, net)
         if self.config.logs is not None:
             self.config.logs.mkdir(parents=True, exist_ok=True)
         self._spec = container_spec.spec_of(self.config, self.function, image, net)
@@ -99,7 +98,7 @@ class LocalDockerInvoker(EnvironmentPool):
         self._remove_what_is_left()
         if self.config.transport == "rie":
             return RieEnvironment(self.function, ContainerSandbox(self._engine, self._spec))
-        listener = listen(self._spec.network.gateway)
+        listener = network.listener(self._engine, self._spec.network)
         return ApiEnvironment(self.function, ContainerSandbox(self._engine, self._spec, listener), listener)
 
     def before(self, environment: ExecutionEnvironment, place: int) -> None:
