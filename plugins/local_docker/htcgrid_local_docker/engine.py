@@ -33,6 +33,8 @@ class Engine:
         self._said: set[str] = set()
         self.is_rootless = False
         """Whether it runs as an ordinary user, with a network namespace of its own."""
+        self.keeps_limits = True
+        """Whether its containers have control groups: an ordinary user has none to give with version 1."""
 
     @property
     def is_podman(self) -> bool:
@@ -74,7 +76,11 @@ class Engine:
             self._client = docker.APIClient(**self._settings(), version="auto", timeout=_GREETING_SECONDS)
             components = self._client.version().get("Components") or ()
             self._components = frozenset(str(each.get("Name")) for each in components)
-            self.is_rootless = "name=rootless" in (self._client.info().get("SecurityOptions") or ())
+            info = self._client.info()
+            self.is_rootless = "name=rootless" in (info.get("SecurityOptions") or ())
+            self.keeps_limits = not self.is_rootless or (
+                bool(info.get("MemoryLimit")) and info.get("CgroupVersion") != "1"
+            )
         self._client.timeout = _ANSWER_SECONDS
 
     def close(self) -> None:

@@ -69,6 +69,8 @@ class LocalDockerInvoker(EnvironmentPool):
     def open(self) -> None:
         self._opened.callback(self._engine.close)
         self._engine.open()
+        if not self._engine.keeps_limits:
+            self.capabilities -= {Capability.MEMORY, Capability.METERING}
         if self.config.gpus and self._engine.is_podman:
             raise Rejected(
                 "`gpus` reaches no container on Podman, whose Docker API drops it. Leave it out, or use Docker."
