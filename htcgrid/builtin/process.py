@@ -14,6 +14,7 @@ from htcgrid.runtime.account import Account
 from htcgrid.runtime.environment import ExecutionEnvironment
 from htcgrid.runtime.fork_server import INHERITED, ForkServer
 from htcgrid.runtime.framed import FramedEnvironment
+from htcgrid.runtime.memory_watch import MemoryWatch
 from htcgrid.runtime.pool import EnvironmentPool
 from htcgrid.runtime.variables import this_python, variables
 from htcgrid.spi import Capability, Function, Plugin, Rejected
@@ -48,16 +49,19 @@ class ProcessInvoker(EnvironmentPool):
         self._fork_server: ForkServer | None = None
         self._account: Account | None = None
         self._lock = threading.Lock()
+        self._watch = MemoryWatch()
 
     def size(self) -> int:
         return self.config.workers or self._processors
 
     def open(self) -> None:
         self._check()
+        self._watch = MemoryWatch()
         super().open()
 
     def close(self) -> None:
         super().close()
+        self._watch.close()
         if self._fork_server is not None:
             self._fork_server.close()
             self._fork_server = None
@@ -65,7 +69,7 @@ class ProcessInvoker(EnvironmentPool):
     def environment(self, place: int) -> ExecutionEnvironment:
         fork_server = self._living_fork_server()
         if self._transport == "socket":
-            return FramedEnvironment(self.function, fork_server, self.is_one_idle)
+            return FramedEnvironment(self.function, fork_server, self.is_one_idle, self._watch)
         from htcgrid.builtin import process_http  # noqa: PLC0415 - a part of the cold start that few need
 
         emulator = self.config.rie if self._transport == "rie" else None

@@ -194,6 +194,9 @@ class ExecutionEnvironment(ABC):
         """From any thread: stop these of the tasks that are here, for a plane that has no `Calls`."""
         self._cancelled = frozenset(self._cancelled).union(task_ids)
 
+    def wake(self) -> None:  # noqa: B027 - one that looks often needs no waking
+        """From any thread: look now whether a task was cancelled."""
+
     def _is_up(self) -> bool:
         return self._init_ms is not None
 

@@ -12,9 +12,11 @@ from collections.abc import Callable, Sequence
 from math import ceil
 
 from htcgrid.runtime import frames, identity, shared_memory, trace
+from htcgrid.runtime.bell import Bell
 from htcgrid.runtime.context import client_context
 from htcgrid.runtime.environment import ExecutionEnvironment, InitFailure, Running
 from htcgrid.runtime.fork_server import ForkServer
+from htcgrid.runtime.memory_watch import QUIET_SECONDS, SHORT_SECONDS, MemoryWatch
 from htcgrid.runtime.worker_process import WorkerProcess
 from htcgrid.spi import FailureKind, Function, Lease, Outcome, Unstarted, error_documents, limits
 
@@ -22,6 +24,7 @@ _READ_BYTES = 1 << 18
 _PIECE_BYTES = 1 << 13
 _LATE_SECONDS = 2.0
 """How long a worker may take to begin a task whose turn has come, beside the task's own time."""
+_AT_ONCE_SECONDS = 0.001
 _MOST_BYTES = 2 * limits.RESPONSE_BYTES
 """No answer has more: the worker keeps the limit itself, of which an initialisation error knows nothing."""
 _KINDS = {
@@ -34,8 +37,17 @@ _KINDS = {
 class FramedEnvironment(ExecutionEnvironment):
     """A Python worker forked from the fork_server."""
 
-    def __init__(self, function: Function, fork_server: ForkServer, others_idle: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        function: Function,
+        fork_server: ForkServer,
+        others_idle: Callable[[], bool],
+        watch: MemoryWatch | None = None,
+    ) -> None:
         super().__init__(function)
+        self._watch = watch
+        self._is_watched = self._is_to_look = False
+        self._bell = Bell()
         self._fork_server = fork_server
         self._asks_others = others_idle
         self._most_kb = function.memory << 10
@@ -79,8 +91,14 @@ class FramedEnvironment(ExecutionEnvironment):
         self._channel.setblocking(False)
         self._poll.register(self._channel, select.POLLIN)
         self._poll.register(self._process.pidfd, select.POLLIN)
+        self._poll.register(self._bell.open(), select.POLLIN)
+        if self._watch is not None:
+            self._watch.add(self, self._process.pid, self._function.memory)
 
     def close(self) -> None:
+        if self._watch is not None:
+            self._watch.remove(self)
+        self._bell.close()
         if self._is_started:  # else `start` has closed them
             self._process.close()
             self._channel.close()
@@ -100,7 +118,11 @@ class FramedEnvironment(ExecutionEnvironment):
 
     def _collect(self, wait: float) -> Sequence[Outcome | Unstarted]:
         self._send()
+        if wait > SHORT_SECONDS:
+            self._be_watched()
         self._poll.poll(wait * 1000)
+        if self._bell.is_rung:
+            self._bell.silence()
         outcomes: list[Outcome | Unstarted] = []
         while self._receive():
             self._decode(outcomes)
@@ -113,7 +135,34 @@ class FramedEnvironment(ExecutionEnvironment):
                 self._salvage(outcomes)
         if outcomes:
             self._turn = time.monotonic()
+            if self._is_watched and self._watch is not None:
+                self._watch.leave(self)
+                self._is_watched = False
         return outcomes
+
+    # --- waiting ---
+
+    def wake(self) -> None:
+        self._bell.ring()
+
+    def look_now(self) -> None:
+        """Look at the memory of what runs. From another thread."""
+        self._is_to_look = True
+        self._bell.ring()
+
+    def _be_watched(self) -> None:
+        if self._watch is not None and not self._is_watched:
+            self._is_watched = True
+            self._watch.enter(self)
+
+    def _look_seconds(self) -> float:
+        if self._is_to_look:
+            return _AT_ONCE_SECONDS
+        is_quiet = self._watch is not None and not self._process.is_chatty
+        is_running = self._seen is not None and self._seen.sequence == next(iter(self._pending), 0)
+        if is_quiet and is_running and time.monotonic() - self._turn > SHORT_SECONDS:
+            return QUIET_SECONDS
+        return super()._look_seconds()
 
     def _send(self) -> None:
         if not self._output:
@@ -300,7 +349,11 @@ class FramedEnvironment(ExecutionEnvironment):
 
     def _memory_mb(self) -> float:
         self._read_log()
-        return self._process.memory_mb()
+        self._is_to_look = False
+        used = self._process.memory_mb()
+        if self._is_watched and self._watch is not None:
+            self._watch.looked(self, used)
+        return used
 
     def _charged_mb(self) -> float:
         return self._process.charged_mb()

@@ -87,6 +87,9 @@ class EnvironmentPool(Invoker):
 
     def cancel(self, task_ids: Collection[str]) -> None:
         self._calls.cancel(task_ids)
+        for environment in list(self._places):
+            if environment is not None:
+                environment.wake()
 
     # --- for the plane's own use ---
 

@@ -1,0 +1,173 @@
+"""When an environment that runs a long task is to look at its memory, decided in one thread for all of them.
+
+A process grows only while it runs, and by so much for each second of a processor. So where a process has not run since the
+last look, or too little to have come near its limit, nobody needs to be woken: to see that takes a read of 3 microseconds,
+where to count memory takes 250. What has threads or children is looked at whenever one of them has run.
+"""
+
+import os
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
+
+from htcgrid.runtime import process_memory
+
+SHORT_SECONDS = 0.05
+"""What runs for less than this is not watched."""
+QUIET_SECONDS = 60.0
+"""How often whoever supervises what is watched looks after it unasked."""
+_TICK_SECONDS = 0.05
+_LONGEST_SECONDS = 0.25
+_GROWTH_MB = 2048.0
+"""How much memory a processor can fill in a second, at most."""
+_READ_BYTES = 1024
+
+
+class Watched(Protocol):
+    """An environment as its watcher sees it."""
+
+    def look_now(self) -> None:
+        """Have the thread that supervises it look at its memory. From another thread."""
+        ...
+
+
+class Process:
+    """What is known of one process that is watched."""
+
+    def __init__(self, watched: Watched, pid: int, limit_mb: float) -> None:
+        self.watched = watched
+        self.due = 0.0
+        self._pid = pid
+        self._limit_mb = limit_mb
+        self._used_mb = 0.0
+        self._ran_ns = 0
+        """At the last look."""
+        self._stamp = b""
+        self._is_simple = False
+        """Whether it is one process with one thread."""
+        try:
+            self._file = os.open(f"/proc/{pid}/schedstat", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:  # it has ended, or the kernel does not count
+            self._file = -1
+
+    def looked(self, used_mb: float) -> None:
+        self._used_mb = used_mb
+        self._stamp, self._is_simple = self._read(), _is_simple(self._pid)
+        self._ran_ns = _ran_ns(self._stamp)
+        if not self._is_simple:
+            self._stamp = _stamp_of_all(self._pid)
+
+    def needs_look(self, now: float) -> bool:
+        """Whether it may have come near its limit; asked again when it is `due`."""
+        left = max(0.0, self._limit_mb - self._used_mb)
+        stamp = self._read() if self._is_simple else _stamp_of_all(self._pid)
+        grown = (_ran_ns(stamp) - self._ran_ns) / 1e9 * _GROWTH_MB if self._is_simple and self._ran_ns else 0.0
+        seconds = max(_TICK_SECONDS, min((left - grown) / _GROWTH_MB, _LONGEST_SECONDS))
+        self.due = now + seconds - _TICK_SECONDS / 2
+        if not stamp or not self._ran_ns:
+            return True
+        if stamp == self._stamp:
+            return False
+        self._stamp = stamp
+        return not self._is_simple or grown > left / 2 or not _is_simple(self._pid)
+
+    def close(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def _read(self) -> bytes:
+        if self._file < 0:
+            return b""
+        with suppress(OSError):
+            return os.pread(self._file, _READ_BYTES, 0)
+        return b""
+
+
+class MemoryWatch:
+    """The thread, and what it watches. Any thread may call anything."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Condition()
+        self._processes: dict[int, Process] = {}
+        self._active: dict[int, Process] = {}
+        self._thread: threading.Thread | None = None
+        self._is_closed = False
+
+    def add(self, watched: Watched, pid: int, limit_mb: float) -> None:
+        """It may be entered from now on."""
+        with self._lock:
+            self._processes[id(watched)] = Process(watched, pid, limit_mb)
+
+    def enter(self, watched: Watched) -> None:
+        """It waits for a long task: watch it."""
+        with self._lock:
+            process = self._processes.get(id(watched))
+            if process is None or id(watched) in self._active:
+                return
+            process.due = time.monotonic() + _TICK_SECONDS
+            self._active[id(watched)] = process
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="htcgrid-memory-watch", daemon=True)
+                self._thread.start()
+            elif len(self._active) == 1:
+                self._lock.notify()
+
+    def leave(self, watched: Watched) -> None:
+        with self._lock:
+            self._active.pop(id(watched), None)
+
+    def looked(self, watched: Watched, used_mb: float) -> None:
+        """It has looked, and uses so much."""
+        with self._lock:
+            process = self._processes.get(id(watched))
+            if process is not None:
+                process.looked(used_mb)
+
+    def remove(self, watched: Watched) -> None:
+        """It has ended."""
+        with self._lock:
+            self._active.pop(id(watched), None)
+            process = self._processes.pop(id(watched), None)
+            if process is not None:
+                process.close()
+
+    def close(self) -> None:
+        with self._lock:
+            self._is_closed = True
+            self._lock.notify()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        with self._lock:
+            while not self._is_closed:
+                self._lock.wait(_TICK_SECONDS if self._active else None)
+                now = time.monotonic()
+                for process in self._active.values():
+                    if process.due <= now and process.needs_look(now):
+                        process.watched.look_now()
+
+
+def _ran_ns(stamp: bytes) -> int:
+    return int(stamp.split(None, 1)[0]) if stamp else 0
+
+
+def _is_simple(pid: int) -> bool:
+    """Whether it is one thread without children."""
+    try:
+        tasks = os.listdir(f"/proc/{pid}/task")  # noqa: PTH208 - names alone, often
+        return len(tasks) == 1 and not Path(f"/proc/{pid}/task/{pid}/children").read_bytes()
+    except OSError:
+        return False
+
+
+def _stamp_of_all(pid: int) -> bytes:
+    """What changes when any thread of it or of its descendants has run."""
+    stamps: list[bytes] = []
+    for each in process_memory.family(pid):
+        with suppress(OSError):
+            stamps += [(thread / "schedstat").read_bytes() for thread in Path(f"/proc/{each}/task").iterdir()]
+    return b"".join(stamps)
