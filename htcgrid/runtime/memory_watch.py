@@ -1,4 +1,4 @@
-"""When an environment that runs a long task is to look at its memory, decided in one thread for all of them.
+"""When an environment that runs a long task is to look at its memory and its log, decided in one thread for all of them.
 
 A process grows only while it runs, and by so much for each second of a processor. So where a process has not run since the
 last look, or too little to have come near its limit, nobody needs to be woken: to see that takes a read of 3 microseconds,
@@ -23,13 +23,19 @@ _LONGEST_SECONDS = 0.25
 _GROWTH_MB = 2048.0
 """How much memory a processor can fill in a second, at most."""
 _READ_BYTES = 1024
+_UNREAD_BYTES = 16_384
+"""A quarter of what a log holds where it cannot be made larger."""
 
 
 class Watched(Protocol):
     """An environment as its watcher sees it."""
 
     def look_now(self) -> None:
-        """Have the thread that supervises it look at its memory. From another thread."""
+        """Have the thread that supervises it look at its memory and read its log. From another thread."""
+        ...
+
+    def unread_bytes(self) -> int:
+        """How much it has printed that nobody has read: it waits once its log is full. From another thread."""
         ...
 
 
@@ -71,7 +77,9 @@ class Process:
         if stamp == self._stamp:
             return False
         self._stamp = stamp
-        return not self._is_simple or grown > left / 2 or not _is_simple(self._pid)
+        # To print takes running too, so a log that fills is seen here before its printer waits for good.
+        is_heard = self.watched.unread_bytes() < _UNREAD_BYTES
+        return not (self._is_simple and is_heard) or grown > left / 2 or not _is_simple(self._pid)
 
     def close(self) -> None:
         if self._file >= 0:

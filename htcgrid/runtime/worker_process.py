@@ -4,6 +4,8 @@ import fcntl
 import os
 import select
 import signal
+import sys
+import termios
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
@@ -86,6 +88,12 @@ class WorkerProcess:
         self.read_log()
         tail, self._tail = self._tail, b""
         return tail
+
+    def unread_bytes(self) -> int:
+        """How much it has printed that nobody has read."""
+        size = bytearray(4)
+        fcntl.ioctl(self._log, termios.FIONREAD, size)
+        return int.from_bytes(size, sys.byteorder)
 
     def read_log(self) -> None:
         """Take in what it has printed; only the end is kept. A handler that prints never waits long."""
