@@ -70,13 +70,13 @@ class IdentityRules(InvokerHelpers):
     @pytest.mark.capability(Capability.IDENTITY)
     def test_credentials_do_not_expire_under_an_invocation(self, invoker: Invoker) -> None:
         """They are renewed between two invocations. Read: spi.Invoker.credentials."""
-        lifetime = 4 * self.patience
+        lifetime = 3 * self.patience
         issued = IssuedCredentials(lifetime)
         plane = self.serving(invoker, invoker.function)
         plane.credentials = issued
         seen = []
         with plane:
-            until = time.monotonic() + 2.5 * lifetime
+            until = time.monotonic() + 1.5 * lifetime
             while time.monotonic() < until:
                 found = self.answer(self.call(plane, "identify", seconds=0.1 * lifetime))
                 key = found["keys"][0]
