@@ -32,6 +32,10 @@ class Watched(Protocol):
         """Have the thread that supervises it look at its memory. From another thread."""
         ...
 
+    def is_log_filling(self) -> bool:
+        """Whether it is to read what was printed, which it does as it looks. From another thread, between `add` and `remove`."""
+        ...
+
 
 class Process:
     """What is known of one process that is watched."""
@@ -66,7 +70,8 @@ class Process:
         grown = (_ran_ns(stamp) - self._ran_ns) / 1e9 * _GROWTH_MB if self._is_simple and self._ran_ns else 0.0
         seconds = max(_TICK_SECONDS, min((left - grown) / _GROWTH_MB, _LONGEST_SECONDS))
         self.due = now + seconds - _TICK_SECONDS / 2
-        if not stamp or not self._ran_ns:
+        # One that waits for its log to be read does not run, either.
+        if not stamp or not self._ran_ns or self.watched.is_log_filling():
             return True
         if stamp == self._stamp:
             return False
@@ -96,6 +101,11 @@ class MemoryWatch:
         self._thread: threading.Thread | None = None
         self._is_closed = False
 
+    @property
+    def size(self) -> int:
+        """How many may be entered."""
+        return len(self._processes)
+
     def add(self, watched: Watched, pid: int, limit_mb: float) -> None:
         """It may be entered from now on."""
         with self._lock:
@@ -107,7 +117,8 @@ class MemoryWatch:
             process = self._processes.get(id(watched))
             if process is None or id(watched) in self._active:
                 return
-            process.due = time.monotonic() + _TICK_SECONDS
+            # What was found at the last look holds on, whatever it has run since.
+            process.due = max(process.due, time.monotonic() + _TICK_SECONDS)
             self._active[id(watched)] = process
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="htcgrid-memory-watch", daemon=True)
@@ -158,10 +169,16 @@ def _ran_ns(stamp: bytes) -> int:
 def _is_simple(pid: int) -> bool:
     """Whether it is one thread without children."""
     try:
-        tasks = os.listdir(f"/proc/{pid}/task")  # noqa: PTH208 - names alone, often
-        return len(tasks) == 1 and not Path(f"/proc/{pid}/task/{pid}/children").read_bytes()
+        threads = os.stat(f"/proc/{pid}/task").st_nlink - 2  # noqa: PTH116 - often
+        children = os.open(f"/proc/{pid}/task/{pid}/children", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return False
+    try:
+        return threads == 1 and not os.read(children, 1)
+    except OSError:
+        return False
+    finally:
+        os.close(children)
 
 
 def _stamp_of_all(pid: int) -> bytes:

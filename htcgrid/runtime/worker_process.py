@@ -4,6 +4,8 @@ import fcntl
 import os
 import select
 import signal
+import termios
+from array import array
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
@@ -100,6 +102,12 @@ class WorkerProcess:
             size += len(chunk)
             self._tail = (self._tail + chunk)[-limits.LOG_TAIL_BYTES :]
         self.is_chatty = size > _LOG_BYTES_AT_ONCE // 16
+
+    def is_log_filling(self) -> bool:
+        """Whether so much of what it printed waits to be read that it may soon wait, too."""
+        waiting = array("i", [0])
+        fcntl.ioctl(self._log, termios.FIONREAD, waiting)
+        return waiting[0] >= _LOG_BYTES_AT_ONCE // 32
 
     def memory_mb(self) -> float:
         """At most what a control group would count now, in MiB, of the process and all that it started."""
