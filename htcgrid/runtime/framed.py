@@ -369,9 +369,12 @@ class FramedEnvironment(ExecutionEnvironment):
     def _memory_mb(self) -> float:
         self._read_log()
         self._is_to_look = False
+        watch = self._watch if self._is_watched else None
+        if watch is not None:
+            watch.begin_look(self)
         used = self._process.memory_mb()
-        if self._is_watched and self._watch is not None:
-            self._watch.looked(self, used)
+        if watch is not None:
+            watch.end_look(self, used)
         return used
 
     def _charged_mb(self) -> float:

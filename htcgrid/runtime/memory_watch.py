@@ -56,12 +56,15 @@ class Process:
         except OSError:  # it has ended, or the kernel does not count
             self._file = -1
 
-    def looked(self, used_mb: float) -> None:
-        self._used_mb = used_mb
+    def begin_look(self) -> None:
+        """Before its memory is counted: what grows meanwhile must be seen to have run since."""
         self._stamp, self._is_simple = self._read(), _is_simple(self._pid)
         self._ran_ns = _ran_ns(self._stamp)
         if not self._is_simple:
             self._stamp = _stamp_of_all(self._pid)
+
+    def end_look(self, used_mb: float) -> None:
+        self._used_mb = used_mb
 
     def needs_look(self, now: float) -> bool:
         """Whether it may have come near its limit; asked again when it is `due`."""
@@ -76,6 +79,8 @@ class Process:
         if stamp == self._stamp:
             return False
         self._stamp = stamp
+        if not self._is_simple:
+            self.due = now  # what its children grow by is not known from their time
         return not self._is_simple or grown > left / 2 or not _is_simple(self._pid)
 
     def close(self) -> None:
@@ -130,12 +135,17 @@ class MemoryWatch:
         with self._lock:
             self._active.pop(id(watched), None)
 
-    def looked(self, watched: Watched, used_mb: float) -> None:
-        """It has looked, and uses so much."""
+    def begin_look(self, watched: Watched) -> None:
+        """It is about to count its memory."""
         with self._lock:
-            process = self._processes.get(id(watched))
-            if process is not None:
-                process.looked(used_mb)
+            if (process := self._processes.get(id(watched))) is not None:
+                process.begin_look()
+
+    def end_look(self, watched: Watched, used_mb: float) -> None:
+        """It has counted, and uses so much."""
+        with self._lock:
+            if (process := self._processes.get(id(watched))) is not None:
+                process.end_look(used_mb)
 
     def remove(self, watched: Watched) -> None:
         """It has ended."""

@@ -92,7 +92,8 @@ def until(condition: Callable[[], object]) -> None:
 
 def settled(process: Process) -> bool:
     """Whether it sleeps, so that a look now is one at rest."""
-    process.looked(10.0)
+    process.begin_look()
+    process.end_look(10.0)
     time.sleep(0.1)
     return not process.needs_look(time.monotonic())
 
