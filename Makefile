@@ -5,7 +5,7 @@ PYTHON ?= python3
 PIP := .venv/bin/python -m pip --quiet --disable-pip-version-check install
 PYTEST ?=
 
-.PHONY: help demo test timing plugins docker kubernetes chaos lint check coverage reference bench format clean
+.PHONY: help demo test timing plugins mutants docker kubernetes chaos lint check coverage reference bench format clean
 help:            ## this list
 	@sed -n 's/^\([a-z]*\): .*## /\1\t/p' $(MAKEFILE_LIST)
 
@@ -52,6 +52,9 @@ plugins: .make/plugins .make/examples         ## the tests of the plugins that n
 	.venv/bin/python -m pytest -n 4 --dist worksteal -m 'slow and not timing' $(foreach lane,docker kubernetes chaos,--ignore tests/$(lane))
 	for plugin in plugins/* examples/plugins/*; do .venv/bin/python -m pytest -n 4 --dist worksteal $(PYTEST) $$plugin || exit; done
 
+mutants: .make/plugins         ## the mutation score of the conformance kit: bugs that authors make, put into our own plugins
+	.venv/bin/python tests/contracts/mutants.py
+
 docker: .make/plugins .make/examples          ## the local_docker plane on the Docker Engine of this machine
 	.venv/bin/python -m pytest -n 2 --dist loadscope $(PYTEST) tests/docker
 
@@ -63,7 +66,7 @@ chaos: .make/plugins           ## agents killed for minutes
 
 # The types of each folder of tests by itself, since each has a conftest.py.
 TESTS := tests $(sort $(dir $(wildcard tests/*/test_*.py)))
-HELPERS := tests/chaos:tests/docker:tests/parts
+HELPERS := tests/chaos:tests/docker:tests/parts:plugins/aws/tests
 lint: .make/lint .make/plugins        ## format, lint and types
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .

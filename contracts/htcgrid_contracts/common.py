@@ -6,6 +6,7 @@ import re
 import threading
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -55,6 +56,25 @@ class PluginContract:
         """Make it reachable again, after `take_away`."""
         not_asked("override `bring_back(plugin)`: start again what `take_away` has stopped")
 
+    def throttle(self, plugin: Plugin) -> None:
+        """Have what the opened plugin talks to refuse its next call, since there are too many now."""
+        not_asked("override `throttle(plugin)`: have the service refuse the next call, since there are too many now")
+
+    def needs(self, name: str) -> None:
+        """Leave the rule out where the subclass does not say how to do this: `take_away`, `bring_back` or `throttle`."""
+        if getattr(type(self), name) is getattr(PluginContract, name):
+            getattr(self, name)(None)  # which says what to override
+
+    def knows_a_missing_place(self) -> bool:
+        """Whether there is a fixture `missing`."""
+        return type(self).missing is not PluginContract.missing
+
+    def use(self, plugin: Plugin) -> None:
+        """Use what `open` has made ready; each contract says how."""
+
+    away_seconds: float = 5.0
+    """How long one attempt may take to find out that its place is away."""
+
     def again(self, plugin: P) -> P:
         """A second plugin of the same config, not opened: another agent on another machine."""
         return type(plugin)(plugin.config, plugin.function)
@@ -95,12 +115,12 @@ class PluginContract:
 
     def test_close_lets_go_of_all_that_open_took(self, plugin: Plugin) -> None:
         """What stays open adds up in `serve` and in tests, and keeps the program from ending. Read: spi.Plugin.close."""
-        with self.again(plugin):
-            pass  # what an SDK loads once and keeps is no leak
+        with self.again(plugin) as once:
+            self.use(once)  # what an SDK loads once and keeps is no leak
         before = _Holdings.now()
         for _ in range(3):
-            with self.again(plugin):
-                pass
+            with self.again(plugin) as used:
+                self.use(used)
         held = _Holdings.now().beyond(before)
         deadline = time.monotonic() + 5 * self.patience
         while held and time.monotonic() < deadline:
@@ -120,15 +140,24 @@ class PluginContract:
 
     def test_its_errors_and_repr_keep_secrets(self, plugin: Plugin, request: pytest.FixtureRequest) -> None:
         """Logs are read by more people than hold the password. Read: spi, rules for all three."""
-        secrets = {*self.secrets, *_plain_secrets(plugin)}
+        secrets = {*self.secrets, *secrets_of(plugin)}
         shown = f"{plugin!r} {plugin.config!r} {plugin.config}"
         leaked = [secret for secret in secrets if secret in shown]
         assert not leaked, "a secret of the config is in its repr: declare that field as pydantic.SecretStr"
-        if type(self).missing is not PluginContract.missing and secrets:
+        if secrets and self.knows_a_missing_place():
             missing = request.getfixturevalue("missing")
             with pytest.raises(HtcgridError) as caught, missing:
                 pass
             assert not any(secret in str(caught.value) for secret in secrets), "a secret is in the error of `open`"
+
+    def test_throttling_is_unavailable(self, plugin: Plugin) -> None:
+        """The agent waits and tries again; taken for an answer it is stored. Read: spi.Unavailable."""
+        self.needs("throttle")
+        with self.again(plugin) as opened:
+            self.use(opened)
+            self.throttle(opened)
+            with self.unavailable("a call that the service refused, since there were too many,", opened):
+                self.use(opened)
 
     def test_what_it_says_of_itself_can_be_asked_at_any_time(self, plugin: Plugin) -> None:
         """`check` and `permissions` open nothing. Read: spi.Plugin.advise, spi.Plugin.permissions, spi.Plugin.usage."""
@@ -147,14 +176,17 @@ class PluginContract:
     # --- words for the contracts ---
 
     @contextmanager
-    def unavailable(self, what: str) -> Iterator[None]:
-        """The block must end with `Unavailable`, and before long."""
+    def unavailable(self, what: str, plugin: Plugin | None = None) -> Iterator[None]:
+        """The block must end with `Unavailable`, before long, and with no secret of the plugin in it."""
         began = time.monotonic()
         try:
             yield
-        except Unavailable:
+        except Unavailable as error:
             took = time.monotonic() - began
-            assert took < 60 * self.patience, f"{what} took {took:.0f} s to say Unavailable: one attempt, no retries"
+            most = self.away_seconds * self.patience
+            assert took < most, f"{what} took {took:.0f} s to say Unavailable: one attempt, no retries"
+            secrets = {*self.secrets, *(secrets_of(plugin) if plugin is not None else ())}
+            assert not any(secret in str(error) for secret in secrets), f"a secret is in the error of {what}"
         except Rejected as error:
             pytest.fail(f"{what} raised Rejected ({error}), which ends the agent: the place may come back")
         else:
@@ -203,8 +235,9 @@ def in_threads(calls: Sequence[Callable[[], T]], seconds: float) -> list[T]:
     return [results[number] for number in range(len(calls))]
 
 
-def _plain_secrets(plugin: Plugin) -> set[str]:
-    """Values of config fields that are secrets by their types or their names; of addresses, those with a password."""
+def secrets_of(plugin: Plugin) -> set[str]:
+    """Values of config fields that are secrets by their types or their names; of addresses, those with a password, and
+    the password by itself."""
     found = set()
     for name, value in plugin.config:
         text = value.get_secret_value() if isinstance(value, SecretStr) else value
@@ -213,6 +246,7 @@ def _plain_secrets(plugin: Plugin) -> set[str]:
         is_secret = "@" in text if "://" in text else isinstance(value, SecretStr)
         if is_secret or _SECRET_NAME.search(name):
             found.add(text)
+            found.update(part for part in re.findall(r"://[^/@]*:([^/@]+)@", text) if len(part) >= 4)
     return found
 
 
@@ -225,23 +259,35 @@ def _children() -> int:
     return count
 
 
+def _open_files() -> Counter[str]:
+    """What the file descriptors of this process lead to."""
+    found: Counter[str] = Counter()
+    for entry in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):  # the one that lists the folder, and what another thread has closed meanwhile
+            found[str(entry.readlink())] += 1
+    found.pop(f"/proc/{os.getpid()}/fd", None)
+    return found
+
+
 class _Holdings:
     """The threads, file descriptors and child processes of this process."""
 
-    def __init__(self, threads: set[str], files: int, children: int) -> None:
+    def __init__(self, threads: set[str], files: Counter[str], children: int) -> None:
         self._threads, self._files, self._children = threads, files, children
 
     @classmethod
     def now(cls) -> "_Holdings":
         gc.collect()
         threads = {f"{thread.name}#{thread.ident}" for thread in threading.enumerate()}
-        return cls(threads, len(os.listdir("/proc/self/fd")), _children())  # noqa: PTH208 - names are enough
+        return cls(threads, _open_files(), _children())
 
     def beyond(self, before: "_Holdings") -> str:
         """What is held now and was not held before, in words; empty where nothing is."""
         held = [f"the thread {name}" for name in sorted(self._threads - before._threads)]
-        if self._files > before._files:
-            held.append(f"{self._files - before._files} more open file descriptors")
+        more = self._files.total() - before._files.total()
+        if more > 0:
+            names = ", ".join(sorted(self._files - before._files)[:5])
+            held.append(f"{more} more open file descriptors ({names})")
         if self._children > before._children:
             held.append(f"{self._children - before._children} more child processes")
         return ", ".join(held)

@@ -76,7 +76,53 @@ class FailureLogRules(PluginContract):
             assert list(opened.stored([again.task])) == [again.task.id], "`stored` does not name what failed again"
             assert list(opened.stored([bad.task])) == [bad.task.id], "`stored` does not name an earlier generation"
 
+    def test_a_result_of_the_same_generation_replaces_nothing(self, sink: ResultSink) -> None:
+        """A task that ran twice has one result, whatever came second. Read: spi.ResultSink.failed."""
+        first = self._failure(self._result())
+        answer = self._result()
+        again = replace(self._again(first, 1), attempt=3)
+        self._put(sink, [first], [self._result_of(first)], [answer], [self._failure(answer)])
+        with sink:
+            stored = self._stored(sink, [first, answer])
+        assert stored[0].outcome.failure is not None, "an answer of the same generation has replaced a failure"
+        assert stored[1].outcome.failure is None, "a failure of the same generation has replaced an answer"
+        self._put(sink, [again], [replace(again, attempt=4)])
+        with sink:
+            (found,) = self._stored(sink, [first])
+        assert found.attempt == 3, "a failure of the same later generation has replaced another"
+
+    def test_what_was_replaced_has_not_failed(self, sink: ResultSink) -> None:
+        """The exit code is of what is there in the end. Read: spi.ResultSink.has_failed."""
+        first, other = self._failure(self._result()), self._failure(self._result(), FailureKind.EXIT)
+        self._put(sink, [first, other][: sink.max_batch], [other])
+        with self.again(sink) as log:
+            assert log.has_failed(), "two results are failures, and `has_failed` says none is"
+            log.put([self._again(self._result_of(first), 1)])
+            assert log.has_failed(), "a failure of the kind `exit` is left, and `has_failed` says none is"
+            log.put([self._again(self._result_of(other), 1)])
+            assert not log.has_failed(), "all failures were replaced by answers, and `has_failed` says there is one"
+            failures = log.stats().failures
+            assert not failures or not sum(failures.values()), f"all failures were replaced, and stats has {failures}"
+
+    def test_failed_lists_all_of_many_failures(self, sink: ResultSink) -> None:
+        """More than a page, each with its task's attributes. Read: spi.ResultSink.failed."""
+        bad = [self._failure(self._result(), kind) for _ in range(80) for kind in FailureKind]
+        self._put(sink, *(bad[start : start + sink.max_batch] for start in range(0, len(bad), sink.max_batch)))
+        with self.again(sink) as log:
+            found = {each.task.id: each for each in log.failed()}
+        assert len(found) == len(bad), f"{len(bad)} results are failures, and `failed` lists {len(found)}"
+        for each in bad:
+            listed = found[each.task.id]
+            assert listed.outcome.failure is each.outcome.failure
+            assert dict(listed.task.attributes) == dict(each.task.attributes) or not self.failures_have_attributes, (
+                f"put with the attributes {each.task.attributes}, listed with {listed.task.attributes}"
+            )
+            assert listed.task.payload in {b"", each.task.payload}, "the event in `failed` is not the one that was put"
+
     # --- words ---
+
+    failures_have_attributes: bool = True
+    """Whether `failed` gives the attributes of a task; a file of results may have them elsewhere."""
 
     def _put(self, sink: ResultSink, *batches: Sequence[Result]) -> None:
         if not sink.lists_failures:
@@ -91,8 +137,8 @@ class FailureLogRules(PluginContract):
     def _stored(self, sink: ResultSink, expected: Collection[Result]) -> Sequence[Result]:
         raise NotImplementedError
 
-    def _failure(self, result: Result) -> Result:
-        return replace(result, outcome=replace(result.outcome, payload=_ERROR, failure=FailureKind.HANDLER_ERROR))
+    def _failure(self, result: Result, kind: FailureKind = FailureKind.HANDLER_ERROR) -> Result:
+        return replace(result, outcome=replace(result.outcome, payload=_ERROR, failure=kind))
 
     def _result_of(self, failure: Result) -> Result:
         return replace(failure, outcome=replace(failure.outcome, payload=b'{"price": 2}', failure=None))

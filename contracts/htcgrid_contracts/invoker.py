@@ -5,14 +5,17 @@ import time
 import pytest
 from htcgrid.spi import Capability, FailureKind, Invoker, Outcome, Unavailable
 
-from htcgrid_contracts.common import PluginContract, in_threads, not_asked
+from htcgrid_contracts.bound_rules import BoundRules
+from htcgrid_contracts.common import in_threads, not_asked
 from htcgrid_contracts.invoker_answers import AnswerRules
 from htcgrid_contracts.invoker_failures import FailureRules
 from htcgrid_contracts.invoker_helpers import lease
 from htcgrid_contracts.invoker_identity import IdentityRules
+from htcgrid_contracts.meter_rules import MeterRules
+from htcgrid_contracts.slot_rules import SlotRules
 
 
-class InvokerContract(AnswerRules, FailureRules, IdentityRules):
+class InvokerContract(AnswerRules, MeterRules, FailureRules, IdentityRules, BoundRules, SlotRules):
     """Subclass it, and give the fixture `invoker`: the plane, not opened, serving `function`.
 
     One is opened, and serves all rules but those about opening. Its `capabilities` decide what is
@@ -27,7 +30,7 @@ class InvokerContract(AnswerRules, FailureRules, IdentityRules):
         size = min(plane.max_concurrency, self.most_threads)
         if size == 1:
             not_asked("max_concurrency is 1; configure the fixture for 2 environments, if the plane can have them")
-        self._all_come_up(plane, size)
+        self.side_by_side(plane, size)
         overlap = 0.0
         # The longer where this machine was too busy to begin them all within the shorter.
         for seconds in (2 * self.patience, min(8 * self.patience, 0.8 * plane.function.timeout)):
@@ -61,10 +64,6 @@ class InvokerContract(AnswerRules, FailureRules, IdentityRules):
 
         in_threads([lambda thread=thread: work(thread) for thread in range(size)], 60 * self.patience)  # type: ignore[misc]
 
-    def _all_come_up(self, plane: Invoker, size: int) -> None:
-        """So many environments, where a plane starts one only for a call that finds none idle: these last a while."""
-        in_threads([lambda: self.answer(self.call(plane, "count", seconds=0.5))] * size, 60 * self.patience)
-
     # --- cancel ---
 
     @pytest.mark.capability(Capability.CANCEL)
@@ -82,7 +81,7 @@ class InvokerContract(AnswerRules, FailureRules, IdentityRules):
         """A user cancels one task of a session. Read: spi.Invoker.cancel."""
         if plane.max_concurrency == 1:
             not_asked("max_concurrency is 1: nothing runs beside the cancelled task")
-        self._all_come_up(plane, 2)
+        self.side_by_side(plane, 2)
         kept = lease("sleep", seconds=3 * self.patience, value="kept")
         stopped = lease("sleep", seconds=30 * self.patience)
 
@@ -134,8 +133,7 @@ class InvokerContract(AnswerRules, FailureRules, IdentityRules):
 
     def test_a_plane_that_came_back_serves_again(self, invoker: Invoker) -> None:
         """An outage is not the end of a run. Read: spi.Unavailable."""
-        if type(self).bring_back is PluginContract.bring_back:
-            self.bring_back(invoker)  # which says that this is not asked
+        self.needs("bring_back")
         with self.again(invoker) as plane:
             self.works(plane)
             self.take_away(plane)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from htcgrid.spi import FailureKind, Function, HtcgridError, Invoker, Lease, Outcome, Task, Unstarted, limits
 
-from htcgrid_contracts.common import PluginContract, eventually, not_asked, unique_id
+from htcgrid_contracts.common import PluginContract, eventually, in_threads, not_asked, unique_id
 from htcgrid_contracts.packing import contract_function
 
 _OPENED = pytest.StashKey[Invoker | HtcgridError]()
@@ -77,10 +77,11 @@ class InvokerHelpers(PluginContract):
 
     @pytest.fixture(autouse=True)
     def _only_what_is_claimed(self, invoker: Invoker, request: pytest.FixtureRequest) -> None:
-        """Leave a rule out where the plane does not claim what it is about."""
+        """Leave a rule out where the plane does not claim what it is about; what it claims it may know once it is open."""
         for mark in request.node.iter_markers("capability"):
+            claimed = request.getfixturevalue("plane") if "plane" in request.fixturenames else invoker
             for capability in mark.args:
-                if capability not in invoker.capabilities:
+                if capability not in claimed.capabilities:
                     not_asked(f"the plane does not claim Capability.{capability.name}")
 
     # --- words ---
@@ -134,6 +135,10 @@ class InvokerHelpers(PluginContract):
     def works(self, plane: Invoker) -> None:
         """The next call works."""
         assert self.answer(self.call(plane, "echo", value="next")) == "next"
+
+    def side_by_side(self, plane: Invoker, size: int) -> None:
+        """So many environments, where a plane starts one only for a call that finds none idle: these last a while."""
+        in_threads([lambda: self.answer(self.call(plane, "count", seconds=0.5))] * size, 60 * self.patience)
 
     def each_counted(self, answers: Sequence[Mapping[str, Any]]) -> None:
         """Executions that were reported follow on each other: in no environment is there one in between."""

@@ -10,6 +10,13 @@ AWKWARD_PAYLOADS: Mapping[str, bytes] = {
     "the same key twice": b'{"a": 1, "a": 2}',
     "not ASCII": '{"naïve": "価格 – Ωmega 😀"}'.encode(),
     "more digits than a float has": b"123456789012345678901234567890.12345678901234567890",
+    "a number": b"0",
+    "escapes": rb'"\u0000 \ud800 \u2028 \\ \" \/ \b \n"',
+    "marks of other languages": b"\"%s %(a)s {0} {} $1 ${x} ' '' ; -- <b> &amp; \x7f\"",
+    "composed and decomposed": '"\u00e9 e\u0301 \u212b \ufb01 \u0085 \u2028 \ufeff"'.encode(),
+    "tabs between": b'{\t"a":\t[1,\t2]\t}',
+    "white space around": b' {"a": 1} ',
+    "line breaks": b'{\r\n"a":\n1\r}\n',
     "200 kB": b'"' + b"0123456789" * 20_000 + b'"',
 }
 """Each is one JSON document whose bytes a parser and a writer would not return, or an edge of size."""
@@ -20,4 +27,10 @@ AWKWARD_ATTRIBUTES: Mapping[str, Mapping[str, str]] = {
     "not ASCII": {"city": "Zürich 東京 😀"},
     "empty text": {"note": ""},
     "quotes and newlines": {"note": 'a "b"\n\tc\\d'},
+    "spaces around": {"note": "  a  "},
+    "capitals": {"City": "Bern", "city": "Basel"},
+    "what looks like a number": {"note": "0012.50", "flag": "true", "none": "null"},
 }
+
+AWKWARD_IDS = ("a", "A", "a/b", "a b", "a%2Fb", "a'b\"c", "a;b,c:d", "é", "e\u0301", "価格", "x" * 100)
+"""Ends of ids that differ, and that a file name, an address or a collation may take for one another."""

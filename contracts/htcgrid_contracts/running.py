@@ -3,15 +3,18 @@
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from htcgrid.spi import Capability, Function, Invoker, Plugin, ResultSink, TaskSource
 
+from htcgrid_contracts.common import secrets_of
 from htcgrid_contracts.packing import contract_function
+from htcgrid_contracts.verdicts import BROKEN, HELD, Reporter, Verdict, rule_of, where_to_read
 
-__all__ = ["SUBJECT", "Subject", "Verdict", "capabilities", "contract_function", "verify"]
+__all__ = ["SUBJECT", "Subject", "Verdict", "capabilities", "contract_function", "rules", "verify"]
 
 VERIFIED = Path(__file__).parent / "verified.py"
 CLASSES: Mapping[type[Plugin], str] = {
@@ -20,43 +23,59 @@ CLASSES: Mapping[type[Plugin], str] = {
     ResultSink: "TestResultSink",
 }
 
-HELD, BROKEN, NOT_ASKED = "held", "broken", "not asked"
-
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """The plugin to be verified. `make` gives a new one, not opened, on a place that is new where it can be."""
+    """The plugin to be verified, and what its author tells the kit of its place.
+
+    `make` gives a new one, not opened, on a place that is new where it can be; `missing` one on a place that is not there.
+    Each `take_away`, `bring_back` and `throttle` does that to what the plugin talks to. `deadline` is in seconds, for each
+    rule.
+    """
 
     kind: type[Plugin]
     make: Callable[[Function], Plugin]
     patience: float = 1.0
     drain: bool = False
+    missing: Callable[[Function], Plugin] | None = None
+    take_away: Callable[[], None] | None = None
+    bring_back: Callable[[], None] | None = None
+    throttle: Callable[[], None] | None = None
+    too_large: int | None = None
+    deadline: float = 60.0
 
 
 SUBJECT = pytest.StashKey[Subject]()
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What came of one rule: `verdict` is "held", "broken" or "not asked"; `read` says where the rule stands."""
-
-    test: str
-    rule: str
-    verdict: str
-    why: str
-    read: str
-    seconds: float
-    capabilities: tuple[str, ...] = ()
-
-
 def verify(
-    subject: Subject, *, junit: Path | None = None, on_verdict: Callable[[Verdict], None] = lambda _: None
+    subject: Subject,
+    *,
+    junit: Path | None = None,
+    on_verdict: Callable[[Verdict], None] = lambda _: None,
+    keyword: str = "",
+    first: bool = False,
 ) -> Sequence[Verdict]:
     """Ask every rule of the subject; returns the verdicts in order, each also given to `on_verdict` as it comes.
 
-    `junit` is a file to write as JUnit XML. Raises KeyboardInterrupt when interrupted.
+    `junit` is a file to write as JUnit XML. `keyword` chooses rules as `pytest -k` does; with `first` the first that is
+    broken is the last that is asked. Raises KeyboardInterrupt when interrupted.
     """
-    reporter = _Reporter(subject, on_verdict)
+    secrets: set[str] = set()
+
+    def learned(make: Callable[[Function], Plugin] | None) -> Any:
+        """It, with the secrets of what it makes noted."""
+
+        def made(function: Function) -> Plugin:
+            plugin = given(function)
+            secrets.update(secrets_of(plugin))
+            return plugin
+
+        given = make or subject.make
+        return made if make is not None else None
+
+    subject = replace(subject, make=learned(subject.make), missing=learned(subject.missing))
+    reporter = Reporter(subject.deadline, secrets, on_verdict)
     # Nothing of the user's own pytest settings and plugins, and no output: the caller shows the verdicts.
     arguments = [
         "--disable-plugin-autoload",
@@ -72,13 +91,35 @@ def verify(
     arguments += ["-p", "no:cacheprovider", "-p", "no:faulthandler", "--import-mode=importlib", "-o", "addopts="]
     if junit is not None:
         arguments.append(f"--junit-xml={junit}")
-    status = pytest.main(arguments, plugins=[reporter])
-    if status == pytest.ExitCode.INTERRUPTED:
+    if keyword:
+        arguments += ["-k", keyword]
+    if first:
+        arguments.append("--maxfail=1")
+    status = pytest.main(arguments, plugins=[_Known(subject), reporter])
+    if status == pytest.ExitCode.INTERRUPTED and not reporter.has_stopped:
         raise KeyboardInterrupt
-    if status not in {pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED}:
+    if status not in {
+        pytest.ExitCode.OK,
+        pytest.ExitCode.TESTS_FAILED,
+        pytest.ExitCode.INTERRUPTED,
+        pytest.ExitCode.NO_TESTS_COLLECTED,
+    }:
         message = f"pytest could not run the rules ({status!r}): {reporter.trouble or 'it gave no reason'}"
         raise RuntimeError(message)
     return reporter.verdicts
+
+
+def rules(kind: type[Plugin]) -> Sequence[tuple[str, str, str]]:
+    """Each rule of a kind of plugin: its name, why it is one, and where it stands in the interface."""
+    from htcgrid_contracts import verified  # noqa: PLC0415 - collected by `verify` only
+
+    contract = getattr(verified, CLASSES[kind])
+    names = [name for each in reversed(contract.__mro__) for name in vars(each) if name.startswith("test_")]
+    found = []
+    for name in dict.fromkeys(names):
+        why, read = where_to_read(getattr(contract, name).__doc__ or "")
+        found.append((rule_of(name), re.sub(r"\s+", " ", why), read))
+    return found
 
 
 def capabilities(claimed: frozenset[Capability], verdicts: Sequence[Verdict]) -> Mapping[str, str]:
@@ -95,70 +136,11 @@ def capabilities(claimed: frozenset[Capability], verdicts: Sequence[Verdict]) ->
     return shown
 
 
-class _Reporter:
-    """Turns pytest's reports into verdicts."""
+class _Known:
+    """Hands the subject to the contracts."""
 
-    def __init__(self, subject: Subject, on_verdict: Callable[[Verdict], None]) -> None:
+    def __init__(self, subject: Subject) -> None:
         self._subject = subject
-        self._on_verdict = on_verdict
-        self._rules: dict[str, tuple[str, tuple[str, ...]]] = {}
-        self.verdicts: list[Verdict] = []
-        self.trouble = ""
 
     def pytest_configure(self, config: pytest.Config) -> None:
         config.stash[SUBJECT] = self._subject
-
-    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        for item in items:
-            doc = getattr(getattr(item, "function", None), "__doc__", None) or ""
-            marks = item.iter_markers("capability")
-            self._rules[item.nodeid] = doc, tuple(str(name) for mark in marks for name in mark.args)
-
-    def pytest_internalerror(self, excrepr: object) -> None:
-        self.trouble = str(excrepr)
-
-    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        if report.failed:
-            self.trouble = report.longreprtext
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if report.when == "call" or report.outcome != "passed":
-            self._add(report)
-
-    def _add(self, report: pytest.TestReport) -> None:
-        doc, names = self._rules[report.nodeid]
-        test = report.nodeid.rpartition("::")[2] if "[" not in report.nodeid else _parametrised(report.nodeid)
-        read = re.search(r"Read: (.*?)\.?\s*$", doc, re.DOTALL)
-        why = doc.partition("Read:")[0].strip()
-        if report.skipped:
-            verdict, why = NOT_ASKED, _skip_reason(report)
-        elif report.failed:
-            verdict, why = BROKEN, _failure(report)
-        else:
-            verdict = HELD
-        rule = test.removeprefix("test_").replace("_", " ", test.partition("[")[0].count("_"))
-        found = Verdict(test, rule, verdict, why, read[1] if read else "", round(report.duration, 3), names)
-        self.verdicts.append(found)
-        self._on_verdict(found)
-
-
-def _parametrised(nodeid: str) -> str:
-    return nodeid[nodeid.index("::test_") + 2 :]
-
-
-def _skip_reason(report: pytest.TestReport) -> str:
-    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
-    return reason.removeprefix("Skipped: ").removeprefix("not asked: ")
-
-
-def _failure(report: pytest.TestReport) -> str:
-    """What the rule says is wrong; the plugin's own traceback where it raised what it may not."""
-    crash = getattr(report.longrepr, "reprcrash", None)
-    if crash is None:
-        return report.longreprtext
-    message: str = crash.message
-    if message.startswith(("AssertionError: ", "Failed: ")):
-        text = message.partition(": ")[2]
-        # What pytest adds below is the expression, which says less than the words above it.
-        return text.partition("\nassert ")[0]
-    return f"{message}\n{report.longreprtext}"

@@ -4,7 +4,7 @@ import os
 import signal
 import time
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import pytest
 from htcgrid.spi import FailureKind, Outcome, Rejected, Result, ResultSink, ResultStore, Task
@@ -12,6 +12,7 @@ from htcgrid.spi import FailureKind, Outcome, Rejected, Result, ResultSink, Resu
 from htcgrid_contracts.common import in_threads, not_asked, unique_id
 from htcgrid_contracts.failure_rules import FailureLogRules
 from htcgrid_contracts.payloads import AWKWARD_PAYLOADS
+from htcgrid_contracts.reading_rules import ReadingRules
 
 
 def result(payload: bytes = b'{"price": 1.5}', failure: FailureKind | None = None) -> Result:
@@ -32,7 +33,7 @@ def result(payload: bytes = b'{"price": 1.5}', failure: FailureKind | None = Non
     return Result(task, outcome, attempt=2)
 
 
-class ResultSinkContract(FailureLogRules):
+class ResultSinkContract(ReadingRules, FailureLogRules):
     """Subclass it, and give the fixture `sink`: a sink, not opened, on a place that is new and empty.
 
     `read_back` is the oracle. See `PluginContract` for what else may be overridden.
@@ -265,7 +266,57 @@ class ResultSinkContract(FailureLogRules):
             if stats.failures is not None:
                 assert sum(stats.failures.values()) == 1, f"one result is a failure, and `stats` says {stats.failures}"
 
+    def test_stats_count_failures_by_their_kind(self, sink: ResultSink) -> None:
+        """`htcgrid status` shows them. Read: spi.StoreStats."""
+        if type(sink).stats is ResultSink.stats:
+            not_asked("`stats` is the default: it cannot tell what it holds")
+        with sink:
+            kinds = [None, FailureKind.EXIT, FailureKind.EXIT, FailureKind.TIMEOUT, None, FailureKind.CANCELLED]
+            for kind in kinds:
+                sink.put([result(b'{"errorType": "E", "errorMessage": "m"}', kind)])
+            stats = sink.stats()
+            assert stats.stored in {len(kinds), None} or stats.note, (
+                f"6 results are stored; `stats` says {stats.stored}"
+            )
+            expected = {"exit": 2, "timeout": 1, "cancelled": 1}
+            assert stats.failures is None or {str(kind): n for kind, n in stats.failures.items() if n} == expected, (
+                f"the failures are {expected}, and `stats` says {stats.failures}"
+            )
+
+    def test_every_call_says_unavailable_once_its_place_went_away(self, sink: ResultSink) -> None:
+        """A result that is not found is run again. Read: spi.Unavailable."""
+        with sink:
+            put = result()
+            sink.put([put])
+            self.take_away(sink)
+            for name, call in self._calls(sink, put).items():
+                with self.unavailable(name, sink):
+                    call()
+
     # --- words ---
+
+    def use(self, plugin: ResultSink) -> None:  # type: ignore[override]
+        """Stores a result and asks for it."""
+        put = result()
+        plugin.put([put])
+        plugin.stored([put.task])
+
+    def _calls(self, sink: ResultSink, put: Result) -> Mapping[str, Callable[[], object]]:
+        calls: dict[str, Callable[[], object]] = {
+            "put": lambda: sink.put([put]),
+            "stored": lambda: sink.stored([put.task]),
+            "stats": sink.stats,
+            "scan": lambda: list(sink.scan("s-1")),
+            "failed": lambda: list(sink.failed()),
+        }
+        calls = {
+            name: call for name, call in calls.items() if getattr(type(sink), name) is not getattr(ResultSink, name)
+        }
+        if isinstance(sink, ResultStore):
+            calls["get"] = lambda: sink.get([put.task.id])
+        if sink.lists_failures:
+            calls["has_failed"] = sink.has_failed
+        return calls
 
     def _result(self) -> Result:
         return result()

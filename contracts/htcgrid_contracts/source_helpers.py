@@ -30,6 +30,9 @@ class SourceHelpers(PluginContract):
     longest_lease: float = 10.0
     """Seconds; rules that wait for a lease to expire are left out where `lease_seconds` is above this."""
 
+    largest_payload: int = 2_000_000
+    """Bytes of an event that the place takes; give less where it has a limit."""
+
     # --- what a subclass gives ---
 
     @pytest.fixture
@@ -104,6 +107,23 @@ class SourceHelpers(PluginContract):
                 self.lent_at(source, asked)
             leased += some
         return leased
+
+    def held(self, source: TaskSource, size: int, seconds: float = 10.0) -> list[Lease]:
+        """Receive so many, and keep them far longer than the rule takes: what comes again has not just expired."""
+        leases = self.take(source, size, seconds)
+        if source.lease_seconds is not None:
+            gone: set[str] = set()
+            for start in range(0, size, source.max_batch):
+                gone |= set(source.extend(leases[start : start + source.max_batch], 60 * self.patience))
+            if gone:
+                self.in_time()
+            assert not gone, f"{sorted(gone)} was extended in time, and is said to be lost"
+            self._safe_until = float("inf")
+        return leases
+
+    def returns(self, source: TaskSource) -> bool:
+        """Whether `nack` does anything."""
+        return type(source).nack is not TaskSource.nack
 
     def lent_at(self, source: TaskSource, moment: float) -> None:
         """What is in hand was leased or extended then, for a whole lease."""

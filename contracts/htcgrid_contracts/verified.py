@@ -1,9 +1,11 @@
 """The contracts with the plugin that `htcgrid verify` was asked about. Collected by `running.verify` only."""
 
+from collections.abc import Iterator
+
 import pytest
 from htcgrid.spi import Function, Invoker, Plugin, ResultSink, TaskQueue, TaskSource
 
-from htcgrid_contracts.common import PluginContract
+from htcgrid_contracts.common import PluginContract, not_asked
 from htcgrid_contracts.invoker import InvokerContract
 from htcgrid_contracts.packing import contract_function
 from htcgrid_contracts.running import SUBJECT, Subject
@@ -12,11 +14,45 @@ from htcgrid_contracts.source import TaskSourceContract
 
 
 class _Verified(PluginContract):
+    _is_away = False
+
     @pytest.fixture(autouse=True)
-    def subject(self, request: pytest.FixtureRequest) -> Subject:
-        subject = request.config.stash[SUBJECT]
-        self.patience = subject.patience
-        return subject
+    def subject(self, request: pytest.FixtureRequest) -> Iterator[Subject]:
+        self._subject: Subject = request.config.stash[SUBJECT]
+        self.patience = self._subject.patience
+        yield self._subject
+        if self._is_away and self._subject.bring_back is not None:
+            self._subject.bring_back()  # the next rule finds it again
+
+    @pytest.fixture
+    def missing(self, subject: Subject) -> Plugin:
+        if subject.missing is None:
+            not_asked("give --missing KEY=VALUE: an option with which the plugin names what does not exist")
+        return subject.missing(contract_function())
+
+    def needs(self, name: str) -> None:
+        if getattr(self._subject, name) is None or (name == "take_away" and self._subject.bring_back is None):
+            getattr(self, name)(None)
+
+    def knows_a_missing_place(self) -> bool:
+        return self._subject.missing is not None
+
+    def take_away(self, plugin: Plugin) -> None:
+        if self._subject.take_away is None or self._subject.bring_back is None:
+            not_asked("give --take-away and --bring-back: commands that stop and start what the plugin talks to")
+        self._is_away = True
+        self._subject.take_away()
+
+    def bring_back(self, plugin: Plugin) -> None:
+        if self._subject.bring_back is None:
+            not_asked("give --take-away and --bring-back: commands that stop and start what the plugin talks to")
+        self._is_away = False
+        self._subject.bring_back()
+
+    def throttle(self, plugin: Plugin) -> None:
+        if self._subject.throttle is None:
+            not_asked("give --throttle: a command that has the service refuse its next call, since there are too many")
+        self._subject.throttle()
 
 
 class TestInvoker(_Verified, InvokerContract):
@@ -61,10 +97,16 @@ class TestTaskSource(_Verified, TaskSourceContract):
 
 
 class TestResultSink(_Verified, ResultSinkContract):
+    @pytest.fixture(autouse=True)
+    def _what_is_too_large(self, request: pytest.FixtureRequest, subject: Subject) -> None:
+        if subject.too_large is None and "too_large" in request.node.name:
+            not_asked("give --too-large: the bytes of an answer that the sink can never store")
+
     @pytest.fixture
     def sink(self, subject: Subject) -> ResultSink:
         sink = subject.make(contract_function())
         assert isinstance(sink, ResultSink)
+        self.too_large = subject.too_large
         return sink
 
 

@@ -4,6 +4,7 @@ import heapq
 import itertools
 import threading
 import time
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -36,6 +37,9 @@ class MemorySource(TaskSource):
             known = [task.id for task in tasks if task.id in self._tasks and self._tasks[task.id].task != task]
             if known:
                 raise Rejected(f"There are other tasks with these ids already: {', '.join(known)}.", known)
+            twice = [task_id for task_id, times in Counter(task.id for task in tasks).items() if times > 1]
+            if twice:
+                raise Rejected(f"These ids come twice in one call: {', '.join(twice)}. Put each task once.", twice)
             for task in [task for task in tasks if task.id not in self._tasks]:
                 self._tasks[task.id] = Lease(task, attempt=0)
                 heapq.heappush(self._due, (0.0, next(self._order), task.id))

@@ -1,6 +1,7 @@
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from itertools import takewhile
 from pathlib import Path
 from typing import IO
 
@@ -97,17 +98,31 @@ class Look:
     def at(self, task_ids: Sequence[str], *, wait: bool) -> Iterator[Result | None]:
         """The results of these tasks, in this order."""
         for chunk in chunks(list(dict.fromkeys(task_ids)), _NAMED_AT_ONCE):
-            left, pause = list(chunk), _FIRST_LOOK
-            while left:
-                found = self._back_off.call(lambda left=left: self._store.get(left))  # type: ignore[misc]
-                yield from (found[task_id] for task_id in left if task_id in found)
-                left = [task_id for task_id in left if task_id not in found]
-                if not wait:
-                    break
-                if left:
-                    yield None
-                    pause = _FIRST_LOOK if found else _pause(pause)
-            self.missing += left
+            found = self._found(chunk)
+            if wait:
+                yield from self._awaited(chunk, found)
+            else:
+                yield from (found[task_id] for task_id in chunk if task_id in found)
+                self.missing += [task_id for task_id in chunk if task_id not in found]
+
+    def _awaited(self, task_ids: Sequence[str], found: Mapping[str, Result]) -> Iterator[Result | None]:
+        """All of these in this order. While the first is missing it alone is asked for, and then ever more: what is read
+        before its turn is read again."""
+        left, pause, asked = list(task_ids), _FIRST_LOOK, len(task_ids)
+        while True:
+            came = list(takewhile(found.__contains__, left[:asked]))
+            yield from map(found.__getitem__, came)
+            left = left[len(came) :]
+            if not left:
+                return
+            if len(came) < asked:
+                yield None
+                pause = _FIRST_LOOK if came else _pause(pause)
+            asked = 2 * asked if len(came) == asked else 1
+            found = self._found(left[:asked])
+
+    def _found(self, task_ids: Sequence[str]) -> Mapping[str, Result]:
+        return self._back_off.call(lambda: self._store.get(task_ids))
 
     def along(self, session: str | None, queue: QueueSource | None, *, follow: bool) -> Iterator[Result | None]:
         """All results, or a session's, in the order they were stored; while `queue` holds more, or for ever."""

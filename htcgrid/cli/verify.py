@@ -2,7 +2,6 @@ import dataclasses
 import json
 import sys
 import tempfile
-import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib.metadata import entry_points
@@ -10,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import click
-from pydantic import ValidationError
 
 from htcgrid import config, plugins
 from htcgrid.cli.main import DONE, SOME_FAILED
-from htcgrid.spi import Function, Invoker, Plugin, Rejected, ResultSink, TaskSource
+from htcgrid.cli.verify_places import Places, running
+from htcgrid.spi import Invoker, Plugin, Rejected, ResultSink, TaskSource
 
 KINDS: dict[str, type[Plugin]] = {"invoker": Invoker, "task-source": TaskSource, "result-sink": ResultSink}
 """What `--kind` calls the three kinds of plugin."""
@@ -44,7 +43,31 @@ _MARKS = {"held": "held     ", "broken": "BROKEN   ", "not asked": "not asked"}
     "--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Write the verdicts as JSON."
 )
 @click.option("--junit", type=click.Path(path_type=Path), metavar="FILE", help="Write the verdicts as JUnit XML.")
-@click.option("--strict", is_flag=True, help="A rule that could not be tested counts as broken.")
+@click.option(
+    "--strict",
+    is_flag=True,
+    help="A rule that could be asked, were one of the options below given, counts as broken.",
+)
+@click.option("-k", "keyword", default="", metavar="EXPRESSION", help="Only rules whose names match, as in pytest.")
+@click.option("-x", "first", is_flag=True, help="Stop at the first rule that is broken.")
+@click.option("--list", "listed", is_flag=True, help="Show the rules and ask none.")
+@click.option(
+    "--deadline",
+    type=click.FloatRange(1, 86_400),
+    help="Seconds that one rule may take.  [default: 60, times --patience]",
+)
+@click.option(
+    "--missing", multiple=True, metavar="KEY=VALUE", help="An option with which the plugin names what does not exist."
+)
+@click.option("--take-away", metavar="CMD", help="A command that stops what the plugin talks to.")
+@click.option("--bring-back", metavar="CMD", help="A command that starts it again.")
+@click.option("--throttle", metavar="CMD", help="A command that has the service refuse its next call.")
+@click.option(
+    "--too-large", type=click.IntRange(1), metavar="BYTES", help="The size of an answer that can never be stored."
+)
+@click.option(
+    "--remove", metavar="CMD", help="A command that removes a place; in it {fresh} is the word of that place."
+)
 def command(
     name: str,
     kind: str | None,
@@ -54,30 +77,57 @@ def command(
     json_file: Path | None,
     junit: Path | None,
     strict: bool,
+    keyword: str = "",
+    first: bool = False,
+    listed: bool = False,
+    deadline: float | None = None,
+    missing: tuple[str, ...] = (),
+    take_away: str | None = None,
+    bring_back: str | None = None,
+    throttle: str | None = None,
+    too_large: int | None = None,
+    remove: str | None = None,
 ) -> int:
     """Run the conformance kit over an installed plugin, and say which rules of the interface it keeps.
 
     \b
     htcgrid verify process --option workers=2
     htcgrid verify sqlite --kind task-source --option path={tmp}/grid.db --option lease_seconds=2
+    htcgrid verify redis --kind result-sink --option prefix={fresh}: --missing url=redis://127.0.0.1:1 \\
+        --take-away 'systemctl stop redis' --bring-back 'systemctl start redis'
 
     Exit codes: 0 all tested rules are kept, 1 one is broken, 2 wrong usage, 3 the plugin's service
     was unavailable.
     """
     kit = _kit()
     base = KINDS[kind] if kind else _kind_of(name)
+    if listed:
+        return _list(kit.rules(base))
+    if take_away is not None and bring_back is None:
+        raise click.UsageError("--take-away needs --bring-back: a command that starts again what was stopped.")
     plugin = plugins.load(base, name)
-    options = config.flags_of(pairs)
+    elsewhere = config.flags_of(missing)
     with tempfile.TemporaryDirectory(prefix="htcgrid-verify-") as folder:
-
-        def make(function: Function) -> Plugin:
-            return plugin(_config(plugin, options, Path(folder)), function)
-
-        with make(kit.contract_function()):
-            pass  # what is wrong for good, or away, is told once and not once a rule
-        subject = kit.Subject(base, make, patience, drain)
-        verdicts = kit.verify(subject, junit=junit, on_verdict=_show)
-        claimed = make(kit.contract_function())
+        places = Places(plugin, config.flags_of(pairs), Path(folder))
+        try:
+            with places.make(kit.contract_function()):
+                pass  # what is wrong for good, or away, is told once and not once a rule
+            subject = kit.Subject(
+                base,
+                places.make,
+                patience,
+                drain,
+                missing=(lambda function: places.make(function, **elsewhere)) if elsewhere else None,
+                take_away=running("--take-away", take_away),
+                bring_back=running("--bring-back", bring_back),
+                throttle=running("--throttle", throttle),
+                too_large=too_large,
+                deadline=deadline or 60.0 * patience,
+            )
+            verdicts = kit.verify(subject, junit=junit, on_verdict=_show, keyword=keyword, first=first)
+            claimed = places.make(kit.contract_function())
+        finally:
+            places.remove(remove or "")
     proven = kit.capabilities(claimed.capabilities, verdicts) if isinstance(claimed, Invoker) else {}
     _summarise(verdicts, proven)
     if json_file is not None:
@@ -86,8 +136,10 @@ def command(
             json_file.write_text(text, encoding="utf-8")
         except OSError as error:
             raise config.ConfigError(f"--json {json_file} cannot be written: {error.strerror}.") from None
-    bad = {"broken", "not asked"} if strict else {"broken"}
-    return SOME_FAILED if any(verdict.verdict in bad for verdict in verdicts) else DONE
+    if not verdicts:
+        raise click.UsageError(f"-k {keyword!r} matches no rule; `htcgrid verify {name} --list` shows them.")
+    is_bad = any(each.verdict == "broken" or (strict and each.could_be_asked) for each in verdicts)
+    return SOME_FAILED if is_bad else DONE
 
 
 def _kit() -> Any:
@@ -110,27 +162,18 @@ def _kind_of(name: str) -> type[Plugin]:
     return KINDS[kinds[0]]
 
 
-def _config(plugin: type[Plugin], options: dict[str, Any], folder: Path) -> Plugin.Config:
-    filled = {key: _filled(value, folder) for key, value in options.items()}
-    try:
-        return plugin.Config.model_validate(filled)
-    except ValidationError as error:
-        raise config.ConfigError(config.explain(error, "--option", plugin.Config)) from None
-
-
-def _filled(value: Any, folder: Path) -> Any:
-    if not isinstance(value, str):
-        return value
-    fresh = uuid.uuid4().hex[:12]
-    if "{tmp}" in value:
-        (folder / fresh).mkdir()
-    return value.replace("{tmp}", str(folder / fresh)).replace("{fresh}", fresh)
+def _list(rules: Sequence[tuple[str, str, str]]) -> int:
+    for rule, why, read in rules:
+        print(f"{rule}\n           | {why}\n           | read: {read}")
+    print(f"{len(rules)} rules")
+    return DONE
 
 
 def _show(verdict: Any) -> None:
     print(f"{_MARKS[verdict.verdict]}  {verdict.rule}")
     if verdict.verdict == "broken":
-        print(*(f"           | {line}" for line in verdict.why.splitlines()), sep="\n")
+        told = [f"by the same fault as: {verdict.same_as}"] if verdict.same_as else verdict.why.splitlines()
+        print(*(f"           | {line}" for line in told), sep="\n")
         print(f"           | read: {verdict.read}")
     sys.stdout.flush()
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from htcgrid.runtime import strays
 from htcgrid.runtime.account import Account
-from htcgrid.spi import Unavailable
+from htcgrid.spi import Rejected, Unavailable
 
 INHERITED = ("LD_LIBRARY_PATH", "PATH", "SSL_CERT_DIR", "SSL_CERT_FILE", "TMPDIR", "USER", "VIRTUAL_ENV")
 """What an environment gets of the agent's own variables. Credentials are not among them, nor is HOME, which leads
@@ -68,8 +68,14 @@ class ForkServer:
         self._home = ""
 
     def open(self) -> None:
+        try:
+            self._home = tempfile.mkdtemp(prefix="htcgrid-home-")
+        except OSError as error:
+            raise Rejected(
+                f"The handlers' home cannot be made: {error.strerror or error}. Name a folder that this user may write to as "
+                "TMPDIR."
+            ) from error
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._home = tempfile.mkdtemp(prefix="htcgrid-home-")
         # Never a number of a standard stream, where those of the agent are closed.
         theirs_fd = fcntl.fcntl(theirs, fcntl.F_DUPFD_CLOEXEC, 3)
         theirs.close()
@@ -90,8 +96,10 @@ class ForkServer:
                 stderr=None if _is_inheritable(2) else subprocess.DEVNULL,
                 **self._rights(),
             )
-        except BlockingIOError as error:  # EAGAIN
+        except BaseException as error:
             ours.close()
+            if not isinstance(error, BlockingIOError):  # EAGAIN
+                raise
             raise Unavailable(
                 f"The program that workers are forked from cannot be started: {_no_process(error.strerror)}"
             ) from error

@@ -152,8 +152,8 @@ class FramedEnvironment(ExecutionEnvironment):
         self._is_to_look = True
         self._bell.ring()
 
-    def is_log_filling(self) -> bool:
-        return self._process.is_log_filling()
+    def unread_bytes(self) -> int:
+        return self._process.unread_bytes()
 
     def _be_watched(self) -> None:
         if self._watch is not None and not self._is_watched:

@@ -1,4 +1,4 @@
-"""When an environment that runs a long task is to look at its memory, decided in one thread for all of them.
+"""When an environment that runs a long task is to look at its memory and its log, decided in one thread for all of them.
 
 A process grows only while it runs, and by so much for each second of a processor. So where a process has not run since the
 last look, or too little to have come near its limit, nobody needs to be woken: to see that takes a read of 3 microseconds,
@@ -23,17 +23,19 @@ _LONGEST_SECONDS = 0.25
 _GROWTH_MB = 2048.0
 """How much memory a processor can fill in a second, at most."""
 _READ_BYTES = 1024
+_UNREAD_BYTES = 16_384
+"""A quarter of what a log holds where it cannot be made larger."""
 
 
 class Watched(Protocol):
     """An environment as its watcher sees it."""
 
     def look_now(self) -> None:
-        """Have the thread that supervises it look at its memory. From another thread."""
+        """Have the thread that supervises it look at its memory and read its log. From another thread."""
         ...
 
-    def is_log_filling(self) -> bool:
-        """Whether it is to read what was printed, which it does as it looks. From another thread, between `add` and `remove`."""
+    def unread_bytes(self) -> int:
+        """How much it has printed that nobody has read: it waits once its log is full. From another thread."""
         ...
 
 
@@ -74,7 +76,7 @@ class Process:
         seconds = max(_TICK_SECONDS, min((left - grown) / _GROWTH_MB, _LONGEST_SECONDS))
         self.due = now + seconds - _TICK_SECONDS / 2
         # One that waits for its log to be read does not run, either.
-        if not stamp or not self._ran_ns or self.watched.is_log_filling():
+        if not stamp or not self._ran_ns or self.watched.unread_bytes() >= _UNREAD_BYTES:
             return True
         if stamp == self._stamp:
             return False

@@ -4,8 +4,8 @@ import fcntl
 import os
 import select
 import signal
+import sys
 import termios
-from array import array
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
@@ -89,6 +89,12 @@ class WorkerProcess:
         tail, self._tail = self._tail, b""
         return tail
 
+    def unread_bytes(self) -> int:
+        """How much it has printed that nobody has read."""
+        size = bytearray(4)
+        fcntl.ioctl(self._log, termios.FIONREAD, size)
+        return int.from_bytes(size, sys.byteorder)
+
     def read_log(self) -> None:
         """Take in what it has printed; only the end is kept. A handler that prints never waits long."""
         size = 0
@@ -102,12 +108,6 @@ class WorkerProcess:
             size += len(chunk)
             self._tail = (self._tail + chunk)[-limits.LOG_TAIL_BYTES :]
         self.is_chatty = size > _LOG_BYTES_AT_ONCE // 16
-
-    def is_log_filling(self) -> bool:
-        """Whether so much of what it printed waits to be read that it may soon wait, too."""
-        waiting = array("i", [0])
-        fcntl.ioctl(self._log, termios.FIONREAD, waiting)
-        return waiting[0] >= _LOG_BYTES_AT_ONCE // 32
 
     def memory_mb(self) -> float:
         """At most what a control group would count now, in MiB, of the process and all that it started."""

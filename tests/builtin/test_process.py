@@ -848,3 +848,14 @@ def test_time_and_memory_are_measured(do: Do) -> None:
 def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Rejected, match="there is no such folder"), plane(tmp_path / "none"):
         pass
+
+
+def test_a_handler_that_prints_much_after_a_long_silence_is_not_held_up(tmp_path: Path) -> None:
+    (tmp_path / "late.py").write_text(
+        "import time\n\ndef handler(event, context):\n    for _ in range(2):\n        time.sleep(0.4)\n"
+        "        for _ in range(event):\n            print('x' * 1000)\n    return 'done'\n"
+    )
+    with plane(tmp_path, "late.handler") as invoker:
+        outcome = run(invoker, 3000, timeout=LONG)
+    assert answer(outcome) == "done"
+    assert outcome.log_tail.endswith(b"x\n")

@@ -207,6 +207,16 @@ def test_wait_by_ids_gives_them_in_their_order(project: Project) -> None:
     assert [line["id"] for line in lines(second.communicate(timeout=60)[0])] == ["s_3", "s_1"]
 
 
+def test_wait_by_ids_holds_back_what_is_stored_before_its_turn(project: Project) -> None:
+    project.submit({"n": 1, "sleep": 2}, {"n": 2}, {"n": 3})
+    agent = project.start("run", "--set", "planes.local.workers=2")
+    assert [line["id"] for line in lines(project.run("results", "s_2", "s_3", "--wait").stdout)] == ["s_2", "s_3"]
+    reader = project.start("results", "s_1", "s_3", "s_2", "--wait")
+    assert [line["id"] for line in lines(reader.communicate(timeout=60)[0])] == ["s_1", "s_3", "s_2"]
+    agent.terminate()
+    agent.communicate(timeout=60)
+
+
 def test_follow_goes_on_across_an_empty_queue_until_count(project: Project) -> None:
     reader = project.start("results", "--follow", "--count", "3")
     for number in range(3):

@@ -3,9 +3,13 @@
 
 import json
 import math
+import os
+import signal
+import tempfile
 import threading
 import time
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,11 +40,21 @@ class Reference(ProcessInvoker):
 
     max_batch = 8
     away = False
+    refused = 0
 
     def invoke(self, batch: Sequence[Lease], timeout: float) -> Reports:
+        if self.refused:
+            self.refused -= 1
+            raise Unavailable("The plane refuses this call: there are too many.")
         if self.away:
             raise self.unavailable()
-        yield from super().invoke(batch, timeout)
+        for report in super().invoke(batch, timeout):
+            if self.away:
+                raise self.lost(batch)
+            yield report
+
+    def lost(self, batch: Sequence[Lease]) -> Exception:
+        return Unavailable("The plane went away.", begun=[lease.task.id for lease in batch])
 
     def unavailable(self) -> Exception:
         return Unavailable("The plane is away.")
@@ -66,6 +80,9 @@ class Case(InvokerContract):
 
     def bring_back(self, plane: Reference) -> None:  # type: ignore[override]
         plane.away = False
+
+    def throttle(self, plane: Reference) -> None:  # type: ignore[override]
+        plane.refused = 1
 
 
 class TestReference(Case):
@@ -555,3 +572,284 @@ class TestBeginsANewTrace(Case):
                 replace(lease, task=replace(lease.task, attributes={**lease.task.attributes, **own})) for lease in batch
             ]
             yield from super().invoke(traced, timeout)
+
+
+# --- bounds, neighbours, slots ---
+
+
+class TestDoublesTimeouts(Case):
+    breaks = "test_a_timeout_is_neither_shorter_nor_longer_than_given"
+    says = "the outcome came after"
+    short_timeout = 1.0
+
+    class broken(Reference):
+        def invoke(self, batch: Sequence[Lease], timeout: float) -> Reports:
+            yield from super().invoke(batch, 2 * timeout)
+
+
+class TestTellsHalfTheTime(Case):
+    breaks = "test_the_context_tells_the_time_that_is_left"
+    says = "at its start the handler has"
+
+    class broken(Reference):
+        def invoke(self, batch: Sequence[Lease], timeout: float) -> Reports:
+            yield from super().invoke(batch, timeout / 2)
+
+
+class TestOneTimeoutForAll(Case):
+    breaks = "test_each_task_of_a_batch_has_a_timeout_of_its_own"
+    says = "the outcome is timeout"
+
+    class broken(Reference):
+        def invoke(self, batch: Sequence[Lease], timeout: float) -> Reports:
+            until = time.monotonic() + timeout
+            for lease in batch:
+                yield from super().invoke([lease], max(0.05, until - time.monotonic()))
+
+
+class TestSeesEndsLate(Case):
+    breaks = "test_the_end_of_a_process_is_seen_at_once"
+    says = "and that was seen after"
+
+    class broken(Changed):
+        def changed(self, outcome: Outcome) -> Outcome:
+            if outcome.failure is FailureKind.EXIT:
+                time.sleep(1.6)
+            return outcome
+
+
+class TestLimitIsTooLarge(Case):
+    breaks = "test_answers_and_events_up_to_the_limit_pass_whole"
+    says = "an answer of the limit itself is payload_too_large"
+
+    class broken(Changed):
+        def changed(self, outcome: Outcome) -> Outcome:
+            large = len(outcome.payload) > 6_000_000
+            return replace(outcome, failure=FailureKind.PAYLOAD_TOO_LARGE) if large else outcome
+
+
+class TestSortsKeys(Case):
+    breaks = "test_an_answer_keeps_its_numbers_and_the_order_of_its_keys"
+    says = "came"
+
+    class broken(Changed):
+        def changed(self, outcome: Outcome) -> Outcome:
+            return replace(outcome, payload=json.dumps(json.loads(outcome.payload), sort_keys=True).encode())
+
+
+class TestHalfTheMemory(Case):
+    breaks = "test_the_memory_limit_is_neither_lower_nor_higher_than_given"
+    says = "the outcome is out_of_memory"
+
+    class broken(Reference):
+        def environment(self, place: int) -> Any:
+            asked, self.function = self.function, self.function.model_copy(update={"memory": 128})
+            try:
+                return super().environment(place)
+            finally:
+                self.function = asked
+
+
+class TestEndsItsNeighbours(Case):
+    breaks = "test_what_is_stopped_or_ends_harms_no_neighbour"
+    says = "the outcome is exit"
+
+    class broken(Changed):
+        def changed(self, outcome: Outcome) -> Outcome:
+            if outcome.failure is FailureKind.TIMEOUT:
+                for environment in self._places:
+                    with suppress(ProcessLookupError):
+                        os.kill(environment._process.pid, signal.SIGKILL)  # type: ignore[union-attr]
+            return outcome
+
+
+class Slots(Reference):
+    """Counts its slots by itself."""
+
+    def open(self) -> None:
+        super().open()
+        self.slots = threading.Semaphore(self.max_concurrency)
+
+
+class TestErrorsLoseSlots(Case):
+    breaks = "test_a_slot_outlives_failures"
+    says = "handler_error"
+    patience = 0.05
+
+    class broken(Slots):
+        def invoke(self, batch: Sequence[Lease], timeout: float) -> Reports:
+            if not self.slots.acquire(timeout=1):
+                raise Unavailable("handler_error took the last slot")
+            reports = list(super().invoke(batch, timeout))
+            if not any(isinstance(report, Outcome) and report.failure for report in reports):
+                self.slots.release()
+            yield from reports
+
+
+class TestUnreadReportsLoseSlots(Case):
+    breaks = "test_a_slot_outlives_an_abandoned_call"
+    says = "no slot is left"
+
+    class broken(Slots):
+        def invoke(self, batch: Sequence[Lease], timeout: float) -> Reports:
+            if not self.slots.acquire(timeout=1):
+                raise Unavailable("no slot is left")
+            yield from super().invoke(batch, timeout)
+            self.slots.release()
+
+
+class TestRefusesOneMore(Case):
+    breaks = "test_more_calls_than_slots_are_all_answered"
+    says = "too many calls"
+
+    class broken(Slots):
+        def invoke(self, batch: Sequence[Lease], timeout: float) -> Reports:
+            if not self.slots.acquire(blocking=False):
+                raise Rejected("too many calls")
+            try:
+                time.sleep(0.2)
+                yield from super().invoke(batch, timeout)
+            finally:
+                self.slots.release()
+
+
+class TestCancelsTheFirst(Case):
+    breaks = "test_cancel_stops_every_task_that_it_is_given"
+    says = "reported as timeout"
+    patience = 0.2
+
+    class broken(Reference):
+        def cancel(self, task_ids: Collection[str]) -> None:
+            super().cancel(list(task_ids)[:1])
+
+
+class TestLeavesFiles(Case):
+    breaks = "test_close_leaves_no_file_and_no_process"
+    says = "there are files left"
+
+    class broken(Reference):
+        def open(self) -> None:
+            tempfile.mkdtemp(prefix="plane-")
+            super().open()
+
+
+class TestForgetsWhatItBegan(Case):
+    breaks = "test_a_plane_that_goes_away_names_what_it_had_begun"
+    says = "Unavailable.begun names []"
+
+    class broken(Reference):
+        def lost(self, batch: Sequence[Lease]) -> Exception:
+            return Unavailable("The plane went away.")
+
+
+class TestThrottledIsAnError(Case):
+    breaks = "test_throttling_is_unavailable"
+    says = "raised nothing"
+
+    class broken(Reference):
+        def invoke(self, batch: Sequence[Lease], timeout: float) -> Reports:
+            try:
+                yield from super().invoke(batch, timeout)
+            except Unavailable as error:
+                yield from (Outcome(lease.task.id, json.dumps(str(error)).encode()) for lease in batch)
+
+
+# --- metering, context, logs ---
+
+
+class TestBillsInSeconds(Case):
+    breaks = "test_the_bill_is_the_duration_or_a_little_more"
+    says = "which is less"
+
+    class broken(Changed):
+        def changed(self, outcome: Outcome) -> Outcome:
+            return replace(outcome, billed_ms=outcome.billed_ms // 1000)
+
+
+class TestFailuresAreFree(Case):
+    breaks = "test_failures_are_measured_and_billed"
+    says = "billed as 0 ms"
+
+    class broken(Changed):
+        def changed(self, outcome: Outcome) -> Outcome:
+            return replace(outcome, billed_ms=0) if outcome.failure is FailureKind.TIMEOUT else outcome
+
+
+class TestStartsAtTheEnd(Case):
+    breaks = "test_started_is_when_the_handler_began"
+    says = "s apart"
+
+    class broken(Changed):
+        def changed(self, outcome: Outcome) -> Outcome:
+            return replace(outcome, started=outcome.started + outcome.duration_ms / 1000)
+
+
+class TestKilobytes(Case):
+    breaks = "test_memory_is_in_megabytes"
+    says = "and max_memory_mb is"
+
+    class broken(Changed):
+        def changed(self, outcome: Outcome) -> Outcome:
+            return replace(outcome, max_memory_mb=1024 * outcome.max_memory_mb)
+
+
+class TestOneName(Case):
+    breaks = "test_each_environment_has_a_name_of_its_own"
+    says = "the outcomes name 1"
+    broken = _with(environment="worker")
+
+
+class TestAttributesShadow(Case):
+    breaks = "test_an_attribute_shadows_nothing_of_htcgrid"
+    says = "an attribute says 99"
+
+    class broken(Reference):
+        def invoke(self, batch: Sequence[Lease], timeout: float) -> Reports:
+            shown = [
+                replace(lease, attempt=int(lease.task.attributes.get("attempt", lease.attempt))) for lease in batch
+            ]
+            yield from super().invoke(shown, timeout)
+
+
+class TestOneRequest(Case):
+    breaks = "test_each_invocation_has_a_request_id_of_its_own"
+    says = "were invoked with the request ids"
+
+    class broken(Changed):
+        def changed(self, outcome: Outcome) -> Outcome:
+            answer = json.loads(outcome.payload)
+            return replace(outcome, payload=json.dumps({**answer, "aws_request_id": "1"}).encode())
+
+
+class TestSilentTasksTalk(Case):
+    breaks = "test_a_silent_task_has_no_log"
+    says = "and the log tail has"
+
+    class broken(Changed):
+        log = b""
+
+        def changed(self, outcome: Outcome) -> Outcome:
+            self.log = outcome.log_tail or self.log
+            return replace(outcome, log_tail=self.log)
+
+
+class TestOneLogForAll(Case):
+    breaks = "test_each_thread_gets_the_logs_of_its_own_tasks"
+    says = "and the log tail is"
+
+    class broken(Changed):
+        latest = b""
+
+        def changed(self, outcome: Outcome) -> Outcome:
+            self.latest = outcome.log_tail
+            time.sleep(0.01)
+            return replace(outcome, log_tail=self.latest)
+
+
+class TestTimeoutsAreSilent(Case):
+    breaks = "test_the_log_of_every_kind_of_failure_is_kept"
+    says = "ended as timeout is b''"
+
+    class broken(Changed):
+        def changed(self, outcome: Outcome) -> Outcome:
+            return replace(outcome, log_tail=b"") if outcome.failure is FailureKind.TIMEOUT else outcome

@@ -5,6 +5,7 @@ import sqlite3
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,41 @@ class Reference(SqliteSink):
     """A good sink: a SQLite file, with a limit on what it takes."""
 
     away = False
+    refused = 0
 
-    def put(self, results: Sequence[Result]) -> None:
+    def _reach(self) -> None:
+        if self.refused:
+            self.refused -= 1
+            raise Unavailable("The store refuses this call: there are too many.")
         if self.away:
             raise self.unavailable()
+
+    def stored(self, tasks: Sequence[Task]) -> Collection[str]:
+        self._reach()
+        return super().stored(tasks)
+
+    def get(self, task_ids: Sequence[str]) -> Mapping[str, Result]:
+        self._reach()
+        return super().get(task_ids)
+
+    def scan(self, session_id: str | None = None, after: int = 0) -> Iterator[tuple[int, Result]]:
+        self._reach()
+        return super().scan(session_id, after)
+
+    def failed(self) -> Iterator[Result]:
+        self._reach()
+        return super().failed()
+
+    def has_failed(self) -> bool:
+        self._reach()
+        return super().has_failed()
+
+    def stats(self) -> StoreStats:
+        self._reach()
+        return super().stats()
+
+    def put(self, results: Sequence[Result]) -> None:
+        self._reach()
         large = [result.task.id for result in results if len(result.outcome.payload) > LIMIT]
         super().put([result for result in results if result.task.id not in large])
         if large:
@@ -39,6 +71,7 @@ class Case(ResultSinkContract):
     says = ""
     broken: type[Any] = Reference
     too_large = LIMIT + 1
+    largest_payload = LIMIT - 20
 
     @pytest.fixture
     def sink(self, tmp_path: Path) -> ResultSink:
@@ -61,6 +94,9 @@ class Case(ResultSinkContract):
 
     def take_away(self, sink: Reference) -> None:  # type: ignore[override]
         sink.away = True
+
+    def throttle(self, sink: Reference) -> None:  # type: ignore[override]
+        sink.refused = 1
 
 
 class TestReference(Case):
@@ -322,3 +358,156 @@ class TestUsageOfAnotherKind(Case):
     class broken(Reference):
         def usage(self) -> Any:
             return {"requests": 1}
+
+
+# --- pages, writers, and all that was put ---
+
+
+class TestMixesUpABatch(Case):
+    breaks = "test_each_result_of_a_batch_is_stored_as_it_is"
+    says = "of a batch of"
+
+    class broken(Reference):
+        def put(self, results: Sequence[Result]) -> None:
+            answer = results[0].outcome.payload
+            super().put([replace(each, outcome=replace(each.outcome, payload=answer)) for each in results])
+
+
+class TestCutsLargeAnswers(Case):
+    breaks = "test_a_large_answer_is_stored_whole"
+    says = "found 100000"
+
+    class broken(Changed):
+        def changed(self, result: Result) -> Result:
+            return replace(result, outcome=replace(result.outcome, payload=result.outcome.payload[:100_000]))
+
+
+class TestIgnoresCase(Case):
+    breaks = "test_ids_that_differ_are_different_tasks"
+    says = "are not stored"
+
+    class broken(Changed):
+        def changed(self, result: Result) -> Result:
+            task_id = result.task.id.lower()
+            return replace(
+                result, task=replace(result.task, id=task_id), outcome=replace(result.outcome, task_id=task_id)
+            )
+
+
+class TestFailsOnTwice(Case):
+    breaks = "test_an_id_twice_in_a_batch_or_from_two_writers_is_one_result"
+    says = "UNIQUE"
+
+    class broken(Reference):
+        def put(self, results: Sequence[Result]) -> None:
+            assert len({each.task.id for each in results}) == len(results), "UNIQUE constraint failed"
+            super().put(results)
+
+
+class TestKnowsItsOwn(Case):
+    breaks = "test_stored_sees_what_another_has_put"
+    says = "`stored` names 0 of the 3"
+
+    class broken(Reference):
+        mine: Collection[str] = ()
+
+        def put(self, results: Sequence[Result]) -> None:
+            self.mine = {*self.mine, *(each.task.id for each in results)}
+            super().put(results)
+
+        def stored(self, tasks: Sequence[Task]) -> Collection[str]:
+            return [task_id for task_id in super().stored(tasks) if task_id in self.mine]
+
+
+class TestLooksAtAPage(Case):
+    breaks = "test_stored_looks_at_every_task_that_it_is_asked_about"
+    says = "`stored` names 50"
+
+    class broken(Reference):
+        def stored(self, tasks: Sequence[Task]) -> Collection[str]:
+            return super().stored(tasks[:100])
+
+
+class TestNoneIsZero(Case):
+    breaks = "test_get_returns_all_that_was_put"
+    says = "'init_ms': (None, 0.0)"
+
+    class broken(Changed):
+        def changed(self, result: Result) -> Result:
+            return replace(result, outcome=replace(result.outcome, init_ms=result.outcome.init_ms or 0.0))
+
+
+class TestScansAPage(Case):
+    breaks = "test_scan_goes_through_all_pages_and_sessions"
+    says = "and `scan` gives 1000"
+
+    class broken(Reference):
+        def scan(self, session_id: str | None = None, after: int = 0) -> Iterator[tuple[int, Result]]:
+            return islice(super().scan(session_id, after), 1000)
+
+
+class TestCommitsOutOfOrder(Case):
+    breaks = "test_scan_misses_none_of_eight_writers"
+    says = "missed"
+    patience = 0.2
+
+    class broken(Reference):
+        def scan(self, session_id: str | None = None, after: int = 0) -> Iterator[tuple[int, Result]]:
+            # What a reader sees where numbers are given before they are committed.
+            found = list(super().scan(session_id, after))
+            return iter(found[1:] if after == 0 else found)
+
+
+class TestSwallowsOutages(Case):
+    breaks = "test_every_call_says_unavailable_once_its_place_went_away"
+    says = "stored raised nothing"
+
+    class broken(Reference):
+        def stored(self, tasks: Sequence[Task]) -> Collection[str]:
+            return () if self.away else super().stored(tasks)
+
+
+class TestThrottledIsStored(Case):
+    breaks = "test_throttling_is_unavailable"
+    says = "raised nothing"
+
+    class broken(Reference):
+        def put(self, results: Sequence[Result]) -> None:
+            try:
+                super().put(results)
+            except Unavailable:
+                return
+
+
+class TestOneKind(Case):
+    breaks = "test_stats_count_failures_by_their_kind"
+    says = "and `stats` says {'handler_error': 4}"
+
+    class broken(Reference):
+        def stats(self) -> StoreStats:
+            stats = super().stats()
+            return replace(stats, failures={"handler_error": sum((stats.failures or {}).values())})
+
+
+class TestLastStays(Case):
+    breaks = "test_a_result_of_the_same_generation_replaces_nothing"
+    says = "an answer of the same generation has replaced a failure"
+    broken = TestTakesWhatComesLate.broken
+
+
+class TestRemembersFailures(Case):
+    breaks = "test_what_was_replaced_has_not_failed"
+    says = "all failures were replaced by answers"
+
+    class broken(Reference):
+        def has_failed(self) -> bool:
+            return True
+
+
+class TestFailedIsAPage(Case):
+    breaks = "test_failed_lists_all_of_many_failures"
+    says = "and `failed` lists 100"
+
+    class broken(Reference):
+        def failed(self) -> Iterator[Result]:
+            return islice(super().failed(), 100)

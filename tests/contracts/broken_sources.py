@@ -26,10 +26,37 @@ class Reference(MemorySource):
         self.letters: list[DeadTask] = []
         self.invalid: list[Lease] = []
         self.away = False
+        self.refused = 0
 
-    def receive(self, max_tasks: int, wait: float) -> Sequence[Lease]:
+    def _reach(self) -> None:
+        if self.refused:
+            self.refused -= 1
+            raise Unavailable("The queue refuses this call: there are too many.")
         if self.away:
             raise self.unavailable()
+
+    def put(self, tasks: Sequence[Task]) -> None:
+        self._reach()
+        super().put(tasks)
+
+    def ack(self, leases: Sequence[Lease]) -> None:
+        self._reach()
+        super().ack(leases)
+
+    def nack(self, leases: Sequence[Lease], delay: float = 0.0) -> None:
+        self._reach()
+        super().nack(leases, delay)
+
+    def extend(self, leases: Sequence[Lease], seconds: float) -> Collection[str]:
+        self._reach()
+        return super().extend(leases, seconds)
+
+    def cancel(self, session_id: str | None = None, task_ids: Collection[str] = ()) -> Sequence[Task]:
+        self._reach()
+        return super().cancel(session_id, task_ids)
+
+    def receive(self, max_tasks: int, wait: float) -> Sequence[Lease]:
+        self._reach()
         if self.invalid:
             return [self.invalid.pop()]
         deadline = time.monotonic() + wait
@@ -41,25 +68,34 @@ class Reference(MemorySource):
         return Unavailable("The queue is away.")
 
     def dead_letter(self, leases: Sequence[Lease], reason: str) -> None:
+        self._reach()
         self.dead_ids += [lease.task.id for lease in leases]
         self.letters += [DeadTask(lease.task, lease.attempt, reason) for lease in leases]
         MemorySource.ack(self, leases)
 
     def dead_letters(self) -> Iterable[DeadTask]:
+        self._reach()
         return self.letters
 
     def stats(self, *, brief: bool = False) -> QueueStats:
+        self._reach()
         return QueueStats(replace(super().stats().states, dead=len(self.dead_ids)))
 
     redrives = True
 
     def redrive(self, tasks: Sequence[Task]) -> None:
+        self._reach()
         with self._changed:
             for task in tasks:
                 if task.id in self._tasks and self._tasks[task.id].task != task:
                     del self._tasks[task.id]
                     self._until.pop(task.id, None)
         MemorySource.put(self, tasks)
+        self._forget(tasks)
+
+    def _forget(self, tasks: Sequence[Task]) -> None:
+        ids = {task.id for task in tasks}
+        self.letters = [letter for letter in self.letters if letter.task.id not in ids]
 
     @property
     def exhausted(self) -> bool:
@@ -99,6 +135,9 @@ class Case(TaskSourceContract):
 
     def take_away(self, source: Reference) -> None:  # type: ignore[override]
         source.away = True
+
+    def throttle(self, source: Reference) -> None:  # type: ignore[override]
+        source.refused = 1
 
 
 class TestReference(Case):
@@ -631,3 +670,289 @@ class TestForgetsLeasesOfASession(Case):
     class broken(Reference):
         def is_pending(self, session_id: str) -> bool:
             return super().is_pending(session_id) and not self._until
+
+
+# --- batches, seconds, lost leases ---
+
+
+class TestAcksTheFirst(Case):
+    breaks = "test_ack_ends_every_task_of_a_batch"
+    says = "was handed out, attempt 2"
+
+    class broken(Reference):
+        def ack(self, leases: Sequence[Lease]) -> None:
+            super().ack(leases[:1])
+
+
+class TestNacksTheFirst(Case):
+    breaks = "test_nack_returns_every_task_of_a_batch"
+    says = "4 tasks were returned, and came again"
+    patience = 0.1
+
+    class broken(Reference):
+        def nack(self, leases: Sequence[Lease], delay: float = 0.0) -> None:
+            super().nack(leases[:1], delay)
+
+
+class TestOneLostAllLost(Case):
+    breaks = "test_a_lease_that_is_over_spoils_no_batch"
+    says = "extend calls another lost"
+
+    class broken(Reference):
+        def extend(self, leases: Sequence[Lease], seconds: float) -> Collection[str]:
+            lost = super().extend(leases, seconds)
+            return [lease.task.id for lease in leases] if lost else ()
+
+
+class TestLongLeases(Case):
+    breaks = "test_a_lease_lasts_as_long_as_it_says"
+    says = "and the lease lasted"
+    patience = 0.1
+
+    class broken(Reference):
+        def receive(self, max_tasks: int, wait: float) -> Sequence[Lease]:
+            leases = super().receive(max_tasks, wait)
+            MemorySource.extend(self, leases, 2 * self.config.lease_seconds)
+            return leases
+
+
+class TestExtendDoubles(Case):
+    breaks = "test_extend_keeps_every_lease_for_so_many_seconds_from_now"
+    says = "`seconds` count from now"
+    patience = 0.1
+
+    class broken(Reference):
+        def extend(self, leases: Sequence[Lease], seconds: float) -> Collection[str]:
+            return super().extend(leases, 2 * seconds)
+
+
+class TestDelaysHalf(Case):
+    breaks = "test_a_delay_is_kept_for_every_task_of_a_batch"
+    says = "it was returned with a delay of"
+
+    class broken(Reference):
+        def nack(self, leases: Sequence[Lease], delay: float = 0.0) -> None:
+            super().nack(leases, delay / 2)
+
+
+class TestLateNackTakesTheLease(Case):
+    breaks = "test_a_late_call_leaves_the_lease_of_the_new_holder"
+    says = "was handed out, attempt 3"
+
+    class broken(Reference):
+        def nack(self, leases: Sequence[Lease], delay: float = 0.0) -> None:
+            super().nack([self._tasks[lease.task.id] for lease in leases], delay)
+
+
+class TestCountsToTwo(Case):
+    breaks = "test_attempts_go_on_counting"
+    says = "handed out 3 times, the task says attempt 2"
+
+    class broken(Reference):
+        def receive(self, max_tasks: int, wait: float) -> Sequence[Lease]:
+            return [replace(lease, attempt=min(2, lease.attempt)) for lease in super().receive(max_tasks, wait)]
+
+
+# --- waits, and places that went away ---
+
+
+class TestWaitsTwice(Case):
+    breaks = "test_receive_keeps_its_wait"
+    says = "when asked to wait"
+
+    class broken(Reference):
+        def receive(self, max_tasks: int, wait: float) -> Sequence[Lease]:
+            return super().receive(max_tasks, 2 * wait)
+
+
+class TestOneCallAtATime(Case):
+    breaks = "test_a_receive_that_waits_holds_up_no_other_call"
+    says = "they waited for it"
+
+    class broken(Reference):
+        def __init__(self, config: Any, function: Function) -> None:
+            super().__init__(config, function)
+            self.one = threading.Lock()
+
+        def receive(self, max_tasks: int, wait: float) -> Sequence[Lease]:
+            with self.one:
+                return super().receive(max_tasks, wait)
+
+        def ack(self, leases: Sequence[Lease]) -> None:
+            with self.one:
+                super().ack(leases)
+
+
+class TestSleepsThroughAReturn(Case):
+    breaks = "test_a_receive_that_waits_is_woken_by_a_return"
+    says = "and it received none"
+    patience = 0.1
+    broken = TestLooksOnce.broken
+
+
+class TestIgnoresMaxBatch(Case):
+    breaks = "test_all_of_many_tasks_come_once"
+    says = "max_batch is 10, and receive(120) leased 120"
+
+    class broken(Reference):
+        max_batch = 10
+
+        def _next_leases(self, most: int) -> list[Lease]:
+            return super()._next_leases(1000)
+
+
+class TestEndsBeforeTheDelay(Case):
+    breaks = "test_a_delayed_task_is_not_the_end"
+    says = "`exhausted` is true while"
+    finite = True
+
+    class broken(Reference):
+        @property
+        def exhausted(self) -> bool:
+            return not any(due <= time.monotonic() for due, _, _ in self._due)
+
+
+class TestSwallowsOutages(Case):
+    breaks = "test_every_call_says_unavailable_once_its_place_went_away"
+    says = "ack raised nothing"
+
+    class broken(Reference):
+        def ack(self, leases: Sequence[Lease]) -> None:
+            MemorySource.ack(self, leases)
+
+
+class TestThrottledIsEmpty(Case):
+    breaks = "test_throttling_is_unavailable"
+    says = "raised nothing"
+
+    class broken(Reference):
+        def receive(self, max_tasks: int, wait: float) -> Sequence[Lease]:
+            try:
+                return super().receive(max_tasks, wait)
+            except Unavailable:
+                return ()
+
+
+# --- queues in every state ---
+
+
+class TestPutTidies(Case):
+    breaks = "test_put_keeps_ids_payloads_and_attributes"
+    says = "received b'"
+    lease_seconds = 5.0
+
+    class broken(Reference):
+        def put(self, tasks: Sequence[Task]) -> None:
+            super().put([replace(task, payload=task.payload.replace(b" ", b"")) for task in tasks])
+
+
+class TestPutTakesTwice(Case):
+    breaks = "test_put_rejects_what_differs_in_its_attributes_or_comes_twice"
+    says = "DID NOT RAISE"
+
+    class broken(Reference):
+        def put(self, tasks: Sequence[Task]) -> None:
+            super().put(list({task.id: task for task in tasks}.values()))
+
+
+class TestPutsIntoItsOwnMemory(Case):
+    breaks = "test_what_was_put_outlives_its_submitter"
+    says = "0 of 3 tasks were leased"
+    shared = True
+    patience = 0.1
+    broken = Reference
+
+
+class TestCancelsTheFirst(Case):
+    breaks = "test_cancel_stops_every_task_that_it_is_given"
+    says = "4 tasks were cancelled, and cancel named 1"
+
+    class broken(Reference):
+        def cancel(self, session_id: str | None = None, task_ids: Collection[str] = ()) -> Sequence[Task]:
+            return super().cancel(session_id, list(task_ids)[:1])
+
+
+class TestCancelledComesBack(Case):
+    breaks = "test_a_cancelled_task_stays_away_when_its_lease_is_over"
+    says = "was handed out, attempt 2"
+    broken = TestCancelOnlyMarks.broken
+
+
+class TestCountsTheDelayedTwice(Case):
+    breaks = "test_a_queue_in_every_state_is_counted_right"
+    says = "waiting is 4, expected 3"
+    patience = 0.1
+
+    class broken(Reference):
+        def stats(self, *, brief: bool = False) -> QueueStats:
+            return QueueStats(replace(super().stats().states, delayed=1))
+
+
+class TestCancelsTheDead(Case):
+    breaks = "test_a_session_in_every_state_is_cancelled_right"
+    says = "expected the first five"
+
+    class broken(Reference):
+        def cancel(self, session_id: str | None = None, task_ids: Collection[str] = ()) -> Sequence[Task]:
+            dead = [letter.task for letter in self.letters] if session_id else []
+            return [*super().cancel(session_id, task_ids), *dead]
+
+
+class TestForgetsTheDelayed(Case):
+    breaks = "test_a_session_is_pending_while_its_task_is_delayed"
+    says = "is delayed, and it is not pending"
+
+    class broken(Reference):
+        def is_pending(self, session_id: str) -> bool:
+            delayed = {task_id for due, _, task_id in self._due if due > time.monotonic()}
+            return super().is_pending(session_id) and not delayed
+
+
+class TestStatsTakeTasks(Case):
+    breaks = "test_looking_changes_nothing"
+    says = "what was only looked at counts as handed out"
+
+    class broken(Reference):
+        def stats(self, *, brief: bool = False) -> QueueStats:
+            MemorySource.receive(self, 1, 0)
+            return super().stats(brief=brief)
+
+
+class TestCutsReasons(Case):
+    breaks = "test_dead_letters_are_kept_with_all_that_is_known"
+    says = "and listed is"
+
+    class broken(Reference):
+        def dead_letter(self, leases: Sequence[Lease], reason: str) -> None:
+            super().dead_letter(leases, reason[:30])
+
+
+class TestForgetsAttempts(Case):
+    breaks = "test_a_dead_letter_tells_its_attempts"
+    says = "its dead letter says [1]"
+
+    class broken(Reference):
+        def dead_letters(self) -> Iterable[DeadTask]:
+            return [replace(letter, attempt=1) for letter in self.letters]
+
+
+class TestDeadAndRunning(Case):
+    breaks = "test_what_is_redriven_is_no_dead_letter_any_more"
+    says = "are listed as dead letters still"
+    lease_seconds = 5.0
+
+    class broken(Reference):
+        def _forget(self, tasks: Sequence[Task]) -> None:
+            """Nothing."""
+
+
+class TestCutsLargePayloads(Case):
+    breaks = "test_a_large_payload_arrives_whole"
+    says = "received 1000000"
+
+    class broken(Reference):
+        def receive(self, max_tasks: int, wait: float) -> Sequence[Lease]:
+            return [
+                replace(lease, task=replace(lease.task, payload=lease.task.payload[:1_000_000]))
+                for lease in super().receive(max_tasks, wait)
+            ]

@@ -46,6 +46,8 @@ class TestMemorySink(ResultSinkContract):
         "test_a_result_outlives_a_process_that_is_killed_right_after_put": "it is the memory of the process",
         "test_a_result_is_there_after_close_and_open": "it is the memory of the plugin",
         "test_it_can_be_read_beside_a_run_that_writes": "it is the memory of the plugin",
+        "test_stored_sees_what_another_has_put": "it is the memory of the plugin",
+        "test_scan_misses_none_of_eight_writers": "it is the memory of the plugin",
     }
 
     @pytest.fixture
@@ -72,6 +74,11 @@ class TestSqliteSink(ResultSinkContract):
 class TestJsonlSource(TaskSourceContract):
     finite = True
     shared = False
+    known_gaps: ClassVar = {
+        "test_a_lease_that_is_over_spoils_no_batch": "no note is kept of what was acked, which the sink knows",
+        "test_a_payload_arrives_as_it_was_sent[white space around]": "a line is an event without its white space",
+        "test_a_payload_arrives_as_it_was_sent[line breaks]": "a line is an event",
+    }
 
     @pytest.fixture
     def source(self, tmp_path: Path) -> JsonlSource:
@@ -91,8 +98,11 @@ class TestJsonlSource(TaskSourceContract):
 
 
 class TestJsonlSink(ResultSinkContract):
+    failures_have_attributes = False  # the tasks, with their attributes, are in a file of their own
     known_gaps: ClassVar = {
         "test_the_facts_of_an_outcome_are_stored": "a line holds what users read; init_ms and environment are left out",
+        "test_an_answer_is_stored_as_it_came[white space around]": "white space around the answer is no part of the line",
+        "test_an_answer_is_stored_as_it_came[line breaks]": "a line break in an answer would end the line: it is a space",
     }
 
     @pytest.fixture

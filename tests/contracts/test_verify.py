@@ -28,7 +28,7 @@ def test_every_rule_is_told_and_written_as_json_and_junit(venv: Venv, tmp_path: 
     too_large = rules["test_a_result_too_large_is_rejected_by_name_and_the_others_are_stored"]
     assert (too_large["verdict"], too_large["why"]) == (
         "not asked",
-        "set `too_large`: the bytes of a payload that the sink can never store",
+        "give --too-large: the bytes of an answer that the sink can never store",
     )
     cases = list(ET.parse(tmp_path / "v.xml").iter("testcase"))
     assert {case.attrib["name"] for case in cases} == set(rules)
@@ -67,6 +67,127 @@ def test_a_place_that_holds_tasks_is_not_emptied_unasked(venv: Venv, tmp_path: P
     refused = venv.htcgrid(*arguments, cwd=tmp_path)
     assert refused.returncode == 1
     assert "or let it empty this one with --drain" in refused.stdout
+
+
+BAD = """
+import time
+from pydantic import SecretStr
+from htcgrid.builtin.memory import MemorySource
+
+
+class Hangs(MemorySource):
+    def receive(self, max_tasks, wait):
+        while True:
+            try:
+                time.sleep(1)
+            except Exception:
+                pass
+
+
+class Tells(MemorySource):
+    class Config(MemorySource.Config):
+        password: SecretStr
+
+    def receive(self, max_tasks, wait):
+        return self.login(self.config.password.get_secret_value())
+
+    def login(self, password):
+        raise ValueError("login refused: " + password)
+
+"""
+
+PROJECT = """
+[build-system]
+requires = ["hatchling"]
+build-backend = "hatchling.build"
+[project]
+name = "htcgrid-bad"
+version = "0.1.0"
+[tool.hatch.build.targets.wheel]
+include = ["bad_plugins.py"]
+[project.entry-points."htcgrid.task_source"]
+hangs = "bad_plugins:Hangs"
+tells = "bad_plugins:Tells"
+"""
+
+
+@pytest.fixture(scope="module")
+def bad(tmp_path_factory: pytest.TempPathFactory) -> Venv:
+    """An environment with plugins that hang and that tell a secret."""
+    folder = tmp_path_factory.mktemp("bad")
+    (folder / "bad_plugins.py").write_text(BAD)
+    (folder / "pyproject.toml").write_text(PROJECT)
+    venv = Venv(tmp_path_factory.mktemp("bad-venv"))
+    assert venv.install(folder).returncode == 0
+    return venv
+
+
+def test_a_plugin_that_hangs_is_told_where_and_holds_nothing_up(bad: Venv, tmp_path: Path) -> None:
+    verified = bad.htcgrid("verify", "hangs", "--deadline", "1", cwd=tmp_path)
+    assert verified.returncode == 1
+    assert "had not ended after 1 s (--deadline), and was in" in verified.stdout
+    assert "bad_plugins.py" in verified.stdout
+    assert "time.sleep(1)" in verified.stdout
+    assert "3 rules before it came to their deadline" in verified.stdout
+    assert verified.stdout.count("time.sleep(1)") == 1
+
+
+def test_no_secret_is_in_the_output_nor_in_the_files(bad: Venv, tmp_path: Path) -> None:
+    arguments = ["verify", "tells", "--option", "password=correct-horse", "--json", "v.json", "--junit", "v.xml"]
+    verified = bad.htcgrid(*arguments, cwd=tmp_path)
+    assert verified.returncode == 1
+    assert "ValueError: login refused: ***" in verified.stdout
+    assert "*** stands for a secret of the config" in verified.stdout
+    everything = verified.stdout + verified.stderr
+    everything += (tmp_path / "v.json").read_text() + (tmp_path / "v.xml").read_text()
+    assert "correct-horse" not in everything
+
+
+def test_a_fault_that_breaks_several_rules_is_told_once(bad: Venv, tmp_path: Path) -> None:
+    verified = bad.htcgrid("verify", "tells", "--option", "password=correct-horse", cwd=tmp_path)
+    assert verified.stdout.count("login refused") == 1 + verified.stdout.count('raise ValueError("login refused')
+    assert "| by the same fault as: it is written for this version of the interface" in verified.stdout
+
+
+def test_rules_are_chosen_listed_and_ended_at_the_first_that_is_broken(bad: Venv, tmp_path: Path) -> None:
+    sqlite = ["verify", "sqlite", "--kind", "result-sink", "--option", "path={tmp}/grid.db"]
+    chosen = bad.htcgrid(*sqlite, "-k", "a_result_is_stored or four_threads", cwd=tmp_path)
+    assert chosen.returncode == 0
+    assert chosen.stdout.splitlines()[-1] == "2 rules held, 0 broken, 0 not asked"
+    none = bad.htcgrid(*sqlite, "-k", "no_such_rule", cwd=tmp_path)
+    assert none.returncode == 2
+    assert "--list" in none.stderr
+    listed = bad.htcgrid("verify", "sqlite", "--kind", "result-sink", "--list", cwd=tmp_path)
+    assert listed.returncode == 0
+    assert "a result is stored\n           | Its id, answer" in listed.stdout
+    assert "| read: spi.ResultSink.put" in listed.stdout
+    first = bad.htcgrid("verify", "tells", "--option", "password=correct-horse", "-x", cwd=tmp_path)
+    assert first.returncode == 1
+    assert first.stdout.splitlines()[-1].startswith("0 rules held, 1 broken")
+
+
+def test_what_the_author_tells_of_the_place_is_asked(bad: Venv, tmp_path: Path) -> None:
+    sqlite = ["verify", "sqlite", "--kind", "result-sink", "--option", "path={tmp}/grid.db", "--strict"]
+    missing = ["-k", "not_there_is_a_clear_error"]
+    assert bad.htcgrid(*sqlite, *missing, cwd=tmp_path).returncode == 1
+    given = bad.htcgrid(*sqlite, *missing, "--missing", "path=/no/such/grid.db", cwd=tmp_path)
+    assert given.returncode == 0
+    assert "1 rules held, 0 broken, 0 not asked" in given.stdout
+    away = ["-k", "went_away_is_unavailable", "--take-away", "touch away", "--bring-back", "rm away"]
+    taken = bad.htcgrid(*sqlite, *away, cwd=tmp_path)
+    assert taken.returncode == 1  # a file does not go away by that, so nothing is raised
+    assert "put raised nothing though its place was taken away" in taken.stdout
+    assert not (tmp_path / "away").exists()
+    too_large = bad.htcgrid(*sqlite, "-k", "too_large", "--too-large", "1000", cwd=tmp_path)
+    assert "the call went through, and should have raised" in too_large.stdout
+
+
+def test_places_with_a_fresh_word_are_removed(bad: Venv, tmp_path: Path) -> None:
+    sqlite = ["verify", "sqlite", "--kind", "result-sink", "--option", "path=grid-{fresh}.db"]
+    verified = bad.htcgrid(*sqlite, "-k", "a_result_is_stored", "--remove", "echo {fresh} >> removed", cwd=tmp_path)
+    assert verified.returncode == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["removed"]
+    assert len((tmp_path / "removed").read_text().split()) >= 3
 
 
 def test_without_the_kit_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

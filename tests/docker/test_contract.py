@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any, ClassVar
 
+import docker
 import pytest
 from docker_parts import Relay
 from htcgrid_contracts import InvokerContract, contract_function
@@ -63,6 +64,12 @@ class TestPython(DockerContract):
 
 class TestPythonBehindTheEmulator(DockerContract):
     given: ClassVar = {"transport": "rie"}
+
+    @pytest.fixture
+    def options(self, python_image: str, engine: docker.APIClient) -> dict[str, Any]:
+        """A rootless engine has no network that leads to this machine alone: its ports are published."""
+        is_rootless = "name=rootless" in (engine.info()["SecurityOptions"] or ())
+        return {"base_image": python_image, **({"network": "bridge"} if is_rootless else {})}
 
 
 class TestNode(DockerContract):

@@ -18,6 +18,7 @@ from htcgrid_contracts import contract_function
 from htcgrid_contracts.invoker_identity import IssuedCredentials
 from htcgrid_local_docker.invoker import LocalDockerInvoker
 from htcgrid_local_docker.options import Options
+from process_secrets import showing
 
 from htcgrid.spi import Lease, Outcome, Rejected, Task, Unavailable
 
@@ -38,18 +39,6 @@ def identified(opened: LocalDockerInvoker) -> object:
     return json.loads(outcome.payload)["keys"][0]
 
 
-def holding(pids: set[int], what: str) -> set[int]:
-    """Which processes of this machine have the secret in that file of theirs, and are not among these."""
-    found = set()
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if SECRET.encode() in (folder / what).read_bytes():
-                found.add(int(folder.name))
-        except (FileNotFoundError, ProcessLookupError, PermissionError):  # of the machine's own first process
-            continue
-    return found - pids
-
-
 @pytest.mark.parametrize("transport", ["api", "rie"])
 def test_nothing_but_the_handlers_own_process_has_them(
     engine: docker.APIClient, python_image: str, transport: str
@@ -63,8 +52,8 @@ def test_nothing_but_the_handlers_own_process_has_them(
             assert SECRET not in json.dumps(engine.inspect_container(container["Id"]))
             assert SECRET not in engine.logs(container["Id"]).decode()
             inside |= {int(process[1]) for process in engine.top(container["Id"])["Processes"]}
-        assert holding(inside, "environ") == set()
-        assert holding(set(), "cmdline") == set()
+        assert showing(SECRET.encode(), "environ") - inside == set()
+        assert showing(SECRET.encode(), "cmdline") == set()
 
 
 def _is_ours(engine: docker.APIClient, container: str) -> bool:

@@ -16,10 +16,12 @@ LAMBDA = "local/lambda-python:3.11"
 _PARTS = "local/htcgrid-agent-parts"
 _AGENT = "local/htcgrid-agent"
 _OPTIONS = "local/htcgrid-options:1"
-_PROJECTS = (".", "plugins/eks", "contracts", "examples/plugins/redis")
+_POWERTOOLS = "local/htcgrid-powertools:1"
+_PROJECTS = (".", "plugins/eks", "plugins/aws", "contracts", "examples/plugins/redis")
 _PACKAGES = (
     "htcgrid",
     "plugins/eks/htcgrid_eks",
+    "plugins/aws/htcgrid_aws",
     "contracts/htcgrid_contracts",
     "examples/plugins/redis/htcgrid_redis",
 )
@@ -45,6 +47,18 @@ def options_image() -> str:
     return _OPTIONS
 
 
+def powertools_image(code: Path, layer: Path) -> str:
+    """The same with a layer, and this code in it."""
+    base = lambda_image()
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copytree(layer / "python", f"{folder}/python")
+        shutil.copytree(code, f"{folder}/code")
+        lines = [f"FROM {base}", "COPY python /opt/python", "ENV PYTHONPATH=/opt/python", "COPY code /var/task"]
+        Path(folder, "Dockerfile").write_text("\n".join(lines))
+        _run("docker", "build", "--quiet", "--tag", _POWERTOOLS, folder)
+    return _POWERTOOLS
+
+
 def agent_image() -> str:
     """The agent's image with these very sources, the conformance kit and pytest."""
     lambda_image()
@@ -57,7 +71,8 @@ def _agent_image() -> str:
     recipes = [ROOT / "plugins/eks/agent-image", Path(__file__)]
     parts = f"{_PARTS}:{_digest([*recipes, *(project / 'pyproject.toml' for project in projects)])}"
     if not _exists(parts):
-        folders = [f"{project}[s3]" if project.name == "eks" else str(project) for project in projects]
+        extras = {"eks": "[s3]", "aws": "[redis]"}
+        folders = [f"{project}{extras.get(project.name, '')}" for project in projects]
         builder = str(ROOT / "plugins/eks/agent-image")
         # Debian's Python is older than the one that runs pip, and redis needs the last of these on it.
         _run(builder, "-b", BASE, "-t", parts, *folders, "pytest", "pytest-timeout", "async-timeout")

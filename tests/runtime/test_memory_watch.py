@@ -61,13 +61,13 @@ class Stub:
 
     def __init__(self) -> None:
         self.looks = 0
-        self.is_filling = False
+        self.unread = 0
 
     def look_now(self) -> None:
         self.looks += 1
 
-    def is_log_filling(self) -> bool:
-        return self.is_filling
+    def unread_bytes(self) -> int:
+        return self.unread
 
 
 @contextmanager
@@ -122,7 +122,7 @@ def test_a_process_whose_log_fills_needs_a_look() -> None:
         watched = Stub()
         process = Process(watched, sleeper.pid, 512)
         until(lambda: settled(process))
-        watched.is_filling = True
+        watched.unread = 1 << 15
         assert process.needs_look(time.monotonic())
         process.close()
 

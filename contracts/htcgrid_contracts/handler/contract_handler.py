@@ -28,6 +28,8 @@ def handler(event: Event, context: Any) -> Any:
     _executions += 1
     if "mark" in event:
         mark(event["mark"])
+    if "print" in event:
+        print(event["print"], flush=True)
     return ACTIONS[event["do"]](event, context)
 
 
@@ -46,7 +48,8 @@ def count(event: Event, context: Any) -> Any:
     """Return which execution of which environment this is, with the time it began and ended."""
     began = time.time()
     time.sleep(event.get("seconds", 0))
-    return {"environment": ENVIRONMENT, "execution": _executions, "began": began, "ended": time.time()}
+    found = {"environment": ENVIRONMENT, "execution": _executions, "began": began, "ended": time.time()}
+    return {**found, "pid": os.getpid()}
 
 
 def describe(event: Event, context: Any) -> Any:

@@ -31,12 +31,17 @@ NO_NAMES = (
 )
 
 
+NOT_VISIBLE = "SQS counts a message that was returned with a delay, or whose task was cancelled, as in flight"
+NO_ATTEMPTS = "SQS counts the receives of the dead-letter queue from 1"
+LAST_STAYS = "the last answer of a task stays, which saves a request for each"
+
 SESSION_OF_ID = "HTC-Grid takes a task's session from its id: tasks of a session have other ids than these"
 
 
 class TestSqs(TaskSourceContract):
     aws: Aws
     patience = 2.0
+    largest_payload = 1_000_000
     known_gaps: ClassVar[Mapping[str, str]] = {
         "test_put_rejects_an_id_that_is_there_already": NO_IDS,
         "test_put_accepts_all_or_none": NO_IDS,
@@ -45,6 +50,10 @@ class TestSqs(TaskSourceContract):
         "test_cancelling_a_session_leaves_the_others_alone": NO_NAMES,
         "test_cancelling_what_is_not_there_is_none": NO_NAMES,
         "test_cancelling_again_names_the_same_tasks": NO_NAMES,
+        "test_put_rejects_what_differs_in_its_attributes_or_comes_twice": NO_IDS,
+        "test_a_session_in_every_state_is_cancelled_right": NO_NAMES,
+        "test_a_queue_in_every_state_is_counted_right": NOT_VISIBLE,
+        "test_a_dead_letter_tells_its_attempts": NO_ATTEMPTS,
     }
 
     @pytest.fixture
@@ -90,7 +99,10 @@ class TestSqsPut(TestSqs):
 class TestSqsWithTaskTable(TestSqsPut):
     """The same with a row for each task: the whole contract."""
 
-    known_gaps: ClassVar[Mapping[str, str]] = {}
+    known_gaps: ClassVar[Mapping[str, str]] = {
+        "test_a_queue_in_every_state_is_counted_right": NOT_VISIBLE,
+        "test_a_dead_letter_tells_its_attempts": NO_ATTEMPTS,
+    }
 
     @pytest.fixture
     def source(self, own_aws: Aws) -> TaskSource:
@@ -140,6 +152,10 @@ class TestSqsPriorities(TestSqs):
 class TestDynamodb(ResultSinkContract):
     aws: Aws
     too_large = 6_000_000  # payloads are deflated; this one to more than inline_limit
+    largest_payload = 200_000
+    known_gaps: ClassVar[Mapping[str, str]] = {
+        "test_a_result_of_the_same_generation_replaces_nothing": LAST_STAYS,
+    }
 
     @pytest.fixture
     def sink(self, own_aws: Aws) -> ResultSink:
@@ -160,6 +176,8 @@ class TestDynamodb(ResultSinkContract):
 class TestDynamodbFirstStays(TestDynamodb):
     """The same with every write conditional."""
 
+    known_gaps: ClassVar[Mapping[str, str]] = {}
+
     @pytest.fixture
     def sink(self, own_aws: Aws) -> ResultSink:
         self.aws = own_aws
@@ -171,6 +189,9 @@ class TestDynamodbFirstStays(TestDynamodb):
 
 class TestS3(ResultSinkContract):
     aws: Aws
+    known_gaps: ClassVar[Mapping[str, str]] = {
+        "test_a_result_of_the_same_generation_replaces_nothing": LAST_STAYS,
+    }
 
     @pytest.fixture
     def sink(self, own_aws: Aws) -> ResultSink:
@@ -193,6 +214,12 @@ class TestHtcGridSource(TaskSourceContract):
         "test_a_session_is_pending_until_its_last_task_is_done": SESSION_OF_ID,
         "test_cancelling_a_session_leaves_the_others_alone": SESSION_OF_ID,
         "test_cancelling_again_names_the_same_tasks": SESSION_OF_ID,
+        "test_put_keeps_ids_payloads_and_attributes": SESSION_OF_ID,
+        "test_put_rejects_what_differs_in_its_attributes_or_comes_twice": SESSION_OF_ID,
+        "test_a_queue_in_every_state_is_counted_right": SESSION_OF_ID,
+        "test_a_session_in_every_state_is_cancelled_right": SESSION_OF_ID,
+        "test_a_session_is_pending_while_its_task_is_delayed": SESSION_OF_ID,
+        "test_extend_keeps_every_lease_for_so_many_seconds_from_now": "HTC-Grid's agents keep a task for the time in its config",
     }
     _owners = itertools.count(1)
 
@@ -237,8 +264,11 @@ class TestHtcGridSource(TaskSourceContract):
 
 class TestHtcGridSink(ResultSinkContract):
     grid: HtcGrid
+    many = 120
     known_gaps: ClassVar[Mapping[str, str]] = {
         "test_scan_gives_results_in_the_order_they_were_stored": "results are listed by session alone",
+        "test_scan_goes_through_all_pages_and_sessions": "results are listed by session alone",
+        "test_scan_misses_none_of_eight_writers": "results are listed by session alone",
     }
 
     @pytest.fixture

@@ -50,6 +50,43 @@ def test_everything_runs_locked_down(manifests: Manifests) -> None:
         assert "ports" not in container, container["name"]
 
 
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_role_of_the_functions_own_reaches_the_lambda_containers_and_no_other(
+    manifests: Manifests, version: str
+) -> None:
+    role = "arn:aws:iam::1:role/pricing"
+    found = manifests(function_role_arn=role, role_arn="arn:aws:iam::1:role/agent", containers=2)["Deployment"]
+    kubernetes_validate.validate(found, version, strict=True)
+    for container in found["spec"]["template"]["spec"]["containers"]:
+        variables = {each["name"]: each.get("value") for each in container.get("env", [])}
+        if container["name"].startswith("lambda-"):
+            folder, name = variables["AWS_WEB_IDENTITY_TOKEN_FILE"].rsplit("/", 1)
+            assert variables["AWS_ROLE_ARN"] == role
+            mounted = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+            [volume] = [
+                each for each in found["spec"]["template"]["spec"]["volumes"] if each["name"] == mounted[folder]
+            ]
+            [source] = volume["projected"]["sources"]
+            assert source["serviceAccountToken"]["path"] == name
+            assert source["serviceAccountToken"]["audience"] == "sts.amazonaws.com"
+        else:
+            assert "AWS_ROLE_ARN" not in variables
+
+
+@pytest.mark.parametrize("credentials", ["agent", "role:arn:aws:iam::1:role/other"])
+def test_two_answers_to_what_role_a_handler_has_are_refused(manifests: Manifests, credentials: str) -> None:
+    with pytest.raises(Rejected, match="function_role_arn"):
+        manifests(
+            function=Function(handler="pricing.handler", credentials=credentials),
+            function_role_arn="arn:aws:iam::1:role/pricing",
+        )
+
+
+def test_a_profile_of_this_machine_is_not_deployed(manifests: Manifests) -> None:
+    with pytest.raises(Rejected, match="a profile is of this machine"):
+        manifests(function=Function(handler="pricing.handler", credentials="profile:work"))
+
+
 def test_only_the_agent_has_credentials(manifests: Manifests) -> None:
     found = manifests(role_arn="arn:aws:iam::1:role/r", variables=["queue-password"])["Deployment"]
     template = found["spec"]["template"]

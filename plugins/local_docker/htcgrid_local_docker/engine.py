@@ -3,6 +3,8 @@
 import logging
 import os
 import re
+import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -29,6 +31,10 @@ class Engine:
         self._client: docker.APIClient | None = None
         self._components: frozenset[str] = frozenset()
         self._said: set[str] = set()
+        self.is_rootless = False
+        """Whether it runs as an ordinary user, with a network namespace of its own."""
+        self.keeps_limits = True
+        """Whether its containers have control groups: an ordinary user has none to give with version 1."""
 
     @property
     def is_podman(self) -> bool:
@@ -41,6 +47,17 @@ class Engine:
         scheme, _, rest = self.address.partition("://")
         host = rest.partition("/")[0].rpartition(":")[0]
         return scheme in {"unix", "npipe", "http+unix"} or host in {"localhost", "127.0.0.1", "[::1]"}
+
+    def process_id(self) -> int:
+        """The process that serves its Unix socket. Raises `Rejected` where it has none, `Unavailable` where it is away."""
+        scheme, _, path = self.address.partition("://")
+        if scheme not in {"unix", "http+unix"}:
+            raise Rejected(
+                f"The rootless Docker Engine at {self.address} must be reached by its Unix socket: set DOCKER_HOST."
+            )
+        with self.speaking("find its process"), socket.socket(socket.AF_UNIX) as greeting:
+            greeting.connect(path)
+            return int.from_bytes(greeting.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)[:4], sys.byteorder)
 
     @property
     def client(self) -> Any:
@@ -59,6 +76,11 @@ class Engine:
             self._client = docker.APIClient(**self._settings(), version="auto", timeout=_GREETING_SECONDS)
             components = self._client.version().get("Components") or ()
             self._components = frozenset(str(each.get("Name")) for each in components)
+            info = self._client.info()
+            self.is_rootless = "name=rootless" in (info.get("SecurityOptions") or ())
+            self.keeps_limits = not self.is_rootless or (
+                bool(info.get("MemoryLimit")) and info.get("CgroupVersion") != "1"
+            )
         self._client.timeout = _ANSWER_SECONDS
 
     def close(self) -> None:

@@ -22,7 +22,6 @@ from htcgrid.planes import (
     collect,
     identity,
     layers,
-    listen,
 )
 from htcgrid.spi import (
     Capability,
@@ -72,6 +71,8 @@ class LocalDockerInvoker(EnvironmentPool):
     def open(self) -> None:
         self._opened.callback(self._engine.close)
         self._engine.open()
+        if not self._engine.keeps_limits:
+            self.capabilities -= {Capability.MEMORY, Capability.METERING}
         if self.config.gpus and self._engine.is_podman:
             raise Rejected(
                 "`gpus` reaches no container on Podman, whose Docker API drops it. Leave it out, or use Docker."
@@ -83,7 +84,7 @@ class LocalDockerInvoker(EnvironmentPool):
         net = network.join(self._engine, self.config.network, labels, self.config.transport)
         self._opened.callback(network.leave, self._engine, net)
         if self.config.transport == "api":
-            network.check_reachable(net)
+            network.check_reachable(self._engine, net)
         if self.config.logs is not None:
             self.config.logs.mkdir(parents=True, exist_ok=True)
         spec = container_spec.spec_of(self.config, self.function, image, net)
@@ -102,7 +103,7 @@ class LocalDockerInvoker(EnvironmentPool):
         self._remove_what_is_left()
         if self.config.transport == "rie":
             return RieEnvironment(self.function, ContainerSandbox(self._engine, self._spec))
-        listener = listen(self._spec.network.gateway)
+        listener = network.listener(self._engine, self._spec.network)
         return ApiEnvironment(self.function, ContainerSandbox(self._engine, self._spec, listener), listener)
 
     def before(self, environment: ExecutionEnvironment, place: int) -> None:

@@ -34,6 +34,10 @@ def listen_in(pid: int, host: str, port: int) -> socket.socket:
     said = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
     if "FileNotFoundError" in said or "ProcessLookupError" in said:
         raise Unavailable(f"The process {pid} of a container was gone before it was served.")
+    if "Cannot assign requested address" in said:
+        raise Unavailable(
+            f"The address {host} of a network of the engine is not there yet, or the engine was started anew."
+        )
     raise Rejected(
         f"This user (id {os.geteuid()}) may not listen in the network of a container ({said}). Run htcgrid as the user whose "
         "engine this is: as root for root's engine, or with an engine of your own (systemctl --user start podman.socket)."

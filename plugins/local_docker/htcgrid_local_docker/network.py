@@ -13,30 +13,34 @@ from htcgrid.spi import Rejected, Unavailable
 
 from htcgrid_local_docker import ownership
 from htcgrid_local_docker.engine import Engine
+from htcgrid_local_docker.namespace_socket import listen_in
 
 
 @dataclass(frozen=True, slots=True)
 class Network:
     """`gateway` is the address that containers on it reach the Runtime API at; `own` networks lead nowhere else.
 
-    `is_inside`: that is an address of the container's own, at which this process listens.
+    `is_inside`: that is an address of the container's own, at which this process listens. `is_of_engine`: it is one in the
+    network namespace of a rootless engine, where its bridges are.
     """
 
     name: str
     gateway: str
     own: bool
     is_inside: bool = False
+    is_of_engine: bool = False
 
 
 def join(engine: Engine, name: str, labels: dict[str, str], transport: str) -> Network:
     """The network of that name; without a name, a new one from which containers reach this machine only."""
-    if name == "host":
-        return Network("host", "127.0.0.1", own=False)
-    if transport == "api" and engine.is_podman:
+    if transport == "api" and engine.is_podman and name != "host":
         # Its bridges are there only while a container is on them, and those of a rootless engine never on this machine.
         return Network(name or "none", "127.0.0.1", own=False, is_inside=True)
+    of_engine = engine.is_rootless and not engine.is_podman
+    if name == "host":
+        return Network("host", "127.0.0.1", own=False, is_of_engine=of_engine)
     if name:
-        return Network(name, _gateway(_inspected(engine, name)), own=False)
+        return Network(name, _gateway(_inspected(engine, name)), own=False, is_of_engine=of_engine)
     name = f"htcgrid-{uuid4().hex[:12]}"
     with engine.speaking("make a network for the handlers"):
         engine.client.create_network(
@@ -47,20 +51,27 @@ def join(engine: Engine, name: str, labels: dict[str, str], transport: str) -> N
             labels=labels,
             check_duplicate=True,
         )
-    return Network(name, _gateway(_inspected(engine, name)), own=True)
+    return Network(name, _gateway(_inspected(engine, name)), own=True, is_of_engine=of_engine)
 
 
-def check_reachable(network: Network) -> None:
+def listener(engine: Engine, network: Network) -> socket.socket:
+    """A socket at a free port of the address that containers reach, for one environment's Runtime API."""
+    if network.is_of_engine:
+        return listen_in(engine.process_id(), network.gateway, 0)
+    return listen(network.gateway)
+
+
+def check_reachable(engine: Engine, network: Network) -> None:
     """Refuse an engine whose containers would not find the Runtime API of this process."""
     if network.is_inside:
         return
     try:
-        listen(network.gateway).close()
+        listener(engine, network).close()
     except OSError as error:
         message = (
             f"The Runtime API cannot be served at {network.gateway}, this machine's address on the Docker network "
-            f"{network.name!r} ({error.strerror}): the engine is rootless, or runs in a virtual machine or on another "
-            'machine. Write transport = "rie" and network = "bridge", which need a port of the engine only.'
+            f"{network.name!r} ({error.strerror}): the engine runs in a virtual machine or on another machine. "
+            'Write transport = "rie" and network = "bridge", which need a port of the engine only.'
         )
         raise Rejected(message) from None
 

@@ -108,7 +108,7 @@ def test_podman_is_served_inside_its_containers_whatever_their_network(named: st
     found = network.join(engine, named, {}, "api")
     assert found == Network(joined, "127.0.0.1", own=False, is_inside=True)
     assert not engine.made
-    network.check_reachable(found)
+    network.check_reachable(engine, found)
 
 
 def test_docker_has_a_network_of_its_own_as_before() -> None:
@@ -116,6 +116,35 @@ def test_docker_has_a_network_of_its_own_as_before() -> None:
     found = network.join(engine, "", {}, "api")
     assert (found.gateway, found.own, found.is_inside) == ("203.0.113.1", True, False)
     assert engine.made == [found.name]
+
+
+def test_a_rootless_docker_is_served_in_the_network_namespace_that_its_bridges_are_in(
+    apart: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert apart.stdin
+    assert apart.stdout
+    engine = FakeEngine("Engine", "rootlesskit")
+    engine.is_rootless = True
+    monkeypatch.setattr(engine, "process_id", lambda: apart.pid)
+    found = network.join(engine, "host", {}, "api")
+    assert found.is_of_engine
+    network.check_reachable(engine, found)
+    with network.listener(engine, found) as listener:
+        apart.stdin.write(f"{listener.getsockname()[1]}\n")
+        apart.stdin.flush()
+        listener.settimeout(20)
+        with listener.accept()[0] as channel:
+            channel.sendall(b"an event\n")
+        assert apart.stdout.readline() == "an event\n"
+
+
+def test_the_process_of_an_engine_is_found_by_its_socket(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as served:
+        served.bind(str(tmp_path / "s"))
+        served.listen()
+        assert FakeEngine(host=f"unix://{tmp_path}/s").process_id() == os.getpid()
+    with pytest.raises(Rejected, match="must be reached by its Unix socket"):
+        FakeEngine(host="tcp://127.0.0.1:2375").process_id()
 
 
 def emulator(engine: Engine, net: Network, published: list[dict[str, str]] | None) -> tuple[str, int]:

@@ -91,6 +91,7 @@ class RedisSource(TaskSource):
 
     def receive(self, max_tasks: int, wait: float) -> Sequence[Lease]:
         deadline = time.monotonic() + wait
+        max_tasks = min(max_tasks, self.max_batch)
         while True:
             left = deadline - time.monotonic()
             leases = self._lapsed(max_tasks) or self._fresh(max_tasks, min(left, _LOOK_SECONDS))

@@ -87,6 +87,7 @@ class TestRedisSource(TaskSourceContract):
 class TestRedisSink(ResultSinkContract):
     server: Server
     too_large = 300_001
+    largest_payload = 250_000
 
     @pytest.fixture
     def sink(self, server: Server) -> RedisSink:

@@ -1,0 +1,149 @@
+"""Times, sizes and memory on both sides of their bounds, and the neighbours of what is stopped."""
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from htcgrid.spi import Capability, FailureKind, Invoker, Outcome
+
+from htcgrid_contracts.common import in_threads, not_asked
+from htcgrid_contracts.invoker_helpers import InvokerHelpers, lease
+
+_EXACT: Any = {
+    "z": 1.0,
+    "a": [1e22, -0.0, 12345678901234567890123, 0.1],
+    "m": {"b": None, "a": "\u0000é\u2028/"},
+    "": [],
+}
+
+
+class BoundRules(InvokerHelpers):
+    """Halved and doubled limits are seen, and so is what comes too late."""
+
+    # --- time ---
+
+    @pytest.mark.capability(Capability.TIMEOUT)
+    def test_a_timeout_is_neither_shorter_nor_longer_than_given(self, plane: Invoker) -> None:
+        """A handler that needs most of it answers; one that needs more is stopped then. Read: spi.Invoker.invoke."""
+        self.works(plane)
+        seconds = self.short_timeout
+        answer = self.answer(self.call(plane, "sleep", seconds, seconds=0.65 * seconds, value="in time"))
+        assert answer == "in time"
+        took = 0.0
+        for _ in range(3):  # a busy machine may be late once
+            began = time.monotonic()
+            outcome = self.call(plane, "sleep", seconds, seconds=seconds + 30 * self.patience)
+            took = time.monotonic() - began
+            self.failed(outcome, FailureKind.TIMEOUT)
+            self.works(plane)  # an environment that was stopped is replaced
+            if took < self._latest(seconds):
+                break
+        assert took >= 0.9 * seconds, f"the timeout was {seconds:g} s, and the handler was stopped after {took:.1f} s"
+        assert took < self._latest(seconds), f"the timeout was {seconds:g} s; the outcome came after {took:.1f} s"
+
+    def test_the_context_tells_the_time_that_is_left(self, plane: Invoker) -> None:
+        """Handlers stop in time by it. Read: spi.Function."""
+        timeout = plane.function.timeout
+        self.works(plane)
+        left = self.answer(self.call(plane, "describe"))["remaining_ms"] / 1000
+        assert 0.7 * timeout <= left <= timeout, (
+            f"the timeout is {timeout:g} s, and at its start the handler has {left:g} s left"
+        )
+
+    @pytest.mark.capability(Capability.TIMEOUT)
+    def test_each_task_of_a_batch_has_a_timeout_of_its_own(self, plane: Invoker) -> None:
+        """Not one for all of them. Read: spi.Invoker.invoke."""
+        if plane.max_batch == 1:
+            not_asked("max_batch is 1: no task stands behind another")
+        seconds = self.short_timeout
+        size = min(plane.max_batch, 3)
+        batch = [lease("sleep", seconds=0.6 * seconds, value=number) for number in range(size)]
+        answers = [self.answer(outcome) for outcome in self.run(plane, batch, seconds)]
+        assert answers == list(range(size))
+
+    @pytest.mark.capability(Capability.EXIT)
+    def test_the_end_of_a_process_is_seen_at_once(self, plane: Invoker) -> None:
+        """Not at the timeout. Read: spi.Capability.EXIT."""
+        self.works(plane)
+        took = float("inf")
+        for _ in range(3):
+            began = time.monotonic()
+            self.failed(self.call(plane, "end", status=3, at_once=True), FailureKind.EXIT)
+            took = min(took, time.monotonic() - began)
+            self.works(plane)
+            if took < 3 * self.patience:
+                break
+        assert took < 3 * self.patience, f"a handler ended its process at once, and that was seen after {took:.1f} s"
+
+    # --- sizes ---
+
+    def test_answers_and_events_up_to_the_limit_pass_whole(self, plane: Invoker) -> None:
+        """The limit itself is allowed, to the byte. Read: spi.FailureKind.PAYLOAD_TOO_LARGE."""
+        if self.largest_answer is not None:
+            answer = self.call(plane, "big", bytes=self.largest_answer)
+            assert answer.failure is None, f"an answer of the limit itself is {answer.failure}"
+            expected = b'"' + b"x" * (self.largest_answer - 2) + b'"'
+            assert len(answer.payload) == len(expected), (
+                f"an answer of {len(expected)} bytes came with {len(answer.payload)}"
+            )
+            assert answer.payload == expected, "an answer of the limit came with other bytes"
+        if self.largest_event is not None:
+            room = self.largest_event - len(lease("count", filler="").task.payload)
+            event = lease("count", filler="x" * room)
+            assert len(event.task.payload) == self.largest_event
+            self.answer(self.run(plane, [event])[0])
+
+    def test_an_answer_keeps_its_numbers_and_the_order_of_its_keys(self, plane: Invoker) -> None:
+        """It is passed on as bytes, never parsed. Read: spi, rules for all three."""
+        payload = self.call(plane, "echo", value=_EXACT).payload
+        sent, came = _parsed(json.dumps(_EXACT)), _parsed(payload.decode())
+        assert came == sent, f"the handler answered {json.dumps(_EXACT)}, and {payload[:300].decode()} came"
+
+    @pytest.mark.capability(Capability.MEMORY)
+    def test_the_memory_limit_is_neither_lower_nor_higher_than_given(self, plane: Invoker) -> None:
+        """Half of it is free to be used, and half as much again is not. Read: spi.Capability.MEMORY."""
+        memory = plane.function.memory
+        used = self.answer(self.call(plane, "eat", mb=memory // 2, seconds=0.5))
+        assert used == memory // 2
+        self.failed(self.call(plane, "eat", mb=memory + memory // 2), FailureKind.OUT_OF_MEMORY)
+        self.works(plane)
+
+    # --- neighbours ---
+
+    @pytest.mark.capability(Capability.TIMEOUT, Capability.EXIT)
+    def test_what_is_stopped_or_ends_harms_no_neighbour(self, plane: Invoker) -> None:
+        """Environments share a machine and nothing else. Read: spi.Invoker.invoke."""
+        if plane.max_concurrency == 1:
+            not_asked("max_concurrency is 1: nothing runs beside it")
+        seconds = self.short_timeout
+        stops: list[tuple[FailureKind, Callable[[], Outcome]]] = [
+            (FailureKind.TIMEOUT, lambda: self.call(plane, "sleep", seconds, seconds=seconds + 30 * self.patience)),
+            (FailureKind.EXIT, lambda: self.call(plane, "end", status=3, at_once=True)),
+        ]
+        for kind, stop in stops:
+            self.side_by_side(plane, 2)
+
+            def late(stop: Callable[[], Outcome] = stop) -> Outcome:
+                time.sleep(0.3)
+                return stop()
+
+            beside = seconds + 1.5 * self.patience
+
+            def wait(beside: float = beside) -> Outcome:
+                return self.call(plane, "sleep", seconds=beside, value="kept")
+
+            calls: list[Callable[[], Outcome]] = [wait, late]
+            kept, stopped = in_threads(calls, 90 * self.patience)
+            self.failed(stopped, kind)
+            assert self.answer(kept) == "kept"
+
+    def _latest(self, seconds: float) -> float:
+        """Later than that, it was stopped at twice the time."""
+        return 1.9 * seconds if seconds >= 1 else seconds + 1
+
+
+def _parsed(text: str) -> Any:
+    """Numbers as they are written, objects as lists of pairs."""
+    return json.loads(text, parse_float=str, parse_int=str, object_pairs_hook=list)

@@ -1,0 +1,183 @@
+"""What becomes of leases: whole batches, seconds on both sides, and leases that were lost."""
+
+import time
+from collections.abc import Callable
+
+from htcgrid.spi import Lease, TaskSource
+
+from htcgrid_contracts.common import not_asked
+from htcgrid_contracts.source_helpers import Given, SourceHelpers, numbered
+
+EARLY, LATE = 0.7, 1.7
+"""What comes before or after these times the seconds that were asked for was halved, doubled, added up or ignored."""
+
+
+class LeaseRules(SourceHelpers):
+    """Asked of every source; of those whose leases expire, how long they last."""
+
+    # --- batches ---
+
+    def test_ack_ends_every_task_of_a_batch(
+        self, source: TaskSource, given: Given, another: Callable[[], TaskSource]
+    ) -> None:
+        """What was not acked comes again when its lease is over. Read: spi.TaskSource.ack."""
+        size = self._batch(source)
+        given(*numbered(size))
+        source.ack(self.take(source, size))
+        self.nothing_comes(another(), None if source.lease_seconds is None else self.expiry(source))
+
+    def test_nack_returns_every_task_of_a_batch(self, source: TaskSource, given: Given) -> None:
+        """A drain returns all that it has at once. Read: spi.TaskSource.nack."""
+        if not self.returns(source):
+            not_asked("`nack` is the default: what is returned waits for its lease to expire")
+        size = self._batch(source)
+        given(*numbered(size))
+        source.nack(self.held(source, size))
+        again = self.take(source, size)
+        assert [lease.attempt for lease in again] == [2] * size, (
+            f"{size} tasks were returned, and came again as attempts {[lease.attempt for lease in again]}; each is at 2"
+        )
+
+    def test_a_lease_that_is_over_spoils_no_batch(self, source: TaskSource, given: Given) -> None:
+        """The agent does not know yet that it is, and the others are still its own. Read: spi.TaskSource.extend."""
+        if source.max_batch == 1:
+            not_asked("max_batch is 1: no lease is in one call with another")
+        given(*numbered(3))
+        done, kept, other = self.held(source, 3)
+        source.ack([done])
+        gone = set(source.extend([kept, done, other], 60 * self.patience))
+        assert gone <= {done.task.id}, f"one of three tasks was acked, and extend calls another lost: {sorted(gone)}"
+        source.nack([done, kept, other])
+        if self.returns(source):
+            again = {lease.task.id for lease in self.take(source, 2)}
+            assert again == {kept.task.id, other.task.id}, "a task that was acked came again with those returned"
+
+    # --- seconds ---
+
+    def test_a_lease_lasts_as_long_as_it_says(
+        self, source: TaskSource, given: Given, another: Callable[[], TaskSource]
+    ) -> None:
+        """The agent extends by it: a shorter one is lost on the way. Read: spi.TaskSource.lease_seconds."""
+        given(*numbered(1))
+        self.expiry(source)
+        lease_seconds = source.lease_seconds or 0.0
+        holder, receiver = source, another()
+        took = 0.0
+        for _ in range(3):  # a busy machine may be late once
+            asked = time.monotonic()
+            self.take(holder, 1, lease_seconds + 20)
+            began = time.monotonic()
+            took = self._comes_again(receiver, 1, asked, began, lease_seconds, "its lease began")
+            if took <= LATE * lease_seconds + 0.2 * self.patience:
+                return
+            holder, receiver = receiver, holder
+        assert took <= LATE * lease_seconds, f"`lease_seconds` is {lease_seconds:g}, and the lease lasted {took:.1f} s"
+
+    def test_extend_keeps_every_lease_for_so_many_seconds_from_now(
+        self, source: TaskSource, given: Given, another: Callable[[], TaskSource]
+    ) -> None:
+        """Neither more nor less, nor on top of what was left. Read: spi.TaskSource.extend."""
+        if source.lease_seconds is None or type(source).extend is TaskSource.extend:
+            not_asked("`lease_seconds` is None, or `extend` is the default: leases do not expire")
+        size = min(self._batch(source), 3)
+        given(*numbered(size))
+        lease = source.lease_seconds
+        # Far enough from the lease's own seconds, so that one that ignores the argument is seen.
+        seconds = lease / 2 if lease >= 4 else max(3 * lease, 1.5 * self.patience)
+        holder, receiver = source, another()
+        leases = self.take(holder, size)
+        took = 0.0
+        for _ in range(3):
+            for _ in range(2):  # twice: what is added up shows
+                asked = time.monotonic()
+                gone = holder.extend(leases, seconds)
+                if gone:
+                    self.in_time()
+                assert not gone, f"{sorted(gone)} was extended in time, and is said to be lost"
+            began = time.monotonic()
+            took = self._comes_again(receiver, size, asked, began, seconds, f"it was extended by {seconds:g} s")
+            if took <= LATE * seconds:
+                return
+            holder, receiver, leases = receiver, holder, list(self._again)
+        assert took <= LATE * seconds, (
+            f"a lease was extended by {seconds:g} s, twice at once, and lasted {took:.1f} s: `seconds` count from now"
+        )
+
+    def test_a_delay_is_kept_for_every_task_of_a_batch(self, source: TaskSource, given: Given) -> None:
+        """Neither halved nor doubled: it is the back-off of a retry. Read: spi.TaskSource.nack."""
+        if not self.returns(source):
+            not_asked("`nack` is the default: what is returned waits for its lease to expire")
+        size = min(self._batch(source), 3)
+        given(*numbered(size))
+        delay = 2.0 * self.patience
+        leases = self.held(source, size)
+        took = 0.0
+        for _ in range(3):
+            asked = time.monotonic()
+            source.nack(leases, delay)
+            began = time.monotonic()
+            took = self._comes_again(source, size, asked, began, delay, f"it was returned with a delay of {delay:g} s")
+            if took <= LATE * delay:
+                return
+            leases = list(self._again)
+        assert took <= LATE * delay, f"a task was returned with a delay of {delay:g} s, and came after {took:.1f} s"
+
+    # --- leases that were lost ---
+
+    def test_a_late_call_leaves_the_lease_of_the_new_holder(
+        self, given: Given, source: TaskSource, another: Callable[[], TaskSource]
+    ) -> None:
+        """An agent that was suspended does not know that another has its task. Read: spi.TaskSource.nack."""
+        given(*numbered(1))
+        other = another()
+        wait = self.expiry(source)
+        late = self.take(source, 1)
+        held = self.held(other, 1, wait + 10)
+        source.nack(late)
+        self.nothing_comes(source, 1.0 * self.patience)
+        source.extend(late, 0.1)
+        self.nothing_comes(source, 1.0 * self.patience)
+        gone = other.extend(held, 60 * self.patience)
+        assert not gone, "a late nack or extend of the one before took the lease away from its new holder"
+        other.ack(held)
+
+    def test_attempts_go_on_counting(self, source: TaskSource, given: Given) -> None:
+        """The agent gives up after so many; the task stays as it was. Read: spi.Lease."""
+        given(*numbered(1, session_id="s-1", city="Zürich"))
+        wait = 10.0 if self.returns(source) else self.expiry(source) + 10
+        for expected in (1, 2, 3, 4):
+            (lease,) = self.take(source, 1, wait)
+            assert lease.task == self.published[0], (
+                f"published {self.published[0]}, and attempt {expected} is {lease.task}"
+            )
+            assert lease.attempt == expected, f"handed out {expected} times, the task says attempt {lease.attempt}"
+            source.nack([lease])
+
+    # --- words ---
+
+    _again: tuple[Lease, ...] = ()
+    """What has come again last."""
+
+    def _batch(self, source: TaskSource) -> int:
+        if source.max_batch == 1:
+            not_asked("max_batch is 1: every call has one lease")
+        return min(source.max_batch, 4)
+
+    def _comes_again(
+        self, source: TaskSource, size: int, asked: float, began: float, seconds: float, since: str
+    ) -> float:
+        """Receive so many tasks, each not before its time; returns the seconds until the last one came."""
+        leases: list[Lease] = []
+        deadline = began + 3 * seconds + 10 * self.patience
+        while len(leases) < size:
+            assert time.monotonic() < deadline, (
+                f"{len(leases)} of {size} tasks came again within {deadline - began:.0f} s since {since}"
+            )
+            some = source.receive(min(size - len(leases), source.max_batch), min(1.0, seconds))
+            took = time.monotonic() - asked
+            assert not some or took >= EARLY * seconds, (
+                f"{some[0].task.id} came again {took:.1f} s after {since}; {seconds:g} s were asked for"
+            )
+            leases += some
+        self._again = tuple(leases)
+        return time.monotonic() - began

@@ -1,0 +1,156 @@
+"""What is measured of an invocation, with bounds on both sides; and whose log it is."""
+
+import time
+
+import pytest
+from htcgrid.spi import Capability, FailureKind, Invoker, Outcome
+
+from htcgrid_contracts.common import in_threads
+from htcgrid_contracts.invoker_helpers import InvokerHelpers, lease
+
+
+class MeterRules(InvokerHelpers):
+    """Asked of planes that measure, keep logs, or fill the context."""
+
+    # --- measures ---
+
+    @pytest.mark.capability(Capability.METERING)
+    def test_the_bill_is_the_duration_or_a_little_more(self, plane: Invoker) -> None:
+        """In milliseconds, start included, rounded up. Read: spi.Outcome."""
+        self.works(plane)
+        for outcome in (self.call(plane, "sleep", seconds=0.3), self.call(plane, "echo", value=1)):
+            self._plausible(outcome)
+
+    @pytest.mark.capability(Capability.METERING)
+    def test_failures_are_measured_and_billed(self, plane: Invoker) -> None:
+        """They cost as much as answers. Read: spi.Outcome."""
+        self.works(plane)
+        failed = [self.call(plane, "fail")]
+        if Capability.TIMEOUT in plane.capabilities:
+            seconds = self.short_timeout
+            outcome = self.call(plane, "sleep", seconds, seconds=seconds + 30 * self.patience)
+            self.failed(outcome, FailureKind.TIMEOUT)
+            assert outcome.duration_ms >= 900 * seconds, (
+                f"a handler was stopped after {seconds:g} s, and its duration_ms is {outcome.duration_ms:g}"
+            )
+            assert outcome.billed_ms >= 900 * seconds, f"{seconds:g} s are billed as {outcome.billed_ms} ms"
+            failed.append(outcome)
+        for outcome in failed:
+            self._plausible(outcome)
+            assert outcome.environment, "a failure names no environment"
+
+    @pytest.mark.capability(Capability.METERING)
+    def test_started_is_when_the_handler_began(self, plane: Invoker) -> None:
+        """Not when it ended, nor when it was called. Read: spi.Outcome."""
+        self.works(plane)
+        seconds = 2.5 * self.patience
+        outcome = self.call(plane, "count", seconds=seconds)
+        began = self.answer(outcome)["began"]
+        apart = abs(outcome.started - began)
+        assert apart < 0.7 * seconds, (
+            f"by its own clock the handler began at {began:.2f}, ran for {seconds:g} s, and `started` is "
+            f"{outcome.started:.2f}: {apart:.1f} s apart"
+        )
+
+    @pytest.mark.capability(Capability.METERING)
+    def test_memory_is_in_megabytes(self, plane: Invoker) -> None:
+        """The most that the environment has used. Read: spi.Outcome."""
+        memory = plane.function.memory
+        eaten = memory // 3
+        used = self.call(plane, "eat", mb=eaten, seconds=0.3).max_memory_mb
+        assert 0.8 * eaten <= used <= 1.1 * memory, (
+            f"a handler took {eaten} MiB of {memory}, and max_memory_mb is {used}"
+        )
+
+    @pytest.mark.capability(Capability.METERING)
+    def test_each_environment_has_a_name_of_its_own(self, plane: Invoker) -> None:
+        """And the same one in all its invocations. Read: spi.Outcome."""
+        size = min(plane.max_concurrency, self.most_threads)
+        calls = [lambda: self.call(plane, "count", seconds=0.3)] * (2 * size)
+        outcomes = [*in_threads(calls, 60 * self.patience), *(self.call(plane, "count") for _ in range(2))]
+        pairs = {(self.answer(outcome)["environment"], outcome.environment) for outcome in outcomes}
+        assert len(pairs) == len({inside for inside, _ in pairs}) == len({outside for _, outside in pairs}), (
+            f"the handler saw {len({inside for inside, _ in pairs})} environments, and the outcomes name "
+            f"{len({outside for _, outside in pairs})}"
+        )
+
+    # --- the context ---
+
+    @pytest.mark.capability(Capability.CONTEXT)
+    def test_an_attribute_shadows_nothing_of_htcgrid(self, plane: Invoker) -> None:
+        """Whoever puts tasks could pass for another. Read: spi.Capability.CONTEXT."""
+        asked = lease("describe", attributes={"attempt": "99", "task_id": "another", "city": "Bern"}, attempt=2)
+        custom = self.answer(self.run(plane, [asked])[0])["custom"]
+        assert custom["attempt"] == 2, (
+            f"the attempt is 2, an attribute says 99, and the context has {custom['attempt']!r}"
+        )
+        assert custom["task_id"] == asked.task.id, (
+            f"an attribute took the place of the task's id: {custom['task_id']!r}"
+        )
+        assert custom["session_id"] == "", (
+            f"a task without session has session_id {custom['session_id']!r}; expected ''"
+        )
+        assert custom["city"] == "Bern"
+
+    def test_each_invocation_has_a_request_id_of_its_own(self, plane: Invoker) -> None:
+        """Handlers write it into their logs. Read: spi.Function."""
+        found = [self.answer(self.call(plane, "describe"))["aws_request_id"] for _ in range(3)]
+        assert len(set(found)) == 3, f"three tasks were invoked with the request ids {found}"
+
+    # --- logs ---
+
+    @pytest.mark.capability(Capability.LOGS)
+    def test_a_silent_task_has_no_log(self, plane: Invoker) -> None:
+        """Nor has one of a batch the log of another. Read: spi.Outcome.log_tail."""
+        texts = [f"of task {number}" for number in range(min(plane.max_batch, 3))]
+        batch = [lease("say", text=text) for text in texts] + [lease("echo", value=1)]
+        outcomes = (
+            self.run(plane, batch) if plane.max_batch > len(texts) else [self.run(plane, [each])[0] for each in batch]
+        )
+        outcomes += [self.call(plane, "echo", value=1) for _ in range(plane.max_concurrency)]
+        for number, outcome in enumerate(outcomes):
+            seen = [text for text in texts if text.encode() in outcome.log_tail]
+            expected = texts[number : number + 1]
+            assert seen == expected, f"printed {expected}, and the log tail has {seen}: {outcome.log_tail!r}"
+
+    @pytest.mark.capability(Capability.LOGS)
+    def test_each_thread_gets_the_logs_of_its_own_tasks(self, plane: Invoker) -> None:
+        """The agent calls from several threads at once. Read: spi.Outcome.log_tail."""
+        size = min(plane.max_concurrency, self.most_threads)
+
+        def work(thread: int) -> None:
+            for number in range(10):
+                text = f"thread {thread} task {number}."
+                tail = self.call(plane, "say", text=text).log_tail.decode()
+                assert tail.strip() == text, f"printed {text!r}, and the log tail is {tail!r}"
+
+        in_threads([lambda thread=thread: work(thread) for thread in range(size)], 60 * self.patience)  # type: ignore[misc]
+
+    @pytest.mark.capability(Capability.LOGS, Capability.TIMEOUT)
+    def test_the_log_of_every_kind_of_failure_is_kept(self, plane: Invoker) -> None:
+        """It is what is looked at. Read: spi.Outcome.log_tail."""
+        seconds = self.short_timeout
+        failed = {
+            FailureKind.HANDLER_ERROR: self.call(plane, "fail", print="last words"),
+            FailureKind.TIMEOUT: self.call(
+                plane, "sleep", seconds, print="last words", seconds=seconds + 30 * self.patience
+            ),
+        }
+        for kind, outcome in failed.items():
+            self.failed(outcome, kind)
+            assert b"last words" in outcome.log_tail, f"the log of a task that ended as {kind} is {outcome.log_tail!r}"
+
+    # --- words ---
+
+    def _plausible(self, outcome: Outcome) -> None:
+        """Times that fit together."""
+        duration, billed, init = outcome.duration_ms, outcome.billed_ms, outcome.init_ms or 0.0
+        assert duration >= 0
+        assert billed >= duration, f"duration_ms is {duration:g}, and billed_ms is {billed}, which is less"
+        assert billed <= duration + init + 1000, (
+            f"duration_ms is {duration:g}, init_ms {init:g}, and billed_ms is {billed}, which is far more"
+        )
+        ended = outcome.started + duration / 1000
+        now = time.time()
+        assert now - 3600 < outcome.started, f"`started` is {outcome.started:g}; it is in Unix seconds, now {now:.0f}"
+        assert ended < now + 5, f"by `started` and `duration_ms` it ended {ended - now:.0f} s from now"

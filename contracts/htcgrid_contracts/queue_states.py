@@ -1,0 +1,292 @@
+"""Queues whose tasks are in every state at once: what is counted, cancelled, set apart and run again."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+import pytest
+from htcgrid.spi import GENERATION, Lease, QueueStats, Rejected, States, Task, TaskQueue, TaskSource
+
+from htcgrid_contracts.common import eventually, not_asked
+from htcgrid_contracts.payloads import AWKWARD_ATTRIBUTES, AWKWARD_IDS, AWKWARD_PAYLOADS
+from htcgrid_contracts.source_helpers import Given, SourceHelpers, numbered
+
+T = TypeVar("T")
+
+
+class QueueStateRules(SourceHelpers):
+    """Asked of sources that offer it."""
+
+    # --- put ---
+
+    def test_put_keeps_ids_payloads_and_attributes(self, given: Given) -> None:
+        """Byte for byte, whatever `publish` proves of the way back. Read: spi.TaskQueue.put."""
+        source = given()
+        queue = self.queue(source)
+        tasks = [replace(task, payload=payload) for task, payload in _named(AWKWARD_PAYLOADS)]
+        priority = {"priority": "1"}  # one that a queue of few priorities has too
+        tasks += [
+            replace(task, attributes={**attributes, **(priority if "priority" in attributes else {})})
+            for task, attributes in _named(AWKWARD_ATTRIBUTES)
+        ]
+        tasks += [replace(task, id=task.id + name) for task, name in _named({each: each for each in AWKWARD_IDS})]
+        queue.put(tasks)
+        for task in self._taken(source, len(tasks)):
+            sent = next((each for each in tasks if each.id == task.id), None)
+            assert sent is not None, f"a task of the id {task.id!r} came, and none was put"
+            assert task.payload == sent.payload, f"put {sent.payload[:80]!r}, received {task.payload[:80]!r}"
+            assert dict(task.attributes) == dict(sent.attributes), f"put {sent.attributes}, received {task.attributes}"
+
+    def test_put_rejects_what_differs_in_its_attributes_or_comes_twice(self, given: Given) -> None:
+        """The second would be answered by the first one's result. Read: spi.TaskQueue.put."""
+        queue = self.queue(given())
+        first, other = numbered(2, session_id="s-1", city="Bern")
+        queue.put([first])
+        with pytest.raises(Rejected):
+            queue.put([replace(first, attributes={"session_id": "s-1", "city": "Basel"})])
+        with pytest.raises(Rejected):
+            queue.put([other, other])
+
+    def test_what_was_put_outlives_its_submitter(self, source: TaskSource, given: Given) -> None:
+        """`htcgrid submit` ends at once. Read: spi.TaskQueue.put."""
+        if not self.shared:
+            not_asked("the place is this process's own")
+        given()
+        submitter = self.again(source)
+        tasks = numbered(min(source.max_batch, 3))
+        with submitter:
+            self.queue(submitter).put(tasks)
+        found = {lease.task.id for lease in self.take(source, len(tasks))}
+        assert found == {task.id for task in tasks}
+
+    # --- cancel ---
+
+    def test_cancel_stops_every_task_that_it_is_given(self, given: Given) -> None:
+        """Waiting or leased, and names those alone. Read: spi.TaskQueue.cancel."""
+        source = given()
+        queue = self.queue(source)
+        queue.put(numbered(5))
+        *leases, kept = self.held(source, 5)
+        first, second, third, fourth = leases
+        source.nack([first, second])
+        stopped = [lease.task for lease in leases]
+        named = queue.cancel(task_ids=[*(task.id for task in stopped), "contract-not-there"])
+        assert sorted(task.id for task in named if task.id != "contract-not-there") == sorted(
+            task.id for task in stopped
+        ), f"4 tasks were cancelled, and cancel named {len(named)}"
+        self.nothing_comes(source, 1.0 * self.patience, on_lease=True)
+        left = [third, fourth, kept]
+        size = min(source.max_batch, len(left))
+        gone: set[str] = set()
+        for start in range(0, len(left), size):
+            gone |= set(source.extend(left[start : start + size], 60 * self.patience))
+        assert gone == {third.task.id, fourth.task.id}, (
+            f"two leased tasks were cancelled, and extend says {sorted(gone)}"
+        )
+
+    def test_a_cancelled_task_stays_away_when_its_lease_is_over(self, given: Given) -> None:
+        """The agent that had it may have died. Read: spi.TaskQueue.cancel."""
+        source = given()
+        queue = self.queue(source)
+        queue.put(numbered(1))
+        wait = self.expiry(source)
+        (lease,) = self.take(source, 1)
+        queue.cancel(task_ids=[lease.task.id])
+        self.nothing_comes(source, wait)
+
+    # --- all states at once ---
+
+    def test_a_queue_in_every_state_is_counted_right(self, given: Given) -> None:
+        """Waiting, delayed, leased, acked, dead and cancelled tasks of two sessions. Read: spi.TaskSource.stats, spi.States."""
+        source = given()
+        if type(source).stats is TaskSource.stats:
+            not_asked("`stats` is the default: it cannot tell how much it holds")
+        began = time.monotonic()
+        self._in_every_state(source)
+        has_dead = type(source).dead_letter is not TaskSource.dead_letter
+        inside = States(waiting=1, delayed=1, leased=1, cancelled=2, dead=1 if has_dead else 0)
+        for brief in (False, True):
+            sessions = {} if brief else {"mixed": inside, "mixed-other": States(2, 0, 0, 0, 0)}
+            wrong = _Wrong(replace(inside, waiting=3), sessions, began)
+            eventually(
+                lambda brief=brief, wrong=wrong: not wrong.of(source.stats(brief=brief)),  # type: ignore[misc]
+                5 * self.patience,
+                f"stats(brief={brief}) of a queue in every state: {wrong.of(source.stats(brief=brief))}",
+            )
+
+    def test_a_session_in_every_state_is_cancelled_right(self, given: Given) -> None:
+        """What is done or dead is cancelled no more, and is not pending. Read: spi.TaskQueue.cancel, spi.TaskSource.is_pending."""
+        source = given()
+        queue = self.queue(source)
+        leased, waiting, delayed, cancelled, both = (lease.task.id for lease in self._in_every_state(source))
+        assert source.is_pending("mixed") in (True, None), "tasks of the session wait, and it is not pending"
+        named = [task.id for task in queue.cancel(session_id="mixed")]
+        now, before = {leased, waiting, delayed}, {cancelled, both}
+        assert len(named) == len(set(named)), "cancel named a task twice"
+        assert now <= set(named) <= now | before, (
+            f"cancel of a session with 1 leased, 1 waiting, 1 delayed, 2 cancelled, 1 acked and 1 dead task named "
+            f"{len(named)} tasks; expected the first five"
+        )
+        missing = before - set(named)
+        assert not (self.shared and missing), "cancel did not name what an earlier call had cancelled"
+        assert source.is_pending("mixed") in (False, None), (
+            "all of the session is acked, cancelled or dead: not pending"
+        )
+        assert source.is_pending("mixed-other") in (True, None), "another session's tasks wait, and it is not pending"
+
+    def test_a_session_is_pending_while_its_task_is_delayed(self, given: Given) -> None:
+        """It is to run again. Read: spi.TaskSource.is_pending."""
+        source = given()
+        self.queue(source).put(numbered(1, session_id="asked"))
+        if source.is_pending("asked") is None:
+            not_asked("`is_pending` says None: it cannot tell")
+        source.nack(self.held(source, 1), 60 * self.patience)
+        assert source.is_pending("asked") is True, "a task of the session is delayed, and it is not pending"
+
+    def _in_every_state(self, source: TaskSource) -> Sequence[Lease]:
+        """Of a session: tasks that are leased, waiting, delayed, cancelled while leased and cancelled while waiting;
+        one more is acked and one a dead letter. Of another session two wait."""
+        queue = self.queue(source)
+        queue.put(numbered(7, session_id="mixed"))
+        queue.put(numbered(2, session_id="mixed-other"))
+        leases = self.held(source, 9)
+        mixed = [lease for lease in leases if lease.task.attributes["session_id"] == "mixed"]
+        source.nack([lease for lease in leases if lease not in mixed])
+        acked, dead, leased, waiting, delayed, cancelled, both = mixed
+        source.ack([acked])
+        source.nack([waiting, both])
+        source.nack([delayed], 60 * self.patience)
+        source.dead_letter([dead], "the contract's reason")
+        queue.cancel(task_ids=[cancelled.task.id, both.task.id])
+        return leased, waiting, delayed, cancelled, both
+
+    def test_looking_changes_nothing(self, source: TaskSource, given: Given) -> None:
+        """`htcgrid status` looks every second. Read: spi.TaskSource.stats."""
+        given(*numbered(2))
+        for _ in range(2):
+            source.stats()
+            source.stats(brief=True)
+            list(source.dead_letters())
+            source.is_pending("s-1")
+        leases = self.take(source, 2)
+        assert [lease.attempt for lease in leases] == [1, 1], "what was only looked at counts as handed out"
+
+    # --- dead letters, and what is run again ---
+
+    def test_dead_letters_are_kept_with_all_that_is_known(self, source: TaskSource, given: Given) -> None:
+        """Each of a batch, with its event, so that it can be run again. Read: spi.TaskSource.dead_letters."""
+        size = min(source.max_batch, 3)
+        given(*numbered(size))
+        if type(source).dead_letters is TaskSource.dead_letters:
+            not_asked("`dead_letters` is the default: its dead letters are read in other ways")
+        leases = self.held(source, size)
+        reason = "ended by signal 9, 3 times: „Größe“ past its limit, as told by the kernel; " + "see the log " * 5
+        source.dead_letter(leases, reason)
+        expected = {lease.task.id: lease.task for lease in leases}
+        eventually(
+            lambda: len([each for each in source.dead_letters() if each.task.id in expected]) == size,
+            10 * self.patience,
+            f"all {size} dead letters of one call in `dead_letters`",
+        )
+        for each in source.dead_letters():
+            assert each.reason == reason, f"the reason is {reason!r}, and listed is {each.reason!r}"
+            assert each.task == expected[each.task.id], f"{expected[each.task.id]} is listed as {each.task}"
+
+    def test_a_dead_letter_tells_its_attempts(self, source: TaskSource, given: Given) -> None:
+        """How often it was tried is why it is one. Read: spi.DeadTask."""
+        given(*numbered(1))
+        if type(source).dead_letters is TaskSource.dead_letters or not self.returns(source):
+            not_asked("`dead_letters` or `nack` is the default")
+        source.nack(self.take(source, 1))
+        (lease,) = self.take(source, 1)
+        source.dead_letter([lease], "the contract's reason")
+        found: list[int] = []
+
+        def is_listed() -> bool:
+            found[:] = [each.attempt for each in source.dead_letters() if each.task.id == lease.task.id]
+            return bool(found)
+
+        eventually(is_listed, 10 * self.patience, "the dead letter in `dead_letters`")
+        assert found == [2], f"it was handed out twice, and its dead letter says {found}"
+
+    def test_what_is_redriven_is_no_dead_letter_any_more(self, source: TaskSource, given: Given) -> None:
+        """It would be shown as hopeless while it runs. Read: spi.TaskSource.redrive."""
+        size = min(source.max_batch, 3)
+        given()
+        if not source.redrives:
+            not_asked("`redrives` is False: failed tasks are not put again into this source")
+        self.publish(source, numbered(size, session_id="s-1", city="Bern"))
+        leases = self.held(source, size)
+        source.dead_letter(leases, "the contract's reason")
+        again = [replace(lease.task, attributes={**lease.task.attributes, GENERATION: "1"}) for lease in leases]
+        source.redrive(again)
+        found = sorted(self._taken(source, size), key=lambda task: task.id)
+        assert found == sorted(again, key=lambda task: task.id), f"{size} tasks were redriven, and came as {found}"
+        left = [each.task.id for each in source.dead_letters()]
+        assert not left, f"{len(left)} of {size} tasks that were redriven are listed as dead letters still"
+
+    # --- words ---
+
+    def queue(self, source: TaskSource) -> TaskQueue:
+        """The source as a queue; else the rule is left out."""
+        if not isinstance(source, TaskQueue):
+            not_asked("no TaskQueue: tasks are put there in other ways")
+        return source
+
+    def _taken(self, source: TaskSource, size: int) -> list[Task]:
+        """Receive and ack so many tasks."""
+        tasks: list[Task] = []
+        while len(tasks) < size:
+            leases = self.take(source, 1)
+            tasks += [lease.task for lease in leases]
+            source.ack(leases)
+        return tasks
+
+
+class _Wrong:
+    """What is wrong with stats, in words."""
+
+    def __init__(self, every: States, sessions: Mapping[str, States], began: float) -> None:
+        self._every, self._sessions, self._began = every, sessions, began
+
+    def of(self, stats: QueueStats) -> str:
+        wrong = _differs(stats.states, self._every)
+        if stats.sessions and self._sessions:
+            for name, expected in self._sessions.items():
+                found = stats.sessions.get(name, States(0, 0, 0, 0, 0))
+                wrong += [f"session {name}: {each}" for each in _differs(found, expected)]
+            order = [name for name in stats.sessions if name in self._sessions]
+            if order != list(self._sessions):
+                wrong.append(f"sessions in the order {order}, submitted in the order {list(self._sessions)}")
+        elapsed = time.monotonic() - self._began + 5
+        if stats.oldest_seconds is not None and not 0 <= stats.oldest_seconds <= elapsed:
+            wrong.append(f"oldest_seconds is {stats.oldest_seconds:g}, and nothing is older than {elapsed:.0f} s")
+        if stats.agents is not None and self._sessions:
+            held = sum(holder.leased for holder in stats.agents.values())
+            if held != self._every.leased:
+                wrong.append(f"agents hold {held} leases; expected {self._every.leased}")
+        return "; ".join(wrong)
+
+
+def _differs(found: States, expected: States) -> list[str]:
+    wrong = []
+    waiting, wanted = found.waiting, expected.waiting
+    if found.delayed is None and wanted is not None:
+        wanted += expected.delayed or 0
+    elif found.delayed != expected.delayed:
+        wrong.append(f"delayed is {found.delayed}, expected {expected.delayed}")
+    if waiting not in {wanted, None}:
+        wrong.append(f"waiting is {waiting}, expected {wanted}")
+    wrong += [
+        f"{name} is {getattr(found, name)}, expected {getattr(expected, name)}"
+        for name in ("leased", "dead")
+        if getattr(found, name) not in {getattr(expected, name), None}
+    ]
+    if found.cancelled is not None and found.cancelled > (expected.cancelled or 0):
+        wrong.append(f"cancelled is {found.cancelled}, expected {expected.cancelled}")
+    return wrong
+
+
+def _named(contents: Mapping[str, T]) -> Sequence[tuple[Task, T]]:
+    return list(zip(numbered(len(contents)), contents.values(), strict=True))

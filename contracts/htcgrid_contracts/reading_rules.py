@@ -1,0 +1,251 @@
+"""What can be read of a sink: more than a page, beside other writers, and all that was put."""
+
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+
+import pytest
+from htcgrid.spi import FailureKind, Outcome, Rejected, Result, ResultSink, ResultStore, Task
+
+from htcgrid_contracts.common import PluginContract, in_threads, not_asked, unique_id
+from htcgrid_contracts.payloads import AWKWARD_IDS
+
+_KINDS = list(FailureKind)
+
+
+def varied(number: int, session: str | None = None) -> Result:
+    """A result that differs in every field from those of other numbers."""
+    failure = _KINDS[number // 3 % len(_KINDS)] if number % 3 == 1 else None
+    payload = (
+        b'{"errorType": "E", "errorMessage": "%d"}' if failure else b'{"number": %d.50, "text": "\\u0000\xc3\xa9"}'
+    )
+    attributes = {"session_id": session or f"s-{number % 2}", "city": f"Zürich {number}", "note": ""}
+    task = Task(unique_id(), b'{"value": %d}' % number, {} if number % 5 == 0 and session is None else attributes)
+    outcome = Outcome(
+        task.id,
+        payload % number,
+        failure,
+        started=1_700_000_000.25 + number,
+        duration_ms=12.5 + number,
+        billed_ms=13 + number,
+        max_memory_mb=64 + number % 1000,
+        log_tail=b"" if number % 4 == 0 else b"%d \xff\xfe \x00 printed \xc3\xa9\r\n" % number,
+        init_ms=7.5 + number if number % 2 else None,
+        environment=f"e-{number}",
+    )
+    return Result(task, outcome, attempt=1 + number % 4)
+
+
+class ReadingRules(PluginContract):
+    """Asked of sinks that offer it."""
+
+    many: int = 1100
+    """Results that are more than a page of what the sink reads from."""
+
+    largest_payload: int = 2_000_000
+    """Bytes of an answer that the sink takes; give less where it has a limit."""
+
+    @pytest.fixture
+    def writer(self, sink: ResultSink) -> Iterator[Callable[[], ResultSink]]:
+        """Call it while the sink is open: another agent's sink of the same place, opened."""
+
+        def writer() -> ResultSink:
+            other = self.again(sink)
+            try:
+                return opened.enter_context(other)
+            except Rejected as error:
+                not_asked(f"one writes at a time: {error}")
+
+        with ExitStack() as opened:
+            yield writer
+
+    # --- what was put ---
+
+    def test_each_result_of_a_batch_is_stored_as_it_is(self, sink: ResultSink) -> None:
+        """Each with its own answer, failure and attempt. Read: spi.ResultSink.put."""
+        with sink:
+            put = [varied(number) for number in range(min(sink.max_batch, 25))]
+            sink.put(put)
+            for stored, expected in zip(self._stored(sink, put), put, strict=True):
+                for name, found, wanted in (
+                    ("payload", stored.outcome.payload, expected.outcome.payload),
+                    ("failure", stored.outcome.failure, expected.outcome.failure),
+                    ("attempt", stored.attempt, expected.attempt),
+                ):
+                    assert found == wanted, f"of a batch of {len(put)}, {name} {wanted!r} was stored as {found!r}"
+
+    def test_a_large_answer_is_stored_whole(self, sink: ResultSink) -> None:
+        """What a page or an item holds is no limit of an answer. Read: spi.Outcome."""
+        with sink:
+            payload = b'"' + b"0123456789abcde\\n" * (self.largest_payload // 17) + b'"'
+            put = replace(varied(0), outcome=replace(varied(0).outcome, payload=payload))
+            put = replace(put, outcome=replace(put.outcome, task_id=put.task.id))
+            sink.put([put])
+            (stored,) = self._stored(sink, [put])
+            assert len(stored.outcome.payload) == len(payload), (
+                f"put {len(payload)} bytes, found {len(stored.outcome.payload)}: set `largest_payload` if it takes less"
+            )
+            assert stored.outcome.payload == payload, "a large answer was stored changed"
+
+    def test_ids_that_differ_are_different_tasks(self, sink: ResultSink) -> None:
+        """In case, in a space, or in how a letter is composed. Read: spi.Task."""
+        with sink:
+            first = unique_id()
+            put = [_of(varied(number), first + end) for number, end in enumerate(AWKWARD_IDS)]
+            for some in _cut(put, min(sink.max_batch, 5)):
+                sink.put(some)
+            for stored, expected in zip(self._stored(sink, put), put, strict=True):
+                assert stored.outcome.payload == expected.outcome.payload, (
+                    f"the result of {expected.task.id!r} is that of another task"
+                )
+
+    def test_an_id_twice_in_a_batch_or_from_two_writers_is_one_result(
+        self, sink: ResultSink, writer: Callable[[], ResultSink]
+    ) -> None:
+        """A task that ran twice, here or on two machines. Read: spi.ResultSink.put."""
+        with sink:
+            if sink.max_batch == 1:
+                not_asked("max_batch is 1")
+            first, second = varied(0), varied(3)
+            sink.put([first, second, first][: sink.max_batch])
+            self._stored(sink, [first, second][: sink.max_batch - 1])
+            other = writer()
+            other.put([first, second])
+            sink.put([second])
+            self._stored(sink, [first, second])
+
+    # --- stored, get, scan ---
+
+    def test_stored_sees_what_another_has_put(self, sink: ResultSink, writer: Callable[[], ResultSink]) -> None:
+        """Answers and failures, also those of other agents since `open`. Read: spi.ResultSink.stored."""
+        if type(sink).stored is ResultSink.stored:
+            not_asked("`stored` is the default: this sink cannot know")
+        with sink:
+            put = [varied(0), varied(1), varied(4)]
+            sink.stored([each.task for each in put])
+            other = writer()
+            for each in put:
+                other.put([each])
+            named = set(sink.stored([each.task for each in put]))
+            assert named == {each.task.id for each in put}, (
+                f"another agent stored an answer and two failures, and `stored` names {len(named)} of the 3"
+            )
+
+    def test_stored_looks_at_every_task_that_it_is_asked_about(self, sink: ResultSink) -> None:
+        """A page of the place is no limit. Read: spi.ResultSink.stored."""
+        if type(sink).stored is ResultSink.stored:
+            not_asked("`stored` is the default: this sink cannot know")
+        with sink:
+            put = self._put_many(sink)
+            asked = [task for each in put for task in (each.task, varied(0).task)]
+            named = list(sink.stored(asked))
+            assert sorted(named) == sorted(each.task.id for each in put), (
+                f"asked about {len(asked)} tasks of which {len(put)} have a result, `stored` names {len(named)}"
+            )
+
+    def test_get_returns_all_that_was_put(self, sink: ResultSink) -> None:
+        """More than a page, every field as it was. Read: spi.ResultStore.get."""
+        if not isinstance(sink, ResultStore):
+            not_asked("no ResultStore: its results are read in other ways")
+        with sink:
+            put = self._put_many(sink)
+            found = sink.get([each.task.id for each in put])
+            assert len(found) == len(put), f"{len(put)} results were put, and `get` found {len(found)}"
+            for each in put:
+                self._same(found[each.task.id], each, "get")
+            assert not sink.get([]), "`get` of no id found something"
+
+    def test_scan_goes_through_all_pages_and_sessions(self, sink: ResultSink) -> None:
+        """Of one session or of all, after a number or from the start. Read: spi.ResultSink.scan."""
+        if not sink.keeps_order:
+            not_asked("`keeps_order` is False: it has no `scan`")
+        with sink:
+            put = {each.task.id: each for each in self._put_many(sink)}
+            found = list(sink.scan())
+            assert sorted(each.task.id for _, each in found) == sorted(put), (
+                f"{len(put)} results were put, and `scan` gives {len(found)}"
+            )
+            for _, each in found:
+                self._same(each, put[each.task.id], "scan")
+            of_session = [pair for pair in found if pair[1].task.attributes.get("session_id") == "s-1"]
+            middle = found[len(found) // 2][0]
+            for session, after, expected in (
+                (None, middle, [number for number, _ in found if number > middle]),
+                ("s-1", 0, [number for number, _ in of_session]),
+                ("s-1", middle, [number for number, _ in of_session if number > middle]),
+                ("s", 0, []),
+            ):
+                numbers = [number for number, _ in sink.scan(session, after)]
+                assert numbers == expected, (
+                    f"scan(session_id={session!r}, after={after}) gives {len(numbers)} results; expected {len(expected)}"
+                )
+
+    def test_scan_misses_none_of_eight_writers(self, sink: ResultSink, writer: Callable[[], ResultSink]) -> None:
+        """They commit in another order than they begin in. Read: spi.ResultSink.scan."""
+        if not sink.keeps_order:
+            not_asked("`keeps_order` is False: it has no `scan`")
+        with sink:
+            writers = [writer() for _ in range(8)]
+            batches = [[varied(number) for number in range(min(sink.max_batch, 10))] for _ in range(48)]
+            seen: list[tuple[int, str]] = []
+
+            writing, done = set(range(8)), threading.Event()
+
+            def write(number: int) -> None:
+                try:
+                    for batch in batches[number::8]:
+                        writers[number].put(batch)
+                finally:
+                    writing.discard(number)
+                    if not writing:
+                        done.set()
+
+            def follow() -> None:
+                size, more = sum(map(len, batches)), True
+                deadline = time.monotonic() + 30 * self.patience
+                while time.monotonic() < deadline:
+                    after = seen[-1][0] if seen else 0
+                    seen.extend((number, each.task.id) for number, each in sink.scan(after=after))
+                    if len(seen) >= size or (done.is_set() and not more):
+                        return
+                    more = not done.is_set()
+
+            calls = [lambda number=number: write(number) for number in range(8)]
+            in_threads([*calls, follow], 60 * self.patience)
+            numbers = [number for number, _ in seen]
+            assert numbers == sorted(set(numbers)), "the numbers of a `scan` that goes on do not ascend"
+            missed = {each.task.id for batch in batches for each in batch} - {task_id for _, task_id in seen}
+            assert not missed, (
+                f"8 writers stored results, and a `scan` that went on after each number missed {len(missed)}"
+            )
+
+    # --- words ---
+
+    def _put_many(self, sink: ResultSink) -> Sequence[Result]:
+        put = [varied(number) for number in range(self.many)]
+        for some in _cut(put, sink.max_batch):
+            sink.put(some)
+        return put
+
+    def _same(self, found: Result, put: Result, what: str) -> None:
+        wanted, given = _fields(put), _fields(found)
+        changed = {name: (value, given[name]) for name, value in wanted.items() if given[name] != value}
+        assert not changed, f"`{what}` returned another result than was put; field: (put, returned): {changed}"
+
+    def _stored(self, sink: ResultSink, expected: Collection[Result]) -> Sequence[Result]:
+        raise NotImplementedError
+
+
+def _fields(result: Result) -> Mapping[str, object]:
+    outcome = {name: getattr(result.outcome, name) for name in Outcome.__dataclass_fields__}
+    return {**outcome, "id": result.task.id, "attributes": dict(result.task.attributes), "attempt": result.attempt}
+
+
+def _of(result: Result, task_id: str) -> Result:
+    return replace(result, task=replace(result.task, id=task_id), outcome=replace(result.outcome, task_id=task_id))
+
+
+def _cut(results: Sequence[Result], size: int) -> Iterator[Sequence[Result]]:
+    return (results[start : start + size] for start in range(0, len(results), size))

@@ -1,0 +1,125 @@
+"""What a plane keeps through errors, abandoned calls and its own end."""
+
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from htcgrid.spi import Capability, FailureKind, Invoker, Outcome, Unavailable
+
+from htcgrid_contracts.common import in_threads, not_asked
+from htcgrid_contracts.invoker_helpers import InvokerHelpers, lease
+
+
+class SlotRules(InvokerHelpers):
+    """A slot is an environment that can be called again."""
+
+    def test_a_slot_outlives_failures(self, plane: Invoker) -> None:
+        """Else the plane has fewer environments with each error, and at last none. Read: spi.Invoker.max_concurrency."""
+        size = min(plane.max_concurrency, self.most_threads)
+        for _ in range(2 * size):
+            self.failed(self.call(plane, "fail"), FailureKind.HANDLER_ERROR)
+        if Capability.EXIT in plane.capabilities:
+            for _ in range(size):
+                self.failed(self.call(plane, "end", status=3), FailureKind.EXIT)
+        self._all_slots_work(plane, "handlers failed")
+
+    def test_a_slot_outlives_an_abandoned_call(self, plane: Invoker) -> None:
+        """A thread of the agent that ends leaves its reports unread. Read: spi.Invoker.invoke."""
+        size = min(plane.max_concurrency, self.most_threads)
+        for _ in range(size + 1):
+            batch = [lease("echo", value=number) for number in range(min(plane.max_batch, 2))]
+            reports = iter(plane.invoke(batch, plane.function.timeout))
+            next(reports)
+            del reports
+        self._all_slots_work(plane, "reports were left unread")
+
+    def test_more_calls_than_slots_are_all_answered(self, plane: Invoker) -> None:
+        """The agent may call once more than there are. Read: spi.Invoker.max_concurrency."""
+        size = min(plane.max_concurrency, self.most_threads)
+        calls = [
+            lambda number=number: self.answer(self.call(plane, "echo", value=number)) for number in range(3 * size)
+        ]
+        assert in_threads(calls, 60 * self.patience) == list(range(3 * size))
+
+    @pytest.mark.capability(Capability.CANCEL)
+    def test_cancel_stops_every_task_that_it_is_given(self, plane: Invoker) -> None:
+        """A user cancels a session at once. Read: spi.Invoker.cancel."""
+        size = min(plane.max_concurrency, 2)
+        if size == 1:
+            not_asked("max_concurrency is 1: nothing runs beside the cancelled task")
+        self.side_by_side(plane, size)
+        asked = [lease("sleep", seconds=30 * self.patience) for _ in range(size)]
+        ended: list[Outcome] = []
+
+        def run(number: int) -> None:
+            ended.append(self.run(plane, [asked[number]], 6 * self.patience)[0])
+
+        def cancel() -> None:
+            time.sleep(1.0 * self.patience)
+            plane.cancel([each.task.id for each in asked])
+
+        calls: list[Callable[[], None]] = [lambda number=number: run(number) for number in range(size)]  # type: ignore[misc]
+        in_threads([*calls, cancel], plane.function.timeout + 60 * self.patience)
+        for outcome in ended:
+            self.failed(outcome, FailureKind.CANCELLED)
+
+    # --- the end, and what is away ---
+
+    def test_close_leaves_no_file_and_no_process(
+        self, invoker: Invoker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """After work, failures and a task under way. Read: spi.Plugin.close."""
+        monkeypatch.setenv("TMPDIR", str(tmp_path))
+        monkeypatch.setattr(tempfile, "tempdir", None)
+        with self.again(invoker) as plane:
+            self.works(plane)
+            self.call(plane, "fail")
+            answer = self.answer(self.call(plane, "count"))
+        left = sorted(path.name for path in tmp_path.iterdir())
+        assert not left, f"after close there are files left in the folder for temporary files: {left}"
+        pid = answer.get("pid")
+        if self.marks(tmp_path) is not None and pid is not None:
+            deadline = time.monotonic() + 5 * self.patience
+            while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
+                time.sleep(0.02)
+            assert not Path(f"/proc/{pid}").exists(), f"the handler's process {pid} runs on after close"
+
+    def test_a_plane_that_goes_away_names_what_it_had_begun(self, invoker: Invoker) -> None:
+        """Its attempt counts, since it may have run. Read: spi.Unavailable."""
+        self.needs("take_away")
+        with self.again(invoker) as plane:
+            self.works(plane)
+            asked = lease("sleep", seconds=4 * self.patience)
+            gone = threading.Timer(1.5 * self.patience, self.take_away, [plane])
+            gone.start()
+            try:
+                reports = list(plane.invoke([asked], plane.function.timeout))
+            except Unavailable as error:
+                assert asked.task.id in error.begun, (
+                    f"the plane went away while {asked.task.id} ran, and Unavailable.begun names {sorted(error.begun)}"
+                )
+            else:
+                assert isinstance(reports[0], Outcome), (
+                    "a task that was running is reported as Unstarted: it may have run"
+                )
+            finally:
+                gone.join()
+
+    # --- words ---
+
+    def use(self, plugin: Invoker) -> None:  # type: ignore[override]
+        """Calls the handler."""
+        reports = list(plugin.invoke([lease("echo", value=1)], plugin.function.timeout))
+        assert len(reports) == 1
+
+    def _all_slots_work(self, plane: Invoker, after: str) -> None:
+        size = min(plane.max_concurrency, self.most_threads)
+        calls = [lambda: self.answer(self.call(plane, "echo", value=os.getpid()))] * size
+        try:
+            in_threads(calls, 30 * self.patience)
+        except AssertionError as error:
+            pytest.fail(f"after {after}, the plane's {size} slots do not all work: {error}")

@@ -1,0 +1,141 @@
+"""How a source waits, what it does meanwhile, and what it says once its place is away."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from htcgrid.spi import GENERATION, Lease, TaskQueue, TaskSource
+
+from htcgrid_contracts.common import eventually, in_threads, not_asked
+from htcgrid_contracts.source_helpers import Given, SourceHelpers, numbered
+
+
+class WaitRules(SourceHelpers):
+    """Asked of every source."""
+
+    def test_receive_keeps_its_wait(self, given: Given) -> None:
+        """On both sides: half of it is twice the requests, twice as much holds up a drain. Read: spi.TaskSource.receive."""
+        source = given()
+        wait = 2.0 * self.patience
+        took = 0.0
+        for _ in range(3):  # a busy machine may be late once
+            began = time.monotonic()
+            assert not source.receive(1, wait), "a task was leased where there is none"
+            took = time.monotonic() - began
+            assert took > 0.75 * wait or source.exhausted, f"came back after {took:.1f} s when asked to wait {wait:g} s"
+            if took < 1.6 * wait:
+                return
+        assert took < 1.6 * wait, f"came back after {took:.1f} s when asked to wait {wait:g} s"
+
+    def test_a_receive_that_waits_holds_up_no_other_call(self, source: TaskSource, given: Given) -> None:
+        """Results are acked while the agent waits for more tasks. Read: spi, rules for all three."""
+        given(*numbered(3))
+        first, second, third = self.held(source, 3)
+        wait = 4.0 * self.patience
+
+        def call() -> tuple[float, Sequence[Lease]]:
+            time.sleep(0.2)
+            began = time.monotonic()
+            source.ack([first])
+            source.extend([second], 60 * self.patience)
+            source.nack([third], 60 * self.patience)
+            return time.monotonic() - began, ()
+
+        def receive() -> tuple[float, Sequence[Lease]]:
+            return 0.0, source.receive(1, wait)
+
+        (took, _), _ = in_threads([call, receive], 3 * wait + 10 * self.patience)
+        assert took < wait / 2, (
+            f"ack, extend and nack took {took:.1f} s while another thread was in receive(1, {wait:g}): they waited for it"
+        )
+
+    def test_a_receive_that_waits_is_woken_by_a_return(self, source: TaskSource, given: Given) -> None:
+        """Else a returned task lies idle beside an idle environment. Read: spi.TaskSource.nack."""
+        if self.finite or not self.returns(source):
+            not_asked("finite, or `nack` is the default")
+        given(*numbered(1))
+        leases = self.held(source, 1)
+
+        def give_back() -> tuple[float, Sequence[Lease]]:
+            time.sleep(0.5)
+            source.nack(leases)
+            return time.monotonic(), ()
+
+        def receive() -> tuple[float, Sequence[Lease]]:
+            found = source.receive(1, 15 * self.patience)
+            return time.monotonic(), found
+
+        (returned, _), (came, found) = in_threads([give_back, receive], 40 * self.patience)
+        assert len(found) == 1, "a task was returned while receive waited, and it received none"
+        took = came - returned
+        assert took < 4 * self.patience, f"a task was returned while receive waited, which saw it {took:.1f} s later"
+
+    def test_all_of_many_tasks_come_once(self, source: TaskSource, given: Given) -> None:
+        """More than one page or batch, and each batch `max_batch` at most. Read: spi.TaskSource.receive."""
+        size = min(max(2 * source.max_batch + 1, 120), 4500)
+        given(*numbered(size))
+        seen: list[str] = []
+        deadline = time.monotonic() + 40 * self.patience
+        while len(seen) < size and time.monotonic() < deadline:
+            asked = time.monotonic()
+            leases = source.receive(size, 1.0)
+            assert len(leases) <= source.max_batch, (
+                f"max_batch is {source.max_batch}, and receive({size}) leased {len(leases)} tasks"
+            )
+            if leases:
+                self.lent_at(source, asked)
+                seen += [lease.task.id for lease in leases]
+                source.ack(leases)
+                self.in_time()
+        lost = {task.id for task in self.published} - set(seen)
+        assert not lost, f"{len(lost)} of {size} tasks never came, such as {min(lost)}"
+        assert len(seen) == size, f"{len(seen) - size} of {size} tasks came twice, though each was acked in time"
+        assert not source.receive(1, 0.2), "a task came that was never there"
+
+    def test_a_delayed_task_is_not_the_end(self, source: TaskSource, given: Given) -> None:
+        """The run would end without it. Read: spi.TaskSource.exhausted."""
+        if not self.finite or not self.returns(source):
+            not_asked("not finite, or `nack` is the default")
+        given(*numbered(2))
+        first, second = self.held(source, 2)
+        source.receive(1, 0.1)
+        source.nack([first], 1.0 * self.patience)
+        source.ack([second])
+        ended = source.exhausted
+        assert not ended, "`exhausted` is true while a task that was returned with a delay waits"
+        source.ack(self.take(source, 1))
+        eventually(lambda: source.exhausted, 2 * self.patience, "`exhausted` once the delayed task is acked")
+
+    def test_every_call_says_unavailable_once_its_place_went_away(self, source: TaskSource, given: Given) -> None:
+        """What is swallowed is lost, and what is called lost is run twice. Read: spi.Unavailable."""
+        given(*numbered(2))
+        leases = self.held(source, 2)
+        self.take_away(source)
+        for name, call in self._calls(source, leases).items():
+            with self.unavailable(name, source):
+                call()
+
+    def use(self, plugin: TaskSource) -> None:  # type: ignore[override]
+        """Asks whether there is a task."""
+        plugin.receive(1, 0)
+
+    def _calls(self, source: TaskSource, leases: Sequence[Lease]) -> Mapping[str, Callable[[], object]]:
+        calls: dict[str, Callable[[], object]] = {
+            "ack": lambda: source.ack(leases[:1]),
+            "nack": lambda: source.nack(leases[1:]),
+            "extend": lambda: source.extend(leases[1:], 10),
+            "dead_letter": lambda: source.dead_letter(leases[1:], "the contract's reason"),
+            "dead_letters": lambda: list(source.dead_letters()),
+            "stats": source.stats,
+            "receive": lambda: source.receive(1, 0.5),
+        }
+        calls = {
+            name: call for name, call in calls.items() if getattr(type(source), name) is not getattr(TaskSource, name)
+        }
+        if isinstance(source, TaskQueue):
+            calls["put"] = lambda: source.put(numbered(1))
+            calls["cancel"] = lambda: source.cancel(task_ids=[leases[1].task.id])
+        if source.redrives:
+            again = replace(leases[1].task, attributes={**leases[1].task.attributes, GENERATION: "1"})
+            calls["redrive"] = lambda: source.redrive([again])
+        return calls

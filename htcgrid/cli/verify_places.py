@@ -1,0 +1,78 @@
+"""The places that `htcgrid verify` makes for a plugin, and the commands that do something to its service."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import uuid
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from htcgrid import config
+from htcgrid.spi import Function, Plugin
+
+FRESH, TMP = "{fresh}", "{tmp}"
+
+
+class Places:
+    """Makes plugins whose options name a new place each: `{tmp}` is a new folder, `{fresh}` a new word."""
+
+    def __init__(self, plugin: type[Plugin], options: Mapping[str, Any], folder: Path) -> None:
+        self._plugin = plugin
+        self._options = options
+        self._folder = folder
+        self._words: list[str] = []
+
+    def make(self, function: Function, **changed: Any) -> Plugin:
+        """A new plugin, not opened. `changed` are options that take the place of others."""
+        filled = {key: self._filled(value) for key, value in {**self._options, **changed}.items()}
+        try:
+            settings = self._plugin.Config.model_validate(filled)
+        except ValidationError as error:
+            raise config.ConfigError(config.explain(error, "--option", self._plugin.Config)) from None
+        return self._plugin(settings, function)
+
+    def remove(self, command: str) -> None:
+        """Remove what was made under the new words: files whose path has one, and what `command` removes."""
+        for word in self._words:
+            for value in self._options.values():
+                if isinstance(value, str) and FRESH in value and "://" not in value:
+                    _remove_files(Path(value.replace(FRESH, word)), word)
+            if command:
+                run("--remove", command.replace(FRESH, word))
+
+    def _filled(self, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        fresh = uuid.uuid4().hex[:12]
+        if TMP in value:
+            (self._folder / fresh).mkdir()
+        if FRESH in value:
+            self._words.append(fresh)
+        return value.replace(TMP, str(self._folder / fresh)).replace(FRESH, fresh)
+
+
+def run(option: str, command: str) -> None:
+    """A command of the user's, in a shell; its failure says what it printed."""
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)  # noqa: S602 - it is meant to be
+    if done.returncode:
+        raise config.ConfigError(
+            f"{option} {command!r} ended with exit code {done.returncode}: {(done.stderr or done.stdout).strip()[-500:]}"
+        )
+
+
+def running(option: str, command: str | None) -> Callable[[], None] | None:
+    """The command as something to be called; None where none was given."""
+    return None if command is None else lambda: run(option, command)
+
+
+def _remove_files(path: Path, word: str) -> None:
+    """Remove the first part of the path that has the word, and what stands beside it under the same name, such as a log."""
+    for part in [*reversed(path.parents), path]:
+        if word in part.name:
+            for found in part.parent.glob(f"*{word}*"):
+                shutil.rmtree(found) if found.is_dir() else found.unlink(missing_ok=True)
+            return
