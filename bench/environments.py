@@ -8,6 +8,7 @@ import json
 import tempfile
 import threading
 import time
+from datetime import datetime
 from pathlib import Path
 
 from htcgrid.agent.agent import Agent
@@ -61,7 +62,25 @@ def busy(workers: int, ms: float, least: str) -> None:
         summary = agent.run()
         for plugin in plugins:
             plugin.close()
-        row(f"busy share, {workers} environments, sleeps of {ms:g} ms", f"{summary.busy_share:.1%}", least)
+        share = settled_share(Path(name) / "results.jsonl", workers)
+        what = f"busy share, {workers} environments, sleeps of {ms:g} ms"
+        row(what, f"{share:.1%}", f"{least}; {summary.busy_share:.1%} with their start")
+
+
+def settled_share(results: Path, workers: int) -> float:
+    """The busy share from when every environment has begun its first task until one of them has begun its last."""
+    runs: dict[str, list[tuple[float, float]]] = {}
+    for line in results.read_text().splitlines():
+        result = json.loads(line)
+        began = datetime.fromisoformat(result["started"]).timestamp()
+        runs.setdefault(result.get("environment", ""), []).append((began, result["duration_ms"] / 1000))
+    everything = sorted(run for some in runs.values() for run in some)
+    start, end = everything[workers][0], everything[-workers][0]
+    return (
+        sum(max(0.0, min(began + took, end) - max(began, start)) for began, took in everything)
+        / (end - start)
+        / workers
+    )
 
 
 def main() -> None:

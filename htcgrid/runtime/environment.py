@@ -283,10 +283,13 @@ class ExecutionEnvironment(ABC):
     def _patience(self, timeout: float, *, recalled: bool) -> float:
         """How long to wait before looking after the environment again."""
         if len(self._pending) > 1 and not recalled:
-            return _SPARE_SECONDS
+            return self._spare_seconds()
         running = self._running()
         left = running.since + timeout - time.monotonic() if running else _LOOK_SECONDS
         return min(self._look_seconds(), max(0.001, left))
+
+    def _spare_seconds(self) -> float:
+        return _SPARE_SECONDS
 
     def _look_seconds(self) -> float:
         return _CHATTY_SECONDS if self._is_chatty() else _LOOK_SECONDS

@@ -25,6 +25,8 @@ _PIECE_BYTES = 1 << 13
 _LATE_SECONDS = 2.0
 """How long a worker may take to begin a task whose turn has come, beside the task's own time."""
 _AT_ONCE_SECONDS = 0.001
+_MANY = 8
+"""With more environments than this, each looks less often whether another is idle, so that all together do not more."""
 _MOST_BYTES = 2 * limits.RESPONSE_BYTES
 """No answer has more: the worker keeps the limit itself, of which an initialisation error knows nothing."""
 _KINDS = {
@@ -161,11 +163,25 @@ class FramedEnvironment(ExecutionEnvironment):
     def _look_seconds(self) -> float:
         if self._is_to_look:
             return _AT_ONCE_SECONDS
-        is_quiet = self._watch is not None and not self._process.is_chatty
-        is_running = self._seen is not None and self._seen.sequence == next(iter(self._pending), 0)
-        if is_quiet and is_running and time.monotonic() - self._turn > SHORT_SECONDS:
-            return QUIET_SECONDS
-        return super()._look_seconds()
+        if self._watch is None or self._process.is_chatty or not self._is_in_order():
+            return super()._look_seconds()
+        return QUIET_SECONDS
+
+    def _is_in_order(self) -> bool:
+        """Whether the next that is to be heard of the worker is the end of what it runs."""
+        noted = self._noted()
+        return noted is None or noted.sequence == next(iter(self._pending), 0)
+
+    def _patience(self, timeout: float, *, recalled: bool) -> float:
+        patience = super()._patience(timeout, recalled=recalled)
+        if len(self._pending) == 1 and self._noted() is None:
+            # It is about to begin; if it never does, this is its timeout.
+            left = self._turn + timeout - time.monotonic()
+            return min(self._look_seconds(), left) if left > 0 else patience
+        return patience
+
+    def _spare_seconds(self) -> float:
+        return super()._spare_seconds() * (1.0 if self._watch is None else max(1.0, self._watch.size / _MANY))
 
     def _send(self) -> None:
         if not self._output:
@@ -353,9 +369,12 @@ class FramedEnvironment(ExecutionEnvironment):
     def _memory_mb(self) -> float:
         self._read_log()
         self._is_to_look = False
+        watch = self._watch if self._is_watched else None
+        if watch is not None:
+            watch.begin_look(self)
         used = self._process.memory_mb()
-        if self._is_watched and self._watch is not None:
-            self._watch.looked(self, used)
+        if watch is not None:
+            watch.end_look(self, used)
         return used
 
     def _charged_mb(self) -> float:

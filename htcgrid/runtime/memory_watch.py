@@ -58,12 +58,15 @@ class Process:
         except OSError:  # it has ended, or the kernel does not count
             self._file = -1
 
-    def looked(self, used_mb: float) -> None:
-        self._used_mb = used_mb
+    def begin_look(self) -> None:
+        """Before its memory is counted: what grows meanwhile must be seen to have run since."""
         self._stamp, self._is_simple = self._read(), _is_simple(self._pid)
         self._ran_ns = _ran_ns(self._stamp)
         if not self._is_simple:
             self._stamp = _stamp_of_all(self._pid)
+
+    def end_look(self, used_mb: float) -> None:
+        self._used_mb = used_mb
 
     def needs_look(self, now: float) -> bool:
         """Whether it may have come near its limit; asked again when it is `due`."""
@@ -72,14 +75,15 @@ class Process:
         grown = (_ran_ns(stamp) - self._ran_ns) / 1e9 * _GROWTH_MB if self._is_simple and self._ran_ns else 0.0
         seconds = max(_TICK_SECONDS, min((left - grown) / _GROWTH_MB, _LONGEST_SECONDS))
         self.due = now + seconds - _TICK_SECONDS / 2
-        if not stamp or not self._ran_ns:
+        # One that waits for its log to be read does not run, either.
+        if not stamp or not self._ran_ns or self.watched.unread_bytes() >= _UNREAD_BYTES:
             return True
         if stamp == self._stamp:
             return False
         self._stamp = stamp
-        # To print takes running too, so a log that fills is seen here before its printer waits for good.
-        is_heard = self.watched.unread_bytes() < _UNREAD_BYTES
-        return not (self._is_simple and is_heard) or grown > left / 2 or not _is_simple(self._pid)
+        if not self._is_simple:
+            self.due = now  # what its children grow by is not known from their time
+        return not self._is_simple or grown > left / 2 or not _is_simple(self._pid)
 
     def close(self) -> None:
         if self._file >= 0:
@@ -104,6 +108,11 @@ class MemoryWatch:
         self._thread: threading.Thread | None = None
         self._is_closed = False
 
+    @property
+    def size(self) -> int:
+        """How many may be entered."""
+        return len(self._processes)
+
     def add(self, watched: Watched, pid: int, limit_mb: float) -> None:
         """It may be entered from now on."""
         with self._lock:
@@ -115,7 +124,8 @@ class MemoryWatch:
             process = self._processes.get(id(watched))
             if process is None or id(watched) in self._active:
                 return
-            process.due = time.monotonic() + _TICK_SECONDS
+            # What was found at the last look holds on, whatever it has run since.
+            process.due = max(process.due, time.monotonic() + _TICK_SECONDS)
             self._active[id(watched)] = process
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="htcgrid-memory-watch", daemon=True)
@@ -127,12 +137,17 @@ class MemoryWatch:
         with self._lock:
             self._active.pop(id(watched), None)
 
-    def looked(self, watched: Watched, used_mb: float) -> None:
-        """It has looked, and uses so much."""
+    def begin_look(self, watched: Watched) -> None:
+        """It is about to count its memory."""
         with self._lock:
-            process = self._processes.get(id(watched))
-            if process is not None:
-                process.looked(used_mb)
+            if (process := self._processes.get(id(watched))) is not None:
+                process.begin_look()
+
+    def end_look(self, watched: Watched, used_mb: float) -> None:
+        """It has counted, and uses so much."""
+        with self._lock:
+            if (process := self._processes.get(id(watched))) is not None:
+                process.end_look(used_mb)
 
     def remove(self, watched: Watched) -> None:
         """It has ended."""
@@ -166,10 +181,16 @@ def _ran_ns(stamp: bytes) -> int:
 def _is_simple(pid: int) -> bool:
     """Whether it is one thread without children."""
     try:
-        tasks = os.listdir(f"/proc/{pid}/task")  # noqa: PTH208 - names alone, often
-        return len(tasks) == 1 and not Path(f"/proc/{pid}/task/{pid}/children").read_bytes()
+        threads = os.stat(f"/proc/{pid}/task").st_nlink - 2  # noqa: PTH116 - often
+        children = os.open(f"/proc/{pid}/task/{pid}/children", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return False
+    try:
+        return threads == 1 and not os.read(children, 1)
+    except OSError:
+        return False
+    finally:
+        os.close(children)
 
 
 def _stamp_of_all(pid: int) -> bytes:
