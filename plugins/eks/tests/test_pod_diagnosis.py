@@ -115,6 +115,8 @@ def test_a_pod_is_replaced_where_a_container_of_ours_has_ended_and_not_for_one_b
     name: str, is_of_use: bool
 ) -> None:
     names = ["agent", "lambda-0", "mesh"]
-    statuses = [{"name": each, "state": ENDED if each == name else {"running": {}}} for each in names]
+    statuses: list[dict[str, Any]] = [
+        {"name": each, "state": ENDED if each == name else {"running": {}}} for each in names
+    ]
     pod = {"spec": {"containers": [{"name": each} for each in names]}, "status": {"containerStatuses": statuses}}
     assert pod_diagnosis.is_of_use(pod) is is_of_use
