@@ -118,6 +118,7 @@ class Invoker(Plugin):
     Read after `open`. The agent runs that many threads."""
 
     capabilities: frozenset[Capability] = frozenset()
+    """What the plane does. Read after `open`, which may find that the service does less."""
 
     @abstractmethod
     def invoke(self, batch: Sequence[Lease], timeout: float) -> Iterable[Outcome | Unstarted]:
