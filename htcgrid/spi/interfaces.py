@@ -119,6 +119,7 @@ class Invoker(Plugin):
     Read after `open`. The agent runs that many threads."""
 
     capabilities: frozenset[Capability] = frozenset()
+    """What the plane does. Read after `open`, which may find that the service does less."""
 
     credentials: CredentialSource = CredentialSource()
     """What hands out the credentials that handlers find in their environment; set before `open`."""

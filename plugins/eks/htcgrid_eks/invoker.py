@@ -228,9 +228,7 @@ class EksInvoker(Invoker):
         # Beside others, a container that ended is restarted; alone, it goes with its pod.
         alone = self.config.containers == 1
         return (
-            pod_diagnosis.is_running(pod)
-            if alone
-            else "running" in pod_diagnosis.status_of(pod, AGENT).get("state", {})
+            pod_diagnosis.is_of_use(pod) if alone else "running" in pod_diagnosis.status_of(pod, AGENT).get("state", {})
         )
 
     def _connect(self, place: _Place) -> RelayClient:

@@ -42,6 +42,13 @@ def is_running(pod: Any) -> bool:
     return len(statuses) == len(pod["spec"]["containers"]) and all("running" in each["state"] for each in statuses)
 
 
+def is_of_use(pod: Any) -> bool:
+    """Whether all containers that are ours run; one that a webhook has put beside them may start again meanwhile."""
+    wanted = {each["name"] for each in pod["spec"]["containers"] if is_ours(each["name"])}
+    running = {each["name"] for each in pod["status"].get("containerStatuses", ()) if "running" in each["state"]}
+    return wanted <= running
+
+
 def is_ready(pod: Any) -> bool:
     if "deletionTimestamp" in pod["metadata"]:
         return False

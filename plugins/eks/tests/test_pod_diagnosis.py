@@ -108,3 +108,15 @@ def test_an_injected_container_that_never_comes_up_ends_the_pod() -> None:
     assert said
     assert "mesh of pod grid-1 does not start: CrashLoopBackOff" in said
     assert injected(ENDED, restarts=0, own=None, policy="Never")
+
+
+@pytest.mark.parametrize(("name", "is_of_use"), [("mesh", True), ("lambda-0", False), ("agent", False)])
+def test_a_pod_is_replaced_where_a_container_of_ours_has_ended_and_not_for_one_beside_them(
+    name: str, is_of_use: bool
+) -> None:
+    names = ["agent", "lambda-0", "mesh"]
+    statuses: list[dict[str, Any]] = [
+        {"name": each, "state": ENDED if each == name else {"running": {}}} for each in names
+    ]
+    pod = {"spec": {"containers": [{"name": each} for each in names]}, "status": {"containerStatuses": statuses}}
+    assert pod_diagnosis.is_of_use(pod) is is_of_use

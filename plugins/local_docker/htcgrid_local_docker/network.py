@@ -92,7 +92,7 @@ def check_is_ours(engine: Engine, network: Network, address: str) -> None:
         message = (
             f"The container's address {address} on the network {network.name!r} is not on this machine: the engine at "
             f"{engine.address} is rootless, or runs in a virtual machine or on another machine. An event sent there would "
-            f'reach a stranger. Write network = "{"podman" if engine.is_podman else "bridge"}", with which the engine '
+            f'reach a stranger. Write network = "bridge", with which the engine '
             "publishes a port on this machine's 127.0.0.1."
         )
         raise Rejected(message)
