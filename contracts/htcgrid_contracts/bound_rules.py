@@ -118,26 +118,30 @@ class BoundRules(InvokerHelpers):
         if plane.max_concurrency == 1:
             not_asked("max_concurrency is 1: nothing runs beside it")
         seconds = self.short_timeout
-        stops: list[tuple[FailureKind, Callable[[], Outcome]]] = [
-            (FailureKind.TIMEOUT, lambda: self.call(plane, "sleep", seconds, seconds=seconds + 30 * self.patience)),
-            (FailureKind.EXIT, lambda: self.call(plane, "end", status=3, at_once=True)),
-        ]
-        for kind, stop in stops:
-            self.side_by_side(plane, 2)
+        timeout = plane.function.timeout
+        self.side_by_side(plane, 2)
+        self._beside(
+            FailureKind.TIMEOUT,
+            lambda: self.call(plane, "sleep", seconds, seconds=seconds + 30 * self.patience),
+            lambda: self._later(plane, 0.5 * seconds, 0.5 * seconds + min(1.5 * self.patience, 0.25 * timeout)),
+        )
+        self.side_by_side(plane, 2)
+        self._beside(
+            FailureKind.EXIT,
+            lambda: self._later(plane, 0.3, 0, do="end", status=3, at_once=True),
+            lambda: self._later(plane, 0, min(0.3 + 1.5 * self.patience, 0.6 * timeout)),
+        )
 
-            def late(stop: Callable[[], Outcome] = stop) -> Outcome:
-                time.sleep(0.3)
-                return stop()
+    # --- words ---
 
-            beside = seconds + 1.5 * self.patience
+    def _beside(self, kind: FailureKind, stop: Callable[[], Outcome], keep: Callable[[], Outcome]) -> None:
+        stopped, kept = in_threads([stop, keep], 90 * self.patience)
+        self.failed(stopped, kind)
+        assert self.answer(kept) == "kept"
 
-            def wait(beside: float = beside) -> Outcome:
-                return self.call(plane, "sleep", seconds=beside, value="kept")
-
-            calls: list[Callable[[], Outcome]] = [wait, late]
-            kept, stopped = in_threads(calls, 90 * self.patience)
-            self.failed(stopped, kind)
-            assert self.answer(kept) == "kept"
+    def _later(self, plane: Invoker, delay: float, seconds: float, do: str = "sleep", **event: Any) -> Outcome:
+        time.sleep(delay)
+        return self.call(plane, do, seconds=seconds, value="kept", **event)
 
     def _latest(self, seconds: float) -> float:
         """Later than that, it was stopped at twice the time."""

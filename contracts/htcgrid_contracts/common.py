@@ -250,13 +250,22 @@ def secrets_of(plugin: Plugin) -> set[str]:
     return found
 
 
-def _children() -> int:
-    """How many child processes this process has."""
-    count = 0
-    for task in Path("/proc/self/task").iterdir():
-        with suppress(FileNotFoundError, ProcessLookupError):  # a thread that has ended meanwhile
-            count += len((task / "children").read_text().split())
-    return count
+def descendants(pid: int) -> set[int]:
+    """The processes that this one has started, and those that they have."""
+    found: set[int] = set()
+    for child in children(pid):
+        found |= {child, *descendants(child)}
+    return found
+
+
+def children(pid: int) -> set[int]:
+    """The processes that this one has started."""
+    found: set[int] = set()
+    with suppress(FileNotFoundError, ProcessLookupError):  # a thread or a process that has ended meanwhile
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            with suppress(FileNotFoundError, ProcessLookupError):
+                found.update(map(int, (task / "children").read_text().split()))
+    return found
 
 
 def _open_files() -> Counter[str]:
@@ -279,7 +288,7 @@ class _Holdings:
     def now(cls) -> "_Holdings":
         gc.collect()
         threads = {f"{thread.name}#{thread.ident}" for thread in threading.enumerate()}
-        return cls(threads, _open_files(), _children())
+        return cls(threads, _open_files(), len(children(os.getpid())))
 
     def beyond(self, before: "_Holdings") -> str:
         """What is held now and was not held before, in words; empty where nothing is."""

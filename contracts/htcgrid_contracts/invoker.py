@@ -1,5 +1,6 @@
 """What every compute plane must do: `spi.Invoker`, rule by rule."""
 
+import threading
 import time
 
 import pytest
@@ -130,6 +131,27 @@ class InvokerContract(AnswerRules, MeterRules, FailureRules, IdentityRules, Boun
             self.take_away(plane)
             with self.unavailable("invoke"):
                 list(plane.invoke([lease("echo", value=1)], plane.function.timeout))
+
+    def test_a_plane_that_went_away_names_what_it_had_begun(self, invoker: Invoker) -> None:
+        """Its attempt counts, since it may have run. Read: spi.Unavailable."""
+        self.needs("take_away")
+        with self.again(invoker) as plane:
+            self.works(plane)
+            asked = lease("sleep", seconds=4 * self.patience)
+            gone = threading.Timer(1.5 * self.patience, self.take_away, [plane])
+            gone.start()
+            try:
+                reports = list(plane.invoke([asked], plane.function.timeout))
+            except Unavailable as error:
+                assert asked.task.id in error.begun, (
+                    f"the plane went away while {asked.task.id} ran, and Unavailable.begun names {sorted(error.begun)}"
+                )
+            else:
+                assert isinstance(reports[0], Outcome), (
+                    "a task that was running is reported as Unstarted: it may have run"
+                )
+            finally:
+                gone.join()
 
     def test_a_plane_that_came_back_serves_again(self, invoker: Invoker) -> None:
         """An outage is not the end of a run. Read: spi.Unavailable."""

@@ -210,6 +210,13 @@ class QueueStateRules(SourceHelpers):
         eventually(is_listed, 10 * self.patience, "the dead letter in `dead_letters`")
         assert found == [2], f"it was handed out twice, and its dead letter says {found}"
 
+    def test_what_can_be_redriven_is_said(self, source: TaskSource) -> None:
+        """A method that nothing says is there is never called. Read: spi.TaskSource.redrives."""
+        offers = type(source).redrive is not TaskSource.redrive
+        assert source.redrives is offers, (
+            f"`redrives` is {source.redrives}, and there is {'a' if offers else 'no'} `redrive`"
+        )
+
     def test_what_is_redriven_is_no_dead_letter_any_more(self, source: TaskSource, given: Given) -> None:
         """It would be shown as hopeless while it runs. Read: spi.TaskSource.redrive."""
         size = min(source.max_batch, 3)

@@ -118,6 +118,13 @@ class ReadingRules(PluginContract):
 
     # --- stored, get, scan ---
 
+    def test_what_can_be_read_is_said(self, sink: ResultSink) -> None:
+        """A method that nothing says is there is never called. Read: spi.ResultSink.keeps_order, spi.ResultSink.lists_failures."""
+        for flag, method in (("keeps_order", "scan"), ("lists_failures", "failed")):
+            offers = getattr(type(sink), method) is not getattr(ResultSink, method)
+            said = getattr(sink, flag)
+            assert said is offers, f"`{flag}` is {said}, and there is {'a' if offers else 'no'} `{method}`"
+
     def test_stored_sees_what_another_has_put(self, sink: ResultSink, writer: Callable[[], ResultSink]) -> None:
         """Answers and failures, also those of other agents since `open`. Read: spi.ResultSink.stored."""
         if type(sink).stored is ResultSink.stored:

@@ -72,7 +72,7 @@ class WaitRules(SourceHelpers):
 
     def test_all_of_many_tasks_come_once(self, source: TaskSource, given: Given) -> None:
         """More than one page or batch, and each batch `max_batch` at most. Read: spi.TaskSource.receive."""
-        size = min(max(2 * source.max_batch + 1, 120), 4500)
+        size = min(max(2 * source.max_batch + 7, 120), 4500)
         given(*numbered(size))
         seen: list[str] = []
         deadline = time.monotonic() + 40 * self.patience

@@ -29,7 +29,7 @@ _KINDS = {
         "group": "result_sink",
         "ending": "Sink",
         "title": "a result sink",
-        "stands": "it keeps results in the memory of the process, and the three rules about that are known gaps",
+        "stands": "it keeps results in the memory of the process, and the four rules about that are known gaps",
         "oracle": "override `read_back`, so that it reads what is stored without the plugin.",
         "options": "",
     },

@@ -128,8 +128,9 @@ class Invoker(Plugin):
     def invoke(self, batch: Sequence[Lease], timeout: float) -> Iterable[Outcome | Unstarted]:
         """Run the handler for each task, one after the other in one environment, and report each once.
 
-        Outcomes come as they are ready, in any order. `timeout` is in seconds, for each task by itself. Failures of the
-        handler are outcomes. A task that was not begun when another of its batch takes long, or ends the environment, is
+        Outcomes come as they are ready, in any order. `timeout` is in seconds, for each task by itself. The handler's
+        context is AWS Lambda's: a request id for each invocation, the function's name and memory, the time that is left.
+        Failures of the handler are outcomes. A task that was not begun when another of its batch takes long, or ends the environment, is
         reported as `Unstarted` at once, so that another environment can have it. Raises `Unavailable` where the plane is
         unavailable: tasks already reported stay reported, the rest are tried again. `Rejected` stops the agent: this
         plane will never run these tasks.

@@ -27,7 +27,8 @@ class TaskQueue(Protocol):
 
         Returns the tasks that were cancelled, now or by an earlier call that may not have come to its
         end; whoever calls stores a `cancelled` result for each. What an agent still makes of them is
-        not stored, since their leases are lost.
+        not stored, since their leases are lost. A cancelled id is kept for as long as a lease of it may be in use; how
+        much longer is up to the queue. What is done or a dead letter is not cancelled any more.
         """
         ...
 

@@ -10,18 +10,24 @@ from htcgrid.spi.quick_init import quick_init
 
 
 class FailureKind(StrEnum):
-    """What kind of failure ended an invocation. The agent's retries are set kind by kind."""
+    """What kind of failure ended an invocation. The agent's retries are set kind by kind.
+
+    Each has an error document: a JSON object with the texts `errorType` and `errorMessage`. Those that a plane makes by
+    itself, `htcgrid.spi.error_documents` writes as AWS Lambda has them.
+    """
 
     HANDLER_ERROR = "handler_error"
-    """The handler raised, or returned what JSON cannot hold."""
+    """The handler raised, or returned what JSON cannot hold. The `errorType` is the name of the exception's class, or
+    `Runtime.MarshalError`; `stackTrace`, a list of texts, stands beside it."""
     INIT_ERROR = "init_error"
     """The module or the handler could not be loaded, or the runtime could not be started."""
     TIMEOUT = "timeout"
-    """Still running at the function's timeout; it was stopped."""
+    """Still running at the timeout; it was stopped: `Sandbox.Timedout`."""
     OUT_OF_MEMORY = "out_of_memory"
     """Past the function's memory; it was stopped."""
     EXIT = "exit"
-    """The process ended, or was ended by a signal, with no answer."""
+    """The process ended, or was ended by a signal, with no answer: `Runtime.ExitError`. The `errorMessage` says how, as
+    Lambda does: `exit status 3`, `signal: killed`, or `without providing a reason` where the status is 0."""
     PAYLOAD_TOO_LARGE = "payload_too_large"
     """The event or the answer is past the plane's limit."""
     CANCELLED = "cancelled"
@@ -35,8 +41,10 @@ class FailureKind(StrEnum):
 class Task:
     """One call to be made.
 
-    `payload` is the event, one JSON document. `attributes` are text about the task, shown to the handler
+    `id` is a text of 1 to 200 characters without control characters. Ids that differ in one character, also in its case, are
+    of two tasks. `payload` is the event, one JSON document. `attributes` are text about the task, shown to the handler
     in `context.client_context.custom`; `session_id`, `priority` and `generation` are the names that htcgrid itself uses.
+    `priority` is a whole number, 0 where it is not given: the highest first, where a source has priorities.
     """
 
     id: str
@@ -116,7 +124,9 @@ class Capability(StrEnum):
     LOGS = "logs"
     """`Outcome.log_tail` holds what the handler printed."""
     CONTEXT = "context"
-    """`client_context.custom` holds the task's id, session, attempt and attributes; its trace is `_X_AMZN_TRACE_ID`."""
+    """`client_context.custom` holds `task_id`, `session_id` ("" where there is none), `attempt`, which is a number, and the
+    task's other attributes. An attribute of one of these names is not shown, so that nobody passes for another.
+    The variable `_X_AMZN_TRACE_ID` is the task's trace."""
     CANCEL = "cancel"
     """`cancel` stops a running handler."""
     METERING = "metering"

@@ -734,7 +734,7 @@ class TestLeavesFiles(Case):
 
 
 class TestForgetsWhatItBegan(Case):
-    breaks = "test_a_plane_that_goes_away_names_what_it_had_begun"
+    breaks = "test_a_plane_that_went_away_names_what_it_had_begun"
     says = "Unavailable.begun names []"
 
     class broken(Reference):

@@ -511,3 +511,11 @@ class TestFailedIsAPage(Case):
     class broken(Reference):
         def failed(self) -> Iterator[Result]:
             return islice(super().failed(), 100)
+
+
+class TestScansUnsaid(Case):
+    breaks = "test_what_can_be_read_is_said"
+    says = "`keeps_order` is False, and there is a `scan`"
+
+    class broken(Reference):
+        keeps_order = False

@@ -956,3 +956,11 @@ class TestCutsLargePayloads(Case):
                 replace(lease, task=replace(lease.task, payload=lease.task.payload[:1_000_000]))
                 for lease in super().receive(max_tasks, wait)
             ]
+
+
+class TestRedrivesUnsaid(Case):
+    breaks = "test_what_can_be_redriven_is_said"
+    says = "`redrives` is False, and there is a `redrive`"
+
+    class broken(Reference):
+        redrives = False

@@ -26,9 +26,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from mutants_catalogue import CATALOGUE, SURVIVORS
+from mutants_first import KIND
 from mutants_subjects import SUBJECTS, Mutant, Subject, mutated
 
-ROOT = Path(__file__).parents[2]
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
 FLOOR = 0.92
 CAUGHT, SURVIVED, UNFIT = "caught", "survived", "unfit"
 
@@ -84,13 +86,27 @@ def _try(mutant: Mutant) -> Verdict:
         for relative, text in mutated(mutant, subject, ROOT).items():
             file = folder / Path(relative).relative_to(Path(subject.package).parent)
             file.write_text(text, encoding="utf-8")
-        verdict, by = _run(subject, folder)
+        verdict, by = _run(subject, folder, mutant.kind)
     return Verdict(mutant.plugin, mutant.kind, mutant.name, verdict, by, round(time.monotonic() - began, 1))
 
 
-def _run(subject: Subject, folder: Path) -> tuple[str, str]:
+def _run(subject: Subject, folder: Path, kind: str) -> tuple[str, str]:
     command = [
-        *(sys.executable, "-P", "-m", "pytest", "-x", "-q", "-n", "0", "--tb=line", "-p", "no:cacheprovider"),
+        *(
+            sys.executable,
+            "-P",
+            "-m",
+            "pytest",
+            "-x",
+            "-q",
+            "-n",
+            "0",
+            "--tb=line",
+            "-p",
+            "no:cacheprovider",
+            "-p",
+            "mutants_first",
+        ),
         *("-p", "no:hypothesispytest", "-c", str(subject.settings(ROOT)), f"--rootdir={ROOT}"),
         *(
             "-o",
@@ -101,9 +117,10 @@ def _run(subject: Subject, folder: Path) -> tuple[str, str]:
     ]
     environment = {
         **os.environ,
-        "PYTHONPATH": f"{folder}:{os.environ.get('PYTHONPATH', '')}",
+        "PYTHONPATH": os.pathsep.join([str(folder), str(HERE), os.environ.get("PYTHONPATH", "")]),
         "TMPDIR": str(folder),
         "PYTHONDONTWRITEBYTECODE": "1",
+        KIND: kind,
     }
     run = subprocess.Popen(
         command,

@@ -28,7 +28,7 @@ def test_a_new_plugin_installs_is_verified_and_passes_its_own_test(venv: Venv, k
     verified = venv.htcgrid(*verify.split(), "--patience", "0.5", cwd=tmp_path)
     if kind == "result-sink":  # the memory of a process is not durable, and verify says so
         assert verified.returncode == 1
-        assert "3 broken" in verified.stdout
+        assert "4 broken" in verified.stdout
     else:
         assert verified.returncode == 0, verified.stdout
         assert " 0 broken" in verified.stdout

@@ -63,6 +63,7 @@ class RedisSource(TaskSource):
 
     config: Config
     max_batch = 100
+    redrives = True
 
     def __init__(self, config: Config, function: Function) -> None:
         super().__init__(config, function)

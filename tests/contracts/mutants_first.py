@@ -1,0 +1,40 @@
+"""A pytest plugin: the rules that a mutant is likely to break are asked first, so that most are caught within seconds."""
+
+import os
+import re
+
+import pytest
+
+LIKELY = {
+    "source: only a part of a batch": "every_task|batch|many|dead_letters|redriven|cancel|full",
+    "source: seconds": "extend_keeps|delay_is_kept|lasts_as_long|given_back_with_a_delay",
+    "source: waits": "wait|at_once|as_soon",
+    "source: errors": "unavailable",
+    "source: leases": "late_call|attempt|lost|second|lapsed|close",
+    "source: what arrives": "payload|attributes|put_keeps|go_on_counting",
+    "source: put, cancel, redrive": "put|cancel|redriven",
+    "source: counts and dead letters": "state|dead|pending|looking|depth",
+    "source: the end": "exhausted|the_end|many",
+    "any: resources and secrets": "close|secret|unavailable",
+    "sink: what is stored": "stored|facts|get_returns|ids_that|large",
+    "sink: once, and for good": "outlives|twice|again|threads|close_and_open",
+    "sink: what is read": "stored_|get_|scan|read_beside",
+    "sink: generations": "generation",
+    "sink: counts and failures": "stats|failed",
+    "sink: errors": "unavailable|too_large|not_there|close",
+    "plane: answers and events": "comes_back|answer|limit|event",
+    "plane: timeouts and ends": "neither|time_that|at_once|memory_limit|exit",
+    "plane: kinds of failure": "error|exit|stopped|looks_like|one_execution|cancel",
+    "plane: batches and slots": "batch|slot|behind|given_up|same_time|reported_once",
+    "plane: context": "context|shadows|request_id",
+    "plane: logs": "log",
+    "plane: metering": "bill|measured|started|megabytes|name_of_its_own|init_ms",
+    "plane: cancel": "cancel",
+    "plane: open, close, neighbours": "close|neighbour|open_twice",
+}
+KIND = "HTCGRID_MUTANT_KIND"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    likely = re.compile(LIKELY.get(os.environ.get(KIND, ""), "$^"))
+    items.sort(key=lambda item: likely.search(item.name) is None)
