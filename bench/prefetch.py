@@ -20,6 +20,8 @@ from htcgrid.agent.policy import batch_size
 
 RECEIVE_SECONDS = {"sqlite": 0.002, "sqs": 0.010}
 MOST_RECEIVED = {"sqlite": 1000, "sqs": 10}
+DRY_SECONDS = {"sqlite": prefetch.DRY_SECONDS, "sqs": 1.0}
+"""SQS waits whole seconds."""
 PLANE_BATCH = 512
 FREED_SECONDS = 0.05
 """The process plane frees what is behind a task that runs for so long."""
@@ -55,7 +57,7 @@ class Policy:
 class Slot:
     batch: deque[Task] = field(default_factory=deque)
     since: float | None = None
-    freed: bool = False
+    idle_since: float = 0.0
 
 
 class Agent:
@@ -67,6 +69,8 @@ class Agent:
         self.mean: float | None = None
         self.batch = 1
         self.is_receiving = False
+        self.ended = 0
+        self.dry_since: float | None = None
 
     def running(self, now: float) -> list[float | None]:
         return [None if slot.since is None else now - slot.since for slot in self.slots]
@@ -74,7 +78,9 @@ class Agent:
     def wanted(self, now: float) -> int:
         idle = sum(slot.since is None for slot in self.slots)
         held = (
-            prefetch.wanted(self.mean, self.batch, self.receive_seconds, self.running(now)) if self.policy.holds else 0
+            prefetch.wanted(self.mean, self.batch, self.receive_seconds, self.running(now), self.ended)
+            if self.policy.holds
+            else 0
         )
         low = max(held - held // 4, idle)
         return held + idle - len(self.waiting) if len(self.waiting) < low else 0
@@ -84,13 +90,14 @@ class Agent:
             return []
         most = prefetch.kept(self.mean, self.batch, self.receive_seconds, self.running(now))
         waiting = list(self.waiting)
-        leaving = [task for task in waiting[most:] if task.attempts <= 2]
-        self.waiting = deque([*waiting[:most], *(task for task in waiting[most:] if task.attempts > 2)])
+        leaving = [task for task in waiting[most:] if task.attempts <= prefetch.RETURNS]
+        self.waiting = deque([*waiting[:most], *(task for task in waiting[most:] if task.attempts > prefetch.RETURNS)])
         return leaving
 
     def learn(self, seconds: float) -> None:
         self.mean = seconds if self.mean is None else self.mean + (seconds - self.mean) * 0.3
         self.batch = batch_size(self.batch, self.mean, PLANE_BATCH)
+        self.ended += 1
 
 
 class Simulation:
@@ -135,6 +142,11 @@ class Simulation:
         heapq.heapify(self.queue)
 
     def receive(self, agent: Agent) -> None:
+        if not self.queue:
+            agent.dry_since = self.now if agent.dry_since is None else agent.dry_since
+        elif agent.dry_since is not None:
+            agent.ended = 0 if self.now - agent.dry_since > DRY_SECONDS[self.source] else agent.ended
+            agent.dry_since = None
         wanted = min(agent.wanted(self.now), MOST_RECEIVED[self.source])
         if wanted > 0 and self.queue and not agent.is_receiving:
             agent.is_receiving = True
@@ -153,6 +165,8 @@ class Simulation:
     def feed(self, agent: Agent) -> None:
         for slot in agent.slots:
             if slot.since is None and agent.waiting:
+                if prefetch.is_dry(self.now - slot.idle_since, agent.receive_seconds):
+                    agent.ended = 0
                 share = max(1, min(agent.batch, len(agent.waiting) // len(agent.slots)))
                 taken = [agent.waiting.popleft() for _ in range(share)]
                 # What has waited is asked for; leases of what was cancelled are lost.
@@ -162,10 +176,10 @@ class Simulation:
 
     def begin(self, agent: Agent, slot: Slot) -> None:
         if not slot.batch:
-            slot.since = None
+            slot.since, slot.idle_since = None, self.now
             return
         task = slot.batch[0]
-        slot.since, slot.freed, task.began = self.now, False, self.now
+        slot.since = task.began = self.now
         self.late_starts += task.session in self.cancelled
         self.at(self.now + task.seconds, "end", agent, slot)
         if task.seconds > FREED_SECONDS:

@@ -28,7 +28,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from htcgrid.agent.byte_budget import ByteBudget
-from htcgrid.agent.prefetch import Prefetch
+from htcgrid.agent.prefetch import RETURNS, Prefetch
 from htcgrid.agent.shutdown import Shutdown
 from htcgrid.spi import Lease, Result
 
@@ -40,8 +40,6 @@ _FINISHED = 5000
 """With more results than this waiting to be stored, no more tasks are received."""
 _LOOK_SECONDS = 0.5
 """How often whoever waits for space looks whether the agent is to stop."""
-_RETURNS = 2
-"""How often a task is returned, by all agents together, because it would wait too long."""
 _OLD_SECONDS = 0.02
 """What waits for longer may have been cancelled meanwhile."""
 _FORGET_SECONDS = 1.0
@@ -177,6 +175,10 @@ class LeaseTable:
                 return 0
             return min(size + self._idle_slots - len(self._waiting), self.bytes.room(self._unfinished))
 
+    @property
+    def idle_slots(self) -> int:
+        return self._idle_slots
+
     def _wants_more(self) -> bool:
         is_low = len(self._waiting) < max(self._low, self._idle_slots)
         has_room = self.under_way <= 0 or self.bytes.has_room(self._unfinished)
@@ -196,8 +198,8 @@ class LeaseTable:
         with self._filled:
             waiting = list(self._waiting)
             # Each return may count as an attempt; and where a queue limits those, the task would be a dead letter.
-            leaving = [lease for lease in waiting[most:] if lease.attempt <= _RETURNS]
-            staying = [lease for lease in waiting[most:] if lease.attempt > _RETURNS]
+            leaving = [lease for lease in waiting[most:] if lease.attempt <= RETURNS]
+            staying = [lease for lease in waiting[most:] if lease.attempt > RETURNS]
             self._waiting = deque([*waiting[:most], *staying])
         return leaving
 
@@ -233,7 +235,9 @@ class LeaseTable:
                 self._emptied.notify()
                 began = time.monotonic()
                 self._filled.wait()
-                if self._idle_slots == len(self._running) and time.monotonic() - began > _FORGET_SECONDS:
+                waited = time.monotonic() - began
+                self.prefetch.waited(waited)
+                if self._idle_slots == len(self._running) and waited > _FORGET_SECONDS:
                     self.prefetch.forget()
                 self._idle_slots -= 1
             if self._is_closed:

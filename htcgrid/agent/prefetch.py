@@ -12,12 +12,16 @@ from typing import Any
 
 from htcgrid.agent.policy import batch_size, prefetch_size
 
+RETURNS = 2
+"""How often a task is returned, by all agents together, because it would wait too long: each return counts as an attempt."""
 _BRIDGED_RECEIVES = 50
 """Tasks are held for so many times as long as a receive takes: without any, it costs a fiftieth of their time."""
 _LEAST_SECONDS = 0.1
 _MOST_SECONDS = 0.5
 _RETURN_SECONDS = 0.25
 """What would begin later than this is returned, and at least twice as late as it was to begin when it was received."""
+DRY_SECONDS = 0.1
+"""How long to wait for more tasks than idle slots take at once, before the queue counts as empty."""
 _SPENT = 50
 """To look whether a task was cancelled may take this part of its time, all slots together."""
 _MOST = 8192
@@ -44,13 +48,28 @@ def begun_within(seconds: float, mean_seconds: float | None, running: Sequence[f
     return idle * max(1.0, seconds / mean) + sum([each for each in left if each > 0]) / mean
 
 
-def wanted(mean_seconds: float | None, batch: int, receive_seconds: float, running: Sequence[float | None]) -> int:
-    """How many tasks to hold for the slots beyond those that they run and that idle slots take at once."""
+def is_dry(waited_seconds: float, receive_seconds: float) -> bool:
+    """Whether a slot that has waited so long for a task has found the queue empty, and not just waited for a receive."""
+    return waited_seconds > max(DRY_SECONDS, 4 * receive_seconds)
+
+
+def wanted(
+    mean_seconds: float | None,
+    batch: int,
+    receive_seconds: float,
+    running: Sequence[float | None],
+    ended: int = 1 << 30,
+) -> int:
+    """How many tasks to hold for the slots beyond those that they run and that idle slots take at once.
+
+    At most twice as many as have `ended` since the queue was empty: what comes then may be of another kind, or what
+    another agent has returned since it takes long.
+    """
     if mean_seconds is None:
         return 0
     seconds = held_seconds(receive_seconds, batch * mean_seconds if batch > 1 else 0.0)
     busy = [0.0 if ran is None else ran for ran in running]
-    return int(min(begun_within(seconds, mean_seconds, busy), _MOST))
+    return int(min(begun_within(seconds, mean_seconds, busy), 2 * ended, _MOST))
 
 
 def kept(mean_seconds: float | None, batch: int, receive_seconds: float, running: Sequence[float | None]) -> int:
@@ -72,6 +91,8 @@ class Prefetch:
         self.mean_seconds: float | None = None
         self.batch = 1
         """How many tasks a slot hands over together."""
+        self._ended = 0
+        """Tasks, since the queue was empty."""
         self._receives: deque[float] = deque([0.0], _RECEIVES)
         self._seen: list[tuple[Mapping[str, Any], int, float]] = []
         """For each slot, its batch, how many of that were left, and since when."""
@@ -83,6 +104,16 @@ class Prefetch:
         old = self.mean_seconds
         self.mean_seconds = mean if old is None else old + (mean - old) * 0.3
         self.batch = batch_size(self.batch, self.mean_seconds, most)
+        self._ended += tasks
+
+    def waited(self, seconds: float) -> None:
+        """A slot has waited so long for a task."""
+        if is_dry(seconds, min(self._receives)):
+            self.ran_dry()
+
+    def ran_dry(self) -> None:
+        """The queue was found empty."""
+        self._ended = 0
 
     def forget(self) -> None:
         """Nothing has run for a while: who knows how long the next tasks take."""
@@ -113,7 +144,7 @@ class Prefetch:
         """How many tasks to have waiting for a slot."""
         if not self._is_shared:
             return prefetch_size(self._slots, self.mean_seconds, self.batch)
-        return wanted(self.mean_seconds, self.batch, min(self._receives), self._running)
+        return wanted(self.mean_seconds, self.batch, min(self._receives), self._running, self._ended)
 
     def most(self) -> int | None:
         """How many may go on waiting; None where nobody else could have them."""

@@ -5,6 +5,7 @@ import time
 from collections.abc import Collection, Sequence
 
 from htcgrid.agent.leases import LeaseTable
+from htcgrid.agent.prefetch import DRY_SECONDS
 from htcgrid.agent.shared import Shared
 from htcgrid.agent.storer import chunks
 from htcgrid.agent.suspects import Suspects
@@ -59,7 +60,13 @@ class Receiver:
     def _receive(self, room: int) -> Sequence[Lease]:
         if self._shutdown.is_set():
             return ()
-        return self._source.receive(min(room, self._source.max_batch), _WAIT_SECONDS)
+        # What comes after a while may be long: it is to be shared with other agents, not taken by who waited first.
+        is_long_wait = self._source.lease_seconds is None or room <= self._leases.idle_slots
+        wait = _WAIT_SECONDS if is_long_wait else min(_WAIT_SECONDS, DRY_SECONDS)
+        leases = self._source.receive(min(room, self._source.max_batch), wait)
+        if not leases:
+            self._leases.prefetch.ran_dry()
+        return leases
 
     def _take_in(self, received: Sequence[Lease]) -> None:
         leases = self._leases.add(received)

@@ -48,6 +48,19 @@ def test_nothing_is_held_until_the_time_of_a_task_is_known() -> None:
     assert wanted(None, 1, 0.01, [0.0, None]) == 0
 
 
+@given(st.integers(0, 100))
+def test_once_the_queue_was_empty_no_more_are_held_than_twice_what_has_ended_since(ended: int) -> None:
+    assert wanted(0.0001, 64, 0.01, [0.0, 0.0], ended) == min(2 * ended, wanted(0.0001, 64, 0.01, [0.0, 0.0]))
+
+
+def test_an_agent_that_finds_the_queue_empty_leaves_what_comes_then_to_others_too() -> None:
+    prefetch = Prefetch(1, is_shared=True)
+    prefetch.learn(0.1, 100, 64)
+    assert prefetch.size() > 1
+    prefetch.ran_dry()
+    assert prefetch.size() == 0
+
+
 @given(means, st.floats(0.6, 1000))
 def test_a_slot_whose_task_is_long_holds_nothing(mean: float, over: float) -> None:
     assert wanted(mean, 1, 0.5, [mean + over]) == 0
