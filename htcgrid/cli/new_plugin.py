@@ -1,4 +1,5 @@
 import re
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -11,6 +12,7 @@ _KINDS = {
     "invoker": {
         "group": "invoker",
         "ending": "Invoker",
+        "module": "plane",
         "title": "a compute plane",
         "stands": "handlers run in Python processes on this machine",
         "oracle": "the kit's handler is in a folder, a zip (`handler_zip()`) or an image (`dockerfile()`), "
@@ -20,6 +22,7 @@ _KINDS = {
     "task-source": {
         "group": "task_source",
         "ending": "Source",
+        "module": "source",
         "title": "a task source",
         "stands": "it is a queue in the memory of the process",
         "oracle": "override `publish` so that it puts tasks there without the plugin.",
@@ -28,6 +31,7 @@ _KINDS = {
     "result-sink": {
         "group": "result_sink",
         "ending": "Sink",
+        "module": "sink",
         "title": "a result sink",
         "stands": "it keeps results in the memory of the process, and the four rules about that are known gaps",
         "oracle": "override `read_back`, so that it reads what is stored without the plugin.",
@@ -38,16 +42,24 @@ _KINDS = {
 
 @click.command()
 @click.argument("name")
-@click.option("--kind", type=click.Choice(list(_KINDS)), required=True, help="What the plugin is to be.")
+@click.option(
+    "--kind",
+    "kinds",
+    type=click.Choice(list(_KINDS)),
+    multiple=True,
+    required=True,
+    help="What the plugin is to be; give it again for a distribution with several.",
+)
 @click.option(
     "--folder", type=click.Path(path_type=Path, file_okay=False), help="Where to write it; ./htcgrid-NAME by default."
 )
-def command(name: str, kind: str, folder: Path | None) -> None:
+def command(name: str, kinds: tuple[str, ...], folder: Path | None) -> None:
     """Write a distribution with a working plugin, for you to change.
 
     \b
     htcgrid new-plugin shed --kind invoker
-    cd htcgrid-shed && pip install -e .[test] && pytest
+    htcgrid new-plugin post --kind task-source --kind result-sink
+    cd htcgrid-shed && make test
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise ConfigError(f"{name!r} cannot be a plugin's name: write small letters, digits and _, as in my_queue.")
@@ -55,31 +67,54 @@ def command(name: str, kind: str, folder: Path | None) -> None:
     if folder.exists() and any(folder.iterdir()):
         raise ConfigError(f"{folder} is there and is not empty; it is left as it is. Name another with --folder.")
     try:
-        for path, text in _files(name, kind).items():
+        for path, text in _files(name, list(dict.fromkeys(kinds))).items():
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / path).write_text(text, encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{folder} cannot be written: {error.strerror}. Name another with --folder.") from None
-    print(f"Wrote {folder}. Its README.md says what to fill in. Now: cd {folder} && pip install -e .[test] && pytest")
+    print(f"Wrote {folder}. Its README.md says what to fill in. Now: cd {folder} && make test")
 
 
-def _files(name: str, kind: str) -> dict[str, str]:
+def _files(name: str, kinds: Sequence[str]) -> dict[str, str]:
     """Every file of the distribution, by its path."""
-    words = dict(_KINDS[kind])
-    words |= {"name": name, "kind": kind, "dashed": name.replace("_", "-")}
-    words["Title"] = words["title"][0].upper() + words["title"][1:]
-    words["class_name"] = "".join(part.capitalize() for part in name.split("_")) + words.pop("ending")
-    templates = files("htcgrid.cli") / "templates" / "plugin"
-
-    def filled(template: str) -> str:
-        return Template((templates / f"{template}.txt").read_text(encoding="utf-8")).substitute(words)
-
     package = f"htcgrid_{name}"
-    return {
-        "pyproject.toml": filled("pyproject.toml"),
-        "README.md": filled("readme.md"),
+    plugins = [_words(name, kind, alone=len(kinds) == 1) for kind in kinds]
+    entries = [
+        f'[project.entry-points."htcgrid.{each["group"]}"]\n{name} = "{package}.{each["module"]}:{each["class_name"]}"\n'
+        for each in plugins
+    ]
+    whole = {
+        "name": name,
+        "dashed": name.replace("_", "-"),
+        "titles": ", ".join(each["title"] for each in plugins),
+        "entry_points": "\n".join(entries),
+        "parts": "".join(_filled("part.md", each) for each in plugins),
+    }
+    made = {
+        "pyproject.toml": _filled("pyproject.toml", whole),
+        "README.md": _filled("readme.md", whole),
+        "Makefile": _filled("makefile", whole),
+        ".github/workflows/test.yml": _filled("ci.yml", whole),
+        ".gitignore": ".venv/\n__pycache__/\n",
         f"{package}/__init__.py": "",
         f"{package}/py.typed": "",
-        f"{package}/plugin.py": filled(f"{kind}.py"),
-        "tests/test_contract.py": filled(f"test-{kind}.py"),
     }
+    for kind, each in zip(kinds, plugins, strict=True):
+        made[f"{package}/{each['module']}.py"] = _filled(f"{kind}.py", each)
+        made[f"tests/{each['test']}.py"] = _filled(f"test-{kind}.py", each)
+    return made
+
+
+def _words(name: str, kind: str, *, alone: bool) -> dict[str, str]:
+    """What is put into the templates of one plugin. `alone` it has the module `plugin`."""
+    words = dict(_KINDS[kind])
+    words |= {"name": name, "kind": kind, "Title": words["title"][0].upper() + words["title"][1:]}
+    words["class_name"] = "".join(part.capitalize() for part in name.split("_")) + words.pop("ending")
+    words["test"] = "test_contract" if alone else f"test_{words['module']}"
+    words["module"] = "plugin" if alone else words["module"]
+    return words
+
+
+def _filled(template: str, words: Mapping[str, str]) -> str:
+    text = (files("htcgrid.cli") / "templates" / "plugin" / f"{template}.txt").read_text(encoding="utf-8")
+    return Template(text).substitute(words)

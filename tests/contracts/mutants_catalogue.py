@@ -10,5 +10,18 @@ from mutants_sources import SOURCES
 
 CATALOGUE = (*SOURCES, *SINKS, *PLANES)
 
-SURVIVORS: Mapping[tuple[str, str], str] = {}
+_IT_ENDS = "the source that is tested ends: where all of its tasks are leased it returns at once, and nothing comes to wait for"
+
+SURVIVORS: Mapping[tuple[str, str], str] = {
+    ("memory source", "receive waits half"): _IT_ENDS,
+    ("memory source", "receive looks once and then sleeps"): _IT_ENDS,
+    (
+        "redis sink",
+        "answers are cut at a megabyte",
+    ): "max_bytes is 300,000 in its tests, so that no such answer is stored",
+    (
+        "jsonl sink",
+        "line breaks in an answer break the line",
+    ): "a known gap: a line break in an answer is stored as a space",
+}
 """Why a mutant, by plugin and name, is not caught."""

@@ -36,6 +36,23 @@ def test_a_new_plugin_installs_is_verified_and_passes_its_own_test(venv: Venv, k
     assert tested.returncode == 0
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_several_kinds_make_one_distribution_whose_tests_pass_at_once(venv: Venv, tmp_path: Path) -> None:
+    written = venv.htcgrid("new-plugin", "post", "--kind", "task-source", "--kind", "result-sink", cwd=tmp_path)
+    assert written.returncode == 0
+    folder = tmp_path / "htcgrid-post"
+    assert "make test" in written.stdout
+    assert "python -m pytest" in (folder / "Makefile").read_text()
+    assert "make test" in (folder / ".github" / "workflows" / "test.yml").read_text()
+    assert venv.install(folder).returncode == 0
+    listed = venv.htcgrid("plugins", cwd=tmp_path)
+    assert listed.stdout.count("htcgrid-post 0.1.0") == 2
+    tested = venv.run("-m", "pytest", "-q", "-p", "no:cacheprovider", cwd=folder)
+    assert tested.returncode == 0
+    assert " passed" in tested.stdout
+
+
 def test_a_name_that_cannot_be_a_module_is_refused(venv: Venv, tmp_path: Path) -> None:
     refused = venv.htcgrid("new-plugin", "My-Queue", "--kind", "task-source", cwd=tmp_path)
     assert refused.returncode == 2
