@@ -15,6 +15,9 @@ from htcgrid_local_docker import ownership
 from htcgrid_local_docker.engine import Engine
 from htcgrid_local_docker.namespace_socket import listen_in
 
+_WITHOUT_BRIDGE = frozenset({"pasta", "slirp4netns"})
+"""Names of Podman for ways out that are no network."""
+
 
 @dataclass(frozen=True, slots=True)
 class Network:
@@ -35,6 +38,8 @@ def join(engine: Engine, name: str, labels: dict[str, str], transport: str) -> N
     """The network of that name; without a name, a new one from which containers reach this machine only."""
     if transport == "api" and engine.is_podman and name != "host":
         # Its bridges are there only while a container is on them, and those of a rootless engine never on this machine.
+        if name and name not in _WITHOUT_BRIDGE:
+            _inspected(engine, name)
         return Network(name or "none", "127.0.0.1", own=False, is_inside=True)
     of_engine = engine.is_rootless and not engine.is_podman
     if name == "host":

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
+from docker.errors import NotFound
 from htcgrid.spi import Function, Rejected, Unavailable
 
 from htcgrid_local_docker import container_spec, network, ownership
@@ -96,19 +97,26 @@ class FakeEngine(Engine):
         self.made.append(name)
 
     def inspect_network(self, name: str) -> dict[str, Any]:
+        if name == "missing":
+            raise NotFound("no such network")
         return {"Name": name, "Driver": "bridge", "IPAM": {"Config": [{"Gateway": "203.0.113.1"}]}}
 
 
 PODMAN = ("Podman Engine", "Conmon")
 
 
-@pytest.mark.parametrize(("named", "joined"), [("", "none"), ("podman", "podman")])
+@pytest.mark.parametrize(("named", "joined"), [("", "none"), ("podman", "podman"), ("pasta", "pasta")])
 def test_podman_is_served_inside_its_containers_whatever_their_network(named: str, joined: str) -> None:
     engine = FakeEngine(*PODMAN)
     found = network.join(engine, named, {}, "api")
     assert found == Network(joined, "127.0.0.1", own=False, is_inside=True)
     assert not engine.made
     network.check_reachable(engine, found)
+
+
+def test_a_network_that_podman_does_not_have_is_refused() -> None:
+    with pytest.raises(Rejected, match="there is no such Docker network"):
+        network.join(FakeEngine(*PODMAN), "missing", {}, "api")
 
 
 def test_docker_has_a_network_of_its_own_as_before() -> None:
