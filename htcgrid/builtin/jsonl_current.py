@@ -8,21 +8,27 @@ import fcntl
 import gzip
 import json
 import os
+import re
 from calendar import timegm
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from time import strptime
 from typing import IO, Any
 
 from htcgrid.builtin.id_table import IdTable
-from htcgrid.builtin.jsonl_results import BEGIN, Head, head_of
+from htcgrid.builtin.jsonl_results import BEGIN, Head, foreign, head_of
 from htcgrid.runtime.parsing import parsed
 from htcgrid.spi import GENERATION, FailureKind, Outcome, Rejected, Result, Task
 
 _MEMBER_LINES = 10_000
 _FAILED = b'"status":"failed"'
 _GENERATION = b'"generation":'
+_FIGURES = re.compile(
+    rb',"attempt":(\d+),"started":"([0-9T:-]+)\.(\d+)Z","duration_ms":([0-9.]+),"billed_ms":(\d+),"max_memory_mb":(\d+)\}$'
+)
+"""How a line ends."""
 
 
 def failed(path: Path) -> Iterator[Result]:
@@ -31,6 +37,15 @@ def failed(path: Path) -> Iterator[Result]:
     for text in _lines(path):
         if _FAILED in text and (head := head_of(text)) is not None and head.failed and _stands(head, later):
             yield _result(path, head, text)
+
+
+def every_result(path: Path) -> Iterator[Result]:
+    """All that stand; of a success neither the answer is read, nor anything else that is in front of its figures."""
+    for text in current(path):
+        head = head_of(text)
+        if head is None:
+            raise foreign(path, "a line")
+        yield _result(path, head, text) if head.failed else _success(path, head, text)
 
 
 def current(path: Path) -> Iterator[bytes]:
@@ -96,6 +111,28 @@ def _result(path: Path, head: Head, text: bytes) -> Result:
         return Result(Task(head.task_id, b"", attributes), outcome, facts["attempt"])
     except (KeyError, ValueError, TypeError) as error:
         raise Rejected(f"{path}: the result of task {head.task_id!r} is damaged: {error!r}.") from error
+
+
+def _success(path: Path, head: Head, text: bytes) -> Result:
+    found = _FIGURES.search(text, max(0, text.rfind(b',"attempt":')))
+    if found is None:
+        raise Rejected(f"{path}: the result of task {head.task_id!r} is damaged: its line has no figures at the end.")
+    attempt, second, fraction, duration, billed, memory = found.groups()
+    outcome = Outcome(
+        head.task_id,
+        b"",
+        started=_whole_second(second) + int(fraction) / 1000,
+        duration_ms=float(duration),
+        billed_ms=int(billed),
+        max_memory_mb=int(memory),
+    )
+    attributes = {GENERATION: str(head.generation)} if head.generation else {}
+    return Result(Task(head.task_id, b"", attributes), outcome, int(attempt))
+
+
+@lru_cache(maxsize=8)
+def _whole_second(text: bytes) -> int:
+    return timegm(strptime(text.decode(), "%Y-%m-%dT%H:%M:%S"))
 
 
 def _seconds(text: str) -> float:

@@ -15,7 +15,7 @@ from pathlib import Path
 from pydantic import Field
 
 from htcgrid.builtin.id_table import Ids, IdTable
-from htcgrid.builtin.jsonl_current import compact, failed
+from htcgrid.builtin.jsonl_current import compact, every_result, failed
 from htcgrid.builtin.jsonl_repair import resume
 from htcgrid.builtin.jsonl_results import in_generation
 from htcgrid.builtin.jsonl_results import line as result_line
@@ -192,6 +192,11 @@ class JsonlSink(ResultSink):
         """Read from the file, also while a run writes."""
         self._must_be_a_file()
         return failed(self.config.path)
+
+    def every_result(self) -> Iterator[Result]:
+        """Read from the file, also while a run writes; without answers, and without environments of successes."""
+        self._must_be_a_file()
+        return every_result(self.config.path)
 
     def has_failed(self) -> bool:
         if self._fd < 0:

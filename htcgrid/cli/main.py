@@ -43,6 +43,7 @@ COMMANDS = {
     "permissions": "Print the least IAM policies of the grid.",
     "plugins": "List the planes, sources and sinks that are installed.",
     "redrive": "Run again what failed.",
+    "report": "Write a page about results.",
     "results": "Print results that agents have stored.",
     "run": "Run the tasks of the source until it ends.",
     "scale": "Change the number of workers of a deployed plane.",

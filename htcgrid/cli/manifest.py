@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from htcgrid.agent.statistics import Summary
-from htcgrid.cli.report import Bill
+from htcgrid.cli.summary import Bill
 from htcgrid.config import GridConfig
 from htcgrid.planes import code_files
 from htcgrid.spi import HtcgridError, Plugin

@@ -1,116 +1,127 @@
-"""The summary at the end of a run."""
-
-import json
-import re
-import resource
-import sys
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+import os
+import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from htcgrid.agent.statistics import Summary
-from htcgrid.cli.failing import Failing
-from htcgrid.config import GridConfig
-from htcgrid.spi import Plugin
+import click
 
+from htcgrid import plugins
+from htcgrid.cli.grid_options import grid_options, read_grid
+from htcgrid.cli.main import DONE
+from htcgrid.cli.queue_and_store import say
+from htcgrid.cli.store import reading
+from htcgrid.config import ConfigError
+from htcgrid.report.advice import Limits
+from htcgrid.report.figures import Figures
+from htcgrid.report.manifest_lines import Runs
+from htcgrid.report.page import Report, page_of
+from htcgrid.spi import Function, Rejected, ResultSink, Unavailable
 
-@dataclass(frozen=True, slots=True)
-class Bill:
-    """The usage of all plugins of a run together."""
-
-    requests: Mapping[str, int]
-    """By service."""
-    dollars: float | None
-    basis: str
-    shown: Mapping[str, str]
-
-    @classmethod
-    def of(cls, plugins: Sequence[Plugin]) -> "Bill | None":
-        """None where no plugin is metered."""
-        usages = [usage for plugin in plugins if (usage := plugin.usage()) is not None]
-        counted = [usage for usage in usages if usage.requests or not usage.shown]
-        services: Counter[str] = Counter()
-        for usage in counted:
-            for name, count in usage.requests.items():
-                services[name.partition(".")[0]] += count
-        prices = [usage.dollars for usage in counted]
-        dollars = None if None in prices else sum(price for price in prices if price is not None)
-        basis = "; ".join(dict.fromkeys(usage.basis for usage in counted))
-        shown = {name: value for usage in usages for name, value in usage.shown.items()}
-        return cls(dict(sorted(services.items())), dollars, basis, shown) if usages else None
-
-    def row(self, tasks: int) -> str:
-        """Requests by service, and the price of a million such tasks."""
-        if not self.requests:
-            return ""
-        parts = ", ".join(f"{service} {count:,}" for service, count in self.requests.items())
-        if not tasks:
-            return parts
-        price = "" if self.dollars is None else f"; ${self.dollars / tasks * 1e6:.2f} per million tasks ({self.basis})"
-        return f"{parts}: {sum(self.requests.values()) / tasks:.2f} a task{price}"
-
-    def document(self, tasks: int) -> dict[str, Any]:
-        """For the JSON line."""
-        per_million = None if self.dollars is None or not tasks else round(self.dollars / tasks * 1e6, 4)
-        dollars = None if self.dollars is None else round(self.dollars, 8)
-        figures = {"requests": dict(self.requests), "dollars": dollars, "dollars_per_million_tasks": per_million}
-        return {**figures, "basis": self.basis, **self.shown}
+_SQLITE = b"SQLite format 3\0"
 
 
-def print_summary(
-    summary: Summary,
-    grid: GridConfig,
-    plugins: Sequence[Plugin] = (),
-    failing: Failing | None = None,
-    commands: Mapping[str, str] | None = None,
-) -> None:
-    """On standard error: text on a terminal, one JSON line elsewhere. Standard output is the results'."""
-    memory_mb = _peak_memory_mb()
-    sink = grid.settings.sink
-    where = f"{sink.plugin} {' '.join(f'{key}={value}' for key, value in sink.options.items())}" if sink else ""
-    bill = Bill.of(plugins)
-    if sys.stderr.isatty():
-        failures = failing.text(commands or {}) if failing else ""
-        text = _text(summary, memory_mb, where, bill) + (f"\nfailures\n{failures}" if failures else "")
+@click.command()
+@click.argument("results", required=False, type=click.Path(path_type=Path), metavar="[RESULTS]")
+@grid_options
+@click.option(
+    "-o",
+    "--output",
+    default=Path("report.html"),
+    show_default=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="The page to write.",
+)
+def command(results: Path | None, file: Path | None, plane: str | None, pairs: tuple[str, ...], output: Path) -> int:
+    """Write a page about results: figures, failures, charts over time, advice. One file, which loads nothing.
+
+    RESULTS is a file of the jsonl or the sqlite sink; without it, the sink of the config is read. It may be given
+    while a run goes on. Limits of memory and time are those of the run's manifest, else of the config.
+
+    \b
+    htcgrid report results.jsonl -o report.html
+    htcgrid report --set sink.path=results.db
+    """
+    output = output.absolute()  # the config's folder may become the current one
+    if results is not None:
+        if file is not None or plane is not None or pairs:
+            raise click.UsageError("Give RESULTS, or --config, --plane and --set; not both.")
+        sink, name, limits = _sink_of(results), str(results), Limits()
     else:
-        figures = {
-            key: round(value, 3) if isinstance(value, float) else value for key, value in asdict(summary).items()
-        }
-        used = {"usage": bill.document(summary.finished)} if bill else {}
-        found = failing.document(commands or {}) if failing else {}
-        text = json.dumps(
-            {"summary": {**figures, "agent_memory_mb": round(memory_mb, 1), "results": where, **used, **found}}
+        grid = read_grid(file, plane, pairs)
+        sink, function = grid.sink(), grid.settings.function
+        name = str(getattr(sink.config, "path", grid.settings.sink.plugin if grid.settings.sink else ""))
+        limits = Limits(function.memory, function.timeout)
+    whole = _lists_all(sink)
+    with reading(sink):
+        figures = Figures.of(sink.every_result() if whole else sink.failed())
+    runs = _runs_beside(sink)
+    known = Limits(runs.limit("memory") or limits.memory_mb, runs.limit("timeout") or limits.timeout)
+    _write(output, page_of(Report(name, time.time(), figures, known, runs, failures_only=not whole)))
+    of = "results" if whole else "failures"
+    say(
+        f"{output}: {figures.count:,} {of}, {figures.failed:,} of them failed."
+        if whole
+        else f"{output}: {figures.count:,} {of}."
+    )
+    return DONE
+
+
+def _sink_of(path: Path) -> ResultSink:
+    """The sink that has written this file."""
+    try:
+        with path.open("rb") as file:
+            name = "sqlite" if file.read(len(_SQLITE)) == _SQLITE else "jsonl"
+    except OSError as error:
+        raise Rejected(
+            f"{path} cannot be read: {error.strerror}. Name a file of results, or none to read the sink of the config."
+        ) from None
+    plugin = plugins.load(ResultSink, name)
+    return plugin(plugin.Config.model_validate({"path": path.absolute()}), Function(handler="not.used"))
+
+
+def _lists_all(sink: ResultSink) -> bool:
+    """Whether it gives every result; else its failures, and where not even those, it cannot be read."""
+    own = type(sink).every_result is not ResultSink.every_result
+    if not (own or sink.keeps_order or sink.lists_failures):
+        raise ConfigError(
+            f"[sink] {type(sink).__name__} cannot list what it holds, so there is nothing to report on. jsonl and sqlite "
+            "can; another plugin must have `scan` or `failed`."
         )
-    print(text, file=sys.stderr, flush=True)
+    return own or sink.keeps_order
 
 
-def _peak_memory_mb() -> float:
-    """MiB that this program has used at most."""
-    # Not by getrusage where there is better: Linux lets a program begin with the peak of the one that started it.
-    status = Path("/proc/self/status")
-    if status.exists():
-        found = re.search(r"^VmHWM:\s+(\d+) kB", status.read_text(), re.MULTILINE)
-        if found:
-            return int(found[1]) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def _runs_beside(sink: ResultSink) -> Runs:
+    path = getattr(sink.config, "path", None)
+    if not isinstance(path, Path):
+        return Runs()
+    manifest = path.with_name(f"{path.name}.manifest.jsonl")
+    try:
+        with manifest.open("rb") as lines:
+            return Runs.of(_short(lines))
+    except FileNotFoundError:
+        return Runs()
+    except OSError as error:
+        say(f"the manifest {manifest} cannot be read: {error.strerror}. The page does without it.")
+        return Runs()
 
 
-def _text(summary: Summary, memory_mb: float, where: str, bill: Bill | None) -> str:
-    kinds = ", ".join(f"{kind} {count}" for kind, count in summary.failures.items())
-    rows = [
-        ("succeeded", f"{summary.succeeded:,}"),
-        ("failed", f"{summary.failed:,}" + (f"  ({kinds})" if kinds else "")),
-        ("had a result already", f"{summary.already_stored:,}"),
-        ("tried again", f"{summary.retried:,}"),
-        ("returned", f"{summary.given_back:,}"),
-        ("rate", f"{summary.tasks_per_second:,.0f} tasks/s over {summary.seconds:.1f} s"),
-        ("duration", f"p50 {summary.p50_ms:.2f} ms, p90 {summary.p90_ms:.2f} ms, p99 {summary.p99_ms:.2f} ms"),
-        ("workers busy", f"{summary.busy_share:.1%}, at most {summary.max_memory_mb} MB each"),
-        ("agent memory", f"{memory_mb:.0f} MB"),
-        ("results", where),
-        *((("requests", bill.row(summary.finished)), *bill.shown.items()) if bill else ()),
-    ]
-    shown = [row for row in rows if row[1] not in {"0", ""} or row[0] in {"succeeded", "failed"}]
-    return "\n".join(f"{name:>22}  {value}" for name, value in shown)
+def _short(lines: Iterator[bytes]) -> Iterator[bytes]:
+    return (line for line in lines if line.strip())
+
+
+def _write(output: Path, text: str) -> None:
+    """Whole or not at all: a page that is open in a browser is not cut."""
+    try:
+        fd, beside = tempfile.mkstemp(dir=output.parent, prefix=f".{output.name}.")
+        try:
+            with os.fdopen(fd, "w", encoding="utf-8") as file:
+                file.write(text)
+            Path(beside).chmod(0o644)
+            Path(beside).replace(output)
+        except BaseException:
+            Path(beside).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise Unavailable(f"{output} cannot be written: {error.strerror}. Name another file with --output.") from None

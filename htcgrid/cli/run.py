@@ -16,7 +16,7 @@ from htcgrid.cli.grid_options import grid_options, options_text, read_grid
 from htcgrid.cli.main import DONE, INTERRUPTED, SOME_FAILED, TERMINATED, TOO_MANY_FAILED
 from htcgrid.cli.manifest import Manifest
 from htcgrid.cli.progress import Progress
-from htcgrid.cli.report import print_summary
+from htcgrid.cli.summary import print_summary
 from htcgrid.cli.tolerance import Tolerance
 from htcgrid.config import GridConfig
 from htcgrid.failures.choice import Choice

@@ -1,0 +1,1 @@
+"""What a run has come to, as a page: figures are aggregated, charts drawn, advice given."""
