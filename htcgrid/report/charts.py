@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from htcgrid.report.html import text
 
 WIDTH, HEIGHT = 720, 220
-_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 12, 12, 40
+_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 12, 28, 24
 _ROW = 14
 _LABELS = 6
 
@@ -108,7 +108,7 @@ def _axis(highest: float, unit: str) -> str:
             f'<line class="grid" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
             f'<text class="end" x="{_LEFT - 6}" y="{y + 4:.1f}">{text(number)}</text>'
         )
-    return "".join(lines) + f'<text x="4" y="{HEIGHT - 6}">{text(unit)}</text>'
+    return "".join(lines) + f'<text class="end" x="{_LEFT - 6}" y="14">{text(unit)}</text>'
 
 
 def _mark(mark: Mark, plot_width: float) -> str:

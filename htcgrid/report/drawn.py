@@ -157,7 +157,7 @@ def _quarters(value: float) -> float:
 
 
 def memory(figures: Figures, limits: Limits) -> Markup:
-    found = figures.memory.columns()
+    found = figures.memory.columns(limits.memory_mb)
     name, title = "memory", "Memory"
     if not found:
         return section(name, title, paragraph("The plane did not measure memory."))
@@ -166,8 +166,8 @@ def memory(figures: Figures, limits: Limits) -> Markup:
     data = [Column(f"{low:,}", (("ok", count),), f"{low:,} to {high:,} MB: {count:,}") for low, high, count in found]
     marks = []
     span = found[-1][1] + 1 - found[0][0]
-    if limits.memory_mb and found[0][0] < limits.memory_mb <= found[-1][1] + 1:
-        marks = [Mark((limits.memory_mb - found[0][0]) / span, f"limit {megabytes(limits.memory_mb)}")]
+    if limits.memory_mb:
+        marks = [Mark(limits.memory_mb / span, f"limit {megabytes(limits.memory_mb)}")]
     caption = "Tasks by the most memory that their environment had used (MB)"
     share = f" ({figures.memory.highest / limits.memory_mb:.0%} of it)" if limits.memory_mb else ""
     return section(

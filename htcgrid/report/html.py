@@ -24,7 +24,7 @@ p,ul,dl{margin:.5rem 0}nav ul{display:flex;flex-wrap:wrap;gap:.25rem 1rem;paddin
 .tiles div{background:var(--card);border:1px solid var(--line);border-radius:6px;padding:.5rem .75rem}
 .tiles dt{color:var(--dim);font-size:.875rem}.tiles dd{margin:0;font-size:1.25rem;font-weight:600}
 .scroll{overflow-x:auto}table{border-collapse:collapse;width:100%;font-size:.875rem;font-variant-numeric:tabular-nums}
-caption{text-align:left;color:var(--dim)}th,td{text-align:left;padding:.25rem .5rem;border-bottom:1px solid var(--line);vertical-align:top;min-width:4rem}
+caption{text-align:left;color:var(--dim)}th,td{text-align:left;padding:.25rem .5rem;border-bottom:1px solid var(--line);vertical-align:top;overflow-wrap:break-word}td{min-width:4rem}
 pre{background:var(--card);border:1px solid var(--line);border-radius:6px;padding:.5rem;white-space:pre-wrap;font-size:.8125rem}
 figure{margin:.5rem 0}svg{width:100%;min-width:34rem;height:auto;display:block}svg text{fill:var(--fg);font:11px system-ui,sans-serif}svg .end{text-anchor:end}
 .ok,.busy{fill:var(--ok)}.bad{fill:var(--bad)}.grid{stroke:var(--line)}.limit{stroke:var(--limit);stroke-dasharray:4 3;stroke-width:2}svg .limit-text{fill:var(--limit)}

@@ -208,4 +208,4 @@ def _cost(report: Report) -> Markup:
         rows.append(("Metered cost of all runs", f"${runs.dollars:,.6f}"))
         rows.append(("Basis of the cost", "; ".join(runs.basis)))
     note = "" if runs.dollars is not None else paragraph("No plugin of these runs has told a price.", "dim")
-    return section("cost", "Cost", table("Cost", ("What", "Value"), rows), note)
+    return section("cost", "Cost", table("Cost in figures", ("What", "Value"), rows), note)

@@ -54,16 +54,16 @@ class Megabytes:
         self._counts.update([value if value < 10**_DIGITS else _rounded(value) for value in known])
         self.highest = max(self.highest, max(known, default=0))
 
-    def columns(self, most: int = 32) -> list[tuple[int, int, int]]:
-        """From, up to and count, in columns of the same width."""
+    def columns(self, limit: float | None, most: int = 32) -> list[tuple[int, int, int]]:
+        """From, up to and count, in columns of the same width; from 0 to the limit at least where there is one."""
         if not self._counts:
             return []
-        low, high = min(self._counts), max(self._counts)
+        low, high = (0, max(math.ceil(limit), *self._counts)) if limit else (min(self._counts), max(self._counts))
         width = max(1, math.ceil((high - low + 1) / most))
         columns: Counter[int] = Counter()
         for value, count in self._counts.items():
             columns[(value - low) // width] += count
-        return [(low + n * width, low + (n + 1) * width - 1, columns[n]) for n in range(max(columns) + 1)]
+        return [(low + n * width, low + (n + 1) * width - 1, columns[n]) for n in range((high - low) // width + 1)]
 
 
 def _rounded(value: int) -> int:
