@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from htcgrid.builtin.jsonl_sink import JsonlSink
-from htcgrid.spi import GENERATION, FailureKind, Function, Outcome, Rejected, Result, ResultSink, Task
+from htcgrid.spi import GENERATION, FailureKind, Function, Outcome, Rejected, Result, Task
 
 ERROR = b'{"errorType":"E","errorMessage":"bad"}'
 
 
-def sink_of(path: Path) -> ResultSink:
+def sink_of(path: Path) -> JsonlSink:
     return JsonlSink(JsonlSink.Config(path=path), Function(handler="a.b"))
 
 
