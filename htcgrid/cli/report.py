@@ -11,11 +11,11 @@ from htcgrid.cli.grid_options import grid_options, read_grid
 from htcgrid.cli.main import DONE
 from htcgrid.cli.queue_and_store import say
 from htcgrid.cli.store import reading
-from htcgrid.config import ConfigError
 from htcgrid.report.advice import Limits
 from htcgrid.report.figures import Figures
 from htcgrid.report.manifest_lines import Runs
 from htcgrid.report.page import Report, page_of
+from htcgrid.report.readable import lists_all, read
 from htcgrid.spi import Function, Rejected, ResultSink, Unavailable
 
 _SQLITE = b"SQLite format 3\0"
@@ -53,9 +53,9 @@ def command(results: Path | None, file: Path | None, plane: str | None, pairs: t
         sink, function = grid.sink(), grid.settings.function
         name = str(getattr(sink.config, "path", grid.settings.sink.plugin if grid.settings.sink else ""))
         limits = Limits(function.memory, function.timeout)
-    whole = _lists_all(sink)
+    whole = lists_all(sink)
     with reading(sink):
-        figures = Figures.of(sink.every_result() if whole else sink.failed())
+        figures = Figures.of(read(sink))
     runs = _runs_beside(sink)
     known = Limits(runs.limit("memory") or limits.memory_mb, runs.limit("timeout") or limits.timeout)
     _write(output, page_of(Report(name, time.time(), figures, known, runs, failures_only=not whole)))
@@ -79,17 +79,6 @@ def _sink_of(path: Path) -> ResultSink:
         ) from None
     plugin = plugins.load(ResultSink, name)
     return plugin(plugin.Config.model_validate({"path": path.absolute()}), Function(handler="not.used"))
-
-
-def _lists_all(sink: ResultSink) -> bool:
-    """Whether it gives every result; else its failures, and where not even those, it cannot be read."""
-    own = type(sink).every_result is not ResultSink.every_result
-    if not (own or sink.keeps_order or sink.lists_failures):
-        raise ConfigError(
-            f"[sink] {type(sink).__name__} cannot list what it holds, so there is nothing to report on. jsonl and sqlite "
-            "can; another plugin must have `scan` or `failed`."
-        )
-    return own or sink.keeps_order
 
 
 def _runs_beside(sink: ResultSink) -> Runs:

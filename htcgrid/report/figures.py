@@ -13,6 +13,7 @@ from htcgrid.spi import Outcome, Result
 
 _AT_ONCE = 1000
 _TOP = 20
+_MOST_MS = 1e12
 _TEXT = 200
 """Of an id that is kept; ids may be long."""
 
@@ -95,7 +96,7 @@ class Figures:
 
     def add(self, results: Sequence[Result]) -> None:
         outcomes = [result.outcome for result in results]
-        durations = [outcome.duration_ms for outcome in outcomes]
+        durations = [outcome.duration_ms if 0 <= outcome.duration_ms < _MOST_MS else 0.0 for outcome in outcomes]
         self.count += len(results)
         self.attempts.update([min(result.attempt, 100) for result in results])
         self.billed_ms += sum([outcome.billed_ms for outcome in outcomes])
@@ -112,7 +113,8 @@ class Figures:
                 self.groups.add(outcome)
             elif outcome.duration_ms > self.longest_success_ms:
                 self.longest_success_ms = outcome.duration_ms
-        self._place([outcome for outcome in outcomes if outcome.started > 0])  # others never ran
+        # Others never ran, or have times that only another program can have written.
+        self._place([o for o in outcomes if 0 < o.started < _MOST_MS and 0 <= o.duration_ms < _MOST_MS])
 
     def _place(self, outcomes: Sequence[Outcome]) -> None:
         if not outcomes:

@@ -29,6 +29,7 @@ pre{background:var(--card);border:1px solid var(--line);border-radius:6px;paddin
 figure{margin:.5rem 0}svg{width:100%;min-width:34rem;height:auto;display:block}svg text{fill:var(--fg);font:11px system-ui,sans-serif}svg .end{text-anchor:end}
 .ok,.busy{fill:var(--ok)}.bad{fill:var(--bad)}.grid{stroke:var(--line)}.limit{stroke:var(--limit);stroke-dasharray:4 3;stroke-width:2}svg .limit-text{fill:var(--limit)}
 .life{fill:var(--line)}.edge{fill:var(--fg)}.lost{fill:var(--bad)}.b1{opacity:.3}.b2{opacity:.55}.b3{opacity:.8}
+@media (max-width:40rem){td{min-width:7rem}}
 summary{cursor:pointer;padding:.25rem 0}
 @media print{:root{--bg:#fff;--fg:#000;--dim:#444;--line:#bbb;--card:#fff;--ok:#1f6feb;--bad:#c62828;--limit:#8a4b00}body{max-width:none;padding:0}nav,.skip{display:none}.scroll{overflow:visible}svg{min-width:0}figure,tr,.tiles div{break-inside:avoid}*{print-color-adjust:exact}}
 """

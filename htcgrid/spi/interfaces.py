@@ -174,15 +174,6 @@ class ResultSink(Plugin):
         """
         raise Rejected(f"{type(self).__name__} keeps no order in which results could be read. Name the tasks.")
 
-    def every_result(self) -> Iterator[Result]:
-        """Every result as it stands now, in any order, a few at a time in memory; `htcgrid report` counts them.
-
-        The answers and events may be left out, as they are not looked at; error documents are there. The default reads by
-        `scan`.
-        """
-        for _, result in self.scan():
-            yield result
-
     lists_failures: bool = False
     """Whether its failures can be listed, by `failed`, and are replaced as that says."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import tracemalloc
+from dataclasses import replace
 
 import pytest
 from made_results import BEGAN, result
@@ -41,6 +42,14 @@ def test_percentiles_are_right_to_two_percent() -> None:
     for share in (0.5, 0.9, 0.99):
         assert scale.percentile(share) == pytest.approx(values[int(share * len(values)) - 1], rel=0.021)
     assert sum(count for _, _, count in scale.columns()) == 20_000
+
+
+@pytest.mark.parametrize("odd", [float("nan"), float("inf"), -1e13, 1e300])
+def test_times_that_cannot_be_are_left_out_and_the_result_is_counted(odd: float) -> None:
+    figures = Figures.of([result(1), result(2, duration_ms=5), result(3, at=odd)])
+    figures.add([replace(result(4), outcome=replace(result(4).outcome, duration_ms=odd))])
+    assert figures.count == 4
+    assert figures.seconds < 1
 
 
 def test_the_slowest_and_those_tried_most_are_named() -> None:

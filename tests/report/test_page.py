@@ -125,6 +125,14 @@ def test_no_results_are_a_page_that_says_so() -> None:
     assert "There are no results yet." in text
 
 
+def test_a_sink_that_lists_failures_alone_has_a_page_that_claims_nothing_of_successes() -> None:
+    failed = Figures.of([result(1, failure=FailureKind.EXIT)])
+    text = page_of(Report("bucket", BEGAN, failed, Limits(), failures_only=True))
+    Page(text)
+    assert "This sink lists its failures alone" in text
+    assert "<dt>Succeeded</dt>" not in text
+
+
 def test_tasks_that_never_ran_do_not_stretch_the_time() -> None:
     figures = Figures.of([result(1, at=-BEGAN, duration_ms=0, failure=FailureKind.INVALID_EVENT), result(2, at=5)])
     assert figures.count == 2

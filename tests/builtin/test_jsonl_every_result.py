@@ -1,0 +1,65 @@
+"""Results of a file, read for their figures: those that stand, each once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from htcgrid.builtin.jsonl_sink import JsonlSink
+from htcgrid.spi import GENERATION, FailureKind, Function, Outcome, Rejected, Result, Task
+
+ERROR = b'{"errorType":"E","errorMessage":"bad"}'
+
+
+def sink_of(path: Path) -> JsonlSink:
+    return JsonlSink(JsonlSink.Config(path=path), Function(handler="a.b"))
+
+
+def made(task_id: str, payload: bytes = b"1", failure: FailureKind | None = None, generation: int = 0) -> Result:
+    attributes = {GENERATION: str(generation)} if generation else {}
+    outcome = Outcome(task_id, payload, failure, 1_780_000_000.25, 12.5, 13, 99)
+    return Result(Task(task_id, b"", attributes), outcome, 3)
+
+
+@pytest.mark.parametrize("name", ["results.jsonl", "results.jsonl.gz"])
+def test_figures_come_back_whatever_is_in_ids_and_answers(tmp_path: Path, name: str) -> None:
+    put = [
+        made("plain"),
+        made('quo"te \\ \u00e9 \n', b'"text"'),
+        made("nan", b"NaN"),
+        made("bytes", b"\xff"),
+        made("fake", b'{"a": [1,{"attempt":9,"started":"2001-01-01T00:00:00.000Z"}]}'),
+        made("failed", ERROR, FailureKind.TIMEOUT),
+    ]
+    with sink_of(tmp_path / name) as sink:
+        sink.put(put)
+    found = list(sink_of(tmp_path / name).every_result())
+    assert [each.task.id for each in found] == [each.task.id for each in put]
+    for each, before in zip(found, put, strict=True):
+        assert replace(each.outcome, payload=b"") == replace(before.outcome, payload=b"")
+        assert each.attempt == 3
+    assert b"errorMessage" in found[-1].outcome.payload
+
+
+def test_a_failure_that_was_replaced_is_not_among_them_also_while_a_run_writes(tmp_path: Path) -> None:
+    with sink_of(tmp_path / "r.jsonl") as sink:
+        sink.put([made("a", ERROR, FailureKind.EXIT), made("b")])
+        sink.put([made("a", generation=1)])
+        reader = sink_of(tmp_path / "r.jsonl")
+        reader.open_to_read()
+        found = {each.task.id: each.outcome.failure for each in reader.every_result()}
+    assert found == {"a": None, "b": None}
+
+
+def test_a_last_line_that_is_being_written_is_passed_over_and_damage_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    with sink_of(path) as sink:
+        sink.put([made("a"), made("b")])
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-20])
+    assert [each.task.id for each in sink_of(path).every_result()] == ["a"]
+    path.write_bytes(whole.replace(b'"billed_ms":13', b'"billed_ms":xx', 1))
+    with pytest.raises(Rejected, match="task 'a' is damaged"):
+        list(sink_of(path).every_result())
