@@ -201,10 +201,13 @@ class Rig:
         self.source.put([Task(task_id, b'"%s"' % task_id.encode()) for task_id in self.plans])
         self.agent = Agent(self.source, self.plane, self.sink, self.rules, self.said.append)
         self._thread: threading.Thread | None = None
+        self._before: set[threading.Thread] = set()
         self._summary: Summary | None = None
         self._error: BaseException | None = None
 
     def start(self) -> None:
+        self._before = set(threading.enumerate())
+
         def work() -> None:
             try:
                 self._summary = self.agent.run()
@@ -219,7 +222,8 @@ class Rig:
         assert self._thread is not None
         self._thread.join(LONG)
         assert not self._thread.is_alive(), "the agent does not end"
-        left = [thread.name for thread in threading.enumerate() if thread.name.startswith("htcgrid-")]
+        started = set(threading.enumerate()) - self._before
+        left = [thread.name for thread in started if thread.name.startswith("htcgrid-")]
         assert left == [], "the agent left threads behind"
         if self._error is not None:
             raise self._error

@@ -154,6 +154,7 @@ def run(plane: ProcessInvoker, what: str) -> Outcome:
     return outcome
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize("what", ["sleeps_then_eats", "has_a_thread_that_eats", "has_a_child_that_eats"])
 def test_what_grows_after_a_long_sleep_is_stopped(plane: ProcessInvoker, what: str) -> None:
     began = time.monotonic()
@@ -161,6 +162,7 @@ def test_what_grows_after_a_long_sleep_is_stopped(plane: ProcessInvoker, what: s
     assert time.monotonic() - began < 15  # and not when it ends by itself
 
 
+@pytest.mark.timing
 def test_a_handler_that_prints_more_than_its_log_holds_does_not_wait_for_long(plane: ProcessInvoker) -> None:
     began = time.monotonic()
     assert run(plane, "prints_much").failure is None
@@ -184,6 +186,7 @@ def test_an_environment_that_runs_a_long_task_is_not_woken(
     assert wakes <= 6  # it was 24
 
 
+@pytest.mark.timing
 def test_a_long_task_is_cancelled_though_nothing_wakes_its_environment(plane: ProcessInvoker) -> None:
     threading.Timer(0.5, plane.cancel, [["t"]]).start()
     began = time.monotonic()
