@@ -30,7 +30,7 @@ def attach(client: Any, container: str) -> Any:
 
 
 def send(stdin: Any, secret: Mapping[str, str]) -> None:
-    """Hand the variables over to a container that is started, and let go of its standard input."""
+    """Hand the variables over to a container that is started, and close its standard input."""
     text = "".join(f"{name}={value}\n" for name, value in secret.items()) + "\n"
     connection = getattr(stdin, "_sock", stdin)  # the SDK gives a socket, or a file around one
     try:
