@@ -125,6 +125,7 @@ class Queue:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.sink = MemorySink(MemorySink.Config(), Function())
+        self.sources: list[SqliteSource] = []
         self.submitter = self.source()
         self.agents: list[Agent] = []
         self.threads: list[threading.Thread] = []
@@ -132,6 +133,7 @@ class Queue:
     def source(self) -> SqliteSource:
         source = SqliteSource(SqliteSource.Config(path=self.path, lease_seconds=60, drain=True), Function())
         source.open()
+        self.sources.append(source)
         return source
 
     def put(self, name: str, seconds: float, count: int, session: str = "s", priority: int = 0) -> None:
@@ -154,8 +156,11 @@ class Queue:
 
 
 @pytest.fixture
-def grid(tmp_path: Path) -> Queue:
-    return Queue(tmp_path / "queue.db")
+def grid(tmp_path: Path) -> Iterator[Queue]:
+    queue = Queue(tmp_path / "queue.db")
+    yield queue
+    for source in queue.sources:
+        source.close()
 
 
 def test_long_tasks_behind_short_ones_are_shared_by_two_agents(grid: Queue, until: Until) -> None:
