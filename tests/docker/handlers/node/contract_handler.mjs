@@ -54,7 +54,7 @@ const ACTIONS = {
   },
   looks_like_an_error: () => ({ errorMessage: "an answer", errorType: "Answer", requestId: "", stackTrace: [] }),
   say: (event) => {
-    console.log(event.text);
+    process.stdout.write(`${event.text}\n`); // console.log puts the time and the request's id before it
     return event.text.length;
   },
   sleep: async (event) => {
@@ -70,5 +70,6 @@ const ACTIONS = {
 export async function handler(event, context) {
   executions += 1;
   if ("mark" in event) appendFileSync(event.mark, `${process.pid}\n`);
+  if ("print" in event) process.stdout.write(`${event.print}\n`);
   return ACTIONS[event.do](event, context);
 }
