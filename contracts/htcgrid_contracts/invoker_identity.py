@@ -12,10 +12,11 @@ from htcgrid_contracts.invoker_helpers import InvokerHelpers, lease
 
 
 class IssuedCredentials(CredentialSource):
-    """Issues keys that live for `lifetime` seconds: `contract-1`, `contract-2`, and so on."""
+    """Issues keys that live for `lifetime` seconds: `contract-1`, `contract-2`, and so on, or of another name."""
 
-    def __init__(self, lifetime: float) -> None:
+    def __init__(self, lifetime: float, name: str = "contract") -> None:
         self._lifetime = lifetime
+        self._name = name
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
         self._held = Credentials(expires=0)
@@ -25,7 +26,7 @@ class IssuedCredentials(CredentialSource):
     def current(self, timeout: float) -> Credentials:
         with self._lock:
             if not self._held.last(timeout):
-                key = f"contract-{next(self._numbers)}"
+                key = f"{self._name}-{next(self._numbers)}"
                 self.expire[key] = time.monotonic() + self._lifetime
                 variables = {
                     "AWS_ACCESS_KEY_ID": key,

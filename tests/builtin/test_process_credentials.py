@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,14 @@ from htcgrid_contracts.packing import contract_function
 from htcgrid.builtin.process import ProcessInvoker
 from htcgrid.spi import CredentialSource, Lease, Outcome, Rejected, Task, Unavailable
 
-SECRET = b"of+contract-"
+NAME = f"process{uuid.uuid4().hex}"  # the conformance kit may run beside these tests
+SECRET = f"of+{NAME}-".encode()
 
 
 @pytest.fixture(params=["socket", "http"])
 def plane(request: pytest.FixtureRequest) -> Iterator[ProcessInvoker]:
     invoker = ProcessInvoker(ProcessInvoker.Config(workers=1, transport=request.param), contract_function())
-    invoker.credentials = IssuedCredentials(3600)
+    invoker.credentials = IssuedCredentials(3600, NAME)
     with invoker:
         yield invoker
 
@@ -46,7 +48,7 @@ def processes() -> dict[int, tuple[bytes, bytes]]:
 
 def test_a_handler_finds_them_and_no_other_process_does(plane: ProcessInvoker, tmp_path: Path) -> None:
     mark = tmp_path / "mark"
-    assert called(plane, "identify", mark=str(mark))["keys"][0] == "contract-1"
+    assert called(plane, "identify", mark=str(mark))["keys"][0] == f"{NAME}-1"
     worker = int(mark.read_text())
     seen = processes()
     assert worker in seen
@@ -59,7 +61,7 @@ def test_an_environment_that_ended_is_replaced_by_one_that_has_them(plane: Proce
     assert isinstance(outcome, Outcome)
     assert outcome.failure is not None
     assert SECRET not in outcome.payload + outcome.log_tail
-    assert called(plane, "identify")["keys"][0] == "contract-1"
+    assert called(plane, "identify")["keys"][0] == f"{NAME}-1"
 
 
 @pytest.mark.parametrize("error", [Rejected("no such role"), Unavailable("no answer")])

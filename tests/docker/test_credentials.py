@@ -22,13 +22,14 @@ from process_secrets import showing
 
 from htcgrid.spi import Lease, Outcome, Rejected, Task, Unavailable
 
-SECRET = "of+contract-"
+NAME = f"docker{uuid.uuid4().hex}"  # the conformance kit may run beside these tests
+SECRET = f"of+{NAME}-"
 
 
 def plane(**options: object) -> LocalDockerInvoker:
     function = contract_function().model_copy(update={"credentials": "agent"})
     invoker = LocalDockerInvoker(Options.model_validate({"workers": 1, **options}), function)
-    invoker.credentials = IssuedCredentials(3600)
+    invoker.credentials = IssuedCredentials(3600, NAME)
     return invoker
 
 
@@ -44,7 +45,7 @@ def test_nothing_but_the_handlers_own_process_has_them(
     engine: docker.APIClient, python_image: str, transport: str
 ) -> None:
     with plane(base_image=python_image, transport=transport) as opened:
-        assert identified(opened) == "contract-1"
+        assert identified(opened) == f"{NAME}-1"
         ours = [each for each in engine.containers() if _is_ours(engine, each["Id"])]
         assert ours
         inside: set[int] = set()
@@ -71,7 +72,7 @@ def test_a_container_that_reads_its_input_finds_nothing_there(python_image: str,
     function = contract_function("work.handler", code=tmp_path)
     tmp_path.chmod(0o755)
     invoker = LocalDockerInvoker(Options(base_image=python_image, workers=1), function)
-    invoker.credentials = IssuedCredentials(3600)
+    invoker.credentials = IssuedCredentials(3600, NAME)
     with invoker as opened:
         [outcome] = opened.invoke([Lease(Task("t", b"1"))], 20.0)
     assert isinstance(outcome, Outcome)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import subprocess
+import uuid
 from pathlib import Path
 
 from htcgrid_contracts import contract_function
@@ -15,7 +16,8 @@ from process_secrets import showing
 
 from htcgrid.spi import Lease, Outcome, Task
 
-SECRET = "secret/of+contract-1="
+NAME = f"eks{uuid.uuid4().hex}"  # the conformance kit may run beside this test
+SECRET = f"secret/of+{NAME}-1="
 
 
 def test_nothing_but_the_handlers_own_container_has_them(
@@ -23,7 +25,7 @@ def test_nothing_but_the_handlers_own_container_has_them(
 ) -> None:
     config = EksInvoker.Config(image=lambda_image, agent_image=agent_image, namespace=namespace, start_seconds=60)
     plane = EksInvoker(config, contract_function())
-    plane.credentials = IssuedCredentials(3600)
+    plane.credentials = IssuedCredentials(3600, NAME)
     with plane:
         [outcome] = plane.invoke([Lease(Task("t", b'{"do": "identify"}'))], 20.0)
         assert isinstance(outcome, Outcome)

@@ -29,8 +29,9 @@ class Served(EksSidecarInvoker):
 
 def config(transport: str, pair: Path) -> EksSidecarInvoker.Config:
     port = EMULATOR_PORT + (2 if pair is SECOND else 0)
+    # Rules take the containers away, and Kubernetes restarts each 10 s later than the time before.
     return EksSidecarInvoker.Config(
-        containers=2, folder=pair, transport=transport, emulator_port=port, start_seconds=30
+        containers=2, folder=pair, transport=transport, emulator_port=port, start_seconds=120
     )
 
 
