@@ -1,36 +1,12 @@
 """What a run has come to, kept in a few numbers however many tasks there are."""
 
-import math
 import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from htcgrid.histogram import Histogram
 from htcgrid.spi import FailureKind, Outcome
-
-_BUCKETS_PER_E = 50  # each a fiftieth of an e-fold: percentiles are right to 2 %
-
-
-class Durations:
-    """A histogram on a logarithmic scale."""
-
-    def __init__(self) -> None:
-        self._counts: Counter[int] = Counter()
-
-    def add(self, durations: Sequence[float]) -> None:
-        """Durations in ms."""
-        log, floor = math.log, math.floor
-        self._counts.update([floor(log(milliseconds + 1e-6) * _BUCKETS_PER_E) for milliseconds in durations])
-
-    def percentile(self, share: float) -> float:
-        """The duration in ms that `share` of all did not exceed; 0 where there is none."""
-        wanted = share * self._counts.total()
-        seen = 0
-        for bucket in sorted(self._counts):
-            seen += self._counts[bucket]
-            if seen >= wanted:
-                return math.exp((bucket + 0.5) / _BUCKETS_PER_E)
-        return 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +39,7 @@ class Statistics:
     def __init__(self, slots: int) -> None:
         self._slots = slots
         self._began = self._last = time.monotonic()
-        self._durations = Durations()
+        self._durations = Histogram()
         self._failures: Counter[FailureKind] = Counter()
         self._succeeded = 0
         self._busy_ms = 0.0

@@ -4,38 +4,27 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
-_PER_E = 50
-"""As in a run's summary: percentiles are right to 2 %."""
+from htcgrid.histogram import Histogram, middle_of
+
 _DIGITS = 3
 
 
-class Logarithmic:
-    """A histogram on a logarithmic scale."""
+class Logarithmic(Histogram):
+    """A histogram that is drawn."""
 
     def __init__(self) -> None:
-        self._counts: Counter[int] = Counter()
+        super().__init__()
         self.highest = 0.0
 
     def add(self, values: Sequence[float]) -> None:
-        log, floor = math.log, math.floor
-        self._counts.update([floor(log(value + 1e-6) * _PER_E) for value in values])
+        super().add(values)
         self.highest = max(self.highest, max(values, default=0.0))
-
-    def percentile(self, share: float) -> float:
-        """The value that `share` of all did not exceed; 0 where there is none."""
-        wanted = share * self._counts.total()
-        seen = 0
-        for bucket in sorted(self._counts):
-            seen += self._counts[bucket]
-            if seen >= wanted:
-                return math.exp((bucket + 0.5) / _PER_E)
-        return 0.0
 
     def columns(self) -> list[tuple[float, float, int]]:
         """From, to and count: four columns to each factor of ten, gaps included."""
         columns: Counter[int] = Counter()
         for bucket, count in self._counts.items():
-            value = max(math.exp((bucket + 0.5) / _PER_E), 1e-3)
+            value = max(middle_of(bucket), 1e-3)
             columns[math.floor(math.log10(value) * 4)] += count
         if not columns:
             return []

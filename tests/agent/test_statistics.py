@@ -4,20 +4,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from htcgrid.agent.statistics import Durations, Statistics
+from htcgrid.agent.statistics import Statistics
+from htcgrid.histogram import Histogram
 from htcgrid.spi import FailureKind, Outcome
 
 
 @given(st.floats(0.001, 1e7))
 def test_a_percentile_of_one_duration_is_that_duration_to_2_percent(milliseconds: float) -> None:
-    durations = Durations()
+    durations = Histogram()
     durations.add([milliseconds])
     for share in (0.01, 0.5, 0.99, 1.0):
         assert durations.percentile(share) == pytest.approx(milliseconds, rel=0.02)
 
 
 def test_percentiles_of_many_durations_are_in_their_places() -> None:
-    durations = Durations()
+    durations = Histogram()
     for milliseconds in range(1, 1001):
         durations.add([milliseconds])
     assert durations.percentile(0.5) == pytest.approx(500, rel=0.02)
@@ -26,7 +27,7 @@ def test_percentiles_of_many_durations_are_in_their_places() -> None:
 
 
 def test_there_is_no_percentile_of_nothing() -> None:
-    assert Durations().percentile(0.5) == 0.0
+    assert Histogram().percentile(0.5) == 0.0
 
 
 def test_a_summary_counts_by_status_and_kind() -> None:

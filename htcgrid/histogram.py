@@ -1,0 +1,34 @@
+"""Counts of values on a logarithmic scale: few numbers, however many values there are."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+BUCKETS_PER_E = 50
+"""Each is a fiftieth of an e-fold: percentiles are right to 2 %."""
+
+
+class Histogram:
+    """Of numbers from 0 on."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[int] = Counter()
+
+    def add(self, values: Sequence[float]) -> None:
+        log, floor = math.log, math.floor
+        self._counts.update([floor(log(value + 1e-6) * BUCKETS_PER_E) for value in values])
+
+    def percentile(self, share: float) -> float:
+        """The value that `share` of all did not exceed; 0 where there is none."""
+        wanted = share * self._counts.total()
+        seen = 0
+        for bucket in sorted(self._counts):
+            seen += self._counts[bucket]
+            if seen >= wanted:
+                return middle_of(bucket)
+        return 0.0
+
+
+def middle_of(bucket: int) -> float:
+    """The value that stands for a bucket."""
+    return math.exp((bucket + 0.5) / BUCKETS_PER_E)
