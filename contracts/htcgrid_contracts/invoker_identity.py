@@ -25,7 +25,7 @@ class IssuedCredentials(CredentialSource):
 
     def current(self, timeout: float) -> Credentials:
         with self._lock:
-            if not self._held.last(timeout):
+            if not self._held.lasts(timeout):
                 key = f"{self._name}-{next(self._numbers)}"
                 self.expire[key] = time.monotonic() + self._lifetime
                 variables = {

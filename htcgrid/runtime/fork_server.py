@@ -52,10 +52,8 @@ class ForkServer:
         account: Account | None = None,
     ) -> None:
         self._environment = {name: os.environ[name] for name in keep if name in os.environ} | dict(environment)
-        for (
-            name,
-            folders,
-        ) in added.items():  # behind what is there, as /opt is on the service; PYTHONPATH's comes first there too
+        # Behind what is there already, as the service looks into /opt last.
+        for name, folders in added.items():
             present = [self._environment[name]] if self._environment.get(name) else []
             self._environment[name] = os.pathsep.join([*present, *folders])
         self._python = python

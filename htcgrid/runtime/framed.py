@@ -12,11 +12,11 @@ from collections.abc import Callable, Sequence
 from math import ceil
 
 from htcgrid.runtime import frames, identity, shared_memory, trace
-from htcgrid.runtime.bell import Bell
 from htcgrid.runtime.context import client_context
 from htcgrid.runtime.environment import ExecutionEnvironment, InitFailure, Running
 from htcgrid.runtime.fork_server import ForkServer
 from htcgrid.runtime.memory_watch import QUIET_SECONDS, SHORT_SECONDS, MemoryWatch
+from htcgrid.runtime.wakeup import Wakeup
 from htcgrid.runtime.worker_process import WorkerProcess
 from htcgrid.spi import FailureKind, Function, Lease, Outcome, Unstarted, error_documents, limits
 
@@ -49,7 +49,7 @@ class FramedEnvironment(ExecutionEnvironment):
         super().__init__(function)
         self._watch = watch
         self._is_watched = self._is_to_look = False
-        self._bell = Bell()
+        self._wakeup = Wakeup()
         self._fork_server = fork_server
         self._asks_others = others_idle
         self._most_kb = function.memory << 10
@@ -93,14 +93,14 @@ class FramedEnvironment(ExecutionEnvironment):
         self._channel.setblocking(False)
         self._poll.register(self._channel, select.POLLIN)
         self._poll.register(self._process.pidfd, select.POLLIN)
-        self._poll.register(self._bell.open(), select.POLLIN)
+        self._poll.register(self._wakeup.open(), select.POLLIN)
         if self._watch is not None:
             self._watch.add(self, self._process.pid, self._function.memory)
 
     def close(self) -> None:
         if self._watch is not None:
             self._watch.remove(self)
-        self._bell.close()
+        self._wakeup.close()
         if self._is_started:  # else `start` has closed them
             self._process.close()
             self._channel.close()
@@ -123,8 +123,8 @@ class FramedEnvironment(ExecutionEnvironment):
         if wait > SHORT_SECONDS:
             self._be_watched()
         self._poll.poll(wait * 1000)
-        if self._bell.is_rung:
-            self._bell.silence()
+        if self._wakeup.is_set:
+            self._wakeup.clear()
         outcomes: list[Outcome | Unstarted] = []
         while self._receive():
             self._decode(outcomes)
@@ -145,12 +145,12 @@ class FramedEnvironment(ExecutionEnvironment):
     # --- waiting ---
 
     def wake(self) -> None:
-        self._bell.ring()
+        self._wakeup.set()
 
     def look_now(self) -> None:
         """Look at the memory of what runs. From another thread."""
         self._is_to_look = True
-        self._bell.ring()
+        self._wakeup.set()
 
     def unread_bytes(self) -> int:
         return self._process.unread_bytes()

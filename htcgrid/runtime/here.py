@@ -14,13 +14,13 @@ from htcgrid.spi import Function, Lease
 
 def call(function: Function, lease: Lease) -> str:
     """The handler's answer as JSON; whatever it raises is raised. Its variables are this process's already."""
-    from awslambdaric.bootstrap import create_lambda_context, update_xray_env_variable  # noqa: PLC0415 - it sets up logging as it is imported
+    from awslambdaric import bootstrap  # noqa: PLC0415 - it sets up logging as it is imported
     from awslambdaric.lambda_runtime_marshaller import to_json  # noqa: PLC0415
 
     sys.path.insert(0, str(Path(function.code).resolve()))
     module, _, name = function.handler.rpartition(".")
     handler = getattr(importlib.import_module(module.replace("/", ".")), name)
-    context = create_lambda_context(
+    context = bootstrap.create_lambda_context(
         client_context(lease),
         None,
         round((time.time() + function.timeout) * 1000),
@@ -28,6 +28,6 @@ def call(function: Function, lease: Lease) -> str:
         identity.function_arn(function.function_name, function.aws_region),
         None,
     )
-    update_xray_env_variable(trace.given(lease.task.attributes) or trace.NewTraces().next())
+    bootstrap.update_xray_env_variable(trace.given(lease.task.attributes) or trace.NewTraces().next())
     answer: Any = handler(json.loads(lease.task.payload), context)
     return str(to_json(answer))

@@ -132,7 +132,7 @@ class EnvironmentPool(Invoker):
 
     def _has_outlived(self, held: Credentials, timeout: float) -> bool:
         """Whether they might expire under an invocation that begins now, and others can be had."""
-        return not held.last(timeout) and self.credentials.current(timeout).variables != held.variables
+        return not held.lasts(timeout) and self.credentials.current(timeout).variables != held.variables
 
     def _fill(self, place: int) -> ExecutionEnvironment:
         environment = self._places[place] = self.environment(place)

@@ -26,8 +26,9 @@ class Sandbox(ABC):
     def start(self, variables: Mapping[str, str]) -> None:
         """Begin to run, with these variables beside the function's own; do not wait until it is up.
 
-        They are `AWS_LAMBDA_LOG_STREAM_NAME`, with the Runtime API `AWS_LAMBDA_RUNTIME_API` ("host:port"), and
-        the function's credentials (`spi.CREDENTIAL_VARIABLES`), which nobody but the handler may see. Raises `Unavailable` or `Rejected`, as `htcgrid.spi.Plugin.open` does.
+        They are `AWS_LAMBDA_LOG_STREAM_NAME`, with the Runtime API `AWS_LAMBDA_RUNTIME_API` ("host:port"), and the
+        function's credentials (`spi.CREDENTIAL_VARIABLES`), which nobody but the handler may see. Raises `Unavailable`
+        or `Rejected`, as `htcgrid.spi.Plugin.open` does.
         """
 
     @abstractmethod

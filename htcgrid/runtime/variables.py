@@ -11,8 +11,8 @@ def variables(function: Function, runtime: str) -> Mapping[str, str]:
     """What every execution environment of this function gets; `runtime` as in `python3.11`.
 
     An OS-only runtime (`provided...`) and a command of the user's have no `AWS_EXECUTION_ENV`, as on the
-    service: `runtime` is empty for them. Credentials are not among them: each environment gets its own. The user's own `environment` comes
-    first, since reserved names were refused when the config was read.
+    service: `runtime` is empty for them. Credentials are not among them: each environment gets its own. The user's own
+    `environment` comes first, since reserved names were refused when the config was read.
     """
     root = str(function.code.resolve())
     name = function.function_name

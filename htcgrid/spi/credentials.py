@@ -25,7 +25,7 @@ class Credentials:
     lifetime: float = math.inf
     """How long they were valid when they were issued, in seconds."""
 
-    def last(self, timeout: float) -> bool:
+    def lasts(self, timeout: float) -> bool:
         """Whether an invocation that begins now and takes `timeout` seconds ends before they expire.
 
         Credentials that are issued for less than that can never do so: they are good for a quarter of their lifetime.

@@ -130,10 +130,10 @@ class Invoker(Plugin):
 
         Outcomes come as they are ready, in any order. `timeout` is in seconds, for each task by itself. The handler's
         context is AWS Lambda's: a request id for each invocation, the function's name and memory, the time that is left.
-        Failures of the handler are outcomes. A task that was not begun when another of its batch takes long, or ends the environment, is
-        reported as `Unstarted` at once, so that another environment can have it. Raises `Unavailable` where the plane is
-        unavailable: tasks already reported stay reported, the rest are tried again. `Rejected` stops the agent: this
-        plane will never run these tasks.
+        Failures of the handler are outcomes. A task that was not begun when another of its batch takes long, or ends the
+        environment, is reported as `Unstarted` at once, so that another environment can have it. Raises `Unavailable` where
+        the plane is unavailable: tasks already reported stay reported, the rest are tried again. `Rejected` stops the agent:
+        this plane will never run these tasks.
         """
 
     def cancel(self, task_ids: Collection[str]) -> None:

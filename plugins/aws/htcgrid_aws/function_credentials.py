@@ -48,7 +48,7 @@ class FunctionCredentials(CredentialSource):
     def current(self, timeout: float) -> Credentials:
         with self._lock:
             held = self._held
-            if held is None or (not held.last(timeout) and time.monotonic() >= self._ask_again):
+            if held is None or (not held.lasts(timeout) and time.monotonic() >= self._ask_again):
                 held = self._held = self._issue()
                 left = held.expires - time.monotonic()
                 if left <= 0:
