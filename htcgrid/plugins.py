@@ -95,7 +95,11 @@ def load_credentials(credentials: str) -> Callable[[Function], CredentialSource]
     """What makes the source of the credentials that `[function] credentials` asks for; "none" needs nothing installed."""
     if credentials == "none":
         return lambda _function: CredentialSource()
-    for point in importlib.metadata.entry_points(group="htcgrid.credentials"):
+    points = list(importlib.metadata.entry_points(group="htcgrid.credentials"))
+    if len(points) > 1:
+        values = ", ".join(point.value for point in points)
+        raise Rejected(f"[function] credentials = {credentials!r}: several get them: {values}. Uninstall all but one.")
+    for point in points:
         return cast("Callable[[Function], CredentialSource]", point.load())
     raise Rejected(
         f"[function] credentials = {credentials!r}: nothing is installed that gets them.{_advice('credentials')}"

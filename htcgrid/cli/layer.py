@@ -1,4 +1,3 @@
-import platform
 from pathlib import Path
 
 import click
@@ -6,8 +5,6 @@ import click
 from htcgrid.config import ConfigError
 from htcgrid.planes import requirements
 from htcgrid.runtime.variables import this_python
-
-_MACHINES = {"x86_64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}
 
 
 @click.command()
@@ -32,12 +29,16 @@ def command(requirements_file: Path, folder: Path, version: str, architecture: s
 
     Wheels for Amazon Linux are used, so that the same folder can be published as a layer of AWS Lambda.
     """
+    machine = architecture or requirements.this_architecture()
+    if not machine:
+        raise ConfigError(
+            "AWS Lambda has no machine like this one. Name the architecture: --architecture x86_64 or arm64."
+        )
     target = folder / "python"
     if target.exists() and any(target.iterdir()):
         raise ConfigError(
             f"{target} is there and is not empty; it is left as it is. Remove it, or name another folder."
         )
     target.mkdir(parents=True, exist_ok=True)
-    machine = architecture or _MACHINES.get(platform.machine(), "x86_64")
     requirements.install(requirements_file, target, version or this_python().removeprefix("python"), machine)
     print(f"{folder} holds {requirements_file} for {machine}. Write in [function]: layers = [{str(folder)!r}]")

@@ -1,5 +1,6 @@
 """`requirements.txt` installed as AWS Lambda needs it, whatever machine this is."""
 
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,11 @@ _GLIBC_MINOR = {"new": 34, "old": 26}
 _MACHINES = {"x86_64": "x86_64", "arm64": "aarch64"}
 
 
+def this_architecture() -> str:
+    """That of this machine, as AWS Lambda names it; empty where it has none like it."""
+    return next((name for name, machine in _MACHINES.items() if platform.machine() in {name, machine}), "")
+
+
 def install(requirements: Path, target: Path, python: str, architecture: str) -> None:
     """Put the packages of `requirements` into the folder `target`, for `python` ("3.12") and `architecture`.
 
@@ -20,7 +26,7 @@ def install(requirements: Path, target: Path, python: str, architecture: str) ->
     command = [
         *(sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"),
         *("--no-compile", "--only-binary=:all:", "--implementation", "cp", "--python-version", python),
-        *(option for platform in platforms(python, architecture) for option in ("--platform", platform)),
+        *(option for tag in platforms(python, architecture) for option in ("--platform", tag)),
         *("--target", str(target), "--requirement", str(requirements)),
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -4,7 +4,7 @@ Everything that a plugin needs of it is imported from here: `from htcgrid.spi im
 """
 
 from htcgrid.spi import error_documents, limits
-from htcgrid.spi.credentials import CREDENTIAL_VARIABLES, Credentials, CredentialSource
+from htcgrid.spi.credentials import CREDENTIAL_VARIABLES, Credentials, CredentialSource, split_credentials
 from htcgrid.spi.errors import HtcgridError, Rejected, Unavailable
 from htcgrid.spi.failure_kinds import FAILURES, Failure
 from htcgrid.spi.function import RESERVED_ENVIRONMENT, Function
@@ -64,4 +64,5 @@ __all__ = [
     "error_documents",
     "generation_of",
     "limits",
+    "split_credentials",
 ]

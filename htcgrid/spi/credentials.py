@@ -52,3 +52,9 @@ class CredentialSource:
 
     def close(self) -> None:
         """Release everything. Quiet a second time."""
+
+
+def split_credentials(variables: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+    """The variables of an environment that everyone may see, and its credentials."""
+    secret = {name: variables[name] for name in CREDENTIAL_VARIABLES if name in variables}
+    return {name: value for name, value in variables.items() if name not in secret}, secret

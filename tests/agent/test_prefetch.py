@@ -149,6 +149,18 @@ class Queue:
         self.threads.append(thread)
         return plane
 
+    def start_holding(self, tasks: int) -> tuple[Plane, Agent]:
+        """An agent that holds so many tasks, however long they take."""
+        plane = Plane()
+        agent = Agent(self.source(), plane, self.sink, AgentOptions(linger=0.001))
+        prefetch = agent._leases.prefetch
+        prefetch.size = lambda: tasks  # type: ignore[method-assign]
+        prefetch.most = lambda: None  # type: ignore[method-assign]
+        thread = threading.Thread(target=agent.run)
+        self.threads.append(thread)
+        thread.start()
+        return plane, agent
+
     def finish(self) -> None:
         for thread in self.threads:
             thread.join(30)
@@ -203,14 +215,7 @@ def test_a_task_of_a_high_priority_begins_next(grid: Queue, until: Until) -> Non
 def test_a_task_of_a_high_priority_overtakes_those_that_wait_in_the_agent(grid: Queue, until: Until) -> None:
     grid.put("low", 30.0, 1)
     grid.put("low-short", 0.001, 5)
-    plane = Plane()
-    agent = Agent(grid.source(), plane, grid.sink, AgentOptions(linger=0.001))
-    prefetch = agent._leases.prefetch
-    prefetch.size = lambda: 8  # type: ignore[method-assign]
-    prefetch.most = lambda: None  # type: ignore[method-assign]
-    thread = threading.Thread(target=agent.run)
-    grid.threads.append(thread)
-    thread.start()
+    plane, agent = grid.start_holding(8)
     until(lambda: agent.held == 6)
     grid.put("high", 0.001, 1, priority=5)
     grid.put("higher", 0.001, 1, priority=6)
@@ -225,14 +230,7 @@ def test_what_waits_in_an_agent_never_begins_once_its_session_is_cancelled(grid:
     grid.put("first", 30.0, 1, session="kept")
     grid.put("cancelled", 0.1, 5, session="cancelled")
     grid.put("last", 0.1, 1, session="kept")
-    plane = Plane()
-    agent = Agent(grid.source(), plane, grid.sink, AgentOptions(linger=0.001))
-    prefetch = agent._leases.prefetch
-    prefetch.size = lambda: 8  # type: ignore[method-assign]
-    prefetch.most = lambda: None  # type: ignore[method-assign]
-    thread = threading.Thread(target=agent.run)
-    grid.threads.append(thread)
-    thread.start()
+    plane, agent = grid.start_holding(8)
     until(lambda: agent.held == 7 and plane.began)
     began = plane.began["first-0"]
     until(lambda: time.monotonic() > began + 0.2)  # a look is worth its time, and they are no longer new here

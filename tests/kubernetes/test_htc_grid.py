@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import aws_server
 import boto3
@@ -68,43 +69,17 @@ def aws(redis_url: str) -> Iterator[str]:
     server = ThreadedMotoServer(ip_address=host, port=0, verbose=False)
     server.start()
     url = "http://{}:{}".format(*server.get_host_and_port())
-    queues = boto3.client(
-        "sqs", endpoint_url=url, region_name=REGION, aws_access_key_id="example", aws_secret_access_key="example"
-    )
+    queues = _client("sqs", url)
     for priority in range(PRIORITIES):
         queues.create_queue(QueueName=f"htc__{priority}")
-    _make_table(url)
+    aws_server.make_state_table(_client("dynamodb", url), TABLE)
     yield url
     server.stop()
 
 
-def _make_table(url: str) -> None:
-    indexes = {
-        "gsi_session_index": ("session_id", "task_status"),
-        "gsi_ttl_index": ("task_status", "heartbeat_expiration_timestamp"),
-    }
-    names = ["task_id", "session_id", "task_status"]
-    client = boto3.client(
-        "dynamodb", endpoint_url=url, region_name=REGION, aws_access_key_id="example", aws_secret_access_key="example"
-    )
-    client.create_table(
-        TableName=TABLE,
-        KeySchema=[{"AttributeName": "task_id", "KeyType": "HASH"}],
-        AttributeDefinitions=[
-            *({"AttributeName": name, "AttributeType": "S"} for name in names),
-            {"AttributeName": "heartbeat_expiration_timestamp", "AttributeType": "N"},
-        ],
-        GlobalSecondaryIndexes=[
-            {
-                "IndexName": index,
-                "KeySchema": [
-                    {"AttributeName": key, "KeyType": role} for key, role in zip(keys, ("HASH", "RANGE"), strict=True)
-                ],
-                "Projection": {"ProjectionType": "KEYS_ONLY"},
-            }
-            for index, keys in indexes.items()
-        ],
-        BillingMode="PAY_PER_REQUEST",
+def _client(service: str, url: str) -> Any:
+    return boto3.client(
+        service, endpoint_url=url, region_name=REGION, aws_access_key_id="example", aws_secret_access_key="example"
     )
 
 

@@ -1,6 +1,7 @@
 """The example that uses Powertools for AWS Lambda: its layer, and a table for it at moto."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ def layer() -> Path:
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     folder = cache / f"powertools-layer-{version}"
     if not (folder / "whole").exists():
-        subprocess.run(["rm", "-rf", folder], check=True)
+        shutil.rmtree(folder, ignore_errors=True)
         command = [_htcgrid(), "layer", EXAMPLE / "requirements.txt", folder]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         (folder / "whole").touch()

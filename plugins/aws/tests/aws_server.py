@@ -187,6 +187,32 @@ def serve() -> tuple[ThreadedMotoServer, str]:
     return server, f"http://{host}:{port}"
 
 
+def make_state_table(dynamodb_client: Any, name: str) -> None:
+    """HTC-Grid's, with its two indexes."""
+    indexes = {
+        "gsi_session_index": ("session_id", "task_status"),
+        "gsi_ttl_index": ("task_status", "heartbeat_expiration_timestamp"),
+    }
+    types = {"heartbeat_expiration_timestamp": "N"}
+    names = {"task_id", *itertools.chain(*indexes.values())}
+    dynamodb_client.create_table(
+        TableName=name,
+        KeySchema=[{"AttributeName": "task_id", "KeyType": "HASH"}],
+        AttributeDefinitions=[{"AttributeName": each, "AttributeType": types.get(each, "S")} for each in names],
+        GlobalSecondaryIndexes=[
+            {
+                "IndexName": index,
+                "KeySchema": [
+                    {"AttributeName": key, "KeyType": role} for key, role in zip(keys, ("HASH", "RANGE"), strict=True)
+                ],
+                "Projection": {"ProjectionType": "KEYS_ONLY"},
+            }
+            for index, keys in indexes.items()
+        ],
+        BillingMode="PAY_PER_REQUEST",
+    )
+
+
 if __name__ == "__main__":
     put_right()
     print(serve()[1], flush=True)  # noqa: T201

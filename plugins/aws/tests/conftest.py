@@ -6,7 +6,6 @@ import base64
 import contextlib
 import functools
 import hashlib
-import itertools
 import json
 import shutil
 import socket
@@ -103,29 +102,7 @@ class Aws:
     def state_table(self) -> str:
         """HTC-Grid's, with its two indexes."""
         name = f"table-{next(_numbers)}"
-        indexes = {
-            "gsi_session_index": ("session_id", "task_status"),
-            "gsi_ttl_index": ("task_status", "heartbeat_expiration_timestamp"),
-        }
-        types = {"heartbeat_expiration_timestamp": "N"}
-        names = {"task_id", *itertools.chain(*indexes.values())}
-        self.client("dynamodb").create_table(
-            TableName=name,
-            KeySchema=[{"AttributeName": "task_id", "KeyType": "HASH"}],
-            AttributeDefinitions=[{"AttributeName": each, "AttributeType": types.get(each, "S")} for each in names],
-            GlobalSecondaryIndexes=[
-                {
-                    "IndexName": index,
-                    "KeySchema": [
-                        {"AttributeName": key, "KeyType": role}
-                        for key, role in zip(keys, ("HASH", "RANGE"), strict=True)
-                    ],
-                    "Projection": {"ProjectionType": "KEYS_ONLY"},
-                }
-                for index, keys in indexes.items()
-            ],
-            BillingMode="PAY_PER_REQUEST",
-        )
+        aws_server.make_state_table(self.client("dynamodb"), name)
         return name
 
     def items(self, table: str) -> dict[str, Any]:

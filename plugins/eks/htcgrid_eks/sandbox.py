@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from htcgrid.planes import Sandbox
-from htcgrid.spi import CREDENTIAL_VARIABLES, Unavailable
+from htcgrid.spi import Unavailable, split_credentials
 
 from htcgrid_eks.container_pipes import ContainerPipes
 
@@ -51,7 +51,7 @@ class ContainerSandbox(Sandbox):
         self._poll.register(self.ended_fd, select.POLLIN)
         self._pipes.log_tail()
         api = variables.get("AWS_LAMBDA_RUNTIME_API", "")
-        secret = {name: variables[name] for name in CREDENTIAL_VARIABLES if name in variables}
+        _, secret = split_credentials(variables)
         self._number = self._pipes.start(api, variables["AWS_LAMBDA_LOG_STREAM_NAME"], secret)
 
     def has_ended(self) -> bool:

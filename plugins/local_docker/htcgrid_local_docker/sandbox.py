@@ -11,7 +11,7 @@ from typing import Any
 
 from docker.errors import APIError, NotFound
 from htcgrid.planes import EmulatorSandbox, parsed
-from htcgrid.spi import Unavailable
+from htcgrid.spi import Unavailable, split_credentials
 from urllib3.exceptions import HTTPError
 
 from htcgrid_local_docker import ownership, secret_variables
@@ -56,7 +56,7 @@ class ContainerSandbox(EmulatorSandbox):
 
     def start(self, variables: Mapping[str, str]) -> None:
         client = self._engine.client
-        shown, secret = secret_variables.split(variables)
+        shown, secret = split_credentials(variables)
         with self._engine.speaking(f"start a container of {self._spec.image.reference!r}"):
             arguments = create_arguments(self._spec, client, shown, with_secrets=bool(secret))
             self._container = client.create_container(**arguments)["Id"]

@@ -6,17 +6,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from htcgrid.spi import CREDENTIAL_VARIABLES
-
 # Builtins only: images have little more. The program itself finds nothing on its standard input.
 _SCRIPT = 'while read -r pair && [ -n "$pair" ]; do export "$pair"; done; exec "$@" </dev/null'
 SHELL = "/bin/sh"
-
-
-def split(variables: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
-    """Those that everyone may see, and the secret ones."""
-    secret = {name: variables[name] for name in CREDENTIAL_VARIABLES if name in variables}
-    return {name: value for name, value in variables.items() if name not in secret}, secret
 
 
 def entrypoint(program: Sequence[str]) -> list[str]:
