@@ -9,7 +9,7 @@ from htcgrid.agent.leases import LeaseTable
 from htcgrid.agent.policy import extension_interval
 from htcgrid.agent.shared import Shared
 from htcgrid.agent.storer import chunks
-from htcgrid.spi import Invoker, Lease, TaskQueue, TaskSource, Unavailable
+from htcgrid.spi import Invoker, Lease, TaskSource, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -25,8 +25,6 @@ class Extender:
         self._leases = leases
         self.back_off = shared.back_off()
         self._closed = threading.Event()
-        self._is_queue = isinstance(source, TaskQueue)
-        """Whether tasks can be cancelled there."""
         self._look_seconds = 0.0005
         """How long it takes to ask whether one was."""
 
@@ -60,7 +58,7 @@ class Extender:
     def drop_lost(self, batch: dict[str, Lease], *, after_long: bool) -> None:
         """From a slot: take off its batch, which has waited, what was cancelled or lost meanwhile."""
         seconds = self._source.lease_seconds
-        if seconds is None or not self._is_queue:
+        if seconds is None:
             return
         if not after_long and not self._leases.prefetch.is_worth(self._look_seconds):
             return
