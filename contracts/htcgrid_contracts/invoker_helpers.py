@@ -69,6 +69,8 @@ class InvokerHelpers(PluginContract):
                 rules.stash[_OPENED] = error
             else:
                 rules.stash[_OPENED] = invoker
+                # pytest may leave a class and come back to it (as xdist's `worksteal` does): open it then again.
+                rules.addfinalizer(lambda: rules.stash.__delitem__(_OPENED))
                 rules.addfinalizer(invoker.close)
         opened: Invoker | HtcgridError = rules.stash[_OPENED]
         if isinstance(opened, HtcgridError):
