@@ -115,9 +115,8 @@ class Invoker(Plugin):
     """The most tasks one `invoke` takes. Above 1 only where an environment can be fed ahead cheaply."""
 
     max_concurrency: int = 1
-    """How many `invoke` calls can do work at the same time: the number of execution environments, 1 at least.
-    The agent runs that many threads. It looks after `open`, and then ten times a second: the number may rise and fall
-    (by an assignment, or as a property that costs nothing). Where it falls, each call under way still runs to its end."""
+    """How many `invoke` calls can do work at the same time, 1 at least. The agent runs that many threads. It looks after `open`
+    and ten times a second: where the number falls, calls under way run to their end. Threads come and go with it."""
 
     capabilities: frozenset[Capability] = frozenset()
     """What the plane does. Read after `open`, which may find that the service does less."""
