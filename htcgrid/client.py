@@ -226,8 +226,9 @@ class Grid:
         queue = {"endless": True, "lease_seconds": _EMBEDDED_LEASE}
         self._source = self._stack.enter_context(memory(memory.Config.model_validate(queue), function))
         self._sink = self._stack.enter_context(Answers(Plugin.Config(), function))
-        invoker = self._stack.enter_context(self._grid.invoker())
-        self._agent = Agent(self._source, invoker, self._sink, self._grid.settings.agent)
+        observers = self._stack.enter_context(self._grid.observers())
+        invoker = self._stack.enter_context(self._grid.invoker(observers))
+        self._agent = Agent(self._source, invoker, self._sink, self._grid.settings.agent, observers=observers)
         thread = threading.Thread(target=self._run, args=(self._agent,), name="htcgrid-embedded", daemon=True)
         self._stack.callback(thread.join)
         thread.start()

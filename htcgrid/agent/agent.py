@@ -17,7 +17,20 @@ from htcgrid.agent.slot import Slot
 from htcgrid.agent.statistics import Statistics, Summary
 from htcgrid.agent.storer import STORE_SECONDS, Storer
 from htcgrid.agent.suspects import Suspects
-from htcgrid.spi import Invoker, Outcome, ResultSink, TaskSource, Unavailable
+from htcgrid.spi import (
+    AgentEnded,
+    AgentFigures,
+    AgentStarted,
+    Invoker,
+    Observers,
+    Outcome,
+    Plugin,
+    QueueStats,
+    ResultSink,
+    TaskSource,
+    Unavailable,
+    Usage,
+)
 
 log = logging.getLogger(__name__)
 
@@ -42,10 +55,11 @@ class Agent:
         options: AgentOptions | None = None,
         report: Callable[[str], None] = log.warning,
         failed: Callable[[Sequence[Outcome]], None] = lambda _outcomes: None,
+        observers: Observers | None = None,
     ) -> None:
         slots = invoker.max_concurrency
         options = options or AgentOptions()
-        self._shared = Shared(options, Shutdown(), Statistics(slots), report, failed)
+        self._shared = Shared(options, Shutdown(), Statistics(slots), report, failed, observers or Observers())
         self._invoker = invoker
         is_shared = source.lease_seconds is not None
         self._leases = LeaseTable(slots, sink.max_batch, is_shared=is_shared, budget=options.prefetch_bytes)
@@ -57,6 +71,7 @@ class Agent:
         self._slots = [Slot(invoker, self._leases, outcomes, self._extender, self._shared) for _ in range(slots)]
         self._storer = Storer(source, sink, self._leases, self._shared)
         self._stopping: list[threading.Thread] = []
+        self._figures = _Figures(self._leases, source, (source, invoker, sink))
 
     def run(self) -> Summary:
         """Until the source is exhausted, or for ever if it never is; then its summary.
@@ -65,6 +80,13 @@ class Agent:
         """
         log.info("The agent starts with %d environments.", len(self._slots))
         self._shared.statistics.begin()
+        self._shared.observers.tell(AgentStarted(time.time(), len(self._slots), self._figures))
+        try:
+            return self._run()
+        finally:
+            self._shared.observers.tell(AgentEnded(time.time(), self._figures))
+
+    def _run(self) -> Summary:
         receiver = self._thread("receiver", self._receiver.run)
         slots = [self._thread(f"slot-{number}", slot.run) for number, slot in enumerate(self._slots)]
         extender = self._thread("extender", self._extender.run)
@@ -169,3 +191,22 @@ class Agent:
         thread = threading.Thread(target=guarded, name=f"htcgrid-{name}", daemon=True)
         thread.start()
         return thread
+
+
+class _Figures(AgentFigures):
+    def __init__(self, leases: LeaseTable, source: TaskSource, plugins: Sequence[Plugin]) -> None:
+        self._leases = leases
+        self._source = source
+        self._plugins = plugins
+
+    def held(self) -> int:
+        return len(self._leases)
+
+    def held_bytes(self) -> int:
+        return self._leases.bytes.held
+
+    def queue(self) -> QueueStats:
+        return self._source.stats(brief=False)
+
+    def usage(self) -> Sequence[Usage]:
+        return [used for plugin in self._plugins if (used := plugin.usage()) is not None]

@@ -6,7 +6,7 @@ from htcgrid.agent.extender import Extender
 from htcgrid.agent.leases import LeaseTable
 from htcgrid.agent.outcomes import Outcomes
 from htcgrid.agent.shared import Shared
-from htcgrid.spi import Invoker, Lease, Outcome, Unavailable
+from htcgrid.spi import Ended, Invoker, Lease, Outcome, Started, Unavailable
 
 _PAUSE_SECONDS = 0.005
 """After a batch of which nothing was begun, so that a plane that begins nothing costs no processor."""
@@ -25,6 +25,7 @@ class Slot:
         self._extender = extender
         self._outcomes = outcomes
         self._shutdown = shared.shutdown
+        self._observers = shared.observers
         self._back_off = shared.back_off()
         self._number = leases.new_slot()
 
@@ -51,7 +52,10 @@ class Slot:
             batch.clear()
             return
         try:
-            self._invoke(batch)
+            if self._observers.is_watched:
+                self._invoke_observed(batch)
+            else:
+                self._invoke(batch)
         except Unavailable as error:
             for lease in batch.values():
                 self._outcomes.unavailable(lease, error)
@@ -77,6 +81,14 @@ class Slot:
             else:
                 self._attempt(self._leases.run(self._number, [mine]))
             mine = suspects.next()
+
+    def _invoke_observed(self, running: dict[str, Lease]) -> None:
+        leases, began = list(running.values()), time.monotonic()
+        self._observers.tell(Started(time.time(), leases, self._number))
+        try:
+            self._invoke(running)
+        finally:
+            self._observers.tell(Ended(time.time(), leases, self._number, time.monotonic() - began))
 
     def _invoke(self, running: dict[str, Lease]) -> None:
         """Run these; each is taken out as it ends."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from htcgrid.histogram import Histogram
-from htcgrid.spi import FailureKind, Outcome
+from htcgrid.spi import FailureKind, Outcome, Stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,10 @@ class Statistics:
     def begin(self) -> None:
         """From now on the clock runs."""
         self._began = self._last = time.monotonic()
+
+    def stored(self, stored: Stored) -> Sequence[Outcome]:
+        """Counts these results, which are final; returns the failures."""
+        return self.count([result.outcome for result in stored.results])
 
     def count(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
         """Final outcomes whose results are stored now; returns the failures."""

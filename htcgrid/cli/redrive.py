@@ -75,7 +75,7 @@ def run_again(
         again = Again(source, _meant(sink, chosen), others=others)
         if not others and not any_to_do(len(again), sink, chosen):
             return DONE
-        with source, grid.invoker() as invoker:
+        with grid.observers() as observers, source, grid.invoker(observers) as invoker:
             status = run_agent(
                 grid,
                 again,

@@ -77,7 +77,12 @@ def command(
     options = options_text(file, plane, pairs)
     if redrive and (status := _redrive(grid, quiet=quiet, options=options)) is not None:
         return status
-    with grid.source() as tasks, grid.sink() as results, grid.invoker() as invoker:
+    with (
+        grid.observers() as observers,
+        grid.source() as tasks,
+        grid.sink() as results,
+        grid.invoker(observers) as invoker,
+    ):
         return run_agent(grid, tasks, results, invoker, quiet=quiet, options=options)
 
 
@@ -118,7 +123,7 @@ def run_agent(
     manifest = Manifest.beside(results, grid, command_name)
     limit = Limit(Tolerance.of(grid.settings.agent.tolerated_failures), progress)
     failing = Failing((lambda _message: None) if quiet else log.warning, limit.look)
-    agent = Agent(tasks, invoker, results, grid.settings.agent, failed=failing)
+    agent = Agent(tasks, invoker, results, grid.settings.agent, failed=failing, observers=invoker.observers)
     limit.agent = agent
     signals = Signals(agent)
     with signals, progress.showing(agent):

@@ -107,9 +107,10 @@ def command(
     of_events = event_options(options)
     with ExitStack() as stack:
         functions: dict[str, ServedFunction] = {}
+        observers = stack.enter_context(grid.observers())
         events_room = Room((hold_mb << 20) // 2, around=room)
         for function in grid.functions():
-            invoker = stack.enter_context(grid.serving(function).invoker())
+            invoker = stack.enter_context(grid.serving(function).invoker(observers))
             queue = Events(invoker, of_events, events, events_room, _say)
             functions[function.function_name] = ServedFunction(invoker, waiting, queue)
         try:

@@ -1,4 +1,4 @@
-"""The plugin interface: three abstract classes.
+"""The plugin interface: three abstract classes, and a fourth in `observer.py` beside this file.
 
 This file is the specification; `values.py` and `errors.py` beside it have what crosses it. A compute plane subclasses
 `Invoker`, a place that tasks come from `TaskSource`, a place that results go to `ResultSink`. Four methods are abstract;
@@ -23,6 +23,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from htcgrid.spi.credentials import CredentialSource
 from htcgrid.spi.errors import Rejected
+from htcgrid.spi.observer import Observers
 from htcgrid.spi.plugin import Plugin
 from htcgrid.spi.stats import DeadTask, QueueStats, StoreStats
 from htcgrid.spi.values import Capability, Lease, Outcome, Result, Task, Unstarted
@@ -124,6 +125,9 @@ class Invoker(Plugin):
     credentials: CredentialSource = CredentialSource()
     """What hands out the credentials that handlers find in their environment; set before `open`."""
 
+    observers: Observers = Observers()
+    """Who is told when an execution environment starts and ends; set before `open`."""
+
     @abstractmethod
     def invoke(self, batch: Sequence[Lease], timeout: float) -> Iterable[Outcome | Unstarted]:
         """Run the handler for each task, one after the other in one environment, and report each once.
@@ -137,10 +141,8 @@ class Invoker(Plugin):
         """
 
     def cancel(self, task_ids: Collection[str]) -> None:
-        """Stop these tasks if they run here; each is reported as `cancelled`. Called from any thread.
-
-        Ids that are not here are ignored. The default does nothing: the handler runs on.
-        """
+        """Stop these tasks if they run here; each is reported as `cancelled`. Called from any thread. Ids that are not
+        here are ignored. The default does nothing: the handler runs on."""
 
 
 class ResultSink(Plugin):
@@ -161,10 +163,8 @@ class ResultSink(Plugin):
         """
 
     def stored(self, tasks: Sequence[Task]) -> Collection[str]:
-        """Which of these tasks have a result already: they are acked without running.
-
-        Asked before tasks are run, so it must be cheap. The default, for sinks that cannot know: none.
-        """
+        """Which of these tasks have a result already: they are acked without running. Asked before tasks are run, so
+        it must be cheap. The default, for sinks that cannot know: none."""
         return ()
 
     def scan(self, session_id: str | None = None, after: int = 0) -> Iterator[tuple[int, Result]]:
