@@ -3,9 +3,13 @@
 It is versioned with the plugin interface: what is named here changes only with `SPI_VERSION`.
 """
 
-from htcgrid.planes import requirements
+from htcgrid.planes import code_archive, requirements
 from htcgrid.planes.code_files import DEFAULTS, PREBUILT, collect
 from htcgrid.planes.pooled import PooledInvoker
+from htcgrid.planes.relay import Relay
+from htcgrid.planes.relay_streams import CommandStream, SocketStream, Stream
+from htcgrid.planes.remote import RemoteInvoker
+from htcgrid.planes.unexplained import UnexplainedExit, explained
 from htcgrid.runtime import identity, layers, trace
 from htcgrid.runtime.api import ApiEnvironment
 from htcgrid.runtime.api_server import listen
@@ -24,16 +28,24 @@ __all__ = [
     "PREBUILT",
     "ApiEnvironment",
     "Calls",
+    "CommandStream",
     "EmulatorSandbox",
     "EnvironmentPool",
     "ExecutionEnvironment",
     "PooledInvoker",
+    "Relay",
+    "RemoteInvoker",
     "RieEnvironment",
     "Sandbox",
     "SandboxedEnvironment",
+    "SocketStream",
     "State",
+    "Stream",
+    "UnexplainedExit",
     "client_context",
+    "code_archive",
     "collect",
+    "explained",
     "identity",
     "layers",
     "listen",

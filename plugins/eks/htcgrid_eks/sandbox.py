@@ -4,12 +4,12 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
-from htcgrid.planes import Sandbox
-from htcgrid.spi import Unavailable, split_credentials
+from htcgrid.planes import Sandbox, explained
+from htcgrid.spi import Outcome, Unavailable, split_credentials
 
 from htcgrid_eks.container_pipes import ContainerPipes
 
@@ -25,20 +25,22 @@ class Termination:
     out_of_memory: bool
 
 
-Terminations = Callable[[], Termination | None]
-"""Asks Kubernetes how the container ended last; None where nobody may say."""
+def corrected_by(end: Termination | None, outcome: Outcome) -> Outcome:
+    """The outcome of a container that ended whole, once Kubernetes has said how, if it has."""
+    return outcome if end is None else explained(outcome, end.status, out_of_memory=end.out_of_memory)
 
 
 class ContainerSandbox(Sandbox):
     """One run of a Lambda container's program.
 
     The end of the program is told by the container's first process. The end of the whole container shows in the
-    pipe that this process held open; why it ended only Kubernetes knows, and `terminations` asks it.
+    pipe that this process held open; why it ended only Kubernetes knows.
     """
 
-    def __init__(self, pipes: ContainerPipes, terminations: Terminations) -> None:
+    def __init__(self, pipes: ContainerPipes) -> None:
+        self.ended_whole = False
+        """Whether the container has ended, and not its program alone."""
         self._pipes = pipes
-        self._terminations = terminations
         self._number = 0
         self._termination: Termination | None = None
         self._poll = select.poll()
@@ -96,7 +98,8 @@ class ContainerSandbox(Sandbox):
             else:
                 # Nobody holds the other end any more: the container itself has ended.
                 self._pipes.greet()
-                self._termination = self._terminations() or Termination(-9, out_of_memory=False)
+                self.ended_whole = True
+                self._termination = Termination(-signal.SIGKILL, out_of_memory=False)
         return self._termination
 
 

@@ -1,9 +1,8 @@
 """`eks_sidecar`: the plane inside a pod. The Lambda containers beside the agent are the execution environments."""
 
 import os
-import sys
+import signal
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -13,7 +12,9 @@ from htcgrid.planes import (
     EnvironmentPool,
     ExecutionEnvironment,
     RieEnvironment,
-    identity,
+    SandboxedEnvironment,
+    UnexplainedExit,
+    explained,
 )
 from htcgrid.spi import (
     Capability,
@@ -23,12 +24,11 @@ from htcgrid.spi import (
     Plugin,
     Rejected,
     Unavailable,
-    error_documents,
 )
 from pydantic import Field
 
 from htcgrid_eks.container_pipes import ContainerPipes
-from htcgrid_eks.sandbox import ContainerSandbox, Terminations
+from htcgrid_eks.sandbox import ContainerSandbox, corrected_by
 
 if TYPE_CHECKING:
     from htcgrid_eks.deletion_cost import DeletionCost
@@ -124,38 +124,40 @@ class EksSidecarInvoker(EnvironmentPool):
         for pipes in self._pipes:
             pipes.quit()
 
-    def terminations(self, index: int) -> Terminations:
-        """How that container's ends are asked for."""
-        pod = self._pod
-        return lambda: pod.last_end(container_name(index)) if pod is not None else None
-
     # --- the pool ---
 
     def environment(self, place: int) -> ExecutionEnvironment:
-        pipes, terminations = self._pipes[place], self.terminations(place)
+        pipes = self._pipes[place]
         pipes.greet()  # while nothing runs there, nothing else tells that it has ended
         if not pipes.is_ready(_BACK_SECONDS):
             name = container_name(place)
             raise Unavailable(f"The container {name} is not there; Kubernetes will restart it.", retry_after=1.0)
         self._kills[place] = pipes.kills
         if self.config.transport == "rie":
-            emulator = _Emulator(pipes, terminations, self.config.emulator_port + place)
+            emulator = _Emulator(pipes, self.config.emulator_port + place)
             return RieEnvironment(self.function, emulator)
-        return ApiEnvironment(self.function, ContainerSandbox(pipes, terminations))
+        return ApiEnvironment(self.function, ContainerSandbox(pipes))
 
     def before(self, environment: ExecutionEnvironment, place: int) -> None:
         self._kills[place] = self._pipes[place].kills
 
     def corrected(self, outcome: Outcome, place: int) -> Outcome:
-        """The emulator lives on when the kernel ends the runtime for its memory, and calls it a killed one."""
-        if self.config.transport == "api":
+        """What only the pod's status knows of a container that ended whole, and the emulator not of its runtime."""
+        if outcome.failure is not FailureKind.EXIT:
             return outcome
+        environment = self.at(place)
+        assert isinstance(environment, SandboxedEnvironment)  # noqa: S101 - all of this plane's are
+        assert isinstance(environment.sandbox, ContainerSandbox)  # noqa: S101
+        if environment.sandbox.ended_whole:
+            if self._pod is None:
+                return UnexplainedExit.of(outcome)
+            return corrected_by(self._pod.last_end(container_name(place)), outcome)
         pipes = self._pipes[place]
-        pipes.memory_mb()
-        if pipes.kills > self._kills[place] and outcome.failure is FailureKind.EXIT:
-            self._kills[place] = pipes.kills
-            document = error_documents.out_of_memory(identity.request_id(outcome.task_id))
-            return replace(outcome, failure=FailureKind.OUT_OF_MEMORY, payload=document)
+        if self.config.transport == "rie":  # which lives on when the kernel ends the runtime for its memory
+            pipes.memory_mb()
+            if pipes.kills > self._kills[place]:
+                self._kills[place] = pipes.kills
+                return explained(outcome, -signal.SIGKILL, out_of_memory=True)
         return outcome
 
     def _await_containers(self) -> None:
@@ -169,16 +171,10 @@ class EksSidecarInvoker(EnvironmentPool):
 
 
 class _Emulator(ContainerSandbox, EmulatorSandbox):
-    def __init__(self, pipes: ContainerPipes, terminations: Terminations, port: int) -> None:
-        super().__init__(pipes, terminations)
+    def __init__(self, pipes: ContainerPipes, port: int) -> None:
+        super().__init__(pipes)
         self._port = port
 
     @property
     def address(self) -> tuple[str, int]:
         return "127.0.0.1", self._port
-
-
-def complain(message: str) -> None:
-    """A line into the container's log."""
-    sys.stderr.write(f"{message}\n")
-    sys.stderr.flush()
