@@ -3,12 +3,14 @@
 It is versioned with the plugin interface: what is named here changes only with `SPI_VERSION`.
 """
 
-from htcgrid.planes import code_archive, requirements
+from htcgrid.planes import code_archive, container_entry, exit_status, requirements
 from htcgrid.planes.code_files import DEFAULTS, PREBUILT, collect
 from htcgrid.planes.pooled import PooledInvoker
 from htcgrid.planes.relay import Relay
 from htcgrid.planes.relay_streams import CommandStream, SocketStream, Stream
 from htcgrid.planes.remote import RemoteInvoker
+from htcgrid.planes.sidecar_pool import SidecarInvoker
+from htcgrid.planes.sidecar_sandbox import Termination, corrected_by
 from htcgrid.planes.unexplained import UnexplainedExit, explained
 from htcgrid.runtime import identity, layers, trace
 from htcgrid.runtime.api import ApiEnvironment
@@ -38,13 +40,18 @@ __all__ = [
     "RieEnvironment",
     "Sandbox",
     "SandboxedEnvironment",
+    "SidecarInvoker",
     "SocketStream",
     "State",
     "Stream",
+    "Termination",
     "UnexplainedExit",
     "client_context",
     "code_archive",
     "collect",
+    "container_entry",
+    "corrected_by",
+    "exit_status",
     "explained",
     "identity",
     "layers",

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from htcgrid.planes import RemoteInvoker, Stream, UnexplainedExit
+from htcgrid.planes import RemoteInvoker, Stream, UnexplainedExit, corrected_by
 from htcgrid.spi import Capability, Function, HtcgridError, Outcome, Rejected, Unavailable
 
 from htcgrid_eks import code, pod_diagnosis
@@ -22,7 +22,6 @@ from htcgrid_eks.pod import AGENT
 from htcgrid_eks.pod_relay import PORT
 from htcgrid_eks.port_forward import PortForward
 from htcgrid_eks.run_pods import RunPods
-from htcgrid_eks.sandbox import corrected_by
 from htcgrid_eks.sidecar import container_name
 
 

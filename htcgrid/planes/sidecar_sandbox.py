@@ -1,4 +1,4 @@
-"""A Lambda container of this pod as a sandbox."""
+"""A container beside this one, which mounts a folder that we mount too, as a sandbox."""
 
 import os
 import select
@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
-from htcgrid.planes import Sandbox, explained
+from htcgrid.planes import exit_status
+from htcgrid.planes.container_pipes import ContainerPipes
+from htcgrid.planes.unexplained import explained
+from htcgrid.runtime.sandbox import Sandbox
 from htcgrid.spi import Outcome, Unavailable, split_credentials
-
-from htcgrid_eks.container_pipes import ContainerPipes
 
 _END_SECONDS = 10.0
 _TRIM_SECONDS = 0.05
@@ -26,15 +27,15 @@ class Termination:
 
 
 def corrected_by(end: Termination | None, outcome: Outcome) -> Outcome:
-    """The outcome of a container that ended whole, once Kubernetes has said how, if it has."""
+    """The outcome of a container that ended whole, once the engine has said how, if it has."""
     return outcome if end is None else explained(outcome, end.status, out_of_memory=end.out_of_memory)
 
 
-class ContainerSandbox(Sandbox):
+class SidecarSandbox(Sandbox):
     """One run of a Lambda container's program.
 
     The end of the program is told by the container's first process. The end of the whole container shows in the
-    pipe that this process held open; why it ended only Kubernetes knows.
+    pipe that this process held open; why it ended only the engine knows.
     """
 
     def __init__(self, pipes: ContainerPipes) -> None:
@@ -87,7 +88,7 @@ class ContainerSandbox(Sandbox):
             if not self._poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
                 raise Unavailable(
                     f"The Lambda container of {self._pipes.folder} was told to end its program and did not in "
-                    f"{_END_SECONDS:.0f} s. Look at its node: `kubectl describe pod`."
+                    f"{_END_SECONDS:.0f} s. Look at the machine that it is on."
                 )
             try:
                 report = os.read(self.ended_fd, 1 << 16).decode()
@@ -107,10 +108,5 @@ def _read(report: str, number: int) -> Termination | None:
     for line in report.splitlines():
         run, status, kills = (int(word) for word in line.split())
         if run == number:
-            return signalled(status, out_of_memory=kills > 0)
+            return Termination(exit_status.of_shell(status), out_of_memory=kills > 0)
     return None
-
-
-def signalled(status: int, *, out_of_memory: bool) -> Termination:
-    """A termination of a status as shells and containers have it: 137 is a KILL, or an exit with just that status."""
-    return Termination(128 - status if 128 < status <= 128 + signal.NSIG else status, out_of_memory)
