@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,6 +34,7 @@ from htcgrid.spi import (
     Unavailable,
 )
 
+ROOT = Path(__file__).resolve().parents[2]
 HANDLER = """
 import os, time
 
@@ -71,6 +74,24 @@ def test_a_launcher_alone_makes_a_plane_elsewhere(function: Function) -> None:
         parent, _, city = answer(plane)
         assert parent != os.getpid()
         assert city == "Zürich"
+
+
+def test_the_page_has_a_launcher_that_works_over_ssh(
+    function: Function, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (ROOT / "docs/writing-a-plugin.md").read_text()
+    (block,) = re.findall(r"```python\n# htcgrid_far/__init__.py\n(.*?)```", page, re.DOTALL)
+    assert len(block.splitlines()) < 20
+    module: dict[str, Any] = {"__name__": "htcgrid_far"}
+    exec(block, module)
+    ssh = tmp_path / "bin" / "ssh"
+    ssh.parent.mkdir()
+    ssh.write_text(f'#!/bin/sh\n[ "$1" = far-host ] || exit 255\nshift 2\nexec {sys.executable} "$@"\n')
+    ssh.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{ssh.parent}:{os.environ['PATH']}")
+    plane = module["FarInvoker"]
+    with plane(plane.Config(hosts=["far-host"]), function) as opened:
+        assert answer(opened)[2] == "Zürich"
 
 
 def test_a_handler_elsewhere_finds_the_credentials_of_the_agent_in_its_first_invocation(function: Function) -> None:
