@@ -5,7 +5,7 @@ Everything that a plugin needs of it is imported from here: `from htcgrid.spi im
 
 from htcgrid.spi import error_documents, limits
 from htcgrid.spi.credentials import CREDENTIAL_VARIABLES, Credentials, CredentialSource, split_credentials
-from htcgrid.spi.errors import HtcgridError, Rejected, Unavailable
+from htcgrid.spi.errors import HtcgridError, Rejected, Throttled, Unavailable
 from htcgrid.spi.failure_kinds import FAILURES, Failure
 from htcgrid.spi.function import RESERVED_ENVIRONMENT, Function
 from htcgrid.spi.interfaces import Invoker, ResultSink, TaskSource
@@ -100,6 +100,7 @@ __all__ = [
     "Task",
     "TaskQueue",
     "TaskSource",
+    "Throttled",
     "Unavailable",
     "Unstarted",
     "Usage",

@@ -116,8 +116,8 @@ class Invoker(Plugin):
     """The most tasks one `invoke` takes. Above 1 only where an environment can be fed ahead cheaply."""
 
     max_concurrency: int = 1
-    """How many `invoke` calls can do work at the same time: the number of execution environments.
-    Read after `open`. The agent runs that many threads."""
+    """How many `invoke` calls can do work at the same time, 1 at least. The agent runs that many threads. It looks after `open`
+    and ten times a second: where the number falls, calls under way run to their end. Threads come and go with it."""
 
     capabilities: frozenset[Capability] = frozenset()
     """What the plane does. Read after `open`, which may find that the service does less."""
@@ -137,7 +137,7 @@ class Invoker(Plugin):
         Failures of the handler are outcomes. A task that was not begun when another of its batch takes long, or ends the
         environment, is reported as `Unstarted` at once, so that another environment can have it. Raises `Unavailable` where
         the plane is unavailable: tasks already reported stay reported, the rest are tried again. `Rejected` stops the agent:
-        this plane will never run these tasks.
+        this plane will never run these tasks. `Throttled` has the agent make fewer calls at a time.
         """
 
     def cancel(self, task_ids: Collection[str]) -> None:
