@@ -28,7 +28,17 @@ from pydantic import (
 
 from htcgrid import plugins, secret_values
 from htcgrid.agent.options import AgentOptions
-from htcgrid.spi import CREDENTIAL_VARIABLES, Function, HtcgridError, Invoker, Keys, Plugin, ResultSink, TaskSource
+from htcgrid.spi import (
+    CREDENTIAL_VARIABLES,
+    Function,
+    HandlerOutput,
+    HtcgridError,
+    Invoker,
+    Keys,
+    Plugin,
+    ResultSink,
+    TaskSource,
+)
 
 DEFAULT_FILE = "htcgrid.toml"
 ENVIRONMENT_PREFIX = "HTCGRID_"
@@ -88,8 +98,8 @@ class GridConfig:
     settings: Settings
     file: Path | None
 
-    def invoker(self) -> Invoker:
-        """The chosen plane, not yet open."""
+    def invoker(self, output: HandlerOutput | None = None) -> Invoker:
+        """The chosen plane, not yet open; `output` takes what handlers print."""
         settings = self.settings
         table = settings.planes.get(settings.plane)
         if table is None:
@@ -97,6 +107,8 @@ class GridConfig:
             raise ConfigError(f"{self._where()}: plane = {settings.plane!r}, but [planes] has only: {names}.")
         plane = self._plugin(Invoker, table, f"planes.{settings.plane}")
         plane.credentials = plugins.load_credentials(plane.function.credentials)(plane.function)
+        if output is not None:
+            plane.output = output
         return plane
 
     def on_plane(self, name: str) -> "GridConfig":
@@ -109,7 +121,13 @@ class GridConfig:
 
     def sink(self) -> ResultSink:
         """The result sink, not yet open."""
-        return self._plugin(ResultSink, self._table(self.settings.sink, "sink", "results.jsonl"), "sink")
+        sink = self._plugin(ResultSink, self._table(self.settings.sink, "sink", "results.jsonl"), "sink")
+        if self.settings.agent.handler_logs == "stdout" and str(getattr(sink.config, "path", "")) == "-":
+            raise ConfigError(
+                f'{self._where()}: [agent] handler_logs = "stdout", but [sink] path = "-" writes the results to standard '
+                'output. Write handler_logs = "stderr", or name a folder.'
+            )
+        return sink
 
     def functions(self) -> list[Function]:
         """[function], where it is one, and every one of [functions]."""

@@ -138,6 +138,7 @@ class EnvironmentPool(Invoker):
         environment = self._places[place] = self.environment(place)
         try:
             environment.credentials = self.credentials.current(self.function.timeout)
+            environment.output = self.output
             environment.start()
         except BaseException:
             self._empty(place)

@@ -21,5 +21,13 @@ RECALL = struct.Struct("=QQ")
 """By the supervisor, at `RECALL_AT`: sequence numbers from the first up to, not including, the second."""
 
 RECALL_AT = 64
+
+READS = struct.Struct("=Q")
+READS_AT = 80
+"""By the supervisor, where it takes all that is printed: how often it has begun or ended to read the log. Odd: it reads."""
+
+MARK_SEQUENCE = struct.Struct("=Q")
+"""Behind each mark in the log: the sequence number of the task that has printed what stands before the mark."""
+
 OUTBOX_AT = 128
 OUTBOX_SIZE = SIZE - OUTBOX_AT
