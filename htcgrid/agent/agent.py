@@ -100,6 +100,11 @@ class Agent:
         return self._shared.statistics.summary(self._leases.retried, self._leases.returned)
 
     @property
+    def deadline(self) -> float:
+        """On the monotonic clock, when the grace time is over; infinite until it is asked to stop."""
+        return self._shared.shutdown.deadline
+
+    @property
     def held(self) -> int:
         """How many tasks it has in hand."""
         return len(self._leases)

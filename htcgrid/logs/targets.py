@@ -3,8 +3,8 @@
 import os
 import select
 import socket
+import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -38,6 +38,22 @@ class DescriptorTarget:
                 view = view[os.write(self._descriptor, view) :]
             except BlockingIOError:
                 select.select([], [self._descriptor], [])
+
+    def close(self) -> None:
+        """It is not ours to close."""
+
+
+class TextTarget:
+    """`sys.stdout` or `sys.stderr` of a program, as it is at the time: a notebook or a test has one of its own."""
+
+    def __init__(self, name: str) -> None:
+        self.name = f"sys.{name}"
+        self._attribute = name
+
+    def put(self, lines: bytes) -> None:
+        stream = getattr(sys, self._attribute)
+        stream.write(lines.decode())
+        stream.flush()
 
     def close(self) -> None:
         """It is not ours to close."""
@@ -94,7 +110,3 @@ class FolderTarget:
         self._files.append(path)
         while self._most_files and len(self._files) > self._most_files:
             self._files.pop(0).unlink(missing_ok=True)
-
-
-Maker = Callable[[str], Target]
-"""Makes the target of "stdout" or "stderr"."""
