@@ -19,7 +19,7 @@ class KeptOutput(HandlerOutput):
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._texts: dict[str | None, list[bytes]] = defaultdict(list)
+        self.texts: dict[str | None, list[bytes]] = defaultdict(list)
         self.environments: dict[str | None, set[str]] = defaultdict(set)
         self.streams: set[str] = set()
 
@@ -27,13 +27,13 @@ class KeptOutput(HandlerOutput):
         task_id = lease.task.id if lease is not None else None
         with self._lock:
             # What has no newline at its end is a line as well.
-            self._texts[task_id].append(text if text.endswith(b"\n") else text + b"\n")
+            self.texts[task_id].append(text if text.endswith(b"\n") else text + b"\n")
             self.environments[task_id].add(environment)
             self.streams.add(stream)
 
     def lines(self, asked: Lease) -> list[str]:
         """What was printed under this task, line by line."""
-        return b"".join(self._texts[asked.task.id]).decode(errors="replace").splitlines()
+        return b"".join(self.texts[asked.task.id]).decode(errors="replace").splitlines()
 
 
 class OutputRules(InvokerHelpers):

@@ -21,7 +21,7 @@ from htcgrid.cli.summary import print_summary
 from htcgrid.cli.tolerance import Tolerance
 from htcgrid.config import GridConfig
 from htcgrid.failures.choice import Choice
-from htcgrid.logs.opening import end_with
+from htcgrid.logs.opening import end_with, settle
 from htcgrid.spi import Invoker, Plugin, ResultSink, TaskQueue, TaskSource
 
 log = logging.getLogger(__name__)
@@ -125,6 +125,7 @@ def run_agent(
     signals = Signals(agent)
     with signals, progress.showing(agent):
         summary = agent.run()
+    settle(invoker.output)
     print_summary(summary, grid, (tasks, results, invoker), failing, commands(results, options))
     if limit.is_exceeded and not signals.interrupted:
         status = TOO_MANY_FAILED

@@ -20,14 +20,16 @@ _LOOK_SECONDS = 0.1
 _LAST_SECONDS = 2.0
 """How long the end of a run waits for a reader that does not read."""
 
+_TOLD_AGAIN_SECONDS = 600.0
+
 Format = Callable[[Lease | None, str, bytes, str], tuple[str, int]]
 
 
 class HandlerLogs(HandlerOutput):
     """Takes lines from any thread. `close` writes the rest.
 
-    A target that cannot be written, such as a full disk, is told once and tried again with what comes next; what it did
-    not take is counted and told at the end. The run goes on.
+    A target that cannot be written, such as a full disk, is told once in ten minutes and tried again with what comes next;
+    what it did not take is counted and told at the end. The run goes on.
     """
 
     is_wanted = True
@@ -35,13 +37,14 @@ class HandlerLogs(HandlerOutput):
     def __init__(self, target: Target, form: Format = as_json) -> None:
         self._target = target
         self._form = form
-        self._lock = threading.Condition()
+        self._lock = threading.Lock()
+        self._room = threading.Condition(self._lock)
         self._waiting: list[str] = []
         self._lines = self._bytes = self._lost = 0
         """Lines that wait, bytes that wait or are being written, and lines that were lost."""
         self._has_some, self._hurry = threading.Event(), threading.Event()
         self._is_closing = False
-        self._is_failing = False
+        self._told_again = 0.0
         self.deadline: Callable[[], float] = lambda: math.inf
         """On the monotonic clock: from then on nobody waits for room, and what finds none is lost."""
         self._thread = threading.Thread(target=self._run, name="htcgrid-handler-logs", daemon=True)
@@ -60,6 +63,19 @@ class HandlerLogs(HandlerOutput):
             self._bytes += len(lines)
             if self._bytes >= _HURRY_BYTES:
                 self._hurry.set()
+
+    @property
+    def waiting(self) -> int:
+        """How many lines are not written yet."""
+        return self._lines
+
+    def settle(self) -> None:
+        """Wait until what was given so far is written, where the reader takes it soon."""
+        end = min(time.monotonic() + _LAST_SECONDS, self.deadline())
+        self._hurry.set()
+        with self._lock:
+            while self._lines and (left := end - time.monotonic()) > 0:
+                self._room.wait(left)
 
     def close(self) -> None:
         """Write what waits, and end. Where that is not taken in time, it is lost, which is told."""
@@ -80,7 +96,7 @@ class HandlerLogs(HandlerOutput):
         while self._bytes >= _MOST_BYTES:
             if self._is_closing or time.monotonic() >= self.deadline():
                 return False
-            self._lock.wait(_LOOK_SECONDS)
+            self._room.wait(_LOOK_SECONDS)
         return True
 
     def _run(self) -> None:
@@ -103,21 +119,18 @@ class HandlerLogs(HandlerOutput):
                 self._lines -= number
                 self._lost += number if is_lost else 0
                 self._bytes -= len(text)
-                self._lock.notify_all()
+                self._room.notify_all()
 
     def _put(self, text: str) -> bool:
         try:
             self._target.put(text.encode())
         except OSError as error:
-            if not self._is_failing:
-                self._is_failing = True
+            if time.monotonic() >= self._told_again:
+                self._told_again = time.monotonic() + _TOLD_AGAIN_SECONDS
                 log.error(  # noqa: TRY400 - the traceback says no more
                     "[agent] handler_logs: %s cannot be written: %s. The run goes on; what handlers print meanwhile is lost.",
                     self._target.name,
                     error.strerror,
                 )
             return False
-        if self._is_failing:
-            self._is_failing = False
-            log.warning("[agent] handler_logs: %s can be written again.", self._target.name)
         return True

@@ -12,10 +12,15 @@ LOGGER = "handler"
 
 def as_json(lease: Lease | None, environment: str, text: bytes, stream: str) -> tuple[str, int]:
     """A JSON document for each line, and their number. Runs once a task, so it is written for speed."""
-    where = _of_task(lease) if lease is not None else '"task": null, "session": null, "attempt": null'
+    task_id = attempt = session = "null"
+    if lease is not None:
+        task, attempt = lease.task, str(lease.attempt)
+        task_id = quoted(task.id)
+        if task.attributes and (given := task.attributes.get("session_id")) is not None:
+            session = quoted(given)
     head = (
-        f'{{"time": {time.time():.3f}, "logger": "{LOGGER}", {where}, "environment": {quoted(environment)}, '
-        f'"stream": {quoted(stream)}, "message": '
+        f'{{"time": {time.time():.3f}, "logger": "{LOGGER}", "task": {task_id}, "session": {session}, "attempt": {attempt}, '
+        f'"environment": {quoted(environment)}, "stream": {quoted(stream)}, "message": '
     )
     if text.find(b"\n") == len(text) - 1 < LINE_BYTES:  # one line, as often
         return f"{head}{quoted(text[:-1].decode('utf-8', 'backslashreplace'))}}}\n", 1
@@ -30,9 +35,3 @@ def as_text(lease: Lease | None, environment: str, text: bytes, _stream: str) ->
     # AWS's client for Python puts a whole traceback into one line, with these between its parts.
     shown = [line.decode("utf-8", "backslashreplace").replace("\r", "\n  ") for line in lines]
     return "".join([f"{head}{line}\n" for line in shown]), len(lines)
-
-
-def _of_task(lease: Lease) -> str:
-    task = lease.task
-    session = task.attributes.get("session_id") if task.attributes else None
-    return f'"task": {quoted(task.id)}, "session": {"null" if session is None else quoted(session)}, "attempt": {lease.attempt}'

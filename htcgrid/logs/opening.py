@@ -31,6 +31,12 @@ def handler_logs(options: AgentOptions, beside: Path, streams: Streams) -> Itera
         logs.close()
 
 
+def settle(output: HandlerOutput) -> None:
+    """Have what was printed so far written before what is said next, unless its reader stalls."""
+    if isinstance(output, HandlerLogs):
+        output.settle()
+
+
 def end_with(output: HandlerOutput, deadline: Callable[[], float]) -> None:
     """From this time of the monotonic clock on, nothing waits for whoever reads the lines."""
     if isinstance(output, HandlerLogs):

@@ -333,6 +333,8 @@ class FramedEnvironment(ExecutionEnvironment):
         """Take in a frame that is not an answer."""
         if kind == frames.READY:
             self._init_ms = duration / 1e6
+            if self._marked is not None:
+                self._marked.look()
         elif kind == frames.INIT_ERROR:
             self._failure = InitFailure(payload)
         elif (lease := self._pending.pop(sequence, None)) is not None:

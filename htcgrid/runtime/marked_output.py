@@ -94,8 +94,12 @@ class MarkedOutput:
         return len(piece)
 
     def _end_task(self, sequence: int, text: bytes) -> None:
-        whole = self._lines.add(text)
-        self._hand_on(whole + self._lines.rest(), sequence)
+        lines = self._lines
+        if lines.is_begun or text[-1:] != b"\n":
+            whole = lines.add(text)
+            self._hand_on(whole + lines.rest(), sequence)
+        else:  # in one piece, as often
+            self._hand_on(text, sequence)
         self._keep(text)
         if sequence in self._pending:  # else it was printed while the handler was loaded, for the first task's tail
             self._tails[sequence] = self._tail
@@ -106,7 +110,8 @@ class MarkedOutput:
             self._output.write(self._pending.get(sequence), self._environment, lines)
 
     def _keep(self, text: bytes) -> None:
-        self._tail = (self._tail + text[-limits.LOG_TAIL_BYTES :])[-limits.LOG_TAIL_BYTES :]
+        tail = text[-limits.LOG_TAIL_BYTES :]
+        self._tail = (self._tail + tail)[-limits.LOG_TAIL_BYTES :] if self._tail else tail
 
     def _now(self) -> tuple[int, int]:
         """The sequence number of the task that runs, 0 for none, and when it began."""

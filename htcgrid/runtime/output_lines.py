@@ -10,6 +10,11 @@ class OutputLines:
     def __init__(self) -> None:
         self._begun = b""
 
+    @property
+    def is_begun(self) -> bool:
+        """Whether a line has no end yet."""
+        return bool(self._begun)
+
     def add(self, piece: bytes) -> bytes:
         """The lines that are whole now; of one that becomes too long, the part that there is."""
         end = piece.rfind(b"\n") + 1

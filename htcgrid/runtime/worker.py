@@ -26,6 +26,7 @@ _HEAD = frames.REQUEST.size
 _ANSWER_HEAD = frames.ANSWER.size
 _LOG_TAIL_BYTES = 4096
 _NOTHING = bytes(4)
+_READS_FROM, _READS_TO = shared_memory.READS_AT, shared_memory.READS_AT + shared_memory.READS.size
 _MADV_WIPEONFORK = 18
 """Of Linux since 4.14; the mmap module has no name for it."""
 _INIT_MESSAGE_LETTERS = 10_000
@@ -207,9 +208,8 @@ class FramedClient:
         """Write a mark behind what was printed since the last one; says whether there is one, as a log of one byte."""
         fcntl.ioctl(self._log, termios.FIONREAD, self._log_size)
         # After the line above: whoever has read before it has counted before it.
-        reads = self._page[shared_memory.READS_AT : shared_memory.READS_AT + 8]
-        is_being_read = int.from_bytes(reads, sys.byteorder) & 1
-        if self._log_size == self._marked_size and reads == self._reads and not is_being_read:
+        reads = self._page[_READS_FROM:_READS_TO]
+        if self._log_size == self._marked_size and reads == self._reads:
             return b""
         mark = self._mark + shared_memory.MARK_SEQUENCE.pack(self._sequence)
         while True:
@@ -219,7 +219,9 @@ class FramedClient:
                 select.select([], [self._marks_to], [])
             else:
                 break
-        self._reads = reads
+        is_being_read = int.from_bytes(reads, sys.byteorder) & 1
+        # What is read meanwhile is not known; what was printed before the first task is in its tail. Both ask for a mark.
+        self._reads = b"" if is_being_read or not self._sequence else reads
         size = int.from_bytes(self._log_size, sys.byteorder) + len(mark)
         self._marked_size = size.to_bytes(4, sys.byteorder)
         return b"\1"

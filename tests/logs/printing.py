@@ -1,34 +1,78 @@
 """A handler that prints what its event says, in the ways in which handlers print."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
+from typing import Any
 
-print("loading", flush=True)
+Event = dict[str, Any]
 
 
-def handler(event, context):
-    do = event["do"]
-    if do == "lines":
-        for number in range(event["count"]):
-            print(f"{event['name']} line {number:07} {'x' * event.get('width', 20)}")
-    elif do == "no_end":
-        sys.stdout.write(f"{event['name']} no end")
-        sys.stdout.flush()
-    elif do == "child":
-        subprocess.run(["/bin/sh", "-c", f"echo {event['name']} of a child"], check=True)
-    elif do == "error":
-        sys.stderr.write(f"{event['name']} on standard error\n")
-    elif do == "die":
-        print(f"{event['name']} before", flush=True)
-        os.write(1, f"{event['name']} cut".encode())
-        os.kill(os.getpid(), 9)
-    elif do == "hang":
-        print(f"{event['name']} hangs", flush=True)
-        time.sleep(60)
-    elif do == "not_utf8":
-        os.write(1, b"\xff\xfe\n\x1b[31mred\n")
-    elif do == "long":
-        os.write(1, b"y" * event["bytes"] + b"\n")
-    return None
+def handler(event: Event, context: Any) -> None:
+    ACTIONS[event["do"]](event)
+
+
+def lines(event: Event) -> None:
+    """`count` lines; killed behind the line `dies_behind`, in the middle of the next one."""
+    name, filling = event["name"], "." * event.get("width", 20)
+    for number in range(event["count"]):
+        say(f"{name} line {number:07} {filling}")
+        if number == event.get("dies_behind"):
+            os.write(1, f"{name} is cut".encode())
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def unended(event: Event) -> None:
+    sys.stdout.write(event["text"])
+    sys.stdout.flush()
+
+
+def child(event: Event) -> None:
+    subprocess.run(["/bin/sh", "-c", f"echo '{event['text']}'"], check=True)
+
+
+def error(event: Event) -> None:
+    sys.stderr.write(event["text"] + "\n")
+
+
+def raw(event: Event) -> None:
+    os.write(1, bytes.fromhex(event["hex"]))
+
+
+def long(event: Event) -> None:
+    os.write(1, b"y" * event["bytes"] + b"\n")
+
+
+def hang(event: Event) -> None:
+    say(event["text"])
+    time.sleep(60)
+
+
+def without_waiting(event: Event) -> None:
+    """Its standard output does not wait for a reader any more, as some programs leave it."""
+    os.set_blocking(1, False)
+    say(event["text"])
+
+
+def silent(event: Event) -> None:
+    pass
+
+
+def say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+
+
+ACTIONS = {
+    "child": child,
+    "error": error,
+    "hang": hang,
+    "lines": lines,
+    "long": long,
+    "raw": raw,
+    "silent": silent,
+    "unended": unended,
+    "without_waiting": without_waiting,
+}
+say("loading")
