@@ -87,7 +87,7 @@ class Agent:
         """
         log.info("The agent starts with %d environments.", self._invoker.max_concurrency)
         self._shared.statistics.begin()
-        self._shared.observers.tell(AgentStarted(time.time(), len(self._slots), self._figures))
+        self._shared.observers.tell(AgentStarted(time.time(), self._invoker.max_concurrency, self._figures))
         try:
             return self._run()
         finally:
@@ -128,6 +128,11 @@ class Agent:
     def summary(self) -> Summary:
         """The counts so far; from any thread."""
         return self._shared.statistics.summary(self._leases.retried, self._leases.returned)
+
+    @property
+    def deadline(self) -> float:
+        """On the monotonic clock, when the grace time is over; infinite until it is asked to stop."""
+        return self._shared.shutdown.deadline
 
     @property
     def held(self) -> int:

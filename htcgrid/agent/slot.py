@@ -6,6 +6,7 @@ from collections.abc import Callable
 from htcgrid.agent.backoff import LONGEST_SECONDS
 from htcgrid.agent.extender import Extender
 from htcgrid.agent.leases import LeaseTable
+from htcgrid.agent.log_tails import invoke_of
 from htcgrid.agent.outcomes import Outcomes
 from htcgrid.agent.shared import Shared
 from htcgrid.spi import Ended, Invoker, Lease, Outcome, Started, Throttled, Unavailable
@@ -32,6 +33,7 @@ class Slot:
         throttled: Callable[[], None] = lambda: None,
     ) -> None:
         self._invoker = invoker
+        self._plane_invoke = invoke_of(invoker)
         self._leases = leases
         self._extender = extender
         self._outcomes = outcomes
@@ -113,7 +115,7 @@ class Slot:
         ended, failed = self._outcomes.succeeded, self._outcomes.failed
         busy_ms = 0.0
         done = 0
-        for item in self._invoker.invoke(batch, self._invoker.function.timeout):
+        for item in self._plane_invoke(batch, self._invoker.function.timeout):
             lease = running.pop(item.task_id, None)
             if lease is None:
                 raise self._bug(f"reported {item.task_id!r} twice, or without being asked")

@@ -150,6 +150,7 @@ class EnvironmentPool(Invoker):
         self.observers.tell(EnvironmentStarted(time.time(), environment.id))
         try:
             environment.credentials = self.credentials.current(self.function.timeout)
+            environment.output = self.output
             environment.start()
         except BaseException:
             self._empty(place)

@@ -2,14 +2,12 @@
 
 This file is the specification; `values.py` and `errors.py` beside it have what crosses it. A compute plane subclasses
 `Invoker`, a place that tasks come from `TaskSource`, a place that results go to `ResultSink`. Four methods are abstract;
-everything else has a default. `htcgrid verify NAME` runs the conformance kit over an installed plugin.
+everything else has a default. `htcgrid verify NAME` runs the conformance kit over a plugin.
 
 - **Ordinary blocking calls.** The agent owns every thread. It may call any method from several threads at once, except
   `open` and `close`, which it calls once each, first and last.
-- **One attempt.** A method tries once. It never retries, backs off or sleeps: the agent does, with jitter, in one place
-  for all plugins. Switch off the retries of an SDK that has its own.
-- **Two errors.** `Unavailable` says "not now, try again"; `Rejected` says "never". Anything else is a bug in the plugin
-  and is reported with its traceback.
+- **One attempt.** A method tries once and never sleeps: the agent repeats calls, with jitter. Switch off an SDK's own.
+- **Two errors.** `Unavailable` says "not now, try again"; `Rejected` says "never". Anything else is reported as a bug.
 - **Payloads are bytes.** They hold one JSON document. They are passed on as they are, never parsed.
 - **Limits are attributes.** `max_batch`, `max_concurrency`, `lease_seconds`: the agent keeps to them.
 - **Secrets stay out** of messages, results and `repr`. A key of a `Config` that holds one is a pydantic `SecretStr`:
@@ -23,6 +21,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from htcgrid.spi.credentials import CredentialSource
 from htcgrid.spi.errors import Rejected
+from htcgrid.spi.handler_output import HandlerOutput
 from htcgrid.spi.observer import Observers
 from htcgrid.spi.plugin import Plugin
 from htcgrid.spi.stats import DeadTask, QueueStats, StoreStats
@@ -60,9 +59,8 @@ class TaskSource(Plugin):
     def extend(self, leases: Sequence[Lease], seconds: float) -> Collection[str]:
         """Keep these leases for `seconds` from now; returns the ids of tasks that are no longer ours.
 
-        Those were cancelled, or their lease was lost to another receiver. The agent stops their invocations and
-        stores nothing of them: the other receiver does, or whoever cancelled. The default, for sources whose leases
-        never expire: none.
+        Those were cancelled, or their lease was lost to another receiver. The agent stops their invocations and stores
+        nothing of them: the other receiver does, or whoever cancelled. The default, for leases that never expire: none.
         """
         return ()
 
@@ -127,6 +125,8 @@ class Invoker(Plugin):
 
     observers: Observers = Observers()
     """Who is told when an execution environment starts and ends; set before `open`."""
+    output: HandlerOutput = HandlerOutput()
+    """What takes all that handlers print, where the plane has `Capability.OUTPUT`; set before `open`."""
 
     @abstractmethod
     def invoke(self, batch: Sequence[Lease], timeout: float) -> Iterable[Outcome | Unstarted]:
