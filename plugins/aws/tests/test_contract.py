@@ -176,7 +176,6 @@ class TestDynamodb(ResultSinkContract):
         self.aws.server.stop()
 
 
-@pytest.mark.slow
 class TestDynamodbOfYoungAnswers(TestDynamodb):
     """The same where answers are written many at a time, since they are too young to be late."""
 

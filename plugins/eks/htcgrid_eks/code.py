@@ -1,4 +1,7 @@
-"""The function's code on its way into a pod: packed from a folder, unpacked in the volume that Lambda containers see."""
+"""The function's code on its way into a pod: packed from a folder, unpacked in the volume that Lambda containers see.
+
+With layers the volume has two folders, `task` and `opt`, which the containers have as /var/task and /opt.
+"""
 
 import argparse
 import base64
@@ -11,29 +14,42 @@ import zipfile
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from htcgrid.planes import collect
-from htcgrid.spi import Rejected
+from htcgrid.planes import collect, layers
+from htcgrid.spi import Function, Rejected
 
 TASK_ROOT = "/var/task"
+LAYERS_ROOT = "/opt"
+TASK, LAYERS = "task", "opt"
+"""In the volume, where there are layers."""
 _UNPACKED_BYTES = 2**30  # the volume `code` of a pod
 
 
-def pack(folder: Path) -> bytes:
-    """A zip of the folder, the same bytes for the same files."""
-    found = collect(folder)
-    if found.size > _UNPACKED_BYTES:
+def pack(function: Function) -> bytes:
+    """A zip of the code folder and the layers, the same bytes for the same files."""
+    layers.check(function)
+    code = collect(function.code).files
+    files = {f"{TASK}/{file.name}" if function.layers else file.name: file for file in code}
+    for layer in function.layers:
+        files |= {f"{LAYERS}/{file.name}": file for file in collect(layer).files}
+    size = sum(file.size for file in files.values())
+    if size > _UNPACKED_BYTES:
         raise Rejected(
-            f"The code in {folder} has {found.size:,} bytes; its volume in a pod takes {_UNPACKED_BYTES:,}. "
+            f"{described(function)} has {size:,} bytes; its volume in a pod takes {_UNPACKED_BYTES:,}. "
             'Leave files out with .htcgridignore, or put the code into the image and write code = "image".'
         )
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-        for file in found.files:
-            entry = zipfile.ZipInfo(file.name)
+        for name, file in sorted(files.items()):
+            entry = zipfile.ZipInfo(name)
             entry.external_attr = (stat.S_IFREG | file.mode) << 16
             entry.compress_type = zipfile.ZIP_DEFLATED
             archive.writestr(entry, file.read())
     return packed.getvalue()
+
+
+def described(function: Function) -> str:
+    """What is packed, for a message."""
+    return f"The code in {function.code}{', with its layers,' if function.layers else ''}"
 
 
 def as_text(archive: bytes) -> str:

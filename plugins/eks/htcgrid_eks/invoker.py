@@ -82,7 +82,7 @@ class EksInvoker(Invoker):
     def open(self) -> None:
         """Make the pods and wait until they serve."""
         self.credentials.current(self.function.timeout)  # where there are none, nothing is started
-        self._archive = code.pack(self.function.code) if self.config.code == "folder" else b""
+        self._archive = code.pack(self.function) if self.config.code == "folder" else b""
         if self.config.code.startswith("s3:"):
             raise Rejected(
                 'code = "s3://..." is for `htcgrid deploy`: only a standing grid has a role to read the bucket with. '
