@@ -13,6 +13,7 @@ import socket
 import sys
 import termios
 import time
+from collections.abc import Callable
 from typing import Any
 
 from awslambdaric.lambda_runtime_client import BaseLambdaRuntimeClient
@@ -45,11 +46,19 @@ class Invocation:
 
 
 class FramedClient:
-    """Speaks `frames` on a socket and keeps `board` up to date."""
+    """Speaks `frames` on a socket and keeps `board` up to date. `loaded` is called once the handler is loaded."""
 
     marshaller = BaseLambdaRuntimeClient.marshaller
 
-    def __init__(self, channel: socket.socket, page: mmap.mmap, log: int, function_arn: str, limit: int) -> None:
+    def __init__(
+        self,
+        channel: socket.socket,
+        page: mmap.mmap,
+        log: int,
+        function_arn: str,
+        limit: int,
+        loaded: Callable[[], None],
+    ) -> None:
         self._channel = channel
         self._page = page
         self._outbox = memoryview(page)[shared_memory.OUTBOX_AT :]
@@ -58,6 +67,7 @@ class FramedClient:
         self._ours = _forgotten_by_forks()
         """`[0]` is 1 in this process, and 0 in what the handler forks of it."""
         self._limit = limit
+        self._loaded = loaded
         self._invocation = Invocation(function_arn)
         self._input = b""
         self._at = 0
@@ -73,6 +83,7 @@ class FramedClient:
     def wait_next_invocation(self) -> Invocation:
         if not self._ready:
             self._ready = True
+            self._loaded()
             self._answer(frames.READY, b"")
         while True:
             self._need(_HEAD)
