@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+import uuid
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,10 @@ if TYPE_CHECKING:
 
 FAILED = ".failed/"
 """After the prefix and before the task's id: the key of the mark of a failure."""
+
+
+RUNS = ".runs/"
+"""After the prefix and before the time: the key of a run's document."""
 
 
 class S3Sink(AwsPlugin, ResultSink):
@@ -74,6 +80,17 @@ class S3Sink(AwsPlugin, ResultSink):
 
     def has_failed(self) -> bool:
         return any(True for _ in self.failed())
+
+    def add_run(self, document: bytes) -> None:
+        """One object a run, by the time at which it ended."""
+        name = f"{RUNS}{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())}-{uuid.uuid4().hex[:12]}.json"
+        self._bucket.put(self._bucket.key(name, name), document)
+
+    def runs(self) -> Iterator[bytes]:
+        """In the order in which they ended."""
+        for name in self._bucket.names(RUNS):
+            if (document := self._bucket.get(self._bucket.key(RUNS + name, name))) is not None:
+                yield document
 
     def _store(self, results: Sequence[Result]) -> None:
         for result in results:
