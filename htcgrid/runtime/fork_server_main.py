@@ -163,7 +163,7 @@ def _run_python(request: dict[str, Any], fds: list[int], clients: Collection[str
 
     log, channel, page = fds
     gc.unfreeze()
-    quicken()
+    loaded = quicken()
     sys.path[0:0] = [request["folder"]]
     client = FramedClient(
         socket.socket(fileno=channel),
@@ -171,6 +171,7 @@ def _run_python(request: dict[str, Any], fds: list[int], clients: Collection[str
         log,
         request["function_arn"],
         request["limit"],
+        loaded,
         bytes.fromhex(request.get("mark", "")),
     )
     os.close(page)
