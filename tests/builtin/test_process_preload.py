@@ -161,7 +161,7 @@ def test_a_fork_server_that_was_killed_is_replaced_by_one_that_imports_the_modul
         while (tmp_path / "imports").read_text() != "xx":
             assert time.monotonic() < deadline
             with suppress(Unavailable):  # that it has gone is seen a moment later
-                run(invoker)
+                list(invoker.invoke([Lease(Task("t", b"1"))], 20))
         assert run(invoker).failure is None
 
 
