@@ -59,8 +59,9 @@ class FramedClient:
         log: int,
         function_arn: str,
         limit: int,
-        loaded: Callable[[], None],
         mark: bytes = b"",
+        *,
+        loaded: Callable[[], None] = lambda: None,
     ) -> None:
         self._channel = channel
         self._page = page

@@ -23,7 +23,7 @@ class Worker:
         self.page = mmap.mmap(-1, shared_memory.SIZE)
         self.log, self.printing = os.pipe()
         os.set_blocking(self.log, False)
-        self.client = FramedClient(self.theirs, self.page, self.log, "arn", 1000, lambda: None)
+        self.client = FramedClient(self.theirs, self.page, self.log, "arn", 1000)
         self.client._ready = True
 
     def send(self, sequence: int) -> None:
