@@ -3,10 +3,11 @@ from pathlib import Path
 
 import click
 
+from htcgrid.cli import lease_limit
 from htcgrid.cli.grid_options import grid_options, read_grid
 from htcgrid.cli.main import DONE, USAGE
 from htcgrid.config import GridConfig
-from htcgrid.spi import FailureKind, HtcgridError, Plugin, TaskSource
+from htcgrid.spi import FailureKind, HtcgridError, Invoker, Plugin, TaskSource
 
 
 @click.command()
@@ -35,6 +36,7 @@ def _problems(grid: GridConfig, notes: list[str], *, really: bool) -> Iterator[t
     """Every plugin of the config, and what is wrong with it; its advice is added to `notes`."""
     attempts = max(map(grid.settings.agent.attempts_of, FailureKind))
     makers: dict[str, Callable[[], Plugin]] = {"source": grid.source, "sink": grid.sink}
+    source: TaskSource | None = None
     for name in grid.settings.planes:
         makers[f"planes.{name}"] = grid.on_plane(name).invoker
     for name, make in makers.items():
@@ -49,6 +51,10 @@ def _problems(grid: GridConfig, notes: list[str], *, really: bool) -> Iterator[t
             yield name, error
         else:
             notes += found
+            if isinstance(plugin, TaskSource):
+                source = plugin
+            elif isinstance(plugin, Invoker) and source is not None:
+                notes += lease_limit.advice(source, plugin, name.removeprefix("planes."))
             yield name, None
 
 

@@ -37,6 +37,9 @@ class TaskSource(Plugin):
     lease_seconds: float | None = None
     """How long a lease lasts without `extend`; None where it lasts as long as this process."""
 
+    most_leased: int | None = None
+    """The most tasks that are leased at a time, by all agents together; None without such a limit. `check` reads it."""
+
     @abstractmethod
     def receive(self, max_tasks: int, wait: float) -> Sequence[Lease]:
         """Lease up to `max_tasks` tasks, `max_batch` at most.
@@ -52,24 +55,21 @@ class TaskSource(Plugin):
     def nack(self, leases: Sequence[Lease], delay: float = 0.0) -> None:
         """Return: handed out again after about `delay` seconds, counted as one more attempt.
 
-        The default does nothing, which is right where leases expire soon by themselves. A late or second nack is
-        quiet, and so is one for a lease that was lost.
+        The default does nothing: right where leases expire soon. A late or second nack, or one of a lost lease, is quiet.
         """
 
     def extend(self, leases: Sequence[Lease], seconds: float) -> Collection[str]:
         """Keep these leases for `seconds` from now; returns the ids of tasks that are no longer ours.
 
-        Those were cancelled, or their lease was lost to another receiver. The agent stops their invocations and
-        stores nothing of them: the other receiver does, or whoever cancelled. The default, for sources whose leases
-        never expire: none.
+        Those were cancelled, or their lease was lost to another receiver. The agent stops them and stores nothing of
+        them: the other receiver does, or whoever cancelled. The default, for sources whose leases never expire: none.
         """
         return ()
 
     def dead_letter(self, leases: Sequence[Lease], reason: str) -> None:
         """Done for good, and hopeless: kept apart with the reason where the source can do that.
 
-        The agent calls this in place of `ack` after the last try of a task that ended its environment. The default
-        acks: the result in the sink tells of the failure.
+        Called in place of `ack` after the last try of a task that ended its environment. The default acks: the sink tells.
         """
         self.ack(leases)
 
@@ -121,6 +121,9 @@ class Invoker(Plugin):
     capabilities: frozenset[Capability] = frozenset()
     """What the plane does. Read after `open`, which may find that the service does less."""
 
+    standing: tuple[int, int] | None = None
+    """The most agents of a standing grid, and how many environments each has, where `deploy` makes one. `check` reads it."""
+
     credentials: CredentialSource = CredentialSource()
     """What hands out the credentials that handlers find in their environment; set before `open`."""
 
@@ -137,10 +140,7 @@ class Invoker(Plugin):
         """
 
     def cancel(self, task_ids: Collection[str]) -> None:
-        """Stop these tasks if they run here; each is reported as `cancelled`. Called from any thread.
-
-        Ids that are not here are ignored. The default does nothing: the handler runs on.
-        """
+        """Stop those of these tasks that run here; each is reported as `cancelled`. Any thread may call it. The default: none."""
 
 
 class ResultSink(Plugin):

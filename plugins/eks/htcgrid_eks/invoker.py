@@ -69,6 +69,7 @@ class EksInvoker(Invoker):
     def __init__(self, config: Config, function: Function) -> None:
         super().__init__(config, function)
         self.max_concurrency = config.pods * config.containers
+        self.standing = (config.autoscale.max if config.autoscale else config.pods, config.containers)
         every = frozenset(Capability)
         # The emulator's replies do not tell an answer from an error document.
         self.capabilities = every if config.transport == "api" else every - {Capability.ERRORS}
