@@ -146,7 +146,11 @@ class Prefetch:
             seen if seen[0] is batch and seen[1] == len(batch) else (batch, len(batch), now)
             for seen, batch in zip(before, running, strict=True)
         ]
-        self._running = [now - since if left else None for _, left, since in self._seen]
+        self.ran([now - since if left else None for _, left, since in self._seen])
+
+    def ran(self, seconds: list[float | None]) -> None:
+        """For how long each slot has been running its task; None for those that run nothing."""
+        self._running = seconds
 
     def size(self) -> int:
         """How many tasks to have waiting for a slot."""
