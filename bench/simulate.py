@@ -1,6 +1,6 @@
 """Thousands of agents on SQS and DynamoDB, in simulated time: what they do, what it costs, and what limits them first.
 
-    python bench/simulate.py [--agents N --slots N --seconds S] [--store NAME] [--table UNITS] [--pods-per-minute N]
+    python bench/simulate.py [--agents N --slots N --seconds S] [--store NAME] [--table UNITS] [--queues N] ...
 
 Without a size, a table of sizes. What an agent receives, holds and stores is decided by the agent's own policy functions
 (`prefetch.py`, `backoff.py`'s `back_off`, `byte_budget.py`); the queue and the table have the limits that AWS publishes
@@ -72,7 +72,11 @@ class Size:
     seconds: float
     store: str = "dynamodb"
     table: int = aws.TABLE_QUOTA
-    """Write units a second that the table takes when the run begins."""
+    """Write units a second that the table takes when the run begins; above the quota, what AWS has raised that to."""
+    queues: int = 1
+    """A part of the agents has each."""
+    sessions: int = 1
+    """Of htc_grid: each has partitions of its own."""
     pods_per_minute: int = 1_000
     lease_seconds: float = 30.0
     event_bytes: int = 1_000
@@ -261,9 +265,10 @@ class Grid:
         self.in_flight = 0.0
         self._events: list[tuple[float, int, Callable[..., None], tuple[object, ...]]] = []
         self._order = itertools.count()
-        store = STORES[size.store]
-        self.is_full_size = size.table >= store.most
-        self.table = Table(size.table, store.most)
+        most = STORES[size.store].most * size.sessions
+        most = max(most, size.table) if size.store == "dynamodb" else most
+        self.is_full_size = size.table >= most or size.store != "dynamodb"
+        self.table = Table(size.table if size.store == "dynamodb" else most, most)
         started = size.agents / size.pods_per_minute * 60
         self.window = max(WINDOW, 2 * size.seconds)
         self.begin = started + self.window
@@ -296,7 +301,7 @@ class Grid:
 
     def lease(self, wanted: int, weight: float) -> int:
         """How many messages each of so many agents gets."""
-        number = min(wanted, int((aws.MOST_IN_FLIGHT - self.in_flight) / weight))
+        number = min(wanted, int((aws.MOST_IN_FLIGHT * self.size.queues - self.in_flight) / weight))
         if number < wanted:
             self.limited("messages in flight")
         self.in_flight += number * weight
@@ -400,7 +405,7 @@ HEAD = (
 def row(size: Size, answer: Answer) -> str:
     ramp = size.agents / size.pods_per_minute
     gave_up = f"; {answer.gave_up:,.0f} times an agent gave up" if answer.gave_up else ""
-    table = size.table if size.store == "dynamodb" else STORES[size.store].most
+    table = size.table if size.store == "dynamodb" else STORES[size.store].most * size.sessions
     return (
         f"{size.agents:>7,}{size.slots:>6}{size.seconds:>6g} s{size.store:>10}{table:>8,}{ramp:>5.1f} min"
         f"{answer.tasks:>9,.0f}{answer.busy:>7.0%}{answer.in_flight:>11,.0f}{answer.requests:>12,.0f}{answer.units:>9,.0f}"
@@ -415,11 +420,14 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1.0, help="of a task")
     parser.add_argument("--store", choices=STORES, default="dynamodb")
     parser.add_argument("--table", type=int, default=aws.TABLE_QUOTA, help="write units a second when the run begins")
+    parser.add_argument("--queues", type=int, default=1, help="each for a part of the agents")
+    parser.add_argument("--sessions", type=int, default=1, help="of htc_grid")
     parser.add_argument("--pods-per-minute", type=int, default=1_000)
     given = parser.parse_args()
     sizes = SIZES
     if given.agents:
-        sizes = (Size(given.agents, given.slots, given.seconds, given.store, given.table, given.pods_per_minute),)
+        keys = vars(given)
+        sizes = (Size(**keys),)
     print(HEAD)
     for size in sizes:
         random.seed(1)
