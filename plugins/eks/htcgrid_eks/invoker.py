@@ -53,6 +53,7 @@ class EksInvoker(RemoteInvoker):
         super().__init__(config, function)
         self.start_seconds = self.restart_seconds = config.start_seconds
         self.max_concurrency = self.size()
+        self.standing = (config.autoscale.max if config.autoscale else config.pods, config.containers)
         every = frozenset(Capability)
         # The emulator's replies do not tell an answer from an error document.
         self.capabilities = every if config.transport == "api" else every - {Capability.ERRORS}
