@@ -13,10 +13,11 @@ from htcgrid_contracts.invoker_failures import FailureRules
 from htcgrid_contracts.invoker_helpers import lease
 from htcgrid_contracts.invoker_identity import IdentityRules
 from htcgrid_contracts.meter_rules import MeterRules
+from htcgrid_contracts.output_rules import OutputRules
 from htcgrid_contracts.slot_rules import SlotRules
 
 
-class InvokerContract(AnswerRules, MeterRules, FailureRules, IdentityRules, BoundRules, SlotRules):
+class InvokerContract(AnswerRules, MeterRules, FailureRules, IdentityRules, BoundRules, OutputRules, SlotRules):
     """Subclass it, and give the fixture `invoker`: the plane, not opened, serving `function`.
 
     One is opened, and serves all rules but those about opening. Its `capabilities` decide what is

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from htcgrid.spi import Capability, Function, Invoker, Plugin, ResultSink, TaskSource
+from htcgrid.spi import Capability, Function, Invoker, Observer, Plugin, ResultSink, TaskSource
 
 from htcgrid_contracts.common import secrets_of
 from htcgrid_contracts.packing import contract_function
@@ -21,6 +21,7 @@ CLASSES: Mapping[type[Plugin], str] = {
     Invoker: "TestInvoker",
     TaskSource: "TestTaskSource",
     ResultSink: "TestResultSink",
+    Observer: "TestObserver",
 }
 
 

@@ -4,10 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from htcgrid.spi import Function, Invoker, Plugin, ResultSink, TaskQueue, TaskSource
+from htcgrid.spi import Function, Invoker, Observer, Plugin, ResultSink, TaskQueue, TaskSource
 
 from htcgrid_contracts.common import PluginContract, not_asked
 from htcgrid_contracts.invoker import InvokerContract
+from htcgrid_contracts.observer_rules import ObserverContract
 from htcgrid_contracts.packing import contract_function
 from htcgrid_contracts.running import SUBJECT, Subject
 from htcgrid_contracts.sink import ResultSinkContract
@@ -135,4 +136,12 @@ class TestResultSink(_Verified, ResultSinkContract):
         return sink
 
 
-__all__ = ["Invoker", "TestInvoker", "TestResultSink", "TestTaskSource"]
+class TestObserver(_Verified, ObserverContract):
+    @pytest.fixture
+    def observer(self, subject: Subject) -> Observer:
+        observer = subject.make(contract_function())
+        assert isinstance(observer, Observer)
+        return observer
+
+
+__all__ = ["Invoker", "TestInvoker", "TestObserver", "TestResultSink", "TestTaskSource"]

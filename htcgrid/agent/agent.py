@@ -18,7 +18,20 @@ from htcgrid.agent.slots import Slots
 from htcgrid.agent.statistics import Statistics, Summary
 from htcgrid.agent.storer import STORE_SECONDS, Storer
 from htcgrid.agent.suspects import Suspects
-from htcgrid.spi import Invoker, Outcome, ResultSink, TaskSource, Unavailable
+from htcgrid.spi import (
+    AgentEnded,
+    AgentFigures,
+    AgentStarted,
+    Invoker,
+    Observers,
+    Outcome,
+    Plugin,
+    QueueStats,
+    ResultSink,
+    TaskSource,
+    Unavailable,
+    Usage,
+)
 
 log = logging.getLogger(__name__)
 
@@ -43,10 +56,11 @@ class Agent:
         options: AgentOptions | None = None,
         report: Callable[[str], None] = log.warning,
         failed: Callable[[Sequence[Outcome]], None] = lambda _outcomes: None,
+        observers: Observers | None = None,
     ) -> None:
         slots = invoker.max_concurrency
         options = options or AgentOptions()
-        self._shared = Shared(options, Shutdown(), Statistics(slots), report, failed)
+        self._shared = Shared(options, Shutdown(), Statistics(slots), report, failed, observers or Observers())
         self._invoker = invoker
         is_shared = source.lease_seconds is not None
         self._leases = LeaseTable(slots, sink.max_batch, is_shared=is_shared, budget=options.prefetch_bytes)
@@ -64,6 +78,7 @@ class Agent:
         )
         self._storer = Storer(source, sink, self._leases, self._shared)
         self._stopping: list[threading.Thread] = []
+        self._figures = _Figures(self._leases, source, (source, invoker, sink))
 
     def run(self) -> Summary:
         """Until the source is exhausted, or for ever if it never is; then its summary.
@@ -72,6 +87,13 @@ class Agent:
         """
         log.info("The agent starts with %d environments.", self._invoker.max_concurrency)
         self._shared.statistics.begin()
+        self._shared.observers.tell(AgentStarted(time.time(), self._invoker.max_concurrency, self._figures))
+        try:
+            return self._run()
+        finally:
+            self._shared.observers.tell(AgentEnded(time.time(), self._figures))
+
+    def _run(self) -> Summary:
         receiver = self._thread("receiver", self._receiver.run)
         self._slots.look()
         extender = self._thread("extender", self._extender.run)
@@ -106,6 +128,11 @@ class Agent:
     def summary(self) -> Summary:
         """The counts so far; from any thread."""
         return self._shared.statistics.summary(self._leases.retried, self._leases.returned)
+
+    @property
+    def deadline(self) -> float:
+        """On the monotonic clock, when the grace time is over; infinite until it is asked to stop."""
+        return self._shared.shutdown.deadline
 
     @property
     def held(self) -> int:
@@ -184,3 +211,22 @@ class Agent:
         thread = threading.Thread(target=guarded, name=f"htcgrid-{name}", daemon=True)
         thread.start()
         return thread
+
+
+class _Figures(AgentFigures):
+    def __init__(self, leases: LeaseTable, source: TaskSource, plugins: Sequence[Plugin]) -> None:
+        self._leases = leases
+        self._source = source
+        self._plugins = plugins
+
+    def held(self) -> int:
+        return len(self._leases)
+
+    def held_bytes(self) -> int:
+        return self._leases.bytes.held
+
+    def queue(self) -> QueueStats:
+        return self._source.stats(brief=False)
+
+    def usage(self) -> Sequence[Usage]:
+        return [used for plugin in self._plugins if (used := plugin.usage()) is not None]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from htcgrid.histogram import Histogram
-from htcgrid.spi import FailureKind, Outcome
+from htcgrid.spi import FailureKind, Outcome, Stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +64,10 @@ class Statistics:
         """From now on there are so many slots."""
         now = time.monotonic()
         self._slots = (self._slot_seconds_at(now), slots, now)
+
+    def stored(self, stored: Stored) -> Sequence[Outcome]:
+        """Counts these results, which are final; returns the failures."""
+        return self.count([result.outcome for result in stored.results])
 
     def count(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
         """Final outcomes whose results are stored now; returns the failures."""

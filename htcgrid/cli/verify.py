@@ -13,10 +13,15 @@ import click
 from htcgrid import config, plugins
 from htcgrid.cli.main import DONE, SOME_FAILED
 from htcgrid.cli.verify_places import Places, run
-from htcgrid.spi import Invoker, Plugin, Rejected, ResultSink, TaskSource
+from htcgrid.spi import Invoker, Observer, Plugin, Rejected, ResultSink, TaskSource
 
-KINDS: dict[str, type[Plugin]] = {"invoker": Invoker, "task-source": TaskSource, "result-sink": ResultSink}
-"""What `--kind` calls the three kinds of plugin."""
+KINDS: dict[str, type[Plugin]] = {
+    "invoker": Invoker,
+    "task-source": TaskSource,
+    "result-sink": ResultSink,
+    "observer": Observer,
+}
+"""What `--kind` calls the kinds of plugin."""
 
 _MARKS = {"held": "held     ", "broken": "BROKEN   ", "not asked": "not asked"}
 

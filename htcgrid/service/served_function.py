@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import NoReturn
 
+from htcgrid.agent.log_tails import invoke_of
 from htcgrid.service import api_errors
 from htcgrid.service.events import Events
 from htcgrid.spi import HtcgridError, Invoker, Lease, Outcome, Rejected, Task, Throttled
@@ -22,6 +23,7 @@ class ServedFunction:
 
     def __init__(self, invoker: Invoker, waiting: int, events: Events) -> None:
         self._invoker = invoker
+        self._plane_invoke = invoke_of(invoker)
         self._waiting = waiting
         self._callers = self._running = 0
         self._lock = threading.Lock()
@@ -67,7 +69,7 @@ class ServedFunction:
     def _run(self, task: Task) -> Outcome:
         try:
             for _ in range(_UNSTARTED_LIMIT):
-                for item in list(self._invoker.invoke([Lease(task)], self._invoker.function.timeout)):
+                for item in list(self._plane_invoke([Lease(task)], self._invoker.function.timeout)):
                     if isinstance(item, Outcome):
                         return item
         except Throttled as error:

@@ -20,10 +20,12 @@ from htcgrid_contracts.invoker_identity import IssuedCredentials
 
 from htcgrid.builtin.process import ProcessInvoker
 from htcgrid.spi import (
+    NOT_TOLD_APART,
     Credentials,
     CredentialSource,
     FailureKind,
     Function,
+    HandlerOutput,
     Invoker,
     Lease,
     Outcome,
@@ -813,6 +815,102 @@ class TestThrottledIsAnError(Case):
                 yield from super().invoke(batch, timeout)
             except Unavailable as error:
                 yield from (Outcome(lease.task.id, json.dumps(str(error)).encode()) for lease in batch)
+
+
+# --- output ---
+
+
+class _Passed(HandlerOutput):
+    """Passes on what it is given, with a bug."""
+
+    is_wanted = True
+
+    def __init__(self, to: HandlerOutput) -> None:
+        self.to = to
+
+    def write(self, lease: Lease | None, environment: str, text: bytes, stream: str = NOT_TOLD_APART) -> None:
+        self.to.write(lease, environment, text, stream)
+
+
+def _handing_over(bug: type[_Passed]) -> type[Reference]:
+    class HandingOver(Reference):
+        def open(self) -> None:
+            if self.output.is_wanted:
+                self.output = bug(self.output)
+            super().open()
+
+    return HandingOver
+
+
+class TestOutputOf4KB(Case):
+    breaks = "test_all_that_handlers_print_is_handed_over_with_its_task"
+    says = "are missing"
+
+    class _bug(_Passed):
+        def write(self, lease: Lease | None, environment: str, text: bytes, stream: str = NOT_TOLD_APART) -> None:
+            super().write(lease, environment, text[-4096:], stream)
+
+    broken = _handing_over(_bug)
+
+
+class TestOutputTwice(Case):
+    breaks = "test_all_that_handlers_print_is_handed_over_with_its_task"
+    says = "are too many"
+
+    class _bug(_Passed):
+        def write(self, lease: Lease | None, environment: str, text: bytes, stream: str = NOT_TOLD_APART) -> None:
+            super().write(lease, environment, text, stream)
+            super().write(lease, environment, text, stream)
+
+    broken = _handing_over(_bug)
+
+
+class TestOutputOfTheTaskBefore(Case):
+    breaks = "test_all_that_handlers_print_is_handed_over_with_its_task"
+    says = "another task's"
+
+    class _bug(_Passed):
+        before: Lease | None = None
+
+        def write(self, lease: Lease | None, environment: str, text: bytes, stream: str = NOT_TOLD_APART) -> None:
+            super().write(self.before or lease, environment, text, stream)
+            self.before = lease
+
+    broken = _handing_over(_bug)
+
+
+class TestOutputOfNobody(Case):
+    breaks = "test_all_that_handlers_print_is_handed_over_with_its_task"
+    says = "given 0 with it"
+
+    class _bug(_Passed):
+        def write(self, lease: Lease | None, environment: str, text: bytes, stream: str = NOT_TOLD_APART) -> None:
+            super().write(None, environment, text, stream)
+
+    broken = _handing_over(_bug)
+
+
+class TestOutputOfAnotherEnvironment(Case):
+    breaks = "test_all_that_handlers_print_is_handed_over_with_its_task"
+    says = "the outcome"
+
+    class _bug(_Passed):
+        def write(self, lease: Lease | None, environment: str, text: bytes, stream: str = NOT_TOLD_APART) -> None:
+            super().write(lease, f"{environment}-1", text, stream)
+
+    broken = _handing_over(_bug)
+
+
+class TestNoLastOutput(Case):
+    breaks = "test_what_a_handler_printed_before_it_ended_its_process_is_handed_over"
+    says = "was given []"
+
+    class _bug(_Passed):
+        def write(self, lease: Lease | None, environment: str, text: bytes, stream: str = NOT_TOLD_APART) -> None:
+            if text != b"ending\n":
+                super().write(lease, environment, text, stream)
+
+    broken = _handing_over(_bug)
 
 
 # --- metering, context, logs ---
