@@ -21,5 +21,13 @@ RECALL = struct.Struct("=QQ")
 """By the supervisor, at `RECALL_AT`: sequence numbers from the first up to, not including, the second."""
 
 RECALL_AT = 64
+
+READING_AT = 96
+"""By the supervisor, a byte: 1 while it reads the log. The worker neither begins a task meanwhile, so that what is read is
+of the task that is noted, nor reads the log itself, so that what was printed stays in order."""
+
+TAKING_AT = 8 + READING_AT
+"""By the worker, a byte: 1 while it reads the log, or waits to. The supervisor then leaves it to the worker."""
+
 OUTBOX_AT = 128
 OUTBOX_SIZE = SIZE - OUTBOX_AT
