@@ -40,7 +40,7 @@ COMMANDS = {
     "invoke": "Run one event and print the answer.",
     "layer": "Install a requirements.txt into a folder for [function] layers.",
     "new-plugin": "Write a distribution with a plugin that works.",
-    "permissions": "Print the least IAM policies of the grid.",
+    "permissions": "Print the least rights that the grid needs, on AWS and on a cluster.",
     "plugins": "List the planes, sources and sinks that are installed.",
     "redrive": "Run again what failed.",
     "report": "Write a page about results.",
