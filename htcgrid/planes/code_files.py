@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from htcgrid.runtime import code_folder
 from htcgrid.spi import Rejected
 
 if TYPE_CHECKING:
@@ -97,9 +98,7 @@ def collect(folder: Path, leave_out: Sequence[str] = DEFAULTS) -> CodeFiles:
 
     `leave_out` is for a folder that the plane has filled itself, with wheels for example: `PREBUILT` for it.
     """
-    if not folder.is_dir():
-        raise Rejected(f"[function] code = {str(folder)!r}: there is no such folder. Name the folder of the handler.")
-    root = folder.resolve()
+    root = code_folder.existing(folder)
     return _Walk(root, _patterns(root, leave_out)).found()
 
 
