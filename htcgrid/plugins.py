@@ -118,7 +118,7 @@ def load_credentials(credentials: str) -> Callable[[Function], CredentialSource]
 
 
 def _is_the_machine(error: BaseException) -> bool:
-    """Whether it is no fault of the plugin's that it was not loaded, but there are no files or no memory left."""
+    """Whether the plugin was not loaded because this process has no files or no memory left: not an error of the plugin."""
     if isinstance(error, OSError):
         return error.errno in {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
     return isinstance(error, MemoryError) or (isinstance(error, ImportError) and "failed to map segment" in str(error))
