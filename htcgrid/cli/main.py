@@ -25,7 +25,7 @@ EXIT_CODES = {
     UNAVAILABLE: "a plane, queue or store was unavailable",
     TOO_MANY_FAILED: "more failed than [agent] tolerated_failures, so the run was stopped",
     INTERRUPTED: "interrupted by Ctrl-C",
-    READER_GONE: "whoever read standard output went away",
+    READER_GONE: "the reader of standard output went away",
     TERMINATED: "ended early by SIGTERM or the end of the terminal, with tasks left to run",
 }
 
