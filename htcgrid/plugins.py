@@ -131,7 +131,7 @@ def _unknown(kind: type[Plugin], name: str) -> str:
 
 def _advice(name: str) -> str:
     packages = {point.value.partition(".")[0] for point in importlib.metadata.entry_points(group=_AVAILABLE, name=name)}
-    return f" To have it: pip install {' or '.join(sorted(packages)).replace('_', '-')}" if packages else ""
+    return f" To install it: pip install {' or '.join(sorted(packages)).replace('_', '-')}" if packages else ""
 
 
 def _checked(kind: type[P], name: str, plugin: Any) -> type[P]:

@@ -98,7 +98,7 @@ class Deployment:
             raise Rejected(f"There is no grid {self._name!r} in {self._cluster.who}: `htcgrid deploy` makes it.")
         content = "application/merge-patch+json"
         self._asked("patch deployments/scale", "PATCH", path, {"spec": {"replicas": size}}, content_type=content)
-        yield f"{self._name} is to have {size} workers"
+        yield f"{self._name}: scaling to {size} workers"
         try:
             yield from self._rolled_out()
         except _Hopeless as hopeless:
