@@ -428,6 +428,12 @@ def explain(error: ValidationError, where: str, model: type[BaseModel], inside: 
     return "\n".join(_explain(problem, where, model, inside) for problem in error.errors())
 
 
+def _meaning(description: str) -> str:
+    """The description of a key as a sentence."""
+    says = description.startswith(("whether ", "how ", "what ", "when ", "where ", "which "))
+    return f"It {'says' if says else 'is'} {description}."
+
+
 def _explain(problem: Any, where: str, model: type[BaseModel], inside: str) -> str:
     *tables, key = [str(part) for part in problem["loc"]] or [""]
     table = ".".join([*([inside] if inside else []), *tables])
@@ -439,12 +445,12 @@ def _explain(problem: Any, where: str, model: type[BaseModel], inside: str) -> s
         advice = f"Did you mean {near[0]}?" if near else known
         return f"{place}: there is no such key. {advice}"
     if problem["type"] == "missing":
-        return f"{place}: this key is missing. It is {fields.get(key) or 'needed'}."
+        return f"{place}: this key is missing. {_meaning(fields.get(key) or 'needed')}"
     expected = problem["msg"].removeprefix("Value error, ")
     if problem["type"] in {"model_type", "dict_type"}:
         inner = ".".join([*([table] if table else []), key])
         expected = f"this must be a table. Write [{inner}] and its keys below it"
-    meaning = f" It is {fields[key]}." if fields.get(key) else ""
+    meaning = f" {_meaning(fields[key])}" if fields.get(key) else ""
     found = _shown(problem["input"], tables, key, model)
     return f"{place} = {found}: {expected}.{meaning}"
 

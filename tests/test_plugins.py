@@ -91,7 +91,7 @@ def test_an_unknown_name_of_ours_says_what_to_install(
 
     monkeypatch.setattr(plugins, "installed", lambda _kind=None: [])
     base = {"plane": Invoker, "source": TaskSource, "sink": ResultSink}[kind]
-    assert plugins._unknown(base, name).endswith(f"Installed: none. To have it: pip install {package}")
+    assert plugins._unknown(base, name).endswith(f"Installed: none. To install it: pip install {package}")
 
 
 def test_two_plugins_of_one_name_are_both_named(site: Path) -> None:

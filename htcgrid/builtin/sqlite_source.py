@@ -253,7 +253,7 @@ class SqliteSource(TaskSource):
             connection.execute(sql.LEASE_OVER, (now,))
             rows = chunk(connection.execute(sql.READY, (count,)))
             due = now + self.config.lease_seconds
-            connection.executemany(sql.LEND, [(due, self._agent, row[0]) for row in rows])
+            connection.executemany(sql.LEASE, [(due, self._agent, row[0]) for row in rows])
         _log_expired(expired, now)
         return [_lease(*row) for row in rows]
 

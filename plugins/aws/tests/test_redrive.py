@@ -118,7 +118,7 @@ def test_dead_letters_without_a_result_are_listed_and_put_again(aws: Aws, tmp_pa
     (tmp_path / "job.py").write_text("def handler(event, context): return event['n']\n")
     aws.send(dead, '{"n": 1}')
     [letter] = json.loads(htcgrid(tmp_path, "failures", "--json").stdout)["dead_letters"]
-    assert letter["reason"] == "SQS set it aside, past maxReceiveCount"
+    assert letter["reason"] == "SQS moved it here: it was received more often than maxReceiveCount"
     done = htcgrid(tmp_path, "redrive")
     assert done.stdout.startswith("1 tasks are in the queue again."), done.stderr
     assert (aws.waiting(queue), aws.waiting(dead)) == ((1, 0), (0, 0))

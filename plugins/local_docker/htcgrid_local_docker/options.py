@@ -112,7 +112,7 @@ class Options(Plugin.Config):
     def _no_root(self) -> Self:
         user = self.user.partition(":")[0]
         if user in {"", "root"} or (user.isdigit() and int(user) == 0):
-            raise ValueError(f'user = "{self.user}" is root, or nobody at all. Write a user id, as in "993:990"')
+            raise ValueError(f'user = "{self.user}" is root, or is not a user. Write a user id, as in "993:990"')
         return self
 
     @model_validator(mode="after")

@@ -361,7 +361,7 @@ def test_no_secret_of_the_code_folder_reaches_the_image(tmp_path: Path) -> None:
         (code / name).write_text("SECRET")
     (code / ".dockerignore").write_text("*.md\n")
     context = io.BytesIO()
-    building._pack(context, code, "FROM scratch\n", None)
+    building._pack(context, Function(code=code), "FROM scratch\n", None)
     context.seek(0)
     with tarfile.open(fileobj=context) as archive:
         assert archive.getnames() == ["greet.py", "Dockerfile"]
