@@ -33,6 +33,7 @@ from htcgrid.agent.options import AgentOptions
 from htcgrid.spi import (
     CREDENTIAL_VARIABLES,
     Function,
+    HandlerOutput,
     HtcgridError,
     Invoker,
     Keys,
@@ -113,8 +114,8 @@ class GridConfig:
     settings: Settings
     file: Path | None
 
-    def invoker(self, observers: Observers | None = None) -> Invoker:
-        """The chosen plane, not yet open; it tells these observers of its environments."""
+    def invoker(self, observers: Observers | None = None, output: HandlerOutput | None = None) -> Invoker:
+        """The chosen plane, not yet open; it tells these observers of its environments, and `output` what handlers print."""
         settings = self.settings
         table = settings.planes.get(settings.plane)
         if table is None:
@@ -124,6 +125,8 @@ class GridConfig:
         plane.credentials = plugins.load_credentials(plane.function.credentials)(plane.function)
         if observers is not None:
             plane.observers = observers
+        if output is not None:
+            plane.output = output
         return plane
 
     def on_plane(self, name: str) -> "GridConfig":
@@ -136,7 +139,13 @@ class GridConfig:
 
     def sink(self) -> ResultSink:
         """The result sink, not yet open."""
-        return self._plugin(ResultSink, self._table(self.settings.sink, "sink", "results.jsonl"), "sink")
+        sink = self._plugin(ResultSink, self._table(self.settings.sink, "sink", "results.jsonl"), "sink")
+        if self.settings.agent.handler_logs == "stdout" and str(getattr(sink.config, "path", "")) == "-":
+            raise ConfigError(
+                f'{self._where()}: [agent] handler_logs = "stdout", but [sink] path = "-" writes the results to standard '
+                'output. Write handler_logs = "stderr", or name a folder.'
+            )
+        return sink
 
     def observer(self, name: str) -> Observer:
         """One of the observers, not yet open."""

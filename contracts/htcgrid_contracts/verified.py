@@ -1,6 +1,7 @@
 """The contracts with the plugin that `htcgrid verify` was asked about. Collected by `running.verify` only."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from htcgrid.spi import Function, Invoker, Observer, Plugin, ResultSink, TaskQueue, TaskSource
@@ -61,6 +62,16 @@ class TestInvoker(_Verified, InvokerContract):
     def invoker(self, subject: Subject, function: Function) -> Plugin:
         return subject.make(function)
 
+    def resize(self, plane: Invoker, size: int = 1) -> None:
+        if self._subject.resize is None:
+            not_asked("give --resize: a command that gives the plane {size} environments")
+        self._subject.resize(size)
+
+    def marks(self, folder: Path) -> str:
+        if self._subject.marks is None:
+            not_asked("give --marks: the path at which handlers see {folder}, a folder of the kit on this machine")
+        return self._subject.marks(folder)
+
 
 class TestTaskSource(_Verified, TaskSourceContract):
     @pytest.fixture
@@ -69,6 +80,13 @@ class TestTaskSource(_Verified, TaskSourceContract):
         assert isinstance(source, TaskSource)
         self._learn(source, drain=subject.drain)
         return source
+
+    def publish_invalid(self, source: TaskSource) -> None:
+        if self._subject.publish_invalid is None:
+            not_asked(
+                "give --publish-invalid: a command that puts there what is not a task, such as text that is not JSON"
+            )
+        self._subject.publish_invalid()
 
     def _learn(self, source: TaskSource, *, drain: bool) -> None:
         """What a subclass would say: whether the place is shared, and whether it ends. Empties it on the way."""

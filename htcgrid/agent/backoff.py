@@ -14,6 +14,9 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
+LONGEST_SECONDS = 30.0
+"""The back-off grows to this."""
+
 
 class BackOff:
     """Counts how often in a row, and for how long, something was unavailable. For one thread."""
@@ -62,16 +65,21 @@ class BackOff:
             self._observers.tell(PluginAvailable(time.time(), self._part, seconds))
             self._failures = 0
 
-    def wait(self, error: Unavailable) -> None:
+    def forget_before(self, moment: float) -> None:
+        """What has gone on since before this moment, on the monotonic clock, begins anew."""
+        if self._failures and self._since < moment:
+            self._failures = 0
+
+    def wait(self, error: Unavailable, longest: float = LONGEST_SECONDS) -> None:
         """Wait as `delay` says; a drain ends the wait."""
-        seconds = self.delay(error)
+        seconds = self.delay(error, longest)
         if self._shutdown.is_set():
             time.sleep(seconds)
         else:
             self._shutdown.wait(seconds)
 
-    def delay(self, error: Unavailable) -> float:
-        """How long to wait now: as the service asked or the back-off says, but not past the limit.
+    def delay(self, error: Unavailable, longest: float = LONGEST_SECONDS) -> float:
+        """How long to wait now: as the service asked or the back-off says, `longest` at most, but not past the limit.
 
         Raises the error itself once it has lasted for the limit, or while the agent drains past its grace.
         """
@@ -84,7 +92,7 @@ class BackOff:
         left = self._shutdown.deadline + self._slack - now
         if now - self._since > self._limit or left < 0:
             raise error
-        seconds = back_off(self._failures, random.random())  # noqa: S311 - jitter, not a secret
+        seconds = min(longest, back_off(self._failures, random.random()))  # noqa: S311 - jitter, not a secret
         if error.retry_after is not None:
             # A service may ask for a day. One more try when the limit is up, then it is given up.
             seconds = max(seconds, min(error.retry_after, self._since + self._limit - now))

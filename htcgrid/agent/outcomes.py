@@ -9,7 +9,7 @@ from htcgrid.agent.leases import LeaseTable
 from htcgrid.agent.policy import Verdict, retry_delay, verdict
 from htcgrid.agent.shared import Shared
 from htcgrid.agent.suspects import Suspects
-from htcgrid.spi import FailureKind, Lease, Outcome, Result, Retried, Unavailable, error_documents
+from htcgrid.spi import FailureKind, Lease, Outcome, Result, Retried, Throttled, Unavailable, error_documents
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +62,9 @@ class Outcomes:
 
     def unavailable(self, lease: Lease, error: Unavailable) -> None:
         """The plane became unavailable. What has not begun goes to whichever slot finds it there again."""
-        if lease.task.id not in error.begun:
+        if lease.task.id not in error.begun and isinstance(error, Throttled):
+            self._leases.put_back(lease)
+        elif lease.task.id not in error.begun:
             self.not_begun(lease, str(error))
         elif self._shutdown.is_set():
             self._leases.give_back(lease)

@@ -5,9 +5,10 @@ Everything that a plugin needs of it is imported from here: `from htcgrid.spi im
 
 from htcgrid.spi import error_documents, limits
 from htcgrid.spi.credentials import CREDENTIAL_VARIABLES, Credentials, CredentialSource, split_credentials
-from htcgrid.spi.errors import HtcgridError, Rejected, Unavailable
+from htcgrid.spi.errors import HtcgridError, Rejected, Throttled, Unavailable
 from htcgrid.spi.failure_kinds import FAILURES, Failure
 from htcgrid.spi.function import RESERVED_ENVIRONMENT, Function
+from htcgrid.spi.handler_output import NOT_TOLD_APART, HandlerOutput
 from htcgrid.spi.interfaces import Invoker, ResultSink, TaskSource
 from htcgrid.spi.keys import MAX_TEXT, Keys
 from htcgrid.spi.observations import (
@@ -51,6 +52,7 @@ __all__ = [
     "FAILURES",
     "GENERATION",
     "MAX_TEXT",
+    "NOT_TOLD_APART",
     "RESERVED_ENVIRONMENT",
     "SPI_VERSION",
     "Acked",
@@ -71,6 +73,7 @@ __all__ = [
     "Failure",
     "FailureKind",
     "Function",
+    "HandlerOutput",
     "Holder",
     "HtcgridError",
     "ImageBuilder",
@@ -100,6 +103,7 @@ __all__ = [
     "Task",
     "TaskQueue",
     "TaskSource",
+    "Throttled",
     "Unavailable",
     "Unstarted",
     "Usage",
