@@ -55,6 +55,9 @@ class Unheard(Observation):
 class KitFigures(AgentFigures):
     """An agent that holds three tasks."""
 
+    def slots(self) -> int:
+        return 4
+
     def held(self) -> int:
         return 3
 

@@ -176,7 +176,7 @@ class PluginAvailable(Observation):
 @quick_init
 @dataclass(frozen=True, slots=True)
 class AgentStarted(Observation):
-    """An agent begins, with so many slots. `figures` can be asked until its `AgentEnded`, from any thread.
+    """An agent begins, with so many slots, which may change. `figures` can be asked until its `AgentEnded`, from any thread.
 
     `htcgrid serve` has several agents, one a function.
     """

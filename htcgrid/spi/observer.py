@@ -49,6 +49,10 @@ class AgentFigures(ABC):
     """What an observer may ask of an agent while it runs, from a thread of the observer's own."""
 
     @abstractmethod
+    def slots(self) -> int:
+        """How many tasks it lets run at once now: it follows the plane, and is lower while that throttles."""
+
+    @abstractmethod
     def held(self) -> int:
         """How many leases it holds, in whatever state."""
 

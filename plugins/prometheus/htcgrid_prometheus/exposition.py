@@ -23,8 +23,7 @@ def counted(tally: Tally) -> Iterator[Family]:
         if metric in by_metric:
             yield family(metric, by_metric[metric])
     yield family(catalogue.BUSY, {"": float(tally.seconds[catalogue.BUSY])})
-    yield family(catalogue.SLOTS, {"": sum(tally.slots.values())})
-    yield family(catalogue.AGENTS, {"": len(tally.slots)})
+    yield family(catalogue.AGENTS, {"": len(tally.agents)})
     yield family(catalogue.ENVIRONMENTS, tally.environments)
     for metric, buckets in tally.buckets.items():
         bounds, total = buckets.cumulative()
@@ -35,7 +34,8 @@ def counted(tally: Tally) -> Iterator[Family]:
 
 def asked(tally: Tally) -> Iterator[Family]:
     """What the agents say of themselves when they are asked; no call of theirs leaves this process."""
-    agents = list(tally.slots)
+    agents = list(tally.agents)
+    yield family(catalogue.SLOTS, {"": sum(figures.slots() for figures in agents)})
     yield family(catalogue.HELD, {"": sum(figures.held() for figures in agents)})
     yield family(catalogue.HELD_BYTES, {"": sum(figures.held_bytes() for figures in agents)})
     spent = tally.usage.with_running(agents)

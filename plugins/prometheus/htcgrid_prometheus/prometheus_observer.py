@@ -109,7 +109,7 @@ class PrometheusObserver(Observer):
         """All metrics, for one scrape."""
         with self._lock:
             found = [*exposition.counted(self._tally), *exposition.asked(self._tally)]
-            agents = list(self._tally.slots)
+            agents = list(self._tally.agents)
         found += exposition.queues(self._asker.answers(agents))
         found.append(exposition.family(catalogue.DROPPED, {"": self.dropped}))
         found.append(exposition.information(self.function.function_name, importlib.metadata.version("htcgrid")))

@@ -46,8 +46,8 @@ class Tally:
         self.seconds: Counter[Metric] = Counter()
         self.buckets = {metric: Buckets(metric.bounds) for metric in catalogue.METRICS if metric.bounds}
         self.busy = 0
-        self.slots: dict[AgentFigures, int] = {}
-        """Of the agents that run."""
+        self.agents: dict[AgentFigures, None] = {}
+        """Those that run."""
         self.usage = Spent()
         self._received: dict[str, float] = {}
         self._up: set[str] = set()
@@ -142,10 +142,10 @@ class Tally:
         self._up.discard(ended.environment)
 
     def _take_agent_started(self, started: AgentStarted) -> None:
-        self.slots[started.figures] = started.slots
+        self.agents[started.figures] = None
 
     def _take_agent_ended(self, ended: AgentEnded) -> None:
-        self.slots.pop(ended.figures, None)
+        self.agents.pop(ended.figures, None)
         self.usage.add(ended.figures)
 
 

@@ -150,6 +150,9 @@ class Queue(AgentFigures):
         self.free = threading.Event()
         self._error = error
 
+    def slots(self) -> int:
+        return 1
+
     def held(self) -> int:
         return 0
 
