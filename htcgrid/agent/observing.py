@@ -30,6 +30,7 @@ class Observing(Observers):
     def __init__(self, observers: Mapping[str, Observer]) -> None:
         self._threads = [_ObserverThread(name, observer) for name, observer in observers.items()]
         self.is_watched = bool(observers)
+        self.scrape_ports = [each.scrape_port for each in observers.values() if each.scrape_port is not None]
 
     def tell(self, observation: Observation) -> None:
         tasks, size = observation.size()

@@ -41,6 +41,9 @@ class Observers:
     is_watched: bool = False
     """Whether there is anybody to be told, so that no observation need be made where there is nobody."""
 
+    scrape_ports: Sequence[int] = ()
+    """The `scrape_port` of each that has one."""
+
     def tell(self, observation: Observation) -> None:
         """From any thread; never blocks and never raises."""
 
