@@ -26,7 +26,7 @@ class Observation:
     time: float
 
     def size(self) -> tuple[int, int]:
-        """How many tasks this is about, and how many bytes of their events and answers it keeps in memory."""
+        """How many tasks this is about, and how many bytes of events and answers it is the first to keep in memory."""
         return 1, 0
 
 
@@ -38,7 +38,7 @@ class OfLeases(Observation):
     leases: Sequence[Lease]
 
     def size(self) -> tuple[int, int]:
-        return len(self.leases), sum([len(lease.task.payload) for lease in self.leases])
+        return len(self.leases), 0  # `Received` has counted them
 
 
 @quick_init
@@ -47,6 +47,9 @@ class Received(OfLeases):
     """The source has handed these out, in a call that took `seconds`, its wait for tasks included."""
 
     seconds: float
+
+    def size(self) -> tuple[int, int]:
+        return len(self.leases), sum([len(lease.task.payload) for lease in self.leases])
 
 
 @quick_init
@@ -82,8 +85,7 @@ class Stored(Observation):
 
     def size(self) -> tuple[int, int]:
         outcomes = [result.outcome for result in self.results]
-        events = sum([len(result.task.payload) for result in self.results])
-        return len(outcomes), events + sum([len(each.payload) + len(each.log_tail) for each in outcomes])
+        return len(outcomes), sum([len(each.payload) + len(each.log_tail) for each in outcomes])
 
 
 @quick_init
