@@ -90,6 +90,18 @@ class Stored(Observation):
 
 @quick_init
 @dataclass(frozen=True, slots=True)
+class Answered(Observation):
+    """A call of `htcgrid serve` whose caller waited has this result, `seconds` after it came. It is not a task of an agent."""
+
+    result: Result
+    seconds: float
+
+    def size(self) -> tuple[int, int]:
+        return 1, len(self.result.task.payload) + len(self.result.outcome.payload)
+
+
+@quick_init
+@dataclass(frozen=True, slots=True)
 class Retried(OfLeases):
     """An attempt of this one lease has failed, and its task runs again after `delay` seconds.
 

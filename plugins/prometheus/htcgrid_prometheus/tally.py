@@ -10,6 +10,7 @@ from htcgrid.spi import (
     AgentFigures,
     AgentStarted,
     AlreadyStored,
+    Answered,
     DeadLettered,
     Ended,
     EnvironmentEnded,
@@ -57,6 +58,7 @@ class Tally:
             Started: self._take_started,
             Ended: self._take_ended,
             Stored: self._take_stored,
+            Answered: self._take_answered,
             Retried: self._take_retried,
             Acked: lambda each: self._count(catalogue.ACKED, len(each.leases)),
             DeadLettered: lambda each: self._count(catalogue.DEAD, len(each.leases)),
@@ -120,6 +122,10 @@ class Tally:
         self.buckets[catalogue.MEMORY].add_equal([outcome.max_memory_mb for outcome in outcomes], 1 << 20)
         self.buckets[catalogue.PUT].add([stored.seconds])
 
+    def _take_answered(self, answered: Answered) -> None:
+        self._count(catalogue.CALLS, 1, _word(answered.result.outcome.failure))
+        self.buckets[catalogue.CALL].add([answered.seconds])
+
     def _take_retried(self, retried: Retried) -> None:
         word = _word(retried.outcome.failure) if retried.outcome is not None else "unavailable"
         self._count(catalogue.RETRIES, len(retried.leases), word)
@@ -180,6 +186,7 @@ _NOT_COUNTED = {catalogue.REQUESTS, catalogue.COST, catalogue.BUSY, catalogue.DR
 _KINDS = [kind.value for kind in FailureKind]
 _LABELS = {
     catalogue.TASKS: ["succeeded", *_KINDS],
+    catalogue.CALLS: ["succeeded", *_KINDS],
     catalogue.ATTEMPTS: ["succeeded", *_KINDS, "unavailable"],
     catalogue.RETRIES: [*_KINDS, "unavailable"],
     catalogue.UNAVAILABLE: ["source", "plane", "sink"],

@@ -15,6 +15,7 @@ import pytest
 from htcgrid.spi import (
     AgentFigures,
     AgentStarted,
+    Answered,
     EnvironmentEnded,
     EnvironmentStarted,
     FailureKind,
@@ -140,6 +141,14 @@ def test_the_cost_of_an_agent_that_has_ended_stays(observer: PrometheusObserver)
     found = values(observer)
     assert found["htcgrid_agents"] == 0
     assert found["htcgrid_cost_dollars_total"] == 0.5
+
+
+def test_calls_that_are_waited_for_are_no_tasks(observer: PrometheusObserver) -> None:
+    [lease] = leases(1)
+    observer.observe([Answered(1.0, Result(lease.task, outcome(lease)), 0.3)])
+    found = values(observer)
+    assert (found["htcgrid_calls_total succeeded"], found["htcgrid_tasks_total succeeded"]) == (1, 0)
+    assert found["htcgrid_call_seconds_sum"] == 0.3
 
 
 class Queue(AgentFigures):
