@@ -231,11 +231,12 @@ class Grid:
         self._source = self._stack.enter_context(memory(memory.Config.model_validate(queue), function))
         self._sink = self._stack.enter_context(Answers(Plugin.Config(), function))
         options, file = self._grid.settings.agent, self._grid.file
+        observers = self._stack.enter_context(self._grid.observers())
         lines = self._stack.enter_context(handler_logs(options, file.resolve().parent if file else Path.cwd(), _stream))
-        invoker = self._stack.enter_context(self._grid.invoker(lines))
+        invoker = self._stack.enter_context(self._grid.invoker(observers, lines))
         if invoker.output.is_wanted and (lack := lack_of(invoker)):
             log.warning("[agent] handler_logs: %s.", lack)
-        self._agent = agent = Agent(self._source, invoker, self._sink, options)
+        self._agent = agent = Agent(self._source, invoker, self._sink, options, observers=observers)
         end_with(lines, lambda: agent.deadline)
         thread = threading.Thread(target=self._run, args=(self._agent,), name="htcgrid-embedded", daemon=True)
         self._stack.callback(thread.join)

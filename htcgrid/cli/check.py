@@ -1,4 +1,5 @@
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import click
@@ -39,6 +40,8 @@ def _problems(grid: GridConfig, notes: list[str], *, really: bool) -> Iterator[t
     makers: dict[str, Callable[[], Plugin]] = {"source": grid.source, "sink": grid.sink}
     for name in grid.settings.planes:
         makers[f"planes.{name}"] = grid.on_plane(name).invoker
+    for name in grid.settings.observers:
+        makers[f"observers.{name}"] = partial(grid.observer, name)
     for name, make in makers.items():
         try:
             plugin = make()

@@ -78,7 +78,12 @@ def run_again(
         again = Again(source, _meant(sink, chosen), others=others)
         if not others and not any_to_do(len(again), sink, chosen):
             return DONE
-        with source, handler_lines(grid) as lines, grid.invoker(lines) as invoker:
+        with (
+            grid.observers() as observers,
+            source,
+            handler_lines(grid) as lines,
+            grid.invoker(observers, lines) as invoker,
+        ):
             status = run_agent(
                 grid,
                 again,

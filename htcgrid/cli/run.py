@@ -73,10 +73,11 @@ def command(
     if redrive and (status := _redrive(grid, quiet=quiet, options=options)) is not None:
         return status
     with (
+        grid.observers() as observers,
         grid.source() as tasks,
         grid.sink() as results,
         handler_lines(grid) as lines,
-        grid.invoker(lines) as invoker,
+        grid.invoker(observers, lines) as invoker,
     ):
         return run_agent(grid, tasks, results, invoker, quiet=quiet, options=options)
 
@@ -118,7 +119,7 @@ def run_agent(
     manifest = Manifest.beside(results, grid, command_name)
     limit = Limit(Tolerance.of(grid.settings.agent.tolerated_failures), progress)
     failing = Failing((lambda _message: None) if quiet else log.warning, limit.look)
-    agent = Agent(tasks, invoker, results, grid.settings.agent, failed=failing)
+    agent = Agent(tasks, invoker, results, grid.settings.agent, failed=failing, observers=invoker.observers)
     limit.agent = agent
     tell_what_is_left_out(invoker)
     end_with(invoker.output, lambda: agent.deadline)

@@ -113,10 +113,11 @@ def command(
     of_events = event_options(options)
     with ExitStack() as stack:
         functions: dict[str, ServedFunction] = {}
+        observers = stack.enter_context(grid.observers())
         lines = stack.enter_context(handler_lines(grid))
         events_room = Room((hold_mb << 20) // 2, around=room)
         for function in grid.functions():
-            invoker = stack.enter_context(grid.serving(function).invoker(lines))
+            invoker = stack.enter_context(grid.serving(function).invoker(observers, lines))
             tell_what_is_left_out(invoker)
             queue = Events(invoker, of_events, events, events_room, _say)
             functions[function.function_name] = ServedFunction(invoker, waiting, queue)

@@ -414,9 +414,16 @@ class FramedEnvironment(ExecutionEnvironment):
         if self._marked is not None:
             self._marked.look()
             return
-        running = self._running()
-        sequence = running.sequence if running else 0
-        if tail := self._process.log_tail():
+        self._page[shared_memory.READING_AT] = 1
+        try:
+            if self._page[shared_memory.TAKING_AT]:
+                return  # the worker reads it, for its answer
+            running = self._running()
+            sequence = running.sequence if running else 0
+            tail = self._process.log_tail()
+        finally:
+            self._page[shared_memory.READING_AT] = 0
+        if tail:
             self._printed[sequence] = (self._printed.get(sequence, b"") + tail)[-limits.LOG_TAIL_BYTES :]
 
     def _with_printed(self, sequence: int, log: bytes) -> bytes:

@@ -25,7 +25,7 @@ _READ_BYTES = 1 << 18
 _HEAD = frames.REQUEST.size
 _ANSWER_HEAD = frames.ANSWER.size
 _LOG_TAIL_BYTES = 4096
-_NOTHING = bytes(4)
+_READER_SECONDS = 0.0001  # about what the supervisor needs
 _READS_FROM, _READS_TO = shared_memory.READS_AT, shared_memory.READS_AT + shared_memory.READS.size
 _MADV_WIPEONFORK = 18
 """Of Linux since 4.14; the mmap module has no name for it."""
@@ -102,6 +102,8 @@ class FramedClient:
             if not first <= sequence < end:
                 break
             self._answer(frames.DROPPED, b"")
+        if self._page[shared_memory.READING_AT]:
+            self._wait_for_the_reader()
         self._started = time.time_ns()
         data, invocation = self._input, self._invocation
         invocation.invoke_id = data[id_at:trace_at].decode()
@@ -144,6 +146,11 @@ class FramedClient:
 
     def report_restore_error(self, error: Any) -> None:
         self.post_init_error(error)
+
+    def _wait_for_the_reader(self) -> None:
+        """Until the supervisor has read what was printed. Where it is stopped for good, this process ends as well."""
+        while self._page[shared_memory.READING_AT]:
+            time.sleep(_READER_SECONDS)
 
     # --- the socket ---
 
@@ -228,10 +235,20 @@ class FramedClient:
 
     def _log_tail(self) -> bytes:
         """The end of what was printed since the last answer; the log is emptied."""
-        fcntl.ioctl(self._log, termios.FIONREAD, self._log_size)
-        if self._log_size == _NOTHING:
+        if not self._log_bytes():
             return b""
-        left = int.from_bytes(self._log_size, sys.byteorder)
+        self._page[shared_memory.TAKING_AT] = 1
+        if self._page[shared_memory.READING_AT]:
+            self._wait_for_the_reader()
+        tail = self._read_log(self._log_bytes())
+        self._page[shared_memory.TAKING_AT] = 0
+        return tail
+
+    def _log_bytes(self) -> int:
+        fcntl.ioctl(self._log, termios.FIONREAD, self._log_size)
+        return int.from_bytes(self._log_size, sys.byteorder)
+
+    def _read_log(self, left: int) -> bytes:
         tail = b""
         # No more than was there at first: what a process of the handler's goes on printing is the next task's.
         while left > 0:

@@ -1,4 +1,4 @@
-"""The plugin interface: three abstract classes.
+"""The plugin interface: three abstract classes, and a fourth in `observer.py` beside this file.
 
 This file is the specification; `values.py` and `errors.py` beside it have what crosses it. A compute plane subclasses
 `Invoker`, a place that tasks come from `TaskSource`, a place that results go to `ResultSink`. Four methods are abstract;
@@ -22,6 +22,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from htcgrid.spi.credentials import CredentialSource
 from htcgrid.spi.errors import Rejected
 from htcgrid.spi.handler_output import HandlerOutput
+from htcgrid.spi.observer import Observers
 from htcgrid.spi.plugin import Plugin
 from htcgrid.spi.stats import DeadTask, QueueStats, StoreStats
 from htcgrid.spi.values import Capability, Lease, Outcome, Result, Task, Unstarted
@@ -113,7 +114,8 @@ class Invoker(Plugin):
     """The most tasks one `invoke` takes. Above 1 only where an environment can be fed ahead cheaply."""
 
     max_concurrency: int = 1
-    """How many `invoke` calls can do work at once, each in an environment; as many threads call. Read after `open`."""
+    """How many `invoke` calls can do work at the same time, 1 at least. The agent runs that many threads. It looks after `open`
+    and ten times a second: where the number falls, calls under way run to their end. Threads come and go with it."""
 
     capabilities: frozenset[Capability] = frozenset()
     """What the plane does. Read after `open`, which may find that the service does less."""
@@ -121,6 +123,8 @@ class Invoker(Plugin):
     credentials: CredentialSource = CredentialSource()
     """What hands out the credentials that handlers find in their environment; set before `open`."""
 
+    observers: Observers = Observers()
+    """Who is told when an execution environment starts and ends; set before `open`."""
     output: HandlerOutput = HandlerOutput()
     """What takes all that handlers print, where the plane has `Capability.OUTPUT`; set before `open`."""
 
@@ -133,14 +137,12 @@ class Invoker(Plugin):
         Failures of the handler are outcomes. A task that was not begun when another of its batch takes long, or ends the
         environment, is reported as `Unstarted` at once, so that another environment can have it. Raises `Unavailable` where
         the plane is unavailable: tasks already reported stay reported, the rest are tried again. `Rejected` stops the agent:
-        this plane will never run these tasks.
+        this plane will never run these tasks. `Throttled` has the agent make fewer calls at a time.
         """
 
     def cancel(self, task_ids: Collection[str]) -> None:
-        """Stop these tasks if they run here; each is reported as `cancelled`. Called from any thread.
-
-        Ids that are not here are ignored. The default does nothing: the handler runs on.
-        """
+        """Stop these tasks if they run here; each is reported as `cancelled`. Called from any thread. Ids that are not
+        here are ignored. The default does nothing: the handler runs on."""
 
 
 class ResultSink(Plugin):
@@ -161,10 +163,8 @@ class ResultSink(Plugin):
         """
 
     def stored(self, tasks: Sequence[Task]) -> Collection[str]:
-        """Which of these tasks have a result already: they are acked without running.
-
-        Asked before tasks are run, so it must be cheap. The default, for sinks that cannot know: none.
-        """
+        """Which of these tasks have a result already: they are acked without running. Asked before tasks are run, so
+        it must be cheap. The default, for sinks that cannot know: none."""
         return ()
 
     def scan(self, session_id: str | None = None, after: int = 0) -> Iterator[tuple[int, Result]]:

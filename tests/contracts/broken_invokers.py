@@ -30,6 +30,7 @@ from htcgrid.spi import (
     Lease,
     Outcome,
     Rejected,
+    Throttled,
     Unavailable,
     Unstarted,
 )
@@ -47,7 +48,7 @@ class Reference(ProcessInvoker):
     def invoke(self, batch: Sequence[Lease], timeout: float) -> Reports:
         if self.refused:
             self.refused -= 1
-            raise Unavailable("The plane refuses this call: there are too many.")
+            raise Throttled("The plane refuses this call: there are too many.")
         if self.away:
             raise self.unavailable()
         for report in super().invoke(batch, timeout):
@@ -713,6 +714,66 @@ class TestRefusesOneMore(Case):
                 yield from super().invoke(batch, timeout)
             finally:
                 self.slots.release()
+
+
+class Resizable(Reference):
+    """Has places for four environments, of which it offers as many as it is told to."""
+
+    def size(self) -> int:
+        return 4
+
+    def open(self) -> None:
+        super().open()
+        self.max_concurrency = 2
+
+    def offer(self, size: int) -> None:
+        self.max_concurrency = size
+
+
+class ResizableCase(Case):
+    broken = Resizable
+
+    def resize(self, plane: Resizable, size: int = 1) -> None:  # type: ignore[override]
+        plane.offer(size)
+
+
+class TestResizableReference(ResizableCase):
+    patience = 1.0
+
+
+class TestTellsItsFirstSize(ResizableCase):
+    breaks = "test_a_plane_that_grows_says_so_while_it_is_open"
+    says = "max_concurrency = 3 of a plane that has grown to that: not within"
+    patience = 0.1
+
+    class broken(Resizable):
+        def offer(self, size: int) -> None:
+            pass
+
+
+class TestShrinksAtOnce(ResizableCase):
+    breaks = "test_a_plane_that_shrinks_says_so_and_ends_no_invocation"
+    says = "the outcome is exit"
+
+    class broken(Resizable):
+        def offer(self, size: int) -> None:
+            super().offer(size)
+            for place in range(size, 4):
+                environment = self.at(place)
+                if environment is not None:
+                    os.kill(environment._process.pid, signal.SIGKILL)  # type: ignore[attr-defined]
+
+
+class TestThrottledIsAway(Case):
+    breaks = "test_throttling_is_told_apart_from_what_is_away"
+    says = "and not Throttled"
+
+    class broken(Reference):
+        def invoke(self, batch: Sequence[Lease], timeout: float) -> Reports:
+            try:
+                yield from super().invoke(batch, timeout)
+            except Throttled as error:
+                raise Unavailable(str(error)) from error
 
 
 class TestCancelsTheFirst(Case):
