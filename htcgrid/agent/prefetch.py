@@ -78,6 +78,14 @@ def kept(mean_seconds: float | None, batch: int, receive_seconds: float, running
     return int(begun_within(max(_RETURN_SECONDS, 2 * seconds), mean_seconds, running))
 
 
+def most_held(slots: int, mean_seconds: float, received: int) -> int:
+    """The most tasks that an agent has at a time, with those that run, where a source hands out so many at once.
+
+    A receive takes part of the time that is bridged, so no more of them come than are bridged.
+    """
+    return slots + min(wanted(mean_seconds, 1, _MOST_SECONDS, [0.0] * slots), _BRIDGED_RECEIVES * received)
+
+
 class Prefetch:
     """What was learnt of tasks and receives, by all slots together; recent tasks weigh more."""
 
@@ -140,7 +148,11 @@ class Prefetch:
             seen if (seen := before.get(id(batch))) and seen[1] == len(batch) else (batch, len(batch), now)
             for batch in running
         ]
-        self._running = [now - since if left else None for _, left, since in self._seen]
+        self.ran([now - since if left else None for _, left, since in self._seen])
+
+    def ran(self, seconds: list[float | None]) -> None:
+        """For how long each slot has been running its task; None for those that run nothing."""
+        self._running = seconds
 
     def size(self) -> int:
         """How many tasks to have waiting for a slot."""

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from htcgrid.agent.log_tails import lack_of
+from htcgrid.cli import lease_limit
 from htcgrid.cli.grid_options import grid_options, read_grid
 from htcgrid.cli.main import DONE, USAGE
 from htcgrid.config import GridConfig
@@ -38,6 +39,7 @@ def _problems(grid: GridConfig, notes: list[str], *, really: bool) -> Iterator[t
     agent, timeout = grid.settings.agent, grid.settings.function.timeout
     attempts, is_logging = max(map(agent.attempts_of, FailureKind)), agent.handler_logs != "none"
     makers: dict[str, Callable[[], Plugin]] = {"source": grid.source, "sink": grid.sink}
+    source: TaskSource | None = None
     for name in grid.settings.planes:
         makers[f"planes.{name}"] = grid.on_plane(name).invoker
     for name in grid.settings.observers:
@@ -54,6 +56,10 @@ def _problems(grid: GridConfig, notes: list[str], *, really: bool) -> Iterator[t
             yield name, error
         else:
             notes += found
+            if isinstance(plugin, TaskSource):
+                source = plugin
+            elif isinstance(plugin, Invoker) and source is not None:
+                notes += lease_limit.advice(source, plugin, name.removeprefix("planes."))
             yield name, None
 
 

@@ -53,6 +53,7 @@ class EksInvoker(RemoteInvoker):
         super().__init__(config, function)
         self.start_seconds = self.restart_seconds = config.start_seconds
         self.max_concurrency = self.size()
+        self.standing = (config.autoscale.max if config.autoscale else config.pods, config.containers)
         every = frozenset(Capability)
         # The emulator's replies do not tell an answer from an error document.
         self.capabilities = every if config.transport == "api" else every - {Capability.ERRORS}
@@ -112,7 +113,7 @@ class EksInvoker(RemoteInvoker):
                 'code = "s3://..." is for `htcgrid deploy`: only a standing grid has a role to read the bucket with. '
                 'Write code = "folder" or code = "image".'
             )
-        return code.pack(self.function.code) if self.config.code == "folder" else b""
+        return code.pack(self.function) if self.config.code == "folder" else b""
 
     def connect(self, place: int) -> Stream:
         try:
