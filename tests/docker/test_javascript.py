@@ -17,6 +17,7 @@ from powertools import BRIDGE, KEYS
 PARTS = Path(__file__).parents[1] / "parts"
 REGION = "eu-west-1"
 CONFIG = """
+plane = "docker"
 [function]
 handler = "index.handler"
 runtime = "nodejs20.x"
