@@ -15,12 +15,11 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from htcgrid.agent import prefetch
-from htcgrid.agent.policy import batch_size
+from htcgrid.agent.prefetch import DRY_SECONDS, RETURNS, Prefetch
 
 RECEIVE_SECONDS = {"sqlite": 0.002, "sqs": 0.010}
 MOST_RECEIVED = {"sqlite": 1000, "sqs": 10}
-DRY_SECONDS = {"sqlite": prefetch.DRY_SECONDS, "sqs": 1.0}
+FOUND_EMPTY = {"sqlite": DRY_SECONDS, "sqs": 1.0}
 """SQS waits whole seconds."""
 PLANE_BATCH = 512
 FREED_SECONDS = 0.05
@@ -64,40 +63,31 @@ class Agent:
     def __init__(self, slots: int, policy: Policy, receive_seconds: float) -> None:
         self.slots = [Slot() for _ in range(slots)]
         self.policy = policy
+        self.prefetch = Prefetch(slots, is_shared=True)
         self.receive_seconds = receive_seconds
         self.waiting: deque[Task] = deque()
-        self.mean: float | None = None
-        self.batch = 1
         self.is_receiving = False
-        self.ended = 0
         self.dry_since: float | None = None
 
-    def running(self, now: float) -> list[float | None]:
-        return [None if slot.since is None else now - slot.since for slot in self.slots]
+    def look(self, now: float) -> None:
+        self.prefetch.ran([None if slot.since is None else now - slot.since for slot in self.slots])
 
     def wanted(self, now: float) -> int:
+        self.look(now)
         idle = sum(slot.since is None for slot in self.slots)
-        held = (
-            prefetch.wanted(self.mean, self.batch, self.receive_seconds, self.running(now), self.ended)
-            if self.policy.holds
-            else 0
-        )
+        held = self.prefetch.size() if self.policy.holds else 0
         low = max(held - held // 4, idle)
         return held + idle - len(self.waiting) if len(self.waiting) < low else 0
 
     def surplus(self, now: float) -> list[Task]:
         if not self.policy.returns:
             return []
-        most = prefetch.kept(self.mean, self.batch, self.receive_seconds, self.running(now))
+        self.look(now)
+        most = self.prefetch.most()
         waiting = list(self.waiting)
-        leaving = [task for task in waiting[most:] if task.attempts <= prefetch.RETURNS]
-        self.waiting = deque([*waiting[:most], *(task for task in waiting[most:] if task.attempts > prefetch.RETURNS)])
+        leaving = [task for task in waiting[most:] if task.attempts <= RETURNS]
+        self.waiting = deque([*waiting[:most], *(task for task in waiting[most:] if task.attempts > RETURNS)])
         return leaving
-
-    def learn(self, seconds: float) -> None:
-        self.mean = seconds if self.mean is None else self.mean + (seconds - self.mean) * 0.3
-        self.batch = batch_size(self.batch, self.mean, PLANE_BATCH)
-        self.ended += 1
 
 
 class Simulation:
@@ -145,7 +135,8 @@ class Simulation:
         if not self.queue:
             agent.dry_since = self.now if agent.dry_since is None else agent.dry_since
         elif agent.dry_since is not None:
-            agent.ended = 0 if self.now - agent.dry_since > DRY_SECONDS[self.source] else agent.ended
+            if self.now - agent.dry_since > FOUND_EMPTY[self.source]:
+                agent.prefetch.ran_dry()
             agent.dry_since = None
         wanted = min(agent.wanted(self.now), MOST_RECEIVED[self.source])
         if wanted > 0 and self.queue and not agent.is_receiving:
@@ -154,6 +145,7 @@ class Simulation:
 
     def on_received(self, agent: Agent, wanted: int) -> None:
         agent.is_receiving = False
+        agent.prefetch.received(agent.receive_seconds)
         while wanted > 0 and self.queue:
             wanted -= 1
             task = heapq.heappop(self.queue)[2]
@@ -165,12 +157,13 @@ class Simulation:
     def feed(self, agent: Agent) -> None:
         for slot in agent.slots:
             if slot.since is None and agent.waiting:
-                if prefetch.is_dry(self.now - slot.idle_since, agent.receive_seconds):
-                    agent.ended = 0
-                share = max(1, min(agent.batch, len(agent.waiting) // len(agent.slots)))
+                agent.prefetch.waited(self.now - slot.idle_since)
+                share = max(1, min(agent.prefetch.batch, len(agent.waiting) // len(agent.slots)))
                 taken = [agent.waiting.popleft() for _ in range(share)]
                 # What has waited is asked for; leases of what was cancelled are lost.
-                slot.batch.extend(task for task in taken if task.session not in self.cancelled or agent.batch > 1)
+                slot.batch.extend(
+                    task for task in taken if task.session not in self.cancelled or agent.prefetch.batch > 1
+                )
                 self.begin(agent, slot)
         self.receive(agent)
 
@@ -193,7 +186,7 @@ class Simulation:
     def on_end(self, agent: Agent, slot: Slot) -> None:
         task = slot.batch.popleft()
         self.done = self.now
-        agent.learn(task.seconds)
+        agent.prefetch.learn(task.seconds, 1, PLANE_BATCH)
         self.begin(agent, slot)
         self.feed(agent)
 
@@ -207,7 +200,7 @@ class Simulation:
             for other in self.agents:
                 self.receive(other)
         if self.queue or self.events:
-            self.at(self.now + prefetch.Prefetch.look_seconds, "look", agent)
+            self.at(self.now + Prefetch.look_seconds, "look", agent)
             if all(event[2] == "look" for event in self.events):
                 self.events = []
                 if any(each.waiting for each in self.agents):

@@ -37,6 +37,8 @@ class TaskSourceContract(LeaseRules, WaitRules, TaskQueueRules, QueueStateRules)
     def test_a_full_batch_goes_through_every_call(self, source: TaskSource, given: Given) -> None:
         """`max_batch` is what the agent cuts to, for all four calls. Read: spi.TaskSource.max_batch."""
         assert source.max_batch >= 1, f"max_batch = {source.max_batch}; it is 1 at least"
+        most = source.most_leased
+        assert most is None or most >= source.max_batch, f"most_leased = {most}; a batch of {source.max_batch} is more"
         size = min(source.max_batch, 100)
         given(*numbered(size))
         leases = self.take(source, size)

@@ -19,6 +19,7 @@ class ProcessSandbox(Sandbox):
     def start(self, variables: Mapping[str, str]) -> None:
         request = {"command": self._command, "folder": self._folder, "environment": dict(variables)}
         self._process = WorkerProcess(self._fork_server, request)
+        self._process.printed = self.printed
         self.ended_fd = self._process.pidfd
 
     @property
@@ -39,6 +40,9 @@ class ProcessSandbox(Sandbox):
     def log_tail(self) -> bytes:
         return self.process.log_tail()
 
+    def between(self) -> None:
+        self.process.read_log()
+
     def memory_mb(self) -> float:
         self.process.read_log()
         return self.process.memory_mb()
@@ -48,3 +52,9 @@ class ProcessSandbox(Sandbox):
 
     def charged_mb(self) -> float:
         return self.process.charged_mb()
+
+    def is_working(self) -> bool:
+        return self._process is None or self._process.is_working()
+
+    def starved_seconds(self) -> float:
+        return self.process.starved_seconds()

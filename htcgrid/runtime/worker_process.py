@@ -6,15 +6,19 @@ import select
 import signal
 import sys
 import termios
+import time
 from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from htcgrid.runtime import process_memory, shared_files
 from htcgrid.runtime.fork_server import ForkServer
-from htcgrid.spi import Unavailable, limits
+from htcgrid.runtime.sandbox import Printed
+from htcgrid.spi import NOT_TOLD_APART, Unavailable, limits
 
-_LOG_BYTES_AT_ONCE = 1 << 20
+_WORKING_SHARE = 0.25
+LOG_BYTES_AT_ONCE = 1 << 20
 """What a handler may print without anybody reading, and how much is read before anything else is seen to."""
 
 
@@ -37,11 +41,14 @@ class WorkerProcess:
         finally:
             os.close(theirs)
         self._tail = b""
+        self.printed: Printed | None = None
+        """Gets all that is read here."""
         self.is_chatty = False
         """Whether it prints so much that its log must be read more often."""
         self._ended = select.poll()
         self._ended.register(self._pidfd, select.POLLIN)
         self._status: int | None = None
+        self._ran_ns, self._looked = 0, time.monotonic()
 
     @property
     def pidfd(self) -> int:
@@ -79,6 +86,8 @@ class WorkerProcess:
                 self.kill()
             except Unavailable:
                 self._status = -signal.SIGKILL  # its parent, the fork_server, has gone, and took it along
+            if self.printed is not None:
+                self.read_log()  # what it printed as it was ended
             os.close(self._log)
             os.close(self._pidfd)
             self._log = -1
@@ -98,16 +107,38 @@ class WorkerProcess:
     def read_log(self) -> None:
         """Take in what it has printed; only the end is kept. A handler that prints never waits long."""
         size = 0
-        while size < _LOG_BYTES_AT_ONCE:
-            try:
-                chunk = os.read(self._log, _LOG_BYTES_AT_ONCE)
-            except BlockingIOError:
-                break
-            if not chunk:
-                break
+        while size < LOG_BYTES_AT_ONCE and (chunk := self.read_piece()):
             size += len(chunk)
             self._tail = (self._tail + chunk)[-limits.LOG_TAIL_BYTES :]
-        self.is_chatty = size > _LOG_BYTES_AT_ONCE // 16
+            if self.printed is not None:
+                self.printed(chunk, NOT_TOLD_APART)
+        self.is_chatty = size > LOG_BYTES_AT_ONCE // 16
+
+    def read_piece(self) -> bytes:
+        """What it has printed and nobody has read, as far as one call of the kernel gives it."""
+        try:
+            return os.read(self._log, LOG_BYTES_AT_ONCE)
+        except BlockingIOError:
+            return b""
+
+    def is_working(self) -> bool:
+        """Whether it has used, or waited for, a good part of a processor since this was asked last."""
+        ran_ns, now = sum(self._scheduled()), time.monotonic()
+        share = (ran_ns - self._ran_ns) / 1e9 / max(now - self._looked, 1e-3)
+        self._ran_ns, self._looked = ran_ns, now
+        return share > _WORKING_SHARE
+
+    def starved_seconds(self) -> float:
+        """For how long it was ready to run and had no processor."""
+        return self._scheduled()[1] / 1e9
+
+    def _scheduled(self) -> tuple[int, int]:
+        """For how long it ran, and waited for a processor; in nanoseconds."""
+        try:
+            ran, waited, _ = Path(f"/proc/{self.pid}/schedstat").read_text().split()
+        except (OSError, ValueError):  # it has ended, or the kernel does not count
+            return 0, 0
+        return int(ran), int(waited)
 
     def memory_mb(self) -> float:
         """At most what a control group would count now, in MiB, of the process and all that it started."""
@@ -115,9 +146,9 @@ class WorkerProcess:
 
     def charged_mb(self) -> float:
         """The same as exactly as it can be had, which takes the kernel longer to say."""
-        return process_memory.charged_mb(self.pid)
+        return process_memory.charged_mb(self.pid, is_shared=self._fork_server.has_module)
 
 
 def _enlarge(pipe: int) -> None:
     with suppress(PermissionError):  # past what the machine allows one user; the usual size serves as well
-        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _LOG_BYTES_AT_ONCE)
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, LOG_BYTES_AT_ONCE)

@@ -1,15 +1,13 @@
-"""The plugin interface: three abstract classes.
+"""The plugin interface: three abstract classes, and a fourth in `observer.py` beside this file.
 
 This file is the specification; `values.py` and `errors.py` beside it have what crosses it. A compute plane subclasses
 `Invoker`, a place that tasks come from `TaskSource`, a place that results go to `ResultSink`. Four methods are abstract;
-everything else has a default. `htcgrid verify NAME` runs the conformance kit over an installed plugin.
+everything else has a default. `htcgrid verify NAME` runs the conformance kit over a plugin.
 
 - **Ordinary blocking calls.** The agent owns every thread. It may call any method from several threads at once, except
   `open` and `close`, which it calls once each, first and last.
-- **One attempt.** A method tries once. It never retries, backs off or sleeps: the agent does, with jitter, in one place
-  for all plugins. Switch off the retries of an SDK that has its own.
-- **Two errors.** `Unavailable` says "not now, try again"; `Rejected` says "never". Anything else is a bug in the plugin
-  and is reported with its traceback.
+- **One attempt.** A method tries once and never sleeps: the agent repeats calls, with jitter. Switch off an SDK's own.
+- **Two errors.** `Unavailable` says "not now, try again"; `Rejected` says "never". Anything else is reported as a bug.
 - **Payloads are bytes.** They hold one JSON document. They are passed on as they are, never parsed.
 - **Limits are attributes.** `max_batch`, `max_concurrency`, `lease_seconds`: the agent keeps to them.
 - **Secrets stay out** of messages, results and `repr`. A key of a `Config` that holds one is a pydantic `SecretStr`:
@@ -23,6 +21,8 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from htcgrid.spi.credentials import CredentialSource
 from htcgrid.spi.errors import Rejected
+from htcgrid.spi.handler_output import HandlerOutput
+from htcgrid.spi.observer import Observers
 from htcgrid.spi.plugin import Plugin
 from htcgrid.spi.stats import DeadTask, QueueStats, StoreStats
 from htcgrid.spi.values import Capability, Lease, Outcome, Result, Task, Unstarted
@@ -36,6 +36,9 @@ class TaskSource(Plugin):
 
     lease_seconds: float | None = None
     """How long a lease lasts without `extend`; None where it lasts as long as this process."""
+
+    most_leased: int | None = None
+    """The most tasks that are leased at a time, by all agents together; None without such a limit. `check` reads it."""
 
     @abstractmethod
     def receive(self, max_tasks: int, wait: float) -> Sequence[Lease]:
@@ -52,24 +55,21 @@ class TaskSource(Plugin):
     def nack(self, leases: Sequence[Lease], delay: float = 0.0) -> None:
         """Return: handed out again after about `delay` seconds, counted as one more attempt.
 
-        The default does nothing, which is right where leases expire soon by themselves. A late or second nack is
-        quiet, and so is one for a lease that was lost.
+        The default does nothing: right where leases expire soon. A late or second nack, or one of a lost lease, is quiet.
         """
 
     def extend(self, leases: Sequence[Lease], seconds: float) -> Collection[str]:
         """Keep these leases for `seconds` from now; returns the ids of tasks that are no longer ours.
 
-        Those were cancelled, or their lease was lost to another receiver. The agent stops their invocations and
-        stores nothing of them: the other receiver does, or whoever cancelled. The default, for sources whose leases
-        never expire: none.
+        Those were cancelled, or their lease was lost to another receiver. The agent stops them and stores nothing of
+        them: the other receiver does, or whoever cancelled. The default, for sources whose leases never expire: none.
         """
         return ()
 
     def dead_letter(self, leases: Sequence[Lease], reason: str) -> None:
         """Done for good, and hopeless: kept apart with the reason where the source can do that.
 
-        The agent calls this in place of `ack` after the last try of a task that ended its environment. The default
-        acks: the result in the sink tells of the failure.
+        Called in place of `ack` after the last try of a task that ended its environment. The default acks: the sink tells.
         """
         self.ack(leases)
 
@@ -89,10 +89,8 @@ class TaskSource(Plugin):
         raise Rejected(f"{type(self).__name__} takes no failed tasks again.")
 
     def stats(self, *, brief: bool = False) -> QueueStats:
-        """How much is there now; an estimate where the service gives no better. The default knows nothing.
-
-        `brief` asks for `states` alone, at little cost; else all of the queue may be read, but none of the payloads.
-        """
+        """How much is there now; an estimate where the service gives no better. The default knows nothing. `brief` asks
+        for `states` alone, at little cost; else all of the queue may be read, but none of the payloads."""
         return QueueStats()
 
     def is_pending(self, session_id: str) -> bool | None:
@@ -115,14 +113,23 @@ class Invoker(Plugin):
     """The most tasks one `invoke` takes. Above 1 only where an environment can be fed ahead cheaply."""
 
     max_concurrency: int = 1
-    """How many `invoke` calls can do work at the same time: the number of execution environments.
-    Read after `open`. The agent runs that many threads."""
+    """How many `invoke` calls can do work at the same time, 1 at least. The agent runs that many threads. It looks after `open`
+    and ten times a second: where the number falls, calls under way run to their end. Threads come and go with it."""
 
     capabilities: frozenset[Capability] = frozenset()
     """What the plane does. Read after `open`, which may find that the service does less."""
 
+    standing: tuple[int, int] | None = None
+    """The most agents of a standing grid, and how many environments each has, where `deploy` makes one. `check` reads it."""
+
     credentials: CredentialSource = CredentialSource()
     """What hands out the credentials that handlers find in their environment; set before `open`."""
+
+    observers: Observers = Observers()
+    """Who is told when an execution environment starts and ends; set before `open`."""
+
+    output: HandlerOutput = HandlerOutput()
+    """What takes all that handlers print, where the plane has `Capability.OUTPUT`; set before `open`."""
 
     @abstractmethod
     def invoke(self, batch: Sequence[Lease], timeout: float) -> Iterable[Outcome | Unstarted]:
@@ -133,14 +140,11 @@ class Invoker(Plugin):
         Failures of the handler are outcomes. A task that was not begun when another of its batch takes long, or ends the
         environment, is reported as `Unstarted` at once, so that another environment can have it. Raises `Unavailable` where
         the plane is unavailable: tasks already reported stay reported, the rest are tried again. `Rejected` stops the agent:
-        this plane will never run these tasks.
+        this plane will never run these tasks. `Throttled` has the agent make fewer calls at a time.
         """
 
     def cancel(self, task_ids: Collection[str]) -> None:
-        """Stop these tasks if they run here; each is reported as `cancelled`. Called from any thread.
-
-        Ids that are not here are ignored. The default does nothing: the handler runs on.
-        """
+        """Stop those of these tasks that run here; each is reported as `cancelled`. Any thread may call it. The default: none."""
 
 
 class ResultSink(Plugin):
@@ -161,17 +165,13 @@ class ResultSink(Plugin):
         """
 
     def stored(self, tasks: Sequence[Task]) -> Collection[str]:
-        """Which of these tasks have a result already: they are acked without running.
-
-        Asked before tasks are run, so it must be cheap. The default, for sinks that cannot know: none.
-        """
+        """Which of these tasks have a result already: they are acked without running. Asked before tasks are run, so
+        it must be cheap. The default, for sinks that cannot know: none."""
         return ()
 
     def scan(self, session_id: str | None = None, after: int = 0) -> Iterator[tuple[int, Result]]:
         """Results with ascending numbers in the order they were stored, of a session or of all; only those above `after`.
-
-        A few at a time in memory. A later call with the last number seen goes on and misses none.
-        """
+        A few at a time in memory. A later call with the last number seen goes on and misses none."""
         raise Rejected(f"{type(self).__name__} keeps no order in which results could be read. Name the tasks.")
 
     lists_failures: bool = False

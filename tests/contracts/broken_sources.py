@@ -248,6 +248,14 @@ class TestFullBatch(Case):
             super().ack(leases)
 
 
+class TestMostLeased(Case):
+    breaks = "test_a_full_batch_goes_through_every_call"
+    says = "most_leased = 9; a batch of 1000 is more"
+
+    class broken(Reference):
+        most_leased = 9
+
+
 class TestSpins(Case):
     breaks = "test_an_empty_receive_ends_after_about_its_wait"
     says = "asked to wait 1 s for a first task"

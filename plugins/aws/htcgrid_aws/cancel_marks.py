@@ -41,7 +41,9 @@ class Cancels:
         keys = [*map(_session, sessions), *map(_task, task_ids)]
         items: list[Item] = [{KEY: {"S": key}, "expires": expires()} for key in dict.fromkeys(keys)]
         if left := self._table.write_batch(items):
-            raise Unavailable(f"table {self._table.name} did not take {left} cancel marks: throttled; cancel again")
+            raise Unavailable(
+                f"table {self._table.name} did not take {len(left)} cancel marks: throttled; cancel again"
+            )
 
     def among(self, tasks: Sequence[Task]) -> Cancelled:
         """Which of these tasks were cancelled."""

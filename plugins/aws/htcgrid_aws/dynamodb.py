@@ -17,6 +17,7 @@ from htcgrid_aws.dynamodb_table import KEY, LARGEST_ITEM, LARGEST_KEY, READ_BATC
 from htcgrid_aws.encryption import EncryptedConfig
 from htcgrid_aws.parallel import each, raise_worst
 from htcgrid_aws.s3_bucket import Bucket
+from htcgrid_aws.stored_so_far import StoredSoFar
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -63,6 +64,7 @@ class DynamodbSink(AwsPlugin, ResultSink):
     def __init__(self, config: Config, function: Function) -> None:
         super().__init__(config, function)
         self._bucket: Bucket | None = None
+        self._so_far = StoredSoFar()
 
     def open(self) -> None:
         super().open()
@@ -74,7 +76,7 @@ class DynamodbSink(AwsPlugin, ResultSink):
 
     def put(self, results: Sequence[Result]) -> None:
         """Stores all it can, then raises `Unavailable` if some may be stored later, else `Rejected` for the rest."""
-        written = each(self.pool, self._item, results)
+        written = each(self.pool, self._item, self._so_far.left(results))
         ready = [(result, item) for result, item in written if isinstance(item, dict)]
         single: dict[str, list[tuple[Result, Item]]] = {}
         batch: dict[str, Item] = {}
@@ -83,12 +85,17 @@ class DynamodbSink(AwsPlugin, ResultSink):
                 single.setdefault(result.task.id, []).append((result, item))
             else:
                 batch[result.task.id] = item
-        outcomes: list[object] = [item for _, item in written]
-        if batch and (left := self._table.write_batch(list(batch.values()))):
-            message = f"table {self.config.table} did not take {left} of {len(batch)} results: throttled; put again"
-            outcomes.append(Unavailable(message))
-        outcomes += [answer for _, answer in each(self.pool, self._write_if_they_stand, list(single.values()))]
-        raise_worst(outcomes)
+        outcomes: dict[int, tuple[Result, object]] = {id(result): (result, item) for result, item in written}
+        if batch and (left := set(self._table.write_batch(list(batch.values())))):
+            message = (
+                f"table {self.config.table} did not take {len(left)} of {len(batch)} results: throttled; put again"
+            )
+            untaken = Unavailable(message)
+            outcomes |= {id(result): (result, untaken) for result, _ in ready if result.task.id in left}
+        for several, answer in each(self.pool, self._write_if_they_stand, list(single.values())):
+            outcomes |= {id(result): (result, answer) for result, _ in several}
+        self._so_far.note(list(outcomes.values()))
+        raise_worst(answer for _, answer in outcomes.values())
 
     def stored(self, tasks: Sequence[Task]) -> Collection[str]:
         """Asked of the table only with `check_stored`."""

@@ -62,12 +62,12 @@ class Table:
         with translated_errors("dynamodb:DescribeTable", self._what):
             return int(self._client.describe_table(TableName=self.name)["Table"]["ItemCount"])
 
-    def write_batch(self, items: Sequence[Item]) -> int:
-        """Store these items, each in place of one of the same key; returns how many were not taken."""
+    def write_batch(self, items: Sequence[Item]) -> list[str]:
+        """Store these items, each in place of one of the same key; returns the keys of those that were not taken."""
         untaken = self._batch([{"PutRequest": {"Item": item}} for item in items])
         left = [request["PutRequest"]["Item"] for request in untaken]
         self._charge_writes(sum(map(write_units, items)) - sum(map(write_units, left)))
-        return len(left)
+        return [item[KEY]["S"] for item in left]
 
     def remove_batch(self, keys: Sequence[str]) -> int:
         """Remove items of less than a write unit, if they are there; returns how many were not taken."""

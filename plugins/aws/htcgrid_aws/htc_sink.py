@@ -16,6 +16,7 @@ from htcgrid_aws.htc_data import decoded, encoded
 from htcgrid_aws.htc_plugin import HtcGridPlugin
 from htcgrid_aws.htc_states import FINAL, session_of
 from htcgrid_aws.parallel import each, raise_worst
+from htcgrid_aws.stored_so_far import StoredSoFar
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -37,13 +38,16 @@ class HtcGridSink(HtcGridPlugin, ResultSink):
     def __init__(self, config: HtcGridPlugin.Config, function: Function) -> None:
         super().__init__(config, function)
         self._found: dict[str, list[str]] = {}
+        self._so_far = StoredSoFar()
 
     def put(self, results: Sequence[Result]) -> None:
         """Results side by side. Where the row is another's by now, or over, it stays as it is: it has its own end.
 
         `Rejected` names tasks whose row was deleted while they ran: their output is stored, and nobody looks for it.
         """
-        raise_worst(answer for _, answer in each(self.pool, self._store, results))
+        answers = each(self.pool, self._store, self._so_far.left(results))
+        self._so_far.note(answers)
+        raise_worst(answer for _, answer in answers)
 
     def get(self, task_ids: Sequence[str]) -> Mapping[str, Result]:
         """Results of tasks that are over; those that HTC-Grid's own agent ran have no times."""

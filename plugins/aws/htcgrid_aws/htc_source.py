@@ -21,7 +21,7 @@ from htcgrid_aws.htc_submission import HtcSubmission
 from htcgrid_aws.htc_watchdog import Watchdog
 from htcgrid_aws.message_leases import MessageLease, MessageLeases, Receipt, receipt_of
 from htcgrid_aws.parallel import each, raise_worst
-from htcgrid_aws.sqs_queue import BATCH, Queue, total
+from htcgrid_aws.sqs_queue import BATCH, MOST_IN_FLIGHT, Queue, total
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -45,6 +45,7 @@ class HtcGridSource(HtcGridPlugin, TaskSource):
     """The lease is the row's heartbeat; the message's visibility timeout is longer, and extended before it ends."""
 
     max_batch = BATCH
+    most_leased = MOST_IN_FLIGHT
 
     def __init__(self, config: HtcGridPlugin.Config, function: Function) -> None:
         super().__init__(config, function)

@@ -15,9 +15,12 @@ from htcgrid_aws.aws_plugin import AwsPlugin
 from htcgrid_aws.encryption import EncryptedConfig
 from htcgrid_aws.parallel import each, raise_worst
 from htcgrid_aws.s3_bucket import Bucket
+from htcgrid_aws.stored_so_far import StoredSoFar
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+
+    from htcgrid.spi import Function
 
 
 FAILED = ".failed/"
@@ -44,6 +47,10 @@ class S3Sink(AwsPlugin, ResultSink):
     max_batch = 64
     lists_failures = True
 
+    def __init__(self, config: Config, function: Function) -> None:
+        super().__init__(config, function)
+        self._so_far = StoredSoFar()
+
     def open(self) -> None:
         super().open()
         self._bucket = Bucket(self.client("s3"), self.config.bucket, self.config.prefix, self.config.encrypted())
@@ -52,9 +59,11 @@ class S3Sink(AwsPlugin, ResultSink):
     def put(self, results: Sequence[Result]) -> None:
         """Stores all it can, then raises `Unavailable` if some may be stored later, else `Rejected` for the rest."""
         by_task: dict[str, list[Result]] = {}
-        for result in results:
+        for result in self._so_far.left(results):
             by_task.setdefault(result.task.id, []).append(result)
-        raise_worst(answer for _, answer in each(self.pool, self._store, list(by_task.values())))
+        answers = each(self.pool, self._store, list(by_task.values()))
+        self._so_far.note([(result, answer) for several, answer in answers for result in several])
+        raise_worst(answer for _, answer in answers)
 
     def get(self, task_ids: Sequence[str]) -> Mapping[str, Result]:
         found = each(self.pool, self._load, list(dict.fromkeys(task_ids)))

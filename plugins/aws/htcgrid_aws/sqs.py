@@ -33,7 +33,7 @@ from htcgrid_aws.held_messages import HeldMessages, ReceivedMessage, find
 from htcgrid_aws.message_leases import MessageLease, MessageLeases, receipt_of
 from htcgrid_aws.parallel import each, raise_worst
 from htcgrid_aws.s3_bucket import Bucket
-from htcgrid_aws.sqs_queue import BATCH, LONGEST_LEASE, Message, Queue, Unsent, total
+from htcgrid_aws.sqs_queue import BATCH, LONGEST_LEASE, MOST_IN_FLIGHT, Message, Queue, Unsent, total
 from htcgrid_aws.submission import Submission
 from htcgrid_aws.task_index import TaskIndex
 
@@ -88,6 +88,7 @@ class SqsSource(AwsPlugin, TaskSource):
 
     config: Config
     max_batch = BATCH
+    most_leased = MOST_IN_FLIGHT
     redrives = True
 
     def __init__(self, config: Config, function: Function) -> None:

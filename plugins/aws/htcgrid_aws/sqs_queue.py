@@ -20,6 +20,12 @@ BATCH = 10
 TRACE = "AWSTraceHeader"
 """The system attribute with the sender's trace, and the attribute of a task that has it."""
 
+MOST_IN_FLIGHT = 120_000
+"""Messages of a standard queue that are received and not deleted; with long polls SQS then answers as if it were empty.
+
+https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-queues.html
+"""
+
 LONGEST_POLL = 20
 """Seconds that one ReceiveMessage waits at most."""
 

@@ -30,6 +30,13 @@ REGION = "eu-west-1"
 _numbers = count(1)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--outage", type=float, default=0, help="seconds of an outage in test_outages.py; 0: as fast as can be"
+    )
+    parser.addoption("--outage-table", type=Path, default=None, help="file to which test_outages.py adds its figures")
+
+
 @pytest.fixture(autouse=True)
 def _credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {

@@ -104,6 +104,16 @@ def test_check_does_the_sums_of_a_queue(aws: Aws, project: Callable[..., Path]) 
     assert "has no dead-letter queue" in shown
     assert "maxReceiveCount" not in shown
     assert "not above" not in shown
+    assert "120,000" not in shown
+
+
+def test_check_compares_a_standing_grid_with_what_sqs_has_in_flight(aws: Aws, project: Callable[..., Path]) -> None:
+    folder = project(aws, aws.queue(), aws.table())
+    large = ["planes.cluster.plugin=eks", "planes.cluster.image=i", "planes.cluster.pods=5000"]
+    keys = [*large, "planes.cluster.containers=32"]
+    done = htcgrid(folder, "check", *(part for key in keys for part in ("--set", key)))
+    assert "planes.cluster: 5,000 agents of 32 environments run up to 160,000 tasks at a time" in done.stdout
+    assert "120,000 at most" in done.stdout
 
 
 def test_the_summary_of_a_run_ends_with_its_bill(aws: Aws, project: Callable[..., Path]) -> None:

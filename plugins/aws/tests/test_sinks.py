@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import random
 import time
@@ -154,6 +155,65 @@ def test_items_that_a_throttled_table_leaves_are_unavailable_and_the_others_stor
         client.batch_write_item = write
         sink.put(results)
         assert len(aws.items(table)) == 5
+
+
+@pytest.mark.parametrize("conditional", ["failures", "always"])
+def test_results_that_a_throttled_table_took_are_not_written_again(aws: Aws, conditional: str) -> None:
+    table = aws.table()
+    with dynamodb(aws, table=table, conditional=conditional) as sink:
+        results = [result(f"t-{number}") for number in range(8)]
+        client = sink._table._client
+        written: list[Any] = []
+        refused: set[str] = set()
+        batch, single = client.batch_write_item, client.put_item
+
+        def throttled_batch(RequestItems: Any) -> Any:  # noqa: N803 - boto3's word
+            taken, left = RequestItems[table][:3], RequestItems[table][3:]
+            written.extend(taken)
+            return {**batch(RequestItems={table: taken}), "UnprocessedItems": {table: left}}
+
+        def throttled_item(**arguments: Any) -> Any:
+            task_id = arguments["Item"]["task_id"]["S"]
+            if task_id > "t-4" and task_id not in refused:
+                refused.add(task_id)
+                raise Unavailable("throttled")
+            written.append(arguments["Item"])
+            return single(**arguments)
+
+        client.batch_write_item, client.put_item = throttled_batch, throttled_item
+        puts = 0
+        while puts < 10:
+            puts += 1
+            with contextlib.suppress(Unavailable):
+                sink.put(results)
+                break
+        assert puts < 10
+        assert len(written) == len(aws.items(table)) == 8
+        sink.put([result("t-0", b"7")])
+        assert len(written) == 9
+
+
+def test_objects_that_a_throttled_bucket_took_are_not_written_again(aws: Aws) -> None:
+    with s3(aws, bucket=aws.bucket()) as sink:
+        results = [result(f"t-{number}") for number in range(6)]
+        put = sink._bucket.put
+        keys: list[str] = []
+
+        def throttled(key: str, body: bytes, content_type: str = "") -> None:
+            if key.endswith(("4", "5")) and keys.count(key) == 0:
+                keys.append(key)
+                raise Unavailable("slow down")
+            keys.append(key)
+            put(key, body)
+
+        sink._bucket.put = throttled  # type: ignore[method-assign]
+        with pytest.raises(Unavailable):
+            sink.put(results)
+        sink.put(results)
+        assert len(keys) == 8
+        assert set(sink.get([each.task.id for each in results])) == {each.task.id for each in results}
+        sink.put(results)
+        assert len(keys) == 14
 
 
 KILOBYTES = {

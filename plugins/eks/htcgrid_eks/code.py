@@ -6,45 +6,24 @@ With layers the volume has two folders, `task` and `opt`, which the containers h
 import argparse
 import base64
 import hashlib
-import io
 import os
 import signal
-import stat
-import zipfile
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from htcgrid.planes import collect, layers
-from htcgrid.spi import Function, Rejected
+from htcgrid.planes import code_archive, layers
+from htcgrid.spi import Function
 
 TASK_ROOT = "/var/task"
 LAYERS_ROOT = "/opt"
-TASK, LAYERS = "task", "opt"
-"""In the volume, where there are layers."""
-_UNPACKED_BYTES = 2**30  # the volume `code` of a pod
+TASK, LAYERS = code_archive.TASK, code_archive.LAYERS
+unpack = code_archive.unpack
 
 
 def pack(function: Function) -> bytes:
     """A zip of the code folder and the layers, the same bytes for the same files."""
     layers.check(function)
-    code = collect(function.code).files
-    files = {f"{TASK}/{file.name}" if function.layers else file.name: file for file in code}
-    for layer in function.layers:
-        files |= {f"{LAYERS}/{file.name}": file for file in collect(layer).files}
-    size = sum(file.size for file in files.values())
-    if size > _UNPACKED_BYTES:
-        raise Rejected(
-            f"{described(function)} has {size:,} bytes; its volume in a pod takes {_UNPACKED_BYTES:,}. "
-            'Leave files out with .htcgridignore, or put the code into the image and write code = "image".'
-        )
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, file in sorted(files.items()):
-            entry = zipfile.ZipInfo(name)
-            entry.external_attr = (stat.S_IFREG | file.mode) << 16
-            entry.compress_type = zipfile.ZIP_DEFLATED
-            archive.writestr(entry, file.read())
-    return packed.getvalue()
+    return code_archive.pack(function.code, function.layers)
 
 
 def described(function: Function) -> str:
@@ -60,16 +39,6 @@ def as_text(archive: bytes) -> str:
 def digest(data: bytes) -> str:
     """A short mark that changes with the data."""
     return hashlib.sha256(data).hexdigest()[:16]
-
-
-def unpack(archive: bytes, folder: Path) -> None:
-    """Into a folder, with the modes kept: a `bootstrap` is executed."""
-    with zipfile.ZipFile(io.BytesIO(archive)) as packed:
-        for entry in packed.infolist():
-            target = Path(packed.extract(entry, folder))
-            mode = entry.external_attr >> 16 & 0o777
-            if not entry.is_dir():
-                target.chmod(mode or 0o644)
 
 
 def fetch(place: str) -> bytes:

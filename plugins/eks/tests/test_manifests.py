@@ -254,6 +254,14 @@ def test_check_says_that_a_budget_blocks_every_drain(function: Function, pods: i
     assert any("can be drained" in note for note in plane.advise(3)) is is_told
 
 
+@pytest.mark.parametrize(("keys", "standing"), [({"pods": 7}, (7, 4)), ({"autoscale": {"max": 90}}, (90, 4))])
+def test_a_standing_grid_has_an_agent_in_each_pod(
+    function: Function, keys: dict[str, object], standing: tuple[int, int]
+) -> None:
+    config = EksInvoker.Config.model_validate({"image": "i", "containers": 4, **keys})
+    assert EksInvoker(config, function).standing == standing
+
+
 def test_what_the_cluster_adds_to_a_pod_does_not_make_it_an_older_one(manifests: Manifests) -> None:
     deployment = manifests()["Deployment"]
     pod = json.loads(json.dumps(deployment["spec"]["template"]))
