@@ -16,6 +16,7 @@ LAMBDA = "local/lambda-python:3.11"
 _PARTS = "local/htcgrid-agent-parts"
 _AGENT = "local/htcgrid-agent"
 _OPTIONS = "local/htcgrid-options:1"
+_POWERTOOLS = "local/htcgrid-powertools:1"
 _OPT_ON_PATH = "local/htcgrid-opt-on-path:1"
 _PROJECTS = (".", "plugins/eks", "plugins/aws", "contracts", "examples/plugins/redis")
 _PACKAGES = (
@@ -58,19 +59,14 @@ def image_with_opt_on_its_path() -> str:
 
 def powertools_image(code: Path, layer: Path) -> str:
     """The same with a layer, and this code in it."""
-    return image_with_code("powertools", code, layer)
-
-
-def image_with_code(name: str, code: Path, layer: Path) -> str:
-    """The same under a name of its own."""
-    base, tag = lambda_image(), f"local/htcgrid-{name}:1"
+    base = lambda_image()
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(layer / "python", f"{folder}/python")
         shutil.copytree(code, f"{folder}/code")
         lines = [f"FROM {base}", "COPY python /opt/python", "ENV PYTHONPATH=/opt/python", "COPY code /var/task"]
         Path(folder, "Dockerfile").write_text("\n".join(lines))
-        _run("docker", "build", "--quiet", "--tag", tag, folder)
-    return tag
+        _run("docker", "build", "--quiet", "--tag", _POWERTOOLS, folder)
+    return _POWERTOOLS
 
 
 def agent_image() -> str:

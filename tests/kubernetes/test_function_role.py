@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import kubernetes_images as images
+import kubernetes_layered as layered
 import pytest
 import redis
 from kubernetes_commands import Kubectl, went_well
@@ -58,7 +58,7 @@ def aws(redis_url: str) -> Iterator[str]:
 @pytest.fixture
 def config(tmp_path: Path, redis_url: str, namespace: str, agent_image: str, aws: str) -> Path:
     (tmp_path / "squares.py").write_text(HANDLER)
-    image = images.image_with_code("roles", tmp_path, layer())
+    image = layered.image_with_code("roles", tmp_path, layer())
     text = CONFIG.format(url=redis_url, stream=STREAM, namespace=namespace, lambda_image=image, agent_image=agent_image)
     text = text.replace("timeout = 20", f'timeout = 20\nendpoint_url = "{aws}"\nregion = "eu-west-1"')
     role = f'code = "image"\nfunction_role_arn = "{HANDLER_ROLE}"\nrole_arn = "{AGENT_ROLE}"\n'
