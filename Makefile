@@ -87,8 +87,9 @@ coverage: .make/test        ## the lines that the tests of the core run, with a 
 	.venv/bin/coverage combine --quiet
 	.venv/bin/coverage report
 
-reference: .make/plugins        ## write docs/reference/config.md from the models
+reference: .make/plugins        ## write docs/reference/config.md and the tables of docs/observability.md from the code
 	.venv/bin/python docs/reference/generate.py
+	.venv/bin/python docs/reference/generate_observability.py
 
 bench: .make/test        ## measure against peers, side by side
 	$(PIP) --group bench

@@ -15,7 +15,11 @@ from tqdm.auto import tqdm
 from htcgrid import config, plugins
 from htcgrid.agent.agent import Agent
 from htcgrid.agent.backoff import BackOff
+from htcgrid.agent.log_tails import lack_of
 from htcgrid.agent.shutdown import Shutdown
+from htcgrid.logs.handler_logs import HandlerLogs
+from htcgrid.logs.opening import end_with, handler_logs
+from htcgrid.logs.targets import TextTarget
 from htcgrid.mapped import BATCH, MappedTasks
 from htcgrid.runtime.parsing import parsed
 from htcgrid.spi import (
@@ -226,8 +230,14 @@ class Grid:
         queue = {"endless": True, "lease_seconds": _EMBEDDED_LEASE}
         self._source = self._stack.enter_context(memory(memory.Config.model_validate(queue), function))
         self._sink = self._stack.enter_context(Answers(Plugin.Config(), function))
-        invoker = self._stack.enter_context(self._grid.invoker())
-        self._agent = Agent(self._source, invoker, self._sink, self._grid.settings.agent)
+        options, file = self._grid.settings.agent, self._grid.file
+        observers = self._stack.enter_context(self._grid.observers())
+        lines = self._stack.enter_context(handler_logs(options, file.resolve().parent if file else Path.cwd(), _stream))
+        invoker = self._stack.enter_context(self._grid.invoker(observers, lines))
+        if invoker.output.is_wanted and (lack := lack_of(invoker)):
+            log.warning("[agent] handler_logs: %s.", lack)
+        self._agent = agent = Agent(self._source, invoker, self._sink, options, observers=observers)
+        end_with(lines, lambda: agent.deadline)
         thread = threading.Thread(target=self._run, args=(self._agent,), name="htcgrid-embedded", daemon=True)
         self._stack.callback(thread.join)
         thread.start()
@@ -237,6 +247,10 @@ class Grid:
             agent.run()
         except BaseException as error:  # noqa: BLE001 - it is raised again where answers are waited for
             self._error = error
+
+
+def _stream(name: str) -> HandlerLogs:
+    return HandlerLogs(TextTarget(name))
 
 
 def _length(events: Iterable[Any]) -> int | None:

@@ -23,12 +23,26 @@ from pydantic import (
     Field,
     SerializerFunctionWrapHandler,
     ValidationError,
+    field_validator,
     model_serializer,
 )
 
 from htcgrid import plugins, secret_values
+from htcgrid.agent.observing import Observing
 from htcgrid.agent.options import AgentOptions
-from htcgrid.spi import CREDENTIAL_VARIABLES, Function, HtcgridError, Invoker, Keys, Plugin, ResultSink, TaskSource
+from htcgrid.spi import (
+    CREDENTIAL_VARIABLES,
+    Function,
+    HandlerOutput,
+    HtcgridError,
+    Invoker,
+    Keys,
+    Observer,
+    Observers,
+    Plugin,
+    ResultSink,
+    TaskSource,
+)
 
 DEFAULT_FILE = "htcgrid.toml"
 ENVIRONMENT_PREFIX = "HTCGRID_"
@@ -79,6 +93,18 @@ class Settings(Keys):
         description="where the function can run, by names that you choose",
     )
     agent: AgentOptions = Field(default_factory=AgentOptions, description="how the agent behaves")
+    observers: dict[str, PluginTable] = Field(
+        default_factory=dict, description="who is told what happens: metrics and the like, by names that you choose"
+    )
+
+    @field_validator("observers", mode="before")
+    @classmethod
+    def _named_as_their_plugins(cls, tables: Any) -> Any:
+        if not isinstance(tables, Mapping):
+            return tables
+        return {
+            name: {"plugin": name, **table} if isinstance(table, Mapping) else table for name, table in tables.items()
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +114,8 @@ class GridConfig:
     settings: Settings
     file: Path | None
 
-    def invoker(self) -> Invoker:
-        """The chosen plane, not yet open."""
+    def invoker(self, observers: Observers | None = None, output: HandlerOutput | None = None) -> Invoker:
+        """The chosen plane, not yet open; it tells these observers of its environments, and `output` what handlers print."""
         settings = self.settings
         table = settings.planes.get(settings.plane)
         if table is None:
@@ -97,6 +123,10 @@ class GridConfig:
             raise ConfigError(f"{self._where()}: plane = {settings.plane!r}, but [planes] has only: {names}.")
         plane = self._plugin(Invoker, table, f"planes.{settings.plane}")
         plane.credentials = plugins.load_credentials(plane.function.credentials)(plane.function)
+        if observers is not None:
+            plane.observers = observers
+        if output is not None:
+            plane.output = output
         return plane
 
     def on_plane(self, name: str) -> "GridConfig":
@@ -109,7 +139,21 @@ class GridConfig:
 
     def sink(self) -> ResultSink:
         """The result sink, not yet open."""
-        return self._plugin(ResultSink, self._table(self.settings.sink, "sink", "results.jsonl"), "sink")
+        sink = self._plugin(ResultSink, self._table(self.settings.sink, "sink", "results.jsonl"), "sink")
+        if self.settings.agent.handler_logs == "stdout" and str(getattr(sink.config, "path", "")) == "-":
+            raise ConfigError(
+                f'{self._where()}: [agent] handler_logs = "stdout", but [sink] path = "-" writes the results to standard '
+                'output. Write handler_logs = "stderr", or name a folder.'
+            )
+        return sink
+
+    def observer(self, name: str) -> Observer:
+        """One of the observers, not yet open."""
+        return self._plugin(Observer, self.settings.observers[name], f"observers.{name}")
+
+    def observers(self) -> Observing:
+        """All observers, to be opened before the agent's plugins and closed after them."""
+        return Observing({name: self.observer(name) for name in self.settings.observers})
 
     def functions(self) -> list[Function]:
         """[function], where it is one, and every one of [functions]."""
@@ -123,21 +167,23 @@ class GridConfig:
         return replace(self, settings=self.settings.model_copy(update={"function": function}))
 
     def secrets(self) -> list[str]:
-        """The keys of the source and the sink that are written in the config and whose values are secret."""
-        found = {"source": (self.settings.source, self.source), "sink": (self.settings.sink, self.sink)}
+        """The keys of the source, the sink and the observers that are written in the config and whose values are secret."""
+        found: dict[str, Plugin] = {f"observers.{name}": self.observer(name) for name in self.settings.observers}
+        found |= {"source": self.source()} if self.settings.source is not None else {}
+        found |= {"sink": self.sink()} if self.settings.sink is not None else {}
         return [
             f"{table}.{key}"
-            for table, (given, make) in found.items()
-            if given is not None
-            for key in secret_values.secrets_of(make().config)
+            for table, plugin in found.items()
+            for key in secret_values.secrets_of(plugin.config)
             if f"{table}.{key}" not in self.from_variables()
         ]
 
     def from_variables(self) -> list[str]:
-        """The keys of the source and the sink that came from HTCGRID_ variables: no dump of the settings has them."""
+        """The keys of these that came from HTCGRID_ variables: no dump of the settings has them."""
         tables = {"source": self.settings.source, "sink": self.settings.sink}
         found = {name: table.model_extra or {} for name, table in tables.items() if table is not None}
-        return list(secret_values.concealed_keys(found))
+        observers = {name: table.model_extra or {} for name, table in self.settings.observers.items()}
+        return list(secret_values.concealed_keys({**found, "observers": observers}))
 
     def _table(self, table: PluginTable | None, name: str, example: str) -> PluginTable:
         if table is None:
@@ -279,7 +325,7 @@ def _variables() -> dict[str, Any]:
     except (SettingsError, RecursionError):
         raise ConfigError(_no_json(ours)) from None
     return {
-        name: secret_values.concealed(value) if name in {"source", "sink", "planes"} else value
+        name: secret_values.concealed(value) if name in {"source", "sink", "planes", "observers"} else value
         for name, value in found.items()
     }
 

@@ -1,6 +1,6 @@
 """From a plugin's name to its class. The only module that knows stevedore.
 
-Names are entry points of the groups `htcgrid.invoker`, `htcgrid.task_source` and `htcgrid.result_sink`.
+Names are entry points of the groups `htcgrid.invoker`, `htcgrid.task_source`, `htcgrid.result_sink` and `htcgrid.observer`.
 Nothing falls back: a name that is not there, is there twice, does not import or speaks another version
 of the interface stops the program with what is wrong and what to do.
 """
@@ -18,7 +18,17 @@ from pydantic import BaseModel
 from stevedore import DriverManager
 from stevedore.exception import MultipleMatches, NoMatches
 
-from htcgrid.spi import SPI_VERSION, CredentialSource, Function, Invoker, Plugin, Rejected, ResultSink, TaskSource
+from htcgrid.spi import (
+    SPI_VERSION,
+    CredentialSource,
+    Function,
+    Invoker,
+    Observer,
+    Plugin,
+    Rejected,
+    ResultSink,
+    TaskSource,
+)
 
 P = TypeVar("P", bound=Plugin)
 
@@ -26,8 +36,9 @@ GROUPS: dict[type[Plugin], str] = {
     Invoker: "htcgrid.invoker",
     TaskSource: "htcgrid.task_source",
     ResultSink: "htcgrid.result_sink",
+    Observer: "htcgrid.observer",
 }
-_WORDS = {Invoker: "compute plane", TaskSource: "task source", ResultSink: "result sink"}
+_WORDS = {Invoker: "compute plane", TaskSource: "task source", ResultSink: "result sink", Observer: "observer"}
 _AVAILABLE = "htcgrid.available"
 """Entry points of htcgrid itself, by the name of a plugin: the package of a distribution that brings it, installed or not."""
 
@@ -136,7 +147,8 @@ def _checked(kind: type[P], name: str, plugin: Any) -> type[P]:
         raise Rejected(message)
     if isabstract(plugin):
         missing = ", ".join(sorted(plugin.__abstractmethods__))
-        raise Rejected(f"{where} lacks {missing}; see htcgrid/spi/interfaces.py for what each must do.")
+        page = f"{kind.__module__.replace('.', '/')}.py"
+        raise Rejected(f"{where} lacks {missing}; see {page} for what each must do.")
     model: Any = plugin.Config
     if not (isinstance(model, type) and issubclass(model, BaseModel)):
         raise Rejected(f"{where} has a Config that is not a pydantic model.")

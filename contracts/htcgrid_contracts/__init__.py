@@ -7,6 +7,7 @@ pytest.register_assert_rewrite("htcgrid_contracts")
 
 from htcgrid_contracts.agent import AgentContract  # noqa: E402
 from htcgrid_contracts.invoker import InvokerContract  # noqa: E402
+from htcgrid_contracts.observer_rules import ObserverContract  # noqa: E402
 from htcgrid_contracts.packing import HANDLER, HANDLER_FOLDER, contract_function, dockerfile, handler_zip  # noqa: E402
 from htcgrid_contracts.planes import LambdaError, LambdaFunction  # noqa: E402
 from htcgrid_contracts.sink import ResultSinkContract  # noqa: E402
@@ -19,6 +20,7 @@ __all__ = [
     "InvokerContract",
     "LambdaError",
     "LambdaFunction",
+    "ObserverContract",
     "ResultSinkContract",
     "TaskSourceContract",
     "contract_function",

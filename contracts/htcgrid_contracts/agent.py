@@ -105,6 +105,13 @@ class AgentContract:
             f"2 of {len(tasks)} tasks end their environment, and {len(failed)} were stored as failed"
         )
 
+    def test_every_task_ends_once_when_the_plane_changes_its_size(
+        self, source: TaskSource, invoker: Invoker, sink: ResultSink
+    ) -> None:
+        """The agent's threads come and go with it. Read: spi.Invoker.max_concurrency."""
+        tasks = _tasks(40, seconds=0.1)
+        self._run(source, invoker, sink, invoker_fault=unreliable_plugins.ResizingInvoker, tasks=tasks)
+
     def test_sigterm_drains_in_time_and_loses_nothing(
         self, source: TaskSource, invoker: Invoker, sink: ResultSink
     ) -> None:

@@ -61,8 +61,8 @@ class PluginContract:
         not_asked("override `throttle(plugin)`: have the service refuse the next call, since there are too many now")
 
     def needs(self, name: str) -> None:
-        """Leave the rule out where the subclass does not say how to do this: `take_away`, `bring_back` or `throttle`."""
-        if getattr(type(self), name) is getattr(PluginContract, name):
+        """Leave the rule out where the subclass does not say how to do this: `take_away`, `bring_back`, `throttle`, `resize`."""
+        if getattr(type(self), name).__module__.startswith(f"{__package__}."):
             getattr(self, name)(None)  # which says what to override
 
     def knows_a_missing_place(self) -> bool:

@@ -13,10 +13,11 @@ from htcgrid_contracts.invoker_failures import FailureRules
 from htcgrid_contracts.invoker_helpers import lease
 from htcgrid_contracts.invoker_identity import IdentityRules
 from htcgrid_contracts.meter_rules import MeterRules
+from htcgrid_contracts.output_rules import OutputRules
 from htcgrid_contracts.slot_rules import SlotRules
 
 
-class InvokerContract(AnswerRules, MeterRules, FailureRules, IdentityRules, BoundRules, SlotRules):
+class InvokerContract(AnswerRules, MeterRules, FailureRules, IdentityRules, BoundRules, OutputRules, SlotRules):
     """Subclass it, and give the fixture `invoker`: the plane, not opened, serving `function`.
 
     One is opened, and serves all rules but those about opening. Its `capabilities` decide what is
@@ -31,16 +32,7 @@ class InvokerContract(AnswerRules, MeterRules, FailureRules, IdentityRules, Boun
         size = min(plane.max_concurrency, self.most_threads)
         if size == 1:
             not_asked("max_concurrency is 1; configure the fixture for 2 environments, if the plane can have them")
-        self.side_by_side(plane, size)
-        overlap = 0.0
-        # The longer where this machine was too busy to begin them all within the shorter.
-        for seconds in (2 * self.patience, min(8 * self.patience, 0.8 * plane.function.timeout)):
-            calls = [lambda seconds=seconds: self.answer(self.call(plane, "count", seconds=seconds))] * size
-            answers = in_threads(calls, 60 * self.patience)
-            overlap = min(each["ended"] for each in answers) - max(each["began"] for each in answers)
-            if overlap > 0:
-                break
-        assert overlap > 0, f"{size} invocations were not under way at the same time, though max_concurrency says so"
+        self.overlap(plane, size)
 
     def test_an_environment_runs_one_invocation_at_a_time(self, plane: Invoker) -> None:
         """Handlers rely on it: module globals are theirs alone. Read: spi.Invoker.invoke."""

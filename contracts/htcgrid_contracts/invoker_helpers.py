@@ -48,6 +48,10 @@ class InvokerHelpers(PluginContract):
         """A plane like this one, not opened, that serves another function of the kit."""
         return type(invoker)(invoker.config, function)
 
+    def resize(self, plane: Invoker, size: int = 1) -> None:
+        """Have the opened plane get, or be left with, so many environments."""
+        not_asked("override `resize(plane, size)`: give the opened plane so many environments")
+
     def marks(self, folder: Path) -> str | None:
         """The path at which handlers see this folder of the test, where they share a disk with it."""
         return None
@@ -141,6 +145,19 @@ class InvokerHelpers(PluginContract):
     def side_by_side(self, plane: Invoker, size: int) -> None:
         """So many environments, where a plane starts one only for a call that finds none idle: these last a while."""
         in_threads([lambda: self.answer(self.call(plane, "count", seconds=0.5))] * size, 60 * self.patience)
+
+    def overlap(self, plane: Invoker, size: int) -> None:
+        """So many invocations are under way at the same time."""
+        self.side_by_side(plane, size)
+        overlap = 0.0
+        # The longer where this machine was too busy to begin them all within the shorter.
+        for seconds in (1 * self.patience, min(8 * self.patience, 0.8 * plane.function.timeout)):
+            calls = [lambda seconds=seconds: self.answer(self.call(plane, "count", seconds=seconds))] * size
+            answers = in_threads(calls, 60 * self.patience)
+            overlap = min(each["ended"] for each in answers) - max(each["began"] for each in answers)
+            if overlap > 0:
+                break
+        assert overlap > 0, f"{size} invocations were not under way at the same time, though max_concurrency says so"
 
     def each_counted(self, answers: Sequence[Mapping[str, Any]]) -> None:
         """Executions that were reported follow on each other: in no environment is there one in between."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from htcgrid.spi import Capability, Function, Invoker, Plugin, ResultSink, TaskSource
+from htcgrid.spi import Capability, Function, Invoker, Observer, Plugin, ResultSink, TaskSource
 
 from htcgrid_contracts.common import secrets_of
 from htcgrid_contracts.packing import contract_function
@@ -21,6 +21,7 @@ CLASSES: Mapping[type[Plugin], str] = {
     Invoker: "TestInvoker",
     TaskSource: "TestTaskSource",
     ResultSink: "TestResultSink",
+    Observer: "TestObserver",
 }
 
 
@@ -29,8 +30,8 @@ class Subject:
     """The plugin to be verified, and what its author tells the kit of its place.
 
     `make` gives a new one, not opened, on a place that is new where it can be; `missing` one on a place that is not there.
-    Each `take_away`, `bring_back` and `throttle` does that to what the plugin talks to. `deadline` is in seconds, for each
-    rule.
+    Each `take_away`, `bring_back`, `throttle`, `resize` and `publish_invalid` does that to what the plugin talks to.
+    `marks` gives the path at which handlers see a folder. `deadline` is in seconds, for each rule.
     """
 
     kind: type[Plugin]
@@ -41,6 +42,9 @@ class Subject:
     take_away: Callable[[], None] | None = None
     bring_back: Callable[[], None] | None = None
     throttle: Callable[[], None] | None = None
+    resize: Callable[[int], None] | None = None
+    publish_invalid: Callable[[], None] | None = None
+    marks: Callable[[Path], str] | None = None
     too_large: int | None = None
     deadline: float = 60.0
 

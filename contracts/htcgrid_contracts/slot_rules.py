@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from htcgrid.spi import Capability, FailureKind, Invoker, Outcome
+from htcgrid.spi import Capability, FailureKind, Invoker, Outcome, Throttled, Unavailable
 
 from htcgrid_contracts.common import children, descendants, eventually, in_threads, not_asked
 from htcgrid_contracts.invoker_helpers import InvokerHelpers, lease
@@ -65,6 +65,57 @@ class SlotRules(InvokerHelpers):
         in_threads([*calls, cancel], plane.function.timeout + 60 * self.patience)
         for outcome in ended:
             self.failed(outcome, FailureKind.CANCELLED)
+
+    # --- more, fewer, too many ---
+
+    def test_a_plane_that_grows_says_so_while_it_is_open(self, invoker: Invoker) -> None:
+        """The agent starts more threads. Read: spi.Invoker.max_concurrency."""
+        self.needs("resize")
+        with self.again(invoker) as plane:
+            self.works(plane)
+            size = plane.max_concurrency + 1
+            self.resize(plane, size)
+            within, told = 30 * self.patience, f"max_concurrency = {size} of a plane that has grown to that"
+            eventually(lambda: plane.max_concurrency == size, within, told)
+            self.overlap(plane, size)
+
+    def test_a_plane_that_shrinks_says_so_and_ends_no_invocation(self, invoker: Invoker) -> None:
+        """Calls under way have their environments to their end. Read: spi.Invoker.max_concurrency."""
+        self.needs("resize")
+        with self.again(invoker) as plane:
+            size = min(plane.max_concurrency, self.most_threads)
+            if size == 1:
+                not_asked("configure the fixture for 2 environments: max_concurrency is 1, and cannot fall")
+            self.side_by_side(plane, size)
+
+            def shrink() -> None:
+                time.sleep(0.5 * self.patience)
+                self.resize(plane, 1)
+                told = "max_concurrency = 1 of a plane that has shrunk to that"
+                eventually(lambda: plane.max_concurrency == 1, 30 * self.patience, told)
+
+            def run() -> None:
+                answer = self.answer(self.call(plane, "sleep", seconds=3 * self.patience, value="kept"))
+                assert answer == "kept"
+
+            in_threads([*[run] * size, shrink], 60 * self.patience)
+            self.works(plane)
+
+    def test_throttling_is_told_apart_from_what_is_away(self, invoker: Invoker) -> None:
+        """The agent makes fewer calls at once; after another Unavailable it does not. Read: spi.Throttled."""
+        self.needs("throttle")
+        with self.again(invoker) as plane:
+            self.use(plane)
+            self.throttle(plane)
+            try:
+                self.use(plane)
+            except Throttled:
+                return
+            except Unavailable as error:
+                pytest.fail(
+                    f"a call that was refused, since there were too many, raised Unavailable ({error}), and not Throttled"
+                )
+            pytest.fail("a call that was refused, since there were too many, raised nothing: raise Throttled")
 
     # --- the end ---
 

@@ -157,7 +157,7 @@ class SourceHelpers(PluginContract):
         """Seconds after which a lease has surely expired."""
         lease = source.lease_seconds
         if lease is None:
-            not_asked("`lease_seconds` is None: leases do not expiry")
+            not_asked("`lease_seconds` is None: leases do not expire")
         if lease > self.longest_lease:
             not_asked(
                 f"`lease_seconds` is {lease:g}: give the fixture a lease of {self.longest_lease:g} s or less, "

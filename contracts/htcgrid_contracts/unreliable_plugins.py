@@ -6,7 +6,9 @@ from collections.abc import Iterator, Sequence
 from itertools import count
 from typing import Any
 
-from htcgrid.spi import Lease, Outcome, Result, Unavailable, Unstarted
+from htcgrid.spi import Lease, Outcome, Result, Throttled, Unavailable, Unstarted
+
+_RESIZED_SECONDS = 0.25
 
 
 class _Before:
@@ -24,7 +26,8 @@ class _Before:
         with self._lock:
             call = next(self._calls)
         if call % every == 0:
-            raise Unavailable(f"The kit refuses {what} call {call}.", retry_after=0.01)
+            kind = Throttled if call % 2 else Unavailable
+            raise kind(f"The kit refuses {what} call {call}.", retry_after=0.01)
 
 
 class FlakySource(_Before):
@@ -46,6 +49,15 @@ class FlakyInvoker(_Before):
     def invoke(self, batch: Sequence[Lease], timeout: float) -> Iterator[Outcome | Unstarted]:
         self._stumble(3, "invoke")
         yield from self._plugin.invoke(batch, timeout)
+
+
+class ResizingInvoker(_Before):
+    """Has other numbers of environments all the time: from one to all of the plane's."""
+
+    @property
+    def max_concurrency(self) -> int:
+        most: int = self._plugin.max_concurrency
+        return 1 + int(time.monotonic() / _RESIZED_SECONDS) % most
 
 
 class FlakySink(_Before):

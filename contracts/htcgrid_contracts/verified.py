@@ -1,12 +1,14 @@
 """The contracts with the plugin that `htcgrid verify` was asked about. Collected by `running.verify` only."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from htcgrid.spi import Function, Invoker, Plugin, ResultSink, TaskQueue, TaskSource
+from htcgrid.spi import Function, Invoker, Observer, Plugin, ResultSink, TaskQueue, TaskSource
 
 from htcgrid_contracts.common import PluginContract, not_asked
 from htcgrid_contracts.invoker import InvokerContract
+from htcgrid_contracts.observer_rules import ObserverContract
 from htcgrid_contracts.packing import contract_function
 from htcgrid_contracts.running import SUBJECT, Subject
 from htcgrid_contracts.sink import ResultSinkContract
@@ -60,6 +62,16 @@ class TestInvoker(_Verified, InvokerContract):
     def invoker(self, subject: Subject, function: Function) -> Plugin:
         return subject.make(function)
 
+    def resize(self, plane: Invoker, size: int = 1) -> None:
+        if self._subject.resize is None:
+            not_asked("give --resize: a command that gives the plane {size} environments")
+        self._subject.resize(size)
+
+    def marks(self, folder: Path) -> str:
+        if self._subject.marks is None:
+            not_asked("give --marks: the path at which handlers see {folder}, a folder of the kit on this machine")
+        return self._subject.marks(folder)
+
 
 class TestTaskSource(_Verified, TaskSourceContract):
     @pytest.fixture
@@ -68,6 +80,13 @@ class TestTaskSource(_Verified, TaskSourceContract):
         assert isinstance(source, TaskSource)
         self._learn(source, drain=subject.drain)
         return source
+
+    def publish_invalid(self, source: TaskSource) -> None:
+        if self._subject.publish_invalid is None:
+            not_asked(
+                "give --publish-invalid: a command that puts there what is not a task, such as text that is not JSON"
+            )
+        self._subject.publish_invalid()
 
     def _learn(self, source: TaskSource, *, drain: bool) -> None:
         """What a subclass would say: whether the place is shared, and whether it ends. Empties it on the way."""
@@ -110,4 +129,12 @@ class TestResultSink(_Verified, ResultSinkContract):
         return sink
 
 
-__all__ = ["Invoker", "TestInvoker", "TestResultSink", "TestTaskSource"]
+class TestObserver(_Verified, ObserverContract):
+    @pytest.fixture
+    def observer(self, subject: Subject) -> Observer:
+        observer = subject.make(contract_function())
+        assert isinstance(observer, Observer)
+        return observer
+
+
+__all__ = ["Invoker", "TestInvoker", "TestObserver", "TestResultSink", "TestTaskSource"]

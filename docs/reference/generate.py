@@ -44,6 +44,11 @@ KINDS = {
     "htcgrid.invoker": ("Planes", "[planes.NAME]", "You choose NAME; `plane` at the top of the file selects one."),
     "htcgrid.task_source": ("Sources", "[source]", "One table says where tasks come from."),
     "htcgrid.result_sink": ("Sinks", "[sink]", "One table says where results go."),
+    "htcgrid.observer": (
+        "Observers",
+        "[observers.NAME]",
+        "Each is told what happens: [observability](../observability.md). NAME is the plugin's name, or any where `plugin` is given.",
+    ),
 }
 
 

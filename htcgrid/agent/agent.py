@@ -14,10 +14,24 @@ from htcgrid.agent.receiver import Receiver
 from htcgrid.agent.shared import Shared
 from htcgrid.agent.shutdown import Shutdown
 from htcgrid.agent.slot import Slot
+from htcgrid.agent.slots import Slots
 from htcgrid.agent.statistics import Statistics, Summary
 from htcgrid.agent.storer import STORE_SECONDS, Storer
 from htcgrid.agent.suspects import Suspects
-from htcgrid.spi import Invoker, Outcome, ResultSink, TaskSource, Unavailable
+from htcgrid.spi import (
+    AgentEnded,
+    AgentFigures,
+    AgentStarted,
+    Invoker,
+    Observers,
+    Outcome,
+    Plugin,
+    QueueStats,
+    ResultSink,
+    TaskSource,
+    Unavailable,
+    Usage,
+)
 
 log = logging.getLogger(__name__)
 
@@ -42,10 +56,11 @@ class Agent:
         options: AgentOptions | None = None,
         report: Callable[[str], None] = log.warning,
         failed: Callable[[Sequence[Outcome]], None] = lambda _outcomes: None,
+        observers: Observers | None = None,
     ) -> None:
         slots = invoker.max_concurrency
         options = options or AgentOptions()
-        self._shared = Shared(options, Shutdown(), Statistics(slots), report, failed)
+        self._shared = Shared(options, Shutdown(), Statistics(slots), report, failed, observers or Observers())
         self._invoker = invoker
         is_shared = source.lease_seconds is not None
         self._leases = LeaseTable(slots, sink.max_batch, is_shared=is_shared, budget=options.prefetch_bytes)
@@ -54,25 +69,40 @@ class Agent:
         outcomes = Outcomes(self._leases, self._suspects, self._init_errors, self._shared)
         self._receiver = Receiver(source, sink, self._leases, self._suspects, self._shared)
         self._extender = Extender(source, invoker, self._leases, self._shared)
-        self._slots = [Slot(invoker, self._leases, outcomes, self._extender, self._shared) for _ in range(slots)]
+        self._slots = Slots(
+            invoker,
+            self._leases,
+            self._shared,
+            lambda throttled: Slot(invoker, self._leases, outcomes, self._extender, self._shared, throttled),
+            self._thread,
+        )
         self._storer = Storer(source, sink, self._leases, self._shared)
         self._stopping: list[threading.Thread] = []
+        self._figures = _Figures(self._leases, source, (source, invoker, sink))
 
     def run(self) -> Summary:
         """Until the source is exhausted, or for ever if it never is; then its summary.
 
         Raises the first error that a plugin could not go on with, after returning the leases that can be returned.
         """
-        log.info("The agent starts with %d environments.", len(self._slots))
+        log.info("The agent starts with %d environments.", self._invoker.max_concurrency)
         self._shared.statistics.begin()
+        self._shared.observers.tell(AgentStarted(time.time(), self._invoker.max_concurrency, self._figures))
+        try:
+            return self._run()
+        finally:
+            self._shared.observers.tell(AgentEnded(time.time(), self._figures))
+
+    def _run(self) -> Summary:
         receiver = self._thread("receiver", self._receiver.run)
-        slots = [self._thread(f"slot-{number}", slot.run) for number, slot in enumerate(self._slots)]
+        self._slots.look()
         extender = self._thread("extender", self._extender.run)
         storer = self._thread("storer", self._storer.run)
 
         # Who feeds another ends first: the receiver, the slots, then the storer, which must have the outcomes of
         # all that ran; leases are extended until the last one is acked or returned.
         self._watch(receiver)
+        slots = self._slots.threads
         if self._shared.shutdown.is_set():
             left = max(0.0, self._shared.shutdown.deadline - time.monotonic())
             log.info("The agent receives no more tasks. Those that run have %.1f s.", left)
@@ -100,6 +130,11 @@ class Agent:
         return self._shared.statistics.summary(self._leases.retried, self._leases.returned)
 
     @property
+    def deadline(self) -> float:
+        """On the monotonic clock, when the grace time is over; infinite until it is asked to stop."""
+        return self._shared.shutdown.deadline
+
+    @property
     def held(self) -> int:
         """How many tasks it has in hand."""
         return len(self._leases)
@@ -110,6 +145,13 @@ class Agent:
             # Not a wait for the shutdown: a signal handler that interrupted that could not set it.
             receiver.join(_LOOK_SECONDS)
             self._init_errors.look()
+            self._follow_the_plane()
+
+    def _follow_the_plane(self) -> None:
+        try:
+            self._slots.look()
+        except Exception as error:  # noqa: BLE001 - it is raised again by run
+            self._shared.fail(error)
 
     def _join(
         self, threads: Sequence[threading.Thread], seconds: float, at_deadline: Callable[[], None] | None = None
@@ -169,3 +211,22 @@ class Agent:
         thread = threading.Thread(target=guarded, name=f"htcgrid-{name}", daemon=True)
         thread.start()
         return thread
+
+
+class _Figures(AgentFigures):
+    def __init__(self, leases: LeaseTable, source: TaskSource, plugins: Sequence[Plugin]) -> None:
+        self._leases = leases
+        self._source = source
+        self._plugins = plugins
+
+    def held(self) -> int:
+        return len(self._leases)
+
+    def held_bytes(self) -> int:
+        return self._leases.bytes.held
+
+    def queue(self) -> QueueStats:
+        return self._source.stats(brief=False)
+
+    def usage(self) -> Sequence[Usage]:
+        return [used for plugin in self._plugins if (used := plugin.usage()) is not None]

@@ -8,30 +8,43 @@ from typing import Any, TypeVar
 
 from htcgrid.agent.policy import back_off
 from htcgrid.agent.shutdown import Shutdown
-from htcgrid.spi import Unavailable
+from htcgrid.spi import Observers, PluginAvailable, PluginUnavailable, ResultSink, TaskSource, Unavailable
 
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
+LONGEST_SECONDS = 30.0
+"""The back-off grows to this."""
+
 
 class BackOff:
     """Counts how often in a row, and for how long, something was unavailable. For one thread."""
 
-    def __init__(self, shutdown: Shutdown, limit: float, report: Callable[[str], None], slack: float = 0.0) -> None:
+    def __init__(
+        self,
+        shutdown: Shutdown,
+        limit: float,
+        report: Callable[[str], None],
+        slack: float = 0.0,
+        observers: Observers | None = None,
+    ) -> None:
         self._shutdown = shutdown
         self._slack = slack
         """How long past the grace time it is still tried again."""
         self._limit = limit
         self._report = report
+        self._observers = observers or Observers()
         self._failures = 0
         self._since = 0.0
-        self._said = ""
+        self._said = self._part = ""
         self.calling: Callable[..., Any] | None = None
         """The plugin's method that is being called, so that it can be named where it does not return."""
+        self._method: Callable[..., Any] | None = None
 
     def call(self, attempt: Callable[[], T], method: Callable[..., Any] | None = None) -> T:
         """Call until it is not unavailable; gives up as `wait` does. `method` is what `attempt` calls."""
+        self._method = method
         while True:
             self.calling = method
             try:
@@ -47,19 +60,26 @@ class BackOff:
 
     def reset(self) -> None:
         if self._failures:
-            log.info("Available again after %.1f s. It had said: %s", time.monotonic() - self._since, self._said)
+            seconds = time.monotonic() - self._since
+            log.info("Available again after %.1f s. It had said: %s", seconds, self._said)
+            self._observers.tell(PluginAvailable(time.time(), self._part, seconds))
             self._failures = 0
 
-    def wait(self, error: Unavailable) -> None:
+    def forget_before(self, moment: float) -> None:
+        """What has gone on since before this moment, on the monotonic clock, begins anew."""
+        if self._failures and self._since < moment:
+            self._failures = 0
+
+    def wait(self, error: Unavailable, longest: float = LONGEST_SECONDS) -> None:
         """Wait as `delay` says; a drain ends the wait."""
-        seconds = self.delay(error)
+        seconds = self.delay(error, longest)
         if self._shutdown.is_set():
             time.sleep(seconds)
         else:
             self._shutdown.wait(seconds)
 
-    def delay(self, error: Unavailable) -> float:
-        """How long to wait now: as the service asked or the back-off says, but not past the limit.
+    def delay(self, error: Unavailable, longest: float = LONGEST_SECONDS) -> float:
+        """How long to wait now: as the service asked or the back-off says, `longest` at most, but not past the limit.
 
         Raises the error itself once it has lasted for the limit, or while the agent drains past its grace.
         """
@@ -68,13 +88,21 @@ class BackOff:
             self._since = now
         self._failures += 1
         self._said = str(error)
+        self._part = _part_of(self._method or self.calling)
         left = self._shutdown.deadline + self._slack - now
         if now - self._since > self._limit or left < 0:
             raise error
-        seconds = back_off(self._failures, random.random())  # noqa: S311 - jitter, not a secret
+        seconds = min(longest, back_off(self._failures, random.random()))  # noqa: S311 - jitter, not a secret
         if error.retry_after is not None:
             # A service may ask for a day. One more try when the limit is up, then it is given up.
             seconds = max(seconds, min(error.retry_after, self._since + self._limit - now))
         self._report(f"{error} Trying again in {seconds:.1f} s.")
+        self._observers.tell(PluginUnavailable(time.time(), self._part, self._said, seconds))
         # A drain has little time, and results to store.
         return max(0.0, min(seconds, 0.2, left)) if self._shutdown.is_set() else seconds
+
+
+def _part_of(method: Callable[..., Any] | None) -> str:
+    """Which plugin this is a method of; slots, which call the plane alone, do not say."""
+    plugin = getattr(method, "__self__", None)
+    return "source" if isinstance(plugin, TaskSource) else "sink" if isinstance(plugin, ResultSink) else "plane"

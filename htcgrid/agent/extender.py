@@ -9,7 +9,7 @@ from htcgrid.agent.leases import LeaseTable
 from htcgrid.agent.policy import extension_interval
 from htcgrid.agent.shared import Shared
 from htcgrid.agent.storer import chunks
-from htcgrid.spi import Invoker, Lease, TaskSource, Unavailable
+from htcgrid.spi import Extended, Invoker, Lease, Lost, TaskSource, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +23,7 @@ class Extender:
         self._source = source
         self._invoker = invoker
         self._leases = leases
+        self._observers = shared.observers
         self.back_off = shared.back_off()
         self._closed = threading.Event()
         self._look_seconds = 0.0005
@@ -83,7 +84,13 @@ class Extender:
             gone = self._source.extend(held, seconds) if held else ()
         if held:
             log.info("Extended %d leases by %g s.", len(held) - len(gone), seconds)
-        return [lease for lease in held if lease.task.id in gone]
+        lost = [lease for lease in held if lease.task.id in gone] if gone else []
+        if self._observers.is_watched and held:
+            kept = [lease for lease in held if lease.task.id not in gone] if gone else held
+            self._observers.tell(Extended(time.time(), kept, seconds))
+            if lost:
+                self._observers.tell(Lost(time.time(), lost))
+        return lost
 
     def close(self) -> None:
         self._closed.set()

@@ -21,6 +21,7 @@ A lease is lost when its time has run out, or its task was cancelled. What is wa
 state it is dropped when the thread that has it comes to it. Nothing of it is stored, acked or returned.
 """
 
+import itertools
 import threading
 import time
 from collections import deque
@@ -84,8 +85,12 @@ class LeaseTable:
         self._is_closed = False
         queue = threading.Lock()
         self._filled, self._emptied = threading.Condition(queue), threading.Condition(queue)
-        self._running: list[dict[str, Lease]] = []
-        self._has_waited: list[bool] = []
+        self._numbers = itertools.count()
+        self._running: dict[int, dict[str, Lease]] = {}
+        """The batch of each slot, by the slot's number."""
+        self._has_waited: dict[int, bool] = {}
+        self._ending_slots = 0
+        """How many slots are to end as they come for their next batch."""
         self._old_at = 0.0
         """When what waits has been here for a while; new leases behind it do not make it younger."""
         self._not_loaded: list[tuple[Lease, Result]] = []
@@ -163,7 +168,7 @@ class LeaseTable:
         for every task that is taken would hold up the slot that takes it, which has an environment to feed.
         None are wanted while too much waits to be stored. The wait is short while it may be that some are to be returned.
         """
-        self.prefetch.look(self._running)
+        self.prefetch.look(list(self._running.values()))
         size = self.prefetch.size()
         with self._emptied:
             self._low = size - size // 4
@@ -191,7 +196,7 @@ class LeaseTable:
 
     def surplus(self) -> list[Lease]:
         """Those that would wait too long here, the last ones first: they are not held any more, but for `give_back`."""
-        self.prefetch.look(self._running)
+        self.prefetch.look(list(self._running.values()))
         most = self.prefetch.most()
         if most is None or len(self._waiting) <= most:
             return []
@@ -219,18 +224,35 @@ class LeaseTable:
 
     def new_slot(self) -> int:
         """The number of another slot that will take leases."""
-        self._running.append({})
-        self._has_waited.append(False)
-        return len(self._running) - 1
+        with self._filled:
+            number = next(self._numbers)
+            self._running[number], self._has_waited[number] = {}, False
+            return number
+
+    @property
+    def slots(self) -> int:
+        """How many slots there are."""
+        return len(self._running)
+
+    def resize(self, slots: int) -> int:
+        """So many slots are wanted from now on; returns how many are missing.
+
+        Where there are more, some end: an idle one at once, a busy one when it comes for its next batch.
+        """
+        with self._filled:
+            self.prefetch.slots = slots
+            self._ending_slots = max(0, len(self._running) - slots)
+            self._filled.notify(self._ending_slots)
+            return max(0, slots - len(self._running))
 
     def take(self, slot: int) -> dict[str, Lease]:
-        """The next batch by task id, no more than a fair share of what waits; waits for one. Empty once closed.
+        """The next batch by task id, no more than a fair share of what waits; waits for one. Empty where the slot is to end.
 
         The slot removes each as it ends. What is in there counts as running.
         """
         with self._filled:
             self._has_waited[slot] = bool(self._waiting) and time.monotonic() > self._old_at
-            while not self._waiting and not self._is_closed:
+            while not self._waiting and not self._is_closed and not self._ending_slots:
                 self._idle_slots += 1
                 self._emptied.notify()
                 began = time.monotonic()
@@ -242,12 +264,21 @@ class LeaseTable:
                 self._idle_slots -= 1
             if self._is_closed:
                 return {}
+            if self._ending_slots:
+                self._end_slot(slot)
+                return {}
             share = max(1, min(self.prefetch.batch, len(self._waiting) // len(self._running)))
             taken = [self._waiting.popleft() for _ in range(min(share, self.bytes.number(_BATCH_BYTES)))]
             if len(self._waiting) < self._low:
                 self._emptied.notify()
         batch = self._running[slot] = {lease.task.id: lease for lease in taken}
         return batch
+
+    def _end_slot(self, slot: int) -> None:
+        self._ending_slots -= 1
+        del self._running[slot], self._has_waited[slot]
+        if self._waiting:  # it may have been woken to take that
+            self._filled.notify()
 
     def has_waited(self, slot: int) -> bool:
         """Whether what the slot took last was here before it came for it, where another agent could have had it."""
@@ -259,7 +290,7 @@ class LeaseTable:
         return batch
 
     def running(self) -> list[Lease]:
-        return [lease for batch in self._running for lease in list(batch.values())]
+        return [lease for batch in list(self._running.values()) for lease in list(batch.values())]
 
     # --- RUNNING -> ... ---
 

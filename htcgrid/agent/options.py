@@ -61,6 +61,19 @@ class AgentOptions(Keys):
         description="how often a task is handed out, where the plane is lost each time it runs, before it counts as failed",
     )
 
+    handler_logs: str = Field(
+        "none",
+        min_length=1,
+        description='where all that handlers print is written, as JSON lines: "none", "stdout", "stderr" (on a terminal as '
+        "text) or a folder",
+    )
+    handler_logs_bytes: int = Field(
+        64 << 20, ge=1, le=1 << 50, description="bytes of a file in that folder, after which the next is begun"
+    )
+    handler_logs_files: int = Field(
+        0, ge=0, le=1_000_000, description="files that an agent keeps there, the newest; 0 keeps all"
+    )
+
     @field_validator("tolerated_failures")
     @classmethod
     def _count_or_percentage(cls, value: int | str | None) -> int | str | None:

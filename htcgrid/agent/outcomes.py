@@ -9,7 +9,7 @@ from htcgrid.agent.leases import LeaseTable
 from htcgrid.agent.policy import Verdict, retry_delay, verdict
 from htcgrid.agent.shared import Shared
 from htcgrid.agent.suspects import Suspects
-from htcgrid.spi import FailureKind, Lease, Outcome, Result, Unavailable, error_documents
+from htcgrid.spi import FailureKind, Lease, Outcome, Result, Retried, Throttled, Unavailable, error_documents
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +28,7 @@ class Outcomes:
         self._init_errors = init_errors
         self._options = shared.options
         self._shutdown = shared.shutdown
+        self._observers = shared.observers
 
     def succeeded(self, lease: Lease, outcome: Outcome) -> None:
         self._leases.finish(Result(lease.task, outcome, lease.attempt))
@@ -55,13 +56,15 @@ class Outcomes:
             chance = random.random()  # noqa: S311 - jitter, not a secret
             delay = retry_delay(self._options, lease.attempt, chance)
             log.info("Task %s: %s at attempt %d. It runs again in %.1f s.", lease.task.id, kind, lease.attempt, delay)
-            self._leases.retry(lease, delay)
+            self._retry(lease, outcome, delay)
         else:
             self._leases.finish(Result(lease.task, outcome, lease.attempt), dead=what is Verdict.DEAD)
 
     def unavailable(self, lease: Lease, error: Unavailable) -> None:
         """The plane became unavailable. What has not begun goes to whichever slot finds it there again."""
-        if lease.task.id not in error.begun:
+        if lease.task.id not in error.begun and isinstance(error, Throttled):
+            self._leases.put_back(lease)
+        elif lease.task.id not in error.begun:
             self.not_begun(lease, str(error))
         elif self._shutdown.is_set():
             self._leases.give_back(lease)
@@ -86,9 +89,13 @@ class Outcomes:
     def _count(self, lease: Lease, document: bytes) -> None:
         """By way of the source, which counts for every agent and past the end of this one."""
         if lease.attempt < self._options.lost_attempts:
-            self._leases.retry(lease, 0.0)
+            self._retry(lease, None, 0.0)
         else:
             self._give_up(lease, document)
+
+    def _retry(self, lease: Lease, outcome: Outcome | None, delay: float) -> None:
+        self._observers.tell(Retried(time.time(), [lease], outcome, delay))
+        self._leases.retry(lease, delay)
 
     def _give_up(self, lease: Lease, document: bytes) -> None:
         self.suspects.settle(lease.task.id)

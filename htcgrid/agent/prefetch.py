@@ -93,7 +93,9 @@ class Prefetch:
     """How often to look, while tasks wait, whether some are to be returned."""
 
     def __init__(self, slots: int, *, is_shared: bool = False) -> None:
-        self._slots = slots
+        self.slots = slots
+        self.is_throttled = False
+        """Whether the plane has throttled of late: other agents would be throttled as well."""
         self._is_shared = is_shared
         """Whether another agent could have the tasks that wait here."""
         self.mean_seconds: float | None = None
@@ -130,7 +132,7 @@ class Prefetch:
 
     def is_worth(self, seconds: float) -> bool:
         """Whether so much may be spent on each task before it begins."""
-        return self.mean_seconds is None or self.mean_seconds >= _SPENT * seconds * self._slots
+        return self.mean_seconds is None or self.mean_seconds >= _SPENT * seconds * self.slots
 
     def received(self, seconds: float) -> None:
         """A receive that found tasks took so long; a part of it may have been a wait for them."""
@@ -141,10 +143,10 @@ class Prefetch:
         if not self._is_shared:
             return
         now = time.monotonic()
-        before = self._seen if len(self._seen) == len(running) else [({}, 0, now)] * len(running)
+        before = {id(seen[0]): seen for seen in self._seen}  # by their batches, since slots come and go
         self._seen = [
-            seen if seen[0] is batch and seen[1] == len(batch) else (batch, len(batch), now)
-            for seen, batch in zip(before, running, strict=True)
+            seen if (seen := before.get(id(batch))) and seen[1] == len(batch) else (batch, len(batch), now)
+            for batch in running
         ]
         self.ran([now - since if left else None for _, left, since in self._seen])
 
@@ -155,11 +157,11 @@ class Prefetch:
     def size(self) -> int:
         """How many tasks to have waiting for a slot."""
         if not self._is_shared:
-            return prefetch_size(self._slots, self.mean_seconds, self.batch)
+            return prefetch_size(self.slots, self.mean_seconds, self.batch)
         return wanted(self.mean_seconds, self.batch, min(self._receives), self._running, self._ended)
 
     def most(self) -> int | None:
-        """How many may go on waiting; None where nobody else could have them."""
-        if not self._is_shared:
+        """How many may go on waiting; None where nobody else could have them, or run them."""
+        if not self._is_shared or self.is_throttled:
             return None
         return kept(self.mean_seconds, self.batch, min(self._receives), self._running)

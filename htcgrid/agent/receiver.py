@@ -9,7 +9,18 @@ from htcgrid.agent.prefetch import DRY_SECONDS
 from htcgrid.agent.shared import Shared
 from htcgrid.agent.storer import chunks
 from htcgrid.agent.suspects import Suspects
-from htcgrid.spi import FailureKind, Lease, Outcome, Result, ResultSink, TaskSource, error_documents
+from htcgrid.spi import (
+    Acked,
+    AlreadyStored,
+    FailureKind,
+    Lease,
+    Outcome,
+    Received,
+    Result,
+    ResultSink,
+    TaskSource,
+    error_documents,
+)
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +38,7 @@ class Receiver:
         self._leases = leases
         self._suspects = suspects
         self._shutdown = shared.shutdown
-        self._statistics = shared.statistics
+        self._shared = shared
         self.back_off = shared.back_off()
 
     def run(self) -> None:
@@ -43,7 +54,7 @@ class Receiver:
                 self._source.receive,
             )
             if leases:
-                self._take_in(leases)
+                self._take_in(leases, time.monotonic() - began)
                 self._leases.prefetch.received(time.monotonic() - began)
             # Asked again once all is settled: what was returned since makes it not exhausted.
             elif self._source.exhausted and self._leases.wait_until_settled(_WAIT_SECONDS) and self._source.exhausted:
@@ -68,14 +79,19 @@ class Receiver:
             self._leases.prefetch.ran_dry()
         return leases
 
-    def _take_in(self, received: Sequence[Lease]) -> None:
+    def _take_in(self, received: Sequence[Lease], seconds: float) -> None:
+        observers = self._shared.observers
         leases = self._leases.add(received)
+        if observers.is_watched:
+            observers.tell(Received(time.time(), leases, seconds))
         stored = self._stored(leases)
         if stored:
-            self._statistics.already_stored += len(stored)
             done = [lease for lease in leases if lease.task.id in stored]
+            self._shared.already_stored(AlreadyStored(time.time(), done))
             for chunk in chunks(self._leases.release(done), self._source.max_batch):
                 self.back_off.call(lambda chunk=chunk: self._source.ack(chunk), self._source.ack)  # type: ignore[misc]
+                if observers.is_watched:
+                    observers.tell(Acked(time.time(), chunk))
             leases = [lease for lease in leases if lease.task.id not in stored]
         if any(lease.invalid for lease in leases):
             for lease in leases:

@@ -1,13 +1,13 @@
 """What all threads of one agent share, besides its leases."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from htcgrid.agent.backoff import BackOff
 from htcgrid.agent.options import AgentOptions
 from htcgrid.agent.shutdown import Shutdown
 from htcgrid.agent.statistics import Statistics
-from htcgrid.spi import Outcome
+from htcgrid.spi import AlreadyStored, Observers, Outcome, Stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +20,19 @@ class Shared:
     report: Callable[[str], None]
     failed: Callable[[Sequence[Outcome]], None]
     """Told of failures once they are stored."""
+    observers: Observers = field(default_factory=Observers)
+
+    def stored(self, stored: Stored) -> None:
+        """Count these results, and tell of them. The counts are made here and now, so that they are exact."""
+        if failed := self.statistics.stored(stored):
+            self.failed(failed)
+        if self.observers.is_watched:
+            self.observers.tell(stored)
+
+    def already_stored(self, stored: AlreadyStored) -> None:
+        self.statistics.already_stored += len(stored.leases)
+        if self.observers.is_watched:
+            self.observers.tell(stored)
 
     def fail(self, error: BaseException) -> None:
         """Stop the agent because of this; `Agent.run` raises it."""
@@ -27,4 +40,4 @@ class Shared:
 
     def back_off(self, slack: float = 0.0) -> BackOff:
         """A new one, for one thread; `slack` is how many seconds past the grace time it goes on."""
-        return BackOff(self.shutdown, self.options.unavailable_limit, self.report, slack)
+        return BackOff(self.shutdown, self.options.unavailable_limit, self.report, slack, self.observers)

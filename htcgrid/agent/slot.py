@@ -1,30 +1,46 @@
 """One thread that keeps one execution environment busy."""
 
 import time
+from collections.abc import Callable
 
+from htcgrid.agent.backoff import LONGEST_SECONDS
 from htcgrid.agent.extender import Extender
 from htcgrid.agent.leases import LeaseTable
+from htcgrid.agent.log_tails import invoke_of
 from htcgrid.agent.outcomes import Outcomes
 from htcgrid.agent.shared import Shared
-from htcgrid.spi import Invoker, Lease, Outcome, Unavailable
+from htcgrid.spi import Ended, Invoker, Lease, Outcome, Started, Throttled, Unavailable
 
 _PAUSE_SECONDS = 0.005
 """After a batch of which nothing was begun, so that a plane that begins nothing costs no processor."""
 _LONG_SECONDS = 0.2
 """After a batch that took this long, what has waited for the slot is looked at whatever that costs."""
 
+_THROTTLED_SECONDS = 1.0
+"""The longest back-off after a throttle, which lowers the number of slots as well: the last one finds out when it is over."""
+
 
 class Slot:
     """Takes leases, has the plane run their tasks, and passes on how each ended."""
 
     def __init__(
-        self, invoker: Invoker, leases: LeaseTable, outcomes: Outcomes, extender: Extender, shared: Shared
+        self,
+        invoker: Invoker,
+        leases: LeaseTable,
+        outcomes: Outcomes,
+        extender: Extender,
+        shared: Shared,
+        throttled: Callable[[], None] = lambda: None,
     ) -> None:
         self._invoker = invoker
+        self._plane_invoke = invoke_of(invoker)
         self._leases = leases
         self._extender = extender
         self._outcomes = outcomes
         self._shutdown = shared.shutdown
+        self._observers = shared.observers
+        self._statistics = shared.statistics
+        self._throttled = throttled
         self._back_off = shared.back_off()
         self._number = leases.new_slot()
 
@@ -51,14 +67,21 @@ class Slot:
             batch.clear()
             return
         try:
-            self._invoke(batch)
+            if self._observers.is_watched:
+                self._invoke_observed(batch)
+            else:
+                self._invoke(batch)
         except Unavailable as error:
             for lease in batch.values():
                 self._outcomes.unavailable(lease, error)
             batch.clear()
+            is_throttled = isinstance(error, Throttled)
+            if is_throttled:
+                self._throttled()
+                self._back_off.forget_before(self._statistics.last)  # others are answered: it does not last
             if error.begun:
                 self._back_off.reset()  # it was there
-            self._back_off.wait(error)
+            self._back_off.wait(error, _THROTTLED_SECONDS if is_throttled else LONGEST_SECONDS)
         else:
             self._back_off.reset()
 
@@ -78,13 +101,21 @@ class Slot:
                 self._attempt(self._leases.run(self._number, [mine]))
             mine = suspects.next()
 
+    def _invoke_observed(self, running: dict[str, Lease]) -> None:
+        leases, began = list(running.values()), time.monotonic()
+        self._observers.tell(Started(time.time(), leases, self._number))
+        try:
+            self._invoke(running)
+        finally:
+            self._observers.tell(Ended(time.time(), leases, self._number, time.monotonic() - began))
+
     def _invoke(self, running: dict[str, Lease]) -> None:
         """Run these; each is taken out as it ends."""
         suspected, batch = self._outcomes.suspects.known, list(running.values())
         ended, failed = self._outcomes.succeeded, self._outcomes.failed
         busy_ms = 0.0
         done = 0
-        for item in self._invoker.invoke(batch, self._invoker.function.timeout):
+        for item in self._plane_invoke(batch, self._invoker.function.timeout):
             lease = running.pop(item.task_id, None)
             if lease is None:
                 raise self._bug(f"reported {item.task_id!r} twice, or without being asked")

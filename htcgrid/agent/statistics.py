@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from htcgrid.histogram import Histogram
-from htcgrid.spi import FailureKind, Outcome
+from htcgrid.spi import FailureKind, Outcome, Stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +37,11 @@ class Statistics:
     """Counts. Outcomes are counted by the one thread that delivers them."""
 
     def __init__(self, slots: int) -> None:
-        self._slots = slots
         self._began = self._last = time.monotonic()
+        self._slots = (0.0, slots, self._began)
+        """Slots times seconds until the number changed last, the number since, and when that was."""
+        self._slot_seconds = 0.0
+        """Slots times seconds until the last result."""
         self._durations = Histogram()
         self._failures: Counter[FailureKind] = Counter()
         self._succeeded = 0
@@ -50,6 +53,21 @@ class Statistics:
     def begin(self) -> None:
         """From now on the clock runs."""
         self._began = self._last = time.monotonic()
+        self._slots = (0.0, self._slots[1], self._began)
+
+    @property
+    def last(self) -> float:
+        """On the monotonic clock, when a result was stored last."""
+        return self._last
+
+    def resize(self, slots: int) -> None:
+        """From now on there are so many slots."""
+        now = time.monotonic()
+        self._slots = (self._slot_seconds_at(now), slots, now)
+
+    def stored(self, stored: Stored) -> Sequence[Outcome]:
+        """Counts these results, which are final; returns the failures."""
+        return self.count([result.outcome for result in stored.results])
 
     def count(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
         """Final outcomes whose results are stored now; returns the failures."""
@@ -62,7 +80,12 @@ class Statistics:
         self._billed_ms += sum([outcome.billed_ms for outcome in outcomes])
         self._memory_mb = max([self._memory_mb, *[outcome.max_memory_mb for outcome in outcomes]])
         self._last = time.monotonic()
+        self._slot_seconds = self._slot_seconds_at(self._last)
         return failed
+
+    def _slot_seconds_at(self, now: float) -> float:
+        before, slots, since = self._slots
+        return before + slots * (now - since)
 
     def summary(self, retried: int, given_back: int) -> Summary:
         """So far; how often tasks were tried again, and returned, is the lease table's to count."""
@@ -77,7 +100,7 @@ class Statistics:
             given_back=given_back,
             seconds=seconds,
             tasks_per_second=(self._succeeded + failed) / seconds,
-            busy_share=self._busy_ms / 1000 / (seconds * self._slots),
+            busy_share=self._busy_ms / 1000 / max(self._slot_seconds, 1e-9),
             p50_ms=self._durations.percentile(0.5),
             p90_ms=self._durations.percentile(0.9),
             p99_ms=self._durations.percentile(0.99),

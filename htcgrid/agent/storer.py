@@ -8,7 +8,19 @@ from typing import TypeVar
 
 from htcgrid.agent.leases import LeaseTable
 from htcgrid.agent.shared import Shared
-from htcgrid.spi import FailureKind, Lease, Rejected, Result, ResultSink, TaskSource, error_documents
+from htcgrid.spi import (
+    Acked,
+    DeadLettered,
+    FailureKind,
+    Lease,
+    Rejected,
+    Result,
+    ResultSink,
+    Returned,
+    Stored,
+    TaskSource,
+    error_documents,
+)
 
 T = TypeVar("T")
 
@@ -30,6 +42,8 @@ class Storer:
         self._sink = sink
         self._leases = leases
         self._shared = shared
+        self._observers = shared.observers
+        self._put_seconds = 0.0
         # What is stopped at the end of the grace time comes here after it.
         self.back_off = shared.back_off(STORE_SECONDS)
 
@@ -54,7 +68,7 @@ class Storer:
         results = [result for result, _ in finished]
         began = time.monotonic()
         try:
-            self.back_off.call(lambda: self._sink.put(results), self._sink.put)
+            self.back_off.call(lambda: self._put(results), self._sink.put)
             self._leases.bytes.put_took(time.monotonic() - began)
         except Rejected as refusal:
             if not refusal.task_ids:
@@ -65,12 +79,16 @@ class Storer:
                 for result, dead in finished
             ]
             refused = [result for result, _ in finished if result.task.id in refusal.task_ids]
-            self.back_off.call(lambda: self._sink.put(refused), self._sink.put)
+            self.back_off.call(lambda: self._put(refused), self._sink.put)
         return finished
 
+    def _put(self, results: Sequence[Result]) -> None:
+        began = time.monotonic()
+        self._sink.put(results)
+        self._put_seconds = time.monotonic() - began
+
     def _settle(self, finished: Sequence[Finished]) -> None:
-        if failed := self._shared.statistics.count([result.outcome for result, _ in finished]):
-            self._shared.failed(failed)
+        self._shared.stored(Stored(time.time(), [result for result, _ in finished], self._put_seconds))
         leases = self._leases.stored(finished)
         if dead := {result.task.id: result for result, is_dead in finished if is_dead}:
             for lease in leases:
@@ -79,11 +97,14 @@ class Storer:
             leases = [lease for lease in leases if lease.task.id not in dead]
         for chunk in chunks(leases, self._source.max_batch):
             self.back_off.call(lambda chunk=chunk: self._source.ack(chunk), self._source.ack)  # type: ignore[misc]
+            if self._observers.is_watched:
+                self._observers.tell(Acked(time.time(), chunk))
 
     def _dead_letter(self, lease: Lease, result: Result) -> None:
         document = result.outcome.payload.decode(errors="replace")[:_REASON_BYTES]
         reason = f"{result.outcome.failure} at attempt {result.attempt}: {document}"
         self.back_off.call(lambda: self._source.dead_letter([lease], reason), self._source.dead_letter)
+        self._observers.tell(DeadLettered(time.time(), [lease], reason))
         log.info("Task %s is a dead letter: %s at attempt %d.", lease.task.id, result.outcome.failure, result.attempt)
 
     def _return(self) -> None:
@@ -94,6 +115,8 @@ class Storer:
                     lambda chunk=chunk, delay=delay: self._return_to_source(chunk, delay),  # type: ignore[misc]
                     self._source.nack,
                 )
+                if self._observers.is_watched:
+                    self._observers.tell(Returned(time.time(), chunk, delay))
         if by_delay:
             self._leases.returned_all()
 

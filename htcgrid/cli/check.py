@@ -1,8 +1,10 @@
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import click
 
+from htcgrid.agent.log_tails import lack_of
 from htcgrid.cli import lease_limit
 from htcgrid.cli.grid_options import grid_options, read_grid
 from htcgrid.cli.main import DONE, USAGE
@@ -34,19 +36,22 @@ def command(file: Path | None, plane: str | None, pairs: tuple[str, ...], really
 
 def _problems(grid: GridConfig, notes: list[str], *, really: bool) -> Iterator[tuple[str, HtcgridError | None]]:
     """Every plugin of the config, and what is wrong with it; its advice is added to `notes`."""
-    attempts = max(map(grid.settings.agent.attempts_of, FailureKind))
+    agent, timeout = grid.settings.agent, grid.settings.function.timeout
+    attempts, is_logging = max(map(agent.attempts_of, FailureKind)), agent.handler_logs != "none"
     makers: dict[str, Callable[[], Plugin]] = {"source": grid.source, "sink": grid.sink}
     source: TaskSource | None = None
     for name in grid.settings.planes:
         makers[f"planes.{name}"] = grid.on_plane(name).invoker
+    for name in grid.settings.observers:
+        makers[f"observers.{name}"] = partial(grid.observer, name)
     for name, make in makers.items():
         try:
             plugin = make()
             if really:
                 with plugin:
-                    found = _notes(plugin, name, attempts, grid.settings.function.timeout)
+                    found = _notes(plugin, name, attempts, timeout, is_logging=is_logging)
             else:
-                found = _notes(plugin, name, attempts, grid.settings.function.timeout)
+                found = _notes(plugin, name, attempts, timeout, is_logging=is_logging)
         except HtcgridError as error:
             yield name, error
         else:
@@ -58,9 +63,11 @@ def _problems(grid: GridConfig, notes: list[str], *, really: bool) -> Iterator[t
             yield name, None
 
 
-def _notes(plugin: Plugin, name: str, attempts: int, timeout: float) -> list[str]:
+def _notes(plugin: Plugin, name: str, attempts: int, timeout: float, *, is_logging: bool) -> list[str]:
     notes = list(_lease(plugin, timeout)) if isinstance(plugin, TaskSource) else []
     notes += plugin.advise(attempts)
+    if is_logging and isinstance(plugin, Invoker) and (lack := lack_of(plugin)):
+        notes.append(f"[agent] handler_logs: {lack}.")
     return [f"{name}: {note}" for note in notes]
 
 

@@ -26,6 +26,7 @@ def command(file: Path | None, plane: str | None, pairs: tuple[str, ...], dry_ru
     if found.carries_settings:
         grid.source()  # what is wrong with these tables shows here, not in the workers' logs
         grid.sink()
+        grid.observers()
         _require_no_secrets(grid)
     for line in found.deploy(settings.model_dump(mode="json", exclude_unset=True), dry_run=dry_run):
         click.echo(line)

@@ -41,7 +41,7 @@ COMMANDS = {
     "layer": "Install a requirements.txt into a folder for [function] layers.",
     "new-plugin": "Write a distribution with a plugin that works.",
     "permissions": "Print the least IAM policies of the grid.",
-    "plugins": "List the planes, sources and sinks that are installed.",
+    "plugins": "List the planes, sources, sinks and observers that are installed.",
     "redrive": "Run again what failed.",
     "report": "Write a page about results.",
     "results": "Print results that agents have stored.",

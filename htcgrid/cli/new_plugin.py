@@ -37,6 +37,15 @@ _KINDS = {
         "oracle": "override `read_back`, so that it reads what is stored without the plugin.",
         "options": "",
     },
+    "observer": {
+        "group": "observer",
+        "ending": "Observer",
+        "module": "observer",
+        "title": "an observer",
+        "stands": "it counts in the memory of the process",
+        "oracle": "override `shown`, so that it reads what others read.",
+        "options": "",
+    },
 }
 
 

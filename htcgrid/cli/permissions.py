@@ -72,6 +72,7 @@ def _plugins(grid: GridConfig) -> Iterator[Plugin]:
     if grid.settings.sink is not None:
         yield grid.sink()
     yield grid.invoker()
+    yield from (grid.observer(name) for name in grid.settings.observers)
 
 
 def _joined(policies: list[Mapping[str, Any]]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from htcgrid.cli.grid_options import grid_options, options_text, read_grid
+from htcgrid.cli.handler_lines import handler_lines, logs_option, with_logs
 from htcgrid.cli.main import DONE, SOME_FAILED
 from htcgrid.cli.queue_and_store import back_off, say
 from htcgrid.cli.run import run_agent, tune
@@ -23,6 +24,7 @@ _NAMED = 5
 @click.argument("task_ids", nargs=-1, metavar="[TASK_ID]...")
 @grid_options
 @choice_options
+@logs_option
 @click.option("--quiet", is_flag=True, help="No progress; the summary only.")
 def command(
     task_ids: tuple[str, ...],
@@ -33,6 +35,7 @@ def command(
     group: int | None,
     ids: tuple[str, ...],
     session: str | None,
+    logs: str | None,
     quiet: bool,
 ) -> int:
     """Run again what failed: all of it, or by kind, group, id or session.
@@ -47,7 +50,7 @@ def command(
     htcgrid redrive --group 2
     """
     chosen = choice_of(kinds, group, (*task_ids, *ids), session)
-    grid = read_grid(file, plane, pairs)
+    grid = read_grid(file, plane, with_logs(pairs, logs))
     sink = failures_of(grid)
     source = grid.source()
     if source.redrives or isinstance(source, TaskQueue):
@@ -75,7 +78,12 @@ def run_again(
         again = Again(source, _meant(sink, chosen), others=others)
         if not others and not any_to_do(len(again), sink, chosen):
             return DONE
-        with source, grid.invoker() as invoker:
+        with (
+            grid.observers() as observers,
+            source,
+            handler_lines(grid) as lines,
+            grid.invoker(observers, lines) as invoker,
+        ):
             status = run_agent(
                 grid,
                 again,

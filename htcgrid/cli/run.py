@@ -13,6 +13,7 @@ from htcgrid.agent.agent import Agent
 from htcgrid.agent.statistics import Summary
 from htcgrid.cli.failing import Failing, commands, has_failures
 from htcgrid.cli.grid_options import grid_options, options_text, read_grid
+from htcgrid.cli.handler_lines import handler_lines, logs_option, tell_what_is_left_out, with_logs
 from htcgrid.cli.main import DONE, INTERRUPTED, SOME_FAILED, TERMINATED, TOO_MANY_FAILED
 from htcgrid.cli.manifest import Manifest
 from htcgrid.cli.progress import Progress
@@ -20,6 +21,7 @@ from htcgrid.cli.summary import print_summary
 from htcgrid.cli.tolerance import Tolerance
 from htcgrid.config import GridConfig
 from htcgrid.failures.choice import Choice
+from htcgrid.logs.opening import end_with, settle
 from htcgrid.spi import Invoker, Plugin, ResultSink, TaskQueue, TaskSource
 
 log = logging.getLogger(__name__)
@@ -32,12 +34,7 @@ _CUT_OFF_SECONDS = 3.0
 @grid_options
 @click.option("--source", metavar="PLUGIN", help="Take tasks from this plugin instead of the config's.")
 @click.option("--sink", metavar="PLUGIN", help="Put results into this plugin instead of the config's.")
-@click.option(
-    "--log",
-    metavar="FOLDER",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Write what handlers print into this folder, one file for each container; for planes with the key `logs`.",
-)
+@logs_option
 @click.option("--fail-fast", is_flag=True, help="Stop at the first failure: tolerated_failures = 0.")
 @click.option("--redrive", is_flag=True, help="Run again what has failed, too; see `htcgrid redrive`.")
 @click.option("--quiet", is_flag=True, help="No progress; the summary only.")
@@ -47,7 +44,7 @@ def command(
     pairs: tuple[str, ...],
     source: str | None,
     sink: str | None,
-    log: Path | None,
+    logs: str | None,
     fail_fast: bool,
     redrive: bool,
     quiet: bool,
@@ -71,13 +68,17 @@ def command(
     if fail_fast:
         pairs = (*pairs, "agent.tolerated_failures=0")
     tables = {name: {"plugin": plugin} for name, plugin in (("source", source), ("sink", sink)) if plugin}
-    grid = read_grid(file, plane, pairs, **tables)
-    if log is not None:
-        grid = read_grid(file, plane, (*pairs, f"planes.{grid.settings.plane}.logs={log.resolve()}"), **tables)
+    grid = read_grid(file, plane, with_logs(pairs, logs), **tables)
     options = options_text(file, plane, pairs)
     if redrive and (status := _redrive(grid, quiet=quiet, options=options)) is not None:
         return status
-    with grid.source() as tasks, grid.sink() as results, grid.invoker() as invoker:
+    with (
+        grid.observers() as observers,
+        grid.source() as tasks,
+        grid.sink() as results,
+        handler_lines(grid) as lines,
+        grid.invoker(observers, lines) as invoker,
+    ):
         return run_agent(grid, tasks, results, invoker, quiet=quiet, options=options)
 
 
@@ -118,11 +119,14 @@ def run_agent(
     manifest = Manifest.beside(results, grid, command_name)
     limit = Limit(Tolerance.of(grid.settings.agent.tolerated_failures), progress)
     failing = Failing((lambda _message: None) if quiet else log.warning, limit.look)
-    agent = Agent(tasks, invoker, results, grid.settings.agent, failed=failing)
+    agent = Agent(tasks, invoker, results, grid.settings.agent, failed=failing, observers=invoker.observers)
     limit.agent = agent
+    tell_what_is_left_out(invoker)
+    end_with(invoker.output, lambda: agent.deadline)
     signals = Signals(agent)
     with signals, progress.showing(agent):
         summary = agent.run()
+    settle(invoker.output)
     print_summary(summary, grid, (tasks, results, invoker), failing, commands(results, options))
     if limit.is_exceeded and not signals.interrupted:
         status = TOO_MANY_FAILED

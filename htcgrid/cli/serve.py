@@ -3,6 +3,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from queue import SimpleQueue
@@ -10,8 +11,10 @@ from queue import SimpleQueue
 import click
 
 from htcgrid.cli.grid_options import grid_options, read_grid
+from htcgrid.cli.handler_lines import handler_lines, logs_option, tell_what_is_left_out, with_logs
 from htcgrid.cli.main import DONE
 from htcgrid.config import ConfigError
+from htcgrid.logs.opening import end_with
 from htcgrid.service.events import Events, event_options
 from htcgrid.service.guard import Guard, read_keys, read_token
 from htcgrid.service.http import InvokeServer
@@ -19,6 +22,7 @@ from htcgrid.service.invoke_api import InvokeApi
 from htcgrid.service.room import Room
 from htcgrid.service.served_function import ServedFunction
 from htcgrid.service.text import one_line
+from htcgrid.spi import HandlerOutput
 
 
 @click.command()
@@ -69,6 +73,7 @@ from htcgrid.service.text import one_line
     show_default=True,
     help="MiB of requests, events and answers held at once, at most half of it events; further calls get 429.",
 )
+@logs_option
 def command(
     file: Path | None,
     plane: str | None,
@@ -80,6 +85,7 @@ def command(
     waiting: int,
     events: int,
     hold_mb: int,
+    logs: str | None,
 ) -> int:
     """Serve AWS's Invoke API over the plane, so that any AWS SDK can call the functions.
 
@@ -101,22 +107,25 @@ def command(
             f"--host {host}: other machines can reach this address, and anybody who reaches it could run your functions. "
             "Give --keys-file (SigV4, which every AWS SDK signs with) or --token-file, or listen on 127.0.0.1."
         )
-    grid = read_grid(file, plane, pairs)
+    grid = read_grid(file, plane, with_logs(pairs, logs))
     room = Room(hold_mb << 20)
     options = grid.settings.agent
     of_events = event_options(options)
     with ExitStack() as stack:
         functions: dict[str, ServedFunction] = {}
+        observers = stack.enter_context(grid.observers())
+        lines = stack.enter_context(handler_lines(grid))
         events_room = Room((hold_mb << 20) // 2, around=room)
         for function in grid.functions():
-            invoker = stack.enter_context(grid.serving(function).invoker())
+            invoker = stack.enter_context(grid.serving(function).invoker(observers, lines))
+            tell_what_is_left_out(invoker)
             queue = Events(invoker, of_events, events, events_room, _say)
             functions[function.function_name] = ServedFunction(invoker, waiting, queue)
         try:
             server = stack.enter_context(InvokeServer(family, address, InvokeApi(functions, guard, room), _say))
         except OSError as error:
             raise ConfigError(f"--host {host} --port {port}: {error.strerror}. Choose another port.") from None
-        _serve(server, functions, options.grace)
+        _serve(server, functions, options.grace, lines)
     return DONE
 
 
@@ -130,7 +139,7 @@ def _address(host: str, port: int) -> tuple[int, tuple[str, int]]:
     return family, address  # type: ignore[return-value]
 
 
-def _serve(server: InvokeServer, functions: dict[str, ServedFunction], grace: float) -> None:
+def _serve(server: InvokeServer, functions: dict[str, ServedFunction], grace: float, lines: HandlerOutput) -> None:
     # Not an event, which a handler must not set while it interrupts that event's own `wait` or `set`.
     stops: SimpleQueue[None] = SimpleQueue()
     numbers = [signal.SIGTERM, signal.SIGINT]
@@ -146,6 +155,8 @@ def _serve(server: InvokeServer, functions: dict[str, ServedFunction], grace: fl
     shown = f"[{host!s}]" if ":" in str(host) else str(host)
     _say(f"Serving {', '.join(one_line(name) for name in functions)} on http://{shown}:{port}")
     stops.get()
+    deadline = time.monotonic() + grace
+    end_with(lines, lambda: deadline)
     for number in numbers:
         signal.signal(number, signal.SIG_DFL)  # a second one ends it at once, calls and all
     if server.under_way:

@@ -63,6 +63,13 @@ def end(*, interrupted: bool) -> None:
         errors.wait(_LAST_SECONDS)
 
 
+def await_told() -> None:
+    """Until all that was printed on standard error is written, however long its reader takes."""
+    errors = getattr(sys.stderr, "buffer", None)
+    if isinstance(errors, _Errors):
+        errors.wait(None)
+
+
 def _encoding(stream: TextIO | None) -> str:
     """The stream's own encoding, or UTF-8 where that has only ASCII, which nobody chooses; click does the same."""
     encoding = (stream and stream.encoding) or "utf-8"
@@ -150,12 +157,12 @@ class _Errors(io.BufferedIOBase):
             self._put(text, 0.0 if self._is_stalled else _STALL_SECONDS)
         return len(text)
 
-    def wait(self, seconds: float) -> None:
+    def wait(self, seconds: float | None) -> None:
         """Until all is written, so long at most."""
         if self._has_thread:
             self._put(b"", seconds)
 
-    def _put(self, text: bytes, seconds: float) -> None:
+    def _put(self, text: bytes, seconds: float | None) -> None:
         written = threading.Event()
         self._waiting.put((text, written))
         self._is_stalled = not written.wait(seconds)

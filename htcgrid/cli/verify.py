@@ -12,11 +12,16 @@ import click
 
 from htcgrid import config, plugins
 from htcgrid.cli.main import DONE, SOME_FAILED
-from htcgrid.cli.verify_places import Places, running
-from htcgrid.spi import Invoker, Plugin, Rejected, ResultSink, TaskSource
+from htcgrid.cli.verify_places import Places, run
+from htcgrid.spi import Invoker, Observer, Plugin, Rejected, ResultSink, TaskSource
 
-KINDS: dict[str, type[Plugin]] = {"invoker": Invoker, "task-source": TaskSource, "result-sink": ResultSink}
-"""What `--kind` calls the three kinds of plugin."""
+KINDS: dict[str, type[Plugin]] = {
+    "invoker": Invoker,
+    "task-source": TaskSource,
+    "result-sink": ResultSink,
+    "observer": Observer,
+}
+"""What `--kind` calls the kinds of plugin."""
 
 _MARKS = {"held": "held     ", "broken": "BROKEN   ", "not asked": "not asked"}
 
@@ -29,7 +34,7 @@ _MARKS = {"held": "held     ", "broken": "BROKEN   ", "not asked": "not asked"}
     "pairs",
     multiple=True,
     metavar="KEY=VALUE",
-    help="A key of the plugin's config. In it {tmp} is a new folder for each rule, {fresh} a new word.",
+    help="A key of the plugin's config. In it {tmp} is a new folder for each rule, {fresh} a new word; in commands, too.",
 )
 @click.option(
     "--patience",
@@ -62,6 +67,15 @@ _MARKS = {"held": "held     ", "broken": "BROKEN   ", "not asked": "not asked"}
 @click.option("--take-away", metavar="CMD", help="A command that stops what the plugin talks to.")
 @click.option("--bring-back", metavar="CMD", help="A command that starts it again.")
 @click.option("--throttle", metavar="CMD", help="A command that has the service refuse its next call.")
+@click.option("--resize", metavar="CMD", help="A command that gives the plane {size} environments.")
+@click.option(
+    "--publish-invalid",
+    metavar="CMD",
+    help="A command that puts into the source what is not a task: text that is not JSON.",
+)
+@click.option(
+    "--marks", metavar="PATH", help="The path at which handlers see {folder}, a folder of the kit on this machine."
+)
 @click.option(
     "--too-large", type=click.IntRange(1), metavar="BYTES", help="The size of an answer that can never be stored."
 )
@@ -85,6 +99,9 @@ def command(
     take_away: str | None = None,
     bring_back: str | None = None,
     throttle: str | None = None,
+    resize: str | None = None,
+    publish_invalid: str | None = None,
+    marks: str | None = None,
     too_large: int | None = None,
     remove: str | None = None,
 ) -> int:
@@ -118,9 +135,12 @@ def command(
                 patience,
                 drain,
                 missing=(lambda function: places.make(function, **elsewhere)) if elsewhere else None,
-                take_away=running("--take-away", take_away),
-                bring_back=running("--bring-back", bring_back),
-                throttle=running("--throttle", throttle),
+                take_away=places.running("--take-away", take_away),
+                bring_back=places.running("--bring-back", bring_back),
+                throttle=places.running("--throttle", throttle),
+                resize=None if resize is None else lambda size: run("--resize", resize.replace("{size}", str(size))),
+                publish_invalid=places.running("--publish-invalid", publish_invalid),
+                marks=None if marks is None else lambda folder: marks.replace("{folder}", str(folder)),
                 too_large=too_large,
                 deadline=deadline or 60.0 * patience,
             )

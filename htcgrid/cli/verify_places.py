@@ -24,11 +24,19 @@ class Places:
         self._plugin = plugin
         self._options = options
         self._folder = folder
+        self._word = ""
         self._words: list[str] = []
 
     def make(self, function: Function, **changed: Any) -> Plugin:
         """A new plugin, not opened. `changed` are options that take the place of others."""
-        filled = {key: self._filled(value) for key, value in {**self._options, **changed}.items()}
+        options = {**self._options, **changed}
+        self._word = uuid.uuid4().hex[:12]
+        texts = [value for value in options.values() if isinstance(value, str)]
+        if any(TMP in text for text in texts):
+            (self._folder / self._word).mkdir()
+        if any(FRESH in text for text in texts):
+            self._words.append(self._word)
+        filled = {key: self.filled(value) if isinstance(value, str) else value for key, value in options.items()}
         try:
             settings = self._plugin.Config.model_validate(filled)
         except ValidationError as error:
@@ -44,15 +52,13 @@ class Places:
             if command:
                 run("--remove", command.replace(FRESH, word))
 
-    def _filled(self, value: Any) -> Any:
-        if not isinstance(value, str):
-            return value
-        fresh = uuid.uuid4().hex[:12]
-        if TMP in value:
-            (self._folder / fresh).mkdir()
-        if FRESH in value:
-            self._words.append(fresh)
-        return value.replace(TMP, str(self._folder / fresh)).replace(FRESH, fresh)
+    def running(self, option: str, command: str | None) -> Callable[[], None] | None:
+        """The command, for the place that was made last, as something to be called; None where none was given."""
+        return None if command is None else lambda: run(option, self.filled(command))
+
+    def filled(self, text: str) -> str:
+        """The text with the folder and the word of the place that was made last."""
+        return text.replace(TMP, str(self._folder / self._word)).replace(FRESH, self._word)
 
 
 def run(option: str, command: str) -> None:
@@ -62,11 +68,6 @@ def run(option: str, command: str) -> None:
         raise config.ConfigError(
             f"{option} {command!r} ended with exit code {done.returncode}: {(done.stderr or done.stdout).strip()[-500:]}"
         )
-
-
-def running(option: str, command: str | None) -> Callable[[], None] | None:
-    """The command as something to be called; None where none was given."""
-    return None if command is None else lambda: run(option, command)
 
 
 def _remove_files(path: Path, word: str) -> None:

@@ -3,9 +3,15 @@
 It is versioned with the plugin interface: what is named here changes only with `SPI_VERSION`.
 """
 
-from htcgrid.planes import requirements
+from htcgrid.planes import code_archive, container_entry, exit_status, requirements
 from htcgrid.planes.code_files import DEFAULTS, PREBUILT, collect
 from htcgrid.planes.pooled import PooledInvoker
+from htcgrid.planes.relay import Relay
+from htcgrid.planes.relay_streams import CommandStream, SocketStream, Stream
+from htcgrid.planes.remote import RemoteInvoker
+from htcgrid.planes.sidecar_pool import SidecarInvoker
+from htcgrid.planes.sidecar_sandbox import Termination, corrected_by
+from htcgrid.planes.unexplained import UnexplainedExit, explained
 from htcgrid.runtime import identity, layers, trace
 from htcgrid.runtime.api import ApiEnvironment
 from htcgrid.runtime.api_server import listen
@@ -24,16 +30,29 @@ __all__ = [
     "PREBUILT",
     "ApiEnvironment",
     "Calls",
+    "CommandStream",
     "EmulatorSandbox",
     "EnvironmentPool",
     "ExecutionEnvironment",
     "PooledInvoker",
+    "Relay",
+    "RemoteInvoker",
     "RieEnvironment",
     "Sandbox",
     "SandboxedEnvironment",
+    "SidecarInvoker",
+    "SocketStream",
     "State",
+    "Stream",
+    "Termination",
+    "UnexplainedExit",
     "client_context",
+    "code_archive",
     "collect",
+    "container_entry",
+    "corrected_by",
+    "exit_status",
+    "explained",
     "identity",
     "layers",
     "listen",

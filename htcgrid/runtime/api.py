@@ -101,11 +101,11 @@ class ApiEnvironment(SandboxedEnvironment):
         self._failure: InitFailure | None = None
 
     def start(self) -> None:
-        self.sandbox.start(self._variables() | {"AWS_LAMBDA_RUNTIME_API": self._server.address})
+        self._start({"AWS_LAMBDA_RUNTIME_API": self._server.address})
         self._server.watch(self.sandbox.ended_fd)
 
     def close(self) -> None:
-        self.sandbox.close()
+        super().close()
         self._server.close()
 
     # --- the transport ---
@@ -230,6 +230,7 @@ class ApiEnvironment(SandboxedEnvironment):
         assert attempt is not None  # noqa: S101 - there is a queue
         self._queue.popleft()
         (connection, request), self._waiting = self._waiting, None
+        self._begins(attempt.lease)
         attempt.started = time.time()
         attempt.since = time.monotonic()
         deadline = b"%d\r\n\r\n" % int((attempt.started + attempt.timeout) * 1000)

@@ -25,6 +25,7 @@ from htcgrid.spi import (
     Credentials,
     FailureKind,
     Function,
+    HandlerOutput,
     Lease,
     Outcome,
     Unavailable,
@@ -81,6 +82,8 @@ class ExecutionEnvironment(ABC):
         self.state = State.STARTING
         self.credentials = Credentials()
         """What the handler finds; set before `start`."""
+        self.output = HandlerOutput()
+        """What takes all that it prints; set before `start`."""
         self._function = function
         self._pending: dict[int, Lease] = {}
         self._sequence = 0

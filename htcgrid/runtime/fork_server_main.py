@@ -171,6 +171,7 @@ def _run_python(request: dict[str, Any], fds: list[int], clients: Collection[str
         log,
         request["function_arn"],
         request["limit"],
+        bytes.fromhex(request.get("mark", "")),
     )
     os.close(page)
     leave_to_the_agent()

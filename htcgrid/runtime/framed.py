@@ -9,22 +9,25 @@ import select
 import socket
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from math import ceil
 
 from htcgrid.runtime import frames, identity, shared_memory, trace
 from htcgrid.runtime.context import client_context
 from htcgrid.runtime.environment import ExecutionEnvironment, InitFailure, Running
 from htcgrid.runtime.fork_server import ForkServer
+from htcgrid.runtime.marked_output import MarkedOutput
 from htcgrid.runtime.memory_watch import QUIET_SECONDS, SHORT_SECONDS, MemoryWatch
 from htcgrid.runtime.wakeup import Wakeup
 from htcgrid.runtime.worker_process import WorkerProcess
-from htcgrid.spi import FailureKind, Function, Lease, Outcome, Unstarted, error_documents, limits
+from htcgrid.spi import FailureKind, Function, Lease, Outcome, Unavailable, Unstarted, error_documents, limits
 
 _READ_BYTES = 1 << 18
 _PIECE_BYTES = 1 << 13
 _LATE_SECONDS = 2.0
 """How long a worker may take to begin a task whose turn has come, beside the task's own time."""
 _AT_ONCE_SECONDS = 0.001
+_MARK_BYTES = 8
 _MANY = 8
 """With more environments than this, each looks less often whether another is idle, so that all together do not more."""
 _MOST_BYTES = 2 * limits.RESPONSE_BYTES
@@ -65,6 +68,8 @@ class FramedEnvironment(ExecutionEnvironment):
         """No task with a lower sequence number is pending."""
         self._printed: dict[int, bytes] = {}
         """The ends of what tasks printed that was read here while they ran, by sequence number."""
+        self._marked: MarkedOutput | None = None
+        """Where all that is printed is wanted: what reads it."""
         self._poll = select.poll()
 
     def start(self) -> None:
@@ -80,6 +85,9 @@ class FramedEnvironment(ExecutionEnvironment):
             "limit": limits.RESPONSE_BYTES,
             "environment": self._variables(),
         }
+        mark = b"\0" + os.urandom(_MARK_BYTES).hex().encode() if self.output.is_wanted else b""
+        if mark:
+            request["mark"] = mark.hex()
         try:
             self._process = WorkerProcess(self._fork_server, request, theirs.fileno(), page)
         except BaseException:
@@ -90,6 +98,8 @@ class FramedEnvironment(ExecutionEnvironment):
             theirs.close()
             os.close(page)
         self._is_started = True
+        if mark:
+            self._marked = MarkedOutput(self._process, self._page, mark, self.output, self.id, self._pending)
         self._channel.setblocking(False)
         self._poll.register(self._channel, select.POLLIN)
         self._poll.register(self._process.pidfd, select.POLLIN)
@@ -102,6 +112,10 @@ class FramedEnvironment(ExecutionEnvironment):
             self._watch.remove(self)
         self._wakeup.close()
         if self._is_started:  # else `start` has closed them
+            with suppress(Unavailable):  # else its parent has gone, and took it along
+                self._process.kill()
+            if self._marked is not None:
+                self._marked.end()
             self._process.close()
             self._channel.close()
             self._page.close()
@@ -131,10 +145,7 @@ class FramedEnvironment(ExecutionEnvironment):
         if not outcomes:
             self._peek(outcomes)
         if self._process.has_ended():
-            while self._receive():
-                self._decode(outcomes)
-            if not self._is_refused:
-                self._salvage(outcomes)
+            self._take_the_rest(outcomes)
         if outcomes:
             self._turn = time.monotonic()
             if self._is_watched and self._watch is not None:
@@ -207,6 +218,15 @@ class FramedEnvironment(ExecutionEnvironment):
     def _decode(self, outcomes: list[Outcome | Unstarted]) -> None:
         self._input = self._input[self._read_frames(self._input, outcomes) :]
 
+    def _take_the_rest(self, outcomes: list[Outcome | Unstarted]) -> None:
+        """Read what the worker has left, which has ended."""
+        while self._receive():
+            self._decode(outcomes)
+        if not self._is_refused:
+            self._salvage(outcomes)
+        if self._marked is not None:
+            self._marked.end()
+
     def _salvage(self, outcomes: list[Outcome | Unstarted]) -> None:
         """Read the answers that the worker had ready when it ended."""
         kept, _, _ = shared_memory.NOTE.unpack_from(self._page)
@@ -236,7 +256,7 @@ class FramedEnvironment(ExecutionEnvironment):
         at, end, unpack, head_size = 0, len(data), frames.ANSWER.unpack_from, frames.ANSWER.size
         pending, append, environment = self._pending, outcomes.append, self.id
         age, turn = int((time.monotonic() - self._created) * 1e9), self._next
-        most_kb, most_log = self._most_kb, limits.LOG_TAIL_BYTES
+        most_kb, most_log, marked = self._most_kb, limits.LOG_TAIL_BYTES, self._marked
         while (log_at := at + head_size) <= end:
             size, log_size, peak, kind, sequence, started, duration = unpack(data, at)
             if (
@@ -253,6 +273,8 @@ class FramedEnvironment(ExecutionEnvironment):
                 break
             at = after
             if kind in _KINDS:
+                # Before the lease is taken off: what was printed is handed over with it.
+                tail = marked.tail_of(sequence) if log_size and marked is not None else None
                 lease = pending.pop(sequence, None)
                 if lease is None:
                     continue  # answered already, or taken back
@@ -264,7 +286,9 @@ class FramedEnvironment(ExecutionEnvironment):
                 self._init_ms = 0.0
                 billed_ms = ceil(duration_ms) if init_ms is None else ceil(duration_ms + init_ms)
                 log = data[log_at:payload_at]
-                if self._printed:
+                if tail is not None:
+                    log = tail
+                elif self._printed:
                     log = self._with_printed(sequence, log)
                 append(
                     Outcome(
@@ -309,6 +333,8 @@ class FramedEnvironment(ExecutionEnvironment):
         """Take in a frame that is not an answer."""
         if kind == frames.READY:
             self._init_ms = duration / 1e6
+            if self._marked is not None:
+                self._marked.look()
         elif kind == frames.INIT_ERROR:
             self._failure = InitFailure(payload)
         elif (lease := self._pending.pop(sequence, None)) is not None:
@@ -385,9 +411,19 @@ class FramedEnvironment(ExecutionEnvironment):
 
     def _read_log(self) -> None:
         """Take in what the running task has printed; the worker sends what it prints after this."""
-        running = self._running()
-        sequence = running.sequence if running else 0
-        if tail := self._process.log_tail():
+        if self._marked is not None:
+            self._marked.look()
+            return
+        self._page[shared_memory.READING_AT] = 1
+        try:
+            if self._page[shared_memory.TAKING_AT]:
+                return  # the worker reads it, for its answer
+            running = self._running()
+            sequence = running.sequence if running else 0
+            tail = self._process.log_tail()
+        finally:
+            self._page[shared_memory.READING_AT] = 0
+        if tail:
             self._printed[sequence] = (self._printed.get(sequence, b"") + tail)[-limits.LOG_TAIL_BYTES :]
 
     def _with_printed(self, sequence: int, log: bytes) -> bytes:
@@ -396,6 +432,8 @@ class FramedEnvironment(ExecutionEnvironment):
         return b"".join((*parts, log))[-limits.LOG_TAIL_BYTES :]
 
     def _log_tail(self) -> bytes:
+        if self._marked is not None:
+            return self._marked.last_tail()
         tail = b"".join((*self._printed.values(), self._process.log_tail()))
         self._printed.clear()
         return tail[-limits.LOG_TAIL_BYTES :]

@@ -8,7 +8,18 @@ from concurrent.futures import ThreadPoolExecutor
 
 from htcgrid.runtime.calls import Calls
 from htcgrid.runtime.environment import ExecutionEnvironment, State
-from htcgrid.spi import Credentials, Function, Invoker, Lease, Outcome, Plugin, Unavailable, Unstarted
+from htcgrid.spi import (
+    Credentials,
+    EnvironmentEnded,
+    EnvironmentStarted,
+    Function,
+    Invoker,
+    Lease,
+    Outcome,
+    Plugin,
+    Unavailable,
+    Unstarted,
+)
 
 _IDLE_SECONDS = 0.001
 _CLOSING_THREADS = 8
@@ -136,8 +147,10 @@ class EnvironmentPool(Invoker):
 
     def _fill(self, place: int) -> ExecutionEnvironment:
         environment = self._places[place] = self.environment(place)
+        self.observers.tell(EnvironmentStarted(time.time(), environment.id))
         try:
             environment.credentials = self.credentials.current(self.function.timeout)
+            environment.output = self.output
             environment.start()
         except BaseException:
             self._empty(place)
@@ -148,6 +161,7 @@ class EnvironmentPool(Invoker):
         environment, self._places[place] = self._places[place], None
         if environment is not None:
             environment.close()
+            self.observers.tell(EnvironmentEnded(time.time(), environment.id))
             self.removed(environment, place)
 
     def _put_back(self, place: int) -> None:

@@ -19,6 +19,7 @@ class ProcessSandbox(Sandbox):
     def start(self, variables: Mapping[str, str]) -> None:
         request = {"command": self._command, "folder": self._folder, "environment": dict(variables)}
         self._process = WorkerProcess(self._fork_server, request)
+        self._process.printed = self.printed
         self.ended_fd = self._process.pidfd
 
     @property
@@ -38,6 +39,9 @@ class ProcessSandbox(Sandbox):
 
     def log_tail(self) -> bytes:
         return self.process.log_tail()
+
+    def between(self) -> None:
+        self.process.read_log()
 
     def memory_mb(self) -> float:
         self.process.read_log()

@@ -56,11 +56,10 @@ class RieEnvironment(SandboxedEnvironment):
         self._connection: http.client.HTTPConnection | None = None
 
     def start(self) -> None:
-        timeout = {"AWS_LAMBDA_FUNCTION_TIMEOUT": str(math.ceil(self._function.timeout))}
-        self.sandbox.start(self._variables() | timeout)
+        self._start({"AWS_LAMBDA_FUNCTION_TIMEOUT": str(math.ceil(self._function.timeout))})
 
     def close(self) -> None:
-        self.sandbox.close()
+        super().close()
         self._disconnect()
 
     # --- the transport ---
@@ -95,6 +94,9 @@ class RieEnvironment(SandboxedEnvironment):
     def _log_tail(self) -> bytes:
         return rie_answers.handlers_own(self.sandbox.log_tail())
 
+    def _handlers_own(self, lines: bytes) -> bytes:
+        return rie_answers.handlers_own(lines)
+
     # --- the emulator ---
 
     def _look_whether_up(self, wait: float) -> None:
@@ -117,6 +119,7 @@ class RieEnvironment(SandboxedEnvironment):
             "X-Amzn-RequestId": identity.request_id(lease.task.id),
             "X-Amz-Client-Context": b64encode(client_context(lease).encode()).decode(),
         }
+        self._begins(lease)
         self._attempt = _Attempt(sequence, lease, timeout, time.time(), time.monotonic())
         try:
             self._connected().request("POST", _PATH, lease.task.payload, headers)

@@ -3,10 +3,14 @@
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from htcgrid.runtime.environment import ExecutionEnvironment
-from htcgrid.spi import FailureKind, Function, Lease, Outcome
+from htcgrid.runtime.output_lines import OutputLines
+from htcgrid.spi import NOT_TOLD_APART, FailureKind, Function, Lease, Outcome
+
+Printed = Callable[[bytes, str], None]
+"""Takes a piece of what was printed, and its stream: "stdout", "stderr" or `NOT_TOLD_APART`."""
 
 _SAMPLE_SECONDS = 0.05
 
@@ -21,6 +25,10 @@ class Sandbox(ABC):
     ended_fd: int = -1
     """A descriptor that is readable once the sandbox has ended, so that an end is seen at once; valid
     from `start` to `close`. -1 where there is none: then `has_ended` is asked every 50 ms."""
+
+    printed: Printed | None = None
+    """Set before `start` where all that it prints is wanted: then `log_tail`, `memory_mb`, `end` and `close` hand each piece
+    that they read to it, in order. A plane whose sandboxes do that has `Capability.OUTPUT`."""
 
     @abstractmethod
     def start(self, variables: Mapping[str, str]) -> None:
@@ -52,6 +60,13 @@ class Sandbox(ABC):
 
         Called once an answer, so it must cost microseconds, and once more after the end.
         """
+
+    def between(self) -> None:
+        """Read what was printed since the last answer, for `printed`, before the next task; keep it for the next `log_tail`.
+
+        The default is right where `memory_mb` reads what was printed.
+        """
+        self.memory_mb()
 
     @property
     def peers(self) -> Collection[str]:
@@ -86,6 +101,9 @@ class SandboxedEnvironment(ExecutionEnvironment):
         super().__init__(function)
         self.sandbox = sandbox
         self._sampled = 0.0
+        self._printing: Lease | None = None
+        """Under which task what comes now was printed: the one that runs, or has run last."""
+        self._lines: dict[str, OutputLines] = {}
 
     def _measured(
         self, lease: Lease, kind: FailureKind | None, payload: bytes, started: float, elapsed: float
@@ -97,6 +115,8 @@ class SandboxedEnvironment(ExecutionEnvironment):
             self._weigh()
         init_ms, self._init_ms = self._init_ms, 0.0
         duration_ms = elapsed * 1000
+        log_tail = self._log_tail()
+        self._end_line()
         return Outcome(
             lease.task.id,
             payload,
@@ -105,10 +125,44 @@ class SandboxedEnvironment(ExecutionEnvironment):
             duration_ms,
             math.ceil(duration_ms + (init_ms or 0.0)),
             math.ceil(self._peak_mb),
-            self._log_tail(),
+            log_tail,
             init_ms or None,
             self.id,
         )
+
+    def close(self) -> None:
+        self.sandbox.close()
+        self._end_line()
+
+    def _start(self, added: Mapping[str, str]) -> None:
+        """Start the sandbox, with these variables too."""
+        if self.output.is_wanted:
+            self.sandbox.printed = self._print
+        self.sandbox.start(self._variables() | dict(added))
+
+    def _begins(self, lease: Lease) -> None:
+        """This task is about to run: what was printed up to now is not its own."""
+        if self.output.is_wanted:
+            self.sandbox.between()
+            self._end_line()
+            self._printing = lease
+
+    def _print(self, piece: bytes, stream: str = NOT_TOLD_APART) -> None:
+        lines = self._lines.get(stream)
+        if lines is None:
+            lines = self._lines[stream] = OutputLines()
+        if whole := self._handlers_own(lines.add(piece)):
+            self.output.write(self._printing, self.id, whole, stream)
+
+    def _handlers_own(self, lines: bytes) -> bytes:
+        """These lines without those that are not the handler's."""
+        return lines
+
+    def _end_line(self) -> None:
+        """What has no end yet is a line too."""
+        for stream, lines in self._lines.items():
+            if rest := self._handlers_own(lines.rest()):
+                self.output.write(self._printing, self.id, rest, stream)
 
     def _has_ended(self) -> bool:
         return self.sandbox.has_ended()

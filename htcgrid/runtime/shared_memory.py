@@ -21,5 +21,20 @@ RECALL = struct.Struct("=QQ")
 """By the supervisor, at `RECALL_AT`: sequence numbers from the first up to, not including, the second."""
 
 RECALL_AT = 64
+
+READING_AT = 96
+"""By the supervisor, a byte: 1 while it reads the log. The worker neither begins a task meanwhile, so that what is read is
+of the task that is noted, nor reads the log itself, so that what was printed stays in order."""
+
+TAKING_AT = 8 + READING_AT
+"""By the worker, a byte: 1 while it reads the log, or waits to. The supervisor then leaves it to the worker."""
+
+READS = struct.Struct("=Q")
+READS_AT = 80
+"""By the supervisor, where it takes all that is printed: how often it has begun or ended to read the log. Odd: it reads."""
+
+MARK_SEQUENCE = struct.Struct("=Q")
+"""Behind each mark in the log: the sequence number of the task that has printed what stands before the mark."""
+
 OUTBOX_AT = 128
 OUTBOX_SIZE = SIZE - OUTBOX_AT

@@ -9,6 +9,7 @@ import fcntl
 import mmap
 import os
 import resource
+import select
 import socket
 import sys
 import termios
@@ -24,7 +25,8 @@ _READ_BYTES = 1 << 18
 _HEAD = frames.REQUEST.size
 _ANSWER_HEAD = frames.ANSWER.size
 _LOG_TAIL_BYTES = 4096
-_NOTHING = bytes(4)
+_READER_SECONDS = 0.0001  # about what the supervisor needs
+_READS_FROM, _READS_TO = shared_memory.READS_AT, shared_memory.READS_AT + shared_memory.READS.size
 _MADV_WIPEONFORK = 18
 """Of Linux since 4.14; the mmap module has no name for it."""
 _INIT_MESSAGE_LETTERS = 10_000
@@ -49,12 +51,20 @@ class FramedClient:
 
     marshaller = BaseLambdaRuntimeClient.marshaller
 
-    def __init__(self, channel: socket.socket, page: mmap.mmap, log: int, function_arn: str, limit: int) -> None:
+    def __init__(
+        self, channel: socket.socket, page: mmap.mmap, log: int, function_arn: str, limit: int, mark: bytes = b""
+    ) -> None:
         self._channel = channel
         self._page = page
         self._outbox = memoryview(page)[shared_memory.OUTBOX_AT :]
         self._log = log
         self._log_size = bytearray(4)
+        self._mark = mark
+        """Where the supervisor takes all that is printed: what is written behind each task's."""
+        self._marks_to = os.dup(1) if mark else -1
+        self._marked_size = bytes(4)
+        """How much the log held behind the last mark."""
+        self._reads = bytes(8)
         self._ours = _forgotten_by_forks()
         """`[0]` is 1 in this process, and 0 in what the handler forks of it."""
         self._limit = limit
@@ -92,6 +102,8 @@ class FramedClient:
             if not first <= sequence < end:
                 break
             self._answer(frames.DROPPED, b"")
+        if self._page[shared_memory.READING_AT]:
+            self._wait_for_the_reader()
         self._started = time.time_ns()
         data, invocation = self._input, self._invocation
         invocation.invoke_id = data[id_at:trace_at].decode()
@@ -135,6 +147,11 @@ class FramedClient:
     def report_restore_error(self, error: Any) -> None:
         self.post_init_error(error)
 
+    def _wait_for_the_reader(self) -> None:
+        """Until the supervisor has read what was printed. Where it is stopped for good, this process ends as well."""
+        while self._page[shared_memory.READING_AT]:
+            time.sleep(_READER_SECONDS)
+
     # --- the socket ---
 
     def _need(self, size: int) -> None:
@@ -164,7 +181,7 @@ class FramedClient:
         if now - self._flushed > _FLUSH_NS or not self._peak:
             self._peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         # What was printed while it initialised stays, for the first task's tail or for the supervisor.
-        log = self._log_tail() if self._sequence else b""
+        log = self._put_mark() if self._mark else self._log_tail() if self._sequence else b""
         size, log_size = len(payload), len(log)
         head = (size, log_size, self._peak, kind, self._sequence, self._started, duration)
         kept, whole = self._kept, _ANSWER_HEAD + log_size + size
@@ -194,12 +211,44 @@ class FramedClient:
             shared_memory.NOTE.pack_into(self._page, 0, 0, self._began, 0)
         self._flushed = time.monotonic_ns()
 
+    def _put_mark(self) -> bytes:
+        """Write a mark behind what was printed since the last one; says whether there is one, as a log of one byte."""
+        fcntl.ioctl(self._log, termios.FIONREAD, self._log_size)
+        # After the line above: whoever has read before it has counted before it.
+        reads = self._page[_READS_FROM:_READS_TO]
+        if self._log_size == self._marked_size and reads == self._reads:
+            return b""
+        mark = self._mark + shared_memory.MARK_SEQUENCE.pack(self._sequence)
+        while True:
+            try:
+                os.write(self._marks_to, mark)  # whole or not at all: it is shorter than PIPE_BUF
+            except BlockingIOError:  # a program of the handler's has made its standard output so
+                select.select([], [self._marks_to], [])
+            else:
+                break
+        is_being_read = int.from_bytes(reads, sys.byteorder) & 1
+        # What is read meanwhile is not known; what was printed before the first task is in its tail. Both ask for a mark.
+        self._reads = b"" if is_being_read or not self._sequence else reads
+        size = int.from_bytes(self._log_size, sys.byteorder) + len(mark)
+        self._marked_size = size.to_bytes(4, sys.byteorder)
+        return b"\1"
+
     def _log_tail(self) -> bytes:
         """The end of what was printed since the last answer; the log is emptied."""
-        fcntl.ioctl(self._log, termios.FIONREAD, self._log_size)
-        if self._log_size == _NOTHING:
+        if not self._log_bytes():
             return b""
-        left = int.from_bytes(self._log_size, sys.byteorder)
+        self._page[shared_memory.TAKING_AT] = 1
+        if self._page[shared_memory.READING_AT]:
+            self._wait_for_the_reader()
+        tail = self._read_log(self._log_bytes())
+        self._page[shared_memory.TAKING_AT] = 0
+        return tail
+
+    def _log_bytes(self) -> int:
+        fcntl.ioctl(self._log, termios.FIONREAD, self._log_size)
+        return int.from_bytes(self._log_size, sys.byteorder)
+
+    def _read_log(self, left: int) -> bytes:
         tail = b""
         # No more than was there at first: what a process of the handler's goes on printing is the next task's.
         while left > 0:

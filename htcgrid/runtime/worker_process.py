@@ -12,9 +12,10 @@ from typing import Any
 
 from htcgrid.runtime import process_memory, shared_files
 from htcgrid.runtime.fork_server import ForkServer
-from htcgrid.spi import Unavailable, limits
+from htcgrid.runtime.sandbox import Printed
+from htcgrid.spi import NOT_TOLD_APART, Unavailable, limits
 
-_LOG_BYTES_AT_ONCE = 1 << 20
+LOG_BYTES_AT_ONCE = 1 << 20
 """What a handler may print without anybody reading, and how much is read before anything else is seen to."""
 
 
@@ -37,6 +38,8 @@ class WorkerProcess:
         finally:
             os.close(theirs)
         self._tail = b""
+        self.printed: Printed | None = None
+        """Gets all that is read here."""
         self.is_chatty = False
         """Whether it prints so much that its log must be read more often."""
         self._ended = select.poll()
@@ -79,6 +82,8 @@ class WorkerProcess:
                 self.kill()
             except Unavailable:
                 self._status = -signal.SIGKILL  # its parent, the fork_server, has gone, and took it along
+            if self.printed is not None:
+                self.read_log()  # what it printed as it was ended
             os.close(self._log)
             os.close(self._pidfd)
             self._log = -1
@@ -98,16 +103,19 @@ class WorkerProcess:
     def read_log(self) -> None:
         """Take in what it has printed; only the end is kept. A handler that prints never waits long."""
         size = 0
-        while size < _LOG_BYTES_AT_ONCE:
-            try:
-                chunk = os.read(self._log, _LOG_BYTES_AT_ONCE)
-            except BlockingIOError:
-                break
-            if not chunk:
-                break
+        while size < LOG_BYTES_AT_ONCE and (chunk := self.read_piece()):
             size += len(chunk)
             self._tail = (self._tail + chunk)[-limits.LOG_TAIL_BYTES :]
-        self.is_chatty = size > _LOG_BYTES_AT_ONCE // 16
+            if self.printed is not None:
+                self.printed(chunk, NOT_TOLD_APART)
+        self.is_chatty = size > LOG_BYTES_AT_ONCE // 16
+
+    def read_piece(self) -> bytes:
+        """What it has printed and nobody has read, as far as one call of the kernel gives it."""
+        try:
+            return os.read(self._log, LOG_BYTES_AT_ONCE)
+        except BlockingIOError:
+            return b""
 
     def memory_mb(self) -> float:
         """At most what a control group would count now, in MiB, of the process and all that it started."""
@@ -120,4 +128,4 @@ class WorkerProcess:
 
 def _enlarge(pipe: int) -> None:
     with suppress(PermissionError):  # past what the machine allows one user; the usual size serves as well
-        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _LOG_BYTES_AT_ONCE)
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, LOG_BYTES_AT_ONCE)

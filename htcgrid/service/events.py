@@ -107,7 +107,9 @@ class Events:
                 self._report(f"Event {result.task.id} failed after {result.attempt} tries: {document}")
 
     def _new_agent(self) -> Agent:
-        return Agent(self._source, self._plane, self._sink, self._options, self._report)
+        return Agent(
+            self._source, self._plane, self._sink, self._options, self._report, observers=self._plane.observers
+        )
 
     def _run(self) -> None:
         try:
@@ -140,7 +142,11 @@ class _Tried(Invoker):
     def __init__(self, plane: Invoker) -> None:
         super().__init__(plane.config, plane.function)
         self._plane = plane
-        self.max_batch, self.max_concurrency = plane.max_batch, plane.max_concurrency
+        self.max_batch, self.observers = plane.max_batch, plane.observers
+
+    @property
+    def max_concurrency(self) -> int:  # type: ignore[override]
+        return self._plane.max_concurrency
 
     def invoke(self, batch: Sequence[Lease], timeout: float) -> Iterable[Outcome | Unstarted]:
         for item in self._plane.invoke(batch, timeout):

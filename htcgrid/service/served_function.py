@@ -7,12 +7,15 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import NoReturn
 
+from htcgrid.agent.log_tails import invoke_of
 from htcgrid.service import api_errors
 from htcgrid.service.events import Events
-from htcgrid.spi import HtcgridError, Invoker, Lease, Outcome, Rejected, Task
+from htcgrid.spi import HtcgridError, Invoker, Lease, Outcome, Rejected, Task, Throttled
 
 _UNSTARTED_LIMIT = 10
 """How often a plane may say of a call that it has not begun."""
+_LOOK_SECONDS = 0.1
+"""How often a call that waits looks whether the plane has grown."""
 
 
 class ServedFunction:
@@ -20,10 +23,11 @@ class ServedFunction:
 
     def __init__(self, invoker: Invoker, waiting: int, events: Events) -> None:
         self._invoker = invoker
-        self._places = invoker.max_concurrency + waiting
-        self._callers = 0
+        self._plane_invoke = invoke_of(invoker)
+        self._waiting = waiting
+        self._callers = self._running = 0
         self._lock = threading.Lock()
-        self._running = threading.BoundedSemaphore(invoker.max_concurrency)
+        self._changed = threading.Condition(self._lock)
         self._events = events
 
     @property
@@ -53,7 +57,7 @@ class ServedFunction:
         """
         with self._admitted():
             task = _task(body(), attributes)
-            with self._running:
+            with self._slot():
                 return self._run(task)
 
     def queue(self, payload: bytes, attributes: Mapping[str, str]) -> str:
@@ -65,9 +69,11 @@ class ServedFunction:
     def _run(self, task: Task) -> Outcome:
         try:
             for _ in range(_UNSTARTED_LIMIT):
-                for item in list(self._invoker.invoke([Lease(task)], self._invoker.function.timeout)):
+                for item in list(self._plane_invoke([Lease(task)], self._invoker.function.timeout)):
                     if isinstance(item, Outcome):
                         return item
+        except Throttled as error:
+            raise api_errors.TooManyRequests(str(error)) from error
         except Rejected as error:
             raise api_errors.InvalidParameterValue(str(error)) from error
         except HtcgridError as error:
@@ -77,7 +83,7 @@ class ServedFunction:
     @contextmanager
     def _admitted(self) -> Iterator[None]:
         with self._lock:
-            if self._callers >= self._places:
+            if self._callers >= self._invoker.max_concurrency + self._waiting:
                 raise api_errors.TooManyRequests("Rate Exceeded.")
             self._callers += 1
         try:
@@ -85,6 +91,19 @@ class ServedFunction:
         finally:
             with self._lock:
                 self._callers -= 1
+
+    @contextmanager
+    def _slot(self) -> Iterator[None]:
+        with self._changed:
+            while self._running >= self._invoker.max_concurrency:
+                self._changed.wait(_LOOK_SECONDS)
+            self._running += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._running -= 1
+                self._changed.notify()
 
 
 def _task(payload: bytes, attributes: Mapping[str, str]) -> Task:

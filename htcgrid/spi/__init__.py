@@ -5,11 +5,33 @@ Everything that a plugin needs of it is imported from here: `from htcgrid.spi im
 
 from htcgrid.spi import error_documents, limits
 from htcgrid.spi.credentials import CREDENTIAL_VARIABLES, Credentials, CredentialSource, split_credentials
-from htcgrid.spi.errors import HtcgridError, Rejected, Unavailable
+from htcgrid.spi.errors import HtcgridError, Rejected, Throttled, Unavailable
 from htcgrid.spi.failure_kinds import FAILURES, Failure
 from htcgrid.spi.function import RESERVED_ENVIRONMENT, Function
+from htcgrid.spi.handler_output import NOT_TOLD_APART, HandlerOutput
 from htcgrid.spi.interfaces import Invoker, ResultSink, TaskSource
 from htcgrid.spi.keys import MAX_TEXT, Keys
+from htcgrid.spi.observations import (
+    Acked,
+    AgentEnded,
+    AgentStarted,
+    AlreadyStored,
+    DeadLettered,
+    Ended,
+    EnvironmentEnded,
+    EnvironmentStarted,
+    Extended,
+    Lost,
+    Observation,
+    PluginAvailable,
+    PluginUnavailable,
+    Received,
+    Retried,
+    Returned,
+    Started,
+    Stored,
+)
+from htcgrid.spi.observer import AgentFigures, Observer, Observers
 from htcgrid.spi.optional import Deployable, ImageBuilder, ResultStore, TaskQueue
 from htcgrid.spi.plugin import SPI_VERSION, Plugin
 from htcgrid.spi.stats import DeadTask, Holder, QueueStats, States, StoreStats, Usage
@@ -30,34 +52,58 @@ __all__ = [
     "FAILURES",
     "GENERATION",
     "MAX_TEXT",
+    "NOT_TOLD_APART",
     "RESERVED_ENVIRONMENT",
     "SPI_VERSION",
+    "Acked",
+    "AgentEnded",
+    "AgentFigures",
+    "AgentStarted",
+    "AlreadyStored",
     "Capability",
     "CredentialSource",
     "Credentials",
+    "DeadLettered",
     "DeadTask",
     "Deployable",
+    "Ended",
+    "EnvironmentEnded",
+    "EnvironmentStarted",
+    "Extended",
     "Failure",
     "FailureKind",
     "Function",
+    "HandlerOutput",
     "Holder",
     "HtcgridError",
     "ImageBuilder",
     "Invoker",
     "Keys",
     "Lease",
+    "Lost",
+    "Observation",
+    "Observer",
+    "Observers",
     "Outcome",
     "Plugin",
+    "PluginAvailable",
+    "PluginUnavailable",
     "QueueStats",
+    "Received",
     "Rejected",
     "Result",
     "ResultSink",
     "ResultStore",
+    "Retried",
+    "Returned",
+    "Started",
     "States",
     "StoreStats",
+    "Stored",
     "Task",
     "TaskQueue",
     "TaskSource",
+    "Throttled",
     "Unavailable",
     "Unstarted",
     "Usage",

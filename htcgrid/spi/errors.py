@@ -1,7 +1,8 @@
 """The errors that cross the plugin interface.
 
 HtcgridError
-├── Unavailable    not now: throttled, unreachable, starting, out of capacity
+├── Unavailable    not now: unreachable, starting, out of capacity
+│   └── Throttled  not so many at once
 └── Rejected       never: no such queue, no permission, too large, wrong address
 """
 
@@ -24,6 +25,13 @@ class Unavailable(HtcgridError):
         super().__init__(message)
         self.retry_after = retry_after
         self.begun = frozenset(begun)
+
+
+class Throttled(Unavailable):
+    """Not so many calls at once, or a second. From `invoke`, the agent makes fewer at a time, then by and by more again.
+
+    A task that was throttled has not begun, however often that happens.
+    """
 
 
 class Rejected(HtcgridError):

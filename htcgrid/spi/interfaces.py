@@ -1,15 +1,13 @@
-"""The plugin interface: three abstract classes.
+"""The plugin interface: three abstract classes, and a fourth in `observer.py` beside this file.
 
 This file is the specification; `values.py` and `errors.py` beside it have what crosses it. A compute plane subclasses
 `Invoker`, a place that tasks come from `TaskSource`, a place that results go to `ResultSink`. Four methods are abstract;
-everything else has a default. `htcgrid verify NAME` runs the conformance kit over an installed plugin.
+everything else has a default. `htcgrid verify NAME` runs the conformance kit over a plugin.
 
 - **Ordinary blocking calls.** The agent owns every thread. It may call any method from several threads at once, except
   `open` and `close`, which it calls once each, first and last.
-- **One attempt.** A method tries once. It never retries, backs off or sleeps: the agent does, with jitter, in one place
-  for all plugins. Switch off the retries of an SDK that has its own.
-- **Two errors.** `Unavailable` says "not now, try again"; `Rejected` says "never". Anything else is a bug in the plugin
-  and is reported with its traceback.
+- **One attempt.** A method tries once and never sleeps: the agent repeats calls, with jitter. Switch off an SDK's own.
+- **Two errors.** `Unavailable` says "not now, try again"; `Rejected` says "never". Anything else is reported as a bug.
 - **Payloads are bytes.** They hold one JSON document. They are passed on as they are, never parsed.
 - **Limits are attributes.** `max_batch`, `max_concurrency`, `lease_seconds`: the agent keeps to them.
 - **Secrets stay out** of messages, results and `repr`. A key of a `Config` that holds one is a pydantic `SecretStr`:
@@ -23,6 +21,8 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from htcgrid.spi.credentials import CredentialSource
 from htcgrid.spi.errors import Rejected
+from htcgrid.spi.handler_output import HandlerOutput
+from htcgrid.spi.observer import Observers
 from htcgrid.spi.plugin import Plugin
 from htcgrid.spi.stats import DeadTask, QueueStats, StoreStats
 from htcgrid.spi.values import Capability, Lease, Outcome, Result, Task, Unstarted
@@ -61,16 +61,14 @@ class TaskSource(Plugin):
     def extend(self, leases: Sequence[Lease], seconds: float) -> Collection[str]:
         """Keep these leases for `seconds` from now; returns the ids of tasks that are no longer ours.
 
-        Those were cancelled, or their lease was lost to another receiver. The agent stops them and stores nothing of
-        them: the other receiver does, or whoever cancelled. The default, for sources whose leases never expire: none.
+        Those were cancelled, or their lease was lost to another receiver. The agent stops their invocations and stores
+        nothing of them: the other receiver does, or whoever cancelled. The default, for leases that never expire: none.
         """
         return ()
 
     def dead_letter(self, leases: Sequence[Lease], reason: str) -> None:
-        """Done for good, and hopeless: kept apart with the reason where the source can do that.
-
-        Called in place of `ack` after the last try of a task that ended its environment. The default acks: the sink tells.
-        """
+        """Done for good, and hopeless: kept apart with the reason where the source can do that. Called in place of `ack`
+        after the last try of a task that ended its environment. The default acks: the result in the sink tells of it."""
         self.ack(leases)
 
     def dead_letters(self) -> Iterable[DeadTask]:
@@ -115,8 +113,8 @@ class Invoker(Plugin):
     """The most tasks one `invoke` takes. Above 1 only where an environment can be fed ahead cheaply."""
 
     max_concurrency: int = 1
-    """How many `invoke` calls can do work at the same time: the number of execution environments.
-    Read after `open`. The agent runs that many threads."""
+    """How many `invoke` calls can do work at the same time, 1 at least. The agent runs that many threads. It looks after `open`
+    and ten times a second: where the number falls, calls under way run to their end. Threads come and go with it."""
 
     capabilities: frozenset[Capability] = frozenset()
     """What the plane does. Read after `open`, which may find that the service does less."""
@@ -127,6 +125,11 @@ class Invoker(Plugin):
     credentials: CredentialSource = CredentialSource()
     """What hands out the credentials that handlers find in their environment; set before `open`."""
 
+    observers: Observers = Observers()
+    """Who is told when an execution environment starts and ends; set before `open`."""
+    output: HandlerOutput = HandlerOutput()
+    """What takes all that handlers print, where the plane has `Capability.OUTPUT`; set before `open`."""
+
     @abstractmethod
     def invoke(self, batch: Sequence[Lease], timeout: float) -> Iterable[Outcome | Unstarted]:
         """Run the handler for each task, one after the other in one environment, and report each once.
@@ -136,11 +139,11 @@ class Invoker(Plugin):
         Failures of the handler are outcomes. A task that was not begun when another of its batch takes long, or ends the
         environment, is reported as `Unstarted` at once, so that another environment can have it. Raises `Unavailable` where
         the plane is unavailable: tasks already reported stay reported, the rest are tried again. `Rejected` stops the agent:
-        this plane will never run these tasks.
+        this plane will never run these tasks. `Throttled` has the agent make fewer calls at a time.
         """
 
     def cancel(self, task_ids: Collection[str]) -> None:
-        """Stop those of these tasks that run here; each is reported as `cancelled`. Any thread may call it. The default: none."""
+        """Stop those of these tasks that run here; each is reported as `cancelled`. From any thread. Default: they run on."""
 
 
 class ResultSink(Plugin):
@@ -161,10 +164,8 @@ class ResultSink(Plugin):
         """
 
     def stored(self, tasks: Sequence[Task]) -> Collection[str]:
-        """Which of these tasks have a result already: they are acked without running.
-
-        Asked before tasks are run, so it must be cheap. The default, for sinks that cannot know: none.
-        """
+        """Which of these tasks have a result already: they are acked without running. Asked before tasks are run, so
+        it must be cheap. The default, for sinks that cannot know: none."""
         return ()
 
     def scan(self, session_id: str | None = None, after: int = 0) -> Iterator[tuple[int, Result]]:

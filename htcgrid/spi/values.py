@@ -123,6 +123,8 @@ class Capability(StrEnum):
     """A failure is told from an answer that looks like an error document."""
     LOGS = "logs"
     """`Outcome.log_tail` holds what the handler printed."""
+    OUTPUT = "output"
+    """`Invoker.output`, where it is wanted, is given all that handlers print, each line once and with its task."""
     CONTEXT = "context"
     """`client_context.custom` holds `task_id`, `session_id` ("" where there is none), `attempt`, which is a number, and the
     task's other attributes. An attribute of one of these names is not shown, so that nobody passes for another.

@@ -275,13 +275,6 @@ def test_a_plane_that_dies_in_mid_run_loses_no_task(project: Project, finish: Fi
 # --- bad input ---------------------------------------------------------------------------------------
 
 
-def test_log_files_on_a_plane_that_has_none_are_refused(project: Project) -> None:
-    project.tasks({"x": 1})
-    done = project.htcgrid("run", "--log", "logs")
-    assert done.status == 2
-    assert "[planes.local] logs: there is no such key" in done.err
-
-
 def test_a_line_that_is_not_json_is_named_and_the_others_run(project: Project) -> None:
     project.write("tasks.jsonl", '{"x": 1}\n{nonsense\n{"x": 3}\n')
     done = project.htcgrid("run")

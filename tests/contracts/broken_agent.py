@@ -1,6 +1,7 @@
 """For every rule about the loop a plugin that breaks it. Run by test_broken.py; not collected by itself."""
 # ruff: noqa: N801 - a broken plugin is an attribute of its case
 
+import threading
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 from htcgrid_contracts import AgentContract, contract_function
 from htcgrid_contracts.kit_plugins import KitInvoker, KitSink, KitSource
 
-from htcgrid.spi import Invoker, Lease, Outcome, Plugin, Result, ResultSink, TaskSource
+from htcgrid.spi import Invoker, Lease, Outcome, Plugin, Result, ResultSink, TaskSource, Unavailable
 
 
 class Case(AgentContract):
@@ -93,6 +94,19 @@ class TestCallsEveryLeaseLost(Case):
         def extend(self, leases: Sequence[Lease], seconds: float) -> Collection[str]:
             self.ack(leases)
             return [lease.task.id for lease in leases]
+
+
+class TestKeepsAnEnvironmentForEachThread(Case):
+    breaks = "test_every_task_ends_once_when_the_plane_changes_its_size"
+    says = "all results: not within"
+
+    class broken_invoker(KitInvoker):
+        def invoke(self, batch: Sequence[Lease], timeout: float) -> Iterator[Outcome]:
+            threads = self.__dict__.setdefault("threads", set())
+            threads.add(threading.get_native_id())
+            if len(threads) > self.max_concurrency:
+                raise Unavailable("Each environment belongs to another thread.")
+            yield from super().invoke(batch, timeout)
 
 
 class TestTakesAnEndForAnAnswer(Case):

@@ -20,14 +20,17 @@ from htcgrid_contracts.invoker_identity import IssuedCredentials
 
 from htcgrid.builtin.process import ProcessInvoker
 from htcgrid.spi import (
+    NOT_TOLD_APART,
     Credentials,
     CredentialSource,
     FailureKind,
     Function,
+    HandlerOutput,
     Invoker,
     Lease,
     Outcome,
     Rejected,
+    Throttled,
     Unavailable,
     Unstarted,
 )
@@ -45,7 +48,7 @@ class Reference(ProcessInvoker):
     def invoke(self, batch: Sequence[Lease], timeout: float) -> Reports:
         if self.refused:
             self.refused -= 1
-            raise Unavailable("The plane refuses this call: there are too many.")
+            raise Throttled("The plane refuses this call: there are too many.")
         if self.away:
             raise self.unavailable()
         for report in super().invoke(batch, timeout):
@@ -713,6 +716,66 @@ class TestRefusesOneMore(Case):
                 self.slots.release()
 
 
+class Resizable(Reference):
+    """Has places for four environments, of which it offers as many as it is told to."""
+
+    def size(self) -> int:
+        return 4
+
+    def open(self) -> None:
+        super().open()
+        self.max_concurrency = 2
+
+    def offer(self, size: int) -> None:
+        self.max_concurrency = size
+
+
+class ResizableCase(Case):
+    broken = Resizable
+
+    def resize(self, plane: Resizable, size: int = 1) -> None:  # type: ignore[override]
+        plane.offer(size)
+
+
+class TestResizableReference(ResizableCase):
+    patience = 1.0
+
+
+class TestTellsItsFirstSize(ResizableCase):
+    breaks = "test_a_plane_that_grows_says_so_while_it_is_open"
+    says = "max_concurrency = 3 of a plane that has grown to that: not within"
+    patience = 0.1
+
+    class broken(Resizable):
+        def offer(self, size: int) -> None:
+            pass
+
+
+class TestShrinksAtOnce(ResizableCase):
+    breaks = "test_a_plane_that_shrinks_says_so_and_ends_no_invocation"
+    says = "the outcome is exit"
+
+    class broken(Resizable):
+        def offer(self, size: int) -> None:
+            super().offer(size)
+            for place in range(size, 4):
+                environment = self.at(place)
+                if environment is not None:
+                    os.kill(environment._process.pid, signal.SIGKILL)  # type: ignore[attr-defined]
+
+
+class TestThrottledIsAway(Case):
+    breaks = "test_throttling_is_told_apart_from_what_is_away"
+    says = "and not Throttled"
+
+    class broken(Reference):
+        def invoke(self, batch: Sequence[Lease], timeout: float) -> Reports:
+            try:
+                yield from super().invoke(batch, timeout)
+            except Throttled as error:
+                raise Unavailable(str(error)) from error
+
+
 class TestCancelsTheFirst(Case):
     breaks = "test_cancel_stops_every_task_that_it_is_given"
     says = "reported as timeout"
@@ -752,6 +815,102 @@ class TestThrottledIsAnError(Case):
                 yield from super().invoke(batch, timeout)
             except Unavailable as error:
                 yield from (Outcome(lease.task.id, json.dumps(str(error)).encode()) for lease in batch)
+
+
+# --- output ---
+
+
+class _Passed(HandlerOutput):
+    """Passes on what it is given, with a bug."""
+
+    is_wanted = True
+
+    def __init__(self, to: HandlerOutput) -> None:
+        self.to = to
+
+    def write(self, lease: Lease | None, environment: str, text: bytes, stream: str = NOT_TOLD_APART) -> None:
+        self.to.write(lease, environment, text, stream)
+
+
+def _handing_over(bug: type[_Passed]) -> type[Reference]:
+    class HandingOver(Reference):
+        def open(self) -> None:
+            if self.output.is_wanted:
+                self.output = bug(self.output)
+            super().open()
+
+    return HandingOver
+
+
+class TestOutputOf4KB(Case):
+    breaks = "test_all_that_handlers_print_is_handed_over_with_its_task"
+    says = "are missing"
+
+    class _bug(_Passed):
+        def write(self, lease: Lease | None, environment: str, text: bytes, stream: str = NOT_TOLD_APART) -> None:
+            super().write(lease, environment, text[-4096:], stream)
+
+    broken = _handing_over(_bug)
+
+
+class TestOutputTwice(Case):
+    breaks = "test_all_that_handlers_print_is_handed_over_with_its_task"
+    says = "are too many"
+
+    class _bug(_Passed):
+        def write(self, lease: Lease | None, environment: str, text: bytes, stream: str = NOT_TOLD_APART) -> None:
+            super().write(lease, environment, text, stream)
+            super().write(lease, environment, text, stream)
+
+    broken = _handing_over(_bug)
+
+
+class TestOutputOfTheTaskBefore(Case):
+    breaks = "test_all_that_handlers_print_is_handed_over_with_its_task"
+    says = "another task's"
+
+    class _bug(_Passed):
+        before: Lease | None = None
+
+        def write(self, lease: Lease | None, environment: str, text: bytes, stream: str = NOT_TOLD_APART) -> None:
+            super().write(self.before or lease, environment, text, stream)
+            self.before = lease
+
+    broken = _handing_over(_bug)
+
+
+class TestOutputOfNobody(Case):
+    breaks = "test_all_that_handlers_print_is_handed_over_with_its_task"
+    says = "given 0 with it"
+
+    class _bug(_Passed):
+        def write(self, lease: Lease | None, environment: str, text: bytes, stream: str = NOT_TOLD_APART) -> None:
+            super().write(None, environment, text, stream)
+
+    broken = _handing_over(_bug)
+
+
+class TestOutputOfAnotherEnvironment(Case):
+    breaks = "test_all_that_handlers_print_is_handed_over_with_its_task"
+    says = "the outcome"
+
+    class _bug(_Passed):
+        def write(self, lease: Lease | None, environment: str, text: bytes, stream: str = NOT_TOLD_APART) -> None:
+            super().write(lease, f"{environment}-1", text, stream)
+
+    broken = _handing_over(_bug)
+
+
+class TestNoLastOutput(Case):
+    breaks = "test_what_a_handler_printed_before_it_ended_its_process_is_handed_over"
+    says = "was given []"
+
+    class _bug(_Passed):
+        def write(self, lease: Lease | None, environment: str, text: bytes, stream: str = NOT_TOLD_APART) -> None:
+            if text != b"ending\n":
+                super().write(lease, environment, text, stream)
+
+    broken = _handing_over(_bug)
 
 
 # --- metering, context, logs ---

@@ -83,6 +83,19 @@ PLANES = (
         "null is an empty answer",
         "replace(report, payload=b'' if report.payload == b'null' else report.payload)",
     ),
+    _bug(
+        WHOLE,
+        "each environment belongs to the thread that called first",
+        """
+        def invoke(self, batch, timeout):
+            owners = self.__dict__.setdefault("_owners", set())
+            if len(owners) < self.max_concurrency:
+                owners.add(threading.get_native_id())
+            if threading.get_native_id() not in owners:
+                raise Unavailable("each environment belongs to another thread")
+            yield from super().invoke(batch, timeout)
+    """,
+    ),
     # --- timeouts and ends ---
     _bug(
         TIMES,

@@ -9,7 +9,7 @@ from types import ModuleType
 from xml.etree import ElementTree as ET
 
 import pytest
-from htcgrid_contracts import AgentContract, InvokerContract, ResultSinkContract, TaskSourceContract
+from htcgrid_contracts import AgentContract, InvokerContract, ObserverContract, ResultSinkContract, TaskSourceContract
 
 # The first test waits for all rooms, which takes a minute and a half where nothing else runs.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -20,6 +20,7 @@ ROOMS = {
     "broken_sinks": ResultSinkContract,
     "broken_invokers": InvokerContract,
     "broken_agent": AgentContract,
+    "broken_observers": ObserverContract,
 }
 
 

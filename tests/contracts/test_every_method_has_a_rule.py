@@ -19,7 +19,7 @@ BY_COMMANDS = {
 
 
 def methods() -> list[str]:
-    kinds = (spi.Plugin, spi.TaskSource, spi.Invoker, spi.ResultSink, spi.TaskQueue, spi.ResultStore)
+    kinds = (spi.Plugin, spi.TaskSource, spi.Invoker, spi.ResultSink, spi.Observer, spi.TaskQueue, spi.ResultStore)
     return [
         f"{kind.__name__}.{name}"
         for kind in kinds

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from venv_for_plugins import Venv
 
-KINDS = ["invoker", "task-source", "result-sink"]
+KINDS = ["invoker", "task-source", "result-sink", "observer"]
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from botocore import exceptions as botocore_errors
 from botocore.parsers import ResponseParserError
 
-from htcgrid.spi import HtcgridError, Rejected, Unavailable
+from htcgrid.spi import HtcgridError, Rejected, Throttled, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -120,10 +120,6 @@ _ANSWER_LOST = (
 # Operations whose IAM action has another name.
 _ACTIONS = {"Invoke": "lambda:InvokeFunction", "HeadObject": "s3:GetObject", "ListObjectsV2": "s3:ListBucket"}
 _SERVICES = {"Role": "iam", "Log": "logs", "Object": "s3", "CallerIdentity": "sts"}
-
-
-class Throttled(Unavailable):
-    """More calls at once, or a second, than AWS allows here."""
 
 
 class Refused(Rejected):

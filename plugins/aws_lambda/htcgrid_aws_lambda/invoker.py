@@ -16,12 +16,12 @@ from htcgrid.spi import (
     Lease,
     Outcome,
     Rejected,
+    Throttled,
     Unavailable,
-    Unstarted,
     error_documents,
     limits,
 )
-from htcgrid_aws.aws_errors import Refused, Throttled
+from htcgrid_aws.aws_errors import Refused
 from htcgrid_aws.prices import lambda_price
 from htcgrid_aws.session import AwsSession
 from htcgrid_aws.usage import Usage, UsageCounter
@@ -33,11 +33,9 @@ from htcgrid_aws_lambda.function_deployment import Deployment
 from htcgrid_aws_lambda.function_state import FunctionState, ceiling, permitted
 from htcgrid_aws_lambda.lambda_options import Options
 from htcgrid_aws_lambda.lambda_service import LambdaService
-from htcgrid_aws_lambda.limiter import ConcurrencyLimiter
+from htcgrid_aws_lambda.ramp import Ramp
 from htcgrid_aws_lambda.target import Target
 
-# How long a call waits for a place before its task is returned: it keeps a drain from waiting long.
-_WAIT_SECONDS = 2.0
 # How much longer than the function's timeout an answer may take: a cold start, and the way there and back.
 _READ_MARGIN_SECONDS = 60.0
 _LONGEST_TIMEOUT_SECONDS = 900.0
@@ -55,10 +53,9 @@ _EVENT_REFUSED = {
 class AwsLambdaInvoker(Invoker):
     """Runs handlers on AWS Lambda.
 
-    `max_concurrency` is the configured concurrency within the account's or the function's limit. How many of
-    those calls are in flight is limited: see `htcgrid_aws_lambda.concurrency`. A call that gets no place within two
-    seconds returns its task as `Unstarted`. AWS Lambda cannot stop a running handler: `cancel` only stops waiting
-    for it, so the plane does not have the capability of that name.
+    `max_concurrency` rises to the configured concurrency, within the account's or the function's limit: see
+    `htcgrid_aws_lambda.ramp`. AWS Lambda cannot stop a running handler: `cancel` only stops waiting for it, so the plane
+    does not have the capability of that name.
     """
 
     carries_settings = False
@@ -82,7 +79,7 @@ class AwsLambdaInvoker(Invoker):
 
     def __init__(self, config: Config, function: Function) -> None:
         super().__init__(config, function)
-        self.max_concurrency = config.concurrency
+        self._ramp = Ramp(config.concurrency)
         self._target = Target(
             function.function_name, config.qualifier, config.region, config.profile, config.endpoint_url
         )
@@ -90,7 +87,6 @@ class AwsLambdaInvoker(Invoker):
         self._usage_counter = UsageCounter()
         self._session: AwsSession | None = None
         self._service: LambdaService | None = None
-        self._limiter: ConcurrencyLimiter | None = None
         self._under_way: dict[str, Future[Outcome]] = {}
 
     def open(self) -> None:
@@ -110,11 +106,16 @@ class AwsLambdaInvoker(Invoker):
             reserved = permitted(control.get_function_concurrency, FunctionName=name)
             account = permitted(control.get_account_settings)
             control.close()
-            self.max_concurrency = ceiling(self.config.concurrency, account, reserved, self._target)
-            client = session.invoke_client(self.max_concurrency, self._read_seconds())
+            most = ceiling(self.config.concurrency, account, reserved, self._target)
+            client = session.invoke_client(most, self._read_seconds())
         self._service = LambdaService(client, self._target)
         self._service.probe()
-        self._limiter = ConcurrencyLimiter(self.max_concurrency)
+        self._ramp = Ramp(most)
+
+    @property
+    def max_concurrency(self) -> int:  # type: ignore[override]
+        """How many calls may be in flight now."""
+        return self._ramp.allowed
 
     def close(self) -> None:
         """Close the connections."""
@@ -123,7 +124,7 @@ class AwsLambdaInvoker(Invoker):
         if session is not None:
             session.close()
 
-    def invoke(self, batch: Sequence[Lease], timeout: float) -> Iterator[Outcome | Unstarted]:
+    def invoke(self, batch: Sequence[Lease], timeout: float) -> Iterator[Outcome]:
         """One call to AWS for each lease. The timeout is the function's own, which `open` compares with ours."""
         for lease in batch:
             yield self._invoke(lease)
@@ -170,30 +171,29 @@ class AwsLambdaInvoker(Invoker):
         """The function, its version, state and limits."""
         return self._deployment().status()
 
-    def _invoke(self, lease: Lease) -> Outcome | Unstarted:
+    def _invoke(self, lease: Lease) -> Outcome:
         context = base64.b64encode(client_context(lease).encode()).decode()
         refused = _too_large(lease, context)
         if refused is not None:
             return refused
-        service, limiter = self._service, self._limiter
-        if service is None or limiter is None:
+        service = self._service
+        if service is None:
             raise Rejected(f"The plane of {self._target.who} is not open: call `open` first.")
-        if not limiter.acquire(_WAIT_SECONDS):
-            return Unstarted(lease.task.id)
         call: Future[Outcome] = Future()
         # Before it starts: a cancel that comes while the service has it already must find it.
         self._under_way[lease.task.id] = call
         try:
-            start(lambda: self._call(service, limiter, lease, context), call)
+            start(lambda: self._call(service, lease, context), call)
             return call.result()
         except CancelledError:
             return Outcome(lease.task.id, error_documents.cancelled(), FailureKind.CANCELLED)
         finally:
             self._under_way.pop(lease.task.id, None)
 
-    def _call(self, service: LambdaService, limiter: ConcurrencyLimiter, lease: Lease, context: str) -> Outcome:
+    def _call(self, service: LambdaService, lease: Lease, context: str) -> Outcome:
         """Runs to its end even where nobody waits for it any more: AWS counts and bills it all the same."""
         throttled = False
+        self._ramp.begin()
         try:
             answer = service.invoke(lease.task.id, lease.task.payload, context, trace.given(lease.task.attributes))
         except Throttled:
@@ -209,7 +209,7 @@ class AwsLambdaInvoker(Invoker):
                 billing.charge_lost(self._usage_counter)
             raise
         finally:
-            limiter.release(throttled=throttled)
+            self._ramp.end(throttled=throttled)
         result, report = outcome(lease.task.id, answer)
         billing.charge_answered(self._usage_counter, report, self._function_state.storage)
         return result

@@ -3,37 +3,15 @@
 import argparse
 import base64
 import hashlib
-import io
 import os
 import signal
-import stat
-import zipfile
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from htcgrid.planes import collect
-from htcgrid.spi import Rejected
+from htcgrid.planes import code_archive
 
 TASK_ROOT = "/var/task"
-_UNPACKED_BYTES = 2**30  # the volume `code` of a pod
-
-
-def pack(folder: Path) -> bytes:
-    """A zip of the folder, the same bytes for the same files."""
-    found = collect(folder)
-    if found.size > _UNPACKED_BYTES:
-        raise Rejected(
-            f"The code in {folder} has {found.size:,} bytes; its volume in a pod takes {_UNPACKED_BYTES:,}. "
-            'Leave files out with .htcgridignore, or put the code into the image and write code = "image".'
-        )
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-        for file in found.files:
-            entry = zipfile.ZipInfo(file.name)
-            entry.external_attr = (stat.S_IFREG | file.mode) << 16
-            entry.compress_type = zipfile.ZIP_DEFLATED
-            archive.writestr(entry, file.read())
-    return packed.getvalue()
+pack, unpack = code_archive.pack, code_archive.unpack
 
 
 def as_text(archive: bytes) -> str:
@@ -44,16 +22,6 @@ def as_text(archive: bytes) -> str:
 def digest(data: bytes) -> str:
     """A short mark that changes with the data."""
     return hashlib.sha256(data).hexdigest()[:16]
-
-
-def unpack(archive: bytes, folder: Path) -> None:
-    """Into a folder, with the modes kept: a `bootstrap` is executed."""
-    with zipfile.ZipFile(io.BytesIO(archive)) as packed:
-        for entry in packed.infolist():
-            target = Path(packed.extract(entry, folder))
-            mode = entry.external_attr >> 16 & 0o777
-            if not entry.is_dir():
-                target.chmod(mode or 0o644)
 
 
 def fetch(place: str) -> bytes:

@@ -5,12 +5,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from htcgrid.planes import Termination
 from htcgrid.spi import HtcgridError
 
 from htcgrid_eks import pod_diagnosis
 from htcgrid_eks.cluster import Cluster, Refusal
 from htcgrid_eks.options import Access
-from htcgrid_eks.sandbox import Termination
 
 WAIT_SECONDS, _PAUSE_SECONDS = 20.0, 0.2  # a busy node reports in its own time
 

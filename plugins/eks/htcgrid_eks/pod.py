@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from htcgrid.planes import this_python, variables
+from htcgrid.planes import container_entry, this_python, variables
 from htcgrid.spi import Function, Rejected
 
-from htcgrid_eks import entry, function_role, pod_table
+from htcgrid_eks import function_role, pod_table
 from htcgrid_eks.code import TASK_ROOT
 from htcgrid_eks.options import Options
 from htcgrid_eks.sidecar import EMULATOR_PORT, FOLDER, container_name
@@ -121,7 +121,9 @@ def _agent(options: Options, agent: Manifest, *, with_code: bool) -> Manifest:
 
 def _lambda(options: Options, function: Function, index: int, secret: str, *, with_code: bool) -> Manifest:
     program = (
-        options.command or function.command or entry.program(function.handler, options.transport, EMULATOR_PORT + index)
+        options.command
+        or function.command
+        or container_entry.program(function.handler, options.transport, EMULATOR_PORT + index)
     )
     memory = {"memory": f"{function.memory}Mi"}
     code = [mount("code", TASK_ROOT, read_only=True)] if with_code else []
@@ -129,7 +131,8 @@ def _lambda(options: Options, function: Function, index: int, secret: str, *, wi
         "name": container_name(index),
         "image": options.image,
         "imagePullPolicy": options.pull_policy,
-        "command": entry.command(str(FOLDER), program),
+        # Kubernetes has a use of its own for the dollar sign in commands, and takes two for one.
+        "command": [word.replace("$", "$$") for word in container_entry.command(str(FOLDER), ())] + list(program),
         "workingDir": TASK_ROOT,
         "env": _environment(options, function, secret),
         "securityContext": _LOCKED_DOWN,

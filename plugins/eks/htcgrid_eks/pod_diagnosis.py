@@ -5,10 +5,10 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from htcgrid.planes import Termination, exit_status
 from htcgrid.spi import HtcgridError
 
 from htcgrid_eks.cluster import Cluster, Refusal
-from htcgrid_eks.sandbox import Termination, signalled
 
 GRID = "htcgrid.io/grid"
 _LOG_LINES = 10
@@ -67,7 +67,7 @@ def last_end(status: Any) -> tuple[str, Termination] | None:
     if not ended:
         return None
     killed = ended.get("reason") == "OOMKilled"
-    return ended.get("containerID", ""), signalled(ended["exitCode"], out_of_memory=killed)
+    return ended.get("containerID", ""), Termination(exit_status.of_shell(ended["exitCode"]), killed)
 
 
 def fatal(cluster: Cluster, pod: Any) -> str | None:

@@ -11,6 +11,7 @@ import threading
 from contextlib import suppress
 
 import certifi
+from htcgrid.planes import Stream
 from kubernetes.stream.ws_client import get_websocket_url
 from websocket import ABNF, WebSocket, WebSocketException
 from websocket import WebSocketBadStatusException as BadStatus
@@ -30,7 +31,7 @@ _KEEP_ALIVE = [
 ]
 
 
-class PortForward:
+class PortForward(Stream):
     """Open from the start. Raises `Refusal` where the server refuses, `ConnectionError` for all else that fails."""
 
     def __init__(self, cluster: Cluster, pod: str, port: int) -> None:

@@ -152,7 +152,7 @@ class RunPods:
                 "start_seconds": options.start_seconds,
             },
         }
-        agent = {"command": ["python3", "-m", "htcgrid_eks.relay", json.dumps(settings)]}
+        agent = {"command": ["python3", "-m", "htcgrid_eks.pod_relay", json.dumps(settings)]}
         spec = pod_spec(options, self._function, agent, f"{self._base}-{self._run}")
         # Alone in its pod, a container that ended whole is replaced with its pod, which is faster than
         # the ever longer pauses of a restart; beside others it is restarted.

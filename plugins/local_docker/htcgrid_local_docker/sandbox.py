@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 from docker.errors import APIError, NotFound
-from htcgrid.planes import EmulatorSandbox, parsed
+from htcgrid.planes import EmulatorSandbox, exit_status, parsed
 from htcgrid.spi import Unavailable, split_credentials
 from urllib3.exceptions import HTTPError
 
@@ -191,7 +191,7 @@ class ContainerSandbox(EmulatorSandbox):
             self._status = -signal.SIGKILL
             message = f"The Docker Engine at {self._engine.address} went away while a container ran. Start it again; run again."
             raise Unavailable(message) from None
-        return 128 - status if 128 < status <= 128 + signal.NSIG else status
+        return exit_status.of_shell(status)
 
     def _ran_out_of_memory(self) -> bool:
         with self._engine.speaking("look at a container"):

@@ -1,17 +1,18 @@
-"""A Lambda container of this pod as a sandbox."""
+"""A container beside this one, which mounts a folder that we mount too, as a sandbox."""
 
 import os
 import select
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
-from htcgrid.planes import Sandbox
-from htcgrid.spi import Unavailable, split_credentials
-
-from htcgrid_eks.container_pipes import ContainerPipes
+from htcgrid.planes import exit_status
+from htcgrid.planes.container_pipes import ContainerPipes
+from htcgrid.planes.unexplained import explained
+from htcgrid.runtime.sandbox import Sandbox
+from htcgrid.spi import Outcome, Unavailable, split_credentials
 
 _END_SECONDS = 10.0
 _TRIM_SECONDS = 0.05
@@ -25,20 +26,22 @@ class Termination:
     out_of_memory: bool
 
 
-Terminations = Callable[[], Termination | None]
-"""Asks Kubernetes how the container ended last; None where nobody may say."""
+def corrected_by(end: Termination | None, outcome: Outcome) -> Outcome:
+    """The outcome of a container that ended whole, once the engine has said how, if it has."""
+    return outcome if end is None else explained(outcome, end.status, out_of_memory=end.out_of_memory)
 
 
-class ContainerSandbox(Sandbox):
+class SidecarSandbox(Sandbox):
     """One run of a Lambda container's program.
 
     The end of the program is told by the container's first process. The end of the whole container shows in the
-    pipe that this process held open; why it ended only Kubernetes knows, and `terminations` asks it.
+    pipe that this process held open; why it ended only the engine knows.
     """
 
-    def __init__(self, pipes: ContainerPipes, terminations: Terminations) -> None:
+    def __init__(self, pipes: ContainerPipes) -> None:
+        self.ended_whole = False
+        """Whether the container has ended, and not its program alone."""
         self._pipes = pipes
-        self._terminations = terminations
         self._number = 0
         self._termination: Termination | None = None
         self._poll = select.poll()
@@ -85,7 +88,7 @@ class ContainerSandbox(Sandbox):
             if not self._poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
                 raise Unavailable(
                     f"The Lambda container of {self._pipes.folder} was told to end its program and did not in "
-                    f"{_END_SECONDS:.0f} s. Look at its node: `kubectl describe pod`."
+                    f"{_END_SECONDS:.0f} s. Look at the machine that it is on."
                 )
             try:
                 report = os.read(self.ended_fd, 1 << 16).decode()
@@ -96,7 +99,8 @@ class ContainerSandbox(Sandbox):
             else:
                 # Nobody holds the other end any more: the container itself has ended.
                 self._pipes.greet()
-                self._termination = self._terminations() or Termination(-9, out_of_memory=False)
+                self.ended_whole = True
+                self._termination = Termination(-signal.SIGKILL, out_of_memory=False)
         return self._termination
 
 
@@ -104,10 +108,5 @@ def _read(report: str, number: int) -> Termination | None:
     for line in report.splitlines():
         run, status, kills = (int(word) for word in line.split())
         if run == number:
-            return signalled(status, out_of_memory=kills > 0)
+            return Termination(exit_status.of_shell(status), out_of_memory=kills > 0)
     return None
-
-
-def signalled(status: int, *, out_of_memory: bool) -> Termination:
-    """A termination of a status as shells and containers have it: 137 is a KILL, or an exit with just that status."""
-    return Termination(128 - status if 128 < status <= 128 + signal.NSIG else status, out_of_memory)

@@ -1,4 +1,4 @@
-"""The program that stands first in a Lambda container; `entry.sh` says what it does."""
+"""The program that stands first in a Lambda container; `container_entry.sh` says what it does."""
 
 from collections.abc import Sequence
 from importlib.resources import files
@@ -10,16 +10,15 @@ _ENTRY_SCRIPT = "/lambda-entrypoint.sh"
 
 def command(folder: str, program: Sequence[str]) -> list[str]:
     """`command` of a container that runs `program` under the agent's orders, which come through `folder`."""
-    script = files("htcgrid_eks").joinpath("entry.sh").read_text(encoding="utf-8")
+    script = files("htcgrid.planes").joinpath("container_entry.sh").read_text(encoding="utf-8")
     lines = [line for line in script.splitlines() if line and not line.startswith("#")]
-    # Kubernetes has a use of its own for the dollar sign in commands, and takes two for one.
-    return ["/bin/sh", "-c", "\n".join(lines).replace("$", "$$"), _SELF, folder, *program]
+    return ["/bin/sh", "-c", "\n".join(lines), _SELF, folder, *program]
 
 
 def program(handler: str, transport: str, port: int) -> list[str]:
     """What AWS's base images run, whatever their language. `port` is where the emulator listens, on loopback only.
 
-    AWS's own entry script would have the emulator listen on every address of the pod.
+    AWS's own entry script would have the emulator listen on every address of the container.
     """
     if transport == "rie":
         # Without a level of its own the emulator takes LOG_LEVEL of the function, and a name that it does not know ends it.

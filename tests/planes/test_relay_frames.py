@@ -1,15 +1,16 @@
 import socket
 
 import pytest
-from htcgrid.spi import FailureKind, Lease, Outcome, Task, Unstarted
 
-from htcgrid_eks import relay_frames
-from htcgrid_eks.relay_frames import Frame
+from htcgrid.planes import UnexplainedExit, relay_frames
+from htcgrid.planes.relay_frames import Frame
+from htcgrid.spi import FailureKind, Lease, Outcome, Task, Unstarted
 
 OUTCOMES = [
     Outcome("a", b'{"x": "\xc3\xa9"}', None, 1.5, 2.25, 3, 4, b"printed\n\xff", 5.5, "e"),
     Outcome("b", b"", FailureKind.EXIT),
     Unstarted("c"),
+    UnexplainedExit("d", b"", FailureKind.EXIT),
 ]
 
 

@@ -1,4 +1,4 @@
-"""What `eks` and the relay in a pod say to each other: a head of JSON and a body of bytes, each with its length first."""
+"""What a plane and its relay elsewhere say to each other: a head of JSON and a body of bytes, each with its length first."""
 
 import json
 import math
@@ -8,14 +8,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from htcgrid.planes import parsed
+from htcgrid.planes.unexplained import UnexplainedExit
+from htcgrid.runtime.parsing import parsed
 from htcgrid.spi import Credentials, FailureKind, Lease, Outcome, Task, Unstarted
 
 _LENGTHS = struct.Struct("!II")
 _MOST_BYTES = 1 << 30
 
 HELLO_BYTES = 1 << 12
-"""What is read of somebody who has not shown the token yet: any other container of the pod."""
+"""What is read of somebody who has not shown the token yet, such as another container of the pod."""
 
 _FOREIGN = "what came is not a frame of htcgrid's relay"
 
@@ -100,6 +101,7 @@ def report_frame(report: Outcome | Unstarted) -> Frame:
         "max_memory_mb": report.max_memory_mb,
         "init_ms": report.init_ms,
         "environment": report.environment,
+        "unexplained": isinstance(report, UnexplainedExit),
     }
     return Frame("outcome", {**head, "size": len(report.payload)}, report.payload + report.log_tail)
 
@@ -109,5 +111,6 @@ def report_of(frame: Frame) -> Outcome | Unstarted:
         return Unstarted(frame.head["task_id"])
     head = dict(frame.head)
     size, failure = head.pop("size"), head.pop("failure")
+    make = UnexplainedExit if head.pop("unexplained") else Outcome
     kind = FailureKind(failure) if failure is not None else None
-    return Outcome(**head, failure=kind, payload=frame.body[:size], log_tail=frame.body[size:])
+    return make(**head, failure=kind, payload=frame.body[:size], log_tail=frame.body[size:])

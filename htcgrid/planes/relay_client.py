@@ -1,40 +1,42 @@
-"""One Lambda container of a pod, as `eks` uses it from outside: a connection to the relay beside it."""
+"""One environment elsewhere, as a plane here uses it: a connection to its relay."""
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
 
-from htcgrid.spi import Credentials, CredentialSource, Lease, Outcome, Rejected, Unavailable, Unstarted
-
-from htcgrid_eks import relay_frames
-from htcgrid_eks.port_forward import PortForward
-from htcgrid_eks.relay import HEARTBEAT_SECONDS
-from htcgrid_eks.relay_frames import Frame
-from htcgrid_eks.sandbox import Termination
+from htcgrid.planes import relay_frames
+from htcgrid.planes.relay import HEARTBEAT_SECONDS
+from htcgrid.planes.relay_frames import Frame
+from htcgrid.planes.relay_streams import Stream
+from htcgrid.spi import SPI_VERSION, Credentials, CredentialSource, Lease, Outcome, Rejected, Unavailable, Unstarted
 
 _SILENCE_SECONDS = 3 * HEARTBEAT_SECONDS
-Ask = Callable[[int], Termination | None]
-"""How the pod's Lambda container of that index ended."""
 
 
 class RelayClient:
     """Used by one thread at a time, `cancel` and `close` excepted."""
 
-    def __init__(self, forward: PortForward, token: str, ask: Ask, source: CredentialSource) -> None:
-        self._forward = forward
-        self._ask = ask
+    def __init__(self, stream: Stream, token: str, source: CredentialSource) -> None:
+        self._stream = stream
         self._source = source
         self._brought = Credentials()
         self._send(Frame("hello", {"token": token}))
 
-    def open(self, archive: bytes) -> None:
-        """Have the plane behind it opened, with this code. Raises `ConnectionError`, `Unavailable` or `Rejected`."""
-        self._send(Frame("open", body=archive))
-        for _ in self._reports():
-            raise ConnectionError("the relay answers something else than it was asked")
+    def open(self, wanted: Mapping[str, Any], archive: bytes, timeout: float) -> Mapping[str, Any]:
+        """Have the plane behind it opened, with this code; returns what that says of itself.
+
+        Raises `ConnectionError`, `Unavailable` or `Rejected`.
+        """
+        self._bring_credentials(timeout)
+        self._send(Frame("open", {**wanted, "spi": SPI_VERSION}, archive))
+        for frame in self._frames():
+            if frame.say == "done":
+                return frame.head
+        raise ConnectionError("the relay answers something else than it was asked")
 
     def is_alive(self) -> bool:
         """Whether the way is still open; what the relay has said meanwhile is taken in."""
         try:
-            while self._forward.has_input():
+            while self._stream.has_input():
                 self._next()
         except ConnectionError:
             return False
@@ -53,7 +55,10 @@ class RelayClient:
             self._send(relay_frames.invoke_frame(batch, timeout))
             if cancelled:
                 self.cancel(cancelled)
-            yield from self._reports()
+            for frame in self._frames():
+                if frame.say == "done":
+                    break
+                yield relay_frames.report_of(frame)
             done = True
         except (Unavailable, Rejected):
             done = True
@@ -70,7 +75,7 @@ class RelayClient:
             return  # whoever waits for the answer finds out
 
     def close(self) -> None:
-        self._forward.close()
+        self._stream.close()
 
     def _bring_credentials(self, timeout: float) -> None:
         held = self._source.current(timeout)
@@ -78,28 +83,21 @@ class RelayClient:
             self._send(relay_frames.credentials_frame(held))
             self._brought = held
 
-    def _reports(self) -> Iterator[Outcome | Unstarted]:
+    def _frames(self) -> Iterator[Frame]:
+        """What is reported, up to "done". Raises what the relay says that went wrong."""
         while True:
             frame = self._next()
             match frame.say:
-                case "outcome" | "unstarted":
-                    yield relay_frames.report_of(frame)
-                case "terminated":
-                    self._tell(self._ask(frame.head["container"]))
-                case "done":
-                    return
+                case "outcome" | "unstarted" | "done":
+                    yield frame
                 case "unavailable":
                     head = frame.head
                     raise Unavailable(head["message"], head["retry_after"], head["begun"])
                 case "rejected":
                     raise Rejected(frame.head["message"])
 
-    def _tell(self, ended: Termination | None) -> None:
-        head = {"status": ended.status, "out_of_memory": ended.out_of_memory} if ended else {}
-        self._send(Frame("termination", head))
-
     def _next(self) -> Frame:
-        return relay_frames.read_frame(lambda size: self._forward.read(size, _SILENCE_SECONDS))
+        return relay_frames.read_frame(lambda size: self._stream.read(size, _SILENCE_SECONDS))
 
     def _send(self, frame: Frame) -> None:
-        self._forward.send(bytes(frame))
+        self._stream.send(bytes(frame))

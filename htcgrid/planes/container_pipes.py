@@ -16,7 +16,7 @@ _MEMORY_SECONDS = 0.02
 
 
 class ContainerPipes:
-    """A folder that a Lambda container mounts too, from `open` to `close`; `entry.sh` is at its other end.
+    """A folder that a Lambda container mounts too, from `open` to `close`; `container_entry.sh` is at its other end.
 
     Whichever of the two comes up first, restarts or goes away: an order waits in its pipe until it is read.
     """
@@ -48,7 +48,7 @@ class ContainerPipes:
         self.greet()
 
     def close(self) -> None:
-        """Let go. The container ends what it runs."""
+        """Release them. The container ends what it runs."""
         for descriptor in (self._starts, self._orders, self._replies, self._log):
             if descriptor >= 0:
                 os.close(descriptor)

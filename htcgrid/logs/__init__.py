@@ -1,0 +1,1 @@
+"""What handlers print, written as lines: to standard output or error, or into files of a folder."""

@@ -1,0 +1,233 @@
+"""The far end of a remote plane: serves a plane that runs here to an agent elsewhere.
+
+    agent, RemoteInvoker ── Stream ──▶ Relay ──▶ plane ──▶ environments
+
+Each connection has one batch under way at a time, so there are as many as environments are to be busy at once. What they
+say is in `relay_frames.py`.
+"""
+
+import logging
+import queue
+import socket
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from hmac import compare_digest
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from htcgrid.planes import code_archive, relay_frames
+from htcgrid.planes.relay_frames import Frame
+from htcgrid.spi import SPI_VERSION, Credentials, CredentialSource, Invoker, Rejected, Unavailable
+
+log = logging.getLogger("htcgrid.relay")
+
+HEARTBEAT_SECONDS = 10.0
+_HELLO_SECONDS = 10.0
+_LOOK_SECONDS = 1.0
+
+MakePlane = Callable[[Mapping[str, Any]], Invoker]
+"""Makes the plane, not opened, from what the client's `open` says of it."""
+
+
+class Relay:
+    """The plane, opened by the first client that has brought the code, and the count of those connected.
+
+    `code_folder` is where that code is unpacked; None where it comes another way. `first_seconds` is how long the first
+    client may take to come, and `orphan_seconds` how long there may be none after that.
+    """
+
+    def __init__(
+        self,
+        make: MakePlane,
+        code_folder: Path | None,
+        *,
+        token: str = "",
+        first_seconds: float = 60.0,
+        orphan_seconds: float = 60.0,
+    ) -> None:
+        self.token = token
+        self.plane: Invoker | None = None
+        self.brought = _Brought()
+        self._make = make
+        self._code_folder = code_folder
+        self._orphan_seconds = orphan_seconds
+        self._alone_at_most = first_seconds
+        self._lock = threading.Lock()
+        self._clients = 0
+        self._alone_since = time.monotonic()
+
+    def open_plane(self, wanted: Frame) -> Invoker:
+        """Once: unpack the code, where it comes this way, and open the plane."""
+        if wanted.head.get("spi") != SPI_VERSION:
+            raise Rejected(
+                f"The relay is of version {SPI_VERSION} of the plugin interface, and its client of version "
+                f"{wanted.head.get('spi')}. Install the same htcgrid at both ends."
+            )
+        with self._lock:
+            if self.plane is None:
+                if self._code_folder is not None:
+                    code_archive.unpack(wanted.body, self._code_folder)
+                plane = self._make(wanted.head)
+                plane.credentials = self.brought
+                try:
+                    plane.open()
+                except BaseException:
+                    plane.close()
+                    raise
+                self.plane = plane
+            return self.plane
+
+    def joined(self) -> None:
+        with self._lock:
+            self._clients += 1
+            self._alone_at_most = self._orphan_seconds
+
+    def left(self) -> None:
+        with self._lock:
+            self._clients -= 1
+            self._alone_since = time.monotonic()
+
+    def is_orphaned(self) -> bool:
+        """Whether nobody has been connected for a while."""
+        with self._lock:
+            return not self._clients and time.monotonic() - self._alone_since > self._alone_at_most
+
+    def listen(self, port: int) -> None:
+        """Serve on this machine's loopback until nobody has been connected for a while."""
+        with socket.create_server(("127.0.0.1", port)) as listener:
+            listener.settimeout(_LOOK_SECONDS)
+            while not self.is_orphaned():
+                try:
+                    channel, _ = listener.accept()
+                except TimeoutError:
+                    continue
+                threading.Thread(target=serve_socket, args=(self, channel), daemon=True).start()
+
+
+class _Brought(CredentialSource):
+    """The credentials that the clients bring: the relay's machine can get none."""
+
+    def __init__(self) -> None:
+        self.held = Credentials()
+
+    def current(self, timeout: float) -> Credentials:
+        return self.held
+
+
+class Connection:
+    """One client's connection: it has one batch under way at a time, and may cancel meanwhile."""
+
+    def __init__(
+        self, relay: Relay, reader: BinaryIO, write: Callable[[bytes], object], hang_up: Callable[[], object]
+    ) -> None:
+        self._relay = relay
+        self._reader = reader
+        self._write = write
+        self._hang_up = hang_up
+        self._sending = threading.Lock()
+        self._wanted: queue.SimpleQueue[Frame | None] = queue.SimpleQueue()
+
+    def serve(self, hello_came: Callable[[], object] = lambda: None) -> None:
+        """Until the client hangs up, and what was under way is over. Calls `hello_came` once it is admitted."""
+        worker = threading.Thread(target=self._work, daemon=True)
+        try:
+            if not self._is_admitted():
+                return
+            hello_came()
+            self._relay.joined()
+            worker.start()
+            threading.Thread(target=self._beat, daemon=True).start()
+            try:
+                while True:
+                    self._take(relay_frames.read_frame(self._read))
+            finally:
+                self._relay.left()
+        except (OSError, ValueError, KeyError):
+            return
+        finally:
+            self._wanted.put(None)
+            self._hang_up()
+            if worker.ident is not None:
+                worker.join()
+
+    def _is_admitted(self) -> bool:
+        """Others may share the loopback, but not the token."""
+        hello = relay_frames.read_frame(self._read, relay_frames.HELLO_BYTES)
+        return hello.say == "hello" and compare_digest(str(hello.head.get("token")), self._relay.token)
+
+    def _take(self, frame: Frame) -> None:
+        match frame.say:
+            case "open" | "invoke":
+                self._wanted.put(frame)
+            case "credentials":
+                self._relay.brought.held = relay_frames.credentials_of(frame)
+            case "cancel":
+                if (plane := self._relay.plane) is not None:
+                    plane.cancel(frame.head["task_ids"])
+
+    def _work(self) -> None:
+        while (frame := self._wanted.get()) is not None:
+            try:
+                done = self._open(frame) if frame.say == "open" else self._invoke(frame)
+                self._send(Frame("done", done))
+            except Unavailable as error:
+                head = {"message": str(error), "retry_after": error.retry_after, "begun": sorted(error.begun)}
+                self._send(Frame("unavailable", head))
+            except Rejected as error:
+                self._send(Frame("rejected", {"message": str(error)}))
+            except OSError as error:
+                log.warning("The connection to a client broke: %r", error)
+                self._hang_up()
+            except Exception:  # noqa: BLE001 - a bug of the plane is to be seen where the run is
+                message = f"The plane behind the relay has a bug:\n{traceback.format_exc()}"
+                self._send(Frame("rejected", {"message": message}))
+
+    def _open(self, frame: Frame) -> Mapping[str, Any]:
+        plane = self._relay.open_plane(frame)
+        return {"capabilities": sorted(plane.capabilities), "max_concurrency": plane.max_concurrency}
+
+    def _invoke(self, frame: Frame) -> Mapping[str, Any]:
+        plane = self._relay.plane
+        if plane is None:
+            raise Rejected("The relay was sent tasks before it was told to open its plane.")
+        reports = iter(plane.invoke(relay_frames.leases_of(frame), frame.head["timeout"]))
+        try:
+            for report in reports:
+                self._send(relay_frames.report_frame(report))
+        finally:
+            if hasattr(reports, "close"):
+                reports.close()  # what runs is ended when the client has gone
+        return {}
+
+    def _beat(self) -> None:
+        """Say now and then that we are here, so that a way that is dead is told from a handler that takes long."""
+        with suppress(OSError):
+            while True:
+                time.sleep(HEARTBEAT_SECONDS)
+                self._send(Frame("alive"))
+
+    def _send(self, frame: Frame) -> None:
+        with self._sending:
+            self._write(bytes(frame))
+
+    def _read(self, size: int) -> bytes:
+        data = self._reader.read(size)
+        if len(data) < size:
+            raise ConnectionError("the client has gone")
+        return data
+
+
+def serve_socket(relay: Relay, channel: socket.socket) -> None:
+    """Serve one client that has connected."""
+
+    def hang_up() -> None:
+        with suppress(OSError):
+            channel.shutdown(socket.SHUT_RDWR)
+
+    channel.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    channel.settimeout(_HELLO_SECONDS)
+    with channel, channel.makefile("rb") as reader:
+        Connection(relay, reader, channel.sendall, hang_up).serve(lambda: channel.settimeout(None))

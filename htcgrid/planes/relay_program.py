@@ -1,0 +1,68 @@
+"""A relay that talks over its standard input and output: `python -m htcgrid.planes.relay_program`.
+
+A `RemoteInvoker` starts it with a command, such as `ssh HOST python3 -m htcgrid.planes.relay_program`. It ends, and all
+that it started, when its input does. The plane and the function come with the client's first request.
+"""
+
+import importlib.metadata
+import os
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from htcgrid.planes.relay import Connection, Relay
+from htcgrid.spi import Function, Invoker, Rejected
+
+
+def main() -> None:
+    reader, writer = _taken()
+    with tempfile.TemporaryDirectory(prefix="htcgrid-relay-") as folder:
+        code = Path(folder)
+        code.chmod(0o755)  # a plane may run handlers as another user
+        relay = Relay(lambda wanted: _plane(wanted, code), code)
+        gone = threading.Event()
+        signal.signal(signal.SIGTERM, lambda *_: gone.set())
+
+        def write(data: bytes) -> None:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(writer, view) :]
+
+        with os.fdopen(reader, "rb") as stream:
+            connection = Connection(relay, stream, write, gone.set)
+            threading.Thread(target=connection.serve, daemon=True).start()
+            gone.wait()
+            if relay.plane is not None:
+                relay.plane.close()
+            os.close(writer)
+    os._exit(0)  # a thread may still wait for an environment that is closed
+
+
+def _taken() -> tuple[int, int]:
+    """Standard input and output for us alone: what else is printed goes to the standard error."""
+    reader, writer = os.dup(0), os.dup(1)
+    os.dup2(2, 1)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    return reader, writer
+
+
+def _plane(wanted: Mapping[str, Any], code: Path) -> Invoker:
+    name = wanted["plane"]
+    for point in importlib.metadata.entry_points(group="htcgrid.invoker", name=name):
+        plane = point.load()
+        function = Function.model_validate({**wanted["function"], "code": code})
+        made: Invoker = plane(plane.Config.model_validate(wanted["options"]), function)
+        return made
+    raise Rejected(
+        f"The plane {name!r} is not installed where the relay runs, with {sys.executable}. Install it there."
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,206 @@
+"""A plane whose environments are on other machines, each reached through a relay there. Its author writes a launcher."""
+
+import queue
+import time
+from abc import abstractmethod
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from htcgrid.planes import code_archive
+from htcgrid.planes.relay_client import RelayClient
+from htcgrid.planes.relay_streams import Stream
+from htcgrid.planes.unexplained import UnexplainedExit
+from htcgrid.runtime.calls import Calls
+from htcgrid.spi import (
+    Capability,
+    Function,
+    HtcgridError,
+    Invoker,
+    Lease,
+    Outcome,
+    Plugin,
+    Rejected,
+    Unavailable,
+    Unstarted,
+)
+
+_PAUSE_SECONDS = 0.1
+_CONNECTING_THREADS = 16
+
+
+@dataclass(slots=True)
+class _Place:
+    """Where one batch runs at a time, with the client to its relay while there is one."""
+
+    number: int
+    client: RelayClient | None = None
+    relay: str = ""
+
+
+class RemoteInvoker(Invoker):
+    """Places for environments elsewhere, each with a connection of its own to a relay.
+
+    A subclass writes `size` and `connect`. Sending the code, credentials, heartbeats, connections that break, cancels and
+    replacement are looked after here. The relay's own plane runs the handlers, and reports how they ended.
+    """
+
+    max_batch = 32
+    capabilities = frozenset(Capability)
+    start_seconds: float = 60.0
+    """How long a relay may take until it answers when the plane is opened."""
+    restart_seconds: float = 2.0
+    """The same for a connection that broke, while a task waits; after that the agent is told that it is unavailable."""
+    token: str = ""
+    """What a relay that listens on a port wants to hear first, so that nobody else is served."""
+
+    def __init__(self, config: Plugin.Config, function: Function) -> None:
+        super().__init__(config, function)
+        self._calls = Calls()
+        self._archive = b""
+        self._places: list[_Place] = []
+        self._idle: queue.LifoQueue[_Place] = queue.LifoQueue()
+
+    # --- what a plane says ---
+
+    @abstractmethod
+    def size(self) -> int:
+        """How many environments there are. Asked when the plane is opened."""
+
+    @abstractmethod
+    def connect(self, place: int) -> Stream:
+        """A new connection to the relay that serves this place (from 0), which is started where it does not run yet.
+
+        Raises `ConnectionError` where the same may succeed in a moment: then it is called again for a while.
+        `Unavailable` and `Rejected` go to whoever wanted to use the place.
+        """
+
+    def wanted(self) -> Mapping[str, Any]:
+        """Which plane the relay is to open. By default environments of its own machine, one for each connection."""
+        function = self.function.model_dump(mode="json", exclude={"code", "credentials"}, exclude_defaults=True)
+        return {"plane": "process", "options": {"workers": 1}, "function": function}
+
+    def archive(self) -> bytes:
+        """The code that is sent to each relay. Raises `Rejected`."""
+        if self.function.layers:
+            raise Rejected("[function] layers: this plane sends the code folder alone. Put what is in them into it.")
+        return code_archive.pack(self.function.code)
+
+    def relays(self) -> int:
+        """How many relays serve the places: those of one are `relays()` apart. By default each place has its own."""
+        return self.size()
+
+    def relay_of(self, place: int) -> str:
+        """The name of the relay that serves this place now. A connection to another one is not used any more."""
+        return ""
+
+    def mend(self, place: int) -> None:
+        """Called before a place is connected again whose connection broke: start its relay anew where it has gone."""
+
+    def check(self, place: int) -> None:
+        """Called while a relay does not answer yet: raise `Rejected` where it never will, `Unavailable` where it has gone."""
+
+    def corrected(self, outcome: UnexplainedExit, place: int) -> Outcome:
+        """The outcome of an environment that was ended whole, with what the machine around it knows of the reason."""
+        return outcome
+
+    # --- htcgrid.spi.Invoker ---
+
+    def open(self) -> None:
+        self.credentials.current(self.function.timeout)  # where there are none, nothing is started
+        self._archive = self.archive()
+        self.max_concurrency = self.size()
+        self._places = [_Place(number) for number in range(self.max_concurrency)]
+        self._idle = queue.LifoQueue()
+        with ThreadPoolExecutor(min(_CONNECTING_THREADS, len(self._places))) as pool:
+            first, rest = self._places[: self.relays()], self._places[self.relays() :]
+            said = list(pool.map(self._started, first))  # they bring the code
+            list(pool.map(self._started, rest))
+        self.capabilities &= {Capability(each) for each in said[0]["capabilities"]}
+        for place in reversed(self._places):
+            self._idle.put(place)
+
+    def close(self) -> None:
+        for place in self._places:
+            if place.client is not None:
+                place.client.close()
+        self._places = []
+        self._idle = queue.LifoQueue()
+        self.credentials.close()
+
+    def invoke(self, batch: Sequence[Lease], timeout: float) -> Iterator[Outcome | Unstarted]:
+        with self._calls.call() as cancelled:
+            place = self._idle.get()
+            unreported = {lease.task.id: None for lease in batch}
+            try:
+                client = self._client_of(place)
+                try:
+                    for report in client.invoke(batch, timeout, cancelled):
+                        unreported.pop(report.task_id, None)
+                        if isinstance(report, UnexplainedExit):
+                            yield self.corrected(report, place.number)
+                        else:
+                            yield report
+                except Unavailable:
+                    client.close()  # the relay is looked at before it is used again
+                    raise
+            except ConnectionError as error:
+                where = place.relay or f"of environment {place.number}"
+                message = f"The connection to the relay {where} broke: {error}."
+                raise Unavailable(message, begun=list(unreported)) from None
+            finally:
+                self._idle.put(place)
+
+    def cancel(self, task_ids: Collection[str]) -> None:
+        self._calls.cancel(task_ids)  # for those that have no client yet
+        for place in list(self._places):
+            if (client := place.client) is not None:
+                client.cancel(task_ids)
+
+    # --- clients ---
+
+    def _client_of(self, place: _Place) -> RelayClient:
+        """The client to this place: connected anew, where it has broken."""
+        client = place.client
+        if client is not None and place.relay == self.relay_of(place.number) and client.is_alive():
+            return client
+        if client is not None:
+            client.close()
+            place.client = None
+        try:
+            self.mend(place.number)
+            self._connected(place, self.restart_seconds)
+        except Rejected as error:
+            raise Unavailable(str(error), retry_after=1.0) from None
+        assert place.client is not None  # noqa: S101 - it was connected
+        return place.client
+
+    def _started(self, place: _Place) -> Mapping[str, Any]:
+        return self._connected(place, self.start_seconds)
+
+    def _connected(self, place: _Place, seconds: float) -> Mapping[str, Any]:
+        """Connect as soon as the relay answers; returns what its plane says of itself."""
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                return self._opened(place)
+            except ConnectionError as error:
+                reason = str(error)
+            self.check(place.number)
+            if time.monotonic() > deadline:
+                where = self.relay_of(place.number) or f"of environment {place.number}"
+                raise Unavailable(f"The relay {where} cannot be reached: {reason}.")
+            time.sleep(_PAUSE_SECONDS)
+
+    def _opened(self, place: _Place) -> Mapping[str, Any]:
+        relay = self.relay_of(place.number)
+        stream = self.connect(place.number)
+        try:
+            client = RelayClient(stream, self.token, self.credentials)
+            said = client.open(self.wanted(), self._archive, self.function.timeout)
+        except (ConnectionError, HtcgridError):
+            stream.close()
+            raise
+        place.client, place.relay = client, relay
+        return said

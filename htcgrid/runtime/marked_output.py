@@ -1,0 +1,133 @@
+"""What a Python worker prints, told apart task by task to the byte.
+
+The worker writes a mark into its own log behind what each task has printed, so nobody needs to read the log in the moment in
+which a task ends. What stands behind the last mark is of the task that ran before and after it was read, or waits for its
+mark.
+"""
+
+import mmap
+from collections.abc import Mapping
+
+from htcgrid.runtime import shared_memory
+from htcgrid.runtime.output_lines import OutputLines
+from htcgrid.runtime.worker_process import LOG_BYTES_AT_ONCE, WorkerProcess
+from htcgrid.spi import HandlerOutput, Lease, limits
+
+_SEQUENCE_BYTES = shared_memory.MARK_SEQUENCE.size
+
+
+class MarkedOutput:
+    """Reads one worker's log. Used by the thread that supervises it."""
+
+    def __init__(
+        self,
+        process: WorkerProcess,
+        page: mmap.mmap,
+        mark: bytes,
+        output: HandlerOutput,
+        environment: str,
+        pending: Mapping[int, Lease],
+    ) -> None:
+        self._process = process
+        self._page = page
+        self._mark = mark
+        self._output = output
+        self._environment = environment
+        self._pending = pending
+        self._reads = 0
+        self._unknown = b""
+        """What was read behind the last mark while one task ended and another began."""
+        self._lines = OutputLines()
+        self._tail = b""
+        self._tails: dict[int, bytes] = {}
+
+    def tail_of(self, sequence: int) -> bytes:
+        """The end of what this task has printed, which has answered and said that it printed something."""
+        while sequence in self._pending and sequence not in self._tails and self.read():
+            pass
+        return self._tails.pop(sequence, b"")
+
+    def last_tail(self) -> bytes:
+        """The end of what was printed by tasks that have not answered."""
+        self.look()
+        tail = b"".join((*self._tails.values(), self._tail))
+        self._tails.clear()
+        self._tail = b""
+        return tail[-limits.LOG_TAIL_BYTES :]
+
+    def look(self) -> None:
+        """Take in what was printed up to now."""
+        while self.read() == LOG_BYTES_AT_ONCE:
+            pass
+
+    def end(self) -> None:
+        """The worker has ended: what it printed last is a line too. What it has left behind may print on and on."""
+        size = read = self.read()
+        while read and size <= LOG_BYTES_AT_ONCE:
+            read = self.read()
+            size += read
+        self._hand_on(self._lines.rest(), self._now()[0])
+
+    def read(self) -> int:
+        """Take in what the pipe holds; returns how many bytes it held."""
+        before = self._now()
+        self._count()
+        piece = self._process.read_piece()
+        self._count()
+        if not piece and not self._unknown:
+            return 0
+        data, self._unknown = self._unknown + piece, b""
+        if len(piece) == LOG_BYTES_AT_ONCE:  # only then a mark may be cut
+            data, self._unknown = self._without_cut_mark(data)
+        text, *marked = data.split(self._mark)
+        for each in marked:
+            if len(each) < _SEQUENCE_BYTES:  # not one of the worker's
+                continue
+            (sequence,) = shared_memory.MARK_SEQUENCE.unpack_from(each)
+            self._end_task(sequence, text)
+            text = each[_SEQUENCE_BYTES:]
+        if text and before == self._now():
+            self._hand_on(self._lines.add(text), before[0])
+            self._keep(text)
+        else:
+            self._unknown = text + self._unknown
+        return len(piece)
+
+    def _end_task(self, sequence: int, text: bytes) -> None:
+        lines = self._lines
+        if lines.is_begun or text[-1:] != b"\n":
+            whole = lines.add(text)
+            self._hand_on(whole + lines.rest(), sequence)
+        else:  # in one piece, as often
+            self._hand_on(text, sequence)
+        self._keep(text)
+        if sequence in self._pending:  # else it was printed while the handler was loaded, for the first task's tail
+            self._tails[sequence] = self._tail
+            self._tail = b""
+
+    def _hand_on(self, lines: bytes, sequence: int) -> None:
+        if lines:
+            self._output.write(self._pending.get(sequence), self._environment, lines)
+
+    def _keep(self, text: bytes) -> None:
+        tail = text[-limits.LOG_TAIL_BYTES :]
+        self._tail = (self._tail + tail)[-limits.LOG_TAIL_BYTES :] if self._tail else tail
+
+    def _now(self) -> tuple[int, int]:
+        """The sequence number of the task that runs, 0 for none, and when it began."""
+        (sequence,) = shared_memory.RUNNING.unpack_from(self._page, shared_memory.RUNNING_AT)
+        _, since, _ = shared_memory.NOTE.unpack_from(self._page)
+        return sequence, since
+
+    def _count(self) -> None:
+        """Tell the worker that its log is being read, or is read: it cannot go by what is left in the pipe."""
+        self._reads += 1
+        shared_memory.READS.pack_into(self._page, shared_memory.READS_AT, self._reads)
+
+    def _without_cut_mark(self, data: bytes) -> tuple[bytes, bytes]:
+        whole = len(self._mark) + _SEQUENCE_BYTES
+        if not data.startswith(self._mark, len(data) - whole):
+            for at in range(len(data) - whole + 1, len(data)):
+                if self._mark.startswith(data[at : at + len(self._mark)]):
+                    return data[:at], data[at:]
+        return data, b""

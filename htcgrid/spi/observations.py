@@ -1,0 +1,193 @@
+"""What observers are told: one observation for each call of the agent to a plugin, not for each task.
+
+An observation refers to the leases and results that the agent has at hand, so that nothing is copied. Whoever keeps one
+keeps their payloads in memory. `time` is when it was made, in Unix seconds. New kinds are added without a new version of
+the interface, so an observer passes over what it does not know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from htcgrid.spi.quick_init import quick_init
+from htcgrid.spi.values import Lease, Outcome, Result
+
+if TYPE_CHECKING:
+    from htcgrid.spi.observer import AgentFigures
+
+
+@quick_init
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """Something that happened at `time`."""
+
+    time: float
+
+    def size(self) -> tuple[int, int]:
+        """How many tasks this is about, and how many bytes of their events and answers it keeps in memory."""
+        return 1, 0
+
+
+@quick_init
+@dataclass(frozen=True, slots=True)
+class OfLeases(Observation):
+    """Something that happened to these leases; never made itself."""
+
+    leases: Sequence[Lease]
+
+    def size(self) -> tuple[int, int]:
+        return len(self.leases), sum([len(lease.task.payload) for lease in self.leases])
+
+
+@quick_init
+@dataclass(frozen=True, slots=True)
+class Received(OfLeases):
+    """The source has handed these out, in a call that took `seconds`, its wait for tasks included."""
+
+    seconds: float
+
+
+@quick_init
+@dataclass(frozen=True, slots=True)
+class AlreadyStored(OfLeases):
+    """These have a result from an earlier run; they are acked and do not run."""
+
+
+@quick_init
+@dataclass(frozen=True, slots=True)
+class Started(OfLeases):
+    """These were handed to the plane, in one call. `slot` is a number of its own for each thread of one agent."""
+
+    slot: int
+
+
+@quick_init
+@dataclass(frozen=True, slots=True)
+class Ended(OfLeases):
+    """The call that `Started` told of has ended, after `seconds`. `leases` are the same object as there."""
+
+    slot: int
+    seconds: float
+
+
+@quick_init
+@dataclass(frozen=True, slots=True)
+class Stored(Observation):
+    """The sink has these final results; its `put` took `seconds`."""
+
+    results: Sequence[Result]
+    seconds: float
+
+    def size(self) -> tuple[int, int]:
+        outcomes = [result.outcome for result in self.results]
+        events = sum([len(result.task.payload) for result in self.results])
+        return len(outcomes), events + sum([len(each.payload) + len(each.log_tail) for each in outcomes])
+
+
+@quick_init
+@dataclass(frozen=True, slots=True)
+class Retried(OfLeases):
+    """An attempt of this one lease has failed, and its task runs again after `delay` seconds.
+
+    `outcome` is that of the attempt; None where the plane became unavailable while the task ran.
+    """
+
+    outcome: Outcome | None
+    delay: float
+
+
+@quick_init
+@dataclass(frozen=True, slots=True)
+class Acked(OfLeases):
+    """The source knows that these are done for good."""
+
+
+@quick_init
+@dataclass(frozen=True, slots=True)
+class DeadLettered(OfLeases):
+    """The source has these among its dead letters now, with this reason; their results were stored before."""
+
+    reason: str
+
+
+@quick_init
+@dataclass(frozen=True, slots=True)
+class Returned(OfLeases):
+    """The source has these back and hands them out again after `delay` seconds: retries, and what did not run to its end."""
+
+    delay: float
+
+
+@quick_init
+@dataclass(frozen=True, slots=True)
+class Extended(OfLeases):
+    """These leases last `seconds` from now."""
+
+    seconds: float
+
+
+@quick_init
+@dataclass(frozen=True, slots=True)
+class Lost(OfLeases):
+    """These leases were lost to another agent, or their tasks were cancelled; nothing of them is stored."""
+
+
+@quick_init
+@dataclass(frozen=True, slots=True)
+class EnvironmentStarted(Observation):
+    """The plane starts an execution environment; `environment` is the name that outcomes have in `Outcome.environment`."""
+
+    environment: str
+
+
+@quick_init
+@dataclass(frozen=True, slots=True)
+class EnvironmentEnded(Observation):
+    """This execution environment has ended, or was stopped."""
+
+    environment: str
+
+
+@quick_init
+@dataclass(frozen=True, slots=True)
+class PluginUnavailable(Observation):
+    """A call to a plugin raised `Unavailable`; it is repeated in `delay` seconds. `part` is "source", "plane" or "sink"."""
+
+    part: str
+    message: str
+    delay: float
+
+
+@quick_init
+@dataclass(frozen=True, slots=True)
+class PluginAvailable(Observation):
+    """A plugin that was unavailable for `seconds` answers again. `part` is "source", "plane" or "sink".
+
+    Each thread of the agent tells of its own calls: of several slots that found the plane unavailable, those that call it
+    again.
+    """
+
+    part: str
+    seconds: float
+
+
+@quick_init
+@dataclass(frozen=True, slots=True)
+class AgentStarted(Observation):
+    """An agent begins, with so many slots. `figures` can be asked until its `AgentEnded`, from any thread.
+
+    `htcgrid serve` has several agents, one a function.
+    """
+
+    slots: int
+    figures: AgentFigures
+
+
+@quick_init
+@dataclass(frozen=True, slots=True)
+class AgentEnded(Observation):
+    """This agent has ended; all that happens to tasks was told before."""
+
+    figures: AgentFigures

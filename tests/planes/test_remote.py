@@ -1,0 +1,225 @@
+"""A remote plane takes a launcher only: the plane of `launcher.py`, whose relays are other processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from htcgrid_contracts import InvokerContract
+from htcgrid_contracts.common import children
+from launcher import LaunchedInvoker
+
+from htcgrid.planes import Relay, RemoteInvoker, SocketStream, Stream, UnexplainedExit, explained
+from htcgrid.planes.relay import serve_socket
+from htcgrid.spi import (
+    Credentials,
+    CredentialSource,
+    FailureKind,
+    Function,
+    Invoker,
+    Lease,
+    Outcome,
+    Plugin,
+    Rejected,
+    Task,
+    Unavailable,
+)
+
+ROOT = Path(__file__).resolve().parents[2]
+HANDLER = """
+import os, time
+
+def handler(event, context):
+    if event == "wait":
+        time.sleep(20)
+    return [os.getppid(), os.environ.get("AWS_ACCESS_KEY_ID"), os.environ["CITY"]]
+"""
+
+
+@pytest.fixture
+def function(tmp_path: Path) -> Function:
+    code = tmp_path / "code"
+    code.mkdir()
+    (code / "far.py").write_text(HANDLER)
+    return Function(handler="far.handler", code=code, timeout=10, environment={"CITY": "Zürich"})
+
+
+def call(plane: Invoker, event: object = None) -> Outcome:
+    (outcome,) = plane.invoke([Lease(Task("t-1", json.dumps(event).encode()))], plane.function.timeout)
+    assert isinstance(outcome, Outcome)
+    return outcome
+
+
+def answer(plane: Invoker) -> Any:
+    outcome = call(plane)
+    assert outcome.failure is None, outcome.payload
+    return json.loads(outcome.payload)
+
+
+def one(**keys: Any) -> LaunchedInvoker.Config:
+    return LaunchedInvoker.Config(machines=1, **keys)
+
+
+def test_a_launcher_alone_makes_a_plane_elsewhere(function: Function) -> None:
+    with LaunchedInvoker(one(), function) as plane:
+        parent, _, city = answer(plane)
+        assert parent != os.getpid()
+        assert city == "Zürich"
+
+
+def test_the_page_has_a_launcher_that_works_over_ssh(
+    function: Function, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (ROOT / "docs/writing-a-plugin.md").read_text()
+    (block,) = re.findall(r"```python\n# htcgrid_far/__init__.py\n(.*?)```", page, re.DOTALL)
+    assert len(block.splitlines()) < 20
+    module: dict[str, Any] = {"__name__": "htcgrid_far"}
+    exec(block, module)
+    ssh = tmp_path / "bin" / "ssh"
+    ssh.parent.mkdir()
+    ssh.write_text(f'#!/bin/sh\n[ "$1" = far-host ] || exit 255\nshift 2\nexec {sys.executable} "$@"\n')
+    ssh.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{ssh.parent}:{os.environ['PATH']}")
+    plane = module["FarInvoker"]
+    with plane(plane.Config(hosts=["far-host"]), function) as opened:
+        assert answer(opened)[2] == "Zürich"
+
+
+def test_a_handler_elsewhere_finds_the_credentials_of_the_agent_in_its_first_invocation(function: Function) -> None:
+    class Known(CredentialSource):
+        def current(self, timeout: float) -> Credentials:
+            return Credentials({"AWS_ACCESS_KEY_ID": "AKIA"})
+
+    plane = LaunchedInvoker(one(), function)
+    plane.credentials = Known()
+    with plane:
+        assert answer(plane)[1] == "AKIA"
+
+
+def test_a_relay_that_was_killed_names_what_it_had_begun_and_is_started_again(function: Function) -> None:
+    with LaunchedInvoker(one(), function) as plane:
+        answer(plane)
+        (relay,) = relays()
+        threading.Timer(0.5, os.kill, [relay, signal.SIGKILL]).start()
+        with pytest.raises(Unavailable, match="the connection") as caught:
+            call(plane, "wait")
+        assert caught.value.begun == {"t-1"}
+        assert answer(plane)
+        assert relays() != [relay]
+
+
+def test_a_launcher_that_fails_says_why(function: Function) -> None:
+    class Impatient(LaunchedInvoker):
+        start_seconds = 0.0
+
+    command = ("sh", "-c", "echo connect to host far: Connection refused >&2; exit 255")
+    with (
+        pytest.raises(Unavailable, match="sh says: connect to host far: Connection refused"),
+        Impatient(one(before=command), function),
+    ):
+        pass
+
+
+def test_a_plane_that_the_far_end_does_not_have_is_named(function: Function) -> None:
+    class Wrong(LaunchedInvoker):
+        def wanted(self) -> dict[str, Any]:
+            return {**super().wanted(), "plane": "no_such_plane"}
+
+    with pytest.raises(Rejected, match="'no_such_plane' is not installed where the relay runs"), Wrong(one(), function):
+        pass
+
+
+def test_layers_are_refused_and_not_left_out(function: Function, tmp_path: Path) -> None:
+    with (
+        pytest.raises(Rejected, match="layers"),
+        LaunchedInvoker(one(), function.model_copy(update={"layers": (tmp_path,)})),
+    ):
+        pass
+
+
+def relays() -> list[int]:
+    return [pid for pid in children(os.getpid()) if b"relay_program" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+class Ended(Invoker):
+    """A plane whose environments end for a reason that it cannot know."""
+
+    def invoke(self, batch: Any, timeout: float) -> Iterator[Outcome]:
+        for lease in batch:
+            yield UnexplainedExit(lease.task.id, b"{}", FailureKind.EXIT, log_tail=b"the last line")
+
+
+class Knowing(RemoteInvoker):
+    """The machine around those environments knows it."""
+
+    token = "the token"
+
+    def size(self) -> int:
+        return 1
+
+    def connect(self, place: int) -> Stream:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            here = socket.create_connection(listener.getsockname())
+            there, _ = listener.accept()
+        relay = Relay(lambda _: Ended(Plugin.Config(), self.function), None, token="the token")
+        threading.Thread(target=serve_socket, args=(relay, there), daemon=True).start()
+        return SocketStream(here)
+
+    def corrected(self, outcome: UnexplainedExit, place: int) -> Outcome:
+        return explained(outcome, -9, out_of_memory=True)
+
+
+def test_why_an_environment_ended_whole_is_corrected_by_the_client_and_not_asked_by_the_relay(
+    function: Function,
+) -> None:
+    with Knowing(Plugin.Config(), function) as plane:
+        outcome = call(plane)
+    assert outcome.failure is FailureKind.OUT_OF_MEMORY
+    assert json.loads(outcome.payload)["errorType"] == "Runtime.OutOfMemory"
+    assert outcome.log_tail == b"the last line"
+
+
+def test_who_does_not_know_the_token_is_not_served(function: Function) -> None:
+    class Stranger(Knowing):
+        token = "a guess"
+        start_seconds = 0.0
+
+    with pytest.raises(Unavailable, match="closed the connection"), Stranger(Plugin.Config(), function):
+        pass
+
+
+@pytest.mark.slow
+class TestLaunched(InvokerContract):
+    patience = 2
+
+    @pytest.fixture
+    def invoker(self, function: Function, tmp_path: Path) -> LaunchedInvoker:
+        gate = ("sh", "-c", f'test ! -e {tmp_path}/away && exec "$@"', "sh")
+        return LaunchedInvoker(LaunchedInvoker.Config(before=gate), function)
+
+    def take_away(self, plugin: Any) -> None:
+        self._flag(plugin).touch()
+        for relay in relays():
+            os.kill(relay, signal.SIGKILL)
+
+    def bring_back(self, plugin: Any) -> None:
+        self._flag(plugin).unlink()
+
+    def _flag(self, plugin: Any) -> Path:
+        return Path(plugin.config.before[2].split()[3])
+
+    def marks(self, folder: Path) -> str:
+        return str(folder)
+
+    @pytest.fixture
+    def missing(self, function: Function, tmp_path: Path) -> Plugin:
+        return LaunchedInvoker(LaunchedInvoker.Config(), function.model_copy(update={"code": tmp_path / "nothing"}))
