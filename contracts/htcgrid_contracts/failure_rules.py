@@ -55,6 +55,30 @@ class FailureLogRules(PluginContract):
         assert stored[0].outcome.failure is None, "a late failure of an earlier generation has replaced a success"
         assert stored[1].attempt == 5, "a late failure has replaced the failure of a later generation"
 
+    def test_a_late_answer_of_an_earlier_generation_replaces_nothing(self, sink: ResultSink) -> None:
+        """It is of the code that a redrive has put right, and whoever read the newer result must find it again.
+        Read: spi.ResultSink.failed."""
+        first, second = self._failure(self._result()), self._failure(self._result())
+        answer, failure = self._again(self._result_of(first), 1), self._again(second, 2)
+        late = [self._answer(first, b"1"), self._answer(second, b"1"), self._again(self._answer(second, b"1"), 1)]
+        self._put(sink, [first], [second], [answer], [failure], *([each] for each in late))
+        with sink:
+            stored = self._stored(sink, [first, second])
+        assert stored[0].outcome.payload == answer.outcome.payload, "a late answer has replaced that of a redrive"
+        assert stored[1].outcome.failure is not None, "a late answer has replaced the failure of a later generation"
+
+    def test_of_two_generations_in_one_put_the_later_one_stands(self, sink: ResultSink) -> None:
+        """An agent may hold both: it lost the lease of the one, and was lent the other. Read: spi.ResultSink.failed."""
+        if sink.max_batch < 2:
+            not_asked("`max_batch` is 1: results are put one by one")
+        first, second = self._failure(self._result()), self._failure(self._result())
+        newer = [self._again(self._result_of(each), 1) for each in (first, second)]
+        self._put(sink, [first], [newer[0], self._answer(first, b"1")], [second, newer[1]])
+        with sink:
+            stored = self._stored(sink, [first, second])
+        assert stored[0].outcome.payload == newer[0].outcome.payload, "the earlier generation came second, and stands"
+        assert stored[1].outcome.failure is None, "the later generation came second, and does not stand"
+
     def test_a_success_is_not_replaced_by_a_later_generation(self, sink: ResultSink) -> None:
         """Whoever has read an answer must find it again. Read: spi.ResultSink.failed."""
         first = self._result()
@@ -141,7 +165,10 @@ class FailureLogRules(PluginContract):
         return replace(result, outcome=replace(result.outcome, payload=_ERROR, failure=kind))
 
     def _result_of(self, failure: Result) -> Result:
-        return replace(failure, outcome=replace(failure.outcome, payload=b'{"price": 2}', failure=None))
+        return self._answer(failure, b'{"price": 2}')
+
+    def _answer(self, result: Result, payload: bytes) -> Result:
+        return replace(result, outcome=replace(result.outcome, payload=payload, failure=None))
 
     def _again(self, result: Result, generation: int) -> Result:
         attributes = {**result.task.attributes, GENERATION: str(generation)}

@@ -152,7 +152,7 @@ class JsonlSink(ResultSink):
         """Those that the file does not have yet, or that replace a failure there, each once."""
         last: dict[str, Result] = {}
         for result in results:
-            if result.task.id not in last or generation_of(last[result.task.id].task) <= generation_of(result.task):
+            if result.task.id not in last or generation_of(last[result.task.id].task) < generation_of(result.task):
                 last[result.task.id] = result
         return [
             result

@@ -1,5 +1,6 @@
 """The embedded plane: handlers run in child processes of the agent, on this machine."""
 
+import logging
 import os
 import shutil
 import threading
@@ -12,12 +13,14 @@ from htcgrid.builtin import process_command
 from htcgrid.runtime import account, layers
 from htcgrid.runtime.account import Account
 from htcgrid.runtime.environment import ExecutionEnvironment
-from htcgrid.runtime.fork_server import INHERITED, ForkServer
+from htcgrid.runtime.fork_server import INHERITED, ForkServer, NotImported
 from htcgrid.runtime.framed import FramedEnvironment
 from htcgrid.runtime.memory_watch import MemoryWatch
 from htcgrid.runtime.pool import EnvironmentPool
 from htcgrid.runtime.variables import this_python, variables
-from htcgrid.spi import Capability, Function, Plugin, Rejected
+from htcgrid.spi import Capability, Function, Plugin, Rejected, limits
+
+log = logging.getLogger(__name__)
 
 
 class ProcessInvoker(EnvironmentPool):
@@ -28,6 +31,11 @@ class ProcessInvoker(EnvironmentPool):
             0, ge=0, le=10_000, description="how many environments run side by side; 0 means one for each processor"
         )
         inherit: tuple[str, ...] = Field((), description="names of variables of this shell that handlers may see")
+        preload: bool = Field(
+            False,
+            description="whether the function's module is imported once, and shared by all environments: for imports that "
+            "take seconds, or hundreds of megabytes. Python only; docs/lambda.md says what it changes",
+        )
         transport: Literal["socket", "http", "rie"] | None = Field(
             None,
             description='"socket" (for Python only, and its default), "http" (the Runtime API) or "rie" (the emulator)',
@@ -48,14 +56,20 @@ class ProcessInvoker(EnvironmentPool):
         self._transport = config.transport or ("socket" if forked else "http")
         self._fork_server: ForkServer | None = None
         self._account: Account | None = None
+        self._preloads = config.preload
         self._lock = threading.Lock()
         self._watch = MemoryWatch()
 
     def size(self) -> int:
         return self.config.workers or self._processors
 
+    def starting_at_once(self) -> int:
+        """One for each processor: an import that shares its processor with thirty others takes thirty times as long."""
+        return self._processors
+
     def open(self) -> None:
         self._check()
+        self._preloads = self.config.preload
         self._watch = MemoryWatch()
         super().open()
 
@@ -88,15 +102,33 @@ class ProcessInvoker(EnvironmentPool):
             if self._fork_server is None:
                 is_python = process_command.is_python(self.function)
                 runtime = this_python() if is_python else self.function.runtime
-                self._fork_server = ForkServer(
-                    variables(self.function, "" if runtime.startswith("provided") else runtime),
-                    (*INHERITED, *self.config.inherit),
-                    added=layers.search_paths(self.function),
-                    python=self._transport == "socket",
-                    account=self._account,
-                )
-                self._fork_server.open()
+                self._fork_server = self._new_fork_server(runtime)
             return self._fork_server
+
+    def _new_fork_server(self, runtime: str) -> ForkServer:
+        fork_server = ForkServer(
+            variables(self.function, "" if runtime.startswith("provided") else runtime),
+            (*INHERITED, *self.config.inherit),
+            added=layers.search_paths(self.function),
+            python=self._transport == "socket",
+            account=self._account,
+        )
+        fork_server.open()
+        if self._preloads:
+            try:
+                fork_server.preload(self.function, limits.INIT_SECONDS + self.function.timeout)
+            except NotImported as error:
+                fork_server.close()
+                self._preloads = False
+                log.warning(
+                    "preload = true, but %r cannot be imported once for all environments: %s. So each imports it by itself.",
+                    *(self.function.handler, error),
+                )
+                return self._new_fork_server(runtime)
+            except BaseException:
+                fork_server.close()
+                raise
+        return fork_server
 
     def _check(self) -> None:
         if not Path("/proc/self/task").exists():
@@ -116,9 +148,24 @@ class ProcessInvoker(EnvironmentPool):
                 'transport = "socket" forks its workers, so AWS_LAMBDA_EXEC_WRAPPER of [function] environment would not run. '
                 'Write transport = "http", or leave it out.'
             )
+        if self.config.preload:
+            self._check_preload()
         if self._transport == "rie" and shutil.which(str(self.config.rie)) is None:
             message = (
                 f"rie = {str(self.config.rie)!r}: there is no such program. Name AWS's Runtime Interface Emulator; "
                 "the wheel of aws-sam-cli carries it as samcli/local/rapid/aws-lambda-rie-x86_64."
             )
             raise Rejected(message)
+
+    def _check_preload(self) -> None:
+        if self._transport != "socket":
+            raise Rejected(
+                'preload = true is for Python handlers on the transport "socket", whose workers are forked from one process. '
+                f"This function runs on {self._transport!r}, where each environment is a program of its own. Leave out `preload`."
+            )
+        if self.function.credentials != "none":
+            log.warning(
+                "preload = true, and credentials = %r: there are no credentials yet when the module is imported, so clients of "
+                "AWS that it makes then have none. Make them in the handler, or on its first call.",
+                self.function.credentials,
+            )

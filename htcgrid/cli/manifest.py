@@ -1,4 +1,7 @@
-"""What ran: a line of JSON a run, in a file beside the results. A resumed or redriven run adds its own."""
+"""What ran: a document of JSON a run, beside the results. A resumed or redriven run adds its own.
+
+Where the results are in a file they are lines of a file of its own; other sinks keep them by `KeepsRuns`.
+"""
 
 import hashlib
 import importlib.metadata
@@ -6,27 +9,79 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from htcgrid.agent.statistics import Summary
 from htcgrid.cli.summary import Bill
 from htcgrid.config import GridConfig
 from htcgrid.planes import code_files
-from htcgrid.spi import HtcgridError, Plugin
+from htcgrid.spi import HtcgridError, Plugin, Unavailable
 
 _MOST_FILES = 2000
 _WHOLE_BYTES = 16 << 20
 """Files above this are told apart by their size alone."""
 
 
+@runtime_checkable
+class KeepsRuns(Protocol):
+    """A sink that keeps what ran beside its results. Several agents add to it at the same time."""
+
+    def add_run(self, document: bytes) -> None:
+        """Keep this document of JSON, of a few kilobytes, durably."""
+
+    def runs(self) -> Iterator[bytes]:
+        """All of them, in the order in which the runs began or were added."""
+
+
+class _File:
+    """The file beside a file of results."""
+
+    def __init__(self, results: Path) -> None:
+        self._path = results.with_name(f"{results.name}.manifest.jsonl")
+
+    def __str__(self) -> str:
+        return str(self._path)
+
+    def add_run(self, document: bytes) -> None:
+        try:
+            fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+            try:
+                os.write(fd, document + b"\n")  # in one piece, as several agents may share the file
+            finally:
+                os.close(fd)
+        except OSError as error:
+            raise Unavailable(str(error.strerror)) from error
+
+    def runs(self) -> Iterator[bytes]:
+        try:
+            with self._path.open("rb") as lines:
+                yield from (line for line in lines if line.strip())
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise Unavailable(str(error.strerror)) from error
+
+
+def place_of(results: Plugin) -> KeepsRuns | None:
+    """Where the runs of a sink are kept; None where there is no such place."""
+    path = getattr(results.config, "path", None)
+    if isinstance(path, Path):
+        return None if str(path) == "-" or not path.is_file() else _File(path)
+    return results if isinstance(results, KeepsRuns) else None
+
+
+def described(place: KeepsRuns) -> str:
+    return str(place) if isinstance(place, _File) else "of these results"
+
+
 @dataclass(slots=True)
 class Manifest:
     """Begun before a run, so that it tells of the code that ran."""
 
-    path: Path
+    place: KeepsRuns
     grid: GridConfig
     command: str
     began: float = field(default_factory=time.time)
@@ -34,24 +89,17 @@ class Manifest:
 
     @classmethod
     def beside(cls, results: Plugin, grid: GridConfig, command: str) -> "Manifest | None":
-        """None where the results are not in a file, beside which it could be."""
-        path = getattr(results.config, "path", None)
-        if not isinstance(path, Path) or str(path) == "-" or not path.is_file():
-            return None
-        target = path.with_name(f"{path.name}.manifest.jsonl")
-        return cls(target, grid, command, code=_code_digest(grid, path))
+        """None where there is no place for it."""
+        place = place_of(results)
+        return cls(place, grid, command, code=_code_digest(grid, results)) if place is not None else None
 
     def add(self, summary: Summary, plugins: Sequence[Plugin], status: int, say: Callable[[str], None]) -> None:
         """Write down how the run ended; where that cannot be done, the results are as good."""
-        line = json.dumps(self._document(summary, plugins, status)) + "\n"
+        document = json.dumps(self._document(summary, plugins, status))
         try:
-            fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-            try:
-                os.write(fd, line.encode())  # in one piece, as several agents may share the file
-            finally:
-                os.close(fd)
-        except OSError as error:
-            say(f"the manifest {self.path} cannot be written: {error.strerror}. The results are not concerned.")
+            self.place.add_run(document.encode())
+        except HtcgridError as error:
+            say(f"the manifest {described(self.place)} cannot be written: {error}. The results are not concerned.")
 
     def _document(self, summary: Summary, plugins: Sequence[Plugin], status: int) -> dict[str, Any]:
         settings = self.grid.settings
@@ -92,18 +140,19 @@ def _image(options: dict[str, Any]) -> str | None:
     return str(image) if image else None
 
 
-def _code_digest(grid: GridConfig, results: Path) -> str | None:
+def _code_digest(grid: GridConfig, results: Plugin) -> str | None:
     """Of the files that a plane would pack, without what is read and written here; None where there are too many."""
     folder = grid.settings.function.code
     source = grid.settings.source
-    tasks = Path(str(source.options.get("path", ""))).name if source else ""
+    paths = (source.options.get("path", "") if source else "", getattr(results.config, "path", ""))
+    ours = tuple(name for path in paths if (name := Path(str(path)).name))
     digest = hashlib.sha256()
     try:
         files = code_files.collect(folder).files
         if len(files) > _MOST_FILES:
             return None
         for file in files:
-            if Path(file.name).name.startswith((results.name, tasks or results.name)):
+            if Path(file.name).name.startswith(ours):
                 continue
             digest.update(json.dumps([file.name, file.size]).encode())
             if file.size <= _WHOLE_BYTES:

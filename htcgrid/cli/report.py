@@ -1,12 +1,12 @@
 import os
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
 from htcgrid import plugins
+from htcgrid.cli import manifest
 from htcgrid.cli.grid_options import grid_options, read_grid
 from htcgrid.cli.main import DONE
 from htcgrid.cli.queue_and_store import say
@@ -16,7 +16,7 @@ from htcgrid.report.figures import Figures
 from htcgrid.report.manifest_lines import Runs
 from htcgrid.report.page import Report, page_of
 from htcgrid.report.readable import lists_all, read
-from htcgrid.spi import Function, Rejected, ResultSink, Unavailable
+from htcgrid.spi import Function, HtcgridError, Rejected, ResultSink, Unavailable
 
 _SQLITE = b"SQLite format 3\0"
 
@@ -56,7 +56,7 @@ def command(results: Path | None, file: Path | None, plane: str | None, pairs: t
     whole = lists_all(sink)
     with reading(sink):
         figures = Figures.of(read(sink))
-    runs = _runs_beside(sink)
+        runs = _runs_beside(sink)
     known = Limits(runs.limit("memory") or limits.memory_mb, runs.limit("timeout") or limits.timeout)
     _write(output, page_of(Report(name, time.time(), figures, known, runs, failures_only=not whole)))
     of = "results" if whole else "failures"
@@ -82,22 +82,14 @@ def _sink_of(path: Path) -> ResultSink:
 
 
 def _runs_beside(sink: ResultSink) -> Runs:
-    path = getattr(sink.config, "path", None)
-    if not isinstance(path, Path):
+    place = manifest.place_of(sink)
+    if place is None:
         return Runs()
-    manifest = path.with_name(f"{path.name}.manifest.jsonl")
     try:
-        with manifest.open("rb") as lines:
-            return Runs.of(_short(lines))
-    except FileNotFoundError:
+        return Runs.of(place.runs())
+    except HtcgridError as error:
+        say(f"the manifest {manifest.described(place)} cannot be read: {error}. The page does without it.")
         return Runs()
-    except OSError as error:
-        say(f"the manifest {manifest} cannot be read: {error.strerror}. The page does without it.")
-        return Runs()
-
-
-def _short(lines: Iterator[bytes]) -> Iterator[bytes]:
-    return (line for line in lines if line.strip())
 
 
 def _write(output: Path, text: str) -> None:

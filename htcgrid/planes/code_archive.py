@@ -3,26 +3,32 @@
 import io
 import stat
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from htcgrid.planes.code_files import collect
 from htcgrid.spi import Rejected
 
 UNPACKED_BYTES = 2**30
+TASK, LAYERS = "task", "opt"
+"""The two folders of a zip that has layers; one without has the code itself."""
 
 
-def pack(folder: Path) -> bytes:
-    """A zip of the folder, the same bytes for the same files."""
-    found = collect(folder)
-    if found.size > UNPACKED_BYTES:
+def pack(folder: Path, layers: Sequence[Path] = ()) -> bytes:
+    """A zip of the folder and of these layers, a later one over those before; the same bytes for the same files."""
+    files = {f"{TASK}/{file.name}" if layers else file.name: file for file in collect(folder).files}
+    for layer in layers:
+        files |= {f"{LAYERS}/{file.name}": file for file in collect(layer).files}
+    size = sum(file.size for file in files.values())
+    if size > UNPACKED_BYTES:
         raise Rejected(
-            f"The code in {folder} has {found.size:,} bytes; {UNPACKED_BYTES:,} can be sent. Leave files out with "
-            ".htcgridignore, or put the code where the handler runs: into the image, on Kubernetes."
+            f"The code in {folder}{', with its layers,' if layers else ''} has {size:,} bytes; {UNPACKED_BYTES:,} can be sent. "
+            "Leave files out with .htcgridignore, or put the code where the handler runs: into the image, on Kubernetes."
         )
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-        for file in found.files:
-            entry = zipfile.ZipInfo(file.name)
+        for name, file in sorted(files.items()):
+            entry = zipfile.ZipInfo(name)
             entry.external_attr = (stat.S_IFREG | file.mode) << 16
             entry.compress_type = zipfile.ZIP_DEFLATED
             archive.writestr(entry, file.read())

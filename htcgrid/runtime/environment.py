@@ -16,7 +16,7 @@ import math
 import signal
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 0.05
 """How often a running handler's memory and cancellation are looked at."""
+_SHORTEST_LOOK_SECONDS = 0.005
 _CHATTY_SECONDS = 0.001
 """The same while it prints much, since it waits once its log is full."""
 _RECALL_SECONDS = 0.002
@@ -84,6 +85,8 @@ class ExecutionEnvironment(ABC):
         """What the handler finds; set before `start`."""
         self.output = HandlerOutput()
         """What takes all that it prints; set before `start`."""
+        self.when_initialised: Callable[[float | None], None] = lambda _seconds: None
+        """Called by the thread that uses it once it is known whether it becomes ready, with how long that took if it has."""
         self._function = function
         self._pending: dict[int, Lease] = {}
         self._sequence = 0
@@ -181,7 +184,10 @@ class ExecutionEnvironment(ABC):
                     self._sequence += 1
                     self._pending[self._sequence] = lease
             if self._pending and self.state is State.STARTING:
-                yield from self._become_ready(timeout)
+                try:
+                    yield from self._become_ready(timeout)
+                finally:
+                    self.when_initialised(self.init_seconds)
             if self._pending:
                 self.state = State.BUSY
                 for sequence, lease in self._pending.items():
@@ -200,6 +206,29 @@ class ExecutionEnvironment(ABC):
     def wake(self) -> None:  # noqa: B027 - one that looks often needs no waking
         """From any thread: look now whether a task was cancelled."""
 
+    @property
+    def init_seconds(self) -> float | None:
+        """How long it took to become ready, before its first task; None where it has not."""
+        return None if self._init_ms is None else self._init_ms / 1000
+
+    def comes_up(self, wait: float) -> bool:
+        """Whether it is up within this time, before it is given a task. A failure is left for that task to bear."""
+        deadline = time.monotonic() + wait
+        while not self._is_up() and self._init_failure() is None and not self._has_ended():
+            left = deadline - time.monotonic()
+            if left <= 0:
+                break
+            self._collect(min(left, self._look_seconds()))
+        return self._is_up()
+
+    def is_loading(self) -> bool:
+        """Whether it keeps a processor busy while it initialises, as far as that is known. From any thread."""
+        return True
+
+    def _starved_seconds(self) -> float:
+        """For how long it was ready to run while it initialised, and had no processor; 0 where that is not known."""
+        return 0.0
+
     def _is_up(self) -> bool:
         return self._init_ms is not None
 
@@ -212,7 +241,7 @@ class ExecutionEnvironment(ABC):
         # environment that was started long ago has had its 10 s, and is heard before it is judged.
         deadline = max(self._created + limits.INIT_SECONDS, time.monotonic()) + timeout
         while not self._is_up():
-            self._collect(min(self._look_seconds(), max(0.0, deadline - time.monotonic())))
+            self._collect(min(self._look_seconds(), max(_SHORTEST_LOOK_SECONDS, deadline - time.monotonic())))
             if self._is_up():
                 break
             first = next(iter(self._pending.values()))
@@ -228,7 +257,7 @@ class ExecutionEnvironment(ABC):
                 yield from self._give_up(kind, document)
             elif self._exceeds_memory():
                 yield from self._give_up(FailureKind.OUT_OF_MEMORY, error_documents.out_of_memory(request))
-            elif time.monotonic() > deadline:
+            elif time.monotonic() > deadline + self._starved_seconds():
                 document = error_documents.timed_out(request, deadline - self._created)
                 yield from self._give_up(FailureKind.INIT_ERROR, document)
             elif first.task.id in self._cancelled:

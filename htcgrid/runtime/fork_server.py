@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import logging
 import os
 import shutil
 import socket
@@ -17,7 +18,9 @@ from typing import Any
 
 from htcgrid.runtime import strays
 from htcgrid.runtime.account import Account
-from htcgrid.spi import Rejected, Unavailable
+from htcgrid.spi import Function, Rejected, Unavailable
+
+log = logging.getLogger(__name__)
 
 INHERITED = ("LD_LIBRARY_PATH", "PATH", "SSL_CERT_DIR", "SSL_CERT_FILE", "TMPDIR", "USER", "VIRTUAL_ENV")
 """What an environment gets of the agent's own variables. Credentials are not among them, nor is HOME, which leads
@@ -37,6 +40,10 @@ main(int(fd), home, clients)
 """
 _LOAD = "import awslambdaric.__main__, awslambdaric.bootstrap; clients = frozenset(sys.modules)"
 """First of all, so that what it has loaded is known from what our own code loads."""
+
+
+class NotImported(Exception):
+    """The function's module cannot be imported in the fork server. Each environment that imports it shows why."""
 
 
 class ForkServer:
@@ -64,6 +71,8 @@ class ForkServer:
         self._control: socket.socket | None = None
         self._program: subprocess.Popen[bytes] | None = None
         self._home = ""
+        self.has_module = False
+        """Whether workers share the function's module, and so the memory that it takes."""
 
     def open(self) -> None:
         try:
@@ -113,6 +122,49 @@ class ForkServer:
             "group": self._account.group,
             "extra_groups": self._account.groups,
         }
+
+    def preload(self, function: Function, seconds: float) -> None:
+        """Import the function's module for all workers, before the first of them is started.
+
+        Raises `NotImported` where it cannot be imported, or not within that time: then this is to be closed. `Rejected`
+        where workers cannot share what it has made.
+        """
+        request = {"handler": function.handler, "folder": str(function.code.resolve()), "seconds": seconds}
+        with self._lock:
+            reply = self._ask_to_import(request, seconds)
+        if "error" in reply:
+            raise NotImported(reply["error"])
+        if reply["refused"]:
+            raise Rejected(
+                f"preload = true, but when {function.handler!r} is imported it leaves {'; and '.join(reply['refused'])}. Make "
+                "these in the handler, or on its first call; or leave out `preload`, and every environment imports the "
+                "module by itself."
+            )
+        for warning in reply["warnings"]:
+            log.warning("preload = true, and when %r is imported %s.", function.handler, warning)
+        log.info("%r was imported once for all environments; that took %.1f s.", function.handler, reply["seconds"])
+        self.has_module = True
+
+    def _ask_to_import(self, request: Mapping[str, Any], seconds: float) -> Mapping[str, Any]:
+        printed = os.memfd_create("import", os.MFD_CLOEXEC)
+        is_answered = False
+        try:
+            if self._control is not None:
+                self._control.settimeout(seconds)
+            reply = self._ask({"preload": request}, [printed])
+            is_answered = True
+        except TimeoutError:
+            return {"error": f"the import has not ended after {seconds:g} s"}
+        except Unavailable as error:
+            return {"error": str(error)}
+        else:
+            if self._control is not None:
+                self._control.settimeout(None)
+            return reply
+        finally:
+            os.close(printed)
+            if not is_answered and self._program is not None:
+                self._program.kill()  # it does not listen while it imports
 
     def spawn(self, request: Mapping[str, Any], fds: Sequence[int]) -> tuple[int, int]:
         """Start an environment; returns its process id and a pidfd. `fds` are its log, channel and page."""

@@ -8,7 +8,8 @@ Requests and replies are JSON, one message each, on a SEQPACKET socket:
 
 - `{"spawn": {...}}` with the environment's file descriptors, answered by `{"pid": n}`, or by `{"error": text}` where
   the machine allows no more processes;
-- `{"reap": pid}`, answered by `{"status": n}`, a signal being negative.
+- `{"reap": pid}`, answered by `{"status": n}`, a signal being negative;
+- `{"preload": {...}}`, at first if at all, with a file for what is printed: see `htcgrid.runtime.preload`.
 """
 
 import ctypes
@@ -25,11 +26,11 @@ import time
 from collections.abc import Collection
 from importlib.machinery import PathFinder
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
-_PR_SET_PDEATHSIG = 1
+PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
-_prctl = ctypes.CDLL(None, use_errno=True).prctl
+prctl = ctypes.CDLL(None, use_errno=True).prctl
 _MESSAGE_BYTES = 1 << 16
 _TRACKER_SECONDS = 0.5
 
@@ -52,41 +53,94 @@ def main(control_fd: int, home: str, clients: Collection[str]) -> None:
         import htcgrid.runtime.worker_signals  # noqa: F401, PLC0415
     gc.collect()
     gc.freeze()
-    _serve(control, guard, clients)
-    control.close()
-    _end_all(keep=set())
-    shutil.rmtree(home, ignore_errors=True)
+    server = Server(control, guard, home, clients)
+    server.serve()
+    server.end()
 
 
-def _serve(control: socket.socket, guard: int, clients: Collection[str]) -> None:
-    """Do what the agent asks for, until it has ended."""
-    workers: set[int] = set()
-    watched = select.poll()
-    for descriptor in (control.fileno(), guard):
-        watched.register(descriptor, select.POLLIN)
-    while True:
-        if any(descriptor == guard for descriptor, _ in watched.poll()):
-            break  # somebody has killed it
+class Server:
+    """Does what the agent asks for."""
+
+    def __init__(self, control: socket.socket, guard: int, home: str, clients: Collection[str]) -> None:
+        self._control = control
+        self._guard = guard
+        self._home = home
+        self._clients = clients
+        self._poll = select.poll()
+        for descriptor in (control.fileno(), guard):
+            self._poll.register(descriptor, select.POLLIN)
+
+    def serve(self, *, has_module: bool = False) -> tuple[dict[str, Any], list[int]] | None:
+        """Until the agent has ended.
+
+        Where the function's module is loaded already (`has_module`) it returns in each worker too, with what that was
+        asked for.
+        """
+        workers: set[int] = set()
+        while (received := self._received()) is not None:
+            request, fds = received
+            if "preload" in request:
+                from htcgrid.runtime import preload  # noqa: PLC0415 - few ask for it
+
+                preload.load(self, request["preload"], fds[0], self._clients)
+            elif "spawn" in request:
+                pid, reply = self._spawn(request["spawn"], fds, has_module=has_module)
+                if pid == 0:
+                    return request["spawn"], fds[1:]
+                if pid > 0:
+                    workers.add(pid)
+                self.reply(reply)
+            else:
+                workers.discard(request["reap"])
+                self.reply({"status": _reap(request["reap"], workers)})
+        return None
+
+    def reply(self, answer: dict[str, Any]) -> None:
         try:
-            message, fds, _, _ = socket.recv_fds(control, _MESSAGE_BYTES, 4)
+            self._control.send(json.dumps(answer).encode())
+        except BrokenPipeError:
+            return  # it is seen when the next request is read
+
+    def end(self) -> NoReturn:
+        """End all that was started, and this program, without what the function's module has registered with `atexit`."""
+        self._control.close()
+        _end_all(keep=set())
+        shutil.rmtree(self._home, ignore_errors=True)
+        os._exit(0)
+
+    def _received(self) -> tuple[dict[str, Any], list[int]] | None:
+        """The next request; None once the agent or the guard has ended."""
+        if any(descriptor == self._guard for descriptor, _ in self._poll.poll()):
+            return None  # somebody has killed it
+        try:
+            message, fds, _, _ = socket.recv_fds(self._control, _MESSAGE_BYTES, 4)
         except ConnectionResetError:
-            break  # the agent was killed with a reply of ours unread
+            return None  # the agent was killed with a reply of ours unread
         if not message:
-            break
+            return None
         for fd in fds:
             os.set_inheritable(fd, False)  # what a handler starts is not to have them
-        request = json.loads(message)
-        if "spawn" in request:
-            reply = _spawn(control, request["spawn"], fds, clients)
-            if "pid" in reply:
-                workers.add(reply["pid"])
-        else:
-            workers.discard(request["reap"])
-            reply = {"status": _reap(request["reap"], workers)}
+        return json.loads(message), fds
+
+    def _spawn(self, request: dict[str, Any], fds: list[int], *, has_module: bool) -> tuple[int, dict[str, Any]]:
+        reply: dict[str, Any]
         try:
-            control.send(json.dumps(reply).encode())
-        except BrokenPipeError:
-            break
+            pid = os.fork()
+            reply = {"pid": pid}
+        except OSError as error:  # EAGAIN: `ulimit -u`, or the limit of the control group
+            pid, reply = -1, {"error": error.strerror}
+        if pid == 0:
+            # It ends as any program does, with Python's own end: buffers are flushed, and what is registered with
+            # `atexit` runs. The frames of `main` below do nothing on the way.
+            self._control.close()
+            _become(request, fds)
+            if not has_module:
+                _run_python(request, fds[1:], self._clients)
+                sys.exit(0)
+        else:
+            for fd in fds:
+                os.close(fd)
+        return pid, reply
 
 
 def _guarded(control: socket.socket) -> int:
@@ -94,12 +148,12 @@ def _guarded(control: socket.socket) -> int:
 
     Returns a descriptor that is readable once the guard has ended: then this program ends all in its place.
     """
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     reading, writing = os.pipe()
     server = os.fork()
     if server == 0:
         os.close(writing)
-        _prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         return reading
     control.close()
     os.close(reading)
@@ -111,28 +165,12 @@ def _guarded(control: socket.socket) -> int:
     os._exit(code & 0xFF)
 
 
-def _spawn(control: socket.socket, request: dict[str, Any], fds: list[int], clients: Collection[str]) -> dict[str, Any]:
-    try:
-        pid = os.fork()
-    except OSError as error:  # EAGAIN: `ulimit -u`, or the limit of the control group
-        pid, reply = -1, {"error": error.strerror}
-    if pid == 0:
-        # It ends as any program does, with Python's own end: buffers are flushed, and what is registered with
-        # `atexit` runs. The frames of `main` below do nothing on the way.
-        control.close()
-        _become(request, fds, clients)
-        sys.exit(0)
-    for fd in fds:
-        os.close(fd)
-    return {"pid": pid} if pid > 0 else reply
-
-
-def _become(request: dict[str, Any], fds: list[int], clients: Collection[str]) -> None:
+def _become(request: dict[str, Any], fds: list[int]) -> None:
     """Turn this fork into an execution environment."""
     os.setsid()
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     # What this environment leaves orphaned stays below it while it lives, and so is known to be its own.
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     if os.getppid() == 1:
         os._exit(0)  # the parent died before the line above
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -150,40 +188,40 @@ def _become(request: dict[str, Any], fds: list[int], clients: Collection[str]) -
         for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them, and a program would inherit that
             signal.signal(number, signal.SIG_DFL)
         os.execvp(request["command"][0], request["command"])  # noqa: S606 - a program, no shell
-    _run_python(request, fds[1:], clients)
 
 
 def _run_python(request: dict[str, Any], fds: list[int], clients: Collection[str]) -> None:
     from awslambdaric import bootstrap  # noqa: PLC0415 - loaded before the fork
 
-    from htcgrid.runtime import shared_memory  # noqa: PLC0415
     from htcgrid.runtime.worker import FramedClient  # noqa: PLC0415
     from htcgrid.runtime.worker_environ import quicken  # noqa: PLC0415
     from htcgrid.runtime.worker_signals import leave_to_the_agent  # noqa: PLC0415
 
-    log, channel, page = fds
     gc.unfreeze()
-    quicken()
+    loaded = quicken()
     sys.path[0:0] = [request["folder"]]
-    client = FramedClient(
-        socket.socket(fileno=channel),
-        mmap.mmap(page, shared_memory.SIZE),
-        log,
-        request["function_arn"],
-        request["limit"],
-        bytes.fromhex(request.get("mark", "")),
-    )
-    os.close(page)
+    client = FramedClient(*connected(request, fds), loaded=loaded)
     leave_to_the_agent()
-    _be_aws_program(request["handler"])
-    _forget_what_the_user_has_too(clients)
+    be_aws_program(request["handler"])
+    forget_what_the_user_has_too(clients)
     try:
         bootstrap.run(request["handler"], client)
     finally:
         client.flush()
 
 
-def _be_aws_program(handler: str) -> None:
+def connected(request: dict[str, Any], fds: list[int]) -> tuple[socket.socket, mmap.mmap, int, str, int, bytes]:
+    """What a `FramedClient` is made of: its socket, page and log, the function's ARN, the limit of an answer, and the mark."""
+    from htcgrid.runtime import shared_memory  # noqa: PLC0415
+
+    log, channel, page = fds
+    memory = mmap.mmap(page, shared_memory.SIZE)
+    os.close(page)
+    mark = bytes.fromhex(request.get("mark", ""))
+    return socket.socket(fileno=channel), memory, log, request["function_arn"], request["limit"], mark
+
+
+def be_aws_program(handler: str) -> None:
     """Have `__main__` be what it is under `python -m awslambdaric`: monitoring tools look for `bootstrap` there."""
     import awslambdaric.__main__ as program  # noqa: PLC0415 - loaded before the fork
 
@@ -196,7 +234,7 @@ def _be_aws_program(handler: str) -> None:
     sys.argv = [str(program.__file__), handler]
 
 
-def _forget_what_the_user_has_too(clients: Collection[str]) -> None:
+def forget_what_the_user_has_too(clients: Collection[str]) -> None:
     """Have `import resource` find the user's own `resource.py`, where only this program has loaded Python's.
 
     What AWS's client has loaded stays, as it does on the service.
@@ -219,7 +257,7 @@ def _reap(pid: int, workers: set[int]) -> int:
     return os.waitstatus_to_exitcode(status)
 
 
-def _children() -> list[int]:
+def children() -> list[int]:
     """Who this process is the parent of; orphans of workers that have ended have become its children too."""
     with open(f"/proc/self/task/{os.getpid()}/children") as listing:  # noqa: PTH123
         return [int(pid) for pid in listing.read().split()]
@@ -227,7 +265,7 @@ def _children() -> list[int]:
 
 def _end_all(keep: set[int]) -> None:
     """End all children but these, and what becomes a child of this process by that, however deep it was."""
-    while strays := set(_children()) - keep:
+    while strays := set(children()) - keep:
         trackers = {pid for pid in strays if _is_tracker(pid)}
         _end(strays - trackers)
         _await_end(trackers)

@@ -373,6 +373,12 @@ class FramedEnvironment(ExecutionEnvironment):
         _, since, _ = shared_memory.NOTE.unpack_from(self._page)
         return Running(sequence, since / 1e9) if sequence else None
 
+    def is_loading(self) -> bool:
+        return self._process.is_working()
+
+    def _starved_seconds(self) -> float:
+        return self._process.starved_seconds()
+
     def _others_idle(self) -> bool:
         return self._asks_others()
 

@@ -1,17 +1,20 @@
 """A plane made of execution environments: who is idle, who is lost, and what replaces it."""
 
-import queue
 import time
 from abc import abstractmethod
+from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from htcgrid.runtime.calls import Calls
 from htcgrid.runtime.environment import ExecutionEnvironment, State
+from htcgrid.runtime.idle_places import IdlePlaces
 from htcgrid.spi import (
     Credentials,
     EnvironmentEnded,
     EnvironmentStarted,
+    FailureKind,
     Function,
     Invoker,
     Lease,
@@ -19,10 +22,13 @@ from htcgrid.spi import (
     Plugin,
     Unavailable,
     Unstarted,
+    error_documents,
 )
 
 _IDLE_SECONDS = 0.001
 _CLOSING_THREADS = 8
+_EARLY_SECONDS = 1.0
+"""How long `open` waits, in all, for environments to initialise before it starts more. The rest starts when needed."""
 
 
 class EnvironmentPool(Invoker):
@@ -39,7 +45,7 @@ class EnvironmentPool(Invoker):
     def __init__(self, config: Plugin.Config, function: Function) -> None:
         super().__init__(config, function)
         self._places: list[ExecutionEnvironment | None] = []
-        self._idle: queue.LifoQueue[int] = queue.LifoQueue()
+        self._idle = IdlePlaces(0, 1)
         self._calls = Calls()
         self._last_idle = 0.0
 
@@ -48,6 +54,10 @@ class EnvironmentPool(Invoker):
     @abstractmethod
     def size(self) -> int:
         """How many environments there are at most. Asked when the plane is opened."""
+
+    def starting_at_once(self) -> int:
+        """How many environments may initialise at a time; asked when the plane is opened. The default: all."""
+        return self.max_concurrency
 
     @abstractmethod
     def environment(self, place: int) -> ExecutionEnvironment:
@@ -69,11 +79,9 @@ class EnvironmentPool(Invoker):
         self.credentials.current(self.function.timeout)  # where there are none, nothing is started
         self.max_concurrency = self.size()
         self._places = [None] * self.max_concurrency
-        self._idle = queue.LifoQueue()
-        for place in reversed(range(self.max_concurrency)):
-            if self.starts_early:
-                self._fill(place)
-            self._idle.put(place)
+        self._idle = IdlePlaces(self.max_concurrency, self.starting_at_once(), self._is_loading)
+        if self.starts_early:
+            self._start_early()
 
     def close(self) -> None:
         filled = [place for place, environment in enumerate(self._places) if environment is not None]
@@ -85,7 +93,10 @@ class EnvironmentPool(Invoker):
 
     def invoke(self, batch: Sequence[Lease], timeout: float) -> Iterator[Outcome | Unstarted]:
         with self._calls.call() as cancelled:
-            place = self._idle.get()
+            place = self._idle.take(lambda: any(lease.task.id in cancelled for lease in batch))
+            if place is None:
+                yield from _not_run(batch, cancelled)
+                return
             try:
                 environment = self._ready(place, timeout)
                 if type(self).corrected is EnvironmentPool.corrected:
@@ -98,6 +109,7 @@ class EnvironmentPool(Invoker):
 
     def cancel(self, task_ids: Collection[str]) -> None:
         self._calls.cancel(task_ids)
+        self._idle.wake()
         for environment in list(self._places):
             if environment is not None:
                 environment.wake()
@@ -110,11 +122,11 @@ class EnvironmentPool(Invoker):
 
     def is_one_idle(self) -> bool:
         """Whether an environment has had nothing to do for longer than it takes to be given the next task."""
-        return not self._idle.empty() and time.monotonic() - self._last_idle > _IDLE_SECONDS
+        return self._idle.is_one_free() and time.monotonic() - self._last_idle > _IDLE_SECONDS
 
     def busy(self) -> int:
         """How many environments have tasks now."""
-        return self.max_concurrency - self._idle.qsize()
+        return self.max_concurrency - len(self._idle)
 
     # --- places ---
 
@@ -151,6 +163,7 @@ class EnvironmentPool(Invoker):
         try:
             environment.credentials = self.credentials.current(self.function.timeout)
             environment.output = self.output
+            environment.when_initialised = partial(self._idle.started, place)
             environment.start()
         except BaseException:
             self._empty(place)
@@ -169,8 +182,48 @@ class EnvironmentPool(Invoker):
         try:
             if environment is not None and environment.state is State.GONE:
                 self._empty(place)
-                if self.starts_early:
-                    self._fill(place)
         finally:
             self._last_idle = time.monotonic()
-            self._idle.put(place)
+            self._idle.give(place, is_empty=self._places[place] is None)
+        if self.starts_early and self._places[place] is None and (next_place := self._idle.begin()) is not None:
+            self._start(next_place)
+
+    def _start_early(self) -> None:
+        """Fill the places, until environments come up so slowly that a task should not wait for the others."""
+        left, begun = _EARLY_SECONDS, deque[int]()
+        while left > 0 and self._idle.has_empty:
+            place = self._idle.begin()
+            if place is not None:
+                begun.append(place)
+                self._start(place)
+                continue
+            began = time.monotonic()
+            environment = self._places[begun[0]]
+            if environment is None or not environment.comes_up(left):
+                return
+            environment.when_initialised(environment.init_seconds)
+            begun.popleft()
+            left -= time.monotonic() - began
+
+    def _start(self, place: int) -> None:
+        """Fill a place that `begin` has given."""
+        try:
+            environment = self._fill(place)
+            if environment.state is not State.STARTING:
+                environment.when_initialised(None)
+        finally:
+            self._idle.give(place, is_empty=self._places[place] is None)
+
+    def _is_loading(self, place: int) -> bool:
+        environment = self._places[place]
+        return environment is None or environment.is_loading()
+
+
+def _not_run(batch: Sequence[Lease], cancelled: Collection[str]) -> Iterator[Outcome | Unstarted]:
+    """The reports of a call that was cancelled before there was an environment for it."""
+    for lease in batch:
+        task_id = lease.task.id
+        if task_id in cancelled:
+            yield Outcome(task_id, error_documents.cancelled(), FailureKind.CANCELLED, started=time.time())
+        else:
+            yield Unstarted(task_id)

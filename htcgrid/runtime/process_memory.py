@@ -26,12 +26,15 @@ def at_most_mb(pid: int) -> float:
     return sum(map(_resident_kb, pids)) / 1024 + sum(_open_files(pids).values()) / _MB
 
 
-def charged_mb(pid: int) -> float:
-    """Each page once, or by the share of these processes in it; slower, with all mappings to be looked at."""
+def charged_mb(pid: int, *, is_shared: bool = False) -> float:
+    """Each page once, or by the share of these processes in it; slower, with all mappings to be looked at.
+
+    `is_shared` says that others, who are no children of it, have pages of it too.
+    """
     pids = list(family(pid))
     files = _open_files(pids)
     sizes = _kilobytes(Path(f"/proc/{pid}/status"))
-    if len(pids) == 1 and not files and sizes.get("RssShmem", 0) < _LITTLE_KB:
+    if not is_shared and len(pids) == 1 and not files and sizes.get("RssShmem", 0) < _LITTLE_KB:
         return sizes.get("RssAnon", 0) / 1024  # shared with nobody below, and its supervisor has none of its pages
     # Looked at before and after: what is mapped or unmapped meanwhile must not count both as a share and as a file.
     before = _mapped(pids, files)

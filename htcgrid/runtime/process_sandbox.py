@@ -52,3 +52,9 @@ class ProcessSandbox(Sandbox):
 
     def charged_mb(self) -> float:
         return self.process.charged_mb()
+
+    def is_working(self) -> bool:
+        return self._process is None or self._process.is_working()
+
+    def starved_seconds(self) -> float:
+        return self.process.starved_seconds()

@@ -89,6 +89,14 @@ class Sandbox(ABC):
         """Whether it prints so much that it would soon wait for its log to be read, which `memory_mb` and `log_tail` do."""
         return False
 
+    def is_working(self) -> bool:
+        """Whether it has kept a processor busy since this was asked last, as far as that is known. From any thread."""
+        return True
+
+    def starved_seconds(self) -> float:
+        """For how long it was ready to run and had no processor; 0 where that is not known."""
+        return 0.0
+
     def was_out_of_memory(self) -> bool:
         """Whether something else has ended it at its memory limit (`OOMKilled`). Asked after the end."""
         return False
@@ -181,6 +189,12 @@ class SandboxedEnvironment(ExecutionEnvironment):
 
     def _is_chatty(self) -> bool:
         return self.sandbox.is_chatty()
+
+    def is_loading(self) -> bool:
+        return self.sandbox.is_working()
+
+    def _starved_seconds(self) -> float:
+        return self.sandbox.starved_seconds()
 
     def _was_out_of_memory(self) -> bool:
         return self.sandbox.was_out_of_memory()

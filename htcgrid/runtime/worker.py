@@ -14,6 +14,7 @@ import socket
 import sys
 import termios
 import time
+from collections.abc import Callable
 from typing import Any
 
 from awslambdaric.lambda_runtime_client import BaseLambdaRuntimeClient
@@ -47,12 +48,20 @@ class Invocation:
 
 
 class FramedClient:
-    """Speaks `frames` on a socket and keeps `board` up to date."""
+    """Speaks `frames` on a socket and keeps `board` up to date. `loaded` is called once the handler is loaded."""
 
     marshaller = BaseLambdaRuntimeClient.marshaller
 
     def __init__(
-        self, channel: socket.socket, page: mmap.mmap, log: int, function_arn: str, limit: int, mark: bytes = b""
+        self,
+        channel: socket.socket,
+        page: mmap.mmap,
+        log: int,
+        function_arn: str,
+        limit: int,
+        mark: bytes = b"",
+        *,
+        loaded: Callable[[], None] = lambda: None,
     ) -> None:
         self._channel = channel
         self._page = page
@@ -68,6 +77,7 @@ class FramedClient:
         self._ours = _forgotten_by_forks()
         """`[0]` is 1 in this process, and 0 in what the handler forks of it."""
         self._limit = limit
+        self._loaded = loaded
         self._invocation = Invocation(function_arn)
         self._input = b""
         self._at = 0
@@ -83,6 +93,7 @@ class FramedClient:
     def wait_next_invocation(self) -> Invocation:
         if not self._ready:
             self._ready = True
+            self._loaded()
             self._answer(frames.READY, b"")
         while True:
             self._need(_HEAD)

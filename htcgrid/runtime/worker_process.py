@@ -6,8 +6,10 @@ import select
 import signal
 import sys
 import termios
+import time
 from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from htcgrid.runtime import process_memory, shared_files
@@ -15,6 +17,7 @@ from htcgrid.runtime.fork_server import ForkServer
 from htcgrid.runtime.sandbox import Printed
 from htcgrid.spi import NOT_TOLD_APART, Unavailable, limits
 
+_WORKING_SHARE = 0.25
 LOG_BYTES_AT_ONCE = 1 << 20
 """What a handler may print without anybody reading, and how much is read before anything else is seen to."""
 
@@ -45,6 +48,7 @@ class WorkerProcess:
         self._ended = select.poll()
         self._ended.register(self._pidfd, select.POLLIN)
         self._status: int | None = None
+        self._ran_ns, self._looked = 0, time.monotonic()
 
     @property
     def pidfd(self) -> int:
@@ -117,13 +121,32 @@ class WorkerProcess:
         except BlockingIOError:
             return b""
 
+    def is_working(self) -> bool:
+        """Whether it has used, or waited for, a good part of a processor since this was asked last."""
+        ran_ns, now = sum(self._scheduled()), time.monotonic()
+        share = (ran_ns - self._ran_ns) / 1e9 / max(now - self._looked, 1e-3)
+        self._ran_ns, self._looked = ran_ns, now
+        return share > _WORKING_SHARE
+
+    def starved_seconds(self) -> float:
+        """For how long it was ready to run and had no processor."""
+        return self._scheduled()[1] / 1e9
+
+    def _scheduled(self) -> tuple[int, int]:
+        """For how long it ran, and waited for a processor; in nanoseconds."""
+        try:
+            ran, waited, _ = Path(f"/proc/{self.pid}/schedstat").read_text().split()
+        except (OSError, ValueError):  # it has ended, or the kernel does not count
+            return 0, 0
+        return int(ran), int(waited)
+
     def memory_mb(self) -> float:
         """At most what a control group would count now, in MiB, of the process and all that it started."""
         return process_memory.at_most_mb(self.pid)
 
     def charged_mb(self) -> float:
         """The same as exactly as it can be had, which takes the kernel longer to say."""
-        return process_memory.charged_mb(self.pid)
+        return process_memory.charged_mb(self.pid, is_shared=self._fork_server.has_module)
 
 
 def _enlarge(pipe: int) -> None:

@@ -53,20 +53,24 @@ class TaskSource(Plugin):
         """Done for good: never handed out again. A late or second ack is quiet."""
 
     def nack(self, leases: Sequence[Lease], delay: float = 0.0) -> None:
-        """Return: handed out again after about `delay` seconds, counted as one more attempt. The default does nothing,
-        which is right where leases expire soon. A late or second nack, or one of a lease that was lost, is quiet."""
+        """Return: handed out again after about `delay` seconds, counted as one more attempt.
+
+        The default does nothing: right where leases expire soon. A late or second nack, or one of a lost lease, is quiet.
+        """
 
     def extend(self, leases: Sequence[Lease], seconds: float) -> Collection[str]:
         """Keep these leases for `seconds` from now; returns the ids of tasks that are no longer ours.
 
-        Those were cancelled, or their lease was lost to another receiver. The agent stops their invocations and stores
-        nothing of them: the other receiver does, or whoever cancelled. The default, for leases that never expire: none.
+        Those were cancelled, or their lease was lost to another receiver. The agent stops them and stores nothing of
+        them: the other receiver does, or whoever cancelled. The default, for sources whose leases never expire: none.
         """
         return ()
 
     def dead_letter(self, leases: Sequence[Lease], reason: str) -> None:
-        """Done for good, and hopeless: kept apart with the reason where the source can do that. Called in place of `ack`
-        after the last try of a task that ended its environment. The default acks: the result in the sink tells of it."""
+        """Done for good, and hopeless: kept apart with the reason where the source can do that.
+
+        Called in place of `ack` after the last try of a task that ended its environment. The default acks: the sink tells.
+        """
         self.ack(leases)
 
     def dead_letters(self) -> Iterable[DeadTask]:
@@ -85,10 +89,8 @@ class TaskSource(Plugin):
         raise Rejected(f"{type(self).__name__} takes no failed tasks again.")
 
     def stats(self, *, brief: bool = False) -> QueueStats:
-        """How much is there now; an estimate where the service gives no better. The default knows nothing.
-
-        `brief` asks for `states` alone, at little cost; else all of the queue may be read, but none of the payloads.
-        """
+        """How much is there now; an estimate where the service gives no better. The default knows nothing. `brief` asks
+        for `states` alone, at little cost; else all of the queue may be read, but none of the payloads."""
         return QueueStats()
 
     def is_pending(self, session_id: str) -> bool | None:
@@ -125,6 +127,7 @@ class Invoker(Plugin):
 
     observers: Observers = Observers()
     """Who is told when an execution environment starts and ends; set before `open`."""
+
     output: HandlerOutput = HandlerOutput()
     """What takes all that handlers print, where the plane has `Capability.OUTPUT`; set before `open`."""
 
@@ -141,7 +144,7 @@ class Invoker(Plugin):
         """
 
     def cancel(self, task_ids: Collection[str]) -> None:
-        """Stop those of these tasks that run here; each is reported as `cancelled`. From any thread. Default: they run on."""
+        """Stop those of these tasks that run here; each is reported as `cancelled`. Any thread may call it. The default: none."""
 
 
 class ResultSink(Plugin):
@@ -168,9 +171,7 @@ class ResultSink(Plugin):
 
     def scan(self, session_id: str | None = None, after: int = 0) -> Iterator[tuple[int, Result]]:
         """Results with ascending numbers in the order they were stored, of a session or of all; only those above `after`.
-
-        A few at a time in memory. A later call with the last number seen goes on and misses none.
-        """
+        A few at a time in memory. A later call with the last number seen goes on and misses none."""
         raise Rejected(f"{type(self).__name__} keeps no order in which results could be read. Name the tasks.")
 
     lists_failures: bool = False

@@ -380,6 +380,23 @@ def test_a_function_that_loads_for_longer_than_it_may_is_an_init_error(
         assert run(invoker, 1, timeout=0.2).failure is FailureKind.INIT_ERROR
 
 
+def test_environments_that_compute_as_they_load_have_their_full_time_however_many_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("htcgrid.spi.limits.INIT_SECONDS", 0.0)
+    code = "import time\nwhile time.process_time() < 0.4: pass\ndef handler(event, context): time.sleep(0.2)"
+    (tmp_path / "job.py").write_text(code)
+    workers = 2 * len(os.sched_getaffinity(0)) + 2
+    outcomes: list[Outcome] = []
+    with plane(tmp_path, "job.handler", workers) as invoker:
+        calls = [threading.Thread(target=lambda: outcomes.append(run(invoker, 1, timeout=0.6))) for _ in range(workers)]
+        for call in calls:
+            call.start()
+        for call in calls:
+            call.join(LONG)
+    assert [outcome.failure for outcome in outcomes] == [None] * workers
+
+
 # --- batches -----------------------------------------------------------------------------------------
 
 

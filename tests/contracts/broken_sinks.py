@@ -299,6 +299,27 @@ class TestTakesWhatComesLate(Case):
             super().put(results)
 
 
+class TestTakesAnswersThatComeLate(Case):
+    breaks = "test_a_late_answer_of_an_earlier_generation_replaces_nothing"
+    says = "a late answer has replaced that of a redrive"
+
+    class broken(Reference):
+        def put(self, results: Sequence[Result]) -> None:
+            answers = [(result.task.id,) for result in results if result.outcome.failure is None]
+            with sqlite3.connect(self.config.path) as file:
+                file.executemany("DELETE FROM results WHERE task_id = ?", answers)
+            super().put(results)
+
+
+class TestLastOfAPutStands(Case):
+    breaks = "test_of_two_generations_in_one_put_the_later_one_stands"
+    says = "the earlier generation came second, and stands"
+
+    class broken(Reference):
+        def put(self, results: Sequence[Result]) -> None:
+            super().put(list({result.task.id: result for result in results}.values()))
+
+
 class TestReplacesSuccesses(Case):
     breaks = "test_a_success_is_not_replaced_by_a_later_generation"
     says = "a later failure has replaced a success"

@@ -62,6 +62,45 @@ def test_the_dockerfile_is_shown_and_nothing_built(engine: docker.APIClient, pyt
     assert not (code / "Dockerfile").exists()
 
 
+def test_layers_go_into_the_image_and_a_later_one_wins(
+    engine: docker.APIClient, python_image: str, tmp_path: Path
+) -> None:
+    for name, modules in {"first": ("shared", "both"), "second": ("both",)}.items():
+        for module in modules:
+            path = tmp_path / name / "python" / f"{module}.py"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"NAME = {name!r}\n")
+    code = tmp_path / "code"
+    code.mkdir()
+    (code / "greet.py").write_text(
+        "import os, sys\nsys.path.append('/opt/python')\nimport shared, both\n\n"
+        "def handler(event, context):\n    return [shared.NAME, both.NAME, sorted(os.listdir())]\n"
+    )
+    layers = (tmp_path / "first", tmp_path / "second")
+    function = Function(handler="greet.handler", code=code, layers=layers)
+    try:
+        list(LocalDockerInvoker(Options(base_image=python_image), function).build(TAG))
+        (code / "greet.py").chmod(0o600)
+        again = "\n".join(LocalDockerInvoker(Options(base_image=python_image), function).build(TAG))
+        assert "as it is there" in again
+        with LocalDockerInvoker(Options(image=TAG, workers=1), Function(memory=128)) as opened:
+            (outcome,) = opened.invoke([Lease(Task("t", b"{}"))], 20)
+        assert isinstance(outcome, Outcome)
+        assert outcome.payload == b'["first", "second", ["greet.py"]]', outcome
+    finally:
+        engine.remove_image(TAG, force=True)
+
+
+def test_a_dockerfile_of_the_users_that_leaves_out_the_layers_is_refused(
+    engine: docker.APIClient, python_image: str, code: Path, tmp_path: Path
+) -> None:
+    (code / "Dockerfile").write_text(f"FROM {python_image}\nCOPY greet.py ./\n")
+    (tmp_path / "layer").mkdir()
+    function = Function(handler="greet.handler", code=code, layers=(tmp_path / "layer",))
+    with pytest.raises(Rejected, match=r"Add this line to it: COPY \.htcgrid-layers /opt"):
+        list(LocalDockerInvoker(Options(base_image=python_image), function).build(TAG))
+
+
 def test_the_users_own_dockerfile_is_used(engine: docker.APIClient, python_image: str, code: Path) -> None:
     (code / "Dockerfile").write_text(f"FROM {python_image}\nCOPY greet.py ./\nRUN echo mine\n")
     try:

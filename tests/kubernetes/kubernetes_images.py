@@ -17,6 +17,7 @@ _PARTS = "local/htcgrid-agent-parts"
 _AGENT = "local/htcgrid-agent"
 _OPTIONS = "local/htcgrid-options:1"
 _POWERTOOLS = "local/htcgrid-powertools:1"
+_OPT_ON_PATH = "local/htcgrid-opt-on-path:1"
 _PROJECTS = (".", "plugins/eks", "plugins/aws", "contracts", "examples/plugins/redis")
 _PACKAGES = (
     "htcgrid",
@@ -45,6 +46,15 @@ def options_image() -> str:
         Path(folder, "Dockerfile").write_text("\n".join(lines))
         _run("docker", "build", "--quiet", "--tag", _OPTIONS, folder)
     return _OPTIONS
+
+
+def image_with_opt_on_its_path() -> str:
+    """The same with /opt/python where modules are looked for, as AWS's images have it."""
+    base = lambda_image()
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "Dockerfile").write_text(f"FROM {base}\nENV PYTHONPATH=/opt/python\n")
+        _run("docker", "build", "--quiet", "--tag", _OPT_ON_PATH, folder)
+    return _OPT_ON_PATH
 
 
 def powertools_image(code: Path, layer: Path) -> str:

@@ -205,6 +205,7 @@ def test_whoever_prints_waits_while_the_reader_stalls_so_that_memory_is_bounded(
     assert len(documents(reader.text)) == 300
 
 
+@pytest.mark.timing
 def test_past_the_grace_time_nobody_waits_and_what_is_lost_is_counted(caplog: pytest.LogCaptureFixture) -> None:
     reader = Reader()
     logs = HandlerLogs(reader)

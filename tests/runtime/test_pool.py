@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterator, Sequence
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 import pytest
 
 from htcgrid.runtime.environment import State
 from htcgrid.runtime.pool import EnvironmentPool
-from htcgrid.spi import Function, Lease, Outcome, Plugin, Task, Unavailable, Unstarted
+from htcgrid.spi import FailureKind, Function, Lease, Outcome, Plugin, Task, Unavailable, Unstarted
 
 
 class Fake:
     """An environment that answers with its own number, and does what a task's payload says."""
 
     def __init__(self, plane: Plane, number: int) -> None:
-        self._plane, self.number = plane, number
+        self._plane, self.number, self.id = plane, number, str(number)
         self.state = State.STARTING
         self.is_closed = self.is_dead = False
+        self.when_initialised: Callable[[float | None], None]
 
     def start(self) -> None:
         if self._plane.is_away:
@@ -123,3 +125,140 @@ def test_a_place_is_free_again_when_a_call_is_left_early() -> None:
             next(reports)
             reports.close()  # type: ignore[attr-defined]
         assert plane.busy() == 0
+
+
+class Slow(Fake):
+    """An environment that comes up when its plane is told so."""
+
+    init_seconds = 10.0
+    _plane: SlowPlane
+
+    def start(self) -> None:
+        """It is left in the state STARTING."""
+
+    def comes_up(self, wait: float) -> bool:
+        return False
+
+    def wake(self) -> None:
+        """Nothing waits in it."""
+
+    def is_loading(self) -> bool:
+        return self._plane.is_computing
+
+    def invoke(
+        self, batch: Sequence[Lease], timeout: float, cancelled: Collection[str]
+    ) -> Iterator[Outcome | Unstarted]:
+        if self.state is State.STARTING:
+            assert self._plane.up[self.number].wait(10)
+            self.state = State.IDLE
+            self.when_initialised(self.init_seconds)
+        yield from super().invoke(batch, timeout, cancelled)
+
+
+class SlowPlane(Plane):
+    """Three places, of which one may start at a time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_computing = True
+        self.up = [threading.Event() for _ in range(3)]
+
+    def size(self) -> int:
+        return 3
+
+    def starting_at_once(self) -> int:
+        return 1
+
+    def environment(self, place: int) -> Fake:  # type: ignore[override]
+        self.made.append(Slow(self, len(self.made)))
+        return self.made[-1]
+
+
+def begin(plane: Plane, *payloads: bytes) -> tuple[threading.Thread, list[bytes]]:
+    answers: list[bytes] = []
+    thread = threading.Thread(target=lambda: answers.extend(call(plane, *payloads)))
+    thread.start()
+    return thread, answers
+
+
+def test_no_more_environments_start_at_a_time_than_the_plane_says_and_each_gives_its_turn_to_the_next() -> None:
+    with SlowPlane() as plane:
+        calls = [begin(plane, b"wait") for _ in range(3)]
+        for number in range(3):
+            until(lambda number=number: len(plane.made) == number + 1)  # type: ignore[misc]
+            plane.up[number].set()
+        plane.waiting.set()
+        for thread, _ in calls:
+            thread.join(10)
+        assert sorted(answers[0] for _, answers in calls) == [b"0", b"1", b"2"]
+
+
+def test_a_task_takes_an_environment_that_has_become_idle_rather_than_wait_for_one_to_start() -> None:
+    with SlowPlane() as plane:
+        plane.up[0].set()
+        assert call(plane, b"1") == [b"0"]
+        first, _ = begin(plane, b"wait")  # in 0
+        until(lambda: plane.busy() == 1)
+        second, _ = begin(plane, b"1")  # starts 1, which does not come up
+        until(lambda: len(plane.made) == 2)
+        third, answers = begin(plane, b"1")  # may not start 2
+        plane.waiting.set()
+        third.join(10)
+        assert answers == [b"0"]
+        assert len(plane.made) == 2
+        plane.up[1].set()
+        for thread in (first, second):
+            thread.join(10)
+
+
+def test_a_start_that_only_waits_holds_up_no_other() -> None:
+    with SlowPlane() as plane:
+        plane.is_computing = False
+        first, _ = begin(plane, b"1")
+        second, _ = begin(plane, b"1")
+        until(lambda: len(plane.made) >= 2)
+        for event in plane.up:
+            event.set()
+        for thread in (first, second):
+            thread.join(10)
+
+
+def test_a_call_that_waits_for_a_place_ends_when_its_task_is_cancelled() -> None:
+    with SlowPlane() as plane:
+        first, _ = begin(plane, b"1")
+        until(lambda: plane.busy() == 1)
+        reports: list[Outcome | Unstarted] = []
+        batch = [Lease(Task("a", b"1")), Lease(Task("b", b"1"))]
+        waiting = threading.Thread(target=lambda: reports.extend(plane.invoke(batch, 5)))
+        waiting.start()
+        until(lambda: len(plane._calls._cancelled) == 2)
+        plane.cancel(["a"])
+        waiting.join(10)
+        assert [(type(report), report.task_id) for report in reports] == [(Outcome, "a"), (Unstarted, "b")]
+        assert isinstance(reports[0], Outcome)
+        assert reports[0].failure is FailureKind.CANCELLED
+        plane.up[0].set()
+        first.join(10)
+
+
+def test_a_quick_start_is_not_held_up_by_others() -> None:
+    with SlowPlane() as plane:
+        Slow.init_seconds, before = 0.01, Slow.init_seconds
+        try:
+            plane.up[0].set()
+            call(plane, b"1")
+        finally:
+            Slow.init_seconds = before
+        calls = [begin(plane, b"wait") for _ in range(3)]
+        until(lambda: len(plane.made) == 3)
+        for event in (*plane.up, plane.waiting):
+            event.set()
+        for thread, _ in calls:
+            thread.join(10)
+
+
+def until(condition: Callable[[], object]) -> None:
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.002)

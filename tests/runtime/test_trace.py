@@ -13,7 +13,59 @@ from htcgrid.spi import Function, Lease, Outcome, Task
 
 VALID = re.compile(r"Root=1-[0-9a-f]{8}-[0-9a-f]{24};Parent=[0-9a-f]{16};Sampled=[01]")
 GIVEN = "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1"
-HANDLER = "import os\n\ndef handler(event, context):\n    return os.environ.get('_X_AMZN_TRACE_ID')\n"
+HANDLER = """
+import multiprocessing
+import os
+import subprocess
+import sys
+
+NAME = "_X_AMZN_TRACE_ID"
+AT_LOAD = [os.environ.get(NAME), NAME in os.environ, dict(os.environ).get(NAME)]
+LOADING = subprocess.run(["env"], capture_output=True, text=True).stdout
+
+def of_fork():
+    reading, writing = os.pipe()
+    if os.fork() == 0:
+        os.write(writing, os.environ[NAME].encode())
+        os._exit(0)
+    os.close(writing)
+    return os.fdopen(reading).read()
+
+def of_multiprocessing():
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=send, args=(theirs,))
+    process.start()
+    found = ours.recv()
+    process.join()
+    return found
+
+def send(pipe):
+    pipe.send(os.environ.get(NAME))
+
+def of_system():
+    os.system(f"printf %s ${NAME} > /tmp/{os.getpid()}")
+    with open(f"/tmp/{os.getpid()}") as file:
+        found = file.read()
+    os.remove(file.name)
+    return found
+
+START = {
+    "run": lambda: subprocess.run(["printenv", NAME], capture_output=True, text=True).stdout.strip(),
+    "popen": lambda: os.popen(f"printenv {NAME}").read().strip(),
+    "copy": lambda: subprocess.run(["printenv", NAME], capture_output=True, text=True, env=os.environ.copy()).stdout.strip(),
+    "system": of_system,
+    "fork": of_fork,
+    "spawn": of_multiprocessing,
+}
+
+def handler(event, context):
+    if event == "load":
+        return [AT_LOAD, NAME in LOADING]
+    if event in START:
+        return [START[event](), os.environ.get(NAME)]
+    return os.environ.get(NAME)
+"""
 
 
 @pytest.fixture(scope="module", params=["socket", "http"])
@@ -49,6 +101,24 @@ def test_the_trace_of_the_caller_is_passed_on_and_holds_for_that_invocation_alon
     )
     assert first == second == GIVEN
     assert third != GIVEN
+
+
+def asked(plane: ProcessInvoker, event: str) -> object:
+    [outcome] = plane.invoke([Lease(Task(event, json.dumps(event).encode()))], 20.0)
+    assert isinstance(outcome, Outcome)
+    return json.loads(outcome.payload)
+
+
+def test_while_the_module_is_loaded_there_is_none(plane: ProcessInvoker) -> None:
+    assert asked(plane, "load") == [[None, False, None], False]
+
+
+@pytest.mark.parametrize("how", ["run", "popen", "copy", "system", "fork", "spawn"])
+def test_what_a_handler_starts_has_the_trace_of_the_invocation(plane: ProcessInvoker, how: str) -> None:
+    for _ in range(2):
+        inherited, own = asked(plane, how)  # type: ignore[misc]
+        assert VALID.fullmatch(own)
+        assert inherited == own
 
 
 @pytest.mark.parametrize("text", ["", "Root=2", "Root=1-5759e988-bd862e3fe1be46a994272793\r\nX: y", "00-00-00-00"])

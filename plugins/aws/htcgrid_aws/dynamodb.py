@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
+import time
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
 from htcgrid.spi import Function, Rejected, Result, ResultSink, StoreStats, Unavailable, generation_of
-from htcgrid_aws import arns, iam, result_documents, result_items
+from htcgrid_aws import arns, iam, result_documents, result_items, standing
 from htcgrid_aws.aws_plugin import AwsPlugin
 from htcgrid_aws.dynamodb_table import KEY, LARGEST_ITEM, LARGEST_KEY, READ_BATCH, WRITE_BATCH, Item, Table
 from htcgrid_aws.encryption import EncryptedConfig
@@ -24,6 +26,10 @@ if TYPE_CHECKING:
 
 
 log = logging.getLogger(__name__)
+
+LATE_SECONDS = 20.0
+"""An answer whose task began longer ago may be an old one: its lease was lost, another agent's run failed, and a redrive has
+run it again. It is written by itself, with a condition. One that is younger cannot be, and goes with others."""
 
 
 class DynamodbSink(AwsPlugin, ResultSink):
@@ -72,12 +78,13 @@ class DynamodbSink(AwsPlugin, ResultSink):
         """Stores all it can, then raises `Unavailable` if some may be stored later, else `Rejected` for the rest."""
         written = each(self.pool, self._item, self._so_far.left(results))
         ready = [(result, item) for result, item in written if isinstance(item, dict)]
-        single = {
-            id(result): (result, item)
-            for result, item in ready
-            if self.config.conditional == "always" or _failed(result) or generation_of(result.task)
-        }
-        batch = {result.task.id: item for result, item in ready if id(result) not in single}
+        single: dict[str, list[tuple[Result, Item]]] = {}
+        batch: dict[str, Item] = {}
+        for result, item in ready:
+            if self._goes_by_itself(result):
+                single.setdefault(result.task.id, []).append((result, item))
+            else:
+                batch[result.task.id] = item
         outcomes: dict[int, tuple[Result, object]] = {id(result): (result, item) for result, item in written}
         if batch and (left := set(self._table.write_batch(list(batch.values())))):
             message = (
@@ -85,8 +92,8 @@ class DynamodbSink(AwsPlugin, ResultSink):
             )
             untaken = Unavailable(message)
             outcomes |= {id(result): (result, untaken) for result, _ in ready if result.task.id in left}
-        for (result, _), answer in each(self.pool, self._write_if_it_stands, list(single.values())):
-            outcomes[id(result)] = (result, answer)
+        for several, answer in each(self.pool, self._write_if_they_stand, list(single.values())):
+            outcomes |= {id(result): (result, answer) for result, _ in several}
         self._so_far.note(list(outcomes.values()))
         raise_worst(answer for _, answer in outcomes.values())
 
@@ -123,6 +130,31 @@ class DynamodbSink(AwsPlugin, ResultSink):
         note = "as DynamoDB last counted the table's items, which it does about every six hours"
         return StoreStats(self._table.count(), note=note)
 
+    def add_run(self, document: bytes) -> None:
+        """The first number that no run has; agents that end at the same time each have their own."""
+        number = self._last_run() + 1
+        while not self._table.write_new({KEY: {"S": _run_key(number)}, "run": {"S": document.decode()}}):
+            number += 1
+
+    def runs(self) -> Iterator[bytes]:
+        """By their numbers, which have no gaps; a table cannot be listed but by reading all of it."""
+        for first in itertools.count(1, READ_BATCH):
+            keys = [_run_key(number) for number in range(first, first + READ_BATCH)]
+            found = {item[KEY]["S"]: item for item in self._table.read(keys, consistent=True)}
+            yield from (found[key]["run"]["S"].encode() for key in keys if key in found)
+            if len(found) < READ_BATCH:
+                return
+
+    def _last_run(self) -> int:
+        """There are no gaps, so of the numbers that are there by powers of two the last leads on."""
+        last = 0
+        while True:
+            keys = {_run_key(last + (1 << bit)): last + (1 << bit) for bit in range(_RUN_BITS)}
+            found = [keys[item[KEY]["S"]] for item in self._table.read(list(keys), only=KEY, consistent=True)]
+            if not found:
+                return last
+            last = max(found)
+
     def permissions(self) -> Mapping[str, Mapping[str, Any] | str]:
         """The least IAM policies for the table and the bucket."""
         return iam.policies(
@@ -155,14 +187,30 @@ class DynamodbSink(AwsPlugin, ResultSink):
             )
             raise Rejected(message, [task_id])
         key = self._bucket.key(task_id, task_id)
-        self._bucket.put(key, result_documents.write(result))
-        return result_items.write_reference(result, self._bucket.address(key))
+        stands = standing.store(self._bucket, key, result, last_answer_stays=self._last_answer_stays)
+        return result_items.write_reference(stands, self._bucket.address(key))
 
-    def _write_if_it_stands(self, written: tuple[Result, Item]) -> bool:
-        """The first result of a task stays, but a later generation's takes the place of a failure."""
-        result, item = written
+    @property
+    def _last_answer_stays(self) -> bool:
+        return self.config.conditional == "failures"
+
+    def _goes_by_itself(self, result: Result) -> bool:
+        """Whether it must be written with a condition, which a request of many results cannot have."""
+        if self.config.conditional == "always" or _failed(result) or generation_of(result.task):
+            return True
+        return not 0 <= time.time() - result.outcome.started < LATE_SECONDS
+
+    def _write_if_they_stand(self, results: Sequence[tuple[Result, Item]]) -> None:
+        """Results of one task, one after the other."""
+        for result, item in results:
+            self._write_if_it_stands(result, item)
+
+    def _write_if_it_stands(self, result: Result, item: Item) -> bool:
+        """By the rule of `standing.replaces`."""
         if generation := generation_of(result.task):
             return self._table.write_where(item, _STANDS.format(_OLDER), {":generation": {"N": str(generation)}})
+        if self._last_answer_stays and not _failed(result):
+            return self._table.write_where(item, _FIRST_GENERATION)
         return self._table.write_new(item)
 
     def _result(self, item: Item) -> Result:
@@ -180,7 +228,13 @@ class DynamodbSink(AwsPlugin, ResultSink):
 
 
 _STANDS = f"attribute_not_exists({KEY}) OR (attribute_exists(failure) AND {{}})"
+_RUN_BITS = 20
+_FIRST_GENERATION = "attribute_not_exists(generation)"
 _OLDER = "(attribute_not_exists(generation) OR generation < :generation)"
+
+
+def _run_key(number: int) -> str:
+    return f".htcgrid-run/{number}"
 
 
 def _failed(result: Result) -> bool:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
+import uuid
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from htcgrid.spi import Rejected, Result, ResultSink, Unavailable, generation_of
-from htcgrid_aws import arns, iam, result_documents
+from htcgrid.spi import Result, ResultSink
+from htcgrid_aws import arns, iam, standing
 from htcgrid_aws.aws_plugin import AwsPlugin
 from htcgrid_aws.encryption import EncryptedConfig
 from htcgrid_aws.parallel import each, raise_worst
@@ -24,11 +26,16 @@ if TYPE_CHECKING:
 FAILED = ".failed/"
 """After the prefix and before the task's id: the key of the mark of a failure."""
 
-_TRIES = 3
+
+RUNS = ".runs/"
+"""After the prefix and before the time: the key of a run's document."""
 
 
 class S3Sink(AwsPlugin, ResultSink):
-    """The last answer of a task stays; a failure replaces nothing but an earlier generation's failure. Objects of one `put` are stored side by side, `threads` at a time."""
+    """A failure gives way to a later generation, and what is of the first generation to its last answer.
+
+    Objects of one `put` are stored side by side, `threads` at a time.
+    """
 
     class Config(EncryptedConfig):
         """Keys of `[sink]` with `plugin = "s3"`."""
@@ -51,9 +58,11 @@ class S3Sink(AwsPlugin, ResultSink):
 
     def put(self, results: Sequence[Result]) -> None:
         """Stores all it can, then raises `Unavailable` if some may be stored later, else `Rejected` for the rest."""
-        last = {result.task.id: result for result in results}
-        answers = each(self.pool, self._store, self._so_far.left(last.values()))
-        self._so_far.note(answers)
+        by_task: dict[str, list[Result]] = {}
+        for result in self._so_far.left(results):
+            by_task.setdefault(result.task.id, []).append(result)
+        answers = each(self.pool, self._store, list(by_task.values()))
+        self._so_far.note([(result, answer) for several, answer in answers for result in several])
         raise_worst(answer for _, answer in answers)
 
     def get(self, task_ids: Sequence[str]) -> Mapping[str, Result]:
@@ -81,34 +90,26 @@ class S3Sink(AwsPlugin, ResultSink):
     def has_failed(self) -> bool:
         return any(True for _ in self.failed())
 
-    def _store(self, result: Result) -> None:
-        task_id, key = result.task.id, self._bucket.key(result.task.id, result.task.id)
-        document = result_documents.write(result)
-        generation = generation_of(result.task)
-        if result.outcome.failure is None and not generation:
-            self._bucket.put(key, document)
-            return
-        if result.outcome.failure is not None:
-            # First: a mark without its failure is passed over, a failure without its mark would not be found.
-            self._bucket.put(self._bucket.key(FAILED + task_id, task_id), b"")
-        etag: str | None = None
-        for _ in range(_TRIES):
-            if self._bucket.put_where(key, document, etag):
-                return
-            there, etag = self._bucket.get_tagged(key)
-            if there is not None:
-                before = result_documents.read(there)
-                if before.outcome.failure is None or generation_of(before.task) >= generation:
-                    return
-        raise Unavailable(f"{self._bucket.address(key)} is being written by others; put again", retry_after=1)
+    def add_run(self, document: bytes) -> None:
+        """One object a run, by the time at which it ended."""
+        name = f"{RUNS}{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())}-{uuid.uuid4().hex[:12]}.json"
+        self._bucket.put(self._bucket.key(name, name), document)
+
+    def runs(self) -> Iterator[bytes]:
+        """In the order in which they ended."""
+        for name in self._bucket.names(RUNS):
+            if (document := self._bucket.get(self._bucket.key(RUNS + name, name))) is not None:
+                yield document
+
+    def _store(self, results: Sequence[Result]) -> None:
+        for result in results:
+            task_id, key = result.task.id, self._bucket.key(result.task.id, result.task.id)
+            if result.outcome.failure is not None:
+                # First: a mark without its failure is passed over, a failure without its mark would not be found.
+                self._bucket.put(self._bucket.key(FAILED + task_id, task_id), b"")
+            standing.store(self._bucket, key, result, last_answer_stays=True)
 
     def _load(self, task_id: str) -> Result | None:
         key = self._bucket.key(task_id, task_id)
         document = self._bucket.get(key)
-        if document is None:
-            return None
-        try:
-            return result_documents.read(document)
-        except (ValueError, KeyError, TypeError) as error:
-            message = f"{self._bucket.address(key)} is not a result that htcgrid wrote ({error}); name another prefix"
-            raise Rejected(message, [task_id]) from error
+        return None if document is None else standing.read(self._bucket, key, task_id, document)

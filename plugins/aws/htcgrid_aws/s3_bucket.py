@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 LONGEST_KEY = 1024
 """Bytes of an object's key."""
 
-MET = frozenset(("PreconditionFailed", "ConditionalRequestConflict"))
+UNMET = frozenset(("PreconditionFailed", "ConditionalRequestConflict"))
 """What S3 says where a condition does not hold, or another wrote at the same time."""
 
 ABSENT = frozenset(("NoSuchKey", "404"))
@@ -68,7 +68,7 @@ class Bucket:
                     Bucket=self.name, Key=key, Body=body, ContentType="application/json", **condition, **self._encrypted
                 )
             except ClientError as error:
-                if code_of(error) in MET:
+                if code_of(error) in UNMET or (etag is not None and code_of(error) in ABSENT):
                     return False
                 raise client_error(error, "s3:PutObject", self.address(key)) from error
         return True

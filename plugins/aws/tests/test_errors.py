@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 def error_of(aws: Aws, operation: str, status: int, code: str, message: str = "no") -> HtcgridError:
     plugin: Any
-    result = Result(Task("t", b""), Outcome("t", b"1"))
+    result = Result(Task("t", b""), Outcome("t", b"1", started=time.time()))
     if operation.startswith("sqs"):
         plugin = SqsSource(SqsSource.Config(queue=aws.queue(), endpoint_url=aws.url), Function())
     elif operation.startswith("dynamodb"):

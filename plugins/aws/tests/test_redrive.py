@@ -6,10 +6,16 @@ import json
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from htcgrid_aws.dynamodb import DynamodbSink
+from htcgrid_aws.s3 import S3Sink
+
+from htcgrid.spi import Function
 
 if TYPE_CHECKING:
     from conftest import Aws
@@ -79,6 +85,27 @@ def test_what_failed_is_run_again_and_the_others_stay(aws: Aws, tmp_path: Path, 
     kept = [line for line in before if '"succeeded"' in line]
     assert [line for line in after.stdout.splitlines() if line in kept] == kept
     assert "nothing has failed" in htcgrid(tmp_path, "redrive").stderr
+    assert htcgrid(tmp_path, "report").returncode == 0
+    page = (tmp_path / "report.html").read_text()
+    for text in ("<td>run</td><td>1</td>", "<td>run</td><td>0</td>"):  # its command and exit code
+        assert page.count(text) == 1
+
+
+@pytest.mark.parametrize("kind", ["dynamodb", "s3"])
+def test_agents_that_end_at_the_same_time_each_add_what_they_ran(aws: Aws, kind: str) -> None:
+    config: dict[str, str] = {"endpoint_url": aws.url}
+    with ExitStack() as opened:
+        if kind == "s3":
+            settings = S3Sink.Config.model_validate(config | {"bucket": aws.bucket()})
+            sinks: list[Any] = [opened.enter_context(S3Sink(settings, Function())) for _ in range(4)]
+        else:
+            table = DynamodbSink.Config.model_validate(config | {"table": aws.table()})
+            sinks = [opened.enter_context(DynamodbSink(table, Function())) for _ in range(4)]
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda number: sinks[number % 4].add_run(b'{"n": %d}' % number), range(120)))
+        found = [json.loads(document)["n"] for document in sinks[0].runs()]
+        assert sorted(found) == list(range(120))
+        assert not list(sinks[0].failed())
 
 
 def test_dead_letters_without_a_result_are_listed_and_put_again(aws: Aws, tmp_path: Path) -> None:

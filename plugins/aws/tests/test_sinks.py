@@ -4,6 +4,7 @@ import base64
 import contextlib
 import json
 import random
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -26,7 +27,7 @@ def s3(aws: Aws, **keys: Any) -> S3Sink:
 
 def result(task_id: str, payload: bytes = b"1.5", failure: FailureKind | None = None, log_tail: bytes = b"") -> Result:
     task = Task(task_id, b"{}", {"session_id": "s-1"})
-    outcome = Outcome(task_id, payload, failure, 1_700_000_000.5, 12.25, 13, 64, log_tail, 3.5, "env-1")
+    outcome = Outcome(task_id, payload, failure, int(time.time()) - 0.5, 12.25, 13, 64, log_tail, 3.5, "env-1")
     return Result(task, outcome, 2)
 
 

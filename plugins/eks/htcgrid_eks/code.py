@@ -1,4 +1,7 @@
-"""The function's code on its way into a pod: packed from a folder, unpacked in the volume that Lambda containers see."""
+"""The function's code on its way into a pod: packed from a folder, unpacked in the volume that Lambda containers see.
+
+With layers the volume has two folders, `task` and `opt`, which the containers have as /var/task and /opt.
+"""
 
 import argparse
 import base64
@@ -8,10 +11,24 @@ import signal
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from htcgrid.planes import code_archive
+from htcgrid.planes import code_archive, layers
+from htcgrid.spi import Function
 
 TASK_ROOT = "/var/task"
-pack, unpack = code_archive.pack, code_archive.unpack
+LAYERS_ROOT = "/opt"
+TASK, LAYERS = code_archive.TASK, code_archive.LAYERS
+unpack = code_archive.unpack
+
+
+def pack(function: Function) -> bytes:
+    """A zip of the code folder and the layers, the same bytes for the same files."""
+    layers.check(function)
+    return code_archive.pack(function.code, function.layers)
+
+
+def described(function: Function) -> str:
+    """What is packed, for a message."""
+    return f"The code in {function.code}{', with its layers,' if function.layers else ''}"
 
 
 def as_text(archive: bytes) -> str:

@@ -113,10 +113,10 @@ class Grid:
         return manifest
 
     def _archive(self) -> str:
-        archive = code.pack(self._function.code)
+        archive = code.pack(self._function)
         if len(archive) > _ARCHIVE_BYTES:
             raise Rejected(
-                f"The code in {self._function.code} has {len(archive):,} bytes packed; a ConfigMap takes {_ARCHIVE_BYTES:,}. "
+                f"{code.described(self._function)} has {len(archive):,} bytes packed; a ConfigMap takes {_ARCHIVE_BYTES:,}. "
                 'Put it into the image and write code = "image", or a zip of it on S3 and write code = "s3://bucket/key.zip".'
             )
         return code.as_text(archive)

@@ -11,7 +11,7 @@ from htcgrid.planes import container_entry, this_python, variables
 from htcgrid.spi import Function, Rejected
 
 from htcgrid_eks import function_role, pod_table
-from htcgrid_eks.code import TASK_ROOT
+from htcgrid_eks.code import LAYERS, LAYERS_ROOT, TASK, TASK_ROOT
 from htcgrid_eks.options import Options
 from htcgrid_eks.sidecar import EMULATOR_PORT, FOLDER, container_name
 
@@ -30,8 +30,8 @@ _LOCKED_DOWN: Manifest = {
 
 
 def in_pod(function: Function) -> Function:
-    """The function as the pod sees it: its code is where Lambda has it."""
-    return function.model_copy(update={"code": Path(TASK_ROOT)})
+    """The function as the pod sees it: its code is where Lambda has it, and what is in its layers is in /opt."""
+    return function.model_copy(update={"code": Path(TASK_ROOT), "layers": ()})
 
 
 def environment_secret(function: Function, metadata: Manifest) -> Manifest:
@@ -52,9 +52,10 @@ def pod_spec(
 
     `secret` names the Secret with the handler's environment, which need not be there where that is empty.
     """
-    if function.layers:
+    if function.layers and options.code != "folder":
         raise Rejected(
-            "[function] layers: pods get none. Put what is in them into the image (/opt in it), or into [function] code."
+            f'[function] layers are sent along with code = "folder", and this plane has code = {options.code!r}. Put what is in '
+            "them into the image: `htcgrid build` copies them to its /opt. Then leave them out here: --set function.layers=[]."
         )
     containers = range(options.containers)
     with_code = options.code != "image"
@@ -105,8 +106,10 @@ def small_container(options: Options, name: str, command: Sequence[str], mounts:
     }
 
 
-def mount(name: str, path: str, *, read_only: bool = False) -> Manifest:
-    return {"name": name, "mountPath": path, **({"readOnly": True} if read_only else {})}
+def mount(name: str, path: str, *, read_only: bool = False, folder: str = "") -> Manifest:
+    """`folder` is that of the volume that is mounted, in place of all of it."""
+    within = {"subPath": folder} if folder else {}
+    return {"name": name, "mountPath": path, **within, **({"readOnly": True} if read_only else {})}
 
 
 def _agent(options: Options, agent: Manifest, *, with_code: bool) -> Manifest:
@@ -126,7 +129,7 @@ def _lambda(options: Options, function: Function, index: int, secret: str, *, wi
         or container_entry.program(function.handler, options.transport, EMULATOR_PORT + index)
     )
     memory = {"memory": f"{function.memory}Mi"}
-    code = [mount("code", TASK_ROOT, read_only=True)] if with_code else []
+    code = _code_mounts(function) if with_code else []
     return {
         "name": container_name(index),
         "image": options.image,
@@ -139,6 +142,15 @@ def _lambda(options: Options, function: Function, index: int, secret: str, *, wi
         "volumeMounts": [mount(f"run-{index}", str(FOLDER)), mount(f"tmp-{index}", "/tmp"), *code],  # noqa: S108
         "resources": {"requests": {**memory, "cpu": options.cpu or _cpu(function.memory)}, "limits": memory},
     }
+
+
+def _code_mounts(function: Function) -> list[Manifest]:
+    if not function.layers:
+        return [mount("code", TASK_ROOT, read_only=True)]
+    return [
+        mount("code", TASK_ROOT, read_only=True, folder=TASK),
+        mount("code", LAYERS_ROOT, read_only=True, folder=LAYERS),
+    ]
 
 
 def _environment(options: Options, function: Function, secret: str) -> list[Manifest]:

@@ -1,9 +1,12 @@
 import base64
+import io
 import json
 import math
 import random
 import tomllib
+import zipfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
@@ -74,10 +77,12 @@ def test_a_role_of_the_functions_own_reaches_the_lambda_containers_and_no_other(
 
 
 @pytest.mark.parametrize("credentials", ["agent", "role:arn:aws:iam::1:role/other"])
-def test_two_answers_to_what_role_a_handler_has_are_refused(manifests: Manifests, credentials: str) -> None:
+def test_two_answers_to_what_role_a_handler_has_are_refused(
+    manifests: Manifests, function: Function, credentials: str
+) -> None:
     with pytest.raises(Rejected, match="function_role_arn"):
         manifests(
-            function=Function(handler="pricing.handler", credentials=credentials),
+            function=function.model_copy(update={"credentials": credentials}),
             function_role_arn="arn:aws:iam::1:role/pricing",
         )
 
@@ -264,3 +269,29 @@ def test_what_the_cluster_adds_to_a_pod_does_not_make_it_an_older_one(manifests:
     pod["spec"]["containers"].append({"name": "mesh", "image": "mesh:1"})
     assert _kind_of(pod) == _kind_of(deployment["spec"]["template"])
     assert _kind_of(manifests(agent_cpu="200m")["Deployment"]["spec"]["template"]) != _kind_of(pod)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_layers_are_the_opt_of_every_lambda_container(
+    manifests: Manifests, function: Function, version: str, tmp_path: Path
+) -> None:
+    layer = tmp_path / "layer"
+    (layer / "python").mkdir(parents=True)
+    (layer / "python" / "shared.py").write_text("NAME = 1\n")
+    found = manifests(function=function.model_copy(update={"layers": (layer,)}), containers=2)
+    kubernetes_validate.validate(found["Deployment"], version, strict=True)
+    for container in found["Deployment"]["spec"]["template"]["spec"]["containers"][1:]:
+        mounted = {each["mountPath"]: (each["name"], each.get("subPath")) for each in container["volumeMounts"]}
+        assert mounted["/opt"] == ("code", "opt")
+        assert mounted["/var/task"] == ("code", "task")
+    names = zipfile.ZipFile(io.BytesIO(base64.b64decode(found["ConfigMap"]["binaryData"]["code.zip"]))).namelist()
+    assert "opt/python/shared.py" in names
+    assert "layers" not in tomllib.loads(found["ConfigMap"]["data"]["htcgrid.toml"])["function"]
+
+
+@pytest.mark.parametrize("code", ["image", "s3://bucket/code.zip"])
+def test_layers_that_cannot_be_sent_along_say_where_they_belong(
+    manifests: Manifests, function: Function, code: str, tmp_path: Path
+) -> None:
+    with pytest.raises(Rejected, match=r"layers are sent along with code = \"folder\".*`htcgrid build` copies them"):
+        manifests(function=function.model_copy(update={"layers": (tmp_path,)}), code=code)

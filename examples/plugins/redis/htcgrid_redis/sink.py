@@ -97,6 +97,19 @@ class RedisSink(ResultSink):
             found: Any = self._open.mget([self._key(task_id) for task_id in task_ids])
         return {task_id: _result(value) for task_id, value in zip(task_ids, found, strict=True) if value is not None}
 
+    def add_run(self, document: bytes) -> None:
+        with speaking():
+            self._open.rpush(self._runs, document)
+
+    def runs(self) -> Iterator[bytes]:
+        with speaking():
+            found: Any = self._open.lrange(self._runs, 0, -1)
+        yield from found
+
+    @property
+    def _runs(self) -> str:
+        return f"runs-of-{self.config.prefix}"
+
     @property
     def _open(self) -> redis.Redis:
         if self._client is None:

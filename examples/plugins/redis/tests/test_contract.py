@@ -104,3 +104,12 @@ class TestRedisSink(ResultSinkContract):
 
     def take_away(self, sink: RedisSink) -> None:
         self.server.stop()
+
+
+def test_what_ran_is_kept_in_order_and_is_no_result(server: Server) -> None:
+    with RedisSink(RedisSink.Config(url=server.url), contract_function()) as sink:
+        for number in range(3):
+            sink.add_run(b"%d" % number)
+        assert list(sink.runs()) == [b"0", b"1", b"2"]
+        assert not sink.has_failed()
+    assert not list(server.client.scan_iter(f"{sink.config.prefix}*"))

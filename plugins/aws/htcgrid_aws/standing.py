@@ -1,0 +1,53 @@
+"""Which of two results of a task stands, and a document in S3 that is replaced by that rule alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from htcgrid.spi import Rejected, Result, Unavailable, generation_of
+from htcgrid_aws import result_documents
+
+if TYPE_CHECKING:
+    from htcgrid_aws.s3_bucket import Bucket
+
+_TRIES = 3
+
+
+def replaces(result: Result, before: Result, *, last_answer_stays: bool) -> bool:
+    """Whether `result` takes the place of the one that is stored.
+
+    A failure gives way to a later generation. With `last_answer_stays`, what is of the first generation also gives way to
+    an answer of the first generation: a job that is run again without a redrive gets its new answers.
+    """
+    generation, there = generation_of(result.task), generation_of(before.task)
+    if generation > there:
+        return before.outcome.failure is not None
+    return last_answer_stays and generation == there == 0 and result.outcome.failure is None
+
+
+def store(bucket: Bucket, key: str, result: Result, *, last_answer_stays: bool) -> Result:
+    """Put the document of a result where it may stand; returns the result that stands.
+
+    Every write has a condition, so that of agents that write at the same time none undoes what another has stored.
+    """
+    document = result_documents.write(result)
+    tag: str | None = None
+    for _ in range(_TRIES):
+        if bucket.put_where(key, document, tag):
+            return result
+        there, tag = bucket.get_tagged(key)
+        if there is None:
+            continue
+        before = read(bucket, key, result.task.id, there)
+        if not replaces(result, before, last_answer_stays=last_answer_stays):
+            return before
+    raise Unavailable(f"{bucket.address(key)} is being written by others; put again", retry_after=1)
+
+
+def read(bucket: Bucket, key: str, task_id: str, document: bytes) -> Result:
+    """The result of a document; `Rejected` where it is not one."""
+    try:
+        return result_documents.read(document)
+    except (ValueError, KeyError, TypeError) as error:
+        message = f"{bucket.address(key)} is not a result that htcgrid wrote ({error}); name another prefix"
+        raise Rejected(message, [task_id]) from error
