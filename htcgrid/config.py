@@ -155,6 +155,11 @@ class GridConfig:
         """All observers, to be opened before the agent's plugins and closed after them."""
         return Observing({name: self.observer(name) for name in self.settings.observers})
 
+    def span_makers(self) -> Observing:
+        """Those observers alone that make spans, for whoever puts tasks into a queue."""
+        made = {name: self.observer(name) for name in self.settings.observers}
+        return Observing({name: observer for name, observer in made.items() if observer.makes_spans})
+
     def functions(self) -> list[Function]:
         """[function], where it is one, and every one of [functions]."""
         settings = self.settings

@@ -28,6 +28,7 @@ from htcgrid.spi.observations import (
     Received,
     Retried,
     Returned,
+    Sent,
     Started,
     Stored,
 )
@@ -35,6 +36,7 @@ from htcgrid.spi.observer import AgentFigures, Observer, Observers
 from htcgrid.spi.optional import Deployable, ImageBuilder, ResultStore, TaskQueue
 from htcgrid.spi.plugin import SPI_VERSION, Plugin
 from htcgrid.spi.stats import DeadTask, Holder, QueueStats, States, StoreStats, Usage
+from htcgrid.spi.tracing import TraceContext
 from htcgrid.spi.values import (
     GENERATION,
     Capability,
@@ -96,6 +98,7 @@ __all__ = [
     "ResultStore",
     "Retried",
     "Returned",
+    "Sent",
     "Started",
     "States",
     "StoreStats",
@@ -104,6 +107,7 @@ __all__ = [
     "TaskQueue",
     "TaskSource",
     "Throttled",
+    "TraceContext",
     "Unavailable",
     "Unstarted",
     "Usage",
