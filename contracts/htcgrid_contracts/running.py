@@ -108,7 +108,7 @@ def verify(
         pytest.ExitCode.INTERRUPTED,
         pytest.ExitCode.NO_TESTS_COLLECTED,
     }:
-        message = f"pytest could not run the rules ({status!r}): {reporter.trouble or 'it gave no reason'}"
+        message = f"pytest could not run the rules ({status!r}): {reporter.error or 'it gave no reason'}"
         raise RuntimeError(message)
     return reporter.verdicts
 
