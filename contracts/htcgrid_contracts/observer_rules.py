@@ -61,6 +61,9 @@ class KitFigures(AgentFigures):
     def slots(self) -> int:
         return 4
 
+    def busy(self) -> int:
+        return 1
+
     def held(self) -> int:
         return 3
 

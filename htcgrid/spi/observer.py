@@ -78,6 +78,10 @@ class AgentFigures(ABC):
         """How many tasks it lets run at once now: it follows the plane, and is lower while that throttles."""
 
     @abstractmethod
+    def busy(self) -> int:
+        """How many calls to the plane are under way, each in an execution environment."""
+
+    @abstractmethod
     def held(self) -> int:
         """How many leases it holds, in whatever state."""
 
