@@ -144,7 +144,12 @@ def test_young_answers_go_many_a_request_and_late_ones_by_themselves(
 ) -> None:
     requests: list[int] = []
     write = table._table.write_batch
-    monkeypatch.setattr(table._table, "write_batch", lambda items: requests.append(len(items)) or write(items))
+
+    def counted(items: Any) -> list[str]:
+        requests.append(len(items))
+        return write(items)
+
+    monkeypatch.setattr(table._table, "write_batch", counted)
     results = [made("1", age=age) for age in (1, 2, 3, 60, -60)]
     results = [
         Result(Task(f"t-{n}", b""), Outcome(f"t-{n}", b"1", started=each.outcome.started), 1)
