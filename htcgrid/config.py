@@ -198,7 +198,10 @@ class GridConfig:
             config = plugin.Config.model_validate(table.options)
         except ValidationError as error:
             raise ConfigError(explain(error, self._where(), plugin.Config, where)) from None
-        return plugin(self.beside_the_file(config), self._in_its_region(self.settings.function))
+        made = plugin(self.beside_the_file(config), self._in_its_region(self.settings.function))
+        if self.settings.agent.name:
+            made.agent = f"{self.settings.agent.name}-{made.agent}"
+        return made
 
     def region(self) -> tuple[str, str]:
         """The AWS region that handlers find, and what says so."""

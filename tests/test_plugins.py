@@ -81,16 +81,17 @@ def test_an_unknown_name_lists_what_is_installed(site: Path) -> None:
         ("plane", "aws_lambda", "htcgrid-aws-lambda"),
         ("source", "sqs", "htcgrid-aws"),
         ("sink", "dynamodb", "htcgrid-aws"),
+        ("observer", "prometheus", "htcgrid-prometheus"),
     ],
 )
 def test_an_unknown_name_of_ours_says_what_to_install(
     kind: str, name: str, package: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from htcgrid import plugins  # noqa: PLC0415
-    from htcgrid.spi import Invoker, ResultSink, TaskSource  # noqa: PLC0415
+    from htcgrid.spi import Invoker, Observer, ResultSink, TaskSource  # noqa: PLC0415
 
     monkeypatch.setattr(plugins, "installed", lambda _kind=None: [])
-    base = {"plane": Invoker, "source": TaskSource, "sink": ResultSink}[kind]
+    base = {"plane": Invoker, "source": TaskSource, "sink": ResultSink, "observer": Observer}[kind]
     assert plugins._unknown(base, name).endswith(f"Installed: none. To install it: pip install {package}")
 
 

@@ -219,6 +219,9 @@ class _Figures(AgentFigures):
         self._source = source
         self._plugins = plugins
 
+    def slots(self) -> int:
+        return self._leases.slots
+
     def held(self) -> int:
         return len(self._leases)
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import socket
 import sqlite3
 import time
 from collections.abc import Collection, Iterator, Sequence
@@ -82,7 +80,6 @@ class SqliteSource(TaskSource):
         super().__init__(config, function)
         self.lease_seconds = config.lease_seconds
         self._file = SqliteFile(config.path)
-        self._agent = f"{socket.gethostname()}-{os.getpid()}"
         self._clock = Clock()
         self._seen = 0.0
 
@@ -96,9 +93,9 @@ class SqliteSource(TaskSource):
             if self._seen:
                 self._seen = 0.0
                 with self._file.writing(durable=False) as connection:
-                    connection.execute(sql.LEFT, (self._agent,))
+                    connection.execute(sql.LEFT, (self.agent,))
         except HtcgridError as error:
-            log.info("%s stays in the list of agents: %s", self._agent, error)
+            log.info("%s stays in the list of agents: %s", self.agent, error)
         finally:
             self._file.close()
 
@@ -253,7 +250,7 @@ class SqliteSource(TaskSource):
             connection.execute(sql.LEASE_OVER, (now,))
             rows = chunk(connection.execute(sql.READY, (count,)))
             due = now + self.config.lease_seconds
-            connection.executemany(sql.LEASE, [(due, self._agent, row[0]) for row in rows])
+            connection.executemany(sql.LEASE, [(due, self.agent, row[0]) for row in rows])
         _log_expired(expired, now)
         return [_lease(*row) for row in rows]
 
@@ -263,7 +260,7 @@ class SqliteSource(TaskSource):
         if now - self._seen > SEEN_SECONDS / 5:
             if not self._seen:
                 connection.execute(sql.FORGET, (now - FORGET_SECONDS,))
-            connection.execute(sql.SEEN, (self._agent, now))
+            connection.execute(sql.SEEN, (self.agent, now))
             self._seen = now
 
     def _say_seen(self) -> None:

@@ -203,7 +203,7 @@ class RemoteInvoker(Invoker):
         relay = self.relay_of(place.number)
         stream = self.connect(place.number)
         try:
-            client = RelayClient(stream, self.token, self.credentials)
+            client = RelayClient(stream, self.token, self.credentials, self.output)
             said = client.open(self.wanted(), self._archive, self.function.timeout)
         except (ConnectionError, HtcgridError):
             stream.close()

@@ -41,12 +41,19 @@ class Observers:
     is_watched: bool = False
     """Whether there is anybody to be told, so that no observation need be made where there is nobody."""
 
+    scrape_ports: Sequence[int] = ()
+    """The `scrape_port` of each that has one."""
+
     def tell(self, observation: Observation) -> None:
         """From any thread; never blocks and never raises."""
 
 
 class AgentFigures(ABC):
     """What an observer may ask of an agent while it runs, from a thread of the observer's own."""
+
+    @abstractmethod
+    def slots(self) -> int:
+        """How many tasks it lets run at once now: it follows the plane, and is lower while that throttles."""
 
     @abstractmethod
     def held(self) -> int:

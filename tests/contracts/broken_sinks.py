@@ -488,6 +488,16 @@ class TestSwallowsOutages(Case):
             return () if self.away else super().stored(tasks)
 
 
+class TestNamesItself(Case):
+    breaks = "test_it_knows_its_agent_by_name"
+    says = "`agent` was set before `open`, and is 'me' after it"
+
+    class broken(Reference):
+        def open(self) -> None:
+            super().open()
+            self.agent = "me"
+
+
 class TestThrottledIsStored(Case):
     breaks = "test_throttling_is_unavailable"
     says = "raised nothing"

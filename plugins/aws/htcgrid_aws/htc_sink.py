@@ -102,7 +102,7 @@ class HtcGridSink(HtcGridPlugin, ResultSink):
     def _is_ours(self, task_id: str) -> bool:
         """Whether a failure may become the output: the output of another agent, or no row's, must stay."""
         row = self.states.rows([task_id]).get(task_id)
-        return row is not None and row.state == "processing" and row.owner == self.config.owner_name
+        return row is not None and row.state == "processing" and row.owner == self.owner
 
     def _load(self, task_id: str, row: Row) -> Result:
         metadata: dict[str, Any] = {"attributes": {"session_id": session_of(task_id)}}

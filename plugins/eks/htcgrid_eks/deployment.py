@@ -41,11 +41,18 @@ class _Hopeless(Exception):
 class Deployment:
     """One standing grid in one namespace. Use it between `open` and `close` of its cluster."""
 
-    def __init__(self, cluster: Cluster, options: Options, function: Function, settings: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        options: Options,
+        function: Function,
+        settings: Mapping[str, Any],
+        scrape_ports: Sequence[int] = (),
+    ) -> None:
         self._cluster = cluster
         self._options = options
         self._function = function
-        self._grid = Grid(options, function, settings, cluster.namespace)
+        self._grid = Grid(options, function, settings, cluster.namespace, scrape_ports)
         self._name = self._grid.name
 
     def deploy(self, *, dry_run: bool) -> Iterator[str]:

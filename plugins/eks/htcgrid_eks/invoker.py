@@ -207,6 +207,6 @@ class EksInvoker(RemoteInvoker):
         cluster = Cluster(self.config)
         cluster.open()
         try:
-            yield Deployment(cluster, self.config, self.function, settings)
+            yield Deployment(cluster, self.config, self.function, settings, self.observers.scrape_ports)
         finally:
             cluster.close()

@@ -86,8 +86,6 @@ class LocalDockerInvoker(EnvironmentPool):
         self._opened.callback(network.leave, self._engine, net)
         if self.config.transport == "api":
             network.check_reachable(self._engine, net)
-        if self.config.logs is not None:
-            self.config.logs.mkdir(parents=True, exist_ok=True)
         spec = container_spec.spec_of(self.config, self.function, image, net)
         self._spec = replace(spec, layers=self._layers())
         super().open()

@@ -39,7 +39,6 @@ class Options(Plugin.Config):
     env_file: Path | None = Field(None, description="a file of NAME=VALUE lines for the handler's environment")
     volumes: tuple[str, ...] = Field((), description='folders of this machine, as in "/data:/mnt/data:ro"')
     gpus: str = Field("", description='"all", a number, or ids as in "0,2"')
-    logs: Path | None = Field(None, description="a folder that gets a log file for each container")
     host: str = Field(
         "", description="the engine's address; if empty, that of DOCKER_HOST, of Docker's context, or its usual socket"
     )
