@@ -5,9 +5,11 @@ python bench/environments.py [sleeping] [busy]
 
 import argparse
 import json
+import multiprocessing
 import tempfile
 import threading
 import time
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 
@@ -62,19 +64,27 @@ def busy(workers: int, ms: float, least: str) -> None:
         summary = agent.run()
         for plugin in plugins:
             plugin.close()
-        share = settled_share(Path(name) / "results.jsonl", workers)
-        what = f"busy share, {workers} environments, sleeps of {ms:g} ms"
-        row(what, f"{share:.1%}", f"{least}; {summary.busy_share:.1%} with their start")
+        results = [json.loads(line) for line in (Path(name) / "results.jsonl").read_text().splitlines()]
+    share = settled_share(
+        [(datetime.fromisoformat(result["started"]).timestamp(), result["duration_ms"] / 1000) for result in results],
+        workers,
+    )
+    with multiprocessing.Pool(workers) as pool:
+        peer = settled_share(pool.imap_unordered(timed_sleep, [ms] * workers * rounds), workers)
+    what = f"busy share, {workers} environments, sleeps of {ms:g} ms"
+    row(what, f"{share:.1%}", f"{least}; {summary.busy_share:.1%} with their start; multiprocessing.Pool {peer:.1%}")
 
 
-def settled_share(results: Path, workers: int) -> float:
+def timed_sleep(ms: float) -> tuple[float, float]:
+    """When it began, and for how long it slept."""
+    began, since = time.time(), time.perf_counter()
+    time.sleep(ms / 1000)
+    return began, time.perf_counter() - since
+
+
+def settled_share(runs: Iterable[tuple[float, float]], workers: int) -> float:
     """The busy share from when every environment has begun its first task until one of them has begun its last."""
-    runs: dict[str, list[tuple[float, float]]] = {}
-    for line in results.read_text().splitlines():
-        result = json.loads(line)
-        began = datetime.fromisoformat(result["started"]).timestamp()
-        runs.setdefault(result.get("environment", ""), []).append((began, result["duration_ms"] / 1000))
-    everything = sorted(run for some in runs.values() for run in some)
+    everything = sorted(runs)
     start, end = everything[workers][0], everything[-workers][0]
     return (
         sum(max(0.0, min(began + took, end) - max(began, start)) for began, took in everything)
