@@ -44,7 +44,10 @@ def p(times: list[float], percent: int) -> float:
 
 
 def row(what: str, times: list[float], more: str = "") -> None:
-    print(f"{what:<46} p50 {p(times, 50):7.2f} ms   p90 {p(times, 90):7.2f}   p99 {p(times, 99):7.2f}   {more}", flush=True)
+    print(
+        f"{what:<46} p50 {p(times, 50):7.2f} ms   p90 {p(times, 90):7.2f}   p99 {p(times, 99):7.2f}   {more}",
+        flush=True,
+    )
 
 
 def synced(folder: Path, calls: int) -> list[float]:
@@ -86,7 +89,11 @@ def main() -> None:
         agent = subprocess.Popen([HTCGRID, "run", "--quiet", "--config", config], stderr=subprocess.DEVNULL)
         try:
             with Grid.open(settings=settings) as grid:
-                row("Grid.map of one event, sqlite, agent elsewhere", timed(lambda: list(grid.map([EVENT])), calls), "at most 5; p99 20")
+                row(
+                    "Grid.map of one event, sqlite, agent elsewhere",
+                    timed(lambda: list(grid.map([EVENT])), calls),
+                    "at most 5; p99 20",
+                )
         finally:
             agent.terminate()
             agent.wait()

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 import uuid
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import ExitStack, closing
@@ -25,15 +26,18 @@ from htcgrid.mapped import BATCH, MappedTasks
 from htcgrid.runtime.parsing import parsed
 from htcgrid.spi import (
     HtcgridError,
+    Observers,
     Outcome,
     Plugin,
     Result,
     ResultSink,
     ResultStore,
+    Sent,
     TaskQueue,
     TaskSource,
     Unavailable,
 )
+from htcgrid.spi.tracing import TRACEPARENT
 
 log = logging.getLogger(__name__)
 
@@ -113,6 +117,7 @@ class Grid:
         self._source: Any = None
         self._sink: Any = None
         self._agent: Agent | None = None
+        self._observers = Observers()
         self._error: BaseException | None = None
         self._shutdown = Shutdown()
         self._back_off = BackOff(self._shutdown, grid.settings.agent.unavailable_limit, log.warning)
@@ -166,9 +171,11 @@ class Grid:
         """As `map`, but failures are outcomes too."""
         if self._source is None:
             raise config.ConfigError("This Grid is closed; open another one with Grid.open().")
-        tasks = MappedTasks(str(uuid.uuid4()), events)
+        session = str(uuid.uuid4())
+        trace = self._observers.session_trace(session)
+        tasks = MappedTasks(session, events, {TRACEPARENT: trace.traceparent} if trace else None)
         if isinstance(self._sink, Answers):
-            self._sink.begin(tasks.session)
+            self._sink.begin(session)
         self._submit(tasks)
         return self._coming(tasks, _length(events), ordered=ordered, progress=progress)
 
@@ -191,8 +198,12 @@ class Grid:
     def _submit(self, tasks: MappedTasks) -> None:
         """All of them to a queue; as many as it is to have ahead to an embedded agent."""
         while not tasks.is_complete and (self._agent is None or tasks.has_window()):
-            if batch := tasks.next_batch():
+            batch, began = tasks.next_batch(), time.monotonic()
+            if batch:
                 self._back_off.call(lambda batch=batch: self._source.put(batch))  # type: ignore[misc]
+            if self._observers.trace is not None:
+                seconds = time.monotonic() - began
+                self._observers.tell(Sent(time.time(), tasks.session, batch, seconds, tasks.is_complete))
 
     def _as_completed(self, tasks: MappedTasks) -> Iterator[Outcome]:
         sink, pauses = self._sink, Pauses(self._sink, _FIRST_LOOK, _LONGEST_LOOK)
@@ -249,6 +260,7 @@ class Grid:
         if not isinstance(sink, ResultStore):
             raise config.ConfigError("[sink] cannot be read back by id. Use one that can, such as sqlite.")
         self._source, self._sink = source, sink
+        self._observers = self._stack.enter_context(self._grid.span_makers())
         for plugin in (source, sink):
             self._stack.callback(plugin.close)
             plugin.open()
@@ -260,7 +272,7 @@ class Grid:
         self._source = self._stack.enter_context(memory(memory.Config.model_validate(queue), function))
         self._sink = answers = self._stack.enter_context(Answers(Plugin.Config(), function))
         options, file = self._grid.settings.agent, self._grid.file
-        observers = self._stack.enter_context(self._grid.observers())
+        self._observers = observers = self._stack.enter_context(self._grid.observers())
         lines = self._stack.enter_context(handler_logs(options, file.resolve().parent if file else Path.cwd(), _stream))
         invoker = self._stack.enter_context(self._grid.invoker(observers, lines))
         if invoker.output.is_wanted and (lack := lack_of(invoker)):

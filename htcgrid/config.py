@@ -151,9 +151,14 @@ class GridConfig:
         """One of the observers, not yet open."""
         return self._plugin(Observer, self.settings.observers[name], f"observers.{name}")
 
-    def observers(self) -> Observing:
-        """All observers, to be opened before the agent's plugins and closed after them."""
-        return Observing({name: self.observer(name) for name in self.settings.observers})
+    def observers(self, others: Mapping[str, Observer] | None = None) -> Observing:
+        """All observers, to be opened before the agent's plugins and closed after them; `others` are not in the config."""
+        return Observing({**{name: self.observer(name) for name in self.settings.observers}, **(others or {})})
+
+    def span_makers(self) -> Observing:
+        """Those observers alone that make spans, for whoever puts tasks into a queue."""
+        made = {name: self.observer(name) for name in self.settings.observers}
+        return Observing({name: observer for name, observer in made.items() if observer.makes_spans})
 
     def functions(self) -> list[Function]:
         """[function], where it is one, and every one of [functions]."""

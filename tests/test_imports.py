@@ -46,7 +46,7 @@ PLUGINS_MAY = ("htcgrid.spi", "htcgrid.planes")
 BUILDS_ON = {"htcgrid_aws_lambda": ("htcgrid_aws",)}
 """A plugin's package, and those of other plugins that it is built on, as its `pyproject.toml` says."""
 CONTRACTS_MAY = (*PLUGINS_MAY, "htcgrid.runtime", "htcgrid.agent", "htcgrid.config")
-SDKS = {"boto3", "botocore", "docker", "kubernetes", "prometheus_client", "redis", "requests"}
+SDKS = {"boto3", "botocore", "docker", "kubernetes", "opentelemetry", "prometheus_client", "redis", "requests"}
 FIRST_PARTY = {"htcgrid", "htcgrid_contracts"}
 
 

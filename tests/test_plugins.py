@@ -82,6 +82,7 @@ def test_an_unknown_name_lists_what_is_installed(site: Path) -> None:
         ("source", "sqs", "htcgrid-aws"),
         ("sink", "dynamodb", "htcgrid-aws"),
         ("observer", "prometheus", "htcgrid-prometheus"),
+        ("observer", "otel", "htcgrid-otel"),
     ],
 )
 def test_an_unknown_name_of_ours_says_what_to_install(

@@ -222,6 +222,9 @@ class _Figures(AgentFigures):
     def slots(self) -> int:
         return self._leases.slots
 
+    def busy(self) -> int:
+        return self._leases.busy_slots()
+
     def held(self) -> int:
         return len(self._leases)
 

@@ -290,6 +290,10 @@ class LeaseTable:
         batch = self._running[slot] = {lease.task.id: lease for lease in leases}
         return batch
 
+    def busy_slots(self) -> int:
+        """How many slots have tasks with the plane now."""
+        return sum(map(bool, list(self._running.values())))
+
     def running(self) -> list[Lease]:
         return [lease for batch in list(self._running.values()) for lease in list(batch.values())]
 

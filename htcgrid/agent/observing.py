@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
-from htcgrid.spi import HtcgridError, Observation, Observer, Observers
+from htcgrid.spi import HtcgridError, Observation, Observer, Observers, TraceContext
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +30,7 @@ class Observing(Observers):
 
     def __init__(self, observers: Mapping[str, Observer]) -> None:
         self._threads = [_ObserverThread(name, observer) for name, observer in observers.items()]
+        self._observers = list(observers.values())
         self.is_watched = bool(observers)
         self.scrape_ports = [each.scrape_port for each in observers.values() if each.scrape_port is not None]
 
@@ -45,7 +46,11 @@ class Observing(Observers):
             except BaseException:
                 self._close(self._threads[:number])
                 raise
+        self.trace = next((each.trace for each in self._observers if each.trace is not None), None)
         return self
+
+    def session_trace(self, session: str) -> TraceContext | None:
+        return next((trace for each in self._observers if (trace := each.session_trace(session)) is not None), None)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -10,6 +10,7 @@ from htcgrid.agent.log_tails import invoke_of
 from htcgrid.agent.outcomes import Outcomes
 from htcgrid.agent.shared import Shared
 from htcgrid.spi import Ended, Invoker, Lease, Outcome, Started, Throttled, Unavailable
+from htcgrid.spi.tracing import within_attempt
 
 _PAUSE_SECONDS = 0.005
 """After a batch of which nothing was begun, so that a plane that begins nothing costs no processor."""
@@ -113,6 +114,8 @@ class Slot:
     def _invoke(self, running: dict[str, Lease]) -> None:
         """Run these; each is taken out as it ends."""
         suspected, batch = self._outcomes.suspects.known, list(running.values())
+        if (trace := self._observers.trace) is not None:
+            batch = [within_attempt(lease, trace) for lease in batch]
         ended, failed = self._outcomes.succeeded, self._outcomes.failed
         busy_ms = 0.0
         done = 0

@@ -29,6 +29,7 @@ from htcgrid.spi.observations import (
     Received,
     Retried,
     Returned,
+    Sent,
     Started,
     Stored,
 )
@@ -36,6 +37,7 @@ from htcgrid.spi.observer import AgentFigures, Observer, Observers
 from htcgrid.spi.optional import Deployable, ImageBuilder, ResultStore, TaskQueue
 from htcgrid.spi.plugin import SPI_VERSION, Plugin
 from htcgrid.spi.stats import DeadTask, Holder, QueueStats, States, StoreStats, Usage
+from htcgrid.spi.tracing import TraceContext
 from htcgrid.spi.values import (
     GENERATION,
     Capability,
@@ -98,6 +100,7 @@ __all__ = [
     "ResultStore",
     "Retried",
     "Returned",
+    "Sent",
     "Started",
     "States",
     "StoreStats",
@@ -106,6 +109,7 @@ __all__ = [
     "TaskQueue",
     "TaskSource",
     "Throttled",
+    "TraceContext",
     "Unavailable",
     "Unstarted",
     "Usage",

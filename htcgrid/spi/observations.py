@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from htcgrid.spi.quick_init import quick_init
-from htcgrid.spi.values import Lease, Outcome, Result
+from htcgrid.spi.values import Lease, Outcome, Result, Task
 
 if TYPE_CHECKING:
     from htcgrid.spi.observer import AgentFigures
@@ -28,6 +28,21 @@ class Observation:
     def size(self) -> tuple[int, int]:
         """How many tasks this is about, and how many bytes of events and answers it is the first to keep in memory."""
         return 1, 0
+
+
+@quick_init
+@dataclass(frozen=True, slots=True)
+class Sent(Observation):
+    """These tasks of a session were put into the queue, in a call that took `seconds`. The last of a session has `is_last`,
+    and may have no tasks."""
+
+    session: str
+    tasks: Sequence[Task]
+    seconds: float
+    is_last: bool = False
+
+    def size(self) -> tuple[int, int]:
+        return len(self.tasks), sum([len(task.payload) for task in self.tasks])
 
 
 @quick_init

@@ -190,7 +190,7 @@ def test_the_agents_figures_can_be_asked_while_it_runs(rig: Callable[..., Any], 
         until(lambda: run.agent.held == 1 and diarist.of(AgentStarted))
         [started] = diarist.of(AgentStarted)
         assert started.slots == started.figures.slots() == 2
-        assert started.figures.held() == 1
+        assert started.figures.held() == started.figures.busy() == 1
         assert started.figures.held_bytes() == len(b'"a"')
         assert started.figures.queue().states.leased == 1
         assert started.figures.usage() == []

@@ -24,7 +24,6 @@ def counted(tally: Tally) -> Iterator[Family]:
             yield family(metric, by_metric[metric])
     yield family(catalogue.BUSY, {"": float(tally.seconds[catalogue.BUSY])})
     yield family(catalogue.AGENTS, {"": len(tally.agents)})
-    yield family(catalogue.ENVIRONMENTS, tally.environments)
     for metric, buckets in tally.buckets.items():
         bounds, total = buckets.cumulative()
         histogram = HistogramMetricFamily(metric.name, metric.text)
@@ -36,6 +35,8 @@ def asked(tally: Tally) -> Iterator[Family]:
     """What the agents say of themselves when they are asked; no call of theirs leaves this process."""
     agents = list(tally.agents)
     yield family(catalogue.SLOTS, {"": sum(figures.slots() for figures in agents)})
+    busy = sum(figures.busy() for figures in agents)  # of a service's own environments no more is known
+    yield family(catalogue.ENVIRONMENTS, {"busy": busy, "idle": max(0, len(tally.up) - busy)})
     yield family(catalogue.HELD, {"": sum(figures.held() for figures in agents)})
     yield family(catalogue.HELD_BYTES, {"": sum(figures.held_bytes() for figures in agents)})
     spent = tally.usage.with_running(agents)

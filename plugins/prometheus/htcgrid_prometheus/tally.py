@@ -12,7 +12,6 @@ from htcgrid.spi import (
     AlreadyStored,
     Answered,
     DeadLettered,
-    Ended,
     EnvironmentEnded,
     EnvironmentStarted,
     Extended,
@@ -46,17 +45,16 @@ class Tally:
         self.counters: Counter[Key] = Counter(_zeros())
         self.seconds: Counter[Metric] = Counter()
         self.buckets = {metric: Buckets(metric.bounds) for metric in catalogue.METRICS if metric.bounds}
-        self.busy = 0
         self.agents: dict[AgentFigures, None] = {}
         """Those that run."""
         self.usage = Spent()
         self._received: dict[str, float] = {}
-        self._up: set[str] = set()
+        self.up: set[str] = set()
+        """The environments that have started and have not ended."""
         self._takers: Mapping[type[Observation], Callable[[Any], None]] = {
             Received: self._take_received,
             AlreadyStored: self._take_already_stored,
             Started: self._take_started,
-            Ended: self._take_ended,
             Stored: self._take_stored,
             Answered: self._take_answered,
             Retried: self._take_retried,
@@ -78,11 +76,6 @@ class Tally:
             if take is not None:
                 take(each)
 
-    @property
-    def environments(self) -> Mapping[str, int]:
-        """How many are in each state. A service's own environments are not known but for those that are busy."""
-        return {"busy": self.busy, "idle": max(0, len(self._up) - self.busy)}
-
     def _count(self, metric: Metric, number: int, label: str = "") -> None:
         self.counters[metric, label] += number
 
@@ -97,14 +90,10 @@ class Tally:
         self._leave(catalogue.ALREADY_STORED, stored.leases)
 
     def _take_started(self, started: Started) -> None:
-        self.busy += 1
         take = self._received.pop
         times = [take(lease.task.id, None) for lease in started.leases]
         waits = [max(0.0, started.time - time) for time in times if time is not None]
         self.buckets[catalogue.WAIT].add_equal(waits)
-
-    def _take_ended(self, ended: Ended) -> None:
-        self.busy = max(0, self.busy - 1)
 
     def _take_stored(self, stored: Stored) -> None:
         outcomes = [result.outcome for result in stored.results]
@@ -141,11 +130,11 @@ class Tally:
 
     def _take_environment_started(self, started: EnvironmentStarted) -> None:
         self._count(catalogue.STARTED, 1)
-        self._up.add(started.environment)
+        self.up.add(started.environment)
 
     def _take_environment_ended(self, ended: EnvironmentEnded) -> None:
         self._count(catalogue.ENDED, 1)
-        self._up.discard(ended.environment)
+        self.up.discard(ended.environment)
 
     def _take_agent_started(self, started: AgentStarted) -> None:
         self.agents[started.figures] = None

@@ -112,13 +112,12 @@ def test_the_wait_is_from_receipt_to_start_and_none_is_kept_of_what_goes_back(ob
     found = values(observer)
     assert found["htcgrid_task_wait_seconds_count"] == 2
     assert found["htcgrid_task_wait_seconds_sum"] == pytest.approx(1.0)
-    assert found["htcgrid_environments busy"] == 1
     assert observer._tally._received == {}
 
 
 def test_environments_are_those_that_started_and_have_not_ended(observer: PrometheusObserver) -> None:
     told = [EnvironmentStarted(1.0, name) for name in ("a", "b", "c")]
-    observer.observe([*told, EnvironmentEnded(2.0, "a"), Started(2.0, leases(1), 0)])
+    observer.observe([*told, EnvironmentEnded(2.0, "a"), AgentStarted(1.0, 4, KitFigures())])
     found = values(observer)
     assert (found["htcgrid_environments busy"], found["htcgrid_environments idle"]) == (1, 1)
     assert (found["htcgrid_environments_started_total"], found["htcgrid_environments_ended_total"]) == (3, 1)
@@ -160,6 +159,9 @@ class Queue(AgentFigures):
         self._error = error
 
     def slots(self) -> int:
+        return 1
+
+    def busy(self) -> int:
         return 1
 
     def held(self) -> int:
