@@ -151,9 +151,14 @@ class GridConfig:
         """One of the observers, not yet open."""
         return self._plugin(Observer, self.settings.observers[name], f"observers.{name}")
 
-    def observers(self) -> Observing:
-        """All observers, to be opened before the agent's plugins and closed after them."""
-        return Observing({name: self.observer(name) for name in self.settings.observers})
+    def observers(self, others: Mapping[str, Observer] | None = None) -> Observing:
+        """All observers, to be opened before the agent's plugins and closed after them; `others` are not in the config."""
+        return Observing({**{name: self.observer(name) for name in self.settings.observers}, **(others or {})})
+
+    def span_makers(self) -> Observing:
+        """Those observers alone that make spans, for whoever puts tasks into a queue."""
+        made = {name: self.observer(name) for name in self.settings.observers}
+        return Observing({name: observer for name, observer in made.items() if observer.makes_spans})
 
     def functions(self) -> list[Function]:
         """[function], where it is one, and every one of [functions]."""
@@ -431,6 +436,12 @@ def explain(error: ValidationError, where: str, model: type[BaseModel], inside: 
     return "\n".join(_explain(problem, where, model, inside) for problem in error.errors())
 
 
+def _meaning(description: str) -> str:
+    """The description of a key as a sentence."""
+    says = description.startswith(("whether ", "how ", "what ", "when ", "where ", "which "))
+    return f"It {'says' if says else 'is'} {description}."
+
+
 def _explain(problem: Any, where: str, model: type[BaseModel], inside: str) -> str:
     *tables, key = [str(part) for part in problem["loc"]] or [""]
     table = ".".join([*([inside] if inside else []), *tables])
@@ -442,12 +453,12 @@ def _explain(problem: Any, where: str, model: type[BaseModel], inside: str) -> s
         advice = f"Did you mean {near[0]}?" if near else known
         return f"{place}: there is no such key. {advice}"
     if problem["type"] == "missing":
-        return f"{place}: this key is missing. It is {fields.get(key) or 'needed'}."
+        return f"{place}: this key is missing. {_meaning(fields.get(key) or 'needed')}"
     expected = problem["msg"].removeprefix("Value error, ")
     if problem["type"] in {"model_type", "dict_type"}:
         inner = ".".join([*([table] if table else []), key])
         expected = f"this must be a table. Write [{inner}] and its keys below it"
-    meaning = f" It is {fields[key]}." if fields.get(key) else ""
+    meaning = f" {_meaning(fields[key])}" if fields.get(key) else ""
     found = _shown(problem["input"], tables, key, model)
     return f"{place} = {found}: {expected}.{meaning}"
 

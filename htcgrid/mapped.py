@@ -1,7 +1,7 @@
 """The tasks of one `Grid.map`: which were submitted, and which have no outcome yet, in a byte for each."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from htcgrid.spi import Outcome, Task
 
@@ -20,8 +20,9 @@ _OUTCOME_BYTES = 600
 class MappedTasks:
     """Numbers from 1 in the order of the events; task ids are the session's with the number."""
 
-    def __init__(self, session: str, events: Iterable[object]) -> None:
+    def __init__(self, session: str, events: Iterable[object], attributes: Mapping[str, str] | None = None) -> None:
         self.session = session
+        self._attributes = {"session_id": session, **(attributes or {})}
         self._events = iter(events)
         self._has_outcome = bytearray()
         self._at = 0
@@ -50,7 +51,7 @@ class MappedTasks:
                 break
             payload = json.dumps(event).encode()
             size += len(payload)
-            tasks.append(Task(self._id(len(self) + len(tasks)), payload, {"session_id": self.session}))
+            tasks.append(Task(self._id(len(self) + len(tasks)), payload, self._attributes))
         self._has_outcome.extend(bytes(len(tasks)))
         self._bytes += size
         self.waiting += len(tasks)

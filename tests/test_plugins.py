@@ -81,17 +81,19 @@ def test_an_unknown_name_lists_what_is_installed(site: Path) -> None:
         ("plane", "aws_lambda", "htcgrid-aws-lambda"),
         ("source", "sqs", "htcgrid-aws"),
         ("sink", "dynamodb", "htcgrid-aws"),
+        ("observer", "prometheus", "htcgrid-prometheus"),
+        ("observer", "otel", "htcgrid-otel"),
     ],
 )
 def test_an_unknown_name_of_ours_says_what_to_install(
     kind: str, name: str, package: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from htcgrid import plugins  # noqa: PLC0415
-    from htcgrid.spi import Invoker, ResultSink, TaskSource  # noqa: PLC0415
+    from htcgrid.spi import Invoker, Observer, ResultSink, TaskSource  # noqa: PLC0415
 
     monkeypatch.setattr(plugins, "installed", lambda _kind=None: [])
-    base = {"plane": Invoker, "source": TaskSource, "sink": ResultSink}[kind]
-    assert plugins._unknown(base, name).endswith(f"Installed: none. To have it: pip install {package}")
+    base = {"plane": Invoker, "source": TaskSource, "sink": ResultSink, "observer": Observer}[kind]
+    assert plugins._unknown(base, name).endswith(f"Installed: none. To install it: pip install {package}")
 
 
 def test_two_plugins_of_one_name_are_both_named(site: Path) -> None:

@@ -13,6 +13,7 @@ from htcgrid.spi import (
     AgentFigures,
     AgentStarted,
     AlreadyStored,
+    Answered,
     DeadLettered,
     Ended,
     EnvironmentEnded,
@@ -31,10 +32,12 @@ from htcgrid.spi import (
     Result,
     Retried,
     Returned,
+    Sent,
     Started,
     States,
     Stored,
     Task,
+    TraceContext,
     Usage,
 )
 
@@ -54,6 +57,12 @@ class Unheard(Observation):
 
 class KitFigures(AgentFigures):
     """An agent that holds three tasks."""
+
+    def slots(self) -> int:
+        return 4
+
+    def busy(self) -> int:
+        return 1
 
     def held(self) -> int:
         return 3
@@ -162,6 +171,19 @@ class ObserverContract(PluginContract):
             shown = self.shown(observer)
         assert CANARY not in shown, "it shows the event, the answer, or what the handler printed"
 
+    def test_a_session_has_one_trace(self, observer: Observer) -> None:
+        """A submit that was cut off is completed by giving the same tasks again. Read: spi.Observer.session_trace."""
+        with observer:
+            first, again, other = (observer.session_trace(session) for session in ("s-1", "s-1", "s-2"))
+            run: object = observer.trace
+        traces = [first, again, other, run]
+        if not observer.makes_spans:
+            assert traces == [None] * 4, "it has traces: say `makes_spans = True`, else nobody opens it to submit"
+            return
+        assert all(trace is None or isinstance(trace, TraceContext) for trace in traces), f"no TraceContext: {traces}"
+        assert first == again, f"the tasks of one session get {first}, then {again}: a queue refuses the second ones"
+        assert first is None or first != other, f"two sessions have the same trace, {first}"
+
     def test_it_says_where_it_can_be_scraped(self, observer: Observer) -> None:
         """A deployed plane opens this port, before the observer is opened. Read: spi.Observer.scrape_port."""
         port: object = observer.scrape_port
@@ -188,6 +210,8 @@ def run_of_an_agent(payload: bytes = b'{"value": 1}') -> list[Observation]:
     begun = [good, bad, again, gone, dead]
     retried: Callable[[Outcome | None], Retried] = lambda found: Retried(now, [again], found, 0.2)  # noqa: E731
     return [
+        Sent(now, "s-1", tasks, 0.01),
+        Sent(now, "s-1", (), 0.0, is_last=True),
         EnvironmentStarted(now, "e-1"),
         AgentStarted(now, 2, figures),
         Received(now, leases, 0.01),
@@ -202,6 +226,7 @@ def run_of_an_agent(payload: bytes = b'{"value": 1}') -> list[Observation]:
         Ended(now, begun, 0, 0.5),
         Stored(now, [result(good), *(result(bad, kind) for kind in FailureKind), result(dead, FailureKind.EXIT)], 0.01),
         Acked(now, [good, bad]),
+        Answered(now, result(good), 0.02),
         DeadLettered(now, [dead], "exit at attempt 3"),
         Returned(now, [returned], 0.0),
         Returned(now, [again], 0.2),

@@ -8,7 +8,7 @@ from htcgrid.spi import NOT_TOLD_APART, Capability, FailureKind, HandlerOutput, 
 
 from htcgrid_contracts.invoker_helpers import InvokerHelpers, lease
 
-_LINES = 3_000
+_LINES = 12_000
 _STREAMS = {"stdout", "stderr", NOT_TOLD_APART}
 
 
@@ -34,6 +34,11 @@ class KeptOutput(HandlerOutput):
     def lines(self, asked: Lease) -> list[str]:
         """What was printed under this task, line by line."""
         return b"".join(self.texts[asked.task.id]).decode(errors="replace").splitlines()
+
+    def everything(self) -> bytes:
+        """What was printed under any task, or none."""
+        with self._lock:
+            return b"".join(text for texts in self.texts.values() for text in texts)
 
 
 class OutputRules(InvokerHelpers):

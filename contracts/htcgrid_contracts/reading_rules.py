@@ -116,6 +116,18 @@ class ReadingRules(PluginContract):
             sink.put([second])
             self._stored(sink, [first, second])
 
+    def test_every_result_is_each_task_once(self, sink: ResultSink) -> None:
+        """A report counts what it lists. Read: spi.ResultSink.every_result."""
+        if not sink.keeps_order and type(sink).every_result is ResultSink.every_result:
+            not_asked("the sink has neither `scan` nor `every_result`")
+        with sink:
+            put = [varied(number) for number in range(20)]
+            for some in _cut(put, sink.max_batch):
+                sink.put(some)
+            listed = sorted((each.task.id, str(each.outcome.failure), each.attempt) for each in sink.every_result())
+        wanted = sorted((each.task.id, str(each.outcome.failure), each.attempt) for each in put)
+        assert listed == wanted, f"{len(wanted)} results were put, and `every_result` lists {len(listed)}, or others"
+
     # --- stored, get, scan ---
 
     def test_what_can_be_read_is_said(self, sink: ResultSink) -> None:
@@ -138,6 +150,20 @@ class ReadingRules(PluginContract):
             named = set(sink.stored([each.task for each in put]))
             assert named == {each.task.id for each in put}, (
                 f"another agent stored an answer and two failures, and `stored` names {len(named)} of the 3"
+            )
+
+    def test_who_waits_is_told_of_what_another_has_put(
+        self, sink: ResultSink, writer: Callable[[], ResultSink]
+    ) -> None:
+        """Once for each thread, and not of what it has been told of before. Read: spi.ResultSink.wait_for_more."""
+        with sink:
+            if sink.wait_for_more(0.0) is None:
+                not_asked("`wait_for_more` is the default: this sink cannot tell")
+            sink.wait_for_more(0.0)
+            assert not sink.wait_for_more(0.0), "nothing was stored since the last call, and it says that something was"
+            writer().put([varied(0)])
+            assert sink.wait_for_more(10.0 * self.patience), (
+                "another agent stored a result, and whoever waits is not told"
             )
 
     def test_stored_looks_at_every_task_that_it_is_asked_about(self, sink: ResultSink) -> None:

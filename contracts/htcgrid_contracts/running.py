@@ -102,8 +102,8 @@ def verify(
     if first:
         arguments.append("--maxfail=1")
     status = pytest.main(arguments, plugins=[_Known(subject), reporter])
-    if reporter.error is not None:
-        raise reporter.error
+    if reporter.unread is not None:
+        raise reporter.unread
     if status == pytest.ExitCode.INTERRUPTED and not reporter.has_stopped:
         raise KeyboardInterrupt
     if status not in {
@@ -112,7 +112,7 @@ def verify(
         pytest.ExitCode.INTERRUPTED,
         pytest.ExitCode.NO_TESTS_COLLECTED,
     }:
-        message = f"pytest could not run the rules ({status!r}): {reporter.trouble or 'it gave no reason'}"
+        message = f"pytest could not run the rules ({status!r}): {reporter.error or 'it gave no reason'}"
         raise RuntimeError(message)
     return reporter.verdicts
 

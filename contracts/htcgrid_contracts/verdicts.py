@@ -1,4 +1,4 @@
-"""What came of each rule, in the author's terms and without secrets; and the deadline of each."""
+"""The verdict on each rule, in the author's terms and without secrets; and the deadline of each."""
 
 import re
 import signal
@@ -26,7 +26,7 @@ _AGAIN_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What came of one rule: `verdict` is "held", "broken" or "not asked"; `read` says where the rule stands.
+    """The verdict on one rule: `verdict` is "held", "broken" or "not asked"; `read` says where the rule stands.
 
     `same_as` names an earlier rule that was broken by the same fault. `could_be_asked` says whether the author can have a
     rule asked that was not.
@@ -54,8 +54,8 @@ class Reporter:
         self._faults: dict[str, str] = {}
         self._overdue = 0
         self.verdicts: list[Verdict] = []
-        self.trouble = ""
-        self.error: Exception | None = None
+        self.error = ""
+        self.unread: Exception | None = None
         """What `on_verdict` raised, which ends the run: nobody reads the verdicts any more."""
 
     @property
@@ -70,11 +70,11 @@ class Reporter:
             self._rules[item.nodeid] = doc, tuple(str(name) for mark in marks for name in mark.args)
 
     def pytest_internalerror(self, excrepr: object) -> None:
-        self.trouble = str(excrepr)
+        self.error = str(excrepr)
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.failed:
-            self.trouble = report.longreprtext
+            self.error = report.longreprtext
 
     # --- deadlines ---
 
@@ -156,7 +156,7 @@ class Reporter:
         try:
             self._on_verdict(found)
         except Exception as error:  # noqa: BLE001 - it is raised again by `verify`
-            self.error = error
+            self.unread = error
             pytest.exit("The verdicts cannot be shown.")
 
 

@@ -8,14 +8,15 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
-from htcgrid.spi import HtcgridError, Observation, Observer, Observers
+from htcgrid.spi import HtcgridError, Observation, Observer, Observers, TraceContext
 
 log = logging.getLogger(__name__)
 
 MOST_TASKS = 200_000
 """Observations of more tasks than this do not wait for one observer; what comes is dropped."""
 MOST_BYTES = 16 << 20
-"""The same for the bytes of events and answers that the waiting observations keep in memory."""
+"""The same for the bytes of events and answers that they keep in memory. An event counts when it is received: of those that
+were, and are in later observations alone, there are no more than the agent holds itself."""
 _LINGER_SECONDS = 0.05
 """So long an observation waits for others: to be woken for each would cost the agent's threads their turn."""
 _ERRORS = 10
@@ -29,7 +30,9 @@ class Observing(Observers):
 
     def __init__(self, observers: Mapping[str, Observer]) -> None:
         self._threads = [_ObserverThread(name, observer) for name, observer in observers.items()]
+        self._observers = list(observers.values())
         self.is_watched = bool(observers)
+        self.scrape_ports = [each.scrape_port for each in observers.values() if each.scrape_port is not None]
 
     def tell(self, observation: Observation) -> None:
         tasks, size = observation.size()
@@ -43,7 +46,11 @@ class Observing(Observers):
             except BaseException:
                 self._close(self._threads[:number])
                 raise
+        self.trace = next((each.trace for each in self._observers if each.trace is not None), None)
         return self
+
+    def session_trace(self, session: str) -> TraceContext | None:
+        return next((trace for each in self._observers if (trace := each.session_trace(session)) is not None), None)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

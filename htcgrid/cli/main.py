@@ -25,7 +25,7 @@ EXIT_CODES = {
     UNAVAILABLE: "a plane, queue or store was unavailable",
     TOO_MANY_FAILED: "more failed than [agent] tolerated_failures, so the run was stopped",
     INTERRUPTED: "interrupted by Ctrl-C",
-    READER_GONE: "whoever read standard output went away",
+    READER_GONE: "the reader of standard output went away",
     TERMINATED: "ended early by SIGTERM or the end of the terminal, with tasks left to run",
 }
 
@@ -34,13 +34,14 @@ COMMANDS = {
     "cancel": "Cancel tasks, or a session.",
     "check": "Read the config and say what is wrong with it.",
     "compare": "Run the same events on two planes and say what differs.",
+    "dashboard": "Show a standing grid on a page.",
     "deploy": "Set the plane up so that it runs by itself.",
     "failures": "Show which tasks failed and why.",
     "init": "Write a working project into a folder.",
     "invoke": "Run one event and print the answer.",
     "layer": "Install a requirements.txt into a folder for [function] layers.",
     "new-plugin": "Write a distribution with a plugin that works.",
-    "permissions": "Print the least IAM policies of the grid.",
+    "permissions": "Print the least rights that the grid needs, on AWS and on a cluster.",
     "plugins": "List the planes, sources, sinks and observers that are installed.",
     "redrive": "Run again what failed.",
     "report": "Write a page about results.",
@@ -50,6 +51,7 @@ COMMANDS = {
     "serve": "Serve AWS's Invoke API over the plane.",
     "status": "Show the deployed plane, the queue and the results.",
     "submit": "Put tasks into the queue.",
+    "top": "Show a standing grid in the terminal.",
     "undeploy": "Remove everything that deploy created.",
     "verify": "Run the conformance kit over an installed plugin.",
 }

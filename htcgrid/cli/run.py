@@ -11,9 +11,11 @@ import click
 
 from htcgrid.agent.agent import Agent
 from htcgrid.agent.statistics import Summary
+from htcgrid.cli import c_heap
 from htcgrid.cli.failing import Failing, commands, has_failures
 from htcgrid.cli.grid_options import grid_options, options_text, read_grid
 from htcgrid.cli.handler_lines import handler_lines, logs_option, tell_what_is_left_out, with_logs
+from htcgrid.cli.live_page import live_page
 from htcgrid.cli.main import DONE, INTERRUPTED, SOME_FAILED, TERMINATED, TOO_MANY_FAILED
 from htcgrid.cli.manifest import Manifest
 from htcgrid.cli.progress import Progress
@@ -37,6 +39,9 @@ _CUT_OFF_SECONDS = 3.0
 @logs_option
 @click.option("--fail-fast", is_flag=True, help="Stop at the first failure: tolerated_failures = 0.")
 @click.option("--redrive", is_flag=True, help="Run again what has failed, too; see `htcgrid redrive`.")
+@click.option(
+    "--dashboard", is_flag=True, help="Show the run on a page, at an address of this machine that is printed."
+)
 @click.option("--quiet", is_flag=True, help="No progress; the summary only.")
 def command(
     file: Path | None,
@@ -47,6 +52,7 @@ def command(
     logs: str | None,
     fail_fast: bool,
     redrive: bool,
+    dashboard: bool,
     quiet: bool,
 ) -> int:
     """Run the tasks of the source on the plane, into the sink.
@@ -64,6 +70,8 @@ def command(
     htcgrid run --set source.path=more.jsonl --set sink.path=more-results.jsonl
     htcgrid run --set source.path=- --set sink.path=-  < events.jsonl
     """
+    if redrive and dashboard:
+        raise click.UsageError("--dashboard does not go with --redrive.")
     tune()
     if fail_fast:
         pairs = (*pairs, "agent.tolerated_failures=0")
@@ -73,7 +81,8 @@ def command(
     if redrive and (status := _redrive(grid, quiet=quiet, options=options)) is not None:
         return status
     with (
-        grid.observers() as observers,
+        live_page(grid, is_wanted=dashboard) as page,
+        grid.observers(page) as observers,
         grid.source() as tasks,
         grid.sink() as results,
         handler_lines(grid) as lines,
@@ -102,6 +111,7 @@ def tune() -> None:
     gc.set_threshold(100_000, 50, 50)
     # A thread that parses or formats thousands of tasks must not delay those that feed the workers.
     sys.setswitchinterval(0.0005)
+    c_heap.share()
 
 
 def run_agent(

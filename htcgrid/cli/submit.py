@@ -1,3 +1,4 @@
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import replace
@@ -12,7 +13,8 @@ from htcgrid.cli.grid_options import grid_options, read_grid
 from htcgrid.cli.main import DONE, SOME_FAILED
 from htcgrid.cli.queue_and_store import back_off, queue_of, say
 from htcgrid.cli.unfinished import Unfinished
-from htcgrid.spi import Function, Lease, Task, TaskSource, Unavailable
+from htcgrid.spi import Function, Lease, Sent, Task, TaskSource, Unavailable
+from htcgrid.spi.tracing import TRACEPARENT
 
 _BATCH = 1000
 
@@ -58,6 +60,10 @@ def command(
     patient = back_off(grid)
     accepted = refused = 0
     with ExitStack() as stack:
+        observers = stack.enter_context(grid.span_makers())
+        stack.callback(lambda: observers.tell(Sent(time.time(), session, (), 0.0, is_last=True)))
+        if trace := observers.session_trace(session):
+            attributes[TRACEPARENT] = trace.traceparent
         stack.callback(lambda: say(_told(accepted, refused, session)))
         source = stack.enter_context(_reader(events, id_field))
         queue = stack.enter_context(queue_of(grid))
@@ -72,7 +78,9 @@ def command(
             if tasks:
                 if unfinished:
                     unfinished.note()
+                began = time.monotonic()
                 patient.call(lambda tasks=tasks: queue.put(tasks))  # type: ignore[misc]
+                observers.tell(Sent(time.time(), session, tasks, time.monotonic() - began))
             if ids is not None:
                 _write(ids, tasks)
             accepted += len(tasks)

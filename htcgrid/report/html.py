@@ -89,10 +89,16 @@ def preformatted(lines: Sequence[str]) -> Markup:
     return Markup("<pre>" + "\n".join(text(line) for line in lines) + "</pre>") if lines else Markup("")
 
 
-def page(title: str, contents: Sequence[tuple[str, str]], main: Markup) -> str:
-    """The whole file. Its policy lets it run no script, load nothing, and use this style sheet alone."""
-    digest = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
-    policy = f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; base-uri 'none'; form-action 'none'"
+def page(title: str, contents: Sequence[tuple[str, str]], main: Markup, script: str = "") -> str:
+    """The whole file. Its policy lets it load nothing, and use this style sheet alone; no script runs, or this one alone."""
+    policy = f"default-src 'none'; style-src {_source(STYLE)}; img-src data:; base-uri 'none'; form-action 'none'"
+    controls = running = ""
+    if script:
+        policy += f"; script-src {_source(script)}; connect-src 'self'"
+        controls = (
+            '<p><span id="state" role="status"></span> <button type="button" id="pause" hidden>Pause</button></p>'
+        )
+        running = f"<script>{script}</script>"
     links = "".join(f'<li><a href="#{name}">{text(label)}</a></li>' for name, label in contents)
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -100,5 +106,10 @@ def page(title: str, contents: Sequence[tuple[str, str]], main: Markup) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="referrer" content="no-referrer">'
         f'<link rel="icon" href="data:,"><title>{text(title)}</title><style>{STYLE}</style></head>'
         f'<body><a class="skip" href="#main">Skip to the figures</a><header><h1>{text(title)}</h1>'
-        f'<nav aria-label="Sections"><ul>{links}</ul></nav></header><main id="main" tabindex="-1">{main}</main></body></html>\n'
+        f'<nav aria-label="Sections"><ul>{links}</ul></nav>{controls}</header><main id="main" tabindex="-1">{main}</main>{running}</body></html>\n'
     )
+
+
+def _source(of: str) -> str:
+    """As a policy names it."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(of.encode()).digest()).decode()}'"

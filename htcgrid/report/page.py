@@ -11,6 +11,7 @@ from htcgrid.report.figures import Figures, Slow
 from htcgrid.report.html import Markup, joined, listed, page, paragraph, preformatted, section, table, text, tiles
 from htcgrid.report.manifest_lines import Runs
 from htcgrid.report.manifest_lines import table as of_table
+from htcgrid.report.refresh import SCRIPT
 from htcgrid.report.units import duration, megabytes, moment, shortened
 
 _GROUPS = 25
@@ -52,6 +53,25 @@ def page_of(report: Report) -> str:
     return page(title, [(name, label) for name, label, _ in sections], joined(*(part for _, _, part in sections)))
 
 
+def live_page_of(report: Report, now: Markup) -> str:
+    """The page of what goes on: `now` first, then the figures so far; it fetches itself again."""
+    figures, limits = report.figures, report.limits
+    sections = (
+        ("now", "Now", now),
+        ("summary", "Summary", _summary(report)),
+        ("failures", "Failures", _failures(figures)),
+        ("rate", "Rate", drawn.rate(figures)),
+        ("environments", "Environments", drawn.environments(figures)),
+        ("durations", "Duration", drawn.durations(figures, limits)),
+        ("memory", "Memory", drawn.memory(figures, limits)),
+        ("slowest", "Slowest tasks", _slowest(figures)),
+        ("retries", "Retries", _retries(figures)),
+    )
+    title = f"htcgrid: {shortened(report.name, 100)}"
+    contents = [(name, label) for name, label, _ in sections]
+    return page(title, contents, joined(*(part for _, _, part in sections)), SCRIPT)
+
+
 def _summary(report: Report) -> Markup:
     figures = report.figures
     rate = f"{figures.count / figures.seconds:,.0f} tasks/s" if figures.seconds else "-"
@@ -68,7 +88,7 @@ def _summary(report: Report) -> Markup:
     parts: list[str] = []
     if report.failures_only:
         parts.append(
-            paragraph("This sink lists its failures alone: all figures below are of failures, and not of successes.")
+            paragraph("This sink lists only its failures: all figures below are of failures, and not of successes.")
         )
         pairs = pairs[1:]
     elif not figures.count:

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 TRACE_ID = "_X_AMZN_TRACE_ID"
 AWS_TRACE = "AWSTraceHeader"
 """The attribute of a task that holds its caller's trace; SQS's own name for it."""
-_W3C_TRACE = "traceparent"
+W3C_TRACE = "traceparent"
+"""The same in the form of W3C's Trace Context; `htcgrid.spi.tracing` reads both too."""
 _HEADER = re.compile(r"Root=1-[0-9a-f]{8}-[0-9a-f]{24}(;[A-Za-z0-9]+=[!-:<-~]*)*;?")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{8})([0-9a-f]{24})-([0-9a-f]{16})-[0-9a-f]([0-9a-f])(-.*)?")
 
@@ -21,7 +22,7 @@ def given(attributes: Mapping[str, str]) -> str:
     """The caller's trace, from `AWSTraceHeader` or W3C's `traceparent`; empty where a task has none that is valid."""
     if AWS_TRACE in attributes and _HEADER.fullmatch(attributes[AWS_TRACE]):
         return attributes[AWS_TRACE]
-    if _W3C_TRACE in attributes and (found := _TRACEPARENT.fullmatch(attributes[_W3C_TRACE])):
+    if W3C_TRACE in attributes and (found := _TRACEPARENT.fullmatch(attributes[W3C_TRACE])):
         return f"Root=1-{found[1]}-{found[2]};Parent={found[3]};Sampled={int(found[4], 16) & 1}"
     return ""
 

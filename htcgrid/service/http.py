@@ -8,12 +8,11 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from socketserver import BaseRequestHandler, ThreadingTCPServer
-from typing import Any
+from typing import Any, Protocol
 
 from htcgrid.service.connection import Connection, HungUp
-from htcgrid.service.invoke_api import InvokeApi
 
 MOST_CONNECTIONS = 1000
 _BREATH_SECONDS = 0.05
@@ -21,14 +20,26 @@ _KERNEL_BYTES = 1 << 16
 _SEGMENT_BYTES = 1448  # as on Ethernet
 
 
+class Api(Protocol):
+    """What answers the requests of any number of connections."""
+
+    def serve(
+        self,
+        connection: Connection,
+        under_way: Callable[[], AbstractContextManager[None]],
+        may_go_on: Callable[[], bool],
+    ) -> bool:
+        """Answer the next request of this connection; says whether another may follow."""
+
+
 class InvokeServer(ThreadingTCPServer):
-    """Serves the Invoke API on an address that `socket.getaddrinfo` gave."""
+    """Serves the Invoke API, or a page, on an address that `socket.getaddrinfo` gave."""
 
     daemon_threads = True
     allow_reuse_address = True
     request_queue_size = 1024
 
-    def __init__(self, family: int, address: Any, api: InvokeApi, report: Callable[[str], None]) -> None:
+    def __init__(self, family: int, address: Any, api: Api, report: Callable[[str], None]) -> None:
         self.address_family = family
         self._report = report
         self.api = api

@@ -16,7 +16,7 @@ import h11
 
 from htcgrid.runtime import identity
 from htcgrid.runtime.reports import log_result
-from htcgrid.runtime.trace import AWS_TRACE
+from htcgrid.runtime.trace import AWS_TRACE, W3C_TRACE
 from htcgrid.service import api_errors
 from htcgrid.service.connection import BadRequest, Connection, HungUp, Stalled
 from htcgrid.service.guard import Guard
@@ -133,7 +133,11 @@ class InvokeApi:
         if kind not in _KINDS:
             raise api_errors.InvalidParameterValue(f"{kind} is not an invocation type: {', '.join(_KINDS)}.")
         context = _client_context(headers.get("x-amz-client-context", ""))
-        given = {"client_context": context, AWS_TRACE: headers.get("x-amzn-trace-id", "")}
+        given = {
+            "client_context": context,
+            AWS_TRACE: headers.get("x-amzn-trace-id", ""),
+            W3C_TRACE: headers.get("traceparent", ""),
+        }
         attributes = {name: text for name, text in given.items() if text}
         return _Call(function, kind, attributes, headers.get("x-amz-log-type") == "Tail")
 

@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from typing import NoReturn
 from htcgrid.agent.log_tails import invoke_of
 from htcgrid.service import api_errors
 from htcgrid.service.events import Events
-from htcgrid.spi import HtcgridError, Invoker, Lease, Outcome, Rejected, Task, Throttled
+from htcgrid.spi import Answered, HtcgridError, Invoker, Lease, Outcome, Rejected, Result, Task, Throttled
 
 _UNSTARTED_LIMIT = 10
 """How often a plane may say of a call that it has not begun."""
@@ -56,9 +57,13 @@ class ServedFunction:
         `body` reads the event, which is done only for those who may come in.
         """
         with self._admitted():
+            began = time.monotonic()
             task = _task(body(), attributes)
             with self._slot():
-                return self._run(task)
+                outcome = self._run(task)
+        if self._invoker.observers.is_watched:
+            self._invoker.observers.tell(Answered(time.time(), Result(task, outcome), time.monotonic() - began))
+        return outcome
 
     def queue(self, payload: bytes, attributes: Mapping[str, str]) -> str:
         """Have one event run later; returns its request id."""

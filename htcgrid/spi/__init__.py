@@ -16,6 +16,7 @@ from htcgrid.spi.observations import (
     AgentEnded,
     AgentStarted,
     AlreadyStored,
+    Answered,
     DeadLettered,
     Ended,
     EnvironmentEnded,
@@ -28,6 +29,7 @@ from htcgrid.spi.observations import (
     Received,
     Retried,
     Returned,
+    Sent,
     Started,
     Stored,
 )
@@ -35,6 +37,7 @@ from htcgrid.spi.observer import AgentFigures, Observer, Observers
 from htcgrid.spi.optional import Deployable, ImageBuilder, ResultStore, TaskQueue
 from htcgrid.spi.plugin import SPI_VERSION, Plugin
 from htcgrid.spi.stats import DeadTask, Holder, QueueStats, States, StoreStats, Usage
+from htcgrid.spi.tracing import TraceContext
 from htcgrid.spi.values import (
     GENERATION,
     Capability,
@@ -60,6 +63,7 @@ __all__ = [
     "AgentFigures",
     "AgentStarted",
     "AlreadyStored",
+    "Answered",
     "Capability",
     "CredentialSource",
     "Credentials",
@@ -96,6 +100,7 @@ __all__ = [
     "ResultStore",
     "Retried",
     "Returned",
+    "Sent",
     "Started",
     "States",
     "StoreStats",
@@ -104,6 +109,7 @@ __all__ = [
     "TaskQueue",
     "TaskSource",
     "Throttled",
+    "TraceContext",
     "Unavailable",
     "Unstarted",
     "Usage",

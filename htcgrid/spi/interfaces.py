@@ -53,10 +53,8 @@ class TaskSource(Plugin):
         """Done for good: never handed out again. A late or second ack is quiet."""
 
     def nack(self, leases: Sequence[Lease], delay: float = 0.0) -> None:
-        """Return: handed out again after about `delay` seconds, counted as one more attempt.
-
-        The default does nothing: right where leases expire soon. A late or second nack, or one of a lost lease, is quiet.
-        """
+        """Return: handed out again after about `delay` seconds, counted as one more attempt. The default does nothing:
+        right where leases expire soon. A late or second nack, or one of a lost lease, is quiet."""
 
     def extend(self, leases: Sequence[Lease], seconds: float) -> Collection[str]:
         """Keep these leases for `seconds` from now; returns the ids of tasks that are no longer ours.
@@ -67,10 +65,8 @@ class TaskSource(Plugin):
         return ()
 
     def dead_letter(self, leases: Sequence[Lease], reason: str) -> None:
-        """Done for good, and hopeless: kept apart with the reason where the source can do that.
-
-        Called in place of `ack` after the last try of a task that ended its environment. The default acks: the sink tells.
-        """
+        """Done for good, and hopeless: kept apart with the reason where the source can do that. Called in place of `ack`
+        after the last try of a task that ended its environment. The default acks: the sink tells."""
         self.ack(leases)
 
     def dead_letters(self) -> Iterable[DeadTask]:
@@ -99,10 +95,8 @@ class TaskSource(Plugin):
 
     @property
     def exhausted(self) -> bool:
-        """Whether nothing more will come. A source that never ends says False, the default.
-
-        A finite source says True when all it had is acked or leased, and nothing returned waits to be handed out again.
-        """
+        """Whether nothing more will come. A source that never ends says False, the default. A finite one says True when
+        all it had is acked or leased, and nothing returned waits to be handed out again."""
         return False
 
 
@@ -159,10 +153,8 @@ class ResultSink(Plugin):
     @abstractmethod
     def put(self, results: Sequence[Result]) -> None:
         """Store these results. They are durable when it returns: the tasks are acked right after.
-
         A result whose task id is there already leaves one result. `Rejected` with `task_ids` names those
-        that can never be stored; the others are. After `Unavailable` the same results are put again.
-        """
+        that can never be stored; the others are. After `Unavailable` the same results are put again."""
 
     def stored(self, tasks: Sequence[Task]) -> Collection[str]:
         """Which of these tasks have a result already: they are acked without running. Asked before tasks are run, so
@@ -174,16 +166,18 @@ class ResultSink(Plugin):
         A few at a time in memory. A later call with the last number seen goes on and misses none."""
         raise Rejected(f"{type(self).__name__} keeps no order in which results could be read. Name the tasks.")
 
+    def every_result(self) -> Iterator[Result]:
+        """As `scan`, in any order; answers and events may be left out, since `htcgrid report` reads figures alone."""
+        return (result for _, result in self.scan())
+
     lists_failures: bool = False
     """Whether its failures can be listed, by `failed`, and are replaced as that says."""
 
     def failed(self) -> Iterator[Result]:
         """Every result that is a failure now, a few at a time in memory; `htcgrid failures` and `redrive` use it.
-
         `Result.task` has its attributes, generation included, and the event where that is kept with the failure. `put`
         replaces a failure by a result of a later generation, and nothing else; `stored` does not name a task whose result
-        is a failure of an earlier generation than the task's own.
-        """
+        is a failure of an earlier generation than the task's own."""
         raise Rejected(f"{type(self).__name__} cannot list its failures.")
 
     def has_failed(self) -> bool:
@@ -193,6 +187,11 @@ class ResultSink(Plugin):
     def open_to_read(self) -> None:
         """In place of `open`, with the same errors, where nothing will be put: beside a run that writes into it."""
         self.open()
+
+    def wait_for_more(self, seconds: float) -> bool | None:
+        """Wait, for `seconds` at most, until something was stored since this thread's last call; whether it was. A thread's
+        first call says True at once: a look follows. The default, where the store cannot tell: None, at once."""
+        return None
 
     def stats(self) -> StoreStats:
         """What is stored now; `htcgrid status` shows it. The default knows nothing."""

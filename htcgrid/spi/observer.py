@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from htcgrid.spi.observations import Observation
 from htcgrid.spi.plugin import Plugin
 from htcgrid.spi.stats import QueueStats, Usage
+from htcgrid.spi.tracing import TraceContext
 
 
 class Observer(Plugin):
@@ -25,6 +26,13 @@ class Observer(Plugin):
     """The port at which other programs read what it shows over HTTP, at `/metrics`; None where they do not.
     A plane that is deployed opens it. Known before `open`."""
 
+    makes_spans: bool = False
+    """Whether it makes a span of each attempt, with the id of `htcgrid.spi.tracing.attempt_of`. Then handlers are given this id
+    as their caller, and whoever puts tasks into a queue opens it too, asks it for `session_trace` and tells it `Sent`."""
+
+    trace: TraceContext | None = None
+    """Known after `open`: the span that attempts of tasks without a trace belong to. None where it makes no spans."""
+
     @abstractmethod
     def observe(self, observations: Sequence[Observation]) -> None:
         """Take in what has happened, in order; `htcgrid.spi.observations` lists the kinds.
@@ -34,6 +42,13 @@ class Observer(Plugin):
         observation; at the end of a run both have 2 s together, then the run ends without them.
         """
 
+    def session_trace(self, session: str) -> TraceContext | None:
+        """The span of a submit, which the tasks of this session get as their caller; None, the default, for none.
+
+        The same session has the same one, so that a submit that was cut off is completed by giving it again.
+        """
+        return None
+
 
 class Observers:
     """Passes observations on. This one has nobody to pass them to: the default of everything that has any to tell."""
@@ -41,12 +56,30 @@ class Observers:
     is_watched: bool = False
     """Whether there is anybody to be told, so that no observation need be made where there is nobody."""
 
+    scrape_ports: Sequence[int] = ()
+    """The `scrape_port` of each that has one."""
+
+    trace: TraceContext | None = None
+    """The span that attempts of tasks without a trace belong to; None where nobody makes spans."""
+
     def tell(self, observation: Observation) -> None:
         """From any thread; never blocks and never raises."""
+
+    def session_trace(self, session: str) -> TraceContext | None:
+        """The caller that the tasks of this session get; None where nobody makes spans."""
+        return None
 
 
 class AgentFigures(ABC):
     """What an observer may ask of an agent while it runs, from a thread of the observer's own."""
+
+    @abstractmethod
+    def slots(self) -> int:
+        """How many tasks it lets run at once now: it follows the plane, and is lower while that throttles."""
+
+    @abstractmethod
+    def busy(self) -> int:
+        """How many calls to the plane are under way, each in an execution environment."""
 
     @abstractmethod
     def held(self) -> int:

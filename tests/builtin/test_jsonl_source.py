@@ -158,8 +158,8 @@ def test_an_id_that_stands_twice_is_told_with_both_lines_and_the_first_runs(path
     with source_at(path, id_field="id") as source:
         found = drained(source)
     assert [bool(lease.invalid) for lease in found] == [False, False, True, True, False]
-    assert "line 3: the id 'a' stands on line 1 already. Ids must differ." in found[2].invalid
-    assert "line 4: the id '7' stands on line 2 already. Ids must differ." in found[3].invalid
+    assert "line 3: the id 'a' is on line 1 already. Ids must differ." in found[2].invalid
+    assert "line 4: the id '7' is on line 2 already. Ids must differ." in found[3].invalid
     assert len(set(ids(found))) == 5
 
 
@@ -468,3 +468,14 @@ def test_of_a_compressed_file_and_of_a_pipe_the_depth_is_not_known(tmp_path: Pat
     assert source_at(tmp_path / "t.jsonl.gz").stats(brief=True).states.waiting is None
     assert source_at("-").stats(brief=True).states.waiting is None
     os.close(pipe)
+
+
+def test_lines_of_every_length_are_whole_however_much_is_read_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    events = ["x" * size for size in (1, 700_000, 5, 300_000, 2_500_000, 0, 262_142, 262_144, 1_000_000)] * 3
+    path.write_text("".join(json.dumps(event) + "\n" for event in events))
+    with source_at(path) as source:
+        leases: list[Lease] = []
+        while not source.exhausted:
+            leases += source.receive(100, 0)
+    assert [json.loads(lease.task.payload) for lease in leases] == events

@@ -1,6 +1,7 @@
 """For every rule about observers one that breaks it. Run by test_broken.py; not collected by itself."""
 # ruff: noqa: N801 - a broken plugin is an attribute of its case
 
+import secrets
 import threading
 import time
 from collections import Counter
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 from htcgrid_contracts import ObserverContract, contract_function
 
-from htcgrid.spi import EnvironmentEnded, EnvironmentStarted, Observation, Observer, Stored
+from htcgrid.spi import EnvironmentEnded, EnvironmentStarted, Observation, Observer, Stored, TraceContext
 
 
 class Reference(Observer):
@@ -111,6 +112,26 @@ class TestOfOneThread(Case):
             if threading.current_thread() is not self._thread:
                 raise RuntimeError("this was made in another thread")
             super().observe(observations)
+
+
+class TestTracesAtRandom(Case):
+    breaks = "test_a_session_has_one_trace"
+    says = "a queue refuses the second ones"
+
+    class broken(Reference):
+        makes_spans = True
+
+        def session_trace(self, session: str) -> TraceContext:
+            return TraceContext(secrets.token_hex(16), secrets.token_hex(8))
+
+
+class TestTracesInSecret(Case):
+    breaks = "test_a_session_has_one_trace"
+    says = "makes_spans = True"
+
+    class broken(Reference):
+        def session_trace(self, session: str) -> TraceContext:
+            return TraceContext("1" * 32, "2" * 16)
 
 
 class TestSlow(Case):

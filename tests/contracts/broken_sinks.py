@@ -544,9 +544,28 @@ class TestFailedIsAPage(Case):
             return islice(super().failed(), 100)
 
 
+class TestListsTwice(Case):
+    breaks = "test_every_result_is_each_task_once"
+    says = "20 results were put, and `every_result` lists 40"
+
+    class broken(Reference):
+        def every_result(self) -> Iterator[Result]:
+            for result in super().every_result():
+                yield from (result, result)
+
+
 class TestScansUnsaid(Case):
     breaks = "test_what_can_be_read_is_said"
     says = "`keeps_order` is False, and there is a `scan`"
 
     class broken(Reference):
         keeps_order = False
+
+
+class TestTellsNobody(Case):
+    breaks = "test_who_waits_is_told_of_what_another_has_put"
+    says = "whoever waits is not told"
+
+    class broken(Reference):
+        def wait_for_more(self, seconds: float) -> bool:
+            return False

@@ -17,7 +17,7 @@ class Fake:
     """An environment that answers with its own number, and does what a task's payload says."""
 
     def __init__(self, plane: Plane, number: int) -> None:
-        self._plane, self.number = plane, number
+        self._plane, self.number, self.id = plane, number, str(number)
         self.state = State.STARTING
         self.is_closed = self.is_dead = False
         self.when_initialised: Callable[[float | None], None]

@@ -266,4 +266,6 @@ def _hang_up(service: Service) -> None:
 def test_the_callers_trace_is_the_handlers(service: Service) -> None:
     trace = "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1"
     assert service.call({"trace": True}, x_amzn_trace_id=trace).json == trace
+    w3c = "00-5759e988bd862e3fe1be46a994272793-53995c3f42cd8ad8-01"
+    assert service.call({"trace": True}, traceparent=w3c).json == trace
     assert service.call({"trace": True}).json.startswith("Root=1-")

@@ -46,7 +46,7 @@ class HtcGridConfig(EncryptedConfig):
         0,
         ge=0,
         le=86_400,
-        description="look for expired rows this often, in place of HTC-Grid's watchdog; 0: never",
+        description="seconds between two looks for expired rows, in place of HTC-Grid's watchdog; 0: it does not look",
     )
 
     @model_validator(mode="after")

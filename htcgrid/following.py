@@ -1,0 +1,31 @@
+"""Waiting for more results of a store: told by the store where it can tell, by looking again and again elsewhere."""
+
+import time
+
+from htcgrid.spi import ResultSink
+
+_GROWTH = 1.5
+_FIRST_LOOK = 0.002
+"""Where a store tells, looks are cheap, and what is not stored, such as the end of a queue, is seen soon, too."""
+
+
+class Pauses:
+    """Pauses between looks at a store, ever longer, since a look at a service costs money; cut short by what was stored."""
+
+    def __init__(self, store: ResultSink, first: float, longest: float) -> None:
+        self._store = store
+        tells = store.wait_for_more(0.0) is not None
+        self._first = min(first, _FIRST_LOOK) if tells else first
+        self._next = self._first
+        self._longest = longest
+
+    def pause(self) -> None:
+        told = self._store.wait_for_more(self._next)
+        if told is None:
+            time.sleep(self._next)
+        if not told:
+            self._next = min(self._next * _GROWTH, self._longest)
+
+    def reset(self) -> None:
+        """Something was found: the next pause is the shortest."""
+        self._next = self._first

@@ -1,0 +1,1 @@
+"""The observer `otel`: spans of htcgrid for OpenTelemetry."""

@@ -1,0 +1,98 @@
+"""Between the observer and OpenTelemetry's exporter: a bounded queue, a bounded end, and one warning where spans are lost."""
+
+import logging
+import os
+import threading
+from collections.abc import Sequence
+
+from htcgrid.spi import Rejected
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+
+log = logging.getLogger("htcgrid.otel")
+
+_QUEUE_SPANS = 20_000
+"""OpenTelemetry's own default, 2,048 spans, is a tenth of a second of small tasks."""
+_CLOSE_SECONDS = 1.5
+"""What the last spans have to be sent in; the agent waits 2 s for all observers together."""
+_THEIR_LOGGERS = ("opentelemetry.exporter.otlp.proto.http.trace_exporter", "opentelemetry.sdk._shared_internal")
+
+
+class SpanSender:
+    """Sends finished spans from a thread of its own. `add` never waits."""
+
+    def __init__(self) -> None:
+        for name in ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"):
+            protocol = os.environ.get(name, "http/protobuf")
+            if protocol != "http/protobuf":
+                raise Rejected(
+                    f"{name} = {protocol}: the observer `otel` sends http/protobuf alone. Unset the variable, and let "
+                    "OTEL_EXPORTER_OTLP_ENDPOINT name the receiver's port for HTTP, which is mostly 4318."
+                )
+        self._silence = _Silence()
+        for name in _THEIR_LOGGERS:
+            logging.getLogger(name).addFilter(self._silence)
+        self._exporter = _CountingExporter(OTLPSpanExporter())
+        is_chosen = "OTEL_BSP_MAX_QUEUE_SIZE" in os.environ
+        self._batches = BatchSpanProcessor(self._exporter, None if is_chosen else _QUEUE_SPANS)
+        self._added = 0
+
+    def add(self, span: ReadableSpan) -> None:
+        self._added += 1
+        self._batches.on_end(span)
+
+    def close(self) -> None:
+        """Send what waits, for a bounded time."""
+        closing = threading.Thread(target=self._batches.shutdown, name="htcgrid-otel-close", daemon=True)
+        closing.start()
+        closing.join(_CLOSE_SECONDS)
+        if closing.is_alive():
+            self._exporter.shutdown()  # ends what it waits for
+            closing.join(_CLOSE_SECONDS / 10)
+        for name in _THEIR_LOGGERS:
+            logging.getLogger(name).removeFilter(self._silence)
+        lost = self._added - self._exporter.sent
+        if lost:
+            log.warning(
+                "%s of %s spans were not sent: the receiver was away, refused them, or was slower than the run. "
+                "OTEL_EXPORTER_OTLP_ENDPOINT names the receiver; OTEL_BSP_MAX_QUEUE_SIZE is how many spans may wait.%s",
+                f"{lost:,}",
+                f"{self._added:,}",
+                f" The first error: {self._silence.first}" if self._silence.first else "",
+            )
+
+
+class _CountingExporter(SpanExporter):
+    """OpenTelemetry's exporter, with a count of what was received."""
+
+    def __init__(self, exporter: OTLPSpanExporter) -> None:
+        self._exporter = exporter
+        self._is_shut = False
+        self.sent = 0
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        if self._is_shut:
+            return SpanExportResult.FAILURE
+        result = self._exporter.export(spans)
+        if result is SpanExportResult.SUCCESS:
+            self.sent += len(spans)
+        return result
+
+    def shutdown(self) -> None:
+        if not self._is_shut:
+            self._is_shut = True
+            self._exporter.shutdown()  # type: ignore[no-untyped-call]
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        return True
+
+
+class _Silence(logging.Filter):
+    """The exporter logs each try. The first message is kept, to be shown once."""
+
+    first = ""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        self.first = self.first or record.getMessage()
+        return False
