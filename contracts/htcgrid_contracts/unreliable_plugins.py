@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import count
 from typing import Any
 
@@ -83,6 +83,7 @@ class DoublingSource(_Before):
         super().__init__(plugin)
         self._again: list[Lease] = []
         self._doubled: set[str] = set()
+        self._ended_twice: set[str] = set()
 
     def receive(self, max_tasks: int, wait: float) -> Sequence[Lease]:
         deadline = time.monotonic() + wait
@@ -97,13 +98,25 @@ class DoublingSource(_Before):
     def ack(self, leases: Sequence[Lease]) -> None:
         self._plugin.ack(leases)
         with self._lock:
+            self._ended_twice.update(lease.task.id for lease in leases if lease.task.id in self._doubled)
             self._again += [lease for lease in leases if lease.task.id not in self._doubled]
             self._doubled.update(lease.task.id for lease in leases)
 
+    def nack(self, leases: Sequence[Lease], delay: float = 0.0) -> None:
+        self._plugin.nack(leases, delay)
+        with self._lock:
+            self._ended_twice.update(lease.task.id for lease in leases if lease.task.id in self._doubled)
+
+    def extend(self, leases: Sequence[Lease], seconds: float) -> Collection[str]:
+        gone: Collection[str] = self._plugin.extend(leases, seconds)
+        with self._lock:  # the agent drops these
+            self._ended_twice.update(task_id for task_id in gone if task_id in self._doubled)
+        return gone
+
     @property
     def has_doubled(self) -> bool:
-        """Whether every task that was acked has been delivered once more."""
-        return bool(self._doubled) and not self._again
+        """Whether every task that was acked has been delivered once more, and has come to an end again."""
+        return bool(self._doubled) and not self._again and self._ended_twice >= self._doubled
 
     @property
     def exhausted(self) -> bool:
