@@ -62,8 +62,22 @@ class _Verified(PluginContract):
 
 class TestInvoker(_Verified, InvokerContract):
     @pytest.fixture
+    def function(self, subject: Subject) -> Function:
+        if subject.deployed is None:
+            return contract_function()
+        self.short_timeout = subject.deployed
+        return contract_function(timeout=subject.deployed)
+
+    @pytest.fixture
     def invoker(self, subject: Subject, function: Function) -> Plugin:
         return subject.make(function)
+
+    def serving(self, invoker: Invoker, function: Function) -> Invoker:
+        if self._subject.deployed is not None:
+            not_asked(
+                "override `serving` in a test of your own: with --deployed the plane serves the kit's handler alone"
+            )
+        return super().serving(invoker, function)
 
     def resize(self, plane: Invoker, size: int = 1) -> None:
         if self._subject.resize is None:

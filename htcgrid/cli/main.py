@@ -34,6 +34,7 @@ COMMANDS = {
     "cancel": "Cancel tasks, or a session.",
     "check": "Read the config and say what is wrong with it.",
     "compare": "Run the same events on two planes and say what differs.",
+    "dashboard": "Show a standing grid on a page.",
     "deploy": "Set the plane up so that it runs by itself.",
     "failures": "Show which tasks failed and why.",
     "init": "Write a working project into a folder.",
@@ -50,6 +51,7 @@ COMMANDS = {
     "serve": "Serve AWS's Invoke API over the plane.",
     "status": "Show the deployed plane, the queue and the results.",
     "submit": "Put tasks into the queue.",
+    "top": "Show a standing grid in the terminal.",
     "undeploy": "Remove everything that deploy created.",
     "verify": "Run the conformance kit over an installed plugin.",
 }

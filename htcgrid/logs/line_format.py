@@ -8,6 +8,17 @@ from htcgrid.spi import Lease
 
 LOGGER = "handler"
 """What `logger` is in the lines of handlers; those of htcgrid's own log have names that begin with `htcgrid`."""
+FIELDS = {
+    "time": "when the agent read the line, in Unix seconds",
+    "logger": f'"{LOGGER}"; in the lines of htcgrid\'s own log, which have a `level`, a name that begins with "htcgrid"',
+    "task": "the task's id; null for what was printed while no task ran, such as while the module was loaded",
+    "session": "the task's session; null where it has none",
+    "attempt": "how often the task was handed out, this time included; null without a task",
+    "environment": "the execution environment, as results name it",
+    "stream": '"stdout", "stderr", or "stdout+stderr" where both come through one pipe',
+    "message": "the line, without its newline: text as it was printed, also where that is JSON",
+}
+"""The keys of a line and what they mean, as the documentation has them."""
 _MOST_KNOWN = 10_000
 
 

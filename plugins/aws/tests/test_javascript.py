@@ -89,7 +89,7 @@ def project(tmp_path: Path, aws: Aws) -> Project:
 
 def invoked(project: Project) -> tuple[str, Any]:
     """By `htcgrid invoke`: the kind of the error, empty for none, and the answer."""
-    command = [HTCGRID, "invoke", json.dumps(project.event)]
+    command: list[str | Path] = [HTCGRID, "invoke", json.dumps(project.event)]
     done = subprocess.run(command, cwd=project.folder, capture_output=True, text=True, check=False)
     assert done.returncode in {0, 1}, done.stderr
     return "Unhandled" if done.returncode else "", json.loads(done.stdout)

@@ -113,7 +113,7 @@ class EksInvoker(RemoteInvoker):
                 'code = "s3://..." is for `htcgrid deploy`: only a standing grid has a role to read the bucket with. '
                 'Write code = "folder" or code = "image".'
             )
-        return code.pack(self.function) if self.config.code == "folder" else b""
+        return code.pack(self.function.code, self.function.layers) if self.config.code == "folder" else b""
 
     def connect(self, place: int) -> Stream:
         try:

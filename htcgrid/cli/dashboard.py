@@ -1,0 +1,63 @@
+import threading
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import click
+
+from htcgrid.cli.grid_options import grid_options, read_grid
+from htcgrid.cli.main import DONE
+from htcgrid.cli.queue_and_store import say
+from htcgrid.cli.standing_grid import standing_grid
+from htcgrid.report.advice import Limits
+from htcgrid.report.standing_page import StandingPage
+from htcgrid.spi import Unavailable
+
+
+@click.command()
+@grid_options
+@click.option(
+    "--agent",
+    "agents",
+    multiple=True,
+    metavar="HOST:PORT",
+    help="Where an agent serves its metrics ([observers.prometheus]); may be given several times.",
+)
+@click.option(
+    "--after", type=click.IntRange(min=0), default=0, help="Read results after this number of the store alone."
+)
+@click.option(
+    "--every",
+    type=click.FloatRange(min=1),
+    default=5.0,
+    show_default=True,
+    help="Seconds between two looks at the services.",
+)
+def command(
+    file: Path | None, plane: str | None, pairs: tuple[str, ...], agents: tuple[str, ...], after: int, every: float
+) -> int:
+    """Show a standing grid on a page, from its queue, its store and the metrics of its agents.
+
+    The page is at an address of this machine that is printed, until Ctrl-C. Whoever has the address can read it. Services are
+    asked only while somebody reads it. `htcgrid run --dashboard` shows one run; `htcgrid top` is for the terminal.
+
+    \b
+    htcgrid dashboard
+    htcgrid dashboard --agent 10.0.0.7:9464 --agent 10.0.0.8:9464
+    """
+    from htcgrid.service.page_api import served_page  # noqa: PLC0415 - the library that serves takes 20 ms to load
+
+    grid = read_grid(file, plane, pairs)
+    function, source = grid.settings.function, grid.settings.source
+    limits = Limits(function.memory, function.timeout)
+    with ExitStack() as stack:
+        standing = stack.enter_context(standing_grid(grid, agents, after))
+        name = f"the grid of {file or (source and source.plugin) or 'this config'}"
+        page = StandingPage(standing, name, limits, every)
+        try:
+            address = stack.enter_context(served_page(page.page, say))
+        except OSError as error:
+            raise Unavailable(f"The page cannot be served: {error.strerror or error}.") from None
+        say(f"the grid is shown at {address} until Ctrl-C. Whoever has this address can read it.")
+        with suppress(KeyboardInterrupt):
+            threading.Event().wait()
+    return DONE

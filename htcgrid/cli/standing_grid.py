@@ -1,0 +1,32 @@
+"""The queue and the store of a standing grid, opened to be looked at: for `dashboard` and `top`."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+
+from htcgrid.cli.store import reading
+from htcgrid.config import ConfigError, GridConfig
+from htcgrid.report.standing import Standing
+from htcgrid.spi import ResultSink, TaskSource
+
+
+@contextmanager
+def standing_grid(grid: GridConfig, agents: Sequence[str], after: int = 0) -> Iterator[Standing]:
+    """What of the config can tell of itself; `ConfigError` where nothing can."""
+    settings = grid.settings
+    source = grid.source() if settings.source is not None else None
+    sink = grid.sink() if settings.sink is not None else None
+    if source is not None and type(source).stats is TaskSource.stats:
+        source = None
+    if sink is not None and not (sink.keeps_order or sink.lists_failures or type(sink).stats is not ResultSink.stats):
+        sink = None
+    if source is None and sink is None and not agents:
+        raise ConfigError(
+            "This config has nothing to show: the source does not tell its depth, and the sink tells nothing of its results. "
+            "Name the addresses of agents' metrics with --agent, or use `htcgrid run --dashboard` for one run."
+        )
+    with ExitStack() as stack:
+        if source is not None:
+            stack.enter_context(source)
+        if sink is not None:
+            stack.enter_context(reading(sink))
+        yield Standing(source, sink, agents, after)
