@@ -468,3 +468,14 @@ def test_of_a_compressed_file_and_of_a_pipe_the_depth_is_not_known(tmp_path: Pat
     assert source_at(tmp_path / "t.jsonl.gz").stats(brief=True).states.waiting is None
     assert source_at("-").stats(brief=True).states.waiting is None
     os.close(pipe)
+
+
+def test_lines_of_every_length_are_whole_however_much_is_read_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    events = ["x" * size for size in (1, 700_000, 5, 300_000, 2_500_000, 0, 262_142, 262_144, 1_000_000)] * 3
+    path.write_text("".join(json.dumps(event) + "\n" for event in events))
+    with source_at(path) as source:
+        leases: list[Lease] = []
+        while not source.exhausted:
+            leases += source.receive(100, 0)
+    assert [json.loads(lease.task.payload) for lease in leases] == events
