@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,6 @@ import multiprocessing
 import os
 import subprocess
 import sys
-from typing import Any
 
 NAME = "_X_AMZN_TRACE_ID"
 AT_LOAD = [os.environ.get(NAME), NAME in os.environ, dict(os.environ).get(NAME)]
