@@ -58,6 +58,9 @@ class Figures(AgentFigures):
     def __init__(self, queue: QueueStats | None = None) -> None:
         self._queue = queue
 
+    def busy(self) -> int:
+        return 3
+
     def held(self) -> int:
         return 7
 
@@ -113,7 +116,7 @@ path = "tasks.jsonl"
 plugin = "jsonl"
 path = "results.jsonl"
 """)
-    command = [HTCGRID, "run", "--dashboard", "--quiet"]
+    command: list[str | Path] = [HTCGRID, "run", "--dashboard", "--quiet"]
     process = subprocess.Popen(command, cwd=tmp_path, text=True, stderr=subprocess.PIPE)
     assert process.stderr is not None
     line = process.stderr.readline()
