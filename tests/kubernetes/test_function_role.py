@@ -36,7 +36,7 @@ WEBHOOK: dict[str, Any] = {
     "env": [
         {"name": "AWS_ROLE_ARN", "value": AGENT_ROLE},
         {"name": "AWS_WEB_IDENTITY_TOKEN_FILE", "value": f"{TOKEN}/token"},
-        {"name": "AWS_REGION", "value": "eu-west-1"},
+        *({"name": name, "value": "eu-west-1"} for name in ("AWS_REGION", "AWS_DEFAULT_REGION")),
     ],
     "volumeMounts": [{"name": "aws-iam-token", "mountPath": TOKEN, "readOnly": True}],
 }
