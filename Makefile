@@ -41,7 +41,7 @@ demo: .make/examples           ## price an option for each trading day of twenty
 	$(PIP) $(addprefix --editable ./,$(wildcard plugins/* examples/plugins/*)) --group plugins
 	@touch $@
 
-# Six at a time on two processors: most of a test is waiting, for a lease to lapse or for a program to start.
+# Six at a time on two processors: most of a test is waiting, for a lease to expire or for a program to start.
 test: .make/test        ## the tests of the core: no Docker, no cluster, no AWS
 	.venv/bin/python -m pytest -n 6 --dist loadscope -m 'not slow and not timing' $(foreach lane,docker kubernetes chaos,--ignore tests/$(lane)) $(PYTEST)
 

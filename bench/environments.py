@@ -55,16 +55,19 @@ def sleeping(workers: int, seconds: float) -> None:
 
 
 def busy(workers: int, ms: float, least: str) -> None:
-    """The share of time in which environments run a handler, from the first task that each was given."""
+    settled, whole = share(workers, ms, max(4, round(8000 / ms)))
+    what = f"busy share, {workers} environments, sleeps of {ms:g} ms"
+    row(what, f"{settled:.1%}", f"{least}; {whole:.1%} with their start")
+
+
+def share(workers: int, ms: float, rounds: int) -> tuple[float, float]:
+    """The share of time in which environments run a handler, from the first task that each was given; and from the start."""
     with tempfile.TemporaryDirectory() as name:
-        rounds = max(4, round(8000 / ms))
         agent, plugins = agent_of(Path(name), workers, workers * rounds, ms)
         summary = agent.run()
         for plugin in plugins:
             plugin.close()
-        share = settled_share(Path(name) / "results.jsonl", workers)
-        what = f"busy share, {workers} environments, sleeps of {ms:g} ms"
-        row(what, f"{share:.1%}", f"{least}; {summary.busy_share:.1%} with their start")
+        return settled_share(Path(name) / "results.jsonl", workers), summary.busy_share
 
 
 def settled_share(results: Path, workers: int) -> float:

@@ -1,14 +1,21 @@
 """Peak memory of the agent and of the commands, for payloads of several sizes in and out.
 
-python bench/memory.py [--quick] [run] [slow] [results] [map]
+python bench/memory.py [--quick] [run] [sqs] [serve] [slow] [map]
+
+`sqs` takes `make plugins`: SQS and S3 are those of moto, in a process of its own.
 """
 
 import argparse
+import http.client
 import json
+import os
+import re
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 HTCGRID = Path(sys.executable).with_name("htcgrid")
@@ -115,6 +122,96 @@ def run(plugin: str, tasks: int, size: int) -> None:
             row(f"results, {tasks:,} of {size // 1000:,} KB", f"{reading:.0f} MB", LIMIT)
 
 
+SQS = """\
+[function]
+handler = "bench_handler.noop"
+code = "{code}"
+[source]
+plugin = "sqs"
+queue = "tasks"
+bucket = "large"
+region = "eu-west-1"
+endpoint_url = "{url}"
+[sink]
+plugin = "s3"
+bucket = "large"
+region = "eu-west-1"
+endpoint_url = "{url}"
+[planes.local]
+plugin = "process"
+workers = 2
+"""
+
+
+def peak_so_far_mb(process: subprocess.Popen) -> float:
+    """The most memory that this process itself has had."""
+    return int(re.findall(r"VmHWM:\s+(\d+)", Path(f"/proc/{process.pid}/status").read_text())[0]) / 1024
+
+
+def sqs(tasks: int, size: int) -> None:
+    """Results go to S3. A message has at most 256 KB here, so larger events go through S3 as well."""
+    import boto3  # of the plugins' environment
+
+    keys = {"AWS_ACCESS_KEY_ID": "AKIAMADEUP", "AWS_SECRET_ACCESS_KEY": "made-up", "AWS_DEFAULT_REGION": "eu-west-1"}
+    os.environ |= keys
+    program = [sys.executable, Path(__file__).parents[1] / "plugins/aws/tests/aws_server.py"]
+    with tempfile.TemporaryDirectory() as name, subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as server:
+        folder = Path(name)
+        try:
+            assert server.stdout
+            url = server.stdout.readline().strip()
+            clients = {service: boto3.client(service, endpoint_url=url) for service in ("sqs", "s3")}
+            queue = clients["sqs"].create_queue(QueueName="tasks", Attributes={"VisibilityTimeout": "60"})["QueueUrl"]
+            clients["s3"].create_bucket(
+                Bucket="large", CreateBucketConfiguration={"LocationConstraint": keys["AWS_DEFAULT_REGION"]}
+            )
+            events(folder / "tasks.jsonl", tasks, size)
+            (folder / "htcgrid.toml").write_text(SQS.format(code=HANDLERS, url=url))
+            submitting = peak_mb([HTCGRID, "submit", "tasks.jsonl"], folder)
+            row(f"sqs: submit, {tasks:,} of {size // 1000:,} KB", f"{submitting:.0f} MB", LIMIT)
+            with subprocess.Popen([HTCGRID, "run", "--quiet"], cwd=folder, stderr=subprocess.DEVNULL) as agent:
+                while left_in(clients["sqs"], queue) and agent.poll() is None:
+                    time.sleep(0.5)
+                peak = peak_so_far_mb(agent)
+                agent.terminate()
+            row(f"sqs: agent, {tasks:,} of {size // 1000:,} KB in and out", f"{peak:.0f} MB", LIMIT)
+        finally:
+            server.kill()
+
+
+def left_in(client: object, queue: str) -> int:
+    names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+    found = client.get_queue_attributes(QueueUrl=queue, AttributeNames=names)["Attributes"]
+    return sum(map(int, found.values()))
+
+
+def serve(tasks: int, size: int, connections: int = 16) -> None:
+    """Calls of `htcgrid serve` on several connections, payloads in and out."""
+    body = json.dumps({"x": "y" * size}).encode()
+    with tempfile.TemporaryDirectory() as folder:
+        config = f'[function]\nhandler = "bench_handler.noop"\ncode = "{HANDLERS}"\n'
+        (Path(folder) / "htcgrid.toml").write_text(f'{config}[planes.local]\nplugin = "process"\nworkers = 2\n')
+        program = [HTCGRID, "serve", "--port", "0"]
+        with subprocess.Popen(program, cwd=folder, stderr=subprocess.PIPE, text=True) as server:
+            try:
+                assert server.stderr
+                port = int(re.findall(r":(\d+)$", server.stderr.readline())[0])
+
+                def calls(count: int) -> None:
+                    connection = http.client.HTTPConnection("127.0.0.1", port)
+                    for _ in range(count):
+                        connection.request("POST", "/2015-03-31/functions/bench_handler/invocations", body)
+                        answer = connection.getresponse()
+                        assert (answer.status, len(answer.read())) == (200, len(body))
+
+                with ThreadPoolExecutor(connections) as pool:
+                    list(pool.map(calls, [tasks // connections] * connections))
+                peak = peak_so_far_mb(server)
+            finally:
+                server.kill()
+    row(f"serve, {tasks:,} calls of {size // 1000:,} KB in and out, {connections} at a time", f"{peak:.0f} MB", LIMIT)
+
+
 def slow(tasks: int, size: int, seconds: float) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -142,6 +239,10 @@ def main() -> None:
             run(plugin, 5_000 // scale, 100_000)
             run(plugin, 500 // scale, 1_000_000)
         run("sqlite", 250 // scale, 2_000_000)
+    for what, measure in (("sqs", sqs), ("serve", serve)):
+        if what in options.what:
+            measure(5_000 // scale, 100_000)
+            measure(500 // scale, 1_000_000)
     if "slow" in options.what:
         slow(2_000 // scale, 500_000, 5.0 / scale)
     if "map" in options.what:

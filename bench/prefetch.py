@@ -214,6 +214,7 @@ def loads() -> list[Load]:
     halves = [Task(0.5, session="a") for _ in range(40)] + [Task(0.5, session="b") for _ in range(40)]
     return [
         Load("2,000 of 1 ms, then 60 of 5 s", [*(Task(0.001) for _ in range(2000)), *(Task(5.0) for _ in range(60))]),
+        Load("2,000 of 1 ms, then 20 of 1 s", [*(Task(0.001) for _ in range(2000)), *(Task(1.0) for _ in range(20))]),
         Load("3,000 of 20 ms, 1 in 50 of 5 s", mixed),
         Load("5 s and 10 ms in turn, 100 of each", [Task(each) for _ in range(100) for each in (5.0, 0.01)]),
         Load("20,000 of 1 ms", [Task(0.001) for _ in range(20_000)]),

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import ExitStack, closing
 from pathlib import Path
+from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Self
 
@@ -17,6 +18,7 @@ from htcgrid.agent.agent import Agent
 from htcgrid.agent.backoff import BackOff
 from htcgrid.agent.log_tails import lack_of
 from htcgrid.agent.shutdown import Shutdown
+from htcgrid.following import Pauses
 from htcgrid.logs.handler_logs import HandlerLogs
 from htcgrid.logs.opening import end_with, handler_logs
 from htcgrid.logs.targets import TextTarget
@@ -40,8 +42,7 @@ from htcgrid.spi.tracing import TRACEPARENT
 log = logging.getLogger(__name__)
 
 _FIRST_LOOK = 0.002
-_LONGEST_LOOK = 0.05
-_LONGEST_LOOK_ELSEWHERE = 2.0  # a look at a service costs money
+_LONGEST_LOOK = 2.0
 _EMBEDDED_LEASE = 6.0  # a third of it is how long a cancelled task may run on
 
 
@@ -65,21 +66,42 @@ def _document(payload: bytes) -> dict[str, Any]:
 
 
 class Answers(ResultSink):
-    """The embedded agent's results, each until it is read."""
+    """The embedded agent's results, handed over to the thread that reads their session."""
 
     max_batch = BATCH
 
     def __init__(self, config: Plugin.Config, function: Any) -> None:
         super().__init__(config, function)
-        self._results: dict[str, Result] = {}
+        self._readers: dict[str, SimpleQueue[Result | None]] = {}
+        self._is_over = False
 
     def put(self, results: Sequence[Result]) -> None:
-        self._results.update({result.task.id: result for result in results})
+        readers = self._readers
+        for result in results:
+            reader = readers.get(result.task.attributes["session_id"])
+            if reader is not None:  # else nobody reads that session any more
+                reader.put(result)
 
-    def get(self, task_ids: Sequence[str]) -> Mapping[str, Result]:
-        """These results, which are kept no longer."""
-        found = {task_id: self._results.pop(task_id, None) for task_id in task_ids}
-        return {task_id: result for task_id, result in found.items() if result is not None}
+    def begin(self, session: str) -> None:
+        """Keep the results of this session from now on."""
+        reader = self._readers[session] = SimpleQueue()
+        if self._is_over:
+            reader.put(None)
+
+    def end(self, session: str) -> None:
+        self._readers.pop(session, None)
+
+    def wake(self) -> None:
+        """There are no more results: have every reader look why."""
+        self._is_over = True
+        for reader in list(self._readers.values()):
+            reader.put(None)
+
+    def following(self, session: str) -> Iterator[Result | None]:
+        """The next result, waited for, again and again; None after `wake`."""
+        next_result = self._readers[session].get
+        while True:
+            yield next_result()
 
 
 class Grid:
@@ -125,10 +147,13 @@ class Grid:
     def close(self) -> None:
         """Close the plugins; an embedded agent finishes its running tasks. A thread that waits for answers gets an error."""
         self._shutdown.drain(0.0)
+        answers = self._sink
         if self._agent is not None:
             self._agent.drain()
         self._stack.close()
         self._source = self._sink = self._agent = None
+        if isinstance(answers, Answers):
+            answers.wake()
 
     def map(self, events: Iterable[Any], *, ordered: bool = True, progress: bool = False) -> Iterator[Any]:
         """The answer to each event: in the order of events, or as they come with `ordered=False`.
@@ -149,6 +174,8 @@ class Grid:
         session = str(uuid.uuid4())
         trace = self._observers.session_trace(session)
         tasks = MappedTasks(session, events, {TRACEPARENT: trace.traceparent} if trace else None)
+        if isinstance(self._sink, Answers):
+            self._sink.begin(session)
         self._submit(tasks)
         return self._coming(tasks, _length(events), ordered=ordered, progress=progress)
 
@@ -163,8 +190,10 @@ class Grid:
                     tasks.read += 1
                     yield outcome
         finally:
-            if tasks.waiting and self._agent is not None:
-                self._source.cancel(tasks.session)
+            if isinstance(self._sink, Answers):
+                self._sink.end(tasks.session)
+                if tasks.waiting:
+                    self._source.cancel(tasks.session)
 
     def _submit(self, tasks: MappedTasks) -> None:
         """All of them to a queue; as many as it is to have ahead to an embedded agent."""
@@ -177,9 +206,11 @@ class Grid:
                 self._observers.tell(Sent(time.time(), tasks.session, batch, seconds, tasks.is_complete))
 
     def _as_completed(self, tasks: MappedTasks) -> Iterator[Outcome]:
-        longest = _LONGEST_LOOK if self._agent is not None else _LONGEST_LOOK_ELSEWHERE
-        pause = _FIRST_LOOK
-        looks = self._from_log(tasks.session) if self._sink.keeps_order else self._from_store(tasks)
+        sink, pauses = self._sink, Pauses(self._sink, _FIRST_LOOK, _LONGEST_LOOK)
+        if isinstance(sink, Answers):
+            looks = sink.following(tasks.session)
+        else:
+            looks = self._from_log(tasks.session) if sink.keeps_order else self._from_store(tasks)
         while tasks.waiting or not tasks.is_complete:
             if self._source is None:
                 raise config.ConfigError(f"The Grid was closed while {tasks.waiting} answers were awaited.")
@@ -189,11 +220,10 @@ class Grid:
             if result is None:
                 if self._error is not None:
                     raise self._error
-                if tasks.waiting:
-                    time.sleep(pause)
-                    pause = min(pause * 1.5, longest)
+                if tasks.waiting and not isinstance(sink, Answers):
+                    pauses.pause()
             elif tasks.settle(result.task.id):
-                pause = _FIRST_LOOK
+                pauses.reset()
                 yield result.outcome
 
     def _from_log(self, session: str) -> Iterator[Result | None]:
@@ -240,7 +270,7 @@ class Grid:
         memory = plugins.load(TaskSource, "memory")
         queue = {"endless": True, "lease_seconds": _EMBEDDED_LEASE}
         self._source = self._stack.enter_context(memory(memory.Config.model_validate(queue), function))
-        self._sink = self._stack.enter_context(Answers(Plugin.Config(), function))
+        self._sink = answers = self._stack.enter_context(Answers(Plugin.Config(), function))
         options, file = self._grid.settings.agent, self._grid.file
         self._observers = observers = self._stack.enter_context(self._grid.observers())
         lines = self._stack.enter_context(handler_logs(options, file.resolve().parent if file else Path.cwd(), _stream))
@@ -249,15 +279,16 @@ class Grid:
             log.warning("[agent] handler_logs: %s.", lack)
         self._agent = agent = Agent(self._source, invoker, self._sink, options, observers=observers)
         end_with(lines, lambda: agent.deadline)
-        thread = threading.Thread(target=self._run, args=(self._agent,), name="htcgrid-embedded", daemon=True)
+        thread = threading.Thread(target=self._run, args=(agent, answers), name="htcgrid-embedded", daemon=True)
         self._stack.callback(thread.join)
         thread.start()
 
-    def _run(self, agent: Agent) -> None:
+    def _run(self, agent: Agent, answers: Answers) -> None:
         try:
             agent.run()
         except BaseException as error:  # noqa: BLE001 - it is raised again where answers are waited for
             self._error = error
+        answers.wake()
 
 
 def _stream(name: str) -> HandlerLogs:

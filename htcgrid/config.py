@@ -203,7 +203,10 @@ class GridConfig:
             config = plugin.Config.model_validate(table.options)
         except ValidationError as error:
             raise ConfigError(explain(error, self._where(), plugin.Config, where)) from None
-        return plugin(self.beside_the_file(config), self._in_its_region(self.settings.function))
+        made = plugin(self.beside_the_file(config), self._in_its_region(self.settings.function))
+        if self.settings.agent.name:
+            made.agent = f"{self.settings.agent.name}-{made.agent}"
+        return made
 
     def region(self) -> tuple[str, str]:
         """The AWS region that handlers find, and what says so."""
@@ -433,6 +436,12 @@ def explain(error: ValidationError, where: str, model: type[BaseModel], inside: 
     return "\n".join(_explain(problem, where, model, inside) for problem in error.errors())
 
 
+def _meaning(description: str) -> str:
+    """The description of a key as a sentence."""
+    says = description.startswith(("whether ", "how ", "what ", "when ", "where ", "which "))
+    return f"It {'says' if says else 'is'} {description}."
+
+
 def _explain(problem: Any, where: str, model: type[BaseModel], inside: str) -> str:
     *tables, key = [str(part) for part in problem["loc"]] or [""]
     table = ".".join([*([inside] if inside else []), *tables])
@@ -444,12 +453,12 @@ def _explain(problem: Any, where: str, model: type[BaseModel], inside: str) -> s
         advice = f"Did you mean {near[0]}?" if near else known
         return f"{place}: there is no such key. {advice}"
     if problem["type"] == "missing":
-        return f"{place}: this key is missing. It is {fields.get(key) or 'needed'}."
+        return f"{place}: this key is missing. {_meaning(fields.get(key) or 'needed')}"
     expected = problem["msg"].removeprefix("Value error, ")
     if problem["type"] in {"model_type", "dict_type"}:
         inner = ".".join([*([table] if table else []), key])
         expected = f"this must be a table. Write [{inner}] and its keys below it"
-    meaning = f" It is {fields[key]}." if fields.get(key) else ""
+    meaning = f" {_meaning(fields[key])}" if fields.get(key) else ""
     found = _shown(problem["input"], tables, key, model)
     return f"{place} = {found}: {expected}.{meaning}"
 

@@ -118,7 +118,7 @@ def load_credentials(credentials: str) -> Callable[[Function], CredentialSource]
 
 
 def _is_the_machine(error: BaseException) -> bool:
-    """Whether it is no fault of the plugin's that it was not loaded, but there are no files or no memory left."""
+    """Whether the plugin was not loaded because this process has no files or no memory left: not an error of the plugin."""
     if isinstance(error, OSError):
         return error.errno in {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
     return isinstance(error, MemoryError) or (isinstance(error, ImportError) and "failed to map segment" in str(error))
@@ -131,7 +131,7 @@ def _unknown(kind: type[Plugin], name: str) -> str:
 
 def _advice(name: str) -> str:
     packages = {point.value.partition(".")[0] for point in importlib.metadata.entry_points(group=_AVAILABLE, name=name)}
-    return f" To have it: pip install {' or '.join(sorted(packages)).replace('_', '-')}" if packages else ""
+    return f" To install it: pip install {' or '.join(sorted(packages)).replace('_', '-')}" if packages else ""
 
 
 def _checked(kind: type[P], name: str, plugin: Any) -> type[P]:

@@ -245,3 +245,35 @@ def test_one_event_for_a_function_that_cannot_be_loaded_raises_what_is_wrong(fol
     grid = Grid.open(settings=embedded(folder, handler="handlers.missing"))
     with grid, pytest.raises(HtcgridError, match="'missing' missing on module 'handlers'"):
         list(grid.map([{"n": 1}]))
+
+
+def test_answers_of_an_embedded_agent_come_by_an_event_and_not_by_a_look(
+    grid: Grid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    list(grid.map([{"n": 0}]))
+    looks: list[float] = []
+    monkeypatch.setattr("htcgrid.client.Pauses.pause", lambda _self: looks.append(0))
+    assert list(grid.map({"n": n, "sleep": 0.01} for n in range(30))) == [2 * n for n in range(30)]
+    assert looks == []
+
+
+def test_maps_of_several_threads_have_their_own_answers(grid: Grid) -> None:
+    answers: dict[int, list[Any]] = {}
+
+    def read(first: int) -> None:
+        answers[first] = list(grid.map({"n": n} for n in range(first, first + 200)))
+
+    threads = [threading.Thread(target=read, args=(1000 * number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert answers == {first: [2 * n for n in range(first, first + 200)] for first in range(0, 4000, 1000)}
+
+
+def test_a_map_that_begins_after_the_agent_has_failed_has_the_agents_error(folder: Path) -> None:
+    (folder / "handlers.py").write_text("raise RuntimeError('no data')")
+    with Grid.open(settings=embedded(folder)) as grid:
+        for _ in range(2):
+            with pytest.raises(HtcgridError):
+                list(grid.map([{"n": 1}]))

@@ -46,7 +46,7 @@ PLUGINS_MAY = ("htcgrid.spi", "htcgrid.planes")
 BUILDS_ON = {"htcgrid_aws_lambda": ("htcgrid_aws",)}
 """A plugin's package, and those of other plugins that it is built on, as its `pyproject.toml` says."""
 CONTRACTS_MAY = (*PLUGINS_MAY, "htcgrid.runtime", "htcgrid.agent", "htcgrid.config")
-SDKS = {"boto3", "botocore", "docker", "kubernetes", "opentelemetry", "redis", "requests"}
+SDKS = {"boto3", "botocore", "docker", "kubernetes", "opentelemetry", "prometheus_client", "redis", "requests"}
 FIRST_PARTY = {"htcgrid", "htcgrid_contracts"}
 
 
@@ -162,6 +162,25 @@ def test_a_worker_process_loads_neither_pydantic_nor_stevedore_nor_a_cloud_sdk()
     roots = {module.split(".")[0] for module in modules}
     assert roots & ({"pydantic", "pydantic_core", "stevedore", "click", "httptools"} | SDKS) == set()
     assert [m for m in modules if m.startswith("htcgrid.") and not m.startswith("htcgrid.runtime")] == []
+
+
+def test_commands_and_the_client_alone_ask_whether_a_plugin_has_a_protocol() -> None:
+    protocols = {
+        node.name
+        for file in files_of(CORE)
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.ClassDef) and any(getattr(base, "id", "") == "Protocol" for base in node.bases)
+    }
+    asked = {
+        str(file.relative_to(CORE))
+        for file in files_of(CORE)
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Call)
+        and getattr(node.func, "id", "") == "isinstance"
+        and any(isinstance(name, ast.Name) and name.id in protocols for name in ast.walk(node.args[1]))
+    }
+    assert {"TaskQueue", "ResultStore", "Deployable", "ImageBuilder"} <= protocols
+    assert sorted(file for file in asked if not file.startswith("cli/") and file != "client.py") == []
 
 
 def test_no_command_but_serve_loads_the_library_that_serves() -> None:

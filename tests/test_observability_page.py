@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from htcgrid import spi
+from htcgrid.logs.line_format import FIELDS, JsonLines
 from htcgrid.spi import Function, Observation, Observer, Outcome, Result, Stored, Task
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -32,6 +34,14 @@ def test_the_page_has_every_observation_as_the_code_has_it(generate: Any) -> Non
     assert generate.page(text, {"observations": generate.observations}) == text, HINT
     for kind in generate.kinds():
         assert f"| `{kind.__name__}` |" in text
+
+
+def test_the_page_has_every_field_of_a_handlers_line(generate: Any) -> None:
+    text = PAGE.read_text()
+    assert generate.page(text, {"log fields": generate.log_fields}) == text, HINT
+    line, _ = JsonLines()(None, "e-1", b"printed\n", "stdout")
+    assert list(json.loads(line)) == list(FIELDS)
+    assert all(f"| `{name}` |" in text for name in FIELDS)
 
 
 @pytest.mark.slow  # it needs the plugin

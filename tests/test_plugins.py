@@ -81,6 +81,7 @@ def test_an_unknown_name_lists_what_is_installed(site: Path) -> None:
         ("plane", "aws_lambda", "htcgrid-aws-lambda"),
         ("source", "sqs", "htcgrid-aws"),
         ("sink", "dynamodb", "htcgrid-aws"),
+        ("observer", "prometheus", "htcgrid-prometheus"),
         ("observer", "otel", "htcgrid-otel"),
     ],
 )
@@ -92,7 +93,7 @@ def test_an_unknown_name_of_ours_says_what_to_install(
 
     monkeypatch.setattr(plugins, "installed", lambda _kind=None: [])
     base = {"plane": Invoker, "source": TaskSource, "sink": ResultSink, "observer": Observer}[kind]
-    assert plugins._unknown(base, name).endswith(f"Installed: none. To have it: pip install {package}")
+    assert plugins._unknown(base, name).endswith(f"Installed: none. To install it: pip install {package}")
 
 
 def test_two_plugins_of_one_name_are_both_named(site: Path) -> None:

@@ -180,12 +180,12 @@ def test_a_waiting_receive_returns_as_soon_as_something_is_put(path: Path, elsew
 def test_a_put_in_this_process_wakes_a_receive_before_it_looks_again(
     source: SqliteSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("htcgrid.builtin.sqlite_source.POLL_SECONDS", LONG)
+    monkeypatch.setattr("htcgrid.builtin.sqlite_changes.SELDOM_SECONDS", LONG)
     received: list[Lease] = []
     waiting = threading.Thread(target=lambda: received.extend(source.receive(1, LONG)))
     began = time.monotonic()
     waiting.start()
-    until(lambda: source._file.changed._waiters)  # type: ignore[attr-defined]
+    until(lambda: source._file.changes._is_read)
     source.put(tasks(1))
     waiting.join()
     assert ids(received) == ["t0"]

@@ -58,7 +58,7 @@ class BoundRules(InvokerHelpers):
         if plane.max_batch == 1:
             not_asked("max_batch is 1: no task stands behind another")
         seconds = self.short_timeout
-        size = min(plane.max_batch, 3)
+        size = 2
         batch = [lease("sleep", seconds=0.6 * seconds, value=number) for number in range(size)]
         answers = [self.answer(outcome) for outcome in self.run(plane, batch, seconds)]
         assert answers == list(range(size))
@@ -119,25 +119,35 @@ class BoundRules(InvokerHelpers):
             not_asked("max_concurrency is 1: nothing runs beside it")
         seconds = self.short_timeout
         timeout = plane.function.timeout
-        self.side_by_side(plane, 2)
         self._beside(
+            plane,
             FailureKind.TIMEOUT,
             lambda: self.call(plane, "sleep", seconds, seconds=seconds + 30 * self.patience),
-            lambda: self._later(plane, 0.5 * seconds, 0.5 * seconds + min(1.5 * self.patience, 0.25 * timeout)),
+            lambda past: self._later(plane, 0.5 * seconds, 0.5 * seconds + min(past, 0.25 * timeout)),
         )
-        self.side_by_side(plane, 2)
         self._beside(
+            plane,
             FailureKind.EXIT,
             lambda: self._later(plane, 0.3, 0, do="end", status=3, at_once=True),
-            lambda: self._later(plane, 0, min(0.3 + 1.5 * self.patience, 0.6 * timeout)),
+            lambda past: self._later(plane, 0, min(0.3 + past, 0.6 * timeout)),
         )
 
     # --- words ---
 
-    def _beside(self, kind: FailureKind, stop: Callable[[], Outcome], keep: Callable[[], Outcome]) -> None:
-        stopped, kept = in_threads([stop, keep], 90 * self.patience)
-        self.failed(stopped, kind)
-        assert self.answer(kept) == "kept"
+    def _beside(
+        self, plane: Invoker, kind: FailureKind, stop: Callable[[], Outcome], keep: Callable[[float], Outcome]
+    ) -> None:
+        """A task that is stopped, and a neighbour that runs past that: for longer where the plane is slow to stop one."""
+        for past in (0.3 * self.patience, 1.5 * self.patience):
+            self.side_by_side(plane, 2)
+            (stopped, ended), (kept, kept_until) = in_threads(
+                [lambda: (stop(), time.monotonic()), lambda past=past: (keep(past), time.monotonic())],  # type: ignore[misc]
+                90 * self.patience,
+            )
+            self.failed(stopped, kind)
+            assert self.answer(kept) == "kept"
+            if kept_until > ended:
+                return
 
     def _later(self, plane: Invoker, delay: float, seconds: float, do: str = "sleep", **event: Any) -> Outcome:
         time.sleep(delay)

@@ -159,6 +159,16 @@ class PluginContract:
             with self.unavailable("a call that the service refused, since there were too many,", opened):
                 self.use(opened)
 
+    def test_it_knows_its_agent_by_name(self, plugin: Plugin) -> None:
+        """A name that is set before `open` stays; without one there is a name too. Read: spi.Plugin.agent."""
+        made = self.again(plugin)
+        agent: object = getattr(made, "agent", None)
+        assert agent, "there is no attribute `agent`: have __init__ call super().__init__(config, function)"
+        assert isinstance(agent, str)
+        made.agent = "contract-agent-1"
+        with made:
+            assert made.agent == "contract-agent-1", f"`agent` was set before `open`, and is {made.agent!r} after it"
+
     def test_what_it_says_of_itself_can_be_asked_at_any_time(self, plugin: Plugin) -> None:
         """`check` and `permissions` open nothing. Read: spi.Plugin.advise, spi.Plugin.permissions, spi.Plugin.usage."""
         made = self.again(plugin)

@@ -75,7 +75,7 @@ class InvokerContract(AnswerRules, MeterRules, FailureRules, IdentityRules, Boun
         if plane.max_concurrency == 1:
             not_asked("max_concurrency is 1: nothing runs beside the cancelled task")
         self.side_by_side(plane, 2)
-        kept = lease("sleep", seconds=3 * self.patience, value="kept")
+        kept = lease("sleep", seconds=1.5 * self.patience, value="kept")
         stopped = lease("sleep", seconds=30 * self.patience)
 
         def run_kept() -> Outcome:
@@ -102,7 +102,7 @@ class InvokerContract(AnswerRules, MeterRules, FailureRules, IdentityRules, Boun
         late_by = 2 * self.patience  # so much a busy machine may be late itself in seeing that the time is up
         late = lease("sleep", seconds=self.short_timeout + late_by, value="late")
         self.failed(self.run(plane, [late], self.short_timeout)[0], FailureKind.TIMEOUT)
-        deadline = time.monotonic() + late_by + 1.0
+        deadline = time.monotonic() + late_by + 0.5
         while time.monotonic() < deadline:
             answer = self.answer(self.call(plane, "echo", value="mine"))
             assert answer == "mine", f"the answer of a task that had timed out came for another: {answer!r}"

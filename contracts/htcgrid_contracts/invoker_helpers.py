@@ -151,7 +151,7 @@ class InvokerHelpers(PluginContract):
         self.side_by_side(plane, size)
         overlap = 0.0
         # The longer where this machine was too busy to begin them all within the shorter.
-        for seconds in (1 * self.patience, min(8 * self.patience, 0.8 * plane.function.timeout)):
+        for seconds in (0.5 * self.patience, min(8 * self.patience, 0.8 * plane.function.timeout)):
             calls = [lambda seconds=seconds: self.answer(self.call(plane, "count", seconds=seconds))] * size
             answers = in_threads(calls, 60 * self.patience)
             overlap = min(each["ended"] for each in answers) - max(each["began"] for each in answers)
@@ -179,7 +179,7 @@ class InvokerHelpers(PluginContract):
 
         thread = threading.Thread(target=work, daemon=True)
         thread.start()
-        time.sleep(1.0 * self.patience)
+        time.sleep(0.5 * self.patience)
         assert thread.is_alive(), "the handler had ended before it was cancelled"
         cancelled = time.monotonic()
         plane.cancel([asked.task.id])

@@ -77,7 +77,7 @@ class IdentityRules(InvokerHelpers):
         plane.credentials = issued
         seen = []
         with plane:
-            until = time.monotonic() + 1.5 * lifetime
+            until = time.monotonic() + 1.05 * lifetime
             while time.monotonic() < until:
                 found = self.answer(self.call(plane, "identify", seconds=0.1 * lifetime))
                 key = found["keys"][0]

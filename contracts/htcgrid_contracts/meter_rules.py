@@ -43,10 +43,12 @@ class MeterRules(InvokerHelpers):
     def test_started_is_when_the_handler_began(self, plane: Invoker) -> None:
         """Not when it ended, nor when it was called. Read: spi.Outcome."""
         self.works(plane)
-        seconds = 2.5 * self.patience
-        outcome = self.call(plane, "count", seconds=seconds)
-        began = self.answer(outcome)["began"]
-        apart = abs(outcome.started - began)
+        for seconds in (0.8 * self.patience, 2.5 * self.patience):  # a busy machine may be late by as much once
+            outcome = self.call(plane, "count", seconds=seconds)
+            began = self.answer(outcome)["began"]
+            apart = abs(outcome.started - began)
+            if apart < 0.7 * seconds:
+                break
         assert apart < 0.7 * seconds, (
             f"by its own clock the handler began at {began:.2f}, ran for {seconds:g} s, and `started` is "
             f"{outcome.started:.2f}: {apart:.1f} s apart"

@@ -13,6 +13,7 @@ from htcgrid.spi import (
     AgentFigures,
     AgentStarted,
     AlreadyStored,
+    Answered,
     DeadLettered,
     Ended,
     EnvironmentEnded,
@@ -56,6 +57,12 @@ class Unheard(Observation):
 
 class KitFigures(AgentFigures):
     """An agent that holds three tasks."""
+
+    def slots(self) -> int:
+        return 4
+
+    def busy(self) -> int:
+        return 1
 
     def held(self) -> int:
         return 3
@@ -219,6 +226,7 @@ def run_of_an_agent(payload: bytes = b'{"value": 1}') -> list[Observation]:
         Ended(now, begun, 0, 0.5),
         Stored(now, [result(good), *(result(bad, kind) for kind in FailureKind), result(dead, FailureKind.EXIT)], 0.01),
         Acked(now, [good, bad]),
+        Answered(now, result(good), 0.02),
         DeadLettered(now, [dead], "exit at attempt 3"),
         Returned(now, [returned], 0.0),
         Returned(now, [again], 0.2),

@@ -35,6 +35,11 @@ class KeptOutput(HandlerOutput):
         """What was printed under this task, line by line."""
         return b"".join(self.texts[asked.task.id]).decode(errors="replace").splitlines()
 
+    def everything(self) -> bytes:
+        """What was printed under any task, or none."""
+        with self._lock:
+            return b"".join(text for texts in self.texts.values() for text in texts)
+
 
 class OutputRules(InvokerHelpers):
     """Asked of planes that hand over whole what handlers print."""

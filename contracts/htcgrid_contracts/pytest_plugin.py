@@ -23,7 +23,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="the config; by default htcgrid.toml here, beside the tests that are named, or in pytest's root folder",
     )
     group.addoption(
-        "--strict-planes", action="store_true", help="fail, where a plane is not to be had, and do not skip"
+        "--strict-planes", action="store_true", help="fail where a plane is unavailable, instead of skipping the test"
     )
 
 

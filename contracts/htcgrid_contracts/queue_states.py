@@ -1,6 +1,7 @@
 """Queues whose tasks are in every state at once: what is counted, cancelled, set apart and run again."""
 
 import time
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
@@ -171,6 +172,24 @@ class QueueStateRules(SourceHelpers):
             source.is_pending("s-1")
         leases = self.take(source, 2)
         assert [lease.attempt for lease in leases] == [1, 1], "what was only looked at counts as handed out"
+
+    def test_stats_name_an_agent_by_its_name(self, source: TaskSource, given: Given) -> None:
+        """Users look for the agent that holds a task. Read: spi.QueueStats, spi.Plugin.agent."""
+        if not self.shared:
+            not_asked("the place is the object itself: there is one agent")
+        reader = given(*numbered(3))
+        if reader.stats().agents is None:
+            not_asked("stats().agents is None: the queue cannot tell agents apart")
+        other = self.again(source)
+        other.agent = f"contract-{uuid.uuid4().hex[:8]}"
+        with other:
+            leases = self.take(other, 2)
+            agents = reader.stats().agents or {}
+            found = {name: holder.leased for name, holder in agents.items() if other.agent in name}
+            assert list(found.values()) == [2], (
+                f"the agent {other.agent!r} has leased 2 tasks, and `agents` of the stats are {dict(agents)}"
+            )
+            other.ack(leases)
 
     # --- dead letters, and what is run again ---
 

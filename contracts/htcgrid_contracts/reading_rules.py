@@ -116,6 +116,18 @@ class ReadingRules(PluginContract):
             sink.put([second])
             self._stored(sink, [first, second])
 
+    def test_every_result_is_each_task_once(self, sink: ResultSink) -> None:
+        """A report counts what it lists. Read: spi.ResultSink.every_result."""
+        if not sink.keeps_order and type(sink).every_result is ResultSink.every_result:
+            not_asked("the sink has neither `scan` nor `every_result`")
+        with sink:
+            put = [varied(number) for number in range(20)]
+            for some in _cut(put, sink.max_batch):
+                sink.put(some)
+            listed = sorted((each.task.id, str(each.outcome.failure), each.attempt) for each in sink.every_result())
+        wanted = sorted((each.task.id, str(each.outcome.failure), each.attempt) for each in put)
+        assert listed == wanted, f"{len(wanted)} results were put, and `every_result` lists {len(listed)}, or others"
+
     # --- stored, get, scan ---
 
     def test_what_can_be_read_is_said(self, sink: ResultSink) -> None:

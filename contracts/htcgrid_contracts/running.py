@@ -31,7 +31,8 @@ class Subject:
 
     `make` gives a new one, not opened, on a place that is new where it can be; `missing` one on a place that is not there.
     Each `take_away`, `bring_back`, `throttle`, `resize` and `publish_invalid` does that to what the plugin talks to.
-    `marks` gives the path at which handlers see a folder. `deadline` is in seconds, for each rule.
+    `marks` gives the path at which handlers see a folder. `deployed` is the timeout with which the kit's handler
+    was deployed to a plane that serves it alone. `deadline` is in seconds, for each rule.
     """
 
     kind: type[Plugin]
@@ -45,6 +46,7 @@ class Subject:
     resize: Callable[[int], None] | None = None
     publish_invalid: Callable[[], None] | None = None
     marks: Callable[[Path], str] | None = None
+    deployed: float | None = None
     too_large: int | None = None
     deadline: float = 60.0
 
@@ -108,7 +110,7 @@ def verify(
         pytest.ExitCode.INTERRUPTED,
         pytest.ExitCode.NO_TESTS_COLLECTED,
     }:
-        message = f"pytest could not run the rules ({status!r}): {reporter.trouble or 'it gave no reason'}"
+        message = f"pytest could not run the rules ({status!r}): {reporter.error or 'it gave no reason'}"
         raise RuntimeError(message)
     return reporter.verdicts
 

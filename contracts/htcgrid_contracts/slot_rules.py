@@ -58,7 +58,7 @@ class SlotRules(InvokerHelpers):
             ended.append(self.run(plane, [asked[number]], 6 * self.patience)[0])
 
         def cancel() -> None:
-            time.sleep(1.0 * self.patience)
+            time.sleep(0.5 * self.patience)
             plane.cancel([each.task.id for each in asked])
 
         calls: list[Callable[[], None]] = [lambda number=number: run(number) for number in range(size)]  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""What came of each rule, in the author's terms and without secrets; and the deadline of each."""
+"""The verdict on each rule, in the author's terms and without secrets; and the deadline of each."""
 
 import re
 import signal
@@ -26,7 +26,7 @@ _AGAIN_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What came of one rule: `verdict` is "held", "broken" or "not asked"; `read` says where the rule stands.
+    """The verdict on one rule: `verdict` is "held", "broken" or "not asked"; `read` says where the rule stands.
 
     `same_as` names an earlier rule that was broken by the same fault. `could_be_asked` says whether the author can have a
     rule asked that was not.
@@ -54,7 +54,7 @@ class Reporter:
         self._faults: dict[str, str] = {}
         self._overdue = 0
         self.verdicts: list[Verdict] = []
-        self.trouble = ""
+        self.error = ""
 
     @property
     def has_stopped(self) -> bool:
@@ -68,11 +68,11 @@ class Reporter:
             self._rules[item.nodeid] = doc, tuple(str(name) for mark in marks for name in mark.args)
 
     def pytest_internalerror(self, excrepr: object) -> None:
-        self.trouble = str(excrepr)
+        self.error = str(excrepr)
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.failed:
-            self.trouble = report.longreprtext
+            self.error = report.longreprtext
 
     # --- deadlines ---
 

@@ -14,6 +14,9 @@ from htcgrid_contracts.running import SUBJECT, Subject
 from htcgrid_contracts.sink import ResultSinkContract
 from htcgrid_contracts.source import TaskSourceContract
 
+_LEARNED = pytest.StashKey[tuple[bool, bool]]()
+"""Whether the place is shared, and whether it ends."""
+
 
 class _Verified(PluginContract):
     _is_away = False
@@ -59,8 +62,22 @@ class _Verified(PluginContract):
 
 class TestInvoker(_Verified, InvokerContract):
     @pytest.fixture
+    def function(self, subject: Subject) -> Function:
+        if subject.deployed is None:
+            return contract_function()
+        self.short_timeout = subject.deployed
+        return contract_function(timeout=subject.deployed)
+
+    @pytest.fixture
     def invoker(self, subject: Subject, function: Function) -> Plugin:
         return subject.make(function)
+
+    def serving(self, invoker: Invoker, function: Function) -> Invoker:
+        if self._subject.deployed is not None:
+            not_asked(
+                "override `serving` in a test of your own: with --deployed the plane serves the kit's handler alone"
+            )
+        return super().serving(invoker, function)
 
     def resize(self, plane: Invoker, size: int = 1) -> None:
         if self._subject.resize is None:
@@ -75,10 +92,10 @@ class TestInvoker(_Verified, InvokerContract):
 
 class TestTaskSource(_Verified, TaskSourceContract):
     @pytest.fixture
-    def source(self, subject: Subject) -> TaskSource:
+    def source(self, subject: Subject, request: pytest.FixtureRequest) -> TaskSource:
         source = subject.make(contract_function())
         assert isinstance(source, TaskSource)
-        self._learn(source, drain=subject.drain)
+        self._learn(source, request.config.stash, drain=subject.drain)
         return source
 
     def publish_invalid(self, source: TaskSource) -> None:
@@ -88,10 +105,12 @@ class TestTaskSource(_Verified, TaskSourceContract):
             )
         self._subject.publish_invalid()
 
-    def _learn(self, source: TaskSource, *, drain: bool) -> None:
+    def _learn(self, source: TaskSource, known: pytest.Stash, *, drain: bool) -> None:
         """What a subclass would say: whether the place is shared, and whether it ends. Empties it on the way."""
         with self.again(source) as first:
-            while leased := first.receive(first.max_batch, 0.2):
+            # The first look is a careful one. Later places are new, but for those that are to be emptied.
+            wait = 0.2 if drain or _LEARNED not in known else 0.0
+            while leased := first.receive(first.max_batch, wait):
                 if not drain:
                     pytest.fail(
                         f"the place holds tasks, such as {leased[0].task.id}. Give the kit a place of its own "
@@ -99,10 +118,12 @@ class TestTaskSource(_Verified, TaskSourceContract):
                         f"or let it empty this one with --drain"
                     )
                 first.ack(leased)
-            ends = first.exhausted
-            if isinstance(first, TaskQueue):
-                self.shared = self._is_shared(first)
-            self.finite = ends and not self.shared
+            if _LEARNED not in known:
+                ends = first.exhausted
+                if isinstance(first, TaskQueue):
+                    self.shared = self._is_shared(first)
+                known[_LEARNED] = (self.shared, ends and not self.shared)
+            self.shared, self.finite = known[_LEARNED]
 
     def _is_shared(self, first: TaskQueue) -> bool:
         assert isinstance(first, TaskSource)

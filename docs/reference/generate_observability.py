@@ -13,6 +13,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from htcgrid import spi
+from htcgrid.logs.line_format import FIELDS
 from htcgrid.spi import Observation
 
 ROOT = Path(__file__).parents[2]
@@ -45,7 +46,17 @@ def metrics() -> str:
     return "\n".join(rows)
 
 
-TABLES: Mapping[str, Callable[[], str]] = {"observations": observations, "metrics": metrics}
+def log_fields() -> str:
+    """Every key of a line of the handler logs."""
+    rows = ["| Field | Meaning |", "| --- | --- |"]
+    return "\n".join([*rows, *(f"| `{name}` | {text} |" for name, text in FIELDS.items())])
+
+
+TABLES: Mapping[str, Callable[[], str]] = {
+    "observations": observations,
+    "metrics": metrics,
+    "log fields": log_fields,
+}
 
 
 def page(text: str, tables: Mapping[str, Callable[[], str]]) -> str:

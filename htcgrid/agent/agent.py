@@ -219,6 +219,12 @@ class _Figures(AgentFigures):
         self._source = source
         self._plugins = plugins
 
+    def slots(self) -> int:
+        return self._leases.slots
+
+    def busy(self) -> int:
+        return self._leases.busy_slots()
+
     def held(self) -> int:
         return len(self._leases)
 

@@ -84,7 +84,7 @@ class BackOff:
         Raises the error itself once it has lasted for the limit, or while the agent drains past its grace.
         """
         now = time.monotonic()
-        if self._failures == 0:
+        if self._failures == 0 or error.begun:  # it was there a moment ago
             self._since = now
         self._failures += 1
         self._said = str(error)

@@ -73,6 +73,7 @@ class LeaseTable:
         self._on_the_way = 0
         """How many calls that return leases have not ended; what they return is not held any more."""
         self._returns = 0
+        self._unacked: dict[str, Lease] = {}
         self._lock = threading.RLock()
         """A lease that is added while an older one of its task is released must not go with it."""
         self._settled = threading.Condition(self._lock)
@@ -289,6 +290,10 @@ class LeaseTable:
         batch = self._running[slot] = {lease.task.id: lease for lease in leases}
         return batch
 
+    def busy_slots(self) -> int:
+        """How many slots have tasks with the plane now."""
+        return sum(map(bool, list(self._running.values())))
+
     def running(self) -> list[Lease]:
         return [lease for batch in list(self._running.values()) for lease in list(batch.values())]
 
@@ -476,12 +481,17 @@ class LeaseTable:
     # --- lost leases ---
 
     def held(self) -> list[Lease]:
-        return list(self._held.values())
+        return [*list(self._held.values()), *self._unacked.values()]
 
     def still(self, leases: Collection[Lease]) -> list[Lease]:
         """What is still held of these, each in its newest lease."""
-        held = [self._held.get(lease.task.id) for lease in leases]
+        held = [self._held.get(lease.task.id) or self._unacked.get(lease.task.id) for lease in leases]
         return [lease for lease in held if lease is not None]
+
+    def keep_for_ack(self, leases: Sequence[Lease]) -> None:
+        """The results of these are stored, and the source is unavailable for their ack: until then they are extended."""
+        if leases or self._unacked:
+            self._unacked = {lease.task.id: lease for lease in leases}
 
     def lose(self, leases: Collection[Lease]) -> list[str]:
         """These very leases are ours no longer: nothing of them is to be stored. Returns the ids of their tasks."""

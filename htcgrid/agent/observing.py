@@ -15,7 +15,8 @@ log = logging.getLogger(__name__)
 MOST_TASKS = 200_000
 """Observations of more tasks than this do not wait for one observer; what comes is dropped."""
 MOST_BYTES = 16 << 20
-"""The same for the bytes of events and answers that the waiting observations keep in memory."""
+"""The same for the bytes of events and answers that they keep in memory. An event counts when it is received: of those that
+were, and are in later observations alone, there are no more than the agent holds itself."""
 _LINGER_SECONDS = 0.05
 """So long an observation waits for others: to be woken for each would cost the agent's threads their turn."""
 _ERRORS = 10
@@ -31,6 +32,7 @@ class Observing(Observers):
         self._threads = [_ObserverThread(name, observer) for name, observer in observers.items()]
         self._observers = list(observers.values())
         self.is_watched = bool(observers)
+        self.scrape_ports = [each.scrape_port for each in observers.values() if each.scrape_port is not None]
 
     def tell(self, observation: Observation) -> None:
         tasks, size = observation.size()

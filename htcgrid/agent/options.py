@@ -21,6 +21,12 @@ def _percentage(text: str) -> float:
 class AgentOptions(Keys):
     """How an agent behaves. Times in seconds."""
 
+    name: str = Field(
+        "",
+        pattern=r"^[A-Za-z0-9._-]*$",
+        max_length=64,
+        description="put before the host name and process id by which `htcgrid status` and the queue know this agent",
+    )
     grace: float = Field(
         30.0, ge=0, le=_YEAR, description="seconds that running tasks have when the agent is asked to stop"
     )

@@ -60,8 +60,11 @@ class Outcomes:
         else:
             self._leases.finish(Result(lease.task, outcome, lease.attempt), dead=what is Verdict.DEAD)
 
-    def unavailable(self, lease: Lease, error: Unavailable) -> None:
-        """The plane became unavailable. What has not begun goes to whichever slot finds it there again."""
+    def unavailable(self, lease: Lease, error: Unavailable) -> bool:
+        """The plane became unavailable. What has not begun goes to whichever slot finds it there again.
+
+        Says whether this task is to blame.
+        """
         if lease.task.id not in error.begun and isinstance(error, Throttled):
             self._leases.put_back(lease)
         elif lease.task.id not in error.begun:
@@ -70,7 +73,11 @@ class Outcomes:
             self._leases.give_back(lease)
         else:
             self.suspects.lose(lease.task.id)
-            self._count(lease, error_documents.lost_with_its_plane(lease.attempt, str(error)))
+            if self.suspects.is_guilty(lease.task.id, self._options.unavailable_limit):
+                self._count(lease, error_documents.lost_with_its_plane(lease.attempt, str(error)))
+                return True
+            self._retry(lease, None, 0.0)
+        return False
 
     def not_begun(self, lease: Lease, reason: str) -> None:
         """Not counted, unless the plane has gone on so for as long as it may be unavailable at all."""

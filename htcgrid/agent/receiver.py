@@ -88,10 +88,11 @@ class Receiver:
         if stored:
             done = [lease for lease in leases if lease.task.id in stored]
             self._shared.already_stored(AlreadyStored(time.time(), done))
-            for chunk in chunks(self._leases.release(done), self._source.max_batch):
+            for chunk in chunks(self._leases.still(done), self._source.max_batch):  # held until then, and so extended
                 self.back_off.call(lambda chunk=chunk: self._source.ack(chunk), self._source.ack)  # type: ignore[misc]
                 if observers.is_watched:
                     observers.tell(Acked(time.time(), chunk))
+            self._leases.release(done)
             leases = [lease for lease in leases if lease.task.id not in stored]
         if any(lease.invalid for lease in leases):
             for lease in leases:

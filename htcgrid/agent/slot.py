@@ -73,15 +73,16 @@ class Slot:
             else:
                 self._invoke(batch)
         except Unavailable as error:
-            for lease in batch.values():
-                self._outcomes.unavailable(lease, error)
+            blamed = [self._outcomes.unavailable(lease, error) for lease in batch.values()]
             batch.clear()
             is_throttled = isinstance(error, Throttled)
             if is_throttled:
                 self._throttled()
                 self._back_off.forget_before(self._statistics.last)  # others are answered: it does not last
-            if error.begun:
+            if any(blamed):
                 self._back_off.reset()  # it was there
+            elif error.begun:
+                self._back_off.forget_before(self._outcomes.suspects.answered)
             self._back_off.wait(error, _THROTTLED_SECONDS if is_throttled else LONGEST_SECONDS)
         else:
             self._back_off.reset()
@@ -118,6 +119,7 @@ class Slot:
         ended, failed = self._outcomes.succeeded, self._outcomes.failed
         busy_ms = 0.0
         done = 0
+        began = time.monotonic()
         for item in self._plane_invoke(batch, self._invoker.function.timeout):
             lease = running.pop(item.task_id, None)
             if lease is None:
@@ -136,6 +138,8 @@ class Slot:
         if running:
             raise self._bug(f"ended without an outcome for {', '.join(sorted(running))}")
         if done:
+            suspects = self._outcomes.suspects
+            suspects.answered = max(suspects.answered, began)
             self._leases.prefetch.learn(busy_ms / 1000, done, self._invoker.max_batch)
         else:
             self._shutdown.wait(_PAUSE_SECONDS)

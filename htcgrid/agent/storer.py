@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -19,6 +19,7 @@ from htcgrid.spi import (
     Returned,
     Stored,
     TaskSource,
+    Unavailable,
     error_documents,
 )
 
@@ -93,17 +94,34 @@ class Storer:
         if dead := {result.task.id: result for result, is_dead in finished if is_dead}:
             for lease in leases:
                 if lease.task.id in dead:
-                    self._dead_letter(lease, dead[lease.task.id])
+                    self._dead_letter(lease, dead[lease.task.id], leases)
             leases = [lease for lease in leases if lease.task.id not in dead]
-        for chunk in chunks(leases, self._source.max_batch):
-            self.back_off.call(lambda chunk=chunk: self._source.ack(chunk), self._source.ack)  # type: ignore[misc]
-            if self._observers.is_watched:
-                self._observers.tell(Acked(time.time(), chunk))
+        for start in range(0, len(leases), self._source.max_batch):
+            self._ack(leases[start : start + self._source.max_batch], leases[start:])
+        self._leases.keep_for_ack(())
 
-    def _dead_letter(self, lease: Lease, result: Result) -> None:
+    def _ack(self, chunk: Sequence[Lease], left: Sequence[Lease]) -> None:
+        self._end(lambda: self._source.ack(chunk), self._source.ack, left)
+        if self._observers.is_watched:
+            self._observers.tell(Acked(time.time(), chunk))
+
+    def _end(self, call: Callable[[], None], method: Callable[..., None], left: Sequence[Lease]) -> None:
+        """Call until the source has ended these leases; `left` are all that wait for their end."""
+
+        def attempt() -> None:
+            try:
+                call()
+            except Unavailable:
+                # Else they would be received again, as often as the source allows, though their results are stored.
+                self._leases.keep_for_ack(left)
+                raise
+
+        self.back_off.call(attempt, method)
+
+    def _dead_letter(self, lease: Lease, result: Result, left: Sequence[Lease]) -> None:
         document = result.outcome.payload.decode(errors="replace")[:_REASON_BYTES]
         reason = f"{result.outcome.failure} at attempt {result.attempt}: {document}"
-        self.back_off.call(lambda: self._source.dead_letter([lease], reason), self._source.dead_letter)
+        self._end(lambda: self._source.dead_letter([lease], reason), self._source.dead_letter, left)
         self._observers.tell(DeadLettered(time.time(), [lease], reason))
         log.info("Task %s is a dead letter: %s at attempt %d.", lease.task.id, result.outcome.failure, result.attempt)
 

@@ -23,6 +23,9 @@ class Suspects:
         self.known: Counter[str] = Counter()
         """How often the plane was lost under a task; looked at without the lock, for speed."""
         self._refused: dict[str, tuple[float, int]] = {}
+        self._lost_first: dict[str, float] = {}
+        self.answered = 0.0
+        """On the monotonic clock, when the newest invocation began that the plane has answered; set without the lock, as a little less does no harm."""
         self._waiting: deque[Lease] = deque()
         self._is_one_running = False
         self._lock = threading.Lock()
@@ -34,7 +37,17 @@ class Suspects:
         """The plane was lost while this ran."""
         with self._lock:
             self.known[task_id] += 1
+            self._lost_first.setdefault(task_id, time.monotonic())
             self._forget_the_oldest()
+
+    def is_guilty(self, task_id: str, seconds: float) -> bool:
+        """Whether the plane is lost by this task, and not by an outage that hits whatever runs.
+
+        So it is where the plane has answered what began after the first loss of this, or where that is so many seconds ago.
+        """
+        with self._lock:
+            first = self._lost_first.get(task_id, time.monotonic())
+            return self.answered > first or time.monotonic() - first >= seconds
 
     def is_refused_for(self, task_id: str, seconds: float) -> bool:
         """The plane has not begun this. Whether that has gone on for longer than this, and often; then it begins anew."""
@@ -53,6 +66,7 @@ class Suspects:
         with self._lock:
             self.known.pop(task_id, None)
             self._refused.pop(task_id, None)
+            self._lost_first.pop(task_id, None)
 
     def begin(self, lease: Lease) -> bool:
         """Whether the caller is to run this suspect, and then what `next` gives; else it waits for who does."""
@@ -77,6 +91,7 @@ class Suspects:
             oldest = next(iter(self.known))
             del self.known[oldest]
             self._refused.pop(oldest, None)
+            self._lost_first.pop(oldest, None)
 
     def close(self) -> list[Lease]:
         """Those that wait and will not run."""

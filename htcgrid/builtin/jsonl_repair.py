@@ -114,7 +114,7 @@ def _put_damaged_member_aside(fd: int, path: Path, good: int) -> None:
 def _damaged_inside(path: Path, good: int, after: int) -> Rejected:
     return Rejected(
         f"{path} is damaged between bytes {good:,} and {after:,}, and whole results follow. Its disk may be failing: keep a "
-        f"copy. `(head -c {good} {path}; tail -c +{after + 1} {path}) > mended.jsonl.gz` writes a file without the damaged "
+        f"copy. `(head -c {good} {path}; tail -c +{after + 1} {path}) > repaired.jsonl.gz` writes a file without the damaged "
         "part. Put that file in its place, and the tasks of the damaged part run again."
     )
 

@@ -97,7 +97,7 @@ class JsonlSink(ResultSink):
                 if head.failed or head.generation:
                     self._note(head.task_id, head.state)
         except OSError as error:
-            message = f"[sink] path = {self._path!r} cannot be read or mended: {error.strerror or error}."
+            message = f"[sink] path = {self._path!r} cannot be read or repaired: {error.strerror or error}."
             raise Rejected(message) from error
         self._size = os.fstat(self._fd).st_size
 
@@ -181,7 +181,7 @@ class JsonlSink(ResultSink):
         except OSError as error:
             log.warning(
                 "%s keeps the earlier failures of tasks that were run again, since a new file cannot be made beside it: %s. "
-                "htcgrid reads it all the same: the last line of a task counts.",
+                "htcgrid can read it: the last line of a task counts.",
                 *(self._path, error.strerror or error),
             )
             return

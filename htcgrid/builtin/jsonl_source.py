@@ -193,7 +193,7 @@ class JsonlSource(TaskSource):
             return "", f"{self._where()}: id_field = {field!r}, but its value cannot be an id: {error}."
         first = self._seen.get(task_id)
         if first is not None:
-            return "", f"{self._where()}: the id {task_id!r} stands on line {first} already. Ids must differ."
+            return "", f"{self._where()}: the id {task_id!r} is on line {first} already. Ids must differ."
         self._seen[task_id] = self._line
         return task_id, ""
 

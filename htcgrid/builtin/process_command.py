@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from htcgrid.runtime import worker_signals
+from htcgrid.runtime import code_folder, worker_signals
 from htcgrid.runtime.variables import this_python
 from htcgrid.spi import Function, Rejected
 
@@ -44,9 +44,7 @@ def is_python(function: Function) -> bool:
 
 def check(function: Function) -> None:
     """Refuse a function that this machine cannot run."""
-    if not function.code.is_dir():
-        message = f"[function] code = {str(function.code)!r}: there is no such folder. Name the folder of the handler."
-        raise Rejected(message)
+    code_folder.existing(function.code)
     if not is_python(function):
         command(function)
     elif not function.handler:

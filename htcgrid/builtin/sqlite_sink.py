@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 import time
 from array import array
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -79,6 +80,8 @@ class SqliteSink(ResultSink):
     def __init__(self, config: Config, function: Function) -> None:
         super().__init__(config, function)
         self._file = SqliteFile(config.path)
+        self._seen = threading.local()
+        """In each thread, the number of the last change that it was told of."""
 
     def open(self) -> None:
         self._file.open()
@@ -90,7 +93,7 @@ class SqliteSink(ResultSink):
         """Store these in one transaction. The first result of a task stays; later ones are ignored."""
         rows = [_row(result) for result in results]
         refused: list[str] = []
-        with self._file.writing(durable=True) as connection:
+        with self._file.writing(durable=True, is_awaited=True) as connection:
             try:
                 connection.executemany(INSERT, rows)
             except (UnicodeEncodeError, sqlite3.DataError):
@@ -148,6 +151,13 @@ class SqliteSink(ResultSink):
             if not rows:
                 return
             after = rows[-1][0]
+
+    def wait_for_more(self, seconds: float) -> bool:
+        """As `htcgrid.following` says."""
+        before = getattr(self._seen, "number", -1)
+        changes = self._file.changes
+        now = self._seen.number = changes.number if before < 0 else changes.wait(before, seconds)
+        return now != before
 
     def _result(self, row: Sequence[Any]) -> Result:
         try:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import socket
 import sqlite3
 import time
 from collections.abc import Collection, Iterator, Sequence
@@ -35,9 +33,11 @@ from htcgrid.spi import (
 
 log = logging.getLogger(__name__)
 
-POLL_SECONDS = 0.02
-"""How often a waiting `receive` looks for what other processes put: a look takes 16 microseconds,
-and an idle agent 1 % of a core."""
+VAIN_SECONDS = 0.0005
+"""How long a waiting `receive` leaves changes alone after it has found nothing, twice as long each time up to
+`MOST_VAIN_SECONDS`: where many agents wait, others are mostly told of what is not for them."""
+
+MOST_VAIN_SECONDS = 0.02
 
 SEEN_SECONDS = 5.0
 """How often an idle agent reports that it is alive."""
@@ -82,7 +82,6 @@ class SqliteSource(TaskSource):
         super().__init__(config, function)
         self.lease_seconds = config.lease_seconds
         self._file = SqliteFile(config.path)
-        self._agent = f"{socket.gethostname()}-{os.getpid()}"
         self._clock = Clock()
         self._seen = 0.0
 
@@ -96,9 +95,9 @@ class SqliteSource(TaskSource):
             if self._seen:
                 self._seen = 0.0
                 with self._file.writing(durable=False) as connection:
-                    connection.execute(sql.LEFT, (self._agent,))
+                    connection.execute(sql.LEFT, (self.agent,))
         except HtcgridError as error:
-            log.info("%s stays in the list of agents: %s", self._agent, error)
+            log.info("%s stays in the list of agents: %s", self.agent, error)
         finally:
             self._file.close()
 
@@ -107,17 +106,21 @@ class SqliteSource(TaskSource):
     def receive(self, max_tasks: int, wait: float) -> Sequence[Lease]:
         """Lease ready tasks and those whose lease has expired; fewer than asked for if payloads are large."""
         deadline = time.monotonic() + wait
-        with self._file.changed:
-            while max_tasks > 0:
-                due = self._next_due()
-                pause = POLL_SECONDS if due is None else min(POLL_SECONDS, due - self._clock.now())
-                if pause <= 0 and (leases := self._lend(min(max_tasks, self.max_batch))):
-                    return leases
-                self._say_seen()
-                left = deadline - time.monotonic()
-                if left <= 0 or (self.config.drain and due is None):
-                    break
-                self._file.changed.wait(min(left, max(pause, 0.0)))
+        vain = 0.0
+        while max_tasks > 0:
+            number = self._file.changes.number
+            due = self._next_due()
+            look = self._file.changes.look_seconds
+            pause = look if due is None else min(look, due - self._clock.now())
+            if pause <= 0 and (leases := self._lend(min(max_tasks, self.max_batch))):
+                return leases
+            self._say_seen()
+            left = deadline - time.monotonic()
+            if left <= 0 or (self.config.drain and due is None):
+                break
+            if pause > 0 and self._file.changes.wait(number, min(left, pause)) != number:
+                time.sleep(min(vain, left, pause))
+                vain = min(max(VAIN_SECONDS, 2 * vain), MOST_VAIN_SECONDS)
         return ()
 
     def ack(self, leases: Sequence[Lease]) -> None:
@@ -129,7 +132,7 @@ class SqliteSource(TaskSource):
             connection.executemany(sql.DONE, [_receipt(lease)[:1] for lease in leases])
 
     def nack(self, leases: Sequence[Lease], delay: float = 0.0) -> None:
-        with self._file.writing(durable=False) as connection:
+        with self._file.writing(durable=False, is_awaited=True) as connection:
             if delay > 0:
                 due = self._clock.now() + delay
                 connection.executemany(sql.DELAY, ((due, *_receipt(lease)) for lease in leases))
@@ -165,7 +168,7 @@ class SqliteSource(TaskSource):
         event or other attributes or come twice, for a `priority` that is not a whole number, and for text that is
         not Unicode. An id whose task is done may come again; a sink that has its result keeps that one.
         """
-        with self._file.writing(durable=True) as connection:
+        with self._file.writing(durable=True, is_awaited=True) as connection:
             self._insert_all(connection, tasks)
 
     def _insert_all(self, connection: sqlite3.Connection, tasks: Sequence[Task]) -> None:
@@ -180,7 +183,7 @@ class SqliteSource(TaskSource):
 
     def redrive(self, tasks: Sequence[Task]) -> None:
         """Put these again. What the queue still has of them, of an earlier generation, goes, and leases of it are lost."""
-        with self._file.writing(durable=True) as connection:
+        with self._file.writing(durable=True, is_awaited=True) as connection:
             for task in tasks:
                 row = connection.execute(sql.THERE, (task.id,)).fetchone()
                 if row is not None and generation_of(Task(task.id, b"", attributes_of(row[1]))) < generation_of(task):
@@ -197,7 +200,7 @@ class SqliteSource(TaskSource):
         cancelled: dict[int, Task] = {}
         ids = iter(task_ids)
         while some := list(islice(ids, CANCEL_ROWS)):
-            with self._file.writing(durable=True) as connection:
+            with self._file.writing(durable=True, is_awaited=True) as connection:
                 found = (connection.execute(sql.OF_ID, (task_id,)).fetchone() for task_id in some)
                 cancelled |= _cancel(connection, [row for row in found if row])
         last = 0
@@ -253,7 +256,7 @@ class SqliteSource(TaskSource):
             connection.execute(sql.LEASE_OVER, (now,))
             rows = chunk(connection.execute(sql.READY, (count,)))
             due = now + self.config.lease_seconds
-            connection.executemany(sql.LEND, [(due, self._agent, row[0]) for row in rows])
+            connection.executemany(sql.LEASE, [(due, self.agent, row[0]) for row in rows])
         _log_expired(expired, now)
         return [_lease(*row) for row in rows]
 
@@ -263,7 +266,7 @@ class SqliteSource(TaskSource):
         if now - self._seen > SEEN_SECONDS / 5:
             if not self._seen:
                 connection.execute(sql.FORGET, (now - FORGET_SECONDS,))
-            connection.execute(sql.SEEN, (self._agent, now))
+            connection.execute(sql.SEEN, (self.agent, now))
             self._seen = now
 
     def _say_seen(self) -> None:

@@ -19,7 +19,7 @@ READY = """
     FROM queue AS q INDEXED BY queue_ready CROSS JOIN tasks AS t ON t.seq = q.seq
     WHERE q.state = 'ready' ORDER BY q.priority DESC, q.seq LIMIT ?
 """
-LEND = "UPDATE queue SET state = 'leased', due = ?, agent = ?, attempt = attempt + 1 WHERE seq = ?"
+LEASE = "UPDATE queue SET state = 'leased', due = ?, agent = ?, attempt = attempt + 1 WHERE seq = ?"
 EXPIRED = """
     SELECT q.agent, q.due, t.id FROM queue AS q INDEXED BY queue_leased CROSS JOIN tasks AS t ON t.seq = q.seq
     WHERE q.state = 'leased' AND q.due <= ?

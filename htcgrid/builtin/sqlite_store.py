@@ -6,9 +6,10 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Condition
+from threading import RLock
 from typing import Any
 
+from htcgrid.builtin.sqlite_changes import Changes
 from htcgrid.builtin.sqlite_errors import explained
 from htcgrid.builtin.sqlite_schema import prepare
 from htcgrid.spi import Rejected
@@ -33,13 +34,14 @@ class SqliteFile:
     """A connection to the file, under one lock.
 
     SQLite lets one writer in at a time, and its waiters sleep and try again; threads that wait for a lock of
-    this process instead go on at once. `changed` is that lock, and is notified after every transaction.
+    this process instead go on at once. `changes` tells of what other processes have written.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.changed = Condition()
+        self._lock = RLock()
         self._log = Path(f"{path}-wal")  # the path may be a folder, which `open` refuses
+        self.changes = Changes(self._log)
         self._log_limit = LOG_BYTES
         self._connection: sqlite3.Connection | None = None
         self._identity = (0, 0)
@@ -68,9 +70,11 @@ class SqliteFile:
             connection.execute("BEGIN IMMEDIATE")  # finds now what cannot be written
             connection.execute("ROLLBACK")
         self._identity = self._now_there()
+        self.changes.open()
 
     def close(self) -> None:
-        with self.changed:
+        self.changes.close()
+        with self._lock:
             if self._connection is not None:
                 self._connection.close()
                 self._connection = None
@@ -82,22 +86,23 @@ class SqliteFile:
             yield connection
 
     @contextmanager
-    def writing(self, *, durable: bool) -> Iterator[sqlite3.Connection]:
+    def writing(self, *, durable: bool, is_awaited: bool = False) -> Iterator[sqlite3.Connection]:
         """A transaction, all or nothing.
 
         Every transaction survives the death of any process. A `durable` one, and all before it, survives
-        the loss of power too: it waits for the disk.
+        the loss of power too: it waits for the disk. Other processes that wait for
+        `changes` are told of what `is_awaited`, and those of this process of all.
         """
         with self._held() as connection:
             connection.execute("PRAGMA synchronous = FULL" if durable else "PRAGMA synchronous = NORMAL")
             self._write_back(connection)
             with _transaction(connection, "BEGIN IMMEDIATE"):
                 yield connection
-            self.changed.notify_all()
+        self.changes.tell(others=is_awaited)
 
     @contextmanager
     def _held(self) -> Iterator[sqlite3.Connection]:
-        with self.changed, explained(self.path, BUSY_SECONDS):
+        with self._lock, explained(self.path, BUSY_SECONDS):
             yield self._connected()
 
     def _connected(self) -> sqlite3.Connection:

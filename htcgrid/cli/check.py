@@ -16,7 +16,7 @@ from htcgrid.spi import FailureKind, HtcgridError, Invoker, Plugin, TaskSource
 @grid_options
 @click.option("--open", "really", is_flag=True, help="Also open the source, the sink and every plane, as `run` would.")
 def command(file: Path | None, plane: str | None, pairs: tuple[str, ...], really: bool) -> int:
-    """Read the config, load every plugin it names, and check the numbers that cause trouble in production.
+    """Read the config, load every plugin it names, and check the numbers that cause problems in production.
 
     Exit code 2 if anything is wrong; advice alone leaves it at 0.
     """

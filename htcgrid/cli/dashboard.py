@@ -10,7 +10,6 @@ from htcgrid.cli.queue_and_store import say
 from htcgrid.cli.standing_grid import standing_grid
 from htcgrid.report.advice import Limits
 from htcgrid.report.standing_page import StandingPage
-from htcgrid.service.page_api import served_page
 from htcgrid.spi import Unavailable
 
 
@@ -45,6 +44,8 @@ def command(
     htcgrid dashboard
     htcgrid dashboard --agent 10.0.0.7:9464 --agent 10.0.0.8:9464
     """
+    from htcgrid.service.page_api import served_page  # noqa: PLC0415 - no other command is to load the library that serves
+
     grid = read_grid(file, plane, pairs)
     function, source = grid.settings.function, grid.settings.source
     limits = Limits(function.memory, function.timeout)

@@ -26,7 +26,6 @@ def command(file: Path | None, plane: str | None, pairs: tuple[str, ...], dry_ru
     if found.carries_settings:
         grid.source()  # what is wrong with these tables shows here, not in the workers' logs
         grid.sink()
-        grid.observers()
         _require_no_secrets(grid)
     for line in found.deploy(settings.model_dump(mode="json", exclude_unset=True), dry_run=dry_run):
         click.echo(line)
@@ -56,7 +55,7 @@ def _variable(key: str) -> str:
 
 def deployable(grid: GridConfig) -> Deployable:
     """The chosen plane, for the commands that set up; `Rejected` where there is nothing to be set up."""
-    invoker = grid.invoker()
+    invoker = grid.invoker(grid.observers())
     settings = grid.settings
     if not isinstance(invoker, Deployable):
         plugin = settings.planes[settings.plane].plugin

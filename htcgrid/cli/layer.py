@@ -3,7 +3,7 @@ from pathlib import Path
 import click
 
 from htcgrid.config import ConfigError
-from htcgrid.planes import requirements
+from htcgrid.planes import architectures, requirements
 from htcgrid.runtime.variables import this_python
 
 
@@ -29,7 +29,7 @@ def command(requirements_file: Path, folder: Path, version: str, architecture: s
 
     Wheels for Amazon Linux are used, so that the same folder can be published as a layer of AWS Lambda.
     """
-    machine = architecture or requirements.this_architecture()
+    machine = architecture or architectures.here()
     if not machine:
         raise ConfigError(
             "AWS Lambda has no machine like this one. Name the architecture: --architecture x86_64 or arm64."

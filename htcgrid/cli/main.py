@@ -25,7 +25,7 @@ EXIT_CODES = {
     UNAVAILABLE: "a plane, queue or store was unavailable",
     TOO_MANY_FAILED: "more failed than [agent] tolerated_failures, so the run was stopped",
     INTERRUPTED: "interrupted by Ctrl-C",
-    READER_GONE: "whoever read standard output went away",
+    READER_GONE: "the reader of standard output went away",
     TERMINATED: "ended early by SIGTERM or the end of the terminal, with tasks left to run",
 }
 
@@ -41,7 +41,7 @@ COMMANDS = {
     "invoke": "Run one event and print the answer.",
     "layer": "Install a requirements.txt into a folder for [function] layers.",
     "new-plugin": "Write a distribution with a plugin that works.",
-    "permissions": "Print the least IAM policies of the grid.",
+    "permissions": "Print the least rights that the grid needs, on AWS and on a cluster.",
     "plugins": "List the planes, sources, sinks and observers that are installed.",
     "redrive": "Run again what failed.",
     "report": "Write a page about results.",

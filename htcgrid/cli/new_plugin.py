@@ -16,7 +16,7 @@ _KINDS = {
         "title": "a compute plane",
         "stands": "handlers run in Python processes on this machine",
         "oracle": "the kit's handler is in a folder, a zip (`handler_zip()`) or an image (`dockerfile()`), "
-        "as your plane wants it.",
+        "as your plane needs it.",
         "options": " --option workers=2",
     },
     "task-source": {
@@ -57,7 +57,7 @@ _KINDS = {
     type=click.Choice(list(_KINDS)),
     multiple=True,
     required=True,
-    help="What the plugin is to be; give it again for a distribution with several.",
+    help="The kind of plugin; give it again for a distribution with several.",
 )
 @click.option(
     "--folder", type=click.Path(path_type=Path, file_okay=False), help="Where to write it; ./htcgrid-NAME by default."

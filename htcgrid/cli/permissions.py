@@ -10,7 +10,7 @@ from htcgrid.cli.grid_options import grid_options, read_grid
 from htcgrid.cli.main import DONE
 from htcgrid.cli.queue_and_store import say
 from htcgrid.config import ConfigError, GridConfig
-from htcgrid.spi import Invoker, Plugin
+from htcgrid.spi import Capability, Invoker, Plugin
 
 USES = ("agent", "submitter", "reader", "deployer")
 CLUSTER = "cluster"
@@ -44,7 +44,8 @@ def command(use: str | None, file: Path | None, plane: str | None, pairs: tuple[
         documents = cluster_documents(plugins) if use in {CLUSTER, None} else ""
         found = [plugin.permissions() for plugin in plugins] if use != CLUSTER else []
         if use != CLUSTER:
-            found += [plugin.credentials.permissions() for plugin in plugins if isinstance(plugin, Invoker)]
+            planes = [plugin for plugin in plugins if isinstance(plugin, Invoker)]
+            found += [plane.credentials.permissions() for plane in planes if Capability.IDENTITY in plane.capabilities]
     policies = {name: [each for some in found if isinstance(each := some.get(name), Mapping)] for name in USES}
     joined = {name: _joined(some) for name, some in policies.items() if some or name in _ALWAYS}
     if not any(policies.values()) and not documents:

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from htcgrid.cli.grid_options import grid_options, options_text, read_grid
-from htcgrid.cli.handler_lines import handler_lines, logs_option, with_logs
+from htcgrid.cli.handler_lines import handler_lines, with_logs
 from htcgrid.cli.main import DONE, SOME_FAILED
 from htcgrid.cli.queue_and_store import back_off, say
 from htcgrid.cli.run import run_agent, tune
@@ -24,7 +24,9 @@ _NAMED = 5
 @click.argument("task_ids", nargs=-1, metavar="[TASK_ID]...")
 @grid_options
 @choice_options
-@logs_option
+@click.option(
+    "--logs", is_flag=True, help="Show all that handlers print, on standard error; agent.handler_logs has more."
+)
 @click.option("--quiet", is_flag=True, help="No progress; the summary only.")
 def command(
     task_ids: tuple[str, ...],
@@ -35,7 +37,7 @@ def command(
     group: int | None,
     ids: tuple[str, ...],
     session: str | None,
-    logs: str | None,
+    logs: bool,
     quiet: bool,
 ) -> int:
     """Run again what failed: all of it, or by kind, group, id or session.
@@ -50,7 +52,7 @@ def command(
     htcgrid redrive --group 2
     """
     chosen = choice_of(kinds, group, (*task_ids, *ids), session)
-    grid = read_grid(file, plane, with_logs(pairs, logs))
+    grid = read_grid(file, plane, with_logs(pairs, "stderr" if logs else None))
     sink = failures_of(grid)
     source = grid.source()
     if source.redrives or isinstance(source, TaskQueue):

@@ -1,4 +1,3 @@
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import takewhile
@@ -14,6 +13,7 @@ from htcgrid.cli.main import DONE, SOME_FAILED
 from htcgrid.cli.queue_and_store import QueueSource, StoreSink, back_off, queue_of, say, store_of
 from htcgrid.cli.streams import OutputLost
 from htcgrid.config import ConfigError, GridConfig
+from htcgrid.following import Pauses
 from htcgrid.spi import Rejected, Result, ResultSink, Unavailable
 
 _FIRST_LOOK, _LONGEST_LOOK = 0.1, 2.0
@@ -92,6 +92,7 @@ class Look:
     def __init__(self, grid: GridConfig, store: StoreSink) -> None:
         self._store = store
         self._back_off = back_off(grid)
+        self._pauses = Pauses(store, _FIRST_LOOK, _LONGEST_LOOK)
         self.missing: list[str] = []
         """The named tasks that had no result, once `at` has ended."""
 
@@ -108,7 +109,7 @@ class Look:
     def _awaited(self, task_ids: Sequence[str], found: Mapping[str, Result]) -> Iterator[Result | None]:
         """All of these in this order. While the first is missing it alone is asked for, and then ever more: what is read
         before its turn is read again."""
-        left, pause, asked = list(task_ids), _FIRST_LOOK, len(task_ids)
+        left, asked = list(task_ids), len(task_ids)
         while True:
             came = list(takewhile(found.__contains__, left[:asked]))
             yield from map(found.__getitem__, came)
@@ -117,7 +118,10 @@ class Look:
                 return
             if len(came) < asked:
                 yield None
-                pause = _FIRST_LOOK if came else _pause(pause)
+                if came:
+                    self._pauses.reset()
+                else:
+                    self._pauses.pause()
             asked = 2 * asked if len(came) == asked else 1
             found = self._found(left[:asked])
 
@@ -133,7 +137,7 @@ class Look:
                 "`htcgrid submit --ids ids.txt`, then `htcgrid results --ids ids.txt --wait`."
             )
             raise ConfigError(message)
-        seen, pause = 0, _FIRST_LOOK
+        seen = 0
         while True:
             # Looked at first: what was stored before the queue was seen empty is then surely read.
             goes_on = follow or (queue is not None and self._back_off.call(_pending(queue, session)))
@@ -149,13 +153,10 @@ class Look:
             if not goes_on:
                 return
             yield None
-            pause = _FIRST_LOOK if seen > before else _pause(pause)
-
-
-def _pause(seconds: float) -> float:
-    """Wait; the next pause, as a look at a service costs money."""
-    time.sleep(seconds)
-    return min(seconds * 1.5, _LONGEST_LOOK)
+            if seen > before:
+                self._pauses.reset()
+            else:
+                self._pauses.pause()
 
 
 def _pending(queue: QueueSource, session: str | None) -> Callable[[], bool]:

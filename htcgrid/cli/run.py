@@ -11,6 +11,7 @@ import click
 
 from htcgrid.agent.agent import Agent
 from htcgrid.agent.statistics import Summary
+from htcgrid.cli import c_heap
 from htcgrid.cli.failing import Failing, commands, has_failures
 from htcgrid.cli.grid_options import grid_options, options_text, read_grid
 from htcgrid.cli.handler_lines import handler_lines, logs_option, tell_what_is_left_out, with_logs
@@ -110,6 +111,7 @@ def tune() -> None:
     gc.set_threshold(100_000, 50, 50)
     # A thread that parses or formats thousands of tasks must not delay those that feed the workers.
     sys.setswitchinterval(0.0005)
+    c_heap.share()
 
 
 def run_agent(

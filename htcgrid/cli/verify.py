@@ -77,6 +77,12 @@ _MARKS = {"held": "held     ", "broken": "BROKEN   ", "not asked": "not asked"}
     "--marks", metavar="PATH", help="The path at which handlers see {folder}, a folder of the kit on this machine."
 )
 @click.option(
+    "--deployed",
+    type=click.FloatRange(1, 900),
+    metavar="SECONDS",
+    help="The plane serves the kit's handler alone, which was deployed to it with this timeout.",
+)
+@click.option(
     "--too-large", type=click.IntRange(1), metavar="BYTES", help="The size of an answer that can never be stored."
 )
 @click.option(
@@ -102,6 +108,7 @@ def command(
     resize: str | None = None,
     publish_invalid: str | None = None,
     marks: str | None = None,
+    deployed: float | None = None,
     too_large: int | None = None,
     remove: str | None = None,
 ) -> int:
@@ -124,10 +131,11 @@ def command(
         raise click.UsageError("--take-away needs --bring-back: a command that starts again what was stopped.")
     plugin = plugins.load(base, name)
     elsewhere = config.flags_of(missing)
+    function = kit.contract_function() if deployed is None else kit.contract_function(timeout=deployed)
     with tempfile.TemporaryDirectory(prefix="htcgrid-verify-") as folder:
         places = Places(plugin, config.flags_of(pairs), Path(folder))
         try:
-            with places.make(kit.contract_function()):
+            with places.make(function):
                 pass  # what is wrong for good, or away, is told once and not once a rule
             subject = kit.Subject(
                 base,
@@ -141,11 +149,12 @@ def command(
                 resize=None if resize is None else lambda size: run("--resize", resize.replace("{size}", str(size))),
                 publish_invalid=places.running("--publish-invalid", publish_invalid),
                 marks=None if marks is None else lambda folder: marks.replace("{folder}", str(folder)),
+                deployed=deployed,
                 too_large=too_large,
                 deadline=deadline or 60.0 * patience,
             )
             verdicts = kit.verify(subject, junit=junit, on_verdict=_show, keyword=keyword, first=first)
-            claimed = places.make(kit.contract_function())
+            claimed = places.make(function)
         finally:
             places.remove(remove or "")
     proven = kit.capabilities(claimed.capabilities, verdicts) if isinstance(claimed, Invoker) else {}

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from htcgrid.logs.line_format import as_json
+from htcgrid.logs.line_format import JsonLines
 from htcgrid.logs.targets import Target
 from htcgrid.spi import NOT_TOLD_APART, HandlerOutput, Lease
 
@@ -34,9 +34,9 @@ class HandlerLogs(HandlerOutput):
 
     is_wanted = True
 
-    def __init__(self, target: Target, form: Format = as_json) -> None:
+    def __init__(self, target: Target, form: Format | None = None) -> None:
         self._target = target
-        self._form = form
+        self._form = form or JsonLines()
         self._lock = threading.Lock()
         self._room = threading.Condition(self._lock)
         self._waiting: list[str] = []

@@ -3,7 +3,7 @@
 It is versioned with the plugin interface: what is named here changes only with `SPI_VERSION`.
 """
 
-from htcgrid.planes import code_archive, container_entry, exit_status, requirements
+from htcgrid.planes import architectures, code_archive, container_entry, exit_status, requirements
 from htcgrid.planes.code_files import DEFAULTS, PREBUILT, collect
 from htcgrid.planes.pooled import PooledInvoker
 from htcgrid.planes.relay import Relay
@@ -12,7 +12,7 @@ from htcgrid.planes.remote import RemoteInvoker
 from htcgrid.planes.sidecar_pool import SidecarInvoker
 from htcgrid.planes.sidecar_sandbox import Termination, corrected_by
 from htcgrid.planes.unexplained import UnexplainedExit, explained
-from htcgrid.runtime import identity, layers, trace
+from htcgrid.runtime import code_folder, identity, layers, trace
 from htcgrid.runtime.api import ApiEnvironment
 from htcgrid.runtime.api_server import listen
 from htcgrid.runtime.calls import Calls
@@ -46,8 +46,10 @@ __all__ = [
     "Stream",
     "Termination",
     "UnexplainedExit",
+    "architectures",
     "client_context",
     "code_archive",
+    "code_folder",
     "collect",
     "container_entry",
     "corrected_by",

@@ -3,7 +3,7 @@
 import io
 import stat
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from htcgrid.planes.code_files import collect
@@ -25,13 +25,19 @@ def pack(folder: Path, layers: Sequence[Path] = ()) -> bytes:
             f"The code in {folder}{', with its layers,' if layers else ''} has {size:,} bytes; {UNPACKED_BYTES:,} can be sent. "
             "Leave files out with .htcgridignore, or put the code where the handler runs: into the image, on Kubernetes."
         )
+    return zipped({name: (file.read(), file.mode) for name, file in files.items()})
+
+
+def zipped(contents: Mapping[str, tuple[bytes, int]]) -> bytes:
+    """A zip of these files by name, each with its content and mode; the same bytes for the same files."""
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, file in sorted(files.items()):
+        for name, (data, mode) in sorted(contents.items()):
             entry = zipfile.ZipInfo(name)
-            entry.external_attr = (stat.S_IFREG | file.mode) << 16
             entry.compress_type = zipfile.ZIP_DEFLATED
-            archive.writestr(entry, file.read())
+            entry.create_system = 3  # Unix, wherever it is made, so that the mode is read
+            entry.external_attr = (stat.S_IFREG | mode) << 16
+            archive.writestr(entry, data)
     return packed.getvalue()
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from htcgrid.runtime import code_folder
 from htcgrid.spi import Rejected
 
 if TYPE_CHECKING:
@@ -97,9 +98,7 @@ def collect(folder: Path, leave_out: Sequence[str] = DEFAULTS) -> CodeFiles:
 
     `leave_out` is for a folder that the plane has filled itself, with wheels for example: `PREBUILT` for it.
     """
-    if not folder.is_dir():
-        raise Rejected(f"[function] code = {str(folder)!r}: there is no such folder. Name the folder of the handler.")
-    root = folder.resolve()
+    root = code_folder.existing(folder)
     return _Walk(root, _patterns(root, leave_out)).found()
 
 
@@ -121,29 +120,29 @@ class _Walk:
     def _take(self, entry: os.DirEntry[str], name: str, *, linked: bool) -> None:
         path = Path(entry.path)
         if entry.is_symlink():
-            reason = self._trouble_with_link(path, linked=linked)
+            reason = self._reason_to_leave_out(path, linked=linked)
             if reason:
                 self._found.left_out[name] = reason
                 return
             path = path.resolve()
             linked = True
         try:
-            facts = path.stat()
+            status = path.stat()
         except OSError as error:
             raise _unreadable(path, error) from None
-        if self._ignores(f"{name}/" if stat.S_ISDIR(facts.st_mode) else name):
+        if self._ignores(f"{name}/" if stat.S_ISDIR(status.st_mode) else name):
             if entry.name not in _CACHES and not entry.name.endswith(".pyc"):
                 self._found.left_out[name] = "ignored"
-        elif stat.S_ISDIR(facts.st_mode):
+        elif stat.S_ISDIR(status.st_mode):
             self._enter(path, f"{name}/", linked=linked)
-        elif stat.S_ISREG(facts.st_mode):
+        elif stat.S_ISREG(status.st_mode):
             self._found.files.append(
-                CodeFile(_as_text(name), path, facts.st_size, executable=bool(facts.st_mode & 0o100))
+                CodeFile(_as_text(name), path, status.st_size, executable=bool(status.st_mode & 0o100))
             )
         else:
             self._found.left_out[name] = "not a file"
 
-    def _trouble_with_link(self, link: Path, *, linked: bool) -> str:
+    def _reason_to_leave_out(self, link: Path, *, linked: bool) -> str:
         """Why a link is not followed; empty where it is."""
         try:
             target = link.resolve(strict=True)

@@ -9,7 +9,7 @@
 #   orders   end NUMBER, memory TOKEN                        read while a program runs; NUMBER may be "any"
 #   replies  TOKEN ready, TOKEN BYTES KILLS
 #   ended    NUMBER STATUS KILLS      STATUS as the shell has it; KILLS: how many processes the kernel ended for memory
-#   log      what the program prints
+#   log      what the program prints, to be read as it comes
 #
 # Builtins only, but for `sleep` and `rm`: images have little more.
 [ $$ -eq 1 ] || {

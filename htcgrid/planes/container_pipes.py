@@ -1,17 +1,19 @@
 """The agent's end of the pipes that it shares with one Lambda container."""
 
+import fcntl
 import os
 import select
 import time
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
-from htcgrid.spi import limits
+from htcgrid.runtime.sandbox import Printed
+from htcgrid.spi import NOT_TOLD_APART, limits
 
-_PIPES = ("ended", "replies", "orders", "starts")  # the container waits for the last one
-_LOG_BYTES_KEPT = 1 << 20
+_PIPES = ("log", "ended", "replies", "orders", "starts")  # the container waits for the last one
+_LOG_BYTES = 1 << 20
 _MEMORY_SECONDS = 0.02
 
 
@@ -28,6 +30,11 @@ class ContainerPipes:
         self._ready = False
         self._number = 0
         self._memory_mb = 0.0
+        self._tail = b""
+        self.printed: Printed | None = None
+        """Gets all that is read of the log."""
+        self.is_chatty = False
+        """Whether so much is printed that the log must be read more often."""
         self.kills = 0
         """How many processes of this run the kernel had ended for memory when `memory_mb` was asked last."""
 
@@ -39,9 +46,9 @@ class ContainerPipes:
             if not path.is_fifo():
                 os.mkfifo(path)
                 path.chmod(0o660)
-        with _umask(0o007):
-            log = os.open(self.folder / "log", os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o660)
-        self._log = log
+        self._log = self._pipe("log")
+        with suppress(PermissionError):  # past what the machine allows one user; the usual size serves as well
+            fcntl.fcntl(self._log, fcntl.F_SETPIPE_SZ, _LOG_BYTES)
         self._replies = self._pipe("replies")
         self._orders = self._pipe("orders")
         self._starts = self._pipe("starts")
@@ -99,18 +106,20 @@ class ContainerPipes:
         return self._memory_mb
 
     def log_tail(self) -> bytes:
-        """The end of what was printed since the last call; the log is emptied."""
-        size = os.fstat(self._log).st_size
-        if not size:
-            return b""
-        tail = os.pread(self._log, limits.LOG_TAIL_BYTES, max(0, size - limits.LOG_TAIL_BYTES))
-        os.ftruncate(self._log, 0)
+        """The end of what was printed since the last call."""
+        self.read_log()
+        tail, self._tail = self._tail, b""
         return tail
 
-    def trim_log(self) -> None:
-        """Keep a handler that prints without end from filling the volume with it."""
-        if os.fstat(self._log).st_size > _LOG_BYTES_KEPT:
-            os.write(self._log, self.log_tail())
+    def read_log(self) -> None:
+        """Take in what was printed up to now. The handler waits where this is not called and the pipe is full."""
+        size = 0
+        while size < _LOG_BYTES and (piece := _drain(self._log, _LOG_BYTES)):
+            size += len(piece)
+            self._tail = (self._tail + piece)[-limits.LOG_TAIL_BYTES :]
+            if self.printed is not None:
+                self.printed(piece, NOT_TOLD_APART)
+        self.is_chatty = size > _LOG_BYTES // 16
 
     def _pipe(self, name: str) -> int:
         # Open both ways: writing never waits for a reader, and what is written stays until it is read.
@@ -135,17 +144,8 @@ class ContainerPipes:
         return None
 
 
-def _drain(pipe: int) -> bytes:
+def _drain(pipe: int, size: int = 1 << 16) -> bytes:
     try:
-        return os.read(pipe, 1 << 16)
+        return os.read(pipe, size)
     except BlockingIOError:
         return b""
-
-
-@contextmanager
-def _umask(mask: int) -> Iterator[None]:
-    before = os.umask(mask)
-    try:
-        yield
-    finally:
-        os.umask(before)

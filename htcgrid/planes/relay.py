@@ -20,7 +20,17 @@ from typing import Any, BinaryIO
 
 from htcgrid.planes import code_archive, relay_frames
 from htcgrid.planes.relay_frames import Frame
-from htcgrid.spi import SPI_VERSION, Credentials, CredentialSource, Invoker, Rejected, Unavailable
+from htcgrid.spi import (
+    NOT_TOLD_APART,
+    SPI_VERSION,
+    Credentials,
+    CredentialSource,
+    HandlerOutput,
+    Invoker,
+    Lease,
+    Rejected,
+    Unavailable,
+)
 
 log = logging.getLogger("htcgrid.relay")
 
@@ -51,6 +61,7 @@ class Relay:
         self.token = token
         self.plane: Invoker | None = None
         self.brought = _Brought()
+        self.output = _Relayed()
         self._make = make
         self._code_folder = code_folder
         self._orphan_seconds = orphan_seconds
@@ -72,6 +83,8 @@ class Relay:
                     code_archive.unpack(wanted.body, self._code_folder)
                 plane = self._make(wanted.head)
                 plane.credentials = self.brought
+                if wanted.head.get("output"):
+                    plane.output = self.output
                 try:
                     plane.open()
                 except BaseException:
@@ -115,6 +128,25 @@ class _Brought(CredentialSource):
 
     def current(self, timeout: float) -> Credentials:
         return self.held
+
+
+class _Relayed(HandlerOutput):
+    """Sends what handlers print to the client whose tasks the calling thread runs."""
+
+    is_wanted = True
+
+    def __init__(self) -> None:
+        self._calling = threading.local()
+
+    def send_by(self, send: Callable[[Frame], None]) -> None:
+        """From this thread, from now on."""
+        self._calling.send = send
+
+    def write(self, lease: Lease | None, environment: str, text: bytes, stream: str = NOT_TOLD_APART) -> None:
+        send = getattr(self._calling, "send", None)
+        if send is not None:
+            with suppress(OSError):  # the next report finds that the client has gone
+                send(relay_frames.output_frame(lease, environment, text, stream))
 
 
 class Connection:
@@ -193,6 +225,7 @@ class Connection:
         plane = self._relay.plane
         if plane is None:
             raise Rejected("The relay was sent tasks before it was told to open its plane.")
+        self._relay.output.send_by(self._send)
         reports = iter(plane.invoke(relay_frames.leases_of(frame), frame.head["timeout"]))
         try:
             for report in reports:

@@ -7,7 +7,17 @@ from htcgrid.planes import relay_frames
 from htcgrid.planes.relay import HEARTBEAT_SECONDS
 from htcgrid.planes.relay_frames import Frame
 from htcgrid.planes.relay_streams import Stream
-from htcgrid.spi import SPI_VERSION, Credentials, CredentialSource, Lease, Outcome, Rejected, Unavailable, Unstarted
+from htcgrid.spi import (
+    SPI_VERSION,
+    Credentials,
+    CredentialSource,
+    HandlerOutput,
+    Lease,
+    Outcome,
+    Rejected,
+    Unavailable,
+    Unstarted,
+)
 
 _SILENCE_SECONDS = 3 * HEARTBEAT_SECONDS
 
@@ -15,9 +25,12 @@ _SILENCE_SECONDS = 3 * HEARTBEAT_SECONDS
 class RelayClient:
     """Used by one thread at a time, `cancel` and `close` excepted."""
 
-    def __init__(self, stream: Stream, token: str, source: CredentialSource) -> None:
+    def __init__(self, stream: Stream, token: str, source: CredentialSource, output: HandlerOutput) -> None:
         self._stream = stream
         self._source = source
+        self._output = output
+        self._leases: dict[str, Lease] = {}
+        """Those of the last batch, by task: what is printed comes with the task's id."""
         self._brought = Credentials()
         self._send(Frame("hello", {"token": token}))
 
@@ -27,7 +40,7 @@ class RelayClient:
         Raises `ConnectionError`, `Unavailable` or `Rejected`.
         """
         self._bring_credentials(timeout)
-        self._send(Frame("open", {**wanted, "spi": SPI_VERSION}, archive))
+        self._send(Frame("open", {**wanted, "spi": SPI_VERSION, "output": self._output.is_wanted}, archive))
         for frame in self._frames():
             if frame.say == "done":
                 return frame.head
@@ -37,7 +50,7 @@ class RelayClient:
         """Whether the way is still open; what the relay has said meanwhile is taken in."""
         try:
             while self._stream.has_input():
-                self._next()
+                self._take(self._next())
         except ConnectionError:
             return False
         return True
@@ -52,6 +65,7 @@ class RelayClient:
         done = False
         try:
             self._bring_credentials(timeout)
+            self._leases = {lease.task.id: lease for lease in batch}
             self._send(relay_frames.invoke_frame(batch, timeout))
             if cancelled:
                 self.cancel(cancelled)
@@ -90,11 +104,19 @@ class RelayClient:
             match frame.say:
                 case "outcome" | "unstarted" | "done":
                     yield frame
+                case "output":
+                    self._take(frame)
                 case "unavailable":
                     head = frame.head
                     raise Unavailable(head["message"], head["retry_after"], head["begun"])
                 case "rejected":
                     raise Rejected(frame.head["message"])
+
+    def _take(self, frame: Frame) -> None:
+        """Hand on what was printed. While that waits for its reader, the relay waits, and the handler behind it."""
+        if frame.say == "output":
+            head = frame.head
+            self._output.write(self._leases.get(head["task_id"]), head["environment"], frame.body, head["stream"])
 
     def _next(self) -> Frame:
         return relay_frames.read_frame(lambda size: self._stream.read(size, _SILENCE_SECONDS))

@@ -89,6 +89,12 @@ def _leases(frame: Frame) -> Iterator[Lease]:
         at = end
 
 
+def output_frame(lease: Lease | None, environment: str, text: bytes, stream: str) -> Frame:
+    """What a handler has printed; the client has the lease by the id of its task."""
+    task_id = lease.task.id if lease is not None else None
+    return Frame("output", {"task_id": task_id, "environment": environment, "stream": stream}, text)
+
+
 def report_frame(report: Outcome | Unstarted) -> Frame:
     if isinstance(report, Unstarted):
         return Frame("unstarted", {"task_id": report.task_id})

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from htcgrid.planes import code_archive
 from htcgrid.planes.relay import Connection, Relay
 from htcgrid.spi import Function, Invoker, Rejected
 
@@ -56,7 +57,10 @@ def _plane(wanted: Mapping[str, Any], code: Path) -> Invoker:
     name = wanted["plane"]
     for point in importlib.metadata.entry_points(group="htcgrid.invoker", name=name):
         plane = point.load()
-        function = Function.model_validate({**wanted["function"], "code": code})
+        where: dict[str, Any] = {"code": code}
+        if wanted["with_layers"]:
+            where = {"code": code / code_archive.TASK, "layers": (code / code_archive.LAYERS,)}
+        function = Function.model_validate({**wanted["function"], **where})
         made: Invoker = plane(plane.Config.model_validate(wanted["options"]), function)
         return made
     raise Rejected(

@@ -12,6 +12,7 @@ from htcgrid.planes import code_archive
 from htcgrid.planes.relay_client import RelayClient
 from htcgrid.planes.relay_streams import Stream
 from htcgrid.planes.unexplained import UnexplainedExit
+from htcgrid.runtime import layers
 from htcgrid.runtime.calls import Calls
 from htcgrid.spi import (
     Capability,
@@ -78,14 +79,19 @@ class RemoteInvoker(Invoker):
 
     def wanted(self) -> Mapping[str, Any]:
         """Which plane the relay is to open. By default environments of its own machine, one for each connection."""
-        function = self.function.model_dump(mode="json", exclude={"code", "credentials"}, exclude_defaults=True)
-        return {"plane": "process", "options": {"workers": 1}, "function": function}
+        here = {"code", "layers", "credentials"}
+        function = self.function.model_dump(mode="json", exclude=here, exclude_defaults=True)
+        return {
+            "plane": "process",
+            "options": {"workers": 1},
+            "function": function,
+            "with_layers": bool(self.function.layers),
+        }
 
     def archive(self) -> bytes:
-        """The code that is sent to each relay. Raises `Rejected`."""
-        if self.function.layers:
-            raise Rejected("[function] layers: this plane sends the code folder alone. Put what is in them into it.")
-        return code_archive.pack(self.function.code)
+        """The code, and its layers, that are sent to each relay. Raises `Rejected`."""
+        layers.check(self.function)
+        return code_archive.pack(self.function.code, self.function.layers)
 
     def relays(self) -> int:
         """How many relays serve the places: those of one are `relays()` apart. By default each place has its own."""
@@ -197,7 +203,7 @@ class RemoteInvoker(Invoker):
         relay = self.relay_of(place.number)
         stream = self.connect(place.number)
         try:
-            client = RelayClient(stream, self.token, self.credentials)
+            client = RelayClient(stream, self.token, self.credentials, self.output)
             said = client.open(self.wanted(), self._archive, self.function.timeout)
         except (ConnectionError, HtcgridError):
             stream.close()

@@ -1,21 +1,15 @@
 """`requirements.txt` installed as AWS Lambda needs it, whatever machine this is."""
 
-import platform
 import subprocess
 import sys
 from pathlib import Path
 
+from htcgrid.planes import architectures
 from htcgrid.spi import Rejected
 
 # What AWS's runtimes can load: Amazon Linux 2023 has glibc 2.34, Amazon Linux 2 (up to Python 3.11) has 2.26.
 # pip takes `manylinux2014` to mean the older names too, but none of the newer ones, so each is listed.
 _GLIBC_MINOR = {"new": 34, "old": 26}
-_MACHINES = {"x86_64": "x86_64", "arm64": "aarch64"}
-
-
-def this_architecture() -> str:
-    """That of this machine, as AWS Lambda names it; empty where it has none like it."""
-    return next((name for name, machine in _MACHINES.items() if platform.machine() in {name, machine}), "")
 
 
 def install(requirements: Path, target: Path, python: str, architecture: str) -> None:
@@ -41,5 +35,5 @@ def platforms(python: str, architecture: str) -> list[str]:
     """Platform tags for pip, newest first, that AWS's runtime for `python` can load."""
     minor = int(python.partition(".")[2])
     newest = _GLIBC_MINOR["new" if minor >= 12 else "old"]
-    machine = _MACHINES[architecture]
+    machine = architectures.of_machines(architecture)
     return [*(f"manylinux_2_{glibc}_{machine}" for glibc in range(newest, 16, -1)), f"manylinux2014_{machine}"]

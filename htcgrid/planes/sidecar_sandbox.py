@@ -15,7 +15,6 @@ from htcgrid.runtime.sandbox import Sandbox
 from htcgrid.spi import Outcome, Unavailable, split_credentials
 
 _END_SECONDS = 10.0
-_TRIM_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +44,13 @@ class SidecarSandbox(Sandbox):
         self._number = 0
         self._termination: Termination | None = None
         self._poll = select.poll()
-        self._trimmed = 0.0
 
     def start(self, variables: Mapping[str, str]) -> None:
         self.ended_fd = os.open(self._pipes.folder / "ended", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with suppress(BlockingIOError):
             os.read(self.ended_fd, 1 << 16)  # of runs before
         self._poll.register(self.ended_fd, select.POLLIN)
+        self._pipes.printed = self.printed
         self._pipes.log_tail()
         api = variables.get("AWS_LAMBDA_RUNTIME_API", "")
         _, secret = split_credentials(variables)
@@ -69,14 +68,22 @@ class SidecarSandbox(Sandbox):
         if self.ended_fd >= 0:
             with suppress(Unavailable):
                 self.end()
+            self._pipes.read_log()  # what was printed as it was ended
+            self._pipes.printed = None
             os.close(self.ended_fd)
             self.ended_fd = -1
 
     def log_tail(self) -> bytes:
         return self._pipes.log_tail()
 
+    def between(self) -> None:
+        self._pipes.read_log()
+
+    def is_chatty(self) -> bool:
+        return self._pipes.is_chatty
+
     def memory_mb(self) -> float:
-        self._pipes.trim_log()
+        self._pipes.read_log()
         return self._pipes.memory_mb()
 
     def was_out_of_memory(self) -> bool:

@@ -88,7 +88,7 @@ def _summary(report: Report) -> Markup:
     parts: list[str] = []
     if report.failures_only:
         parts.append(
-            paragraph("This sink lists its failures alone: all figures below are of failures, and not of successes.")
+            paragraph("This sink lists only its failures: all figures below are of failures, and not of successes.")
         )
         pairs = pairs[1:]
     elif not figures.count:

@@ -251,7 +251,7 @@ class ExecutionEnvironment(ABC):
                 yield from self._give_up(FailureKind.INIT_ERROR, failure.document, failure.log_tail)
             elif self._has_ended():
                 kind, document = self._cause_of_end(request)
-                # SIGKILL comes from outside, as from the kernel where memory is short: no fault of the function.
+                # SIGKILL comes from outside, for example from the kernel where memory is short: not an error of the function.
                 if kind is FailureKind.EXIT and self._end() != -signal.SIGKILL:
                     kind = FailureKind.INIT_ERROR
                 yield from self._give_up(kind, document)
@@ -281,7 +281,7 @@ class ExecutionEnvironment(ABC):
         looked = heard = time.monotonic()
         recalled = False
         while True:
-            outcomes = self._collect(self._patience(timeout, recalled=recalled))
+            outcomes = self._collect(self._wait_seconds(timeout, recalled=recalled))
             yield from outcomes
             if not self._pending:
                 self.state = State.IDLE
@@ -312,7 +312,7 @@ class ExecutionEnvironment(ABC):
             if now - looked >= self._look_seconds():
                 looked = now
 
-    def _patience(self, timeout: float, *, recalled: bool) -> float:
+    def _wait_seconds(self, timeout: float, *, recalled: bool) -> float:
         """How long to wait before looking after the environment again."""
         if len(self._pending) > 1 and not recalled:
             return self._spare_seconds()

@@ -29,7 +29,7 @@ to those in `~/.aws`."""
 _MESSAGE_BYTES = 1 << 16
 # The comment is what tools that watch processes have looked for since the first version.
 _PROGRAM = """\
-# htcgrid's fork server (nursery_main)
+# htcgrid's fork server (fork_server_main)
 import sys
 fd, home, *paths = sys.argv[1:]
 sys.path += [path for path in paths if path not in sys.path]

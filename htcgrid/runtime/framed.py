@@ -1,6 +1,6 @@
 """An execution environment for Python: AWS's runtime client over a framed Unix socket.
 
-Several small tasks may be on their way to the worker at once; `board` says which of them it runs.
+Several small tasks may be on their way to the worker at once; the page of `shared_memory` says which of them it runs.
 """
 
 import mmap
@@ -74,7 +74,7 @@ class FramedEnvironment(ExecutionEnvironment):
 
     def start(self) -> None:
         self._channel, theirs = socket.socketpair()
-        page = os.memfd_create("board", os.MFD_CLOEXEC)
+        page = os.memfd_create("shared_memory", os.MFD_CLOEXEC)
         os.ftruncate(page, shared_memory.SIZE)
         self._page = mmap.mmap(page, shared_memory.SIZE)
         request = {
@@ -183,13 +183,13 @@ class FramedEnvironment(ExecutionEnvironment):
         noted = self._noted()
         return noted is None or noted.sequence == next(iter(self._pending), 0)
 
-    def _patience(self, timeout: float, *, recalled: bool) -> float:
-        patience = super()._patience(timeout, recalled=recalled)
+    def _wait_seconds(self, timeout: float, *, recalled: bool) -> float:
+        wait = super()._wait_seconds(timeout, recalled=recalled)
         if len(self._pending) == 1 and self._noted() is None:
             # It is about to begin; if it never does, this is its timeout.
             left = self._turn + timeout - time.monotonic()
-            return min(self._look_seconds(), left) if left > 0 else patience
-        return patience
+            return min(self._look_seconds(), left) if left > 0 else wait
+        return wait
 
     def _spare_seconds(self) -> float:
         return super()._spare_seconds() * (1.0 if self._watch is None else max(1.0, self._watch.size / _MANY))

@@ -95,12 +95,13 @@ class MarkedOutput:
 
     def _end_task(self, sequence: int, text: bytes) -> None:
         lines = self._lines
-        if lines.is_begun or text[-1:] != b"\n":
+        if not lines.begun and not self._tail and text[-1:] == b"\n":  # all of a task in one piece, as often
+            self._output.write(self._pending.get(sequence), self._environment, text)
+            self._tail = text[-limits.LOG_TAIL_BYTES :]
+        else:
             whole = lines.add(text)
             self._hand_on(whole + lines.rest(), sequence)
-        else:  # in one piece, as often
-            self._hand_on(text, sequence)
-        self._keep(text)
+            self._keep(text)
         if sequence in self._pending:  # else it was printed while the handler was loaded, for the first task's tail
             self._tails[sequence] = self._tail
             self._tail = b""

@@ -8,23 +8,18 @@ class OutputLines:
     """Keeps the line that has no end yet."""
 
     def __init__(self) -> None:
-        self._begun = b""
-
-    @property
-    def is_begun(self) -> bool:
-        """Whether a line has no end yet."""
-        return bool(self._begun)
+        self.begun = b""
 
     def add(self, piece: bytes) -> bytes:
         """The lines that are whole now; of one that becomes too long, the part that there is."""
         end = piece.rfind(b"\n") + 1
-        whole = self._begun + piece[:end] if end else b""
-        self._begun = piece[end:] if end else self._begun + piece
-        return whole or (self.rest() if len(self._begun) >= LINE_BYTES else b"")
+        whole = self.begun + piece[:end] if end else b""
+        self.begun = piece[end:] if end else self.begun + piece
+        return whole or (self.rest() if len(self.begun) >= LINE_BYTES else b"")
 
     def rest(self) -> bytes:
         """The line that has no end, which is over now."""
-        begun, self._begun = self._begun, b""
+        begun, self.begun = self.begun, b""
         return begun
 
 

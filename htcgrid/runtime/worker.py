@@ -48,7 +48,7 @@ class Invocation:
 
 
 class FramedClient:
-    """Speaks `frames` on a socket and keeps `board` up to date. `loaded` is called once the handler is loaded."""
+    """Speaks `frames` on a socket and keeps `shared_memory` up to date. `loaded` is called once the handler is loaded."""
 
     marshaller = BaseLambdaRuntimeClient.marshaller
 

@@ -23,7 +23,6 @@ from htcgrid.spi import (
     Result,
     ResultSink,
     Task,
-    TaskQueue,
     TaskSource,
     Unavailable,
     Unstarted,
@@ -80,7 +79,6 @@ class Events:
         return ", ".join(parts)
 
     def put(self, task: Task) -> None:
-        assert isinstance(self._source, TaskQueue)  # noqa: S101 - the memory source is one
         if self._is_over.is_set():
             raise api_errors.ServiceError(
                 "The service does not run events any more: it is ending, or the plane refused one."
@@ -128,7 +126,8 @@ class Events:
             self._is_over.set()
 
 
-def _endless_queue(function: Function) -> TaskSource:
+def _endless_queue(function: Function) -> Any:
+    """A source that is a queue too: `TaskSource` and `TaskQueue`."""
     plugin = plugins.load(TaskSource, "memory")
     return plugin(plugin.Config.model_validate({"endless": True, "lease_seconds": 3600}), function)
 

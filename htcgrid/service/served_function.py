@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -10,7 +11,8 @@ from typing import NoReturn
 from htcgrid.agent.log_tails import invoke_of
 from htcgrid.service import api_errors
 from htcgrid.service.events import Events
-from htcgrid.spi import HtcgridError, Invoker, Lease, Outcome, Rejected, Task, Throttled
+from htcgrid.spi import Answered, HtcgridError, Invoker, Lease, Outcome, Rejected, Result, Task, Throttled
+from htcgrid.spi.tracing import within_attempt
 
 _UNSTARTED_LIMIT = 10
 """How often a plane may say of a call that it has not begun."""
@@ -56,9 +58,13 @@ class ServedFunction:
         `body` reads the event, which is done only for those who may come in.
         """
         with self._admitted():
+            began = time.monotonic()
             task = _task(body(), attributes)
             with self._slot():
-                return self._run(task)
+                outcome = self._run(task)
+        if self._invoker.observers.is_watched:
+            self._invoker.observers.tell(Answered(time.time(), Result(task, outcome), time.monotonic() - began))
+        return outcome
 
     def queue(self, payload: bytes, attributes: Mapping[str, str]) -> str:
         """Have one event run later; returns its request id."""
@@ -67,9 +73,12 @@ class ServedFunction:
         return task.id
 
     def _run(self, task: Task) -> Outcome:
+        lease = Lease(task)
+        if (trace := self._invoker.observers.trace) is not None:
+            lease = within_attempt(lease, trace)
         try:
             for _ in range(_UNSTARTED_LIMIT):
-                for item in list(self._plane_invoke([Lease(task)], self._invoker.function.timeout)):
+                for item in list(self._plane_invoke([lease], self._invoker.function.timeout)):
                     if isinstance(item, Outcome):
                         return item
         except Throttled as error:

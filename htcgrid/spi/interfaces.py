@@ -159,10 +159,8 @@ class ResultSink(Plugin):
     @abstractmethod
     def put(self, results: Sequence[Result]) -> None:
         """Store these results. They are durable when it returns: the tasks are acked right after.
-
         A result whose task id is there already leaves one result. `Rejected` with `task_ids` names those
-        that can never be stored; the others are. After `Unavailable` the same results are put again.
-        """
+        that can never be stored; the others are. After `Unavailable` the same results are put again."""
 
     def stored(self, tasks: Sequence[Task]) -> Collection[str]:
         """Which of these tasks have a result already: they are acked without running. Asked before tasks are run, so
@@ -174,16 +172,18 @@ class ResultSink(Plugin):
         A few at a time in memory. A later call with the last number seen goes on and misses none."""
         raise Rejected(f"{type(self).__name__} keeps no order in which results could be read. Name the tasks.")
 
+    def every_result(self) -> Iterator[Result]:
+        """As `scan`, in any order; answers and events may be left out, since `htcgrid report` reads figures alone."""
+        return (result for _, result in self.scan())
+
     lists_failures: bool = False
     """Whether its failures can be listed, by `failed`, and are replaced as that says."""
 
     def failed(self) -> Iterator[Result]:
         """Every result that is a failure now, a few at a time in memory; `htcgrid failures` and `redrive` use it.
-
         `Result.task` has its attributes, generation included, and the event where that is kept with the failure. `put`
         replaces a failure by a result of a later generation, and nothing else; `stored` does not name a task whose result
-        is a failure of an earlier generation than the task's own.
-        """
+        is a failure of an earlier generation than the task's own."""
         raise Rejected(f"{type(self).__name__} cannot list its failures.")
 
     def has_failed(self) -> bool:

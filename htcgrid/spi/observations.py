@@ -26,7 +26,7 @@ class Observation:
     time: float
 
     def size(self) -> tuple[int, int]:
-        """How many tasks this is about, and how many bytes of their events and answers it keeps in memory."""
+        """How many tasks this is about, and how many bytes of events and answers it is the first to keep in memory."""
         return 1, 0
 
 
@@ -53,7 +53,7 @@ class OfLeases(Observation):
     leases: Sequence[Lease]
 
     def size(self) -> tuple[int, int]:
-        return len(self.leases), sum([len(lease.task.payload) for lease in self.leases])
+        return len(self.leases), 0  # `Received` has counted them
 
 
 @quick_init
@@ -62,6 +62,9 @@ class Received(OfLeases):
     """The source has handed these out, in a call that took `seconds`, its wait for tasks included."""
 
     seconds: float
+
+    def size(self) -> tuple[int, int]:
+        return len(self.leases), sum([len(lease.task.payload) for lease in self.leases])
 
 
 @quick_init
@@ -97,8 +100,19 @@ class Stored(Observation):
 
     def size(self) -> tuple[int, int]:
         outcomes = [result.outcome for result in self.results]
-        events = sum([len(result.task.payload) for result in self.results])
-        return len(outcomes), events + sum([len(each.payload) + len(each.log_tail) for each in outcomes])
+        return len(outcomes), sum([len(each.payload) + len(each.log_tail) for each in outcomes])
+
+
+@quick_init
+@dataclass(frozen=True, slots=True)
+class Answered(Observation):
+    """A call of `htcgrid serve` whose caller waited has this result, `seconds` after it came. It is not a task of an agent."""
+
+    result: Result
+    seconds: float
+
+    def size(self) -> tuple[int, int]:
+        return 1, len(self.result.task.payload) + len(self.result.outcome.payload)
 
 
 @quick_init
@@ -191,7 +205,7 @@ class PluginAvailable(Observation):
 @quick_init
 @dataclass(frozen=True, slots=True)
 class AgentStarted(Observation):
-    """An agent begins, with so many slots. `figures` can be asked until its `AgentEnded`, from any thread.
+    """An agent begins, with so many slots, which may change. `figures` can be asked until its `AgentEnded`, from any thread.
 
     `htcgrid serve` has several agents, one a function.
     """

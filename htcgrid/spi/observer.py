@@ -56,6 +56,9 @@ class Observers:
     is_watched: bool = False
     """Whether there is anybody to be told, so that no observation need be made where there is nobody."""
 
+    scrape_ports: Sequence[int] = ()
+    """The `scrape_port` of each that has one."""
+
     trace: TraceContext | None = None
     """The span that attempts of tasks without a trace belong to; None where nobody makes spans."""
 
@@ -69,6 +72,14 @@ class Observers:
 
 class AgentFigures(ABC):
     """What an observer may ask of an agent while it runs, from a thread of the observer's own."""
+
+    @abstractmethod
+    def slots(self) -> int:
+        """How many tasks it lets run at once now: it follows the plane, and is lower while that throttles."""
+
+    @abstractmethod
+    def busy(self) -> int:
+        """How many calls to the plane are under way, each in an execution environment."""
 
     @abstractmethod
     def held(self) -> int:

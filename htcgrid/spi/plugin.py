@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Self
@@ -30,6 +31,9 @@ class Plugin(ABC):  # noqa: B024 - what is abstract differs by kind
     def __init__(self, config: Config, function: Function) -> None:
         self.config = config
         self.function = function
+        self.agent = f"{os.uname().nodename}-{os.getpid()}"
+        """The name of the agent that uses this plugin, for those who look at the place: unique among agents, and the same for
+        the plugins of one. `[agent] name` is put before it, after this and before `open`."""
 
     def open(self) -> None:  # noqa: B027 - a plugin without connections needs none
         """Make ready: connect, check that what is named exists, start what serves."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -307,6 +308,29 @@ def test_a_plane_that_is_there_again_each_time_is_not_away(rig: Make) -> None:
     job = rig(plans={"a": ["begun"] * 1000}, slots=1, rules=rules(unavailable_limit=0.0))
     job.run()
     assert job.failures() == {"a": FailureKind.EXIT}
+
+
+def test_no_task_is_blamed_for_an_outage_under_all_of_them(rig: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of AWS Lambda, when it answers 503 for a minute: each try may have begun, and none is answered."""
+    waits: list[int] = []
+
+    def back_off(failures: int, _chance: float) -> float:
+        waits.append(failures)
+        return 0.001
+
+    monkeypatch.setattr("htcgrid.agent.backoff.back_off", back_off)
+    job = rig(plans={name: [] for name in "abcd"}, slots=4)
+    invoke, calls = job.plane.invoke, itertools.count()
+
+    def away_at_first(batch: Sequence[Lease], timeout: float) -> Iterable[Outcome | Unstarted]:
+        if next(calls) < 100:
+            raise Unavailable("503: the handler may have run", begun=[lease.task.id for lease in batch])
+        return invoke(batch, timeout)
+
+    monkeypatch.setattr(job.plane, "invoke", away_at_first)
+    job.run()
+    assert job.failures() == dict.fromkeys("abcd")
+    assert max(waits) > 10, "the back-off does not grow"
 
 
 def test_a_task_that_is_never_begun_is_counted_in_the_end(rig: Make, monkeypatch: pytest.MonkeyPatch) -> None:

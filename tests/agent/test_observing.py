@@ -105,6 +105,17 @@ def test_each_task_is_told_of_as_it_is_received_started_ended_stored_and_acked(r
     assert diarist.dropped == 0
 
 
+def test_where_nobody_is_told_nothing_is_made_for_tasks_that_run_well_but_one_observation_for_each_put(
+    rig: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def made(*_: object) -> None:
+        pytest.fail("an observation was made for nobody")
+
+    for place in ("receiver.Received", "receiver.Acked", "slot.Started", "slot.Ended", "storer.Acked"):
+        monkeypatch.setattr(f"htcgrid.agent.{place}", made)
+    assert rig(tasks=200).run().succeeded == 200
+
+
 def test_it_is_told_in_one_thread_of_its_own_which_ends_with_the_run(rig: Callable[..., Any]) -> None:
     diarist = Diarist()
     observed(rig(tasks=100), diarist)
@@ -178,8 +189,8 @@ def test_the_agents_figures_can_be_asked_while_it_runs(rig: Callable[..., Any], 
         run.start()
         until(lambda: run.agent.held == 1 and diarist.of(AgentStarted))
         [started] = diarist.of(AgentStarted)
-        assert started.slots == 2
-        assert started.figures.held() == 1
+        assert started.slots == started.figures.slots() == 2
+        assert started.figures.held() == started.figures.busy() == 1
         assert started.figures.held_bytes() == len(b'"a"')
         assert started.figures.queue().states.leased == 1
         assert started.figures.usage() == []

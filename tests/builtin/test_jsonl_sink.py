@@ -331,7 +331,7 @@ def test_a_damaged_byte_within_a_compressed_file_is_refused_and_nothing_is_dropp
     assert path.read_bytes() == data
     commands = str(refused.value).split("`")[1]
     subprocess.run(["bash", "-c", commands], cwd=tmp_path, check=True)
-    (tmp_path / "mended.jsonl.gz").rename(path)
+    (tmp_path / "repaired.jsonl.gz").rename(path)
     with sink_at(path) as sink:
         assert sorted(sink.stored([task("a"), task("b"), task("c")])) == ["a", "c"]
 

@@ -158,8 +158,8 @@ def test_an_id_that_stands_twice_is_told_with_both_lines_and_the_first_runs(path
     with source_at(path, id_field="id") as source:
         found = drained(source)
     assert [bool(lease.invalid) for lease in found] == [False, False, True, True, False]
-    assert "line 3: the id 'a' stands on line 1 already. Ids must differ." in found[2].invalid
-    assert "line 4: the id '7' stands on line 2 already. Ids must differ." in found[3].invalid
+    assert "line 3: the id 'a' is on line 1 already. Ids must differ." in found[2].invalid
+    assert "line 4: the id '7' is on line 2 already. Ids must differ." in found[3].invalid
     assert len(set(ids(found))) == 5
 
 

@@ -646,7 +646,7 @@ def test_no_stray_process_of_a_handler_outlives_an_agent_that_was_killed(what: s
             os.kill(pid, signal.SIGKILL)
 
 
-def test_a_plane_whose_nursery_was_killed_gets_another_and_closes_quietly() -> None:
+def test_a_plane_whose_fork_server_was_killed_gets_another_and_closes_quietly() -> None:
     """In a process of its own, for what the plane may leave open."""
     script = f"""
 import json, os
@@ -711,7 +711,7 @@ def test_a_worker_that_is_gone_before_it_is_watched_is_unavailable(monkeypatch: 
     invoker.close()
 
 
-def test_a_call_under_way_is_not_cut_off_by_the_replacement_of_the_nursery(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_call_under_way_is_not_cut_off_by_the_replacement_of_the_fork_server(monkeypatch: pytest.MonkeyPatch) -> None:
     fork_server = ForkServer({}, python=False)
     fork_server.open()
     assert fork_server._program is not None

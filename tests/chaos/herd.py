@@ -1,4 +1,4 @@
-"""Agents on one queue, killed and stopped while they work; and the count of what came of it."""
+"""Agents on one queue, killed and stopped while they work; and the count of the results."""
 
 import json
 import random

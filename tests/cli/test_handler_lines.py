@@ -3,9 +3,11 @@ of it."""
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import pty
+import re
 import resource
 import signal
 import time
@@ -15,6 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from htcgrid import Grid
+from htcgrid.builtin.process import ProcessInvoker
+from htcgrid.spi import Capability
 
 if TYPE_CHECKING:
     from conftest import Done, Project
@@ -236,3 +242,36 @@ def test_of_100_mb_by_8_workers_that_are_killed_each_whole_line_is_there_once(pr
 def _files(project: Project) -> list[Path]:
     folder = project.folder / "logs"
     return list(folder.iterdir()) if folder.exists() else []
+
+
+def test_a_plane_that_gives_only_the_ends_says_so_in_check_and_in_a_run(
+    project: Project, inside: Callable[..., Done], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ProcessInvoker, "capabilities", frozenset(Capability) - {Capability.OUTPUT})
+    checked = inside("check", "--set", "agent.handler_logs=stderr").out
+    assert "note   planes.local: [agent] handler_logs: this plane gives only the last 4 KB" in checked
+    done = inside("run", "--quiet", "--logs")
+    assert "this plane gives only the last 4 KB of what a task prints" in done.err
+
+
+def test_served_functions_show_what_they_print(project: Project, until: Until) -> None:
+    project.write("htcgrid.toml", '[function]\nhandler = "job.handler"\nname = "shown"\n')
+    program = project.start("serve", "--port", "0", "--logs", "lines")
+    assert program.stderr is not None
+    port = re.findall(r"http://127\.0\.0\.1:(\d+)", program.stderr.readline())[0]
+    connection = http.client.HTTPConnection("127.0.0.1", int(port), timeout=60)
+    connection.request("POST", "/2015-03-31/functions/shown/invocations", b'{"print": "called"}')
+    assert connection.getresponse().status == 200
+    connection.close()
+    until(lambda: (project.folder / "lines").exists() and written(project.folder / "lines"))
+    program.send_signal(signal.SIGTERM)
+    assert program.wait(60) == 0
+    assert [line["message"] for line in written(project.folder / "lines")] == ["called"]
+
+
+def test_an_embedded_grid_writes_what_its_handlers_print(project: Project) -> None:
+    logs = str(project.folder / "lines")
+    settings = {"function": {"handler": "job.handler", "code": str(project.folder)}, "agent": {"handler_logs": logs}}
+    with Grid.open(settings=settings) as grid:
+        assert list(grid.map([{"print": "from Python"}])) == [{"print": "from Python"}]
+    assert [line["message"] for line in written(project.folder / "lines")] == ["from Python"]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +57,11 @@ class Refusing(Raising):
         raise Rejected("The address 127.0.0.1:9 is taken. Choose another.")
 
 class Slow(Observer):
-    """Lets its queue fill."""
+    """Lets its queue fill, which is made a short one."""
+    def open(self):
+        from htcgrid.agent import observing
+        observing.MOST_TASKS = 500
+
     def observe(self, observations):
         time.sleep(0.5)
 '''
@@ -103,7 +110,7 @@ def test_an_observer_is_told_what_the_summary_says(project: Any, env: dict[str, 
     [
         ("raising", "The observer 'raising' raised an error"),
         ("blocking", "The observer 'blocking' was still busy 2 s after the end of the run"),
-        ("slow", ""),
+        ("slow", "The observer 'slow' was not told of everything"),
     ],
 )
 def test_a_run_ends_as_it_would_have_without_an_observer_that_misbehaves(
@@ -182,3 +189,26 @@ def test_an_embedded_grid_has_its_observers(project: Any, env: dict[str, str]) -
     )
     assert done.stdout == "[1, 2, 3]\n", done.stderr
     assert told(project)["results"] == 3
+
+
+def test_serve_tells_of_calls_that_are_waited_for_and_of_events(
+    project: Any, env: dict[str, str], until: Callable[[Callable[[], object]], None]
+) -> None:
+    begun = project.folder / "begun"
+    observed_by(project, COUNTING)
+    served = project.start("serve", "--port", "0", env=env)
+    assert served.stderr is not None
+    port = int(served.stderr.readline().rpartition(":")[2])
+    for kind in ("RequestResponse", "Event"):
+        call = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        headers = {"X-Amz-Invocation-Type": kind}
+        call.request("POST", "/2015-03-31/functions/job/invocations", json.dumps({"touch": str(begun)}), headers)
+        assert call.getresponse().status in {200, 202}
+        call.close()
+        until(begun.exists)
+        begun.unlink()
+    served.send_signal(signal.SIGTERM)
+    served.communicate(timeout=60)
+    counts = told(project)
+    assert counts["Answered"] == counts["results"] == 1
+    assert counts["EnvironmentStarted"] == counts["EnvironmentEnded"] == 2

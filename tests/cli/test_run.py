@@ -292,7 +292,7 @@ def test_an_id_that_stands_twice_is_named_and_the_first_runs(project: Project) -
     assert done.status == 1
     by_id = {result["id"]: result for result in project.results()}
     assert by_id["a"]["output"]["n"] == 1
-    assert "the id 'a' stands on line 1 already" in by_id["line-2"]["error"]["errorMessage"]
+    assert "the id 'a' is on line 1 already" in by_id["line-2"]["error"]["errorMessage"]
     assert by_id["b"]["status"] == "succeeded"
 
 

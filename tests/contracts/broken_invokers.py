@@ -95,7 +95,7 @@ class TestReference(Case):
 
 
 class Changed(Reference):
-    """Reports something else than what came of it."""
+    """Reports another result than the handler's."""
 
     def invoke(self, batch: Sequence[Lease], timeout: float) -> Reports:
         for report in super().invoke(batch, timeout):

@@ -488,6 +488,16 @@ class TestSwallowsOutages(Case):
             return () if self.away else super().stored(tasks)
 
 
+class TestNamesItself(Case):
+    breaks = "test_it_knows_its_agent_by_name"
+    says = "`agent` was set before `open`, and is 'me' after it"
+
+    class broken(Reference):
+        def open(self) -> None:
+            super().open()
+            self.agent = "me"
+
+
 class TestThrottledIsStored(Case):
     breaks = "test_throttling_is_unavailable"
     says = "raised nothing"
@@ -532,6 +542,16 @@ class TestFailedIsAPage(Case):
     class broken(Reference):
         def failed(self) -> Iterator[Result]:
             return islice(super().failed(), 100)
+
+
+class TestListsTwice(Case):
+    breaks = "test_every_result_is_each_task_once"
+    says = "20 results were put, and `every_result` lists 40"
+
+    class broken(Reference):
+        def every_result(self) -> Iterator[Result]:
+            for result in super().every_result():
+                yield from (result, result)
 
 
 class TestScansUnsaid(Case):

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from htcgrid_contracts import TaskSourceContract, contract_function
 from pydantic import BaseModel, ConfigDict
 
 from htcgrid.builtin.memory import MemorySource
+from htcgrid.builtin.sqlite_source import SqliteSource
 from htcgrid.spi import DeadTask, Function, Lease, Plugin, QueueStats, Rejected, States, Task, TaskSource, Unavailable
 
 
@@ -827,6 +829,25 @@ class TestSwallowsOutages(Case):
     class broken(Reference):
         def ack(self, leases: Sequence[Lease]) -> None:
             MemorySource.ack(self, leases)
+
+
+class TestCallsAgentsByNumbers(Case):
+    breaks = "test_stats_name_an_agent_by_its_name"
+    says = "has leased 2 tasks, and `agents` of the stats are {'agent 0'"
+    shared = True
+
+    @pytest.fixture
+    def source(self, tmp_path: Path) -> TaskSource:
+        source: TaskSource = self.broken(
+            self.broken.Config(path=tmp_path / "grid.db", lease_seconds=5), contract_function()
+        )
+        return source
+
+    class broken(SqliteSource):
+        def stats(self, *, brief: bool = False) -> QueueStats:
+            found = super().stats(brief=brief)
+            numbered = enumerate((found.agents or {}).values())
+            return replace(found, agents={f"agent {number}": holder for number, holder in numbered})
 
 
 class TestThrottledIsEmpty(Case):

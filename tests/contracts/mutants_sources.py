@@ -700,6 +700,14 @@ SOURCES = (
         SQLITE, QUEUE, "redrive leaves what is there", _SQLITE_FILE, "connection.execute(sql.REMOVE, (row[0],))", "pass"
     ),
     # --- counts ---
+    _edit(
+        SQLITE,
+        COUNTS,
+        "leases are those of the host, not of the agent",
+        _SQLITE_FILE,
+        "(due, self.agent, row[0])",
+        "(due, self.agent.partition('-')[0], row[0])",
+    ),
     *_bug(
         COUNTS,
         "what is leased is counted as waiting too",

@@ -1,4 +1,4 @@
-"""docs/writing-a-plugin.md, followed to the letter by one who has read nothing else."""
+"""The pages for authors of plugins, followed to the letter by one who has read nothing else."""
 
 import re
 from pathlib import Path
@@ -6,8 +6,15 @@ from pathlib import Path
 import pytest
 from venv_for_plugins import Venv
 
-PAGE = Path(__file__).parents[2] / "docs" / "writing-a-plugin.md"
-BLOCKS = re.findall(r"```(\w+)\n(.*?)```", PAGE.read_text(), re.DOTALL)
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def _blocks(page: str) -> list[tuple[str, str]]:
+    """The blocks of code of a page, each with its language."""
+    return re.findall(r"```(\w+)\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)
+
+
+BLOCKS = _blocks("writing-a-plugin.md")
 
 
 def _block(first_line: str) -> str:
@@ -38,6 +45,20 @@ def venv(tmp_path_factory: pytest.TempPathFactory) -> Venv:
 def test_an_invoker_is_written_in_under_35_lines() -> None:
     code = [line for line in _block("htcgrid_shed/__init__.py").splitlines() if line.strip()]
     assert len(code) < 35
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_the_plane_on_an_engine_is_complete_and_verified(tmp_path: Path, venv: Venv) -> None:
+    for _, text in _blocks("planes-on-engines.md"):
+        if named := re.match(r"# ([\w/.]+)\n", text):
+            (tmp_path / named[1]).parent.mkdir(exist_ok=True)
+            (tmp_path / named[1]).write_text(text)
+    assert venv.install(tmp_path).returncode == 0
+    held = venv.htcgrid("verify", "jobs", "--option", "workers=2", "--marks", "{folder}", cwd=tmp_path)
+    assert held.returncode == 0, held.stdout
+    for claimed in ("timeout", "exit", "errors", "logs", "context"):
+        assert f"{claimed} proven" in held.stdout
 
 
 @pytest.mark.slow

@@ -5,10 +5,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from docker_parts import until
+from htcgrid_contracts.output_rules import KeptOutput
 from htcgrid_local_docker.invoker import LocalDockerInvoker
 from htcgrid_local_docker.options import Options
 from parity_sides import BEHAVIOURS, STACK, TASK_ROOT, invoke, outcomes, plain
@@ -45,8 +45,8 @@ class Sides:
     there: Invoker
     paths: Mapping[str, str]
     """What lies elsewhere in a container: by its path here, where."""
-    logs: Path
-    """The folder of the containers' log files."""
+    printed: KeptOutput
+    """All that the containers printed."""
 
     def compare(self, behaviour: str, events: list[Any]) -> None:
         """The outcomes are the same, byte for byte, and so is what is printed."""
@@ -67,7 +67,7 @@ class Sides:
     def _logged(self) -> str:
         """All that has been printed there; the plane takes it in with the next invocation."""
         invoke(self.there, Lease(Task("next", b"{}")), TIMEOUT)
-        return "".join(self._plain(path.read_bytes()) for path in self.logs.iterdir())
+        return self._plain(self.printed.everything())
 
 
 @contextmanager
@@ -83,12 +83,9 @@ def sides(
     """Both sides, one environment each."""
     function = Function(handler=handler, name="parity", code=code, timeout=TIMEOUT, runtime=runtime)
     outside = ProcessInvoker.Config(workers=1, transport="http")
-    with (
-        TemporaryDirectory() as logs,
-        ProcessInvoker(outside, function) as here,
-        LocalDockerInvoker(
-            Options(base_image=image, workers=1, logs=Path(logs)),
-            function.model_copy(update={"architecture": architecture}),
-        ) as there,
-    ):
-        yield Sides(here, there, {str(code): TASK_ROOT, **(paths or {})}, Path(logs))
+    inside = LocalDockerInvoker(
+        Options(base_image=image, workers=1), function.model_copy(update={"architecture": architecture})
+    )
+    inside.output = printed = KeptOutput()
+    with ProcessInvoker(outside, function) as here, inside as there:
+        yield Sides(here, there, {str(code): TASK_ROOT, **(paths or {})}, printed)

@@ -15,6 +15,7 @@ import docker
 import pytest
 from docker_parts import OwnEngine, Relay, until
 from htcgrid_contracts import contract_function
+from htcgrid_contracts.output_rules import KeptOutput
 from htcgrid_local_docker import ownership
 from htcgrid_local_docker.invoker import LocalDockerInvoker
 from htcgrid_local_docker.options import Options
@@ -149,16 +150,15 @@ def test_a_killed_agent_leaves_what_the_next_run_removes(
     assert not alone.containers(all=True, filters=OURS)
 
 
-def test_a_run_with_log_leaves_a_file_a_container_with_what_its_handlers_printed(
-    python_image: str, tmp_path: Path
-) -> None:
+def test_a_run_with_logs_has_what_its_handlers_printed_with_task_and_stream(python_image: str, tmp_path: Path) -> None:
     project = Project(tmp_path, python_image, tasks=4, seconds=0)
-    project.run("--log", str(tmp_path / "logs"))
-    logs = [path.read_text() for path in (tmp_path / "logs").iterdir()]
-    assert 1 <= len(logs) <= 2
-    assert sorted(line for text in logs for line in text.splitlines() if line.startswith("number")) == [
-        f"number {number}" for number in range(4)
-    ]
+    project.run("--logs", str(tmp_path / "logs"))
+    [file] = (tmp_path / "logs").iterdir()
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    printed = [line for line in lines if line["message"].startswith("number")]
+    assert sorted(line["message"] for line in printed) == [f"number {number}" for number in range(4)]
+    assert sorted(line["task"] for line in printed) == sorted(str(number + 1) for number in range(4))
+    assert {line["stream"] for line in printed} == {"stdout"}
 
 
 def test_undeploy_removes_what_a_killed_agent_left_and_nothing_of_the_living(
@@ -261,15 +261,16 @@ def test_a_container_that_ended_while_idle_is_replaced(
         assert report.payload == b"2"
 
 
-def test_the_log_of_each_container_is_in_a_file(python_image: str, tmp_path: Path) -> None:
-    with plane(python_image, workers=1, logs=tmp_path / "logs") as opened:
-        call(opened, "say", text="for the file")
+def test_what_each_container_printed_is_handed_over(python_image: str) -> None:
+    invoker = plane(python_image, workers=1)
+    invoker.output = kept = KeptOutput()
+    with invoker as opened:
+        call(opened, "say", text="of the first")
         call(opened, "end", status=3)
         call(opened, "say", text="of the second")
-    texts = sorted(path.read_text() for path in (tmp_path / "logs").iterdir())
-    assert len(texts) == 2
-    assert "for the file" in texts[0]
-    assert "of the second" in texts[1]
+    assert b"".join(kept.texts["t-say"]) == b"of the first\nof the second\n"
+    assert b"ending\n" in b"".join(kept.texts["t-end"])
+    assert "stdout" in kept.streams
 
 
 def test_what_is_printed_last_is_in_the_tail_of_its_own_invocation(opened: LocalDockerInvoker) -> None:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import kubernetes_node as node
 import pytest
 import yaml  # type: ignore[import-untyped]
 
@@ -40,14 +41,12 @@ def ended_from_the_node(kubectl: Kubectl, pod: str, *containers: str) -> "subpro
     ids = []
     for name in containers:
         where = f"jsonpath={{.status.containerStatuses[?(@.name=='{name}')].containerID}}"
-        runtime, _, container = kubectl("get", "pod", pod, "-o", where).partition("://")
-        if (
-            runtime != "docker"
-            or subprocess.run(["docker", "inspect", container], capture_output=True, check=False).returncode
-        ):
-            pytest.skip("needs to be on the cluster's node, whose containers are Docker's")
+        _, _, container = kubectl("get", "pod", pod, "-o", where).partition("://")
+        if not node.has(container):
+            pytest.skip("needs to be on the cluster's node, as .ci/cluster makes it")
         ids.append(container)
-    script = f"import time, subprocess; time.sleep(5); subprocess.run(['docker', 'kill', *{ids!r}])"
+    kill = [node.kill_command(container) for container in ids]
+    script = f"import time, subprocess; time.sleep(5); [subprocess.run(command) for command in {kill!r}]"
     return subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.DEVNULL)
 
 

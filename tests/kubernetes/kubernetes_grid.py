@@ -22,6 +22,7 @@ def handler(event, context):
     if event.get("eat"):
         subprocess.run([sys.executable, "-c", "len(bytearray(1 << 30).replace(bytes(1), b'1'))"])
     time.sleep(event["seconds"])
+    print(f"the square of {event['number']}")
     return {"number": event["number"], "square": event["number"] ** 2}
 """
 CONFIG = """
@@ -41,6 +42,7 @@ plugin = "redis"
 url = "{url}"
 [agent]
 grace = 4
+handler_logs = "stdout"
 attempts = {{ out_of_memory = 1 }}
 [planes.cluster]
 plugin = "eks"

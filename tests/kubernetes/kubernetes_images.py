@@ -10,7 +10,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+import kubernetes_node as node
+
+ROOT = node.ROOT
 BASE = "local/debian:bookworm"
 LAMBDA = "local/lambda-python:3.11"
 _PARTS = "local/htcgrid-agent-parts"
@@ -31,21 +33,21 @@ _PACKAGES = (
 def lambda_image() -> str:
     """An image laid out as AWS's base image for Python."""
     _run(str(ROOT / ".ci/images"), "python")
-    return LAMBDA
+    return node.give(LAMBDA)
 
 
 def options_image() -> str:
     """The same with what `examples/options` imports."""
     base = lambda_image()
     if _exists(_OPTIONS):
-        return _OPTIONS
+        return node.give(_OPTIONS)
     with tempfile.TemporaryDirectory() as folder:
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--only-binary=:all:", "--python-version", "3.11"]
         _run(*pip, "--target", f"{folder}/site", "QuantLib")
         lines = [f"FROM {base}", "COPY site /opt/python", "ENV PYTHONPATH=/opt/python"]
         Path(folder, "Dockerfile").write_text("\n".join(lines))
         _run("docker", "build", "--quiet", "--tag", _OPTIONS, folder)
-    return _OPTIONS
+    return node.give(_OPTIONS)
 
 
 def image_with_opt_on_its_path() -> str:
@@ -66,14 +68,14 @@ def powertools_image(code: Path, layer: Path) -> str:
         lines = [f"FROM {base}", "COPY python /opt/python", "ENV PYTHONPATH=/opt/python", "COPY code /var/task"]
         Path(folder, "Dockerfile").write_text("\n".join(lines))
         _run("docker", "build", "--quiet", "--tag", _POWERTOOLS, folder)
-    return _POWERTOOLS
+    return node.give(_POWERTOOLS)
 
 
 def agent_image() -> str:
     """The agent's image with these very sources, the conformance kit and pytest."""
     lambda_image()
     with _one_at_a_time():
-        return _agent_image()
+        return node.give(_agent_image())
 
 
 def _agent_image() -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import kubernetes_images as images
+import kubernetes_node as node
 import pytest
 
 PAGE = images.ROOT / "docs" / "ci.md"
@@ -43,6 +44,7 @@ def project(tmp_path: Path, namespace: str, agent_image: str, lambda_image: str)
     (tmp_path / "Dockerfile").write_text(base.sub(f"FROM {lambda_image}", block("dockerfile", "COPY src/")))
     build = ["docker", "build", "--quiet", "--tag", image, str(tmp_path)]
     subprocess.run(build, check=True, capture_output=True, env=os.environ | {"DOCKER_BUILDKIT": "0"})
+    node.give(image)
     yield tmp_path
     subprocess.run(["docker", "rmi", "--force", image], check=True, capture_output=True)
 

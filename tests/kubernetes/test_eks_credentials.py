@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
-import subprocess
 import uuid
 from pathlib import Path
 
+import kubernetes_node as node
 from htcgrid_contracts import contract_function
 from htcgrid_contracts.invoker_identity import IssuedCredentials
 from htcgrid_eks.invoker import EksInvoker
@@ -42,10 +42,7 @@ def test_nothing_but_the_handlers_own_container_has_them(
 def _container_of(pid: int) -> str:
     """The name that the cluster's container of a process has, where this machine is its node."""
     for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
-        container = line.rpartition("/")[2].removeprefix("docker-").removesuffix(".scope")
+        container = line.rpartition("/")[2].removeprefix("cri-containerd-").removesuffix(".scope")
         if len(container) == 64:
-            done = subprocess.run(
-                ["docker", "inspect", "--format", "{{.Name}}", container], capture_output=True, text=True, check=False
-            )
-            return done.stdout
+            return node.container_name(container)
     return ""

@@ -60,7 +60,7 @@ def call(plane: EksInvoker, event: object) -> Outcome:
 
 
 def works_again(plane: EksInvoker) -> None:
-    """As the agent does: it tries again where the plane is not to be had."""
+    """As the agent does: it tries again where the plane is unavailable."""
 
     def works() -> bool:
         try:

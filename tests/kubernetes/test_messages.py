@@ -99,7 +99,7 @@ def test_rights_that_are_missing_are_named_all_at_once(refused: Try, tmp_path: P
     assert done.status == 2
     assert "create pods, delete pods" in done.error
     assert "create pods/portforward" in done.error
-    assert "htcgrid status --permissions" in done.error
+    assert "htcgrid permissions cluster" in done.error
 
 
 def test_a_namespace_that_is_not_there_is_named(refused: Try) -> None:
@@ -137,7 +137,7 @@ def test_the_printed_roles_are_enough(
     with config.open("a") as more:
         more.write(f'[source]\nplugin = "redis"\nstream = "none"\ncreate = true\nurl = "{redis_url}"\n')
         more.write(f'[sink]\nplugin = "redis"\nurl = "{redis_url}"\n')
-    printed = htcgrid("status", "--permissions", "-c", str(config))
+    printed = htcgrid("permissions", "cluster", "-c", str(config))
     assert printed.status == 0, printed.error
     run, deploy, _worker = yaml.safe_load_all(printed.out)
     for role in (run, deploy):

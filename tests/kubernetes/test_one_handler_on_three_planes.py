@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import boto3
-import kubernetes_images as images
+import kubernetes_layered as layered
 import pytest
 from moto.server import ThreadedMotoServer
 from powertools import KEYS, layer
@@ -93,7 +93,7 @@ def project(tmp_path: Path, aws: str, namespace: str, agent_image: str) -> Path:
     for folder, name, text in (("src", "work.py", HANDLER), ("tests", "test_work.py", TEST)):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / name).write_text(text)
-    names = {"url": aws, "layer": layer(), "image": images.image_with_opt_on_its_path()}
+    names = {"url": aws, "layer": layer(), "image": layered.image_with_opt_on_its_path()}
     (tmp_path / "htcgrid.toml").write_text(CONFIG.format(**names, namespace=namespace, agent_image=agent_image))
     tmp_path.chmod(0o755)
     return tmp_path

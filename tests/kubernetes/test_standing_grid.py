@@ -68,6 +68,16 @@ def test_deploy_makes_the_grid_and_says_how_far_it_is(config: Path, queue: redis
     assert answers(queue, range(20)) == squares(range(20))
 
 
+def test_what_handlers_print_is_in_the_log_of_the_agents_containers(config: Path, kubectl: Kubectl) -> None:
+    def lines() -> list[dict[str, Any]]:
+        said = kubectl("logs", "-l", PODS, "-c", "agent", "--tail=-1")
+        return [json.loads(line) for line in said.splitlines() if '"logger": "handler"' in line]
+
+    until(lambda: len(lines()) >= 20, 30, "a line of each task")
+    printed = {(line["task"], line["message"]) for line in lines() if line["task"] is not None}
+    assert printed == {(f"t-{number}", f"the square of {number}") for number in range(20)}
+
+
 def test_deploy_again_changes_nothing(config: Path) -> None:
     said = went_well("deploy", "-c", str(config)).splitlines()
     assert [line for line in said if not line.startswith("# ")] == ["3 of 3 workers ready"]

@@ -16,12 +16,13 @@ import pytest
 
 from htcgrid.agent.options import AgentOptions
 from htcgrid.logs.handler_logs import HandlerLogs
-from htcgrid.logs.line_format import as_json, as_text
+from htcgrid.logs.line_format import JsonLines, as_text
 from htcgrid.logs.opening import handler_logs
 from htcgrid.logs.targets import FolderTarget
 from htcgrid.runtime.output_lines import LINE_BYTES
 from htcgrid.spi import HandlerOutput, Lease, Rejected, Task
 
+as_json = JsonLines()
 LEASE = Lease(Task("t-1", b"{}", {"session_id": "s-1"}), 2)
 LONG = 30.0
 

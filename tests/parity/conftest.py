@@ -31,7 +31,7 @@ NAME = "parity"
 
 @dataclass(frozen=True)
 class Seen:
-    """What came of one invocation, as far as it can be compared."""
+    """The result of one invocation, as far as it can be compared."""
 
     answer: str
     log: str

@@ -138,12 +138,15 @@ def test_a_plane_that_the_far_end_does_not_have_is_named(function: Function) -> 
         pass
 
 
-def test_layers_are_refused_and_not_left_out(function: Function, tmp_path: Path) -> None:
-    with (
-        pytest.raises(Rejected, match="layers"),
-        LaunchedInvoker(one(), function.model_copy(update={"layers": (tmp_path,)})),
-    ):
-        pass
+def test_layers_go_along(function: Function, tmp_path: Path) -> None:
+    layer = tmp_path / "layer"
+    (layer / "python").mkdir(parents=True)
+    (layer / "python" / "numbers_of_ours.py").write_text("SEVEN = 7\n")
+    (function.code / "far.py").write_text(
+        "import numbers_of_ours\n\ndef handler(event, context):\n    return numbers_of_ours.SEVEN\n"
+    )
+    with LaunchedInvoker(one(), function.model_copy(update={"layers": (layer,)})) as plane:
+        assert answer(plane) == 7
 
 
 def relays() -> list[int]:

@@ -129,7 +129,7 @@ def test_a_sink_that_lists_failures_alone_has_a_page_that_claims_nothing_of_succ
     failed = Figures.of([result(1, failure=FailureKind.EXIT)])
     text = page_of(Report("bucket", BEGAN, failed, Limits(), failures_only=True))
     Page(text)
-    assert "This sink lists its failures alone" in text
+    assert "This sink lists only its failures" in text
     assert "<dt>Succeeded</dt>" not in text
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 
 _URL = re.compile(r"https?://[^/]+/(\d+)/([^/]+)")
+_IMAGE = re.compile(r"(?P<account>\d+)\.dkr\.ecr\.(?P<region>[a-z0-9-]+)\.[^/]+/(?P<name>[^:@]+)([:@].*)?")
+_PARTITIONS = {"cn-": "aws-cn", "us-gov-": "aws-us-gov"}
 _REGION = re.compile(r"https://sqs\.([a-z0-9-]+)\.")
 
 
@@ -31,5 +33,31 @@ def key(name: str, region: str = "") -> str:
     return _arn("kms", name if name.startswith("arn:") else f"key/{name}", region, "*")
 
 
+def function(name: str, region: str = "", account: str = "*") -> str:
+    return _arn("lambda", f"function:{name}", region, account)
+
+
+def role(name: str, region: str = "", account: str = "*") -> str:
+    """Of a role by its name. Roles are of no region, but those of China and of GovCloud are of another partition."""
+    return f"arn:{_partition(region)}:iam::{account}:role/{name}"
+
+
+def log_group(name: str, region: str = "", account: str = "*") -> str:
+    return _arn("logs", f"log-group:{name}", region, account)
+
+
+def repository(image: str, region: str = "") -> str:
+    """Of a repository in ECR, by the URI of an image in it."""
+    if not (found := _IMAGE.fullmatch(image)):
+        return "*"
+    return _arn("ecr", f"repository/{found['name']}", found["region"] or region, found["account"])
+
+
 def _arn(service: str, name: str, region: str, account: str) -> str:
-    return name if name.startswith("arn:") or not name else f"arn:aws:{service}:{region or '*'}:{account}:{name}"
+    if name.startswith("arn:") or not name:
+        return name
+    return f"arn:{_partition(region)}:{service}:{region or '*'}:{account}:{name}"
+
+
+def _partition(region: str) -> str:
+    return next((of for start, of in _PARTITIONS.items() if region.startswith(start)), "aws")

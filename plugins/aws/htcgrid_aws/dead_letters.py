@@ -29,7 +29,9 @@ class DeadLetters:
         for queue in self._queues:
             for message in self._messages(queue, keep=lambda _message: True):
                 attributes = message.get("MessageAttributes", {})
-                reason = attributes.get(self._reason, {}).get("StringValue", "SQS set it aside, past maxReceiveCount")
+                reason = attributes.get(self._reason, {}).get(
+                    "StringValue", "SQS moved it here: it was received more often than maxReceiveCount"
+                )
                 attempt = int(message["Attributes"]["ApproximateReceiveCount"])
                 yield DeadTask(self._read(message).task, attempt, reason)
 

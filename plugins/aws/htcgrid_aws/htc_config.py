@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal, Self
 
@@ -34,7 +32,9 @@ class HtcGridConfig(EncryptedConfig):
         default_factory=dict, description="in place of config_file: its keys, which `htcgrid deploy` sends to the pods"
     )
     redis_password: SecretStr = Field(SecretStr(""), description="of Redis, in place of that of HTC-Grid's file")
-    owner: str = Field("", description="the name of this agent in the state table, the same for source and sink")
+    owner: str = Field(
+        "", description="the name of this agent in the state table, the same for source and sink; by default its own"
+    )
     redis_tls: bool = Field(True, description="whether the connection to Redis uses TLS, as HTC-Grid's does")
 
     failures: Literal["output", "error"] = Field(
@@ -46,7 +46,7 @@ class HtcGridConfig(EncryptedConfig):
         0,
         ge=0,
         le=86_400,
-        description="look for expired rows this often, in place of HTC-Grid's watchdog; 0: never",
+        description="seconds between two looks for expired rows, in place of HTC-Grid's watchdog; 0: it does not look",
     )
 
     @model_validator(mode="after")
@@ -59,11 +59,6 @@ class HtcGridConfig(EncryptedConfig):
     def origin(self) -> str:
         """Where HTC-Grid's keys are, for messages."""
         return str(self.config_file) if self.config_file else "grid"
-
-    @property
-    def owner_name(self) -> str:
-        """The name given, else host name (in a pod: the pod's name) and process id: the same for source and sink."""
-        return self.owner or f"{socket.gethostname()}-{os.getpid()}"
 
 
 class GridConfig(BaseModel):

@@ -35,7 +35,7 @@ class HtcGridPlugin(AwsPlugin):
         region = self.grid.region
         table = Table(self.client("dynamodb", region=region), self.grid.ddb_state_table, self.usage_counter)
         table.check()
-        self.states = StateTable(table, self.config.owner_name)
+        self.states = StateTable(table, self.owner)
         self._data = connect(self.config, self.grid, self._bucket(region))
 
     def close(self) -> None:
@@ -43,6 +43,11 @@ class HtcGridPlugin(AwsPlugin):
             self._data.close()
             self._data = None
         super().close()
+
+    @property
+    def owner(self) -> str:
+        """The name of this agent in the state table."""
+        return self.config.owner or self.agent
 
     @property
     def data(self) -> DataPlane:

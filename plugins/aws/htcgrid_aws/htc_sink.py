@@ -61,7 +61,7 @@ class HtcGridSink(HtcGridPlugin, ResultSink):
     def scan(self, session_id: str | None = None, after: int = 0) -> Iterator[tuple[int, Result]]:
         """The results of a session. They have numbers in the order in which this sink finds them."""
         if not session_id:
-            raise Rejected("htc_grid: results are listed by session alone. Name the session, or the tasks.")
+            raise Rejected("htc_grid: results can be listed only by session. Name the session, or the tasks.")
         found = self._found.setdefault(session_id, [])
         known = set(found)
         states = self.states.of_session(session_id)
@@ -102,7 +102,7 @@ class HtcGridSink(HtcGridPlugin, ResultSink):
     def _is_ours(self, task_id: str) -> bool:
         """Whether a failure may become the output: the output of another agent, or no row's, must stay."""
         row = self.states.rows([task_id]).get(task_id)
-        return row is not None and row.state == "processing" and row.owner == self.config.owner_name
+        return row is not None and row.state == "processing" and row.owner == self.owner
 
     def _load(self, task_id: str, row: Row) -> Result:
         metadata: dict[str, Any] = {"attributes": {"session_id": session_of(task_id)}}

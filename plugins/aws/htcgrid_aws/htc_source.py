@@ -193,6 +193,7 @@ class HtcGridSource(HtcGridPlugin, TaskSource):
             message_leases,
         )
         kept: set[object] = set()
+        undeleted: list[MessageLease] = []
         errors: list[HtcgridError] = []
         for message_lease, answer in heartbeats:
             if isinstance(answer, HtcgridError):
@@ -204,17 +205,20 @@ class HtcGridSource(HtcGridPlugin, TaskSource):
                 self._leases.extend(message_lease, now + seconds)
                 continue
             if row and row.final:  # cancelled, or our own result of it is stored and the ack under way
-                self._tidy(message_lease.queue, [message_lease.handle], {})
+                if not self._tidy(message_lease.queue, [message_lease.handle], {}):
+                    undeleted.append(message_lease)
+                    if row.state != "cancelled":  # the agent acks it again
+                        kept.add(message_lease.receipt)
+                        self._leases.extend(message_lease, now + seconds)
+                        continue
             else:
                 log.warning(
                     "task %s is no longer ours: its row is %s", message_lease.task_id, row.state if row else "gone"
                 )
             self._drop([message_lease.receipt])
-        # A message whose heartbeat failed stays invisible too: visible, it would use up a receive.
-        self._keep_invisible(
-            [message_lease for message_lease, answer in heartbeats if isinstance(answer, HtcgridError) or answer[0]],
-            seconds,
-        )
+        # A message whose heartbeat or end failed stays invisible too: visible, it would use up a receive.
+        alive = [message_lease for message_lease, answer in heartbeats if isinstance(answer, HtcgridError) or answer[0]]
+        self._keep_invisible([*alive, *undeleted], seconds)
         raise_worst(errors)
         return {lease.task.id for lease in leases if lease.receipt not in kept}
 
@@ -272,7 +276,8 @@ class HtcGridSource(HtcGridPlugin, TaskSource):
             for handle, length in handles.items():
                 self._visible_at[Receipt(number, handle)] = now + length
 
-    def _tidy(self, number: int, delete: Sequence[str], change_visibility: dict[str, float]) -> None:
+    def _tidy(self, number: int, delete: Sequence[str], change_visibility: dict[str, float]) -> bool:
+        """Whether it could be done."""
         try:
             self._queues[number].delete(delete)
             self._queues[number].change_visibility(change_visibility)
@@ -280,6 +285,8 @@ class HtcGridSource(HtcGridPlugin, TaskSource):
             log.warning(
                 "%d messages show again when their visibility ends: %s", len(delete) + len(change_visibility), error
             )
+            return False
+        return True
 
     def _drop(self, receipts: Iterable[object]) -> None:
         gone = list(receipts)

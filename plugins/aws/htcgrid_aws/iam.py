@@ -1,4 +1,4 @@
-"""The least IAM policies: for the agent, for who submits and cancels, and for who reads results.
+"""The least IAM policies: for the agent, for who submits, cancels and redrives, and for who reads results and failures.
 
 Each statement allows what one plugin calls on one resource. Nothing here calls AWS.
 """
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 SQS_LOOK = ("sqs:GetQueueUrl", "sqs:GetQueueAttributes")
+SQS_TAKE = ("sqs:ReceiveMessage", "sqs:ChangeMessageVisibility", "sqs:DeleteMessage")
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +18,7 @@ class Resources:
 
     `queues` and `dead_letter_queues` are SQS queues, `table` holds the results, `cancel_table` the cancel marks,
     `task_table` a row for each task in the queue, `bucket` large inputs and results, or the results of the `s3` sink. `state_table` and `data_bucket` are HTC-Grid's, and the agent does its watchdog's work with `watchdog`.
-    A prefix that is None: none of these are in the bucket. `keys` are KMS keys that encrypt any of them.
+    A prefix that is None: none of these are in the bucket. `every_result_in_bucket`: not the large ones alone, so failures too. `keys` are KMS keys that encrypt any of them.
     """
 
     queues: tuple[str, ...] = ()
@@ -28,6 +29,7 @@ class Resources:
     bucket: str = ""
     inputs_prefix: str | None = "inputs/"
     results_prefix: str | None = "results/"
+    every_result_in_bucket: bool = False
     state_table: str = ""
     data_bucket: str = ""
     watchdog: bool = False
@@ -42,9 +44,8 @@ def policies(resources: Resources) -> dict[str, dict[str, Any]]:
 def agent(resources: Resources) -> dict[str, Any]:
     """Receive, change_visibility, delete with their rows, dead-letter; read inputs and cancel marks; store results; HTC-Grid's part."""
     r = resources
-    take = ("sqs:ReceiveMessage", "sqs:ChangeMessageVisibility", "sqs:DeleteMessage")
     return _policy(
-        _allow("ReceiveTasks", (*SQS_LOOK, *take), r.queues),
+        _allow("ReceiveTasks", (*SQS_LOOK, *SQS_TAKE), r.queues),
         _allow("SendDeadLetters", (*SQS_LOOK, "sqs:SendMessage"), r.dead_letter_queues),
         _allow("FindTable", ("dynamodb:DescribeTable",), (r.table, r.cancel_table, r.task_table, r.state_table)),
         _allow("StoreResults", ("dynamodb:BatchWriteItem", "dynamodb:PutItem", "dynamodb:BatchGetItem"), (r.table,)),
@@ -52,7 +53,8 @@ def agent(resources: Resources) -> dict[str, Any]:
         _allow("RemoveRows", ("dynamodb:BatchWriteItem",), (r.task_table,)),
         _allow("FindBucket", ("s3:ListBucket",), (r.bucket, r.data_bucket)),
         _allow("ReadInputs", ("s3:GetObject",), (_under(r.bucket, r.inputs_prefix),)),
-        _allow("StoreLargeResults", ("s3:PutObject", "s3:GetObject"), (_under(r.bucket, r.results_prefix),)),
+        _allow("StoreLargeResults", ("s3:PutObject",), (_results(r),)),
+        _allow("ReadLargeResults", ("s3:GetObject",), (_results(r) if r.every_result_in_bucket else "",)),
         _allow("ClaimAndFinish", ("dynamodb:UpdateItem", "dynamodb:BatchGetItem"), (r.state_table,)),
         _allow("FindExpired", ("dynamodb:Query",), (_indexes(r.state_table) if r.watchdog else "",)),
         _allow("HtcGridInput", ("s3:GetObject",), (_under(r.data_bucket, "*-input"),)),
@@ -64,35 +66,47 @@ def agent(resources: Resources) -> dict[str, Any]:
 
 
 def submitter(resources: Resources) -> dict[str, Any]:
-    """Send tasks with their rows, store large inputs, mark as cancelled, see the depth of queues."""
+    """`submit`, `cancel`, `redrive` and `status`: send tasks with their rows and large inputs, mark them as cancelled and store
+    that result; take dead letters out, and see which results are failures."""
     r = resources
     return _policy(
         _allow("SendTasks", (*SQS_LOOK, "sqs:SendMessage"), r.queues),
-        _allow("SeeDeadLetters", SQS_LOOK, r.dead_letter_queues),
-        _allow("FindTable", ("dynamodb:DescribeTable",), (r.cancel_table, r.task_table, r.state_table)),
+        _allow("TakeDeadLetters", (*SQS_LOOK, *SQS_TAKE), r.dead_letter_queues),
+        _allow("FindTable", ("dynamodb:DescribeTable",), (r.table, r.cancel_table, r.task_table, r.state_table)),
+        _allow("StoreCancelled", ("dynamodb:PutItem", "dynamodb:BatchGetItem"), (r.table,)),
+        _allow("FindFailures", ("dynamodb:Scan",), (r.table,)),
         _allow(
             "SubmitAndCancel", ("dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:BatchGetItem"), (r.state_table,)
         ),
         _allow("FindSession", ("dynamodb:Query",), (_indexes(r.state_table),)),
         _allow("HtcGridInput", ("s3:GetObject", "s3:PutObject"), (_under(r.data_bucket, "*-input"),)),
+        _allow("HtcGridCancelled", ("s3:PutObject",), (_under(r.data_bucket, "*-error"),)),
         _allow("Cancel", ("dynamodb:BatchWriteItem",), (r.cancel_table,)),
         _allow("WriteRows", ("dynamodb:PutItem", "dynamodb:BatchGetItem", "dynamodb:BatchWriteItem"), (r.task_table,)),
         _allow("FindTasksOfSession", ("dynamodb:Scan",), (r.task_table,)),
         _allow("FindBucket", ("s3:ListBucket",), (r.bucket, r.data_bucket)),
-        _allow("StoreLargeInputs", ("s3:PutObject",), (_under(r.bucket, r.inputs_prefix),)),
+        _allow("StoreLargeInputs", ("s3:PutObject", "s3:GetObject"), (_under(r.bucket, r.inputs_prefix),)),
+        _allow("ReadLargeResults", ("s3:GetObject",), (_results(r),)),
+        _allow("StoreCancelledInBucket", ("s3:PutObject",), (_results(r) if r.every_result_in_bucket else "",)),
         _allow("UseKeys", ("kms:Decrypt", "kms:GenerateDataKey"), r.keys),
     )
 
 
 def reader(resources: Resources) -> dict[str, Any]:
-    """Read results, those in S3 included."""
+    """`results`, `failures`, `report` and `status`: read results, those in S3 included, dead letters, and the depth of queues."""
     r = resources
     return _policy(
-        _allow("FindTable", ("dynamodb:DescribeTable",), (r.table, r.state_table)),
+        _allow("SeeQueues", SQS_LOOK, r.queues),
+        _allow(
+            "SeeDeadLetters", (*SQS_LOOK, "sqs:ReceiveMessage", "sqs:ChangeMessageVisibility"), r.dead_letter_queues
+        ),
+        _allow("FindTable", ("dynamodb:DescribeTable",), (r.table, r.cancel_table, r.task_table, r.state_table)),
         _allow("ReadResults", ("dynamodb:BatchGetItem",), (r.table, r.state_table)),
+        _allow("FindFailures", ("dynamodb:Scan",), (r.table,)),
         _allow("FindSession", ("dynamodb:Query",), (_indexes(r.state_table),)),
         _allow("FindBucket", ("s3:ListBucket",), (r.bucket, r.data_bucket)),
-        _allow("ReadLargeResults", ("s3:GetObject",), (_under(r.bucket, r.results_prefix),)),
+        _allow("ReadInputs", ("s3:GetObject",), (_under(r.bucket, r.inputs_prefix),)),
+        _allow("ReadLargeResults", ("s3:GetObject",), (_results(r),)),
         _allow(
             "HtcGridOutput", ("s3:GetObject",), (_under(r.data_bucket, "*-output"), _under(r.data_bucket, "*-error"))
         ),
@@ -111,6 +125,10 @@ def _allow(sid: str, actions: tuple[str, ...], arns: tuple[str, ...]) -> dict[st
 
 def _indexes(table: str) -> str:
     return f"{table}/index/*" if table else ""
+
+
+def _results(resources: Resources) -> str:
+    return _under(resources.bucket, resources.results_prefix)
 
 
 def _under(bucket: str, keys: str | None) -> str:

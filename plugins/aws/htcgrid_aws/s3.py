@@ -74,7 +74,13 @@ class S3Sink(AwsPlugin, ResultSink):
         """The least IAM policies for the bucket."""
         bucket, prefix = arns.bucket(self.config.bucket), self.config.prefix
         return iam.policies(
-            iam.Resources(bucket=bucket, inputs_prefix=None, results_prefix=prefix, keys=self.config.keys())
+            iam.Resources(
+                bucket=bucket,
+                inputs_prefix=None,
+                results_prefix=prefix,
+                every_result_in_bucket=True,
+                keys=self.config.keys(),
+            )
         )
 
     def failed(self) -> Iterator[Result]:

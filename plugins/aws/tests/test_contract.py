@@ -283,6 +283,7 @@ class TestHtcGridSink(ResultSinkContract):
     grid: HtcGrid
     many = 120
     known_gaps: ClassVar[Mapping[str, str]] = {
+        "test_every_result_is_each_task_once": "results are listed by session alone, so that no report is made of all",
         "test_scan_gives_results_in_the_order_they_were_stored": "results are listed by session alone",
         "test_scan_goes_through_all_pages_and_sessions": "results are listed by session alone",
         "test_scan_misses_none_of_eight_writers": "results are listed by session alone",

@@ -15,9 +15,10 @@ from htcgrid_aws.s3 import S3Sink
 from htcgrid.spi import GENERATION, FailureKind, Function, Outcome, Result, Task, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from conftest import Aws
+    from htcgrid_aws.dynamodb_table import Item
 
 LARGE = json.dumps(random.Random(7).randbytes(20_000).hex())
 """As an answer it is past the `inline_limit` below, deflated too."""
@@ -144,7 +145,12 @@ def test_young_answers_go_many_a_request_and_late_ones_by_themselves(
 ) -> None:
     requests: list[int] = []
     write = table._table.write_batch
-    monkeypatch.setattr(table._table, "write_batch", lambda items: requests.append(len(items)) or write(items))
+
+    def counted(items: Sequence[Item]) -> list[str]:
+        requests.append(len(items))
+        return write(items)
+
+    monkeypatch.setattr(table._table, "write_batch", counted)
     results = [made("1", age=age) for age in (1, 2, 3, 60, -60)]
     results = [
         Result(Task(f"t-{n}", b""), Outcome(f"t-{n}", b"1", started=each.outcome.started), 1)

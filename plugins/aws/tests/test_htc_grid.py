@@ -181,7 +181,7 @@ def test_a_claim_shows_owner_expiry_and_receipt_handle_to_the_watchdog(make_htc:
 
 def test_source_and_sink_of_one_process_have_the_same_owner(make_htc: Callable[..., HtcGrid]) -> None:
     grid = make_htc("S3")
-    assert source_of(grid).config.owner_name == sink_of(grid).config.owner_name
+    assert source_of(grid).owner == sink_of(grid).owner
 
 
 def test_a_message_delivered_twice_is_claimed_once(make_htc: Callable[..., HtcGrid]) -> None:

@@ -2,21 +2,17 @@
 
 import base64
 import hashlib
-import io
-import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from htcgrid.planes import DEFAULTS, PREBUILT, collect
+from htcgrid.planes import DEFAULTS, PREBUILT, code_archive, collect
 from htcgrid.spi import Rejected
 
 UNZIPPED_BYTES = 262_144_000
 """The most that code and layers may take once unpacked: 250 MB."""
 DIRECT_BYTES = 50_000_000
 """The most that goes with the API call itself: 50 MB. More goes by way of S3."""
-
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can say
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +43,11 @@ def build(folders: Iterable[Path], extra: Mapping[str, bytes]) -> Archive:
     collected = [collect(folder, PREBUILT if number else DEFAULTS) for number, folder in enumerate(folders)]
     found = [file for each in collected for file in each.files]
     _require_room(sum(file.size for file in found))  # before they are in memory
-    contents: dict[str, tuple[bytes, bool]] = {name: (data, True) for name, data in extra.items()}
+    contents = {name: (data, 0o755) for name, data in extra.items()}
     for file in found:
         if file.name not in contents:
-            contents[file.name] = (file.read(), file.executable)
-    return Archive(_zip(contents), len(contents), collected[0].note() if collected else "")
+            contents[file.name] = (file.read(), file.mode)
+    return Archive(code_archive.zipped(contents), len(contents), collected[0].note() if collected else "")
 
 
 def _require_room(size: int) -> None:
@@ -61,16 +57,3 @@ def _require_room(size: int) -> None:
             "Leave out what is not needed (.htcgridignore), move libraries to `layers`, or name a container image in "
             "`image`."
         )
-
-
-def _zip(contents: Mapping[str, tuple[bytes, bool]]) -> bytes:
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name in sorted(contents):
-            data, executable = contents[name]
-            entry = zipfile.ZipInfo(name, _EPOCH)
-            entry.compress_type = zipfile.ZIP_DEFLATED
-            entry.create_system = 3  # Unix, wherever it is built, so that the mode below is read
-            entry.external_attr = (0o100755 if executable else 0o100644) << 16
-            archive.writestr(entry, data)
-    return packed.getvalue()

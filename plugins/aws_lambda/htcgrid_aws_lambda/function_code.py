@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from botocore.exceptions import ClientError
-from htcgrid.planes import requirements
+from htcgrid.planes import code_folder, requirements
 from htcgrid.spi import Function, Rejected
 from htcgrid_aws.aws_errors import code_of
 
@@ -18,10 +18,7 @@ def build(function: Function, wanted: Desired) -> archive.Archive | None:
     """The zip of the code folder with its requirements; None where an image holds the code."""
     if wanted.image:
         return None
-    if not function.code.is_dir():
-        raise Rejected(
-            f"[function] code = {str(function.code)!r} is not a folder. Name the folder that holds the module."
-        )
+    code_folder.existing(function.code)
     extra = (
         {"bootstrap": bootstrap(function)} if function.command and not (function.code / "bootstrap").exists() else {}
     )

@@ -25,6 +25,7 @@ class FunctionState:
     timeout: int | None = None
     storage: int = 512
     architecture: str = ""
+    account: str = ""
 
     @classmethod
     def of(cls, configuration: dict[str, Any]) -> "FunctionState":
@@ -35,6 +36,7 @@ class FunctionState:
             configuration.get("Timeout"),
             configuration.get("EphemeralStorage", {}).get("Size", 512),
             next(iter(configuration.get("Architectures", [])), ""),
+            configuration.get("FunctionArn", "::::").split(":")[4],
         )
 
     def require_ready(self, target: Target) -> None:

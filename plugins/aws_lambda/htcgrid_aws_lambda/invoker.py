@@ -26,7 +26,7 @@ from htcgrid_aws.prices import lambda_price
 from htcgrid_aws.session import AwsSession
 from htcgrid_aws.usage import Usage, UsageCounter
 
-from htcgrid_aws_lambda import billing
+from htcgrid_aws_lambda import billing, lambda_rights
 from htcgrid_aws_lambda.answers import outcome
 from htcgrid_aws_lambda.call_threads import start
 from htcgrid_aws_lambda.function_deployment import Deployment
@@ -143,6 +143,11 @@ class AwsLambdaInvoker(Invoker):
                 f"[function] credentials = {self.function.credentials!r} is for the other planes: AWS Lambda gives a function the "
                 "role that it is deployed with."
             )
+
+    def permissions(self) -> Mapping[str, Mapping[str, Any] | str]:
+        """The least IAM policies to invoke the function, and to deploy it."""
+        account = self._function_state.account or "*"
+        return lambda_rights.policies(self.function, self.config, self._target.region, account)
 
     def usage(self) -> spi.Usage:
         """Requests, GB-seconds and price of what ran since the plane was made, to be shown."""

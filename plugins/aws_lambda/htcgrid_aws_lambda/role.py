@@ -19,6 +19,16 @@ _TRUST = {
 }
 
 
+def role_name_of(function: str) -> str:
+    """The name of the role that is made for a function."""
+    return f"htcgrid-{function}"[:64]
+
+
+def log_group_of(function: str) -> str:
+    """The log group that AWS Lambda writes a function's logs into."""
+    return f"/aws/lambda/{function}"
+
+
 class Role:
     """One role and one log group for one function, in the account and region of the clients given."""
 
@@ -28,9 +38,9 @@ class Role:
         self._function = function
         partition = identity["Arn"].split(":")[1]
         account = identity["Account"]
-        self.name = f"htcgrid-{function}"[:64]
+        self.name = role_name_of(function)
         self.arn = f"arn:{partition}:iam::{account}:role/{self.name}"
-        self.log_group = f"/aws/lambda/{function}"
+        self.log_group = log_group_of(function)
         self._log_arn = f"arn:{partition}:logs:{region}:{account}:log-group:{self.log_group}"
 
     @property

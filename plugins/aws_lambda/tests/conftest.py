@@ -1,17 +1,27 @@
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
+import boto3
 import pytest
 from fake_lambda import FakeLambda
 from htcgrid.spi import Function
+from moto.server import ThreadedMotoServer
 from real_agent import Opener
 
 from htcgrid_aws_lambda.invoker import AwsLambdaInvoker
 
+Maker = Callable[..., AwsLambdaInvoker]
+REGION = "eu-west-1"
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--outage", type=float, default=0, help="seconds of an outage in test_outages.py; 0: as fast as can be"
+    )
+    parser.addoption("--outage-table", type=Path, default=None, help="file to which test_outages.py adds its figures")
     parser.addoption("--aws", action="store_true", help="run the tests of the service on AWS itself; it costs cents")
 
 
@@ -58,3 +68,36 @@ def opened(fake: FakeLambda) -> Iterator[Opener]:
             return planes.enter_context(AwsLambdaInvoker(config, Function(handler="pricing.handler")))
 
         yield open_one
+
+
+@pytest.fixture(scope="module")
+def moto() -> Iterator[str]:
+    server = ThreadedMotoServer(port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def aws(moto: str) -> Iterator[Callable[[str], Any]]:
+    """Clients that look at what stands, past the plugin."""
+    yield lambda service: boto3.client(service, region_name=REGION, endpoint_url=moto)
+    urlopen(Request(f"{moto}/moto-api/reset", method="POST")).close()
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    folder = tmp_path / "src"
+    folder.mkdir()
+    (folder / "pricing.py").write_text("def handler(event, context):\n    return event\n")
+    return folder
+
+
+@pytest.fixture
+def plane(moto: str, source: Path, aws: object) -> Maker:
+    def make(options: dict[str, Any] | None = None, **function: Any) -> AwsLambdaInvoker:
+        config = AwsLambdaInvoker.Config(region=REGION, endpoint_url=moto, **options or {})
+        return AwsLambdaInvoker(config, Function(**{"handler": "pricing.handler", "code": source, **function}))
+
+    return make

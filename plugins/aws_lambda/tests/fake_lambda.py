@@ -8,7 +8,7 @@ import asyncio
 import base64
 import json
 import sys
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -50,9 +50,16 @@ class FakeLambda(HttpLoop):
         self.probes = 0
         self._freed = asyncio.Event()
         self.refusals: deque[Response] = deque()
+        self._outage: Response | None = None
+        self._refused: Counter[str] = Counter()
         self.configuration: dict[str, Any] | None = dict(READY)
         self.reserved: int | None = None
         self.account: dict[str, Any] | None = {"UnreservedConcurrentExecutions": 1000}
+
+    def refuse(self, answer: Response | None) -> Counter[str]:
+        """Answer every Invoke so from now on, until it is None; returns what counts them, by path."""
+        self._outage, self._refused = answer, Counter()
+        return self._refused
 
     def release(self) -> None:
         """Of all that is held, now and later."""
@@ -70,6 +77,9 @@ class FakeLambda(HttpLoop):
     async def _invocation(self, request: Request) -> Response | None:
         if self.refusals:
             return self.refusals.popleft()
+        if self._outage is not None:
+            self._refused[request.path] += 1
+            return self._outage
         if request.headers.get("x-amz-invocation-type") == "DryRun":
             self.probes += 1
             return Response(204)

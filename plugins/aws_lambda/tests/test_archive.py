@@ -120,7 +120,7 @@ def test_what_aws_has_not_is_rejected_whole(tmp_path: Path) -> None:
 
 
 def test_an_empty_or_missing_folder_is_rejected_with_its_name(tmp_path: Path) -> None:
-    for path, word in ((tmp_path, "holds no file"), (tmp_path / "none", "is not a folder")):
+    for path, word in ((tmp_path, "holds no file"), (tmp_path / "none", "there is no such folder")):
         function = Function(handler="a.handler", code=path)
         with pytest.raises(Rejected, match=word):
             function_code.build(function, desired(function, Options(), "role"))

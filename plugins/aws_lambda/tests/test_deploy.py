@@ -1,17 +1,16 @@
 """deploy, status, scale and undeploy against moto's Lambda, IAM, Logs, S3 and STS over HTTP."""
 
+from __future__ import annotations
+
 import json
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from typing import Any
-from urllib.request import Request, urlopen
 
-import boto3
 import pytest
-from htcgrid.spi import Deployable, Function, Rejected
-from moto.server import ThreadedMotoServer
+from htcgrid.spi import Deployable, Rejected
 
 from htcgrid_aws_lambda import archive
 from htcgrid_aws_lambda.function_deployment import Deployment
@@ -19,39 +18,6 @@ from htcgrid_aws_lambda.invoker import AwsLambdaInvoker
 
 Maker = Callable[..., AwsLambdaInvoker]
 REGION = "eu-west-1"
-
-
-@pytest.fixture(scope="module")
-def moto() -> Iterator[str]:
-    server = ThreadedMotoServer(port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
-@pytest.fixture
-def aws(moto: str) -> Iterator[Callable[[str], Any]]:
-    """Clients that look at what stands, past the plugin."""
-    yield lambda service: boto3.client(service, region_name=REGION, endpoint_url=moto)
-    urlopen(Request(f"{moto}/moto-api/reset", method="POST")).close()
-
-
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    folder = tmp_path / "src"
-    folder.mkdir()
-    (folder / "pricing.py").write_text("def handler(event, context):\n    return event\n")
-    return folder
-
-
-@pytest.fixture
-def plane(moto: str, source: Path, aws: object) -> Maker:
-    def make(options: dict[str, Any] | None = None, **function: Any) -> AwsLambdaInvoker:
-        config = AwsLambdaInvoker.Config(region=REGION, endpoint_url=moto, **options or {})
-        return AwsLambdaInvoker(config, Function(**{"handler": "pricing.handler", "code": source, **function}))
-
-    return make
 
 
 def test_the_plane_is_deployable(plane: Maker) -> None:

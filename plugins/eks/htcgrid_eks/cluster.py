@@ -201,7 +201,7 @@ class Cluster:
             return Rejected(f"Cannot {what} in {self.who}: {text}. Make what is missing, or name another.")
         if _OF_RIGHTS.search(text):
             return Rejected(
-                f"Not allowed to {what} in {self.who}. {text}. `htcgrid status --permissions` prints the Role it takes."
+                f"Not allowed to {what} in {self.who}. {text}. `htcgrid permissions cluster` prints the Role it takes."
             )
         return Rejected(
             f"A rule of the cluster forbids to {what} in {self.who}: {text}. It is a LimitRange, a quota or an "

@@ -41,11 +41,18 @@ class _Hopeless(Exception):
 class Deployment:
     """One standing grid in one namespace. Use it between `open` and `close` of its cluster."""
 
-    def __init__(self, cluster: Cluster, options: Options, function: Function, settings: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        options: Options,
+        function: Function,
+        settings: Mapping[str, Any],
+        scrape_ports: Sequence[int] = (),
+    ) -> None:
         self._cluster = cluster
         self._options = options
         self._function = function
-        self._grid = Grid(options, function, settings, cluster.namespace)
+        self._grid = Grid(options, function, settings, cluster.namespace, scrape_ports)
         self._name = self._grid.name
 
     def deploy(self, *, dry_run: bool) -> Iterator[str]:
@@ -98,7 +105,7 @@ class Deployment:
             raise Rejected(f"There is no grid {self._name!r} in {self._cluster.who}: `htcgrid deploy` makes it.")
         content = "application/merge-patch+json"
         self._asked("patch deployments/scale", "PATCH", path, {"spec": {"replicas": size}}, content_type=content)
-        yield f"{self._name} is to have {size} workers"
+        yield f"{self._name}: scaling to {size} workers"
         try:
             yield from self._rolled_out()
         except _Hopeless as hopeless:
@@ -107,28 +114,28 @@ class Deployment:
     def status(self) -> Mapping[str, str]:
         """What stands."""
         cluster, name = self._cluster, self._name
-        facts = {"grid": name, "cluster": cluster.server, "namespace": cluster.namespace}
+        shown = {"grid": name, "cluster": cluster.server, "namespace": cluster.namespace}
         deployment = self._find("Deployment")
         if deployment is None:
-            return facts | {"state": "not deployed"}
+            return shown | {"state": "not deployed"}
         status, spec = deployment["status"], deployment["spec"]
         containers = spec["template"]["spec"]["containers"]
         pods = self._pods()
-        facts["workers"] = f"{status.get('readyReplicas', 0)} ready of {spec.get('replicas', 0)}"
-        facts["images"] = ", ".join(dict.fromkeys(container["image"] for container in containers))
+        shown["workers"] = f"{status.get('readyReplicas', 0)} ready of {spec.get('replicas', 0)}"
+        shown["images"] = ", ".join(dict.fromkeys(container["image"] for container in containers))
         lambdas = sum(container["name"].startswith("lambda-") for container in containers)
-        facts["environments"] = str(lambdas * status.get("readyReplicas", 0))
+        shown["environments"] = str(lambdas * status.get("readyReplicas", 0))
         restarts = sum(each["restartCount"] for pod in pods for each in pod["status"].get("containerStatuses", ()))
-        facts["restarts"] = str(restarts)
+        shown["restarts"] = str(restarts)
         if self._options.autoscale is not None:
             scale = self._options.autoscale
-            facts["autoscale"] = f"{scale.min} to {scale.max} by {scale.by}"
+            shown["autoscale"] = f"{scale.min} to {scale.max} by {scale.by}"
         for pod in pods:
             if not pod_diagnosis.is_ready(pod) and "deletionTimestamp" not in pod["metadata"]:
-                facts[f"pod {pod['metadata']['name']}"] = pod_diagnosis.fatal(cluster, pod) or pod_diagnosis.pending(
+                shown[f"pod {pod['metadata']['name']}"] = pod_diagnosis.fatal(cluster, pod) or pod_diagnosis.pending(
                     pod
                 )
-        return facts
+        return shown
 
     def permissions(self) -> str:
         """The Roles that each use takes, as YAML with comments."""

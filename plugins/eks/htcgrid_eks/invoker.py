@@ -188,15 +188,25 @@ class EksInvoker(RemoteInvoker):
             return deployment.status()
 
     def permissions(self) -> Mapping[str, Mapping[str, Any] | str]:
-        """The Roles that each use takes, as YAML."""
+        """The Roles that each use takes, as YAML; and what the workers of a standing grid need on AWS."""
         with self._deployment() as deployment:
-            return {"cluster": deployment.permissions()}
+            found: dict[str, Mapping[str, Any] | str] = {"cluster": deployment.permissions()}
+        if self.config.code.startswith("s3://"):
+            place = self.config.code.removeprefix("s3://")
+            read = {
+                "Sid": "ReadCode",
+                "Effect": "Allow",
+                "Action": ["s3:GetObject"],
+                "Resource": [f"arn:aws:s3:::{place}"],
+            }
+            found["agent"] = {"Version": "2012-10-17", "Statement": [read]}
+        return found
 
     @contextmanager
     def _deployment(self, settings: Mapping[str, Any] = MappingProxyType({})) -> Iterator[Deployment]:
         cluster = Cluster(self.config)
         cluster.open()
         try:
-            yield Deployment(cluster, self.config, self.function, settings)
+            yield Deployment(cluster, self.config, self.function, settings, self.observers.scrape_ports)
         finally:
             cluster.close()

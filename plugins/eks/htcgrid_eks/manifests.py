@@ -40,14 +40,23 @@ _PROGRAM = [
 
 
 class Grid:
-    """A standing grid: `settings` is the whole config as a document, of which the source, the sink and the agent are used."""
+    """A standing grid: `settings` is the whole config as a document, of which the source, the sink, the agent and the
+    observers are used. At `scrape_ports` its agents show metrics: nothing else may come in."""
 
-    def __init__(self, options: Options, function: Function, settings: Mapping[str, Any], namespace: str) -> None:
+    def __init__(
+        self,
+        options: Options,
+        function: Function,
+        settings: Mapping[str, Any],
+        namespace: str,
+        scrape_ports: Sequence[int] = (),
+    ) -> None:
         self.name = options.base_name(function)
         self._options = options
         self._function = function
         self._settings = settings
         self._namespace = namespace
+        self._scrape_ports = sorted(set(scrape_ports))
 
     def manifests(self, versions: Versions) -> list[Manifest]:
         """In the order in which they are applied. Raises `Rejected` where the cluster lacks what was asked for."""
@@ -105,6 +114,7 @@ class Grid:
             "sink": settings["sink"],
             "agent": {**settings.get("agent", {}), "grace": self.grace},
             "planes": {"worker": worker},
+            **({"observers": settings["observers"]} if settings.get("observers") else {}),
         }
         manifest = self._object("v1", "ConfigMap", self.name)
         manifest["data"] = {_CONFIG: tomli_w.dumps(document)}
@@ -145,9 +155,12 @@ class Grid:
         return budget
 
     def _policy(self, version: str) -> Manifest:
-        """Nothing may come in. Out goes what the source, the sink and the handler need."""
+        """Nothing may come in, but for scrapes. Out goes what the source, the sink and the handler need."""
         policy = self._object(version, "NetworkPolicy", self.name)
         policy["spec"] = {"podSelector": self._selector(), "policyTypes": ["Ingress"]}
+        if self._scrape_ports:
+            ports = [{"protocol": "TCP", "port": port} for port in self._scrape_ports]
+            policy["spec"]["ingress"] = [{"ports": ports}]
         return policy
 
     def _deployment(self, config: str) -> Manifest:
@@ -158,6 +171,7 @@ class Grid:
         annotations = {
             CONFIG_DIGEST: config,
             "eks.amazonaws.com/skip-containers": ",".join(f"lambda-{index}" for index in range(options.containers)),
+            **self._scraped(),
             **options.annotations,
         }
         spec: Manifest = {
@@ -171,6 +185,13 @@ class Grid:
         deployment["spec"] = spec
         return deployment
 
+    def _scraped(self) -> Mapping[str, str]:
+        """The annotations by which a Prometheus server finds the metrics; it knows one port a pod."""
+        if not self._scrape_ports:
+            return {}
+        port = str(self._scrape_ports[0])
+        return {"prometheus.io/scrape": "true", "prometheus.io/port": port, "prometheus.io/path": "/metrics"}
+
     def _pod(self) -> Manifest:
         options = self._options
         ready = {"exec": {"command": ["test", "-e", f"{FOLDER}/{READY}"]}}
@@ -180,6 +201,8 @@ class Grid:
             "startupProbe": {**ready, "periodSeconds": 2, "failureThreshold": 150},
             "readinessProbe": {**ready, "periodSeconds": 5},
         }
+        if self._scrape_ports:
+            agent["ports"] = [{"containerPort": port, "protocol": "TCP"} for port in self._scrape_ports]
         if options.variables:
             agent["envFrom"] = [{"secretRef": {"name": name}} for name in options.variables]
         volumes: list[Manifest] = [{"name": "config", "configMap": {"name": self.name}}]

@@ -90,7 +90,7 @@ def require(cluster: Cluster, rules: Sequence[Rule], what: str) -> None:
     if missing:
         raise Rejected(
             f"To {what} in {cluster.who} these rights are missing: {', '.join(missing)}. "
-            "`htcgrid status --permissions` prints the Role it takes; `kubectl auth can-i --list` shows what there is."
+            "`htcgrid permissions cluster` prints the Role it takes; `kubectl auth can-i --list` shows what there is."
         )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from htcgrid.planes import container_entry, this_python, variables
+from htcgrid.planes import architectures, container_entry, this_python, variables
 from htcgrid.spi import Function, Rejected
 
 from htcgrid_eks import function_role, pod_table
@@ -19,7 +19,6 @@ Manifest = dict[str, Any]
 
 AGENT = "agent"
 _KEY = re.compile(r"[-._a-zA-Z0-9]{1,253}")
-_ARCHITECTURES = {"x86_64": "amd64", "arm64": "arm64"}
 _MEMORY_OF_ONE_CPU = 1769  # MB of memory that come with one processor on AWS Lambda; from its documentation
 _PIPES_MB = 16
 _LOCKED_DOWN: Manifest = {
@@ -176,9 +175,7 @@ def _cpu(memory: int) -> str:
 def _placement(options: Options, function: Function) -> Manifest:
     selector = dict(options.node_selector)
     if function.architecture:
-        if function.architecture not in _ARCHITECTURES:
-            raise Rejected(f"[function] architecture = {function.architecture!r}: x86_64 or arm64.")
-        selector["kubernetes.io/arch"] = _ARCHITECTURES[function.architecture]
+        selector["kubernetes.io/arch"] = architectures.of_images(function.architecture)
     placement: Manifest = {}
     if selector:
         placement["nodeSelector"] = selector

@@ -168,23 +168,23 @@ def sweep(cluster: Cluster, base: str, start_seconds: float) -> list[str]:
         owners = cluster.request("GET", cluster.namespaced("configmaps"), query=query)["items"]
     except Refusal as refusal:
         raise cluster.explain(refusal, "list pods and configmaps") from None
-    patience = start_seconds + _LATE_SECONDS
-    living = {pod["metadata"]["labels"][RUN] for pod in pods if _may_be_in_use(pod, patience)}
+    most = start_seconds + _LATE_SECONDS
+    living = {pod["metadata"]["labels"][RUN] for pod in pods if _may_be_in_use(pod, most)}
     with_pods = {pod["metadata"]["labels"][RUN] for pod in pods}
     removed = []
     for owner in owners:
         run = owner["metadata"]["labels"][RUN]
-        if run not in living and (run in with_pods or _age(owner) > patience):
+        if run not in living and (run in with_pods or _age(owner) > most):
             _delete(cluster, cluster.namespaced("configmaps", owner["metadata"]["name"]))
             removed.append(owner["metadata"]["name"])
     return removed
 
 
-def _may_be_in_use(pod: Any, patience: float) -> bool:
+def _may_be_in_use(pod: Any, most: float) -> bool:
     if pod_diagnosis.is_finished(pod):
         return False
     has_relay = "running" in pod_diagnosis.status_of(pod, AGENT).get("state", {})
-    return has_relay or _age(pod) < patience
+    return has_relay or _age(pod) < most
 
 
 def _age(thing: Any) -> float:

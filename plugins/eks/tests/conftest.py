@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,16 @@ def function(tmp_path: Path) -> Function:
 def manifests(function: Function) -> Manifests:
     """Call it with options, and `kubernetes` for an old or a new cluster: the manifests by kind."""
 
-    def manifests(*, kubernetes: str = "new", function: Function = function, **options: Any) -> dict[str, Any]:
+    def manifests(
+        *,
+        kubernetes: str = "new",
+        function: Function = function,
+        settings: Mapping[str, Any] = SETTINGS,
+        scrape_ports: Sequence[int] = (),
+        **options: Any,
+    ) -> dict[str, Any]:
         given = Options(image="pricing:1", namespace="grid", **options)
-        grid = Grid(given, function, SETTINGS, "grid")
+        grid = Grid(given, function, settings, "grid", scrape_ports)
         served = {"new": NEW, "old": OLD}[kubernetes]
         return {each["kind"]: each for each in grid.manifests(lambda group, kind: served.get((group, kind), []))}
 

@@ -2,6 +2,7 @@ import io
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import boto3  # type: ignore[import-untyped]
 import pytest
@@ -9,6 +10,7 @@ from htcgrid.spi import Function, Rejected
 from moto.server import ThreadedMotoServer
 
 from htcgrid_eks import code
+from htcgrid_eks.invoker import EksInvoker
 
 
 @pytest.fixture
@@ -100,3 +102,11 @@ def test_no_secret_of_the_code_folder_reaches_a_pod(folder: Path, tmp_path: Path
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text("SECRET")
     assert zipfile.ZipFile(io.BytesIO(code.pack(Function(code=folder)))).namelist() == ["bootstrap", "models/heston.py"]
+
+
+def test_the_workers_of_a_grid_with_its_code_on_s3_may_read_it(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    monkeypatch.setattr("htcgrid_eks.cluster.Cluster.open", lambda _cluster: None)
+    config = EksInvoker.Config(image="i", namespace="grid", code="s3://code/v1/pricing.zip")
+    policy: Any = EksInvoker(config, Function(handler="a.b", code=folder)).permissions()["agent"]
+    (statement,) = policy["Statement"]
+    assert (statement["Action"], statement["Resource"]) == (["s3:GetObject"], ["arn:aws:s3:::code/v1/pricing.zip"])

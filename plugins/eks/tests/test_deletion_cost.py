@@ -119,6 +119,7 @@ def test_a_worker_without_the_right_says_so_once(
 class Environment:
     """One in which a handler runs as long as the test wants it to."""
 
+    id = "e-1"
     state = State.IDLE
 
     def __init__(self) -> None:

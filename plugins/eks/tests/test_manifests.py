@@ -54,6 +54,33 @@ def test_everything_runs_locked_down(manifests: Manifests) -> None:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
+def test_an_observer_that_is_scraped_opens_its_port_and_no_other(manifests: Manifests, version: str) -> None:
+    observers = {"prometheus": {"plugin": "prometheus", "address": "0.0.0.0:9464"}}
+    settings = {"source": {"plugin": "sqs"}, "sink": {"plugin": "dynamodb"}, "observers": observers}
+    found = manifests(settings=settings, scrape_ports=[9464])
+    for manifest in found.values():
+        kubernetes_validate.validate(manifest, version, strict=True)
+    assert found["NetworkPolicy"]["spec"]["ingress"] == [{"ports": [{"protocol": "TCP", "port": 9464}]}]
+    template = found["Deployment"]["spec"]["template"]
+    annotations = {name: value for name, value in template["metadata"]["annotations"].items() if "prometheus" in name}
+    assert annotations == {
+        "prometheus.io/scrape": "true",
+        "prometheus.io/port": "9464",
+        "prometheus.io/path": "/metrics",
+    }
+    by_name = {container["name"]: container.get("ports") for container in template["spec"]["containers"]}
+    assert by_name == {"agent": [{"containerPort": 9464, "protocol": "TCP"}], "lambda-0": None}
+    assert tomllib.loads(found["ConfigMap"]["data"]["htcgrid.toml"])["observers"] == observers
+
+
+def test_without_such_an_observer_nothing_comes_in(manifests: Manifests) -> None:
+    found = manifests()
+    assert "ingress" not in found["NetworkPolicy"]["spec"]
+    assert "prometheus" not in json.dumps(found["Deployment"])
+    assert "observers" not in tomllib.loads(found["ConfigMap"]["data"]["htcgrid.toml"])
+
+
+@pytest.mark.parametrize("version", VERSIONS)
 def test_a_role_of_the_functions_own_reaches_the_lambda_containers_and_no_other(
     manifests: Manifests, version: str
 ) -> None:

@@ -29,14 +29,14 @@ def test_a_rule_of_the_cluster_is_not_called_a_missing_right(message: str) -> No
     error = explained(message)
     assert isinstance(error, Rejected)
     assert message in str(error)
-    assert "--permissions" not in str(error)
+    assert "htcgrid permissions" not in str(error)
 
 
 @pytest.mark.parametrize("message", RIGHTS)
 def test_a_missing_right_names_the_role_that_it_takes(message: str) -> None:
     error = explained(message)
     assert isinstance(error, Rejected)
-    assert "--permissions" in str(error)
+    assert "htcgrid permissions cluster" in str(error)
 
 
 def test_a_quota_that_is_used_up_may_be_free_later() -> None:

@@ -1,14 +1,15 @@
-"""What a container prints: its end for the log tail, all of it for a file."""
+"""What a container prints: its end for the log tail, all of it for whoever wants all."""
 
 import os
 import select
 import time
-from pathlib import Path
-from typing import IO, Any
+from collections.abc import Callable
+from typing import Any
 
-from htcgrid.spi import limits
+from htcgrid.spi import NOT_TOLD_APART, limits
 
 _READ_BYTES = 1 << 18
+_READS_AT_ONCE = 16
 _HEADER_BYTES = 8
 _QUIET_SECONDS = 0.0003
 _BETWEEN_SECONDS = 0.001
@@ -16,6 +17,7 @@ _LIKELY_SECONDS = 0.25
 _POSSIBLE_SECONDS = 0.05
 _AT_MOST_SECONDS = 0.5
 _SILENT_FOR_GOOD = 20
+_STREAMS = {1: "stdout", 2: "stderr"}
 EMULATORS_LAST = b"REPORT RequestId:"
 """How the line begins that the emulator prints at the end of each invocation."""
 
@@ -30,19 +32,20 @@ class LogStream:
     given, a text of the last line of each invocation, it waits for that.
     """
 
-    def __init__(self, response: Any, file: Path | None, last: bytes = b"") -> None:
+    def __init__(self, response: Any, printed: Callable[[bytes, str], None] | None, last: bytes = b"") -> None:
         self._last = last
         self._response = response
         self._fd: int = response.raw.fileno()
         self._frames = bytearray()
         self._tail = bytearray()
         self._silent = 1
-        self._file: IO[bytes] | None = file.open("ab", buffering=0) if file is not None else None
+        self._printed = printed
 
     def drain(self) -> None:
-        """Take in what has come."""
-        while self._read(0):
-            pass
+        """Take in what has come. A handler that prints on and on does not keep us here."""
+        for _ in range(_READS_AT_ONCE):
+            if not self._read(0):
+                return
 
     def forget(self) -> None:
         """Leave what came between two invocations out of the next tail."""
@@ -77,8 +80,6 @@ class LogStream:
 
     def close(self) -> None:
         self._end()
-        if self._file is not None:
-            self._file.close()
 
     def _read(self, wait: float) -> bool:
         """Whether anything came within `wait` seconds."""
@@ -104,9 +105,10 @@ class LogStream:
             end = _HEADER_BYTES + int.from_bytes(self._frames[4:8], "big")
             if len(self._frames) < end:
                 return
-            text = self._frames[_HEADER_BYTES:end]
+            stream = _STREAMS.get(self._frames[0], NOT_TOLD_APART)
+            text = bytes(self._frames[_HEADER_BYTES:end])
             del self._frames[:end]
             self._tail += text
             del self._tail[: -limits.LOG_TAIL_BYTES]
-            if self._file is not None:
-                self._file.write(text)
+            if self._printed is not None:
+                self._printed(text, stream)

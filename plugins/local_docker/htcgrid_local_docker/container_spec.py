@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from docker.types import DeviceRequest, LogConfig, Mount
-from htcgrid.planes import collect, variables
+from htcgrid.planes import code_folder, collect, variables
 from htcgrid.spi import RESERVED_ENVIRONMENT, Function, Rejected
 
 from htcgrid_local_docker import ownership, secret_variables
@@ -157,7 +157,7 @@ def _read(path: Path) -> dict[str, str]:
 
 def check_code(function: Function) -> None:
     """Refuse a code folder that the container's user could not read."""
-    folder = check_folder(function)
+    folder = code_folder.existing(function.code)
     # Not those that no plane packs: a .env that only its owner may read is to stay as it is.
     for path in (folder, *(file.path for file in collect(folder).files if file.path.parent == folder)):
         needed = stat.S_IROTH | (stat.S_IXOTH if path.is_dir() else 0)
@@ -167,15 +167,6 @@ def check_code(function: Function) -> None:
                 f"Lambda. Run `chmod -R o+rX {folder}`."
             )
             raise Rejected(message)
-
-
-def check_folder(function: Function) -> Path:
-    """The code folder, whole; refuse one that is not there."""
-    if not function.code.is_dir():
-        raise Rejected(
-            f"[function] code = {str(function.code)!r}: there is no such folder. Name the folder of the handler."
-        )
-    return function.code.resolve()
 
 
 def _gpus(gpus: str) -> list[DeviceRequest]:

@@ -7,13 +7,11 @@ from typing import Any
 
 from docker.errors import APIError, ImageNotFound
 from docker.utils import parse_repository_tag
+from htcgrid.planes import architectures
 from htcgrid.spi import Rejected
 
 from htcgrid_local_docker.engine import Engine, words
 from htcgrid_local_docker.pulling import Pull
-
-_DOCKERS_NAMES = {"x86_64": "amd64", "arm64": "arm64", "": None}
-_MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +28,8 @@ class Image:
     @property
     def is_emulated(self) -> bool:
         """Whether it is for another kind of processor than this machine's."""
-        return _MACHINES.get(platform.machine(), platform.machine()) != self.architecture
+        here = architectures.here()
+        return (architectures.of_images(here) if here else platform.machine()) != self.architecture
 
 
 def find(engine: Engine, reference: str, architecture: str, pull: str, say: Callable[[str], None]) -> Image:
@@ -39,7 +38,7 @@ def find(engine: Engine, reference: str, architecture: str, pull: str, say: Call
     Raises `Rejected` where it cannot be had or is for another architecture than `architecture`
     ("x86_64", "arm64", or empty: any).
     """
-    wanted = _docker_name(architecture)
+    wanted = architectures.of_images(architecture) if architecture else None
     image = None if pull == "always" else _look(engine, reference)
     if image is not None and wanted and image.architecture != wanted and pull != "never":
         image = None
@@ -58,13 +57,6 @@ def find(engine: Engine, reference: str, architecture: str, pull: str, say: Call
         )
         raise Rejected(message)
     return image
-
-
-def _docker_name(architecture: str) -> str | None:
-    try:
-        return _DOCKERS_NAMES[architecture]
-    except KeyError:
-        raise Rejected(f'[function] architecture = {architecture!r}: there are "x86_64" and "arm64".') from None
 
 
 def _look(engine: Engine, reference: str) -> Image | None:

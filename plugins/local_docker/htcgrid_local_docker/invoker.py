@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import sys
 import tempfile
 import threading
@@ -19,8 +20,9 @@ from htcgrid.planes import (
     RieEnvironment,
     SandboxedEnvironment,
     State,
+    code_folder,
     collect,
-    identity,
+    explained,
     layers,
 )
 from htcgrid.spi import (
@@ -29,7 +31,6 @@ from htcgrid.spi import (
     Function,
     Outcome,
     Rejected,
-    error_documents,
 )
 
 from htcgrid_local_docker import building, container_spec, images, network, ownership
@@ -85,8 +86,6 @@ class LocalDockerInvoker(EnvironmentPool):
         self._opened.callback(network.leave, self._engine, net)
         if self.config.transport == "api":
             network.check_reachable(self._engine, net)
-        if self.config.logs is not None:
-            self.config.logs.mkdir(parents=True, exist_ok=True)
         spec = container_spec.spec_of(self.config, self.function, image, net)
         self._spec = replace(spec, layers=self._layers())
         super().open()
@@ -119,8 +118,7 @@ class LocalDockerInvoker(EnvironmentPool):
             check_came_up(outcome, self._spec)
         is_exit = outcome.failure is FailureKind.EXIT and self.config.transport == "rie"
         if is_exit and (environment := self.at(place)) and sandbox_of(environment).has_killed_for_memory():
-            document = error_documents.out_of_memory(identity.request_id(outcome.task_id))
-            return replace(outcome, payload=document, failure=FailureKind.OUT_OF_MEMORY)
+            return explained(outcome, -signal.SIGKILL, out_of_memory=True)
         return outcome
 
     def removed(self, environment: ExecutionEnvironment, place: int) -> None:
@@ -173,7 +171,7 @@ class LocalDockerInvoker(EnvironmentPool):
         """Make an image of the code folder on `base_image`, with a Dockerfile that is shown and kept."""
         if not self.config.base_image:
             raise Rejected("`base_image` is missing in the plane's table: name the image to build upon.")
-        container_spec.check_folder(self.function)
+        code_folder.existing(self.function.code)
         with self._connected():
             text, own = building.written(self.function, self._image, wheels)
             where = self.function.code / "Dockerfile"

@@ -39,7 +39,6 @@ class Options(Plugin.Config):
     env_file: Path | None = Field(None, description="a file of NAME=VALUE lines for the handler's environment")
     volumes: tuple[str, ...] = Field((), description='folders of this machine, as in "/data:/mnt/data:ro"')
     gpus: str = Field("", description='"all", a number, or ids as in "0,2"')
-    logs: Path | None = Field(None, description="a folder that gets a log file for each container")
     host: str = Field(
         "", description="the engine's address; if empty, that of DOCKER_HOST, of Docker's context, or its usual socket"
     )
@@ -112,7 +111,7 @@ class Options(Plugin.Config):
     def _no_root(self) -> Self:
         user = self.user.partition(":")[0]
         if user in {"", "root"} or (user.isdigit() and int(user) == 0):
-            raise ValueError(f'user = "{self.user}" is root, or nobody at all. Write a user id, as in "993:990"')
+            raise ValueError(f'user = "{self.user}" is root, or is not a user. Write a user id, as in "993:990"')
         return self
 
     @model_validator(mode="after")

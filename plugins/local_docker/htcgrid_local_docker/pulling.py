@@ -53,7 +53,7 @@ class Pull:
             return Rejected(message)
         if any(sign in lower for sign in ("not found", "manifest unknown", "does not exist", "denied")):
             message = (
-                f"The image {self._reference!r} is neither on this engine nor in its registry, or the registry wants a login: "
+                f"The image {self._reference!r} is neither on this engine nor in its registry, or the registry requires a login: "
                 f"{words}. Check the name, build it (htcgrid build), or log in (docker login)."
             )
             return Rejected(message)

@@ -63,7 +63,7 @@ class ContainerSandbox(EmulatorSandbox):
             here = f"/containers/{self._container}"
             last = EMULATORS_LAST if self._spec.options.transport == "rie" else b""
             output = self._engine.stream(f"{here}/attach", stdout=1, stderr=1, stream=1)
-            self._log = LogStream(output, self._log_file(), last)
+            self._log = LogStream(output, self.printed, last)
             # Only this tells the end for sure: the log ends as well when a program closes its output.
             self._end = self._engine.stream(f"{here}/wait", condition="next-exit")
             self.ended_fd = self._end.raw.fileno()
@@ -112,7 +112,7 @@ class ContainerSandbox(EmulatorSandbox):
                 with suppress(Unavailable):
                     ownership.remove(self._engine, self._container)
                     self._container = ""
-            if log is not None and not self._container and self._spec.options.logs is not None:
+            if log is not None and not self._container and self.printed is not None:
                 log.rest()  # the engine may pass on the last lines after their answer; only the end is the end
         finally:
             if log is not None:
@@ -140,6 +140,10 @@ class ContainerSandbox(EmulatorSandbox):
         """Leave out of the next tail what was printed between two invocations."""
         if self._log is not None:
             self._log.forget()
+
+    def between(self) -> None:
+        if self._log is not None:
+            self._log.drain()
 
     def memory_mb(self) -> float:
         if self._log is not None:
@@ -200,10 +204,6 @@ class ContainerSandbox(EmulatorSandbox):
             except NotFound:
                 return False
         return bool(details["State"]["OOMKilled"])
-
-    def _log_file(self) -> Any:
-        folder = self._spec.options.logs
-        return None if folder is None else folder / f"{self._container[:12]}.log"
 
 
 def _is_readable(fd: int, seconds: float = 0.0) -> bool:

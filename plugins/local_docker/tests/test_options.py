@@ -27,7 +27,6 @@ BAD: list[tuple[str, Any]] = [
     ("gpus", "-1"),
     ("gpus", "0,,2"),
     ("host", "docker.example.com"),
-    ("logs", "a\0"),
 ]
 
 

@@ -76,16 +76,16 @@ def test_a_tail_is_what_came_since_the_last_one(stream: Stream) -> None:
     assert log.tail() == b"two\n"
 
 
-def test_a_frame_that_comes_in_pieces_is_put_together(stream: Stream, tmp_path: Path) -> None:
-    log = LogStream(stream, tmp_path / "log")
+def test_a_frame_that_comes_in_pieces_is_put_together_and_handed_on_with_its_stream(stream: Stream) -> None:
+    printed: list[tuple[bytes, str]] = []
+    log = LogStream(stream, lambda text, name: printed.append((text, name)))
     stream.raw_bytes(b"\x02\0\0\0\0\0")
     log.drain()
     stream.raw_bytes(b"\0\x05hel")
     log.drain()
     stream.raw_bytes(b"lo")
     assert log.tail() == b"hello"
-    log.close()
-    assert (tmp_path / "log").read_bytes() == b"hello"
+    assert printed == [(b"hello", "stderr")]
 
 
 def test_a_tail_is_the_end_of_much(stream: Stream) -> None:
@@ -138,12 +138,25 @@ class Ending:
         self._stream.end()
 
 
-def test_the_file_of_a_container_has_the_line_that_came_after_the_last_answer(stream: Stream, tmp_path: Path) -> None:
-    drawn = container_spec.spec_of(Options(image="base:1", logs=tmp_path), Function(), IMAGE, NETWORK)
+def test_the_line_that_came_after_the_last_answer_is_handed_on_too(stream: Stream) -> None:
+    printed: list[bytes] = []
+    drawn = container_spec.spec_of(Options(image="base:1"), Function(), IMAGE, NETWORK)
     sandbox = ContainerSandbox(cast("Engine", Ending(stream)), drawn)
-    sandbox._container, sandbox._log = "c", LogStream(stream, tmp_path / "c.log")
+    sandbox.printed = lambda text, _stream: printed.append(text)
+    sandbox._container, sandbox._log = "c", LogStream(stream, sandbox.printed)
     sandbox.close()
-    assert (tmp_path / "c.log").read_text() == "late\n"
+    assert printed == [b"late\n"]
+
+
+def test_all_that_comes_is_handed_on_though_the_tail_is_its_end(stream: Stream) -> None:
+    printed: list[bytes] = []
+    log = LogStream(stream, lambda text, _stream: printed.append(text))
+    lines = [b"line %05d\n" % number for number in range(3000)]
+    for line in lines:
+        stream.say(line)
+        log.drain()
+    log.forget()
+    assert b"".join(printed) == b"".join(lines)
 
 
 def test_a_process_that_has_ended_is_not_measured() -> None:
@@ -361,7 +374,7 @@ def test_no_secret_of_the_code_folder_reaches_the_image(tmp_path: Path) -> None:
         (code / name).write_text("SECRET")
     (code / ".dockerignore").write_text("*.md\n")
     context = io.BytesIO()
-    building._pack(context, code, "FROM scratch\n", None)
+    building._pack(context, Function(code=code), "FROM scratch\n", None)
     context.seek(0)
     with tarfile.open(fileobj=context) as archive:
         assert archive.getnames() == ["greet.py", "Dockerfile"]

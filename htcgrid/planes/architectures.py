@@ -1,0 +1,30 @@
+"""The names of kinds of processors: AWS Lambda's, those of container images and Kubernetes, and those of machines."""
+
+import platform
+
+from htcgrid.spi import Rejected
+
+_NAMES = {"x86_64": ("amd64", "x86_64"), "arm64": ("arm64", "aarch64")}
+"""By Lambda's name, as `[function] architecture` has it: the name of images, and of machines."""
+
+
+def of_images(architecture: str) -> str:
+    """The name that images and nodes have for it. Raises `Rejected` where AWS Lambda has no such architecture."""
+    return _names(architecture)[0]
+
+
+def of_machines(architecture: str) -> str:
+    """The name that machines, and wheels for them, have for it. Raises `Rejected`."""
+    return _names(architecture)[1]
+
+
+def here() -> str:
+    """That of this machine, as AWS Lambda names it; empty where it has none like it."""
+    return next((name for name, names in _NAMES.items() if platform.machine() in {name, *names}), "")
+
+
+def _names(architecture: str) -> tuple[str, str]:
+    if architecture not in _NAMES:
+        known = " or ".join(f'"{name}"' for name in _NAMES)
+        raise Rejected(f"[function] architecture = {architecture!r} is not one of AWS Lambda's. Write {known}.")
+    return _NAMES[architecture]

@@ -1,0 +1,12 @@
+"""The folder of the handler."""
+
+from pathlib import Path
+
+from htcgrid.spi import Rejected
+
+
+def existing(folder: Path) -> Path:
+    """The folder, whole. Raises `Rejected` where there is none."""
+    if not folder.is_dir():
+        raise Rejected(f"[function] code = {str(folder)!r}: there is no such folder. Name the folder of the handler.")
+    return folder.resolve()

@@ -1,0 +1,1 @@
+"""The observer `prometheus`: metrics of htcgrid for Prometheus."""
