@@ -57,7 +57,7 @@ class Figures(AgentFigures):
         self._queue = queue
 
     def busy(self) -> int:
-        return 3
+        return 1
 
     def held(self) -> int:
         return 7
