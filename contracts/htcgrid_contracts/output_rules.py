@@ -8,7 +8,7 @@ from htcgrid.spi import NOT_TOLD_APART, Capability, FailureKind, HandlerOutput, 
 
 from htcgrid_contracts.invoker_helpers import InvokerHelpers, lease
 
-_LINES = 3_000
+_LINES = 12_000
 _STREAMS = {"stdout", "stderr", NOT_TOLD_APART}
 
 

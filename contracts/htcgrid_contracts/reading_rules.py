@@ -152,6 +152,20 @@ class ReadingRules(PluginContract):
                 f"another agent stored an answer and two failures, and `stored` names {len(named)} of the 3"
             )
 
+    def test_who_waits_is_told_of_what_another_has_put(
+        self, sink: ResultSink, writer: Callable[[], ResultSink]
+    ) -> None:
+        """Once for each thread, and not of what it has been told of before. Read: spi.ResultSink.wait_for_more."""
+        with sink:
+            if sink.wait_for_more(0.0) is None:
+                not_asked("`wait_for_more` is the default: this sink cannot tell")
+            sink.wait_for_more(0.0)
+            assert not sink.wait_for_more(0.0), "nothing was stored since the last call, and it says that something was"
+            writer().put([varied(0)])
+            assert sink.wait_for_more(10.0 * self.patience), (
+                "another agent stored a result, and whoever waits is not told"
+            )
+
     def test_stored_looks_at_every_task_that_it_is_asked_about(self, sink: ResultSink) -> None:
         """A page of the place is no limit. Read: spi.ResultSink.stored."""
         if type(sink).stored is ResultSink.stored:

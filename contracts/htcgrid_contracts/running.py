@@ -102,6 +102,8 @@ def verify(
     if first:
         arguments.append("--maxfail=1")
     status = pytest.main(arguments, plugins=[_Known(subject), reporter])
+    if reporter.unread is not None:
+        raise reporter.unread
     if status == pytest.ExitCode.INTERRUPTED and not reporter.has_stopped:
         raise KeyboardInterrupt
     if status not in {

@@ -1,5 +1,6 @@
 """The contracts with the plugin that `htcgrid verify` was asked about. Collected by `running.verify` only."""
 
+import inspect
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from htcgrid_contracts.source import TaskSourceContract
 
 _LEARNED = pytest.StashKey[tuple[bool, bool]]()
 """Whether the place is shared, and whether it ends."""
+_OF_A_PLACE = {"source", "given", "another"}
+"""Rules that ask for none of these are about the plugin alone, and are asked of one that cannot receive, too."""
 
 
 class _Verified(PluginContract):
@@ -95,7 +98,8 @@ class TestTaskSource(_Verified, TaskSourceContract):
     def source(self, subject: Subject, request: pytest.FixtureRequest) -> TaskSource:
         source = subject.make(contract_function())
         assert isinstance(source, TaskSource)
-        self._learn(source, request.config.stash, drain=subject.drain)
+        if _OF_A_PLACE & inspect.signature(request.function).parameters.keys():
+            self._learn(source, request.config.stash, drain=subject.drain)
         return source
 
     def publish_invalid(self, source: TaskSource) -> None:

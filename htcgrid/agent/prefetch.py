@@ -62,8 +62,8 @@ def wanted(
 ) -> int:
     """How many tasks to hold for the slots beyond those that they run and that idle slots take at once.
 
-    None that take as long as what is bridged, however many slots there are: with eight slots, one that waits here while
-    another agent has nothing to do would make five rounds of tasks six.
+    None that take as long as what is bridged, however many slots there are, where a receive costs little of their time: of
+    eight slots' tasks one would wait here while another agent has nothing to do, and make five rounds six.
 
     At most twice as many as have `ended` since the queue was empty: what comes then may be of another kind, or what
     another agent has returned since it takes long.
@@ -71,7 +71,7 @@ def wanted(
     if mean_seconds is None:
         return 0
     seconds = held_seconds(receive_seconds, batch * mean_seconds if batch > 1 else 0.0)
-    if mean_seconds >= seconds:
+    if mean_seconds >= max(seconds, _BRIDGED_RECEIVES * receive_seconds):
         return 0
     busy = [0.0 if ran is None else ran for ran in running]
     return int(min(begun_within(seconds, mean_seconds, busy), 2 * ended, _MOST))

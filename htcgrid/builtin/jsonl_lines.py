@@ -21,6 +21,9 @@ _TAKE_BYTES = LINE_BYTES
 """About the most that one `take` returns."""
 
 _FILE_BYTES = 1 << 18
+_MOST_FILE_BYTES = 4 << 20
+_FEW = 8
+"""Where so much holds no more lines than these, more is read at once: the first and the last of them are copied twice."""
 _PIPE_BYTES = 1 << 16
 _KNOWN_BYTES = 1 << 12
 """How much of what was read is remembered, at the start and at the end, to tell whether it was rewritten."""
@@ -101,6 +104,7 @@ class FileLines(Lines):
         self._stamp = self._changed_at()
         self._head = self._tail = b""
         self._at = 0
+        self._read_bytes = _FILE_BYTES
 
     def close(self) -> None:
         self._file.close()
@@ -110,11 +114,14 @@ class FileLines(Lines):
         size = 0
         while len(self._whole) < most and size < _TAKE_BYTES and not self._read_all:
             try:
-                chunk = self._file.read(_FILE_BYTES) or b""
+                chunk = self._file.read(self._read_bytes) or b""
             finally:
                 self._check()  # first, as it says why something compressed cannot be read either
             size += len(chunk)
+            before = len(self._whole)
             self._feed(chunk)
+            if len(self._whole) - before < _FEW:
+                self._read_bytes = min(2 * self._read_bytes, _MOST_FILE_BYTES)
             if not self._whole and time.monotonic() > deadline:
                 break
 

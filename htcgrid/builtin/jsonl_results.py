@@ -4,7 +4,8 @@ import base64
 import gzip
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from json.encoder import encode_basestring_ascii as quote
 from pathlib import Path
@@ -53,6 +54,19 @@ def line(result: Result, fingerprint: int) -> str:
     )
 
 
+def pieces(result: Result, fingerprint: int) -> Sequence[bytes]:
+    """The line of a large answer, which stands there as it came; empty where it cannot, and `line` is to make it.
+
+    To decode, to put into a text and to encode an answer makes four copies of it.
+    """
+    outcome = result.outcome
+    payload = outcome.payload
+    if outcome.failure is not None or b"\n" in payload or b"\r" in payload or not _is_strict_json(payload):
+        return ()
+    before, after = line(replace(result, outcome=replace(outcome, payload=b"0")), fingerprint).split('"output":0', 1)
+    return before.encode() + b'"output":', payload, after.encode()
+
+
 def in_generation(text: str, generation: int) -> str:
     """The line of a task that was run again. What it is put after cannot be in an id, whose quotes are escaped."""
     head, status, rest = text.partition('","status":"')
@@ -85,11 +99,17 @@ def _error(outcome: Outcome) -> str:
     return f'"error":{document},"failure":"{outcome.failure}","log_tail":{log}{where}'
 
 
-def _json_text(payload: bytes) -> str | None:
-    """The document on one line; None if a strict parser would refuse it."""
+def _is_strict_json(payload: bytes) -> bool:
     try:
         from_json(payload, allow_inf_nan=False)
     except ValueError:
+        return False
+    return True
+
+
+def _json_text(payload: bytes) -> str | None:
+    """The document on one line; None if a strict parser would refuse it."""
+    if not _is_strict_json(payload):
         try:
             parsed(payload.decode(), strict=True)  # takes escaped lone surrogates, as the runtime client does
         except ValueError:

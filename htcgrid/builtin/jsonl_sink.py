@@ -19,12 +19,17 @@ from htcgrid.builtin.jsonl_current import compact, every_result, failed
 from htcgrid.builtin.jsonl_repair import resume
 from htcgrid.builtin.jsonl_results import in_generation
 from htcgrid.builtin.jsonl_results import line as result_line
+from htcgrid.builtin.jsonl_results import pieces as result_pieces
 from htcgrid.runtime.printable import printable
 from htcgrid.spi import GENERATION, Function, Plugin, Rejected, Result, ResultSink, Task, Unavailable, generation_of
 
 log = logging.getLogger(__name__)
 
 _CLOSE_SECONDS = 0.5
+_LARGE_BYTES = 4096
+"""Larger answers, on average, are written as they are."""
+_PIECES_AT_ONCE = 1024
+"""More, one call does not take (IOV_MAX)."""
 _PIECE_BYTES = 4 << 20
 """As many results as are about as large as this are turned into lines at once."""
 
@@ -143,10 +148,15 @@ class JsonlSink(ResultSink):
         for end, length in enumerate([len(result.outcome.payload) for result in results], 1):
             size += length
             if size > _PIECE_BYTES or end == len(results):
-                text = _lines(results[start:end], fingerprints[start:end])
+                some, marks = results[start:end], fingerprints[start:end]
+                start, large = end, size > _LARGE_BYTES * len(some)
+                size = 0
+                if large and not self._is_terminal and not self._path.endswith(".gz"):
+                    yield from _large_lines(some, marks)
+                    continue
+                text = _lines(some, marks)
                 lines = (printable(text) if self._is_terminal else text).encode("utf-8", "surrogatepass")
                 yield gzip.compress(lines, 6) if self._path.endswith(".gz") else lines
-                start, size = end, 0
 
     def _new(self, results: Sequence[Result]) -> Sequence[Result]:
         """Those that the file does not have yet, or that replace a failure there, each once."""
@@ -246,10 +256,7 @@ class JsonlSink(ResultSink):
             self._cut_what_is_torn()
             self._check()
             self._torn = True
-            for piece in pieces:
-                view = memoryview(piece)
-                while view:
-                    view = view[os.write(self._fd, view) :]
+            _write_all(self._fd, pieces)
             os.fdatasync(self._fd)
         except OSError as error:
             with suppress(OSError):  # else before the next write
@@ -303,6 +310,28 @@ def _lines(results: Sequence[Result], fingerprints: Sequence[int]) -> str:
         if generation := generation_of(results[number].task):
             texts[number] = in_generation(texts[number], generation)
     return "".join(texts)
+
+
+def _large_lines(results: Sequence[Result], fingerprints: Sequence[int]) -> Iterator[bytes]:
+    """The same in pieces, in which answers are as they came."""
+    for result, fingerprint in zip(results, fingerprints, strict=True):
+        parts = () if GENERATION in result.task.attributes else result_pieces(result, fingerprint)
+        if parts:
+            yield from parts
+        else:
+            yield _lines([result], [fingerprint]).encode("utf-8", "surrogatepass")
+
+
+def _write_all(fd: int, pieces: Sequence[bytes]) -> None:
+    """In as few calls as the system takes them in."""
+    for start in range(0, len(pieces), _PIECES_AT_ONCE):
+        views = [memoryview(piece) for piece in pieces[start : start + _PIECES_AT_ONCE]]
+        while views:
+            written = os.writev(fd, views) if len(views) > 1 else os.write(fd, views[0])
+            while views and written >= len(views[0]):
+                written -= len(views.pop(0))
+            if views:
+                views[0] = views[0][written:]
 
 
 def _state(result: Result) -> int:

@@ -137,7 +137,7 @@ class ProcessInvoker(EnvironmentPool):
                 "proc /proc`), or start the container with it."
             )
         process_command.check(self.function)
-        layers.check(self.function)
+        layers.check(self.function.layers)
         if self.config.user:
             self._account = account.named(self.config.user)
             account.check(self._account, self.function.code.resolve())

@@ -153,7 +153,7 @@ class SqliteSink(ResultSink):
             after = rows[-1][0]
 
     def wait_for_more(self, seconds: float) -> bool:
-        """As `htcgrid.following` says."""
+        """As `ResultSink.wait_for_more`: told by the file."""
         before = getattr(self._seen, "number", -1)
         changes = self._file.changes
         now = self._seen.number = changes.number if before < 0 else changes.wait(before, seconds)

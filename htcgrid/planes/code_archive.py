@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from htcgrid.planes.code_files import collect
+from htcgrid.runtime.layers import check as check_layers
 from htcgrid.spi import Rejected
 
 UNPACKED_BYTES = 2**30
@@ -16,6 +17,7 @@ TASK, LAYERS = "task", "opt"
 
 def pack(folder: Path, layers: Sequence[Path] = ()) -> bytes:
     """A zip of the folder and of these layers, a later one over those before; the same bytes for the same files."""
+    check_layers(layers)
     files = {f"{TASK}/{file.name}" if layers else file.name: file for file in collect(folder).files}
     for layer in layers:
         files |= {f"{LAYERS}/{file.name}": file for file in collect(layer).files}

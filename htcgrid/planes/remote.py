@@ -12,7 +12,6 @@ from htcgrid.planes import code_archive
 from htcgrid.planes.relay_client import RelayClient
 from htcgrid.planes.relay_streams import Stream
 from htcgrid.planes.unexplained import UnexplainedExit
-from htcgrid.runtime import layers
 from htcgrid.runtime.calls import Calls
 from htcgrid.spi import (
     Capability,
@@ -90,7 +89,6 @@ class RemoteInvoker(Invoker):
 
     def archive(self) -> bytes:
         """The code, and its layers, that are sent to each relay. Raises `Rejected`."""
-        layers.check(self.function)
         return code_archive.pack(self.function.code, self.function.layers)
 
     def relays(self) -> int:

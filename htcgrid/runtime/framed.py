@@ -22,6 +22,7 @@ from htcgrid.runtime.wakeup import Wakeup
 from htcgrid.runtime.worker_process import WorkerProcess
 from htcgrid.spi import FailureKind, Function, Lease, Outcome, Unavailable, Unstarted, error_documents, limits
 
+_HEAD = frames.ANSWER.size
 _READ_BYTES = 1 << 18
 _PIECE_BYTES = 1 << 13
 _LATE_SECONDS = 2.0
@@ -57,6 +58,9 @@ class FramedEnvironment(ExecutionEnvironment):
         self._asks_others = others_idle
         self._most_kb = function.memory << 10
         self._input = b""
+        self._parts: list[bytes] = []
+        self._missing = 0
+        """How many bytes of the answer that has begun to come are not in `_input`; those that have come are in `_parts`."""
         self._output = bytearray()
         self._failure: InitFailure | None = None
         self._is_started = self._is_refused = False
@@ -101,7 +105,8 @@ class FramedEnvironment(ExecutionEnvironment):
         if mark:
             self._marked = MarkedOutput(self._process, self._page, mark, self.output, self.id, self._pending)
         self._channel.setblocking(False)
-        self._poll.register(self._channel, select.POLLIN)
+        self._channel_fd = self._channel.fileno()
+        self._poll.register(self._channel_fd, select.POLLIN)
         self._poll.register(self._process.pidfd, select.POLLIN)
         self._poll.register(self._wakeup.open(), select.POLLIN)
         if self._watch is not None:
@@ -128,7 +133,11 @@ class FramedEnvironment(ExecutionEnvironment):
         context = client_context(lease).encode()
         traced = trace.given(task.attributes).encode() if task.attributes else b""
         head = frames.REQUEST.pack(sequence, ceil(timeout * 1000), len(traced), len(context), len(task.payload))
-        self._output += b"".join((head, identity.request_id(task.id).encode(), traced, context, task.payload))
+        if len(task.payload) < _PIECE_BYTES:
+            self._output += b"".join((head, identity.request_id(task.id).encode(), traced, context, task.payload))
+        else:
+            self._output += b"".join((head, identity.request_id(task.id).encode(), traced, context))
+            self._output += task.payload  # one copy less
         if len(self._output) > _PIECE_BYTES:
             self._send()  # the worker begins while we write the rest
 
@@ -136,15 +145,19 @@ class FramedEnvironment(ExecutionEnvironment):
         self._send()
         if wait > SHORT_SECONDS:
             self._be_watched()
-        self._poll.poll(wait * 1000)
+        # Each call that lets another thread run costs a turn where there are hundreds, so none is made in vain.
+        ready = dict(self._poll.poll(wait * 1000))
         if self._wakeup.is_set:
             self._wakeup.clear()
         outcomes: list[Outcome | Unstarted] = []
-        while self._receive():
+        has_ended = self._process.pidfd in ready
+        if has_ended or ready.get(self._channel_fd, 0) & ~select.POLLOUT:
+            while self._receive() >= (1 if has_ended else _READ_BYTES):
+                self._decode(outcomes)
             self._decode(outcomes)
         if not outcomes:
             self._peek(outcomes)
-        if self._process.has_ended():
+        if has_ended:
             self._take_the_rest(outcomes)
         if outcomes:
             self._turn = time.monotonic()
@@ -204,19 +217,32 @@ class FramedEnvironment(ExecutionEnvironment):
         except (BrokenPipeError, ConnectionResetError):
             sent = len(self._output)  # it has ended, which is seen elsewhere
         del self._output[:sent]
-        self._poll.modify(self._channel, select.POLLIN | (select.POLLOUT if self._output else 0))
+        self._poll.modify(self._channel_fd, select.POLLIN | (select.POLLOUT if self._output else 0))
 
-    def _receive(self) -> bool:
-        """Take in what is there; says whether there may be more."""
+    def _receive(self) -> int:
+        """Take in what is there, `_READ_BYTES` at most; says how much that was."""
         try:
             chunk = self._channel.recv(_READ_BYTES)
         except (BlockingIOError, ConnectionResetError):
-            return False
-        self._input = self._input + chunk if self._input else chunk
-        return bool(chunk)
+            return 0
+        if self._missing > 0:
+            self._parts.append(chunk)
+            self._missing -= len(chunk)
+        else:
+            self._input = self._input + chunk if self._input else chunk
+        return len(chunk)
 
     def _decode(self, outcomes: list[Outcome | Unstarted]) -> None:
-        self._input = self._input[self._read_frames(self._input, outcomes) :]
+        if self._missing > 0:
+            return
+        if self._parts:
+            self._input = b"".join((self._input, *self._parts))
+            self._parts.clear()
+        self._input = left = self._input[self._read_frames(self._input, outcomes) :]
+        if len(left) >= _HEAD:
+            # A large answer comes in parts, which are put together once all are there.
+            size, log_size, *_ = frames.ANSWER.unpack_from(left)
+            self._missing = _HEAD + log_size + size - len(left)
 
     def _take_the_rest(self, outcomes: list[Outcome | Unstarted]) -> None:
         """Read what the worker has left, which has ended."""

@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable
 
 _LOOK_SECONDS = 0.1
-_QUICK_SECONDS = 2.0
-"""Where all are expected to come up within this, they may start at once."""
+_QUICK_SECONDS = 0.25
+"""Where an environment comes up within this, all may start at once."""
 
 
 class IdlePlaces:
@@ -67,8 +67,7 @@ class IdlePlaces:
         """Its environment has initialised, in so many seconds, or has failed to."""
         with self._changed:
             if seconds is not None:
-                is_quick = seconds * self._count < _QUICK_SECONDS * self._most_slow
-                self._most = self._count if is_quick else self._most_slow
+                self._most = self._count if seconds < _QUICK_SECONDS else self._most_slow
             if place in self._starting:
                 self._stop(place)
                 if place in self._begun:

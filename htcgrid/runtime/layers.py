@@ -2,7 +2,7 @@
 
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from htcgrid.spi import Function, Rejected
@@ -18,9 +18,9 @@ _PLACES = {
 """Where the service's runtimes look below /opt, by the variable that says so. From AWS's page on layers."""
 
 
-def check(function: Function) -> None:
+def check(folders: Iterable[Path]) -> None:
     """Refuse layers that are not there."""
-    for layer in function.layers:
+    for layer in folders:
         if not layer.is_dir():
             raise Rejected(
                 f"[function] layers: there is no folder {str(layer)!r}. Name folders with python/, nodejs/, bin/ or lib/ in "

@@ -165,12 +165,18 @@ class MemoryWatch:
             self._thread.join()
 
     def _run(self) -> None:
-        with self._lock:
-            while not self._is_closed:
-                self._lock.wait(_TICK_SECONDS if self._active else None)
+        while True:
+            with self._lock:
+                if not self._is_closed:
+                    self._lock.wait(_TICK_SECONDS if self._active else None)
+                if self._is_closed:
+                    return
                 now = time.monotonic()
-                for process in self._active.values():
-                    if process.due <= now and process.needs_look(now):
+                due = [key for key, process in self._active.items() if process.due <= now]
+            for key in due:
+                with self._lock:  # for each by itself: a look lets other threads run, and those may enter and leave
+                    process = self._active.get(key)
+                    if process is not None and process.needs_look(now):
                         process.watched.look_now()
 
 

@@ -53,10 +53,8 @@ class TaskSource(Plugin):
         """Done for good: never handed out again. A late or second ack is quiet."""
 
     def nack(self, leases: Sequence[Lease], delay: float = 0.0) -> None:
-        """Return: handed out again after about `delay` seconds, counted as one more attempt.
-
-        The default does nothing: right where leases expire soon. A late or second nack, or one of a lost lease, is quiet.
-        """
+        """Return: handed out again after about `delay` seconds, counted as one more attempt. The default does nothing:
+        right where leases expire soon. A late or second nack, or one of a lost lease, is quiet."""
 
     def extend(self, leases: Sequence[Lease], seconds: float) -> Collection[str]:
         """Keep these leases for `seconds` from now; returns the ids of tasks that are no longer ours.
@@ -67,10 +65,8 @@ class TaskSource(Plugin):
         return ()
 
     def dead_letter(self, leases: Sequence[Lease], reason: str) -> None:
-        """Done for good, and hopeless: kept apart with the reason where the source can do that.
-
-        Called in place of `ack` after the last try of a task that ended its environment. The default acks: the sink tells.
-        """
+        """Done for good, and hopeless: kept apart with the reason where the source can do that. Called in place of `ack`
+        after the last try of a task that ended its environment. The default acks: the sink tells."""
         self.ack(leases)
 
     def dead_letters(self) -> Iterable[DeadTask]:
@@ -99,10 +95,8 @@ class TaskSource(Plugin):
 
     @property
     def exhausted(self) -> bool:
-        """Whether nothing more will come. A source that never ends says False, the default.
-
-        A finite source says True when all it had is acked or leased, and nothing returned waits to be handed out again.
-        """
+        """Whether nothing more will come. A source that never ends says False, the default. A finite one says True when
+        all it had is acked or leased, and nothing returned waits to be handed out again."""
         return False
 
 
@@ -193,6 +187,11 @@ class ResultSink(Plugin):
     def open_to_read(self) -> None:
         """In place of `open`, with the same errors, where nothing will be put: beside a run that writes into it."""
         self.open()
+
+    def wait_for_more(self, seconds: float) -> bool | None:
+        """Wait, for `seconds` at most, until something was stored since this thread's last call; whether it was. A thread's
+        first call says True at once: a look follows. The default, where the store cannot tell: None, at once."""
+        return None
 
     def stats(self) -> StoreStats:
         """What is stored now; `htcgrid status` shows it. The default knows nothing."""

@@ -644,3 +644,48 @@ def test_what_a_killed_redrive_has_left_is_read_as_it_stands_and_tidied_by_the_n
     after = text_of(config.path)
     assert after == b"".join(whole.splitlines(keepends=True)[1:])
     assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+# --- large answers -----------------------------------------------------------------------------------
+
+LARGE = {
+    "plain": b'{"text": "' + b"a" * 9000 + b'"}',
+    "on several lines": b'{\n  "text": "' + b"a" * 9000 + b'"\r\n}',
+    "not finite": b'["' + b"a" * 9000 + b'", NaN]',
+    "no JSON": b"a" * 9000,
+    "no text": b"\xff" * 9000,
+    "lone surrogate": b'"\\ud800' + b"a" * 9000 + b'"',
+    "beyond ASCII": '"é€𝄞'.encode() + b"a" * 9000 + b'"',
+}
+
+
+@pytest.mark.parametrize("what", LARGE)
+def test_a_large_answer_stands_on_the_same_line_as_beside_small_ones(what: str, tmp_path: Path) -> None:
+    facts = {"started": 1.5, "duration_ms": 2.25, "billed_ms": 3, "max_memory_mb": 4}
+    large = result('a "name"', LARGE[what], **facts)
+    small = [result(str(number)) for number in range(20)]
+    for name, results in {"alone": [large], "among": [large, *small]}.items():
+        with sink_at(tmp_path / name) as sink:
+            sink.put(results)
+    assert (tmp_path / "alone").read_bytes() == (tmp_path / "among").read_bytes().splitlines(keepends=True)[0]
+
+
+def test_large_answers_that_the_system_takes_in_parts_are_whole(plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writev = os.writev
+    monkeypatch.setattr(os, "writev", lambda fd, views: writev(fd, [memoryview(b"".join(views))[:5000]]))
+    results = [result(str(number), b'"%s"' % (b"%d" % number * 7000)) for number in range(10)]
+    with sink_at(plain) as sink:
+        sink.put(results)
+    assert [line["output"] for line in read(plain)] == [str(number) * 7000 for number in range(10)]
+
+
+def test_large_answers_of_redriven_and_failed_tasks_are_on_lines_like_any_other(plain: Path) -> None:
+    again = Result(Task("again", b"1", {"generation": "1"}), Outcome("again", LARGE["plain"]))
+    failed = result("failed", b'{"errorMessage":"%s"}' % (b"a" * 9000), FailureKind.HANDLER_ERROR)
+    with sink_at(plain) as sink:
+        sink.put([again, failed])
+    lines = read(plain)
+    assert [(line["id"], line["status"], line.get("generation")) for line in lines] == [
+        ("again", "succeeded", 1),
+        ("failed", "failed", None),
+    ]

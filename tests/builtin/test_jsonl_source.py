@@ -186,7 +186,7 @@ def test_an_id_that_cannot_be_one_is_told(path: Path, event: str) -> None:
 # --- leases ------------------------------------------------------------------------------------------
 
 
-def test_what_is_given_back_is_lent_again_as_the_next_attempt(path: Path) -> None:
+def test_what_is_returned_is_leased_again_as_the_next_attempt(path: Path) -> None:
     write(path, "1", "2")
     with source_at(path) as source:
         first, second = source.receive(10, 0)
@@ -199,7 +199,7 @@ def test_what_is_given_back_is_lent_again_as_the_next_attempt(path: Path) -> Non
         assert source.exhausted
 
 
-def test_what_is_given_back_with_a_delay_waits_for_it(path: Path) -> None:
+def test_what_is_returned_with_a_delay_waits_for_it(path: Path) -> None:
     write(path, "1")
     with source_at(path) as source:
         source.nack(source.receive(1, 0), 0.2)
@@ -210,7 +210,7 @@ def test_what_is_given_back_with_a_delay_waits_for_it(path: Path) -> None:
         assert time.monotonic() - began >= 0.15
 
 
-def test_a_receive_that_waits_is_woken_by_what_is_given_back(path: Path) -> None:
+def test_a_receive_that_waits_is_woken_by_what_is_returned(path: Path) -> None:
     write(path, "1", "2")
     with source_at(path) as source:
         first, second = source.receive(2, 0)
@@ -468,3 +468,14 @@ def test_of_a_compressed_file_and_of_a_pipe_the_depth_is_not_known(tmp_path: Pat
     assert source_at(tmp_path / "t.jsonl.gz").stats(brief=True).states.waiting is None
     assert source_at("-").stats(brief=True).states.waiting is None
     os.close(pipe)
+
+
+def test_lines_of_every_length_are_whole_however_much_is_read_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    events = ["x" * size for size in (1, 700_000, 5, 300_000, 2_500_000, 0, 262_142, 262_144, 1_000_000)] * 3
+    path.write_text("".join(json.dumps(event) + "\n" for event in events))
+    with source_at(path) as source:
+        leases: list[Lease] = []
+        while not source.exhausted:
+            leases += source.receive(100, 0)
+    assert [json.loads(lease.task.payload) for lease in leases] == events

@@ -56,6 +56,9 @@ class Figures(AgentFigures):
     def __init__(self, queue: QueueStats | None = None) -> None:
         self._queue = queue
 
+    def busy(self) -> int:
+        return 1
+
     def held(self) -> int:
         return 7
 
@@ -64,9 +67,6 @@ class Figures(AgentFigures):
 
     def slots(self) -> int:
         return 4
-
-    def busy(self) -> int:
-        return 1
 
     def queue(self) -> QueueStats:
         if self._queue is None:

@@ -560,3 +560,12 @@ class TestScansUnsaid(Case):
 
     class broken(Reference):
         keeps_order = False
+
+
+class TestTellsNobody(Case):
+    breaks = "test_who_waits_is_told_of_what_another_has_put"
+    says = "whoever waits is not told"
+
+    class broken(Reference):
+        def wait_for_more(self, seconds: float) -> bool:
+            return False

@@ -5,8 +5,8 @@ from __future__ import annotations
 from mutants_subjects import Mutant
 
 PLUGIN = "process"
-_CONTEXT, _FRAMED, _ENVIRONMENT, _POOL, _WORKER = (
-    f"htcgrid/runtime/{name}.py" for name in ("context", "framed", "environment", "pool", "worker")
+_CONTEXT, _FRAMED, _ENVIRONMENT, _POOL, _WORKER, _MARKED = (
+    f"htcgrid/runtime/{name}.py" for name in ("context", "framed", "environment", "pool", "worker", "marked_output")
 )
 
 
@@ -34,6 +34,7 @@ FAILURES = "plane: kinds of failure"
 BATCHES = "plane: batches and slots"
 CONTEXT = "plane: context"
 LOGS = "plane: logs"
+OUTPUT = "plane: output"
 METERS = "plane: metering"
 CANCELS = "plane: cancel"
 WHOLE = "plane: open, close, neighbours"
@@ -316,6 +317,57 @@ PLANES = (
         _FRAMED,
         "identity.request_id(task.id).encode()",
         'identity.request_id("").encode()',
+    ),
+    # --- output ---
+    _edit(OUTPUT, "nothing is handed over", _POOL, "environment.output = self.output", "pass"),
+    _edit(
+        OUTPUT,
+        "only the end of a piece is handed over",
+        _MARKED,
+        "self._output.write(self._pending.get(sequence), self._environment, lines)",
+        "self._output.write(self._pending.get(sequence), self._environment, lines[-4096:])",
+    ),
+    _edit(
+        OUTPUT,
+        "what stands behind the last mark is lost",
+        _MARKED,
+        "self._hand_on(self._lines.add(text), before[0])",
+        "self._lines.add(text)",
+    ),
+    _edit(
+        OUTPUT,
+        "a line without an end is lost",
+        _MARKED,
+        "self._hand_on(whole + lines.rest(), sequence)",
+        "self._hand_on(whole, sequence), lines.rest()",
+    ),
+    _edit(
+        OUTPUT,
+        "a line without an end is the next task's",
+        _MARKED,
+        "self._hand_on(whole + lines.rest(), sequence)",
+        "self._hand_on(whole, sequence)",
+    ),
+    _edit(
+        OUTPUT,
+        "tasks are handed over with the lease before",
+        _MARKED,
+        "(sequence,) = shared_memory.MARK_SEQUENCE.unpack_from(each)",
+        "sequence = shared_memory.MARK_SEQUENCE.unpack_from(each)[0] - 1",
+    ),
+    _edit(
+        OUTPUT,
+        "output is handed over without its task",
+        _MARKED,
+        "self._hand_on(self._lines.add(text), before[0])",
+        "self._hand_on(self._lines.add(text), 0)",
+    ),
+    _edit(
+        OUTPUT,
+        "what an ended handler printed last is lost",
+        _FRAMED,
+        "        if self._marked is not None:\n            self._marked.end()",
+        "        self._marked = None",
     ),
     # --- logs ---
     _each(LOGS, "logs are lost", "replace(report, log_tail=b'')"),

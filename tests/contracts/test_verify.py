@@ -1,6 +1,7 @@
 """`htcgrid verify`, as a plugin's author runs it."""
 
 import json
+import signal
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -146,7 +147,7 @@ def test_no_secret_is_in_the_output_nor_in_the_files(bad: Venv, tmp_path: Path) 
 def test_a_fault_that_breaks_several_rules_is_told_once(bad: Venv, tmp_path: Path) -> None:
     verified = bad.htcgrid("verify", "tells", "--option", "password=correct-horse", cwd=tmp_path)
     assert verified.stdout.count("login refused") == 1 + verified.stdout.count('raise ValueError("login refused')
-    assert "| by the same fault as: it is written for this version of the interface" in verified.stdout
+    assert "| by the same fault as: close lets go of all that open took" in verified.stdout
 
 
 def test_rules_are_chosen_listed_and_ended_at_the_first_that_is_broken(bad: Venv, tmp_path: Path) -> None:
@@ -163,7 +164,19 @@ def test_rules_are_chosen_listed_and_ended_at_the_first_that_is_broken(bad: Venv
     assert "| read: spi.ResultSink.put" in listed.stdout
     first = bad.htcgrid("verify", "tells", "--option", "password=correct-horse", "-x", cwd=tmp_path)
     assert first.returncode == 1
-    assert first.stdout.splitlines()[-1].startswith("0 rules held, 1 broken")
+    assert first.stdout.splitlines()[-1].startswith("5 rules held, 1 broken")
+
+
+def test_rules_about_the_plugin_alone_are_asked_of_one_that_cannot_receive(bad: Venv, tmp_path: Path) -> None:
+    verified = bad.htcgrid("verify", "tells", "--option", "password=correct-horse", cwd=tmp_path)
+    for rule in ("it is written for this version of the interface", "constructing opens nothing"):
+        assert f"held       {rule}" in verified.stdout
+
+
+def test_verdicts_that_nobody_reads_end_it_quietly(bad: Venv, tmp_path: Path) -> None:
+    closed = "import os, sys; r, w = os.pipe(); os.close(r); os.dup2(w, 1); from htcgrid.cli import main; main()"
+    verified = bad.run("-c", closed, "verify", "memory", "--kind", "task-source", cwd=tmp_path)
+    assert (verified.returncode, verified.stderr) == (128 + signal.SIGPIPE, "")
 
 
 def test_what_the_author_tells_of_the_place_is_asked(bad: Venv, tmp_path: Path) -> None:

@@ -16,8 +16,6 @@ from kubernetes_commands import Done, Kubectl, account_token, htcgrid, kubeconfi
 from kubernetes_grid import result, submit, until, write_grid
 from moto.server import ThreadedMotoServer
 
-from htcgrid.spi import Function
-
 KINDS = "deployments,replicasets,pods,configmaps,serviceaccounts,roles,rolebindings,networkpolicies,pdb,hpa"
 Deploy = Callable[..., Done]
 Config = Callable[..., Path]
@@ -183,7 +181,7 @@ def test_an_init_container_brings_the_code_from_a_zip_on_s3(
 ) -> None:
     file = config('code = "s3://code/v1/squares.zip"\nvariables = ["aws"]\n')
     s3.create_bucket(Bucket="code")
-    s3.put_object(Bucket="code", Key="v1/squares.zip", Body=code.pack(Function(code=file.parent)))
+    s3.put_object(Bucket="code", Key="v1/squares.zip", Body=code.pack(file.parent))
     (file.parent / "squares.py").unlink()
     variables = {
         "AWS_ENDPOINT_URL": s3.meta.endpoint_url,

@@ -82,7 +82,7 @@ def test_how_a_container_ended_whole_is_read_from_the_pods_status(
     plane: EksInvoker, kubectl: Kubectl, event: object, failure: FailureKind, error: str
 ) -> None:
     assert call(plane, 0).payload == b'"slept"'  # what takes long is over before the seconds are counted
-    with ended_from_the_node(kubectl, plane._places[0].pod.name, "lambda-0"):
+    with ended_from_the_node(kubectl, plane.relay_of(0), "lambda-0"):
         outcome = call(plane, event)
     document = json.loads(outcome.payload)
     assert (outcome.failure, document["errorType"]) == (failure, error)
@@ -94,7 +94,7 @@ def test_a_pod_that_is_removed_is_replaced_and_its_task_is_known_to_have_begun(
     plane: EksInvoker, kubectl: Kubectl
 ) -> None:
     assert call(plane, 0).payload == b'"slept"'
-    delete = ["kubectl", "-n", plane.config.namespace, "delete", "--now", "pod", plane._places[0].pod.name]
+    delete = ["kubectl", "-n", plane.config.namespace, "delete", "--now", "pod", plane.relay_of(0)]
     script = f"import time, subprocess; time.sleep(2); subprocess.run({delete!r})"
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.DEVNULL):
         with pytest.raises(Unavailable) as caught:
@@ -120,7 +120,7 @@ def test_neither_runtime_api_nor_emulator_nor_relay_is_reachable_from_another_po
     assert server.port
     with EksInvoker(config.model_copy(update={"transport": transport}), function) as plane:
         assert call(plane, 0).payload == b'"slept"'
-        pod = plane._places[0].pod.name
+        pod = plane.relay_of(0)
         address = kubectl("get", "pod", pod, "-o", "jsonpath={.status.podIP}")
         assert open_ports(kubectl, config.agent_image, address, server.port, server.hostname) == []
 
@@ -134,7 +134,7 @@ def test_what_a_killed_run_leaves_ends_by_itself_and_goes_with_the_next_start(
         "from htcgrid_eks.invoker import EksInvoker\n"
         "config = EksInvoker.Config.model_validate_json(sys.argv[1])\n"
         "with EksInvoker(config, Function.model_validate_json(sys.argv[2])) as plane:\n"
-        "    print(plane._places[0].pod.name, flush=True)\n"
+        "    print(plane.relay_of(0), flush=True)\n"
         "    time.sleep(600)\n"
     )
     command = [sys.executable, "-c", program, config.model_dump_json(), function.model_dump_json()]

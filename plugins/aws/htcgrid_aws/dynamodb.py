@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from htcgrid.spi import Function, Rejected, Result, ResultSink, StoreStats, Unavailable, generation_of
-from htcgrid_aws import arns, iam, result_documents, result_items, standing
+from htcgrid_aws import arns, iam, result_documents, result_generations, result_items
 from htcgrid_aws.aws_plugin import AwsPlugin
 from htcgrid_aws.dynamodb_table import KEY, LARGEST_ITEM, LARGEST_KEY, READ_BATCH, WRITE_BATCH, Item, Table
 from htcgrid_aws.encryption import EncryptedConfig
@@ -187,7 +187,7 @@ class DynamodbSink(AwsPlugin, ResultSink):
             )
             raise Rejected(message, [task_id])
         key = self._bucket.key(task_id, task_id)
-        stands = standing.store(self._bucket, key, result, last_answer_stays=self._last_answer_stays)
+        stands = result_generations.store(self._bucket, key, result, last_answer_stays=self._last_answer_stays)
         return result_items.write_reference(stands, self._bucket.address(key))
 
     @property
@@ -206,7 +206,7 @@ class DynamodbSink(AwsPlugin, ResultSink):
             self._write_if_it_stands(result, item)
 
     def _write_if_it_stands(self, result: Result, item: Item) -> bool:
-        """By the rule of `standing.replaces`."""
+        """By the rule of `result_generations.replaces`."""
         if generation := generation_of(result.task):
             return self._table.write_where(item, _STANDS.format(_OLDER), {":generation": {"N": str(generation)}})
         if self._last_answer_stays and not _failed(result):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from htcgrid.spi import Result, ResultSink
-from htcgrid_aws import arns, iam, standing
+from htcgrid_aws import arns, iam, result_generations
 from htcgrid_aws.aws_plugin import AwsPlugin
 from htcgrid_aws.encryption import EncryptedConfig
 from htcgrid_aws.parallel import each, raise_worst
@@ -113,9 +113,9 @@ class S3Sink(AwsPlugin, ResultSink):
             if result.outcome.failure is not None:
                 # First: a mark without its failure is passed over, a failure without its mark would not be found.
                 self._bucket.put(self._bucket.key(FAILED + task_id, task_id), b"")
-            standing.store(self._bucket, key, result, last_answer_stays=True)
+            result_generations.store(self._bucket, key, result, last_answer_stays=True)
 
     def _load(self, task_id: str) -> Result | None:
         key = self._bucket.key(task_id, task_id)
         document = self._bucket.get(key)
-        return None if document is None else standing.read(self._bucket, key, task_id, document)
+        return None if document is None else result_generations.read(self._bucket, key, task_id, document)

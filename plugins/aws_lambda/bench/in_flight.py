@@ -20,7 +20,7 @@ from typing import ClassVar
 
 from htcgrid.agent.agent import Agent
 from htcgrid.builtin.memory import MemorySink, MemorySource
-from htcgrid.spi import Function, Lease, Outcome, Task, Unstarted
+from htcgrid.spi import Function, Lease, Outcome, Task
 
 from htcgrid_aws_lambda.invoker import AwsLambdaInvoker
 
@@ -42,11 +42,10 @@ class Timed(AwsLambdaInvoker):
 
     spans: ClassVar[list[tuple[float, float]]] = []
 
-    def invoke(self, batch: Sequence[Lease], timeout: float) -> Iterator[Outcome | Unstarted]:
+    def invoke(self, batch: Sequence[Lease], timeout: float) -> Iterator[Outcome]:
         for found in super().invoke(batch, timeout):
-            if isinstance(found, Outcome):
-                assert found.failure is None
-                self.spans.append((found.started, time.time()))
+            assert found.failure is None
+            self.spans.append((found.started, time.time()))
             yield found
 
 

@@ -11,19 +11,13 @@ import signal
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from htcgrid.planes import code_archive, layers
+from htcgrid.planes import code_archive
 from htcgrid.spi import Function
 
 TASK_ROOT = "/var/task"
 LAYERS_ROOT = "/opt"
 TASK, LAYERS = code_archive.TASK, code_archive.LAYERS
-unpack = code_archive.unpack
-
-
-def pack(function: Function) -> bytes:
-    """A zip of the code folder and the layers, the same bytes for the same files."""
-    layers.check(function)
-    return code_archive.pack(function.code, function.layers)
+pack, unpack = code_archive.pack, code_archive.unpack
 
 
 def described(function: Function) -> str:

@@ -123,7 +123,7 @@ class Grid:
         return manifest
 
     def _archive(self) -> str:
-        archive = code.pack(self._function)
+        archive = code.pack(self._function.code, self._function.layers)
         if len(archive) > _ARCHIVE_BYTES:
             raise Rejected(
                 f"{code.described(self._function)} has {len(archive):,} bytes packed; a ConfigMap takes {_ARCHIVE_BYTES:,}. "

@@ -43,7 +43,7 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
 
 
 def test_a_folder_arrives_as_it_was_with_modes_and_without_what_python_left(folder: Path, tmp_path: Path) -> None:
-    code.unpack(code.pack(Function(code=folder)), tmp_path / "task")
+    code.unpack(code.pack(folder), tmp_path / "task")
     found = sorted(str(path.relative_to(tmp_path / "task")) for path in (tmp_path / "task").rglob("*"))
     assert found == ["bootstrap", "models", "models/heston.py"]
     assert (tmp_path / "task" / "bootstrap").stat().st_mode & 0o111
@@ -56,8 +56,7 @@ def test_layers_travel_beside_the_code_and_a_later_one_wins(folder: Path, tmp_pa
             path = tmp_path / name / "python" / f"{file}.py"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(f"NAME = {name!r}")
-    function = Function(code=folder, layers=(tmp_path / "first", tmp_path / "second"))
-    code.unpack(code.pack(function), tmp_path / "volume")
+    code.unpack(code.pack(folder, [tmp_path / "first", tmp_path / "second"]), tmp_path / "volume")
     assert (tmp_path / "volume/task/models/heston.py").read_text() == "x = 1\n"
     assert (tmp_path / "volume/task/bootstrap").stat().st_mode & 0o111
     texts = [(tmp_path / "volume/opt/python" / name).read_text() for name in ("shared.py", "both.py")]
@@ -66,17 +65,17 @@ def test_layers_travel_beside_the_code_and_a_later_one_wins(folder: Path, tmp_pa
 
 def test_a_layer_that_is_not_there_is_named(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(Rejected, match=r"\[function\] layers: there is no folder '.*nothing'"):
-        code.pack(Function(code=folder, layers=(tmp_path / "nothing",)))
+        code.pack(folder, [tmp_path / "nothing"])
 
 
 def test_the_same_files_make_the_same_bytes(folder: Path) -> None:
-    before = code.pack(Function(code=folder))
+    before = code.pack(folder)
     (folder / "bootstrap").touch()
-    assert code.pack(Function(code=folder)) == before
+    assert code.pack(folder) == before
 
 
 def test_a_zip_on_s3_is_brought_by_its_address(s3: object, folder: Path) -> None:
-    archive = code.pack(Function(code=folder))
+    archive = code.pack(folder)
     s3.create_bucket(Bucket="code")  # type: ignore[attr-defined]
     s3.put_object(Bucket="code", Key="v1/pricing.zip", Body=archive)  # type: ignore[attr-defined]
     assert code.fetch("s3://code/v1/pricing.zip") == archive
@@ -92,7 +91,7 @@ def test_nothing_is_unpacked_outside_the_folder(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(Rejected, match="there is no such folder"):
-        code.pack(Function(code=tmp_path / "nothing"))
+        code.pack(tmp_path / "nothing")
 
 
 def test_no_secret_of_the_code_folder_reaches_a_pod(folder: Path, tmp_path: Path) -> None:
@@ -101,7 +100,7 @@ def test_no_secret_of_the_code_folder_reaches_a_pod(folder: Path, tmp_path: Path
     for name in (".env", ".git/config", ".aws/credentials", ".ssh/config", ".netrc", "server.pem"):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text("SECRET")
-    assert zipfile.ZipFile(io.BytesIO(code.pack(Function(code=folder)))).namelist() == ["bootstrap", "models/heston.py"]
+    assert zipfile.ZipFile(io.BytesIO(code.pack(folder))).namelist() == ["bootstrap", "models/heston.py"]
 
 
 def test_the_workers_of_a_grid_with_its_code_on_s3_may_read_it(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:

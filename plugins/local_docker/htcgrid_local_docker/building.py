@@ -116,7 +116,7 @@ def _readable(entry: tarfile.TarInfo) -> tarfile.TarInfo:
 
 def written(function: Function, base: Callable[[], Image], wheels: Path | None) -> tuple[str, bool]:
     """The Dockerfile to use, and whether it is the user's own."""
-    layers.check(function)
+    layers.check(function.layers)
     own = function.code / _DOCKERFILE
     if own.is_file():
         text = own.read_text(encoding="utf-8")

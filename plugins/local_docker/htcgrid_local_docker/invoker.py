@@ -198,7 +198,7 @@ class LocalDockerInvoker(EnvironmentPool):
 
     def _layers(self) -> Path | None:
         """One folder with all of them, as /opt is on the service."""
-        layers.check(self.function)
+        layers.check(self.function.layers)
         if len(self.function.layers) < 2:
             return next(iter(self.function.layers), None)
         merged = Path(self._opened.enter_context(tempfile.TemporaryDirectory(prefix="htcgrid-layers-")))
