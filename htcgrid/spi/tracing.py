@@ -62,9 +62,15 @@ def attempt_of(lease: Lease, caller: TraceContext) -> TraceContext:
 
 
 def within_attempt(lease: Lease, run: TraceContext) -> Lease:
-    """The lease as the handler is to see it: its caller is the attempt. `run` is the trace of tasks that have none."""
+    """The lease as the handler is to see it: its caller is the attempt. `run` is the trace of tasks that have none.
+
+    Where the trace is not sampled nobody makes a span of the attempt, and the handler sees its task as it was sent.
+    """
     task = lease.task
-    span = attempt_of(lease, (caller_of(task.attributes) if task.attributes else None) or run)
+    caller = (caller_of(task.attributes) if task.attributes else None) or run
+    if not caller.is_sampled:
+        return lease
+    span = attempt_of(lease, caller)
     changed = {**task.attributes, TRACEPARENT: span.traceparent}
     changed.pop(_AWS_TRACE, None)
     # Not by `dataclasses.replace`: this runs once a task.

@@ -84,7 +84,8 @@ class SpanMaker:
 
     def received(self, leases: Sequence[Lease], ended: float, seconds: float) -> None:
         """A call of the source, with a link to each submit of which it brought tasks."""
-        callers = dict.fromkeys(caller for lease in leases if (caller := caller_of(lease.task.attributes)) is not None)
+        of_tasks = (caller_of(lease.task.attributes) for lease in leases if lease.task.attributes)
+        callers = dict.fromkeys(caller for caller in of_tasks if caller is not None)
         links = [Link(context_of(caller)) for caller in callers if caller.has_span]
         self._batch("receive", "receive", callers, links, len(leases), ended - seconds, ended)
 
@@ -95,7 +96,7 @@ class SpanMaker:
         for result in results[: self._most_links]:
             caller = self._caller(result.task)
             callers[caller] = None
-            if result.outcome.failure not in _NEVER_RAN:
+            if caller.is_sampled and result.outcome.failure not in _NEVER_RAN:
                 span = attempt_of(Lease(result.task, result.attempt), caller)
                 links.append(Link(context_of(span), {"messaging.message.id": result.task.id}))
         callers.update(dict.fromkeys(self._caller(result.task) for result in results[self._most_links :]))
@@ -103,7 +104,7 @@ class SpanMaker:
 
     def attempt(self, lease: Lease, outcome: Outcome, ended: float) -> None:
         """One invocation, from its outcome."""
-        if outcome.failure not in _NEVER_RAN or outcome.environment:
+        if (outcome.failure not in _NEVER_RAN or outcome.environment) and self._caller(lease.task).is_sampled:
             self._attempt(lease, *_told(outcome, ended), _PROCESS)
 
     def answered(self, lease: Lease, outcome: Outcome, ended: float) -> None:
