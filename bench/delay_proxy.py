@@ -1,43 +1,46 @@
-"""A TCP proxy that is some milliseconds away: each byte is as late as it would be, and as many pass a second as before."""
+"""A TCP proxy that is some milliseconds away: each byte is as late as it would be, and as many pass a second as before.
+
+python bench/delay_proxy.py PORT SECONDS
+
+It prints the port that it listens on, passes connections on to PORT of this machine, there and back SECONDS later, and serves
+until it is killed: a process of its own, so that it takes nothing of the agent's time.
+"""
 
 import asyncio
-import threading
-from typing import Self
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
-class DelayProxy:
-    """Connections to `port` go to `to` on this machine; there and back takes `seconds` longer."""
+@contextmanager
+def delayed(port: int, seconds: float) -> Iterator[int]:
+    """The port of such a proxy, for as long as this lasts."""
+    program = [sys.executable, __file__, f"{port}", f"{seconds}"]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as proxy:
+        assert proxy.stdout
+        try:
+            yield int(proxy.stdout.readline())
+        finally:
+            proxy.kill()
 
-    def __init__(self, to: int, seconds: float) -> None:
-        self._to = to
-        self._one_way = seconds / 2
-        self._loop = asyncio.new_event_loop()
-        self.port = 0
 
-    def __enter__(self) -> Self:
-        ready = threading.Event()
+async def serve(port: int, seconds: float) -> None:
+    loop = asyncio.get_running_loop()
 
-        def run() -> None:
-            self._loop.run_until_complete(self._listen())
-            ready.set()
-            self._loop.run_forever()
-
-        threading.Thread(target=run, daemon=True).start()
-        ready.wait()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-
-    async def _listen(self) -> None:
-        server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
-        self.port = server.sockets[0].getsockname()[1]
-
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        to_reader, to_writer = await asyncio.open_connection("127.0.0.1", self._to)
-        await asyncio.gather(self._pass_on(reader, to_writer), self._pass_on(to_reader, writer))
-
-    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(1 << 16):
-            self._loop.call_later(self._one_way, writer.write, data)
-        self._loop.call_later(self._one_way, writer.close)
+            loop.call_later(seconds / 2, writer.write, data)
+        loop.call_later(seconds / 2, writer.close)
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        to_reader, to_writer = await asyncio.open_connection("127.0.0.1", port)
+        await asyncio.gather(pass_on(reader, to_writer), pass_on(to_reader, writer))
+
+    server = await asyncio.start_server(connected, "127.0.0.1", 0)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await server.serve_forever()
+
+
+if __name__ == "__main__":
+    asyncio.run(serve(int(sys.argv[1]), float(sys.argv[2])))

@@ -237,14 +237,14 @@ def test_a_receipt_that_is_not_ours_matches_nothing(source: SqliteSource) -> Non
     assert source.extend([lease], 60) == ()
 
 
-def test_what_is_given_back_is_handed_out_at_once_and_counted(source: SqliteSource) -> None:
+def test_what_is_returned_is_handed_out_at_once_and_counted(source: SqliteSource) -> None:
     source.put(tasks(2))
     source.nack(source.receive(1, 0))
     assert [(lease.task.id, lease.attempt) for lease in source.receive(2, 0)] == [("t0", 2), ("t1", 1)]
 
 
 @pytest.mark.timing
-def test_what_is_given_back_with_a_delay_comes_after_it(source: SqliteSource) -> None:
+def test_what_is_returned_with_a_delay_comes_after_it(source: SqliteSource) -> None:
     source.put(tasks(2))
     first, second = source.receive(2, 0)
     source.nack([first], delay=60)

@@ -178,7 +178,7 @@ class TaskSourceContract(LeaseRules, WaitRules, TaskQueueRules, QueueStateRules)
 
     # --- nack ---
 
-    def test_a_task_given_back_is_handed_out_again_with_attempt_one_higher(self, given: Given) -> None:
+    def test_a_returned_task_is_handed_out_again_with_attempt_one_higher(self, given: Given) -> None:
         """A drain returns what it has not begun. Read: spi.TaskSource.nack."""
         source = given(*numbered(1))
         (lease,) = self.take(source, 1)
@@ -188,7 +188,7 @@ class TaskSourceContract(LeaseRules, WaitRules, TaskQueueRules, QueueStateRules)
         assert again.task == lease.task
         assert again.attempt == 2, f"handed out for the second time, it says attempt {again.attempt}"
 
-    def test_a_task_given_back_with_a_delay_waits_that_long(self, given: Given) -> None:
+    def test_a_returned_task_with_a_delay_waits_that_long(self, given: Given) -> None:
         """The delay is the back-off of a retry. Read: spi.TaskSource.nack."""
         source = given(*numbered(1))
         if not _returns(source):
@@ -204,7 +204,7 @@ class TaskSourceContract(LeaseRules, WaitRules, TaskQueueRules, QueueStateRules)
         )
         assert again.attempt == 2, f"handed out for the second time, it says attempt {again.attempt}"
 
-    def test_a_second_give_back_is_quiet(self, given: Given) -> None:
+    def test_a_second_return_is_quiet(self, given: Given) -> None:
         """After a lost answer the agent returns once more; the task is there once. Read: spi.TaskSource.nack."""
         source = given(*numbered(1))
         leases = self.take(source, 1)
@@ -214,9 +214,7 @@ class TaskSourceContract(LeaseRules, WaitRules, TaskQueueRules, QueueStateRules)
         self.take(source, 1, wait)
         self.nothing_comes(source, on_lease=True)
 
-    def test_a_give_back_after_the_lease_was_lost_is_quiet(
-        self, given: Given, another: Callable[[], TaskSource]
-    ) -> None:
+    def test_a_return_after_the_lease_was_lost_is_quiet(self, given: Given, another: Callable[[], TaskSource]) -> None:
         """A slow agent drains what has gone to another by then. Read: spi.TaskSource.nack."""
         source = given(*numbered(1))
         leases = self.take(source, 1)

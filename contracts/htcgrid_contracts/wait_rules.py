@@ -56,7 +56,7 @@ class WaitRules(SourceHelpers):
         given(*numbered(1))
         leases = self.held(source, 1)
 
-        def give_back() -> tuple[float, Sequence[Lease]]:
+        def nack() -> tuple[float, Sequence[Lease]]:
             time.sleep(0.5)
             source.nack(leases)
             return time.monotonic(), ()
@@ -65,7 +65,7 @@ class WaitRules(SourceHelpers):
             found = source.receive(1, 15 * self.patience)
             return time.monotonic(), found
 
-        (returned, _), (came, found) = in_threads([give_back, receive], 40 * self.patience)
+        (returned, _), (came, found) = in_threads([nack, receive], 40 * self.patience)
         assert len(found) == 1, "a task was returned while receive waited, and it received none"
         took = came - returned
         assert took < 4 * self.patience, f"a task was returned while receive waited, which saw it {took:.1f} s later"

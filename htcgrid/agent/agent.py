@@ -109,8 +109,8 @@ class Agent:
         self._init_errors.close()
         self._leases.close()
         self._join([receiver, *slots], _STOP_SECONDS, self._stop)
-        self._leases.give_back(*self._suspects.close())
-        self._leases.give_back(*self._leases.running())  # the plane failed under these, or does not stop them
+        self._leases.return_now(*self._suspects.close())
+        self._leases.return_now(*self._leases.running())  # the plane failed under these, or does not stop them
         self._init_errors.close()
         self._leases.end()
         self._join([storer], _STOP_SECONDS + STORE_SECONDS)

@@ -6,7 +6,7 @@
     ┌───► WAITING ───────────────────┐ close
     │        │ take                  │
     │ put    ▼                       ▼
-    │ back  RUNNING ─── give_back ► RETURNING ─── nack
+    │ back  RUNNING ── return_now ► RETURNING ─── nack
     └────────┤  │       retry         ▲
              │  │ hold                │ the function is broken
       finish │  └──► NOT LOADED ──────┤
@@ -148,7 +148,7 @@ class LeaseTable:
                     self._waiting.extend(leases)
                 self._filled.notify(min(len(leases), self._idle_slots))
                 return
-        self.give_back(*leases)
+        self.return_now(*leases)
 
     def put_back(self, lease: Lease) -> None:
         """To the front: it has waited its turn already. Once closed it is returned."""
@@ -160,7 +160,7 @@ class LeaseTable:
                     self._is_put_back = True
                     self._emptied.notify()
                 return
-        self.give_back(lease)
+        self.return_now(lease)
 
     def wait_for_room(self, wait: float) -> int:
         """How many more leases are wanted beyond what idle slots will take at once; waits for that.
@@ -196,7 +196,7 @@ class LeaseTable:
         return len(self._held) - len(self._finished)
 
     def surplus(self) -> list[Lease]:
-        """Those that would wait too long here, the last ones first: they are not held any more, but for `give_back`."""
+        """Those that would wait too long here, the last ones first: they are not held any more, but for `return_now`."""
         self.prefetch.look(list(self._running.values()))
         most = self.prefetch.most()
         if most is None or len(self._waiting) <= most:
@@ -219,7 +219,7 @@ class LeaseTable:
             self._emptied.notify_all()
         with self._settled:
             self._settled.notify_all()
-        self.give_back(*left)
+        self.return_now(*left)
 
     # --- WAITING -> RUNNING ---
 
@@ -314,7 +314,7 @@ class LeaseTable:
             self._settled.notify_all()
             return len(self._not_loaded)
 
-    def give_back(self, *leases: Lease) -> None:
+    def return_now(self, *leases: Lease) -> None:
         """To be handed out again at once: these have not run to their end here."""
         if leases:
             with self._lock:
@@ -355,7 +355,7 @@ class LeaseTable:
 
     def return_not_loaded(self) -> None:
         """The function is at fault, and no task."""
-        self.give_back(*(lease for lease, _ in self._take_not_loaded()))
+        self.return_now(*(lease for lease, _ in self._take_not_loaded()))
 
     def _take_not_loaded(self) -> list[tuple[Lease, Result]]:
         with self._lock:
@@ -404,7 +404,7 @@ class LeaseTable:
         entries = [*taken, *(self._finished.popleft() for _ in range(len(self._finished)))]
         self._count_stored(entries)
         held = [self._held.get(result.task.id) for result, _ in entries]
-        self.give_back(*(lease for lease in held if lease is not None))
+        self.return_now(*(lease for lease in held if lease is not None))
 
     def next_returning(self) -> dict[float, list[Lease]]:
         """Leases to be returned, by their delay, each as the newest of its task. Where there are any, `returned_all` is to follow."""
@@ -524,7 +524,7 @@ class LeaseTable:
                 else:
                     self._release([task_id])
         if again:
-            self.give_back(*again)
+            self.return_now(*again)
 
     def _no_longer_waiting(self, task_ids: Collection[str]) -> list[str]:
         with self._filled:

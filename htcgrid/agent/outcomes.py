@@ -39,7 +39,7 @@ class Outcomes:
         kind = outcome.failure
         if kind in _NOT_OF_A_DRAIN and self._shutdown.is_set():
             # Whoever stops us may have stopped the handlers as well: this says nothing about the task.
-            self._leases.give_back(lease)
+            self._leases.return_now(lease)
             return
         if kind is FailureKind.INIT_ERROR:
             self._init_errors.add(lease, Result(lease.task, outcome, lease.attempt))
@@ -51,7 +51,7 @@ class Outcomes:
             self._init_errors.clear()
         what = verdict(self._options, kind, lease.attempt)
         if kind is FailureKind.EXIT and what is Verdict.DEAD and self._shutdown.wait(_SIGNAL_SECONDS):
-            self._leases.give_back(lease)
+            self._leases.return_now(lease)
         elif what is Verdict.RETRY:
             chance = random.random()  # noqa: S311 - jitter, not a secret
             delay = retry_delay(self._options, lease.attempt, chance)
@@ -70,7 +70,7 @@ class Outcomes:
         elif lease.task.id not in error.begun:
             self.not_begun(lease, str(error))
         elif self._shutdown.is_set():
-            self._leases.give_back(lease)
+            self._leases.return_now(lease)
         else:
             self.suspects.lose(lease.task.id)
             if self.suspects.is_guilty(lease.task.id, self._options.unavailable_limit):
@@ -89,7 +89,7 @@ class Outcomes:
     def _stopped_unasked(self, lease: Lease) -> None:
         """By us, for the end of the grace time; by a cancel that came late and meant an earlier lease; or by a bug."""
         if self._shutdown.is_set() or lease.attempt < self._options.lost_attempts:
-            self._leases.give_back(lease)
+            self._leases.return_now(lease)
         else:
             self._give_up(lease, error_documents.cancelled_unasked(lease.attempt))
 

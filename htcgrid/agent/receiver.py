@@ -66,7 +66,7 @@ class Receiver:
             log.info("%d tasks would wait here too long, and are returned.", len(surplus))
             for lease in surplus:
                 self._suspects.settle(lease.task.id)
-            self._leases.give_back(*surplus)
+            self._leases.return_now(*surplus)
 
     def _receive(self, room: int) -> Sequence[Lease]:
         if self._shutdown.is_set():
@@ -100,7 +100,7 @@ class Receiver:
                     self._leases.finish(_invalid(lease))
             leases = [lease for lease in leases if not lease.invalid]
         if self._shutdown.is_set():
-            self._leases.give_back(*leases)
+            self._leases.return_now(*leases)
         else:
             self._leases.offer(leases)
 
@@ -109,7 +109,7 @@ class Receiver:
         try:
             return self.back_off.call(lambda: self._sink.stored([lease.task for lease in leases]), self._sink.stored)
         except BaseException:
-            self._leases.give_back(*leases)
+            self._leases.return_now(*leases)
             raise
 
 

@@ -64,7 +64,7 @@ class Slot:
 
     def _attempt(self, batch: dict[str, Lease]) -> None:
         if self._shutdown.is_set():
-            self._leases.give_back(*batch.values())
+            self._leases.return_now(*batch.values())
             batch.clear()
             return
         try:

@@ -44,7 +44,7 @@ def command(
     htcgrid dashboard
     htcgrid dashboard --agent 10.0.0.7:9464 --agent 10.0.0.8:9464
     """
-    from htcgrid.service.page_api import served_page  # noqa: PLC0415 - the library that serves takes 20 ms to load
+    from htcgrid.service.page_api import served_page  # noqa: PLC0415 - no other command is to load the library that serves
 
     grid = read_grid(file, plane, pairs)
     function, source = grid.settings.function, grid.settings.source

@@ -28,7 +28,7 @@ class Progress:
 
     @contextmanager
     def showing(self, agent: Agent) -> Iterator[None]:
-        if self._source.lease_seconds is None:
+        if self._source.lease_seconds is None and not self._quiet:  # a file is read for it
             self._known = self._depth()
         if self._quiet:
             yield
@@ -46,7 +46,7 @@ class Progress:
 
     def total(self, agent: Agent) -> int | None:
         """With what the agent has taken already; None where that is not known."""
-        if self._source.lease_seconds is None:
+        if self._source.lease_seconds is None and not self._quiet:
             return self._known
         waiting = self._depth()
         summary = agent.summary()

@@ -5,7 +5,7 @@ from contextlib import ExitStack, contextmanager
 
 from htcgrid.cli.store import reading
 from htcgrid.config import ConfigError, GridConfig
-from htcgrid.report.standing import Standing
+from htcgrid.report.grid_looks import Standing
 from htcgrid.spi import ResultSink, TaskSource
 
 

@@ -11,8 +11,8 @@ from htcgrid.cli.grid_options import grid_options, read_grid
 from htcgrid.cli.main import DONE, UNAVAILABLE
 from htcgrid.cli.standing_grid import standing_grid
 from htcgrid.report.agent_metrics import HEADS
+from htcgrid.report.grid_looks import Look
 from htcgrid.report.queue_look import queue_pairs
-from htcgrid.report.standing import Look
 from htcgrid.report.standing_page import store_pairs
 from htcgrid.report.units import duration
 from htcgrid.runtime.printable import printable

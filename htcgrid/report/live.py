@@ -17,7 +17,6 @@ from htcgrid.spi import (
     AgentFigures,
     AgentStarted,
     AlreadyStored,
-    Ended,
     EnvironmentEnded,
     EnvironmentStarted,
     Function,
@@ -27,7 +26,6 @@ from htcgrid.spi import (
     PluginAvailable,
     PluginUnavailable,
     Retried,
-    Started,
     Stored,
 )
 
@@ -54,15 +52,12 @@ class Live(Observer):
         self._figures = Figures()
         self._counts: Counter[str] = Counter()
         self._up: set[str] = set()
-        self._busy: dict[int, int] = {}
-        """How many tasks each slot has handed to the plane, by slot."""
         self._samples: deque[_Sample] = deque()
         self._away: dict[str, str] = {}
         """What the plugins say that are unavailable."""
         self._agent: AgentFigures | None = None
         self._queue: QueueLook | None = None
         self._began = self._ended = 0.0
-        self._slots = 1
         self._page, self._made = "", 0.0
 
     def observe(self, observations: Sequence[Observation]) -> None:
@@ -74,14 +69,10 @@ class Live(Observer):
         match each:
             case Stored():
                 self._figures.add(each.results)
-            case Started():
-                self._busy[each.slot] = len(each.leases)
-            case Ended():
-                self._busy.pop(each.slot, None)
             case Retried() | AlreadyStored() | Lost():
                 self._counts[type(each).__name__] += len(each.leases)
             case AgentStarted():
-                self._agent, self._began, self._slots = each.figures, each.time, max(1, each.slots)
+                self._agent, self._began = each.figures, each.time
                 self._queue = QueueLook(each.figures.queue)
             case AgentEnded():
                 self._ended = each.time
@@ -121,18 +112,19 @@ class Live(Observer):
         return section("now", "Now", *parts)
 
     def _agent_pairs(self) -> list[tuple[str, object]]:
-        busy = len(self._busy)
+        busy = self._agent.busy() if self._agent is not None and not self._ended else 0
         state = "waiting" if not self._began else f"ended {moment(self._ended)}" if self._ended else "running"
         idle = max(0, len(self._up) - busy)
         until = self._ended or time.time()
         elapsed = max(until - self._began, 1e-3) if self._began else 0.0
-        share = self._figures.busy_ms / 1000 / (elapsed * self._slots) if elapsed else 0.0
+        slots = max(1, self._agent.slots()) if self._agent is not None else 1
+        share = self._figures.busy_ms / 1000 / (elapsed * slots) if elapsed else 0.0
         pairs: list[tuple[str, object]] = [
             ("State", state),
             ("Running for", duration(elapsed * 1000)),
             ("Rate lately", f"{self._rate():,.1f} tasks/s"),
             ("Busy share", f"{min(1.0, share):.0%}"),
-            ("Slots busy", f"{busy:,} of {self._slots:,}"),
+            ("Slots busy", f"{busy:,} of {slots:,}"),
             ("Environments", f"{len(self._up) - idle:,} busy, {idle:,} idle"),
             ("Environments started", f"{self._counts['environments']:,}"),
             ("Tasks held", f"{self._agent.held():,}" if self._agent is not None else "-"),

@@ -5,10 +5,10 @@ import time
 
 from htcgrid.report.advice import Limits
 from htcgrid.report.agent_metrics import HEADS
+from htcgrid.report.grid_looks import Look, Standing
 from htcgrid.report.html import Markup, paragraph, section, table, tiles
 from htcgrid.report.page import Report, live_page_of
 from htcgrid.report.queue_look import queue_pairs
-from htcgrid.report.standing import Look, Standing
 from htcgrid.report.units import duration
 from htcgrid.spi import QueueStats, StoreStats
 

@@ -22,6 +22,7 @@ from htcgrid.runtime.wakeup import Wakeup
 from htcgrid.runtime.worker_process import WorkerProcess
 from htcgrid.spi import FailureKind, Function, Lease, Outcome, Unavailable, Unstarted, error_documents, limits
 
+_HEAD = frames.ANSWER.size
 _READ_BYTES = 1 << 18
 _PIECE_BYTES = 1 << 13
 _LATE_SECONDS = 2.0
@@ -57,6 +58,9 @@ class FramedEnvironment(ExecutionEnvironment):
         self._asks_others = others_idle
         self._most_kb = function.memory << 10
         self._input = b""
+        self._parts: list[bytes] = []
+        self._missing = 0
+        """How many bytes of the answer that has begun to come are not in `_input`; those that have come are in `_parts`."""
         self._output = bytearray()
         self._failure: InitFailure | None = None
         self._is_started = self._is_refused = False
@@ -221,11 +225,24 @@ class FramedEnvironment(ExecutionEnvironment):
             chunk = self._channel.recv(_READ_BYTES)
         except (BlockingIOError, ConnectionResetError):
             return 0
-        self._input = self._input + chunk if self._input else chunk
+        if self._missing > 0:
+            self._parts.append(chunk)
+            self._missing -= len(chunk)
+        else:
+            self._input = self._input + chunk if self._input else chunk
         return len(chunk)
 
     def _decode(self, outcomes: list[Outcome | Unstarted]) -> None:
-        self._input = self._input[self._read_frames(self._input, outcomes) :]
+        if self._missing > 0:
+            return
+        if self._parts:
+            self._input = b"".join((self._input, *self._parts))
+            self._parts.clear()
+        self._input = left = self._input[self._read_frames(self._input, outcomes) :]
+        if len(left) >= _HEAD:
+            # A large answer comes in parts, which are put together once all are there.
+            size, log_size, *_ = frames.ANSWER.unpack_from(left)
+            self._missing = _HEAD + log_size + size - len(left)
 
     def _take_the_rest(self, outcomes: list[Outcome | Unstarted]) -> None:
         """Read what the worker has left, which has ended."""

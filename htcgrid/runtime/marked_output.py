@@ -14,6 +14,8 @@ from htcgrid.runtime.worker_process import LOG_BYTES_AT_ONCE, WorkerProcess
 from htcgrid.spi import HandlerOutput, Lease, limits
 
 _SEQUENCE_BYTES = shared_memory.MARK_SEQUENCE.size
+_MOST_UNKNOWN = 4 * LOG_BYTES_AT_ONCE
+"""More is handed on at once: the page is the handler's to write on, and one that never says the same twice fills no memory."""
 
 
 class MarkedOutput:
@@ -86,7 +88,8 @@ class MarkedOutput:
             (sequence,) = shared_memory.MARK_SEQUENCE.unpack_from(each)
             self._end_task(sequence, text)
             text = each[_SEQUENCE_BYTES:]
-        if text and before == self._now():
+        is_known = before == self._now() and not self._unknown
+        if text and (is_known or len(text) > _MOST_UNKNOWN):
             self._hand_on(self._lines.add(text), before[0])
             self._keep(text)
         else:

@@ -200,7 +200,8 @@ class FramedClient:
             self.flush()
             kept = 0
             if whole > shared_memory.OUTBOX_SIZE:
-                self._channel.sendall(b"".join((frames.ANSWER.pack(*head), log, payload)))
+                self._channel.sendall(frames.ANSWER.pack(*head) + log)
+                self._channel.sendall(payload)
                 shared_memory.NOTE.pack_into(self._page, 0, 0, self._began, 0)
                 return
         outbox, end = self._outbox, kept + whole

@@ -12,6 +12,7 @@ from htcgrid.agent.log_tails import invoke_of
 from htcgrid.service import api_errors
 from htcgrid.service.events import Events
 from htcgrid.spi import Answered, HtcgridError, Invoker, Lease, Outcome, Rejected, Result, Task, Throttled
+from htcgrid.spi.tracing import within_attempt
 
 _UNSTARTED_LIMIT = 10
 """How often a plane may say of a call that it has not begun."""
@@ -72,9 +73,12 @@ class ServedFunction:
         return task.id
 
     def _run(self, task: Task) -> Outcome:
+        lease = Lease(task)
+        if (trace := self._invoker.observers.trace) is not None:
+            lease = within_attempt(lease, trace)
         try:
             for _ in range(_UNSTARTED_LIMIT):
-                for item in list(self._plane_invoke([Lease(task)], self._invoker.function.timeout)):
+                for item in list(self._plane_invoke([lease], self._invoker.function.timeout)):
                     if isinstance(item, Outcome):
                         return item
         except Throttled as error:

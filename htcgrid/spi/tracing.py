@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from hashlib import sha1
 
-from htcgrid.spi.values import Lease, generation_of
+from htcgrid.spi.quick_init import quick_init
+from htcgrid.spi.values import Lease, Task, generation_of
 
 TRACEPARENT = "traceparent"
 """The attribute of a task that holds its caller's trace, in the form of W3C's Trace Context."""
@@ -22,6 +23,7 @@ _AWS_PARENT = re.compile(r";Parent=([0-9a-f]{16})(?:;|$)")
 _NO_SPAN = "0" * 16
 
 
+@quick_init
 @dataclass(frozen=True, slots=True)
 class TraceContext:
     """A span in a trace, both in hexadecimal digits. `span_id` is sixteen zeros where only the trace is known."""
@@ -56,13 +58,20 @@ def attempt_of(lease: Lease, caller: TraceContext) -> TraceContext:
     task = lease.task
     text = f"{caller.trace_id}\0{task.id}\0{generation_of(task)}\0{lease.attempt}"
     digest = sha1(text.encode("utf-8", "surrogatepass"), usedforsecurity=False).hexdigest()
-    return replace(caller, span_id=digest[:16])
+    return TraceContext(caller.trace_id, digest[:16], caller.is_sampled)
 
 
 def within_attempt(lease: Lease, run: TraceContext) -> Lease:
-    """The lease as the handler is to see it: its caller is the attempt. `run` is the trace of tasks that have none."""
-    attributes = lease.task.attributes
-    span = attempt_of(lease, caller_of(attributes) or run)
-    changed = {**attributes, TRACEPARENT: span.traceparent}
+    """The lease as the handler is to see it: its caller is the attempt. `run` is the trace of tasks that have none.
+
+    Where the trace is not sampled nobody makes a span of the attempt, and the handler sees its task as it was sent.
+    """
+    task = lease.task
+    caller = (caller_of(task.attributes) if task.attributes else None) or run
+    if not caller.is_sampled:
+        return lease
+    span = attempt_of(lease, caller)
+    changed = {**task.attributes, TRACEPARENT: span.traceparent}
     changed.pop(_AWS_TRACE, None)
-    return replace(lease, task=replace(lease.task, attributes=changed))
+    # Not by `dataclasses.replace`: this runs once a task.
+    return Lease(Task(task.id, task.payload, changed), lease.attempt, lease.receipt, lease.invalid, lease.failure)

@@ -122,7 +122,12 @@ def test_a_plane_that_grows_and_shrinks_all_the_time_loses_no_task(until: Until)
     plane.let_go = lambda _task_id: True
     run = Running(plane, tasks=2000)
     sizes = iter(range(10**9))
-    until(lambda: setattr(plane, "max_concurrency", 1 + next(sizes) % 7) or len(run.sink.results) == 2000)
+
+    def is_done() -> bool:
+        plane.max_concurrency = 1 + next(sizes) % 7
+        return len(run.sink.results) == 2000
+
+    until(is_done)
     assert run.finish().succeeded == 2000
     assert len(plane.attempts) == 2000
 

@@ -13,7 +13,7 @@ from htcgrid.spi import Function, Lease, Observation, Observer, Outcome, Stored,
 from htcgrid.spi.tracing import attempt_of, caller_of, within_attempt
 
 RUN = TraceContext("a" * 32, "b" * 16)
-CALLER = TraceContext("c" * 32, "d" * 16, is_sampled=False)
+CALLER = TraceContext("c" * 32, "d" * 16)
 AWS = "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1"
 
 
@@ -76,21 +76,26 @@ def test_each_attempt_of_each_task_and_generation_has_a_span_of_its_own() -> Non
 
 
 @pytest.mark.parametrize(
-    ("attributes", "trace_id", "is_sampled"),
+    ("attributes", "trace_id"),
     [
-        ({}, RUN.trace_id, True),
-        ({"traceparent": CALLER.traceparent}, CALLER.trace_id, False),
-        ({"AWSTraceHeader": AWS, "traceparent": CALLER.traceparent}, "5759e988bd862e3fe1be46a994272793", True),
-        ({"AWSTraceHeader": "none", "traceparent": "none"}, RUN.trace_id, True),
+        ({}, RUN.trace_id),
+        ({"traceparent": CALLER.traceparent}, CALLER.trace_id),
+        ({"AWSTraceHeader": AWS, "traceparent": CALLER.traceparent}, "5759e988bd862e3fe1be46a994272793"),
+        ({"AWSTraceHeader": "none", "traceparent": "none"}, RUN.trace_id),
     ],
 )
-def test_an_attempt_stays_in_the_trace_of_its_caller(
-    attributes: dict[str, str], trace_id: str, is_sampled: bool
-) -> None:
+def test_an_attempt_stays_in_the_trace_of_its_caller(attributes: dict[str, str], trace_id: str) -> None:
     lease = Lease(Task("t", b"1", {**attributes, "session_id": "s"}))
     within = within_attempt(lease, RUN)
     found = caller_of(within.task.attributes)
     assert found is not None
-    assert (found.trace_id, found.is_sampled) == (trace_id, is_sampled)
+    assert found.trace_id == trace_id
     assert found == attempt_of(lease, caller_of(attributes) or RUN)
     assert within.task.attributes["session_id"] == "s"
+
+
+def test_where_a_trace_is_not_sampled_a_handler_has_its_own_caller() -> None:
+    unsampled = TraceContext("c" * 32, "d" * 16, is_sampled=False)
+    sent, unsent = Lease(Task("t", b"1", {"traceparent": unsampled.traceparent})), Lease(Task("u", b"1"))
+    assert within_attempt(sent, RUN) is sent
+    assert within_attempt(unsent, unsampled) is unsent

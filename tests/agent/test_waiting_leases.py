@@ -175,7 +175,7 @@ def test_whoever_waits_for_the_end_is_woken_by_a_return_since_the_task_may_come_
     batch = table.take(0)
     with ThreadPoolExecutor() as pool:
         settled = pool.submit(table.wait_until_settled, 10)
-        table.give_back(batch.pop("a"))
+        table.return_now(batch.pop("a"))
         assert table.next_returning()
         table.returned_all()
         assert settled.result(timeout=5) is False
@@ -208,7 +208,7 @@ def test_a_lease_that_was_lost_is_neither_stored_nor_returned(table: LeaseTable)
     held = list(batch.values())
     assert table.lose(held[:2]) == ["a", "b"]
     table.finish(Result(batch["a"].task, Outcome("a", b"1")))
-    table.give_back(batch["b"])
+    table.return_now(batch["b"])
     assert table.next_finished(5) == []
     assert returned(table) == []
     assert ids(table.held()) == ["c"]

@@ -186,7 +186,7 @@ def test_an_id_that_cannot_be_one_is_told(path: Path, event: str) -> None:
 # --- leases ------------------------------------------------------------------------------------------
 
 
-def test_what_is_given_back_is_lent_again_as_the_next_attempt(path: Path) -> None:
+def test_what_is_returned_is_leased_again_as_the_next_attempt(path: Path) -> None:
     write(path, "1", "2")
     with source_at(path) as source:
         first, second = source.receive(10, 0)
@@ -199,7 +199,7 @@ def test_what_is_given_back_is_lent_again_as_the_next_attempt(path: Path) -> Non
         assert source.exhausted
 
 
-def test_what_is_given_back_with_a_delay_waits_for_it(path: Path) -> None:
+def test_what_is_returned_with_a_delay_waits_for_it(path: Path) -> None:
     write(path, "1")
     with source_at(path) as source:
         source.nack(source.receive(1, 0), 0.2)
@@ -210,7 +210,7 @@ def test_what_is_given_back_with_a_delay_waits_for_it(path: Path) -> None:
         assert time.monotonic() - began >= 0.15
 
 
-def test_a_receive_that_waits_is_woken_by_what_is_given_back(path: Path) -> None:
+def test_a_receive_that_waits_is_woken_by_what_is_returned(path: Path) -> None:
     write(path, "1", "2")
     with source_at(path) as source:
         first, second = source.receive(2, 0)

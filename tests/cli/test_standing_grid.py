@@ -133,7 +133,7 @@ def test_a_config_with_nothing_to_show_says_so(grid: Path, capsys: pytest.Captur
 
 
 def test_the_dashboard_shows_the_queue_the_results_and_the_agents(grid: Path, agent: str) -> None:
-    command = [HTCGRID, "dashboard", "--every", "1", "--agent", agent]
+    command: list[str | Path] = [HTCGRID, "dashboard", "--every", "1", "--agent", agent]
     process = subprocess.Popen(command, cwd=grid, text=True, stderr=subprocess.PIPE)
     assert process.stderr is not None
     found = re.search(r"http://127\.0\.0\.1:\d+/[\w-]{32}/", line := process.stderr.readline())

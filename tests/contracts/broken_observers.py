@@ -142,7 +142,7 @@ class TestSlow(Case):
         def observe(self, observations: Sequence[Observation]) -> None:
             super().observe(observations)
             if any(isinstance(each, Stored) and len(each.results) > 1000 for each in observations):
-                time.sleep(2.5)  # as one that sends each task by itself
+                time.sleep(10.5)  # as one that sends each task by itself
 
 
 class TestKeeps(Case):

@@ -400,13 +400,13 @@ class TestLateAck(Case):
 
 
 class TestGiveBackIsNotCounted(Case):
-    breaks = "test_a_task_given_back_is_handed_out_again_with_attempt_one_higher"
+    breaks = "test_a_returned_task_is_handed_out_again_with_attempt_one_higher"
     says = "it says attempt 1"
     broken = NeverCounts
 
 
 class TestNoDelay(Case):
-    breaks = "test_a_task_given_back_with_a_delay_waits_that_long"
+    breaks = "test_a_returned_task_with_a_delay_waits_that_long"
     says = "after it was returned with a delay of"
 
     class broken(Reference):
@@ -415,13 +415,13 @@ class TestNoDelay(Case):
 
 
 class TestSecondNack(Case):
-    breaks = "test_a_second_give_back_is_quiet"
+    breaks = "test_a_second_return_is_quiet"
     says = "the lease is not ours"
     broken = LoudWhenLost
 
 
 class TestLateNack(Case):
-    breaks = "test_a_give_back_after_the_lease_was_lost_is_quiet"
+    breaks = "test_a_return_after_the_lease_was_lost_is_quiet"
     says = "the lease is not ours"
     broken = LoudWhenLost
 

@@ -7,7 +7,7 @@ import pytest
 
 LIKELY = {
     "source: only a part of a batch": "every_task|batch|many|dead_letters|redriven|cancel|full",
-    "source: seconds": "extend_keeps|delay_is_kept|lasts_as_long|given_back_with_a_delay",
+    "source: seconds": "extend_keeps|delay_is_kept|lasts_as_long|returned_task_with_a_delay",
     "source: waits": "wait|at_once|as_soon",
     "source: errors": "unavailable",
     "source: leases": "late_call|attempt|lost|second|lapsed|close",

@@ -47,7 +47,7 @@ def metadata(wheel: zipfile.ZipFile) -> Message:
 
 
 def test_every_project_is_a_distribution(wheels: list[zipfile.ZipFile]) -> None:
-    assert len(wheels) == len(PROJECTS) == 8
+    assert len(wheels) == len(PROJECTS) == 9
 
 
 def test_every_distribution_carries_the_licence(wheels: list[zipfile.ZipFile]) -> None:

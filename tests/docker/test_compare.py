@@ -49,7 +49,17 @@ def test_the_ids_that_differ_are_named_and_none_does_within_a_tolerance(
 def compared(folder: Path, *options: str) -> tuple[int, list[str]]:
     """The exit code and the ids that differ."""
     program = Path(sys.executable).with_name("htcgrid")
-    command = [program, "compare", "--planes", "x86,arm", "--id-field", "id", "--json", *options, "events.jsonl"]
+    command: list[str | Path] = [
+        program,
+        "compare",
+        "--planes",
+        "x86,arm",
+        "--id-field",
+        "id",
+        "--json",
+        *options,
+        "events.jsonl",
+    ]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     found = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(found) == 2, done.stderr

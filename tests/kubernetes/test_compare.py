@@ -32,12 +32,18 @@ def test_the_options_example_has_no_difference(
     plane: str, events: Path, namespace: str, agent_image: str, tmp_path: Path
 ) -> None:
     image = images.options_image()
-    tables = {
+    tables: dict[str, dict[str, object]] = {
         "docker": {"plugin": "local_docker", "base_image": image, "workers": 1},
         "cluster": {"plugin": "eks", "namespace": namespace, "image": image, "agent_image": agent_image},
     }
     set_ = [part for key, value in tables[plane].items() for part in ("--set", f"planes.{plane}.{key}={value}")]
-    command = [Path(sys.executable).with_name("htcgrid"), "compare", "--config", EXAMPLE / "htcgrid.toml", *set_]
+    command: list[str | Path] = [
+        Path(sys.executable).with_name("htcgrid"),
+        "compare",
+        "--config",
+        EXAMPLE / "htcgrid.toml",
+        *set_,
+    ]
     report = tmp_path / "report.xml"
     done = subprocess.run(
         [*command, "--planes", f"local,{plane}", "--json", "--id-field", "date", "--junit", report, events],

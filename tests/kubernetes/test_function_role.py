@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import kubernetes_layered as layered
 import pytest
@@ -32,11 +32,11 @@ def who():
     return {"arn": session.client("sts").get_caller_identity()["Arn"], "how": session.get_credentials().method}
 """
 HANDLER = f"{LOOK}\ndef handler(event, context):\n    return who()\n"
-WEBHOOK = {
+WEBHOOK: dict[str, Any] = {
     "env": [
         {"name": "AWS_ROLE_ARN", "value": AGENT_ROLE},
         {"name": "AWS_WEB_IDENTITY_TOKEN_FILE", "value": f"{TOKEN}/token"},
-        {"name": "AWS_REGION", "value": "eu-west-1"},
+        *({"name": name, "value": "eu-west-1"} for name in ("AWS_REGION", "AWS_DEFAULT_REGION")),
     ],
     "volumeMounts": [{"name": "aws-iam-token", "mountPath": TOKEN, "readOnly": True}],
 }
@@ -73,8 +73,9 @@ def test_the_handler_is_its_role_and_the_agent_another(
     with redis.Redis.from_url(redis_url) as queue:
         submit(queue, STREAM, [{"number": 1}])
         until(lambda: result(queue, 1) is not None, 120, "the result")
-        about, answer = result(queue, 1) or ({}, None)
+        about, answer = result(queue, 1) or ({}, {})
     assert about["outcome"]["failure"] is None, about
+    assert isinstance(answer, dict)
     assert answer["how"] == "assume-role-with-web-identity"
     assert re.fullmatch(r"arn:aws:sts::123456789012:assumed-role/pricing/.+", answer["arn"])
     kubectl("patch", "deployment", "htcgrid-squares", "-p", json.dumps(as_the_webhook_would(aws)))

@@ -175,7 +175,12 @@ def test_all_that_was_given_is_written_by_the_end() -> None:
     reader = Reader()
     reader.may_read.set()
     logs = HandlerLogs(reader)
-    threads = [threading.Thread(target=lambda: [logs.write(LEASE, "e", b"x\n") for _ in range(1000)]) for _ in range(4)]
+
+    def write() -> None:
+        for _ in range(1000):
+            logs.write(LEASE, "e", b"x\n")
+
+    threads = [threading.Thread(target=write) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -84,7 +84,8 @@ def test_what_is_printed_while_the_module_is_loaded_is_of_no_task(opened: Opened
 
 def test_no_line_is_lost_where_tasks_print_more_than_a_pipe_holds(opened: Opened) -> None:
     plane = opened()
-    printed = plane.printed(*[{"do": "lines", "count": 60_000}, {"do": "silent"}, {"do": "lines", "count": 3}] * 2)
+    events: list[dict[str, Any]] = [{"do": "lines", "count": 60_000}, {"do": "silent"}, {"do": "lines", "count": 3}]
+    printed = plane.printed(*events * 2)
     assert [len(lines) for lines in printed] == [60_000, 0, 3] * 2
     assert printed[0] == numbered("task-1", 60_000)
     assert printed[3] == numbered("task-4", 60_000)
@@ -116,7 +117,7 @@ def test_what_a_task_printed_before_its_timeout_is_handed_over(opened: Opened) -
 
 def test_the_log_tail_is_the_same_as_without(opened: Opened) -> None:
     plane = opened()
-    events = [{"do": "lines", "count": 300}, {"do": "silent"}, {"do": "unended", "text": "end"}]
+    events: list[dict[str, Any]] = [{"do": "lines", "count": 300}, {"do": "silent"}, {"do": "unended", "text": "end"}]
     tails = [outcome.log_tail for _, outcome in plane.run({"do": "silent"}, *events)]
     assert tails[0] == b"loading\n"
     assert tails[1] == "".join(f"{line}\n" for line in numbered("task-2", 300)).encode()[-4096:]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -103,7 +104,7 @@ def test_the_trace_of_the_caller_is_passed_on_and_holds_for_that_invocation_alon
     assert third != GIVEN
 
 
-def asked(plane: ProcessInvoker, event: str) -> object:
+def asked(plane: ProcessInvoker, event: str) -> Any:
     [outcome] = plane.invoke([Lease(Task(event, json.dumps(event).encode()))], 20.0)
     assert isinstance(outcome, Outcome)
     return json.loads(outcome.payload)
@@ -116,7 +117,7 @@ def test_while_the_module_is_loaded_there_is_none(plane: ProcessInvoker) -> None
 @pytest.mark.parametrize("how", ["run", "popen", "copy", "system", "fork", "spawn"])
 def test_what_a_handler_starts_has_the_trace_of_the_invocation(plane: ProcessInvoker, how: str) -> None:
     for _ in range(2):
-        inherited, own = asked(plane, how)  # type: ignore[misc]
+        inherited, own = asked(plane, how)
         assert VALID.fullmatch(own)
         assert inherited == own
 

@@ -49,7 +49,8 @@ class HtcGridSource(HtcGridPlugin, TaskSource):
 
     def __init__(self, config: HtcGridPlugin.Config, function: Function) -> None:
         super().__init__(config, function)
-        self.lease_seconds: float = 30
+        known = config.grid.get("task_ttl_expiration_offset_sec")
+        self.lease_seconds: float = known if isinstance(known, (int, float)) else 30  # until it is opened
         self._queues: list[Queue] = []
         self._held = HeldMessages((), self.lease_seconds)
         self._leases = MessageLeases()

@@ -145,3 +145,12 @@ def test_the_command_writes_a_config_that_check_can_read(tmp_path: Path) -> None
     again = subprocess.run(command, capture_output=True, text=True, check=False)
     assert again.returncode == 2
     assert "is there already" in again.stderr
+
+
+def test_check_knows_the_lease_of_the_config_that_was_written(tmp_path: Path) -> None:
+    files = [written(tmp_path, "grid.json", GRID), written(tmp_path, "Agent_config.tfvars.json", AGENT)]
+    program = [sys.executable, "-m", "htcgrid"]
+    subprocess.run([*program, "init", "--from-htc-grid", *files, tmp_path / "new"], capture_output=True, check=True)
+    done = subprocess.run([*program, "check"], cwd=tmp_path / "new", capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "the lease of 60 s is not above function.timeout = 120 s" in done.stdout

@@ -1,4 +1,4 @@
-"""One namespace of one cluster: requests to its API server, and what its refusals mean."""
+"""One namespace of one cluster: requests to its API server, and what its errors mean."""
 
 import json
 import re
@@ -29,8 +29,8 @@ _ABSENT = re.compile(
 """In a 403 of an admission plugin that looks for what a pod names."""
 
 
-class Refusal(Exception):
-    """An answer of the API server that is no success."""
+class ApiError(Exception):
+    """An answer of the API server that is not a success."""
 
     def __init__(self, status: int, reason: str, message: str) -> None:
         super().__init__(message)
@@ -92,7 +92,7 @@ class Cluster:
         query: Mapping[str, str] | None = None,
         content_type: str = "application/json",
     ) -> Any:
-        """One request, once; returns the document. Raises `Refusal`, `Unavailable` or `Rejected`."""
+        """One request, once; returns the document. Raises `ApiError`, `Unavailable` or `Rejected`."""
         assert self._session is not None  # noqa: S101 - between open and close
         settings = self.settings
         try:
@@ -109,7 +109,7 @@ class Cluster:
         except requests.RequestException as error:
             raise Unavailable(f"The API server {self.server} cannot be reached: {_cause(error)}.") from None
         if not response.ok:
-            raise self._refusal(response)
+            raise self._error_of(response)
         if response.headers.get("Content-Type", "").startswith("text/plain"):
             return response.text
         try:
@@ -161,7 +161,7 @@ class Cluster:
         chosen = named[options.context] if options.context else current
         return settings, chosen["context"].get("namespace") or "default"
 
-    def _refusal(self, response: requests.Response) -> Exception:
+    def _error_of(self, response: requests.Response) -> Exception:
         try:
             document = response.json()
         except (ValueError, RecursionError):
@@ -175,16 +175,16 @@ class Cluster:
             )
         if response.status_code in {429, 500, 502, 503, 504}:
             return Unavailable(f"The API server {self.server} answers {response.status_code}: {message}")
-        return Refusal(response.status_code, document.get("reason", ""), message)
+        return ApiError(response.status_code, document.get("reason", ""), message)
 
-    def explain(self, refusal: Refusal, what: str) -> HtcgridError:
-        """A refusal as an error for the user; `what` is what was wanted, as in `create pods`."""
-        text = str(refusal)
+    def explain(self, api_error: ApiError, what: str) -> HtcgridError:
+        """The error of an answer, as an error for the user; `what` is what was wanted, as in `create pods`."""
+        text = str(api_error)
         if "exceeded quota" in text:
             return Unavailable(f"Cannot {what} in {self.who}: its quota does not allow for it. {text}")
-        if refusal.status == 403:
+        if api_error.status == 403:
             return self._forbidden(text, what)
-        if refusal.status == 404 and "namespaces" in text:
+        if api_error.status == 404 and "namespaces" in text:
             return Rejected(
                 f"There is no {self.who}. Make it (`kubectl create namespace {self.namespace}`), or name another as "
                 "`namespace` in the plane's table."

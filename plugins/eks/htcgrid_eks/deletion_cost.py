@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from htcgrid.spi import HtcgridError
 
-from htcgrid_eks.cluster import Cluster, Refusal
+from htcgrid_eks.cluster import ApiError, Cluster
 from htcgrid_eks.options import Access
 
 log = logging.getLogger("htcgrid.eks.deletion_cost")
@@ -57,11 +57,11 @@ class DeletionCost:
                 continue
             try:
                 self._write(1 if wanted else 0)
-            except Refusal as refusal:
+            except ApiError as api_error:
                 log.warning(
                     "This pod cannot say that it is busy, so scaling in may take it before idle ones: %s. Deploy again, or "
                     "write idle_first = false.",
-                    refusal,
+                    api_error,
                 )
                 return
             except HtcgridError as error:

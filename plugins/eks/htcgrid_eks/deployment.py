@@ -7,7 +7,7 @@ from typing import Any
 from htcgrid.spi import Function, HtcgridError, Rejected, Unavailable
 
 from htcgrid_eks import pod_diagnosis
-from htcgrid_eks.cluster import Cluster, Refusal
+from htcgrid_eks.cluster import ApiError, Cluster
 from htcgrid_eks.manifests import TEMPLATE_DIGEST, Grid
 from htcgrid_eks.options import Options
 from htcgrid_eks.permissions import Rule, as_yaml, deploy_rules, require, role, run_rules, worker_rules
@@ -197,8 +197,8 @@ class Deployment:
         """A quota or an admission rule shows in the Deployment only. Raises `_Hopeless` where waiting is of no use."""
         for condition in deployment.get("status", {}).get("conditions", ()):
             if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
-                refusal = Refusal(403, condition.get("reason", ""), condition.get("message", ""))
-                error = self._cluster.explain(refusal, f"create a pod of {self._name}")
+                api_error = ApiError(403, condition.get("reason", ""), condition.get("message", ""))
+                error = self._cluster.explain(api_error, f"create a pod of {self._name}")
                 if isinstance(error, Unavailable) and _older(deployment):
                     return str(error)  # the quota has room as soon as a pod of an older kind is gone
                 raise _Hopeless(error)
@@ -256,8 +256,8 @@ class Deployment:
         kind, version = manifest["kind"], manifest["apiVersion"]
         try:
             return self._cluster.apply(self._path(kind, version), manifest, dry_run=dry_run)
-        except Refusal as refusal:
-            raise self._cluster.explain(refusal, f"apply the {kind} {self._name}") from None
+        except ApiError as api_error:
+            raise self._cluster.explain(api_error, f"apply the {kind} {self._name}") from None
 
     def _delete(self, kind: str) -> None:
         path = self._path(kind, self._version(kind))
@@ -269,10 +269,10 @@ class Deployment:
             return None
         try:
             return self._cluster.request("GET", self._path(kind, version))
-        except Refusal as refusal:
-            if refusal.status == 404 or (refusal.status == 403 and may_be_hidden):
+        except ApiError as api_error:
+            if api_error.status == 404 or (api_error.status == 403 and may_be_hidden):
                 return None
-            raise self._cluster.explain(refusal, f"get {_plural(kind)}") from None
+            raise self._cluster.explain(api_error, f"get {_plural(kind)}") from None
 
     def _path(self, kind: str, version: str) -> str:
         return self._cluster.namespaced(_plural(kind), self._name, "" if version == "v1" else version)
@@ -297,8 +297,8 @@ class Deployment:
     def _asked(self, what: str, method: str, path: str, body: Any = None, **more: Any) -> Any:
         try:
             return self._cluster.request(method, path, body, **more)
-        except Refusal as refusal:
-            raise self._cluster.explain(refusal, what) from None
+        except ApiError as api_error:
+            raise self._cluster.explain(api_error, what) from None
 
 
 def _with(error: HtcgridError, more: str) -> HtcgridError:

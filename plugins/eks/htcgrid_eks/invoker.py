@@ -12,7 +12,7 @@ from htcgrid.planes import RemoteInvoker, Stream, UnexplainedExit, corrected_by
 from htcgrid.spi import Capability, Function, HtcgridError, Outcome, Rejected, Unavailable
 
 from htcgrid_eks import code, pod_diagnosis
-from htcgrid_eks.cluster import Cluster, Refusal
+from htcgrid_eks.cluster import ApiError, Cluster
 from htcgrid_eks.deployment import Deployment
 from htcgrid_eks.manifests import Grid
 from htcgrid_eks.options import Options
@@ -118,10 +118,10 @@ class EksInvoker(RemoteInvoker):
     def connect(self, place: int) -> Stream:
         try:
             return PortForward(self._cluster, self._pod_of(place).name, PORT)
-        except Refusal as refusal:
-            if refusal.status != 404 and refusal.status < 500:
-                raise self._cluster.explain(refusal, "port-forward to pods") from None
-            raise ConnectionError(str(refusal)) from None
+        except ApiError as api_error:
+            if api_error.status != 404 and api_error.status < 500:
+                raise self._cluster.explain(api_error, "port-forward to pods") from None
+            raise ConnectionError(str(api_error)) from None
 
     def check(self, place: int) -> None:
         name = self._pod_of(place).name

@@ -9,7 +9,7 @@ from htcgrid.planes import Termination
 from htcgrid.spi import HtcgridError
 
 from htcgrid_eks import pod_diagnosis
-from htcgrid_eks.cluster import Cluster, Refusal
+from htcgrid_eks.cluster import ApiError, Cluster
 from htcgrid_eks.options import Access
 
 WAIT_SECONDS, _PAUSE_SECONDS = 20.0, 0.2  # a busy node reports in its own time
@@ -33,7 +33,7 @@ class OwnPod:
     def _find(self) -> Any:
         try:
             return self._cluster.request("GET", self._cluster.namespaced("pods", socket.gethostname()))
-        except (HtcgridError, Refusal):
+        except (HtcgridError, ApiError):
             return None
 
 

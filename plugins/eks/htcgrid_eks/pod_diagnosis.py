@@ -8,7 +8,7 @@ from typing import Any
 from htcgrid.planes import Termination, exit_status
 from htcgrid.spi import HtcgridError
 
-from htcgrid_eks.cluster import Cluster, Refusal
+from htcgrid_eks.cluster import ApiError, Cluster
 
 GRID = "htcgrid.io/grid"
 _LOG_LINES = 10
@@ -161,7 +161,7 @@ def _last_lines(cluster: Cluster, pod: str, status: Any) -> str:
             query = {"container": status["name"], "tailLines": str(_LOG_LINES), "previous": str(previous).lower()}
             try:
                 answer = str(cluster.request("GET", cluster.namespaced("pods", f"{pod}/log"), query=query))
-            except (Refusal, HtcgridError):
+            except (ApiError, HtcgridError):
                 continue
             text = _NO_LOG.sub("", answer).strip()
             if text:

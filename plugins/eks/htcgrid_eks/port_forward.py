@@ -16,7 +16,7 @@ from kubernetes.stream.ws_client import get_websocket_url
 from websocket import ABNF, WebSocket, WebSocketException
 from websocket import WebSocketBadStatusException as BadStatus
 
-from htcgrid_eks.cluster import Cluster, Refusal
+from htcgrid_eks.cluster import ApiError, Cluster
 
 _PROTOCOL = "v4.channel.k8s.io"
 _DATA, _ERROR = 0, 1
@@ -32,7 +32,7 @@ _KEEP_ALIVE = [
 
 
 class PortForward(Stream):
-    """Open from the start. Raises `Refusal` where the server refuses, `ConnectionError` for all else that fails."""
+    """Open from the start. Raises `ApiError` where the server refuses, `ConnectionError` for all else that fails."""
 
     def __init__(self, cluster: Cluster, pod: str, port: int) -> None:
         path = cluster.namespaced("pods", pod) + "/portforward"
@@ -47,7 +47,7 @@ class PortForward(Stream):
             self._socket.connect(url, header=headers, subprotocols=[_PROTOCOL], suppress_origin=True)
         except BadStatus as error:
             body = (error.resp_body or b"").decode(errors="replace")
-            raise Refusal(error.status_code, "", body or str(error)) from None
+            raise ApiError(error.status_code, "", body or str(error)) from None
         except (OSError, WebSocketException) as error:
             raise ConnectionError(str(error)) from None
 

@@ -18,7 +18,7 @@ from typing import Any
 from htcgrid.spi import Function, Rejected, Unavailable
 
 from htcgrid_eks import pod_diagnosis
-from htcgrid_eks.cluster import Cluster, Refusal
+from htcgrid_eks.cluster import ApiError, Cluster
 from htcgrid_eks.code import TASK_ROOT
 from htcgrid_eks.options import Options
 from htcgrid_eks.pod import AGENT, Manifest, environment_secret, in_pod, pod_spec
@@ -95,10 +95,10 @@ class RunPods:
         """The pod as it is now; None where it is gone."""
         try:
             return self._cluster.request("GET", self._cluster.namespaced("pods", name))
-        except Refusal as refusal:
-            if refusal.status == 404:
+        except ApiError as api_error:
+            if api_error.status == 404:
                 return None
-            raise self._cluster.explain(refusal, "get pods") from None
+            raise self._cluster.explain(api_error, "get pods") from None
 
     def await_running(self, names: Sequence[str]) -> None:
         """Return once all containers of these pods run. Raises `Rejected` or `Unavailable` with the reason."""
@@ -133,8 +133,8 @@ class RunPods:
     ) -> Any:
         try:
             return self._cluster.request(method, path, body, query)
-        except Refusal as refusal:
-            raise self._cluster.explain(refusal, what) from None
+        except ApiError as api_error:
+            raise self._cluster.explain(api_error, what) from None
 
     def _labels(self) -> dict[str, str]:
         return {OWNER: "htcgrid", NAME: self._base, RUN: self._run}
@@ -166,8 +166,8 @@ def sweep(cluster: Cluster, base: str, start_seconds: float) -> list[str]:
     try:
         pods = cluster.request("GET", cluster.namespaced("pods"), query=query)["items"]
         owners = cluster.request("GET", cluster.namespaced("configmaps"), query=query)["items"]
-    except Refusal as refusal:
-        raise cluster.explain(refusal, "list pods and configmaps") from None
+    except ApiError as api_error:
+        raise cluster.explain(api_error, "list pods and configmaps") from None
     most = start_seconds + _LATE_SECONDS
     living = {pod["metadata"]["labels"][RUN] for pod in pods if _may_be_in_use(pod, most)}
     with_pods = {pod["metadata"]["labels"][RUN] for pod in pods}
@@ -195,9 +195,9 @@ def _age(thing: Any) -> float:
 def _delete(cluster: Cluster, path: str) -> None:
     try:
         cluster.request("DELETE", path, query={"propagationPolicy": "Background"})
-    except Refusal as refusal:
-        if refusal.status != 404:
-            raise cluster.explain(refusal, f"delete {path.rpartition('/')[2]}") from None
+    except ApiError as api_error:
+        if api_error.status != 404:
+            raise cluster.explain(api_error, f"delete {path.rpartition('/')[2]}") from None
 
 
 def _user() -> str:

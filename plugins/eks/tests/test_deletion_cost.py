@@ -13,7 +13,7 @@ from htcgrid.planes import State
 from htcgrid.spi import Function, Lease, Task, Unavailable, Unstarted
 
 from htcgrid_eks import cluster, deletion_cost
-from htcgrid_eks.cluster import Refusal
+from htcgrid_eks.cluster import ApiError
 from htcgrid_eks.deletion_cost import DeletionCost
 from htcgrid_eks.sidecar import EksSidecarInvoker
 
@@ -107,7 +107,7 @@ def test_an_api_server_that_is_away_is_asked_again(server: Server, busy: list[in
 def test_a_worker_without_the_right_says_so_once(
     server: Server, busy: list[int], caplog: pytest.LogCaptureFixture
 ) -> None:
-    server.refuse = [Refusal(403, "Forbidden", "cannot patch pods/status")]
+    server.refuse = [ApiError(403, "Forbidden", "cannot patch pods/status")]
     with caplog.at_level(logging.INFO, logger="htcgrid"):
         busy[0] = 1
         until(lambda: bool(caplog.records))

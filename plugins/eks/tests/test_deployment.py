@@ -10,7 +10,7 @@ from htcgrid.spi import Rejected, Unavailable
 
 from htcgrid_eks import deployment as deployment_module
 from htcgrid_eks import pod_diagnosis
-from htcgrid_eks.cluster import Cluster, Refusal
+from htcgrid_eks.cluster import ApiError, Cluster
 from htcgrid_eks.deployment import Deployment
 from htcgrid_eks.manifests import TEMPLATE_DIGEST
 from htcgrid_eks.options import Options
@@ -57,7 +57,7 @@ class FakeCluster(Cluster):
             del self.objects[path]
             return {}
         if method == "GET" and path not in self.objects:
-            raise Refusal(404, "NotFound", "not found")
+            raise ApiError(404, "NotFound", "not found")
         found = self.objects.get(path, body)
         if method == "GET" and found["kind"] == "Deployment":
             self._react(self, found)

@@ -7,6 +7,7 @@ from hashlib import sha256
 
 from htcgrid.spi import (
     AgentStarted,
+    Answered,
     Function,
     Lease,
     Lost,
@@ -63,7 +64,7 @@ class OtelObserver(Observer):
         trace_id = ids.generate_trace_id()
         self.trace = TraceContext(f"{trace_id:032x}", f"{ids.generate_span_id():016x}", self._is_sampled(trace_id))
         self._sender = SpanSender()
-        self._spans = SpanMaker(self.function, resource, self.trace, self._sender.add)
+        self._spans = SpanMaker(self.function, resource, self.trace, self._sender.add, self._sender.has_room)
 
     def close(self) -> None:
         sender, self._sender = self._sender, None
@@ -110,6 +111,8 @@ class OtelObserver(Observer):
                     spans.received(each.leases, each.time, each.seconds)
                 case Sent():
                     self._send(spans, each)
+                case Answered():
+                    spans.answered(Lease(each.result.task, each.result.attempt), each.result.outcome, each.time)
                 case AgentStarted():
                     self._has_agent = True
                 case _:

@@ -34,9 +34,17 @@ class SpanSender:
         for name in _THEIR_LOGGERS:
             logging.getLogger(name).addFilter(self._silence)
         self._exporter = _CountingExporter(OTLPSpanExporter())
-        is_chosen = "OTEL_BSP_MAX_QUEUE_SIZE" in os.environ
-        self._batches = BatchSpanProcessor(self._exporter, None if is_chosen else _QUEUE_SPANS)
-        self._added = 0
+        chosen = os.environ.get("OTEL_BSP_MAX_QUEUE_SIZE", "")
+        self._most = int(chosen) if chosen.isdecimal() and int(chosen) else _QUEUE_SPANS
+        self._batches = BatchSpanProcessor(self._exporter, self._most)
+        self._added = self._unmade = 0
+
+    def has_room(self) -> bool:
+        """Whether one more span can wait; one that cannot is counted as lost, and need not be made."""
+        if self._added - self._exporter.taken < self._most:
+            return True
+        self._unmade += 1
+        return False
 
     def add(self, span: ReadableSpan) -> None:
         self._added += 1
@@ -52,13 +60,14 @@ class SpanSender:
             closing.join(_CLOSE_SECONDS / 10)
         for name in _THEIR_LOGGERS:
             logging.getLogger(name).removeFilter(self._silence)
-        lost = self._added - self._exporter.sent
+        made = self._added + self._unmade
+        lost = made - self._exporter.sent
         if lost:
             log.warning(
                 "%s of %s spans were not sent: the receiver was away, refused them, or was slower than the run. "
                 "OTEL_EXPORTER_OTLP_ENDPOINT names the receiver; OTEL_BSP_MAX_QUEUE_SIZE is how many spans may wait.%s",
                 f"{lost:,}",
-                f"{self._added:,}",
+                f"{made:,}",
                 f" The first error: {self._silence.first}" if self._silence.first else "",
             )
 
@@ -69,9 +78,10 @@ class _CountingExporter(SpanExporter):
     def __init__(self, exporter: OTLPSpanExporter) -> None:
         self._exporter = exporter
         self._is_shut = False
-        self.sent = 0
+        self.sent = self.taken = 0
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        self.taken += len(spans)
         if self._is_shut:
             return SpanExportResult.FAILURE
         result = self._exporter.export(spans)

@@ -19,7 +19,12 @@ from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode,
 _SYSTEM = "htcgrid"
 _NEVER_RAN = (FailureKind.CANCELLED, FailureKind.INVALID_EVENT)
 _UNSET = Status(StatusCode.UNSET)
+_PROCESS = (SpanKind.CONSUMER, "pubsub")
+"""The kind of an attempt's span, and what triggers it: an agent's task."""
+_ANSWER = (SpanKind.SERVER, "http")
+"""The same of a call that was waited for."""
 Attributes = Mapping[str, str | int | float | bool]
+_Mutable = dict[str, str | int | float | bool]
 
 
 def context_of(span: TraceContext) -> SpanContext:
@@ -28,16 +33,40 @@ def context_of(span: TraceContext) -> SpanContext:
     return SpanContext(int(span.trace_id, 16), int(span.span_id, 16), is_remote=True, trace_flags=flags)
 
 
+def _told(outcome: Outcome, ended: float) -> tuple[_Mutable, str, float, float]:
+    """What an outcome says of its invocation: attributes, the kind of failure, from when, until when."""
+    began = outcome.started or ended - outcome.duration_ms / 1000
+    attributes: _Mutable = {
+        "faas.coldstart": outcome.init_ms is not None,
+        "faas.instance": outcome.environment,
+        "htcgrid.billed_ms": outcome.billed_ms,
+        "htcgrid.max_memory_mb": outcome.max_memory_mb,
+    }
+    if outcome.init_ms is not None:
+        attributes["htcgrid.init_ms"] = outcome.init_ms
+    error = outcome.failure.value if outcome.failure is not None else ""
+    return attributes, error, began, began + outcome.duration_ms / 1000
+
+
 class SpanMaker:
-    """Makes the spans of one process, and passes each to `emit`. `run` is the span of tasks without a trace."""
+    """Makes the spans of one process, and passes each to `emit`. `run` is the span of tasks without a trace.
+
+    `has_room` is asked before an attempt's span is made, and counts those that are not.
+    """
 
     def __init__(
-        self, function: Function, resource: Resource, run: TraceContext, emit: Callable[[ReadableSpan], None]
+        self,
+        function: Function,
+        resource: Resource,
+        run: TraceContext,
+        emit: Callable[[ReadableSpan], None],
+        has_room: Callable[[], bool],
     ) -> None:
         self._name = function.function_name
         self._resource = resource
         self._run = run
         self._emit = emit
+        self._has_room = has_room
         self._ids = RandomIdGenerator()
         self._scope = InstrumentationScope("htcgrid", version("htcgrid"))
         self._most_links = SpanLimits().max_links or 128
@@ -55,7 +84,8 @@ class SpanMaker:
 
     def received(self, leases: Sequence[Lease], ended: float, seconds: float) -> None:
         """A call of the source, with a link to each submit of which it brought tasks."""
-        callers = dict.fromkeys(caller for lease in leases if (caller := caller_of(lease.task.attributes)) is not None)
+        of_tasks = (caller_of(lease.task.attributes) for lease in leases if lease.task.attributes)
+        callers = dict.fromkeys(caller for caller in of_tasks if caller is not None)
         links = [Link(context_of(caller)) for caller in callers if caller.has_span]
         self._batch("receive", "receive", callers, links, len(leases), ended - seconds, ended)
 
@@ -66,7 +96,7 @@ class SpanMaker:
         for result in results[: self._most_links]:
             caller = self._caller(result.task)
             callers[caller] = None
-            if result.outcome.failure not in _NEVER_RAN:
+            if caller.is_sampled and result.outcome.failure not in _NEVER_RAN:
                 span = attempt_of(Lease(result.task, result.attempt), caller)
                 links.append(Link(context_of(span), {"messaging.message.id": result.task.id}))
         callers.update(dict.fromkeys(self._caller(result.task) for result in results[self._most_links :]))
@@ -74,37 +104,36 @@ class SpanMaker:
 
     def attempt(self, lease: Lease, outcome: Outcome, ended: float) -> None:
         """One invocation, from its outcome."""
-        if outcome.failure in _NEVER_RAN and not outcome.environment:
-            return
-        began = outcome.started or ended - outcome.duration_ms / 1000
-        attributes: dict[str, str | int | float | bool] = {
-            "faas.coldstart": outcome.init_ms is not None,
-            "faas.instance": outcome.environment,
-            "htcgrid.billed_ms": outcome.billed_ms,
-            "htcgrid.max_memory_mb": outcome.max_memory_mb,
-        }
-        if outcome.init_ms is not None:
-            attributes["htcgrid.init_ms"] = outcome.init_ms
-        error = outcome.failure.value if outcome.failure is not None else ""
-        self._attempt(lease, attributes, error, began, began + outcome.duration_ms / 1000)
+        if (outcome.failure not in _NEVER_RAN or outcome.environment) and self._caller(lease.task).is_sampled:
+            self._attempt(lease, *_told(outcome, ended), _PROCESS)
+
+    def answered(self, lease: Lease, outcome: Outcome, ended: float) -> None:
+        """One call of `htcgrid serve` whose caller has waited."""
+        self._attempt(lease, *_told(outcome, ended), _ANSWER)
 
     def cut_off(self, lease: Lease, error: str, began: float, ended: float) -> None:
         """One invocation that has no outcome: its lease or its plane was lost, or the agent ended."""
-        self._attempt(lease, {}, error, began, ended)
+        self._attempt(lease, {}, error, began, ended, _PROCESS)
 
     def ran(self, began: float, ended: float) -> None:
         """The whole run."""
         self._make(f"run {self._name}", SpanKind.INTERNAL, self._run, None, {}, began, ended)
 
     def _attempt(
-        self, lease: Lease, attributes: dict[str, str | int | float | bool], error: str, began: float, ended: float
+        self, lease: Lease, attributes: _Mutable, error: str, began: float, ended: float, role: tuple[SpanKind, str]
     ) -> None:
+        kind, trigger = role
         task = lease.task
         caller = self._caller(task)
-        if not caller.is_sampled:
+        if not caller.is_sampled or not self._has_room():
             return
-        attributes |= self._messaging("process", "process")
-        attributes |= {"faas.trigger": "pubsub", "messaging.message.id": task.id, "htcgrid.attempt": lease.attempt}
+        name = self._name
+        attributes |= {"faas.trigger": trigger, "htcgrid.attempt": lease.attempt}
+        if role is _PROCESS:
+            name = f"process {name}"
+            attributes |= {**self._messaging("process", "process"), "messaging.message.id": task.id}
+        else:
+            attributes["faas.invocation_id"] = task.id
         if session := task.attributes.get("session_id"):
             attributes["messaging.message.conversation_id"] = session
         if generation := task.attributes.get("generation"):
@@ -115,9 +144,7 @@ class SpanMaker:
             status = Status(StatusCode.ERROR, error)
         links = [Link(context_of(caller))] if caller.has_span and caller != self._run else []
         span = attempt_of(lease, caller)
-        self._make(
-            f"process {self._name}", SpanKind.CONSUMER, span, caller, attributes, began, ended, links, status=status
-        )
+        self._make(name, kind, span, caller, attributes, began, ended, links, status=status)
 
     def _batch(
         self,

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from htcgrid.spi import Function, Lease, Outcome, Result, Sent, Stored, Task, Tr
 from htcgrid.spi.tracing import attempt_of, caller_of
 from opentelemetry.sdk.trace import TracerProvider
 from otlp_receiver import Receiver, SeenSpan
+from ports import free_port
 
 from htcgrid_otel.otel_observer import OtelObserver
 
@@ -193,6 +195,26 @@ def test_map_belongs_to_the_span_that_the_program_is_in(
     assert send.parent == f"{mine.span_id:016x}"
     assert attempt.parent == send.id
     assert f"Parent={attempt.id}" in answer
+
+
+def test_a_call_of_serve_is_inside_its_callers_trace(grid: Path, received: Receiver) -> None:
+    port = free_port()
+    process = command(grid, "serve", "--port", str(port))
+    assert process.stderr is not None
+    while "Serving" not in process.stderr.readline():
+        assert process.poll() is None
+    caller = TraceContext("5" * 32, "6" * 16)
+    url = f"http://127.0.0.1:{port}/2015-03-31/functions/pricing/invocations"
+    request = urllib.request.Request(url, b'"a"', {"traceparent": caller.traceparent})
+    with urllib.request.urlopen(request) as answer:
+        text = answer.read().decode()
+    process.terminate()
+    process.communicate(timeout=30)
+    [span], [inside] = received.named("pricing"), received.named("price")
+    assert (span.trace, span.parent, span.links) == (caller.trace_id, caller.span_id, [caller.span_id])
+    assert (span.kind, span.attributes["faas.trigger"]) == ("SERVER", "http")
+    assert inside.parent == span.id
+    assert f"Parent={span.id}" in text
 
 
 def test_what_is_not_sampled_makes_no_span(grid: Path, received: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:

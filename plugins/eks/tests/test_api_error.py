@@ -1,9 +1,9 @@
-"""What a refusal of the API server means to the user."""
+"""What an error of the API server means to the user."""
 
 import pytest
 from htcgrid.spi import Rejected, Unavailable
 
-from htcgrid_eks.cluster import Cluster, Refusal
+from htcgrid_eks.cluster import ApiError, Cluster
 from htcgrid_eks.options import Options
 
 RULES = [
@@ -21,7 +21,7 @@ RIGHTS = [
 
 def explained(message: str) -> Exception:
     cluster = Cluster(Options(image="i", namespace="grid"))
-    return cluster.explain(Refusal(403, "Forbidden", message), "create pods")
+    return cluster.explain(ApiError(403, "Forbidden", message), "create pods")
 
 
 @pytest.mark.parametrize("message", RULES)
