@@ -62,7 +62,9 @@ class RedisSource(TaskSource):
         longest_delay: float = Field(60.0, ge=0, description="seconds that a task given back may have to wait, at most")
 
     config: Config
-    max_batch = 100
+    max_batch = 500
+    """A receive makes three calls, the agent's look for stored results among them: of 100 tasks each, a server that is 2 ms
+    away halved the rate."""
     redrives = True
 
     def __init__(self, config: Config, function: Function) -> None:
