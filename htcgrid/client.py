@@ -43,6 +43,7 @@ log = logging.getLogger(__name__)
 
 _FIRST_LOOK = 0.002
 _LONGEST_LOOK = 2.0
+_EMBEDDED_LINGER = 0.001
 _EMBEDDED_LEASE = 6.0  # a third of it is how long a cancelled task may run on
 
 
@@ -277,6 +278,8 @@ class Grid:
         invoker = self._stack.enter_context(self._grid.invoker(observers, lines))
         if invoker.output.is_wanted and (lack := lack_of(invoker)):
             log.warning("[agent] handler_logs: %s.", lack)
+        # An answer that is handed over in memory gains nothing by waiting for others.
+        options = options.model_copy(update={"linger": min(options.linger, _EMBEDDED_LINGER)})
         self._agent = agent = Agent(self._source, invoker, self._sink, options, observers=observers)
         end_with(lines, lambda: agent.deadline)
         thread = threading.Thread(target=self._run, args=(agent, answers), name="htcgrid-embedded", daemon=True)

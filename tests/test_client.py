@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from htcgrid import FunctionError, Grid
+from htcgrid.agent.leases import LeaseTable
 from htcgrid.config import ConfigError
 from htcgrid.spi import FailureKind, HtcgridError, Unavailable
 
@@ -277,3 +278,23 @@ def test_a_map_that_begins_after_the_agent_has_failed_has_the_agents_error(folde
         for _ in range(2):
             with pytest.raises(HtcgridError):
                 list(grid.map([{"n": 1}]))
+
+
+def test_an_answer_does_not_wait_for_company_while_another_task_runs(
+    grid: Grid, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    list(grid.map([{"n": 0}]))
+    waits: list[float] = []
+    wait = LeaseTable.wait_for_work
+
+    def noting(table: LeaseTable, most: int, linger: float) -> bool:
+        waits.append(linger)
+        return wait(table, most, linger)
+
+    monkeypatch.setattr(LeaseTable, "wait_for_work", noting)
+    gate = folder / "gate"
+    answers = grid.map([{"n": 1, "after": str(gate)}, {"n": 2}], ordered=False)
+    assert next(answers) == 4
+    gate.touch()
+    assert list(answers) == [2]
+    assert max(waits) < 0.01

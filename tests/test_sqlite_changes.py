@@ -126,6 +126,7 @@ def settle(reader: SqliteSink) -> None:
         time.sleep(0.001)
 
 
+@pytest.mark.timing
 def test_what_is_put_between_the_look_and_the_wait_is_not_missed(tmp_path: Path) -> None:
     path = tmp_path / "grid.db"
     with sink_at(path) as reader, sink_at(path) as writer:

@@ -87,6 +87,7 @@ def test_a_cancelled_sessions_running_task_is_stopped_and_its_waiting_ones_never
             agent.terminate()
     assert project.ran() == [running, "kept_1"]
     items = {key: item for key, item in aws.items(project.table).items() if not key.startswith("cancel#")}
+    assert "run" in items.pop(".htcgrid-run/1")
     assert "failure" not in items.pop("kept_1")
     assert set(items) == {f"stopped_{n + 1}" for n in range(30)}
     assert {item["failure"]["S"] for item in items.values()} == {"cancelled"}
