@@ -97,7 +97,8 @@ class Live(Observer):
         with self._lock:
             if time.monotonic() - self._made > _PAGE_SECONDS:
                 limits = Limits(self.function.memory, self.function.timeout)
-                report = Report(self._name, time.time(), self._figures, limits)
+                retried = self._counts[Retried.__name__]
+                report = Report(self._name, time.time(), self._figures, limits, retried=retried)
                 self._page, self._made = live_page_of(report, self._now()), time.monotonic()
             return self._page
 
@@ -128,7 +129,6 @@ class Live(Observer):
             ("Environments", f"{len(self._up) - idle:,} busy, {idle:,} idle"),
             ("Environments started", f"{self._counts['environments']:,}"),
             ("Tasks held", f"{self._agent.held():,}" if self._agent is not None else "-"),
-            ("Attempts tried again", f"{self._counts['Retried']:,}"),
         ]
         others = (("Had a result", "AlreadyStored"), ("Leases lost", "Lost"))
         return pairs + [(name, f"{self._counts[key]:,}") for name, key in others if self._counts[key]]

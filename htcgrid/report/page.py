@@ -32,6 +32,8 @@ class Report:
     runs: Runs = field(default_factory=Runs)
     failures_only: bool = False
     """Whether the sink could list its failures alone."""
+    retried: int | None = None
+    """How many attempts failed and were followed by another, where that is known; else it is told from the attempts' numbers."""
 
 
 def page_of(report: Report) -> str:
@@ -78,7 +80,7 @@ def _summary(report: Report) -> Markup:
     pairs: list[tuple[str, object]] = [
         ("Succeeded", f"{figures.succeeded:,}"),
         ("Failed", f"{figures.failed:,}"),
-        ("Tried again", f"{figures.retried:,}"),
+        ("Tried again", f"{figures.retried if report.retried is None else report.retried:,}"),
         ("First start to last end", duration(figures.seconds * 1000)),
         ("Rate", rate),
         ("Median duration", duration(figures.durations.percentile(0.5))),

@@ -157,7 +157,7 @@ def test_now_says_what_is_busy_held_and_waiting() -> None:
         time.sleep(0.05)
     seen = tiles(live.page())
     assert (seen["Environments"], seen["Environments started"]) == ("1 busy, 1 idle", "3")
-    assert (seen["Slots busy"], seen["Tasks held"], seen["Attempts tried again"]) == ("1 of 4", "7", "1")
+    assert (seen["Slots busy"], seen["Tasks held"], seen["Tried again"]) == ("1 of 4", "7", "1")
     assert (seen["Queue: waiting"], seen["Queue: leased"], seen["Oldest waits"]) == ("1,234", "7", "90 s")
     assert (seen["Succeeded"], seen["Failed"]) == ("1", "1")
     assert "3 tasks&#x27; observations were dropped" in live.page()
