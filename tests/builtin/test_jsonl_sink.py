@@ -661,7 +661,7 @@ LARGE = {
 
 @pytest.mark.parametrize("what", LARGE)
 def test_a_large_answer_stands_on_the_same_line_as_beside_small_ones(what: str, tmp_path: Path) -> None:
-    facts = {"started": 1.5, "duration_ms": 2.25, "billed_ms": 3, "max_memory_mb": 4}
+    facts: dict[str, Any] = {"started": 1.5, "duration_ms": 2.25, "billed_ms": 3, "max_memory_mb": 4}
     large = result('a "name"', LARGE[what], **facts)
     small = [result(str(number)) for number in range(20)]
     for name, results in {"alone": [large], "among": [large, *small]}.items():
