@@ -133,10 +133,11 @@ class FramedEnvironment(ExecutionEnvironment):
         context = client_context(lease).encode()
         traced = trace.given(task.attributes).encode() if task.attributes else b""
         head = frames.REQUEST.pack(sequence, ceil(timeout * 1000), len(traced), len(context), len(task.payload))
+        parts = (head, identity.request_id(task.id).encode(), traced, context)
         if len(task.payload) < _PIECE_BYTES:
-            self._output += b"".join((head, identity.request_id(task.id).encode(), traced, context, task.payload))
+            self._output += b"".join((*parts, task.payload))
         else:
-            self._output += b"".join((head, identity.request_id(task.id).encode(), traced, context))
+            self._output += b"".join(parts)
             self._output += task.payload  # one copy less
         if len(self._output) > _PIECE_BYTES:
             self._send()  # the worker begins while we write the rest
