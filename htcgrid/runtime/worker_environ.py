@@ -106,8 +106,8 @@ def _before_each_start(do: Callable[[], object]) -> None:
         return started
 
     os.register_at_fork(before=do)
-    os.system = first(os.system)
-    os.execv = first(os.execv)
+    for name in ("system", "execv", "posix_spawn", "posix_spawnp"):  # of these `subprocess` takes one where it can
+        setattr(os, name, first(getattr(os, name)))
     _posixsubprocess.fork_exec = first(_posixsubprocess.fork_exec)
     if "subprocess" in sys.modules:
         vars(sys.modules["subprocess"])["_fork_exec"] = _posixsubprocess.fork_exec
