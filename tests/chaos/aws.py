@@ -54,9 +54,9 @@ class Aws:
         return sum(map(int, found["Attributes"].values()))
 
     def stored(self) -> list[str]:
-        """The ids of all results."""
+        """The ids of all results; the items of runs are beside them."""
         pages = self.dynamodb.get_paginator("scan").paginate(TableName="results", ConsistentRead=True)
-        return [item["task_id"]["S"] for page in pages for item in page["Items"]]
+        return [item["task_id"]["S"] for page in pages for item in page["Items"] if "run" not in item]
 
 
 @contextmanager
