@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from htcgrid import config, plugins
 from htcgrid.agent.agent import Agent
 from htcgrid.agent.backoff import BackOff
-from htcgrid.agent.log_tails import lack_of
+from htcgrid.agent.log_tails import missing_output
 from htcgrid.agent.shutdown import Shutdown
 from htcgrid.following import Pauses
 from htcgrid.logs.handler_logs import HandlerLogs
@@ -276,8 +276,8 @@ class Grid:
         self._observers = observers = self._stack.enter_context(self._grid.observers())
         lines = self._stack.enter_context(handler_logs(options, file.resolve().parent if file else Path.cwd(), _stream))
         invoker = self._stack.enter_context(self._grid.invoker(observers, lines))
-        if invoker.output.is_wanted and (lack := lack_of(invoker)):
-            log.warning("[agent] handler_logs: %s.", lack)
+        if invoker.output.is_wanted and (missing := missing_output(invoker)):
+            log.warning("[agent] handler_logs: %s.", missing)
         # An answer that is handed over in memory gains nothing by waiting for others.
         options = options.model_copy(update={"linger": min(options.linger, _EMBEDDED_LINGER)})
         self._agent = agent = Agent(self._source, invoker, self._sink, options, observers=observers)

@@ -34,7 +34,7 @@ class KitSource(TaskSource):
                 if time.monotonic() >= deadline:
                     return ()
                 self._changed.wait(0.02)
-            return [self._lend(task_id) for task_id in due[:max_tasks]]
+            return [self._take(task_id) for task_id in due[:max_tasks]]
 
     def ack(self, leases: Sequence[Lease]) -> None:
         with self._changed:
@@ -52,7 +52,7 @@ class KitSource(TaskSource):
             self._due |= dict.fromkeys(ours, time.monotonic() + seconds)
             return {lease.task.id for lease in leases} - set(ours)
 
-    def _lend(self, task_id: str) -> Lease:
+    def _take(self, task_id: str) -> Lease:
         before = self._leases[task_id]
         self._due[task_id] = time.monotonic() + LEASE_SECONDS
         self._leases[task_id] = Lease(before.task, before.attempt + 1)

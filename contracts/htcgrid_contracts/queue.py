@@ -13,7 +13,7 @@ from htcgrid_contracts.source_helpers import Given, SourceHelpers, numbered
 class TaskQueueRules(SourceHelpers):
     """Asked of sources that offer it."""
 
-    def test_put_accepts_a_task_that_receive_then_lends(self, given: Given) -> None:
+    def test_put_accepts_a_task_that_receive_then_hands_out(self, given: Given) -> None:
         """`htcgrid submit` puts it there. Read: spi.TaskQueue.put."""
         source = given()
         queue = _queue(source)

@@ -73,7 +73,7 @@ class Agent:
             invoker,
             self._leases,
             self._shared,
-            lambda throttled: Slot(invoker, self._leases, outcomes, self._extender, self._shared, throttled),
+            lambda: Slot(invoker, self._leases, outcomes, self._extender, self._shared),
             self._thread,
         )
         self._storer = Storer(source, sink, self._leases, self._shared)

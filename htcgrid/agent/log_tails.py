@@ -7,7 +7,7 @@ from htcgrid.spi import Capability, Invoker, Lease, Outcome, Unstarted
 Invoke = Callable[[Sequence[Lease], float], Iterable[Outcome | Unstarted]]
 
 
-def lack_of(plane: Invoker) -> str:
+def missing_output(plane: Invoker) -> str:
     """What such a plane leaves out, in words for the user; empty where it hands over all."""
     if Capability.OUTPUT in plane.capabilities:
         return ""

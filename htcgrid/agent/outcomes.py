@@ -63,7 +63,7 @@ class Outcomes:
     def unavailable(self, lease: Lease, error: Unavailable) -> bool:
         """The plane became unavailable. What has not begun goes to whichever slot finds it there again.
 
-        Says whether this task is to blame.
+        Says whether this task is held to be the cause.
         """
         if lease.task.id not in error.begun and isinstance(error, Throttled):
             self._leases.put_back(lease)
@@ -73,7 +73,7 @@ class Outcomes:
             self._leases.return_now(lease)
         else:
             self.suspects.lose(lease.task.id)
-            if self.suspects.is_guilty(lease.task.id, self._options.unavailable_limit):
+            if self.suspects.is_cause(lease.task.id, self._options.unavailable_limit):
                 self._count(lease, error_documents.lost_with_its_plane(lease.attempt, str(error)))
                 return True
             self._retry(lease, None, 0.0)

@@ -31,7 +31,6 @@ class Slot:
         outcomes: Outcomes,
         extender: Extender,
         shared: Shared,
-        throttled: Callable[[], None] = lambda: None,
     ) -> None:
         self._invoker = invoker
         self._plane_invoke = invoke_of(invoker)
@@ -41,11 +40,13 @@ class Slot:
         self._shutdown = shared.shutdown
         self._observers = shared.observers
         self._statistics = shared.statistics
-        self._throttled = throttled
+        self._throttled: Callable[[], None] = lambda: None
         self._back_off = shared.back_off()
         self._number = leases.new_slot()
 
-    def run(self) -> None:
+    def run(self, throttled: Callable[[], None]) -> None:
+        """Until there is nothing more, or the slot is to end; `throttled` is called where the plane has throttled."""
+        self._throttled = throttled
         leases, suspects = self._leases, self._outcomes.suspects
         began = ended = 0.0
         while batch := leases.take(self._number):

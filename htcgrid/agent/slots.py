@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 
 from htcgrid.agent.leases import LeaseTable
 from htcgrid.agent.shared import Shared
@@ -12,9 +13,6 @@ from htcgrid.agent.throttling import ConcurrencyLimit
 from htcgrid.spi import Invoker
 
 log = logging.getLogger(__name__)
-
-MakeSlot = Callable[[Callable[[], None]], Slot]
-"""Makes a slot, given what it calls when it was throttled."""
 
 
 class Slots:
@@ -25,7 +23,7 @@ class Slots:
         invoker: Invoker,
         leases: LeaseTable,
         shared: Shared,
-        make: MakeSlot,
+        make: Callable[[], Slot],
         start: Callable[[str, Callable[[], None]], threading.Thread],
     ) -> None:
         self._invoker = invoker
@@ -50,8 +48,8 @@ class Slots:
         if missing or self._leases.slots != self._counted:
             self.threads = [thread for thread in self.threads if thread.is_alive()]
             for _ in range(missing):
-                slot = self._make(self.throttled)
-                self.threads.append(self._start(f"slot-{self._begun}", slot.run))
+                run = partial(self._make().run, self.throttled)
+                self.threads.append(self._start(f"slot-{self._begun}", run))
                 self._begun += 1
             if self._counted:
                 log.info("There are %d slots now; there were %d.", self._leases.slots, self._counted)

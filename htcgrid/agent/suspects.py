@@ -16,7 +16,7 @@ class Suspects:
     """Tasks under which the plane was lost several times: one of them runs at a time.
 
     A task that ends the plane takes along whatever runs beside it. Were all of these to run together again, the
-    innocent ones would be lost as often as the guilty one. Any thread may call anything.
+    others would be lost as often as the one that is the cause. Any thread may call anything.
     """
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class Suspects:
             self._lost_first.setdefault(task_id, time.monotonic())
             self._forget_the_oldest()
 
-    def is_guilty(self, task_id: str, seconds: float) -> bool:
+    def is_cause(self, task_id: str, seconds: float) -> bool:
         """Whether the plane is lost by this task, and not by an outage that hits whatever runs.
 
         So it is where the plane has answered what began after the first loss of this, or where that is so many seconds ago.

@@ -112,7 +112,7 @@ class SqliteSource(TaskSource):
             due = self._next_due()
             look = self._file.changes.look_seconds
             pause = look if due is None else min(look, due - self._clock.now())
-            if pause <= 0 and (leases := self._lend(min(max_tasks, self.max_batch))):
+            if pause <= 0 and (leases := self._take(min(max_tasks, self.max_batch))):
                 return leases
             self._say_seen()
             left = deadline - time.monotonic()
@@ -246,7 +246,7 @@ class SqliteSource(TaskSource):
             ready, *times = connection.execute(sql.NEXT_DUE).fetchone()
         return 0.0 if ready else min((due for due in times if due is not None), default=None)
 
-    def _lend(self, count: int) -> list[Lease]:
+    def _take(self, count: int) -> list[Lease]:
         # Not waiting for the disk: power that fails now has ended the handler as well, and the attempt with it.
         with self._file.writing(durable=False) as connection:
             now = self._clock.now()

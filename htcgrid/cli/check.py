@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from htcgrid.agent.log_tails import lack_of
+from htcgrid.agent.log_tails import missing_output
 from htcgrid.cli import lease_limit
 from htcgrid.cli.grid_options import grid_options, read_grid
 from htcgrid.cli.main import DONE, USAGE
@@ -66,8 +66,8 @@ def _problems(grid: GridConfig, notes: list[str], *, really: bool) -> Iterator[t
 def _notes(plugin: Plugin, name: str, attempts: int, timeout: float, *, is_logging: bool) -> list[str]:
     notes = list(_lease(plugin, timeout)) if isinstance(plugin, TaskSource) else []
     notes += plugin.advise(attempts)
-    if is_logging and isinstance(plugin, Invoker) and (lack := lack_of(plugin)):
-        notes.append(f"[agent] handler_logs: {lack}.")
+    if is_logging and isinstance(plugin, Invoker) and (missing := missing_output(plugin)):
+        notes.append(f"[agent] handler_logs: {missing}.")
     return [f"{name}: {note}" for note in notes]
 
 

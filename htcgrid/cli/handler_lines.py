@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from htcgrid.agent.log_tails import lack_of
+from htcgrid.agent.log_tails import missing_output
 from htcgrid.cli import streams
 from htcgrid.config import GridConfig
 from htcgrid.logs.handler_logs import HandlerLogs
@@ -52,8 +52,8 @@ def handler_lines(grid: GridConfig) -> Iterator[HandlerOutput]:
 
 def tell_what_is_left_out(plane: Invoker) -> None:
     """Of a plane that is open, where lines are wanted."""
-    if plane.output.is_wanted and (lack := lack_of(plane)):
-        log.warning("[agent] handler_logs: %s.", lack)
+    if plane.output.is_wanted and (missing := missing_output(plane)):
+        log.warning("[agent] handler_logs: %s.", missing)
 
 
 class _StandardError:

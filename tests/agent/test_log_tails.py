@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import pytest
 from htcgrid_contracts.output_rules import KeptOutput
 
-from htcgrid.agent.log_tails import invoke_of, lack_of
+from htcgrid.agent.log_tails import invoke_of, missing_output
 from htcgrid.spi import Capability, Function, Invoker, Lease, Outcome, Plugin, Task, Unstarted
 
 
@@ -40,6 +40,6 @@ def test_nothing_stands_between_where_nothing_is_wanted_or_all_is_handed_over(ca
 
 
 def test_what_a_plane_leaves_out_is_said() -> None:
-    assert lack_of(Plane(Capability.LOGS, Capability.OUTPUT)) == ""
-    assert "only the last 4 KB" in lack_of(Plane(Capability.LOGS))
-    assert "gives nothing of what handlers print" in lack_of(Plane())
+    assert missing_output(Plane(Capability.LOGS, Capability.OUTPUT)) == ""
+    assert "only the last 4 KB" in missing_output(Plane(Capability.LOGS))
+    assert "gives nothing of what handlers print" in missing_output(Plane())

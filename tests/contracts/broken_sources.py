@@ -544,7 +544,7 @@ class TestCrashesWhenAway(Case):
 
 
 class TestPutDropsAttributes(Case):
-    breaks = "test_put_accepts_a_task_that_receive_then_lends"
+    breaks = "test_put_accepts_a_task_that_receive_then_hands_out"
     says = "not leased as it was"
 
     class broken(Reference):

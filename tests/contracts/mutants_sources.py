@@ -112,8 +112,8 @@ SOURCES = (
         BATCH,
         "receive ignores max_batch",
         _SQLITE_FILE,
-        "self._lend(min(max_tasks, self.max_batch))",
-        "self._lend(max_tasks)",
+        "self._take(min(max_tasks, self.max_batch))",
+        "self._take(max_tasks)",
     ),
     # --- seconds ---
     *_bug(

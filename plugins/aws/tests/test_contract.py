@@ -227,7 +227,7 @@ class TestHtcGridSource(TaskSourceContract):
     grid: HtcGrid
     patience = 2.0
     known_gaps: ClassVar[Mapping[str, str]] = {
-        "test_put_accepts_a_task_that_receive_then_lends": SESSION_OF_ID,
+        "test_put_accepts_a_task_that_receive_then_hands_out": SESSION_OF_ID,
         "test_a_session_is_pending_until_its_last_task_is_done": SESSION_OF_ID,
         "test_cancelling_a_session_leaves_the_others_alone": SESSION_OF_ID,
         "test_cancelling_again_names_the_same_tasks": SESSION_OF_ID,
