@@ -216,7 +216,7 @@ def test_a_task_of_a_high_priority_overtakes_those_that_wait_in_the_agent(grid: 
     grid.put("low", 30.0, 1)
     grid.put("low-short", 0.001, 5)
     plane, agent = grid.start_holding(12)  # room for both that follow, though the first wakes the receive by itself
-    until(lambda: agent.held == 6)
+    until(lambda: agent.held == 6 and plane.began)
     grid.put("high", 0.001, 1, priority=5)
     grid.put("higher", 0.001, 1, priority=6)
     until(lambda: agent.held == 8)
