@@ -7,11 +7,12 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import boto3
 import pytest
-from moto.server import ThreadedMotoServer
+from moto_aws import empty_aws
 from powertools import BRIDGE, KEYS
 
 PARTS = Path(__file__).parents[1] / "parts"
@@ -35,7 +36,13 @@ workers = 1
 """
 
 
-def test_it_reads_writes_and_is_its_role(node_image: str, tmp_path: Path) -> None:
+@pytest.fixture
+def aws() -> Iterator[str]:
+    with empty_aws(BRIDGE) as url:
+        yield url
+
+
+def test_it_reads_writes_and_is_its_role(node_image: str, tmp_path: Path, aws: str) -> None:
     modules = subprocess.run(
         [sys.executable, PARTS / "node_sdk.py"], stdout=subprocess.PIPE, text=True, check=False
     ).stdout.strip()
@@ -44,11 +51,8 @@ def test_it_reads_writes_and_is_its_role(node_image: str, tmp_path: Path) -> Non
     shutil.copytree(modules, tmp_path / "src" / "node_modules")
     shutil.copy(PARTS / "javascript" / "index.js", tmp_path / "src")
     tmp_path.chmod(0o755)
-    server = ThreadedMotoServer(ip_address=BRIDGE, port=0, verbose=False)
-    server.start()
-    url = "http://{}:{}".format(*server.get_host_and_port())
     session = boto3.Session(KEYS["AWS_ACCESS_KEY_ID"], KEYS["AWS_SECRET_ACCESS_KEY"], region_name=REGION)
-    s3, dynamodb = session.client("s3", endpoint_url=url), session.client("dynamodb", endpoint_url=url)
+    s3, dynamodb = session.client("s3", endpoint_url=aws), session.client("dynamodb", endpoint_url=aws)
     s3.create_bucket(Bucket="prices", CreateBucketConfiguration={"LocationConstraint": REGION})
     s3.put_object(Bucket="prices", Key="in", Body=b"read from S3")
     dynamodb.create_table(
@@ -57,7 +61,7 @@ def test_it_reads_writes_and_is_its_role(node_image: str, tmp_path: Path) -> Non
         KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
         BillingMode="PAY_PER_REQUEST",
     )
-    (tmp_path / "htcgrid.toml").write_text(CONFIG.format(url=url, region=REGION, image=node_image))
+    (tmp_path / "htcgrid.toml").write_text(CONFIG.format(url=aws, region=REGION, image=node_image))
     event = json.dumps({"id": "1", "bucket": "prices", "table": "orders"})
     done = subprocess.run(
         [Path(sys.executable).with_name("htcgrid"), "invoke", event],
@@ -76,4 +80,3 @@ def test_it_reads_writes_and_is_its_role(node_image: str, tmp_path: Path) -> Non
     assert item["body"]["S"] == "read from S3"
     s3.close()
     dynamodb.close()
-    server.stop()

@@ -14,7 +14,7 @@ import yaml  # type: ignore[import-untyped]
 from htcgrid_eks import code
 from kubernetes_commands import Done, Kubectl, account_token, htcgrid, kubeconfig, node_takes_pods, soon, went_well
 from kubernetes_grid import result, submit, until, write_grid
-from moto.server import ThreadedMotoServer
+from moto_aws import empty_aws
 
 KINDS = "deployments,replicasets,pods,configmaps,serviceaccounts,roles,rolebindings,networkpolicies,pdb,hpa"
 Deploy = Callable[..., Done]
@@ -161,19 +161,16 @@ def test_a_grid_scales_by_its_processors_until_the_config_says_otherwise(config:
 @pytest.fixture
 def s3(redis_url: str) -> Iterator[Any]:
     """A bucket service on the node, where pods reach it, and its client."""
-    server = ThreadedMotoServer(ip_address=str(urlsplit(redis_url).hostname), port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    client = boto3.client(
-        "s3",
-        endpoint_url=f"http://{host}:{port}",
-        region_name="us-east-1",
-        aws_access_key_id="testing",
-        aws_secret_access_key="testing",
-    )
-    yield client
-    client.close()
-    server.stop()
+    with empty_aws(str(urlsplit(redis_url).hostname)) as url:
+        client = boto3.client(
+            "s3",
+            endpoint_url=url,
+            region_name="us-east-1",
+            aws_access_key_id="testing",
+            aws_secret_access_key="testing",
+        )
+        yield client
+        client.close()
 
 
 def test_an_init_container_brings_the_code_from_a_zip_on_s3(

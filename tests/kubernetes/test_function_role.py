@@ -15,7 +15,7 @@ import pytest
 import redis
 from kubernetes_commands import Kubectl, went_well
 from kubernetes_grid import CONFIG, result, submit, until
-from moto.server import ThreadedMotoServer
+from moto_aws import empty_aws
 from powertools import layer
 
 if TYPE_CHECKING:
@@ -49,10 +49,8 @@ VOLUME = {
 
 @pytest.fixture
 def aws(redis_url: str) -> Iterator[str]:
-    server = ThreadedMotoServer(ip_address=redis_url.removeprefix("redis://").rpartition(":")[0], port=0, verbose=False)
-    server.start()
-    yield "http://{}:{}".format(*server.get_host_and_port())
-    server.stop()
+    with empty_aws(redis_url.removeprefix("redis://").rpartition(":")[0]) as url:
+        yield url
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import aws_server
 import boto3
 import pytest
 from kubernetes_commands import Kubectl, htcgrid, went_well
-from moto.server import ThreadedMotoServer
+from moto_aws import empty_aws
 
 KEYS = {"AWS_ACCESS_KEY_ID": "example", "AWS_SECRET_ACCESS_KEY": "example"}
 REGION = "eu-west-1"
@@ -66,15 +66,12 @@ def aws(redis_url: str) -> Iterator[str]:
     """The address of HTC-Grid's queues and table, on the node."""
     aws_server.put_right()
     host = redis_url.removeprefix("redis://").rpartition(":")[0]
-    server = ThreadedMotoServer(ip_address=host, port=0, verbose=False)
-    server.start()
-    url = "http://{}:{}".format(*server.get_host_and_port())
-    queues = _client("sqs", url)
-    for priority in range(PRIORITIES):
-        queues.create_queue(QueueName=f"htc__{priority}")
-    aws_server.make_state_table(_client("dynamodb", url), TABLE)
-    yield url
-    server.stop()
+    with empty_aws(host) as url:
+        queues = _client("sqs", url)
+        for priority in range(PRIORITIES):
+            queues.create_queue(QueueName=f"htc__{priority}")
+        aws_server.make_state_table(_client("dynamodb", url), TABLE)
+        yield url
 
 
 def _client(service: str, url: str) -> Any:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-from moto.server import ThreadedMotoServer
+from moto_aws import empty_aws
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "powertools"
 KEYS = {"AWS_ACCESS_KEY_ID": "example", "AWS_SECRET_ACCESS_KEY": "example", "AWS_DEFAULT_REGION": "eu-west-1"}
@@ -33,25 +33,22 @@ def layer() -> Path:
 @contextmanager
 def served(host: str) -> Iterator[tuple[str, Any]]:
     """The address of an AWS that has the table `orders`, and a client for looking into it."""
-    server = ThreadedMotoServer(ip_address=host, port=0, verbose=False)
-    server.start()
-    url = "http://{}:{}".format(*server.get_host_and_port())
-    client = boto3.client(
-        "dynamodb",
-        endpoint_url=url,
-        region_name="eu-west-1",
-        aws_access_key_id="example",
-        aws_secret_access_key="example",
-    )
-    client.create_table(
-        TableName="orders",
-        AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
-        KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
-        BillingMode="PAY_PER_REQUEST",
-    )
-    yield url, client
-    client.close()
-    server.stop()
+    with empty_aws(host) as url:
+        client = boto3.client(
+            "dynamodb",
+            endpoint_url=url,
+            region_name="eu-west-1",
+            aws_access_key_id="example",
+            aws_secret_access_key="example",
+        )
+        client.create_table(
+            TableName="orders",
+            AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
+            KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
+            BillingMode="PAY_PER_REQUEST",
+        )
+        yield url, client
+        client.close()
 
 
 def invoke(url: str, *options: str) -> subprocess.CompletedProcess[str]:

@@ -8,7 +8,7 @@ import boto3
 import pytest
 from fake_lambda import FakeLambda
 from htcgrid.spi import Function
-from moto.server import ThreadedMotoServer
+from moto_aws import empty_aws
 from real_agent import Opener
 
 from htcgrid_aws_lambda.invoker import AwsLambdaInvoker
@@ -72,11 +72,8 @@ def opened(fake: FakeLambda) -> Iterator[Opener]:
 
 @pytest.fixture(scope="module")
 def moto() -> Iterator[str]:
-    server = ThreadedMotoServer(port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+    with empty_aws() as url:
+        yield url
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from typing import Any
 import boto3  # type: ignore[import-untyped]
 import pytest
 from htcgrid.spi import Function, Rejected
-from moto.server import ThreadedMotoServer
+from moto_aws import empty_aws
 
 from htcgrid_eks import code
 from htcgrid_eks.invoker import EksInvoker
@@ -26,20 +26,17 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    for name, value in {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    client = boto3.client("s3")
-    yield client
-    client.close()
-    server.stop()
+    with empty_aws() as url:
+        for name, value in {
+            "AWS_ENDPOINT_URL": url,
+            "AWS_ACCESS_KEY_ID": "testing",
+            "AWS_SECRET_ACCESS_KEY": "testing",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }.items():
+            monkeypatch.setenv(name, value)
+        client = boto3.client("s3")
+        yield client
+        client.close()
 
 
 def test_a_folder_arrives_as_it_was_with_modes_and_without_what_python_left(folder: Path, tmp_path: Path) -> None:
