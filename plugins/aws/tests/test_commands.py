@@ -190,13 +190,15 @@ def test_a_grid_of_htc_grid_is_driven_by_the_commands_alone(make_htc: Callable[.
     assert done.stdout == "6 tasks cancelled.\n", done.stderr
     assert htcgrid(tmp_path, "status").returncode == 0
     program = Path(sys.executable).with_name("htcgrid")
-    agent = subprocess.Popen([program, "run"], cwd=tmp_path, stderr=subprocess.DEVNULL)
+    with (tmp_path / "agent.log").open("w") as log:
+        agent = subprocess.Popen([program, "run"], cwd=tmp_path, stderr=log)
     try:
         done = htcgrid(tmp_path, "results", "--session", session, "--wait")
     finally:
         agent.terminate()
         agent.wait(60)
     assert done.returncode == 0, done.stderr
+    assert "this run is in no manifest: HTC-Grid's state table" in (tmp_path / "agent.log").read_text()
     assert sorted(json.loads(line)["output"] for line in done.stdout.splitlines()) == [0, 2, 4, 6, 8, 10]
     found = [json.loads(line) for line in htcgrid(tmp_path, "results", "--session", stopped).stdout.splitlines()]
     assert [result["failure"] for result in found] == ["cancelled"] * 6

@@ -23,7 +23,8 @@ def error_of(aws: Aws, operation: str, status: int, code: str, message: str = "n
     if operation.startswith("sqs"):
         plugin = SqsSource(SqsSource.Config(queue=aws.queue(), endpoint_url=aws.url), Function())
     elif operation.startswith("dynamodb"):
-        plugin = DynamodbSink(DynamodbSink.Config(table=aws.table(), endpoint_url=aws.url), Function())
+        keys: Any = {"conditional": "late"} if operation.endswith("BatchWriteItem") else {}
+        plugin = DynamodbSink(DynamodbSink.Config(table=aws.table(), endpoint_url=aws.url, **keys), Function())
     else:
         plugin = S3Sink(S3Sink.Config(bucket=aws.bucket(), endpoint_url=aws.url), Function())
     with plugin:
@@ -34,6 +35,7 @@ def error_of(aws: Aws, operation: str, status: int, code: str, message: str = "n
 
 
 RECEIVE, WRITE, STORE = "sqs.ReceiveMessage", "dynamodb.BatchWriteItem", "s3.PutObject"
+WRITE_ONE = "dynamodb.PutItem"
 
 
 @pytest.mark.parametrize(
@@ -44,6 +46,7 @@ RECEIVE, WRITE, STORE = "sqs.ReceiveMessage", "dynamodb.BatchWriteItem", "s3.Put
         (RECEIVE, 500, "InternalFailure"),
         (WRITE, 400, "ProvisionedThroughputExceededException"),
         (WRITE, 400, "ThrottlingException"),
+        (WRITE_ONE, 400, "ThrottlingException"),
         (WRITE, 503, "ServiceUnavailable"),
         (STORE, 503, "SlowDown"),
         (STORE, 500, "InternalError"),
@@ -64,6 +67,7 @@ def test_throttling_and_faults_of_aws_may_pass(aws: Aws, operation: str, status:
         (RECEIVE, 400, "InvalidClientTokenId", "AWS does not know these credentials"),
         (RECEIVE, 403, "SignatureDoesNotMatch", "this machine's clock is off \\(set it by NTP\\)"),
         (WRITE, 400, "AccessDeniedException", "allow dynamodb:BatchWriteItem on table"),
+        (WRITE_ONE, 400, "AccessDeniedException", "allow dynamodb:PutItem on table"),
         (WRITE, 400, "ResourceNotFoundException", "table .* does not exist"),
         (WRITE, 400, "InvalidSignatureException", "clock is off"),
         (WRITE, 400, "UnrecognizedClientException", "does not know these credentials"),

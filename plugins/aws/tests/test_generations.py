@@ -140,9 +140,46 @@ def test_a_put_that_broke_off_between_bucket_and_table_is_completed(
     assert not list(table.failed())
 
 
-def test_young_answers_go_many_a_request_and_late_ones_by_themselves(
+@pytest.mark.parametrize("payload", ["1", LARGE], ids=["small", "large"])
+def test_an_answer_whose_agent_was_suspended_as_it_was_sent_leaves_that_of_a_redrive(
+    aws: Aws, table: DynamodbSink, payload: str
+) -> None:
+    """However young the answer is."""
+    meanwhile = [failed(), made("2", generation=1)]
+    with DynamodbSink(table.config, Function()) as slow:
+
+        def suspended(**_: Any) -> None:
+            while meanwhile:
+                table.put([meanwhile.pop(0)])
+
+        slow._table._client.meta.events.register("before-send.dynamodb", suspended)
+        slow.put([made(payload, age=0)])
+    assert not meanwhile
+    assert table.get(["t"])["t"].outcome.payload == b"2"
+    assert not table.has_failed()
+
+
+def test_the_last_answer_of_before_a_redrive_stays(table: DynamodbSink) -> None:
+    table.put([made("1", age=0)])
+    table.put([made("2", age=0)])
+    assert table.get(["t"])["t"].outcome.payload == b"2"
+
+
+def test_what_is_young_is_judged_by_a_clock_that_nobody_sets(
+    aws: Aws, monkeypatch: pytest.MonkeyPatch, table: DynamodbSink
+) -> None:
+    started = time.time()
+    with DynamodbSink(table.config.model_copy(update={"conditional": "late"}), Function()) as late:
+        monkeypatch.setattr(time, "clock_gettime", lambda clock, gettime=time.clock_gettime: gettime(clock) + 30)
+        table.put([made("2", generation=1)])
+        late.put([Result(Task("t", b""), Outcome("t", b"1", started=started), 1)])
+    assert table.get(["t"])["t"].outcome.payload == b"2"
+
+
+def test_with_late_young_answers_go_many_a_request_and_others_by_themselves(
     table: DynamodbSink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    table.config = table.config.model_copy(update={"conditional": "late"})
     requests: list[int] = []
     write = table._table.write_batch
 

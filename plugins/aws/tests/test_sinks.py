@@ -139,7 +139,7 @@ def test_a_result_above_the_item_limit_without_a_bucket_is_rejected_and_the_othe
 
 def test_items_that_a_throttled_table_leaves_are_unavailable_and_the_others_stored(aws: Aws) -> None:
     table = aws.table()
-    with dynamodb(aws, table=table) as sink:
+    with dynamodb(aws, table=table, conditional="late") as sink:
         client = sink._table._client
         write = client.batch_write_item
 
@@ -157,7 +157,7 @@ def test_items_that_a_throttled_table_leaves_are_unavailable_and_the_others_stor
         assert len(aws.items(table)) == 5
 
 
-@pytest.mark.parametrize("conditional", ["failures", "always"])
+@pytest.mark.parametrize("conditional", ["failures", "always", "late"])
 def test_results_that_a_throttled_table_took_are_not_written_again(aws: Aws, conditional: str) -> None:
     table = aws.table()
     with dynamodb(aws, table=table, conditional=conditional) as sink:
