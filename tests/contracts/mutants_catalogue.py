@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from mutants_planes import PLANES
 from mutants_sinks import SINKS
 from mutants_sources import SOURCES
+from mutants_together import TOGETHER
 
-CATALOGUE = (*SOURCES, *SINKS, *PLANES)
+CATALOGUE = (*SOURCES, *SINKS, *PLANES, *TOGETHER)
 
 _IT_ENDS = "the source that is tested ends: where all of its tasks are leased it returns at once, and nothing comes to wait for"
 
