@@ -21,7 +21,7 @@ def _edit(plugin: str, kind: str, name: str, file: str, before: str, after: str)
     return Mutant(plugin, kind, name, edits=((file, before, after),))
 
 
-SOURCE, QUEUES = ("sqlite source",), ("sqlite source", "redis source")
+SOURCE, SOURCES = ("sqlite source",), ("sqlite source", "redis source")
 SINK, STORES = ("sqlite sink",), ("sqlite sink", "redis sink")
 PLANE = ("process",)
 
@@ -30,7 +30,7 @@ TOGETHER = (
     *_bug(
         PARTNERS,
         "a cancel is known to the object that made it alone",
-        QUEUES,
+        SOURCE,
         """
         _by = {}
         def cancel(self, session_id=None, task_ids=()):
@@ -44,7 +44,7 @@ TOGETHER = (
     *_bug(
         PARTNERS,
         "stats count for whoever has put alone",
-        QUEUES,
+        SOURCE,
         """
         _put = False
         def put(self, tasks):
@@ -57,7 +57,7 @@ TOGETHER = (
     *_bug(
         PARTNERS,
         "a session is pending for whoever has put it alone",
-        QUEUES,
+        SOURCE,
         """
         _mine = frozenset()
         def put(self, tasks):
@@ -70,7 +70,7 @@ TOGETHER = (
     *_bug(
         PARTNERS,
         "dead letters are listed by whoever made them alone",
-        QUEUES,
+        SOURCES,
         """
         _mine = frozenset()
         def dead_letter(self, leases, reason):
@@ -102,7 +102,7 @@ TOGETHER = (
     *_bug(
         PARTNERS,
         "a receive that waits is woken by its own object alone",
-        QUEUES,
+        SOURCES,
         """
         def _bell(self):
             return self.__dict__.setdefault('_rings', threading.Event())
@@ -181,7 +181,7 @@ TOGETHER = (
     *_bug(
         ODD,
         "cancel names what is done",
-        QUEUES,
+        SOURCE,
         """
         _done = frozenset()
         def ack(self, leases):
