@@ -24,7 +24,7 @@ class FailureRules(InvokerHelpers):
         )
         assert document["errorMessage"].startswith("told to ünicode ")
         assert isinstance(document.get("stackTrace"), list), "the document lacks its stackTrace, a list of texts"
-        message = "line of a long message\n" * 150
+        message = "line of a long message\n" * 150 + "its end"
         document = self.failed(self.call(plane, "fail", message=message), FailureKind.HANDLER_ERROR)
         assert document["errorMessage"].startswith(message), (
             f"an error's message of {len(message)} characters came with {len(document['errorMessage'])}"
