@@ -373,6 +373,34 @@ class TestHasAlwaysFailed(Case):
             return True
 
 
+class TestForgetsWhatRan(Case):
+    breaks = "test_what_ran_can_be_read_back"
+    says = "`runs` gives 0 of them"
+
+    class broken(Reference):
+        def runs(self) -> Iterator[bytes]:
+            return iter(())
+
+
+class TestKeepsOneRunAtATime(Case):
+    breaks = "test_agents_may_add_what_ran_at_the_same_time"
+    says = "16 runs were added side by side"
+
+    class broken(Reference):
+        def runs(self) -> Iterator[bytes]:
+            return iter(list(super().runs())[-2:])
+
+
+class TestCountsRuns(Case):
+    breaks = "test_a_run_is_not_a_result"
+    says = "a run was added, and `stats` says"
+
+    class broken(Reference):
+        def stats(self) -> StoreStats:
+            stats = super().stats()
+            return replace(stats, stored=(stats.stored or 0) + len(list(self.runs())))
+
+
 class TestUsageOfAnotherKind(Case):
     breaks = "test_what_it_says_of_itself_can_be_asked_at_any_time"
     says = "return a Usage, or None"
