@@ -121,17 +121,17 @@ class Invoker(Plugin):
 
     @abstractmethod
     def invoke(self, batch: Sequence[Lease], timeout: float) -> Iterable[Outcome | Unstarted]:
-        """Run the handler for each task, one after the other in one environment, and report each once. Outcomes come as they
-        are ready, in any order. `timeout` is in seconds, for each task by itself. The handler's context is AWS Lambda's: a
-        request id for each invocation, the function's name and memory, the time that is left. Failures of the handler are
-        outcomes. A task that was not begun when another of its batch takes long, or ends the environment, is reported as
-        `Unstarted` at once, so that another environment can have it. Raises `Unavailable` where the plane is unavailable: tasks
-        already reported stay reported, the rest are tried again. `Rejected` stops the agent: this plane will never run these
-        tasks. `Throttled` has the agent make fewer calls at a time."""
+        """Run the handler for each task, one after the other in one environment, and report each once. Outcomes come as
+        they are ready, in any order. `timeout` is in seconds, for each task by itself. The handler's context is AWS
+        Lambda's: a request id for each invocation, the function's name and memory, the time that is left. Failures of
+        the handler are outcomes. A task that was not begun when another of its batch takes long, or ends the
+        environment, is reported as `Unstarted` at once, so that another environment can have it. At `Unavailable` tasks
+        already reported stay reported, and the rest are tried again. `Rejected` stops the agent: it says never.
+        `Throttled` has the agent make fewer calls."""
 
     def cancel(self, task_ids: Collection[str]) -> None:
-        """Stop those of these tasks that run here; each is reported as `cancelled`. Any thread may call it. The default:
-        none."""
+        """Stop those of these tasks that run here; each is reported as `cancelled`. Any thread may call it. The
+        default: none."""
 
 
 class ResultSink(Plugin):
@@ -150,8 +150,8 @@ class ResultSink(Plugin):
         `Unavailable` the same results are put again."""
 
     def stored(self, tasks: Sequence[Task]) -> Collection[str]:
-        """Which of these tasks have a result already: they are acked without running. Asked before tasks are run, so it must be
-        cheap. The default, for sinks that cannot know: none."""
+        """Which of these tasks have a result already: they are acked without running. It must be cheap. The default:
+        none."""
         return ()
 
     def scan(self, session_id: str | None = None, after: int = 0) -> Iterator[tuple[int, Result]]:
