@@ -28,7 +28,7 @@ class MeterRules(InvokerHelpers):
         failed = [self.call(plane, "fail")]
         if Capability.TIMEOUT in plane.capabilities:
             seconds = self.short_timeout
-            outcome = self.call(plane, "sleep", seconds, seconds=seconds + 30 * self.patience)
+            outcome = self.call(plane, "sleep", seconds, seconds=seconds + 30 * self.wait_factor)
             self.failed(outcome, FailureKind.TIMEOUT)
             assert outcome.duration_ms >= 900 * seconds, (
                 f"a handler was stopped after {seconds:g} s, and its duration_ms is {outcome.duration_ms:g}"
@@ -43,7 +43,7 @@ class MeterRules(InvokerHelpers):
     def test_started_is_when_the_handler_began(self, plane: Invoker) -> None:
         """Not when it ended, nor when it was called. Read: spi.Outcome."""
         self.works(plane)
-        for seconds in (0.8 * self.patience, 2.5 * self.patience):  # a busy machine may be late by as much once
+        for seconds in (0.8 * self.wait_factor, 2.5 * self.wait_factor):  # a busy machine may be late by as much once
             outcome = self.call(plane, "count", seconds=seconds)
             began = self.answer(outcome)["began"]
             apart = abs(outcome.started - began)
@@ -69,7 +69,7 @@ class MeterRules(InvokerHelpers):
         """And the same one in all its invocations. Read: spi.Outcome."""
         size = min(plane.max_concurrency, self.most_threads)
         calls = [lambda: self.call(plane, "count", seconds=0.3)] * (2 * size)
-        outcomes = [*in_threads(calls, 60 * self.patience), *(self.call(plane, "count") for _ in range(2))]
+        outcomes = [*in_threads(calls, 60 * self.wait_factor), *(self.call(plane, "count") for _ in range(2))]
         pairs = {(self.answer(outcome)["environment"], outcome.environment) for outcome in outcomes}
         assert len(pairs) == len({inside for inside, _ in pairs}) == len({outside for _, outside in pairs}), (
             f"the handler saw {len({inside for inside, _ in pairs})} environments, and the outcomes name "
@@ -127,7 +127,7 @@ class MeterRules(InvokerHelpers):
                 said = [line for line in tail.splitlines() if line.startswith("thread ")]  # a runtime may say more
                 assert said == [text], f"printed {text!r}, and the log tail is {tail!r}"
 
-        in_threads([lambda thread=thread: work(thread) for thread in range(size)], 60 * self.patience)  # type: ignore[misc]
+        in_threads([lambda thread=thread: work(thread) for thread in range(size)], 60 * self.wait_factor)  # type: ignore[misc]
 
     @pytest.mark.capability(Capability.LOGS, Capability.TIMEOUT)
     def test_the_log_of_every_kind_of_failure_is_kept(self, plane: Invoker) -> None:
@@ -135,7 +135,7 @@ class MeterRules(InvokerHelpers):
         seconds = self.short_timeout
         asked = {
             FailureKind.HANDLER_ERROR: lease("fail", print="last words"),
-            FailureKind.TIMEOUT: lease("sleep", print="last words", seconds=seconds + 30 * self.patience),
+            FailureKind.TIMEOUT: lease("sleep", print="last words", seconds=seconds + 30 * self.wait_factor),
         }
         for kind, each in asked.items():
             timeout = seconds if kind is FailureKind.TIMEOUT else plane.function.timeout

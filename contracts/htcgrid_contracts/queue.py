@@ -163,7 +163,7 @@ class TaskQueueRules(SourceHelpers):
         def reasons() -> list[str]:
             return [each.reason for each in source.dead_letters() if each.task.id == lease.task.id]
 
-        eventually(lambda: len(reasons()) == 1, 10 * self.patience, "the dead letter in `dead_letters`")
+        eventually(lambda: len(reasons()) == 1, 10 * self.wait_factor, "the dead letter in `dead_letters`")
         assert reasons() == ["the contract's reason"], (
             f"the reason that was given is not the one that is listed: {reasons()}"
         )
@@ -193,7 +193,7 @@ class TaskQueueRules(SourceHelpers):
             return all(getattr(states, name) in (number, None) for name, number in expected.items())
 
         shown = source.stats(brief=True).states
-        eventually(agrees, 10 * self.patience, f"stats() is to show {expected}, and shows {shown}")
+        eventually(agrees, 10 * self.wait_factor, f"stats() is to show {expected}, and shows {shown}")
 
 
 def _queue(source: TaskSource) -> TaskQueue:
