@@ -78,7 +78,7 @@ class InvokerContract(
         if plane.max_concurrency == 1:
             not_asked("max_concurrency is 1: nothing runs beside the cancelled task")
         self.side_by_side(plane, 2)
-        kept = lease("sleep", seconds=1.5 * self.wait_factor, value="kept")
+        kept = lease("sleep", seconds=1.0 * self.wait_factor, value="kept")
         stopped = lease("sleep", seconds=30 * self.wait_factor)
 
         def run_kept() -> Outcome:
@@ -102,7 +102,7 @@ class InvokerContract(
     @pytest.mark.capability(Capability.TIMEOUT)
     def test_an_answer_that_comes_late_is_dropped(self, plane: Invoker) -> None:
         """A task that was stopped has its outcome; an answer after that is no other task's. Read: spi.Invoker.invoke."""
-        late_by = 2 * self.wait_factor  # so much a busy machine may be late itself in seeing that the time is up
+        late_by = 1.5 * self.wait_factor  # so much a busy machine may be late itself in seeing that the time is up
         late = lease("sleep", seconds=self.short_timeout + late_by, value="late")
         self.failed(self.run(plane, [late], self.short_timeout)[0], FailureKind.TIMEOUT)
         deadline = time.monotonic() + late_by + 0.5

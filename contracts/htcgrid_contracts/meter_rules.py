@@ -76,6 +76,22 @@ class MeterRules(InvokerHelpers):
             f"{len({outside for _, outside in pairs})}"
         )
 
+    def test_times_that_are_told_are_plausible(self, plane: Invoker) -> None:
+        """A plane that does not claim to measure may leave them at zero; else they are in their units. Read: spi.Outcome."""
+        self.works(plane)
+        before = time.time()
+        outcome = self.call(plane, "sleep", seconds=0.3)
+        most = (time.time() - before) * 1000 + 50
+        if outcome.duration_ms:
+            assert 290 <= outcome.duration_ms <= most, (
+                f"a handler of 300 ms, called in {most:.0f} ms, has a duration_ms of {outcome.duration_ms:g}"
+            )
+        if outcome.billed_ms:
+            assert 290 <= outcome.billed_ms <= most + 10_000, f"a handler of 300 ms is billed {outcome.billed_ms} ms"
+        if outcome.started:
+            apart = abs(outcome.started - before)
+            assert apart < 60, f"`started` is {outcome.started:g}, in Unix seconds, and it was called at {before:.0f}"
+
     # --- the context ---
 
     @pytest.mark.capability(Capability.CONTEXT)

@@ -21,6 +21,7 @@ from htcgrid_contracts.invoker_identity import IssuedCredentials
 from htcgrid.builtin.process import ProcessInvoker
 from htcgrid.spi import (
     NOT_TOLD_APART,
+    Capability,
     Credentials,
     CredentialSource,
     FailureKind,
@@ -1064,3 +1065,14 @@ class TestCancelsTheBatch(Case):
 
         def cancel(self, task_ids: Collection[str]) -> None:
             super().cancel([each.task.id for each in self.batch])
+
+
+class TestTellsSeconds(Case):
+    breaks = "test_times_that_are_told_are_plausible"
+    says = "has a duration_ms of 0.3"
+
+    class broken(Changed):
+        capabilities = Reference.capabilities - {Capability.METERING}
+
+        def changed(self, outcome: Outcome) -> Outcome:
+            return replace(outcome, duration_ms=outcome.duration_ms / 1000)
