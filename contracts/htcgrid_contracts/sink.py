@@ -124,7 +124,7 @@ class ResultSinkContract(SinkSharingRules, FailureLogRules, RunRules):
     def test_a_result_outlives_a_process_that_is_killed_right_after_put(self, sink: ResultSink) -> None:
         """The task is acked right after: what is only in memory then is lost for good. Read: spi.ResultSink.put."""
         put = [result() for _ in range(min(sink.max_batch, 3))]
-        status = _put_and_die(self.again(sink), put, 30 * self.patience)
+        status = _put_and_die(self.again(sink), put, 30 * self.wait_factor)
         assert status == -signal.SIGKILL, f"a process that put a result ended with status {status}: see what it printed"
         with sink:
             self._stored(sink, put)
@@ -159,7 +159,7 @@ class ResultSinkContract(SinkSharingRules, FailureLogRules, RunRules):
                 for batch in results[number::4]:
                     sink.put(batch)
 
-            in_threads([lambda number=number: work(number) for number in range(4)], 60 * self.patience)  # type: ignore[misc]
+            in_threads([lambda number=number: work(number) for number in range(4)], 60 * self.wait_factor)  # type: ignore[misc]
             self._stored(sink, [each for batch in results for each in batch])
 
     # --- what cannot be stored ---

@@ -499,7 +499,7 @@ class TestScansAPage(Case):
 class TestCommitsOutOfOrder(Case):
     breaks = "test_scan_misses_none_of_eight_writers"
     says = "missed"
-    patience = 0.2
+    wait_factor = 0.2
 
     class broken(Reference):
         def scan(self, session_id: str | None = None, after: int = 0) -> Iterator[tuple[int, Result]]:
@@ -664,7 +664,7 @@ class TestLooksAndThenPuts(Case):
 class TestReadersHoldTheLock(Case):
     breaks = "test_who_reads_holds_up_no_put"
     says = "1 of 1 calls side by side had not returned"
-    patience = 0.05
+    wait_factor = 0.05
 
     class broken(Reference):
         lock: ClassVar = threading.RLock()
