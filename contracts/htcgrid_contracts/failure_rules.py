@@ -3,6 +3,7 @@
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
+import pytest
 from htcgrid.spi import GENERATION, FailureKind, Result, ResultSink
 
 from htcgrid_contracts.common import PluginContract, not_asked
@@ -31,6 +32,27 @@ class FailureLogRules(PluginContract):
         self._put(sink, [self._result()])
         with self.again(sink) as log:
             assert not log.has_failed(), "`has_failed` says that there is a failure, and there is none"
+
+    @pytest.mark.parametrize("kind", list(FailureKind))
+    def test_a_failure_of_any_kind_has_failed(self, sink: ResultSink, kind: FailureKind) -> None:
+        """The exit code of a run says so. Read: spi.ResultSink.has_failed."""
+        self._put(sink, [self._result()], [self._failure(self._result(), kind)])
+        with self.again(sink) as log:
+            assert log.has_failed(), f"a result is a failure of the kind {kind}, and `has_failed` says none is"
+
+    def test_every_result_lists_no_failure_that_was_replaced(self, sink: ResultSink) -> None:
+        """A report counts what it lists. Read: spi.ResultSink.every_result."""
+        if not sink.keeps_order and type(sink).every_result is ResultSink.every_result:
+            not_asked("the sink has neither `scan` nor `every_result`")
+        first, other = self._failure(self._result()), self._failure(self._result())
+        self._put(sink, [first], [other], [self._again(self._result_of(first), 1)])
+        with self.again(sink) as log:
+            listed = sorted((each.task.id, each.outcome.failure is not None) for each in log.every_result())
+        expected = sorted([(first.task.id, False), (other.task.id, True)])
+        assert listed == expected, (
+            f"of two failures one was replaced by an answer, and `every_result` lists {len(listed)} results, "
+            f"{sum(failed for _, failed in listed)} of them failures"
+        )
 
     def test_a_later_generation_replaces_a_failure(self, sink: ResultSink) -> None:
         """That is what a redrive is for. Read: spi.ResultSink.failed."""

@@ -15,9 +15,12 @@ from htcgrid_contracts.invoker_identity import IdentityRules
 from htcgrid_contracts.meter_rules import MeterRules
 from htcgrid_contracts.output_rules import OutputRules
 from htcgrid_contracts.slot_rules import SlotRules
+from htcgrid_contracts.task_rules import TaskRules
 
 
-class InvokerContract(AnswerRules, MeterRules, FailureRules, IdentityRules, BoundRules, OutputRules, SlotRules):
+class InvokerContract(
+    AnswerRules, MeterRules, FailureRules, IdentityRules, BoundRules, OutputRules, SlotRules, TaskRules
+):
     """Subclass it, and give the fixture `invoker`: the plane, not opened, serving `function`.
 
     One is opened, and serves all rules but those about opening. Its `capabilities` decide what is

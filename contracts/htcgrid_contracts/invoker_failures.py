@@ -24,6 +24,11 @@ class FailureRules(InvokerHelpers):
         )
         assert document["errorMessage"].startswith("told to ünicode ")
         assert isinstance(document.get("stackTrace"), list), "the document lacks its stackTrace, a list of texts"
+        message = "line of a long message\n" * 150 + "its end"
+        document = self.failed(self.call(plane, "fail", message=message), FailureKind.HANDLER_ERROR)
+        assert document["errorMessage"].startswith(message), (
+            f"an error's message of {len(message)} characters came with {len(document['errorMessage'])}"
+        )
         self.works(plane)
 
     def test_an_answer_that_json_cannot_hold_is_a_handler_error(self, plane: Invoker) -> None:

@@ -133,15 +133,20 @@ class MeterRules(InvokerHelpers):
     def test_the_log_of_every_kind_of_failure_is_kept(self, plane: Invoker) -> None:
         """It is what is looked at. Read: spi.Outcome.log_tail."""
         seconds = self.short_timeout
-        failed = {
-            FailureKind.HANDLER_ERROR: self.call(plane, "fail", print="last words"),
-            FailureKind.TIMEOUT: self.call(
-                plane, "sleep", seconds, print="last words", seconds=seconds + 30 * self.patience
-            ),
+        asked = {
+            FailureKind.HANDLER_ERROR: lease("fail", print="last words"),
+            FailureKind.TIMEOUT: lease("sleep", print="last words", seconds=seconds + 30 * self.patience),
         }
-        for kind, outcome in failed.items():
+        for kind, each in asked.items():
+            timeout = seconds if kind is FailureKind.TIMEOUT else plane.function.timeout
+            outcome = self.run(plane, [each], timeout)[0]
             self.failed(outcome, kind)
             assert b"last words" in outcome.log_tail, f"the log of a task that ended as {kind} is {outcome.log_tail!r}"
+            for _ in range(min(plane.max_concurrency, 2)):
+                tail = self.call(plane, "echo", value=1).log_tail
+                assert b"last words" not in tail, (
+                    f"the log of a task that ended as {kind} is that of the next one: {tail!r}"
+                )
 
     # --- words ---
 

@@ -64,6 +64,9 @@ class TaskQueueRules(SourceHelpers):
             leased = self.take(source, 1)
             source.ack(leased)
         assert leased[0].task == again, f"{leased[0].task} was leased, and not the task of the later generation"
+        assert leased[0].attempt == 1, (
+            f"a task that was put in again is at attempt 1, and this says {leased[0].attempt}"
+        )
 
     def test_what_is_redriven_twice_is_lent_once(self, given: Given) -> None:
         """A redrive that was cut off is completed by giving it again. Read: spi.TaskSource.redrive."""

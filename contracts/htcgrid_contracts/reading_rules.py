@@ -94,7 +94,16 @@ class ReadingRules(PluginContract):
         with sink:
             first = unique_id()
             put = [_of(varied(number), first + end) for number, end in enumerate(AWKWARD_IDS)]
-            for some in _cut(put, min(sink.max_batch, 5)):
+            ids = [each.task.id for each in put]
+            for some in _cut(put[::2], min(sink.max_batch, 5)):
+                sink.put(some)
+            if type(sink).stored is not ResultSink.stored:
+                named = set(sink.stored([each.task for each in put]))
+                assert named == set(ids[::2]), f"{ids[::2]} have a result, and `stored` names {sorted(named)}"
+            if isinstance(sink, ResultStore):
+                found = set(sink.get(ids))
+                assert found == set(ids[::2]), f"{ids[::2]} have a result, and `get` finds {sorted(found)}"
+            for some in _cut(put[1::2], min(sink.max_batch, 5)):
                 sink.put(some)
             for stored, expected in zip(self._stored(sink, put), put, strict=True):
                 assert stored.outcome.payload == expected.outcome.payload, (
@@ -209,6 +218,8 @@ class ReadingRules(PluginContract):
                 ("s-1", 0, [number for number, _ in of_session]),
                 ("s-1", middle, [number for number, _ in of_session if number > middle]),
                 ("s", 0, []),
+                ("s_1", 0, []),  # a name and no pattern
+                ("S-%", 0, []),
             ):
                 numbers = [number for number, _ in sink.scan(session, after)]
                 assert numbers == expected, (

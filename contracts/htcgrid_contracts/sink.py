@@ -12,7 +12,7 @@ from htcgrid.spi import FailureKind, Outcome, Rejected, Result, ResultSink, Resu
 from htcgrid_contracts.common import in_threads, not_asked, unique_id
 from htcgrid_contracts.failure_rules import FailureLogRules
 from htcgrid_contracts.payloads import AWKWARD_PAYLOADS
-from htcgrid_contracts.reading_rules import ReadingRules
+from htcgrid_contracts.sink_sharing_rules import SinkSharingRules
 
 
 def result(payload: bytes = b'{"price": 1.5}', failure: FailureKind | None = None) -> Result:
@@ -33,7 +33,7 @@ def result(payload: bytes = b'{"price": 1.5}', failure: FailureKind | None = Non
     return Result(task, outcome, attempt=2)
 
 
-class ResultSinkContract(ReadingRules, FailureLogRules):
+class ResultSinkContract(SinkSharingRules, FailureLogRules):
     """Subclass it, and give the fixture `sink`: a sink, not opened, on a place that is new and empty.
 
     `read_back` is the oracle. See `PluginContract` for what else may be overridden.
@@ -263,6 +263,11 @@ class ResultSinkContract(ReadingRules, FailureLogRules):
             stats = sink.stats()
             known = stats.stored in {2, None} or bool(stats.note)  # a note says how late the count is
             assert known, f"two results are stored, and `stats` says {stats.stored}"
+            sink.put([each])
+            again = sink.stats()
+            assert again.stored == stats.stored or again.note, (
+                f"a result was put a second time, and `stats` says {again.stored} after {stats.stored}"
+            )
             if stats.failures is not None:
                 assert sum(stats.failures.values()) == 1, f"one result is a failure, and `stats` says {stats.failures}"
 

@@ -12,10 +12,11 @@ from htcgrid_contracts.payloads import AWKWARD_ATTRIBUTES, AWKWARD_PAYLOADS
 from htcgrid_contracts.queue import TaskQueueRules
 from htcgrid_contracts.queue_states import QueueStateRules
 from htcgrid_contracts.source_helpers import Given, numbered
+from htcgrid_contracts.source_sharing_rules import SourceSharingRules
 from htcgrid_contracts.wait_rules import WaitRules
 
 
-class TaskSourceContract(LeaseRules, WaitRules, TaskQueueRules, QueueStateRules):
+class TaskSourceContract(LeaseRules, WaitRules, SourceSharingRules, TaskQueueRules, QueueStateRules):
     """Subclass it, and give the fixture `source`: a source, not opened, on a place that is new and empty.
 
     Give it as short a lease as can be had, so that rules about lapsing need not wait long. `publish`

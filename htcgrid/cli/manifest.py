@@ -17,7 +17,7 @@ from typing import Any, Protocol, runtime_checkable
 from htcgrid.agent.statistics import Summary
 from htcgrid.cli.summary import Bill
 from htcgrid.config import GridConfig
-from htcgrid.planes import code_files
+from htcgrid.runtime import code_files
 from htcgrid.spi import HtcgridError, Plugin, Unavailable
 
 _MOST_FILES = 2000

@@ -4,7 +4,6 @@ It is versioned with the plugin interface: what is named here changes only with 
 """
 
 from htcgrid.planes import architectures, code_archive, container_entry, exit_status, requirements
-from htcgrid.planes.code_files import DEFAULTS, PREBUILT, collect
 from htcgrid.planes.pooled import PooledInvoker
 from htcgrid.planes.relay import Relay
 from htcgrid.planes.relay_streams import CommandStream, SocketStream, Stream
@@ -16,6 +15,7 @@ from htcgrid.runtime import code_folder, identity, layers, trace
 from htcgrid.runtime.api import ApiEnvironment
 from htcgrid.runtime.api_server import listen
 from htcgrid.runtime.calls import Calls
+from htcgrid.runtime.code_files import DEFAULTS, PREBUILT, collect
 from htcgrid.runtime.context import client_context
 from htcgrid.runtime.environment import ExecutionEnvironment, State
 from htcgrid.runtime.parsing import parsed

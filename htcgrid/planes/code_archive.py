@@ -6,7 +6,7 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from htcgrid.planes.code_files import collect
+from htcgrid.runtime.code_files import collect
 from htcgrid.runtime.layers import check as check_layers
 from htcgrid.spi import Rejected
 

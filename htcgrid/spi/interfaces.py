@@ -44,7 +44,8 @@ class TaskSource(Plugin):
     def receive(self, max_tasks: int, wait: float) -> Sequence[Lease]:
         """Lease up to `max_tasks` tasks, `max_batch` at most.
 
-        Returns as soon as it has any, and with none after about `wait` seconds. A task that is leased is not handed out
+        Returns as soon as it has any, also one whose delay or lease ends while it waits, or that another agent returns or puts;
+        and with none after about `wait` seconds. A task that is leased is not handed out
         again until its lease expires or is returned, and then with `attempt` one higher.
         """
 
@@ -163,7 +164,7 @@ class ResultSink(Plugin):
 
     def scan(self, session_id: str | None = None, after: int = 0) -> Iterator[tuple[int, Result]]:
         """Results with ascending numbers in the order they were stored, of a session or of all; only those above `after`.
-        A few at a time in memory. A later call with the last number seen goes on and misses none."""
+        A few at a time in memory, and no `put` waits for whoever reads. A later call with the last number seen goes on and misses none."""
         raise Rejected(f"{type(self).__name__} keeps no order in which results could be read. Name the tasks.")
 
     def every_result(self) -> Iterator[Result]:

@@ -23,9 +23,10 @@ class TaskQueue(Protocol):
         ...
 
     def cancel(self, session_id: str | None = None, task_ids: Collection[str] = ()) -> Sequence[Task]:
-        """Cancel a session, or these tasks: waiting ones never run, and `extend` reports running ones.
+        """Cancel a session, or these tasks: waiting ones never run, and `extend` reports running ones, to whichever agent
+        has them. A session is one whose whole name is this. With neither a session nor an id, nothing is cancelled.
 
-        Returns the tasks that were cancelled, now or by an earlier call that may not have come to its
+        Returns each of the tasks once that were cancelled, now or by an earlier call that may not have come to its
         end; whoever calls stores a `cancelled` result for each. What an agent still makes of them is
         not stored, since their leases are lost. A cancelled id is kept for as long as a lease of it may be in use; how
         much longer is up to the queue. What is done or a dead letter is not cancelled any more.

@@ -1012,3 +1012,55 @@ class TestTimeoutsAreSilent(Case):
     class broken(Changed):
         def changed(self, outcome: Outcome) -> Outcome:
             return replace(outcome, log_tail=b"") if outcome.failure is FailureKind.TIMEOUT else outcome
+
+
+# --- tasks that are odd but allowed, and batches ---
+
+
+class TestIdsAreFiles(Case):
+    breaks = "test_a_task_of_any_id_is_run"
+    says = "No such file or directory"
+
+    class broken(Reference):
+        def invoke(self, batch: Sequence[Lease], timeout: float) -> Reports:
+            for each in batch:
+                with tempfile.TemporaryDirectory() as folder:
+                    (Path(folder) / each.task.id).write_bytes(each.task.payload)
+            yield from super().invoke(batch, timeout)
+
+
+class TestAttributesAreAHeader(Case):
+    breaks = "test_attributes_reach_the_handler_as_they_are"
+    says = "and the context has"
+
+    class broken(Reference):
+        def invoke(self, batch: Sequence[Lease], timeout: float) -> Reports:
+            yield from super().invoke([self.sent(each) for each in batch], timeout)
+
+        def sent(self, lease: Lease) -> Lease:
+            attributes = {name: " ".join(text.split()) for name, text in lease.task.attributes.items()}
+            return replace(lease, task=replace(lease.task, attributes=attributes))
+
+
+class TestReportsAtTheEnd(Case):
+    breaks = "test_outcomes_come_as_they_are_ready"
+    says = "report each as it is ready"
+
+    class broken(Reference):
+        def invoke(self, batch: Sequence[Lease], timeout: float) -> Reports:
+            yield from list(super().invoke(batch, timeout))
+
+
+class TestCancelsTheBatch(Case):
+    breaks = "test_cancel_of_a_task_behind_leaves_the_one_that_runs"
+    says = "the handler answered, and the outcome is cancelled"
+
+    class broken(Reference):
+        batch: Sequence[Lease] = ()
+
+        def invoke(self, batch: Sequence[Lease], timeout: float) -> Reports:
+            self.batch = batch
+            yield from super().invoke(batch, timeout)
+
+        def cancel(self, task_ids: Collection[str]) -> None:
+            super().cancel([each.task.id for each in self.batch])

@@ -2,12 +2,13 @@
 # ruff: noqa: N801 - a broken plugin is an attribute of its case
 
 import sqlite3
+import threading
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from htcgrid_contracts import ResultSinkContract, contract_function
@@ -405,7 +406,7 @@ class TestCutsLargeAnswers(Case):
 
 class TestIgnoresCase(Case):
     breaks = "test_ids_that_differ_are_different_tasks"
-    says = "are not stored"
+    says = "have a result, and `stored` names"
 
     class broken(Changed):
         def changed(self, result: Result) -> Result:
@@ -569,3 +570,90 @@ class TestTellsNobody(Case):
     class broken(Reference):
         def wait_for_more(self, seconds: float) -> bool:
             return False
+
+
+# --- beside other agents and commands ---
+
+
+class TestOverlooksKinds(Case):
+    breaks = "test_a_failure_of_any_kind_has_failed"
+    says = "a failure of the kind cancelled, and `has_failed` says none is"
+
+    class broken(Reference):
+        def has_failed(self) -> bool:
+            return any(each.outcome.failure is not FailureKind.CANCELLED for each in self.failed())
+
+
+class TestReportsWhatWasReplaced(Case):
+    breaks = "test_every_result_lists_no_failure_that_was_replaced"
+    says = "and `every_result` lists 3 results, 2 of them failures"
+
+    class broken(Reference):
+        replaced: Sequence[Result] = ()
+
+        def put(self, results: Sequence[Result]) -> None:
+            found = self.get([each.task.id for each in results])
+            kind = type(self)
+            kind.replaced = [*self.replaced, *(each for each in found.values() if each.outcome.failure)]
+            super().put(results)
+
+        def every_result(self) -> Iterator[Result]:
+            yield from super().every_result()
+            yield from self.replaced
+
+
+class TestCountsItsOwn(Case):
+    breaks = "test_stats_are_the_same_for_every_agent"
+    says = "the `stats` of one of them says 1"
+
+    class broken(Reference):
+        mine = 0
+
+        def put(self, results: Sequence[Result]) -> None:
+            super().put(results)
+            self.mine += len(results)
+
+        def stats(self) -> StoreStats:
+            return replace(super().stats(), stored=self.mine)
+
+
+class TestLooksAndThenPuts(Case):
+    breaks = "test_agents_that_put_the_same_tasks_at_once_leave_one_result_each"
+    says = "UNIQUE constraint failed"
+
+    class broken(Reference):
+        under_way: ClassVar[set[str]] = set()
+
+        def put(self, results: Sequence[Result]) -> None:
+            ids = {each.task.id for each in results}
+            assert not ids & self.under_way, "UNIQUE constraint failed"
+            self.under_way.update(ids)
+            time.sleep(0.01)
+            super().put(results)
+            self.under_way.difference_update(ids)
+
+
+class TestReadersHoldTheLock(Case):
+    breaks = "test_who_reads_holds_up_no_put"
+    says = "1 of 1 calls side by side had not returned"
+    patience = 0.05
+
+    class broken(Reference):
+        lock: ClassVar = threading.RLock()
+
+        def scan(self, session_id: str | None = None, after: int = 0) -> Iterator[tuple[int, Result]]:
+            with self.lock:
+                yield from super().scan(session_id, after)
+
+        def put(self, results: Sequence[Result]) -> None:
+            with self.lock:
+                super().put(results)
+
+
+class TestTellsAtOnce(Case):
+    breaks = "test_who_waits_is_told_while_it_waits"
+    says = "returned after 0.0"
+
+    class broken(Reference):
+        def wait_for_more(self, seconds: float) -> bool:
+            return super().wait_for_more(0)

@@ -993,3 +993,154 @@ class TestRedrivesUnsaid(Case):
 
     class broken(Reference):
         redrives = False
+
+
+# --- beside other agents and commands ---
+
+
+class OnAFile(Case):
+    """A source in a file that several share."""
+
+    shared = True
+    broken: type[Any] = SqliteSource
+    lease_seconds = 5.0
+
+    @pytest.fixture
+    def source(self, tmp_path: Path) -> TaskSource:
+        source: TaskSource = self.broken(
+            self.broken.Config(path=tmp_path / "grid.db", lease_seconds=self.lease_seconds), contract_function()
+        )
+        return source
+
+
+class TestAgentsRace(OnAFile):
+    breaks = "test_agents_beside_each_other_lose_nothing_and_double_nothing"
+    says = "were leased to two agents"
+
+    class broken(SqliteSource):
+        held: Sequence[Lease] = ()
+
+        def receive(self, max_tasks: int, wait: float) -> Sequence[Lease]:
+            leases = super().receive(max_tasks, wait)
+            again, type(self).held = self.held, leases
+            return [*again, *leases][:max_tasks]
+
+
+class TestCancelsHere(OnAFile):
+    breaks = "test_a_cancel_from_elsewhere_reaches_who_holds_the_task"
+    says = "cancelled by another program, and extend says []"
+
+    class broken(SqliteSource):
+        here: Collection[str] = ()
+
+        def cancel(self, session_id: str | None = None, task_ids: Collection[str] = ()) -> Sequence[Task]:
+            self.here = {*self.here, *task_ids}
+            return super().cancel(session_id, task_ids)
+
+        def extend(self, leases: Sequence[Lease], seconds: float) -> Collection[str]:
+            return [task_id for task_id in super().extend(leases, seconds) if task_id in self.here]
+
+
+class TestCountsItsOwn(OnAFile):
+    breaks = "test_stats_and_dead_letters_are_the_same_for_every_agent"
+    says = "waiting is 0, expected 1"
+    patience = 0.1
+
+    class broken(SqliteSource):
+        mine = 0
+
+        def put(self, tasks: Sequence[Task]) -> None:
+            super().put(tasks)
+            self.mine += len(tasks)
+
+        def stats(self, *, brief: bool = False) -> QueueStats:
+            return super().stats(brief=brief) if self.mine else QueueStats(States(0, 0, 0, 0, 0))
+
+
+class TestKnowsItsOwnSessions(OnAFile):
+    breaks = "test_a_session_is_pending_for_every_agent"
+    says = "to another program its session is not pending"
+
+    class broken(SqliteSource):
+        mine: Collection[str] = ()
+
+        def put(self, tasks: Sequence[Task]) -> None:
+            super().put(tasks)
+            self.mine = {*self.mine, *(task.attributes.get("session_id", "") for task in tasks)}
+
+        def is_pending(self, session_id: str) -> bool:
+            return session_id in self.mine and super().is_pending(session_id)
+
+
+class LooksAtTheEnd(SqliteSource):
+    """Where nothing is there it sleeps, and then looks once more."""
+
+    def receive(self, max_tasks: int, wait: float) -> Sequence[Lease]:
+        leases = super().receive(max_tasks, 0)
+        if not leases and wait:
+            time.sleep(wait)
+            leases = super().receive(max_tasks, 0)
+        return leases
+
+
+class TestSleepsThroughReturns(OnAFile):
+    breaks = "test_a_receive_that_waits_is_woken_by_another_agent"
+    says = "while receive waited, which saw it"
+    broken = LooksAtTheEnd
+
+
+class TestSleepsThroughDelays(OnAFile):
+    breaks = "test_a_delay_that_ends_while_receive_waits_is_seen"
+    says = "a receive that waited received it after"
+    broken = LooksAtTheEnd
+
+
+class TestSleepsThroughExpiries(OnAFile):
+    breaks = "test_a_lease_that_expires_while_receive_waits_is_seen"
+    says = "a receive that waited received it after"
+    lease_seconds = 0.4
+    broken = LooksAtTheEnd
+
+
+class TestEndsForGood(Case):
+    breaks = "test_what_is_returned_after_the_end_comes_again"
+    says = "and it is still true"
+    finite = True
+
+    class broken(MemorySource):
+        over = False
+
+        @property
+        def exhausted(self) -> bool:
+            self.over = self.over or super().exhausted
+            return self.over
+
+
+class TestCancelsAllForNothing(Case):
+    breaks = "test_cancel_of_nothing_cancels_nothing"
+    says = "neither a session nor an id, and named 2 tasks"
+
+    class broken(Reference):
+        def cancel(self, session_id: str | None = None, task_ids: Collection[str] = ()) -> Sequence[Task]:
+            everything = list(self._tasks) if session_id is None and not task_ids else task_ids
+            return super().cancel(session_id, everything)
+
+
+class TestCancelsWhatIsDone(Case):
+    breaks = "test_cancel_names_each_task_once_and_none_that_is_done"
+    says = "cancel named 3 tasks; expected the first alone"
+    lease_seconds = 5.0
+
+    class broken(Reference):
+        def cancel(self, session_id: str | None = None, task_ids: Collection[str] = ()) -> Sequence[Task]:
+            super().cancel(session_id, task_ids)
+            return [Task(task_id, b"") for task_id in task_ids]
+
+
+class TestSessionsArePatterns(Case):
+    breaks = "test_sessions_are_told_apart_by_their_whole_names"
+    says = "no task has the session 's-1:', and it is pending"
+
+    class broken(Reference):
+        def is_pending(self, session_id: str) -> bool:
+            return super().is_pending(session_id.partition(":")[0])

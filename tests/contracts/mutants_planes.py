@@ -45,7 +45,7 @@ PLANES = (
     _each(
         ANSWERS,
         "the last bytes of a large answer are lost",
-        "replace(report, payload=report.payload[:-8] + b'xxxxxxx\"') if len(report.payload) > 5_000_000 else report",
+        "replace(report, payload=report.payload[:-8] + b'yyyyyyy\"') if len(report.payload) > 5_000_000 else report",
     ),
     _each(
         ANSWERS,

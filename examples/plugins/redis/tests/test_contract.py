@@ -15,6 +15,8 @@ from htcgrid_contracts import ResultSinkContract, TaskSourceContract, contract_f
 from htcgrid_redis.sink import RedisSink
 from htcgrid_redis.source import RedisSource
 
+PASSWORD = "contract-password"
+
 
 class Server:
     """A redis-server on a socket of its own."""
@@ -24,10 +26,11 @@ class Server:
         if program is None:
             pytest.skip("redis-server is not installed: apt-get install redis-server")
         socket = folder / "redis.sock"
-        self.url = f"unix://{socket}"
+        self.url = f"unix://:{PASSWORD}@{socket}"
         command = [program, "--port", "0", "--unixsocket", socket, "--dir", folder, "--save", "", "--appendonly", "no"]
+        command += ["--requirepass", PASSWORD]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        self.client = redis.Redis(unix_socket_path=str(socket))
+        self.client = redis.Redis(unix_socket_path=str(socket), password=PASSWORD)
         deadline = time.monotonic() + 30
         while not socket.exists():
             assert time.monotonic() < deadline, "redis-server did not come up"

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from htcgrid.planes.code_files import IGNORE_FILE, collect
+from htcgrid.runtime.code_files import IGNORE_FILE, collect
 from htcgrid.spi import Rejected
 
 

@@ -1,0 +1,229 @@
+"""A source beside other agents and commands on the same place, and calls that are odd but allowed."""
+
+import time
+from collections.abc import Callable, Sequence
+
+from htcgrid.spi import Lease, TaskQueue, TaskSource
+
+from htcgrid_contracts.common import eventually, in_threads, not_asked
+from htcgrid_contracts.source_helpers import Given, SourceHelpers, numbered
+
+SESSIONS = ("s-1", "S-1", "s_1", "s%", "s-1:a", "s-1/é")
+"""Names that differ, and that a pattern, a collation or a key of parts may take for one another."""
+
+
+class SourceSharingRules(SourceHelpers):
+    """`another` is the source of another agent or command, where the place can be shared."""
+
+    # --- beside others ---
+
+    def test_agents_beside_each_other_lose_nothing_and_double_nothing(
+        self, source: TaskSource, given: Given, another: Callable[[], TaskSource]
+    ) -> None:
+        """A lease is taken in one step, whoever else looks at that moment. Read: spi.TaskSource.receive."""
+        if not self.shared:
+            not_asked("the place is the object itself: there is one agent")
+        given(*numbered(160))
+        agents = [source, another(), another(), another()]
+        seen: list[str] = []
+        late: list[float] = []
+        deadline = time.monotonic() + 20 * self.patience
+
+        def work(agent: TaskSource) -> None:
+            while len(seen) < len(self.published) and time.monotonic() < deadline:
+                asked = time.monotonic()
+                leases = agent.receive(min(agent.max_batch, 3), 0.2)
+                seen.extend(lease.task.id for lease in leases)
+                if leases:
+                    agent.ack(leases)
+                    late.append(time.monotonic() - asked)
+
+        in_threads([lambda agent=agent: work(agent) for agent in agents], 40 * self.patience)  # type: ignore[misc]
+        doubled = len(seen) - len(set(seen))
+        if doubled and max(late) > 0.75 * (source.lease_seconds or float("inf")):
+            not_asked("this machine stood still for as long as a lease lasts; give the fixture a longer one")
+        assert not doubled, f"{doubled} of {len(self.published)} tasks were leased to two agents"
+        lost = {task.id for task in self.published} - set(seen)
+        assert not lost, f"{len(lost)} of {len(self.published)} tasks were never leased, such as {min(lost)}"
+
+    def test_a_cancel_from_elsewhere_reaches_who_holds_the_task(
+        self, source: TaskSource, given: Given, another: Callable[[], TaskSource]
+    ) -> None:
+        """`htcgrid cancel` is a program of its own. Read: spi.TaskQueue.cancel."""
+        given(*numbered(2))
+        if not isinstance(source, TaskQueue):
+            not_asked("no TaskQueue: its tasks cannot be cancelled")
+        stopped, kept = self.held(source, 2)
+        command = another()
+        assert isinstance(command, TaskQueue)
+        command.cancel(task_ids=[stopped.task.id])
+        gone = {each for lease in (stopped, kept) for each in source.extend([lease], 60 * self.patience)}
+        assert gone == {stopped.task.id}, (
+            f"one of two leased tasks was cancelled by another program, and extend says {sorted(gone)}"
+        )
+
+    def test_stats_and_dead_letters_are_the_same_for_every_agent(
+        self, source: TaskSource, given: Given, another: Callable[[], TaskSource]
+    ) -> None:
+        """`htcgrid status` and `htcgrid failures` are programs of their own. Read: spi.TaskSource.stats, spi.TaskSource.dead_letters."""
+        if not self.shared:
+            not_asked("the place is the object itself: there is one agent")
+        given(*numbered(3))
+        dead, _ = self.held(source, 2)
+        source.dead_letter([dead], "the contract's reason")
+        command = another()
+
+        def wrong() -> str:
+            states = command.stats(brief=True).states
+            expected = {"waiting": 1, "leased": 1}
+            return ", ".join(
+                f"{name} is {getattr(states, name)}, expected {number}"
+                for name, number in expected.items()
+                if getattr(states, name) not in {number, None}
+            )
+
+        eventually(lambda: not wrong(), 10 * self.patience, f"the stats that another program sees: {wrong()}")
+        if type(source).dead_letters is not TaskSource.dead_letters:
+            eventually(
+                lambda: [each.task.id for each in command.dead_letters()] == [dead.task.id],
+                10 * self.patience,
+                "the dead letter of one agent in the `dead_letters` of another",
+            )
+
+    def test_a_session_is_pending_for_every_agent(
+        self, source: TaskSource, given: Given, another: Callable[[], TaskSource]
+    ) -> None:
+        """`htcgrid results --wait` is a program of its own. Read: spi.TaskSource.is_pending."""
+        given(*numbered(1, session_id="asked"))
+        if not isinstance(source, TaskQueue) or source.is_pending("asked") is None:
+            not_asked("no TaskQueue, or `is_pending` says None: it cannot tell")
+        command = another()
+        assert command.is_pending("asked") is True, "a task waits, and to another program its session is not pending"
+        source.ack(self.take(source, 1))
+        assert command.is_pending("asked") is False, (
+            "all tasks of the session are acked, and to another program it is still pending"
+        )
+
+    # --- while it waits ---
+
+    def test_a_receive_that_waits_is_woken_by_another_agent(
+        self, source: TaskSource, given: Given, another: Callable[[], TaskSource]
+    ) -> None:
+        """What one returns, another can have at once. Read: spi.TaskSource.receive."""
+        if not self.shared or self.finite or not self.returns(source):
+            not_asked("there is one agent, it is finite, or `nack` is the default")
+        given(*numbered(1))
+        other = another()
+        leases = self.held(other, 1)
+
+        def nack() -> tuple[float, Sequence[Lease]]:
+            time.sleep(0.5)
+            other.nack(leases)
+            return time.monotonic(), ()
+
+        def receive() -> tuple[float, Sequence[Lease]]:
+            found = source.receive(1, 15 * self.patience)
+            return time.monotonic(), found
+
+        (returned, _), (came, found) = in_threads([nack, receive], 40 * self.patience)
+        assert len(found) == 1, "another agent returned a task while receive waited, and it received none"
+        assert came - returned < 5 * self.patience, (
+            f"another agent returned a task while receive waited, which saw it {came - returned:.1f} s later"
+        )
+
+    def test_a_delay_that_ends_while_receive_waits_is_seen(self, source: TaskSource, given: Given) -> None:
+        """Not at the end of the wait. Read: spi.TaskSource.receive."""
+        if not self.returns(source):
+            not_asked("`nack` is the default: what is returned waits for its lease to expire")
+        given(*numbered(1))
+        delay = 1.0 * self.patience
+        leases = self.held(source, 1)
+        began = time.monotonic()
+        source.nack(leases, delay)
+        self._comes_within(source, began, delay, "it was returned with a delay")
+
+    def test_a_lease_that_expires_while_receive_waits_is_seen(
+        self, source: TaskSource, given: Given, another: Callable[[], TaskSource]
+    ) -> None:
+        """The agents that are left have its tasks at once. Read: spi.TaskSource.receive."""
+        given(*numbered(1))
+        self.expiry(source)
+        other = another()
+        self.take(source, 1)
+        self._comes_within(other, time.monotonic(), source.lease_seconds or 0.0, "it was leased")
+
+    def test_what_is_returned_after_the_end_comes_again(self, source: TaskSource, given: Given) -> None:
+        """The end is reached when all tasks are leased, and a return takes it back. Read: spi.TaskSource.exhausted."""
+        if not self.finite or not self.returns(source):
+            not_asked("not finite, or `nack` is the default")
+        given(*numbered(2))
+        first, second = self.held(source, 2)
+        source.receive(1, 0.2)
+        eventually(lambda: source.exhausted, 2 * self.patience, "`exhausted` with all tasks leased")
+        source.nack([first])
+        ended = source.exhausted
+        assert not ended, "`exhausted` was true, a task was returned, and it is still true"
+        (again,) = self.take(source, 1)
+        assert again.task.id == first.task.id
+        source.ack([again, second][: source.max_batch])
+
+    # --- odd, but allowed ---
+
+    def test_cancel_of_nothing_cancels_nothing(self, given: Given) -> None:
+        """A list of ids may turn out to be empty. Read: spi.TaskQueue.cancel."""
+        source = given()
+        queue = self._queue(source)
+        queue.put(numbered(2))
+        named = [*queue.cancel(), *queue.cancel(task_ids=[])]
+        assert not named, f"cancel was given neither a session nor an id, and named {len(named)} tasks"
+        self.take(source, 2)
+
+    def test_cancel_names_each_task_once_and_none_that_is_done(self, given: Given) -> None:
+        """A `cancelled` result is stored for each that it names. Read: spi.TaskQueue.cancel."""
+        source = given()
+        queue = self._queue(source)
+        queue.put(numbered(2))
+        done, stopped = self.held(source, 2)
+        source.ack([done])
+        named = [task.id for task in queue.cancel(task_ids=[stopped.task.id, stopped.task.id, done.task.id])]
+        assert named == [stopped.task.id], (
+            f"a leased task, given twice, and one that is acked: cancel named {len(named)} tasks; expected the first alone"
+        )
+
+    def test_sessions_are_told_apart_by_their_whole_names(self, given: Given) -> None:
+        """One user's cancel must not reach the tasks of another. Read: spi.TaskQueue.cancel, spi.TaskSource.is_pending."""
+        source = given()
+        queue = self._queue(source)
+        tasks = {name: numbered(1, session_id=name)[0] for name in SESSIONS}
+        for task in tasks.values():
+            queue.put([task])
+        for name in ("s", "s-1:", "s-1:b", "s__", "%"):
+            pending = source.is_pending(name)
+            assert not pending, f"no task has the session {name!r}, and it is pending"
+        for name in ("s_1", "s%", "s-1", "s-1:a"):
+            assert source.is_pending(name) in (True, None), f"a task of the session {name!r} waits; it is not pending"
+            named = [task.id for task in queue.cancel(session_id=name)]
+            assert named == [tasks.pop(name).id], f"the session {name!r} has one task, and cancel named {len(named)}"
+        left = {lease.task.id for lease in self.take(source, len(tasks))}
+        assert left == {task.id for task in tasks.values()}, "a task of another session was cancelled"
+
+    # --- words ---
+
+    def _queue(self, source: TaskSource) -> TaskQueue:
+        if not isinstance(source, TaskQueue):
+            not_asked("no TaskQueue: tasks are put there in other ways")
+        return source
+
+    def _comes_within(self, source: TaskSource, began: float, seconds: float, since: str) -> None:
+        """A task comes about then to a receive that would wait far longer."""
+        longest = seconds + 15 * self.patience
+        found: Sequence[Lease] = ()
+        while not found and time.monotonic() - began < longest:
+            found = source.receive(1, longest)
+            if not found:
+                time.sleep(0.01)  # a finite source need not wait
+        took = time.monotonic() - began
+        assert found, f"a task was to come {seconds:g} s after {since}, and receive({longest:g}) received none"
+        assert took < 1.5 * seconds + 4 * self.patience, (
+            f"a task was to come {seconds:g} s after {since}, and a receive that waited received it after {took:.1f} s"
+        )

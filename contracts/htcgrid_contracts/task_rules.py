@@ -1,0 +1,69 @@
+"""Tasks that are odd but allowed, and the tasks of one batch."""
+
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+from htcgrid.spi import Capability, Invoker, Outcome
+
+from htcgrid_contracts.common import not_asked
+from htcgrid_contracts.invoker_helpers import InvokerHelpers, lease
+from htcgrid_contracts.payloads import AWKWARD_ATTRIBUTES, AWKWARD_IDS
+
+
+class TaskRules(InvokerHelpers):
+    """Asked of every plane."""
+
+    def test_a_task_of_any_id_is_run(self, plane: Invoker) -> None:
+        """An id is a text of up to 200 characters, no file name and no part of an address. Read: spi.Task."""
+        for end in AWKWARD_IDS:
+            asked = lease("describe")
+            asked = replace(asked, task=replace(asked.task, id=asked.task.id + end))
+            answer = self.answer(self.run(plane, [asked])[0])
+            if Capability.CONTEXT in plane.capabilities:
+                found = answer["custom"]["task_id"]
+                assert found == asked.task.id, f"the task is {asked.task.id!r}, and its context says {found!r}"
+
+    @pytest.mark.capability(Capability.CONTEXT)
+    @pytest.mark.parametrize("name", AWKWARD_ATTRIBUTES)
+    def test_attributes_reach_the_handler_as_they_are(self, plane: Invoker, name: str) -> None:
+        """Whatever a header or a command line would make of them. Read: spi.Capability.CONTEXT."""
+        attributes = AWKWARD_ATTRIBUTES[name]
+        custom = self.answer(self.run(plane, [lease("describe", attributes)])[0])["custom"]
+        found = {each: custom.get(each) for each in attributes}
+        assert found == dict(attributes), f"the attributes are {dict(attributes)}, and the context has {found}"
+
+    def test_outcomes_come_as_they_are_ready(self, plane: Invoker) -> None:
+        """A result is stored while the next task of its batch runs. Read: spi.Invoker.invoke."""
+        if plane.max_batch == 1:
+            not_asked("max_batch is 1: every call has one task")
+        self.works(plane)
+        apart = 0.0
+        for seconds in (0.8 * self.patience, 3 * self.patience):  # a busy machine may be late once
+            batch = [lease("echo", value=1), lease("sleep", seconds=seconds)]
+            times: dict[str, float] = {}
+            for report in plane.invoke(batch, plane.function.timeout):
+                times[report.task_id] = time.monotonic()
+            apart = times[batch[1].task.id] - times[batch[0].task.id]
+            if apart > seconds / 2:
+                break
+        assert apart > 0.3 * self.patience, (
+            f"of a batch the first task answered at once and the second after {seconds:g} s, and their outcomes came "
+            f"{apart:.2f} s apart: report each as it is ready"
+        )
+
+    @pytest.mark.capability(Capability.CANCEL)
+    def test_cancel_of_a_task_behind_leaves_the_one_that_runs(self, plane: Invoker) -> None:
+        """They are of one batch, and of two users. Read: spi.Invoker.cancel."""
+        if plane.max_batch == 1:
+            not_asked("max_batch is 1: no task stands behind another")
+        self.works(plane)
+        batch = [lease("sleep", seconds=1.5 * self.patience, value="kept"), lease("echo", value=1)]
+        cancel = threading.Timer(0.5 * self.patience, plane.cancel, [[batch[1].task.id]])
+        cancel.start()
+        reports = {report.task_id: report for report in self.reports(plane, batch)}
+        cancel.join()
+        kept = reports[batch[0].task.id]
+        assert isinstance(kept, Outcome), "a task that was running is reported as Unstarted"
+        assert self.answer(kept) == "kept"
