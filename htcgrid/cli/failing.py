@@ -48,14 +48,12 @@ def commands(sink: ResultSink, options: str) -> dict[str, str]:
     return {"see more": f"htcgrid failures{options}", "run again": f"htcgrid redrive{options}"}
 
 
-def has_failures(sink: ResultSink, say: Callable[[str], None]) -> bool:
-    """Whether the sink holds any failure, of whatever run."""
-    if not sink.lists_failures:
-        return False
+def has_failures(sink: ResultSink, say: Callable[[str], None]) -> bool | None:
+    """Whether the sink holds any failure, of whatever run; None where it cannot be asked."""
     try:
         return sink.has_failed()
     except HtcgridError as error:
         say(
             f"whether earlier runs have left failures in the sink is not known, so the exit code is this run's: {error}"
         )
-        return False
+        return None

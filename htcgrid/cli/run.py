@@ -183,12 +183,15 @@ def _exit_code(
     if signals.terminated and _ends(tasks) and not tasks.exhausted:
         say("ended early by a signal: tasks are left to run. The same command goes on with them.")
         return TERMINATED
+    # A service is paid for the look, which every agent of a standing grid would take.
+    asked = results.lists_failures and (_ends(tasks) or type(results).usage is Plugin.usage)
+    found = has_failures(results, say) if asked else None
+    if found is None:
+        return SOME_FAILED if summary.failed else DONE
+    if not found:  # what has failed in this run was run again since
+        return DONE
     if summary.failed:
         return SOME_FAILED
-    # A service is paid for the look, which every agent of a standing grid would take.
-    asked = _ends(tasks) or type(results).usage is Plugin.usage
-    if not (asked and has_failures(results, say)):
-        return DONE
     say("the results hold failures of earlier runs: `htcgrid failures` shows them, `htcgrid redrive` runs them again.")
     return SOME_FAILED
 

@@ -267,6 +267,24 @@ def test_on_sqlite_with_two_agents_what_failed_is_put_again_and_the_others_stay(
     assert after[:26] == [line for line in before if '"succeeded"' in line]
 
 
+def test_an_agent_whose_failures_were_redriven_before_its_end_ends_with_0(
+    project: Project, inside: Inside, until: Callable[[Callable[[], object]], None]
+) -> None:
+    queue_project(project)
+    mended = project.folder / "mended"
+    broken = BROKEN.replace("== 0:", f"== 0 and not __import__('os').path.exists({str(mended)!r}):")
+    project.write("job.py", broken)
+    inside("submit", "tasks.jsonl")
+    agent = project.start("run", "--quiet")
+    until(lambda: inside("failures").out.startswith("failed 4 "))
+    mended.touch()
+    assert inside("redrive").status == 0
+    until(lambda: inside("failures").out.startswith("No result is a failure"))
+    agent.terminate()
+    agent.communicate(timeout=60)
+    assert agent.returncode == 0
+
+
 def test_what_the_queue_set_aside_is_listed_and_put_again(project: Project, inside: Inside) -> None:
     queue_project(project)
     project.write("job.py", "import os\n\ndef handler(event, context):\n    os._exit(3)\n")

@@ -153,9 +153,8 @@ class TestSqsPriorities(TestSqs):
 
 
 class TestDynamodb(ResultSinkContract):
-    """The results of the kit began long ago, so that each is written by itself."""
-
     aws: Aws
+    conditional = "failures"
     too_large = 6_000_000  # payloads are deflated; this one to more than inline_limit
     largest_payload = 200_000
     known_gaps: ClassVar[Mapping[str, str]] = {
@@ -165,9 +164,8 @@ class TestDynamodb(ResultSinkContract):
     @pytest.fixture
     def sink(self, own_aws: Aws) -> ResultSink:
         self.aws = own_aws
-        config = DynamodbSink.Config(
-            table=own_aws.table(), endpoint_url=own_aws.url, check_stored=True, inline_limit=4096
-        )
+        keys: Any = {"conditional": self.conditional, "check_stored": True, "inline_limit": 4096}
+        config = DynamodbSink.Config(table=own_aws.table(), endpoint_url=own_aws.url, **keys)
         return DynamodbSink(config, Function())
 
     @pytest.fixture
@@ -179,8 +177,9 @@ class TestDynamodb(ResultSinkContract):
 
 
 class TestDynamodbOfYoungAnswers(TestDynamodb):
-    """The same where answers are written many at a time, since they are too young to be late."""
+    """The same with `conditional = "late"` and answers that are too young to be late: they are written many at a time."""
 
+    conditional = "late"
     known_gaps: ClassVar[Mapping[str, str]] = {
         **TestDynamodb.known_gaps,
         "test_a_late_answer_of_an_earlier_generation_replaces_nothing": "an answer as young as this is not late",
@@ -193,17 +192,10 @@ class TestDynamodbOfYoungAnswers(TestDynamodb):
 
 
 class TestDynamodbFirstStays(TestDynamodb):
-    """The same with every write conditional."""
+    """The same where the first result of a task stays."""
 
+    conditional = "always"
     known_gaps: ClassVar[Mapping[str, str]] = {}
-
-    @pytest.fixture
-    def sink(self, own_aws: Aws) -> ResultSink:
-        self.aws = own_aws
-        config = DynamodbSink.Config(
-            table=own_aws.table(), endpoint_url=own_aws.url, conditional="always", check_stored=True, inline_limit=4096
-        )
-        return DynamodbSink(config, Function())
 
 
 class TestS3(ResultSinkContract):

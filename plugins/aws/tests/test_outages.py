@@ -161,7 +161,10 @@ def test_no_task_is_lost_while_one_call_is_refused(
     aws: Aws, make_htc: Callable[..., HtcGrid], seconds: float, note: Callable[..., None], kind: str, call: str
 ) -> None:
     lease = LEASE if seconds < REAL_LEASE else REAL_LEASE
-    grid = htc_grid(make_htc, aws, lease) if kind == "htc_grid" else sqs_grid(aws, kind.rpartition(" ")[2], lease)
+    keys = {"conditional": "late"} if call.endswith("BatchWriteItem") else {}
+    grid = (
+        htc_grid(make_htc, aws, lease) if kind == "htc_grid" else sqs_grid(aws, kind.rpartition(" ")[2], lease, **keys)
+    )
     plane = Plane(Plane.Config(), Function())
     with grid.source, grid.sink, plane, running(grid.source, plane, grid.sink) as agent:
         wait_until(lambda: len(plane.ran) > TASKS // 10, "the agent runs nothing")

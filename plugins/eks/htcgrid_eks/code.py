@@ -25,6 +25,17 @@ def described(function: Function) -> str:
     return f"The code in {function.code}{', with its layers,' if function.layers else ''}"
 
 
+def ways_out(function: Function) -> str:
+    """Where code and layers can be that are not sent along."""
+    if not function.layers:
+        return 'Put it into the image and write code = "image", or a zip of it on S3 and write code = "s3://bucket/key.zip".'
+    return (
+        'Put code and layers into the image (`htcgrid build` copies them, the layers to its /opt) and write code = "image"; or '
+        "put a zip on S3 that has the code and, beside it, what is in the layers' `python` folders, and write "
+        'code = "s3://bucket/key.zip". Either way leave the layers out here: --set function.layers=[].'
+    )
+
+
 def as_text(archive: bytes) -> str:
     """As a ConfigMap's `binaryData` has it."""
     return base64.b64encode(archive).decode()

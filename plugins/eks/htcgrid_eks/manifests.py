@@ -127,7 +127,7 @@ class Grid:
         if len(archive) > _ARCHIVE_BYTES:
             raise Rejected(
                 f"{code.described(self._function)} has {len(archive):,} bytes packed; a ConfigMap takes {_ARCHIVE_BYTES:,}. "
-                'Put it into the image and write code = "image", or a zip of it on S3 and write code = "s3://bucket/key.zip".'
+                f"{code.ways_out(self._function)}"
             )
         return code.as_text(archive)
 

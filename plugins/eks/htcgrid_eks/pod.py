@@ -11,7 +11,7 @@ from htcgrid.planes import architectures, container_entry, this_python, variable
 from htcgrid.spi import Function, Rejected
 
 from htcgrid_eks import function_role, pod_table
-from htcgrid_eks.code import LAYERS, LAYERS_ROOT, TASK, TASK_ROOT
+from htcgrid_eks.code import LAYERS, LAYERS_ROOT, TASK, TASK_ROOT, ways_out
 from htcgrid_eks.options import Options
 from htcgrid_eks.sidecar import EMULATOR_PORT, FOLDER, container_name
 
@@ -53,8 +53,8 @@ def pod_spec(
     """
     if function.layers and options.code != "folder":
         raise Rejected(
-            f'[function] layers are sent along with code = "folder", and this plane has code = {options.code!r}. Put what is in '
-            "them into the image: `htcgrid build` copies them to its /opt. Then leave them out here: --set function.layers=[]."
+            f'[function] layers are sent along with code = "folder", and this plane has code = {options.code!r}. '
+            f"{ways_out(function)}"
         )
     containers = range(options.containers)
     with_code = options.code != "image"

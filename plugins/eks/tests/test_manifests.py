@@ -316,6 +316,20 @@ def test_layers_are_the_opt_of_every_lambda_container(
     assert "layers" not in tomllib.loads(found["ConfigMap"]["data"]["htcgrid.toml"])["function"]
 
 
+def test_layers_too_large_for_a_config_map_say_which_ways_there_are(
+    manifests: Manifests, function: Function, tmp_path: Path
+) -> None:
+    layer = tmp_path / "layer"
+    (layer / "python").mkdir(parents=True)
+    (layer / "python" / "table.bin").write_bytes(random.Random(1).randbytes(1_000_000))
+    with pytest.raises(
+        Rejected, match=r"with its layers, has [\d,]+ bytes packed; a ConfigMap takes 900,000"
+    ) as caught:
+        manifests(function=function.model_copy(update={"layers": (layer,)}))
+    for way in ("`htcgrid build` copies them", 'code = "image"', 'code = "s3://bucket/key.zip"', "function.layers=[]"):
+        assert way in str(caught.value)
+
+
 @pytest.mark.parametrize("code", ["image", "s3://bucket/code.zip"])
 def test_layers_that_cannot_be_sent_along_say_where_they_belong(
     manifests: Manifests, function: Function, code: str, tmp_path: Path
