@@ -61,7 +61,7 @@ class TaskSource(Plugin):
         return ()
 
     def dead_letter(self, leases: Sequence[Lease], reason: str) -> None:
-        """Done for good, in place of `ack`, where the last try has failed: kept with the reason if possible. The default acks."""
+        """In place of `ack` after the last try of what ended its environment: kept with the reason if possible. Default: ack."""
         self.ack(leases)
 
     def dead_letters(self) -> Iterable[DeadTask]:
