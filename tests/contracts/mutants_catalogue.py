@@ -19,7 +19,6 @@ SURVIVORS: Mapping[tuple[str, str], str] = {
         "the memory's limit is half",
     ): "no bug that shows: this check is asked once the memory's watch, which has the limit itself, has seen it passed",
     ("memory source", "receive waits half"): _IT_ENDS,
-    ("memory source", "receive looks once and then sleeps"): _IT_ENDS,
     (
         "redis sink",
         "answers are cut at a megabyte",

@@ -334,7 +334,7 @@ TOGETHER = (
         """
         _old = ()
         def put(self, results):
-            self._old = [*self._old, *(each for each in results if each.outcome.failure is not None)]
+            type(self)._old = [*self._old, *(each for each in results if each.outcome.failure is not None)]
             super().put(results)
         def every_result(self):
             now = list(super().every_result())
@@ -359,7 +359,12 @@ TOGETHER = (
         ODD_RESULTS,
         "stored names ids without regard to case",
         SINK,
-        "def stored(self, tasks):\n    lower = self.__class__.__mro__[1].stored(self, [replace(each, id=each.id.swapcase()) for each in tasks])\n    return list({*super().stored(tasks), *(each.swapcase() for each in lower)})",
+        """
+        def stored(self, tasks):
+            other = {each.id[:-1] + each.id[-1].swapcase(): each.id for each in tasks}
+            found = super().stored([replace(each, id=key) for key, each in zip(other, tasks)])
+            return list({*super().stored(tasks), *(other[key] for key in found)})
+    """,
     ),
     _edit(
         "sqlite sink",
