@@ -29,7 +29,7 @@ class AgentContract:
     where it is the sink, `read_back`: the same oracles as of their contracts.
     """
 
-    patience: float = 1.0
+    wait_factor: float = 1.0
     """Every wait is multiplied by it."""
 
     finite: bool = False
@@ -118,17 +118,17 @@ class AgentContract:
         """The agent takes nothing more; what it has is finished or returned. Read: spi.Plugin.close."""
         tasks = _tasks(40, seconds=0.2)
         with self._opened(source, invoker, sink, tasks) as expected:
-            agent = Agent(source, invoker, sink, AgentOptions(grace=5 * self.patience))
+            agent = Agent(source, invoker, sink, AgentOptions(grace=5 * self.wait_factor))
             running = _Running(agent)
             self._until(lambda: bool(self._stored(sink, expected)), "a first result")
             with _on_sigterm(agent.drain):
                 os.kill(os.getpid(), signal.SIGTERM)
-                running.join(20 * self.patience)
+                running.join(20 * self.wait_factor)
             done = set(self._stored(sink, expected))
             left = {task.id for task in expected} - done
             if not self.finite:  # a file is read from its beginning by the next run
                 again: set[str] = set()
-                wait = (source.lease_seconds or 0) + 10 * self.patience
+                wait = (source.lease_seconds or 0) + 10 * self.wait_factor
                 deadline = time.monotonic() + wait
                 while again < left and time.monotonic() < deadline:
                     again |= {lease.task.id for lease in source.receive(source.max_batch, 0.5)}
@@ -150,7 +150,7 @@ class AgentContract:
         """The loop over these tasks until each has its result; returns the results."""
         with self._opened(source, invoker, sink, tasks or _tasks(30)) as expected:
             faulty = source_fault(source)
-            agent = Agent(faulty, invoker_fault(invoker), sink_fault(sink), AgentOptions(grace=5 * self.patience))
+            agent = Agent(faulty, invoker_fault(invoker), sink_fault(sink), AgentOptions(grace=5 * self.wait_factor))
             running = _Running(agent)
 
             def is_done() -> bool:
@@ -160,7 +160,7 @@ class AgentContract:
             self._until(lambda: is_done() or running.has_ended(), "all results")
             if not source.exhausted:
                 agent.drain()
-            running.join(30 * self.patience)
+            running.join(30 * self.wait_factor)
             stored = self._stored(sink, expected)
             lost = [task.id for task in expected if task.id not in stored]
             assert not lost, f"{len(lost)} of {len(expected)} tasks have no result, such as {lost[0]}"
@@ -178,9 +178,9 @@ class AgentContract:
         return results
 
     def _until(self, condition: Callable[[], bool], what: str) -> None:
-        deadline = time.monotonic() + 60 * self.patience
+        deadline = time.monotonic() + 60 * self.wait_factor
         while not condition():
-            assert time.monotonic() < deadline, f"{what}: not within {60 * self.patience:.0f} s"
+            assert time.monotonic() < deadline, f"{what}: not within {60 * self.wait_factor:.0f} s"
             time.sleep(0.05)
 
 

@@ -35,7 +35,7 @@ class BoundRules(InvokerHelpers):
         took = 0.0
         for _ in range(3):  # a busy machine may be late once
             began = time.monotonic()
-            outcome = self.call(plane, "sleep", seconds, seconds=seconds + 30 * self.patience)
+            outcome = self.call(plane, "sleep", seconds, seconds=seconds + 30 * self.wait_factor)
             took = time.monotonic() - began
             self.failed(outcome, FailureKind.TIMEOUT)
             self.works(plane)  # an environment that was stopped is replaced
@@ -74,9 +74,9 @@ class BoundRules(InvokerHelpers):
             self.failed(self.call(plane, "end", status=3, at_once=True), FailureKind.EXIT)
             took = min(took, time.monotonic() - began)
             self.works(plane)
-            if took < 3 * self.patience:
+            if took < 3 * self.wait_factor:
                 break
-        assert took < 3 * self.patience, f"a handler ended its process at once, and that was seen after {took:.1f} s"
+        assert took < 3 * self.wait_factor, f"a handler ended its process at once, and that was seen after {took:.1f} s"
 
     # --- sizes ---
 
@@ -123,7 +123,7 @@ class BoundRules(InvokerHelpers):
         self._beside(
             plane,
             FailureKind.TIMEOUT,
-            lambda: self.call(plane, "sleep", seconds, seconds=seconds + 30 * self.patience),
+            lambda: self.call(plane, "sleep", seconds, seconds=seconds + 30 * self.wait_factor),
             lambda past: self._later(plane, 0.5 * seconds, 0.5 * seconds + min(past, 0.25 * timeout)),
         )
         self._beside(
@@ -139,11 +139,11 @@ class BoundRules(InvokerHelpers):
         self, plane: Invoker, kind: FailureKind, stop: Callable[[], Outcome], keep: Callable[[float], Outcome]
     ) -> None:
         """A task that is stopped, and a neighbour that runs past that: for longer where the plane is slow to stop one."""
-        for past in (0.3 * self.patience, 1.5 * self.patience):
+        for past in (0.3 * self.wait_factor, 1.5 * self.wait_factor):
             self.side_by_side(plane, 2)
             (stopped, ended), (kept, kept_until) = in_threads(
                 [lambda: (stop(), time.monotonic()), lambda past=past: (keep(past), time.monotonic())],  # type: ignore[misc]
-                90 * self.patience,
+                90 * self.wait_factor,
             )
             self.failed(stopped, kind)
             assert self.answer(kept) == "kept"

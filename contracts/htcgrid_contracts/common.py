@@ -25,7 +25,7 @@ _SECRET_NAME = re.compile(r"password|passwd|secret|token|credential|api_?key|acc
 class PluginContract:
     """What holds for every plugin. Subclass one of the three contracts, not this."""
 
-    patience: float = 1.0
+    wait_factor: float = 1.0
     """Every wait is multiplied by it: 1 for a plugin on this machine, 5 for a service far away."""
 
     known_gaps: ClassVar[Mapping[str, str]] = {}
@@ -122,7 +122,7 @@ class PluginContract:
             with self.again(plugin) as used:
                 self.use(used)
         held = _Holdings.now().beyond(before)
-        deadline = time.monotonic() + 5 * self.patience
+        deadline = time.monotonic() + 5 * self.wait_factor
         while held and time.monotonic() < deadline:
             time.sleep(0.02)
             held = _Holdings.now().beyond(before)
@@ -195,7 +195,7 @@ class PluginContract:
             yield
         except Unavailable as error:
             took = time.monotonic() - began
-            most = self.away_seconds * self.patience
+            most = self.away_seconds * self.wait_factor
             assert took < most, f"{what} took {took:.0f} s to say Unavailable: one attempt, no retries"
             secrets = {*self.secrets, *(secrets_of(plugin) if plugin is not None else ())}
             assert not any(secret in str(error) for secret in secrets), f"a secret is in the error of {what}"

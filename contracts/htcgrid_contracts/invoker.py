@@ -41,7 +41,7 @@ class InvokerContract(
         """Handlers rely on it: module globals are theirs alone. Read: spi.Invoker.invoke."""
         size = min(plane.max_concurrency, self.most_threads)
         answers = in_threads(
-            [lambda: self.answer(self.call(plane, "count", seconds=0.5))] * (2 * size), 60 * self.patience
+            [lambda: self.answer(self.call(plane, "count", seconds=0.5))] * (2 * size), 60 * self.wait_factor
         )
         for one in answers:
             for other in answers:
@@ -58,7 +58,7 @@ class InvokerContract(
                 answer = self.answer(self.call(plane, "echo", value=[thread, number]))
                 assert answer == [thread, number], f"sent {[thread, number]} and got the answer to {answer}"
 
-        in_threads([lambda thread=thread: work(thread) for thread in range(size)], 60 * self.patience)  # type: ignore[misc]
+        in_threads([lambda thread=thread: work(thread) for thread in range(size)], 60 * self.wait_factor)  # type: ignore[misc]
 
     # --- cancel ---
 
@@ -67,9 +67,9 @@ class InvokerContract(
     def test_cancel_stops_a_running_handler(self, plane: Invoker, do: str) -> None:
         """Within 2 s, from another thread, and its environment is free again. Read: spi.Invoker.cancel."""
         self.works(plane)
-        outcome, took = self.cancelled(plane, lease(do, seconds=30 * self.patience))
+        outcome, took = self.cancelled(plane, lease(do, seconds=30 * self.wait_factor))
         self.failed(outcome, FailureKind.CANCELLED)
-        assert took < 2 * self.patience, f"a running handler was stopped {took:.1f} s after cancel; 2 s at most"
+        assert took < 2 * self.wait_factor, f"a running handler was stopped {took:.1f} s after cancel; 2 s at most"
         self.works(plane)
 
     @pytest.mark.capability(Capability.CANCEL)
@@ -78,8 +78,8 @@ class InvokerContract(
         if plane.max_concurrency == 1:
             not_asked("max_concurrency is 1: nothing runs beside the cancelled task")
         self.side_by_side(plane, 2)
-        kept = lease("sleep", seconds=1.5 * self.patience, value="kept")
-        stopped = lease("sleep", seconds=30 * self.patience)
+        kept = lease("sleep", seconds=1.0 * self.wait_factor, value="kept")
+        stopped = lease("sleep", seconds=30 * self.wait_factor)
 
         def run_kept() -> Outcome:
             return self.run(plane, [kept])[0]
@@ -87,7 +87,7 @@ class InvokerContract(
         def run_stopped() -> Outcome:
             return self.cancelled(plane, stopped)[0]
 
-        first, second = in_threads([run_kept, run_stopped], 90 * self.patience)
+        first, second = in_threads([run_kept, run_stopped], 90 * self.wait_factor)
         assert self.answer(first) == "kept"
         self.failed(second, FailureKind.CANCELLED)
 
@@ -102,7 +102,7 @@ class InvokerContract(
     @pytest.mark.capability(Capability.TIMEOUT)
     def test_an_answer_that_comes_late_is_dropped(self, plane: Invoker) -> None:
         """A task that was stopped has its outcome; an answer after that is no other task's. Read: spi.Invoker.invoke."""
-        late_by = 2 * self.patience  # so much a busy machine may be late itself in seeing that the time is up
+        late_by = 1.5 * self.wait_factor  # so much a busy machine may be late itself in seeing that the time is up
         late = lease("sleep", seconds=self.short_timeout + late_by, value="late")
         self.failed(self.run(plane, [late], self.short_timeout)[0], FailureKind.TIMEOUT)
         deadline = time.monotonic() + late_by + 0.5
@@ -132,8 +132,8 @@ class InvokerContract(
         self.needs("take_away")
         with self.again(invoker) as plane:
             self.works(plane)
-            asked = lease("sleep", seconds=4 * self.patience)
-            gone = threading.Timer(1.5 * self.patience, self.take_away, [plane])
+            asked = lease("sleep", seconds=4 * self.wait_factor)
+            gone = threading.Timer(1.5 * self.wait_factor, self.take_away, [plane])
             gone.start()
             try:
                 reports = list(plane.invoke([asked], plane.function.timeout))
@@ -157,7 +157,7 @@ class InvokerContract(
             with self.unavailable("invoke"):
                 list(plane.invoke([lease("echo", value=1)], plane.function.timeout))
             self.bring_back(plane)
-            deadline = time.monotonic() + 60 * self.patience
+            deadline = time.monotonic() + 60 * self.wait_factor
             while True:
                 try:
                     self.works(plane)

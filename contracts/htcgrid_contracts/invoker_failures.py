@@ -52,11 +52,11 @@ class FailureRules(InvokerHelpers):
         """Whether it waits or computes. Read: spi.FailureKind.TIMEOUT."""
         seconds = self.short_timeout
         began = time.monotonic()
-        outcome = self.call(plane, do, seconds, seconds=seconds + 30 * self.patience)
+        outcome = self.call(plane, do, seconds, seconds=seconds + 30 * self.wait_factor)
         took = time.monotonic() - began
         document = self.failed(outcome, FailureKind.TIMEOUT)
         assert document["errorType"] == "Sandbox.Timedout", document
-        assert took < seconds + 20 * self.patience, f"a timeout of {seconds:g} s was reported after {took:.0f} s"
+        assert took < seconds + 20 * self.wait_factor, f"a timeout of {seconds:g} s was reported after {took:.0f} s"
         self.works(plane)
 
     @pytest.mark.capability(Capability.MEMORY)
@@ -113,7 +113,7 @@ class FailureRules(InvokerHelpers):
         if plane.max_batch == 1:
             not_asked("max_batch is 1: no task stands behind another")
         last = slow = ""
-        for seconds in (0.6 * self.patience, 2 * self.patience):
+        for seconds in (0.6 * self.wait_factor, 2 * self.wait_factor):
             others = [lease("count") for _ in range(min(plane.max_batch, 4) - 1)]
             batch = [lease("sleep", seconds=seconds), *others]
             slow, last = batch[0].task.id, self.reports(plane, batch)[-1].task_id
@@ -125,7 +125,7 @@ class FailureRules(InvokerHelpers):
         """It runs elsewhere: here it would have run twice. Read: spi.Unstarted."""
         if plane.max_batch == 1:
             not_asked("max_batch is 1: no task stands behind another")
-        batch = [lease("count", seconds=seconds) for seconds in (0, 1 * self.patience, 0, 0)[: plane.max_batch]]
+        batch = [lease("count", seconds=seconds) for seconds in (0, 1 * self.wait_factor, 0, 0)[: plane.max_batch]]
         self.each_counted([self.answer(outcome) for outcome in self.run(plane, batch)])
 
     def test_a_task_that_ends_its_environment_takes_no_other_with_it(self, plane: Invoker) -> None:

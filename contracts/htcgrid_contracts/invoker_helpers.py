@@ -144,16 +144,16 @@ class InvokerHelpers(PluginContract):
 
     def side_by_side(self, plane: Invoker, size: int) -> None:
         """So many environments, where a plane starts one only for a call that finds none idle: these last a while."""
-        in_threads([lambda: self.answer(self.call(plane, "count", seconds=0.5))] * size, 60 * self.patience)
+        in_threads([lambda: self.answer(self.call(plane, "count", seconds=0.5))] * size, 60 * self.wait_factor)
 
     def overlap(self, plane: Invoker, size: int) -> None:
         """So many invocations are under way at the same time."""
         self.side_by_side(plane, size)
         overlap = 0.0
         # The longer where this machine was too busy to begin them all within the shorter.
-        for seconds in (0.5 * self.patience, min(8 * self.patience, 0.8 * plane.function.timeout)):
+        for seconds in (0.5 * self.wait_factor, min(8 * self.wait_factor, 0.8 * plane.function.timeout)):
             calls = [lambda seconds=seconds: self.answer(self.call(plane, "count", seconds=seconds))] * size
-            answers = in_threads(calls, 60 * self.patience)
+            answers = in_threads(calls, 60 * self.wait_factor)
             overlap = min(each["ended"] for each in answers) - max(each["began"] for each in answers)
             if overlap > 0:
                 break
@@ -175,15 +175,15 @@ class InvokerHelpers(PluginContract):
         ended: list[tuple[Outcome, float]] = []
 
         def work() -> None:
-            ended.append((self.run(plane, [asked], 6 * self.patience)[0], time.monotonic()))
+            ended.append((self.run(plane, [asked], 6 * self.wait_factor)[0], time.monotonic()))
 
         thread = threading.Thread(target=work, daemon=True)
         thread.start()
-        time.sleep(0.5 * self.patience)
+        time.sleep(0.5 * self.wait_factor)
         assert thread.is_alive(), "the handler had ended before it was cancelled"
         cancelled = time.monotonic()
         plane.cancel([asked.task.id])
-        eventually(lambda: bool(ended), plane.function.timeout + 30 * self.patience, "an outcome after `cancel`")
+        eventually(lambda: bool(ended), plane.function.timeout + 30 * self.wait_factor, "an outcome after `cancel`")
         return ended[0][0], ended[0][1] - cancelled
 
 

@@ -71,7 +71,7 @@ class IdentityRules(InvokerHelpers):
     @pytest.mark.capability(Capability.IDENTITY)
     def test_credentials_do_not_expire_under_an_invocation(self, invoker: Invoker) -> None:
         """They are renewed between two invocations. Read: spi.Invoker.credentials."""
-        lifetime = 3 * self.patience
+        lifetime = 3 * self.wait_factor
         issued = IssuedCredentials(lifetime)
         plane = self.serving(invoker, invoker.function)
         plane.credentials = issued

@@ -45,7 +45,7 @@ class LeaseRules(SourceHelpers):
         given(*numbered(3))
         done, kept, other = self.held(source, 3)
         source.ack([done])
-        gone = set(source.extend([kept, done, other], 60 * self.patience))
+        gone = set(source.extend([kept, done, other], 60 * self.wait_factor))
         assert gone <= {done.task.id}, f"one of three tasks was acked, and extend calls another lost: {sorted(gone)}"
         source.nack([done, kept, other])
         if self.returns(source):
@@ -68,7 +68,7 @@ class LeaseRules(SourceHelpers):
             self.take(holder, 1, lease_seconds + 20)
             began = time.monotonic()
             took = self._comes_again(receiver, 1, asked, began, lease_seconds, "its lease began")
-            if took <= LATE * lease_seconds + 0.2 * self.patience:
+            if took <= LATE * lease_seconds + 0.2 * self.wait_factor:
                 return
             holder, receiver = receiver, holder
         assert took <= LATE * lease_seconds, f"`lease_seconds` is {lease_seconds:g}, and the lease lasted {took:.1f} s"
@@ -83,7 +83,7 @@ class LeaseRules(SourceHelpers):
         given(*numbered(size))
         lease = source.lease_seconds
         # Far enough from the lease's own seconds, so that one that ignores the argument is seen.
-        seconds = lease / 2 if lease >= 4 else max(3 * lease, 1.5 * self.patience)
+        seconds = lease / 2 if lease >= 4 else max(3 * lease, 1.5 * self.wait_factor)
         holder, receiver = source, another()
         leases = self.take(holder, size)
         took = 0.0
@@ -109,7 +109,7 @@ class LeaseRules(SourceHelpers):
             not_asked("`nack` is the default: what is returned waits for its lease to expire")
         size = min(self._batch(source), 3)
         given(*numbered(size))
-        delay = 2.0 * self.patience
+        delay = 2.0 * self.wait_factor
         leases = self.held(source, size)
         took = 0.0
         for _ in range(3):
@@ -134,10 +134,10 @@ class LeaseRules(SourceHelpers):
         late = self.take(source, 1)
         held = self.held(other, 1, wait + 10)
         source.nack(late)
-        self.nothing_comes(source, 1.0 * self.patience)
+        self.nothing_comes(source, 1.0 * self.wait_factor)
         source.extend(late, 0.1)
-        self.nothing_comes(source, 1.0 * self.patience)
-        gone = other.extend(held, 60 * self.patience)
+        self.nothing_comes(source, 1.0 * self.wait_factor)
+        gone = other.extend(held, 60 * self.wait_factor)
         assert not gone, "a late nack or extend of the one before took the lease away from its new holder"
         other.ack(held)
 
@@ -168,7 +168,7 @@ class LeaseRules(SourceHelpers):
     ) -> float:
         """Receive so many tasks, each not before its time; returns the seconds until the last one came."""
         leases: list[Lease] = []
-        deadline = began + 3 * seconds + 10 * self.patience
+        deadline = began + 3 * seconds + 10 * self.wait_factor
         while len(leases) < size:
             assert time.monotonic() < deadline, (
                 f"{len(leases)} of {size} tasks came again within {deadline - began:.0f} s since {since}"

@@ -28,7 +28,7 @@ class MeterRules(InvokerHelpers):
         failed = [self.call(plane, "fail")]
         if Capability.TIMEOUT in plane.capabilities:
             seconds = self.short_timeout
-            outcome = self.call(plane, "sleep", seconds, seconds=seconds + 30 * self.patience)
+            outcome = self.call(plane, "sleep", seconds, seconds=seconds + 30 * self.wait_factor)
             self.failed(outcome, FailureKind.TIMEOUT)
             assert outcome.duration_ms >= 900 * seconds, (
                 f"a handler was stopped after {seconds:g} s, and its duration_ms is {outcome.duration_ms:g}"
@@ -43,7 +43,7 @@ class MeterRules(InvokerHelpers):
     def test_started_is_when_the_handler_began(self, plane: Invoker) -> None:
         """Not when it ended, nor when it was called. Read: spi.Outcome."""
         self.works(plane)
-        for seconds in (0.8 * self.patience, 2.5 * self.patience):  # a busy machine may be late by as much once
+        for seconds in (0.8 * self.wait_factor, 2.5 * self.wait_factor):  # a busy machine may be late by as much once
             outcome = self.call(plane, "count", seconds=seconds)
             began = self.answer(outcome)["began"]
             apart = abs(outcome.started - began)
@@ -69,12 +69,28 @@ class MeterRules(InvokerHelpers):
         """And the same one in all its invocations. Read: spi.Outcome."""
         size = min(plane.max_concurrency, self.most_threads)
         calls = [lambda: self.call(plane, "count", seconds=0.3)] * (2 * size)
-        outcomes = [*in_threads(calls, 60 * self.patience), *(self.call(plane, "count") for _ in range(2))]
+        outcomes = [*in_threads(calls, 60 * self.wait_factor), *(self.call(plane, "count") for _ in range(2))]
         pairs = {(self.answer(outcome)["environment"], outcome.environment) for outcome in outcomes}
         assert len(pairs) == len({inside for inside, _ in pairs}) == len({outside for _, outside in pairs}), (
             f"the handler saw {len({inside for inside, _ in pairs})} environments, and the outcomes name "
             f"{len({outside for _, outside in pairs})}"
         )
+
+    def test_times_that_are_told_are_plausible(self, plane: Invoker) -> None:
+        """A plane that does not claim to measure may leave them at zero; else they are in their units. Read: spi.Outcome."""
+        self.works(plane)
+        before = time.time()
+        outcome = self.call(plane, "sleep", seconds=0.3)
+        most = (time.time() - before) * 1000 + 50
+        if outcome.duration_ms:
+            assert 290 <= outcome.duration_ms <= most, (
+                f"a handler of 300 ms, called in {most:.0f} ms, has a duration_ms of {outcome.duration_ms:g}"
+            )
+        if outcome.billed_ms:
+            assert 290 <= outcome.billed_ms <= most + 10_000, f"a handler of 300 ms is billed {outcome.billed_ms} ms"
+        if outcome.started:
+            apart = abs(outcome.started - before)
+            assert apart < 60, f"`started` is {outcome.started:g}, in Unix seconds, and it was called at {before:.0f}"
 
     # --- the context ---
 
@@ -127,7 +143,7 @@ class MeterRules(InvokerHelpers):
                 said = [line for line in tail.splitlines() if line.startswith("thread ")]  # a runtime may say more
                 assert said == [text], f"printed {text!r}, and the log tail is {tail!r}"
 
-        in_threads([lambda thread=thread: work(thread) for thread in range(size)], 60 * self.patience)  # type: ignore[misc]
+        in_threads([lambda thread=thread: work(thread) for thread in range(size)], 60 * self.wait_factor)  # type: ignore[misc]
 
     @pytest.mark.capability(Capability.LOGS, Capability.TIMEOUT)
     def test_the_log_of_every_kind_of_failure_is_kept(self, plane: Invoker) -> None:
@@ -135,7 +151,7 @@ class MeterRules(InvokerHelpers):
         seconds = self.short_timeout
         asked = {
             FailureKind.HANDLER_ERROR: lease("fail", print="last words"),
-            FailureKind.TIMEOUT: lease("sleep", print="last words", seconds=seconds + 30 * self.patience),
+            FailureKind.TIMEOUT: lease("sleep", print="last words", seconds=seconds + 30 * self.wait_factor),
         }
         for kind, each in asked.items():
             timeout = seconds if kind is FailureKind.TIMEOUT else plane.function.timeout

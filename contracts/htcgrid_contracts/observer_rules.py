@@ -133,7 +133,7 @@ class ObserverContract(PluginContract):
         """The agent opens it in one thread and tells it in another. Read: spi, rules for all; spi.Observer.observe."""
         with observer:
             for _ in range(3):
-                in_threads([lambda: observer.observe(run_of_an_agent())], 20 * self.patience)
+                in_threads([lambda: observer.observe(run_of_an_agent())], 20 * self.wait_factor)
 
     def test_it_keeps_up_with_a_fast_agent(self, observer: Observer) -> None:
         """What it is too slow for is dropped, and then what it shows is wrong. Read: spi.Observer, spi.Observer.dropped."""
@@ -150,7 +150,7 @@ class ObserverContract(PluginContract):
             began = time.monotonic()
             observer.observe([*told, Acked(2.0, leases)])
             took = time.monotonic() - began
-        most = _BUSY_SECONDS * self.patience
+        most = _BUSY_SECONDS * self.wait_factor
         assert took < most, f"{_BUSY_TASKS} tasks took it {took:.1f} s: an agent runs so many in a fifth of a second"
 
     def test_it_keeps_no_payload(self, observer: Observer) -> None:
@@ -161,7 +161,7 @@ class ObserverContract(PluginContract):
             observer.observe(run_of_an_agent(payload))
             eventually(
                 lambda: (gc.collect(), sys.getrefcount(payload) == before)[1],
-                5 * self.patience,
+                5 * self.wait_factor,
                 "the observer keeps the event or the answer of a task that is done; it is to be let go of",
             )
 

@@ -76,12 +76,12 @@ class QueueStateRules(SourceHelpers):
         assert sorted(task.id for task in named if task.id != "contract-not-there") == sorted(
             task.id for task in stopped
         ), f"4 tasks were cancelled, and cancel named {len(named)}"
-        self.nothing_comes(source, 1.0 * self.patience, on_lease=True)
+        self.nothing_comes(source, 1.0 * self.wait_factor, on_lease=True)
         left = [third, fourth, kept]
         size = min(source.max_batch, len(left))
         gone: set[str] = set()
         for start in range(0, len(left), size):
-            gone |= set(source.extend(left[start : start + size], 60 * self.patience))
+            gone |= set(source.extend(left[start : start + size], 60 * self.wait_factor))
         assert gone == {third.task.id, fourth.task.id}, (
             f"two leased tasks were cancelled, and extend says {sorted(gone)}"
         )
@@ -112,7 +112,7 @@ class QueueStateRules(SourceHelpers):
             wrong = _Wrong(replace(inside, waiting=3), sessions, began)
             eventually(
                 lambda brief=brief, wrong=wrong: not wrong.of(source.stats(brief=brief)),  # type: ignore[misc]
-                5 * self.patience,
+                5 * self.wait_factor,
                 f"stats(brief={brief}) of a queue in every state: {wrong.of(source.stats(brief=brief))}",
             )
 
@@ -142,7 +142,7 @@ class QueueStateRules(SourceHelpers):
         self.queue(source).put(numbered(1, session_id="asked"))
         if source.is_pending("asked") is None:
             not_asked("`is_pending` says None: it cannot tell")
-        source.nack(self.held(source, 1), 60 * self.patience)
+        source.nack(self.held(source, 1), 60 * self.wait_factor)
         assert source.is_pending("asked") is True, "a task of the session is delayed, and it is not pending"
 
     def _in_every_state(self, source: TaskSource) -> Sequence[Lease]:
@@ -157,7 +157,7 @@ class QueueStateRules(SourceHelpers):
         acked, dead, leased, waiting, delayed, cancelled, both = mixed
         source.ack([acked])
         source.nack([waiting, both])
-        source.nack([delayed], 60 * self.patience)
+        source.nack([delayed], 60 * self.wait_factor)
         source.dead_letter([dead], "the contract's reason")
         queue.cancel(task_ids=[cancelled.task.id, both.task.id])
         return leased, waiting, delayed, cancelled, both
@@ -205,7 +205,7 @@ class QueueStateRules(SourceHelpers):
         expected = {lease.task.id: lease.task for lease in leases}
         eventually(
             lambda: len([each for each in source.dead_letters() if each.task.id in expected]) == size,
-            10 * self.patience,
+            10 * self.wait_factor,
             f"all {size} dead letters of one call in `dead_letters`",
         )
         for each in source.dead_letters():
@@ -226,7 +226,7 @@ class QueueStateRules(SourceHelpers):
             found[:] = [each.attempt for each in source.dead_letters() if each.task.id == lease.task.id]
             return bool(found)
 
-        eventually(is_listed, 10 * self.patience, "the dead letter in `dead_letters`")
+        eventually(is_listed, 10 * self.wait_factor, "the dead letter in `dead_letters`")
         assert found == [2], f"it was handed out twice, and its dead letter says {found}"
 
     def test_what_can_be_redriven_is_said(self, source: TaskSource) -> None:

@@ -171,7 +171,7 @@ class ReadingRules(PluginContract):
             sink.wait_for_more(0.0)
             assert not sink.wait_for_more(0.0), "nothing was stored since the last call, and it says that something was"
             writer().put([varied(0)])
-            assert sink.wait_for_more(10.0 * self.patience), (
+            assert sink.wait_for_more(10.0 * self.wait_factor), (
                 "another agent stored a result, and whoever waits is not told"
             )
 
@@ -248,7 +248,7 @@ class ReadingRules(PluginContract):
 
             def follow() -> None:
                 size, more = sum(map(len, batches)), True
-                deadline = time.monotonic() + 30 * self.patience
+                deadline = time.monotonic() + 30 * self.wait_factor
                 while time.monotonic() < deadline:
                     after = seen[-1][0] if seen else 0
                     seen.extend((number, each.task.id) for number, each in sink.scan(after=after))
@@ -257,7 +257,7 @@ class ReadingRules(PluginContract):
                     more = not done.is_set()
 
             calls = [lambda number=number: write(number) for number in range(8)]
-            in_threads([*calls, follow], 60 * self.patience)
+            in_threads([*calls, follow], 60 * self.wait_factor)
             numbers = [number for number, _ in seen]
             assert numbers == sorted(set(numbers)), "the numbers of a `scan` that goes on do not ascend"
             missed = {each.task.id for batch in batches for each in batch} - {task_id for _, task_id in seen}

@@ -37,7 +37,7 @@ class Subject:
 
     kind: type[Plugin]
     make: Callable[[Function], Plugin]
-    patience: float = 1.0
+    wait_factor: float = 1.0
     drain: bool = False
     missing: Callable[[Function], Plugin] | None = None
     take_away: Callable[[], None] | None = None

@@ -12,6 +12,7 @@ from htcgrid.spi import FailureKind, Outcome, Rejected, Result, ResultSink, Resu
 from htcgrid_contracts.common import in_threads, not_asked, unique_id
 from htcgrid_contracts.failure_rules import FailureLogRules
 from htcgrid_contracts.payloads import AWKWARD_PAYLOADS
+from htcgrid_contracts.run_rules import RunRules
 from htcgrid_contracts.sink_sharing_rules import SinkSharingRules
 
 
@@ -33,7 +34,7 @@ def result(payload: bytes = b'{"price": 1.5}', failure: FailureKind | None = Non
     return Result(task, outcome, attempt=2)
 
 
-class ResultSinkContract(SinkSharingRules, FailureLogRules):
+class ResultSinkContract(SinkSharingRules, FailureLogRules, RunRules):
     """Subclass it, and give the fixture `sink`: a sink, not opened, on a place that is new and empty.
 
     `read_back` is the oracle. See `PluginContract` for what else may be overridden.
@@ -123,7 +124,7 @@ class ResultSinkContract(SinkSharingRules, FailureLogRules):
     def test_a_result_outlives_a_process_that_is_killed_right_after_put(self, sink: ResultSink) -> None:
         """The task is acked right after: what is only in memory then is lost for good. Read: spi.ResultSink.put."""
         put = [result() for _ in range(min(sink.max_batch, 3))]
-        status = _put_and_die(self.again(sink), put, 30 * self.patience)
+        status = _put_and_die(self.again(sink), put, 30 * self.wait_factor)
         assert status == -signal.SIGKILL, f"a process that put a result ended with status {status}: see what it printed"
         with sink:
             self._stored(sink, put)
@@ -158,7 +159,7 @@ class ResultSinkContract(SinkSharingRules, FailureLogRules):
                 for batch in results[number::4]:
                     sink.put(batch)
 
-            in_threads([lambda number=number: work(number) for number in range(4)], 60 * self.patience)  # type: ignore[misc]
+            in_threads([lambda number=number: work(number) for number in range(4)], 60 * self.wait_factor)  # type: ignore[misc]
             self._stored(sink, [each for batch in results for each in batch])
 
     # --- what cannot be stored ---

@@ -42,7 +42,7 @@ class SinkSharingRules(ReadingRules):
             together = threading.Barrier(len(agents))
 
             def work(agent: ResultSink) -> None:
-                together.wait(30 * self.patience)
+                together.wait(30 * self.wait_factor)
                 for start in range(0, len(put), size):
                     for left in reversed(range(20)):
                         try:
@@ -53,7 +53,7 @@ class SinkSharingRules(ReadingRules):
                                 raise
                             time.sleep(0.05)
 
-            in_threads([lambda agent=agent: work(agent) for agent in agents], 60 * self.patience)  # type: ignore[misc]
+            in_threads([lambda agent=agent: work(agent) for agent in agents], 60 * self.wait_factor)  # type: ignore[misc]
             self._stored(sink, put)
 
     def test_who_reads_holds_up_no_put(self, sink: ResultSink) -> None:
@@ -78,10 +78,10 @@ class SinkSharingRules(ReadingRules):
                     results = reading(reader)
                     next(results, None)
                     began = time.monotonic()
-                    in_threads([lambda: sink.put([varied(0)])], 20 * self.patience)
+                    in_threads([lambda: sink.put([varied(0)])], 20 * self.wait_factor)
                     took = time.monotonic() - began
                     list(results)
-                assert took < 10 * self.patience, f"a put took {took:.0f} s while another was within `{name}`"
+                assert took < 10 * self.wait_factor, f"a put took {took:.0f} s while another was within `{name}`"
 
     def test_who_waits_is_told_while_it_waits(self, sink: ResultSink, writer: Callable[[], ResultSink]) -> None:
         """Soon after something was stored, and not before. Read: spi.ResultSink.wait_for_more."""
@@ -90,8 +90,8 @@ class SinkSharingRules(ReadingRules):
                 not_asked("`wait_for_more` is the default: this sink cannot tell")
             other = writer()
             # What opening them has changed may be told as well.
-            eventually(lambda: not sink.wait_for_more(0.2), 5 * self.patience, "an end of what it tells")
-            wait = 1.0 * self.patience
+            eventually(lambda: not sink.wait_for_more(0.2), 5 * self.wait_factor, "an end of what it tells")
+            wait = 1.0 * self.wait_factor
             began = time.monotonic()
             assert not sink.wait_for_more(wait), "nothing was stored, and it says that something was"
             took = time.monotonic() - began
@@ -105,10 +105,10 @@ class SinkSharingRules(ReadingRules):
             thread = threading.Thread(target=put, daemon=True)
             thread.start()
             began = time.monotonic()
-            told = sink.wait_for_more(15 * self.patience)
+            told = sink.wait_for_more(15 * self.wait_factor)
             took = time.monotonic() - began
             thread.join()
             assert told, "another agent stored a result while it waited, and it says that nothing was stored"
-            assert took < 0.5 + 5 * self.patience, (
+            assert took < 0.5 + 5 * self.wait_factor, (
                 f"another agent stored a result after 0.5 s, and whoever waits was told after {took:.1f} s"
             )

@@ -42,7 +42,7 @@ class SlotRules(InvokerHelpers):
         calls = [
             lambda number=number: self.answer(self.call(plane, "echo", value=number)) for number in range(3 * size)
         ]
-        assert in_threads(calls, 60 * self.patience) == list(range(3 * size))
+        assert in_threads(calls, 60 * self.wait_factor) == list(range(3 * size))
 
     @pytest.mark.capability(Capability.CANCEL)
     def test_cancel_stops_every_task_that_it_is_given(self, plane: Invoker) -> None:
@@ -51,18 +51,18 @@ class SlotRules(InvokerHelpers):
         if size == 1:
             not_asked("max_concurrency is 1: nothing runs beside the cancelled task")
         self.side_by_side(plane, size)
-        asked = [lease("sleep", seconds=30 * self.patience) for _ in range(size)]
+        asked = [lease("sleep", seconds=30 * self.wait_factor) for _ in range(size)]
         ended: list[Outcome] = []
 
         def run(number: int) -> None:
-            ended.append(self.run(plane, [asked[number]], 6 * self.patience)[0])
+            ended.append(self.run(plane, [asked[number]], 6 * self.wait_factor)[0])
 
         def cancel() -> None:
-            time.sleep(0.5 * self.patience)
+            time.sleep(0.5 * self.wait_factor)
             plane.cancel([each.task.id for each in asked])
 
         calls: list[Callable[[], None]] = [lambda number=number: run(number) for number in range(size)]  # type: ignore[misc]
-        in_threads([*calls, cancel], plane.function.timeout + 60 * self.patience)
+        in_threads([*calls, cancel], plane.function.timeout + 60 * self.wait_factor)
         for outcome in ended:
             self.failed(outcome, FailureKind.CANCELLED)
 
@@ -75,7 +75,7 @@ class SlotRules(InvokerHelpers):
             self.works(plane)
             size = plane.max_concurrency + 1
             self.resize(plane, size)
-            within, told = 30 * self.patience, f"max_concurrency = {size} of a plane that has grown to that"
+            within, told = 30 * self.wait_factor, f"max_concurrency = {size} of a plane that has grown to that"
             eventually(lambda: plane.max_concurrency == size, within, told)
             self.overlap(plane, size)
 
@@ -89,16 +89,16 @@ class SlotRules(InvokerHelpers):
             self.side_by_side(plane, size)
 
             def shrink() -> None:
-                time.sleep(0.5 * self.patience)
+                time.sleep(0.5 * self.wait_factor)
                 self.resize(plane, 1)
                 told = "max_concurrency = 1 of a plane that has shrunk to that"
-                eventually(lambda: plane.max_concurrency == 1, 30 * self.patience, told)
+                eventually(lambda: plane.max_concurrency == 1, 30 * self.wait_factor, told)
 
             def run() -> None:
-                answer = self.answer(self.call(plane, "sleep", seconds=3 * self.patience, value="kept"))
+                answer = self.answer(self.call(plane, "sleep", seconds=3 * self.wait_factor, value="kept"))
                 assert answer == "kept"
 
-            in_threads([*[run] * size, shrink], 60 * self.patience)
+            in_threads([*[run] * size, shrink], 60 * self.wait_factor)
             self.works(plane)
 
     def test_throttling_is_told_apart_from_what_is_away(self, invoker: Invoker) -> None:
@@ -135,7 +135,7 @@ class SlotRules(InvokerHelpers):
         assert not left, f"after close there are files left in the folder for temporary files: {left}"
         if is_ours:
             process = Path(f"/proc/{pid}")
-            gone = 5 * self.patience
+            gone = 5 * self.wait_factor
             eventually(lambda: not process.exists(), gone, f"the end of the handler's process {pid} after close")
 
     # --- words ---
@@ -149,6 +149,6 @@ class SlotRules(InvokerHelpers):
         size = min(plane.max_concurrency, self.most_threads)
         calls = [lambda: self.answer(self.call(plane, "echo", value=os.getpid()))] * size
         try:
-            in_threads(calls, 30 * self.patience)
+            in_threads(calls, 30 * self.wait_factor)
         except AssertionError as error:
             pytest.fail(f"after {after}, the plane's {size} slots do not all work: {error}")

@@ -30,7 +30,7 @@ class TaskSourceContract(LeaseRules, WaitRules, SourceSharingRules, TaskQueueRul
         given(*numbered(5))
         asked = min(2, source.max_batch)
         leased: Sequence[Lease] = ()
-        deadline = time.monotonic() + 10 * self.patience
+        deadline = time.monotonic() + 10 * self.wait_factor
         while not leased and time.monotonic() < deadline:
             leased = source.receive(asked, 1.0)
         assert 1 <= len(leased) <= asked, f"asked for {asked} of 5 tasks and got {len(leased)}"
@@ -57,7 +57,7 @@ class TaskSourceContract(LeaseRules, WaitRules, SourceSharingRules, TaskQueueRul
         began = time.monotonic()
         assert not source.receive(1, 1.0), "a task was leased where there is none"
         took = time.monotonic() - began
-        assert took < 1.0 + 2 * self.patience, f"waited {took:.1f} s when asked to wait 1 s"
+        assert took < 1.0 + 2 * self.wait_factor, f"waited {took:.1f} s when asked to wait 1 s"
         assert took > 0.5 or source.exhausted, f"came back after {took:.2f} s when asked to wait 1 s for a first task"
 
     def test_a_receive_without_wait_returns_at_once(self, given: Given) -> None:
@@ -68,23 +68,23 @@ class TaskSourceContract(LeaseRules, WaitRules, SourceSharingRules, TaskQueueRul
             began = time.monotonic()
             assert not source.receive(1, 0), "a task was leased where there is none"
             took = min(took, time.monotonic() - began)
-        assert took < 1 * self.patience, f"took {took:.1f} s when asked not to wait"
+        assert took < 1 * self.wait_factor, f"took {took:.1f} s when asked not to wait"
 
     def test_receive_returns_as_soon_as_it_has_any(self, source: TaskSource, given: Given) -> None:
         """One that waits for a full batch leaves environments idle. Read: spi.TaskSource.receive."""
         given(*numbered(1))
         began = time.monotonic()
-        leased = source.receive(source.max_batch, 15.0 * self.patience)
+        leased = source.receive(source.max_batch, 15.0 * self.wait_factor)
         took = time.monotonic() - began
         assert len(leased) == 1, f"one task was there and {len(leased)} were leased"
-        assert took < 10 * self.patience, f"a task was there, and receive waited {took:.1f} s for more"
+        assert took < 10 * self.wait_factor, f"a task was there, and receive waited {took:.1f} s for more"
 
     def test_receive_sees_a_task_that_comes_while_it_waits(self, given: Given) -> None:
         """A queue is empty most of the time that an agent waits on it. Read: spi.TaskSource.receive."""
         if self.finite:
             not_asked("finite: all tasks are there from the start")
         source = given()
-        wait = 15.0 * self.patience
+        wait = 15.0 * self.wait_factor
         began = time.monotonic()
 
         def publish_later() -> Sequence[Lease]:
@@ -95,7 +95,7 @@ class TaskSourceContract(LeaseRules, WaitRules, SourceSharingRules, TaskQueueRul
         leased, _ = in_threads([lambda: source.receive(1, wait), publish_later], 2 * wait)
         took = time.monotonic() - began
         assert len(leased) == 1, "a task came while receive waited, and it returned none"
-        most = 0.5 + 5 * self.patience
+        most = 0.5 + 5 * self.wait_factor
         assert took < most, f"a task came after 0.5 s, and receive({wait:g}) returned after {took:.1f} s"
 
     # --- leases ---
@@ -195,7 +195,7 @@ class TaskSourceContract(LeaseRules, WaitRules, SourceSharingRules, TaskQueueRul
         if not _returns(source):
             not_asked("`nack` is the default: what is returned waits for its lease to expire")
         leases = self.take(source, 1)
-        delay = 2.0 * self.patience
+        delay = 2.0 * self.wait_factor
         began = time.monotonic()
         source.nack(leases, delay)
         (again,) = self.take(source, 1, delay + 10)
@@ -322,7 +322,7 @@ class TaskSourceContract(LeaseRules, WaitRules, SourceSharingRules, TaskQueueRul
         tasks = numbered(80)
         given(*tasks)
         seen: list[str] = []
-        deadline = time.monotonic() + 20 * self.patience
+        deadline = time.monotonic() + 20 * self.wait_factor
 
         def work() -> None:
             while len(seen) < len(tasks) and time.monotonic() < deadline:
@@ -331,7 +331,7 @@ class TaskSourceContract(LeaseRules, WaitRules, SourceSharingRules, TaskQueueRul
                 if leased:
                     source.ack(leased)
 
-        in_threads([work] * 4, 30 * self.patience)
+        in_threads([work] * 4, 30 * self.wait_factor)
         doubled = len(seen) - len(set(seen))
         assert not doubled, f"{doubled} tasks were leased twice to threads of one source"
         lost = {task.id for task in self.published} - set(seen)
@@ -355,7 +355,7 @@ class TaskSourceContract(LeaseRules, WaitRules, SourceSharingRules, TaskQueueRul
         source = given(*numbered(2))
         leases = self.take(source, 2)
         source.receive(1, 0.2)  # a file is known to have ended when the end was read
-        eventually(lambda: source.exhausted, 2 * self.patience, "`exhausted` with all tasks leased")
+        eventually(lambda: source.exhausted, 2 * self.wait_factor, "`exhausted` with all tasks leased")
         source.ack(leases)
         assert source.exhausted, "`exhausted` is false after all is acked"
 

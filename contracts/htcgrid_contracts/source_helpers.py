@@ -96,10 +96,10 @@ class SourceHelpers(PluginContract):
     def take(self, source: TaskSource, size: int, seconds: float = 10.0) -> list[Lease]:
         """Receive until so many tasks have been leased."""
         leased: list[Lease] = []
-        deadline = time.monotonic() + seconds * self.patience
+        deadline = time.monotonic() + seconds * self.wait_factor
         while len(leased) < size:
             assert time.monotonic() < deadline, (
-                f"{len(leased)} of {size} tasks were leased within {seconds * self.patience:.0f} s"
+                f"{len(leased)} of {size} tasks were leased within {seconds * self.wait_factor:.0f} s"
             )
             asked = time.monotonic()
             some = source.receive(min(source.max_batch, size - len(leased)), 1.0)
@@ -114,7 +114,7 @@ class SourceHelpers(PluginContract):
         if source.lease_seconds is not None:
             gone: set[str] = set()
             for start in range(0, size, source.max_batch):
-                gone |= set(source.extend(leases[start : start + source.max_batch], 60 * self.patience))
+                gone |= set(source.extend(leases[start : start + source.max_batch], 60 * self.wait_factor))
             if gone:
                 self.in_time()
             assert not gone, f"{sorted(gone)} was extended in time, and is said to be lost"
@@ -163,4 +163,4 @@ class SourceHelpers(PluginContract):
                 f"`lease_seconds` is {lease:g}: give the fixture a lease of {self.longest_lease:g} s or less, "
                 f"so that the rule need not wait so long (or raise `longest_lease`)"
             )
-        return lease + 1.0 * self.patience
+        return lease + 1.0 * self.wait_factor

@@ -27,7 +27,7 @@ class SourceSharingRules(SourceHelpers):
         agents = [source, another(), another(), another()]
         seen: list[str] = []
         late: list[float] = []
-        deadline = time.monotonic() + 20 * self.patience
+        deadline = time.monotonic() + 20 * self.wait_factor
 
         def work(agent: TaskSource) -> None:
             while len(seen) < len(self.published) and time.monotonic() < deadline:
@@ -38,7 +38,7 @@ class SourceSharingRules(SourceHelpers):
                     agent.ack(leases)
                     late.append(time.monotonic() - asked)
 
-        in_threads([lambda agent=agent: work(agent) for agent in agents], 40 * self.patience)  # type: ignore[misc]
+        in_threads([lambda agent=agent: work(agent) for agent in agents], 40 * self.wait_factor)  # type: ignore[misc]
         doubled = len(seen) - len(set(seen))
         if doubled and max(late) > 0.75 * (source.lease_seconds or float("inf")):
             not_asked("this machine stood still for as long as a lease lasts; give the fixture a longer one")
@@ -57,7 +57,7 @@ class SourceSharingRules(SourceHelpers):
         command = another()
         assert isinstance(command, TaskQueue)
         command.cancel(task_ids=[stopped.task.id])
-        gone = {each for lease in (stopped, kept) for each in source.extend([lease], 60 * self.patience)}
+        gone = {each for lease in (stopped, kept) for each in source.extend([lease], 60 * self.wait_factor)}
         assert gone == {stopped.task.id}, (
             f"one of two leased tasks was cancelled by another program, and extend says {sorted(gone)}"
         )
@@ -82,11 +82,11 @@ class SourceSharingRules(SourceHelpers):
                 if getattr(states, name) not in {number, None}
             )
 
-        eventually(lambda: not wrong(), 10 * self.patience, f"the stats that another program sees: {wrong()}")
+        eventually(lambda: not wrong(), 10 * self.wait_factor, f"the stats that another program sees: {wrong()}")
         if type(source).dead_letters is not TaskSource.dead_letters:
             eventually(
                 lambda: [each.task.id for each in command.dead_letters()] == [dead.task.id],
-                10 * self.patience,
+                10 * self.wait_factor,
                 "the dead letter of one agent in the `dead_letters` of another",
             )
 
@@ -122,12 +122,12 @@ class SourceSharingRules(SourceHelpers):
             return time.monotonic(), ()
 
         def receive() -> tuple[float, Sequence[Lease]]:
-            found = source.receive(1, 15 * self.patience)
+            found = source.receive(1, 15 * self.wait_factor)
             return time.monotonic(), found
 
-        (returned, _), (came, found) = in_threads([nack, receive], 40 * self.patience)
+        (returned, _), (came, found) = in_threads([nack, receive], 40 * self.wait_factor)
         assert len(found) == 1, "another agent returned a task while receive waited, and it received none"
-        assert came - returned < 5 * self.patience, (
+        assert came - returned < 5 * self.wait_factor, (
             f"another agent returned a task while receive waited, which saw it {came - returned:.1f} s later"
         )
 
@@ -136,7 +136,7 @@ class SourceSharingRules(SourceHelpers):
         if not self.returns(source):
             not_asked("`nack` is the default: what is returned waits for its lease to expire")
         given(*numbered(1))
-        delay = 1.0 * self.patience
+        delay = 1.0 * self.wait_factor
         leases = self.held(source, 1)
         began = time.monotonic()
         source.nack(leases, delay)
@@ -159,7 +159,7 @@ class SourceSharingRules(SourceHelpers):
         given(*numbered(2))
         first, second = self.held(source, 2)
         source.receive(1, 0.2)
-        eventually(lambda: source.exhausted, 2 * self.patience, "`exhausted` with all tasks leased")
+        eventually(lambda: source.exhausted, 2 * self.wait_factor, "`exhausted` with all tasks leased")
         source.nack([first])
         ended = source.exhausted
         assert not ended, "`exhausted` was true, a task was returned, and it is still true"
@@ -216,7 +216,7 @@ class SourceSharingRules(SourceHelpers):
 
     def _comes_within(self, source: TaskSource, began: float, seconds: float, since: str) -> None:
         """A task comes about then to a receive that would wait far longer."""
-        longest = seconds + 15 * self.patience
+        longest = seconds + 15 * self.wait_factor
         found: Sequence[Lease] = ()
         while not found and time.monotonic() - began < longest:
             found = source.receive(1, longest)
@@ -224,6 +224,6 @@ class SourceSharingRules(SourceHelpers):
                 time.sleep(0.01)  # a finite source need not wait
         took = time.monotonic() - began
         assert found, f"a task was to come {seconds:g} s after {since}, and receive({longest:g}) received none"
-        assert took < 1.5 * seconds + 4 * self.patience, (
+        assert took < 1.5 * seconds + 4 * self.wait_factor, (
             f"a task was to come {seconds:g} s after {since}, and a receive that waited received it after {took:.1f} s"
         )

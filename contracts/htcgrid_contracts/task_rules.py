@@ -40,7 +40,7 @@ class TaskRules(InvokerHelpers):
             not_asked("max_batch is 1: every call has one task")
         self.works(plane)
         apart = 0.0
-        for seconds in (0.8 * self.patience, 3 * self.patience):  # a busy machine may be late once
+        for seconds in (0.5 * self.wait_factor, 3 * self.wait_factor):  # a busy machine may be late once
             batch = [lease("echo", value=1), lease("sleep", seconds=seconds)]
             times: dict[str, float] = {}
             for report in plane.invoke(batch, plane.function.timeout):
@@ -48,7 +48,7 @@ class TaskRules(InvokerHelpers):
             apart = times[batch[1].task.id] - times[batch[0].task.id]
             if apart > seconds / 2:
                 break
-        assert apart > 0.3 * self.patience, (
+        assert apart > seconds / 3, (
             f"of a batch the first task answered at once and the second after {seconds:g} s, and their outcomes came "
             f"{apart:.2f} s apart: report each as it is ready"
         )
@@ -59,8 +59,8 @@ class TaskRules(InvokerHelpers):
         if plane.max_batch == 1:
             not_asked("max_batch is 1: no task stands behind another")
         self.works(plane)
-        batch = [lease("sleep", seconds=1.5 * self.patience, value="kept"), lease("echo", value=1)]
-        cancel = threading.Timer(0.5 * self.patience, plane.cancel, [[batch[1].task.id]])
+        batch = [lease("sleep", seconds=0.8 * self.wait_factor, value="kept"), lease("echo", value=1)]
+        cancel = threading.Timer(0.3 * self.wait_factor, plane.cancel, [[batch[1].task.id]])
         cancel.start()
         reports = {report.task_id: report for report in self.reports(plane, batch)}
         cancel.join()

@@ -27,7 +27,7 @@ class _Verified(PluginContract):
     @pytest.fixture(autouse=True)
     def subject(self, request: pytest.FixtureRequest) -> Iterator[Subject]:
         self._subject: Subject = request.config.stash[SUBJECT]
-        self.patience = self._subject.patience
+        self.wait_factor = self._subject.wait_factor
         yield self._subject
         if self._is_away and self._subject.bring_back is not None:
             self._subject.bring_back()  # the next rule finds it again

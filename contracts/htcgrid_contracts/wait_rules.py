@@ -16,7 +16,7 @@ class WaitRules(SourceHelpers):
     def test_receive_keeps_its_wait(self, given: Given) -> None:
         """On both sides: half of it is twice the requests, twice as much holds up a drain. Read: spi.TaskSource.receive."""
         source = given()
-        wait = 2.0 * self.patience
+        wait = 2.0 * self.wait_factor
         took = 0.0
         for _ in range(3):  # a busy machine may be late once
             began = time.monotonic()
@@ -31,20 +31,20 @@ class WaitRules(SourceHelpers):
         """Results are acked while the agent waits for more tasks. Read: spi, rules for all three."""
         given(*numbered(3))
         first, second, third = self.held(source, 3)
-        wait = 4.0 * self.patience
+        wait = 4.0 * self.wait_factor
 
         def call() -> tuple[float, Sequence[Lease]]:
             time.sleep(0.2)
             began = time.monotonic()
             source.ack([first])
-            source.extend([second], 60 * self.patience)
-            source.nack([third], 60 * self.patience)
+            source.extend([second], 60 * self.wait_factor)
+            source.nack([third], 60 * self.wait_factor)
             return time.monotonic() - began, ()
 
         def receive() -> tuple[float, Sequence[Lease]]:
             return 0.0, source.receive(1, wait)
 
-        (took, _), _ = in_threads([call, receive], 3 * wait + 10 * self.patience)
+        (took, _), _ = in_threads([call, receive], 3 * wait + 10 * self.wait_factor)
         assert took < wait / 2, (
             f"ack, extend and nack took {took:.1f} s while another thread was in receive(1, {wait:g}): they waited for it"
         )
@@ -62,20 +62,20 @@ class WaitRules(SourceHelpers):
             return time.monotonic(), ()
 
         def receive() -> tuple[float, Sequence[Lease]]:
-            found = source.receive(1, 15 * self.patience)
+            found = source.receive(1, 15 * self.wait_factor)
             return time.monotonic(), found
 
-        (returned, _), (came, found) = in_threads([nack, receive], 40 * self.patience)
+        (returned, _), (came, found) = in_threads([nack, receive], 40 * self.wait_factor)
         assert len(found) == 1, "a task was returned while receive waited, and it received none"
         took = came - returned
-        assert took < 4 * self.patience, f"a task was returned while receive waited, which saw it {took:.1f} s later"
+        assert took < 4 * self.wait_factor, f"a task was returned while receive waited, which saw it {took:.1f} s later"
 
     def test_all_of_many_tasks_come_once(self, source: TaskSource, given: Given) -> None:
         """More than one page or batch, and each batch `max_batch` at most. Read: spi.TaskSource.receive."""
         size = min(max(2 * source.max_batch + 7, 120), 4500)
         given(*numbered(size))
         seen: list[str] = []
-        deadline = time.monotonic() + 40 * self.patience
+        deadline = time.monotonic() + 40 * self.wait_factor
         while len(seen) < size and time.monotonic() < deadline:
             asked = time.monotonic()
             leases = source.receive(size, 1.0)
@@ -99,12 +99,12 @@ class WaitRules(SourceHelpers):
         given(*numbered(2))
         first, second = self.held(source, 2)
         source.receive(1, 0.1)
-        source.nack([first], 1.0 * self.patience)
+        source.nack([first], 1.0 * self.wait_factor)
         source.ack([second])
         ended = source.exhausted
         assert not ended, "`exhausted` is true while a task that was returned with a delay waits"
         source.ack(self.take(source, 1))
-        eventually(lambda: source.exhausted, 2 * self.patience, "`exhausted` once the delayed task is acked")
+        eventually(lambda: source.exhausted, 2 * self.wait_factor, "`exhausted` once the delayed task is acked")
 
     def test_every_call_says_unavailable_once_its_place_went_away(self, source: TaskSource, given: Given) -> None:
         """What is swallowed is lost, and what is called lost is run twice. Read: spi.Unavailable."""

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from htcgrid.builtin import manifest_file
 from htcgrid.builtin.id_table import Ids, IdTable
 from htcgrid.builtin.jsonl_current import compact, every_result, failed
 from htcgrid.builtin.jsonl_repair import resume
@@ -90,6 +91,7 @@ class JsonlSink(ResultSink):
             raise Rejected(message) from None
         self._is_terminal = os.isatty(self._fd)
         if stat.S_ISREG(os.fstat(self._fd).st_mode):
+            self.keeps_runs = True
             self._resume()
             self._regular = True
             self._compact()
@@ -215,6 +217,12 @@ class JsonlSink(ResultSink):
 
     def open_to_read(self) -> None:
         self._must_be_a_file()
+
+    def add_run(self, document: bytes) -> None:
+        manifest_file.add(self.config.path, document)
+
+    def runs(self) -> Iterator[bytes]:
+        return manifest_file.lines(self.config.path)
 
     def _must_be_a_file(self) -> None:
         if self._path == "-" or not self.config.path.is_file():

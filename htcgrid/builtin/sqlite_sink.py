@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import Field
 
+from htcgrid.builtin import manifest_file
 from htcgrid.builtin.sqlite_stats import store_stats
 from htcgrid.builtin.sqlite_store import SqliteFile, chunk
 from htcgrid.builtin.sqlite_text import attributes_of, named, text_of
@@ -74,6 +75,7 @@ class SqliteSink(ResultSink):
     max_batch = 1000
     lists_failures = True
     keeps_order = True
+    keeps_runs = True
 
     config: Config
 
@@ -114,6 +116,12 @@ class SqliteSink(ResultSink):
         with self._file.reading() as connection:
             found = (connection.execute(GET, (task_id,)).fetchone() for task_id in task_ids)
             return {row[1]: self._result(row) for row in found if row}
+
+    def add_run(self, document: bytes) -> None:
+        manifest_file.add(self.config.path, document)
+
+    def runs(self) -> Iterator[bytes]:
+        return manifest_file.lines(self.config.path)
 
     def failed(self) -> Iterator[Result]:
         """The failures in the order in which they were stored, each with its event."""

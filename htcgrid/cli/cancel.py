@@ -27,11 +27,11 @@ def command(
     if not task_ids and session is None:
         raise click.UsageError("Name the tasks, or a session with --session.")
     grid = read_grid(file, plane, pairs)
-    patient = back_off(grid)
+    retrier = back_off(grid)
     with queue_of(grid) as queue, grid.sink() as sink:
-        tasks = patient.call(lambda: queue.cancel(session, task_ids))
+        tasks = retrier.call(lambda: queue.cancel(session, task_ids))
         for chunk in chunks(tasks, sink.max_batch):
-            patient.call(lambda chunk=chunk: sink.put([_cancelled(task) for task in chunk]))  # type: ignore[misc]
+            retrier.call(lambda chunk=chunk: sink.put([_cancelled(task) for task in chunk]))  # type: ignore[misc]
     print(f"{len(tasks)} tasks cancelled.")
     if session is not None and not tasks:
         say(

@@ -102,7 +102,7 @@ def run_again(
 
 def resubmit(grid: GridConfig, sink: ResultSink, source: TaskSource, chosen: Choice) -> int:
     """Put what failed into the queue again."""
-    patient = back_off(grid)
+    retrier = back_off(grid)
     put = source.redrive if source.redrives else source.put  # type: ignore[attr-defined]
     count, gone = 0, list[str]()
     with source, reading(sink):
@@ -110,7 +110,7 @@ def resubmit(grid: GridConfig, sink: ResultSink, source: TaskSource, chosen: Cho
             events = [task for task in batch if task.payload]
             gone += [task.id for task in batch if not task.payload]
             if events:
-                patient.call(lambda events=events: put(events))  # type: ignore[misc]
+                retrier.call(lambda events=events: put(events))  # type: ignore[misc]
             count += len(events)
         if not count and not gone and not any_to_do(0, sink, chosen):
             return DONE

@@ -6,7 +6,6 @@ from pathlib import Path
 import click
 
 from htcgrid import plugins
-from htcgrid.cli import manifest
 from htcgrid.cli.grid_options import grid_options, read_grid
 from htcgrid.cli.main import DONE
 from htcgrid.cli.queue_and_store import say
@@ -82,13 +81,10 @@ def _sink_of(path: Path) -> ResultSink:
 
 
 def _runs_beside(sink: ResultSink) -> Runs:
-    place = manifest.place_of(sink)
-    if place is None:
-        return Runs()
     try:
-        return Runs.of(place.runs())
+        return Runs.of(sink.runs())
     except HtcgridError as error:
-        say(f"the manifest {manifest.described(place)} cannot be read: {error}. The page does without it.")
+        say(f"the manifest of these results cannot be read: {error}. The page does without it.")
         return Runs()
 
 

@@ -144,8 +144,8 @@ def run_agent(
         status = _exit_code(summary, tasks, results, signals, log.warning)
     if manifest is not None:
         manifest.add(summary, (tasks, results, invoker), status, log.warning)
-    elif (why := getattr(results, "keeps_no_runs", "")) and not quiet:
-        log.warning("this run is in no manifest: %s", why)
+    elif not quiet and str(getattr(results.config, "path", "")) != "-":
+        log.warning("this run is in no manifest: the sink has no place for one")
     return status
 
 

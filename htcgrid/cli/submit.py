@@ -57,7 +57,7 @@ def command(
     session = unfinished.session if unfinished else str(session)
     attributes = {"session_id": session, **({} if priority is None else {"priority": str(priority)})}
     grid = read_grid(file, plane, pairs)
-    patient = back_off(grid)
+    retrier = back_off(grid)
     accepted = refused = 0
     with ExitStack() as stack:
         observers = stack.enter_context(grid.span_makers())
@@ -79,7 +79,7 @@ def command(
                 if unfinished:
                     unfinished.note()
                 began = time.monotonic()
-                patient.call(lambda tasks=tasks: queue.put(tasks))  # type: ignore[misc]
+                retrier.call(lambda tasks=tasks: queue.put(tasks))  # type: ignore[misc]
                 observers.tell(Sent(time.time(), session, tasks, time.monotonic() - began))
             if ids is not None:
                 _write(ids, tasks)

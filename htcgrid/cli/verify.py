@@ -37,11 +37,11 @@ _MARKS = {"held": "held     ", "broken": "BROKEN   ", "not asked": "not asked"}
     help="A key of the plugin's config. In it {tmp} is a new folder for each rule, {fresh} a new word; in commands, too.",
 )
 @click.option(
-    "--patience",
+    "--wait-factor",
     type=click.FloatRange(0, 1000, min_open=True),
     default=1.0,
     show_default=True,
-    help="Every wait is multiplied by it.",
+    help="Every wait is multiplied by it: 2 on a slow machine.",
 )
 @click.option("--drain", is_flag=True, help="The kit may empty the source before each rule.")
 @click.option(
@@ -59,7 +59,7 @@ _MARKS = {"held": "held     ", "broken": "BROKEN   ", "not asked": "not asked"}
 @click.option(
     "--deadline",
     type=click.FloatRange(1, 86_400),
-    help="Seconds that one rule may take.  [default: 60, times --patience]",
+    help="Seconds that one rule may take.  [default: 60, times --wait-factor]",
 )
 @click.option(
     "--missing", multiple=True, metavar="KEY=VALUE", help="An option with which the plugin names what does not exist."
@@ -92,7 +92,7 @@ def command(
     name: str,
     kind: str | None,
     pairs: tuple[str, ...],
-    patience: float,
+    wait_factor: float,
     drain: bool,
     json_file: Path | None,
     junit: Path | None,
@@ -140,7 +140,7 @@ def command(
             subject = kit.Subject(
                 base,
                 places.make,
-                patience,
+                wait_factor,
                 drain,
                 missing=(lambda function: places.make(function, **elsewhere)) if elsewhere else None,
                 take_away=places.running("--take-away", take_away),
@@ -151,7 +151,7 @@ def command(
                 marks=None if marks is None else lambda folder: marks.replace("{folder}", str(folder)),
                 deployed=deployed,
                 too_large=too_large,
-                deadline=deadline or 60.0 * patience,
+                deadline=deadline or 60.0 * wait_factor,
             )
             verdicts = kit.verify(subject, junit=junit, on_verdict=_show, keyword=keyword, first=first)
             claimed = places.make(function)

@@ -19,7 +19,7 @@ class Case(AgentContract):
     broken_source: type[Any] = KitSource
     broken_invoker: type[Any] = KitInvoker
     broken_sink: type[Any] = KitSink
-    patience = 0.2
+    wait_factor = 0.2
 
     @pytest.fixture
     def source(self) -> TaskSource:
@@ -54,7 +54,7 @@ class Appending(KitSink):
 class TestReference(Case):
     """Holds every rule."""
 
-    patience = 1.0
+    wait_factor = 1.0
 
 
 class TestDropsResults(Case):
@@ -86,7 +86,7 @@ class TestAppendsAfterASecondDelivery(Case):
 class TestCallsEveryLeaseLost(Case):
     breaks = "test_every_task_ends_once_when_results_are_stored_slowly"
     says = "all results: not within"
-    patience = 0.05
+    wait_factor = 0.05
 
     class broken_source(KitSource):
         lease_seconds = 0.1

@@ -21,6 +21,7 @@ from htcgrid_contracts.invoker_identity import IssuedCredentials
 from htcgrid.builtin.process import ProcessInvoker
 from htcgrid.spi import (
     NOT_TOLD_APART,
+    Capability,
     Credentials,
     CredentialSource,
     FailureKind,
@@ -67,7 +68,7 @@ class Case(InvokerContract):
     breaks = ""
     says = ""
     broken: type[Any] = Reference
-    patience = 0.5
+    wait_factor = 0.5
     short_timeout = 0.5
 
     @pytest.fixture
@@ -91,7 +92,7 @@ class Case(InvokerContract):
 class TestReference(Case):
     """Holds every rule, on a busy machine too."""
 
-    patience = 1.0
+    wait_factor = 1.0
 
 
 class Changed(Reference):
@@ -383,7 +384,7 @@ class NeverCancels(Reference):
 class TestNeverCancels(Case):
     breaks = "test_cancel_stops_a_running_handler"
     says = "reported as timeout"
-    patience = 0.05
+    wait_factor = 0.05
 
     class broken(NeverCancels):
         def __init__(self, config: Any, function: Function) -> None:
@@ -509,7 +510,7 @@ class TestCrashesWhenAway(Case):
 class TestStaysAway(Case):
     breaks = "test_a_plane_that_came_back_serves_again"
     says = "it still says: The plane is away."
-    patience = 0.02
+    wait_factor = 0.02
 
     class broken(Reference):
         has_been_away = False
@@ -677,7 +678,7 @@ class Slots(Reference):
 class TestErrorsLoseSlots(Case):
     breaks = "test_a_slot_outlives_failures"
     says = "handler_error"
-    patience = 0.05
+    wait_factor = 0.05
 
     class broken(Slots):
         def invoke(self, batch: Sequence[Lease], timeout: float) -> Reports:
@@ -738,13 +739,13 @@ class ResizableCase(Case):
 
 
 class TestResizableReference(ResizableCase):
-    patience = 1.0
+    wait_factor = 1.0
 
 
 class TestTellsItsFirstSize(ResizableCase):
     breaks = "test_a_plane_that_grows_says_so_while_it_is_open"
     says = "max_concurrency = 3 of a plane that has grown to that: not within"
-    patience = 0.1
+    wait_factor = 0.1
 
     class broken(Resizable):
         def offer(self, size: int) -> None:
@@ -779,7 +780,7 @@ class TestThrottledIsAway(Case):
 class TestCancelsTheFirst(Case):
     breaks = "test_cancel_stops_every_task_that_it_is_given"
     says = "reported as timeout"
-    patience = 0.2
+    wait_factor = 0.2
 
     class broken(Reference):
         def cancel(self, task_ids: Collection[str]) -> None:
@@ -1064,3 +1065,14 @@ class TestCancelsTheBatch(Case):
 
         def cancel(self, task_ids: Collection[str]) -> None:
             super().cancel([each.task.id for each in self.batch])
+
+
+class TestTellsSeconds(Case):
+    breaks = "test_times_that_are_told_are_plausible"
+    says = "has a duration_ms of 0.3"
+
+    class broken(Changed):
+        capabilities = Reference.capabilities - {Capability.METERING}
+
+        def changed(self, outcome: Outcome) -> Outcome:
+            return replace(outcome, duration_ms=outcome.duration_ms / 1000)

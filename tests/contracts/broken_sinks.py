@@ -373,6 +373,34 @@ class TestHasAlwaysFailed(Case):
             return True
 
 
+class TestForgetsWhatRan(Case):
+    breaks = "test_what_ran_can_be_read_back"
+    says = "`runs` gives 0 of them"
+
+    class broken(Reference):
+        def runs(self) -> Iterator[bytes]:
+            return iter(())
+
+
+class TestKeepsOneRunAtATime(Case):
+    breaks = "test_agents_may_add_what_ran_at_the_same_time"
+    says = "16 runs were added side by side"
+
+    class broken(Reference):
+        def runs(self) -> Iterator[bytes]:
+            return iter(list(super().runs())[-2:])
+
+
+class TestCountsRuns(Case):
+    breaks = "test_a_run_is_not_a_result"
+    says = "a run was added, and `stats` says"
+
+    class broken(Reference):
+        def stats(self) -> StoreStats:
+            stats = super().stats()
+            return replace(stats, stored=(stats.stored or 0) + len(list(self.runs())))
+
+
 class TestUsageOfAnotherKind(Case):
     breaks = "test_what_it_says_of_itself_can_be_asked_at_any_time"
     says = "return a Usage, or None"
@@ -471,7 +499,7 @@ class TestScansAPage(Case):
 class TestCommitsOutOfOrder(Case):
     breaks = "test_scan_misses_none_of_eight_writers"
     says = "missed"
-    patience = 0.2
+    wait_factor = 0.2
 
     class broken(Reference):
         def scan(self, session_id: str | None = None, after: int = 0) -> Iterator[tuple[int, Result]]:
@@ -636,7 +664,7 @@ class TestLooksAndThenPuts(Case):
 class TestReadersHoldTheLock(Case):
     breaks = "test_who_reads_holds_up_no_put"
     says = "1 of 1 calls side by side had not returned"
-    patience = 0.05
+    wait_factor = 0.05
 
     class broken(Reference):
         lock: ClassVar = threading.RLock()

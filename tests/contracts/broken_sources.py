@@ -112,7 +112,7 @@ class Case(TaskSourceContract):
     says = ""
     broken: type[Any] = Reference
     lease_seconds = 0.4
-    patience = 0.4
+    wait_factor = 0.4
 
     @pytest.fixture
     def source(self) -> TaskSource:
@@ -146,7 +146,7 @@ class TestReference(Case):
     """Holds every rule, on a busy machine too."""
 
     lease_seconds = 1.0
-    patience = 1.0
+    wait_factor = 1.0
 
 
 # --- any plugin ---
@@ -279,7 +279,7 @@ class TestWaitsAnyway(Case):
 class TestWaitsForMore(Case):
     breaks = "test_receive_returns_as_soon_as_it_has_any"
     says = "receive waited"
-    patience = 0.1
+    wait_factor = 0.1
 
     class broken(Reference):
         def receive(self, max_tasks: int, wait: float) -> Sequence[Lease]:
@@ -290,7 +290,7 @@ class TestWaitsForMore(Case):
 class TestLooksOnce(Case):
     breaks = "test_receive_sees_a_task_that_comes_while_it_waits"
     says = "returned none"
-    patience = 0.1
+    wait_factor = 0.1
 
     class broken(Reference):
         def receive(self, max_tasks: int, wait: float) -> Sequence[Lease]:
@@ -346,7 +346,7 @@ class TestLapseIsNotCounted(Case):
 class TestLosesAtClose(Case):
     breaks = "test_what_was_leased_at_close_comes_again"
     says = "0 of 1 tasks were leased"
-    patience = 0.1
+    wait_factor = 0.1
 
     class broken(Reference):
         def close(self) -> None:
@@ -369,7 +369,7 @@ class TestAckDoesNothing(Case):
 class TestAcksAll(Case):
     breaks = "test_ack_ends_the_tasks_it_names_and_no_other"
     says = "0 of 2 tasks were leased"
-    patience = 0.1
+    wait_factor = 0.1
 
     class broken(Reference):
         def ack(self, leases: Sequence[Lease]) -> None:
@@ -648,7 +648,7 @@ class TestForgetsWhatWasCancelled(Case):
 class TestDepthCountsAll(Case):
     breaks = "test_depth_counts_what_waits_and_what_is_lent"
     says = "stats() is to show"
-    patience = 0.05
+    wait_factor = 0.05
 
     class broken(Reference):
         def stats(self, *, brief: bool = False) -> QueueStats:
@@ -697,7 +697,7 @@ class TestAcksTheFirst(Case):
 class TestNacksTheFirst(Case):
     breaks = "test_nack_returns_every_task_of_a_batch"
     says = "4 tasks were returned, and came again"
-    patience = 0.1
+    wait_factor = 0.1
 
     class broken(Reference):
         def nack(self, leases: Sequence[Lease], delay: float = 0.0) -> None:
@@ -717,7 +717,7 @@ class TestOneLostAllLost(Case):
 class TestLongLeases(Case):
     breaks = "test_a_lease_lasts_as_long_as_it_says"
     says = "and the lease lasted"
-    patience = 0.1
+    wait_factor = 0.1
 
     class broken(Reference):
         def receive(self, max_tasks: int, wait: float) -> Sequence[Lease]:
@@ -729,7 +729,7 @@ class TestLongLeases(Case):
 class TestExtendDoubles(Case):
     breaks = "test_extend_keeps_every_lease_for_so_many_seconds_from_now"
     says = "`seconds` count from now"
-    patience = 0.1
+    wait_factor = 0.1
 
     class broken(Reference):
         def extend(self, leases: Sequence[Lease], seconds: float) -> Collection[str]:
@@ -796,7 +796,7 @@ class TestOneCallAtATime(Case):
 class TestSleepsThroughAReturn(Case):
     breaks = "test_a_receive_that_waits_is_woken_by_a_return"
     says = "and it received none"
-    patience = 0.1
+    wait_factor = 0.1
     broken = TestLooksOnce.broken
 
 
@@ -888,7 +888,7 @@ class TestPutsIntoItsOwnMemory(Case):
     breaks = "test_what_was_put_outlives_its_submitter"
     says = "0 of 3 tasks were leased"
     shared = True
-    patience = 0.1
+    wait_factor = 0.1
     broken = Reference
 
 
@@ -910,7 +910,7 @@ class TestCancelledComesBack(Case):
 class TestCountsTheDelayedTwice(Case):
     breaks = "test_a_queue_in_every_state_is_counted_right"
     says = "waiting is 4, expected 3"
-    patience = 0.1
+    wait_factor = 0.1
 
     class broken(Reference):
         def stats(self, *, brief: bool = False) -> QueueStats:
@@ -1044,7 +1044,7 @@ class TestCancelsHere(OnAFile):
 class TestCountsItsOwn(OnAFile):
     breaks = "test_stats_and_dead_letters_are_the_same_for_every_agent"
     says = "waiting is 0, expected 1"
-    patience = 0.1
+    wait_factor = 0.1
 
     class broken(SqliteSource):
         mine = 0

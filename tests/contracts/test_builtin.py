@@ -18,7 +18,7 @@ from htcgrid.spi import FailureKind, Function, Outcome, Plugin, Result, Task
 
 
 class TestProcessInvoker(InvokerContract):
-    patience = 1.5  # a busy machine holds a test up for seconds
+    wait_factor = 1.5  # a busy machine holds a test up for seconds
 
     @pytest.fixture
     def invoker(self, function: Function) -> ProcessInvoker:

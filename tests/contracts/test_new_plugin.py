@@ -25,7 +25,7 @@ def test_a_new_plugin_installs_is_verified_and_passes_its_own_test(venv: Venv, k
     assert venv.install(folder).returncode == 0
     readme = (folder / "README.md").read_text()
     (verify,) = re.findall(r"`htcgrid (verify .*?)`", readme)
-    verified = venv.htcgrid(*verify.split(), "--patience", "0.5", cwd=tmp_path)
+    verified = venv.htcgrid(*verify.split(), "--wait-factor", "0.5", cwd=tmp_path)
     if kind == "result-sink":  # the memory of a process is not durable, and verify says so
         assert verified.returncode == 1
         assert "4 broken" in verified.stdout

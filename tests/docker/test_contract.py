@@ -22,7 +22,7 @@ AWAY = {
 class DockerContract(InvokerContract):
     """What these have in common: two containers, and a folder that handlers see too."""
 
-    patience = 2.0
+    wait_factor = 2.0
     """To end a container the engine starts programs, on processors that the tests keep busy."""
 
     given: ClassVar[dict[str, Any]] = {}
@@ -116,7 +116,7 @@ class TestProvided(DockerContract):
 class TestArm64(DockerContract):
     """Emulated: everything takes some ten times as long."""
 
-    patience = 5.0
+    wait_factor = 5.0
     short_timeout = 3.0
 
     @pytest.fixture

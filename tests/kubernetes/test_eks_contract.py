@@ -10,7 +10,7 @@ from htcgrid.spi import Function, Invoker, Plugin
 
 
 class EksContract(InvokerContract):
-    patience = 3
+    wait_factor = 3
     transport: ClassVar[str]
 
     @pytest.fixture

@@ -202,7 +202,7 @@ def test_who_does_not_know_the_token_is_not_served(function: Function) -> None:
 
 @pytest.mark.slow
 class TestLaunched(InvokerContract):
-    patience = 2
+    wait_factor = 2
 
     @pytest.fixture
     def invoker(self, function: Function, tmp_path: Path) -> LaunchedInvoker:

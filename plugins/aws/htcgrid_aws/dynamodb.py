@@ -62,6 +62,7 @@ class DynamodbSink(AwsPlugin, ResultSink):
     max_batch = 100
     """Enough for all threads to be busy most of the time, as each result takes a request."""
     lists_failures = True
+    keeps_runs = True
 
     def __init__(self, config: Config, function: Function) -> None:
         super().__init__(config, function)

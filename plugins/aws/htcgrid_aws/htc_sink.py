@@ -34,10 +34,6 @@ class HtcGridSink(HtcGridPlugin, ResultSink):
     """
 
     max_batch = 32
-    keeps_no_runs = (
-        "HTC-Grid's state table and data plane hold tasks alone, by their ids, and its other parts read and clear them. "
-        "The summary above tells of this run; an observer keeps such figures elsewhere."
-    )
 
     def __init__(self, config: HtcGridPlugin.Config, function: Function) -> None:
         super().__init__(config, function)

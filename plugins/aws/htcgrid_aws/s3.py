@@ -46,6 +46,7 @@ class S3Sink(AwsPlugin, ResultSink):
     config: Config
     max_batch = 64
     lists_failures = True
+    keeps_runs = True
 
     def __init__(self, config: Config, function: Function) -> None:
         super().__init__(config, function)

@@ -41,7 +41,7 @@ SESSION_OF_ID = "HTC-Grid takes a task's session from its id: tasks of a session
 
 class TestSqs(TaskSourceContract):
     aws: Aws
-    patience = 2.0
+    wait_factor = 2.0
     largest_payload = 1_000_000
     known_gaps: ClassVar[Mapping[str, str]] = {
         "test_put_rejects_an_id_that_is_there_already": NO_IDS,
@@ -219,7 +219,7 @@ class TestS3(ResultSinkContract):
 
 class TestHtcGridSource(TaskSourceContract):
     grid: HtcGrid
-    patience = 2.0
+    wait_factor = 2.0
     known_gaps: ClassVar[Mapping[str, str]] = {
         "test_put_accepts_a_task_that_receive_then_hands_out": SESSION_OF_ID,
         "test_a_session_is_pending_until_its_last_task_is_done": SESSION_OF_ID,

@@ -11,7 +11,7 @@ from htcgrid_otel.otel_observer import OtelObserver
 
 
 class TestOtel(ObserverContract):
-    patience = 3.0  # the receiver runs in this process as well, and decodes what comes
+    wait_factor = 3.0  # the receiver runs in this process as well, and decodes what comes
 
     @pytest.fixture(autouse=True)
     def _receiver(self, received: Receiver) -> None:

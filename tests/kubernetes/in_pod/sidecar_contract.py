@@ -45,7 +45,7 @@ def pairs() -> None:
 
 
 class TestSidecar(InvokerContract):
-    patience = 3
+    wait_factor = 3
     # The containers of this pod can be taken away once, which the rule before this one does.
     test_a_plane_that_went_away_names_what_it_had_begun = None  # type: ignore[assignment]
 

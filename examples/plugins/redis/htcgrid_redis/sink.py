@@ -40,6 +40,7 @@ class RedisSink(ResultSink):
     config: Config
     max_batch = 500
     lists_failures = True
+    keeps_runs = True
 
     def __init__(self, config: Config, function: Function) -> None:
         super().__init__(config, function)

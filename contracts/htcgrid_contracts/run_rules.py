@@ -1,0 +1,59 @@
+"""What a sink that keeps what ran must do: `spi.ResultSink.add_run`."""
+
+import json
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+
+from htcgrid.spi import ResultSink
+
+from htcgrid_contracts.common import PluginContract, not_asked
+
+
+class RunRules(PluginContract):
+    """Asked of sinks that offer it."""
+
+    def test_what_ran_can_be_read_back(self, sink: ResultSink) -> None:
+        """A resumed run adds to it, and `htcgrid report` reads it. Read: spi.ResultSink.add_run, spi.ResultSink.runs."""
+        documents = [_document(), _document()]
+        with sink:
+            self._must_keep_runs(sink)
+            for document in documents:
+                sink.add_run(document)
+        with self.again(sink) as reader:
+            kept = [each for each in reader.runs() if each in documents]
+        assert len(kept) == len(documents), (
+            f"2 runs were added, and `runs` gives {len(kept)} of them as they were added"
+        )
+
+    def test_agents_may_add_what_ran_at_the_same_time(self, sink: ResultSink) -> None:
+        """Each agent of a grid adds its run. Read: spi.ResultSink.add_run."""
+        documents = [_document() for _ in range(16)]
+        with sink:
+            self._must_keep_runs(sink)
+            with ThreadPoolExecutor(8) as agents:
+                list(agents.map(sink.add_run, documents))
+            kept = [each for each in sink.runs() if each in documents]
+        assert sorted(kept) == sorted(documents), (
+            f"16 runs were added side by side, and `runs` gives {len(set(kept))} of them"
+        )
+
+    def test_a_run_is_not_a_result(self, sink: ResultSink) -> None:
+        """What counts or lists results does not count runs. Read: spi.ResultSink.add_run."""
+        with sink:
+            self._must_keep_runs(sink)
+            before = sink.stats()
+            sink.add_run(_document())
+            after = sink.stats()
+            assert after.stored == before.stored or after.note, (
+                f"a run was added, and `stats` says {after.stored} results after {before.stored}"
+            )
+            if sink.lists_failures:
+                assert list(sink.failed()) == [], "a run was added, and `failed` lists it"
+
+    def _must_keep_runs(self, sink: ResultSink) -> None:
+        if not sink.keeps_runs:
+            not_asked("the sink does not keep what ran")
+
+
+def _document() -> bytes:
+    return json.dumps({"command": "run", "note": f"über {uuid.uuid4()}"}, ensure_ascii=False).encode()
