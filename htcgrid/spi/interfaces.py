@@ -61,12 +61,11 @@ class TaskSource(Plugin):
         return ()
 
     def dead_letter(self, leases: Sequence[Lease], reason: str) -> None:
-        """Done for good, and hopeless: kept apart with the reason where the source can do that. Called in place of `ack` after
-        the last try of a task that ended its environment. The default acks: the sink tells."""
+        """In place of `ack` after the last try of what ended its environment: kept with the reason if possible. Default: ack."""
         self.ack(leases)
 
     def dead_letters(self) -> Iterable[DeadTask]:
-        """The dead letters, a few at a time in memory; `htcgrid failures` shows them. The default knows of none."""
+        """The dead letters, a few at a time in memory. The default knows of none."""
         return ()
 
     redrives: bool = False
@@ -79,8 +78,8 @@ class TaskSource(Plugin):
         raise Rejected(f"{type(self).__name__} takes no failed tasks again.")
 
     def stats(self, *, brief: bool = False) -> QueueStats:
-        """How much is there now; an estimate where the service gives no better. The default knows nothing. `brief` asks for
-        `states` alone, at little cost; else all of the queue may be read, but none of the payloads."""
+        """How much is there now, or an estimate. The default knows nothing. `brief` asks for `states` alone, at little cost; else
+        all of the queue may be read, but none of the payloads."""
         return QueueStats()
 
     def is_pending(self, session_id: str) -> bool | None:
@@ -101,8 +100,8 @@ class Invoker(Plugin):
     """The most tasks one `invoke` takes. Above 1 only where an environment can be fed ahead cheaply."""
 
     max_concurrency: int = 1
-    """How many `invoke` calls can do work at the same time, 1 at least. The agent runs that many threads. It looks after `open`
-    and ten times a second: where the number falls, calls under way run to their end. Threads come and go with it."""
+    """How many `invoke` calls can do work at a time, 1 at least. The agent runs as many threads, which come and go with it: it
+    looks after `open` and ten times a second. Where it falls, calls under way run to their end."""
 
     capabilities: frozenset[Capability] = frozenset()
     """What the plane does. Read after `open`, which may find that the service does less."""
@@ -150,8 +149,7 @@ class ResultSink(Plugin):
         `Unavailable` the same results are put again."""
 
     def stored(self, tasks: Sequence[Task]) -> Collection[str]:
-        """Which of these tasks have a result already: they are acked without running. It must be cheap. The default:
-        none."""
+        """Which of these tasks have a result already: they are acked without running. Must be cheap. The default: none."""
         return ()
 
     def scan(self, session_id: str | None = None, after: int = 0) -> Iterator[tuple[int, Result]]:
@@ -167,10 +165,9 @@ class ResultSink(Plugin):
     """Whether its failures can be listed, by `failed`, and are replaced as that says."""
 
     def failed(self) -> Iterator[Result]:
-        """Every result that is a failure now, a few at a time in memory; `htcgrid failures` and `redrive` use it. `Result.task`
-        has its attributes, generation included, and the event where that is kept with the failure. `put` replaces a failure by
-        a result of a later generation, and nothing else; `stored` does not name a task whose result is a failure of an earlier
-        generation than the task's own."""
+        """Every result that is a failure now, a few at a time in memory. `Result.task` has its attributes, generation included,
+        and the event where that is kept with the failure. `put` replaces a failure by a result of a later generation, and
+        nothing else; `stored` names no task whose result is a failure of an earlier generation than its own."""
         raise Rejected(f"{type(self).__name__} cannot list its failures.")
 
     def has_failed(self) -> bool:
@@ -193,8 +190,8 @@ class ResultSink(Plugin):
         self.open()
 
     def wait_for_more(self, seconds: float) -> bool | None:
-        """Wait, for `seconds` at most, until something was stored since this thread's last call; whether it was. A thread's
-        first call says True at once: a look follows. The default, where the store cannot tell: None, at once."""
+        """Wait `seconds` at most until something was stored since this thread's last call; whether it was. A thread's first call
+        says True at once. The default, where the store cannot tell: None, at once."""
         return None
 
     def stats(self) -> StoreStats:
