@@ -31,8 +31,8 @@ def ways_out(function: Function) -> str:
         return 'Put it into the image and write code = "image", or a zip of it on S3 and write code = "s3://bucket/key.zip".'
     return (
         'Put code and layers into the image (`htcgrid build` copies them, the layers to its /opt) and write code = "image"; or '
-        "put a zip on S3 that has the code and, beside it, what is in the layers' `python` folders, and write "
-        'code = "s3://bucket/key.zip". Either way leave the layers out here: --set function.layers=[].'
+        "put a zip of the code and one of each layer on S3, and write "
+        'code = "s3://bucket/key.zip" and layers = ["s3://bucket/layer.zip"] for the plane. Either way leave the layers out here: --set function.layers=[].'
     )
 
 
@@ -62,9 +62,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Unpack a zip, from a file or s3://bucket/key, into a folder.")
     parser.add_argument("place")
     parser.add_argument("folder", type=Path)
+    parser.add_argument(
+        "layers", nargs="*", help="zips of layers: the code goes into `task` of the folder, they into `opt`"
+    )
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: os._exit(1))  # the first process of a container has no default for it
-    unpack(fetch(arguments.place), arguments.folder)
+    if not arguments.layers:
+        unpack(fetch(arguments.place), arguments.folder)
+        return
+    for place, within in [(arguments.place, TASK), *((layer, LAYERS) for layer in arguments.layers)]:
+        (arguments.folder / within).mkdir(exist_ok=True)  # an empty zip makes none, and a container has it as a mount
+        unpack(fetch(place), arguments.folder / within)
 
 
 if __name__ == "__main__":

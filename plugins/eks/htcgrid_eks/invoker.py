@@ -192,12 +192,12 @@ class EksInvoker(RemoteInvoker):
         with self._deployment() as deployment:
             found: dict[str, Mapping[str, Any] | str] = {"cluster": deployment.permissions()}
         if self.config.code.startswith("s3://"):
-            place = self.config.code.removeprefix("s3://")
+            places = [place.removeprefix("s3://") for place in (self.config.code, *self.config.layers)]
             read = {
                 "Sid": "ReadCode",
                 "Effect": "Allow",
                 "Action": ["s3:GetObject"],
-                "Resource": [f"arn:aws:s3:::{place}"],
+                "Resource": [f"arn:aws:s3:::{place}" for place in places],
             }
             found["agent"] = {"Version": "2012-10-17", "Statement": [read]}
         return found

@@ -221,7 +221,8 @@ class Grid:
             return []
         place = f"{_CONFIG_FOLDER}/{_ARCHIVE}" if options.code == "folder" else options.code
         mounts = [mount("config", _CONFIG_FOLDER, read_only=True), mount("code", TASK_ROOT)]
-        container = small_container(options, "code", ["python3", "-m", "htcgrid_eks.code", place, TASK_ROOT], mounts)
+        command = ["python3", "-m", "htcgrid_eks.code", place, TASK_ROOT, *options.layers]
+        container = small_container(options, "code", command, mounts)
         if options.variables and options.code != "folder":
             container["envFrom"] = [{"secretRef": {"name": name}} for name in options.variables]
         return [container]

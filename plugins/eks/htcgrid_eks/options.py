@@ -21,6 +21,7 @@ _ROLE = re.compile(r"(arn:aws[-a-z]*:iam::[0-9]+:role/[-\w+=,.@/]+)?", re.ASCII)
 _ANNOTATIONS_BYTES = 200_000
 _DAY = 86_400.0
 _MOST = 2**31 - 1  # Kubernetes has numbers of 32 bits
+_ON_S3 = re.compile(r"s3://[^/]+/.+")
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,46}[a-z0-9])?")
 
 
@@ -77,6 +78,12 @@ class Options(Access):
     code: str = Field(
         "folder",
         description='"folder" (that of [function] code is sent along), "image" (it is in the image) or "s3://bucket/key.zip"',
+    )
+    layers: tuple[str, ...] = Field(
+        (),
+        description='with code = "s3://...": zips of layers on S3, made as for AWS Lambda; they are unpacked into /opt, a later one '
+        "over those before",
+        examples=[["s3://bucket/layer.zip"]],
     )
     start_seconds: float = Field(120.0, gt=0, le=_DAY, description="seconds that pods may take to become ready")
     orphan_seconds: float = Field(
@@ -214,9 +221,21 @@ class Options(Access):
     @field_validator("code")
     @classmethod
     def _is_a_place(cls, code: str) -> str:
-        if code not in {"folder", "image"} and not re.fullmatch(r"s3://[^/]+/.+", code):
+        if code not in {"folder", "image"} and not _ON_S3.fullmatch(code):
             raise ValueError('one of "folder", "image" and "s3://bucket/key.zip"')
         return code
+
+    @field_validator("layers")
+    @classmethod
+    def _are_on_s3_beside_code(cls, layers: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        for layer in layers:
+            if not _ON_S3.fullmatch(layer):
+                raise ValueError(
+                    f'{layer!r}: write "s3://bucket/key.zip". Layers that are folders here stand in [function]'
+                )
+        if layers and not str(info.data.get("code", "")).startswith("s3://"):
+            raise ValueError('they go with code = "s3://bucket/key.zip". With "folder" write [function] layers')
+        return layers
 
     def base_name(self, function: Function) -> str:
         """What the objects of this function are called."""

@@ -128,7 +128,7 @@ def _lambda(options: Options, function: Function, index: int, secret: str, *, wi
         or container_entry.program(function.handler, options.transport, EMULATOR_PORT + index)
     )
     memory = {"memory": f"{function.memory}Mi"}
-    code = _code_mounts(function) if with_code else []
+    code = _code_mounts(with_layers=bool(function.layers or options.layers)) if with_code else []
     return {
         "name": container_name(index),
         "image": options.image,
@@ -143,8 +143,8 @@ def _lambda(options: Options, function: Function, index: int, secret: str, *, wi
     }
 
 
-def _code_mounts(function: Function) -> list[Manifest]:
-    if not function.layers:
+def _code_mounts(*, with_layers: bool) -> list[Manifest]:
+    if not with_layers:
         return [mount("code", TASK_ROOT, read_only=True)]
     return [
         mount("code", TASK_ROOT, read_only=True, folder=TASK),

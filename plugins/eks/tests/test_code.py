@@ -78,6 +78,28 @@ def test_a_zip_on_s3_is_brought_by_its_address(s3: object, folder: Path) -> None
     assert code.fetch("s3://code/v1/pricing.zip") == archive
 
 
+def test_layers_on_s3_are_unpacked_beside_the_code_and_a_later_one_wins(
+    s3: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s3.create_bucket(Bucket="code")
+    s3.put_object(Bucket="code", Key="task.zip", Body=code.pack(folder))
+    for name in ("first", "second"):
+        (tmp_path / name / "python").mkdir(parents=True)
+        (tmp_path / name / "python" / "both.py").write_text(f"NAME = {name!r}")
+        (tmp_path / name / "python" / f"{name}.py").touch()
+        s3.put_object(Bucket="code", Key=f"{name}.zip", Body=code.pack(tmp_path / name))
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    places = ["s3://code/task.zip", str(volume), "s3://code/first.zip", "s3://code/second.zip"]
+    monkeypatch.setattr("sys.argv", ["code", *places])
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    code.main()
+    assert (volume / "task/models/heston.py").read_text() == "x = 1\n"
+    found = sorted(path.name for path in (volume / "opt/python").iterdir())
+    assert found == ["both.py", "first.py", "second.py"]
+    assert (volume / "opt/python/both.py").read_text() == "NAME = 'second'"
+
+
 def test_nothing_is_unpacked_outside_the_folder(tmp_path: Path) -> None:
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
@@ -106,3 +128,6 @@ def test_the_workers_of_a_grid_with_its_code_on_s3_may_read_it(monkeypatch: pyte
     policy: Any = EksInvoker(config, Function(handler="a.b", code=folder)).permissions()["agent"]
     (statement,) = policy["Statement"]
     assert (statement["Action"], statement["Resource"]) == (["s3:GetObject"], ["arn:aws:s3:::code/v1/pricing.zip"])
+    config = config.model_copy(update={"layers": ("s3://code/layer.zip",)})
+    policy = EksInvoker(config, Function(handler="a.b", code=folder)).permissions()["agent"]
+    assert policy["Statement"][0]["Resource"] == ["arn:aws:s3:::code/v1/pricing.zip", "arn:aws:s3:::code/layer.zip"]

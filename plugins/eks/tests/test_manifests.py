@@ -330,6 +330,19 @@ def test_layers_too_large_for_a_config_map_say_which_ways_there_are(
         assert way in str(caught.value)
 
 
+@pytest.mark.parametrize("version", VERSIONS)
+def test_layers_on_s3_are_the_opt_of_every_lambda_container(manifests: Manifests, version: str) -> None:
+    layers = ("s3://bucket/first.zip", "s3://bucket/second.zip")
+    found = manifests(code="s3://bucket/code.zip", layers=layers, containers=2)
+    kubernetes_validate.validate(found["Deployment"], version, strict=True)
+    spec = found["Deployment"]["spec"]["template"]["spec"]
+    assert spec["initContainers"][0]["command"][-4:] == ["s3://bucket/code.zip", "/var/task", *layers]
+    for container in spec["containers"][1:]:
+        mounted = {each["mountPath"]: (each["name"], each.get("subPath")) for each in container["volumeMounts"]}
+        assert mounted["/opt"] == ("code", "opt")
+        assert mounted["/var/task"] == ("code", "task")
+
+
 @pytest.mark.parametrize("code", ["image", "s3://bucket/code.zip"])
 def test_layers_that_cannot_be_sent_along_say_where_they_belong(
     manifests: Manifests, function: Function, code: str, tmp_path: Path

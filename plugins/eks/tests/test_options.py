@@ -34,6 +34,7 @@ BAD: list[tuple[str, Any]] = [
     ("command", ["a\0"]),
     ("pull_secrets", ["Not A Name"]),
     ("variables", ["a/b"]),
+    ("layers", ["s3://bucket/layer.zip"]),
     ("node_selector", {"a b": "c"}),
     ("node_selector", {"a": "c d"}),
     ("annotations", {"": "c"}),
@@ -74,3 +75,8 @@ def test_what_kubernetes_takes_is_taken() -> None:
             "autoscale": {"min": 1, "max": 1, "by": "cpu"},
         }
     )
+
+
+def test_layers_that_are_not_on_s3_say_where_they_belong() -> None:
+    with pytest.raises(ValidationError, match=r"'layer': write \"s3://bucket/key.zip\". Layers that are folders here"):
+        Options.model_validate({"image": "i", "code": "s3://bucket/code.zip", "layers": ["layer"]})
