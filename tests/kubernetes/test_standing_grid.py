@@ -128,6 +128,24 @@ def test_a_worker_reads_with_its_own_rights_that_a_container_was_out_of_memory(
     until(lambda: all(result(queue, number) for number in range(40, 60)), 60, "results of a container that is back")
 
 
+def test_scaling_in_from_four_pods_to_two_interrupts_no_task(
+    config: Path, queue: redis.Redis, kubectl: Kubectl, redis_url: str
+) -> None:
+    went_well("scale", "4", "-c", str(config))
+    until(lambda: "4 ready of 4" in went_well("status", "-c", str(config)), 120, "all four workers")
+    server, numbers = urlsplit(redis_url), range(3000, 3004)
+    submit(queue, STREAM, ({"number": n, "seconds": 3, "tell": [server.hostname, server.port]} for n in numbers))
+    until(lambda: all(queue.exists(f"begun:{number}") for number in numbers), 60, "the start of all tasks")
+    busy = {queue.get(f"begun:{number}") for number in numbers}
+    assert len(busy) >= 2, "a pod has two containers, and four tasks run"
+    went_well("scale", "2", "-c", str(config))
+    assert len(pods(kubectl)) == 2
+    until(lambda: all(result(queue, number) for number in numbers), 60, "the results")
+    assert answers(queue, numbers) == squares(numbers)
+    assert [about[0]["attempt"] for number in numbers if (about := result(queue, number))] == [1, 1, 1, 1]
+    went_well("scale", "3", "-c", str(config))
+
+
 def test_tasks_survive_deleted_pods_a_drain_a_rolling_update_and_scaling(
     config: Path, queue: redis.Redis, kubectl: Kubectl
 ) -> None:

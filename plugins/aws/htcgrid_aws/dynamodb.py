@@ -165,6 +165,7 @@ class DynamodbSink(AwsPlugin, ResultSink):
         return iam.policies(
             iam.Resources(
                 table=arns.table(self.config.table, self.config.region),
+                batches_results=self.config.conditional == "late",
                 bucket=arns.bucket(self.config.bucket),
                 inputs_prefix=None,
                 results_prefix=self.config.prefix,

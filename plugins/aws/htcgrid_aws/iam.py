@@ -18,12 +18,13 @@ class Resources:
 
     `queues` and `dead_letter_queues` are SQS queues, `table` holds the results, `cancel_table` the cancel marks,
     `task_table` a row for each task in the queue, `bucket` large inputs and results, or the results of the `s3` sink. `state_table` and `data_bucket` are HTC-Grid's, and the agent does its watchdog's work with `watchdog`.
-    A prefix that is None: none of these are in the bucket. `every_result_in_bucket`: not the large ones alone, so failures too. `keys` are KMS keys that encrypt any of them.
+    A prefix that is None: none of these are in the bucket. `batches_results`: many answers a request, without a condition. `every_result_in_bucket`: not the large ones alone, so failures too. `keys` are KMS keys that encrypt any of them.
     """
 
     queues: tuple[str, ...] = ()
     dead_letter_queues: tuple[str, ...] = ()
     table: str = ""
+    batches_results: bool = False
     cancel_table: str = ""
     task_table: str = ""
     bucket: str = ""
@@ -48,7 +49,8 @@ def agent(resources: Resources) -> dict[str, Any]:
         _allow("ReceiveTasks", (*SQS_LOOK, *SQS_TAKE), r.queues),
         _allow("SendDeadLetters", (*SQS_LOOK, "sqs:SendMessage"), r.dead_letter_queues),
         _allow("FindTable", ("dynamodb:DescribeTable",), (r.table, r.cancel_table, r.task_table, r.state_table)),
-        _allow("StoreResults", ("dynamodb:BatchWriteItem", "dynamodb:PutItem", "dynamodb:BatchGetItem"), (r.table,)),
+        _allow("StoreResults", ("dynamodb:PutItem", "dynamodb:BatchGetItem"), (r.table,)),
+        _allow("StoreInBatches", ("dynamodb:BatchWriteItem",), (r.table if r.batches_results else "",)),
         _allow("SeeCancelled", ("dynamodb:BatchGetItem",), (r.cancel_table,)),
         _allow("RemoveRows", ("dynamodb:BatchWriteItem",), (r.task_table,)),
         _allow("FindBucket", ("s3:ListBucket",), (r.bucket, r.data_bucket)),

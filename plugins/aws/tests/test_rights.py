@@ -122,9 +122,9 @@ def drive(commands: Commands, aws: Aws, queues: list[str]) -> None:
     commands("reader", "report")
 
 
-@pytest.mark.parametrize("sink", ["dynamodb", "s3"])
+@pytest.mark.parametrize(("sink", "more"), [("dynamodb", ""), ("dynamodb", 'conditional = "late"\n'), ("s3", "")])
 def test_the_policies_of_a_grid_on_sqs_allow_what_its_commands_call_and_no_more(
-    aws: Aws, commands: Commands, tmp_path: Path, sink: str
+    aws: Aws, commands: Commands, tmp_path: Path, sink: str, more: str
 ) -> None:
     dead, bucket = aws.queue(), aws.bucket()
     redrive = json.dumps({"deadLetterTargetArn": aws.queue_arn(dead), "maxReceiveCount": 30})
@@ -133,7 +133,7 @@ def test_the_policies_of_a_grid_on_sqs_allow_what_its_commands_call_and_no_more(
         f'plugin = "sqs"\nqueue = "{queue}"\ncancel_table = "{aws.table()}"\ntask_table = "{aws.table()}"\n'
         f'bucket = "{bucket}"\nvisibility_timeout = 3'
     )
-    where = f'table = "{aws.table()}"\ninline_limit = 1024\ncheck_stored = true\n' if sink == "dynamodb" else ""
+    where = f'table = "{aws.table()}"\ninline_limit = 1024\ncheck_stored = true\n{more}' if sink == "dynamodb" else ""
     text = CONFIG.format(function="", source=source, sink=f'plugin = "{sink}"\n{where}bucket = "{bucket}"', url=aws.url)
     (tmp_path / "htcgrid.toml").write_text(text)
 
