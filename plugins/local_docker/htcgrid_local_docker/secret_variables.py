@@ -29,5 +29,8 @@ def send(stdin: Any, secret: Mapping[str, str]) -> None:
         with suppress(BrokenPipeError, ConnectionResetError):  # it has ended, which is seen elsewhere
             connection.sendall(text.encode())
     finally:
+        # First: Python 3.13 complains of a response that it finds open around a closed socket when it is garbage.
+        if (response := getattr(stdin, "_response", None)) is not None:
+            response.close()
         stdin.close()
         connection.close()
