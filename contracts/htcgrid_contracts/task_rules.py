@@ -39,15 +39,20 @@ class TaskRules(InvokerHelpers):
         if plane.max_batch == 1:
             not_asked("max_batch is 1: every call has one task")
         self.works(plane)
-        apart = 0.0
+        apart = None
         for seconds in (0.5 * self.wait_factor, 3 * self.wait_factor):  # a busy machine may be late once
             batch = [lease("echo", value=1), lease("sleep", seconds=seconds)]
             times: dict[str, float] = {}
             for report in plane.invoke(batch, plane.function.timeout):
-                times[report.task_id] = time.monotonic()
+                if isinstance(report, Outcome):
+                    times[report.task_id] = time.monotonic()
+            if len(times) < len(batch):
+                continue  # one was handed back, since another environment is idle
             apart = times[batch[1].task.id] - times[batch[0].task.id]
             if apart > seconds / 2:
                 break
+        if apart is None:
+            not_asked("another environment is given what stands behind the first task of a batch")
         assert apart > seconds / 3, (
             f"of a batch the first task answered at once and the second after {seconds:g} s, and their outcomes came "
             f"{apart:.2f} s apart: report each as it is ready"
