@@ -2,6 +2,7 @@
 
 import logging
 import os
+import platform
 import shutil
 import threading
 from pathlib import Path
@@ -51,6 +52,11 @@ class ProcessInvoker(EnvironmentPool):
 
     def __init__(self, config: Config, function: Function) -> None:
         super().__init__(config, function)
+        if (system := platform.system()) != "Linux":
+            raise Rejected(
+                f'The plane "process" supervises its workers by what Linux alone has, and this is {system}. Run htcgrid in a '
+                "Linux container or virtual machine, as with Docker: docs/platforms.md says how."
+            )
         self._processors = len(os.sched_getaffinity(0))
         forked = process_command.is_python(function) and not function.environment.get("AWS_LAMBDA_EXEC_WRAPPER")
         self._transport = config.transport or ("socket" if forked else "http")
