@@ -113,21 +113,6 @@ def test_a_task_that_outlasts_the_grace_is_given_back_and_run_by_another_worker(
     assert about[0]["attempt"] == 2
 
 
-def test_a_worker_reads_with_its_own_rights_that_a_container_was_out_of_memory(
-    config: Path, queue: redis.Redis, kubectl: Kubectl, redis_url: str
-) -> None:
-    until(lambda: "3 ready" in went_well("status", "-c", str(config)), 60, "all three workers")
-    pod = begins(queue, redis_url, {"number": 32, "seconds": 15, "eat": True})
-    with ended_from_the_node(kubectl, pod, "lambda-0", "lambda-1"):
-        until(lambda: result(queue, 32) is not None, 60, "the result")
-    about = result(queue, 32)
-    assert about is not None
-    assert about[0]["outcome"]["failure"] == "out_of_memory"
-    assert about[1]["errorType"] == "Runtime.OutOfMemory"
-    submit(queue, STREAM, ({"number": number, "seconds": 0} for number in range(40, 60)))
-    until(lambda: all(result(queue, number) for number in range(40, 60)), 60, "results of a container that is back")
-
-
 def test_scaling_in_from_four_pods_to_two_interrupts_no_task(
     config: Path, queue: redis.Redis, kubectl: Kubectl, redis_url: str
 ) -> None:
@@ -144,6 +129,21 @@ def test_scaling_in_from_four_pods_to_two_interrupts_no_task(
     assert answers(queue, numbers) == squares(numbers)
     assert [about[0]["attempt"] for number in numbers if (about := result(queue, number))] == [1, 1, 1, 1]
     went_well("scale", "3", "-c", str(config))
+
+
+def test_a_worker_reads_with_its_own_rights_that_a_container_was_out_of_memory(
+    config: Path, queue: redis.Redis, kubectl: Kubectl, redis_url: str
+) -> None:
+    until(lambda: "3 ready" in went_well("status", "-c", str(config)), 60, "all three workers")
+    pod = begins(queue, redis_url, {"number": 32, "seconds": 15, "eat": True})
+    with ended_from_the_node(kubectl, pod, "lambda-0", "lambda-1"):
+        until(lambda: result(queue, 32) is not None, 60, "the result")
+    about = result(queue, 32)
+    assert about is not None
+    assert about[0]["outcome"]["failure"] == "out_of_memory"
+    assert about[1]["errorType"] == "Runtime.OutOfMemory"
+    submit(queue, STREAM, ({"number": number, "seconds": 0} for number in range(40, 60)))
+    until(lambda: all(result(queue, number) for number in range(40, 60)), 60, "results of a container that is back")
 
 
 def test_tasks_survive_deleted_pods_a_drain_a_rolling_update_and_scaling(
