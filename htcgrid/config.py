@@ -57,6 +57,11 @@ class ConfigError(HtcgridError):
     """The config cannot be used. The text names the file, the key, what was expected and what to write."""
 
 
+def is_standard_stream(plugin: Plugin) -> bool:
+    """Whether it reads standard input or writes standard output, which can be used once."""
+    return str(getattr(plugin.config, "path", "")) == "-"
+
+
 class PluginTable(Keys):
     """A table that names a plugin; its other keys are the plugin's own."""
 
@@ -140,7 +145,7 @@ class GridConfig:
     def sink(self) -> ResultSink:
         """The result sink, not yet open."""
         sink = self._plugin(ResultSink, self._table(self.settings.sink, "sink", "results.jsonl"), "sink")
-        if self.settings.agent.handler_logs == "stdout" and str(getattr(sink.config, "path", "")) == "-":
+        if self.settings.agent.handler_logs == "stdout" and is_standard_stream(sink):
             raise ConfigError(
                 f'{self._where()}: [agent] handler_logs = "stdout", but [sink] path = "-" writes the results to standard '
                 'output. Write handler_logs = "stderr", or name a folder.'

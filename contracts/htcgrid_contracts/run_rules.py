@@ -2,11 +2,11 @@
 
 import json
 import uuid
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from htcgrid.spi import ResultSink
 
-from htcgrid_contracts.common import PluginContract, not_asked
+from htcgrid_contracts.common import PluginContract, in_threads, not_asked
 
 
 class RunRules(PluginContract):
@@ -30,8 +30,7 @@ class RunRules(PluginContract):
         documents = [_document() for _ in range(16)]
         with sink:
             self._must_keep_runs(sink)
-            with ThreadPoolExecutor(8) as agents:
-                list(agents.map(sink.add_run, documents))
+            in_threads([partial(sink.add_run, document) for document in documents], 60 * self.wait_factor)
             kept = [each for each in sink.runs() if each in documents]
         assert sorted(kept) == sorted(documents), (
             f"16 runs were added side by side, and `runs` gives {len(set(kept))} of them"

@@ -54,8 +54,8 @@ class ProcessInvoker(EnvironmentPool):
         super().__init__(config, function)
         if (system := platform.system()) != "Linux":
             raise Rejected(
-                f'The plane "process" supervises its workers by what Linux alone has, and this is {system}. Run htcgrid in a '
-                "Linux container or virtual machine, as with Docker: docs/platforms.md says how."
+                f'The plane "process" needs Linux, and this is {system}. Run htcgrid in a Linux container or virtual machine, '
+                "for example with Docker."
             )
         self._processors = len(os.sched_getaffinity(0))
         forked = process_command.is_python(function) and not function.environment.get("AWS_LAMBDA_EXEC_WRAPPER")

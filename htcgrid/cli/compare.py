@@ -17,7 +17,7 @@ from htcgrid.cli.run import Signals, tune
 from htcgrid.compare import junit
 from htcgrid.compare.answer_difference import difference
 from htcgrid.compare.junit import Compared
-from htcgrid.config import ConfigError, GridConfig
+from htcgrid.config import ConfigError, GridConfig, is_standard_stream
 from htcgrid.runtime.printable import printable
 from htcgrid.spi import Result, ResultSink, TaskSource, Unavailable
 
@@ -95,7 +95,7 @@ def _source(grid: GridConfig, events: str | None, id_field: str | None) -> TaskS
             plugin.Config.model_validate({"path": Path(events).resolve(), "id_field": field}), grid.settings.function
         )
     source = grid.source()
-    if source.lease_seconds is not None or str(getattr(source.config, "path", "")) == "-":
+    if source.lease_seconds is not None or is_standard_stream(source):
         raise ConfigError(
             "[source] does not end by itself or cannot be read twice. Name a file: htcgrid compare ... FILE."
         )

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from htcgrid.config import is_standard_stream
 from htcgrid.failures.groups import Groups
 from htcgrid.failures.shown import MOST_SHOWN, first_of_a_group, groups_text
 from htcgrid.spi import HtcgridError, Outcome, ResultSink
@@ -43,7 +44,7 @@ class Failing:
 
 def commands(sink: ResultSink, options: str) -> dict[str, str]:
     """What to give next, where the sink can be asked for its failures."""
-    if not sink.lists_failures or str(getattr(sink.config, "path", "")) == "-":
+    if not sink.lists_failures or is_standard_stream(sink):
         return {}
     return {"see more": f"htcgrid failures{options}", "run again": f"htcgrid redrive{options}"}
 

@@ -11,7 +11,7 @@ from htcgrid.cli.main import DONE, SOME_FAILED
 from htcgrid.cli.queue_and_store import back_off, say
 from htcgrid.cli.run import run_agent, tune
 from htcgrid.cli.store import choice_of, choice_options, failures_of, reading
-from htcgrid.config import ConfigError, GridConfig
+from htcgrid.config import ConfigError, GridConfig, is_standard_stream
 from htcgrid.failures.again import Again, next_generation
 from htcgrid.failures.choice import Choice
 from htcgrid.spi import FailureKind, Rejected, Result, ResultSink, ResultStore, Task, TaskQueue, TaskSource
@@ -125,7 +125,7 @@ def resubmit(grid: GridConfig, sink: ResultSink, source: TaskSource, chosen: Cho
 
 
 def must_end(grid: GridConfig, source: TaskSource) -> None:
-    if source.lease_seconds is not None or str(getattr(source.config, "path", "")) == "-":
+    if source.lease_seconds is not None or is_standard_stream(source):
         name = grid.settings.source.plugin if grid.settings.source else ""
         message = (
             f"[source] plugin = {name!r} takes no tasks back and cannot be read again, so its failed tasks cannot be run "

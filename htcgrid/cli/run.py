@@ -21,7 +21,7 @@ from htcgrid.cli.manifest import Manifest
 from htcgrid.cli.progress import Progress
 from htcgrid.cli.summary import print_summary
 from htcgrid.cli.tolerance import Tolerance
-from htcgrid.config import GridConfig
+from htcgrid.config import GridConfig, is_standard_stream
 from htcgrid.failures.choice import Choice
 from htcgrid.logs.opening import end_with, settle
 from htcgrid.spi import Invoker, Plugin, ResultSink, TaskQueue, TaskSource
@@ -144,7 +144,7 @@ def run_agent(
         status = _exit_code(summary, tasks, results, signals, log.warning)
     if manifest is not None:
         manifest.add(summary, (tasks, results, invoker), status, log.warning)
-    elif not quiet and str(getattr(results.config, "path", "")) != "-":
+    elif not quiet and not is_standard_stream(results):
         log.warning("this run is in no manifest: the sink has no place for one")
     return status
 
@@ -187,13 +187,12 @@ def _exit_code(
     asked = results.lists_failures and (_ends(tasks) or type(results).usage is Plugin.usage)
     found = has_failures(results, say) if asked else None
     if found is None:
-        return SOME_FAILED if summary.failed else DONE
-    if not found:  # what has failed in this run was run again since
-        return DONE
-    if summary.failed:
-        return SOME_FAILED
-    say("the results hold failures of earlier runs: `htcgrid failures` shows them, `htcgrid redrive` runs them again.")
-    return SOME_FAILED
+        found = bool(summary.failed)
+    elif found and not summary.failed:
+        say(
+            "the results hold failures of earlier runs: `htcgrid failures` shows them, `htcgrid redrive` runs them again."
+        )
+    return SOME_FAILED if found else DONE  # what failed in this run may have been run again since
 
 
 def _ends(tasks: TaskSource) -> bool:

@@ -1,8 +1,13 @@
 """On another system than Linux. None was at hand: what only Linux has is taken out of Python here."""
 
+from __future__ import annotations
+
 import subprocess
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from conftest import Project
 
 ELSEWHERE = """
 import asyncio, concurrent.futures, fcntl, multiprocessing, os, platform, resource, select, shutil, signal, socket
@@ -27,29 +32,13 @@ platform.system = lambda: "Darwin"
 sys.argv = ["htcgrid", "run", "--quiet"]
 runpy.run_module("htcgrid", run_name="__main__")
 """
-CONFIG = """
-[function]
-handler = "job.handler"
-[source]
-plugin = "jsonl"
-path = "tasks.jsonl"
-[sink]
-plugin = "jsonl"
-path = "results.jsonl"
-[planes.local]
-plugin = "process"
-workers = 1
-"""
 
 
-def test_a_run_says_in_a_sentence_that_it_needs_linux_and_what_to_do(tmp_path: Path) -> None:
-    (tmp_path / "job.py").write_text("def handler(event, context):\n    return event\n")
-    (tmp_path / "tasks.jsonl").write_text("{}\n")
-    (tmp_path / "htcgrid.toml").write_text(CONFIG)
+def test_a_run_says_in_a_sentence_that_it_needs_linux_and_what_to_do(project: Project) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", ELSEWHERE], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-c", ELSEWHERE], cwd=project.folder, capture_output=True, text=True, check=False, timeout=60
     )
     assert done.returncode == 2, done.stderr
-    assert 'The plane "process" supervises its workers by what Linux alone has, and this is Darwin.' in done.stderr
+    assert 'The plane "process" needs Linux, and this is Darwin.' in done.stderr
     assert "Docker" in done.stderr
     assert "Traceback" not in done.stderr
