@@ -51,7 +51,7 @@ class ByteBudget:
 
     def hold(self, leases: Sequence[Lease]) -> None:
         """These were received."""
-        size = sum([len(lease.task.payload) for lease in leases])
+        size = sum(map(len, [lease.task.payload for lease in leases]))
         mean = size / max(1, len(leases))
         with self._lock:
             self._events += size
@@ -60,7 +60,7 @@ class ByteBudget:
 
     def release(self, leases: Sequence[Lease]) -> bool:
         """These are held no more; says whether there is room again where there was none."""
-        size = sum([len(lease.task.payload) for lease in leases])
+        size = sum(map(len, [lease.task.payload for lease in leases]))
         with self._lock:
             before = self.held
             self._events -= size

@@ -100,6 +100,8 @@ class LeaseTable:
         self._returning: deque[Returning] = deque()
         self._work = threading.Event()
         """For the thread that stores and returns: there is something."""
+        self._is_at_work = False
+        """Whether that thread will look at what is finished without being told once more."""
         self._hurry = threading.Event()
         """Nothing more will come for now: it is not to wait for company."""
         self._is_ending = False
@@ -304,7 +306,8 @@ class LeaseTable:
         if len(result.outcome.payload) > _COUNTED_BYTES:
             self.bytes.finish(result)
         self._finished.append((result, dead))
-        if not self._work.is_set():
+        if not self._is_at_work:
+            self._is_at_work = True
             self._work.set()
 
     def hold(self, lease: Lease, result: Result) -> int:
@@ -374,6 +377,7 @@ class LeaseTable:
             self._hurry.wait(linger)
         self._hurry.clear()
         self._work.clear()
+        self._is_at_work = False  # the last of the three: what is finished before this is seen after it
         return True
 
     def next_finished(self, most: int) -> list[tuple[Result, bool]]:

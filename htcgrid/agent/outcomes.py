@@ -25,13 +25,14 @@ class Outcomes:
     def __init__(self, leases: LeaseTable, suspects: Suspects, init_errors: InitErrors, shared: Shared) -> None:
         self.suspects = suspects
         self._leases = leases
+        self._finish = leases.finish
         self._init_errors = init_errors
         self._options = shared.options
         self._shutdown = shared.shutdown
         self._observers = shared.observers
 
     def succeeded(self, lease: Lease, outcome: Outcome) -> None:
-        self._leases.finish(Result(lease.task, outcome, lease.attempt))
+        self._finish(Result(lease.task, outcome, lease.attempt))
         if self._init_errors.is_unsure:
             self._init_errors.clear()
 

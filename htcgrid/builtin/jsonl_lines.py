@@ -47,7 +47,7 @@ class Lines:
         """Up to `most` lines; as soon as there is one, or none after about `wait` seconds."""
         self._fill(most, time.monotonic() + wait)
         taken = self._whole[:most]
-        if sum([len(line) for line in taken if line]) > _TAKE_BYTES:
+        if sum(map(len, filter(None, taken))) > _TAKE_BYTES:
             taken = taken[: _within(_TAKE_BYTES, taken)]
         del self._whole[: len(taken)]
         return taken

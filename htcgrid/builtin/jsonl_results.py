@@ -80,8 +80,7 @@ def _second(second: int) -> str:
 
 
 def _output(payload: bytes) -> str:
-    text = _json_text(payload)
-    if text is not None:
+    if (text := _json_text(payload)) is not None:
         return f'"output":{text}'
     try:
         text = payload.decode()
@@ -109,7 +108,9 @@ def _is_strict_json(payload: bytes) -> bool:
 
 def _json_text(payload: bytes) -> str | None:
     """The document on one line; None if a strict parser would refuse it."""
-    if not _is_strict_json(payload):
+    try:
+        from_json(payload, allow_inf_nan=False)
+    except ValueError:
         try:
             parsed(payload.decode(), strict=True)  # takes escaped lone surrogates, as the runtime client does
         except ValueError:

@@ -130,7 +130,7 @@ class JsonlSink(ResultSink):
                 results = self._new(results)
                 ids = Ids([result.task.id for result in results])
             if results:
-                fingerprints = [self._fingerprint(result.task) for result in results]
+                fingerprints = self._fingerprints([result.task for result in results])
                 self._append(list(self._written(results, fingerprints)))
                 self._known.update(ids, fingerprints)
                 noted = [
@@ -241,8 +241,8 @@ class JsonlSink(ResultSink):
         known = [(task, number) for task, number in zip(tasks, found, strict=True) if number is not None]
         if self._failures:
             known = [pair for pair in known if GENERATION not in pair[0].attributes or not self._is_redriven(pair[0])]
-        for task, fingerprint in known:
-            if fingerprint != self._fingerprint(task):
+        for (task, fingerprint), ours in zip(known, self._fingerprints([task for task, _ in known]), strict=True):
+            if fingerprint != ours:
                 message = (
                     f"{self.config.path} holds a result for id {task.id!r}, but of another event or handler: it belongs to "
                     f"another job. Name another file in [sink] path, or move this one away. If you have changed that one "
@@ -251,9 +251,10 @@ class JsonlSink(ResultSink):
                 raise Rejected(message)
         return [task.id for task, _ in known]
 
-    def _fingerprint(self, task: Task) -> int:
-        """What tells this job's task of that id from another's: never 0."""
-        return zlib.crc32(task.payload, self._handler) or 1
+    def _fingerprints(self, tasks: Sequence[Task]) -> list[int]:
+        """What tells this job's task of an id from another's: never 0."""
+        crc32, handler = zlib.crc32, self._handler
+        return [crc32(task.payload, handler) or 1 for task in tasks]
 
     def _append(self, pieces: Sequence[bytes]) -> None:
         """To a file: all of it and on the disk, or none of it. To another: it is to be sent."""

@@ -131,28 +131,29 @@ class JsonlSource(TaskSource):
         except (OSError, EOFError, zlib.error) as error:
             raise Rejected(f"{self.config.path}, after line {self._line}: cannot be read: {error}.") from error
         self._ended = self._lines.ended
-        leases = []
+        before, leases = self._line, []
         attributes, has_ids = self._attributes, bool(self.config.id_field)
         if lines and not self._line:
             lines[0] = self._first(lines[0])
-        for line in lines:
-            self._line += 1
+        for number, line in enumerate(lines, before + 1):
             payload = b"" if line is None else line.rstrip()
             if not payload and line is not None:
                 continue
-            number = self._line
             task_id = str(number)
             invalid = ""
             try:
                 event = from_json(payload)
             except ValueError:
+                self._line = number
                 event, invalid = self._parse_slowly(payload) if line is not None else (None, self._too_long())
             if has_ids:
+                self._line = number
                 if not invalid:
                     task_id, invalid = self._id_of(event)
                 if invalid:
                     task_id = f"line-{number}"
             leases.append(Lease(Task(task_id, payload, attributes), 1, number, invalid))
+        self._line = before + len(lines)
         return leases
 
     def _first(self, payload: bytes | None) -> bytes | None:

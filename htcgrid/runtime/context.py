@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Mapping
 from json.encoder import encode_basestring_ascii as quote
 
 from htcgrid.spi import Lease
@@ -25,12 +26,15 @@ def client_context(lease: Lease) -> str:
     its line breaks would end the header.
     This is what `Lambda-Runtime-Client-Context` carries and, in base64, `X-Amz-Client-Context`.
     """
-    attributes = lease.task.attributes
+    before, after = around_the_id(lease.task.attributes, lease.attempt)
+    return f"{before}{quote(lease.task.id)}{after}" if after else before
+
+
+def around_the_id(attributes: Mapping[str, str], attempt: int) -> tuple[str, str]:
+    """The client context before and after the quoted id of the task; a caller's own context has no id, and nothing after it."""
     if given := attributes.get("client_context"):
-        return _NOT_IN_A_HEADER.sub(_escaped, given)
-    session = attributes.get("session_id", "")
-    known = f'"task_id":{quote(lease.task.id)},"session_id":{quote(session)},"attempt":{lease.attempt}'
-    if attributes.keys() <= _KNOWN:
-        return f'{{"custom":{{{known}}}}}'
+        return _NOT_IN_A_HEADER.sub(_escaped, given), ""
     others = {name: text for name, text in attributes.items() if name not in _KNOWN}
-    return f'{{"custom":{{{known},{json.dumps(others)[1:-1]}}}}}'
+    more = f",{json.dumps(others)[1:-1]}" if others else ""
+    session = quote(attributes.get("session_id", ""))
+    return '{"custom":{"task_id":', f',"session_id":{session},"attempt":{attempt}{more}}}}}'

@@ -102,8 +102,8 @@ class ExecutionEnvironment(ABC):
         """Begin to come up; do not wait for it."""
 
     @abstractmethod
-    def _submit(self, sequence: int, lease: Lease, timeout: float) -> None:
-        """Pass one task on, behind those submitted before."""
+    def _submit(self, timeout: float) -> None:
+        """Pass on what is pending, in its order."""
 
     @abstractmethod
     def _collect(self, wait: float) -> Sequence[Outcome | Unstarted]:
@@ -190,9 +190,12 @@ class ExecutionEnvironment(ABC):
                     self.when_initialised(self.init_seconds)
             if self._pending:
                 self.state = State.BUSY
-                for sequence, lease in self._pending.items():
-                    self._submit(sequence, lease, timeout)
+                self._submit(timeout)
                 yield from self._supervise(timeout)
+        except Unavailable as error:
+            # One runs after the other: the first of the rest may have run.
+            left = [lease.task.id for lease in self._pending.values()]
+            raise Unavailable(str(error), error.retry_after, error.begun or left[:1]) from error
         finally:
             if self._pending or self.state is State.BUSY:
                 self._pending.clear()

@@ -12,15 +12,15 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from math import ceil
 
-from htcgrid.runtime import frames, identity, shared_memory, trace
-from htcgrid.runtime.context import client_context
+from htcgrid.runtime import frames, identity, shared_memory
 from htcgrid.runtime.environment import ExecutionEnvironment, InitFailure, Running
 from htcgrid.runtime.fork_server import ForkServer
 from htcgrid.runtime.marked_output import MarkedOutput
 from htcgrid.runtime.memory_watch import QUIET_SECONDS, SHORT_SECONDS, MemoryWatch
+from htcgrid.runtime.request_frames import request_frames
 from htcgrid.runtime.wakeup import Wakeup
 from htcgrid.runtime.worker_process import WorkerProcess
-from htcgrid.spi import FailureKind, Function, Lease, Outcome, Unavailable, Unstarted, error_documents, limits
+from htcgrid.spi import FailureKind, Function, Outcome, Unavailable, Unstarted, error_documents, limits
 
 _HEAD = frames.ANSWER.size
 _READ_BYTES = 1 << 18
@@ -62,6 +62,8 @@ class FramedEnvironment(ExecutionEnvironment):
         self._missing = 0
         """How many bytes of the answer that has begun to come are not in `_input`; those that have come are in `_parts`."""
         self._output = bytearray()
+        self._is_full = False
+        """Whether the channel has not taken all of that."""
         self._failure: InitFailure | None = None
         self._is_started = self._is_refused = False
         self._seen: Running | None = None
@@ -127,20 +129,14 @@ class FramedEnvironment(ExecutionEnvironment):
 
     # --- the transport ---
 
-    def _submit(self, sequence: int, lease: Lease, timeout: float) -> None:
+    def _submit(self, timeout: float) -> None:
         self._turn, self._timeout = time.monotonic(), timeout
-        task = lease.task
-        context = client_context(lease).encode()
-        traced = trace.given(task.attributes).encode() if task.attributes else b""
-        head = frames.REQUEST.pack(sequence, ceil(timeout * 1000), len(traced), len(context), len(task.payload))
-        parts = (head, identity.request_id(task.id).encode(), traced, context)
-        if len(task.payload) < _PIECE_BYTES:
-            self._output += b"".join((*parts, task.payload))
-        else:
-            self._output += b"".join(parts)
-            self._output += task.payload  # one copy less
-        if len(self._output) > _PIECE_BYTES:
-            self._send()  # the worker begins while we write the rest
+        output = self._output
+        for head, event in request_frames(self._pending.items(), timeout):
+            output += head
+            output += event
+            if len(output) > _PIECE_BYTES:
+                self._send()  # the worker begins while we write the rest
 
     def _collect(self, wait: float) -> Sequence[Outcome | Unstarted]:
         self._send()
@@ -218,7 +214,9 @@ class FramedEnvironment(ExecutionEnvironment):
         except (BrokenPipeError, ConnectionResetError):
             sent = len(self._output)  # it has ended, which is seen elsewhere
         del self._output[:sent]
-        self._poll.modify(self._channel_fd, select.POLLIN | (select.POLLOUT if self._output else 0))
+        if self._is_full != bool(self._output):
+            self._is_full = not self._is_full
+            self._poll.modify(self._channel_fd, select.POLLIN | (select.POLLOUT if self._is_full else 0))
 
     def _receive(self) -> int:
         """Take in what is there, `_READ_BYTES` at most; says how much that was."""

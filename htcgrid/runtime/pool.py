@@ -20,7 +20,6 @@ from htcgrid.spi import (
     Lease,
     Outcome,
     Plugin,
-    Unavailable,
     Unstarted,
     error_documents,
 )
@@ -100,9 +99,9 @@ class EnvironmentPool(Invoker):
             try:
                 environment = self._ready(place, timeout)
                 if type(self).corrected is EnvironmentPool.corrected:
-                    yield from self._reports(environment, batch, timeout, cancelled)
+                    yield from environment.invoke(batch, timeout, cancelled)
                 else:
-                    for report in self._reports(environment, batch, timeout, cancelled):
+                    for report in environment.invoke(batch, timeout, cancelled):
                         yield self.corrected(report, place) if isinstance(report, Outcome) else report
             finally:
                 self._put_back(place)
@@ -129,19 +128,6 @@ class EnvironmentPool(Invoker):
         return self.max_concurrency - len(self._idle)
 
     # --- places ---
-
-    def _reports(
-        self, environment: ExecutionEnvironment, batch: Sequence[Lease], timeout: float, cancelled: Collection[str]
-    ) -> Iterator[Outcome | Unstarted]:
-        reported: list[str] = []
-        try:
-            for report in environment.invoke(batch, timeout, cancelled):
-                reported.append(report.task_id)
-                yield report
-        except Unavailable as error:
-            # One runs after the other: the first of the rest may have run.
-            left = [lease.task.id for lease in batch if lease.task.id not in set(reported)]
-            raise Unavailable(str(error), error.retry_after, error.begun or left[:1]) from error
 
     def _ready(self, place: int, timeout: float) -> ExecutionEnvironment:
         environment = self._places[place]

@@ -64,8 +64,8 @@ class RieEnvironment(SandboxedEnvironment):
 
     # --- the transport ---
 
-    def _submit(self, sequence: int, lease: Lease, timeout: float) -> None:
-        self._queue.append((sequence, lease, timeout))
+    def _submit(self, timeout: float) -> None:
+        self._queue.extend((sequence, lease, timeout) for sequence, lease in self._pending.items())
 
     def _collect(self, wait: float) -> Sequence[Outcome | Unstarted]:
         if self._init_ms is None:

@@ -24,8 +24,10 @@ from htcgrid.runtime import frames, shared_memory
 _FLUSH_NS = 1_000_000  # an answer waits for company no longer than this
 _READ_BYTES = 1 << 18
 _HEAD = frames.REQUEST.size
+_TRACE_AT = _HEAD + frames.REQUEST_ID_BYTES
 _ANSWER_HEAD = frames.ANSWER.size
 _LOG_TAIL_BYTES = 4096
+_NOTHING = bytes(4)
 _READER_SECONDS = 0.0001  # about what the supervisor needs
 _READS_FROM, _READS_TO = shared_memory.READS_AT, shared_memory.READS_AT + shared_memory.READS.size
 _MADV_WIPEONFORK = 18
@@ -95,12 +97,15 @@ class FramedClient:
             self._ready = True
             self._loaded()
             self._answer(frames.READY, b"")
+        unpack = frames.REQUEST.unpack_from
         while True:
-            self._need(_HEAD)
-            head = frames.REQUEST.unpack_from(self._input, self._at)
-            sequence, timeout_ms, trace_size, context_size, event_size = head
-            self._need(_HEAD + frames.REQUEST_ID_BYTES + trace_size + context_size + event_size)
-            trace_at = self._at + _HEAD + frames.REQUEST_ID_BYTES
+            if self._at + _HEAD > len(self._input):
+                self._fill(_HEAD)
+            sequence, timeout_ms, trace_size, context_size, event_size = unpack(self._input, self._at)
+            size = _TRACE_AT + trace_size + context_size + event_size
+            if self._at + size > len(self._input):
+                self._fill(size)
+            trace_at = self._at + _TRACE_AT
             context_at = trace_at + trace_size
             event_at = context_at + context_size
             id_at, self._at = self._at + _HEAD, event_at + event_size
@@ -165,13 +170,8 @@ class FramedClient:
 
     # --- the socket ---
 
-    def _need(self, size: int) -> None:
-        """Have at least `size` bytes of input from `_at` on."""
-        if self._at + size > len(self._input):
-            self._fill(size)
-
     def _fill(self, size: int) -> None:
-        """Read until they are there. What is ready goes out first: nobody waits while we wait."""
+        """Read until there are `size` bytes of input from `_at` on. What is ready goes out first: nobody waits while we wait."""
         self.flush()
         parts = [self._input[self._at :]]
         missing = size - len(parts[0])
@@ -192,7 +192,13 @@ class FramedClient:
         if now - self._flushed > _FLUSH_NS or not self._peak:
             self._peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         # What was printed while it initialised stays, for the first task's tail or for the supervisor.
-        log = self._put_mark() if self._mark else self._log_tail() if self._sequence else b""
+        log = b""
+        if self._mark:
+            log = self._put_mark()
+        elif self._sequence:
+            fcntl.ioctl(self._log, termios.FIONREAD, self._log_size)
+            if self._log_size != _NOTHING:
+                log = self._log_tail()
         size, log_size = len(payload), len(log)
         head = (size, log_size, self._peak, kind, self._sequence, self._started, duration)
         kept, whole = self._kept, _ANSWER_HEAD + log_size + size
@@ -247,22 +253,18 @@ class FramedClient:
 
     def _log_tail(self) -> bytes:
         """The end of what was printed since the last answer; the log is emptied."""
-        if not self._log_bytes():
-            return b""
         self._page[shared_memory.TAKING_AT] = 1
         if self._page[shared_memory.READING_AT]:
             self._wait_for_the_reader()
-        tail = self._read_log(self._log_bytes())
+        tail = self._read_log()
         self._page[shared_memory.TAKING_AT] = 0
         return tail
 
-    def _log_bytes(self) -> int:
-        fcntl.ioctl(self._log, termios.FIONREAD, self._log_size)
-        return int.from_bytes(self._log_size, sys.byteorder)
-
-    def _read_log(self, left: int) -> bytes:
+    def _read_log(self) -> bytes:
         tail = b""
-        # No more than was there at first: what a process of the handler's goes on printing is the next task's.
+        # No more than is there at first: what a process of the handler's goes on printing is the next task's.
+        fcntl.ioctl(self._log, termios.FIONREAD, self._log_size)
+        left = int.from_bytes(self._log_size, sys.byteorder)
         while left > 0:
             try:
                 chunk = os.read(self._log, left)

@@ -78,10 +78,10 @@ def _traced(environ: type[Any], keys: _Remembered, texts: _Remembered) -> type[A
             return self._new_trace() if name == TRACE_ID else default
 
         def __contains__(self, name: object) -> bool:
-            return keys[name] in self._data or name == TRACE_ID
+            return name == TRACE_ID or keys[name] in self._data
 
         def __delitem__(self, name: str) -> None:
-            if keys[name] in self._data or name != TRACE_ID:
+            if name != TRACE_ID or keys[name] in self._data:
                 super().__delitem__(name)
 
         def __iter__(self) -> Iterator[str]:

@@ -1,0 +1,29 @@
+"""What a Python worker is sent for each lease; see `frames`. Runs once a task at tens of thousands a second."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from json.encoder import encode_basestring_ascii as quote
+from math import ceil
+
+from htcgrid.runtime import frames, identity, trace
+from htcgrid.runtime.context import around_the_id
+from htcgrid.spi import Lease
+
+
+def request_frames(numbered: Iterable[tuple[int, Lease]], timeout: float) -> Iterator[tuple[bytes, bytes]]:
+    """For each lease, with its sequence number, the frame up to the event, and the event.
+
+    Tasks of one session often share their attributes: what is made of those is made once.
+    """
+    attributes: Mapping[str, str] | None = None
+    attempt, traced, before, after = 0, "", "", ""
+    timeout_ms, pack, request_id = ceil(timeout * 1000), frames.REQUEST.pack, identity.request_id
+    for sequence, lease in numbered:
+        task = lease.task
+        if task.attributes is not attributes or lease.attempt != attempt:
+            attributes, attempt = task.attributes, lease.attempt
+            traced = trace.given(attributes)
+            before, after = around_the_id(attributes, attempt)
+        task_id, payload = task.id, task.payload
+        context = f"{before}{quote(task_id)}{after}" if after else before
+        head = pack(sequence, timeout_ms, len(traced), len(context), len(payload))  # both are ASCII
+        yield head + f"{request_id(task_id)}{traced}{context}".encode(), payload
