@@ -4,6 +4,8 @@
 PYTHON ?= python3
 PIP := .venv/bin/python -m pip --quiet --disable-pip-version-check install
 PYTEST ?=
+# Elsewhere handlers run in plain subprocesses: docs/platforms.md says what those lack.
+DEMO ?= $(if $(filter Linux,$(shell uname)),,--plane reduced)
 
 .PHONY: help demo test timing plugins mutants docker kubernetes chaos lint check coverage reference bench format clean
 help:            ## this list
@@ -26,7 +28,7 @@ help:            ## this list
 
 demo: .make/examples           ## price an option for each trading day of twenty years; again: nothing is run twice
 	PYTHONPATH=.make/data .venv/bin/python examples/options/make_tasks.py
-	.venv/bin/htcgrid run --config examples/options/htcgrid.toml
+	.venv/bin/htcgrid run --config examples/options/htcgrid.toml $(DEMO)
 
 # Everything that the tests of the core need; neither Docker nor a cluster nor AWS.
 .make/test: .make/core contracts/pyproject.toml

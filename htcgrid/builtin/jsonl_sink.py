@@ -266,7 +266,7 @@ class JsonlSink(ResultSink):
             self._check()
             self._torn = True
             _write_all(self._fd, pieces)
-            os.fdatasync(self._fd)
+            _synchronise(self._fd)
         except OSError as error:
             with suppress(OSError):  # else before the next write
                 self._cut_what_is_torn()
@@ -329,6 +329,11 @@ def _large_lines(results: Sequence[Result], fingerprints: Sequence[int]) -> Iter
             yield from parts
         else:
             yield _lines([result], [fingerprint]).encode("utf-8", "surrogatepass")
+
+
+def _synchronise(fd: int) -> None:
+    """Have what was written on the disk; macOS has no call for the data alone."""
+    (os.fdatasync if hasattr(os, "fdatasync") else os.fsync)(fd)
 
 
 def _write_all(fd: int, pieces: Sequence[bytes]) -> None:

@@ -5,10 +5,11 @@ import os
 import platform
 import shutil
 import threading
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from htcgrid.builtin import process_command
 from htcgrid.runtime import account, layers
@@ -20,6 +21,9 @@ from htcgrid.runtime.memory_watch import MemoryWatch
 from htcgrid.runtime.pool import EnvironmentPool
 from htcgrid.runtime.variables import this_python, variables
 from htcgrid.spi import Capability, Function, Plugin, Rejected, limits
+
+if TYPE_CHECKING:
+    from htcgrid.builtin.process_reduced import PlainProcesses
 
 log = logging.getLogger(__name__)
 
@@ -41,10 +45,24 @@ class ProcessInvoker(EnvironmentPool):
             None,
             description='"socket" (for Python only, and its default), "http" (the Runtime API) or "rie" (the emulator)',
         )
+        supervision: Literal["full", "reduced"] = Field(
+            "full",
+            description='"full" (Linux only), or "reduced" for other systems: plain subprocesses, whose time and end are '
+            "supervised; memory is neither limited nor measured. docs/platforms.md says what else it lacks",
+        )
         user: str = Field(
             "", description="the user that handlers run as, by name or number; only where htcgrid runs as root"
         )
         rie: Path = Field(Path("aws-lambda-rie"), description='the program of the emulator, for transport = "rie"')
+
+        @model_validator(mode="after")
+        def _goes_with_reduced(self) -> Self:
+            given = {"preload": self.preload, "user": self.user, "transport": self.transport not in {None, "http"}}
+            if self.supervision == "reduced" and (names := [name for name, is_given in given.items() if is_given]):
+                raise ValueError(
+                    f'supervision = "reduced" goes without {" and ".join(names)}; leave one of the two out'
+                )
+            return self
 
     config: Config
     max_batch = 2048
@@ -52,14 +70,21 @@ class ProcessInvoker(EnvironmentPool):
 
     def __init__(self, config: Config, function: Function) -> None:
         super().__init__(config, function)
-        if (system := platform.system()) != "Linux":
+        self._reduced: PlainProcesses | None = None
+        if config.supervision == "reduced":
+            from htcgrid.builtin import process_reduced  # noqa: PLC0415 - a part of the cold start that few need
+
+            self._reduced = process_reduced.PlainProcesses(function, config.inherit)
+            self.capabilities = process_reduced.CAPABILITIES
+        elif (system := platform.system()) != "Linux":
             raise Rejected(
                 f'The plane "process" needs Linux, and this is {system}. Run htcgrid in a Linux container or virtual machine, '
-                "for example with Docker."
+                'for example with Docker. Or write supervision = "reduced" in the table of the plane: then handlers run in '
+                "plain subprocesses here, without a memory limit."
             )
-        self._processors = len(os.sched_getaffinity(0))
+        self._processors = _processors()
         forked = process_command.is_python(function) and not function.environment.get("AWS_LAMBDA_EXEC_WRAPPER")
-        self._transport = config.transport or ("socket" if forked else "http")
+        self._transport = config.transport or ("socket" if forked and self._reduced is None else "http")
         self._fork_server: ForkServer | None = None
         self._account: Account | None = None
         self._preloads = config.preload
@@ -77,6 +102,8 @@ class ProcessInvoker(EnvironmentPool):
         self._check()
         self._preloads = self.config.preload
         self._watch = MemoryWatch()
+        if self._reduced is not None:
+            self._reduced.open()
         super().open()
 
     def close(self) -> None:
@@ -85,8 +112,15 @@ class ProcessInvoker(EnvironmentPool):
         if self._fork_server is not None:
             self._fork_server.close()
             self._fork_server = None
+        if self._reduced is not None:
+            self._reduced.close()
+
+    def advise(self, attempts: int) -> Iterable[str]:
+        return () if self._reduced is None else (self._reduced.advice,)
 
     def environment(self, place: int) -> ExecutionEnvironment:
+        if self._reduced is not None:
+            return self._reduced.environment(self._has_spare_processor)
         fork_server = self._living_fork_server()
         if self._transport == "socket":
             return FramedEnvironment(self.function, fork_server, self.is_one_idle, self._watch)
@@ -137,7 +171,7 @@ class ProcessInvoker(EnvironmentPool):
         return fork_server
 
     def _check(self) -> None:
-        if not Path("/proc/self/task").exists():
+        if self._reduced is None and not Path("/proc/self/task").exists():
             raise Rejected(
                 "The process plane watches its workers through /proc, which is not mounted here. Mount it (`mount -t proc "
                 "proc /proc`), or start the container with it."
@@ -175,3 +209,8 @@ class ProcessInvoker(EnvironmentPool):
                 "AWS that it makes then have none. Make them in the handler, or on its first call.",
                 self.function.credentials,
             )
+
+
+def _processors() -> int:
+    """How many this program may use; all that there are, where the system does not say."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

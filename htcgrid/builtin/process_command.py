@@ -14,16 +14,21 @@ _WRAPPER = "AWS_LAMBDA_EXEC_WRAPPER"
 _TASK_ROOT = "/var/task/"
 _BOOTSTRAPS = ("bootstrap", "bootstrap.sh")
 _NODE_CLIENT = "node_modules/aws-lambda-ric/bin/index.mjs"
+_PLAIN_CLIENT = str(Path(worker_signals.__file__).with_name("plain_client.py"))
 _PYTHON_CLIENT = """\
 def run():
     import sys
     if not sys.flags.safe_path:
         del sys.path[0]  # a file of the user's must not stand in for what is loaded here
     import importlib.util, os
-    spec = importlib.util.spec_from_file_location("worker_signals", sys.argv.pop(1))
-    signals = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(signals)
-    signals.leave_to_the_agent()
+    def load(name, file):
+        spec = importlib.util.spec_from_file_location(name, file)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+    load("worker_signals", sys.argv.pop(1)).leave_to_the_agent()
+    if client := sys.argv.pop(1):
+        load("plain_client", client).install(os.environ["AWS_LAMBDA_RUNTIME_API"])
     if not sys.flags.safe_path:
         sys.path.insert(0, os.getcwd())
     spec = importlib.util.find_spec("awslambdaric.__main__")
@@ -57,9 +62,11 @@ def check(function: Function) -> None:
         raise Rejected(message)
 
 
-def command(function: Function) -> Sequence[str]:
-    """The program and its arguments, to be run in the folder of the code; it speaks the Runtime API."""
-    program = _program(function)
+def command(function: Function, *, is_plain: bool = False) -> Sequence[str]:
+    """The program and its arguments, to be run in the folder of the code; it speaks the Runtime API.
+
+    `is_plain` has Python call it without the compiled part of AWS's client, which is for Linux alone."""
+    program = _program(function, _PLAIN_CLIENT if is_plain else "")
     wrapper = wrapper_of(function)
     return [wrapper, *program] if wrapper else program
 
@@ -81,12 +88,12 @@ def wrapper_of(function: Function) -> str:
     return str(path)
 
 
-def _program(function: Function) -> Sequence[str]:
+def _program(function: Function, client: str) -> Sequence[str]:
     if function.command:
         return _given(function)
     if is_python(function):
         # -X utf8 where the locale of the service (en_US.UTF-8) is not installed.
-        return [sys.executable, "-X", "utf8", "-c", _PYTHON_CLIENT, worker_signals.__file__, function.handler]
+        return [sys.executable, "-X", "utf8", "-c", _PYTHON_CLIENT, worker_signals.__file__, client, function.handler]
     if function.runtime.startswith("nodejs"):
         return _node(function)
     if function.runtime.startswith("provided"):

@@ -1,6 +1,7 @@
 """The summary at the end of a run."""
 
 import json
+import platform
 import re
 import resource
 import sys
@@ -94,7 +95,8 @@ def _peak_memory_mb() -> float:
         found = re.search(r"^VmHWM:\s+(\d+) kB", status.read_text(), re.MULTILINE)
         if found:
             return int(found[1]) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    unit = 1 << 20 if platform.system() == "Darwin" else 1024  # macOS counts bytes, others kilobytes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
 def _text(summary: Summary, memory_mb: float, where: str, bill: Bill | None) -> str:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
@@ -42,6 +42,16 @@ _LOAD = "import awslambdaric.__main__, awslambdaric.bootstrap; clients = frozens
 """First of all, so that what it has loaded is known from what our own code loads."""
 
 
+def with_inherited(own: Mapping[str, str], names: Iterable[str], added: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """These variables, those of this program that have one of the names, and folders at the end of search paths."""
+    found = {name: os.environ[name] for name in names if name in os.environ} | dict(own)
+    # Behind what is there already, as the service looks into /opt last.
+    for name, folders in added.items():
+        present = [found[name]] if found.get(name) else []
+        found[name] = os.pathsep.join([*present, *folders])
+    return found
+
+
 class NotImported(Exception):
     """The function's module cannot be imported in the fork server. Each environment that imports it shows why."""
 
@@ -58,11 +68,7 @@ class ForkServer:
         python: bool = True,
         account: Account | None = None,
     ) -> None:
-        self._environment = {name: os.environ[name] for name in keep if name in os.environ} | dict(environment)
-        # Behind what is there already, as the service looks into /opt last.
-        for name, folders in added.items():
-            present = [self._environment[name]] if self._environment.get(name) else []
-            self._environment[name] = os.pathsep.join([*present, *folders])
+        self._environment = with_inherited(environment, keep, added)
         self._python = python
         self._account = account
         if account is not None:

@@ -1,44 +1,86 @@
-"""On another system than Linux. None was at hand: what only Linux has is taken out of Python here."""
+"""On another system than Linux. None was at hand: what only Linux has is taken out of Python here, of the workers' too."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+import pytest
 
 if TYPE_CHECKING:
     from conftest import Project
 
-ELSEWHERE = """
-import asyncio, concurrent.futures, fcntl, multiprocessing, os, platform, resource, select, shutil, signal, socket
-import subprocess, sys, tempfile, time, mmap, ctypes, runpy
+ELSEWHERE = str(Path(__file__).parents[1] / "parts" / "elsewhere")
 
-ONLY_ON_LINUX = {
-    os: ("pidfd_open", "memfd_create", "MFD_CLOEXEC", "sched_getaffinity", "fdatasync", "pipe2", "eventfd",
-         "posix_fallocate", "posix_fadvise", "copy_file_range", "splice", "O_TMPFILE", "O_PATH", "setresuid", "setresgid"),
-    select: ("epoll", "EPOLLIN"),
-    signal: ("pidfd_send_signal", "SIGRTMIN", "SIGRTMAX", "sigtimedwait", "sigwaitinfo"),
-    socket: ("SOCK_CLOEXEC", "SOCK_NONBLOCK", "SO_PEERCRED", "SCM_CREDENTIALS", "SO_PASSCRED"),
-    mmap: ("MAP_POPULATE",),
-    fcntl: ("F_SETPIPE_SZ", "F_GETPIPE_SZ", "F_ADD_SEALS", "F_SEAL_SHRINK"),
-    resource: ("prlimit",),
-    time: ("CLOCK_BOOTTIME",),
-}
-for module, names in ONLY_ON_LINUX.items():
-    for name in names:
-        if hasattr(module, name):
-            delattr(module, name)
-platform.system = lambda: "Darwin"
-sys.argv = ["htcgrid", "run", "--quiet"]
-runpy.run_module("htcgrid", run_name="__main__")
+
+def htcgrid(project: Project, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": ELSEWHERE, "ELSEWHERE_NOTES": str(project.folder)}
+    command = [sys.executable, "-m", "htcgrid", *arguments]
+    return subprocess.run(
+        command, cwd=project.folder, env=environment, capture_output=True, text=True, check=False, timeout=120
+    )
+
+
+@pytest.fixture
+def reduced(project: Project) -> Project:
+    """Workers are on that system as well, and note that."""
+    added = f"""
+[planes.reduced]
+plugin = "process"
+supervision = "reduced"
+workers = 2
+
+[function.environment]
+PYTHONPATH = "{ELSEWHERE}"
+ELSEWHERE_NOTES = "{project.folder}/workers"
 """
+    (project.folder / "workers").mkdir()
+    project.write("htcgrid.toml", (project.folder / "htcgrid.toml").read_text() + added)
+    return project
 
 
 def test_a_run_says_in_a_sentence_that_it_needs_linux_and_what_to_do(project: Project) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", ELSEWHERE], cwd=project.folder, capture_output=True, text=True, check=False, timeout=60
-    )
+    done = htcgrid(project, "run", "--quiet")
     assert done.returncode == 2, done.stderr
     assert 'The plane "process" needs Linux, and this is Darwin.' in done.stderr
     assert "Docker" in done.stderr
+    assert 'supervision = "reduced"' in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_tasks_run_on_the_reduced_plane_and_a_second_run_finds_their_results(reduced: Project) -> None:
+    reduced.tasks(*({"n": n, "print": f"task {n}"} for n in range(200)))
+    done = htcgrid(reduced, "run", "--quiet", "--plane", "reduced")
+    assert done.returncode == 0, done.stderr
+    assert [result["output"]["n"] for result in sorted(reduced.results(), key=lambda each: int(each["id"]))] == [
+        *range(200)
+    ]
+    assert list((reduced.folder / "workers").iterdir()), "no worker was on that system"
+    assert "Traceback" not in done.stderr
+    again = htcgrid(reduced, "run", "--quiet", "--plane", "reduced")
+    assert again.returncode == 0, again.stderr
+    assert len(reduced.results()) == 200
+
+
+def test_failures_have_their_kinds_on_the_reduced_plane(reduced: Project) -> None:
+    reduced.tasks({"raise": "no"}, {"exit": 3, "print": "the last words"}, {"sleep": 600}, {"fine": True})
+    done = htcgrid(reduced, "run", "--quiet", "--plane", "reduced", "--set", "function.timeout=2")
+    assert done.returncode == 1, done.stderr
+    found = {result["id"]: result.get("failure") for result in reduced.results()}
+    assert found == {"1": "handler_error", "2": "exit", "3": "timeout", "4": None}
+
+
+def test_check_says_what_the_reduced_plane_lacks(reduced: Project) -> None:
+    done = htcgrid(reduced, "check", "--plane", "reduced", "--open")
+    assert 'planes.reduced: supervision = "reduced": memory is neither limited nor measured' in done.stdout
+    assert "ok     planes.reduced\n" in done.stdout
+
+
+def test_keys_that_the_reduced_plane_cannot_keep_are_refused(reduced: Project) -> None:
+    for key in ("preload=true", 'transport="socket"', 'user="nobody"'):
+        done = htcgrid(reduced, "run", "--quiet", "--plane", "reduced", "--set", f"planes.reduced.{key}")
+        assert done.returncode == 2, key
+        assert f'supervision = "reduced" goes without {key.partition("=")[0]}' in done.stderr

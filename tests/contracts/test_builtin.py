@@ -32,6 +32,12 @@ class TestProcessInvoker(InvokerContract):
         return ProcessInvoker(ProcessInvoker.Config(), contract_function(code=tmp_path / "no-such-folder"))
 
 
+class TestProcessInvokerWithReducedSupervision(TestProcessInvoker):
+    @pytest.fixture
+    def invoker(self, function: Function) -> ProcessInvoker:
+        return ProcessInvoker(ProcessInvoker.Config(workers=2, supervision="reduced"), function)
+
+
 class TestMemorySource(TaskSourceContract):
     finite = True
     shared = False

@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 from htcgrid.planes import Termination, exit_status
@@ -21,6 +22,11 @@ _NO_LOG = re.compile(
 """With status 200: how a kubelet says that a log is not there, the one with Docker and those with a CRI runtime."""
 _RESTARTS_OF_OTHERS = 3
 """How often a container that is not ours, such as an injected sidecar, may start again before it is given up."""
+_KILLS_AT_ONCE = 3
+"""How often an environment may be killed for its memory, each time soon after its start, before that is taken for a memory that
+is too small to begin with."""
+_CAME_UP_SECONDS = 10.0
+"""What has run for so long had come up: the service gives an initialisation as much."""
 _UNAVAILABLE = 3
 """The status of an htcgrid whose source, plane or sink cannot be reached: it may be in a moment."""
 _IMAGE = frozenset({"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "ImageInspectError"})
@@ -100,8 +106,9 @@ def fatal(cluster: Cluster, pod: Any) -> str | None:
 def _comes_up_by_itself(pod: Any, status: Any) -> bool:
     """Whether the kubelet starts this container again, and that may help.
 
-    One of ours that found its queue or store unavailable has a second start. One that is not ours, such as a sidecar
-    that a service mesh has injected, may need a few, since it may depend on those beside it.
+    The agent that found its queue or store unavailable has a second start. An environment that a task has ended is
+    started again. What is not ours, such as a sidecar that a service mesh has injected, may need a few starts, since it
+    may depend on those beside it.
     """
     name = status["name"]
     spec: Any = next((each for each in _containers(pod) if each["name"] == name), {})
@@ -111,8 +118,28 @@ def _comes_up_by_itself(pod: Any, status: Any) -> bool:
         return False
     if not is_ours(name):
         return bool(restarts < _RESTARTS_OF_OTHERS)
+    if name.startswith("lambda-"):
+        return _is_environment_back_soon(status, policy, restarts)
     ended = status["state"].get("terminated")
     return bool(ended) and ended["exitCode"] == _UNAVAILABLE and not restarts
+
+
+def _is_environment_back_soon(status: Any, policy: str, restarts: int) -> bool:
+    """Whether an environment has ended as a task can end it, as by its memory, and not because it cannot start."""
+    state = status["state"]
+    ended = state.get("terminated") or status.get("lastState", {}).get("terminated")
+    is_between = "terminated" in state or state.get("waiting", {}).get("reason") == "CrashLoopBackOff"
+    if not ended or not is_between or (policy == "OnFailure" and not ended["exitCode"]):
+        return False
+    if ended.get("reason") == "OOMKilled" and restarts < _KILLS_AT_ONCE:
+        return True
+    return _seconds(ended) >= _CAME_UP_SECONDS
+
+
+def _seconds(ended: Any) -> float:
+    """For how long a container ran; 0 where that is not told."""
+    began, until = (ended.get(name) for name in ("startedAt", "finishedAt"))
+    return (datetime.fromisoformat(until) - datetime.fromisoformat(began)).total_seconds() if began and until else 0.0
 
 
 def _containers(pod: Any) -> Iterator[Any]:

@@ -211,3 +211,35 @@ def test_scale_says_why_it_has_waited_in_vain(function: Function) -> None:
     list(grid.deploy(dry_run=False))
     with pytest.raises(Unavailable, match=r"1 of 2 workers ready\. Pod grid-1: no node takes it"):
         list(grid.scale(2))
+
+
+def test_scale_goes_on_where_an_environment_of_a_pod_has_just_been_killed_for_its_memory(function: Function) -> None:
+    killed = {
+        "phase": "Running",
+        "containerStatuses": [
+            {"name": "agent", "restartCount": 0, "state": {"running": {}}},
+            {
+                "name": "lambda-0",
+                "restartCount": 0,
+                "image": "pricing:1",
+                "state": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}},
+            },
+        ],
+    }
+    looks = 0
+
+    def react(cluster: FakeCluster, deployment: Any) -> None:
+        nonlocal looks
+        wanted = deployment["spec"]["replicas"]
+        while len(cluster.pods) < wanted:
+            cluster.add_pod(deployment, f"grid-{len(cluster.pods)}", READY)
+        if wanted == 2:
+            looks += 1
+            cluster.pods[0]["status"] = killed if looks < 4 else READY  # the kubelet has started it again
+        count(deployment, replicas=wanted, ready=1 if 0 < looks < 4 else wanted)
+
+    options = Options(image="pricing:1", namespace="grid", start_seconds=60)
+    grid = Deployment(FakeCluster(options, react), options, function, SETTINGS)
+    list(grid.deploy(dry_run=False))
+    assert list(grid.scale(2))[-1] == "2 of 2 workers ready"
+    assert looks >= 4

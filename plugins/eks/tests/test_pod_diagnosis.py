@@ -76,6 +76,59 @@ def test_a_pod_is_given_up_with_the_end_of_its_log_where_no_start_will_help(
     assert "Its log ends:\nhtcgrid: Redis cannot be reached" in said
 
 
+OF_MEMORY = {"exitCode": 137, "reason": "OOMKilled"}
+LONG = {"startedAt": "2026-01-01T00:00:00Z", "finishedAt": "2026-01-01T00:05:00Z"}
+SHORT = {"startedAt": "2026-01-01T00:00:00Z", "finishedAt": "2026-01-01T00:00:02Z"}
+
+
+def environment(ended: dict[str, Any], restarts: int, policy: str = "Always", *, waits: str = "") -> str | None:
+    """What is said of a pod whose agent runs, and one of whose environments has just ended, or waits to be started again."""
+    state: dict[str, Any] = {"state": {"terminated": ended}}
+    if waits:
+        state = {"state": {"waiting": {"reason": waits}}, "lastState": {"terminated": ended}}
+    pod: dict[str, Any] = {
+        "metadata": {"name": "grid-1"},
+        "spec": {"restartPolicy": policy, "containers": [{"name": "agent"}, {"name": "lambda-0"}]},
+        "status": {
+            "phase": "Running",
+            "containerStatuses": [
+                {"name": "agent", "restartCount": 0, "state": {"running": {}}},
+                {"name": "lambda-0", "restartCount": restarts, "image": "pricing:1", **state},
+            ],
+        },
+    }
+    return pod_diagnosis.fatal(cast("Cluster", Logs()), pod)
+
+
+@pytest.mark.parametrize("policy", ["Always", "OnFailure"])
+@pytest.mark.parametrize("waits", ["", "CrashLoopBackOff"])
+@pytest.mark.parametrize(
+    ("ended", "restarts"), [(OF_MEMORY | SHORT, 0), (OF_MEMORY, 2), (OF_MEMORY | LONG, 9), ({"exitCode": 1} | LONG, 9)]
+)
+def test_an_environment_that_a_task_has_ended_does_not_end_the_pod(
+    ended: dict[str, Any], restarts: int, waits: str, policy: str
+) -> None:
+    assert environment(ended, restarts, policy, waits=waits) is None
+
+
+@pytest.mark.parametrize(
+    ("ended", "restarts", "policy", "waits"),
+    [
+        pytest.param(OF_MEMORY | SHORT, 3, "Always", "CrashLoopBackOff", id="its memory is too small to begin with"),
+        pytest.param({"exitCode": 127} | SHORT, 0, "Always", "", id="it has no program"),
+        pytest.param(OF_MEMORY | LONG, 0, "Never", "", id="nobody starts it again"),
+        pytest.param({"exitCode": 0} | LONG, 0, "OnFailure", "", id="nobody starts again what has ended well"),
+        pytest.param(OF_MEMORY | LONG, 1, "Always", "CreateContainerError", id="it waits for something else"),
+    ],
+)
+def test_an_environment_that_cannot_start_ends_the_pod(
+    ended: dict[str, Any], restarts: int, policy: str, waits: str
+) -> None:
+    said = environment(ended, restarts, policy, waits=waits)
+    assert said
+    assert "The container lambda-0 of pod grid-1" in said
+
+
 @pytest.mark.parametrize("text", NO_LOGS)
 def test_what_a_kubelet_answers_for_a_missing_log_is_not_shown_as_the_log(
     text: str, monkeypatch: pytest.MonkeyPatch

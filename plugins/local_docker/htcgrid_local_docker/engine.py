@@ -79,7 +79,9 @@ class Engine:
             info = self._client.info()
             self.is_rootless = "name=rootless" in (info.get("SecurityOptions") or ())
             self.keeps_limits = not self.is_rootless or (
-                bool(info.get("MemoryLimit")) and info.get("CgroupVersion") != "1"
+                bool(info.get("MemoryLimit"))
+                and info.get("CgroupVersion") != "1"
+                and info.get("CgroupDriver") == "systemd"  # nothing else hands control groups to an ordinary user
             )
         self._client.timeout = _ANSWER_SECONDS
 

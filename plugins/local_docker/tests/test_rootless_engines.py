@@ -275,3 +275,45 @@ def test_a_machine_without_an_id_removes_what_dead_agents_have_left(text: str, m
     assert not ownership.is_left_behind(f"/{boot}/{namespace}/{pid}/{start}")
     assert ownership.is_left_behind(f"/{boot}/{namespace}/{pid}/1")
     assert not ownership.is_left_behind(f"/another-boot/{namespace}/{pid}/{start}"), "it may be another machine's"
+
+
+@pytest.mark.parametrize(
+    ("options", "version", "driver", "keeps"),
+    [
+        pytest.param(["name=rootless"], "2", "systemd", True, id="a user to whom systemd has handed control groups"),
+        pytest.param(["name=rootless"], "2", "cgroupfs", False, id="a user without them, on Podman"),
+        pytest.param(["name=rootless"], "2", "none", False, id="a user without them, on Docker"),
+        pytest.param(["name=rootless"], "1", "cgroupfs", False, id="a user, with version 1"),
+        pytest.param([], "2", "cgroupfs", True, id="root"),
+    ],
+)
+def test_an_engine_keeps_limits_where_its_containers_have_control_groups(
+    options: list[str], version: str, driver: str, keeps: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As rootless Podman says it: `MemoryLimit` is true there whether it can keep one or not."""
+
+    class Client:
+        timeout = 0.0
+
+        def __init__(self, *_: object, **__: object) -> None:
+            pass
+
+        def version(self) -> dict[str, Any]:
+            return {"Components": [{"Name": "Podman Engine"}]}
+
+        def info(self) -> dict[str, Any]:
+            return {
+                "SecurityOptions": options,
+                "MemoryLimit": True,
+                "CgroupVersion": version,
+                "CgroupDriver": driver,
+            }
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr("docker.APIClient", Client)
+    engine = Engine("unix:///nowhere.sock")
+    engine.open()
+    assert engine.keeps_limits is keeps
+    engine.close()

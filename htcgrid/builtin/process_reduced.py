@@ -1,0 +1,59 @@
+"""`supervision = "reduced"`: environments that are plain subprocesses, for systems where the fork server cannot run."""
+
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from htcgrid.builtin import process_command
+from htcgrid.runtime import layers
+from htcgrid.runtime.api import ApiEnvironment
+from htcgrid.runtime.environment import ExecutionEnvironment
+from htcgrid.runtime.fork_server import INHERITED, with_inherited
+from htcgrid.runtime.plain_sandbox import PlainSandbox
+from htcgrid.runtime.variables import this_python, variables
+from htcgrid.spi import Capability, Function, Rejected
+
+CAPABILITIES = frozenset(Capability) - {Capability.MEMORY, Capability.METERING}
+_ADVICE = (
+    'supervision = "reduced": memory is neither limited nor measured, so a handler can take all that the machine has. A '
+    "process that a handler puts into a session of its own goes on after a timeout, and an agent that is killed leaves "
+    "what runs to end by itself. On Linux leave the key out; elsewhere Docker keeps all limits."
+)
+
+
+class PlainProcesses:
+    """Makes environments that share a HOME, which is empty, since the agent's own leads to credentials."""
+
+    advice = _ADVICE
+
+    def __init__(self, function: Function, inherit: Sequence[str]) -> None:
+        self._function = function
+        self._keep = (*INHERITED, *inherit)
+        self._home = ""
+
+    def open(self) -> None:
+        try:
+            self._home = tempfile.mkdtemp(prefix="htcgrid-home-")
+        except OSError as error:
+            raise Rejected(
+                f"The handlers' home cannot be made: {error.strerror or error}. Name a folder that this user may write to as "
+                "TMPDIR."
+            ) from error
+
+    def close(self) -> None:
+        if self._home:
+            shutil.rmtree(self._home, ignore_errors=True)
+            self._home = ""
+
+    def environment(self, has_spare_processor: Callable[[], bool]) -> ExecutionEnvironment:
+        """One that is not started yet."""
+        function = self._function
+        runtime = this_python() if process_command.is_python(function) else function.runtime
+        own = variables(function, "" if runtime.startswith("provided") else runtime)
+        sandbox = PlainSandbox(
+            process_command.command(function, is_plain=True),
+            str(Path(function.code).resolve()),
+            {"HOME": self._home} | with_inherited(own, self._keep, layers.search_paths(function)),
+        )
+        return ApiEnvironment(function, sandbox, has_spare_processor=has_spare_processor)

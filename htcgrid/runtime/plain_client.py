@@ -1,0 +1,57 @@
+"""The calls of the Runtime API in Python: in place of the compiled `runtime_client` of AWS's client, which is for Linux alone.
+
+AWS's client is as ever but for these calls. This file is loaded by its path, so it imports nothing of htcgrid.
+"""
+
+import http.client
+import sys
+from typing import Any, cast
+
+_ROOT = "/2018-06-01/runtime/invocation/"
+_DEADLINE = "Lambda-Runtime-Deadline-Ms"
+
+
+class RuntimeClient:
+    """Has the functions of that module, on one connection that is kept."""
+
+    def __init__(self, address: str) -> None:
+        self._connection = http.client.HTTPConnection(address)
+        self._headers: dict[str, str] = {}
+
+    def initialize_client(self, user_agent: str) -> None:
+        self._headers = {"User-Agent": user_agent}
+
+    def next(self) -> tuple[bytes, dict[str, Any]]:
+        """Wait for the next event; returns it with the headers that it came with, the deadline as a number."""
+        event, headers = self._call("GET", "next", 200)
+        return event, {**headers, _DEADLINE: int(headers[_DEADLINE])}
+
+    def post_invocation_result(
+        self, request_id: str, document: bytes, content_type: str, invocation_id: str | None = None
+    ) -> None:
+        headers = {"Content-Type": content_type, **_invocation(invocation_id)}
+        self._call("POST", f"{request_id}/response", 202, document, headers)
+
+    def post_error(self, request_id: str, document: str, _xray_cause: str, invocation_id: str | None = None) -> None:
+        """The cause for X-Ray is left out: nobody here reads it."""
+        headers = {"Content-Type": "application/json", **_invocation(invocation_id)}
+        self._call("POST", f"{request_id}/error", 202, document.encode("utf-8", "surrogatepass"), headers)
+
+    def _call(
+        self, method: str, path: str, expected: int, body: bytes | None = None, headers: dict[str, str] | None = None
+    ) -> tuple[bytes, dict[str, str]]:
+        self._connection.request(method, _ROOT + path, body, self._headers | (headers or {}))
+        response = self._connection.getresponse()
+        document = response.read()
+        if response.status != expected:
+            raise RuntimeError(f"The Runtime API answered {path} with {response.status}: {document!r}")
+        return document, dict(response.getheaders())
+
+
+def _invocation(invocation_id: str | None) -> dict[str, str]:
+    return {"Lambda-Runtime-Invocation-Id": invocation_id} if invocation_id else {}
+
+
+def install(address: str) -> None:
+    """Have `import runtime_client` find this one."""
+    cast("dict[str, Any]", sys.modules)["runtime_client"] = RuntimeClient(address)
