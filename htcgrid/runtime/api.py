@@ -90,7 +90,7 @@ class ApiEnvironment(SandboxedEnvironment):
         """How long the last wait was: for a handler's answer, and for anything else."""
         self._server = ApiServer(listener or listen(), lambda: self.sandbox.peers)
         self._traces = trace.NewTraces()
-        self._arn = identity.function_arn(function.function_name, function.aws_region)
+        self._arn = identity.function_arn(function.function_name, function.aws_region, function.role_arn)
         self._queue: deque[tuple[int, Lease, float]] = deque()
         self._waiting: tuple[Connection, Request] | None = None
         self._prepared: _Attempt | None = None

@@ -87,7 +87,9 @@ class FramedEnvironment(ExecutionEnvironment):
             "command": [],
             "folder": str(self._function.code.resolve()),
             "handler": self._function.handler,
-            "function_arn": identity.function_arn(self._function.function_name, self._function.aws_region),
+            "function_arn": identity.function_arn(
+                self._function.function_name, self._function.aws_region, self._function.role_arn
+            ),
             "limit": limits.RESPONSE_BYTES,
             "environment": self._variables(),
         }

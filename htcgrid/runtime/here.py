@@ -25,7 +25,7 @@ def call(function: Function, lease: Lease) -> str:
         None,
         round((time.time() + function.timeout) * 1000),
         identity.request_id(lease.task.id),
-        identity.function_arn(function.function_name, function.aws_region),
+        identity.function_arn(function.function_name, function.aws_region, function.role_arn),
         None,
     )
     bootstrap.update_xray_env_variable(trace.given(lease.task.attributes) or trace.NewTraces().next())

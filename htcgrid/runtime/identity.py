@@ -32,9 +32,13 @@ def _is_uuid(text: str) -> bool:
         return False
 
 
-def function_arn(name: str, region: str) -> str:
-    """The ARN that a handler sees as `invoked_function_arn` on planes that have no account."""
-    return f"arn:aws:lambda:{region}:{ACCOUNT}:function:{name}"
+def function_arn(name: str, region: str, role_arn: str = "") -> str:
+    """The ARN that a handler sees as `invoked_function_arn` on planes that have no account.
+
+    Handlers make names of queues and topics from it. So where they act as a role, it has the role's account, as on AWS.
+    """
+    _, partition, _, _, account, *_ = [*role_arn.split(":"), *[""] * 5]
+    return f"arn:{partition or 'aws'}:lambda:{region}:{account or ACCOUNT}:function:{name}"
 
 
 def environment_id() -> str:

@@ -111,6 +111,12 @@ class Function(Keys):
         return self.region or "us-east-1"
 
     @property
+    def role_arn(self) -> str:
+        """The role that the agent assumes for the handler; empty where it assumes none."""
+        kind, _, name = self.credentials.partition(":")
+        return name if kind == "role" else ""
+
+    @property
     def function_name(self) -> str:
         """The name given, else the handler's module: `pricing` of `pricing.handler`."""
         return self.name or self.handler.rpartition(".")[0].replace("/", ".").rpartition(".")[2] or "function"

@@ -38,7 +38,7 @@ class FunctionCredentials(CredentialSource):
     def __init__(self, function: Function) -> None:
         kind, _, name = function.credentials.partition(":")
         self._issue: Callable[[], Credentials] = _Role(name, function) if kind == "role" else _Chain(name)
-        self._role_arn = name if kind == "role" else ""
+        self._role_arn = function.role_arn
         self._has_tags = function.session_tags
         self._lock = threading.Lock()
         self._held: Credentials | None = None

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from htcgrid.spi import HtcgridError
 from htcgrid_aws.message_leases import MessageLease, safe_seconds
-from htcgrid_aws.polling import poll
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from htcgrid_aws.polling import Poller
     from htcgrid_aws.sqs_queue import Queue
 
 log = logging.getLogger("htcgrid.aws.held")
@@ -38,9 +38,9 @@ class ReceivedMessage:
     lease: MessageLease
 
 
-def find(queues: Sequence[Queue], count: int, wait: float, visibility: int) -> list[ReceivedMessage]:
-    """New messages, by `poll`."""
-    number, messages = poll(queues, count, wait, visibility)
+def find(poller: Poller, count: int, wait: float, visibility: int) -> list[ReceivedMessage]:
+    """New messages."""
+    number, messages = poller.poll(count, wait, visibility)
     now = time.monotonic()
     until = now + safe_seconds(visibility)
     return [

@@ -27,8 +27,14 @@ _WHY = {
     "vpc_cidr_block_private": "the network stays as it is",
     "enable_private_subnet": "the network stays as it is",
     "project_name": "a name of HTC-Grid's own images",
-    "s3_source_kms_key_arn": "let the role of the pods decrypt with this key",
+    "worker_backend": "agents on EC2 without a cluster: the plane is `local`, and you start `htcgrid run` on each instance; "
+    "HTC-Grid's capacity controller tells busy instances by `owner`, which source and sink then need alike",
+    "s3_source_kms_key_arn": "let the role that reads the code decrypt with this key",
     "minMemory": "an environment has one figure, `memory`: the limit",
+    "s3_source": "unpack it into the folder `src` of each machine",
+    "location": "unpack it into the folder `src` of each machine",
+    "ec2_worker_vcpus": "choose the instances as before",
+    "ec2_worker_memory_mb": "choose the instances as before",
     "maxCPU": "a container's processors have a request, `cpu`, and no limit",
 }
 
@@ -65,18 +71,24 @@ class _Conversion:
         self._agent_file = agent_file
         self._notes: list[str] = []
         self._account = _account(grid)
+        self._region = str(agent.get("region") or grid.get("region") or "")
+        self._is_without_cluster = grid.get("worker_backend") == "ec2"
+        where = 'credentials = "agent"' if self._is_without_cluster else "function_role_arn of the plane `cluster`"
+        self._notes.append(
+            f"credentials: HTC-Grid's handlers have the agent's role, ours none; if yours call AWS: {where}"
+        )
 
     def result(self) -> tuple[str, list[str]]:
         tables = {
-            "": {"plane": "cluster"},
+            "": {"plane": "local" if self._is_without_cluster else "cluster"},
             "function": self._function(),
             "source": self._queue(),
             "sink": self._queue(),
             "agent": self._agent_table(),
             "planes.local": {"plugin": "process"},
-            "planes.cluster": self._cluster(),
-            "planes.cluster.autoscale": self._autoscale(),
         }
+        if not self._is_without_cluster:
+            tables |= {"planes.cluster": self._cluster(), "planes.cluster.autoscale": self._autoscale()}
         text = "\n".join(_table(name, keys) for name, keys in tables.items() if keys)
         return text, [*self._notes, *self._left_out()]
 
@@ -95,6 +107,8 @@ class _Conversion:
         timeout = self._left.pop("lambda_timeout", timeout)
         keys["timeout"] = float(timeout) if timeout else _RIE_TIMEOUT
         keys["memory"] = int(self._lambda.pop("maxMemory", 1900))
+        if self._region:
+            keys["region"] = self._region
         if named := self._lambda.pop("function_name", ""):
             keys["name"] = str(named)
         if variables := self._lambda.pop("environment", {}):
@@ -143,7 +157,7 @@ class _Conversion:
             keys["role_arn"] = str(role)
         else:
             self._notes.append("role: name the role of HTC-Grid's agents (IRSA) as role_arn of the plane `cluster`")
-        cluster, region = self._agent.get("cluster_name", ""), self._agent.get("region", "")
+        cluster, region = self._agent.get("cluster_name", ""), self._region
         if cluster and region and self._account:
             keys["context"] = f"arn:aws:eks:{region}:{self._account}:cluster/{cluster}"
         else:

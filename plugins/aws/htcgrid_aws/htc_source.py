@@ -21,6 +21,7 @@ from htcgrid_aws.htc_submission import HtcSubmission
 from htcgrid_aws.htc_watchdog import Watchdog
 from htcgrid_aws.message_leases import MessageLease, MessageLeases, Receipt, receipt_of
 from htcgrid_aws.parallel import each, raise_worst
+from htcgrid_aws.polling import Poller
 from htcgrid_aws.sqs_queue import BATCH, MOST_IN_FLIGHT, Queue, total
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class HtcGridSource(HtcGridPlugin, TaskSource):
         known = config.grid.get("task_ttl_expiration_offset_sec")
         self.lease_seconds: float = known if isinstance(known, (int, float)) else 30  # until it is opened
         self._queues: list[Queue] = []
+        self._poller = Poller(())
         self._held = HeldMessages((), self.lease_seconds)
         self._leases = MessageLeases()
         self._visible_at: dict[object, float] = {}
@@ -64,6 +66,7 @@ class HtcGridSource(HtcGridPlugin, TaskSource):
             queue.open()
         self.lease_seconds = self.grid.task_ttl_expiration_offset_sec
         self._visibility = max(self.grid.agent_task_visibility_timeout_sec, self.grid.task_ttl_expiration_offset_sec)
+        self._poller = Poller(self._queues)
         self._held = HeldMessages(self._queues, self.lease_seconds)
         self._submission = HtcSubmission(self._queues, self.states, self.data, self.pool)
         self._watchdog = Watchdog(self.states, self._queues, self.pool, self.config.watchdog_seconds)
@@ -81,7 +84,7 @@ class HtcGridSource(HtcGridPlugin, TaskSource):
             leases = self._lease(waiting)
             if leases or self._held:
                 return leases
-        return self._lease(find(self._queues, count, wait, self._visibility))
+        return self._lease(find(self._poller, count, wait, self._visibility))
 
     def close(self) -> None:
         self._held.release()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from htcgrid_aws.sqs_queue import LONGEST_POLL
+from htcgrid_aws.sqs_queue import BATCH, LONGEST_POLL
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,30 +15,54 @@ if TYPE_CHECKING:
 TURN = 2
 """Seconds that one of several queues is long-polled before all are looked at again from the highest."""
 
+SKIPPED_SECONDS = 0.1
+"""For how long a queue that was empty is not asked again, while a lower one gives full batches: its tasks are short."""
 
-def poll(queues: Sequence[Queue], count: int, wait: float, visibility: int) -> tuple[int, list[dict[str, Any]]]:
-    """Up to `count` messages of the highest queue that has any, with that queue's number, after about `wait` seconds.
 
-    One queue is long-polled all the time. Several are looked at quickly from the highest down; where all are empty,
-    one after the other is long-polled for `TURN` seconds between two such looks.
-    """
-    until = time.monotonic() + wait
-    if len(queues) == 1:
-        return 0, _long_poll(queues[0], count, until, visibility)
-    turn = 0
-    while True:
-        for number in reversed(range(len(queues))):
-            if messages := queues[number].receive(count, 0, visibility):
+class Poller:
+    """The queues of one source, the lowest priority first. For one thread."""
+
+    def __init__(self, queues: Sequence[Queue]) -> None:
+        self._queues = queues
+        self._looked = 0.0
+        self._full: int | None = None
+        """The queue that gave a full batch last, when those above it were empty."""
+
+    def poll(self, count: int, wait: float, visibility: int) -> tuple[int, list[dict[str, Any]]]:
+        """Up to `count` messages of the highest queue that has any, with that queue's number, after about `wait` seconds.
+
+        One queue is long-polled all the time. Several are looked at quickly from the highest down; where all are empty,
+        one after the other is long-polled for `TURN` seconds between two such looks.
+        """
+        until = time.monotonic() + wait
+        if len(self._queues) == 1:
+            return 0, _long_poll(self._queues[0], count, until, visibility)
+        full = self._full if time.monotonic() < self._looked + SKIPPED_SECONDS else None
+        if full is not None and (messages := self._queues[full].receive(count, 0, visibility)):
+            return self._found(full, messages)
+        return self._poll_several(count, until, visibility)
+
+    def _poll_several(self, count: int, until: float, visibility: int) -> tuple[int, list[dict[str, Any]]]:
+        turn = 0
+        while True:
+            self._looked = time.monotonic()
+            for number in reversed(range(len(self._queues))):
+                if messages := self._queues[number].receive(count, 0, visibility):
+                    return self._found(number, messages)
+            self._full = None
+            left = until - time.monotonic()
+            if left < 0.5:
+                return 0, []
+            number = len(self._queues) - 1 - turn % len(self._queues)
+            if messages := self._queues[number].receive(count, max(1, min(TURN, round(left))), visibility):
                 return number, messages
-        left = until - time.monotonic()
-        if left < 0.5:
-            return 0, []
-        number = len(queues) - 1 - turn % len(queues)
-        if messages := queues[number].receive(count, max(1, min(TURN, round(left))), visibility):
-            return number, messages
-        if until - time.monotonic() < 0.5:
-            return 0, []
-        turn += 1
+            if until - time.monotonic() < 0.5:
+                return 0, []
+            turn += 1
+
+    def _found(self, number: int, messages: list[dict[str, Any]]) -> tuple[int, list[dict[str, Any]]]:
+        self._full = number if len(messages) == BATCH else None
+        return number, messages
 
 
 def _long_poll(queue: Queue, count: int, until: float, visibility: int) -> list[dict[str, Any]]:

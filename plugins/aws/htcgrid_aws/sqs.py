@@ -32,6 +32,7 @@ from htcgrid_aws.encryption import EncryptedConfig
 from htcgrid_aws.held_messages import HeldMessages, ReceivedMessage, find
 from htcgrid_aws.message_leases import MessageLease, MessageLeases, receipt_of
 from htcgrid_aws.parallel import each, raise_worst
+from htcgrid_aws.polling import Poller
 from htcgrid_aws.s3_bucket import Bucket
 from htcgrid_aws.sqs_queue import BATCH, LONGEST_LEASE, MOST_IN_FLIGHT, Message, Queue, Unsent, total
 from htcgrid_aws.submission import Submission
@@ -99,6 +100,7 @@ class SqsSource(AwsPlugin, TaskSource):
         self._bucket: Bucket | None = None
         self._cancels: Cancels | None = None
         self._index: TaskIndex | None = None
+        self._poller = Poller(())
         self._held = HeldMessages((), self.lease_seconds)
         self._leases = MessageLeases()
 
@@ -117,6 +119,7 @@ class SqsSource(AwsPlugin, TaskSource):
                 f"queue {self._queues[0].name} has a visibility timeout of 0; set visibility_timeout = 30 or so here"
             )
             raise Rejected(message)
+        self._poller = Poller(self._queues)
         self._held = HeldMessages(self._queues, self.lease_seconds)
         if self.config.bucket:
             self._bucket = Bucket(self.client("s3"), self.config.bucket, self.config.prefix, self.config.encrypted())
@@ -139,7 +142,7 @@ class SqsSource(AwsPlugin, TaskSource):
             leases = self._lease(waiting)
             if leases or self._held:
                 return leases
-        return self._lease(find(self._queues, count, wait, int(self.lease_seconds)))
+        return self._lease(find(self._poller, count, wait, int(self.lease_seconds)))
 
     def close(self) -> None:
         self._held.release()

@@ -73,13 +73,15 @@ def project(tmp_path: Path, aws: Aws) -> Project:
     return Project(tmp_path, aws)
 
 
-def test_a_handler_acts_as_the_role_that_was_assumed_for_it(project: Project) -> None:
-    done = project.invoke(f"function.credentials={ROLE!r}".replace("'arn", "'role:arn"))
+@pytest.mark.parametrize("transport", ["socket", "http"])
+def test_a_handler_acts_as_the_role_that_was_assumed_for_it(project: Project, transport: str) -> None:
+    options = ["planes.local.plugin='process'", f"planes.local.transport='{transport}'"]
+    done = project.invoke(f"function.credentials={ROLE!r}".replace("'arn", "'role:arn"), *options)
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
     assert answer["who"] == "arn:aws:sts::123456789012:assumed-role/pricing/htcgrid-work"
     assert answer["region"] == REGION
-    assert f":{REGION}:" in answer["arn"]
+    assert answer["arn"].startswith(f"arn:aws:lambda:{REGION}:123456789012:function:")
     stored = project.dynamodb.get_item(TableName=project.table, Key={"id": {"S": "1"}})["Item"]
     assert stored["body"]["S"] == "read from S3"
 

@@ -70,6 +70,7 @@ def test_the_config_has_the_meaning_of_htc_grids(tmp_path: Path) -> None:
         "code": "src",
         "timeout": 120,
         "memory": 1900,
+        "region": "eu-west-1",
     }
     needed = {name: value for name, value in AGENT.items() if name != "cluster_name"}
     assert found["source"] == found["sink"] == {"plugin": "htc_grid", "grid": needed}
@@ -100,6 +101,20 @@ def test_every_key_that_is_not_used_is_listed(tmp_path: Path) -> None:
     assert {"agent_configuration.lambda.maxCPU", "agent_configuration.lambda.minMemory"} <= named
     assert {"role", "Agent_config.tfvars.json"} <= named
     assert not named & {"region", "max_htc_agents", "agent_configuration", "agent_configuration.lambda.timeout"}
+
+
+def test_who_had_the_role_of_the_pod_is_told_where_to_name_one(tmp_path: Path) -> None:
+    _, left_out = convert([written(tmp_path, "g.json", GRID)])
+    assert any("function_role_arn" in line for line in left_out)
+
+
+def test_a_grid_of_ec2_workers_has_no_cluster(tmp_path: Path) -> None:
+    grid = {**GRID, "worker_backend": "ec2", "ec2_worker_vcpus": 2}
+    agent = written(tmp_path, "Agent_config.tfvars.json", AGENT)
+    text, left_out = convert([written(tmp_path, "grid_config.json", grid), agent])
+    found = tomllib.loads(text)
+    assert (found["plane"], list(found["planes"])) == ("local", ["local"])
+    assert any(line.startswith("worker_backend: ") and "htcgrid run" in line for line in left_out)
 
 
 @pytest.mark.parametrize("runtime", ["provided", "provided.al2"])
