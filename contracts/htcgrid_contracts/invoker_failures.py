@@ -50,7 +50,7 @@ class FailureRules(InvokerHelpers):
     @pytest.mark.parametrize("do", ["sleep", "spin"])
     def test_a_handler_past_its_timeout_is_stopped(self, plane: Invoker, do: str) -> None:
         """Whether it waits or computes. Read: spi.FailureKind.TIMEOUT."""
-        seconds = self.short_timeout
+        seconds = self.quick_timeout
         began = time.monotonic()
         outcome = self.call(plane, do, seconds, seconds=seconds + 30 * self.wait_factor)
         took = time.monotonic() - began

@@ -92,6 +92,11 @@ class InvokerHelpers(PluginContract):
 
     # --- words ---
 
+    @property
+    def quick_timeout(self) -> float:
+        """For a handler that never ends: shorter where the plane keeps to any timeout, since nothing has to end in it."""
+        return 0.6 if self.short_timeout == InvokerHelpers.short_timeout else self.short_timeout
+
     def call(self, plane: Invoker, do: str, timeout: float | None = None, **event: Any) -> Outcome:
         """Invoke the handler once; returns its outcome."""
         return self.run(plane, [lease(do, **event)], timeout)[0]
@@ -144,14 +149,22 @@ class InvokerHelpers(PluginContract):
 
     def side_by_side(self, plane: Invoker, size: int) -> None:
         """So many environments, where a plane starts one only for a call that finds none idle: these last a while."""
-        in_threads([lambda: self.answer(self.call(plane, "count", seconds=0.5))] * size, 60 * self.wait_factor)
+        for seconds in (0.1, 0.5):
+            calls = [lambda seconds=seconds: self.answer(self.call(plane, "count", seconds=seconds))] * size
+            answers = in_threads(calls, 60 * self.wait_factor)
+            if len({each["environment"] for each in answers}) == size:
+                return
 
     def overlap(self, plane: Invoker, size: int) -> None:
         """So many invocations are under way at the same time."""
         self.side_by_side(plane, size)
         overlap = 0.0
         # The longer where this machine was too busy to begin them all within the shorter.
-        for seconds in (0.5 * self.wait_factor, min(8 * self.wait_factor, 0.8 * plane.function.timeout)):
+        for seconds in (
+            0.2 * self.wait_factor,
+            0.5 * self.wait_factor,
+            min(8 * self.wait_factor, 0.8 * plane.function.timeout),
+        ):
             calls = [lambda seconds=seconds: self.answer(self.call(plane, "count", seconds=seconds))] * size
             answers = in_threads(calls, 60 * self.wait_factor)
             overlap = min(each["ended"] for each in answers) - max(each["began"] for each in answers)

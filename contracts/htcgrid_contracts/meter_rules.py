@@ -27,7 +27,7 @@ class MeterRules(InvokerHelpers):
         self.works(plane)
         failed = [self.call(plane, "fail")]
         if Capability.TIMEOUT in plane.capabilities:
-            seconds = self.short_timeout
+            seconds = self.quick_timeout
             outcome = self.call(plane, "sleep", seconds, seconds=seconds + 30 * self.wait_factor)
             self.failed(outcome, FailureKind.TIMEOUT)
             assert outcome.duration_ms >= 900 * seconds, (
