@@ -5,8 +5,9 @@ from __future__ import annotations
 from mutants_subjects import Mutant
 
 PLUGIN = "process"
-_CONTEXT, _FRAMED, _ENVIRONMENT, _POOL, _WORKER, _MARKED = (
-    f"htcgrid/runtime/{name}.py" for name in ("context", "framed", "environment", "pool", "worker", "marked_output")
+_CONTEXT, _FRAMED, _REQUESTS, _ENVIRONMENT, _POOL, _WORKER, _MARKED = (
+    f"htcgrid/runtime/{name}.py"
+    for name in ("context", "framed", "request_frames", "environment", "pool", "worker", "marked_output")
 )
 
 
@@ -123,16 +124,16 @@ PLANES = (
     _edit(
         TIMES,
         "the context's time left is twice too long",
-        _FRAMED,
-        "ceil(timeout * 1000), len(traced)",
-        "ceil(timeout * 2000), len(traced)",
+        _REQUESTS,
+        "timeout_ms, pack, request_id = ceil(timeout * 1000)",
+        "timeout_ms, pack, request_id = ceil(timeout * 2000)",
     ),
     _edit(
         TIMES,
         "the context's time left is half",
-        _FRAMED,
-        "ceil(timeout * 1000), len(traced)",
-        "ceil(timeout * 500), len(traced)",
+        _REQUESTS,
+        "timeout_ms, pack, request_id = ceil(timeout * 1000)",
+        "timeout_ms, pack, request_id = ceil(timeout * 500)",
     ),
     _bug(
         TIMES,
@@ -297,14 +298,14 @@ PLANES = (
     ),
     # --- context ---
     _edit(CONTEXT, "an attribute shadows the attempt", _CONTEXT, "if name not in _KNOWN}", "if True}"),
-    _edit(CONTEXT, "the attempt is always 1", _CONTEXT, '"attempt":{lease.attempt}', '"attempt":1'),
-    _edit(CONTEXT, "the attempt is a text", _CONTEXT, '"attempt":{lease.attempt}', '"attempt":"{lease.attempt}"'),
+    _edit(CONTEXT, "the attempt is always 1", _CONTEXT, '"attempt":{attempt}', '"attempt":1'),
+    _edit(CONTEXT, "the attempt is a text", _CONTEXT, '"attempt":{attempt}', '"attempt":"{attempt}"'),
     _edit(
         CONTEXT,
         "a task without session has none in its context",
         _CONTEXT,
-        'known = f\'"task_id":{quote(lease.task.id)},"session_id":{quote(session)},',
-        'known = f\'"task_id":{quote(lease.task.id)},\' + (f\'"session_id":{quote(session)},\' if session else "") + f\'',
+        'f\',"session_id":{session},',
+        '(f\',"session_id":{session}\' if session != \'""\' else "") + f\',',
     ),
     _bug(
         CONTEXT,
@@ -314,9 +315,9 @@ PLANES = (
     _edit(
         CONTEXT,
         "the request id is the same for all",
-        _FRAMED,
-        "identity.request_id(task.id).encode()",
-        'identity.request_id("").encode()',
+        _REQUESTS,
+        "{request_id(task_id)}",
+        "{request_id('')}",
     ),
     # --- output ---
     _edit(OUTPUT, "nothing is handed over", _POOL, "environment.output = self.output", "pass"),

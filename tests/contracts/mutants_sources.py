@@ -861,8 +861,8 @@ SOURCES = (
         ENDS,
         "the last line is forgotten",
         _JSONL_FILE,
-        "        for line in lines:\n            self._line += 1",
-        "        for line in lines[: len(lines) - (self._ended and len(lines) > 1)]:\n            self._line += 1",
+        "in enumerate(lines, before + 1):",
+        "in enumerate(lines[: len(lines) - (self._ended and len(lines) > 1)], before + 1):",
     ),
     # --- resources and secrets ---
     *_bug(
