@@ -383,6 +383,13 @@ def test_invoke_debug_calls_the_handler_in_this_very_process(project: Project) -
 # --- what ran ----------------------------------------------------------------------------------------
 
 
+def test_a_run_into_a_place_that_holds_no_manifest_says_so(project: Project) -> None:
+    project.tasks({"n": 1})
+    done = project.htcgrid("run", "--set", "sink.path=/dev/null")
+    assert done.status == 0, done.err
+    assert "this run is in no manifest: the sink has no place for one" in done.err
+
+
 def test_each_run_adds_what_ran_to_the_manifest_beside_the_results(project: Project) -> None:
     prepared(project)
     project.htcgrid("run")

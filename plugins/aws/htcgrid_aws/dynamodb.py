@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import time
 from itertools import islice
@@ -16,6 +15,7 @@ from htcgrid_aws.aws_plugin import AwsPlugin
 from htcgrid_aws.dynamodb_table import KEY, LARGEST_ITEM, LARGEST_KEY, READ_BATCH, Item, Table
 from htcgrid_aws.encryption import EncryptedConfig
 from htcgrid_aws.parallel import each, raise_worst
+from htcgrid_aws.run_items import RunItems
 from htcgrid_aws.s3_bucket import Bucket
 from htcgrid_aws.stored_so_far import StoredSoFar
 
@@ -136,29 +136,10 @@ class DynamodbSink(AwsPlugin, ResultSink):
         return StoreStats(self._table.count(), note=note)
 
     def add_run(self, document: bytes) -> None:
-        """The first number that no run has; agents that end at the same time each have their own."""
-        number = self._last_run() + 1
-        while not self._table.write_new({KEY: {"S": _run_key(number)}, "run": {"S": document.decode()}}):
-            number += 1
+        RunItems(self._table).add(document)
 
     def runs(self) -> Iterator[bytes]:
-        """By their numbers, which have no gaps; a table cannot be listed but by reading all of it."""
-        for first in itertools.count(1, READ_BATCH):
-            keys = [_run_key(number) for number in range(first, first + READ_BATCH)]
-            found = {item[KEY]["S"]: item for item in self._table.read(keys, consistent=True)}
-            yield from (found[key]["run"]["S"].encode() for key in keys if key in found)
-            if len(found) < READ_BATCH:
-                return
-
-    def _last_run(self) -> int:
-        """There are no gaps, so of the numbers that are there by powers of two the last leads on."""
-        last = 0
-        while True:
-            keys = {_run_key(last + (1 << bit)): last + (1 << bit) for bit in range(_RUN_BITS)}
-            found = [keys[item[KEY]["S"]] for item in self._table.read(list(keys), only=KEY, consistent=True)]
-            if not found:
-                return last
-            last = max(found)
+        return RunItems(self._table).all()
 
     def permissions(self) -> Mapping[str, Mapping[str, Any] | str]:
         """The least IAM policies for the table and the bucket."""
@@ -234,13 +215,8 @@ class DynamodbSink(AwsPlugin, ResultSink):
 
 
 _STANDS = f"attribute_not_exists({KEY}) OR (attribute_exists(failure) AND {{}})"
-_RUN_BITS = 20
 _FIRST_GENERATION = "attribute_not_exists(generation)"
 _OLDER = "(attribute_not_exists(generation) OR generation < :generation)"
-
-
-def _run_key(number: int) -> str:
-    return f".htcgrid-run/{number}"
 
 
 def _since_boot() -> float:

@@ -33,9 +33,9 @@ class HtcGridPlugin(AwsPlugin):
         super().open()
         self.grid = htc_config.grid_of(self.config)
         region = self.grid.region
-        table = Table(self.client("dynamodb", region=region), self.grid.ddb_state_table, self.usage_counter)
-        table.check()
-        self.states = StateTable(table, self.owner)
+        self.table = Table(self.client("dynamodb", region=region), self.grid.ddb_state_table, self.usage_counter)
+        self.table.check()
+        self.states = StateTable(self.table, self.owner)
         self._data = connect(self.config, self.grid, self._bucket(region))
 
     def close(self) -> None:

@@ -16,6 +16,7 @@ from htcgrid_aws.htc_data import decoded, encoded
 from htcgrid_aws.htc_plugin import HtcGridPlugin
 from htcgrid_aws.htc_states import FINAL, session_of
 from htcgrid_aws.parallel import each, raise_worst
+from htcgrid_aws.run_items import RunItems
 from htcgrid_aws.stored_so_far import StoredSoFar
 
 if TYPE_CHECKING:
@@ -55,6 +56,15 @@ class HtcGridSink(HtcGridPlugin, ResultSink):
         found = each(self.pool, lambda pair: self._load(*pair), over)
         raise_worst(answer for _, answer in found)
         return {answer.task.id: answer for _, answer in found if isinstance(answer, Result)}
+
+    keeps_runs = True
+
+    def add_run(self, document: bytes) -> None:
+        """A row of the state table that has neither session nor status, so HTC-Grid's indexes and clients do not see it."""
+        RunItems(self.table).add(document)
+
+    def runs(self) -> Iterator[bytes]:
+        return RunItems(self.table).all()
 
     keeps_order = True
 

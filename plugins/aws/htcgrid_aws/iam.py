@@ -58,6 +58,7 @@ def agent(resources: Resources) -> dict[str, Any]:
         _allow("StoreLargeResults", ("s3:PutObject",), (_results(r),)),
         _allow("ReadLargeResults", ("s3:GetObject",), (_results(r) if r.every_result_in_bucket else "",)),
         _allow("ClaimAndFinish", ("dynamodb:UpdateItem", "dynamodb:BatchGetItem"), (r.state_table,)),
+        _allow("KeepRuns", ("dynamodb:PutItem",), (r.state_table,)),
         _allow("FindExpired", ("dynamodb:Query",), (_indexes(r.state_table) if r.watchdog else "",)),
         _allow("HtcGridInput", ("s3:GetObject",), (_under(r.data_bucket, "*-input"),)),
         _allow(

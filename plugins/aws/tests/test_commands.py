@@ -198,7 +198,10 @@ def test_a_grid_of_htc_grid_is_driven_by_the_commands_alone(make_htc: Callable[.
         agent.terminate()
         agent.wait(60)
     assert done.returncode == 0, done.stderr
-    assert "this run is in no manifest" in (tmp_path / "agent.log").read_text()
+    assert "manifest" not in (tmp_path / "agent.log").read_text()
+    (run,) = [row for key, row in grid.aws.items(grid.table).items() if key.startswith(".htcgrid-run/")]
+    assert json.loads(run["run"]["S"])["succeeded"] == 6
+    assert run.keys() == {"task_id", "run"}, "HTC-Grid's indexes go by session and status, and so pass over it"
     assert sorted(json.loads(line)["output"] for line in done.stdout.splitlines()) == [0, 2, 4, 6, 8, 10]
     found = [json.loads(line) for line in htcgrid(tmp_path, "results", "--session", stopped).stdout.splitlines()]
     assert [result["failure"] for result in found] == ["cancelled"] * 6

@@ -92,6 +92,7 @@ def test_an_agent_on_htc_grid_may_do_what_it_does_and_no_more(make_htc: Callable
         source.nack(source.receive(1, 1))
         (lease,) = source.receive(1, 1)
         sink.put([result(lease.task)])
+        sink.add_run(b"{}")
         source.ack([lease])
         source.ack([lease])
         assert len(reader.get([lease.task.id])) == 1
