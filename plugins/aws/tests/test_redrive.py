@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -41,6 +42,17 @@ def handler(event, context):
         raise ValueError(f"no price for {event['n']}")
     return event["n"]
 """
+SLOW = """\
+import os, pathlib, time
+def handler(event, context):
+    if event["n"] == 3 and "SLOW" in os.environ:
+        pathlib.Path("begun").touch()
+        time.sleep(1)
+    if event["n"] % 3 == 0:
+        raise ValueError(f"no price for {event['n']}")
+    return event["n"]
+"""
+MENDED = "def handler(event, context): return event['n']\n"
 COUNT, FAILED = 300, 43
 
 
@@ -76,7 +88,7 @@ def test_what_failed_is_run_again_and_the_others_stay(aws: Aws, tmp_path: Path, 
     assert json.loads(listed.stdout)["groups"][0]["count"] == FAILED
     shown = json.loads(htcgrid(tmp_path, "failures", "--id", "s_15", "--json").stdout)
     assert (shown["event"], shown["session"]) == ({"n": 15}, "s")
-    (tmp_path / "job.py").write_text("def handler(event, context): return event['n']\n")
+    (tmp_path / "job.py").write_text(MENDED)
     done = htcgrid(tmp_path, "redrive")
     assert (done.returncode, done.stdout[:35]) == (0, f"{FAILED} tasks are in the queue again. It")
     run_all(tmp_path, aws, queue, 0)
@@ -90,6 +102,40 @@ def test_what_failed_is_run_again_and_the_others_stay(aws: Aws, tmp_path: Path, 
     page = (tmp_path / "report.html").read_text()
     for text in ("<td>run</td><td>1</td>", "<td>run</td><td>0</td>"):  # its command and exit code
         assert page.count(text) == 1
+
+
+@pytest.mark.parametrize("sink", ["dynamodb", "s3"])
+def test_the_failure_of_an_agent_that_was_suspended_during_the_redrive_does_not_come_back(
+    aws: Aws, tmp_path: Path, sink: str
+) -> None:
+    queue, table = aws.queue(), aws.table()
+    where = f'table = "{table}"' if sink == "dynamodb" else f'bucket = "{aws.bucket()}"'
+    config = CONFIG.format(queue=queue, url=aws.url, sink=f'plugin = "{sink}"\n{where}')
+    (tmp_path / "htcgrid.toml").write_text(config.replace("visibility_timeout = 30", "visibility_timeout = 2"))
+    (tmp_path / "job.py").write_text(SLOW)
+    (tmp_path / "events.jsonl").write_text("".join(f'{{"n": {n}}}\n' for n in range(1, 13)))
+    htcgrid(tmp_path, "submit", "events.jsonl", "--session", "s", "--ids", "ids")
+    program: list[str | Path] = [Path(sys.executable).with_name("htcgrid"), "run", "--quiet"]
+    slow = ["--set", 'function.environment={SLOW="1"}']
+    suspended = subprocess.Popen([*program, *slow], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "begun").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        suspended.send_signal(signal.SIGSTOP)
+        run_all(tmp_path, aws, queue, 1)  # another agent gets its tasks once their leases are over
+        (tmp_path / "job.py").write_text(MENDED)
+        assert htcgrid(tmp_path, "redrive").returncode == 0
+        run_all(tmp_path, aws, queue, 0)
+    finally:
+        suspended.send_signal(signal.SIGCONT)
+        suspended.terminate()
+        said = suspended.communicate(timeout=60)[1]
+    assert suspended.returncode in {0, 1}, said  # 1 where it had stored failures before it heard of its lost leases
+    found = htcgrid(tmp_path, "results", "--ids", "ids").stdout.splitlines()
+    assert sorted(json.loads(line)["output"] for line in found) == list(range(1, 13))
+    assert "nothing has failed" in htcgrid(tmp_path, "redrive").stderr
 
 
 @pytest.mark.parametrize("kind", ["dynamodb", "s3"])
