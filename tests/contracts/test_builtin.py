@@ -32,6 +32,7 @@ class TestProcessInvoker(InvokerContract):
         return ProcessInvoker(ProcessInvoker.Config(), contract_function(code=tmp_path / "no-such-folder"))
 
 
+@pytest.mark.slow
 class TestProcessInvokerWithReducedSupervision(TestProcessInvoker):
     @pytest.fixture
     def invoker(self, function: Function) -> ProcessInvoker:
