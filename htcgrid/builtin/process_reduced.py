@@ -1,7 +1,6 @@
 """`supervision = "reduced"`: environments that are plain subprocesses, for systems where the fork server cannot run."""
 
 import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -9,10 +8,10 @@ from htcgrid.builtin import process_command
 from htcgrid.runtime import layers
 from htcgrid.runtime.api import ApiEnvironment
 from htcgrid.runtime.environment import ExecutionEnvironment
-from htcgrid.runtime.fork_server import INHERITED, with_inherited
+from htcgrid.runtime.fork_server import INHERITED, new_home, with_inherited
 from htcgrid.runtime.plain_sandbox import PlainSandbox
 from htcgrid.runtime.variables import this_python, variables
-from htcgrid.spi import Capability, Function, Rejected
+from htcgrid.spi import Capability, Function
 
 CAPABILITIES = frozenset(Capability) - {Capability.MEMORY, Capability.METERING}
 _ADVICE = (
@@ -33,13 +32,7 @@ class PlainProcesses:
         self._home = ""
 
     def open(self) -> None:
-        try:
-            self._home = tempfile.mkdtemp(prefix="htcgrid-home-")
-        except OSError as error:
-            raise Rejected(
-                f"The handlers' home cannot be made: {error.strerror or error}. Name a folder that this user may write to as "
-                "TMPDIR."
-            ) from error
+        self._home = new_home()
 
     def close(self) -> None:
         if self._home:

@@ -52,6 +52,16 @@ def with_inherited(own: Mapping[str, str], names: Iterable[str], added: Mapping[
     return found
 
 
+def new_home() -> str:
+    """An empty folder for handlers. Raises `Rejected`."""
+    try:
+        return tempfile.mkdtemp(prefix="htcgrid-home-")
+    except OSError as error:
+        raise Rejected(
+            f"The handlers' home cannot be made: {error.strerror or error}. Name a folder that this user may write to as TMPDIR."
+        ) from error
+
+
 class NotImported(Exception):
     """The function's module cannot be imported in the fork server. Each environment that imports it shows why."""
 
@@ -81,13 +91,7 @@ class ForkServer:
         """Whether workers share the function's module, and so the memory that it takes."""
 
     def open(self) -> None:
-        try:
-            self._home = tempfile.mkdtemp(prefix="htcgrid-home-")
-        except OSError as error:
-            raise Rejected(
-                f"The handlers' home cannot be made: {error.strerror or error}. Name a folder that this user may write to as "
-                "TMPDIR."
-            ) from error
+        self._home = new_home()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         # Never a number of a standard stream, where those of the agent are closed.
         theirs_fd = fcntl.fcntl(theirs, fcntl.F_DUPFD_CLOEXEC, 3)
