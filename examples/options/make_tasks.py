@@ -9,6 +9,7 @@ import gzip
 import io
 import json
 import math
+import os
 import statistics
 from importlib.metadata import distribution
 from itertools import pairwise
@@ -39,13 +40,15 @@ def main() -> None:
     vix = column("vix", "vix")
     dates = sorted(closes)
     returns = [math.log(closes[today] / closes[before]) for before, today in pairwise(dates)]
-    with Path(__file__).with_name("tasks.jsonl").open("w", encoding="utf-8") as tasks:
+    made = Path(__file__).with_name(f"tasks.jsonl.{os.getpid()}")
+    with made.open("w", encoding="utf-8") as tasks:
         for number in range(DAYS, len(dates)):
             date = dates[number]
             realised = statistics.stdev(returns[number - DAYS : number]) * math.sqrt(TRADING_DAYS_A_YEAR)
             volatility = vix[date] / 100 if date in vix else round(realised, 6)
             event = {"date": date, "spot": closes[date], "volatility": volatility, "rate": 0.02, "days": 30}
             tasks.write(json.dumps(event) + "\n")
+    made.replace(made.with_suffix(""))  # all at once: a run that reads the file goes on with what it has
 
 
 if __name__ == "__main__":
