@@ -14,12 +14,21 @@ from htcgrid_contracts.invoker_helpers import lease
 from htcgrid_contracts.invoker_identity import IdentityRules
 from htcgrid_contracts.meter_rules import MeterRules
 from htcgrid_contracts.output_rules import OutputRules
+from htcgrid_contracts.queueing_rules import QueueingRules
 from htcgrid_contracts.slot_rules import SlotRules
 from htcgrid_contracts.task_rules import TaskRules
 
 
 class InvokerContract(
-    AnswerRules, MeterRules, FailureRules, IdentityRules, BoundRules, OutputRules, SlotRules, TaskRules
+    AnswerRules,
+    MeterRules,
+    FailureRules,
+    IdentityRules,
+    BoundRules,
+    OutputRules,
+    SlotRules,
+    QueueingRules,
+    TaskRules,
 ):
     """Subclass it, and give the fixture `invoker`: the plane, not opened, serving `function`.
 

@@ -56,7 +56,7 @@ class AnswerRules(InvokerHelpers):
 
     def test_a_slow_outcome_is_one_execution(self, plane: Invoker) -> None:
         """An SDK that gives up reading before the handler answers sends it again. Read: spi, one attempt."""
-        slow = min(2 * self.wait_factor, 0.5 * plane.function.timeout)
+        slow = min(self.slow_seconds, 0.5 * plane.function.timeout)
         self.each_counted([self.answer(self.call(plane, "count", seconds=seconds)) for seconds in (0, slow, 0)])
 
     def test_a_failed_outcome_is_one_execution(self, plane: Invoker) -> None:

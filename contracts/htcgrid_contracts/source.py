@@ -6,17 +6,29 @@ from collections.abc import Callable, Sequence
 import pytest
 from htcgrid.spi import Lease, Task, TaskQueue, TaskSource
 
+from htcgrid_contracts.clock_rules import ClockRules
 from htcgrid_contracts.common import eventually, in_threads, not_asked
 from htcgrid_contracts.lease_rules import LeaseRules
 from htcgrid_contracts.payloads import AWKWARD_ATTRIBUTES, AWKWARD_PAYLOADS
 from htcgrid_contracts.queue import TaskQueueRules
+from htcgrid_contracts.queue_content_rules import QueueContentRules
 from htcgrid_contracts.queue_states import QueueStateRules
+from htcgrid_contracts.recovery_rules import RecoveryRules
 from htcgrid_contracts.source_helpers import Given, numbered
 from htcgrid_contracts.source_sharing_rules import SourceSharingRules
 from htcgrid_contracts.wait_rules import WaitRules
 
 
-class TaskSourceContract(LeaseRules, WaitRules, SourceSharingRules, TaskQueueRules, QueueStateRules):
+class TaskSourceContract(
+    LeaseRules,
+    WaitRules,
+    ClockRules,
+    SourceSharingRules,
+    TaskQueueRules,
+    QueueStateRules,
+    QueueContentRules,
+    RecoveryRules,
+):
     """Subclass it, and give the fixture `source`: a source, not opened, on a place that is new and empty.
 
     Give it as short a lease as can be had, so that rules about lapsing need not wait long. `publish`
