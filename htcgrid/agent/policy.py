@@ -2,14 +2,12 @@
 
 import math
 from enum import StrEnum
+from typing import Any
 
-from htcgrid.agent.first_version import RetryPolicy, Rules
 from htcgrid.agent.options import AgentOptions
 from htcgrid.spi import FAILURES, FailureKind
 
 __all__ = [
-    "RetryPolicy",
-    "Rules",
     "Verdict",
     "back_off",
     "batch_size",
@@ -18,6 +16,15 @@ __all__ = [
     "retry_delay",
     "verdict",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """The names of the first version, for programs that import them from here."""
+    if name in {"RetryPolicy", "Rules"}:
+        from htcgrid.agent import first_version  # noqa: PLC0415 - few need it, and every start would pay for it
+
+        return getattr(first_version, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 class Verdict(StrEnum):
