@@ -52,7 +52,7 @@ def retry_delay(options: AgentOptions, attempt: int, chance: float) -> float:
     return back_off(attempt, chance, options.retry_delay, options.retry_delay_limit)
 
 
-def back_off(failures: int, chance: float, first: float = 0.1, longest: float = 30.0) -> float:
+def back_off(failures: int, chance: float, first: float = 0.05, longest: float = 30.0) -> float:
     """Seconds to wait after so many failures in a row: between half and all of a doubling limit."""
     limit = min(longest, first * 2.0 ** min(failures - 1, 32))
     return limit * (0.5 + 0.5 * chance)

@@ -68,6 +68,22 @@ def test_an_initialisation_error_after_answers_is_stored_though_the_source_has_n
     assert job.failures() == {"a": None, "b": FailureKind.INIT_ERROR}
 
 
+def test_what_could_not_be_loaded_and_was_lost_meanwhile_runs_again_before_the_run_ends(
+    rig: Make, until: Until
+) -> None:
+    job = without_end(rig(plans={"a": [], "b": ["init_error"]}, slots=1, rules=rules(init_errors_quiet=60.0)))
+    job.start()
+    leases = job.agent._leases
+    until(lambda: leases.not_loaded == 1 and leases.under_way == 0)
+    [held] = leases.held()
+    leases.lose([held])
+    job.source.nack([held])  # its time has run out
+    until(lambda: leases.held()[0].attempt == 2)
+    job.source.config = MemorySource.Config(lease_seconds=20)  # it ends
+    job.finish()
+    assert job.failures() == {"a": None, "b": None}
+
+
 def test_a_task_that_somebody_cancels_says_nothing_about_the_function(rig: Make, until: Until) -> None:
     job = rig(plans={"a": ["init_error"], "b": ["hang"]}, lease_seconds=0.1)
     job.start()
