@@ -80,13 +80,13 @@ class ClockRules(SourceHelpers):
         """Agents that died hold nothing, and nobody need receive for that to show. Read: spi.States."""
         if type(source).stats is TaskSource.stats:
             not_asked("`stats` is the default: it cannot tell how much it holds")
-        given(*numbered(2, session_id="asked"))
+        given(*numbered(1, session_id="asked"), *numbered(1, session_id="another"))
         expiry = self.expiry(source)
         session = self.published[0].attributes.get("session_id", "")
         was_pending = source.is_pending(session)
         leases = self.take(source, 2)
-        if self.returns(source):
-            source.nack(leases[1:], 0.3)
+        if self.returns(source):  # the other one, so that of each session one task is over
+            source.nack([lease for lease in leases if lease.task.attributes.get("session_id") != session], 0.3)
         time.sleep(expiry)
 
         def wrong() -> str:

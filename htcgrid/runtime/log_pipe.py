@@ -1,21 +1,20 @@
 """The end at which a pipe is read that a handler prints into."""
 
 import os
-from collections.abc import Callable
 
+from htcgrid.runtime.sandbox import Printed
 from htcgrid.spi import NOT_TOLD_APART, limits
 
-MOST_BYTES = 1 << 20
+LOG_BYTES_AT_ONCE = 1 << 20
 """What a handler may print without anybody reading, and how much is read before anything else is seen to."""
-
-Printed = Callable[[bytes, str], None]
-"""Is given a piece of what was printed, and its stream."""
 
 
 class LogPipe:
-    """Keeps the end of what is read. `descriptor` does not block; `much` bytes in one look are much."""
+    """Keeps the end of what is read. `descriptor` does not block, and is -1 once closed; `much` bytes in one look are much."""
 
-    def __init__(self, descriptor: int, *, piece_bytes: int = MOST_BYTES, much: int = MOST_BYTES // 16) -> None:
+    def __init__(
+        self, descriptor: int, *, piece_bytes: int = LOG_BYTES_AT_ONCE, much: int = LOG_BYTES_AT_ONCE // 16
+    ) -> None:
         self.descriptor = descriptor
         self.printed: Printed | None = None
         """Gets all that is read here."""
@@ -27,8 +26,10 @@ class LogPipe:
 
     def read(self) -> None:
         """Take in what was printed up to now. The handler waits where this is not called and the pipe is full."""
+        if self.descriptor < 0:
+            return
         size = 0
-        while size < MOST_BYTES and (piece := self.piece()):
+        while size < LOG_BYTES_AT_ONCE and (piece := self.piece()):
             size += len(piece)
             self._tail = (self._tail + piece)[-limits.LOG_TAIL_BYTES :]
             if self.printed is not None:
@@ -49,4 +50,7 @@ class LogPipe:
         return tail
 
     def close(self) -> None:
-        os.close(self.descriptor)
+        """The tail stays."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
