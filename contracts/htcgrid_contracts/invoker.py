@@ -137,7 +137,7 @@ class InvokerContract(
         with self.again(invoker) as plane:
             self.works(plane)
             self.take_away(plane)
-            with self.unavailable("invoke"):
+            with self.unavailable("invoke", plane):
                 list(plane.invoke([lease("echo", value=1)], plane.function.timeout))
 
     def test_a_plane_that_went_away_names_what_it_had_begun(self, invoker: Invoker) -> None:
@@ -167,7 +167,7 @@ class InvokerContract(
         with self.again(invoker) as plane:
             self.works(plane)
             self.take_away(plane)
-            with self.unavailable("invoke"):
+            with self.unavailable("invoke", plane):
                 list(plane.invoke([lease("echo", value=1)], plane.function.timeout))
             self.bring_back(plane)
             deadline = time.monotonic() + 60 * self.wait_factor

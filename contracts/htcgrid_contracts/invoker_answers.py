@@ -120,6 +120,10 @@ class AnswerRules(InvokerHelpers):
         """It is how a failure on another machine is understood. Read: spi.Capability.LOGS."""
         tail = self.call(plane, "say", text="printed: é").log_tail.decode()
         assert "printed: é" in tail, f"the handler printed a line, and the log tail is {tail!r}"
+        errors = self.call(plane, "say", text="printed on the standard error", stream="stderr").log_tail
+        assert b"printed on the standard error" in errors, (
+            f"the handler printed a line on its standard error, and the log tail is {errors!r}"
+        )
         frames = [word for word in ("START RequestId", "END RequestId", "REPORT RequestId") if word in tail]
         assert not frames, f"the log tail holds {', '.join(frames)}, which is not the handler's"
 

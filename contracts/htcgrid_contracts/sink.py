@@ -185,7 +185,7 @@ class ResultSinkContract(SinkSharingRules, StoredValueRules, FailureLogRules, Ru
         """The agent waits with back-off and puts the same results again. Read: spi.Unavailable."""
         with sink:
             self.take_away(sink)
-            with self.unavailable("put"):
+            with self.unavailable("put", sink):
                 sink.put([result()])
 
     # --- what can be asked of it ---

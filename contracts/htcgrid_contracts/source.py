@@ -375,7 +375,7 @@ class TaskSourceContract(
         """The agent waits with back-off and comes back to it. Read: spi.Unavailable."""
         source = given(*numbered(1))
         self.take_away(source)
-        with self.unavailable("receive"):
+        with self.unavailable("receive", source):
             source.receive(1, 1.0)
 
 

@@ -1153,3 +1153,22 @@ class TestWaitsForMilliseconds(Case):
                 self.refused -= 1
                 raise Throttled("There are too many.", 1000.0)
             yield from super().invoke(batch, timeout)
+
+
+class TestLosesTheStandardError(Case):
+    breaks = "test_what_the_handler_prints_is_in_the_log_tail"
+    says = "printed a line on its standard error"
+
+    class broken(Changed):
+        def changed(self, outcome: Outcome) -> Outcome:
+            return replace(outcome, log_tail=b"") if b"standard error" in outcome.log_tail else outcome
+
+
+class TestTellsItsToken(Case):
+    breaks = "test_a_plane_that_went_away_is_unavailable"
+    says = "a secret is in the error of invoke"
+    secrets = ("a-token-of-the-service",)
+
+    class broken(Reference):
+        def unavailable(self) -> Exception:
+            return Unavailable("The plane is away: Authorization: Bearer a-token-of-the-service")

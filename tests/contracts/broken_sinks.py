@@ -796,3 +796,21 @@ class TestReadsUnderTheLockOfPut(Case):
         def failed(self) -> Iterator[Result]:
             with self.lock:
                 yield from super().failed()
+
+
+class TestRunsInReverse(Case):
+    breaks = "test_what_ran_can_be_read_back"
+    says = "and `runs` gives the second one first"
+
+    class broken(Reference):
+        def runs(self) -> Iterator[bytes]:
+            return reversed(list(super().runs()))
+
+
+class TestGetStripsIds(Case):
+    breaks = "test_ids_that_differ_are_different_tasks"
+    says = "none, or another's"
+
+    class broken(Reference):
+        def get(self, task_ids: Sequence[str]) -> Mapping[str, Result]:
+            return {task_id.strip(): each for task_id, each in super().get(task_ids).items()}
