@@ -1113,15 +1113,6 @@ class TestTimesTheQueue(Case):
             return replace(outcome, duration_ms=(time.time() - called) * 1000)
 
 
-class TestStartsAtTheCall(Case):
-    breaks = "test_what_waits_for_a_slot_is_timed_from_its_start"
-    says = "before the handler began"
-
-    class broken(Queueing):
-        def late(self, outcome: Outcome, called: float) -> Outcome:
-            return replace(outcome, started=called)
-
-
 class TestCancelsPlainIds(Case):
     breaks = "test_a_task_of_any_id_is_cancelled"
     says = "reported as timeout"

@@ -275,17 +275,6 @@ CLOCKS = (
     ),
     *_bug(
         QUEUED,
-        "started is when it was sent",
-        (PROCESS,),
-        """
-        def invoke(self, batch, timeout):
-            called = time.time()
-            for each in super().invoke(batch, timeout):
-                yield replace(each, started=called) if isinstance(each, Outcome) else each
-    """,
-    ),
-    *_bug(
-        QUEUED,
         "timeouts count from the call",
         (PROCESS,),
         """
