@@ -126,7 +126,7 @@ class StoredValueRules(ReadingRules):
         size = 60
         with sink:
             began = time.monotonic()
-            put = [varied(number) for number in range(size)]
+            put = [self._of_now(varied(number)) for number in range(size)]
             for start in range(0, size, sink.max_batch):
                 sink.put(put[start : start + sink.max_batch])
             if sink.stats().per_second is None:
@@ -155,6 +155,10 @@ class StoredValueRules(ReadingRules):
     def _must_count(self, sink: ResultSink) -> None:
         if type(sink).stats is ResultSink.stats:
             not_asked("`stats` is the default: it cannot tell what it holds")
+
+    def _of_now(self, result: Result) -> Result:
+        """The result of a task that ran just now."""
+        return replace(result, outcome=replace(result.outcome, started=time.time(), duration_ms=1.0, billed_ms=1))
 
     def _of_generation(self, result: Result, generation: int, of: Result | None = None) -> Result:
         """The result in that generation, of the task of the other one where it is given."""
