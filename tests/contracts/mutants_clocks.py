@@ -43,27 +43,6 @@ CLOCKS = (
         "def extend(self, leases, seconds):\n    return super().extend(leases, int(seconds))",
     ),
     Mutant(
-        MEMORY,
-        CLOCK,
-        "an expired lease is counted as leased",
-        edits=(
-            ("htcgrid/builtin/memory.py", "sum(until > now for until in self._until.values())", "len(self._until)"),
-        ),
-    ),
-    Mutant(
-        SQLITE,
-        CLOCK,
-        "a delay that is over is counted as delayed",
-        edits=(
-            (
-                "htcgrid/builtin/sqlite_stats.py",
-                "state IN ('delayed', 'leased') AND due <= :now",
-                "state = 'leased' AND due <= :now",
-            ),
-            ("htcgrid/builtin/sqlite_stats.py", "sum(state = 'delayed' AND due > :now)", "sum(state = 'delayed')"),
-        ),
-    ),
-    Mutant(
         SQLITE,
         CLOCK,
         "the oldest task is the youngest",

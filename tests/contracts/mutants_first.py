@@ -14,7 +14,7 @@ LIKELY = {
     "source: what arrives": "payload|attributes|put_keeps|go_on_counting",
     "source: put, cancel, redrive": "put|cancel|redriven",
     "source: counts and dead letters": "state|dead|pending|looking|depth",
-    "source: clocks": "part_of_a_second|time_zones|counts_as_waiting|oldest",
+    "source: clocks": "part_of_a_second|time_zones|lease_is_over|oldest",
     "source: pages, ids, priorities, generations": "page|many|with_their_session|ids_as_they|put_|priorit|generation|cut_off|came_back",
     "sink: numbers and what changes": "large_numbers|zero|generations|follow|one_failure|rate",
     "plane: behind an engine's queue": "waits_for_a_slot|any_id|slow_outcome",
