@@ -38,6 +38,33 @@ def answer(outcome: Outcome) -> Any:
     return json.loads(outcome.payload)
 
 
+# --- the time and the descriptors --------------------------------------------------------------------
+
+
+@BOTH
+def test_a_handler_that_freezes_the_time_is_measured_by_the_real_one(tmp_path: Path, transport: str) -> None:
+    source = (
+        "import time\n"
+        "sleep = time.sleep\n"
+        "def handler(event, context):\n"
+        "    time.time = time.monotonic = time.time_ns = time.monotonic_ns = lambda: 0\n"
+        "    sleep(0.05)\n"
+    )
+    with started(tmp_path, source, transport) as run:
+        outcomes = [run() for _ in range(3)]
+    assert [each.failure for each in outcomes] == [None] * 3
+    assert all(50 <= each.duration_ms < 10_000 for each in outcomes)
+
+
+@BOTH
+def test_a_handler_that_closes_every_descriptor_loses_the_connection_of_the_socket_alone(
+    tmp_path: Path, transport: str
+) -> None:
+    source = "import os\ndef handler(event, context): os.closerange(3, 4096)\n"
+    with started(tmp_path, source, transport) as run:
+        assert run().failure is (FailureKind.EXIT if transport == "socket" else None)
+
+
 # --- variables ---------------------------------------------------------------------------------------
 
 
