@@ -78,6 +78,24 @@ def test_local_time_is_that_of_the_functions_zone(tmp_path: Path, transport: str
 
 
 @BOTH
+def test_a_handler_may_clear_its_environment_and_has_a_trace_again_in_the_next_invocation(
+    tmp_path: Path, transport: str
+) -> None:
+    source = (
+        "import os\nfrom unittest import mock\n"
+        "def handler(event, context):\n"
+        "    trace = os.environ.get('_X_AMZN_TRACE_ID')\n"
+        "    with mock.patch.dict(os.environ, {'A': '1'}, clear=True): inside = dict(os.environ)\n"
+        "    back = os.environ.get('_X_AMZN_TRACE_ID') == trace\n"
+        "    os.environ.clear()\n"
+        "    return [trace[:5], inside, back, dict(os.environ), os.environ.get('_X_AMZN_TRACE_ID')]\n"
+    )
+    with started(tmp_path, source, transport) as run:
+        for _ in range(2):
+            assert answer(run(timeout=5.0)) == ["Root=", {"A": "1"}, True, {}, None]
+
+
+@BOTH
 def test_variables_that_python_reads_at_its_start_have_their_effect(tmp_path: Path, transport: str) -> None:
     (tmp_path / "lib").mkdir()
     (tmp_path / "lib" / "extra.py").write_text("VALUE = 42\n")
