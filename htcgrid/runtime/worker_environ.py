@@ -84,8 +84,7 @@ def _traced(environ: type[Any], keys: _Remembered, texts: _Remembered) -> type[A
             return name == TRACE_ID or keys[name] in self._data
 
         def __delitem__(self, name: str) -> None:
-            if name == TRACE_ID:
-                self._is_cleared = False
+            self._is_cleared = self._is_cleared and name != TRACE_ID
             if name != TRACE_ID or keys[name] in self._data:
                 super().__delitem__(name)
 
