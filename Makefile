@@ -7,7 +7,7 @@ PYTEST ?=
 # Elsewhere handlers run in plain subprocesses: docs/platforms.md says what those lack.
 DEMO ?= $(if $(filter Linux,$(shell uname)),,--plane reduced)
 
-.PHONY: help demo test timing plugins mutants docker kubernetes chaos lint check coverage reference bench format clean
+.PHONY: help demo bytecode test timing plugins mutants docker kubernetes chaos lint check coverage reference bench format clean
 help:            ## this list
 	@sed -n 's/^\([a-z]*\): .*## /\1\t/p' $(MAKEFILE_LIST)
 
@@ -43,14 +43,18 @@ demo: .make/examples           ## price an option for each trading day of twenty
 	$(PIP) $(addprefix --editable ./,$(wildcard plugins/* examples/plugins/*)) --group plugins
 	@touch $@
 
+# Hundreds of tests start a program. Where Python may write no bytecode, each would compile all that it imports.
+bytecode: .make/core
+	.venv/bin/python -m compileall -q htcgrid contracts
+
 # Six at a time on two processors: most of a test is waiting, for a lease to expire or for a program to start.
-test: .make/test        ## the tests of the core: no Docker, no cluster, no AWS
+test: .make/test bytecode        ## the tests of the core: no Docker, no cluster, no AWS
 	.venv/bin/python -m pytest -n 6 --dist loadscope -m 'not slow and not timing' $(foreach lane,docker kubernetes chaos,--ignore tests/$(lane)) $(PYTEST)
 
-timing: .make/test        ## the tests of the core that assert how fast something is, one at a time
+timing: .make/test bytecode        ## the tests of the core that assert how fast something is, one at a time
 	.venv/bin/python -m pytest -n 0 -m timing $(foreach lane,docker kubernetes chaos,--ignore tests/$(lane)) $(PYTEST)
 
-plugins: .make/plugins .make/examples         ## the tests of the plugins that need no engine or cluster: moto, Redis, a fake service
+plugins: .make/plugins .make/examples bytecode         ## the tests of the plugins that need no engine or cluster: moto, Redis, a fake service
 	.venv/bin/python -m pytest -n 4 --dist worksteal -m 'slow and not timing' $(foreach lane,docker kubernetes chaos,--ignore tests/$(lane))
 	for plugin in plugins/* examples/plugins/*; do .venv/bin/python -m pytest -n 4 --dist worksteal $(PYTEST) $$plugin || exit; done
 

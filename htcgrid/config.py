@@ -5,7 +5,6 @@ variables (`HTCGRID_PLANE`, `HTCGRID_FUNCTION__TIMEOUT`), then the file.
 """
 
 import codecs
-import difflib
 import json
 import os
 import re
@@ -453,7 +452,9 @@ def _explain(problem: Any, where: str, model: type[BaseModel], inside: str) -> s
     place = f"{where}: [{table}] {key}" if table else f"{where}: {key}"
     fields = _fields(model, tables)
     if problem["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(key, fields, 1)
+        from difflib import get_close_matches  # noqa: PLC0415 - a part of the cold start that few starts need
+
+        near = get_close_matches(key, fields, 1)
         known = f"There are: {', '.join(fields)}." if fields else "It takes none."
         advice = f"Did you mean {near[0]}?" if near else known
         return f"{place}: there is no such key. {advice}"

@@ -1,11 +1,15 @@
 """Counts of values on a logarithmic scale: few numbers, however many values there are."""
 
 import math
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
 
 BUCKETS_PER_E = 50
 """Each is a fiftieth of an e-fold: percentiles are right to 2 %."""
+
+_SHIFT = 1e-6
+"""Added to each value, since 0 has no logarithm."""
 
 
 class Histogram:
@@ -15,8 +19,13 @@ class Histogram:
         self._counts: Counter[int] = Counter()
 
     def add(self, values: Sequence[float]) -> None:
-        log, floor = math.log, math.floor
-        self._counts.update([floor(log(value + 1e-6) * BUCKETS_PER_E) for value in values])
+        # Few buckets hold many values: to sort them costs less than a logarithm for each.
+        ordered, start = sorted(values), 0
+        while start < len(ordered):
+            bucket = math.floor(math.log(ordered[start] + _SHIFT) * BUCKETS_PER_E)
+            end = bisect_left(ordered, math.exp((bucket + 1) / BUCKETS_PER_E) - _SHIFT, start + 1)
+            self._counts[bucket] += end - start
+            start = end
 
     def percentile(self, share: float) -> float:
         """The value that `share` of all did not exceed; 0 where there is none."""

@@ -94,19 +94,17 @@ class Agent:
             self._shared.observers.tell(AgentEnded(time.time(), self._figures))
 
     def _run(self) -> Summary:
-        receiver = self._thread("receiver", self._receiver.run)
         self._slots.look()
         extender = self._thread("extender", self._extender.run)
         storer = self._thread("storer", self._storer.run)
 
         # Who feeds another ends first: the receiver, the slots, then the storer, which must have the outcomes of
         # all that ran; leases are extended until the last one is acked or returned.
-        self._watch(receiver)
+        receiver = self._receive()
         slots = self._slots.threads
         if self._shared.shutdown.is_set():
             left = max(0.0, self._shared.shutdown.deadline - time.monotonic())
             log.info("The agent receives no more tasks. Those that run have %.1f s.", left)
-        self._init_errors.close()
         self._leases.close()
         self._join([receiver, *slots], _STOP_SECONDS, self._stop)
         self._leases.return_now(*self._suspects.close())
@@ -138,6 +136,16 @@ class Agent:
     def held(self) -> int:
         """How many tasks it has in hand."""
         return len(self._leases)
+
+    def _receive(self) -> threading.Thread:
+        """Until nothing more comes in. What could not be loaded is decided last: where its lease was lost, it comes again."""
+        while True:
+            receiver = self._thread("receiver", self._receiver.run)
+            self._watch(receiver)
+            undecided = self._leases.not_loaded
+            self._init_errors.close()
+            if not undecided or self._shared.shutdown.is_set():
+                return receiver
 
     def _watch(self, receiver: threading.Thread) -> None:
         """Until nothing more comes in."""

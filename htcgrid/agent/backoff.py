@@ -70,6 +70,14 @@ class BackOff:
         if self._failures and self._since < moment:
             self._failures = 0
 
+    def was_not_called_for(self, seconds: float) -> None:
+        """There was nothing to call it for, so nobody knows whether it was available then."""
+        self._since += seconds
+
+    def has_answered_others(self, moment: float) -> None:
+        """It answered another caller then, so it is not unavailable since before. The back-off goes on growing."""
+        self._since = max(self._since, moment)
+
     def wait(self, error: Unavailable, longest: float = LONGEST_SECONDS) -> None:
         """Wait as `delay` says; a drain ends the wait."""
         seconds = self.delay(error, longest)

@@ -2,14 +2,12 @@
 
 import math
 from enum import StrEnum
+from typing import Any
 
-from htcgrid.agent.first_version import RetryPolicy, Rules
 from htcgrid.agent.options import AgentOptions
 from htcgrid.spi import FAILURES, FailureKind
 
 __all__ = [
-    "RetryPolicy",
-    "Rules",
     "Verdict",
     "back_off",
     "batch_size",
@@ -18,6 +16,15 @@ __all__ = [
     "retry_delay",
     "verdict",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """The names of the first version, for programs that import them from here."""
+    if name in {"RetryPolicy", "Rules"}:
+        from htcgrid.agent import first_version  # noqa: PLC0415 - few need it, and every start would pay for it
+
+        return getattr(first_version, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 class Verdict(StrEnum):
@@ -45,7 +52,7 @@ def retry_delay(options: AgentOptions, attempt: int, chance: float) -> float:
     return back_off(attempt, chance, options.retry_delay, options.retry_delay_limit)
 
 
-def back_off(failures: int, chance: float, first: float = 0.2, longest: float = 30.0) -> float:
+def back_off(failures: int, chance: float, first: float = 0.05, longest: float = 30.0) -> float:
     """Seconds to wait after so many failures in a row: between half and all of a doubling limit."""
     limit = min(longest, first * 2.0 ** min(failures - 1, 32))
     return limit * (0.5 + 0.5 * chance)

@@ -57,6 +57,7 @@ class Slot:
                 if not batch:
                     continue
             began = time.monotonic()
+            self._back_off.was_not_called_for(began - ended)
             if suspects.known and any(task_id in suspects for task_id in batch):
                 self._set_apart(batch)
             else:
@@ -84,6 +85,8 @@ class Slot:
                 self._back_off.reset()  # it was there
             elif error.begun:
                 self._back_off.forget_before(self._outcomes.suspects.answered)
+            else:
+                self._back_off.has_answered_others(self._outcomes.suspects.answered)
             self._back_off.wait(error, _THROTTLED_SECONDS if is_throttled else LONGEST_SECONDS)
         else:
             self._back_off.reset()

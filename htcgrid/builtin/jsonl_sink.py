@@ -131,34 +131,29 @@ class JsonlSink(ResultSink):
                 ids = Ids([result.task.id for result in results])
             if results:
                 fingerprints = self._fingerprints([result.task for result in results])
-                self._append(list(self._written(results, fingerprints)))
+                is_again = True in [GENERATION in result.task.attributes for result in results]
+                self._append(list(self._written(results, fingerprints, is_again=is_again)))
                 self._known.update(ids, fingerprints)
-                noted = [
-                    result
-                    for result in results
-                    if result.outcome.failure is not None or GENERATION in result.task.attributes
-                ]
-                for result in noted:
-                    self._note(result.task.id, _state(result))
+                for result in results:
+                    if result.outcome.failure is not None or (is_again and GENERATION in result.task.attributes):
+                        self._note(result.task.id, _state(result))
             elif self._regular:
                 self._check()
             self._send()
 
-    def _written(self, results: Sequence[Result], fingerprints: Sequence[int]) -> Iterator[bytes]:
-        """The lines of these, as they are to stand in the file; pieces, since text and bytes are two copies."""
-        start = size = 0
-        for end, length in enumerate([len(result.outcome.payload) for result in results], 1):
-            size += length
-            if size > _PIECE_BYTES or end == len(results):
-                some, marks = results[start:end], fingerprints[start:end]
-                start, large = end, size > _LARGE_BYTES * len(some)
-                size = 0
-                if large and not self._is_terminal and not self._path.endswith(".gz"):
-                    yield from _large_lines(some, marks)
-                    continue
-                text = _lines(some, marks)
-                lines = (printable(text) if self._is_terminal else text).encode("utf-8", "surrogatepass")
-                yield gzip.compress(lines, 6) if self._path.endswith(".gz") else lines
+    def _written(self, results: Sequence[Result], fingerprints: Sequence[int], *, is_again: bool) -> Iterator[bytes]:
+        """The lines of these, as they are to stand in the file; pieces, since text and bytes are two copies.
+
+        `is_again`: some are of a later generation.
+        """
+        for start, end, size in _pieces([len(result.outcome.payload) for result in results]):
+            some, marks = results[start:end], fingerprints[start:end]
+            if size > _LARGE_BYTES * len(some) and not self._is_terminal and not self._path.endswith(".gz"):
+                yield from _large_lines(some, marks)
+                continue
+            text = _lines(some, marks, is_again=is_again)
+            lines = (printable(text) if self._is_terminal else text).encode("utf-8", "surrogatepass")
+            yield gzip.compress(lines, 6) if self._path.endswith(".gz") else lines
 
     def _new(self, results: Sequence[Result]) -> Sequence[Result]:
         """Those that the file does not have yet, or that replace a failure there, each once."""
@@ -313,22 +308,37 @@ class JsonlSink(ResultSink):
         return Unavailable(f"{self._name} cannot be written: {error.strerror}. Nothing is lost.")
 
 
-def _lines(results: Sequence[Result], fingerprints: Sequence[int]) -> str:
+def _pieces(sizes: Sequence[int]) -> Iterator[tuple[int, int, int]]:
+    """Where each piece of about `_PIECE_BYTES` begins and ends, and its size."""
+    if (whole := sum(sizes)) <= _PIECE_BYTES:
+        yield 0, len(sizes), whole
+        return
+    start = size = 0
+    for end, length in enumerate(sizes, 1):
+        size += length
+        if size > _PIECE_BYTES or end == len(sizes):
+            yield start, end, size
+            start, size = end, 0
+
+
+def _lines(results: Sequence[Result], fingerprints: Sequence[int], *, is_again: bool) -> str:
     texts = list(map(result_line, results, fingerprints))
-    for number in [number for number, result in enumerate(results) if GENERATION in result.task.attributes]:
-        if generation := generation_of(results[number].task):
-            texts[number] = in_generation(texts[number], generation)
+    if is_again:
+        for number, result in enumerate(results):
+            if generation := generation_of(result.task):
+                texts[number] = in_generation(texts[number], generation)
     return "".join(texts)
 
 
 def _large_lines(results: Sequence[Result], fingerprints: Sequence[int]) -> Iterator[bytes]:
     """The same in pieces, in which answers are as they came."""
     for result, fingerprint in zip(results, fingerprints, strict=True):
-        parts = () if GENERATION in result.task.attributes else result_pieces(result, fingerprint)
+        is_again = GENERATION in result.task.attributes
+        parts = () if is_again else result_pieces(result, fingerprint)
         if parts:
             yield from parts
         else:
-            yield _lines([result], [fingerprint]).encode("utf-8", "surrogatepass")
+            yield _lines([result], [fingerprint], is_again=is_again).encode("utf-8", "surrogatepass")
 
 
 def _synchronise(fd: int) -> None:

@@ -1,12 +1,13 @@
 """What a run shows of its failures, and when there are too many of them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from htcgrid.config import is_standard_stream
-from htcgrid.failures.groups import Groups
-from htcgrid.failures.shown import MOST_SHOWN, first_of_a_group, groups_text
 from htcgrid.spi import HtcgridError, Outcome, ResultSink
+
+if TYPE_CHECKING:
+    from htcgrid.failures.groups import Groups
 
 _MOST_TOLD = 5
 """First failures of a group that are shown while the run goes on."""
@@ -18,28 +19,39 @@ class Failing:
     def __init__(self, say: Callable[[str], None], watch: Callable[[int], None] = lambda _failed: None) -> None:
         self._say = say
         self._watch = watch
-        self.groups = Groups()
+        self._groups: Groups | None = None
         self._told = 0
 
     def __call__(self, outcomes: Sequence[Outcome]) -> None:
+        # Most runs have no failure, and start without what tells of them.
+        from htcgrid.failures.groups import Groups  # noqa: PLC0415
+        from htcgrid.failures.shown import first_of_a_group  # noqa: PLC0415
+
+        groups = self._groups = self._groups or Groups()
         for outcome in outcomes:
-            group = self.groups.add(outcome)
+            group = groups.add(outcome)
             if group is not None and self._told < _MOST_TOLD:
                 self._told += 1
                 self._say(first_of_a_group(group))
-        self._watch(self.groups.total)
+        self._watch(groups.total)
 
     def text(self, commands: Mapping[str, str]) -> str:
         """The groups, then the commands to see more and to run them again; empty where none failed."""
-        groups = self.groups.ordered()
-        if not groups:
+        if self._groups is None:
             return ""
-        return "\n".join([groups_text(groups), *(f"  {what:>9}:  {command}" for what, command in commands.items())])
+        from htcgrid.failures.shown import groups_text  # noqa: PLC0415 - as above
+
+        listed = (f"  {what:>9}:  {command}" for what, command in commands.items())
+        return "\n".join([groups_text(self._groups.ordered()), *listed])
 
     def document(self, commands: Mapping[str, str]) -> dict[str, Any]:
         """The same for the JSON line."""
-        groups = [group.document(number) for number, group in enumerate(self.groups.ordered()[:MOST_SHOWN], 1)]
-        return {"failure_groups": groups, "commands": dict(commands)} if groups else {}
+        if self._groups is None:
+            return {}
+        from htcgrid.failures.shown import MOST_SHOWN  # noqa: PLC0415 - as above
+
+        groups = [group.document(number) for number, group in enumerate(self._groups.ordered()[:MOST_SHOWN], 1)]
+        return {"failure_groups": groups, "commands": dict(commands)}
 
 
 def commands(sink: ResultSink, options: str) -> dict[str, str]:

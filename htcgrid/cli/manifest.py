@@ -7,6 +7,7 @@ import hashlib
 import importlib.metadata
 import json
 import platform
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -31,16 +32,21 @@ class Manifest:
     sink: ResultSink
     grid: GridConfig
     command: str
+    code: "_CodeDigest"
     began: float = field(default_factory=time.time)
-    code: str | None = None
 
     @classmethod
     def beside(cls, results: ResultSink, grid: GridConfig, command: str) -> "Manifest | None":
-        """None where the sink keeps none. Called when the sink is open."""
-        return cls(results, grid, command, code=_code_digest(grid, results)) if results.keeps_runs else None
+        """None where the sink keeps none. Called when the sink is open, and before the plane is opened."""
+        if not results.keeps_runs:
+            return None
+        code = _CodeDigest(grid, results)
+        code.start()
+        return cls(results, grid, command, code)
 
     def add(self, summary: Summary, plugins: Sequence[Plugin], status: int, say: Callable[[str], None]) -> None:
         """Write down how the run ended; where that cannot be done, the results are as good."""
+        self.code.join()
         document = json.dumps(self._document(summary, plugins, status))
         try:
             self.sink.add_run(document.encode())
@@ -70,7 +76,7 @@ class Manifest:
                 "timeout": function.timeout,
             },
             "config_sha256": hashlib.sha256(settings.model_dump_json(exclude_unset=True).encode()).hexdigest(),
-            "code_sha256": self.code,
+            "code_sha256": self.code.value,
             "files": {name: str(table.options.get("path", "")) for name, table in tables.items() if table},
             "plugins": {name: table.plugin for name, table in tables.items() if table},
             "succeeded": summary.succeeded,
@@ -79,6 +85,19 @@ class Manifest:
             "billed_ms": summary.billed_ms,
             "usage": bill.document(summary.finished) if bill else None,
         }
+
+
+class _CodeDigest(threading.Thread):
+    """Reads the code while the plane starts: a folder may hold gigabytes."""
+
+    def __init__(self, grid: GridConfig, results: Plugin) -> None:
+        super().__init__(name="htcgrid-code-digest", daemon=True)
+        self._grid = grid
+        self._results = results
+        self.value: str | None = None
+
+    def run(self) -> None:
+        self.value = _code_digest(self._grid, self._results)
 
 
 def _image(options: dict[str, Any]) -> str | None:

@@ -7,8 +7,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tqdm import tqdm
-
 from htcgrid.agent.agent import Agent
 from htcgrid.spi import HtcgridError, TaskSource
 
@@ -60,6 +58,8 @@ class Progress:
             return None
 
     def _show_bar(self, agent: Agent, ended: threading.Event) -> None:
+        from tqdm import tqdm  # noqa: PLC0415 - a part of the cold start that few commands need
+
         with tqdm(total=self.total(agent), unit=" tasks", dynamic_ncols=True, smoothing=0.1, file=sys.stderr) as bar:
             while True:
                 last = ended.wait(_BAR_SECONDS)

@@ -8,6 +8,7 @@ import click
 from htcgrid.cli.grid_options import grid_options, options_text, read_grid
 from htcgrid.cli.handler_lines import handler_lines, with_logs
 from htcgrid.cli.main import DONE, SOME_FAILED
+from htcgrid.cli.manifest import Manifest
 from htcgrid.cli.queue_and_store import back_off, say
 from htcgrid.cli.run import run_agent, tune
 from htcgrid.cli.store import choice_of, choice_options, failures_of, reading
@@ -80,21 +81,14 @@ def run_again(
         again = Again(source, _meant(sink, chosen), others=others)
         if not others and not any_to_do(len(again), sink, chosen):
             return DONE
+        manifest = Manifest.beside(sink, grid, "run --redrive" if others else "redrive")
         with (
             grid.observers() as observers,
             source,
             handler_lines(grid) as lines,
             grid.invoker(observers, lines) as invoker,
         ):
-            status = run_agent(
-                grid,
-                again,
-                sink,
-                invoker,
-                quiet=quiet,
-                options=options,
-                command_name="run --redrive" if others else "redrive",
-            )
+            status = run_agent(grid, again, sink, invoker, manifest, quiet=quiet, options=options)
             if again.missing and again.exhausted:
                 say(f"{_named(again.missing)}: the event is not in the source any more, so the failure stays.")
         return status

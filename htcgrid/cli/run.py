@@ -4,6 +4,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,6 @@ from htcgrid.cli.progress import Progress
 from htcgrid.cli.summary import print_summary
 from htcgrid.cli.tolerance import Tolerance
 from htcgrid.config import GridConfig, is_standard_stream
-from htcgrid.failures.choice import Choice
 from htcgrid.logs.opening import end_with, settle
 from htcgrid.spi import Invoker, Plugin, ResultSink, TaskQueue, TaskSource
 
@@ -85,15 +85,17 @@ def command(
         grid.observers(page) as observers,
         grid.source() as tasks,
         grid.sink() as results,
+        nullcontext(Manifest.beside(results, grid, "run")) as manifest,
         handler_lines(grid) as lines,
         grid.invoker(observers, lines) as invoker,
     ):
-        return run_agent(grid, tasks, results, invoker, quiet=quiet, options=options)
+        return run_agent(grid, tasks, results, invoker, manifest, quiet=quiet, options=options)
 
 
 def _redrive(grid: GridConfig, *, quiet: bool, options: str) -> int | None:
     """Put what failed into the queue again, for this run and others; or run it here, and return the exit code."""
     from htcgrid.cli import redrive, store  # noqa: PLC0415 - they need this module
+    from htcgrid.failures.choice import Choice  # noqa: PLC0415 - a run without --redrive starts without it
 
     sink, source = store.failures_of(grid), grid.source()
     if source.redrives or isinstance(source, TaskQueue):
@@ -119,14 +121,13 @@ def run_agent(
     tasks: TaskSource,
     results: ResultSink,
     invoker: Invoker,
+    manifest: Manifest | None,
     *,
     quiet: bool,
     options: str,
-    command_name: str = "run",
 ) -> int:
     """Run an agent over these, which are open, to its end; the exit code. `options` are shown in commands to give."""
     progress = Progress(tasks, quiet=quiet)
-    manifest = Manifest.beside(results, grid, command_name)
     limit = Limit(Tolerance.of(grid.settings.agent.tolerated_failures), progress)
     failing = Failing((lambda _message: None) if quiet else log.warning, limit.look)
     agent = Agent(tasks, invoker, results, grid.settings.agent, failed=failing, observers=invoker.observers)

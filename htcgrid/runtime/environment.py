@@ -176,13 +176,16 @@ class ExecutionEnvironment(ABC):
         """
         self._cancelled = cancelled
         try:
-            for lease in batch:
-                if len(lease.task.payload) > limits.REQUEST_BYTES:
-                    document = error_documents.request_too_large(len(lease.task.payload))
-                    yield self._outcome(lease, FailureKind.PAYLOAD_TOO_LARGE, document)
-                else:
-                    self._sequence += 1
-                    self._pending[self._sequence] = lease
+            most = limits.REQUEST_BYTES
+            fitting = [lease for lease in batch if len(lease.task.payload) <= most]
+            if len(fitting) < len(batch):
+                for lease in batch:
+                    if (size := len(lease.task.payload)) > most:
+                        yield self._outcome(
+                            lease, FailureKind.PAYLOAD_TOO_LARGE, error_documents.request_too_large(size)
+                        )
+            self._pending.update(enumerate(fitting, self._sequence + 1))
+            self._sequence += len(fitting)
             if self._pending and self.state is State.STARTING:
                 try:
                     yield from self._become_ready(timeout)

@@ -133,12 +133,8 @@ class FramedEnvironment(ExecutionEnvironment):
 
     def _submit(self, timeout: float) -> None:
         self._turn, self._timeout = time.monotonic(), timeout
-        output = self._output
-        for head, event in request_frames(self._pending.items(), timeout):
-            output += head
-            output += event
-            if len(output) > _PIECE_BYTES:
-                self._send()  # the worker begins while we write the rest
+        for piece in request_frames(self._pending.items(), timeout, _PIECE_BYTES):
+            self._send(piece)  # the worker begins while we write the rest
 
     def _collect(self, wait: float) -> Sequence[Outcome | Unstarted]:
         self._send()
@@ -206,16 +202,23 @@ class FramedEnvironment(ExecutionEnvironment):
     def _spare_seconds(self) -> float:
         return super()._spare_seconds() * (1.0 if self._watch is None else max(1.0, self._watch.size / _MANY))
 
-    def _send(self) -> None:
-        if not self._output:
+    def _send(self, more: bytes = b"") -> None:
+        """What the channel has not taken yet, and this behind it."""
+        if self._output:
+            self._output += more
+        waiting = self._output or more
+        if not waiting:
             return
         try:
-            sent = self._channel.send(self._output)
+            sent = self._channel.send(waiting)
         except BlockingIOError:
             sent = 0
         except (BrokenPipeError, ConnectionResetError):
-            sent = len(self._output)  # it has ended, which is seen elsewhere
-        del self._output[:sent]
+            sent = len(waiting)  # it has ended, which is seen elsewhere
+        if waiting is self._output:
+            del self._output[:sent]
+        elif sent < len(more):
+            self._output += memoryview(more)[sent:]
         if self._is_full != bool(self._output):
             self._is_full = not self._is_full
             self._poll.modify(self._channel_fd, select.POLLIN | (select.POLLOUT if self._is_full else 0))
@@ -281,16 +284,17 @@ class FramedEnvironment(ExecutionEnvironment):
         Runs once a task at tens of thousands a second, which is why the common case is all in one place.
         """
         at, end, unpack, head_size = 0, len(data), frames.ANSWER.unpack_from, frames.ANSWER.size
-        pending, append, environment = self._pending, outcomes.append, self.id
+        pending, append, environment, kinds = self._pending, outcomes.append, self.id, _KINDS
         age, turn = int((time.monotonic() - self._created) * 1e9), self._next
-        most_kb, most_log, marked = self._most_kb, limits.LOG_TAIL_BYTES, self._marked
+        most_kb, most_size, most_log, marked = self._most_kb, _MOST_BYTES, limits.LOG_TAIL_BYTES, self._marked
+        least_mb, printed = ceil(self._peak_mb), self._printed
         while (log_at := at + head_size) <= end:
             size, log_size, peak, kind, sequence, started, duration = unpack(data, at)
             if (
-                size > _MOST_BYTES
+                size > most_size
                 or log_size > most_log
                 or duration > age
-                or not ((sequence == turn and kind in _KINDS) or self._may_come(kind, sequence))
+                or not ((sequence == turn and kind in kinds) or self._may_come(kind, sequence))
             ):
                 self._refuse()
                 return end
@@ -299,33 +303,37 @@ class FramedEnvironment(ExecutionEnvironment):
             if after > end:
                 break
             at = after
-            if kind in _KINDS:
+            if kind in kinds:
                 # Before the lease is taken off: what was printed is handed over with it.
                 tail = marked.tail_of(sequence) if log_size and marked is not None else None
                 lease = pending.pop(sequence, None)
                 if lease is None:
                     continue  # answered already, or taken back
                 turn = self._next = sequence + 1
-                peak = min(peak, most_kb)  # the rest are pages of files, which the kernel can drop
+                # What is past the limit are pages of files, which the kernel can drop.
+                memory_mb = (peak if peak < most_kb else most_kb) >> 10  # noqa: FURB136 - a call costs more than the line
+                if least_mb:
+                    memory_mb = max(memory_mb, least_mb)
                 payload = data[payload_at:at] if kind != frames.TOO_LARGE else error_documents.response_too_large()
                 duration_ms = duration / 1e6
-                init_ms = self._init_ms or None
-                self._init_ms = 0.0
-                billed_ms = ceil(duration_ms) if init_ms is None else ceil(duration_ms + init_ms)
-                log = data[log_at:payload_at]
+                billed_ms, init_ms = ceil(duration_ms), None
+                if self._init_ms:
+                    init_ms, self._init_ms = self._init_ms, 0.0
+                    billed_ms = ceil(duration_ms + init_ms)
+                log = data[log_at:payload_at] if log_size else b""
                 if tail is not None:
                     log = tail
-                elif self._printed:
+                elif printed:
                     log = self._with_printed(sequence, log)
                 append(
                     Outcome(
                         lease.task.id,
                         payload,
-                        _KINDS[kind],
+                        kinds[kind],
                         started / 1e9,
                         duration_ms,
                         billed_ms,
-                        max(peak >> 10, ceil(self._peak_mb)) if self._peak_mb else peak >> 10,
+                        memory_mb,
                         log,
                         init_ms,
                         environment,

@@ -9,13 +9,15 @@ from htcgrid.runtime.context import around_the_id
 from htcgrid.spi import Lease
 
 
-def request_frames(numbered: Iterable[tuple[int, Lease]], timeout: float) -> Iterator[tuple[bytes, bytes]]:
-    """For each lease, with its sequence number, the frame up to the event, and the event.
+def request_frames(numbered: Iterable[tuple[int, Lease]], timeout: float, piece: int) -> Iterator[bytes]:
+    """The frames of these leases, which come with their sequence numbers, in pieces of more than `piece` bytes.
 
     Tasks of one session often share their attributes: what is made of those is made once.
     """
     attributes: Mapping[str, str] | None = None
     attempt, traced, before, after = 0, "", "", ""
+    parts: list[bytes] = []
+    size = 0
     timeout_ms, pack, request_id = ceil(timeout * 1000), frames.REQUEST.pack, identity.request_id
     for sequence, lease in numbered:
         task = lease.task
@@ -26,4 +28,11 @@ def request_frames(numbered: Iterable[tuple[int, Lease]], timeout: float) -> Ite
         task_id, payload = task.id, task.payload
         context = f"{before}{quote(task_id)}{after}" if after else before
         head = pack(sequence, timeout_ms, len(traced), len(context), len(payload))  # both are ASCII
-        yield head + f"{request_id(task_id)}{traced}{context}".encode(), payload
+        head += f"{request_id(task_id)}{traced}{context}".encode()
+        parts += head, payload
+        size += len(head) + len(payload)
+        if size > piece:
+            yield b"".join(parts)
+            parts.clear()
+            size = 0
+    yield b"".join(parts)

@@ -29,6 +29,9 @@ _ANSWER_HEAD = frames.ANSWER.size
 _LOG_TAIL_BYTES = 4096
 _NOTHING = bytes(4)
 _READER_SECONDS = 0.0001  # about what the supervisor needs
+_NOTE_IN, _RECALL_FROM = shared_memory.NOTE.pack_into, shared_memory.RECALL.unpack_from
+_RECALL_AT, _READING_AT = shared_memory.RECALL_AT, shared_memory.READING_AT
+_REQUEST_FROM, _ANSWER_IN = frames.REQUEST.unpack_from, frames.ANSWER.pack_into
 _READS_FROM, _READS_TO = shared_memory.READS_AT, shared_memory.READS_AT + shared_memory.READS.size
 _MADV_WIPEONFORK = 18
 """Of Linux since 4.14; the mmap module has no name for it."""
@@ -97,11 +100,10 @@ class FramedClient:
             self._ready = True
             self._loaded()
             self._answer(frames.READY, b"")
-        unpack = frames.REQUEST.unpack_from
         while True:
             if self._at + _HEAD > len(self._input):
                 self._fill(_HEAD)
-            sequence, timeout_ms, trace_size, context_size, event_size = unpack(self._input, self._at)
+            sequence, timeout_ms, trace_size, context_size, event_size = _REQUEST_FROM(self._input, self._at)
             size = _TRACE_AT + trace_size + context_size + event_size
             if self._at + size > len(self._input):
                 self._fill(size)
@@ -112,13 +114,13 @@ class FramedClient:
             began = self._began = time.monotonic_ns()
             # The note goes up before the recall is read: the supervisor, which writes its recall and
             # reads the note a moment later, then never takes back what has begun.
-            shared_memory.NOTE.pack_into(self._page, 0, self._kept, began, sequence)
-            first, end = shared_memory.RECALL.unpack_from(self._page, shared_memory.RECALL_AT)
+            _NOTE_IN(self._page, 0, self._kept, began, sequence)
+            first, end = _RECALL_FROM(self._page, _RECALL_AT)
             self._sequence = sequence
             if not first <= sequence < end:
                 break
             self._answer(frames.DROPPED, b"")
-        if self._page[shared_memory.READING_AT]:
+        if self._page[_READING_AT]:
             self._wait_for_the_reader()
         self._started = time.time_ns()
         data, invocation = self._input, self._invocation
@@ -165,7 +167,7 @@ class FramedClient:
 
     def _wait_for_the_reader(self) -> None:
         """Until the supervisor has read what was printed. Where it is stopped for good, this process ends as well."""
-        while self._page[shared_memory.READING_AT]:
+        while self._page[_READING_AT]:
             time.sleep(_READER_SECONDS)
 
     # --- the socket ---
@@ -208,15 +210,15 @@ class FramedClient:
             if whole > shared_memory.OUTBOX_SIZE:
                 self._channel.sendall(frames.ANSWER.pack(*head) + log)
                 self._channel.sendall(payload)
-                shared_memory.NOTE.pack_into(self._page, 0, 0, self._began, 0)
+                _NOTE_IN(self._page, 0, 0, self._began, 0)
                 return
         outbox, end = self._outbox, kept + whole
-        frames.ANSWER.pack_into(outbox, kept, *head)
+        _ANSWER_IN(outbox, kept, *head)
         if log_size:
             outbox[kept + _ANSWER_HEAD : end - size] = log
         outbox[end - size : end] = payload
         self._kept = end
-        shared_memory.NOTE.pack_into(self._page, 0, end, self._began, 0)
+        _NOTE_IN(self._page, 0, end, self._began, 0)
         if now - self._flushed > _FLUSH_NS:
             self.flush()
 
@@ -226,7 +228,7 @@ class FramedClient:
         if self._kept and self._ours[0]:
             self._channel.sendall(self._outbox[: self._kept])
             self._kept = 0
-            shared_memory.NOTE.pack_into(self._page, 0, 0, self._began, 0)
+            _NOTE_IN(self._page, 0, 0, self._began, 0)
         self._flushed = time.monotonic_ns()
 
     def _put_mark(self) -> bytes:
@@ -254,7 +256,7 @@ class FramedClient:
     def _log_tail(self) -> bytes:
         """The end of what was printed since the last answer; the log is emptied."""
         self._page[shared_memory.TAKING_AT] = 1
-        if self._page[shared_memory.READING_AT]:
+        if self._page[_READING_AT]:
             self._wait_for_the_reader()
         tail = self._read_log()
         self._page[shared_memory.TAKING_AT] = 0

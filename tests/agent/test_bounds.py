@@ -16,7 +16,7 @@ from htcgrid.agent.init_errors import FunctionBroken
 from htcgrid.agent.options import AgentOptions
 from htcgrid.agent.shutdown import Shutdown
 from htcgrid.builtin.memory import MemorySource
-from htcgrid.spi import FailureKind, Lease, Outcome, Rejected, Unavailable, Unstarted
+from htcgrid.spi import FailureKind, Lease, Outcome, Rejected, Task, Unavailable, Unstarted
 
 if TYPE_CHECKING:
     from conftest import Rig
@@ -66,6 +66,53 @@ def test_an_initialisation_error_after_answers_is_stored_though_the_source_has_n
     job.agent.drain()
     job.finish()
     assert job.failures() == {"a": None, "b": FailureKind.INIT_ERROR}
+
+
+def test_what_could_not_be_loaded_and_was_lost_meanwhile_runs_again_before_the_run_ends(
+    rig: Make, until: Until
+) -> None:
+    job = without_end(rig(plans={"a": [], "b": ["init_error"]}, slots=1, rules=rules(init_errors_quiet=60.0)))
+    job.start()
+    leases = job.agent._leases
+    until(lambda: leases.not_loaded == 1 and leases.under_way == 0)
+    [held] = leases.held()
+    leases.lose([held])
+    job.source.nack([held])  # its time has run out
+    until(lambda: leases.held()[0].attempt == 2)
+    job.source.config = MemorySource.Config(lease_seconds=20)  # it ends
+    job.finish()
+    assert job.failures() == {"a": None, "b": None}
+
+
+def test_a_plane_that_nobody_asks_for_a_long_time_between_two_refusals_is_not_held_unavailable(
+    rig: Make, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plans = {"a": ["unavailable"], "b": ["unavailable"]}
+    job = without_end(rig(plans=plans, slots=1, rules=rules(unavailable_limit=0.1)))
+    job.source.cancel(task_ids=["b"])
+    leases = job.agent._leases
+    # The task is cancelled meanwhile, so that it is not tried again.
+    monkeypatch.setattr(leases, "put_back", lambda lease: leases.release([lease]))
+    job.start()
+    until(lambda: job.said)
+    refused = time.monotonic()
+    monkeypatch.undo()
+    until(lambda: time.monotonic() - refused > 0.2)
+    job.source.put([Task("b", b'"b"')])
+    until(lambda: "b" in job.sink.results)
+    job.agent.drain()
+    job.finish()
+
+
+def test_a_plane_that_answers_others_is_not_held_unavailable_by_one_that_it_refuses() -> None:
+    back_off = BackOff(Shutdown(), 0.05, lambda _message: None)
+    began = time.monotonic()
+    while time.monotonic() - began < 0.2:
+        back_off.has_answered_others(time.monotonic())
+        back_off.wait(Unavailable("busy"), 0.01)
+    time.sleep(0.06)
+    with pytest.raises(Unavailable, match="busy"):
+        back_off.wait(Unavailable("busy"), 0.01)
 
 
 def test_a_task_that_somebody_cancels_says_nothing_about_the_function(rig: Make, until: Until) -> None:

@@ -34,7 +34,7 @@ def seconds(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     if given:
         return given
     monkeypatch.setattr(
-        backoff, "back_off", lambda failures, chance: back_off(failures, chance, 0.2 * SCALE, 30.0 * SCALE)
+        backoff, "back_off", lambda failures, chance: back_off(failures, chance, 0.05 * SCALE, 30.0 * SCALE)
     )
     return 60.0 * SCALE
 
