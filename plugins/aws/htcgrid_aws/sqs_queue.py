@@ -13,14 +13,14 @@ from htcgrid_aws.aws_errors import service_error, translated_errors
 from htcgrid_aws.parallel import each, raise_worst
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from concurrent.futures import Executor
 
 BATCH = 10
 """Entries of one batch call, and messages of one receive."""
 
 SIDE_BY_SIDE = 2
-"""So many batch calls are made at a time: one after the other they hold up an agent of short tasks. With three of them an agent
+"""So many receives or deletes are made at a time: one after the other they hold up an agent of short tasks. With three of them an agent
 takes too many of the long tasks that follow short ones: `bench/prefetch.py` has 1.10 x the ideal split, and 1.01 x with two."""
 
 TRACE = "AWSTraceHeader"
@@ -73,7 +73,7 @@ class Message:
 
 
 class Queue:
-    """A queue by its name, URL or ARN. `open` first. Batch calls are made side by side where it has threads for that."""
+    """A queue by its name, URL or ARN. `open` first. Messages are deleted side by side where it has threads for that."""
 
     def __init__(self, client: Any, name: str, pool: Executor | None = None) -> None:
         self._client = client
@@ -132,37 +132,33 @@ class Queue:
         return messages
 
     def delete(self, handles: Sequence[str]) -> None:
-        """Delete for good. Handles of messages that are gone are passed over quietly."""
+        """Delete for good. Handles of messages that are gone are passed over quietly. All is tried, even where some fails."""
 
         def delete(batch: Sequence[str]) -> None:
             entries = [{"Id": str(n), "ReceiptHandle": handle} for n, handle in enumerate(batch)]
             self._failed(self._call("DeleteMessageBatch", Entries=entries), "sqs:DeleteMessage")
 
-        self._in_batches(delete, list(dict.fromkeys(handles)))
+        distinct = list(dict.fromkeys(handles))
+        batches = [distinct[start : start + BATCH] for start in range(0, len(distinct), BATCH)]
+        if self._pool is None:
+            for batch in batches:
+                delete(batch)
+        else:
+            raise_worst(answer for _, answer in each(self._pool, delete, batches))
 
     def change_visibility(self, seconds: Mapping[str, float]) -> set[str]:
         """Make each message invisible, by receipt handle, for that long from now; returns handles that are no longer ours."""
         lost: set[str] = set()
-
-        def change(batch: Sequence[str]) -> None:
+        handles = list(seconds)
+        for start in range(0, len(handles), BATCH):
+            batch = handles[start : start + BATCH]
             entries = [
                 {"Id": str(n), "ReceiptHandle": handle, "VisibilityTimeout": math.ceil(seconds[handle])}
                 for n, handle in enumerate(batch)
             ]
             answer = self._call("ChangeMessageVisibilityBatch", Entries=entries)
             lost.update(batch[n] for n in self._failed(answer, "sqs:ChangeMessageVisibility"))
-
-        self._in_batches(change, list(seconds))
         return lost
-
-    def _in_batches(self, call: Callable[[Sequence[str]], None], handles: Sequence[str]) -> None:
-        """All are made, even where some fail; raises what the worst met."""
-        batches = [handles[start : start + BATCH] for start in range(0, len(handles), BATCH)]
-        if self._pool is None:
-            for batch in batches:
-                call(batch)
-        else:
-            raise_worst(answer for _, answer in each(self._pool, call, batches))
 
     def send(self, messages: Sequence[Message]) -> None:
         """Send one batch of `batches`. Raises `Unsent` with the numbers of those that SQS did not take."""
