@@ -61,10 +61,10 @@ UNTOLD = (
 )
 
 LONGEST_REASON = 2000
+"""Bytes."""
 
 SMALL = 65_536
 """Bytes of an event, up to which more than one receive is made at a time."""
-"""Bytes."""
 
 
 class SqsSource(AwsPlugin, TaskSource):
