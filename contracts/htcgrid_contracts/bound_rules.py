@@ -29,7 +29,7 @@ class BoundRules(InvokerHelpers):
         """A handler that needs most of it answers; one that needs more is stopped then. Read: spi.Invoker.invoke."""
         self.works(plane)
         # No whole number, so that a plane that counts in whole seconds is seen.
-        seconds = 1.4 if self.short_timeout == InvokerHelpers.short_timeout else self.short_timeout
+        seconds = 1.4 if self.keeps_any_timeout else self.short_timeout
         answer = self.answer(self.call(plane, "sleep", seconds, seconds=0.65 * seconds, value="in time"))
         assert answer == "in time"
         took = 0.0

@@ -96,9 +96,9 @@ class PluginContract:
 
     def test_constructing_opens_nothing(self, plugin: Plugin) -> None:
         """Plugins are made to be looked at too: `htcgrid check` opens none. Read: spi.Plugin."""
-        before = _Holdings.now()
+        before = Holdings.now()
         made = self.again(plugin)
-        held = _Holdings.now().beyond(before)
+        held = Holdings.now().beyond(before)
         del made
         assert not held, f"the constructor took {held}: do that in `open`"
 
@@ -117,16 +117,11 @@ class PluginContract:
         """What stays open adds up in `serve` and in tests, and keeps the program from ending. Read: spi.Plugin.close."""
         with self.again(plugin) as once:
             self.use(once)  # what an SDK loads once and keeps is no leak
-        before = _Holdings.now()
+        before = Holdings.now()
         for _ in range(3):
             with self.again(plugin) as used:
                 self.use(used)
-        held = _Holdings.now().beyond(before)
-        deadline = time.monotonic() + 5 * self.wait_factor
-        while held and time.monotonic() < deadline:
-            time.sleep(0.02)
-            held = _Holdings.now().beyond(before)
-        assert not held, f"after open and close, three times over, there is still {held}"
+        self.nothing_is_held(before, "open and close, three times over,")
 
     def test_a_place_that_is_not_there_is_a_clear_error(self, missing: Plugin) -> None:
         """A wrong name ends the agent at once with exit code 2 and a text to act on. Read: spi.Plugin.open, spi.Rejected."""
@@ -186,6 +181,14 @@ class PluginContract:
         assert usage is None or isinstance(usage, Usage), f"`usage` returned {usage!r}: return a Usage, or None"
 
     # --- words for the contracts ---
+
+    def nothing_is_held(self, before: "Holdings", after: str) -> None:
+        held = Holdings.now().beyond(before)
+        deadline = time.monotonic() + 5 * self.wait_factor
+        while held and time.monotonic() < deadline:
+            time.sleep(0.02)
+            held = Holdings.now().beyond(before)
+        assert not held, f"after {after} there is still {held}"
 
     @contextmanager
     def unavailable(self, what: str, plugin: Plugin | None = None) -> Iterator[None]:
@@ -290,19 +293,19 @@ def _open_files() -> Counter[str]:
     return found
 
 
-class _Holdings:
+class Holdings:
     """The threads, file descriptors and child processes of this process."""
 
     def __init__(self, threads: set[str], files: Counter[str], children: int) -> None:
         self._threads, self._files, self._children = threads, files, children
 
     @classmethod
-    def now(cls) -> "_Holdings":
+    def now(cls) -> "Holdings":
         gc.collect()
         threads = {f"{thread.name}#{thread.ident}" for thread in threading.enumerate()}
         return cls(threads, _open_files(), len(children(os.getpid())))
 
-    def beyond(self, before: "_Holdings") -> str:
+    def beyond(self, before: "Holdings") -> str:
         """What is held now and was not held before, in words; empty where nothing is."""
         held = [f"the thread {name}" for name in sorted(self._threads - before._threads)]
         more = self._files.total() - before._files.total()

@@ -14,12 +14,21 @@ from htcgrid_contracts.invoker_helpers import lease
 from htcgrid_contracts.invoker_identity import IdentityRules
 from htcgrid_contracts.meter_rules import MeterRules
 from htcgrid_contracts.output_rules import OutputRules
+from htcgrid_contracts.queueing_rules import QueueingRules
 from htcgrid_contracts.slot_rules import SlotRules
 from htcgrid_contracts.task_rules import TaskRules
 
 
 class InvokerContract(
-    AnswerRules, MeterRules, FailureRules, IdentityRules, BoundRules, OutputRules, SlotRules, TaskRules
+    AnswerRules,
+    MeterRules,
+    FailureRules,
+    IdentityRules,
+    BoundRules,
+    OutputRules,
+    SlotRules,
+    QueueingRules,
+    TaskRules,
 ):
     """Subclass it, and give the fixture `invoker`: the plane, not opened, serving `function`.
 
@@ -128,7 +137,7 @@ class InvokerContract(
         with self.again(invoker) as plane:
             self.works(plane)
             self.take_away(plane)
-            with self.unavailable("invoke"):
+            with self.unavailable("invoke", plane):
                 list(plane.invoke([lease("echo", value=1)], plane.function.timeout))
 
     def test_a_plane_that_went_away_names_what_it_had_begun(self, invoker: Invoker) -> None:
@@ -158,7 +167,7 @@ class InvokerContract(
         with self.again(invoker) as plane:
             self.works(plane)
             self.take_away(plane)
-            with self.unavailable("invoke"):
+            with self.unavailable("invoke", plane):
                 list(plane.invoke([lease("echo", value=1)], plane.function.timeout))
             self.bring_back(plane)
             deadline = time.monotonic() + 60 * self.wait_factor

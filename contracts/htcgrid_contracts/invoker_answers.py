@@ -56,7 +56,7 @@ class AnswerRules(InvokerHelpers):
 
     def test_a_slow_outcome_is_one_execution(self, plane: Invoker) -> None:
         """An SDK that gives up reading before the handler answers sends it again. Read: spi, one attempt."""
-        slow = min(2 * self.wait_factor, 0.5 * plane.function.timeout)
+        slow = min(self.slow_seconds, 0.5 * plane.function.timeout)
         self.each_counted([self.answer(self.call(plane, "count", seconds=seconds)) for seconds in (0, slow, 0)])
 
     def test_a_failed_outcome_is_one_execution(self, plane: Invoker) -> None:
@@ -120,6 +120,10 @@ class AnswerRules(InvokerHelpers):
         """It is how a failure on another machine is understood. Read: spi.Capability.LOGS."""
         tail = self.call(plane, "say", text="printed: é").log_tail.decode()
         assert "printed: é" in tail, f"the handler printed a line, and the log tail is {tail!r}"
+        errors = self.call(plane, "say", text="printed on the standard error", stream="stderr").log_tail
+        assert b"printed on the standard error" in errors, (
+            f"the handler printed a line on its standard error, and the log tail is {errors!r}"
+        )
         frames = [word for word in ("START RequestId", "END RequestId", "REPORT RequestId") if word in tail]
         assert not frames, f"the log tail holds {', '.join(frames)}, which is not the handler's"
 

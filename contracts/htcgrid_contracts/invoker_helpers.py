@@ -29,6 +29,9 @@ class InvokerHelpers(PluginContract):
     largest_answer: int | None = limits.RESPONSE_BYTES
     """Bytes of the largest answer that the plane takes; None: no limit is asked for."""
 
+    slow_seconds: float = 5.5
+    """How long a slow handler takes: longer than a common HTTP client reads by default."""
+
     most_threads: int = 8
     """Of a plane that declares more environments, only so many are tried side by side."""
 
@@ -95,7 +98,12 @@ class InvokerHelpers(PluginContract):
     @property
     def quick_timeout(self) -> float:
         """For a handler that never ends: shorter where the plane keeps to any timeout, since nothing has to end in it."""
-        return 0.6 if self.short_timeout == InvokerHelpers.short_timeout else self.short_timeout
+        return 0.6 if self.keeps_any_timeout else self.short_timeout
+
+    @property
+    def keeps_any_timeout(self) -> bool:
+        """Whether the plane keeps to the timeout that `invoke` is given, and not to one that it was deployed with."""
+        return self.short_timeout == InvokerHelpers.short_timeout
 
     def call(self, plane: Invoker, do: str, timeout: float | None = None, **event: Any) -> Outcome:
         """Invoke the handler once; returns its outcome."""

@@ -83,7 +83,7 @@ class LeaseRules(SourceHelpers):
         given(*numbered(size))
         lease = source.lease_seconds
         # Far enough from the lease's own seconds, so that one that ignores the argument is seen.
-        seconds = lease / 2 if lease >= 4 else max(3 * lease, 1.5 * self.wait_factor)
+        seconds = lease / 2 if lease >= 4 else max(1.8 * lease, 1.5 * self.wait_factor)
         holder, receiver = source, another()
         leases = self.take(holder, size)
         took = 0.0
@@ -134,9 +134,9 @@ class LeaseRules(SourceHelpers):
         late = self.take(source, 1)
         held = self.held(other, 1, wait + 10)
         source.nack(late)
-        self.nothing_comes(source, 1.0 * self.wait_factor)
+        self.nothing_comes(source, 0.6 * self.wait_factor)
         source.extend(late, 0.1)
-        self.nothing_comes(source, 1.0 * self.wait_factor)
+        self.nothing_comes(source, 0.6 * self.wait_factor)
         gone = other.extend(held, 60 * self.wait_factor)
         assert not gone, "a late nack or extend of the one before took the lease away from its new holder"
         other.ack(held)

@@ -59,6 +59,8 @@ class OutputRules(InvokerHelpers):
                 for at in range(0, len(batch), plane.max_batch)
                 for outcome in self.run(plane, batch[at : at + plane.max_batch])
             ]
+        for outcome in outcomes:
+            self.answer(outcome)  # else what is missing below was never printed
         for asked, lines in zip(batch, [*said, [], ["no newline at its end"]], strict=True):
             given = [line for line in kept.lines(asked) if line.startswith(("of ", "no newline"))]
             missing, more = len(set(lines) - set(given)), len(given) - len(set(given) & set(lines))

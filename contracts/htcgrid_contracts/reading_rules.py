@@ -109,6 +109,10 @@ class ReadingRules(PluginContract):
                 assert stored.outcome.payload == expected.outcome.payload, (
                     f"the result of {expected.task.id!r} is that of another task"
                 )
+            if isinstance(sink, ResultStore):
+                got = {task_id: each.outcome.payload for task_id, each in sink.get(ids).items()}
+                wrong = [each.task.id for each in put if got.get(each.task.id) != each.outcome.payload]
+                assert not wrong, f"all of {ids} have a result, and `get` finds for {wrong} none, or another's"
 
     def test_an_id_twice_in_a_batch_or_from_two_writers_is_one_result(
         self, sink: ResultSink, writer: Callable[[], ResultSink]

@@ -1,6 +1,7 @@
 """What a sink that keeps what ran must do: `spi.ResultSink.add_run`."""
 
 import json
+import time
 import uuid
 from functools import partial
 
@@ -19,11 +20,13 @@ class RunRules(PluginContract):
             self._must_keep_runs(sink)
             for document in documents:
                 sink.add_run(document)
+                time.sleep(1.1)  # a place may keep times to the second
         with self.again(sink) as reader:
             kept = [each for each in reader.runs() if each in documents]
         assert len(kept) == len(documents), (
             f"2 runs were added, and `runs` gives {len(kept)} of them as they were added"
         )
+        assert kept == documents, "2 runs were added one after the other, and `runs` gives the second one first"
 
     def test_agents_may_add_what_ran_at_the_same_time(self, sink: ResultSink) -> None:
         """Each agent of a grid adds its run. Read: spi.ResultSink.add_run."""

@@ -12,8 +12,10 @@ from htcgrid.spi import FailureKind, Outcome, Rejected, Result, ResultSink, Resu
 from htcgrid_contracts.common import in_threads, not_asked, unique_id
 from htcgrid_contracts.failure_rules import FailureLogRules
 from htcgrid_contracts.payloads import AWKWARD_PAYLOADS
+from htcgrid_contracts.recovery_rules import RecoveryRules
 from htcgrid_contracts.run_rules import RunRules
 from htcgrid_contracts.sink_sharing_rules import SinkSharingRules
+from htcgrid_contracts.stored_value_rules import StoredValueRules
 
 
 def result(payload: bytes = b'{"price": 1.5}', failure: FailureKind | None = None) -> Result:
@@ -34,7 +36,7 @@ def result(payload: bytes = b'{"price": 1.5}', failure: FailureKind | None = Non
     return Result(task, outcome, attempt=2)
 
 
-class ResultSinkContract(SinkSharingRules, FailureLogRules, RunRules):
+class ResultSinkContract(SinkSharingRules, StoredValueRules, FailureLogRules, RunRules, RecoveryRules):
     """Subclass it, and give the fixture `sink`: a sink, not opened, on a place that is new and empty.
 
     `read_back` is the oracle. See `PluginContract` for what else may be overridden.
@@ -183,7 +185,7 @@ class ResultSinkContract(SinkSharingRules, FailureLogRules, RunRules):
         """The agent waits with back-off and puts the same results again. Read: spi.Unavailable."""
         with sink:
             self.take_away(sink)
-            with self.unavailable("put"):
+            with self.unavailable("put", sink):
                 sink.put([result()])
 
     # --- what can be asked of it ---

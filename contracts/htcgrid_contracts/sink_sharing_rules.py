@@ -75,13 +75,14 @@ class SinkSharingRules(ReadingRules):
                 reader = self.again(sink)
                 reader.open_to_read()
                 with closing(reader):
-                    results = reading(reader)
-                    next(results, None)
-                    began = time.monotonic()
-                    in_threads([lambda: sink.put([varied(0)])], 20 * self.wait_factor)
-                    took = time.monotonic() - began
-                    list(results)
-                assert took < 10 * self.wait_factor, f"a put took {took:.0f} s while another was within `{name}`"
+                    for each, who in ((reader, "another"), (sink, "the same sink")):
+                        results = reading(each)
+                        next(results, None)
+                        began = time.monotonic()
+                        in_threads([lambda: sink.put([varied(0)])], 20 * self.wait_factor)
+                        took = time.monotonic() - began
+                        list(results)
+                        assert took < 10 * self.wait_factor, f"a put took {took:.0f} s while {who} was within `{name}`"
 
     def test_who_waits_is_told_while_it_waits(self, sink: ResultSink, writer: Callable[[], ResultSink]) -> None:
         """Soon after something was stored, and not before. Read: spi.ResultSink.wait_for_more."""

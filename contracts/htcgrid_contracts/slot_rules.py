@@ -75,8 +75,7 @@ class SlotRules(InvokerHelpers):
             self.works(plane)
             size = plane.max_concurrency + 1
             self.resize(plane, size)
-            within, told = 30 * self.wait_factor, f"max_concurrency = {size} of a plane that has grown to that"
-            eventually(lambda: plane.max_concurrency == size, within, told)
+            self._learns(plane, size, "grown")
             self.overlap(plane, size)
 
     def test_a_plane_that_shrinks_says_so_and_ends_no_invocation(self, invoker: Invoker) -> None:
@@ -91,15 +90,13 @@ class SlotRules(InvokerHelpers):
             def shrink() -> None:
                 time.sleep(0.5 * self.wait_factor)
                 self.resize(plane, 1)
-                told = "max_concurrency = 1 of a plane that has shrunk to that"
-                eventually(lambda: plane.max_concurrency == 1, 30 * self.wait_factor, told)
 
             def run() -> None:
                 answer = self.answer(self.call(plane, "sleep", seconds=3 * self.wait_factor, value="kept"))
                 assert answer == "kept"
 
             in_threads([*[run] * size, shrink], 60 * self.wait_factor)
-            self.works(plane)
+            self._learns(plane, 1, "shrunk")
 
     def test_throttling_is_told_apart_from_what_is_away(self, invoker: Invoker) -> None:
         """The agent makes fewer calls at once; after another Unavailable it does not. Read: spi.Throttled."""
@@ -109,7 +106,12 @@ class SlotRules(InvokerHelpers):
             self.throttle(plane)
             try:
                 self.use(plane)
-            except Throttled:
+            except Throttled as error:
+                assert not error.begun, (
+                    f"a call that was refused has not begun, and `begun` names {sorted(error.begun)}"
+                )
+                wait = error.retry_after
+                assert wait is None or 0 <= wait <= 600, f"retry_after is in seconds, and is {wait:g}"
                 return
             except Unavailable as error:
                 pytest.fail(
@@ -144,6 +146,15 @@ class SlotRules(InvokerHelpers):
         """Calls the handler."""
         reports = list(plugin.invoke([lease("echo", value=1)], plugin.function.timeout))
         assert len(reports) == 1
+
+    def _learns(self, plane: Invoker, size: int, has: str) -> None:
+        """It may learn its size from the answers to calls."""
+
+        def knows() -> bool:
+            self.works(plane)
+            return plane.max_concurrency == size
+
+        eventually(knows, 30 * self.wait_factor, f"max_concurrency = {size} of a plane that has {has} to that")
 
     def _all_slots_work(self, plane: Invoker, after: str) -> None:
         size = min(plane.max_concurrency, self.most_threads)

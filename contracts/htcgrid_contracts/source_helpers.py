@@ -163,4 +163,4 @@ class SourceHelpers(PluginContract):
                 f"`lease_seconds` is {lease:g}: give the fixture a lease of {self.longest_lease:g} s or less, "
                 f"so that the rule need not wait so long (or raise `longest_lease`)"
             )
-        return lease + 1.0 * self.wait_factor
+        return lease + 0.5 * self.wait_factor

@@ -31,7 +31,7 @@ class WaitRules(SourceHelpers):
         """Results are acked while the agent waits for more tasks. Read: spi, rules for all three."""
         given(*numbered(3))
         first, second, third = self.held(source, 3)
-        wait = 4.0 * self.wait_factor
+        wait = 3.0 * self.wait_factor
 
         def call() -> tuple[float, Sequence[Lease]]:
             time.sleep(0.2)

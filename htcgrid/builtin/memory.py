@@ -79,7 +79,8 @@ class MemorySource(TaskSource):
 
     def stats(self, *, brief: bool = False) -> QueueStats:
         with self._changed:
-            leased = len(self._until)
+            now = time.monotonic()
+            leased = sum(until > now for until in self._until.values())
             return QueueStats(States(waiting=len(self._tasks) - leased, leased=leased))
 
     def is_pending(self, session_id: str) -> bool:

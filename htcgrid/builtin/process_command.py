@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from htcgrid.runtime import code_folder, worker_signals
+from htcgrid.runtime.fork_server import HANDLERS_PYTHON
 from htcgrid.runtime.variables import this_python
 from htcgrid.spi import Function, Rejected
 
@@ -93,7 +94,8 @@ def _program(function: Function, client: str) -> Sequence[str]:
         return _given(function)
     if is_python(function):
         # -X utf8 where the locale of the service (en_US.UTF-8) is not installed.
-        return [sys.executable, "-X", "utf8", "-c", _PYTHON_CLIENT, worker_signals.__file__, client, function.handler]
+        program = _PYTHON_CLIENT, worker_signals.__file__, client, function.handler
+        return [sys.executable, *HANDLERS_PYTHON, "-c", *program]
     if function.runtime.startswith("nodejs"):
         return _node(function)
     if function.runtime.startswith("provided"):

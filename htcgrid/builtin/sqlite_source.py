@@ -299,7 +299,7 @@ class SqliteSource(TaskSource):
                 new.add(task.id)
             except sqlite3.IntegrityError:
                 there = connection.execute(sql.CONTENT, (task.id,)).fetchone()
-                if task.id in new or there != (text_of(task.attributes), task.payload):
+                if task.id in new or (attributes_of(there[0]), there[1]) != (dict(task.attributes), task.payload):
                     wrong.setdefault(_TAKEN, []).append(task.id)
             except UNFIT:
                 wrong.setdefault("too large for SQLite, or with text that is not Unicode", []).append(task.id)

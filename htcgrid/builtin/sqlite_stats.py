@@ -13,8 +13,8 @@ RECENT_RESULTS = 20_000
 
 BY_SESSION = """
     SELECT coalesce(session, ''),
-           sum(state = 'ready' OR state = 'leased' AND due <= :now),
-           sum(state = 'delayed'),
+           sum(state = 'ready' OR state IN ('delayed', 'leased') AND due <= :now),
+           sum(state = 'delayed' AND due > :now),
            sum(state = 'leased' AND due > :now),
            sum(state = 'cancelled'),
            sum(state = 'dead')

@@ -26,6 +26,10 @@ INHERITED = ("LD_LIBRARY_PATH", "PATH", "SSL_CERT_DIR", "SSL_CERT_FILE", "TMPDIR
 """What an environment gets of the agent's own variables. Credentials are not among them, nor is HOME, which leads
 to those in `~/.aws`."""
 
+HANDLERS_PYTHON = ("-X", "utf8", *(("-X", "gil=1") if "t" in sys.abiflags else ()))
+"""Options of a Python that runs AWS's client. A free-threaded one turns the GIL on for it anyway, and would say so in the
+handler's log."""
+
 _MESSAGE_BYTES = 1 << 16
 # The comment is what tools that watch processes have looked for since the first version.
 _PROGRAM = """\
@@ -102,9 +106,10 @@ class ForkServer:
             # -P: a file in the current folder must not stand in for a module of the standard library. Started with
             # the function's variables and no others: what reads them at its start, as Python does PYTHONHASHSEED,
             # finds them, and no `/proc/PID/environ` of a handler or its parent holds the agent's.
-            command = [sys.executable, "-P", "-X", "utf8", "-c", _PROGRAM.format(load=_LOAD if self._python else "")]
+            command = [sys.executable, "-P", *HANDLERS_PYTHON, "-c"]
+            program = _PROGRAM.format(load=_LOAD if self._python else "")
             self._program = subprocess.Popen(
-                [*command, str(theirs_fd), self._home, *_places("htcgrid", "awslambdaric")],
+                [*command, program, str(theirs_fd), self._home, *_places("htcgrid", "awslambdaric")],
                 env={"HOME": self._home} | self._environment,
                 cwd=self._environment.get("LAMBDA_TASK_ROOT"),  # what a relative PYTHONPATH means
                 pass_fds=[theirs_fd],

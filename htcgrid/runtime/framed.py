@@ -182,7 +182,7 @@ class FramedEnvironment(ExecutionEnvironment):
     def _look_seconds(self) -> float:
         if self._is_to_look:
             return _AT_ONCE_SECONDS
-        if self._watch is None or self._process.is_chatty or not self._is_in_order():
+        if self._watch is None or self._process.log.is_chatty or not self._is_in_order():
             return super()._look_seconds()
         return QUIET_SECONDS
 
@@ -448,7 +448,7 @@ class FramedEnvironment(ExecutionEnvironment):
         return self._process.charged_mb()
 
     def _is_chatty(self) -> bool:
-        return self._process.is_chatty
+        return self._process.log.is_chatty
 
     def _read_log(self) -> None:
         """Take in what the running task has printed; the worker sends what it prints after this."""
@@ -461,7 +461,7 @@ class FramedEnvironment(ExecutionEnvironment):
                 return  # the worker reads it, for its answer
             running = self._running()
             sequence = running.sequence if running else 0
-            tail = self._process.log_tail()
+            tail = self._process.log.tail()
         finally:
             self._page[shared_memory.READING_AT] = 0
         if tail:
@@ -475,6 +475,6 @@ class FramedEnvironment(ExecutionEnvironment):
     def _log_tail(self) -> bytes:
         if self._marked is not None:
             return self._marked.last_tail()
-        tail = b"".join((*self._printed.values(), self._process.log_tail()))
+        tail = b"".join((*self._printed.values(), self._process.log.tail()))
         self._printed.clear()
         return tail[-limits.LOG_TAIL_BYTES :]

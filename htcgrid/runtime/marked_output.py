@@ -9,8 +9,9 @@ import mmap
 from collections.abc import Mapping
 
 from htcgrid.runtime import shared_memory
+from htcgrid.runtime.log_pipe import LOG_BYTES_AT_ONCE
 from htcgrid.runtime.output_lines import OutputLines
-from htcgrid.runtime.worker_process import LOG_BYTES_AT_ONCE, WorkerProcess
+from htcgrid.runtime.worker_process import WorkerProcess
 from htcgrid.spi import HandlerOutput, Lease, limits
 
 _SEQUENCE_BYTES = shared_memory.MARK_SEQUENCE.size

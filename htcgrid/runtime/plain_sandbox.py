@@ -10,12 +10,11 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
+from htcgrid.runtime.log_pipe import LogPipe
 from htcgrid.runtime.sandbox import Sandbox
-from htcgrid.spi import NOT_TOLD_APART, Unavailable, limits
+from htcgrid.spi import Unavailable
 
 _READ_BYTES = 1 << 16
-_MOST_READ_BYTES = 1 << 20
-"""How much is read before anything else is seen to."""
 _MUCH_BYTES = 1 << 12
 """Where a look finds as much as this, the next comes soon: some systems let a pipe hold 16 KiB only."""
 
@@ -28,13 +27,13 @@ class PlainSandbox(Sandbox):
         self._folder = folder
         self._variables = dict(variables)
         self._process: subprocess.Popen[bytes] | None = None
-        self._log = -1
-        self._tail = b""
-        self._is_chatty = False
+        self._log: LogPipe | None = None
 
     def start(self, variables: Mapping[str, str]) -> None:
-        self._log, theirs = os.pipe()
-        os.set_blocking(self._log, False)
+        ours, theirs = os.pipe()
+        os.set_blocking(ours, False)
+        self._log = LogPipe(ours, piece_bytes=_READ_BYTES, much=_MUCH_BYTES)
+        self._log.printed = self.printed
         try:
             self._process = subprocess.Popen(
                 self._command,
@@ -55,6 +54,11 @@ class PlainSandbox(Sandbox):
         assert self._process is not None  # noqa: S101 - from `start` on
         return self._process
 
+    @property
+    def log(self) -> LogPipe:
+        assert self._log is not None  # noqa: S101 - from `start` on
+        return self._log
+
     def has_ended(self) -> bool:
         if self.process.returncode is None and self.process.poll() is not None:
             self._end_group()  # at once: the number is not another's while a process of the group is left
@@ -69,40 +73,22 @@ class PlainSandbox(Sandbox):
     def close(self) -> None:
         if self._process is not None:
             self.end()
-            self._read_log()
-        if self._log >= 0:
-            os.close(self._log)
-            self._log = -1
+            self.log.read()
+        if self._log is not None:
+            self._log.close()
 
     def log_tail(self) -> bytes:
-        self._read_log()
-        tail, self._tail = self._tail, b""
-        return tail
+        return self.log.tail()
 
     def memory_mb(self) -> float:
         """0: it is not measured. The log is read, so that a handler that prints much does not wait."""
-        self._read_log()
+        self.log.read()
         return 0.0
 
     def is_chatty(self) -> bool:
-        return self._is_chatty
+        return self.log.is_chatty
 
     def _end_group(self) -> None:
         # macOS says "not permitted" of a group in which all have ended.
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
-
-    def _read_log(self) -> None:
-        size = 0
-        while self._log >= 0 and size < _MOST_READ_BYTES and (piece := self._piece()):
-            size += len(piece)
-            self._tail = (self._tail + piece)[-limits.LOG_TAIL_BYTES :]
-            if self.printed is not None:
-                self.printed(piece, NOT_TOLD_APART)
-        self._is_chatty = size > _MUCH_BYTES
-
-    def _piece(self) -> bytes:
-        try:
-            return os.read(self._log, _READ_BYTES)
-        except BlockingIOError:
-            return b""

@@ -19,7 +19,7 @@ class ProcessSandbox(Sandbox):
     def start(self, variables: Mapping[str, str]) -> None:
         request = {"command": self._command, "folder": self._folder, "environment": dict(variables)}
         self._process = WorkerProcess(self._fork_server, request)
-        self._process.printed = self.printed
+        self._process.log.printed = self.printed
         self.ended_fd = self._process.pidfd
 
     @property
@@ -38,17 +38,17 @@ class ProcessSandbox(Sandbox):
             self._process.close()
 
     def log_tail(self) -> bytes:
-        return self.process.log_tail()
+        return self.process.log.tail()
 
     def between(self) -> None:
-        self.process.read_log()
+        self.process.log.read()
 
     def memory_mb(self) -> float:
-        self.process.read_log()
+        self.process.log.read()
         return self.process.memory_mb()
 
     def is_chatty(self) -> bool:
-        return self.process.is_chatty
+        return self.process.log.is_chatty
 
     def charged_mb(self) -> float:
         return self.process.charged_mb()

@@ -14,12 +14,10 @@ from typing import Any
 
 from htcgrid.runtime import process_memory, shared_files
 from htcgrid.runtime.fork_server import ForkServer
-from htcgrid.runtime.sandbox import Printed
-from htcgrid.spi import NOT_TOLD_APART, Unavailable, limits
+from htcgrid.runtime.log_pipe import LOG_BYTES_AT_ONCE, LogPipe
+from htcgrid.spi import Unavailable
 
 _WORKING_SHARE = 0.25
-LOG_BYTES_AT_ONCE = 1 << 20
-"""What a handler may print without anybody reading, and how much is read before anything else is seen to."""
 
 
 class WorkerProcess:
@@ -30,21 +28,17 @@ class WorkerProcess:
         # A pipe, as on the service: what opens /dev/stdout anew cannot empty it, as it would a file. It is read while
         # the handler runs, and what a killed one printed last is still there.
         self._shared_before = shared_files.present()
-        self._log, theirs = os.pipe()
+        ours, theirs = os.pipe()
         try:
-            os.set_blocking(self._log, False)
+            os.set_blocking(ours, False)
             _enlarge(theirs)
-            self.pid, self._pidfd = fork_server.spawn(request, [theirs, self._log, *fds])
+            self.pid, self._pidfd = fork_server.spawn(request, [theirs, ours, *fds])
         except BaseException:
-            os.close(self._log)
+            os.close(ours)
             raise
         finally:
             os.close(theirs)
-        self._tail = b""
-        self.printed: Printed | None = None
-        """Gets all that is read here."""
-        self.is_chatty = False
-        """Whether it prints so much that its log must be read more often."""
+        self.log = LogPipe(ours)
         self._ended = select.poll()
         self._ended.register(self._pidfd, select.POLLIN)
         self._status: int | None = None
@@ -81,45 +75,25 @@ class WorkerProcess:
 
     def close(self) -> None:
         """End it and release what is held for it."""
-        if self._log >= 0:
+        if self.log.descriptor >= 0:
             try:
                 self.kill()
             except Unavailable:
                 self._status = -signal.SIGKILL  # its parent, the fork_server, has gone, and took it along
-            if self.printed is not None:
-                self.read_log()  # what it printed as it was ended
-            os.close(self._log)
+            if self.log.printed is not None:
+                self.log.read()  # what it printed as it was ended
+            self.log.close()
             os.close(self._pidfd)
-            self._log = -1
-
-    def log_tail(self) -> bytes:
-        """The end of what it printed since this was asked last."""
-        self.read_log()
-        tail, self._tail = self._tail, b""
-        return tail
 
     def unread_bytes(self) -> int:
         """How much it has printed that nobody has read."""
         size = bytearray(4)
-        fcntl.ioctl(self._log, termios.FIONREAD, size)
+        fcntl.ioctl(self.log.descriptor, termios.FIONREAD, size)
         return int.from_bytes(size, sys.byteorder)
-
-    def read_log(self) -> None:
-        """Take in what it has printed; only the end is kept. A handler that prints never waits long."""
-        size = 0
-        while size < LOG_BYTES_AT_ONCE and (chunk := self.read_piece()):
-            size += len(chunk)
-            self._tail = (self._tail + chunk)[-limits.LOG_TAIL_BYTES :]
-            if self.printed is not None:
-                self.printed(chunk, NOT_TOLD_APART)
-        self.is_chatty = size > LOG_BYTES_AT_ONCE // 16
 
     def read_piece(self) -> bytes:
         """What it has printed and nobody has read, as far as one call of the kernel gives it."""
-        try:
-            return os.read(self._log, LOG_BYTES_AT_ONCE)
-        except BlockingIOError:
-            return b""
+        return self.log.piece()
 
     def is_working(self) -> bool:
         """Whether it has used, or waited for, a good part of a processor since this was asked last."""

@@ -51,8 +51,8 @@ class TaskSource(Plugin):
         """Done for good: never handed out again. A late or second ack is quiet."""
 
     def nack(self, leases: Sequence[Lease], delay: float = 0.0) -> None:
-        """Return: handed out again after about `delay` seconds, counted as one more attempt. The default does nothing: right
-        where leases expire soon. A late or second nack, or one of a lost lease, is quiet."""
+        """Return: handed out again after about `delay` seconds, rounded up if at all, counted as one more attempt. The default does
+        nothing: right where leases expire soon. A late or second nack, or one of a lost lease, is quiet."""
 
     def extend(self, leases: Sequence[Lease], seconds: float) -> Collection[str]:
         """Keep these leases for `seconds` from now; returns the ids of tasks that are no longer ours. Those were cancelled, or

@@ -13,7 +13,7 @@ class States:
     """How many tasks are in each state; a task is in one. None: not known."""
 
     waiting: int | None = None
-    """Can be handed out now."""
+    """Can be handed out now, also since a delay or a lease is over."""
     delayed: int | None = None
     """Returned, to be handed out later. None also where these are counted among `waiting`."""
     leased: int | None = None

@@ -44,7 +44,8 @@ class Task:
     `id` is a text of 1 to 200 characters without control characters. Ids that differ in one character, also in its case, are
     of two tasks. `payload` is the event, one JSON document. `attributes` are text about the task, shown to the handler
     in `context.client_context.custom`; `session_id`, `priority` and `generation` are the names that htcgrid itself uses.
-    `priority` is a whole number, 0 where it is not given: the highest first, where a source has priorities.
+    `priority` is a whole number, 0 where it is not given: the highest first, where a source has priorities. One that it cannot
+    keep, or that is no number, is `Rejected` or passed over.
     """
 
     id: str

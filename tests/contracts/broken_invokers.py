@@ -1076,3 +1076,90 @@ class TestTellsSeconds(Case):
 
         def changed(self, outcome: Outcome) -> Outcome:
             return replace(outcome, duration_ms=outcome.duration_ms / 1000)
+
+
+class TestAsksForItsSize(Case):
+    breaks = "test_max_concurrency_costs_nothing_to_read"
+    says = "max_concurrency was read 100 times in"
+
+    class broken(Reference):
+        @property
+        def max_concurrency(self) -> int:
+            time.sleep(0.001)
+            return 2
+
+        @max_concurrency.setter
+        def max_concurrency(self, size: int) -> None: ...
+
+
+class Queueing(Reference):
+    """As behind an engine that queues what it has no environment for."""
+
+    def invoke(self, batch: Sequence[Lease], timeout: float) -> Reports:
+        called = time.time()
+        for report in super().invoke(batch, timeout):
+            yield self.late(report, called) if isinstance(report, Outcome) else report
+
+    def late(self, outcome: Outcome, called: float) -> Outcome:
+        return outcome
+
+
+class TestTimesTheQueue(Case):
+    breaks = "test_what_waits_for_a_slot_is_timed_from_its_start"
+    says = "has a duration_ms of"
+
+    class broken(Queueing):
+        def late(self, outcome: Outcome, called: float) -> Outcome:
+            return replace(outcome, duration_ms=(time.time() - called) * 1000)
+
+
+class TestCancelsPlainIds(Case):
+    breaks = "test_a_task_of_any_id_is_cancelled"
+    says = "reported as timeout"
+
+    class broken(Reference):
+        def cancel(self, task_ids: Collection[str]) -> None:
+            super().cancel([task_id for task_id in task_ids if task_id.isascii()])
+
+
+class TestThrottledHasBegun(Case):
+    breaks = "test_throttling_is_told_apart_from_what_is_away"
+    says = "a call that was refused has not begun"
+
+    class broken(Reference):
+        def invoke(self, batch: Sequence[Lease], timeout: float) -> Reports:
+            if self.refused:
+                self.refused -= 1
+                raise Throttled("There are too many.", begun=[each.task.id for each in batch])
+            yield from super().invoke(batch, timeout)
+
+
+class TestWaitsForMilliseconds(Case):
+    breaks = "test_throttling_is_told_apart_from_what_is_away"
+    says = "retry_after is in seconds, and is 1000"
+
+    class broken(Reference):
+        def invoke(self, batch: Sequence[Lease], timeout: float) -> Reports:
+            if self.refused:
+                self.refused -= 1
+                raise Throttled("There are too many.", 1000.0)
+            yield from super().invoke(batch, timeout)
+
+
+class TestLosesTheStandardError(Case):
+    breaks = "test_what_the_handler_prints_is_in_the_log_tail"
+    says = "printed a line on its standard error"
+
+    class broken(Changed):
+        def changed(self, outcome: Outcome) -> Outcome:
+            return replace(outcome, log_tail=b"") if b"standard error" in outcome.log_tail else outcome
+
+
+class TestTellsItsToken(Case):
+    breaks = "test_a_plane_that_went_away_is_unavailable"
+    says = "a secret is in the error of invoke"
+    secrets = ("a-token-of-the-service",)
+
+    class broken(Reference):
+        def unavailable(self) -> Exception:
+            return Unavailable("The plane is away: Authorization: Bearer a-token-of-the-service")

@@ -96,6 +96,9 @@ class Case(ResultSinkContract):
     def take_away(self, sink: Reference) -> None:  # type: ignore[override]
         sink.away = True
 
+    def bring_back(self, sink: Reference) -> None:  # type: ignore[override]
+        sink.away = False
+
     def throttle(self, sink: Reference) -> None:  # type: ignore[override]
         sink.refused = 1
 
@@ -685,3 +688,129 @@ class TestTellsAtOnce(Case):
     class broken(Reference):
         def wait_for_more(self, seconds: float) -> bool:
             return super().wait_for_more(0)
+
+
+# --- numbers, generations and what changes ---
+
+
+class TestCutsBills(Case):
+    breaks = "test_large_numbers_are_stored_as_they_are"
+    says = "billed_ms 2592000001 was stored as 2147483647"
+
+    class broken(Changed):
+        def changed(self, result: Result) -> Result:
+            outcome = replace(result.outcome, billed_ms=min(result.outcome.billed_ms, 2**31 - 1))
+            return replace(result, outcome=outcome)
+
+
+class TestZeroIsNothing(Case):
+    breaks = "test_zero_is_stored_as_zero"
+    says = "0 was stored as {'init_ms': None}"
+
+    class broken(Changed):
+        def changed(self, result: Result) -> Result:
+            return replace(result, outcome=replace(result.outcome, init_ms=result.outcome.init_ms or None))
+
+
+class TestGenerationsAreTexts(Case):
+    breaks = "test_the_generations_of_results_are_numbers"
+    says = "and `stored` names it in 10"
+
+    class broken(Changed):
+        def changed(self, result: Result) -> Result:
+            text = result.task.attributes.get("generation", "0")
+            attributes = {**result.task.attributes, "generation": str(ord(text[0]))}
+            return replace(result, task=replace(result.task, attributes=attributes))
+
+
+class TestKeepsTheNumberOfWhatIsReplaced(Case):
+    breaks = "test_whoever_follows_is_given_what_replaces_a_failure"
+    says = "`scan` after the last number seen gives 0 results"
+
+    class broken(Reference):
+        def scan(self, session_id: str | None = None, after: int = 0) -> Iterator[tuple[int, Result]]:
+            generations = (pair for pair in super().scan(session_id, after))
+            return (
+                (number, each) for number, each in generations if not (after and "generation" in each.task.attributes)
+            )
+
+
+class TestLooksForFailuresAmongTheLast(Case):
+    breaks = "test_one_failure_among_many_answers_has_failed"
+    says = "and `has_failed` says none is"
+
+    class broken(Reference):
+        def has_failed(self) -> bool:
+            last = max((number for number, _ in self.scan()), default=0)
+            return any(each.outcome.failure for _, each in self.scan(after=last - 100))
+
+
+class TestKeepsItsStats(Case):
+    breaks = "test_stats_follow_what_is_put"
+    says = "2 results are stored one by one, and `stats` says 1"
+
+    class broken(Reference):
+        known: StoreStats | None = None
+
+        def stats(self) -> StoreStats:
+            self.known = self.known or super().stats()
+            return self.known
+
+
+class TestTellsTheRateOfAMinute(Case):
+    breaks = "test_the_rate_is_by_the_second"
+    says = "and per_second is 60"
+
+    class broken(Reference):
+        def stats(self) -> StoreStats:
+            return replace(super().stats(), per_second=60.0)
+
+
+class TestStaysAway(Case):
+    breaks = "test_a_place_that_came_back_is_used_again"
+    says = "the place came back, and it still says: The store is away."
+    wait_factor = 0.1
+
+    class broken(Reference):
+        was_away = False
+
+        def _reach(self) -> None:
+            self.was_away = self.was_away or self.away
+            if self.was_away:
+                raise self.unavailable()
+            super()._reach()
+
+
+class TestReadsUnderTheLockOfPut(Case):
+    breaks = "test_who_reads_holds_up_no_put"
+    says = "had not returned after"
+    wait_factor = 0.1
+
+    class broken(Reference):
+        lock = threading.Lock()
+
+        def put(self, results: Sequence[Result]) -> None:
+            with self.lock:
+                super().put(results)
+
+        def failed(self) -> Iterator[Result]:
+            with self.lock:
+                yield from super().failed()
+
+
+class TestRunsInReverse(Case):
+    breaks = "test_what_ran_can_be_read_back"
+    says = "and `runs` gives the second one first"
+
+    class broken(Reference):
+        def runs(self) -> Iterator[bytes]:
+            return reversed(list(super().runs()))
+
+
+class TestGetStripsIds(Case):
+    breaks = "test_ids_that_differ_are_different_tasks"
+    says = "none, or another's"
+
+    class broken(Reference):
+        def get(self, task_ids: Sequence[str]) -> Mapping[str, Result]:
+            return {task_id.strip(): each for task_id, each in super().get(task_ids).items()}

@@ -7,6 +7,8 @@ import threading
 import time
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
+from fnmatch import fnmatch
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +139,9 @@ class Case(TaskSourceContract):
 
     def take_away(self, source: Reference) -> None:  # type: ignore[override]
         source.away = True
+
+    def bring_back(self, source: Reference) -> None:  # type: ignore[override]
+        source.away = False
 
     def throttle(self, source: Reference) -> None:  # type: ignore[override]
         source.refused = 1
@@ -1144,3 +1149,223 @@ class TestSessionsArePatterns(Case):
     class broken(Reference):
         def is_pending(self, session_id: str) -> bool:
             return super().is_pending(session_id.partition(":")[0])
+
+
+# --- clocks ---
+
+
+class TestKeepsTheHourOfTheWall(OnAFile):
+    """Due times are those of a clock on the wall, which differs from place to place."""
+
+    breaks = "test_agents_in_two_time_zones_keep_each_others_leases"
+    says = "was handed out"
+
+    class broken(SqliteSource):
+        def extend(self, leases: Sequence[Lease], seconds: float) -> Collection[str]:
+            return super().extend(leases, seconds - time.timezone)
+
+
+class TestCutsDelaysToSeconds(OnAFile):
+    breaks = "test_a_part_of_a_second_counts"
+    says = "a delay of 0.8 s lasted"
+
+    class broken(SqliteSource):
+        def nack(self, leases: Sequence[Lease], delay: float = 0.0) -> None:
+            super().nack(leases, int(delay))
+
+
+class TestCutsLeasesToSeconds(OnAFile):
+    breaks = "test_a_part_of_a_second_counts"
+    says = "a lease that was extended by 0.8 s lasted"
+
+    class broken(SqliteSource):
+        def extend(self, leases: Sequence[Lease], seconds: float) -> Collection[str]:
+            return super().extend(leases, int(seconds))
+
+
+class TestCountsWhatIsOverAsLeased(Case):
+    breaks = "test_what_can_be_handed_out_again_counts_as_waiting"
+    says = "waiting 1, delayed None, leased 1"
+
+    class broken(Reference):
+        def stats(self, *, brief: bool = False) -> QueueStats:
+            with self._changed:
+                leased = len(self._until)
+                return QueueStats(States(waiting=len(self._tasks) - leased, leased=leased))
+
+
+class TestTellsTheYoungest(OnAFile):
+    breaks = "test_the_oldest_task_is_told_by_its_age"
+    says = "and oldest_seconds is 0.0"
+
+    class broken(SqliteSource):
+        def stats(self, *, brief: bool = False) -> QueueStats:
+            found = super().stats(brief=brief)
+            return replace(found, oldest_seconds=None if found.oldest_seconds is None else 0.0)
+
+
+class TestTellsTheAgeOfWhatIsDone(OnAFile):
+    breaks = "test_the_oldest_task_is_told_by_its_age"
+    says = "no task waits, and oldest_seconds is 1.0; expected None"
+
+    class broken(SqliteSource):
+        def stats(self, *, brief: bool = False) -> QueueStats:
+            found = super().stats(brief=brief)
+            return replace(found, oldest_seconds=found.oldest_seconds or 1.0)
+
+
+# --- pages, ids, priorities and generations ---
+
+
+class TestCancelsAPage(OnAFile):
+    breaks = "test_more_tasks_than_a_page_are_put_and_cancelled"
+    says = "cancel of a session of 1100 tasks left 100 of them"
+
+    class broken(SqliteSource):
+        def cancel(self, session_id: str | None = None, task_ids: Collection[str] = ()) -> Sequence[Task]:
+            return super().cancel(session_id, task_ids)[:1000]
+
+
+class TestListsAPageOfDeadLetters(OnAFile):
+    breaks = "test_all_of_many_dead_letters_are_listed"
+    says = "each of 1100 dead letters once in `dead_letters`, which lists 1000"
+    wait_factor = 0.1
+
+    class broken(SqliteSource):
+        def dead_letters(self) -> Iterable[DeadTask]:
+            return islice(super().dead_letters(), 1000)
+
+
+class TestCancelForgetsTheSession(Case):
+    breaks = "test_cancel_returns_tasks_with_their_session"
+    says = "`cancel` returned it with the attributes {}"
+
+    class broken(Reference):
+        def cancel(self, session_id: str | None = None, task_ids: Collection[str] = ()) -> Sequence[Task]:
+            return [Task(task.id, b"") for task in super().cancel(session_id, task_ids)]
+
+
+class TestIdsArePatterns(Case):
+    breaks = "test_cancel_takes_ids_as_they_are"
+    says = "and cancel named"
+
+    class broken(Reference):
+        def cancel(self, session_id: str | None = None, task_ids: Collection[str] = ()) -> Sequence[Task]:
+            like = [each for task_id in task_ids for each in self._tasks if fnmatch(each, task_id.replace("%", "*"))]
+            return super().cancel(session_id, like)
+
+
+class TestPutRevives(Case):
+    breaks = "test_put_of_a_task_that_is_leased_changes_nothing"
+    says = "was handed out, attempt 2"
+    lease_seconds = 5.0
+
+    class broken(Reference):
+        def put(self, tasks: Sequence[Task]) -> None:
+            super().put(tasks)
+            super().nack([lease for lease in self._tasks.values() if lease.task in tasks])
+
+
+class TestComparesAttributesAsText(Case):
+    breaks = "test_put_knows_a_task_whose_attributes_come_in_another_order"
+    says = "attributes in another order, and was refused"
+
+    class broken(Reference):
+        def put(self, tasks: Sequence[Task]) -> None:
+            for task in tasks:
+                there = self._tasks.get(task.id)
+                if there and json.dumps(dict(there.task.attributes)) != json.dumps(dict(task.attributes)):
+                    raise Rejected(f"There is another task of the id {task.id}.")
+            super().put(tasks)
+
+
+class TestLowestFirst(OnAFile):
+    breaks = "test_the_highest_priority_comes_first"
+    says = "came the lowest first"
+
+    class broken(SqliteSource):
+        def _priority(self, task: Task) -> int:
+            return -super()._priority(task)
+
+
+class TestPrioritiesAreTexts(OnAFile):
+    breaks = "test_the_highest_priority_comes_first"
+    says = "came ordered as texts"
+
+    class broken(SqliteSource):
+        def _priority(self, task: Task) -> int:
+            return int.from_bytes(task.attributes.get("priority", "0").ljust(4).encode())
+
+
+class TestFailsOnAPriority(OnAFile):
+    breaks = "test_a_priority_that_cannot_be_kept_is_rejected_or_passed_over"
+    says = "invalid literal for int"
+
+    class broken(SqliteSource):
+        def put(self, tasks: Sequence[Task]) -> None:
+            for task in tasks:
+                int(task.attributes.get("priority", "0"))
+            super().put(tasks)
+
+
+class TestGenerationsAreTexts(Case):
+    breaks = "test_the_generations_of_tasks_are_numbers"
+    says = "0 of 1 tasks were leased within"
+    wait_factor = 0.1
+
+    class broken(Reference):
+        def redrive(self, tasks: Sequence[Task]) -> None:
+            there = {lease.task.id: lease.task.attributes.get("generation", "0") for lease in self._tasks.values()}
+            super().redrive([task for task in tasks if there.get(task.id, "") < task.attributes["generation"]])
+
+
+class TestRedriveStopsAtWhatIsThere(Case):
+    breaks = "test_a_redrive_that_was_cut_off_is_completed_by_giving_it_again"
+    says = "of 1 tasks were leased within"
+    wait_factor = 0.1
+    lease_seconds = 60.0
+
+    class broken(Reference):
+        def redrive(self, tasks: Sequence[Task]) -> None:
+            super().redrive(list(takewhile(lambda task: task.id not in self._tasks, tasks)))
+
+
+class TestALateAckEndsTheLaterGeneration(Case):
+    breaks = "test_a_late_call_leaves_the_later_generation"
+    says = "0 of 1 tasks were leased within"
+    wait_factor = 0.1
+
+    class broken(Reference):
+        def ack(self, leases: Sequence[Lease]) -> None:
+            super().ack(leases)
+            for lease in leases:
+                self._tasks.pop(lease.task.id, None)
+                self._until.pop(lease.task.id, None)
+
+
+class TestStaysAway(Case):
+    breaks = "test_a_place_that_came_back_is_used_again"
+    says = "the place came back, and it still says: The queue is away."
+    wait_factor = 0.1
+
+    class broken(Reference):
+        was_away = False
+
+        def _reach(self) -> None:
+            self.was_away = self.was_away or self.away
+            if self.was_away:
+                raise self.unavailable()
+            super()._reach()
+
+
+class TestAnOpenThatFailsLeavesAFile(Case):
+    breaks = "test_an_open_that_fails_leaves_nothing"
+    says = "there is still 2 more open file descriptors"
+    wait_factor = 0.1
+
+    class broken(Reference):
+        files: list[int] = []  # noqa: RUF012
+
+        def refuse(self) -> None:
+            self.files.append(os.open("/dev/null", os.O_RDONLY))
+            raise Rejected("There is no queue named q. Create it, or name another.")

@@ -580,7 +580,7 @@ SOURCES = (
         QUEUE,
         "put takes other attributes for the same task",
         _SQLITE_FILE,
-        "there != (text_of(task.attributes), task.payload)",
+        "(attributes_of(there[0]), there[1]) != (dict(task.attributes), task.payload)",
         "there[1] != task.payload",
     ),
     _edit(
@@ -588,7 +588,7 @@ SOURCES = (
         QUEUE,
         "put takes another event for the same task",
         _SQLITE_FILE,
-        "there != (text_of(task.attributes), task.payload)",
+        "(attributes_of(there[0]), there[1]) != (dict(task.attributes), task.payload)",
         "there[0] != text_of(task.attributes)",
     ),
     *_bug(

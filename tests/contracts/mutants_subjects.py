@@ -57,7 +57,13 @@ def _redis(file: str, name: str, seconds: float) -> Subject:
 
 
 SUBJECTS: Mapping[str, Subject] = {
-    "memory source": _builtin("memory", "MemorySource", 25),
+    "memory source": Subject(
+        "htcgrid",
+        "htcgrid/builtin/memory.py",
+        "MemorySource",
+        (f"{BUILTIN}::TestMemorySource", "tests/contracts/endless_memory.py::TestEndlessMemorySource"),
+        35,
+    ),
     "sqlite source": _builtin("sqlite_source", "SqliteSource", 30),
     "jsonl source": _builtin("jsonl_source", "JsonlSource", 10),
     "memory sink": _builtin("memory", "MemorySink", 3),

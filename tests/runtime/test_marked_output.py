@@ -9,8 +9,8 @@ import pytest
 from htcgrid_contracts.output_rules import KeptOutput
 
 from htcgrid.runtime import shared_memory
+from htcgrid.runtime.log_pipe import LOG_BYTES_AT_ONCE
 from htcgrid.runtime.marked_output import MarkedOutput
-from htcgrid.runtime.worker_process import LOG_BYTES_AT_ONCE
 from htcgrid.spi import Lease, Task
 
 MARK = b"\0" + b"0123456789abcdef"

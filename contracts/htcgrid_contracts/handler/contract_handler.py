@@ -134,8 +134,8 @@ def looks_like_an_error(event: Event, context: Any) -> Any:
 
 
 def say(event: Event, context: Any) -> Any:
-    """Print `text`, and `end` behind it."""
-    print(event["text"], end=event.get("end", "\n"), flush=True)
+    """Print `text`, and `end` behind it, on the standard output or on `stream`."""
+    print(event["text"], end=event.get("end", "\n"), file=getattr(sys, event.get("stream", "stdout")), flush=True)
     return len(event["text"])
 
 

@@ -36,7 +36,7 @@ for i = 4, #ARGV, 2 do
 end
 return gone
 """
-"""Sets the idle time of the entries that are lent to this consumer, for this attempt; returns the others."""
+"""Sets the idle time of the entries that this consumer has leased, for this attempt; returns the others."""
 
 
 _REDRIVE = """
@@ -58,8 +58,8 @@ class RedisSource(TaskSource):
         stream: str = Field(description="the key of the stream", examples=["tasks"])
         group: str = Field("htcgrid", description="the consumer group; made where there is none")
         create: bool = Field(False, description="make the stream where there is none")
-        lease_seconds: float = Field(30.0, gt=0, description="seconds a task is lent for")
-        longest_delay: float = Field(60.0, ge=0, description="seconds that a task given back may have to wait, at most")
+        lease_seconds: float = Field(30.0, gt=0, description="seconds that a lease lasts")
+        longest_delay: float = Field(60.0, ge=0, description="seconds that a returned task may have to wait, at most")
 
     config: Config
     max_batch = 500
@@ -133,7 +133,7 @@ class RedisSource(TaskSource):
         return self._client
 
     def _lapsed(self, most: int) -> Sequence[Lease]:
-        """What is not lent any more is handed out again: to this consumer."""
+        """What is not leased any more is handed out again: to this consumer."""
         stream, group = self.config.stream, self.config.group
         with speaking():
             found: Any = self._open.xautoclaim(stream, group, self._consumer, self._horizon_ms, self._cursor, most)
@@ -144,7 +144,7 @@ class RedisSource(TaskSource):
                 for entry, _ in entries:
                     counts.xpending_range(stream, group, entry, entry, 1)
                 deliveries = [held[0]["times_delivered"] if held else 1 for held in counts.execute()]
-        return self._lent([_lease(entry, attempt) for entry, attempt in zip(entries, deliveries, strict=True)])
+        return self._leased([_lease(entry, attempt) for entry, attempt in zip(entries, deliveries, strict=True)])
 
     def _fresh(self, most: int, wait: float) -> Sequence[Lease]:
         """What no consumer has had."""
@@ -153,9 +153,9 @@ class RedisSource(TaskSource):
             found: Any = self._open.xreadgroup(
                 self.config.group, self._consumer, {self.config.stream: ">"}, count=most, block=block
             )
-        return self._lent([_lease(entry, 1) for _, entries in found or () for entry in entries])
+        return self._leased([_lease(entry, 1) for _, entries in found or () for entry in entries])
 
-    def _lent(self, leases: Sequence[Lease]) -> Sequence[Lease]:
+    def _leased(self, leases: Sequence[Lease]) -> Sequence[Lease]:
         if leases:
             self._keep_for(leases, self.config.lease_seconds)
         return leases
@@ -163,10 +163,10 @@ class RedisSource(TaskSource):
     def _keep_for(self, leases: Sequence[Lease], seconds: float) -> Collection[str]:
         """Have these handed out again in so many seconds; returns the receipts of those that are ours no more."""
         idle = max(0, self._horizon_ms - round(seconds * 1000))
-        lent = [part for lease in leases for part in (lease.receipt, lease.attempt)]
+        held = [part for lease in leases for part in (lease.receipt, lease.attempt)]
         with speaking():
             gone: Any = self._open.eval(
-                _SET_IDLE, 1, self.config.stream, self.config.group, self._consumer, idle, *lent
+                _SET_IDLE, 1, self.config.stream, self.config.group, self._consumer, idle, *held
             )
         return {entry.decode() for entry in gone}
 

@@ -89,13 +89,12 @@ class TestRedisSource(TaskSourceContract):
 
 class TestRedisSink(ResultSinkContract):
     server: Server
-    too_large = 300_001
-    largest_payload = 250_000
+    too_large = 3_000_001
 
     @pytest.fixture
     def sink(self, server: Server) -> RedisSink:
         self.server = server
-        return RedisSink(RedisSink.Config(url=server.url, max_bytes=300_000), contract_function())
+        return RedisSink(RedisSink.Config(url=server.url, max_bytes=3_000_000), contract_function())
 
     @pytest.fixture
     def missing(self) -> Plugin:

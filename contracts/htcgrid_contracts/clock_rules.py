@@ -1,0 +1,152 @@
+"""Clocks: time zones, parts of a second, and what is counted once its time has come."""
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from htcgrid.spi import Lease, States, TaskSource
+
+from htcgrid_contracts.common import eventually, not_asked
+from htcgrid_contracts.source_helpers import Given, SourceHelpers, numbered
+
+EARLY = 0.7
+WEST, EAST = "<-12>+12", "<+14>-14"
+"""Time zones in which it is never the same hour: 26 hours are between them."""
+
+
+class ClockRules(SourceHelpers):
+    """Asked of every source."""
+
+    def test_agents_in_two_time_zones_keep_each_others_leases(
+        self, source: TaskSource, given: Given, another: Callable[[], TaskSource]
+    ) -> None:
+        """Machines of one grid may stand anywhere. Read: spi.TaskSource.extend, spi.TaskSource.nack."""
+        if not self.shared or source.lease_seconds is None:
+            not_asked("the place is the object itself, or its leases do not expire")
+        with _time_zone(EAST):
+            given(*numbered(1))
+            other = another()  # before there is a lease: it may take longer than one lasts
+        with _time_zone(WEST):
+            in_the_west = self.take(source, 1)
+        with _time_zone(EAST):
+            self.nothing_comes(other, 0.3, on_lease=True)
+            self.publish(source, numbered(1))
+            in_the_east = self.held(other, 1)
+        with _time_zone(WEST):
+            self.held_again(source, in_the_west)
+            self.nothing_comes(source, 0.3)
+        if not self.returns(source):
+            return
+        for giver, leases, there, taker, here in (
+            (source, in_the_west, WEST, other, EAST),
+            (other, in_the_east, EAST, source, WEST),
+        ):
+            with _time_zone(there):
+                returned = time.monotonic()
+                giver.nack(leases, 1.0)
+            with _time_zone(here):
+                again = self.take(taker, 1)
+            took = time.monotonic() - returned
+            assert took >= EARLY, f"a task returned with a delay of 1 s came {took:.1f} s later in another time zone"
+            self.held_again(taker, again)
+
+    def test_a_part_of_a_second_counts(
+        self, source: TaskSource, given: Given, another: Callable[[], TaskSource]
+    ) -> None:
+        """It may be rounded up, never down. Read: spi.TaskSource.nack, spi.TaskSource.extend."""
+        if not self.returns(source):
+            not_asked("`nack` is the default: what is returned waits for its lease to expire")
+        given(*numbered(1))
+        seconds = 0.8
+        leases = self.held(source, 1)
+        began = time.monotonic()
+        source.nack(leases, seconds)
+        (lease,) = self.take(source, 1)
+        took = time.monotonic() - began
+        assert took >= EARLY * seconds, f"a delay of {seconds:g} s lasted {took:.2f} s"
+        if source.lease_seconds is None or type(source).extend is TaskSource.extend:
+            return
+        other = another()
+        self.held_again(source, [lease])
+        began = time.monotonic()
+        gone = source.extend([lease], seconds)
+        assert not gone, "a lease was extended in time, and is said to be lost"
+        self.take(other, 1)
+        took = time.monotonic() - began
+        assert took >= EARLY * seconds, f"a lease that was extended by {seconds:g} s lasted {took:.2f} s"
+
+    def test_what_can_be_handed_out_again_counts_as_waiting(self, source: TaskSource, given: Given) -> None:
+        """Agents that died hold nothing, and nobody need receive for that to show. Read: spi.States."""
+        if type(source).stats is TaskSource.stats:
+            not_asked("`stats` is the default: it cannot tell how much it holds")
+        given(*numbered(1, session_id="asked"), *numbered(1, session_id="another"))
+        expiry = self.expiry(source)
+        session = self.published[0].attributes.get("session_id", "")
+        was_pending = source.is_pending(session)
+        leases = self.take(source, 2)
+        if self.returns(source):  # the other one, so that of each session one task is over
+            source.nack([lease for lease in leases if lease.task.attributes.get("session_id") != session], 0.3)
+        time.sleep(expiry)
+
+        def wrong() -> str:
+            for brief in (False, True):
+                states = source.stats(brief=brief).states
+                if states.waiting not in {2, None} or states.delayed or states.leased:
+                    return f"stats(brief={brief}) says {_told(states)}"
+            return ""
+
+        is_pending = source.is_pending(session)
+        assert is_pending == was_pending, "a lease is over, and the session of its task is not pending any more"
+        found = wrong()
+        eventually(
+            lambda: not wrong(),
+            10 * self.wait_factor,
+            f"a lease is over, and a delay: 2 tasks can be handed out; {found}",
+        )
+
+    def test_the_oldest_task_is_told_by_its_age(self, source: TaskSource, given: Given) -> None:
+        """Not that of the youngest, nor of one that is done. Read: spi.QueueStats.oldest_seconds."""
+        given(*numbered(1))
+        began = time.monotonic()
+        if source.stats().oldest_seconds is None:
+            not_asked("oldest_seconds is None: the source cannot tell, or not yet")
+        time.sleep(1.2)
+        self.publish(source, numbered(1))
+        apart = time.monotonic() - began
+        oldest = source.stats().oldest_seconds
+        assert oldest is not None, "two tasks wait, and oldest_seconds is None"
+        assert oldest >= EARLY * apart, (
+            f"the older of two tasks has waited for {apart:.1f} s, and oldest_seconds is {oldest:.1f}"
+        )
+        for _ in range(2):
+            source.ack(self.take(source, 1))
+        oldest = source.stats().oldest_seconds
+        assert oldest is None, f"no task waits, and oldest_seconds is {oldest:.1f}; expected None"
+
+    # --- words ---
+
+    def held_again(self, source: TaskSource, leases: Sequence[Lease]) -> None:
+        """Keep these for longer than the rule takes."""
+        if source.lease_seconds is not None:
+            source.extend(leases, 60 * self.wait_factor)
+
+
+@contextmanager
+def _time_zone(name: str) -> Iterator[None]:
+    """As on a machine that stands there."""
+    before = os.environ.get("TZ")
+    os.environ["TZ"] = name
+    time.tzset()
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["TZ"]
+        else:
+            os.environ["TZ"] = before
+        time.tzset()
+
+
+def _told(states: States) -> str:
+    return f"waiting {states.waiting}, delayed {states.delayed}, leased {states.leased}"

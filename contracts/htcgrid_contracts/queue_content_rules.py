@@ -1,0 +1,238 @@
+"""Queues of more than a page, and what is the same task, the same id and the higher priority."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from htcgrid.spi import GENERATION, Lease, Rejected, Task, TaskQueue, TaskSource
+
+from htcgrid_contracts.common import eventually, not_asked, unique_id
+from htcgrid_contracts.payloads import AWKWARD_IDS
+from htcgrid_contracts.source_helpers import Given, SourceHelpers, numbered
+
+_PRIORITIES = (9, 100, -1, 0, 10, 1)
+
+
+class QueueContentRules(SourceHelpers):
+    """Asked of sources that tasks can be put into."""
+
+    many_tasks: int = 1100
+    """Tasks that are more than a page of what the source reads from."""
+
+    # --- more than a page ---
+
+    def test_more_tasks_than_a_page_are_put_and_cancelled(self, given: Given) -> None:
+        """A session may have millions. Read: spi.TaskQueue.put, spi.TaskQueue.cancel."""
+        queue = self.a_queue(given())
+        of_session, by_ids = numbered(self.many_tasks, session_id="many"), numbered(self.many_tasks)
+        queue.put(of_session)
+        queue.put(by_ids)
+        for what, expected, named in (
+            ("a session", of_session, queue.cancel(session_id="many")),
+            ("a list", by_ids, queue.cancel(task_ids=[task.id for task in by_ids])),
+        ):
+            ids = {task.id for task in named}
+            assert len(named) == len(ids), f"cancel of {what} of {len(expected)} tasks named some twice"
+            missing = {task.id for task in expected} - ids
+            assert not missing, f"cancel of {what} of {len(expected)} tasks left {len(missing)} of them"
+
+    def test_all_of_many_dead_letters_are_listed(self, source: TaskSource, given: Given) -> None:
+        """Whoever runs them again forgets none. Read: spi.TaskSource.dead_letters."""
+        if type(source).dead_letters is TaskSource.dead_letters:
+            not_asked("`dead_letters` is the default: its dead letters are read in other ways")
+        size = min(self.many_tasks, 60 * source.max_batch)
+        given(*numbered(size))
+        left = size
+        while left:
+            leases = self.take(source, min(left, source.max_batch))
+            source.dead_letter(leases, "the contract's reason")
+            left -= len(leases)
+        expected = {task.id for task in self.published}
+
+        def listed() -> list[str]:
+            return [letter.task.id for letter in source.dead_letters() if letter.task.id in expected]
+
+        found = len(listed())
+        eventually(
+            lambda: sorted(listed()) == sorted(expected),
+            10 * self.wait_factor,
+            f"each of {size} dead letters once in `dead_letters`, which lists {found}",
+        )
+
+    # --- cancel ---
+
+    def test_cancel_returns_tasks_with_their_session(self, given: Given) -> None:
+        """The `cancelled` results that are stored for them are of their session. Read: spi.TaskQueue.cancel."""
+        source = given()
+        queue = self.a_queue(source)
+        tasks = numbered(2, session_id="s-1", city="Zürich")
+        queue.put(tasks)
+        self.held(source, 1)
+        named = [*queue.cancel(session_id="s-1"), *queue.cancel(task_ids=[task.id for task in tasks])]
+        wrong = [dict(task.attributes) for task in named if task.attributes.get("session_id") != "s-1"]
+        assert not wrong, f"a task is of the session 's-1', and `cancel` returned it with the attributes {wrong[0]}"
+
+    def test_cancel_takes_ids_as_they_are(self, given: Given) -> None:
+        """An id is no pattern, and no part of a statement. Read: spi.TaskQueue.cancel."""
+        source = given()
+        queue = self.a_queue(source)
+        first = unique_id()
+        tasks = {end: replace(task, id=first + end) for end, task in _with_ids(AWKWARD_IDS)}
+        queue.put(list(tasks.values()))
+        for absent in (f"{first[:-1]}%", f"{first[:-1]}_", f"{first[:-1]}*", f"{first}' OR '1'='1"):
+            named = queue.cancel(task_ids=[absent])
+            assert not named, f"no task has the id {absent!r}, and cancel named {len(named)}"
+        for end in AWKWARD_IDS[::2]:
+            stopped = tasks.pop(end)
+            named = queue.cancel(task_ids=[stopped.id])
+            assert [task.id for task in named] == [stopped.id], (
+                f"the task {stopped.id!r} was cancelled, and cancel named {[task.id for task in named]}"
+            )
+        left = {self.take(source, 1)[0].task.id for _ in tasks}
+        assert left == {task.id for task in tasks.values()}, "a task of another id was cancelled"
+
+    # --- put again ---
+
+    def test_put_of_a_task_that_is_leased_changes_nothing(self, given: Given) -> None:
+        """A submit that is given again meets tasks that run. Read: spi.TaskQueue.put."""
+        source = given()
+        queue = self.a_queue(source)
+        tasks = numbered(1)
+        queue.put(tasks)
+        leases = self.held(source, 1)
+        queue.put(tasks)
+        self.nothing_comes(source, on_lease=True)
+        gone = source.extend(leases, 60 * self.wait_factor)
+        assert not gone, "a leased task was put again, and its lease is said to be lost"
+        if not self.returns(source):
+            return
+        source.nack(leases)
+        queue.put(tasks)
+        (again,) = self.take(source, 1)
+        assert again.attempt == 2, f"handed out for the second time, and put again before, it says {again.attempt}"
+
+    def test_put_knows_a_task_whose_attributes_come_in_another_order(self, given: Given) -> None:
+        """Attributes are names and texts, and have no order. Read: spi.TaskQueue.put."""
+        source = given()
+        queue = self.a_queue(source)
+        (task,) = numbered(1, session_id="s-1", note="", city="Zürich")
+        queue.put([task])
+        try:
+            queue.put([replace(task, attributes=dict(sorted(task.attributes.items())))])
+        except Rejected as error:
+            raise AssertionError(
+                f"a task that is there was put with its attributes in another order, and was refused: {error}"
+            ) from None
+        self.take(source, 1)
+        self.nothing_comes(source, on_lease=True)
+
+    # --- priorities ---
+
+    def test_the_highest_priority_comes_first(self, source: TaskSource, given: Given) -> None:
+        """10 before 9, and 0 before -1, where a source has priorities. Read: spi.Task."""
+        given()
+        queue = self.a_queue(source)
+        tasks = {each: numbered(1, priority=str(each))[0] for each in _PRIORITIES}
+        try:
+            queue.put(list(tasks.values()))
+        except Rejected as error:
+            not_asked(f"it does not take these priorities: {error}")
+        came = []
+        for _ in tasks:
+            (lease,) = self.take(source, 1)
+            came.append(int(lease.task.attributes["priority"]))
+            source.ack([lease])
+        highest_first = sorted(_PRIORITIES, reverse=True)
+        as_texts = sorted(_PRIORITIES, key=str)
+        wrong = {
+            "the lowest first": highest_first[::-1],
+            "ordered as texts": as_texts[::-1],
+            "ordered as texts, the lowest first": as_texts,
+        }
+        for what, order in wrong.items():
+            assert came != order, f"tasks of the priorities {list(_PRIORITIES)} came {what}: {came}"
+        if came != highest_first:
+            not_asked(f"this source has no priorities: tasks came as {came}")
+
+    def test_a_priority_that_cannot_be_kept_is_rejected_or_passed_over(self, given: Given) -> None:
+        """The error says which task, and the next submit goes through. Read: spi.Task, spi.TaskQueue.put."""
+        source = given()
+        queue = self.a_queue(source)
+        accepted = []
+        for priority in ("100000", "-9999999999999", "high", "", "1.5"):
+            (task,) = numbered(1, priority=priority)
+            try:
+                queue.put([task])
+            except Rejected:
+                continue
+            accepted.append(task)
+        (plain,) = numbered(1)
+        queue.put([plain])
+        expected = {task.id for task in [*accepted, plain]}
+        came = {self.take(source, 1)[0].task.id for _ in expected}
+        assert came == expected, "a task was accepted, and another came"
+
+    # --- generations ---
+
+    def test_the_generations_of_tasks_are_numbers(self, given: Given) -> None:
+        """The tenth is above the ninth. Read: spi.TaskSource.redrive."""
+        source = self._redriving(given)
+        (ninth,) = numbered(1, generation="9")
+        tenth = replace(ninth, attributes={**ninth.attributes, GENERATION: "10"})
+        self.publish(source, [ninth])
+        source.redrive([tenth])
+        came = []
+        while tenth not in came:
+            leases = self.take(source, 1)
+            source.ack(leases)
+            came.append(leases[0].task)
+
+    def test_a_redrive_that_was_cut_off_is_completed_by_giving_it_again(self, given: Given) -> None:
+        """What is there already holds up nothing behind it. Read: spi.TaskSource.redrive."""
+        source = self._redriving(given)
+        first, second, third = numbered(3, generation="1")
+        source.redrive([second])
+        source.redrive([first, second, third])
+        came = sorted(self.take(source, 1)[0].task.id for _ in range(3))
+        assert came == sorted([first.id, second.id, third.id]), "of three tasks that were redriven others came"
+        self.nothing_comes(source, on_lease=True)
+
+    def test_a_late_call_leaves_the_later_generation(self, given: Given) -> None:
+        """An agent that was suspended knows nothing of the redrive. Read: spi.TaskSource.redrive."""
+        source = self._redriving(given)
+        (first,) = numbered(1)
+        again = replace(first, attributes={**first.attributes, GENERATION: "1"})
+        self.publish(source, [first])
+        late = self.held(source, 1)
+        source.redrive([again])
+        source.ack(late)
+        (lease,) = self.take(source, 1)
+        assert lease.task == again, f"{lease.task} was leased, and not the task of the later generation"
+        held = self._kept(source, lease)
+        source.nack(late)
+        self.nothing_comes(source, on_lease=True)
+        gone = source.extend(held, 60 * self.wait_factor)
+        assert not gone, "a late call of an agent that had the earlier generation took the lease of the later one"
+
+    # --- words ---
+
+    def a_queue(self, source: TaskSource) -> TaskQueue:
+        """The source as a queue; else the rule is left out."""
+        if not isinstance(source, TaskQueue):
+            not_asked("no TaskQueue: tasks are put there in other ways")
+        return source
+
+    def _kept(self, source: TaskSource, lease: Lease) -> Sequence[Lease]:
+        """The lease, for longer than the rule takes."""
+        if source.lease_seconds is not None:
+            source.extend([lease], 60 * self.wait_factor)
+        return [lease]
+
+    def _redriving(self, given: Given) -> TaskSource:
+        source = given()
+        if not source.redrives:
+            not_asked("`redrives` is False: failed tasks are not put again into this source")
+        return source
+
+
+def _with_ids(ends: Sequence[str]) -> Iterator[tuple[str, Task]]:
+    return zip(ends, numbered(len(ends)), strict=True)

@@ -1,0 +1,72 @@
+"""A plane whose engine has a queue: what counts from the start of a task, and what costs nothing to ask."""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from htcgrid.spi import Capability, FailureKind, Invoker, Outcome
+
+from htcgrid_contracts.common import in_threads, not_asked
+from htcgrid_contracts.invoker_helpers import InvokerHelpers, lease
+
+_LOOKS = 100
+
+
+class QueueingRules(InvokerHelpers):
+    """Asked of every plane."""
+
+    def test_max_concurrency_costs_nothing_to_read(self, plane: Invoker) -> None:
+        """The agent looks ten times a second; a service must not be asked each time. Read: spi.Invoker.max_concurrency."""
+        self.works(plane)
+        took = float("inf")
+        for _ in range(3):  # a busy machine may be late once
+            began = time.monotonic()
+            for _ in range(_LOOKS):
+                assert plane.max_concurrency >= 1
+            took = min(took, time.monotonic() - began)
+        assert took < 0.05 * self.wait_factor, (
+            f"max_concurrency was read {_LOOKS} times in {took:.2f} s: keep the number that was learnt last"
+        )
+
+    def test_what_waits_for_a_slot_is_timed_from_its_start(self, plane: Invoker) -> None:
+        """Its timeout and its duration. Read: spi.Invoker.invoke, spi.Outcome."""
+        is_measured = Capability.METERING in plane.capabilities
+        if not is_measured and Capability.TIMEOUT not in plane.capabilities:
+            not_asked("the plane claims neither Capability.METERING nor Capability.TIMEOUT")
+        size = min(plane.max_concurrency, self.most_threads)
+        self.side_by_side(plane, size)
+        seconds = 0.6 * self.short_timeout
+        wrong = ""
+        for _ in range(3):  # a busy machine may be late once
+            calls: list[Callable[[], Outcome]] = [
+                lambda: self.call(plane, "count", self.short_timeout, seconds=seconds)
+            ] * (2 * size)
+            outcomes = in_threads(calls, 60 * self.wait_factor)
+            wrong = next(filter(None, (self._mistimed(each, seconds, is_measured) for each in outcomes)), "")
+            if not wrong:
+                return
+        assert not wrong, f"{2 * size} tasks were invoked at once on {size} slots, each for {seconds:g} s: {wrong}"
+
+    @pytest.mark.capability(Capability.CANCEL)
+    def test_a_task_of_any_id_is_cancelled(self, plane: Invoker) -> None:
+        """An id is no part of an address. Read: spi.Invoker.cancel."""
+        self.works(plane)
+        asked = lease("sleep", seconds=30 * self.wait_factor)
+        asked = replace(asked, task=replace(asked.task, id=f"{asked.task.id} a/b?c#d%2F&é'"))
+        outcome, took = self.cancelled(plane, asked)
+        self.failed(outcome, FailureKind.CANCELLED)
+        assert took < 2 * self.wait_factor, f"a task was stopped {took:.1f} s after cancel; 2 s at most"
+
+    # --- words ---
+
+    def _mistimed(self, outcome: Outcome, seconds: float, is_measured: bool) -> str:
+        """What is wrong with its times, in words."""
+        if outcome.failure is FailureKind.TIMEOUT:
+            return f"one of them timed out after {self.short_timeout:g} s, which count from its start"
+        answer = self.answer(outcome)
+        late = 0.5 * seconds
+        took = answer["ended"] - answer["began"]
+        if is_measured and outcome.duration_ms / 1000 > took + late:
+            return f"a handler that took {took:.2f} s has a duration_ms of {outcome.duration_ms:.0f}"
+        return ""
