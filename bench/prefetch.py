@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from htcgrid.agent.prefetch import DRY_SECONDS, RETURNS, Prefetch
 
 RECEIVE_SECONDS = {"sqlite": 0.002, "sqs": 0.010}
-MOST_RECEIVED = {"sqlite": 1000, "sqs": 10}
+MOST_RECEIVED = {"sqlite": 1000, "sqs": 20}
 FOUND_EMPTY = {"sqlite": DRY_SECONDS, "sqs": 1.0}
 """SQS waits whole seconds."""
 PLANE_BATCH = 512

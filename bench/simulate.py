@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 
 import aws_limits as aws
 from htcgrid_aws import prices
+from htcgrid_aws.sqs_queue import SIDE_BY_SIDE
 
 from htcgrid.agent.byte_budget import ByteBudget
 from htcgrid.agent.options import AgentOptions
@@ -145,7 +146,9 @@ class Agent:
     def receive(self) -> None:
         if not self.is_receiving and (wanted := self.wanted()) > 0:
             self.is_receiving = True
-            self.grid.after(aws.SQS_SECONDS, self.received, min(wanted, aws.SQS_BATCH))
+            most = 1 if self.grid.size.store == "htc_grid" else SIDE_BY_SIDE
+            batches = max(1, min(wanted // aws.SQS_BATCH, most))
+            self.grid.after(aws.SQS_SECONDS, self.received, min(wanted, batches * aws.SQS_BATCH), batches)
 
     def wanted(self) -> int:
         now = self.grid.now
@@ -156,8 +159,8 @@ class Agent:
             return 0
         return min(size + idle - self.waiting, self.bytes.room(unfinished))
 
-    def received(self, wanted: int) -> None:
-        self.grid.count("sqs.ReceiveMessage", self.weight)
+    def received(self, wanted: int, batches: int = 1) -> None:
+        self.grid.count("sqs.ReceiveMessage", batches * self.weight)
         if number := self.grid.lease(wanted, self.weight):
             self.policy.received(aws.SQS_SECONDS)
             self.take_in(number)

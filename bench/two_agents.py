@@ -1,14 +1,15 @@
 """Two real agents of one worker each share mixed loads from one queue: how far from the ideal split they come.
 
-    python bench/two_agents.py [--rounds 3] [sqlite] [sqs]
+    python bench/two_agents.py [--rounds 3] [sqlite] [sqs] [far] [moto]
 
-`sqs` is moto's, in a process of its own, and takes `make plugins`. The ideal split is reckoned from how long the tasks really
-took: as if one agent with both workers had no queue, and each took the next task as it became idle. `prefetch.py` drives
-the same policy through more loads in simulated time.
+`sqs` is `small_aws.py`, `far` the same at the distance of AWS: 8 ms for each request. `moto` is moto in a process of its own. The
+three take `make plugins`. The ideal split is reckoned from how long the tasks really took: as if one agent with both workers had
+no queue, and each took the next task as it became idle. `prefetch.py` drives the same policy through more loads in simulated time.
 
-moto answers one request at a time, so it cannot hand out 2,000 tasks of 1 ms as fast as they run. How long it takes is
-measured as well (the least of the rounds), by two bare clients that make the same requests for as many tasks and run nothing. The second ratio
-is to a split in which no task begins before those clients could have received it.
+A queue that takes a millisecond for a task cannot hand out 2,000 tasks of 1 ms as fast as two workers run them: moto takes that for
+its own work, `far` for its distance. How long a queue takes is measured as well (the least of the rounds), by two bare clients that
+make the same requests for as many tasks and run nothing. The second ratio is to a split in which no task begins before those clients
+could have received it.
 """
 
 import argparse
@@ -24,7 +25,7 @@ import time
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from multiprocessing import get_context
@@ -214,11 +215,11 @@ def seconds_of_a_task(source: str, tasks: int) -> float:
 
 
 @contextmanager
-def sqs_queue() -> Iterator[Callable[[], str]]:
+def sqs_queue(*server_program: str | Path) -> Iterator[Callable[[], str]]:
     import boto3
 
     os.environ |= {"AWS_ACCESS_KEY_ID": "AKIAMADEUP", "AWS_SECRET_ACCESS_KEY": "made-up", "AWS_DEFAULT_REGION": REGION}
-    program = [sys.executable, HERE.parent / "plugins/aws/tests/aws_server.py"]
+    program = [sys.executable, *server_program]
     with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout
         url = server.stdout.readline().strip()
@@ -252,11 +253,16 @@ def sqs_queue() -> Iterator[Callable[[], str]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("queue", nargs="*", choices=["sqlite", "sqs", []])
+    parser.add_argument("queue", nargs="*", choices=["sqlite", "sqs", "far", "moto", []])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--load", type=int, choices=range(1, len(LOADS) + 1), help="one of them alone")
     given = parser.parse_args()
-    queues = {"sqlite": sqlite_queue, "sqs": sqs_queue}
+    queues: dict[str, Callable[[], AbstractContextManager[Callable[[], str]]]] = {
+        "sqlite": sqlite_queue,
+        "sqs": lambda: sqs_queue(HERE / "small_aws.py"),
+        "far": lambda: sqs_queue(HERE / "small_aws.py", "--latency-ms", "8"),
+        "moto": lambda: sqs_queue(HERE.parent / "plugins/aws/tests/aws_server.py"),
+    }
     print(
         f"{'two agents of one worker':<44}{'queue':8}{'ideal split':>12}{'as handed out':>15}   medians, held to 1.10 x"
     )

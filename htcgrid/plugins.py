@@ -110,8 +110,16 @@ def load_credentials(credentials: str) -> Callable[[Function], CredentialSource]
     if len(points) > 1:
         values = ", ".join(point.value for point in points)
         raise Rejected(f"[function] credentials = {credentials!r}: several get them: {values}. Uninstall all but one.")
-    for point in points:
-        return cast("Callable[[Function], CredentialSource]", point.load())
+    try:
+        for point in points:
+            return cast("Callable[[Function], CredentialSource]", point.load())
+    except ImportError as error:
+        if _is_the_machine(error):
+            raise
+        raise Rejected(
+            f"[function] credentials = {credentials!r}: {points[0].value}, which gets them, cannot be imported: {error}. "
+            f"Something that it needs is not installed, or is broken.{_advice('credentials')}"
+        ) from error
     raise Rejected(
         f"[function] credentials = {credentials!r}: nothing is installed that gets them.{_advice('credentials')}"
     )

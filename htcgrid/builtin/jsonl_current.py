@@ -75,6 +75,8 @@ def _lines(path: Path) -> Iterator[bytes]:
     try:
         with _opened(path) as file:
             for number, text in enumerate(file, 1):
+                if BEGIN.startswith(text):
+                    return  # so much of it is written
                 if not text.startswith(BEGIN):
                     raise Rejected(
                         f"{path}, line {number}: this is not a result of htcgrid, or is damaged. Name a file of results in "
@@ -86,6 +88,8 @@ def _lines(path: Path) -> Iterator[bytes]:
     except EOFError:
         return  # a member that is still being written
     except OSError as error:
+        if isinstance(error, gzip.BadGzipFile) and str(error).endswith("(b'\\x1f')"):
+            return  # of another member only the first byte is written
         raise Rejected(f"[sink] path = {str(path)!r} cannot be read: {error.strerror or error}.") from error
 
 

@@ -24,6 +24,17 @@ _NUL_BESIDE_ASCII = re.compile(rb"\0{0,3}[\t -~]\0{1,3}[\t -~]\0*")
 """How a document begins in UTF-16 or UTF-32, whichever byte is first."""
 
 
+_COMPRESSED = {
+    b"\x1f\x8b\x08": ("gzip", 'give it a name that ends in ".gz"'),
+    b"\x28\xb5\x2f\xfd": ("Zstandard", "decompress it: `zstd -d`"),
+    b"\xfd7zXZ\0": ("xz", "decompress it: `xz -d`"),
+    b"BZh": ("bzip2", "decompress it: `bzip2 -d`"),
+    b"PK\x03\x04": ("zip", "unpack it: `unzip`"),
+    b"SQLite format 3\0": ("SQLite", 'name it in a source with plugin = "sqlite"'),
+}
+"""How files begin that hold no lines as they are, with what to do."""
+
+
 class JsonlSource(TaskSource):
     """Reads a JSON Lines file once, in order. Tasks that were not acked come again in the next run."""
 
@@ -129,7 +140,9 @@ class JsonlSource(TaskSource):
         try:
             lines = self._lines.take(most, wait)
         except (OSError, EOFError, zlib.error) as error:
-            raise Rejected(f"{self.config.path}, after line {self._line}: cannot be read: {error}.") from error
+            advice = " Is it whole? `gzip -t` says so." if self.config.path.suffix == ".gz" else ""
+            message = f"{self.config.path}, after line {self._line}: cannot be read: {error}.{advice}"
+            raise Rejected(message) from error
         self._ended = self._lines.ended
         before, leases = self._line, []
         attributes, has_ids = self._attributes, bool(self.config.id_field)
@@ -157,13 +170,16 @@ class JsonlSource(TaskSource):
         return leases
 
     def _first(self, payload: bytes | None) -> bytes | None:
-        """The first line without the mark that some editors begin a file with."""
+        """The first line without the mark that some editors begin a file with. Raises `Rejected` where these are no lines of text."""
         if payload is None:
             return None
         if payload.startswith((b"\xff\xfe", b"\xfe\xff")) or _NUL_BESIDE_ASCII.match(payload):
             raise Rejected(
                 f"{self.config.path} is UTF-16 or UTF-32, and not UTF-8. Convert it, as `iconv -f UTF-16 -t UTF-8` does."
             )
+        for start, (kind, advice) in _COMPRESSED.items():
+            if payload.startswith(start):
+                raise Rejected(f"{self.config.path} is a {kind} file, and not lines of JSON: {advice}.")
         return payload.removeprefix(_BOM)
 
     def _too_long(self) -> str:

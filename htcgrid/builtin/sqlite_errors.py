@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import resource
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,6 +41,7 @@ NEVER = {
     ),
 }
 NEVER[sqlite3.SQLITE_PERM] = NEVER[sqlite3.SQLITE_CANTOPEN]
+_FILE_LIMIT = ", or raise the limit on the size of a file that this process has (`ulimit -f`)"
 _DAMAGED_SCHEMA = re.compile(
     "no such |no query solution|no column|columns? but|syntax error|unrecognized token|malformed"
 )
@@ -67,7 +69,12 @@ def _verdict(error: sqlite3.Error, path: Path, busy: float) -> HtcgridError | No
     if _DAMAGED_TEXT in str(error) or (code == sqlite3.SQLITE_ERROR and _DAMAGED_SCHEMA.search(str(error))):
         code = sqlite3.SQLITE_CORRUPT
     if code in LATER:
-        return Unavailable(f"{path}: {LATER[code].format(path=path, busy=busy)} ({error})")
+        limit = _FILE_LIMIT if code == sqlite3.SQLITE_IOERR and _has_file_limit() else ""
+        return Unavailable(f"{path}: {LATER[code].format(path=path, busy=busy)}{limit} ({error})")
     if code in NEVER:
         return Rejected(f"{path}: {NEVER[code].format(path=path)} ({error})")
     return None
+
+
+def _has_file_limit() -> bool:
+    return resource.getrlimit(resource.RLIMIT_FSIZE)[0] != resource.RLIM_INFINITY

@@ -20,6 +20,7 @@ from htcgrid.runtime import here
 from htcgrid.runtime.reports import log_lines
 from htcgrid.runtime.variables import this_python, variables
 from htcgrid.spi import Invoker, Lease, Outcome, Rejected, Task
+from htcgrid.spi.limits import REQUEST_BYTES
 
 
 @click.command()
@@ -66,7 +67,7 @@ def command(
     if task_id is not None:
         task = _replayed(grid, task_id, custom)
     else:
-        payload = os.fsencode(event) if event is not None else event_file.read()  # type: ignore[union-attr]
+        payload = os.fsencode(event) if event is not None else _read(event_file)  # type: ignore[arg-type]
         task = Task(str(uuid.uuid4()), payload, custom)
     if debug:
         return _debug(grid, Lease(task))
@@ -86,6 +87,19 @@ def command(
     if advice := hint(key.error_type, message):
         print(f"htcgrid: {advice}.", file=sys.stderr)
     return SOME_FAILED
+
+
+def _read(event_file: IO[bytes]) -> bytes:
+    """No more than an event may hold: a device or a pipe may have no end."""
+    try:
+        payload = event_file.read(REQUEST_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(f"--event-file {event_file.name} cannot be read: {error.strerror}.") from None
+    if len(payload) > REQUEST_BYTES:
+        raise ConfigError(
+            f"--event-file {event_file.name}: this is longer than {REQUEST_BYTES:,} bytes, which is the most an event may have."
+        )
+    return payload
 
 
 def _replayed(grid: GridConfig, task_id: str, attributes: dict[str, str]) -> Task:

@@ -6,6 +6,7 @@ is asked for, so that none pays for another's imports.
 
 import errno
 import importlib
+import signal
 import sys
 import traceback
 from typing import Any, NoReturn
@@ -102,6 +103,9 @@ def group() -> None:
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run a command and end the process with its exit code."""
+    # Some supervisors start programs with these ignored or blocked: nobody could stop it, nor tell how its processes ended.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     streams.prepare()
     status = status_of(arguments)
     streams.end(interrupted=status == INTERRUPTED)

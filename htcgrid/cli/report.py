@@ -89,14 +89,18 @@ def _runs_beside(sink: ResultSink) -> Runs:
 
 
 def _write(output: Path, text: str) -> None:
-    """Whole or not at all: a page that is open in a browser is not cut."""
+    """Whole or not at all: a page that is open in a browser is not cut. A device or a pipe is written to, never replaced."""
     try:
-        fd, beside = tempfile.mkstemp(dir=output.parent, prefix=f".{output.name}.")
+        if output.exists() and not output.is_file():
+            output.write_text(text, encoding="utf-8")
+            return
+        target = Path(os.path.realpath(output))
+        fd, beside = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
         try:
             with os.fdopen(fd, "w", encoding="utf-8") as file:
                 file.write(text)
             Path(beside).chmod(0o644)
-            Path(beside).replace(output)
+            Path(beside).replace(target)
         except BaseException:
             Path(beside).unlink(missing_ok=True)
             raise

@@ -15,12 +15,14 @@ from htcgrid.cli.streams import OutputLost
 from htcgrid.config import ConfigError, GridConfig
 from htcgrid.following import Pauses
 from htcgrid.spi import Rejected, Result, ResultSink, Unavailable
+from htcgrid.spi.limits import REQUEST_BYTES
 
 _FIRST_LOOK, _LONGEST_LOOK = 0.1, 2.0
 _BATCH = 1000
 _NAMED_AT_ONCE = 100  # as they are all in memory together
 _BATCH_BYTES = 8 << 20
 _NAMED = 5
+_ID_LETTERS = REQUEST_BYTES
 
 
 @click.command()
@@ -61,7 +63,7 @@ def command(
     htcgrid results --session SESSION --wait -o results.jsonl
     htcgrid results TASK_ID TASK_ID
     """
-    named = [*task_ids, *(line.strip() for line in ids or () if line.strip())]
+    named = [*task_ids, *(_ids_in(ids) if ids is not None else ())]
     by_id = bool(named) or ids is not None
     if by_id and (session is not None or follow):
         raise click.UsageError("Name tasks, or give --session or --follow; not both.")
@@ -84,6 +86,20 @@ def command(
     elif not found:
         say("there are no results" + (f" of session {session}." if session else "."))
     return SOME_FAILED if failed or look.missing else DONE
+
+
+def _ids_in(file: IO[str]) -> Iterator[str]:
+    """Each line is an id. One without an end, of a device for example, is not read to its end."""
+    try:
+        while line := file.readline(_ID_LETTERS):
+            if len(line) == _ID_LETTERS:
+                raise ConfigError(
+                    f"--ids {file.name}: a line has {_ID_LETTERS:,} letters or more. Name a file that `submit --ids` has written."
+                )
+            if line.strip():
+                yield line.strip()
+    except OSError as error:
+        raise ConfigError(f"--ids {file.name} cannot be read: {error.strerror}.") from None
 
 
 class Look:

@@ -109,7 +109,13 @@ class _Walk:
         self._found = CodeFiles()
 
     def found(self) -> CodeFiles:
-        self._enter(self._root, "", linked=False)
+        try:
+            self._enter(self._root, "", linked=False)
+        except RecursionError:
+            raise Rejected(
+                f"{self._root} has folders that are nested too deep to be packed. Name another folder in [function] code, or "
+                f"leave the upper one out in {IGNORE_FILE} in the code folder."
+            ) from None
         self._found.files.sort(key=lambda file: file.name)
         return self._found
 

@@ -44,6 +44,9 @@ def main(control_fd: int, home: str, clients: Collection[str]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the agent's to handle
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)
+    # A program that has started the agent may have ignored or blocked these, for itself.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     os.setsid()
     os.chdir("/")  # it holds no folder of the user's
     guard = _guarded(control)

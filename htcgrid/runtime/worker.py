@@ -88,8 +88,10 @@ class FramedClient:
         self._at = 0
         self._sequence = 0
         self._kept = 0
-        self._began = self._flushed = time.monotonic_ns()
-        self._started = time.time_ns()
+        self._monotonic_ns, self._time_ns = time.monotonic_ns, time.time_ns
+        """Kept, as handlers that freeze the time replace those of the module."""
+        self._began = self._flushed = self._monotonic_ns()
+        self._started = self._time_ns()
         self._peak = 0
         self._ready = False
 
@@ -111,7 +113,7 @@ class FramedClient:
             context_at = trace_at + trace_size
             event_at = context_at + context_size
             id_at, self._at = self._at + _HEAD, event_at + event_size
-            began = self._began = time.monotonic_ns()
+            began = self._began = self._monotonic_ns()
             # The note goes up before the recall is read: the supervisor, which writes its recall and
             # reads the note a moment later, then never takes back what has begun.
             _NOTE_IN(self._page, 0, self._kept, began, sequence)
@@ -122,7 +124,7 @@ class FramedClient:
             self._answer(frames.DROPPED, b"")
         if self._page[_READING_AT]:
             self._wait_for_the_reader()
-        self._started = time.time_ns()
+        self._started = self._time_ns()
         data, invocation = self._input, self._invocation
         invocation.invoke_id = data[id_at:trace_at].decode()
         # Where there is none, AWS's client removes that of the invocation before, and `worker_environ` makes a new one.
@@ -189,7 +191,7 @@ class FramedClient:
     def _answer(self, kind: int, payload: bytes) -> None:
         if not self._ours[0]:
             _end_forked_child()
-        now = time.monotonic_ns()
+        now = self._monotonic_ns()
         duration = now - self._began
         if now - self._flushed > _FLUSH_NS or not self._peak:
             self._peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -229,7 +231,7 @@ class FramedClient:
             self._channel.sendall(self._outbox[: self._kept])
             self._kept = 0
             _NOTE_IN(self._page, 0, 0, self._began, 0)
-        self._flushed = time.monotonic_ns()
+        self._flushed = self._monotonic_ns()
 
     def _put_mark(self) -> bytes:
         """Write a mark behind what was printed since the last one; says whether there is one, as a log of one byte."""

@@ -71,22 +71,32 @@ def _traced(environ: type[Any], keys: _Remembered, texts: _Remembered) -> type[A
     traces = NewTraces()
 
     class TracedEnviron(environ):  # type: ignore[misc]
+        _is_cleared = False
+        """Whether the handler has removed all, so that there is no trace until AWS's client begins another invocation."""
+
         def get(self, name: str, default: Any = None) -> Any:
             value = self._data.get(keys[name])
             if value is not None:
                 return texts[value]
-            return self._new_trace() if name == TRACE_ID else default
+            return self._new_trace() if name == TRACE_ID and not self._is_cleared else default
 
         def __contains__(self, name: object) -> bool:
             return name == TRACE_ID or keys[name] in self._data
 
         def __delitem__(self, name: str) -> None:
+            self._is_cleared = self._is_cleared and name != TRACE_ID
             if name != TRACE_ID or keys[name] in self._data:
                 super().__delitem__(name)
 
         def __iter__(self) -> Iterator[str]:
             self.get(TRACE_ID)
             return iter(super().__iter__())
+
+        def clear(self) -> None:
+            """The inherited one goes on until nothing is found, and there would always be a new trace."""
+            for name in list(super().__iter__()):
+                super().__delitem__(name)
+            self._is_cleared = True
 
         def _new_trace(self) -> str:
             self[TRACE_ID] = trace = traces.next()

@@ -13,6 +13,7 @@ from htcgrid.service.sigv4 import Signature, is_signed
 from htcgrid.spi import Rejected
 
 _TOKEN_LENGTH = 16
+_MOST_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,11 @@ def read_keys(path: Path) -> Mapping[str, str]:
 
 def _text(path: Path, option: str) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
+        with path.open("rb") as file:
+            found = file.read(_MOST_BYTES + 1)
+        if len(found) > _MOST_BYTES:
+            raise Rejected(f"{option} {path}: this is longer than {_MOST_BYTES:,} bytes. Name a file of keys.")
+        return found.decode("utf-8-sig").replace("\r\n", "\n")
     except (OSError, UnicodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise Rejected(f"{option} {path}: {reason}. Give a file that can be read.") from None

@@ -53,6 +53,21 @@ def test_a_failure_that_was_replaced_is_not_among_them_also_while_a_run_writes(t
     assert found == {"a": None, "b": None}
 
 
+@pytest.mark.parametrize("name", ["results.jsonl", "results.jsonl.gz"])
+def test_whatever_is_written_of_the_last_result_the_others_are_read(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    sizes = []
+    with sink_of(path) as sink:
+        for task_id in ("first", "second"):
+            sink.put([made(task_id, ERROR, FailureKind.TIMEOUT)])
+            sizes.append(path.stat().st_size)
+    whole = path.read_bytes()
+    for size in range(*sizes):
+        path.write_bytes(whole[:size])
+        assert [each.task.id for each in sink_of(path).failed()][:1] == ["first"], size
+        assert [each.task.id for each in sink_of(path).every_result()][:1] == ["first"], size
+
+
 def test_a_last_line_that_is_being_written_is_passed_over_and_damage_is_said(tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
     with sink_of(path) as sink:

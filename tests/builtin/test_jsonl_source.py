@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
+import lzma
 import os
 import select
 import threading
@@ -443,6 +445,21 @@ def test_a_compressed_file_that_is_torn_or_spoilt_is_refused_by_name(tmp_path: P
     path.write_bytes(spoil(gzip.compress(os.urandom(3000).hex().encode())))  # type: ignore[operator]
     with source_at(path) as source, pytest.raises(Rejected, match=r"t\.jsonl\.gz, after line \d+: cannot be read: "):
         drained(source)
+
+
+def test_a_compressed_file_without_its_ending_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    for data, advice in (
+        (gzip.compress(b"1\n2\n"), r'ends in "\.gz"'),
+        (b"\x28\xb5\x2f\xfd\x04\x10\n\n", "zstd -d"),
+        (bz2.compress(b"1\n"), "bzip2 -d"),
+        (lzma.compress(b"1\n"), "xz -d"),
+        (b"PK\x03\x04\x14\n\n", "unzip"),
+        (b"SQLite format 3\0\x10\n", "sqlite"),
+    ):
+        path.write_bytes(data)
+        with source_at(path) as source, pytest.raises(Rejected, match=advice):
+            drained(source)
 
 
 def test_a_plain_file_that_is_named_gz_is_refused(tmp_path: Path) -> None:

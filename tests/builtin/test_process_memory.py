@@ -29,11 +29,13 @@ def fill(view):
     for at in range(0, len(view), 4096):
         view[at] = 1
 
-def forks(number, work):
+UNTIL_STOPPED = 15
+
+def forks(number, work, seconds=0.25):
     for _ in range(number):
         if os.fork() == 0:
             work()
-            time.sleep(0.25)
+            time.sleep(seconds)
             os._exit(0)
     for _ in range(number):
         os.wait()
@@ -48,7 +50,7 @@ def forks_with_their_own():
         global kept
         kept = bytearray(60 * MB)
         fill(kept)
-    forks(3, own)
+    forks(3, own, UNTIL_STOPPED)
 
 def file_mapped():
     with open("big", "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
@@ -59,7 +61,7 @@ def memfd():
     fd = os.memfd_create("mine")
     for _ in range(180):
         os.write(fd, b"x" * MB)
-    time.sleep(0.25)
+    time.sleep(UNTIL_STOPPED)
     os.close(fd)
 
 def shm_file_mapped_and_closed():
@@ -68,12 +70,12 @@ def shm_file_mapped_and_closed():
     view = mmap.mmap(fd, 180 * MB)
     os.close(fd)
     fill(view)
-    time.sleep(0.25)
+    time.sleep(UNTIL_STOPPED)
 
 def shared_mapping_without_a_file():
     view = mmap.mmap(-1, 180 * MB)
     fill(view)
-    time.sleep(0.25)
+    time.sleep(UNTIL_STOPPED)
 
 def open_and_mapped():
     fd = os.memfd_create("mine")

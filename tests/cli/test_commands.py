@@ -31,6 +31,18 @@ def test_invoke_reads_the_event_from_a_file_or_standard_input(project: Project) 
     assert project.htcgrid("invoke", "--event-file", "-", stdin="[2]").out == "[2]\n"
 
 
+def test_invoke_reads_no_more_of_a_device_without_an_end_than_an_event_may_have(project: Project) -> None:
+    done = project.htcgrid("invoke", "--event-file", "/dev/zero")
+    assert (done.status, done.out) == (2, "")
+    assert "--event-file /dev/zero: this is longer than 6,291,456 bytes" in done.err
+
+
+def test_results_reads_no_more_of_a_device_without_an_end_than_an_id_may_have(project: Project) -> None:
+    done = project.htcgrid("results", "--ids", "/dev/zero", "--set", "sink.plugin=sqlite", "--set", "sink.path=r.db")
+    assert (done.status, done.out) == (2, "")
+    assert "--ids /dev/zero" in done.err
+
+
 def test_invoke_shows_the_log_as_lambda_writes_it(project: Project) -> None:
     done = project.htcgrid("invoke", '{"print": "hello"}', "--log")
     start, said, end, report = done.err.splitlines()

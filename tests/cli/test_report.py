@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import resource
+import stat
 import subprocess
 import sys
 import time
@@ -116,6 +118,33 @@ def test_a_page_that_cannot_be_written_is_said(inside: Callable[..., Done], proj
     done = inside("report", "results.jsonl", "-o", "none/page.html")
     assert done.status == 3
     assert "page.html cannot be written" in done.err
+
+
+def test_a_device_that_is_named_for_the_page_stays_one(inside: Callable[..., Done], project: Project) -> None:
+    project.htcgrid("run")
+    device = project.folder / "full"
+    try:
+        os.mknod(device, stat.S_IFCHR | 0o666, os.makedev(1, 7))  # as /dev/full, which a failure would replace
+        device.open("wb").close()
+    except OSError:
+        pytest.skip("no devices can be made here, or not opened in this folder")
+    done = inside("report", "results.jsonl", "-o", "full")
+    assert (done.status, device.is_char_device()) == (3, True)
+    assert "full cannot be written: No space left on device" in done.err
+
+
+def test_a_page_goes_through_a_link_or_a_pipe_and_leaves_it_there(project: Project) -> None:
+    project.htcgrid("run")
+    link, pipe = project.folder / "link.html", project.folder / "pipe"
+    link.symlink_to("page.html")
+    assert project.htcgrid("report", "results.jsonl", "-o", "link.html").status == 0
+    assert link.is_symlink()
+    assert tile((project.folder / "page.html").read_text(), "Succeeded") == "3"
+    os.mkfifo(pipe)
+    program = project.start("report", "results.jsonl", "-o", "pipe")
+    assert tile(pipe.read_text(), "Succeeded") == "3"
+    assert program.wait(60) == 0
+    assert pipe.is_fifo()
 
 
 def test_an_answer_that_looks_like_figures_is_not_taken_for_them(project: Project) -> None:

@@ -57,6 +57,29 @@ def test_a_handler_prints_where_the_agents_own_streams_are_closed(
     assert [result["status"] for result in project.results()] == ["succeeded", "succeeded"]
 
 
+@pytest.mark.parametrize("transport", ["socket", "http"])
+def test_how_a_handler_ended_is_known_also_if_the_end_of_children_was_ignored_before(
+    project: Project, transport: str
+) -> None:
+    project.tasks({"exit": 3})
+    run = ["run", "--quiet", "--set", f"planes.local.transport={transport}", "--set", "agent.attempts.exit=1"]
+    done = shell(project, 'trap "" CHLD; exec "$@"', *run)
+    assert done.returncode == 1
+    assert "exit status 3" in project.results()[0]["error"]["errorMessage"]
+
+
+def test_a_run_that_was_started_with_blocked_signals_ends_when_it_is_asked_to(project: Project, until: Until) -> None:
+    project.tasks({"touch": "runs", "sleep": 60})
+    program = project.start("run", "--quiet", "--set", "agent.grace=0", preexec_fn=_block_all)
+    until((project.folder / "runs").exists)
+    program.terminate()
+    assert program.wait(30) == 143
+
+
+def _block_all() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, set(signal.Signals))
+
+
 @pytest.mark.parametrize("what", PRINTING)
 def test_what_cannot_be_printed_is_one_sentence_and_no_success(project: Project, what: str) -> None:
     full = shell(project, '"$@" > /dev/full', *PRINTING[what])

@@ -141,3 +141,17 @@ def test_a_name_that_is_not_utf_8_is_refused_with_the_name(folder: Path) -> None
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(Rejected, match="there is no such folder"):
         collect(tmp_path / "none")
+
+
+def test_folders_that_are_nested_too_deep_are_refused_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for _ in range(1200):
+        Path("d").mkdir()
+        os.chdir("d")
+    with pytest.raises(Rejected, match="nested too deep"):
+        collect(tmp_path)
+    while Path.cwd() != tmp_path:  # pytest removes folders by recursion as well
+        os.chdir("..")
+        Path("d").rmdir()

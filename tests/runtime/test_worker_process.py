@@ -38,6 +38,33 @@ def answer(outcome: Outcome) -> Any:
     return json.loads(outcome.payload)
 
 
+# --- the time and the descriptors --------------------------------------------------------------------
+
+
+@BOTH
+def test_a_handler_that_freezes_the_time_is_measured_by_the_real_one(tmp_path: Path, transport: str) -> None:
+    source = (
+        "import time\n"
+        "sleep = time.sleep\n"
+        "def handler(event, context):\n"
+        "    time.time = time.monotonic = time.time_ns = time.monotonic_ns = lambda: 0\n"
+        "    sleep(0.05)\n"
+    )
+    with started(tmp_path, source, transport) as run:
+        outcomes = [run() for _ in range(3)]
+    assert [each.failure for each in outcomes] == [None] * 3
+    assert all(50 <= each.duration_ms < 10_000 for each in outcomes)
+
+
+@BOTH
+def test_a_handler_that_closes_every_descriptor_loses_the_connection_of_the_socket_alone(
+    tmp_path: Path, transport: str
+) -> None:
+    source = "import os\ndef handler(event, context): os.closerange(3, 4096)\n"
+    with started(tmp_path, source, transport) as run:
+        assert run().failure is (FailureKind.EXIT if transport == "socket" else None)
+
+
 # --- variables ---------------------------------------------------------------------------------------
 
 
@@ -48,6 +75,24 @@ def test_local_time_is_that_of_the_functions_zone(tmp_path: Path, transport: str
     environment = {"TZ": zone} if zone else {}
     with started(tmp_path, source, transport, environment=environment) as run:
         assert answer(run()) == hour
+
+
+@BOTH
+def test_a_handler_may_clear_its_environment_and_has_a_trace_again_in_the_next_invocation(
+    tmp_path: Path, transport: str
+) -> None:
+    source = (
+        "import os\nfrom unittest import mock\n"
+        "def handler(event, context):\n"
+        "    trace = os.environ.get('_X_AMZN_TRACE_ID')\n"
+        "    with mock.patch.dict(os.environ, {'A': '1'}, clear=True): inside = dict(os.environ)\n"
+        "    back = os.environ.get('_X_AMZN_TRACE_ID') == trace\n"
+        "    os.environ.clear()\n"
+        "    return [trace[:5], inside, back, dict(os.environ), os.environ.get('_X_AMZN_TRACE_ID')]\n"
+    )
+    with started(tmp_path, source, transport) as run:
+        for _ in range(2):
+            assert answer(run(timeout=5.0)) == ["Root=", {"A": "1"}, True, {}, None]
 
 
 @BOTH

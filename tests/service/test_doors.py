@@ -158,5 +158,10 @@ def test_a_file_that_holds_no_key_is_refused_and_not_shown(tmp_path: Path) -> No
         assert "hidden-secret" not in said
 
 
+@pytest.mark.parametrize("option", ["--token-file", "--keys-file"])
+def test_a_file_of_keys_without_an_end_is_refused(tmp_path: Path, option: str) -> None:
+    assert f"{option} /dev/zero: this is longer than" in refused(tmp_path, option, "/dev/zero")
+
+
 def test_a_host_that_is_none_is_refused(tmp_path: Path) -> None:
     assert "--host" in refused(tmp_path, "--host", "no such host\x1b[31m")

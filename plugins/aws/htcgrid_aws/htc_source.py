@@ -173,7 +173,7 @@ class HtcGridSource(HtcGridPlugin, TaskSource):
         return leases
 
     def _return(self, leases: Sequence[Lease], delay: float) -> None:
-        message_leases = self._leases.of(leases)
+        message_leases = self._leases.known(leases)
         given = each(
             self.pool,
             lambda message_lease: self.states.return_to_pending(message_lease.task_id, message_lease.handle),
@@ -189,7 +189,9 @@ class HtcGridSource(HtcGridPlugin, TaskSource):
         raise_worst(answer for _, answer in given)
 
     def _heartbeat(self, leases: Sequence[Lease], seconds: float) -> Collection[str]:
-        message_leases = self._leases.of(leases)
+        # One that has expired is tried too: the row is ours until the watchdog or another agent changes it, and where the
+        # table was unavailable for longer than a lease, nobody has.
+        message_leases = self._leases.known(leases)
         now = time.monotonic()
         heartbeats = each(
             self.pool,

@@ -71,9 +71,13 @@ class MessageLeases:
 
     def of(self, leases: Sequence[Lease]) -> list[MessageLease]:
         """Those of these leases that have not expired."""
+        return [message_lease for message_lease in self.known(leases) if not message_lease.expired]
+
+    def known(self, leases: Sequence[Lease]) -> list[MessageLease]:
+        """Those of these leases that were not returned or lost, expired or not."""
         with self._lock:
             found = [self._leases.get(lease.receipt) for lease in leases]
-        return [message_lease for message_lease in found if message_lease and not message_lease.expired]
+        return [message_lease for message_lease in found if message_lease]
 
     def find(self, receipt: object) -> MessageLease | None:
         """The lease of a receipt, expired or not; None once it was returned."""

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import time
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+from htcgrid.spi import HtcgridError
+from htcgrid_aws.parallel import each, raise_worst
 from htcgrid_aws.sqs_queue import BATCH, LONGEST_POLL
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from concurrent.futures import Executor
 
     from htcgrid_aws.sqs_queue import Queue
+
+log = logging.getLogger("htcgrid.aws.polling")
 
 TURN = 2
 """Seconds that one of several queues is long-polled before all are looked at again from the highest."""
@@ -22,8 +29,9 @@ SKIPPED_SECONDS = 0.1
 class Poller:
     """The queues of one source, the lowest priority first. For one thread."""
 
-    def __init__(self, queues: Sequence[Queue]) -> None:
+    def __init__(self, queues: Sequence[Queue], pool: Executor | None = None) -> None:
         self._queues = queues
+        self._pool = pool
         self._looked = 0.0
         self._full: int | None = None
         """The queue that gave a full batch last, when those above it were empty."""
@@ -32,15 +40,37 @@ class Poller:
         """Up to `count` messages of the highest queue that has any, with that queue's number, after about `wait` seconds.
 
         One queue is long-polled all the time. Several are looked at quickly from the highest down; where all are empty,
-        one after the other is long-polled for `TURN` seconds between two such looks.
+        one after the other is long-polled for `TURN` seconds between two such looks. A queue that gave a full batch last is
+        asked for several at a time, where there are threads and so many are wanted.
         """
         until = time.monotonic() + wait
-        if len(self._queues) == 1:
-            return 0, _long_poll(self._queues[0], count, until, visibility)
-        full = self._full if time.monotonic() < self._looked + SKIPPED_SECONDS else None
-        if full is not None and (messages := self._queues[full].receive(count, 0, visibility)):
+        is_one = len(self._queues) == 1
+        full, receives = self._full, count // BATCH if self._pool else 1
+        is_asked = full is not None and (receives > 1 if is_one else time.monotonic() < self._looked + SKIPPED_SECONDS)
+        if is_asked and (messages := self._receive_at_once(full, max(1, receives), count, visibility)):
             return self._found(full, messages)
+        if is_one:
+            return self._found(0, _long_poll(self._queues[0], count, until, visibility))
         return self._poll_several(count, until, visibility)
+
+    def _receive_at_once(self, number: int, receives: int, count: int, visibility: int) -> list[dict[str, Any]]:
+        """What so many receives side by side find without a wait; raises where none of them worked."""
+        queue = self._queues[number]
+        if self._pool is None or receives == 1:
+            return queue.receive(count, 0, visibility)
+        answers = [
+            answer for _, answer in each(self._pool, lambda _: queue.receive(BATCH, 0, visibility), range(receives))
+        ]
+        found = [answer for answer in answers if not isinstance(answer, HtcgridError)]
+        if not found:
+            raise_worst(answers)
+        if len(found) < receives:
+            log.info(
+                "%d of %d receives side by side failed; the next one says why, if that lasts",
+                receives - len(found),
+                receives,
+            )
+        return list(chain(*found))
 
     def _poll_several(self, count: int, until: float, visibility: int) -> tuple[int, list[dict[str, Any]]]:
         turn = 0
@@ -61,7 +91,7 @@ class Poller:
             turn += 1
 
     def _found(self, number: int, messages: list[dict[str, Any]]) -> tuple[int, list[dict[str, Any]]]:
-        self._full = number if len(messages) == BATCH else None
+        self._full = number if len(messages) >= BATCH else None
         return number, messages
 
 

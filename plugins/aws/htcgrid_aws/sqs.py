@@ -34,7 +34,16 @@ from htcgrid_aws.message_leases import MessageLease, MessageLeases, receipt_of
 from htcgrid_aws.parallel import each, raise_worst
 from htcgrid_aws.polling import Poller
 from htcgrid_aws.s3_bucket import Bucket
-from htcgrid_aws.sqs_queue import BATCH, LONGEST_LEASE, MOST_IN_FLIGHT, Message, Queue, Unsent, total
+from htcgrid_aws.sqs_queue import (
+    BATCH,
+    LONGEST_LEASE,
+    MOST_IN_FLIGHT,
+    SIDE_BY_SIDE,
+    Message,
+    Queue,
+    Unsent,
+    total,
+)
 from htcgrid_aws.submission import Submission
 from htcgrid_aws.task_index import TaskIndex
 
@@ -53,6 +62,9 @@ UNTOLD = (
 
 LONGEST_REASON = 2000
 """Bytes."""
+
+SMALL = 65_536
+"""Bytes of an event, up to which more than one receive is made at a time."""
 
 
 class SqsSource(AwsPlugin, TaskSource):
@@ -88,7 +100,7 @@ class SqsSource(AwsPlugin, TaskSource):
             return self
 
     config: Config
-    max_batch = BATCH
+    max_batch = SIDE_BY_SIDE * BATCH
     most_leased = MOST_IN_FLIGHT
     redrives = True
 
@@ -103,11 +115,13 @@ class SqsSource(AwsPlugin, TaskSource):
         self._poller = Poller(())
         self._held = HeldMessages((), self.lease_seconds)
         self._leases = MessageLeases()
+        self._are_small = False
+        """Whether the events that came last were: large ones come ten at a time, as the agent learns their size by them."""
 
     def open(self) -> None:
         super().open()
         sqs = self.client("sqs")
-        self._queues = [Queue(sqs, name) for name in self.config.queues or (self.config.queue,)]
+        self._queues = [Queue(sqs, name, self.pool) for name in self.config.queues or (self.config.queue,)]
         for number, queue in enumerate(self._queues):
             queue.open()
             if name := self.config.dead_letter_queue or queue.dead_letter_arn:
@@ -119,7 +133,7 @@ class SqsSource(AwsPlugin, TaskSource):
                 f"queue {self._queues[0].name} has a visibility timeout of 0; set visibility_timeout = 30 or so here"
             )
             raise Rejected(message)
-        self._poller = Poller(self._queues)
+        self._poller = Poller(self._queues, self.pool)
         self._held = HeldMessages(self._queues, self.lease_seconds)
         if self.config.bucket:
             self._bucket = Bucket(self.client("s3"), self.config.bucket, self.config.prefix, self.config.encrypted())
@@ -137,7 +151,7 @@ class SqsSource(AwsPlugin, TaskSource):
         """What could not be read or checked for cancels is held and tried again by the next call, before new ones."""
         if max_tasks < 1:
             return ()
-        count = min(max_tasks, BATCH)
+        count = min(max_tasks, self.max_batch if self._are_small else BATCH)
         if waiting := self._held.take(count):
             leases = self._lease(waiting)
             if leases or self._held:
@@ -178,6 +192,7 @@ class SqsSource(AwsPlugin, TaskSource):
         cancelled = self._cancelled([lease.task for lease in leases])
         self._delete([lease for lease in leases if lease.task.id in cancelled.singly])
         self._held.hold(failed)
+        self._are_small = sum(len(lease.task.payload) for lease in leases) <= SMALL * len(leases)
         self._leases.add(
             message_lease for message_lease in message_leases if message_lease.task_id not in cancelled.singly
         )

@@ -16,6 +16,7 @@ import pytest
 from conftest import REGION
 from htcgrid_aws.function_credentials import FunctionCredentials
 
+from htcgrid.plugins import load_credentials
 from htcgrid.spi import Credentials, Function, Rejected, Unavailable
 
 if TYPE_CHECKING:
@@ -175,6 +176,13 @@ def test_a_profile_that_is_missing_is_named(project: Project) -> None:
     assert done.returncode == 2
     assert 'getting the credentials of [function] credentials = "profile:nobody"' in done.stderr
     assert "could not be found" in done.stderr
+
+
+def test_an_sdk_that_is_missing_is_named_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "boto3", None)
+    monkeypatch.delitem(sys.modules, "htcgrid_aws.function_credentials")
+    with pytest.raises(Rejected, match=r"(?s)boto3.*To install it: pip install htcgrid-aws"):
+        load_credentials("agent")
 
 
 def test_credentials_that_the_agent_has_not_itself_are_refused(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from htcgrid_aws.message_leases import MessageLease
 from htcgrid_aws.sqs import SqsSource
+from htcgrid_aws.sqs_queue import BATCH
 from pydantic import ValidationError
 
 from htcgrid.spi import FailureKind, Function, Lease, Rejected, States, Task, Unavailable
@@ -350,3 +351,15 @@ def test_a_dead_letter_at_the_queues_limit_has_its_reason_cut(aws: Aws) -> None:
         source.dead_letter(source.receive(1, 1), "reason " * 100)
     (message,) = aws.messages(dead)
     assert message["MessageAttributes"]["htcgrid.reason"]["StringValue"].startswith("reason")
+
+
+@pytest.mark.parametrize(("size", "most"), [(100, 2 * BATCH), (100_000, BATCH)])
+def test_small_events_come_two_batches_at_a_time_and_large_ones_one(aws: Aws, size: int, most: int) -> None:
+    queue = aws.queue()
+    with source_of(aws, queue=queue) as source:
+        source.put([Task(f"t-{number}", b'"%s"' % (b"x" * size)) for number in range(4 * BATCH)])
+        received = [len(source.receive(source.max_batch, 5)) for _ in range(2)]
+        assert received == [BATCH, most]
+        leases = source.receive(source.max_batch, 5)
+        source.ack(leases)
+        assert sum(aws.waiting(queue)) == 4 * BATCH - len(leases)

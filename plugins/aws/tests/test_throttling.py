@@ -196,6 +196,28 @@ def test_a_heartbeat_that_is_throttled_keeps_its_message_hidden(make_htc: Callab
         assert source.usage().requests[HIDE] == 1
 
 
+@pytest.mark.parametrize("ending", ["extend", "nack"])
+def test_a_table_that_throttles_for_longer_than_a_lease_leaves_its_row_to_its_agent(
+    make_htc: Callable[..., HtcGrid], ending: str
+) -> None:
+    grid = make_htc("S3", lease=1)
+    (task_id,) = grid.submit([{"n": 1}])
+    with htc_source(grid) as source:
+        leases = rest(source, 1)
+        with throttled(source, "dynamodb.UpdateItem"):
+            while time.time() <= grid.read(task_id)["heartbeat_expiration_timestamp"]:
+                with pytest.raises(Unavailable):
+                    source.extend(leases, 1)
+                time.sleep(0.1)
+        if ending == "extend":
+            assert not source.extend(leases, 30)
+            assert grid.read(task_id)["heartbeat_expiration_timestamp"] > time.time() + 20
+        else:
+            source.nack(leases)
+            assert [lease.attempt for lease in rest(source, 1)] == [2]
+    assert grid.read(task_id)["retries"] == 0
+
+
 def test_messages_are_held_for_longer_than_the_lease_of_their_queue(aws: Aws) -> None:
     queue, bucket = aws.queue(1), aws.bucket()
     ids = large(aws, queue, bucket)
