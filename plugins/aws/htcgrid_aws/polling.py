@@ -46,9 +46,11 @@ class Poller:
         until = time.monotonic() + wait
         is_one = len(self._queues) == 1
         full, receives = self._full, count // BATCH if self._pool else 1
-        is_asked = full is not None and (receives > 1 if is_one else time.monotonic() < self._looked + SKIPPED_SECONDS)
-        if is_asked and (messages := self._receive_at_once(full, max(1, receives), count, visibility)):
-            return self._found(full, messages)
+        is_asked = receives > 1 if is_one else time.monotonic() < self._looked + SKIPPED_SECONDS
+        if full is not None and is_asked:
+            messages = self._receive_at_once(full, max(1, receives), count, visibility)
+            if messages:
+                return self._found(full, messages)
         if is_one:
             return self._found(0, _long_poll(self._queues[0], count, until, visibility))
         return self._poll_several(count, until, visibility)
