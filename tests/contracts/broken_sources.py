@@ -5,7 +5,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from fnmatch import fnmatch
 from itertools import islice, takewhile
@@ -1231,7 +1231,7 @@ class TestListsAPageOfDeadLetters(OnAFile):
     wait_factor = 0.1
 
     class broken(SqliteSource):
-        def dead_letters(self) -> Iterable[DeadTask]:
+        def dead_letters(self) -> Iterator[DeadTask]:
             return islice(super().dead_letters(), 1000)
 
 
