@@ -159,15 +159,15 @@ def _serve(server: InvokeServer, functions: dict[str, ServedFunction], grace: fl
     end_with(lines, lambda: deadline)
     for number in numbers:
         signal.signal(number, signal.SIG_DFL)  # a second one ends it at once, calls and all
-    if server.under_way:
-        _say(
-            f"Calls under way: {server.under_way}. They have {grace:g} s; send the same signal again to stop them at once."
-        )
     for function in functions.values():
-        function.drain()
+        function.close()
+    events = sum(function.events for function in functions.values())
+    if server.under_way or events:
+        what = f"Calls under way: {server.under_way}." + f" Events to run: {events}." * bool(events)
+        _say(f"{what} They have {grace:g} s; send the same signal again to stop them at once.")
     server.end(grace)
     for name, function in functions.items():
-        left = function.stop()
+        left = function.stop(max(0.0, deadline - time.monotonic()))
         if left:
             _say(f"{one_line(name)}: {left}.")
 

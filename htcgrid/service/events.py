@@ -52,8 +52,11 @@ class Events:
         self._room = room
         self._report = report
         self._lock = threading.Lock()
+        self._is_done = threading.Condition(self._lock)
         self._sizes: dict[str, int] = {}
         self._failed = 0
+        self._is_closed = False
+        """Whether no more events are accepted."""
         self._is_over = threading.Event()
         self._source = _endless_queue(invoker.function)
         self._plane, self._options = _Tried(invoker), options
@@ -64,22 +67,30 @@ class Events:
     def start(self) -> None:
         self._thread.start()
 
-    def drain(self) -> None:
-        """Accept no more events, and let running ones finish."""
+    @property
+    def waiting(self) -> int:
+        """How many events wait or run."""
+        return len(self._sizes)
+
+    def close(self) -> None:
+        """Accept no more events; those that wait are run."""
+        self._is_closed = True
+
+    def stop(self, seconds: float) -> str:
+        """End the agent once all events have run, or after so long; return how many were not run and how many failed."""
+        self.close()
+        with self._is_done:
+            self._is_done.wait_for(lambda: not self._sizes or self._is_over.is_set(), seconds)
         self._is_over.set()
         with self._lock:
-            self._agent.drain()
-
-    def stop(self) -> str:
-        """End the agent; return what was not run and what failed."""
-        self.drain()
+            self._agent.drain(0.0)
         self._thread.join()
         left = len(self._sizes)
         parts = [f"events not run: {left}"] * bool(left) + [f"events failed: {self._failed}"] * bool(self._failed)
         return ", ".join(parts)
 
     def put(self, task: Task) -> None:
-        if self._is_over.is_set():
+        if self._is_closed:
             raise api_errors.ServiceError(
                 "The service does not run events any more: it is ending, or the plane refused one."
             )
@@ -99,6 +110,8 @@ class Events:
             with self._lock:
                 size = self._sizes.pop(result.task.id, 0)
                 self._failed += result.outcome.failure is not None
+                if not self._sizes:
+                    self._is_done.notify_all()
             self._room.give(size)
             if result.outcome.failure is not None:
                 document = one_line(result.outcome.payload.decode(errors="replace"))
@@ -123,7 +136,10 @@ class Events:
         except HtcgridError as error:
             self._report(f"Events are not run any more: {one_line(str(error))}")
         finally:
+            self._is_closed = True
             self._is_over.set()
+            with self._is_done:
+                self._is_done.notify_all()
 
 
 def _endless_queue(function: Function) -> Any:

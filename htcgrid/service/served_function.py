@@ -44,13 +44,18 @@ class ServedFunction:
     def start(self) -> None:
         self._events.start()
 
-    def drain(self) -> None:
-        """Stop starting events."""
-        self._events.drain()
+    @property
+    def events(self) -> int:
+        """How many events wait or run."""
+        return self._events.waiting
 
-    def stop(self) -> str:
-        """End the events' agent; says what became of them where that is not good."""
-        return self._events.stop()
+    def close(self) -> None:
+        """Accept no more events."""
+        self._events.close()
+
+    def stop(self, seconds: float) -> str:
+        """End the events' agent, which has so long to run those that wait; says what became of them where that is not good."""
+        return self._events.stop(seconds)
 
     def invoke(self, body: Callable[[], bytes], attributes: Mapping[str, str]) -> Outcome:
         """Run one call now; raises `ServiceError` where the service would not run it.

@@ -165,6 +165,23 @@ def test_a_hangup_is_a_drain_too(tmp_path: Path) -> None:
     assert replies == [1]
 
 
+def test_events_that_were_accepted_are_run_before_the_service_ends(tmp_path: Path) -> None:
+    served = Service(tmp_path)
+    note = tmp_path / "note"
+    for _ in range(20):
+        assert served.call({"note": str(note), "sleep": 0.1}, x_amz_invocation_type="Event").status == 202
+    said = served.stop()
+    assert note.read_text() == "x" * 20
+    assert "not run" not in said
+
+
+def test_events_for_which_the_grace_time_is_too_short_are_counted(tmp_path: Path) -> None:
+    served = Service(tmp_path, "--set", "agent.grace=0.3", "--set", "function.timeout=60")
+    for _ in range(4):
+        served.call({"sleep": 30}, x_amz_invocation_type="Event")
+    assert "events not run: 4" in served.stop()
+
+
 def test_a_caller_that_takes_no_answer_keeps_no_place(tmp_path: Path) -> None:
     served = Service(tmp_path, "--waiting", "0")
     body = json.dumps({"padding": "x" * SIX_MB}).encode()

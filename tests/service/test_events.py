@@ -49,7 +49,7 @@ def test_events_wait_for_a_plane_that_is_away_for_longer_than_an_agent_waits(pla
     eventually(lambda: any("Events wait: " in line for line in said))
     plane.error = None
     eventually(lambda: plane.ran == ["1"])
-    assert queue.stop() == ""
+    assert queue.stop(10.0) == ""
     assert not any("\x1b" in line for line in said if line.startswith("Events wait"))
 
 
@@ -63,7 +63,7 @@ def test_events_are_refused_once_the_plane_refuses_one(plane: Plane) -> None:
     eventually(lambda: not any(thread.name == "events" for thread in threading.enumerate()))
     with pytest.raises(api_errors.ServiceError, match="does not run events any more"):
         queue.put(Task("2", b"{}"))
-    assert queue.stop() == "events not run: 1"
+    assert queue.stop(10.0) == "events not run: 1"
 
 
 def test_what_ran_makes_room(plane: Plane) -> None:
@@ -75,5 +75,5 @@ def test_what_ran_makes_room(plane: Plane) -> None:
         queue.put(Task("3", b"{}"))
     queue.start()
     eventually(lambda: plane.ran == ["1", "2"])
-    assert queue.stop() == ""
+    assert queue.stop(10.0) == ""
     room.take(4)
