@@ -135,7 +135,7 @@ class Head(NamedTuple):
 
 
 def head_of(text: bytes) -> Head | None:
-    """The beginning of a line, which need not be read to its end; None where it is none of ours."""
+    """The beginning of a line, which need not be read to its end; None where it is not one of ours."""
     found = _HEAD.match(text)
     if found is None:
         return None

@@ -221,7 +221,7 @@ class JsonlSink(ResultSink):
 
     def _must_be_a_file(self) -> None:
         if self._path == "-" or not self.config.path.is_file():
-            where = "is standard output" if self._path == "-" else "is not there, or is no regular file"
+            where = "is standard output" if self._path == "-" else "is not there, or is not a regular file"
             raise Rejected(
                 f"[sink] path = {self._path!r} {where}: no results can be read from it. Name a file of results."
             )

@@ -170,7 +170,7 @@ class JsonlSource(TaskSource):
         return leases
 
     def _first(self, payload: bytes | None) -> bytes | None:
-        """The first line without the mark that some editors begin a file with. Raises `Rejected` where these are no lines of text."""
+        """The first line without the mark that some editors begin a file with. Raises `Rejected` where these are not lines of text."""
         if payload is None:
             return None
         if payload.startswith((b"\xff\xfe", b"\xfe\xff")) or _NUL_BESIDE_ASCII.match(payload):

@@ -1,7 +1,7 @@
 """How the processes of one machine tell each other that a SQLite file has changed: whoever has, touches the log beside it.
 
 A touch is seen by inotify, needs no right but that to write the file, leaves nothing behind, and costs 2 microseconds. The
-writes themselves are no sign: they come before the disk has them, and what they write can be read only after that.
+writes themselves are not a sign: they come before the disk has them, and what they write can be read only after that.
 """
 
 import ctypes

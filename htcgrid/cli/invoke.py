@@ -111,7 +111,7 @@ def _replayed(grid: GridConfig, task_id: str, attributes: dict[str, str]) -> Tas
             task = next((result.task for result in chosen.of(sink) if result.task.payload), None)
     if task is None:
         raise ConfigError(
-            f"--task {task_id}: the source is no file that has it, and no failure in the sink is kept with its event. Give "
+            f"--task {task_id}: the source is not a file that has it, and no failure in the sink is kept with its event. Give "
             "the event itself."
         )
     return replace(task, attributes={**task.attributes, **attributes})

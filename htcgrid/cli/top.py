@@ -38,7 +38,7 @@ def command(
 ) -> int:
     """Show a standing grid in the terminal: its queue, its store, its agents.
 
-    Ends with Ctrl-C. Where standard output is no terminal, one line for each look. With --once the exit code is 3 where
+    Ends with Ctrl-C. Where standard output is not a terminal, one line for each look. With --once the exit code is 3 where
     something did not answer.
 
     \b

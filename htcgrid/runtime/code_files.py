@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 IGNORE_FILE = ".htcgridignore"
 DEFAULTS = (
-    ".*",  # .env, .aws, .ssh, .netrc, .git, .venv: hidden files are no code, and often secrets
+    ".*",  # .env, .aws, .ssh, .netrc, .git, .venv: hidden files are not code, and often secrets
     "!.libs/",  # where older wheels have their shared libraries
     "htcgrid*.toml",
     "_netrc",

@@ -200,7 +200,7 @@ class ForkServer:
             return int(self._ask({"reap": pid})["status"])
 
     def has_ended(self) -> bool:
-        """Whether the program is there no more; another fork_server is needed then."""
+        """Whether the program has ended; another fork server is needed then."""
         return self._program is None or self._program.poll() is not None
 
     def close(self) -> None:

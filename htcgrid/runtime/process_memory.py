@@ -29,7 +29,7 @@ def at_most_mb(pid: int) -> float:
 def charged_mb(pid: int, *, is_shared: bool = False) -> float:
     """Each page once, or by the share of these processes in it; slower, with all mappings to be looked at.
 
-    `is_shared` says that others, who are no children of it, have pages of it too.
+    `is_shared` says that others, which are not its children, have pages of it too.
     """
     pids = list(family(pid))
     files = _open_files(pids)

@@ -45,7 +45,7 @@ class Task:
     of two tasks. `payload` is the event, one JSON document. `attributes` are text about the task, shown to the handler
     in `context.client_context.custom`; `session_id`, `priority` and `generation` are the names that htcgrid itself uses.
     `priority` is a whole number, 0 where it is not given: the highest first, where a source has priorities. One that it cannot
-    keep, or that is no number, is `Rejected` or passed over.
+    keep, or that is not a number, is `Rejected` or passed over.
     """
 
     id: str

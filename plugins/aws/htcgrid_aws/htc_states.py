@@ -41,7 +41,7 @@ class Row:
     retries: int
     metadata: str = ""
     returns: int = 0
-    """How often an agent of ours returned the task: attempts that are no retries to HTC-Grid."""
+    """How often an agent of ours returned the task: attempts that are not retries for HTC-Grid."""
     handle: str = ""
     priority: int = 0
 

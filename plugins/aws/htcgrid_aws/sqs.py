@@ -255,7 +255,7 @@ class SqsSource(AwsPlugin, TaskSource):
     def redrive(self, tasks: Sequence[Task]) -> None:
         """As `put`; rows of an earlier generation, of an agent that died before its ack, go, and dead letters do too.
 
-        A message of an earlier generation that is left is lent too; sinks know that what comes of it is late.
+        A message of an earlier generation that is left is handed out too; sinks know that what comes of it is late.
         """
         try:
             self._submission.put(tasks)

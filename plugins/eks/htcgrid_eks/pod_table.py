@@ -51,7 +51,7 @@ _SET_BY_KEYS = {
 
 
 def valid(table: Table) -> Table:
-    """The table as it is merged. Raises `ValueError` for what is no part of a pod's spec, or would break the plane."""
+    """The table as it is merged. Raises `ValueError` for what is not part of a pod's spec, or would break the plane."""
     found: Table = checked({"containers": [], **table})
     for problem in _problems(found):
         raise ValueError(problem)

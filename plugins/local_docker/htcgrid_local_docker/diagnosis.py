@@ -42,7 +42,7 @@ def check_came_up(outcome: Outcome, spec: ContainerSpec) -> None:
     if kind == "Sandbox.Timedout":
         raise Rejected(
             f"The container of {spec.image.reference!r} ran `{started}` and never called the Runtime API at "
-            f"{spec.network.gateway}. Either it is no runtime client (set `entrypoint` to one; with an emulator of its own, "
+            f"{spec.network.gateway}. Either it is not a runtime client (set `entrypoint` to one; with an emulator of its own, "
             'write transport = "rie"), or a firewall of this machine stops containers from calling it, or it takes longer to '
             f"come up than it may (10 s and the function's timeout, which is [function] timeout).{said}"
         )

@@ -16,7 +16,7 @@ from htcgrid_local_docker.engine import Engine
 from htcgrid_local_docker.namespace_socket import listen_in
 
 _WITHOUT_BRIDGE = frozenset({"pasta", "slirp4netns"})
-"""Names of Podman for ways out that are no network."""
+"""Names of Podman for ways out that are not networks."""
 
 
 @dataclass(frozen=True, slots=True)
