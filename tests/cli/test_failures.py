@@ -356,7 +356,7 @@ def test_invoke_replays_a_task_of_the_source(project: Project) -> None:
     assert (done.status, json.loads(done.out)["errorMessage"], done.err) == (1, "no price for 14", "")
     assert "pricing 13" in on_a_terminal(project, "invoke", "--task", "13")
     unknown = project.htcgrid("invoke", "--task", "99")
-    assert (unknown.status, "--task 99: the source is no file that has it" in unknown.err) == (2, True)
+    assert (unknown.status, "--task 99: the source is not a file that has it" in unknown.err) == (2, True)
 
 
 def test_invoke_replays_a_failure_that_was_kept_with_its_event(project: Project, inside: Inside) -> None:
