@@ -94,13 +94,14 @@ class Agent:
             self._shared.observers.tell(AgentEnded(time.time(), self._figures))
 
     def _run(self) -> Summary:
+        receiver = self._thread("receiver", self._receiver.run)
         self._slots.look()
         extender = self._thread("extender", self._extender.run)
         storer = self._thread("storer", self._storer.run)
 
         # Who feeds another ends first: the receiver, the slots, then the storer, which must have the outcomes of
         # all that ran; leases are extended until the last one is acked or returned.
-        receiver = self._receive()
+        receiver = self._receive(receiver)
         slots = self._slots.threads
         if self._shared.shutdown.is_set():
             left = max(0.0, self._shared.shutdown.deadline - time.monotonic())
@@ -137,15 +138,15 @@ class Agent:
         """How many tasks it has in hand."""
         return len(self._leases)
 
-    def _receive(self) -> threading.Thread:
+    def _receive(self, receiver: threading.Thread) -> threading.Thread:
         """Until nothing more comes in. What could not be loaded is decided last: where its lease was lost, it comes again."""
         while True:
-            receiver = self._thread("receiver", self._receiver.run)
             self._watch(receiver)
             undecided = self._leases.not_loaded
             self._init_errors.close()
             if not undecided or self._shared.shutdown.is_set():
                 return receiver
+            receiver = self._thread("receiver", self._receiver.run)
 
     def _watch(self, receiver: threading.Thread) -> None:
         """Until nothing more comes in."""

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from htcgrid.agent.policy import back_off
 from htcgrid.agent.shutdown import Shutdown
-from htcgrid.spi import Observers, PluginAvailable, PluginUnavailable, ResultSink, TaskSource, Unavailable
+from htcgrid.spi import Observers, PluginAvailable, PluginUnavailable, ResultSink, TaskSource, Throttled, Unavailable
 
 T = TypeVar("T")
 
@@ -16,6 +16,9 @@ log = logging.getLogger(__name__)
 
 LONGEST_SECONDS = 30.0
 """The back-off grows to this."""
+
+_THROTTLED_STEPS = 3
+"""Who throttles is asked again after 0.2 s, and not after 0.05: as if it had refused twice before."""
 
 
 class BackOff:
@@ -100,7 +103,8 @@ class BackOff:
         left = self._shutdown.deadline + self._slack - now
         if now - self._since > self._limit or left < 0:
             raise error
-        seconds = min(longest, back_off(self._failures, random.random()))  # noqa: S311 - jitter, not a secret
+        steps = self._failures + (_THROTTLED_STEPS if isinstance(error, Throttled) else 0)
+        seconds = min(longest, back_off(steps, random.random()))  # noqa: S311 - jitter, not a secret
         if error.retry_after is not None:
             # A service may ask for a day. One more try when the limit is up, then it is given up.
             seconds = max(seconds, min(error.retry_after, self._since + self._limit - now))
