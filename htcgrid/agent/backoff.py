@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 LONGEST_SECONDS = 30.0
 """The back-off grows to this."""
 
-_THROTTLED_STEPS = 3
+_THROTTLED_STEPS = 2
 """Who throttles is asked again after 0.2 s, and not after 0.05: as if it had refused twice before."""
 
 
