@@ -22,7 +22,7 @@ _BATCH = 1000
 _NAMED_AT_ONCE = 100  # as they are all in memory together
 _BATCH_BYTES = 8 << 20
 _NAMED = 5
-_ID_LETTERS = REQUEST_BYTES
+_ID_CHARACTERS = REQUEST_BYTES
 
 
 @click.command()
@@ -91,10 +91,10 @@ def command(
 def _ids_in(file: IO[str]) -> Iterator[str]:
     """Each line is an id. One without an end, of a device for example, is not read to its end."""
     try:
-        while line := file.readline(_ID_LETTERS):
-            if len(line) == _ID_LETTERS:
+        while line := file.readline(_ID_CHARACTERS):
+            if len(line) == _ID_CHARACTERS:
                 raise ConfigError(
-                    f"--ids {file.name}: a line has {_ID_LETTERS:,} letters or more. Name a file that `submit --ids` has written."
+                    f"--ids {file.name}: a line has {_ID_CHARACTERS:,} characters or more. Name a file that `submit --ids` has written."
                 )
             if line.strip():
                 yield line.strip()
