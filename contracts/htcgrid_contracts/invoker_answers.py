@@ -156,10 +156,11 @@ class AnswerRules(InvokerHelpers):
         before = time.time()
         outcome = self.call(plane, "sleep", seconds=0.3)
         after = time.time()
-        assert 300 <= outcome.duration_ms <= (after - before) * 1000 + 50, (
+        # 299: a runtime whose timers count whole milliseconds, as Node's do, may wake up to one early.
+        assert 299 <= outcome.duration_ms <= (after - before) * 1000 + 50, (
             f"a handler of 300 ms, called in {(after - before) * 1000:.0f} ms, has a duration_ms of {outcome.duration_ms}"
         )
-        assert outcome.billed_ms >= 300, f"a handler of 300 ms is billed {outcome.billed_ms} ms"
+        assert outcome.billed_ms >= 299, f"a handler of 300 ms is billed {outcome.billed_ms} ms"
         assert outcome.max_memory_mb > 0, f"max_memory_mb is {outcome.max_memory_mb}"
         assert before - 5 <= outcome.started <= after + 5, f"`started` is {outcome.started}; it is in Unix seconds, now"
         assert outcome.environment, "`environment` is empty: name the execution environment"

@@ -113,6 +113,7 @@ def test_the_handler_is_told_of_its_task(invoke: Any) -> None:
 def test_time_and_memory_are_measured(invoke: Any) -> None:
     outcome = invoke({"do": "sleep", "seconds": 0.2})
 
-    assert 200 <= outcome.duration_ms < 5000
+    # Node counts a timer in whole milliseconds: it may wake up to one early.
+    assert 199 <= outcome.duration_ms < 5000
     assert outcome.billed_ms >= outcome.duration_ms
     assert outcome.max_memory_mb > 0
