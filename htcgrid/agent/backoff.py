@@ -20,6 +20,9 @@ LONGEST_SECONDS = 30.0
 _THROTTLED_STEPS = 2
 """Who throttles is asked again after 0.2 s, and not after 0.05: as if it had refused twice before."""
 
+_THROTTLED_SECONDS = 1.0
+"""The longest back-off of a slot that is throttled, at first."""
+
 
 class BackOff:
     """Counts how often in a row, and for how long, something was unavailable. For one thread."""
@@ -80,6 +83,14 @@ class BackOff:
     def has_answered_others(self, moment: float) -> None:
         """It answered another caller then, so it is not unavailable since before. The back-off goes on growing."""
         self._since = max(self._since, moment)
+
+    def longest_of_throttle(self) -> float:
+        """How long a slot waits at most after a throttle, which lowers the number of slots as well.
+
+        It is short, since the last slot finds out when the throttling is over, and grows to a quarter of how long that lasts.
+        """
+        lasted = time.monotonic() - self._since if self._failures else 0.0
+        return min(LONGEST_SECONDS, max(_THROTTLED_SECONDS, lasted / 4))
 
     def wait(self, error: Unavailable, longest: float = LONGEST_SECONDS) -> None:
         """Wait as `delay` says; a drain ends the wait."""

@@ -17,9 +17,6 @@ _PAUSE_SECONDS = 0.005
 _LONG_SECONDS = 0.2
 """After a batch that took this long, what has waited for the slot is looked at whatever that costs."""
 
-_THROTTLED_SECONDS = 1.0
-"""The longest back-off after a throttle, which lowers the number of slots as well: the last one finds out when it is over."""
-
 
 class Slot:
     """Takes leases, has the plane run their tasks, and passes on how each ended."""
@@ -87,7 +84,7 @@ class Slot:
                 self._back_off.forget_before(self._outcomes.suspects.answered)
             else:
                 self._back_off.has_answered_others(self._outcomes.suspects.answered)
-            self._back_off.wait(error, _THROTTLED_SECONDS if is_throttled else LONGEST_SECONDS)
+            self._back_off.wait(error, self._back_off.longest_of_throttle() if is_throttled else LONGEST_SECONDS)
         else:
             self._back_off.reset()
 

@@ -6,17 +6,19 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from htcgrid.agent import backoff, policy
 from htcgrid.agent.agent import Stuck
 from htcgrid.agent.backoff import BackOff
 from htcgrid.agent.init_errors import FunctionBroken
 from htcgrid.agent.options import AgentOptions
 from htcgrid.agent.shutdown import Shutdown
 from htcgrid.builtin.memory import MemorySource
-from htcgrid.spi import FailureKind, Lease, Outcome, Rejected, Task, Unavailable, Unstarted
+from htcgrid.spi import FailureKind, Lease, Outcome, Rejected, Task, Throttled, Unavailable, Unstarted
 
 if TYPE_CHECKING:
     from conftest import Rig
@@ -113,6 +115,20 @@ def test_a_plane_that_answers_others_is_not_held_unavailable_by_one_that_it_refu
     time.sleep(0.06)
     with pytest.raises(Unavailable, match="busy"):
         back_off.wait(Unavailable("busy"), 0.01)
+
+
+def test_a_slot_that_is_throttled_for_a_minute_asks_a_bounded_number_of_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr(backoff, "back_off", policy.back_off)  # not the faster one of these tests
+    monkeypatch.setattr(backoff, "time", SimpleNamespace(monotonic=lambda: now, time=lambda: now))
+    back_off = BackOff(Shutdown(), 3600, lambda _message: None)
+    waits = []
+    while now < 1060:
+        waits.append(back_off.delay(Throttled("too many"), back_off.longest_of_throttle()))
+        now += waits[-1]
+    assert len(waits) < 25
+    assert max(waits[:5]) <= 1.0
+    assert max(waits) <= 15.0
 
 
 def test_a_task_that_somebody_cancels_says_nothing_about_the_function(rig: Make, until: Until) -> None:
