@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-import boto3
 import pytest
-from moto_aws import empty_aws
-from powertools import BRIDGE, KEYS
+from javascript_handler import EVENT, write_code
+from orders_aws import IN_THE_BUCKET, KEYS, REGION, orders_aws
+from powertools import BRIDGE
 
-PARTS = Path(__file__).parents[1] / "parts"
-REGION = "eu-west-1"
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from orders_aws import OrdersAws
+
 CONFIG = """
 plane = "docker"
 [function]
@@ -28,7 +30,7 @@ timeout = 30
 memory = 256
 region = "{region}"
 endpoint_url = "{url}"
-credentials = "role:arn:aws:iam::123456789012:role/pricing"
+credentials = "{credentials}"
 [planes.docker]
 plugin = "local_docker"
 base_image = "{image}"
@@ -37,46 +39,40 @@ workers = 1
 
 
 @pytest.fixture
-def aws() -> Iterator[str]:
-    with empty_aws(BRIDGE) as url:
-        yield url
+def aws() -> Iterator[OrdersAws]:
+    with orders_aws(BRIDGE) as found:
+        yield found
 
 
-def test_it_reads_writes_and_is_its_role(node_image: str, tmp_path: Path, aws: str) -> None:
-    modules = subprocess.run(
-        [sys.executable, PARTS / "node_sdk.py"], stdout=subprocess.PIPE, text=True, check=False
-    ).stdout.strip()
-    if not modules:
-        pytest.skip("AWS's SDK for JavaScript cannot be installed here")
-    shutil.copytree(modules, tmp_path / "src" / "node_modules")
-    shutil.copy(PARTS / "javascript" / "index.js", tmp_path / "src")
+@pytest.fixture
+def invoke(node_image: str, tmp_path: Path, aws: OrdersAws) -> Callable[[str], subprocess.CompletedProcess[str]]:
+    """Calls the handler with these credentials."""
+    write_code(tmp_path / "src")
     tmp_path.chmod(0o755)
-    session = boto3.Session(KEYS["AWS_ACCESS_KEY_ID"], KEYS["AWS_SECRET_ACCESS_KEY"], region_name=REGION)
-    s3, dynamodb = session.client("s3", endpoint_url=aws), session.client("dynamodb", endpoint_url=aws)
-    s3.create_bucket(Bucket="prices", CreateBucketConfiguration={"LocationConstraint": REGION})
-    s3.put_object(Bucket="prices", Key="in", Body=b"read from S3")
-    dynamodb.create_table(
-        TableName="orders",
-        AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
-        KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
-        BillingMode="PAY_PER_REQUEST",
-    )
-    (tmp_path / "htcgrid.toml").write_text(CONFIG.format(url=aws, region=REGION, image=node_image))
-    event = json.dumps({"id": "1", "bucket": "prices", "table": "orders"})
-    done = subprocess.run(
-        [Path(sys.executable).with_name("htcgrid"), "invoke", event],
-        cwd=tmp_path,
-        env=os.environ | KEYS,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+
+    def call(credentials: str) -> subprocess.CompletedProcess[str]:
+        config = CONFIG.format(url=aws.url, region=REGION, image=node_image, credentials=credentials)
+        (tmp_path / "htcgrid.toml").write_text(config)
+        command = [sys.executable, "-m", "htcgrid", "invoke", EVENT]
+        return subprocess.run(command, cwd=tmp_path, env=os.environ | KEYS, capture_output=True, text=True, check=False)
+
+    return call
+
+
+def test_it_reads_writes_and_is_its_role(
+    invoke: Callable[[str], subprocess.CompletedProcess[str]], aws: OrdersAws
+) -> None:
+    done = invoke("role:arn:aws:iam::123456789012:role/pricing")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert json.loads(done.stdout) == {
-        "who": "arn:aws:sts::123456789012:assumed-role/pricing/htcgrid-prices",
-        "region": REGION,
-    }
-    item = dynamodb.get_item(TableName="orders", Key={"id": {"S": "1"}})["Item"]
-    assert item["body"]["S"] == "read from S3"
-    s3.close()
-    dynamodb.close()
+    who = "arn:aws:sts::123456789012:assumed-role/pricing/htcgrid-prices"
+    assert json.loads(done.stdout) == {"who": who, "region": REGION}
+    assert aws.bodies() == [IN_THE_BUCKET]
+
+
+def test_without_credentials_it_says_what_its_own_sdk_says_of_that(
+    invoke: Callable[[str], subprocess.CompletedProcess[str]], aws: OrdersAws
+) -> None:
+    done = invoke("none")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert json.loads(done.stdout)["errorType"] == "CredentialsProviderError"
+    assert aws.bodies() == []

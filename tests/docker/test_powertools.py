@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pytest
-from powertools import BRIDGE, invoke, layer, served
+from orders_aws import OrdersAws, orders_aws
+from powertools import BRIDGE, invoke, layer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 @pytest.fixture(scope="module")
-def orders() -> Iterator[tuple[str, Any]]:
-    with served(BRIDGE) as found:
+def aws() -> Iterator[OrdersAws]:
+    with orders_aws(BRIDGE) as found:
         yield found
 
 
 def test_the_example_runs_on_each_plane_and_an_order_is_charged_once_on_all_of_them(
-    orders: tuple[str, Any], python_image: str
+    aws: OrdersAws, python_image: str
 ) -> None:
-    url, table = orders
     layers = ("--set", f'function.layers=["{layer()}"]')
     # AWS's images look below /opt by themselves; those of these tests are smaller.
     image = (
@@ -28,11 +30,11 @@ def test_the_example_runs_on_each_plane_and_an_order_is_charged_once_on_all_of_t
         "--set",
         "function.environment.PYTHONPATH=/opt/python",
     )
-    first, second = invoke(url, *layers), invoke(url, *layers, "--plane", "docker", *image)
+    first, second = invoke(aws.url, *layers), invoke(aws.url, *layers, "--plane", "docker", *image)
     for done in (first, second):
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout) == {"batchItemFailures": [{"itemIdentifier": "3"}]}
-    [stored] = table.scan(TableName="orders")["Items"]
+    [stored] = aws.items()
     assert json.loads(stored["data"]["S"]) == {"id": "a", "charged": 3}
     said = [json.loads(line) for line in first.stderr.splitlines() if line.startswith("{")]
     charged = [line for line in said if line.get("message") == "charged"]

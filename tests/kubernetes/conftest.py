@@ -7,12 +7,18 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import kubernetes_images as images
 import pytest
 from kubernetes_commands import Kubectl
 from kubernetes_grid import until
 from kubernetes_redis import redis_server
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--keys-live", type=float, default=20, help="seconds that keys live in test_short_lived_keys.py")
+    parser.addoption("--minutes", type=float, default=0.5, help="how long it runs tasks")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -73,3 +79,9 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory, cluster: None) -> Iterat
     """A redis-server that pods reach."""
     with redis_server(tmp_path_factory.mktemp("redis")) as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def node_address(redis_url: str) -> str:
+    """The node's, which processes, containers and pods reach alike."""
+    return str(urlsplit(redis_url).hostname)

@@ -25,9 +25,17 @@ def image_with_code(name: str, code: Path, layer: Path) -> str:
         return _built(name, Path(folder), lines)
 
 
-def _built(name: str, folder: Path, lines: list[str]) -> str:
+def javascript_image(code: Path) -> str:
+    """An image laid out as AWS's base image for Node, with this code in it."""
+    _run(str(images.ROOT / ".ci/images"), "node")
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copytree(code, f"{folder}/code")
+        return _built("javascript", Path(folder), ["COPY code /var/task"], base="local/lambda-node:20")
+
+
+def _built(name: str, folder: Path, lines: list[str], base: str = "") -> str:
     tag = f"local/htcgrid-{name}:1"
-    (folder / "Dockerfile").write_text("\n".join([f"FROM {images.lambda_image()}", *lines]) + "\n")
+    (folder / "Dockerfile").write_text("\n".join([f"FROM {base or images.lambda_image()}", *lines]) + "\n")
     _run("docker", "build", "--quiet", "--tag", tag, str(folder))
     if _NODE.exists():  # a node with a containerd of its own, which does not see the images of the engine
         _run(str(images.ROOT / ".ci/cluster"), "image", tag)

@@ -5,19 +5,19 @@ from __future__ import annotations
 import json
 
 import kubernetes_images as images
-from powertools import EXAMPLE, invoke, layer, served
+from orders_aws import orders_aws
+from powertools import EXAMPLE, invoke, layer
 
 
-def test_the_example_runs_in_a_pod(redis_url: str, namespace: str, agent_image: str) -> None:
+def test_the_example_runs_in_a_pod(node_address: str, namespace: str, agent_image: str) -> None:
     image = images.powertools_image(EXAMPLE, layer())
     plane = {"plugin": "eks", "namespace": namespace, "image": image, "agent_image": agent_image, "code": "image"}
     options = [part for key, value in plane.items() for part in ("--set", f'planes.cluster.{key}="{value}"')]
-    node = redis_url.removeprefix("redis://").rpartition(":")[0]
-    with served(node) as (url, table):
-        done = invoke(url, "--plane", "cluster", "--set", "function.layers=[]", *options)
+    with orders_aws(node_address) as aws:
+        done = invoke(aws.url, "--plane", "cluster", "--set", "function.layers=[]", *options)
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout) == {"batchItemFailures": [{"itemIdentifier": "3"}]}
-        [stored] = table.scan(TableName="orders")["Items"]
+        [stored] = aws.items()
     assert json.loads(stored["data"]["S"]) == {"id": "a", "charged": 3}
     said = [json.loads(line) for line in done.stderr.splitlines() if line.startswith("{")]
     assert "a" in [line.get("order") for line in said]

@@ -48,8 +48,8 @@ VOLUME = {
 
 
 @pytest.fixture
-def aws(redis_url: str) -> Iterator[str]:
-    with empty_aws(redis_url.removeprefix("redis://").rpartition(":")[0]) as url:
+def aws(node_address: str) -> Iterator[str]:
+    with empty_aws(node_address) as url:
         yield url
 
 

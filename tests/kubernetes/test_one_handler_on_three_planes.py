@@ -6,19 +6,18 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import boto3
-import kubernetes_layered as layered
 import pytest
-from moto_aws import empty_aws
-from powertools import KEYS, layer
+from kubernetes_planes import PLANES, write_project
+from orders_aws import IN_THE_BUCKET, KEYS, orders_aws
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
-PLANES = ("local", "docker", "cluster")
+    from orders_aws import OrdersAws
+
 HANDLER = """
 import boto3
 
@@ -38,68 +37,45 @@ def test_it_reads_writes_and_is_its_role(lambda_function):
     assert answer["who"] == "arn:aws:sts::123456789012:assumed-role/pricing/htcgrid-work"
     assert answer["region"] == "eu-west-1"
 """
-CONFIG = """
-[function]
-handler = "work.handler"
-code = "src"
-layers = ["{layer}"]
-region = "eu-west-1"
-credentials = "role:arn:aws:iam::123456789012:role/pricing"
-endpoint_url = "{url}"
-timeout = 60
-memory = 512
-[planes.local]
-plugin = "process"
-workers = 1
-[planes.docker]
-plugin = "local_docker"
-base_image = "{image}"
-workers = 1
-[planes.cluster]
-plugin = "eks"
-namespace = "{namespace}"
-image = "{image}"
-agent_image = "{agent_image}"
+TEST_WITHOUT = """
+import pytest
+
+def test_it_finds_no_credentials(lambda_function):
+    with pytest.raises(Exception, match="Unable to locate credentials"):
+        lambda_function({})
 """
 
 
 @pytest.fixture
-def aws(redis_url: str) -> Iterator[str]:
-    """An AWS at the node's address, which processes, containers and pods reach alike."""
-    with empty_aws(redis_url.removeprefix("redis://").rpartition(":")[0]) as url:
-        session = boto3.Session(KEYS["AWS_ACCESS_KEY_ID"], KEYS["AWS_SECRET_ACCESS_KEY"], region_name="eu-west-1")
-        s3 = session.client("s3", endpoint_url=url)
-        s3.create_bucket(Bucket="prices", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
-        s3.put_object(Bucket="prices", Key="in", Body=b"read from S3")
-        s3.close()
-        table = session.client("dynamodb", endpoint_url=url)
-        table.create_table(
-            TableName="orders",
-            AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
-            KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
-            BillingMode="PAY_PER_REQUEST",
-        )
-        yield url
-        stored = table.scan(TableName="orders")["Items"]
-        table.close()
-    assert [item["body"]["S"] for item in stored] == ["read from S3"] * len(PLANES)
+def aws(node_address: str) -> Iterator[OrdersAws]:
+    with orders_aws(node_address) as found:
+        yield found
 
 
 @pytest.fixture
-def project(tmp_path: Path, aws: str, namespace: str, agent_image: str) -> Path:
-    for folder, name, text in (("src", "work.py", HANDLER), ("tests", "test_work.py", TEST)):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / name).write_text(text)
-    names = {"url": aws, "layer": layer(), "image": layered.image_with_opt_on_its_path()}
-    (tmp_path / "htcgrid.toml").write_text(CONFIG.format(**names, namespace=namespace, agent_image=agent_image))
-    tmp_path.chmod(0o755)
-    return tmp_path
+def project(tmp_path: Path, aws: OrdersAws, namespace: str, agent_image: str) -> Path:
+    return write_project(tmp_path, HANDLER, url=aws.url, namespace=namespace, agent_image=agent_image)
 
 
-def test_a_handler_that_calls_aws_passes_on_three_planes_with_one_config(project: Path) -> None:
+def passed(project: Path, test: str) -> list[str]:
+    """The planes on which this test of the project passes."""
+    (project / "tests").mkdir()
+    (project / "tests" / "test_work.py").write_text(test)
     command = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", "--plane", ",".join(PLANES)]
     done = subprocess.run(
         [*command, "--strict-planes"], cwd=project, capture_output=True, text=True, check=False, env=os.environ | KEYS
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert re.findall(r"\[(\w+)\] PASSED", done.stdout) == list(PLANES)
+    return re.findall(r"\[(\w+)\] PASSED", done.stdout)
+
+
+def test_a_handler_that_calls_aws_passes_on_three_planes_with_one_config(project: Path, aws: OrdersAws) -> None:
+    assert passed(project, TEST) == list(PLANES)
+    assert aws.bodies() == [IN_THE_BUCKET] * len(PLANES)
+
+
+def test_without_credentials_the_sdk_says_so_on_three_planes_alike(project: Path, aws: OrdersAws) -> None:
+    config = project / "htcgrid.toml"
+    config.write_text(re.sub('credentials = ".*"', 'credentials = "none"', config.read_text()))
+    assert passed(project, TEST_WITHOUT) == list(PLANES)
+    assert aws.bodies() == []

@@ -1,19 +1,14 @@
-"""The example that uses Powertools for AWS Lambda: its layer, and a table for it at moto."""
+"""The example that uses Powertools for AWS Lambda, and its layer."""
 
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import boto3
-from moto_aws import empty_aws
+from orders_aws import KEYS
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "powertools"
-KEYS = {"AWS_ACCESS_KEY_ID": "example", "AWS_SECRET_ACCESS_KEY": "example", "AWS_DEFAULT_REGION": "eu-west-1"}
 BRIDGE = "172.17.0.1"
 
 
@@ -28,27 +23,6 @@ def layer() -> Path:
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         (folder / "whole").touch()
     return folder
-
-
-@contextmanager
-def served(host: str) -> Iterator[tuple[str, Any]]:
-    """The address of an AWS that has the table `orders`, and a client for looking into it."""
-    with empty_aws(host) as url:
-        client = boto3.client(
-            "dynamodb",
-            endpoint_url=url,
-            region_name="eu-west-1",
-            aws_access_key_id="example",
-            aws_secret_access_key="example",
-        )
-        client.create_table(
-            TableName="orders",
-            AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
-            KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
-            BillingMode="PAY_PER_REQUEST",
-        )
-        yield url, client
-        client.close()
 
 
 def invoke(url: str, *options: str) -> subprocess.CompletedProcess[str]:
