@@ -184,12 +184,13 @@ class Grid:
         self, tasks: MappedTasks, total: int | None, *, ordered: bool, progress: bool
     ) -> Generator[Outcome, None, None]:
         try:
-            with tqdm(total=len(tasks) if tasks.is_complete else total, unit=" tasks", disable=not progress) as bar:
-                coming = self._as_completed(tasks)
-                for outcome in tasks.in_order(coming) if ordered else coming:
-                    bar.update()
-                    tasks.read += 1
-                    yield outcome
+            coming = self._as_completed(tasks)
+            outcomes = tasks.in_order(coming) if ordered else coming
+            if progress:  # a bar that shows nothing takes 20 microseconds as well
+                outcomes = iter(tqdm(outcomes, total=len(tasks) if tasks.is_complete else total, unit=" tasks"))
+            for outcome in outcomes:
+                tasks.read += 1
+                yield outcome
         finally:
             if isinstance(self._sink, Answers):
                 self._sink.end(tasks.session)

@@ -60,7 +60,8 @@ class MemorySource(TaskSource):
             for lease in leases:
                 if self._is_ours(lease):
                     del self._tasks[lease.task.id], self._until[lease.task.id]
-            self._changed.notify_all()
+            if self.exhausted:
+                self._changed.notify_all()
 
     def nack(self, leases: Sequence[Lease], delay: float = 0.0) -> None:
         with self._changed:

@@ -10,7 +10,9 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
 from htcgrid.spi import limits
 
-_READ_BYTES = 1 << 18
+_READ_BYTES = 1 << 16
+"""Read at once: to allocate more costs more than to read a small request. A large one is read in larger parts."""
+_LARGE_READ_BYTES = 1 << 18
 _HEAD_BYTES = 1 << 21
 """What may come between two pieces of body. AWS's Python client sends up to 1 MiB of X-Ray header."""
 
@@ -80,7 +82,7 @@ class Connection:
     def receive(self) -> list[Request]:
         """Take in what is there; returns the requests that are whole by now."""
         try:
-            data = self._channel.recv(_READ_BYTES)
+            data = self._channel.recv(_READ_BYTES if self._is_between else _LARGE_READ_BYTES)
         except BlockingIOError:
             return []
         except OSError:

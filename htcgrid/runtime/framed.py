@@ -23,7 +23,10 @@ from htcgrid.runtime.worker_process import WorkerProcess
 from htcgrid.spi import FailureKind, Function, Outcome, Unavailable, Unstarted, error_documents, limits
 
 _HEAD = frames.ANSWER.size
-_READ_BYTES = 1 << 18
+_READ_BYTES = 1 << 16
+"""Read at once. To allocate more costs far more than to read a small answer: the kernel maps it and takes it back each time."""
+_LARGE_READ_BYTES = 1 << 18
+"""The same in the middle of a large answer."""
 _PIECE_BYTES = 1 << 13
 _LATE_SECONDS = 2.0
 """How long a worker may take to begin a task whose turn has come, beside the task's own time."""
@@ -224,9 +227,9 @@ class FramedEnvironment(ExecutionEnvironment):
             self._poll.modify(self._channel_fd, select.POLLIN | (select.POLLOUT if self._is_full else 0))
 
     def _receive(self) -> int:
-        """Take in what is there, `_READ_BYTES` at most; says how much that was."""
+        """Take in what is there; says how much that was. With `_READ_BYTES` or more there may be more."""
         try:
-            chunk = self._channel.recv(_READ_BYTES)
+            chunk = self._channel.recv(_READ_BYTES if self._missing < _READ_BYTES else _LARGE_READ_BYTES)
         except (BlockingIOError, ConnectionResetError):
             return 0
         if self._missing > 0:

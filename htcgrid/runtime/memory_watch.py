@@ -20,6 +20,8 @@ QUIET_SECONDS = 60.0
 """How often whoever supervises what is watched looks after it unasked."""
 _TICK_SECONDS = 0.05
 _LONGEST_SECONDS = 0.25
+_IDLE_SECONDS = 1.0
+"""How long the thread goes on looking where nothing is watched: to be woken for each of many short tasks would cost more."""
 _GROWTH_MB = 2048.0
 """How much memory a processor can fill in a second, at most."""
 _READ_BYTES = 1024
@@ -106,7 +108,9 @@ class MemoryWatch:
         self._processes: dict[int, Process] = {}
         self._active: dict[int, Process] = {}
         self._thread: threading.Thread | None = None
-        self._is_closed = False
+        self._left = 0.0
+        """When something was watched last."""
+        self._is_asleep = self._is_closed = False
 
     @property
     def size(self) -> int:
@@ -130,12 +134,13 @@ class MemoryWatch:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="htcgrid-memory-watch", daemon=True)
                 self._thread.start()
-            elif len(self._active) == 1:
+            elif self._is_asleep:
                 self._lock.notify()
 
     def leave(self, watched: Watched) -> None:
         with self._lock:
             self._active.pop(id(watched), None)
+            self._left = time.monotonic()
 
     def begin_look(self, watched: Watched) -> None:
         """It is about to count its memory."""
@@ -168,7 +173,9 @@ class MemoryWatch:
         while True:
             with self._lock:
                 if not self._is_closed:
-                    self._lock.wait(_TICK_SECONDS if self._active else None)
+                    self._is_asleep = not self._active and time.monotonic() - self._left > _IDLE_SECONDS
+                    self._lock.wait(None if self._is_asleep else _TICK_SECONDS)
+                    self._is_asleep = False
                 if self._is_closed:
                     return
                 now = time.monotonic()

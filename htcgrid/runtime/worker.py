@@ -22,7 +22,9 @@ from awslambdaric.lambda_runtime_client import BaseLambdaRuntimeClient
 from htcgrid.runtime import frames, shared_memory
 
 _FLUSH_NS = 1_000_000  # an answer waits for company no longer than this
-_READ_BYTES = 1 << 18
+_READ_BYTES = 1 << 16
+"""Read at once: to allocate more costs more than to read a small event. A large one is read in larger parts."""
+_LARGE_READ_BYTES = 1 << 18
 _HEAD = frames.REQUEST.size
 _TRACE_AT = _HEAD + frames.REQUEST_ID_BYTES
 _ANSWER_HEAD = frames.ANSWER.size
@@ -180,7 +182,7 @@ class FramedClient:
         parts = [self._input[self._at :]]
         missing = size - len(parts[0])
         while missing > 0:
-            chunk = self._channel.recv(_READ_BYTES)
+            chunk = self._channel.recv(_READ_BYTES if missing < _READ_BYTES else _LARGE_READ_BYTES)
             if not chunk:
                 raise SystemExit(0)  # the supervisor has gone
             parts.append(chunk)
