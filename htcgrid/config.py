@@ -73,13 +73,13 @@ class PluginTable(Keys):
         return {name: secret_values.revealed(value) for name, value in (self.model_extra or {}).items()}
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
-        """Which of the plugin's own keys are secret is not known here."""
+        """Without the values: which of the plugin's own keys are secret is not known here."""
         yield "plugin", self.plugin
         yield from ((name, ...) for name in self.model_extra or {})
 
     @model_serializer(mode="wrap")
     def _without_what_came_from_variables(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A dump is for others to read; a password is given as a variable so that they do not."""
+        """A dump may be read by others, and a password is given as a variable so that they cannot read it."""
         known = secret_values.without_concealed(self.model_extra or {})
         return dict(handler(type(self).model_construct(_fields_set={"plugin", *known}, plugin=self.plugin, **known)))
 
@@ -188,7 +188,7 @@ class GridConfig:
         ]
 
     def from_variables(self) -> list[str]:
-        """The keys of these that came from HTCGRID_ variables: no dump of the settings has them."""
+        """The keys of the source, the sink and the observers that came from HTCGRID_ variables, which no dump contains."""
         tables = {"source": self.settings.source, "sink": self.settings.sink}
         found = {name: table.model_extra or {} for name, table in tables.items() if table is not None}
         observers = {name: table.model_extra or {} for name, table in self.settings.observers.items()}
@@ -229,7 +229,7 @@ class GridConfig:
         return function.model_copy(update={"region": region})
 
     def beside_the_file(self, model: M) -> M:
-        """With relative paths made relative to the folder of the config file. "-" is not a path."""
+        """The model with relative paths made relative to the folder of the config file. "-" is not a path."""
         try:
             folder = self.file.resolve().parent if self.file else Path.cwd()
         except OSError as error:
@@ -247,7 +247,7 @@ class GridConfig:
 
 
 def read(file: Path | None = None, flags: Mapping[str, Any] | None = None) -> GridConfig:
-    """The settings of `file`, or of `htcgrid.toml` here if there is one, under environment and `flags`.
+    """The settings of `file`, or of `htcgrid.toml` here if there is one, overridden by the environment and `flags`.
 
     `flags` is nested as the file is. Raises `ConfigError`.
     """
@@ -282,8 +282,8 @@ def _parse(file: Path) -> dict[str, Any]:
 
 
 def _text(file: Path) -> str:
-    """UTF-8, as TOML must be; with the mark that some editors put first."""
-    # Not blocked by a pipe that nobody writes to, before it is known to be one.
+    """The text, which must be UTF-8. A byte order mark, which some editors write, is left out."""
+    # O_NONBLOCK: opening a pipe that nobody writes to would wait for ever.
     with open(file, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK)) as opened:
         status = os.fstat(opened.fileno())
         if not stat.S_ISREG(status.st_mode):
@@ -306,7 +306,7 @@ def _text(file: Path) -> str:
 
 
 def _drop_options_of_other_plugins(document: dict[str, Any], above: Mapping[str, Any]) -> None:
-    """What swaps a plugin swaps its whole table: the other's options would be unknown to it."""
+    """Where a flag or variable names another plugin, drop the table of the file's plugin: its keys are not the other's."""
     for name in ("source", "sink"):
         table, stronger = document.get(name), above.get(name)
         chosen = stronger.get("plugin") if isinstance(stronger, dict) else None
@@ -324,7 +324,7 @@ def _variables() -> dict[str, Any]:
             raise ConfigError(f"environment: {variable} is not a setting. There are: {known}.")
     if not ours:
         return {}
-    # A tenth of the time that a command takes to start, for what few runs have.
+    # Imported here, since it takes a tenth of a command's start and few runs have such variables.
     from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict, SettingsError  # noqa: PLC0415
 
     class FromEnvironment(Settings, BaseSettings):
@@ -407,7 +407,7 @@ def flags_of(pairs: Iterable[str]) -> dict[str, Any]:
 
 
 def become(variables: Mapping[str, str]) -> None:
-    """Have this process see these variables, and no credentials beside them, as a handler does that is called in it."""
+    """Set these variables in this process, and remove its own credentials, for a handler that is called in it."""
     for name in CREDENTIAL_VARIABLES:
         os.environ.pop(name, None)
     os.environ.update(variables)
@@ -415,7 +415,7 @@ def become(variables: Mapping[str, str]) -> None:
 
 
 def shown_pair(pair: str) -> str:
-    """A `KEY=VALUE` to be shown to the user again; what may be a secret is left out."""
+    """A `KEY=VALUE` as it may be shown to the user again: a value that may be a secret is left out."""
     key, equals, text = pair.partition("=")
     return pair if key.rpartition(".")[2] in _SHOWN_AGAIN else _pair(key, equals, text)
 
@@ -424,7 +424,7 @@ _SHOWN_AGAIN = frozenset({"plugin", "path", "id_field", "queue", "table", "bucke
 
 
 def _pair(key: str, equals: str, text: str) -> str:
-    """As it was written, but a text may be a secret."""
+    """The pair as it was written, without a text, which may be a secret."""
     return f"{key}{equals}{'...' if isinstance(_value(text), str) and text else text}"
 
 
@@ -470,7 +470,7 @@ def _explain(problem: Any, where: str, model: type[BaseModel], inside: str) -> s
 
 
 def _shown(value: Any, tables: Sequence[str], key: str, model: type[BaseModel]) -> str:
-    """The value, where it is sure that it is not a secret; of a table the keys."""
+    """The value where it is certainly not a secret; of a table, its keys."""
     inner = _model_at(model, tables)
     field = inner.model_fields.get(key) if inner else None
     if isinstance(value, Mapping):

@@ -20,7 +20,7 @@ _MEMORY_SECONDS = 0.02
 class ContainerPipes:
     """A folder that a Lambda container mounts too, from `open` to `close`; `container_entry.sh` is at its other end.
 
-    Whichever of the two comes up first, restarts or goes away: an order waits in its pipe until it is read.
+    Either end may start first, restart or end: an order waits in its pipe until it is read.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -36,10 +36,10 @@ class ContainerPipes:
         self.is_chatty = False
         """Whether so much is printed that the log must be read more often."""
         self.kills = 0
-        """How many processes of this run the kernel had ended for memory when `memory_mb` was asked last."""
+        """How many processes of this run the kernel has ended for memory, as of the last `memory_mb`."""
 
     def open(self) -> None:
-        """Say hello. What an agent before this one has left running is ended."""
+        """Make the pipes, and have the container end what an earlier agent has left running."""
         self.folder.mkdir(parents=True, exist_ok=True)
         for name in _PIPES:
             path = self.folder / name
@@ -62,7 +62,7 @@ class ContainerPipes:
         self._starts = self._orders = self._replies = self._log = -1
 
     def greet(self) -> None:
-        """Ask for a sign of life, of a container that is new or was restarted."""
+        """Ask a container that is new, or was restarted, for a reply."""
         for pipe in (self._starts, self._orders, self._replies):
             _drain(pipe)
         self._ready = False
@@ -96,7 +96,7 @@ class ContainerPipes:
             self._send(self._starts, "quit")
 
     def memory_mb(self) -> float:
-        """MiB that the container's processes use; what was known last where it does not say at once."""
+        """MiB that the container's processes use; the last known value where no reply comes at once."""
         token = f"m{time.monotonic_ns()}"
         self._send(self._orders, f"memory {token}")
         reply = self._replied(token, _MEMORY_SECONDS)
@@ -129,7 +129,7 @@ class ContainerPipes:
         try:
             os.write(pipe, f"{line}\n".encode())
         except BlockingIOError:
-            return  # full of orders that nobody reads: the container is not there, which is found out by `ended`
+            return  # full of orders that nobody reads: the container has ended, which `ended` shows
 
     def _replied(self, token: str, wait: float) -> str | None:
         """What was replied to that token, within `wait` seconds; replies to others are dropped."""

@@ -26,20 +26,20 @@ class Termination:
 
 
 def corrected_by(end: Termination | None, outcome: Outcome) -> Outcome:
-    """The outcome of a container that ended whole, once the engine has said how, if it has."""
+    """The outcome of a container that ended, corrected by `end` where the engine knows that."""
     return outcome if end is None else explained(outcome, end.status, out_of_memory=end.out_of_memory)
 
 
 class SidecarSandbox(Sandbox):
     """One run of a Lambda container's program.
 
-    The end of the program is told by the container's first process. The end of the whole container shows in the
-    pipe that this process held open; why it ended only the engine knows.
+    The container's first process reports the end of the program. It holds a pipe open, and so the end of the container
+    itself is seen as the end of that pipe; only the engine knows the reason.
     """
 
     def __init__(self, pipes: ContainerPipes) -> None:
         self.ended_whole = False
-        """Whether the container has ended, and not its program alone."""
+        """Whether the container itself has ended, not only its program."""
         self._pipes = pipes
         self._number = 0
         self._termination: Termination | None = None
