@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from htcgrid.runtime.sandbox import Printed
-from htcgrid.spi import NOT_TOLD_APART, limits
+from htcgrid.runtime.log_pipe import LOG_BYTES_AT_ONCE, LogPipe
 
 _PIPES = ("log", "ended", "replies", "orders", "starts")  # the container waits for the last one
-_LOG_BYTES = 1 << 20
+
 _MEMORY_SECONDS = 0.02
+_REPLY_BYTES = 1 << 16
 
 
 class ContainerPipes:
@@ -25,16 +25,13 @@ class ContainerPipes:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._starts = self._orders = self._replies = self._log = -1
+        self._starts = self._orders = self._replies = -1
+        self.log = LogPipe(-1)
         self._token = ""
         self._ready = False
         self._number = 0
         self._memory_mb = 0.0
-        self._tail = b""
-        self.printed: Printed | None = None
-        """Gets all that is read of the log."""
-        self.is_chatty = False
-        """Whether so much is printed that the log must be read more often."""
+
         self.kills = 0
         """How many processes of this run the kernel has ended for memory, as of the last `memory_mb`."""
 
@@ -46,9 +43,9 @@ class ContainerPipes:
             if not path.is_fifo():
                 os.mkfifo(path)
                 path.chmod(0o660)
-        self._log = self._pipe("log")
+        self.log.descriptor = self._pipe("log")
         with suppress(PermissionError):  # past what the machine allows one user; the usual size serves as well
-            fcntl.fcntl(self._log, fcntl.F_SETPIPE_SZ, _LOG_BYTES)
+            fcntl.fcntl(self.log.descriptor, fcntl.F_SETPIPE_SZ, LOG_BYTES_AT_ONCE)
         self._replies = self._pipe("replies")
         self._orders = self._pipe("orders")
         self._starts = self._pipe("starts")
@@ -56,10 +53,11 @@ class ContainerPipes:
 
     def close(self) -> None:
         """Release them. The container ends what it runs."""
-        for descriptor in (self._starts, self._orders, self._replies, self._log):
+        for descriptor in (self._starts, self._orders, self._replies):
             if descriptor >= 0:
                 os.close(descriptor)
-        self._starts = self._orders = self._replies = self._log = -1
+        self._starts = self._orders = self._replies = -1
+        self.log.close()
 
     def greet(self) -> None:
         """Ask a container that is new, or was restarted, for a reply."""
@@ -105,22 +103,6 @@ class ContainerPipes:
             self._memory_mb = used / (1 << 20)
         return self._memory_mb
 
-    def log_tail(self) -> bytes:
-        """The end of what was printed since the last call."""
-        self.read_log()
-        tail, self._tail = self._tail, b""
-        return tail
-
-    def read_log(self) -> None:
-        """Take in what was printed up to now. The handler waits where this is not called and the pipe is full."""
-        size = 0
-        while size < _LOG_BYTES and (piece := _drain(self._log, _LOG_BYTES)):
-            size += len(piece)
-            self._tail = (self._tail + piece)[-limits.LOG_TAIL_BYTES :]
-            if self.printed is not None:
-                self.printed(piece, NOT_TOLD_APART)
-        self.is_chatty = size > _LOG_BYTES // 16
-
     def _pipe(self, name: str) -> int:
         # Open both ways: writing never waits for a reader, and what is written stays until it is read.
         return os.open(self.folder / name, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -144,8 +126,8 @@ class ContainerPipes:
         return None
 
 
-def _drain(pipe: int, size: int = 1 << 16) -> bytes:
+def _drain(pipe: int) -> bytes:
     try:
-        return os.read(pipe, size)
+        return os.read(pipe, _REPLY_BYTES)
     except BlockingIOError:
         return b""

@@ -50,8 +50,8 @@ class SidecarSandbox(Sandbox):
         with suppress(BlockingIOError):
             os.read(self.ended_fd, 1 << 16)  # of runs before
         self._poll.register(self.ended_fd, select.POLLIN)
-        self._pipes.printed = self.printed
-        self._pipes.log_tail()
+        self._pipes.log.printed = self.printed
+        self._pipes.log.tail()
         api = variables.get("AWS_LAMBDA_RUNTIME_API", "")
         _, secret = split_credentials(variables)
         self._number = self._pipes.start(api, variables["AWS_LAMBDA_LOG_STREAM_NAME"], secret)
@@ -68,22 +68,22 @@ class SidecarSandbox(Sandbox):
         if self.ended_fd >= 0:
             with suppress(Unavailable):
                 self.end()
-            self._pipes.read_log()  # what was printed as it was ended
-            self._pipes.printed = None
+            self._pipes.log.read()  # what was printed as it was ended
+            self._pipes.log.printed = None
             os.close(self.ended_fd)
             self.ended_fd = -1
 
     def log_tail(self) -> bytes:
-        return self._pipes.log_tail()
+        return self._pipes.log.tail()
 
     def between(self) -> None:
-        self._pipes.read_log()
+        self._pipes.log.read()
 
     def is_chatty(self) -> bool:
-        return self._pipes.is_chatty
+        return self._pipes.log.is_chatty
 
     def memory_mb(self) -> float:
-        self._pipes.read_log()
+        self._pipes.log.read()
         return self._pipes.memory_mb()
 
     def was_out_of_memory(self) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import boto3
 import pytest
-from moto_aws import empty_aws
+from moto_aws import empty_aws, make_orders
 from powertools import BRIDGE, KEYS
 
 PARTS = Path(__file__).parents[1] / "parts"
@@ -55,12 +55,7 @@ def test_it_reads_writes_and_is_its_role(node_image: str, tmp_path: Path, aws: s
     s3, dynamodb = session.client("s3", endpoint_url=aws), session.client("dynamodb", endpoint_url=aws)
     s3.create_bucket(Bucket="prices", CreateBucketConfiguration={"LocationConstraint": REGION})
     s3.put_object(Bucket="prices", Key="in", Body=b"read from S3")
-    dynamodb.create_table(
-        TableName="orders",
-        AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
-        KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
-        BillingMode="PAY_PER_REQUEST",
-    )
+    make_orders(dynamodb)
     (tmp_path / "htcgrid.toml").write_text(CONFIG.format(url=aws, region=REGION, image=node_image))
     event = json.dumps({"id": "1", "bucket": "prices", "table": "orders"})
     done = subprocess.run(

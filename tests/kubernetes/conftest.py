@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import kubernetes_images as images
 import pytest
@@ -73,3 +74,18 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory, cluster: None) -> Iterat
     """A redis-server that pods reach."""
     with redis_server(tmp_path_factory.mktemp("redis")) as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def redis_address(redis_url: str) -> tuple[str, int]:
+    """Host and port of that server."""
+    server = urlsplit(redis_url)
+    assert server.hostname
+    assert server.port
+    return server.hostname, server.port
+
+
+@pytest.fixture(scope="session")
+def node(redis_address: tuple[str, int]) -> str:
+    """The address of the node, which pods reach."""
+    return redis_address[0]

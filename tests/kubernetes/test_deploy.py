@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import boto3
 import pytest
@@ -159,9 +158,9 @@ def test_a_grid_scales_by_its_processors_until_the_config_says_otherwise(config:
 
 
 @pytest.fixture
-def s3(redis_url: str) -> Iterator[Any]:
+def s3(node: str) -> Iterator[Any]:
     """A bucket service on the node, where pods reach it, and its client."""
-    with empty_aws(str(urlsplit(redis_url).hostname)) as url:
+    with empty_aws(node) as url:
         client = boto3.client(
             "s3",
             endpoint_url=url,

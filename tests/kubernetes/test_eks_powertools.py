@@ -8,11 +8,10 @@ import kubernetes_images as images
 from powertools import EXAMPLE, invoke, layer, served
 
 
-def test_the_example_runs_in_a_pod(redis_url: str, namespace: str, agent_image: str) -> None:
+def test_the_example_runs_in_a_pod(node: str, namespace: str, agent_image: str) -> None:
     image = images.powertools_image(EXAMPLE, layer())
     plane = {"plugin": "eks", "namespace": namespace, "image": image, "agent_image": agent_image, "code": "image"}
     options = [part for key, value in plane.items() for part in ("--set", f'planes.cluster.{key}="{value}"')]
-    node = redis_url.removeprefix("redis://").rpartition(":")[0]
     with served(node) as (url, table):
         done = invoke(url, "--plane", "cluster", "--set", "function.layers=[]", *options)
         assert done.returncode == 0, done.stderr

@@ -48,8 +48,8 @@ VOLUME = {
 
 
 @pytest.fixture
-def aws(redis_url: str) -> Iterator[str]:
-    with empty_aws(redis_url.removeprefix("redis://").rpartition(":")[0]) as url:
+def aws(node: str) -> Iterator[str]:
+    with empty_aws(node) as url:
         yield url
 
 

@@ -62,11 +62,10 @@ task_input_passed_via_external_storage = 1
 
 
 @pytest.fixture(scope="module")
-def aws(redis_url: str) -> Iterator[str]:
+def aws(node: str) -> Iterator[str]:
     """The address of HTC-Grid's queues and table, on the node."""
     aws_server.put_right()
-    host = redis_url.removeprefix("redis://").rpartition(":")[0]
-    with empty_aws(host) as url:
+    with empty_aws(node) as url:
         queues = _client("sqs", url)
         for priority in range(PRIORITIES):
             queues.create_queue(QueueName=f"htc__{priority}")

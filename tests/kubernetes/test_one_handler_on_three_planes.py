@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import boto3
 import kubernetes_layered as layered
 import pytest
-from moto_aws import empty_aws
+from moto_aws import empty_aws, make_orders
 from powertools import KEYS, layer
 
 if TYPE_CHECKING:
@@ -64,21 +64,16 @@ agent_image = "{agent_image}"
 
 
 @pytest.fixture
-def aws(redis_url: str) -> Iterator[str]:
+def aws(node: str) -> Iterator[str]:
     """An AWS at the node's address, which processes, containers and pods reach alike."""
-    with empty_aws(redis_url.removeprefix("redis://").rpartition(":")[0]) as url:
+    with empty_aws(node) as url:
         session = boto3.Session(KEYS["AWS_ACCESS_KEY_ID"], KEYS["AWS_SECRET_ACCESS_KEY"], region_name="eu-west-1")
         s3 = session.client("s3", endpoint_url=url)
         s3.create_bucket(Bucket="prices", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
         s3.put_object(Bucket="prices", Key="in", Body=b"read from S3")
         s3.close()
         table = session.client("dynamodb", endpoint_url=url)
-        table.create_table(
-            TableName="orders",
-            AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
-            KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
-            BillingMode="PAY_PER_REQUEST",
-        )
+        make_orders(table)
         yield url
         stored = table.scan(TableName="orders")["Items"]
         table.close()

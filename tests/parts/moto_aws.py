@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from moto.moto_api._internal import moto_api_backend
 from moto.server import ThreadedMotoServer
@@ -17,3 +18,13 @@ def empty_aws(host: str = "127.0.0.1") -> Iterator[str]:
         yield "http://{}:{}".format(*server.get_host_and_port())
     finally:
         server.stop()
+
+
+def make_orders(dynamodb: Any) -> None:
+    """The table `orders` of the examples, by a client of DynamoDB."""
+    dynamodb.create_table(
+        TableName="orders",
+        AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
+        KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
+        BillingMode="PAY_PER_REQUEST",
+    )

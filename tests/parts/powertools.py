@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-from moto_aws import empty_aws
+from moto_aws import empty_aws, make_orders
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "powertools"
 KEYS = {"AWS_ACCESS_KEY_ID": "example", "AWS_SECRET_ACCESS_KEY": "example", "AWS_DEFAULT_REGION": "eu-west-1"}
@@ -41,12 +41,7 @@ def served(host: str) -> Iterator[tuple[str, Any]]:
             aws_access_key_id="example",
             aws_secret_access_key="example",
         )
-        client.create_table(
-            TableName="orders",
-            AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
-            KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
-            BillingMode="PAY_PER_REQUEST",
-        )
+        make_orders(client)
         yield url, client
         client.close()
 
