@@ -4,17 +4,15 @@ The one module that reads the environment. Stronger first: `--set` and the other
 variables (`HTCGRID_PLANE`, `HTCGRID_FUNCTION__TIMEOUT`), then the file.
 """
 
-import codecs
 import json
 import os
 import re
-import stat
 import time
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin
+from typing import Any, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -29,11 +27,12 @@ from pydantic import (
 from htcgrid import plugins, secret_values
 from htcgrid.agent.observing import Observing
 from htcgrid.agent.options import AgentOptions
+from htcgrid.config_errors import ConfigError, explain, short
+from htcgrid.config_file import parsed_file
 from htcgrid.spi import (
     CREDENTIAL_VARIABLES,
     Function,
     HandlerOutput,
-    HtcgridError,
     Invoker,
     Keys,
     Observer,
@@ -43,17 +42,26 @@ from htcgrid.spi import (
     TaskSource,
 )
 
+__all__ = [
+    "DEFAULT_FILE",
+    "ENVIRONMENT_PREFIX",
+    "ConfigError",
+    "GridConfig",
+    "PluginTable",
+    "Settings",
+    "become",
+    "explain",
+    "flags_of",
+    "is_standard_stream",
+    "read",
+    "shown_pair",
+]
+
 DEFAULT_FILE = "htcgrid.toml"
 ENVIRONMENT_PREFIX = "HTCGRID_"
-_MOST_BYTES = 10_000_000
-_SHOWN = 300
 
 P = TypeVar("P", bound=Plugin)
 M = TypeVar("M", bound=BaseModel)
-
-
-class ConfigError(HtcgridError):
-    """The config cannot be used. The text names the file, the key, what was expected and what to write."""
 
 
 def is_standard_stream(plugin: Plugin) -> bool:
@@ -225,7 +233,7 @@ class GridConfig:
     def _in_its_region(self, function: Function) -> Function:
         region, where = self.region()
         if not _REGION.match(region):
-            raise ConfigError(f"environment: {where} = {_short(region)}: this is not an AWS region, such as eu-west-1.")
+            raise ConfigError(f"environment: {where} = {short(region)}: this is not an AWS region, such as eu-west-1.")
         return function.model_copy(update={"region": region})
 
     def beside_the_file(self, model: M) -> M:
@@ -253,7 +261,7 @@ def read(file: Path | None = None, flags: Mapping[str, Any] | None = None) -> Gr
     """
     if file is None and os.path.lexists(DEFAULT_FILE):
         file = Path(DEFAULT_FILE)
-    document = _parse(file) if file is not None else {}
+    document = parsed_file(file) if file is not None else {}
     above = _over(flags or {}, _variables())
     _drop_options_of_other_plugins(document, above)
     try:
@@ -266,43 +274,6 @@ def read(file: Path | None = None, flags: Mapping[str, Any] | None = None) -> Gr
         "functions": {name: grid.beside_the_file(function) for name, function in settings.functions.items()},
     }
     return replace(grid, settings=settings.model_copy(update=here))
-
-
-def _parse(file: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(_text(file))
-    except FileNotFoundError:
-        raise ConfigError(f"{file}: there is no such file. `htcgrid init` writes one.") from None
-    except OSError as error:
-        raise ConfigError(f"{file} cannot be read: {error.strerror}.") from None
-    except RecursionError:
-        raise ConfigError(f"{file} is not TOML that can be read: it is nested too deep.") from None
-    except ValueError as error:
-        raise ConfigError(f"{file} is not TOML: {error}.") from None
-
-
-def _text(file: Path) -> str:
-    """The text, which must be UTF-8. A byte order mark, which some editors write, is left out."""
-    # O_NONBLOCK: opening a pipe that nobody writes to would wait for ever.
-    with open(file, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK)) as opened:
-        status = os.fstat(opened.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise ConfigError(f"{file} is not a file but a pipe or device. Name a file of TOML.")
-        if status.st_size > _MOST_BYTES:
-            raise ConfigError(
-                f"{file} has {status.st_size:,} bytes: that is too long for a config. Name a file of TOML."
-            )
-        raw = opened.read()
-    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in raw:
-        raise ConfigError(
-            f"{file} is not TOML: it is not UTF-8 but looks like UTF-16, or no text at all. Save it as UTF-8."
-        )
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        found = f"the byte 0x{raw[error.start]:02x} on line {line}"
-        raise ConfigError(f"{file} is not TOML: {found} is not UTF-8. Save the file as UTF-8.") from None
 
 
 def _drop_options_of_other_plugins(document: dict[str, Any], above: Mapping[str, Any]) -> None:
@@ -433,74 +404,3 @@ def _value(text: str) -> Any:
         return tomllib.loads(f"value = {text}")["value"]
     except (tomllib.TOMLDecodeError, RecursionError):
         return text
-
-
-def explain(error: ValidationError, where: str, model: type[BaseModel], inside: str = "") -> str:
-    """A validation error as lines that say where, what was found, what was expected, what to write."""
-    return "\n".join(_explain(problem, where, model, inside) for problem in error.errors())
-
-
-def _meaning(description: str) -> str:
-    """The description of a key as a sentence."""
-    says = description.startswith(("whether ", "how ", "what ", "when ", "where ", "which "))
-    return f"It {'says' if says else 'is'} {description}."
-
-
-def _explain(problem: Any, where: str, model: type[BaseModel], inside: str) -> str:
-    *tables, key = [str(part) for part in problem["loc"]] or [""]
-    table = ".".join([*([inside] if inside else []), *tables])
-    place = f"{where}: [{table}] {key}" if table else f"{where}: {key}"
-    fields = _fields(model, tables)
-    if problem["type"] == "extra_forbidden":
-        from difflib import get_close_matches  # noqa: PLC0415 - a part of the cold start that few starts need
-
-        near = get_close_matches(key, fields, 1)
-        known = f"There are: {', '.join(fields)}." if fields else "It takes none."
-        advice = f"Did you mean {near[0]}?" if near else known
-        return f"{place}: there is no such key. {advice}"
-    if problem["type"] == "missing":
-        return f"{place}: this key is missing. {_meaning(fields.get(key) or 'needed')}"
-    expected = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] in {"model_type", "dict_type"}:
-        inner = ".".join([*([table] if table else []), key])
-        expected = f"this must be a table. Write [{inner}] and its keys below it"
-    meaning = f" {_meaning(fields[key])}" if fields.get(key) else ""
-    found = _shown(problem["input"], tables, key, model)
-    return f"{place} = {found}: {expected}.{meaning}"
-
-
-def _shown(value: Any, tables: Sequence[str], key: str, model: type[BaseModel]) -> str:
-    """The value where it is certainly not a secret; of a table, its keys."""
-    inner = _model_at(model, tables)
-    field = inner.model_fields.get(key) if inner else None
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{str(name).partition('=')[0]}: ..." for name in value) + "}"
-    if field is None or not secret_values.may_show(key, value, field.annotation):
-        return "..."
-    return _short(value)
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}... ({len(text):,} characters)"
-
-
-def _fields(model: type[BaseModel], tables: Sequence[str]) -> dict[str, str]:
-    """The keys of a table and what they mean."""
-    found = _model_at(model, tables)
-    return {name: field.description or "" for name, field in found.model_fields.items()} if found else {}
-
-
-def _model_at(model: type[BaseModel], tables: Sequence[str]) -> type[BaseModel] | None:
-    """The model of a table, following the models down to it; None where it has none."""
-    names = iter(tables)
-    for name in names:
-        field = model.model_fields.get(name)
-        kind = field.annotation if field else None
-        inner = [part for part in (kind, *get_args(kind)) if isinstance(part, type) and issubclass(part, BaseModel)]
-        if not inner:
-            return None
-        if get_origin(kind) is dict:
-            next(names, "")  # a name that the user gave
-        model = inner[0]
-    return model
