@@ -58,7 +58,7 @@ class FunctionError(HtcgridError):
 
 
 def _document(payload: bytes) -> dict[str, Any]:
-    """The error document; a runtime of one's own may have sent anything."""
+    """The error document. A user's own runtime may have sent anything."""
     try:
         document = parsed(payload)
     except ValueError:
@@ -99,7 +99,7 @@ class Answers(ResultSink):
             reader.put(None)
 
     def following(self, session: str) -> Iterator[Result | None]:
-        """The next result, waited for, again and again; None after `wake`."""
+        """Waits for each result and yields it; yields None after `wake`."""
         next_result = self._readers[session].get
         while True:
             yield next_result()
@@ -108,8 +108,8 @@ class Answers(ResultSink):
 class Grid:
     """Submits events and reads their answers.
 
-    Where the config's source is a queue and its sink a store, agents elsewhere do the work. Else an agent
-    in this process does, over queues in memory: the same code, on one machine.
+    Where the config's source is a queue and its sink a store, agents elsewhere run the tasks. Otherwise an agent in this
+    process does, with queues in memory: the same code, on one machine.
     """
 
     def __init__(self, grid: config.GridConfig) -> None:
@@ -159,10 +159,10 @@ class Grid:
     def map(self, events: Iterable[Any], *, ordered: bool = True, progress: bool = False) -> Iterator[Any]:
         """The answer to each event: in the order of events, or as they come with `ordered=False`.
 
-        Raises `FunctionError` where the answer of a failed task would be. Events are what `json.dumps` takes. On a queue
-        all are submitted before this returns; where the iteration is left early, by an error or a `break`, they go on.
-        An embedded agent is given some ten thousand of them ahead of the answers that are read, so that memory does not
-        grow with their number, and drops the rest of what it was given.
+        Raises `FunctionError` where the answer of a failed task would be. Events are values that `json.dumps` takes. With a
+        queue, all tasks are submitted before this returns, and run on when the iteration is left early, by an error or a
+        `break`. An embedded agent is given at most `WINDOW` tasks ahead of the answers that are read, so that memory does
+        not grow with their number; when the iteration is left early, it drops those that it has not run.
         """
         return _answers(self.outcomes(events, ordered=ordered, progress=progress))
 
@@ -198,7 +198,7 @@ class Grid:
                     self._source.cancel(tasks.session)
 
     def _submit(self, tasks: MappedTasks) -> None:
-        """All of them to a queue; as many as it is to have ahead to an embedded agent."""
+        """Put all tasks into a queue; into an embedded agent's only as many as it may have ahead."""
         while not tasks.is_complete and (self._agent is None or tasks.has_window()):
             batch, began = tasks.next_batch(), time.monotonic()
             if batch:

@@ -4,17 +4,15 @@ The one module that reads the environment. Stronger first: `--set` and the other
 variables (`HTCGRID_PLANE`, `HTCGRID_FUNCTION__TIMEOUT`), then the file.
 """
 
-import codecs
 import json
 import os
 import re
-import stat
 import time
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin
+from typing import Any, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -29,11 +27,12 @@ from pydantic import (
 from htcgrid import plugins, secret_values
 from htcgrid.agent.observing import Observing
 from htcgrid.agent.options import AgentOptions
+from htcgrid.config_errors import ConfigError, explain, short
+from htcgrid.config_file import parsed_file
 from htcgrid.spi import (
     CREDENTIAL_VARIABLES,
     Function,
     HandlerOutput,
-    HtcgridError,
     Invoker,
     Keys,
     Observer,
@@ -43,17 +42,26 @@ from htcgrid.spi import (
     TaskSource,
 )
 
+__all__ = [
+    "DEFAULT_FILE",
+    "ENVIRONMENT_PREFIX",
+    "ConfigError",
+    "GridConfig",
+    "PluginTable",
+    "Settings",
+    "become",
+    "explain",
+    "flags_of",
+    "is_standard_stream",
+    "read",
+    "shown_pair",
+]
+
 DEFAULT_FILE = "htcgrid.toml"
 ENVIRONMENT_PREFIX = "HTCGRID_"
-_MOST_BYTES = 10_000_000
-_SHOWN = 300
 
 P = TypeVar("P", bound=Plugin)
 M = TypeVar("M", bound=BaseModel)
-
-
-class ConfigError(HtcgridError):
-    """The config cannot be used. The text names the file, the key, what was expected and what to write."""
 
 
 def is_standard_stream(plugin: Plugin) -> bool:
@@ -73,13 +81,13 @@ class PluginTable(Keys):
         return {name: secret_values.revealed(value) for name, value in (self.model_extra or {}).items()}
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
-        """Which of the plugin's own keys are secret is not known here."""
+        """Without the values: which of the plugin's own keys are secret is not known here."""
         yield "plugin", self.plugin
         yield from ((name, ...) for name in self.model_extra or {})
 
     @model_serializer(mode="wrap")
     def _without_what_came_from_variables(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A dump is for others to read; a password is given as a variable so that they do not."""
+        """A dump may be read by others, and a password is given as a variable so that they cannot read it."""
         known = secret_values.without_concealed(self.model_extra or {})
         return dict(handler(type(self).model_construct(_fields_set={"plugin", *known}, plugin=self.plugin, **known)))
 
@@ -188,7 +196,7 @@ class GridConfig:
         ]
 
     def from_variables(self) -> list[str]:
-        """The keys of these that came from HTCGRID_ variables: no dump of the settings has them."""
+        """The keys of the source, the sink and the observers that came from HTCGRID_ variables, which no dump contains."""
         tables = {"source": self.settings.source, "sink": self.settings.sink}
         found = {name: table.model_extra or {} for name, table in tables.items() if table is not None}
         observers = {name: table.model_extra or {} for name, table in self.settings.observers.items()}
@@ -225,11 +233,11 @@ class GridConfig:
     def _in_its_region(self, function: Function) -> Function:
         region, where = self.region()
         if not _REGION.match(region):
-            raise ConfigError(f"environment: {where} = {_short(region)}: this is not an AWS region, such as eu-west-1.")
+            raise ConfigError(f"environment: {where} = {short(region)}: this is not an AWS region, such as eu-west-1.")
         return function.model_copy(update={"region": region})
 
     def beside_the_file(self, model: M) -> M:
-        """With relative paths made relative to the folder of the config file. "-" is not a path."""
+        """The model with relative paths made relative to the folder of the config file. "-" is not a path."""
         try:
             folder = self.file.resolve().parent if self.file else Path.cwd()
         except OSError as error:
@@ -247,13 +255,13 @@ class GridConfig:
 
 
 def read(file: Path | None = None, flags: Mapping[str, Any] | None = None) -> GridConfig:
-    """The settings of `file`, or of `htcgrid.toml` here if there is one, under environment and `flags`.
+    """The settings of `file`, or of `htcgrid.toml` here if there is one, overridden by the environment and `flags`.
 
     `flags` is nested as the file is. Raises `ConfigError`.
     """
     if file is None and os.path.lexists(DEFAULT_FILE):
         file = Path(DEFAULT_FILE)
-    document = _parse(file) if file is not None else {}
+    document = parsed_file(file) if file is not None else {}
     above = _over(flags or {}, _variables())
     _drop_options_of_other_plugins(document, above)
     try:
@@ -268,45 +276,8 @@ def read(file: Path | None = None, flags: Mapping[str, Any] | None = None) -> Gr
     return replace(grid, settings=settings.model_copy(update=here))
 
 
-def _parse(file: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(_text(file))
-    except FileNotFoundError:
-        raise ConfigError(f"{file}: there is no such file. `htcgrid init` writes one.") from None
-    except OSError as error:
-        raise ConfigError(f"{file} cannot be read: {error.strerror}.") from None
-    except RecursionError:
-        raise ConfigError(f"{file} is not TOML that can be read: it is nested too deep.") from None
-    except ValueError as error:
-        raise ConfigError(f"{file} is not TOML: {error}.") from None
-
-
-def _text(file: Path) -> str:
-    """UTF-8, as TOML must be; with the mark that some editors put first."""
-    # Not blocked by a pipe that nobody writes to, before it is known to be one.
-    with open(file, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK)) as opened:
-        status = os.fstat(opened.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise ConfigError(f"{file} is not a file but a pipe or device. Name a file of TOML.")
-        if status.st_size > _MOST_BYTES:
-            raise ConfigError(
-                f"{file} has {status.st_size:,} bytes: that is too long for a config. Name a file of TOML."
-            )
-        raw = opened.read()
-    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in raw:
-        raise ConfigError(
-            f"{file} is not TOML: it is not UTF-8 but looks like UTF-16, or no text at all. Save it as UTF-8."
-        )
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        found = f"the byte 0x{raw[error.start]:02x} on line {line}"
-        raise ConfigError(f"{file} is not TOML: {found} is not UTF-8. Save the file as UTF-8.") from None
-
-
 def _drop_options_of_other_plugins(document: dict[str, Any], above: Mapping[str, Any]) -> None:
-    """What swaps a plugin swaps its whole table: the other's options would be unknown to it."""
+    """Where a flag or variable names another plugin, drop the table of the file's plugin: its keys are not the other's."""
     for name in ("source", "sink"):
         table, stronger = document.get(name), above.get(name)
         chosen = stronger.get("plugin") if isinstance(stronger, dict) else None
@@ -324,7 +295,7 @@ def _variables() -> dict[str, Any]:
             raise ConfigError(f"environment: {variable} is not a setting. There are: {known}.")
     if not ours:
         return {}
-    # A tenth of the time that a command takes to start, for what few runs have.
+    # Imported here, since it takes a tenth of a command's start and few runs have such variables.
     from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict, SettingsError  # noqa: PLC0415
 
     class FromEnvironment(Settings, BaseSettings):
@@ -407,7 +378,7 @@ def flags_of(pairs: Iterable[str]) -> dict[str, Any]:
 
 
 def become(variables: Mapping[str, str]) -> None:
-    """Have this process see these variables, and no credentials beside them, as a handler does that is called in it."""
+    """Set these variables in this process, and remove its own credentials, for a handler that is called in it."""
     for name in CREDENTIAL_VARIABLES:
         os.environ.pop(name, None)
     os.environ.update(variables)
@@ -415,7 +386,7 @@ def become(variables: Mapping[str, str]) -> None:
 
 
 def shown_pair(pair: str) -> str:
-    """A `KEY=VALUE` to be shown to the user again; what may be a secret is left out."""
+    """A `KEY=VALUE` as it may be shown to the user again: a value that may be a secret is left out."""
     key, equals, text = pair.partition("=")
     return pair if key.rpartition(".")[2] in _SHOWN_AGAIN else _pair(key, equals, text)
 
@@ -424,7 +395,7 @@ _SHOWN_AGAIN = frozenset({"plugin", "path", "id_field", "queue", "table", "bucke
 
 
 def _pair(key: str, equals: str, text: str) -> str:
-    """As it was written, but a text may be a secret."""
+    """The pair as it was written, without a text, which may be a secret."""
     return f"{key}{equals}{'...' if isinstance(_value(text), str) and text else text}"
 
 
@@ -433,74 +404,3 @@ def _value(text: str) -> Any:
         return tomllib.loads(f"value = {text}")["value"]
     except (tomllib.TOMLDecodeError, RecursionError):
         return text
-
-
-def explain(error: ValidationError, where: str, model: type[BaseModel], inside: str = "") -> str:
-    """A validation error as lines that say where, what was found, what was expected, what to write."""
-    return "\n".join(_explain(problem, where, model, inside) for problem in error.errors())
-
-
-def _meaning(description: str) -> str:
-    """The description of a key as a sentence."""
-    says = description.startswith(("whether ", "how ", "what ", "when ", "where ", "which "))
-    return f"It {'says' if says else 'is'} {description}."
-
-
-def _explain(problem: Any, where: str, model: type[BaseModel], inside: str) -> str:
-    *tables, key = [str(part) for part in problem["loc"]] or [""]
-    table = ".".join([*([inside] if inside else []), *tables])
-    place = f"{where}: [{table}] {key}" if table else f"{where}: {key}"
-    fields = _fields(model, tables)
-    if problem["type"] == "extra_forbidden":
-        from difflib import get_close_matches  # noqa: PLC0415 - a part of the cold start that few starts need
-
-        near = get_close_matches(key, fields, 1)
-        known = f"There are: {', '.join(fields)}." if fields else "It takes none."
-        advice = f"Did you mean {near[0]}?" if near else known
-        return f"{place}: there is no such key. {advice}"
-    if problem["type"] == "missing":
-        return f"{place}: this key is missing. {_meaning(fields.get(key) or 'needed')}"
-    expected = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] in {"model_type", "dict_type"}:
-        inner = ".".join([*([table] if table else []), key])
-        expected = f"this must be a table. Write [{inner}] and its keys below it"
-    meaning = f" {_meaning(fields[key])}" if fields.get(key) else ""
-    found = _shown(problem["input"], tables, key, model)
-    return f"{place} = {found}: {expected}.{meaning}"
-
-
-def _shown(value: Any, tables: Sequence[str], key: str, model: type[BaseModel]) -> str:
-    """The value, where it is sure that it is not a secret; of a table the keys."""
-    inner = _model_at(model, tables)
-    field = inner.model_fields.get(key) if inner else None
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{str(name).partition('=')[0]}: ..." for name in value) + "}"
-    if field is None or not secret_values.may_show(key, value, field.annotation):
-        return "..."
-    return _short(value)
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}... ({len(text):,} characters)"
-
-
-def _fields(model: type[BaseModel], tables: Sequence[str]) -> dict[str, str]:
-    """The keys of a table and what they mean."""
-    found = _model_at(model, tables)
-    return {name: field.description or "" for name, field in found.model_fields.items()} if found else {}
-
-
-def _model_at(model: type[BaseModel], tables: Sequence[str]) -> type[BaseModel] | None:
-    """The model of a table, following the models down to it; None where it has none."""
-    names = iter(tables)
-    for name in names:
-        field = model.model_fields.get(name)
-        kind = field.annotation if field else None
-        inner = [part for part in (kind, *get_args(kind)) if isinstance(part, type) and issubclass(part, BaseModel)]
-        if not inner:
-            return None
-        if get_origin(kind) is dict:
-            next(names, "")  # a name that the user gave
-        model = inner[0]
-    return model

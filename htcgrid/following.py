@@ -1,4 +1,4 @@
-"""Waiting for more results of a store: told by the store where it can tell, by looking again and again elsewhere."""
+"""Waiting for more results of a store: the store says when there are some, or is asked again and again."""
 
 import time
 
@@ -6,11 +6,11 @@ from htcgrid.spi import ResultSink
 
 _GROWTH = 1.5
 _FIRST_LOOK = 0.002
-"""Where a store tells, looks are cheap, and what is not stored, such as the end of a queue, is seen soon, too."""
+"""For a store that says so. It is short, so that what a store cannot say, such as the end of a queue, is seen soon too."""
 
 
 class Pauses:
-    """Pauses between looks at a store, ever longer, since a look at a service costs money; cut short by what was stored."""
+    """Pauses between looks at a store. They grow, since a look at a service costs money, and end when something is stored."""
 
     def __init__(self, store: ResultSink, first: float, longest: float) -> None:
         self._store = store

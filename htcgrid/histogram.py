@@ -13,7 +13,7 @@ _SHIFT = 1e-6
 
 
 class Histogram:
-    """Of numbers from 0 on."""
+    """Of numbers that are not negative."""
 
     def __init__(self) -> None:
         self._counts: Counter[int] = Counter()

@@ -12,9 +12,9 @@ WINDOW = 50_000
 """How many tasks an embedded agent is given ahead of the answers that were read."""
 WINDOW_BYTES = 32 << 20
 EARLY_BYTES = 64 << 20
-"""How much of answers that came before their turn is kept."""
+"""How many bytes of answers that came before their turn are kept, before no more tasks are submitted."""
 _OUTCOME_BYTES = 600
-"""About what an outcome takes in memory beside its payload."""
+"""About how much memory an outcome takes beside its payload."""
 
 
 class MappedTasks:
@@ -34,7 +34,7 @@ class MappedTasks:
         self.read = 0
         """How many outcomes were read."""
         self.early_bytes = 0
-        """Of outcomes that wait for their turn."""
+        """Bytes of the outcomes that wait for their turn."""
 
     def __len__(self) -> int:
         return len(self._has_outcome)
@@ -85,7 +85,7 @@ class MappedTasks:
         return found
 
     def turn_over(self, task_ids: list[str]) -> None:
-        """Go on behind these, so that every task is asked for in turn."""
+        """Continue after these in the next `some_waiting`, so that every task is asked for in turn."""
         self._at = self._index(task_ids[-1]) + 1 if task_ids else 0
 
     def in_order(self, coming: Iterator[Outcome]) -> Iterator[Outcome]:

@@ -1,8 +1,8 @@
 """From a plugin's name to its class. The only module that knows stevedore.
 
 Names are entry points of the groups `htcgrid.invoker`, `htcgrid.task_source`, `htcgrid.result_sink` and `htcgrid.observer`.
-Nothing falls back: a name that is not there, is there twice, does not import or speaks another version
-of the interface stops the program with what is wrong and what to do.
+Nothing falls back: where a name is missing, is there twice, cannot be imported or has another version of the interface, the
+program stops with what is wrong and what to do.
 """
 
 import errno
@@ -38,7 +38,7 @@ GROUPS: dict[type[Plugin], str] = {
     ResultSink: "htcgrid.result_sink",
     Observer: "htcgrid.observer",
 }
-_WORDS = {Invoker: "compute plane", TaskSource: "task source", ResultSink: "result sink", Observer: "observer"}
+_KIND_NAMES = {Invoker: "compute plane", TaskSource: "task source", ResultSink: "result sink", Observer: "observer"}
 _AVAILABLE = "htcgrid.available"
 """Entry points of htcgrid itself, by the name of a plugin: the package of a distribution that brings it, installed or not."""
 
@@ -57,7 +57,7 @@ class Installed:
 def installed(kind: type[Plugin] | None = None) -> list[Installed]:
     """Every plugin that is installed, of one kind or of all, in order of kind and name."""
     found = [
-        Installed(_WORDS[base], point.name, point.value, point.dist.name, point.dist.version)
+        Installed(_KIND_NAMES[base], point.name, point.value, point.dist.name, point.dist.version)
         for base, group in GROUPS.items()
         if kind in {None, base}
         for point in importlib.metadata.entry_points(group=group)
@@ -67,8 +67,8 @@ def installed(kind: type[Plugin] | None = None) -> list[Installed]:
 
 
 def load(kind: type[P], name: str) -> type[P]:
-    """The class that the entry point `name` names; `Rejected` with what is wrong where it cannot be had."""
-    word = _WORDS[kind]
+    """The class that the entry point `name` names. Raises `Rejected` with what is wrong where it cannot be loaded."""
+    word = _KIND_NAMES[kind]
 
     def explain(_manager: Any, point: Any, error: BaseException) -> None:
         if _is_the_machine(error):
@@ -96,14 +96,14 @@ def load(kind: type[P], name: str) -> type[P]:
 
 
 def load_importer(name: str) -> Callable[[Sequence[Path]], tuple[str, list[str]]]:
-    """What makes a config of another grid's files: returns its text, and what it leaves out, a line each."""
+    """A function that makes a config of another grid's files: it returns the text, and a line for each thing left out."""
     for point in importlib.metadata.entry_points(group="htcgrid.importer", name=name):
         return cast("Callable[[Sequence[Path]], tuple[str, list[str]]]", point.load())
     raise Rejected(f"Nothing is installed that reads the files of {name}.{_advice(f'from {name}')}")
 
 
 def load_credentials(credentials: str) -> Callable[[Function], CredentialSource]:
-    """What makes the source of the credentials that `[function] credentials` asks for; "none" needs nothing installed."""
+    """A function that makes the `CredentialSource` for this value of `[function] credentials`."""
     if credentials == "none":
         return lambda _function: CredentialSource()
     points = list(importlib.metadata.entry_points(group="htcgrid.credentials"))
@@ -126,7 +126,7 @@ def load_credentials(credentials: str) -> Callable[[Function], CredentialSource]
 
 
 def _is_the_machine(error: BaseException) -> bool:
-    """Whether the plugin was not loaded because this process has no files or no memory left: not an error of the plugin."""
+    """Whether the plugin was not loaded because this process has no file descriptors or memory left."""
     if isinstance(error, OSError):
         return error.errno in {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
     return isinstance(error, MemoryError) or (isinstance(error, ImportError) and "failed to map segment" in str(error))
@@ -134,7 +134,7 @@ def _is_the_machine(error: BaseException) -> bool:
 
 def _unknown(kind: type[Plugin], name: str) -> str:
     names = ", ".join(sorted({plugin.name for plugin in installed(kind)})) or "none"
-    return f"There is no {_WORDS[kind]} named {name!r}. Installed: {names}.{_advice(name)}"
+    return f"There is no {_KIND_NAMES[kind]} named {name!r}. Installed: {names}.{_advice(name)}"
 
 
 def _advice(name: str) -> str:
@@ -143,14 +143,14 @@ def _advice(name: str) -> str:
 
 
 def _checked(kind: type[P], name: str, plugin: Any) -> type[P]:
-    """Refuse what cannot work before anything is started with it."""
-    where = f"The {_WORDS[kind]} {name!r}"
+    """The class, if it can work as a plugin of this kind. Raises `Rejected` before anything is started with it."""
+    where = f"The {_KIND_NAMES[kind]} {name!r}"
     if not (isinstance(plugin, type) and issubclass(plugin, kind)):
         raise Rejected(f"{where} is {plugin!r}; its entry point must name a subclass of htcgrid.spi.{kind.__name__}.")
     if plugin.spi != SPI_VERSION:
         message = (
-            f"{where} speaks version {plugin.spi} of the plugin interface, this htcgrid version {SPI_VERSION}. "
-            f"Install versions of both that fit."
+            f"{where} is for version {plugin.spi} of the plugin interface, and this htcgrid has version {SPI_VERSION}. "
+            f"Install versions of both that have the same one."
         )
         raise Rejected(message)
     if isabstract(plugin):

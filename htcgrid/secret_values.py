@@ -67,7 +67,7 @@ def _is_address(value: str) -> bool:
 
 
 def concealed(value: Any) -> Any:
-    """A value, or a table of them, that comes from a variable: known to the plugin, absent from dumps and `repr`."""
+    """A value or table that came from a variable, wrapped so that dumps and `repr` do not show it."""
     if isinstance(value, Mapping):
         return {name: each if name == "plugin" else concealed(each) for name, each in value.items()}
     return Secret[Any](value)

@@ -15,15 +15,16 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 CORE = ROOT / "htcgrid"
 
+CONFIG = ("htcgrid.config", "htcgrid.config_errors", "htcgrid.config_file")
 FORBIDDEN = {
-    "spi": ["htcgrid.agent", "htcgrid.runtime", "htcgrid.builtin", "htcgrid.config", "htcgrid.plugins", "htcgrid.cli"],
-    "agent": ["htcgrid.runtime", "htcgrid.builtin", "htcgrid.config", "htcgrid.plugins", "htcgrid.cli"],
-    "runtime": ["htcgrid.agent", "htcgrid.builtin", "htcgrid.config", "htcgrid.plugins", "htcgrid.cli"],
-    "builtin": ["htcgrid.agent", "htcgrid.config", "htcgrid.plugins", "htcgrid.cli"],
-    "planes": ["htcgrid.agent", "htcgrid.builtin", "htcgrid.config", "htcgrid.plugins", "htcgrid.cli"],
+    "spi": ["htcgrid.agent", "htcgrid.runtime", "htcgrid.builtin", *CONFIG, "htcgrid.plugins", "htcgrid.cli"],
+    "agent": ["htcgrid.runtime", "htcgrid.builtin", *CONFIG, "htcgrid.plugins", "htcgrid.cli"],
+    "runtime": ["htcgrid.agent", "htcgrid.builtin", *CONFIG, "htcgrid.plugins", "htcgrid.cli"],
+    "builtin": ["htcgrid.agent", *CONFIG, "htcgrid.plugins", "htcgrid.cli"],
+    "planes": ["htcgrid.agent", "htcgrid.builtin", *CONFIG, "htcgrid.plugins", "htcgrid.cli"],
     "service": [
         "htcgrid.builtin",
-        "htcgrid.config",
+        *CONFIG,
         "htcgrid.planes",
         "htcgrid.client",
         "htcgrid.cli",
@@ -31,7 +32,7 @@ FORBIDDEN = {
     "report": [
         "htcgrid.agent",
         "htcgrid.builtin",
-        "htcgrid.config",
+        *CONFIG,
         "htcgrid.plugins",
         "htcgrid.planes",
         "htcgrid.service",
@@ -39,8 +40,10 @@ FORBIDDEN = {
     ],
     "client.py": ["htcgrid.builtin", "htcgrid.planes", "htcgrid.service", "htcgrid.cli"],
     "cli": ["htcgrid.builtin"],
+    "config_errors.py": ["htcgrid.agent", "htcgrid.builtin", "htcgrid.config", "htcgrid.runtime", "htcgrid.cli"],
+    "config_file.py": ["htcgrid.agent", "htcgrid.builtin", "htcgrid.config", "htcgrid.runtime", "htcgrid.cli"],
     "config.py": ["htcgrid.builtin", "htcgrid.runtime", "htcgrid.cli"],
-    "plugins.py": ["htcgrid.agent", "htcgrid.builtin", "htcgrid.cli", "htcgrid.config", "htcgrid.runtime"],
+    "plugins.py": ["htcgrid.agent", "htcgrid.builtin", "htcgrid.cli", *CONFIG, "htcgrid.runtime"],
 }
 PLUGINS_MAY = ("htcgrid.spi", "htcgrid.planes")
 BUILDS_ON = {"htcgrid_aws_lambda": ("htcgrid_aws",)}

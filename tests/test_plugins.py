@@ -144,7 +144,7 @@ def test_a_broken_plugin_harms_no_other(site: Path) -> None:
 BAD = {
     "another version of the interface": (
         GOOD.replace("(TaskSource):", "(TaskSource):\n    spi = 99"),
-        "The task source 'mine' speaks version 99 of the plugin interface, this htcgrid version 1.",
+        "The task source 'mine' is for version 99 of the plugin interface, and this htcgrid has version 1.",
     ),
     "a method missing": (
         "from htcgrid.spi import TaskSource\nclass Source(TaskSource):\n    def ack(self, leases): pass\n",

@@ -79,6 +79,16 @@ class PluginContract:
         """A second plugin of the same config, not opened: another agent on another machine."""
         return type(plugin)(plugin.config, plugin.function)
 
+    def comes_back(self, call: Callable[[], None], seconds: float, what: str) -> None:
+        """The call works again within this time; until then it raises `Unavailable` and nothing else."""
+        deadline = time.monotonic() + seconds * self.wait_factor
+        while True:
+            try:
+                return call()
+            except Unavailable as error:
+                assert time.monotonic() < deadline, f"the {what} came back, and it still says: {error}"
+                time.sleep(0.1)
+
     # --- rules ---
 
     def test_it_is_written_for_this_version_of_the_interface(self, plugin: Plugin) -> None:

@@ -170,12 +170,4 @@ class InvokerContract(
             with self.unavailable("invoke", plane):
                 list(plane.invoke([lease("echo", value=1)], plane.function.timeout))
             self.bring_back(plane)
-            deadline = time.monotonic() + 60 * self.wait_factor
-            while True:
-                try:
-                    self.works(plane)
-                except Unavailable as error:
-                    assert time.monotonic() < deadline, f"the plane came back, and it still says: {error}"
-                    time.sleep(0.1)
-                else:
-                    return
+            self.comes_back(lambda: self.works(plane), 60, "plane")

@@ -1,9 +1,8 @@
 """A place that cannot be opened, or was away and is there again."""
 
-import time
 from contextlib import suppress
 
-from htcgrid.spi import HtcgridError, Plugin, Unavailable
+from htcgrid.spi import HtcgridError, Plugin
 
 from htcgrid_contracts.common import Holdings, PluginContract
 
@@ -35,12 +34,4 @@ class RecoveryRules(PluginContract):
                 with self.unavailable("a call while the place was away", opened):
                     self.use(opened)
             self.bring_back(opened)
-            deadline = time.monotonic() + 20 * self.wait_factor
-            while True:
-                try:
-                    self.use(opened)
-                except Unavailable as error:
-                    assert time.monotonic() < deadline, f"the place came back, and it still says: {error}"
-                    time.sleep(0.1)
-                else:
-                    return
+            self.comes_back(lambda: self.use(opened), 20, "place")

@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 _LOOK_SECONDS = 0.1
 
 _STOP_SECONDS = 3.0
-"""What the plane has past the grace time to stop what runs."""
+"""How long past the grace time the plane has to stop what runs."""
 
 
 class Stuck(Unavailable):
@@ -81,9 +81,9 @@ class Agent:
         self._figures = _Figures(self._leases, source, (source, invoker, sink))
 
     def run(self) -> Summary:
-        """Until the source is exhausted, or for ever if it never is; then its summary.
+        """Run until the source is exhausted, or for ever if it never is; returns the summary.
 
-        Raises the first error that a plugin could not go on with, after returning the leases that can be returned.
+        Raises the first error that stopped the agent, after returning the leases that can be returned.
         """
         log.info("The agent starts with %d environments.", self._invoker.max_concurrency)
         self._shared.statistics.begin()
@@ -99,8 +99,8 @@ class Agent:
         extender = self._thread("extender", self._extender.run)
         storer = self._thread("storer", self._storer.run)
 
-        # Who feeds another ends first: the receiver, the slots, then the storer, which must have the outcomes of
-        # all that ran; leases are extended until the last one is acked or returned.
+        # Threads end in the order in which they feed each other: the receiver, the slots, then the storer, which needs
+        # the outcomes of all that ran. Leases are extended until the last one is acked or returned.
         receiver = self._receive(receiver)
         slots = self._slots.threads
         if self._shared.shutdown.is_set():
@@ -139,7 +139,7 @@ class Agent:
         return len(self._leases)
 
     def _receive(self, receiver: threading.Thread) -> threading.Thread:
-        """Until nothing more comes in. What could not be loaded is decided last: where its lease was lost, it comes again."""
+        """Receive until nothing more comes. Initialisation errors are decided last; a task whose lease was lost then comes again."""
         while True:
             self._watch(receiver)
             undecided = self._leases.not_loaded
@@ -149,9 +149,9 @@ class Agent:
             receiver = self._thread("receiver", self._receiver.run)
 
     def _watch(self, receiver: threading.Thread) -> None:
-        """Until nothing more comes in."""
+        """Wait until the receiver ends or the agent is to stop; follow the plane meanwhile."""
         while receiver.is_alive() and not self._shared.shutdown.is_set():
-            # Not a wait for the shutdown: a signal handler that interrupted that could not set it.
+            # Not `shutdown.wait`: a signal handler that interrupts that call cannot set the shutdown.
             receiver.join(_LOOK_SECONDS)
             self._init_errors.look()
             self._follow_the_plane()
@@ -165,7 +165,7 @@ class Agent:
     def _join(
         self, threads: Sequence[threading.Thread], seconds: float, at_deadline: Callable[[], None] | None = None
     ) -> None:
-        """Until they have ended, or for so long past the grace time; when that is up something may be started."""
+        """Wait for these until `seconds` after the end of the grace time, at which `at_deadline` is started in a thread."""
         shutdown = self._shared.shutdown
         while any(thread.is_alive() for thread in threads):
             now = time.monotonic()
@@ -178,7 +178,7 @@ class Agent:
                 thread.join(max(0.0, now + _LOOK_SECONDS - time.monotonic()))
 
     def _stop(self) -> None:
-        """Have the plane stop what runs, again and again, since what began just now may not have been there yet."""
+        """Have the plane stop what runs. Repeated, because a task that has just begun may have been missed."""
         end = self._shared.shutdown.deadline + _STOP_SECONDS
         while time.monotonic() < end and (running := self._leases.running()):
             self._invoker.cancel([lease.task.id for lease in running])
@@ -191,7 +191,7 @@ class Agent:
         if stuck:
             past = f"{_STOP_SECONDS + STORE_SECONDS:g} s past the grace time"
             raise Stuck(
-                f"{' and '.join(stuck)} had not returned {past}, so the run was cut off. Nothing is lost: tasks "
+                f"{' and '.join(stuck)} did not return within {past}, so the run was cut off. Nothing is lost: tasks "
                 "without a result run again once their leases have expired."
             )
 

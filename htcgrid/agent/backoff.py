@@ -18,7 +18,7 @@ LONGEST_SECONDS = 30.0
 """The back-off grows to this."""
 
 _THROTTLED_STEPS = 2
-"""Who throttles is asked again after 0.2 s, and not after 0.05: as if it had refused twice before."""
+"""After a throttle the back-off begins two steps further: with 0.2 s, not with 0.05 s."""
 
 _THROTTLED_SECONDS = 1.0
 """The longest back-off of a slot that is throttled, at first."""
@@ -37,7 +37,7 @@ class BackOff:
     ) -> None:
         self._shutdown = shutdown
         self._slack = slack
-        """How long past the grace time it is still tried again."""
+        """For how many seconds past the grace time calls are still repeated."""
         self._limit = limit
         self._report = report
         self._observers = observers or Observers()
@@ -49,7 +49,7 @@ class BackOff:
         self._method: Callable[..., Any] | None = None
 
     def call(self, attempt: Callable[[], T], method: Callable[..., Any] | None = None) -> T:
-        """Call until it is not unavailable; gives up as `wait` does. `method` is what `attempt` calls."""
+        """Repeat `attempt` until it is not `Unavailable`; gives up as `wait` does. `method` is what `attempt` calls."""
         self._method = method
         while True:
             self.calling = method
@@ -72,16 +72,16 @@ class BackOff:
             self._failures = 0
 
     def forget_before(self, moment: float) -> None:
-        """What has gone on since before this moment, on the monotonic clock, begins anew."""
+        """Count anew where the first failure was before this moment on the monotonic clock."""
         if self._failures and self._since < moment:
             self._failures = 0
 
     def was_not_called_for(self, seconds: float) -> None:
-        """There was nothing to call it for, so nobody knows whether it was available then."""
+        """For so long there was nothing to call, so this time does not count as unavailable."""
         self._since += seconds
 
     def has_answered_others(self, moment: float) -> None:
-        """It answered another caller then, so it is not unavailable since before. The back-off goes on growing."""
+        """It answered another caller at this moment, so it was available then. The back-off goes on growing."""
         self._since = max(self._since, moment)
 
     def longest_of_throttle(self) -> float:
@@ -101,12 +101,12 @@ class BackOff:
             self._shutdown.wait(seconds)
 
     def delay(self, error: Unavailable, longest: float = LONGEST_SECONDS) -> float:
-        """How long to wait now: as the service asked or the back-off says, `longest` at most, but not past the limit.
+        """How long to wait now: the back-off, `longest` at most, or longer where the service asks for it within the limit.
 
-        Raises the error itself once it has lasted for the limit, or while the agent drains past its grace.
+        Raises the error itself once it has lasted for the limit, or once the grace time and the slack are over.
         """
         now = time.monotonic()
-        if self._failures == 0 or error.begun:  # it was there a moment ago
+        if self._failures == 0 or error.begun:  # it was available a moment ago
             self._since = now
         self._failures += 1
         self._said = str(error)
@@ -117,7 +117,7 @@ class BackOff:
         steps = self._failures + (_THROTTLED_STEPS if isinstance(error, Throttled) else 0)
         seconds = min(longest, back_off(steps, random.random()))  # noqa: S311 - jitter, not a secret
         if error.retry_after is not None:
-            # A service may ask for a day. One more try when the limit is up, then it is given up.
+            # A service may ask for a day. It is called once more at the limit, and that failure ends the run.
             seconds = max(seconds, min(error.retry_after, self._since + self._limit - now))
         self._report(f"{error} Trying again in {seconds:.1f} s.")
         self._observers.tell(PluginUnavailable(time.time(), self._part, self._said, seconds))
@@ -126,6 +126,6 @@ class BackOff:
 
 
 def _part_of(method: Callable[..., Any] | None) -> str:
-    """Which plugin this is a method of; slots, which call the plane alone, do not say."""
+    """Which plugin this is a method of. None is the plane's: slots, which call nothing else, name no method."""
     plugin = getattr(method, "__self__", None)
     return "source" if isinstance(plugin, TaskSource) else "sink" if isinstance(plugin, ResultSink) else "plane"

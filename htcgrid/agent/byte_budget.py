@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from htcgrid.spi import Lease, Result
 
 _LOW = 0.75
-"""Tasks are received again once so much of the budget is taken, so that they do not come one by one."""
+"""The share of the budget below which tasks are received again. It is not 1, or tasks would come one by one."""
 _RECENT = 0.3
 _STORED_BYTES = 8 << 20
 """Results of about this size are stored together where the sink is quick."""
@@ -28,9 +28,9 @@ def stored_bytes(now: int, seconds: float, budget: int) -> int:
 class ByteBudget:
     """Counts the events of all leases that are held, and the large answers among what waits to be stored.
 
-    A task that has not answered yet is taken to answer with as much as the tasks before. The tasks to come are taken to
-    be as large as those that came: how large they are is not known before they are received, and a source that hands
-    out large ones hands out few at a time. Any thread may call anything.
+    The size of an answer that is still to come, and of an event that is still to be received, is estimated from recent
+    ones: nobody knows it before. A source that hands out large events hands out few at a time, so an estimate that is
+    too low does little harm. Any thread may call anything.
     """
 
     def __init__(self, budget: int) -> None:
@@ -39,11 +39,11 @@ class ByteBudget:
         self._lock = threading.Lock()
         self._events = 0
         self._answers = 0
-        """Of finished tasks whose answers are large, event and answer."""
+        """Of the large answers that wait to be stored."""
         self._event_bytes = 0.0
-        """Of a task, on average."""
+        """Of one task, on average."""
         self._answer_bytes: float | None = None
-        """As much as the event, until one is known."""
+        """Of one task, on average; taken to be as large as the event until an answer is known."""
 
     @property
     def held(self) -> int:
@@ -55,11 +55,11 @@ class ByteBudget:
         mean = size / max(1, len(leases))
         with self._lock:
             self._events += size
-            # More, if they have become larger: too few that are received are soon followed by others.
+            # The larger of the two: to receive too few is soon mended by the next receive, too many is not.
             self._event_bytes = max(mean, self._event_bytes + (mean - self._event_bytes) * _RECENT)
 
     def release(self, leases: Sequence[Lease]) -> bool:
-        """These are held no more; says whether there is room again where there was none."""
+        """These are not held any more. Returns whether there is room now and was none before."""
         size = sum(map(len, [lease.task.payload for lease in leases]))
         with self._lock:
             before = self.held
@@ -72,7 +72,7 @@ class ByteBudget:
             self._answers += len(result.outcome.payload)
 
     def store(self, large: Sequence[Result], number: int) -> None:
-        """So many do not wait any more, these large ones among them."""
+        """`number` results are stored; those with large answers are in `large`."""
         size = sum([len(result.outcome.payload) for result in large])
         with self._lock:
             self._answers -= size
@@ -80,7 +80,7 @@ class ByteBudget:
                 self._answer_bytes = self._answer() + (size / number - self._answer()) * _RECENT
 
     def has_room(self, unfinished: int) -> bool:
-        """Whether more tasks may be received, with so many that have not answered yet."""
+        """Whether more tasks may be received while `unfinished` ones have not answered yet."""
         return self.held + unfinished * self._answer() < self._budget * _LOW
 
     def room(self, unfinished: int) -> int:
@@ -102,11 +102,11 @@ class ByteBudget:
         return max(1, int(size / max(1.0, self._event_bytes)))
 
     def number_stored(self, waiting: int) -> int:
-        """How many of so many results that wait are to be stored together; one at least."""
+        """How many of the `waiting` results to store together; one at least."""
         return max(1, int(self._stored_bytes * waiting / max(1, self._answers)))
 
     def put_took(self, seconds: float) -> None:
-        """The sink has taken so long for as many as that."""
+        """The last `put` took this long."""
         self._stored_bytes = stored_bytes(self._stored_bytes, seconds, self._budget)
 
     def _answer(self) -> float:

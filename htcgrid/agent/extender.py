@@ -27,7 +27,7 @@ class Extender:
         self.back_off = shared.back_off()
         self._closed = threading.Event()
         self._look_seconds = 0.0005
-        """How long it takes to ask whether one was."""
+        """How long it takes to ask the source whether one lease was lost."""
 
     def run(self) -> None:
         seconds = self._source.lease_seconds
@@ -37,7 +37,7 @@ class Extender:
             for chunk in chunks(self._leases.held(), self._source.max_batch):
                 gone = self._extend_and_try_again(chunk, seconds)
                 if gone:
-                    # In this order: what the plane reports of them must find them marked.
+                    # First marked, then cancelled: what the plane reports of them must find them marked.
                     lost = self._leases.lose(gone)
                     shown = ", ".join(lost[:_SHOWN]) + (", ..." if len(lost) > _SHOWN else "")
                     log.info("%d leases were lost, to another agent or by a cancel: %s", len(lost), shown)
@@ -51,13 +51,13 @@ class Extender:
             except Unavailable as error:
                 if self._closed.is_set():
                     return ()  # no lease is left
-                self._closed.wait(self.back_off.delay(error))  # the end of the run is not to wait for this
+                self._closed.wait(self.back_off.delay(error))  # not `back_off.wait`: the end of the run ends this wait
             else:
                 self.back_off.reset()
                 return gone
 
     def drop_lost(self, batch: dict[str, Lease], *, after_long: bool) -> None:
-        """From a slot: take off its batch, which has waited, what was cancelled or lost meanwhile."""
+        """Remove from a slot's batch, which has waited, the tasks that were cancelled or lost meanwhile."""
         seconds = self._source.lease_seconds
         if seconds is None:
             return
@@ -78,7 +78,7 @@ class Extender:
         self._look_seconds += (took - self._look_seconds) * 0.3
 
     def _extend(self, leases: Sequence[Lease], seconds: float) -> Sequence[Lease]:
-        """Those that are still held; returns which are ours no longer."""
+        """Extend those of the leases that are still held; returns those that were lost."""
         with self._leases.moving:
             held = [] if self._closed.is_set() else self._leases.still(leases)
             gone = self._source.extend(held, seconds) if held else ()

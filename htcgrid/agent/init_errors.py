@@ -1,8 +1,8 @@
-"""Environments that could not initialise: whether that is the fault of the task, or of the function.
+"""Initialisation errors: whether the task or the function is the cause.
 
-If the plane reports anything else, the function can be loaded and these tasks have failed. If it does not, the function
-is broken: then no task may be stored as failed that would succeed once it is mended. An endless source may never hand
-out another task, so a few seconds in which nothing runs decide as its end does.
+Once the plane reports another kind of outcome, the function can be loaded, so these tasks have failed. If it never does, the
+function is broken: no task is stored as failed then, since it would succeed once the function is corrected. The end of the
+source decides; an endless source may never hand out another task, so some seconds in which nothing runs decide as well.
 """
 
 import logging
@@ -30,7 +30,7 @@ class InitErrors:
         self._quiet_since: float | None = None
         self._is_loaded = self._is_broken = False
         self.is_unsure = True
-        """Whether an outcome of another kind would tell something new."""
+        """Whether it is still unknown if the function can be loaded."""
         self._lock = threading.Lock()
 
     def add(self, lease: Lease, result: Result) -> None:
@@ -50,7 +50,7 @@ class InitErrors:
             self._leases.finish_not_loaded()
 
     def look(self) -> None:
-        """Decide once nothing has been under way for a while beside what is held. For one thread, now and then."""
+        """Decide once nothing but held tasks has been here for a while. One thread calls this, several times a second."""
         now = time.monotonic()
         if not self._leases.not_loaded or self._leases.under_way > 0:
             self._quiet_since = None
@@ -61,7 +61,7 @@ class InitErrors:
             self.close()
 
     def close(self) -> None:
-        """Nothing more comes: this is all there was, or the function was loaded before and these are the odd ones."""
+        """Nothing more comes: the function is broken, or, where it was loaded before in this run, these tasks have failed."""
         if self._is_loaded and not self._is_broken:
             self.clear()
         with self._lock:

@@ -17,8 +17,8 @@
              │ the sink has it
              └─── ack, or dead letter
 
-A lease is lost when its time has run out, or its task was cancelled. What is waiting is dropped then; in every other
-state it is dropped when the thread that has it comes to it. Nothing of it is stored, acked or returned.
+A lease is lost when it has expired, or its task was cancelled. A lease that is WAITING is dropped at once; in every other
+state the thread that has it drops it at its next step. Nothing of a lost lease is stored, acked or returned.
 """
 
 import itertools
@@ -36,13 +36,13 @@ from htcgrid.spi import Lease, Result
 _COUNTED_BYTES = 1024
 """Smaller answers are bounded by their number, so that counting costs a fast task nothing."""
 _BATCH_BYTES = 4 << 20
-"""A slot hands over no more tasks at once than are about as large as this."""
+"""About how many bytes of events a slot hands over at once."""
 _FINISHED = 5000
 """With more results than this waiting to be stored, no more tasks are received."""
 _LOOK_SECONDS = 0.5
-"""How often whoever waits for space looks whether the agent is to stop."""
+"""How often a slot that waits for space looks whether the agent is to stop."""
 _OLD_SECONDS = 0.02
-"""What waits for longer may have been cancelled meanwhile."""
+"""A task that has waited longer is asked for in the source before it begins: it may have been cancelled."""
 _FORGET_SECONDS = 1.0
 """When no slot has had a task for so long, how long tasks took before says nothing about the next."""
 
@@ -71,7 +71,7 @@ class LeaseTable:
         self._lost: dict[str, object] = {}
         """The receipts of leases that were lost, by task id."""
         self._on_the_way = 0
-        """How many calls that return leases have not ended; what they return is not held any more."""
+        """How many batches of leases are being returned to the source; these are not held any more."""
         self._returns = 0
         self._unacked: dict[str, Lease] = {}
         self._lock = threading.RLock()
@@ -93,17 +93,17 @@ class LeaseTable:
         self._ending_slots = 0
         """How many slots are to end as they come for their next batch."""
         self._old_at = 0.0
-        """When what waits has been here for a while; new leases behind it do not make it younger."""
+        """From when on the leases that wait count as old; leases that come after them do not change it."""
         self._not_loaded: list[tuple[Lease, Result]] = []
         self._finished: deque[tuple[Result, bool]] = deque()
         self._stored = threading.Condition()
         self._returning: deque[Returning] = deque()
         self._work = threading.Event()
-        """For the thread that stores and returns: there is something."""
+        """Set when the thread that stores and returns has something to do."""
         self._is_at_work = False
         """Whether that thread will look at what is finished without being told once more."""
         self._hurry = threading.Event()
-        """Nothing more will come for now: it is not to wait for company."""
+        """Set when that thread is not to wait for more results before it stores: none will come for now."""
         self._is_ending = False
 
     def __len__(self) -> int:
@@ -119,8 +119,8 @@ class LeaseTable:
     def add(self, leases: Sequence[Lease]) -> Sequence[Lease]:
         """Hold these; returns those whose task is new.
 
-        A task that is here already was delivered twice. It runs once; its newer receipt is kept, since that is the
-        one a queue goes by.
+        A task that is here already was received twice. It runs once; the newer lease is kept, since a queue takes only the
+        newest receipt.
         """
         by_id = {lease.task.id: lease for lease in leases}
         with self._lock:
@@ -165,11 +165,11 @@ class LeaseTable:
         self.return_now(lease)
 
     def wait_for_room(self, wait: float) -> int:
-        """How many more leases are wanted beyond what idle slots will take at once; waits for that.
+        """How many leases to receive; waits until some are wanted, for `wait` seconds at most.
 
-        It waits until a quarter of what is to be prefetched has gone, or a slot is idle. Not for less: to be woken
-        for every task that is taken would hold up the slot that takes it, which has an environment to feed.
-        None are wanted while too much waits to be stored. The wait is short while it may be that some are to be returned.
+        It waits until a slot is idle, or a quarter of the prefetched tasks are taken: to wake the receiver for every task
+        would hold up the slot that takes it. None are wanted while too many results wait to be stored. While tasks wait
+        that may have to be returned, it waits for a shorter time.
         """
         self.prefetch.look(list(self._running.values()))
         size = self.prefetch.size()
@@ -198,14 +198,14 @@ class LeaseTable:
         return len(self._held) - len(self._finished)
 
     def surplus(self) -> list[Lease]:
-        """Those that would wait too long here, the last ones first: they are not held any more, but for `return_now`."""
+        """Remove the tasks that would wait too long here from those that wait; the caller gives them to `return_now`."""
         self.prefetch.look(list(self._running.values()))
         most = self.prefetch.most()
         if most is None or len(self._waiting) <= most:
             return []
         with self._filled:
             waiting = list(self._waiting)
-            # Each return may count as an attempt; and where a queue limits those, the task would be a dead letter.
+            # A return may count as an attempt, and a queue with a limit makes a dead letter of a task that has too many.
             leaving = [lease for lease in waiting[most:] if lease.attempt <= RETURNS]
             staying = [lease for lease in waiting[most:] if lease.attempt > RETURNS]
             self._waiting = deque([*waiting[:most], *staying])
@@ -238,7 +238,7 @@ class LeaseTable:
         return len(self._running)
 
     def resize(self, slots: int) -> int:
-        """So many slots are wanted from now on; returns how many are missing.
+        """Have so many slots from now on; returns how many the caller must add.
 
         Where there are more, some end: an idle one at once, a busy one when it comes for its next batch.
         """
@@ -249,9 +249,9 @@ class LeaseTable:
             return max(0, slots - len(self._running))
 
     def take(self, slot: int) -> dict[str, Lease]:
-        """The next batch by task id, no more than a fair share of what waits; waits for one. Empty where the slot is to end.
+        """Wait for the slot's next batch, a fair share of what waits, by task id. Empty where the slot is to end.
 
-        The slot removes each as it ends. What is in there counts as running.
+        The slot removes each task from it as it ends: what is in it counts as running.
         """
         with self._filled:
             self._has_waited[slot] = bool(self._waiting) and time.monotonic() > self._old_at
@@ -280,15 +280,15 @@ class LeaseTable:
     def _end_slot(self, slot: int) -> None:
         self._ending_slots -= 1
         del self._running[slot], self._has_waited[slot]
-        if self._waiting:  # it may have been woken to take that
+        if self._waiting:  # this slot may have been woken to take a task, so another must be
             self._filled.notify()
 
     def has_waited(self, slot: int) -> bool:
-        """Whether what the slot took last was here before it came for it, where another agent could have had it."""
+        """Whether the slot's batch was here for a while before the slot took it, and another agent could have had it."""
         return self._is_shared and self._has_waited[slot]
 
     def run(self, slot: int, leases: Iterable[Lease]) -> dict[str, Lease]:
-        """As `take`, for leases that the slot has at hand."""
+        """As `take`, for leases that the slot already has."""
         batch = self._running[slot] = {lease.task.id: lease for lease in leases}
         return batch
 
@@ -302,7 +302,7 @@ class LeaseTable:
     # --- RUNNING -> ... ---
 
     def finish(self, result: Result, *, dead: bool = False) -> None:
-        """To be stored and acked, or made a dead letter."""
+        """Have the result stored and its task acked or, with `dead`, made a dead letter."""
         if len(result.outcome.payload) > _COUNTED_BYTES:
             self.bytes.finish(result)
         self._finished.append((result, dead))
@@ -311,21 +311,21 @@ class LeaseTable:
             self._work.set()
 
     def hold(self, lease: Lease, result: Result) -> int:
-        """Its environment could not load the function: keep it until it is clear why. Returns how many there are."""
+        """Keep an initialisation error until its cause is known. Returns how many are kept."""
         with self._settled:
             self._not_loaded.append((lease, result))
             self._settled.notify_all()
             return len(self._not_loaded)
 
     def return_now(self, *leases: Lease) -> None:
-        """To be handed out again at once: these have not run to their end here."""
+        """Return these to the source, which hands them out again at once: they did not run to their end here."""
         if leases:
             with self._lock:
                 self.returned += len(leases)
             self._return(leases, 0.0)
 
     def retry(self, lease: Lease, delay: float) -> None:
-        """To be handed out again after this delay."""
+        """Return this to the source, which hands it out again after this delay."""
         with self._lock:
             self.retried += 1
         self._return([lease], delay)
@@ -352,12 +352,12 @@ class LeaseTable:
         return len(self._not_loaded)
 
     def finish_not_loaded(self) -> None:
-        """The function can be loaded, so these have failed."""
+        """The function can be loaded, so the tasks that are kept have failed."""
         for _, result in self._take_not_loaded():
             self.finish(result)
 
     def return_not_loaded(self) -> None:
-        """The function is at fault, and no task."""
+        """The function is the cause, so the tasks that are kept are returned."""
         self.return_now(*(lease for lease, _ in self._take_not_loaded()))
 
     def _take_not_loaded(self) -> list[tuple[Lease, Result]]:
@@ -368,7 +368,7 @@ class LeaseTable:
     # --- FINISHED and RETURNING -> the source; for the one thread that does this ---
 
     def wait_for_work(self, most: int, linger: float) -> bool:
-        """Until there is something to store or return, with some time for company; False once all is done."""
+        """Wait for something to store or return, then `linger` seconds for more of it. False once all is done."""
         if self._is_ending and not self._finished and not self._returning:
             return False
         self._work.wait()
@@ -381,7 +381,7 @@ class LeaseTable:
         return True
 
     def next_finished(self, most: int) -> list[tuple[Result, bool]]:
-        """Results to be stored, each with whether it is to be a dead letter; none where all that waited was lost."""
+        """The next results to store, each with whether its task becomes a dead letter. None where all that waited was lost."""
         taken: list[tuple[Result, bool]] = []
         while self._finished and not taken:
             waiting = len(self._finished)
@@ -394,24 +394,24 @@ class LeaseTable:
         return taken
 
     def stored(self, taken: Sequence[tuple[Result, bool]]) -> list[Lease]:
-        """Results that the sink has: releases their leases, and returns them to be acked."""
+        """The sink has these results: release their leases; returns these, to be acked."""
         leases = self._release([result.task.id for result, _ in taken])
         self._count_stored(taken)
         return leases
 
     def release(self, leases: Iterable[Lease]) -> list[Lease]:
-        """These need no run: returns them, each in its newest lease, to be acked."""
+        """Release the leases of tasks that need not run; returns the newest lease of each."""
         return self._release([lease.task.id for lease in leases])
 
     def not_stored(self, taken: Sequence[tuple[Result, bool]]) -> None:
-        """Nothing can be stored any more: these, and all results that wait, are returned."""
+        """Nothing can be stored any more: return the tasks of these, and of all results that wait, to the source."""
         entries = [*taken, *(self._finished.popleft() for _ in range(len(self._finished)))]
         self._count_stored(entries)
         held = [self._held.get(result.task.id) for result, _ in entries]
         self.return_now(*(lease for lease in held if lease is not None))
 
     def next_returning(self) -> dict[float, list[Lease]]:
-        """Leases to be returned, by their delay, each as the newest of its task. Where there are any, `returned_all` is to follow."""
+        """The leases to return, by delay, each the newest of its task. Where there are any, call `returned_all` afterwards."""
         by_delay: dict[float, list[str]] = {}
         with self._lock:
             while self._returning:
@@ -431,7 +431,7 @@ class LeaseTable:
             self._settled.notify_all()
 
     def hurry(self) -> None:
-        """Nothing more will come for now: store what there is."""
+        """Nothing more will come for now: store and return without waiting for more."""
         self._hurry.set()
         self._work.set()
 
@@ -441,9 +441,9 @@ class LeaseTable:
         self.hurry()
 
     def wait_until_settled(self, wait: float) -> bool:
-        """Whether every lease is dealt with, but for those whose function was not loaded.
+        """Whether no lease is held except those with an initialisation error.
 
-        Waits until that is so, something was returned and may come again, or nothing more is handed out.
+        Waits for that, `wait` seconds at most; also ends when something was returned, since it may come again, or at `close`.
         """
         with self._settled:
             before, self._is_settling = self._returns, True
@@ -488,17 +488,17 @@ class LeaseTable:
         return [*list(self._held.values()), *self._unacked.values()]
 
     def still(self, leases: Collection[Lease]) -> list[Lease]:
-        """What is still held of these, each in its newest lease."""
+        """Those of these that are still held, each as its newest lease."""
         held = [self._held.get(lease.task.id) or self._unacked.get(lease.task.id) for lease in leases]
         return [lease for lease in held if lease is not None]
 
     def keep_for_ack(self, leases: Sequence[Lease]) -> None:
-        """The results of these are stored, and the source is unavailable for their ack: until then they are extended."""
+        """Have these extended until their ack succeeds: their results are stored, but the source is unavailable."""
         if leases or self._unacked:
             self._unacked = {lease.task.id: lease for lease in leases}
 
     def lose(self, leases: Collection[Lease]) -> list[str]:
-        """These very leases are ours no longer: nothing of them is to be stored. Returns the ids of their tasks."""
+        """Mark these very leases as lost: nothing of them is stored. Returns the ids of their tasks."""
         with self._lock:
             for lease in leases:
                 held = self._held.get(lease.task.id)
@@ -518,7 +518,7 @@ class LeaseTable:
         return held is not None and task_id in self._lost and self._lost[task_id] == held.receipt
 
     def drop(self, task_ids: Iterable[str]) -> None:
-        """Release what was lost. What was leased to us again meanwhile has no run, and is returned."""
+        """Release lost leases. A task that was leased to us again meanwhile does not run here, so it is returned."""
         again = []
         with self._lock:
             for task_id in task_ids:
@@ -540,7 +540,7 @@ class LeaseTable:
 
 
 def _priority(lease: Lease) -> int:
-    """The task's; 0 where it has none, or none that is a whole number."""
+    """The task's priority; 0 where it has none, or one that is not a whole number."""
     attributes = lease.task.attributes
     try:
         return int(attributes["priority"]) if "priority" in attributes else 0

@@ -1,4 +1,4 @@
-"""Between an agent and its observers: for each a bounded queue and a thread, so that none can slow or stop the agent."""
+"""What passes observations on: a bounded queue and a thread for each observer, so that none can slow or stop the agent."""
 
 import logging
 import threading
@@ -13,12 +13,12 @@ from htcgrid.spi import HtcgridError, Observation, Observer, Observers, TraceCon
 log = logging.getLogger(__name__)
 
 MOST_TASKS = 200_000
-"""Observations of more tasks than this do not wait for one observer; what comes is dropped."""
+"""Observations of at most so many tasks wait for one observer; more are dropped."""
 MOST_BYTES = 16 << 20
-"""The same for the bytes of events and answers that they keep in memory. An event counts when it is received: of those that
-were, and are in later observations alone, there are no more than the agent holds itself."""
+"""The same for the bytes of events and answers that they keep in memory. An event counts in `Received` alone: those that only
+later observations refer to are no more than the agent itself holds."""
 _LINGER_SECONDS = 0.05
-"""So long an observation waits for others: to be woken for each would cost the agent's threads their turn."""
+"""How long an observation waits for others: to wake a thread for each would take processor time from the agent's threads."""
 _ERRORS = 10
 """After so many errors in a row an observer is told nothing more."""
 _CLOSE_SECONDS = 2.0
@@ -73,7 +73,7 @@ class _ObserverThread:
         self._observer = observer
         self._waiting: deque[tuple[Observation, int, int]] = deque()
         self._tasks = self._bytes = 0
-        """Of what waits, and of what the observer is being told now."""
+        """Tasks and bytes of the observations that wait or are being told now."""
         self._lock = threading.Lock()
         self._work, self._hurry = threading.Event(), threading.Event()
         self._is_ending = self._is_off = False
@@ -89,7 +89,7 @@ class _ObserverThread:
         self._thread.start()
 
     def add(self, observation: Observation, tasks: int, size: int) -> None:
-        """Have the observer told of this; dropped where it does not fit. One that is alone fits always."""
+        """Have the observer told of this. It is dropped where it does not fit; one that is alone always fits."""
         with self._lock:
             is_full = self._tasks + tasks > MOST_TASKS or self._bytes + size > MOST_BYTES
             if self._is_off or (is_full and self._tasks):

@@ -1,4 +1,4 @@
-"""What becomes of a lease once the plane has reported on its task: finished, tried again, or returned."""
+"""What happens to a lease once the plane has reported on its task: it is finished, tried again, or returned."""
 
 import logging
 import random
@@ -14,9 +14,9 @@ from htcgrid.spi import FailureKind, Lease, Outcome, Result, Retried, Throttled,
 log = logging.getLogger(__name__)
 
 _SIGNAL_SECONDS = 0.2
-"""Who signals a whole group of processes ends a handler a moment before our own signal is heeded."""
+"""A supervisor that signals a whole group of processes may end a handler a moment before the agent handles its own signal."""
 
-_NOT_OF_A_DRAIN = frozenset({FailureKind.EXIT, FailureKind.INIT_ERROR})
+_IGNORED_IN_A_DRAIN = frozenset({FailureKind.EXIT, FailureKind.INIT_ERROR})
 
 
 class Outcomes:
@@ -38,8 +38,8 @@ class Outcomes:
 
     def failed(self, lease: Lease, outcome: Outcome) -> None:
         kind = outcome.failure
-        if kind in _NOT_OF_A_DRAIN and self._shutdown.is_set():
-            # Whoever stops us may have stopped the handlers as well: this says nothing about the task.
+        if kind in _IGNORED_IN_A_DRAIN and self._shutdown.is_set():
+            # The signal that stops the agent may have gone to the handlers too: this says nothing about the task.
             self._leases.return_now(lease)
             return
         if kind is FailureKind.INIT_ERROR:
@@ -48,7 +48,7 @@ class Outcomes:
         if kind is FailureKind.CANCELLED and not self._leases.is_lost(lease.task.id):
             self._stopped_unasked(lease)
             return
-        if kind is not FailureKind.CANCELLED:  # which may have come before the function was loaded
+        if kind is not FailureKind.CANCELLED:  # a cancel may come before the function is loaded, so it proves nothing
             self._init_errors.clear()
         what = verdict(self._options, kind, lease.attempt)
         if kind is FailureKind.EXIT and what is Verdict.DEAD and self._shutdown.wait(_SIGNAL_SECONDS):
@@ -62,9 +62,9 @@ class Outcomes:
             self._leases.finish(Result(lease.task, outcome, lease.attempt), dead=what is Verdict.DEAD)
 
     def unavailable(self, lease: Lease, error: Unavailable) -> bool:
-        """The plane became unavailable. What has not begun goes to whichever slot finds it there again.
+        """The plane became unavailable. A task that has not begun goes to the next slot that the plane answers.
 
-        Says whether this task is held to be the cause.
+        Returns whether this task is taken to be the cause.
         """
         if lease.task.id not in error.begun and isinstance(error, Throttled):
             self._leases.put_back(lease)
@@ -81,21 +81,21 @@ class Outcomes:
         return False
 
     def not_begun(self, lease: Lease, reason: str) -> None:
-        """Not counted, unless the plane has gone on so for as long as it may be unavailable at all."""
+        """Does not count as an attempt, unless the plane has not begun this task for `unavailable_limit`."""
         if self.suspects.is_refused_for(lease.task.id, self._options.unavailable_limit):
             self._count(lease, error_documents.never_begun(lease.attempt, reason))
         else:
             self._leases.put_back(lease)
 
     def _stopped_unasked(self, lease: Lease) -> None:
-        """By us, for the end of the grace time; by a cancel that came late and meant an earlier lease; or by a bug."""
+        """Stopped by the agent at the end of the grace time, by a late cancel of an earlier lease, or by a bug of the plane."""
         if self._shutdown.is_set() or lease.attempt < self._options.lost_attempts:
             self._leases.return_now(lease)
         else:
             self._give_up(lease, error_documents.cancelled_unasked(lease.attempt))
 
     def _count(self, lease: Lease, document: bytes) -> None:
-        """By way of the source, which counts for every agent and past the end of this one."""
+        """Count the attempt by returning the task: the source counts for all agents, also past the end of this one."""
         if lease.attempt < self._options.lost_attempts:
             self._retry(lease, None, 0.0)
         else:

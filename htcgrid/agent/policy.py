@@ -28,7 +28,7 @@ def __getattr__(name: str) -> Any:
 
 
 class Verdict(StrEnum):
-    """What becomes of a task after an outcome."""
+    """What happens to a task after an outcome."""
 
     DONE = "done"
     """Its result is stored and it is acked."""
@@ -39,7 +39,7 @@ class Verdict(StrEnum):
 
 
 def verdict(options: AgentOptions, failure: FailureKind | None, attempt: int) -> Verdict:
-    """What becomes of a task whose `attempt`, counted from 1, ended so."""
+    """What happens to a task whose `attempt`, counted from 1, ended so."""
     if failure is None:
         return Verdict.DONE
     if attempt < options.attempts_of(failure):
@@ -61,7 +61,7 @@ def back_off(failures: int, chance: float, first: float = 0.05, longest: float =
 _BATCH_SECONDS = 0.05
 """How much work may be handed over at once, so that the time between two tasks is small against theirs.
 
-A plane that takes several at once hands back those behind a long one when an environment is idle."""
+A plane that takes several at once returns those behind a long one when an environment is idle."""
 
 
 def batch_size(now: int, mean_seconds: float | None, most: int) -> int:
@@ -80,10 +80,9 @@ _AHEAD_SECONDS = 0.5
 
 
 def prefetch_size(slots: int, mean_seconds: float | None, batch: int, most: int = 8192) -> int:
-    """How many tasks to hold beyond those that run.
+    """How many tasks to hold beyond those that run: enough to bridge a receive, none that take a minute or longer.
 
-    Enough work to bridge a receive, and no more: a task held here is one that no other agent can have.
-    Of tasks that take a minute or longer none is held.
+    A task that is held here is one that no other agent can have.
     """
     if mean_seconds is None:
         return slots

@@ -15,21 +15,21 @@ from htcgrid.agent.policy import batch_size, prefetch_size
 RETURNS = 2
 """How often a task is returned, by all agents together, because it would wait too long: each return counts as an attempt."""
 _BRIDGED_RECEIVES = 50
-"""Tasks are held for so many times as long as a receive takes: without any, it costs a fiftieth of their time."""
+"""Tasks are held for so many times the duration of a receive: a receive costs at most a fiftieth of their time."""
 _LEAST_SECONDS = 0.1
 _MOST_SECONDS = 0.5
 _RETURN_SECONDS = 0.25
-"""What would begin later than this is returned, and at least twice as late as it was to begin when it was received."""
+"""A task is returned if it would begin later than this, and later than twice the time for which tasks are held."""
 DRY_SECONDS = 0.1
 """How long to wait for more tasks than idle slots take at once, before the queue counts as empty."""
 _SPENT = 50
-"""To look whether a task was cancelled may take this part of its time, all slots together."""
+"""A look whether a task was cancelled may take this part (1/50) of the task's time, all slots together."""
 _MOST = 8192
 _RECEIVES = 16
 
 
 def held_seconds(receive_seconds: float, batch_seconds: float) -> float:
-    """For how long tasks are held: to bridge a receive, and two of the batches that are handed over together."""
+    """For how many seconds of work tasks are held: long enough for a receive, and for two batches of a slot."""
     bridge = max(_LEAST_SECONDS, min(_BRIDGED_RECEIVES * receive_seconds, _MOST_SECONDS))
     return max(bridge, 2 * batch_seconds)
 
@@ -37,8 +37,8 @@ def held_seconds(receive_seconds: float, batch_seconds: float) -> float:
 def begun_within(seconds: float, mean_seconds: float | None, running: Sequence[float | None]) -> float:
     """How many tasks the slots will begin within this time.
 
-    `running` has, for each slot, for how long it has been running a task; None where it runs nothing. A task that has
-    run longer than the mean is taken to run on for as long as it is over it already: nothing else is known of it.
+    `running` says for each slot how long it has been running its task; None where it runs none. A task that has run
+    longer than the mean is expected to run on for as long as it is over the mean: nothing else is known of it.
     """
     if mean_seconds is None:
         return float(sum([ran is None or ran < seconds for ran in running]))
@@ -49,7 +49,7 @@ def begun_within(seconds: float, mean_seconds: float | None, running: Sequence[f
 
 
 def is_dry(waited_seconds: float, receive_seconds: float) -> bool:
-    """Whether a slot that has waited so long for a task has found the queue empty, and not just waited for a receive."""
+    """Whether the queue was empty while a slot waited so long for a task; a shorter wait may be that of a receive."""
     return waited_seconds > max(DRY_SECONDS, 4 * receive_seconds)
 
 
@@ -62,11 +62,11 @@ def wanted(
 ) -> int:
     """How many tasks to hold for the slots beyond those that they run and that idle slots take at once.
 
-    None that take as long as what is bridged, however many slots there are, where a receive costs little of their time: of
-    eight slots' tasks one would wait here while another agent has nothing to do, and make five rounds six.
+    None where a task takes as long as the time for which tasks are held and a receive costs little of it, however many
+    slots there are: a task that waits here, while another agent has nothing to do, makes the whole job end later.
 
-    At most twice as many as have `ended` since the queue was empty: what comes then may be of another kind, or what
-    another agent has returned since it takes long.
+    At most twice as many as have `ended` since the queue was empty: the next tasks may be of another kind, or long ones
+    that another agent has returned.
     """
     if mean_seconds is None:
         return 0
@@ -100,17 +100,17 @@ class Prefetch:
     def __init__(self, slots: int, *, is_shared: bool = False) -> None:
         self.slots = slots
         self.is_throttled = False
-        """Whether the plane has throttled of late: other agents would be throttled as well."""
+        """Whether the plane has throttled recently: other agents would be throttled as well, so nothing is returned."""
         self._is_shared = is_shared
         """Whether another agent could have the tasks that wait here."""
         self.mean_seconds: float | None = None
         self.batch = 1
         """How many tasks a slot hands over together."""
         self._ended = 0
-        """Tasks, since the queue was empty."""
+        """How many tasks have ended since the queue was empty."""
         self._receives: deque[float] = deque([0.0], _RECEIVES)
         self._seen: list[tuple[Mapping[str, Any], int, float]] = []
-        """For each slot, its batch, how many of that were left, and since when."""
+        """For each slot its batch, how many tasks of it were left, and since when."""
         self._running: list[float | None] = [None] * slots
 
     def learn(self, busy_seconds: float, tasks: int, most: int) -> None:
@@ -131,7 +131,7 @@ class Prefetch:
         self._ended = 0
 
     def forget(self) -> None:
-        """Nothing has run for a while: who knows how long the next tasks take."""
+        """Nothing has run for a while, so the time of earlier tasks says nothing about the next ones."""
         if self._is_shared:
             self.mean_seconds, self.batch = None, 1
 
@@ -144,7 +144,7 @@ class Prefetch:
         self._receives.append(seconds)
 
     def look(self, running: Sequence[Mapping[str, Any]]) -> None:
-        """What each slot runs now: where that is what it was before, a task takes long."""
+        """Note what each slot runs now: a batch that is as it was at the last look has a task that takes long."""
         if not self._is_shared:
             return
         now = time.monotonic()
@@ -166,7 +166,7 @@ class Prefetch:
         return wanted(self.mean_seconds, self.batch, min(self._receives), self._running, self._ended)
 
     def most(self) -> int | None:
-        """How many may go on waiting; None where nobody else could have them, or run them."""
+        """How many may go on waiting; None for any number, where no other agent could have or run them."""
         if not self._is_shared or self.is_throttled:
             return None
         return kept(self.mean_seconds, self.batch, min(self._receives), self._running)

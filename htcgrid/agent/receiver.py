@@ -56,7 +56,7 @@ class Receiver:
             if leases:
                 self._take_in(leases, time.monotonic() - began)
                 self._leases.prefetch.received(time.monotonic() - began)
-            # Asked again once all is settled: what was returned since makes it not exhausted.
+            # Asked again once nothing is held: a task that was returned meanwhile will come again.
             elif self._source.exhausted and self._leases.wait_until_settled(_WAIT_SECONDS) and self._source.exhausted:
                 return
 
@@ -71,7 +71,7 @@ class Receiver:
     def _receive(self, room: int) -> Sequence[Lease]:
         if self._shutdown.is_set():
             return ()
-        # What comes after a while may be long: it is to be shared with other agents, not taken by who waited first.
+        # Tasks that come after a long wait may be long ones: other agents must have a share of them, so do not wait long.
         is_long_wait = self._source.lease_seconds is None or room <= self._leases.idle_slots
         wait = _WAIT_SECONDS if is_long_wait else min(_WAIT_SECONDS, DRY_SECONDS)
         leases = self._source.receive(min(room, self._source.max_batch), wait)
@@ -88,7 +88,7 @@ class Receiver:
         if stored:
             done = [lease for lease in leases if lease.task.id in stored]
             self._shared.already_stored(AlreadyStored(time.time(), done))
-            for chunk in chunks(self._leases.still(done), self._source.max_batch):  # held until then, and so extended
+            for chunk in chunks(self._leases.still(done), self._source.max_batch):  # held, so extended, until acked
                 self.back_off.call(lambda chunk=chunk: self._source.ack(chunk), self._source.ack)  # type: ignore[misc]
                 if observers.is_watched:
                     observers.tell(Acked(time.time(), chunk))

@@ -24,7 +24,7 @@ class Shutdown:
         """Take nothing more; what runs has `grace` seconds from now. A shorter grace later wins."""
         self._deadlines.append(time.monotonic() + grace)
         with self._lock:
-            # Once: an event that is being set cannot be set by a handler that interrupts that.
+            # Only once: a handler that interrupts `Event.set` would wait for ever in its own `Event.set`.
             if not self._is_asked:
                 self._is_asked = True
                 self._draining.set()

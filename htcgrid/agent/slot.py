@@ -13,9 +13,9 @@ from htcgrid.spi import Ended, Invoker, Lease, Outcome, Started, Throttled, Unav
 from htcgrid.spi.tracing import within_attempt
 
 _PAUSE_SECONDS = 0.005
-"""After a batch of which nothing was begun, so that a plane that begins nothing costs no processor."""
+"""The pause after a batch of which nothing was begun: a plane that begins nothing must not keep a processor busy."""
 _LONG_SECONDS = 0.2
-"""After a batch that took this long, what has waited for the slot is looked at whatever that costs."""
+"""After a batch that took longer, the source is asked whether the next one was cancelled, whatever that costs."""
 
 
 class Slot:
@@ -77,9 +77,9 @@ class Slot:
             is_throttled = isinstance(error, Throttled)
             if is_throttled:
                 self._throttled()
-                self._back_off.forget_before(self._statistics.last)  # others are answered: it does not last
+                self._back_off.forget_before(self._statistics.last)  # the plane answers others: it is not unavailable
             if any(blamed):
-                self._back_off.reset()  # it was there
+                self._back_off.reset()  # the task is the cause, so the plane was available
             elif error.begun:
                 self._back_off.forget_before(self._outcomes.suspects.answered)
             else:
@@ -89,7 +89,7 @@ class Slot:
             self._back_off.reset()
 
     def _set_apart(self, batch: dict[str, Lease]) -> None:
-        """Suspects wait for each other, and the others of their batch for none of them."""
+        """Run the suspects of this batch one at a time; put the other tasks back for other slots."""
         suspects, mine = self._outcomes.suspects, None
         for lease in reversed(batch.values()):
             if lease.task.id not in suspects:
@@ -113,7 +113,7 @@ class Slot:
             self._observers.tell(Ended(time.time(), leases, self._number, time.monotonic() - began))
 
     def _invoke(self, running: dict[str, Lease]) -> None:
-        """Run these; each is taken out as it ends."""
+        """Run these; each is removed from `running` as it ends."""
         suspected, batch = self._outcomes.suspects.known, list(running.values())
         if (trace := self._observers.trace) is not None:
             batch = [within_attempt(lease, trace) for lease in batch]
@@ -124,7 +124,7 @@ class Slot:
         for item in self._plane_invoke(batch, self._invoker.function.timeout):
             lease = running.pop(item.task_id, None)
             if lease is None:
-                raise self._bug(f"reported {item.task_id!r} twice, or without being asked")
+                raise self._bug(f"reported {item.task_id!r} twice, or though it was not in the batch")
             if not isinstance(item, Outcome):
                 self._outcomes.not_begun(lease, "it was reported as not begun")
                 continue

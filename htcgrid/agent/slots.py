@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 class Slots:
-    """Starts slots, and has the lease table end those that are too many. `start` gives work a thread of a name."""
+    """Starts slots, and has the lease table end those that are too many. `start` runs a function in a new, named thread."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""What a run has come to, kept in a few numbers however many tasks there are."""
+"""The figures of a run, kept in a few numbers however many tasks there are."""
 
 import time
 from collections import Counter
@@ -34,7 +34,7 @@ class Summary:
 
 
 class Statistics:
-    """Counts. Outcomes are counted by the one thread that delivers them."""
+    """Counts. Only the thread that stores results adds to them."""
 
     def __init__(self, slots: int) -> None:
         self._began = self._last = time.monotonic()
@@ -88,7 +88,7 @@ class Statistics:
         return before + slots * (now - since)
 
     def summary(self, retried: int, given_back: int) -> Summary:
-        """So far; how often tasks were tried again, and returned, is the lease table's to count."""
+        """The figures so far. The lease table counts how often tasks were tried again and returned."""
         seconds = max(self._last - self._began, 1e-9)
         failed = self._failures.total()
         return Summary(

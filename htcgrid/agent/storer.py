@@ -45,7 +45,7 @@ class Storer:
         self._shared = shared
         self._observers = shared.observers
         self._put_seconds = 0.0
-        # What is stopped at the end of the grace time comes here after it.
+        # The outcomes of tasks that are stopped at the end of the grace time come after it.
         self.back_off = shared.back_off(STORE_SECONDS)
 
     def run(self) -> None:
@@ -65,7 +65,7 @@ class Storer:
             self._return()
 
     def _store(self, finished: Sequence[Finished]) -> Sequence[Finished]:
-        """Returns them as they are stored."""
+        """Store these; returns them as they were stored."""
         results = [result for result, _ in finished]
         began = time.monotonic()
         try:
@@ -74,7 +74,7 @@ class Storer:
         except Rejected as refusal:
             if not refusal.task_ids:
                 raise
-            # The rest is stored. These get a failure in place of the answer that cannot be kept.
+            # The sink has the others. For these a failure is stored in place of the answer.
             finished = [
                 (_refused(result, refusal) if result.task.id in refusal.task_ids else result, dead)
                 for result, dead in finished
@@ -112,7 +112,7 @@ class Storer:
             try:
                 call()
             except Unavailable:
-                # Else they would be received again, as often as the source allows, though their results are stored.
+                # If their leases expired, the tasks would be received again and again though their results are stored.
                 self._leases.keep_for_ack(left)
                 raise
 

@@ -1,4 +1,4 @@
-"""Which tasks the plane was lost under, or would not begin, so that one of them does not harm the others."""
+"""Tasks during which the plane was lost, or which it did not begin, so that one of them does not harm the others."""
 
 import threading
 import time
@@ -7,25 +7,26 @@ from collections import Counter, deque
 from htcgrid.spi import Lease
 
 _LOSSES = 3
-"""From so many losses on, a task is a suspect."""
+"""A task is a suspect once the plane was lost so often while it ran."""
 _REFUSALS = 10
 _MOST = 100_000
 
 
 class Suspects:
-    """Tasks under which the plane was lost several times: one of them runs at a time.
+    """Tasks during which the plane was lost several times: one of them runs at a time.
 
-    A task that ends the plane takes along whatever runs beside it. Were all of these to run together again, the
-    others would be lost as often as the one that is the cause. Any thread may call anything.
+    A task that ends the plane ends every task that runs beside it. If they all ran together again, the others would be
+    lost as often as the one that is the cause. Any thread may call anything.
     """
 
     def __init__(self) -> None:
         self.known: Counter[str] = Counter()
-        """How often the plane was lost under a task; looked at without the lock, for speed."""
+        """How often the plane was lost while a task ran, by task id; read without the lock, for speed."""
         self._refused: dict[str, tuple[float, int]] = {}
         self._lost_first: dict[str, float] = {}
         self.answered = 0.0
-        """On the monotonic clock, when the newest invocation began that the plane has answered; set without the lock, as a little less does no harm."""
+        """On the monotonic clock, when the newest invocation began that the plane has answered. Set without the lock: a value
+        that is a little too low does no harm."""
         self._waiting: deque[Lease] = deque()
         self._is_one_running = False
         self._lock = threading.Lock()
@@ -41,16 +42,18 @@ class Suspects:
             self._forget_the_oldest()
 
     def is_cause(self, task_id: str, seconds: float) -> bool:
-        """Whether the plane is lost by this task, and not by an outage that hits whatever runs.
+        """Whether this task is the cause of the losses, and not an outage of the plane.
 
-        So it is where the plane has answered what began after the first loss of this, or where that is so many seconds ago.
+        It is taken to be where the plane has answered an invocation that began after this task's first loss, or where that
+        loss is `seconds` ago.
         """
         with self._lock:
             first = self._lost_first.get(task_id, time.monotonic())
             return self.answered > first or time.monotonic() - first >= seconds
 
     def is_refused_for(self, task_id: str, seconds: float) -> bool:
-        """The plane has not begun this. Whether that has gone on for longer than this, and often; then it begins anew."""
+        """Note that the plane has not begun this task. Returns whether it did so often and for longer than `seconds`; then it
+        is counted anew."""
         now = time.monotonic()
         with self._lock:
             self.known.setdefault(task_id, 0)
@@ -62,14 +65,14 @@ class Suspects:
             return False
 
     def settle(self, task_id: str) -> None:
-        """Something else came of this one, or it has left this agent."""
+        """Forget this task: it has another outcome, or has left this agent."""
         with self._lock:
             self.known.pop(task_id, None)
             self._refused.pop(task_id, None)
             self._lost_first.pop(task_id, None)
 
     def begin(self, lease: Lease) -> bool:
-        """Whether the caller is to run this suspect, and then what `next` gives; else it waits for who does."""
+        """Whether the caller is to run this suspect now, and after it those that `next` gives. Otherwise the suspect waits."""
         with self._lock:
             if self._is_one_running:
                 self._waiting.append(lease)
@@ -86,7 +89,7 @@ class Suspects:
             return None
 
     def _forget_the_oldest(self) -> None:
-        """Most of them have gone to other agents."""
+        """Bound the memory: most of the tasks that are noted here have gone to other agents."""
         if len(self.known) > _MOST:
             oldest = next(iter(self.known))
             del self.known[oldest]

@@ -1,8 +1,8 @@
-"""How many invocations may run at once on a plane that has throttled: additive increase, multiplicative decrease, pure.
+"""How many invocations may run at once on a plane that has throttled: additive increase, multiplicative decrease.
 
-A throttle cuts the limit to 0.8 of what ran, four times a second at most. From then on the limit climbs, slowly at first and
-faster the longer no throttle comes: it is approached with care, and a burst that is over is soon forgotten. It climbs by
-time, not by answers as in TCP: a service refuses within milliseconds, while an answer may take as long as a handler.
+A throttle cuts the limit to 0.8 of what ran, four times a second at most. Then the limit climbs, slowly at first and faster
+the longer no throttle comes, so that it does not pass the service's limit by much, and a short burst is soon forgotten. It
+climbs with time, not with answers as in TCP: a refusal takes milliseconds, while an answer may take as long as a handler.
 """
 
 from dataclasses import dataclass, replace

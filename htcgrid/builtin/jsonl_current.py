@@ -99,20 +99,20 @@ def _opened(path: Path) -> IO[bytes] | gzip.GzipFile:
 
 def _result(path: Path, head: Head, text: bytes) -> Result:
     try:
-        facts: dict[str, Any] = parsed(text)
+        document: dict[str, Any] = parsed(text)
         outcome = Outcome(
             head.task_id,
-            json.dumps(facts["error"]).encode(),
-            FailureKind(facts["failure"]),
-            started=_seconds(facts["started"]),
-            duration_ms=facts["duration_ms"],
-            billed_ms=facts["billed_ms"],
-            max_memory_mb=facts["max_memory_mb"],
-            log_tail=facts["log_tail"].encode("utf-8", "surrogatepass"),
-            environment=facts.get("environment", ""),
+            json.dumps(document["error"]).encode(),
+            FailureKind(document["failure"]),
+            started=_seconds(document["started"]),
+            duration_ms=document["duration_ms"],
+            billed_ms=document["billed_ms"],
+            max_memory_mb=document["max_memory_mb"],
+            log_tail=document["log_tail"].encode("utf-8", "surrogatepass"),
+            environment=document.get("environment", ""),
         )
         attributes = {GENERATION: str(head.generation)} if head.generation else {}
-        return Result(Task(head.task_id, b"", attributes), outcome, facts["attempt"])
+        return Result(Task(head.task_id, b"", attributes), outcome, document["attempt"])
     except (KeyError, ValueError, TypeError) as error:
         raise Rejected(f"{path}: the result of task {head.task_id!r} is damaged: {error!r}.") from error
 

@@ -9,8 +9,8 @@ _HEAPS = 2
 def share() -> None:
     """Have all threads of this process share a few heaps, where the C library has several (glibc; musl has one).
 
-    What is freed in one heap is not used by another: 500 tasks of 1 MB from SQS to S3, on ten threads, took 250 MB at the
-    peak in place of 165.
+    Memory that is freed in one heap is not used by another: 500 tasks of 1 MB from SQS to S3, on ten threads, took 250 MB
+    at the peak instead of 165 MB.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

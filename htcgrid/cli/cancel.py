@@ -35,8 +35,8 @@ def command(
     print(f"{len(tasks)} tasks cancelled.")
     if session is not None and not tasks:
         say(
-            f"the queue named no task of session {session}: none is in it, or the queue finds the tasks of a "
-            "session only when they are received, as SQS does."
+            f"no task of session {session} was found: none is in the queue, or the queue finds the tasks of a session "
+            "only when they are received, as SQS does."
         )
     unknown = list(dict.fromkeys(task_ids).keys() - {task.id for task in tasks})
     if unknown:

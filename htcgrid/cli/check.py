@@ -22,7 +22,7 @@ def command(file: Path | None, plane: str | None, pairs: tuple[str, ...], really
     """
     grid = read_grid(file, plane, pairs)
     problems = 0
-    notes = list(_sums(grid))
+    notes = list(_grace(grid))
     for name, problem in _problems(grid, notes, really=really):
         problems += problem is not None
         print(f"{'wrong' if problem else 'ok   '}  {name}" + (f": {problem}" if problem else ""))
@@ -84,7 +84,7 @@ def _lease(source: TaskSource, timeout: float) -> Iterator[str]:
         )
 
 
-def _sums(grid: GridConfig) -> Iterator[str]:
+def _grace(grid: GridConfig) -> Iterator[str]:
     timeout, agent = grid.settings.function.timeout, grid.settings.agent
     if agent.grace < timeout:
         yield (

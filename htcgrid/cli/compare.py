@@ -61,7 +61,7 @@ def command(
     grid = read_grid(file, plane, pairs)
     grids = [grid.on_plane(name) for name in planes]
     for each in grids:
-        each.invoker()  # a name that is not there is told before anything runs
+        each.invoker()  # so that an unknown name is refused before anything runs
     tune()
     with tempfile.TemporaryDirectory(prefix="htcgrid-compare-") as folder, ExitStack() as stack:
         sinks: list[StoreSink] = []
@@ -108,7 +108,7 @@ def _store(grid: GridConfig, path: Path) -> StoreSink:
 
 
 def _run(grid: GridConfig, source: TaskSource, sink: ResultSink, name: str) -> int:
-    """Run all events on a plane; an exit code where the user stopped it."""
+    """Run all events on a plane. Returns an exit code where the user stopped it, otherwise DONE."""
     say(f"running on plane {name}.")
     with source, grid.invoker() as invoker:
         agent = Agent(source, invoker, sink, grid.settings.agent, say)

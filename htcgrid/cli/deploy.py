@@ -24,7 +24,7 @@ def command(file: Path | None, plane: str | None, pairs: tuple[str, ...], dry_ru
     found = deployable(grid)
     settings = grid.settings
     if found.carries_settings:
-        grid.source()  # what is wrong with these tables shows here, not in the workers' logs
+        grid.source()  # errors in these tables are shown here, not in the workers' logs
         grid.sink()
         _require_no_secrets(grid)
     for line in found.deploy(settings.model_dump(mode="json", exclude_unset=True), dry_run=dry_run):
@@ -54,7 +54,7 @@ def _variable(key: str) -> str:
 
 
 def deployable(grid: GridConfig) -> Deployable:
-    """The chosen plane, for the commands that set up; `Rejected` where there is nothing to be set up."""
+    """The chosen plane, for the commands that deploy. Raises `Rejected` where it has nothing to deploy."""
     invoker = grid.invoker(grid.observers())
     settings = grid.settings
     if not isinstance(invoker, Deployable):

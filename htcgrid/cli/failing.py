@@ -14,7 +14,7 @@ _MOST_TOLD = 5
 
 
 class Failing:
-    """Told of every failure that is stored; says the first of each group at once."""
+    """Called with all failures that are stored; shows the first of each group at once."""
 
     def __init__(self, say: Callable[[str], None], watch: Callable[[int], None] = lambda _failed: None) -> None:
         self._say = say
@@ -23,7 +23,7 @@ class Failing:
         self._told = 0
 
     def __call__(self, outcomes: Sequence[Outcome]) -> None:
-        # Most runs have no failure, and start without what tells of them.
+        # Imported here, since most runs have no failure.
         from htcgrid.failures.groups import Groups  # noqa: PLC0415
         from htcgrid.failures.shown import first_of_a_group  # noqa: PLC0415
 
@@ -62,7 +62,7 @@ def commands(sink: ResultSink, options: str) -> dict[str, str]:
 
 
 def has_failures(sink: ResultSink, say: Callable[[str], None]) -> bool | None:
-    """Whether the sink holds any failure, of whatever run; None where it cannot be asked."""
+    """Whether the sink holds a failure of any run; None where it cannot be asked."""
     try:
         return sink.has_failed()
     except HtcgridError as error:

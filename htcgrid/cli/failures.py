@@ -69,7 +69,7 @@ def _show_ids(sink: ResultSink, chosen: Choice, *, as_json: bool) -> int:
     found = 0
     for result in chosen.of(sink):
         found += 1
-        print(json.dumps(_facts(result)) if as_json else printable(result.task.id))
+        print(json.dumps(_failure(result)) if as_json else printable(result.task.id))
     return SOME_FAILED if found else DONE
 
 
@@ -77,7 +77,7 @@ def _show_tasks(grid: GridConfig, sink: ResultSink, chosen: Choice, *, as_json: 
     left = set(chosen.task_ids)
     for result in chosen.of(sink):
         left.discard(result.task.id)
-        document = _whole(grid, result)
+        document = _with_event(grid, result)
         print(json.dumps(document) if as_json else _task_text(document))
     if left:
         raise Rejected(
@@ -86,7 +86,7 @@ def _show_tasks(grid: GridConfig, sink: ResultSink, chosen: Choice, *, as_json: 
     return SOME_FAILED
 
 
-def _facts(result: Result) -> dict[str, Any]:
+def _failure(result: Result) -> dict[str, Any]:
     outcome = result.outcome
     try:
         error = parsed(outcome.payload)
@@ -108,8 +108,8 @@ def _facts(result: Result) -> dict[str, Any]:
     }
 
 
-def _whole(grid: GridConfig, result: Result) -> dict[str, Any]:
-    """With the event, where the sink or the source has it."""
+def _with_event(grid: GridConfig, result: Result) -> dict[str, Any]:
+    """All that is known of a failure, with the event where the sink or the source has it."""
     task = result.task if result.task.payload else event_of(grid, result.task.id)
     event: Any = None
     if task is not None:
@@ -117,7 +117,7 @@ def _whole(grid: GridConfig, result: Result) -> dict[str, Any]:
             event = parsed(task.payload)
         except ValueError:
             event = task.payload.decode("utf-8", "replace")
-    return {"id": result.task.id, "event": event, **_facts(result)}
+    return {"id": result.task.id, "event": event, **_failure(result)}
 
 
 def _task_text(document: dict[str, Any]) -> str:
@@ -136,7 +136,7 @@ def _dead(grid: GridConfig) -> Iterator[DeadTask]:
             try:
                 with source:
                     for dead in source.dead_letters():
-                        yield replace(dead, task=replace(dead.task, payload=b""))  # all of them are in memory together
+                        yield replace(dead, task=replace(dead.task, payload=b""))  # they are all in memory together
             except HtcgridError as error:
                 say(f"the dead letters of the queue are not shown: {error}")
 

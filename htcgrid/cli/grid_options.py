@@ -43,8 +43,8 @@ def options_text(file: Path | None, plane: str | None, pairs: tuple[str, ...]) -
     config_option = ["--config", str(file)] if file is not None else []
     plane_option = ["--plane", plane] if plane else []
     shown = [pair for pair in pairs if pair.startswith(("source.", "sink."))]
-    words = [*config_option, *plane_option, *(word for pair in shown for word in ("--set", config.shown_pair(pair)))]
-    return "".join(f" {shlex.quote(word)}" for word in words)
+    set_options = [each for pair in shown for each in ("--set", config.shown_pair(pair))]
+    return "".join(f" {shlex.quote(each)}" for each in [*config_option, *plane_option, *set_options])
 
 
 def read_grid(

@@ -44,20 +44,20 @@ def with_logs(pairs: tuple[str, ...], logs: str | None) -> tuple[str, ...]:
 
 @contextmanager
 def handler_lines(grid: GridConfig) -> Iterator[HandlerOutput]:
-    """To be open while the plane is."""
+    """What takes the lines; it is open for as long as the plane."""
     beside = grid.file.resolve().parent if grid.file else Path.cwd()
     with handler_logs(grid.settings.agent, beside, _streams) as output:
         yield output
 
 
 def tell_what_is_left_out(plane: Invoker) -> None:
-    """Of a plane that is open, where lines are wanted."""
+    """Warn where lines are wanted and this plane, which is open, does not give all of them."""
     if plane.output.is_wanted and (missing := missing_output(plane)):
         log.warning("[agent] handler_logs: %s.", missing)
 
 
 class _StandardError:
-    """Standard error, in turn with all that the command itself says there, so that no line is cut by another."""
+    """Standard error, shared with the command's own messages so that no line is cut by another."""
 
     name = "standard error"
 

@@ -98,6 +98,6 @@ def _write_project(folder: Path) -> None:
     except OSError as error:
         for name in _FILES:
             with suppress(OSError):
-                (folder / name).unlink()  # none was there: the same command goes on once there is room
+                (folder / name).unlink()  # none was there before, so the same command works once there is space
         raise ConfigError(f"{folder} cannot be written: {error.strerror}.") from None
     print(f"Wrote {', '.join(_FILES)} into {folder}. Now: cd {folder} && htcgrid run")

@@ -75,7 +75,7 @@ def command(
         timeout = grid.settings.function.timeout
         outcome = _outcome(invoker, Lease(task), timeout)
     if sys.stdout.isatty():
-        print(outcome.payload.decode("utf-8", "backslashreplace"))  # for people, and no orders to their terminal
+        print(outcome.payload.decode("utf-8", "backslashreplace"))
     else:
         sys.stdout.buffer.write(outcome.payload + b"\n")
         sys.stdout.flush()
@@ -90,7 +90,7 @@ def command(
 
 
 def _read(event_file: IO[bytes]) -> bytes:
-    """No more than an event may hold: a device or a pipe may have no end."""
+    """The event. No more is read than an event may have: a device or a pipe may have no end."""
     try:
         payload = event_file.read(REQUEST_BYTES + 1)
     except OSError as error:
@@ -118,7 +118,7 @@ def _replayed(grid: GridConfig, task_id: str, attributes: dict[str, str]) -> Tas
 
 
 def _debug(grid: GridConfig, lease: Lease) -> int:
-    """Nothing stands between the handler and the terminal; what it raises is shown whole."""
+    """Call the handler in this process, so that a debugger has the terminal; show what it raises in full."""
     plane = grid.invoker()
     function = plane.function
     if function.command or not (function.runtime or this_python()).startswith("python"):
@@ -134,7 +134,7 @@ def _debug(grid: GridConfig, lease: Lease) -> int:
 
 
 def _outcome(invoker: Invoker, lease: Lease, timeout: float) -> Outcome:
-    """Of an environment that began it: one that had just ended says it did not, and is replaced."""
+    """The outcome. Invoked again while the plane says that it did not begin: an environment that has ended is replaced."""
     while True:
         for item in invoker.invoke([lease], timeout):
             if isinstance(item, Outcome):

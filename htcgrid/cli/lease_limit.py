@@ -33,7 +33,7 @@ def advice(source: TaskSource, invoker: Invoker, plane: str) -> Iterator[str]:
 
 
 def _shortest(most: int, agents: int, slots: int, received: int) -> float | None:
-    """How long tasks must take for all agents to stay within the limit; None where any time will do."""
+    """The shortest time of a task with which all agents stay within the limit; None where every time does."""
     if agents * most_held(slots, _SHORTEST, received) <= most:
         return None
     low, high = _SHORTEST, 60.0
@@ -47,6 +47,6 @@ def _shortest(most: int, agents: int, slots: int, received: int) -> float | None
 
 
 def _rounded(seconds: float) -> float:
-    """Up, to two digits."""
+    """Rounded up to two digits."""
     unit = 10.0 ** (math.floor(math.log10(seconds)) - 1)
     return math.ceil(seconds / unit * (1 - 1e-9)) * unit

@@ -10,11 +10,11 @@ from htcgrid.spi import Observer, Unavailable
 
 @contextmanager
 def live_page(grid: GridConfig, *, is_wanted: bool) -> Iterator[Mapping[str, Observer]]:
-    """Serve the page until the block ends, where it is wanted; the value is the observer that feeds it."""
+    """Serve the page until the block ends, where it is wanted. The value is the observer that fills it, by its name."""
     if not is_wanted:
         yield {}
         return
-    from htcgrid.report.live import Live  # noqa: PLC0415 - few runs have a page, and none is to pay for it
+    from htcgrid.report.live import Live  # noqa: PLC0415 - the other runs start faster without it
     from htcgrid.service.page_api import served_page  # noqa: PLC0415
 
     sink = grid.settings.sink

@@ -1,7 +1,7 @@
 """The group of all commands, and what every command shares: options, exit codes, how errors are shown.
 
-Each module of this package that is a command defines `command`. A command's module is imported when it
-is asked for, so that none pays for another's imports.
+Each module of this package that is a command defines `command`. It is imported only when that command is used, so that each
+command starts without the imports of the others.
 """
 
 import errno
@@ -77,7 +77,7 @@ class Commands(click.Group):
         except OSError as error:
             if error.errno != errno.EPIPE:
                 raise
-            # click takes any for our standard output, and ends the program without a word.
+            # click takes every EPIPE for one of standard output, and ends the program without a message.
             raise RuntimeError("A pipe or connection of a plugin was cut.") from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -103,7 +103,8 @@ def group() -> None:
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run a command and end the process with its exit code."""
-    # Some supervisors start programs with these ignored or blocked: nobody could stop it, nor tell how its processes ended.
+    # Some supervisors start programs with these ignored or blocked: then nobody could stop this one, and it could not see how
+    # its processes ended.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     streams.prepare()
@@ -126,7 +127,7 @@ def status_of(arguments: list[str] | None = None) -> int:  # noqa: PLR0911 - one
     except HtcgridError as error:
         return _failed(error)
     except UnicodeEncodeError as error:
-        # What was given in other bytes than UTF-8 is kept in Python's text as lone surrogates.
+        # Python keeps bytes of the command line that are not UTF-8 as lone surrogates.
         return _say(f"{error.object[:200]!r} is not UTF-8 text. Give it in UTF-8.", USAGE)
     except Exception as error:  # noqa: BLE001 - a bug, of ours or of a plugin; shown whole
         if advice := machine_limits.advice(error):

@@ -22,12 +22,12 @@ from htcgrid.spi import HtcgridError, Plugin, ResultSink
 
 _MOST_FILES = 2000
 _WHOLE_BYTES = 16 << 20
-"""Files above this are told apart by their size alone."""
+"""Of larger files only the size is part of the digest."""
 
 
 @dataclass(slots=True)
 class Manifest:
-    """Begun before a run, so that it tells of the code that ran."""
+    """The record of one run. Made before the run, so that its digest is of the code that ran."""
 
     sink: ResultSink
     grid: GridConfig
@@ -37,7 +37,7 @@ class Manifest:
 
     @classmethod
     def beside(cls, results: ResultSink, grid: GridConfig, command: str) -> "Manifest | None":
-        """None where the sink keeps none. Called when the sink is open, and before the plane is opened."""
+        """The manifest; None where the sink keeps none. Called once the sink is open, before the plane is opened."""
         if not results.keeps_runs:
             return None
         code = _CodeDigest(grid, results)
@@ -45,13 +45,13 @@ class Manifest:
         return cls(results, grid, command, code)
 
     def add(self, summary: Summary, plugins: Sequence[Plugin], status: int, say: Callable[[str], None]) -> None:
-        """Write down how the run ended; where that cannot be done, the results are as good."""
+        """Have the sink keep it, with how the run ended. An error is only reported: the results are complete without it."""
         self.code.join()
         document = json.dumps(self._document(summary, plugins, status))
         try:
             self.sink.add_run(document.encode())
         except HtcgridError as error:
-            say(f"the manifest of these results cannot be written: {error}. The results are not concerned.")
+            say(f"the manifest of these results cannot be written: {error}. The results themselves are complete.")
 
     def _document(self, summary: Summary, plugins: Sequence[Plugin], status: int) -> dict[str, Any]:
         settings = self.grid.settings
@@ -106,7 +106,7 @@ def _image(options: dict[str, Any]) -> str | None:
 
 
 def _code_digest(grid: GridConfig, results: Plugin) -> str | None:
-    """Of the files that a plane would pack, without what is read and written here; None where there are too many."""
+    """The digest of the files that a plane would pack, without the files of tasks and results; None where there are too many."""
     folder = grid.settings.function.code
     source = grid.settings.source
     paths = (source.options.get("path", "") if source else "", getattr(results.config, "path", ""))

@@ -71,7 +71,9 @@ def command(name: str, kinds: tuple[str, ...], folder: Path | None) -> None:
     cd htcgrid-shed && make test
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-        raise ConfigError(f"{name!r} cannot be a plugin's name: write small letters, digits and _, as in my_queue.")
+        raise ConfigError(
+            f"{name!r} cannot be a plugin's name: write lower-case letters, digits and _, as in my_queue."
+        )
     folder = folder or Path(f"htcgrid-{name.replace('_', '-')}")
     if folder.exists() and any(folder.iterdir()):
         raise ConfigError(f"{folder} is there and is not empty; it is left as it is. Name another with --folder.")
@@ -87,7 +89,7 @@ def command(name: str, kinds: tuple[str, ...], folder: Path | None) -> None:
 def _files(name: str, kinds: Sequence[str]) -> dict[str, str]:
     """Every file of the distribution, by its path."""
     package = f"htcgrid_{name}"
-    plugins = [_words(name, kind, alone=len(kinds) == 1) for kind in kinds]
+    plugins = [_values(name, kind, alone=len(kinds) == 1) for kind in kinds]
     entries = [
         f'[project.entry-points."htcgrid.{each["group"]}"]\n{name} = "{package}.{each["module"]}:{each["class_name"]}"\n'
         for each in plugins
@@ -114,16 +116,16 @@ def _files(name: str, kinds: Sequence[str]) -> dict[str, str]:
     return made
 
 
-def _words(name: str, kind: str, *, alone: bool) -> dict[str, str]:
+def _values(name: str, kind: str, *, alone: bool) -> dict[str, str]:
     """What is put into the templates of one plugin. `alone` it has the module `plugin`."""
-    words = dict(_KINDS[kind])
-    words |= {"name": name, "kind": kind, "Title": words["title"][0].upper() + words["title"][1:]}
-    words["class_name"] = "".join(part.capitalize() for part in name.split("_")) + words.pop("ending")
-    words["test"] = "test_contract" if alone else f"test_{words['module']}"
-    words["module"] = "plugin" if alone else words["module"]
-    return words
+    values = dict(_KINDS[kind])
+    values |= {"name": name, "kind": kind, "Title": values["title"][0].upper() + values["title"][1:]}
+    values["class_name"] = "".join(part.capitalize() for part in name.split("_")) + values.pop("ending")
+    values["test"] = "test_contract" if alone else f"test_{values['module']}"
+    values["module"] = "plugin" if alone else values["module"]
+    return values
 
 
-def _filled(template: str, words: Mapping[str, str]) -> str:
+def _filled(template: str, values: Mapping[str, str]) -> str:
     text = (files("htcgrid.cli") / "templates" / "plugin" / f"{template}.txt").read_text(encoding="utf-8")
-    return Template(text).substitute(words)
+    return Template(text).substitute(values)

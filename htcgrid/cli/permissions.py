@@ -15,7 +15,7 @@ from htcgrid.spi import Capability, Invoker, Plugin
 USES = ("agent", "submitter", "reader", "deployer")
 CLUSTER = "cluster"
 _ALWAYS = ("agent", "submitter", "reader")
-"""Named in the whole object even where no right is needed."""
+"""In the object of all uses even where no right is needed."""
 
 
 @click.command()
@@ -77,7 +77,7 @@ def _plugins(grid: GridConfig) -> Iterator[Plugin]:
 
 
 def _joined(policies: list[Mapping[str, Any]]) -> dict[str, Any]:
-    """One policy of them all, each statement once."""
+    """One policy made of all of these, each statement once."""
     statements: list[Any] = []
     for policy in policies:
         statements += [statement for statement in policy["Statement"] if statement not in statements]
@@ -85,7 +85,7 @@ def _joined(policies: list[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _named_apart(statements: list[Any]) -> list[Any]:
-    """IAM allows each `Sid` once in a policy."""
+    """The statements with unique `Sid`s, as IAM requires."""
     seen: dict[str, int] = {}
     named = []
     for statement in statements:

@@ -1,4 +1,4 @@
-"""How far a run has come: a line that moves on a terminal, JSON lines elsewhere. All on standard error."""
+"""How far a run is: a progress bar on a terminal, JSON lines elsewhere. All on standard error."""
 
 import json
 import sys
@@ -22,11 +22,11 @@ class Progress:
         self._source = source
         self._quiet = quiet
         self._known: int | None = None
-        """How many tasks there were before any was taken, where asking takes no service."""
+        """How many tasks a source that is a file had before the run."""
 
     @contextmanager
     def showing(self, agent: Agent) -> Iterator[None]:
-        if self._source.lease_seconds is None and not self._quiet:  # a file is read for it
+        if self._source.lease_seconds is None and not self._quiet:  # a file, which is read for it before the run
             self._known = self._depth()
         if self._quiet:
             yield
@@ -43,7 +43,7 @@ class Progress:
             thread.join(_LAST_SECONDS)  # it may be asking a queue that does not answer
 
     def total(self, agent: Agent) -> int | None:
-        """With what the agent has taken already; None where that is not known."""
+        """How many tasks there are, with those that the agent has received; None where that is not known."""
         if self._source.lease_seconds is None and not self._quiet:
             return self._known
         waiting = self._depth()
@@ -51,7 +51,7 @@ class Progress:
         return None if waiting is None else waiting + agent.held + summary.finished + summary.already_stored
 
     def _depth(self) -> int | None:
-        """None where the source does not know, or cannot be asked now: the agent itself tells if that lasts."""
+        """None where the source does not know, or is unavailable, which the agent itself reports if it lasts."""
         try:
             return self._source.stats(brief=True).states.waiting
         except HtcgridError:
@@ -89,5 +89,5 @@ class Progress:
 
 
 def _seconds_left(total: int | None, finished: int, stored: int, rate: float) -> float | None:
-    """Never below 0: an agent on a queue finishes more than was there when it was asked."""
+    """Never below 0: tasks are put into a queue after its depth was asked."""
     return None if total is None or rate <= 0 else round(max(0, total - finished - stored) / rate, 1)

@@ -46,7 +46,7 @@ def store_of(grid: GridConfig) -> StoreSink:
 
 
 def say(message: str) -> None:
-    """To the user, beside what a command prints for others."""
+    """Print a message for the user on standard error, since other programs may read standard output."""
     print(f"htcgrid: {message}", file=sys.stderr, flush=True)
 
 

@@ -4,7 +4,6 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -85,11 +84,10 @@ def command(
         grid.observers(page) as observers,
         grid.source() as tasks,
         grid.sink() as results,
-        nullcontext(Manifest.beside(results, grid, "run")) as manifest,
-        handler_lines(grid) as lines,
-        grid.invoker(observers, lines) as invoker,
     ):
-        return run_agent(grid, tasks, results, invoker, manifest, quiet=quiet, options=options)
+        manifest = Manifest.beside(results, grid, "run")
+        with handler_lines(grid) as lines, grid.invoker(observers, lines) as invoker:
+            return run_agent(grid, tasks, results, invoker, manifest, quiet=quiet, options=options)
 
 
 def _redrive(grid: GridConfig, *, quiet: bool, options: str) -> int | None:

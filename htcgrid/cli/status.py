@@ -100,9 +100,9 @@ def _text(grid: GridConfig, parts: Mapping[str, Any]) -> str:
     blocks = []
     for name, (title, rows) in titles.items():
         if name in parts:
-            facts = list(rows())
-            width = max((len(label) for label, _ in facts), default=0)
-            blocks.append("\n".join([title, *(f"  {label:>{width}}  {value}" for label, value in facts)]))
+            labelled = list(rows())
+            width = max((len(label) for label, _ in labelled), default=0)
+            blocks.append("\n".join([title, *(f"  {label:>{width}}  {value}" for label, value in labelled)]))
     return "\n".join(blocks)
 
 

@@ -19,7 +19,7 @@ def of_machines(architecture: str) -> str:
 
 
 def here() -> str:
-    """That of this machine, as AWS Lambda names it; empty where it has none like it."""
+    """The architecture of this machine, as AWS Lambda names it; empty where Lambda has no such architecture."""
     return next((name for name, names in _NAMES.items() if platform.machine() in {name, *names}), "")
 
 

@@ -21,7 +21,7 @@ def program(handler: str, transport: str, port: int) -> list[str]:
     AWS's own entry script would have the emulator listen on every address of the container.
     """
     if transport == "rie":
-        # Without a level of its own the emulator takes LOG_LEVEL of the function, and a name that it does not know ends it.
+        # Without --log-level the emulator reads the function's LOG_LEVEL, and ends at a name that it does not know.
         addresses = ["--log-level", "info", "--runtime-interface-emulator-address", f"127.0.0.1:{port}"]
         return [_EMULATOR, *addresses, "--runtime-api-address", f"127.0.0.1:{port + 1000}", _ENTRY_SCRIPT, handler]
     return [_ENTRY_SCRIPT, handler]

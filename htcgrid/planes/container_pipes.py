@@ -9,46 +9,43 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from htcgrid.runtime.sandbox import Printed
-from htcgrid.spi import NOT_TOLD_APART, limits
+from htcgrid.runtime.log_pipe import LOG_BYTES_AT_ONCE, LogPipe
 
 _PIPES = ("log", "ended", "replies", "orders", "starts")  # the container waits for the last one
-_LOG_BYTES = 1 << 20
+
 _MEMORY_SECONDS = 0.02
+_REPLY_BYTES = 1 << 16
 
 
 class ContainerPipes:
     """A folder that a Lambda container mounts too, from `open` to `close`; `container_entry.sh` is at its other end.
 
-    Whichever of the two comes up first, restarts or goes away: an order waits in its pipe until it is read.
+    Either end may start first, restart or end: an order waits in its pipe until it is read.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._starts = self._orders = self._replies = self._log = -1
+        self._starts = self._orders = self._replies = -1
+        self.log = LogPipe(-1)
         self._token = ""
         self._ready = False
         self._number = 0
         self._memory_mb = 0.0
-        self._tail = b""
-        self.printed: Printed | None = None
-        """Gets all that is read of the log."""
-        self.is_chatty = False
-        """Whether so much is printed that the log must be read more often."""
+
         self.kills = 0
-        """How many processes of this run the kernel had ended for memory when `memory_mb` was asked last."""
+        """How many processes of this run the kernel has ended for memory, as of the last `memory_mb`."""
 
     def open(self) -> None:
-        """Say hello. What an agent before this one has left running is ended."""
+        """Make the pipes, and have the container end what an earlier agent has left running."""
         self.folder.mkdir(parents=True, exist_ok=True)
         for name in _PIPES:
             path = self.folder / name
             if not path.is_fifo():
                 os.mkfifo(path)
                 path.chmod(0o660)
-        self._log = self._pipe("log")
+        self.log.descriptor = self._pipe("log")
         with suppress(PermissionError):  # past what the machine allows one user; the usual size serves as well
-            fcntl.fcntl(self._log, fcntl.F_SETPIPE_SZ, _LOG_BYTES)
+            fcntl.fcntl(self.log.descriptor, fcntl.F_SETPIPE_SZ, LOG_BYTES_AT_ONCE)
         self._replies = self._pipe("replies")
         self._orders = self._pipe("orders")
         self._starts = self._pipe("starts")
@@ -56,13 +53,14 @@ class ContainerPipes:
 
     def close(self) -> None:
         """Release them. The container ends what it runs."""
-        for descriptor in (self._starts, self._orders, self._replies, self._log):
+        for descriptor in (self._starts, self._orders, self._replies):
             if descriptor >= 0:
                 os.close(descriptor)
-        self._starts = self._orders = self._replies = self._log = -1
+        self._starts = self._orders = self._replies = -1
+        self.log.close()
 
     def greet(self) -> None:
-        """Ask for a sign of life, of a container that is new or was restarted."""
+        """Ask a container that is new, or was restarted, for a reply."""
         for pipe in (self._starts, self._orders, self._replies):
             _drain(pipe)
         self._ready = False
@@ -96,7 +94,7 @@ class ContainerPipes:
             self._send(self._starts, "quit")
 
     def memory_mb(self) -> float:
-        """MiB that the container's processes use; what was known last where it does not say at once."""
+        """MiB that the container's processes use; the last known value where no reply comes at once."""
         token = f"m{time.monotonic_ns()}"
         self._send(self._orders, f"memory {token}")
         reply = self._replied(token, _MEMORY_SECONDS)
@@ -104,22 +102,6 @@ class ContainerPipes:
             used, self.kills = (int(word) for word in reply.split())
             self._memory_mb = used / (1 << 20)
         return self._memory_mb
-
-    def log_tail(self) -> bytes:
-        """The end of what was printed since the last call."""
-        self.read_log()
-        tail, self._tail = self._tail, b""
-        return tail
-
-    def read_log(self) -> None:
-        """Take in what was printed up to now. The handler waits where this is not called and the pipe is full."""
-        size = 0
-        while size < _LOG_BYTES and (piece := _drain(self._log, _LOG_BYTES)):
-            size += len(piece)
-            self._tail = (self._tail + piece)[-limits.LOG_TAIL_BYTES :]
-            if self.printed is not None:
-                self.printed(piece, NOT_TOLD_APART)
-        self.is_chatty = size > _LOG_BYTES // 16
 
     def _pipe(self, name: str) -> int:
         # Open both ways: writing never waits for a reader, and what is written stays until it is read.
@@ -129,7 +111,7 @@ class ContainerPipes:
         try:
             os.write(pipe, f"{line}\n".encode())
         except BlockingIOError:
-            return  # full of orders that nobody reads: the container is not there, which is found out by `ended`
+            return  # full of orders that nobody reads: the container has ended, which `ended` shows
 
     def _replied(self, token: str, wait: float) -> str | None:
         """What was replied to that token, within `wait` seconds; replies to others are dropped."""
@@ -144,8 +126,8 @@ class ContainerPipes:
         return None
 
 
-def _drain(pipe: int, size: int = 1 << 16) -> bytes:
+def _drain(pipe: int) -> bytes:
     try:
-        return os.read(pipe, size)
+        return os.read(pipe, _REPLY_BYTES)
     except BlockingIOError:
         return b""

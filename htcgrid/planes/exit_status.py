@@ -1,4 +1,4 @@
-"""Exit statuses, of shells and containers on the one hand, as `subprocess` has them on the other."""
+"""Exit statuses of shells and containers, converted to those of `subprocess`."""
 
 import signal
 

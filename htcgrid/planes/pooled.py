@@ -11,13 +11,13 @@ from htcgrid.runtime.sandbox import Sandbox
 class PooledInvoker(EnvironmentPool):
     """A pool of sandboxes, each with a Lambda Runtime API of its own on this machine's loopback.
 
-    A subclass writes `size` and `sandbox`. Timeouts, ends, errors, late answers, cancels and replacement are looked
-    after here.
+    A subclass writes `size` and `sandbox`. This class handles timeouts, ends, errors, late answers, cancels and
+    replacement.
     """
 
     @abstractmethod
     def sandbox(self, place: int) -> Sandbox:
-        """A new sandbox, not started, for this place (from 0). Raises `Unavailable` where none can be had now."""
+        """A new sandbox, not started, for this place (from 0). Raises `Unavailable` where none can be made now."""
 
     def environment(self, place: int) -> ExecutionEnvironment:
         return ApiEnvironment(self.function, self.sandbox(place))

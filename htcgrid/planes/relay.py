@@ -2,8 +2,8 @@
 
     agent, RemoteInvoker ── Stream ──▶ Relay ──▶ plane ──▶ environments
 
-Each connection has one batch under way at a time, so there are as many as environments are to be busy at once. What they
-say is in `relay_frames.py`.
+Each connection has one batch under way at a time, so there is one for each environment that is to be busy. The frames
+between both ends are in `relay_frames.py`.
 """
 
 import logging
@@ -43,10 +43,10 @@ MakePlane = Callable[[Mapping[str, Any]], Invoker]
 
 
 class Relay:
-    """The plane, opened by the first client that has brought the code, and the count of those connected.
+    """A plane, opened by the first client, and the number of clients.
 
-    `code_folder` is where that code is unpacked; None where it comes another way. `first_seconds` is how long the first
-    client may take to come, and `orphan_seconds` how long there may be none after that.
+    `code_folder` is where the client's code is unpacked; None where the code comes another way. `first_seconds` is how long
+    the first client may take to connect, and `orphan_seconds` how long there may be none after that.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Relay:
         self._alone_since = time.monotonic()
 
     def open_plane(self, wanted: Frame) -> Invoker:
-        """Once: unpack the code, where it comes this way, and open the plane."""
+        """Unpack the code, where it comes this way, and open the plane; a second call returns the same plane."""
         if wanted.head.get("spi") != SPI_VERSION:
             raise Rejected(
                 f"The relay is of version {SPI_VERSION} of the plugin interface, and its client of version "
@@ -121,7 +121,7 @@ class Relay:
 
 
 class _Brought(CredentialSource):
-    """The credentials that the clients bring: the relay's machine can get none."""
+    """The credentials that the clients send: the relay's machine can get none."""
 
     def __init__(self) -> None:
         self.held = Credentials()
@@ -236,7 +236,7 @@ class Connection:
         return {}
 
     def _beat(self) -> None:
-        """Say now and then that we are here, so that a way that is dead is told from a handler that takes long."""
+        """Send heartbeats, so that the client can tell a dead connection from a handler that takes long."""
         with suppress(OSError):
             while True:
                 time.sleep(HEARTBEAT_SECONDS)

@@ -1,4 +1,4 @@
-"""One environment elsewhere, as a plane here uses it: a connection to its relay."""
+"""The client's end of a connection to a relay: how a plane here uses one environment elsewhere."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
@@ -35,7 +35,7 @@ class RelayClient:
         self._send(Frame("hello", {"token": token}))
 
     def open(self, wanted: Mapping[str, Any], archive: bytes, timeout: float) -> Mapping[str, Any]:
-        """Have the plane behind it opened, with this code; returns what that says of itself.
+        """Have the relay open its plane, with this code; returns the plane's capabilities and concurrency.
 
         Raises `ConnectionError`, `Unavailable` or `Rejected`.
         """
@@ -47,7 +47,7 @@ class RelayClient:
         raise ConnectionError("the relay answers something else than it was asked")
 
     def is_alive(self) -> bool:
-        """Whether the way is still open; what the relay has said meanwhile is taken in."""
+        """Whether the connection is still open; reads what the relay has sent meanwhile."""
         try:
             while self._stream.has_input():
                 self._take(self._next())
@@ -58,9 +58,9 @@ class RelayClient:
     def invoke(
         self, batch: Sequence[Lease], timeout: float, cancelled: Collection[str] = frozenset()
     ) -> Iterator[Outcome | Unstarted]:
-        """Raises `ConnectionError` where the way broke; then what was not reported may have run.
+        """Raises `ConnectionError` where the connection broke; then what was not reported may have run.
 
-        What is in `cancelled` once the tasks are sent was cancelled before they were: `cancel` tells of the others.
+        `cancelled` are the tasks that are cancelled before they are sent; later cancels come by `cancel`.
         """
         done = False
         try:
@@ -86,7 +86,7 @@ class RelayClient:
         try:
             self._send(Frame("cancel", {"task_ids": sorted(task_ids)}))
         except ConnectionError:
-            return  # whoever waits for the answer finds out
+            return  # the thread that reads the answer notices it
 
     def close(self) -> None:
         self._stream.close()
@@ -98,7 +98,7 @@ class RelayClient:
             self._brought = held
 
     def _frames(self) -> Iterator[Frame]:
-        """What is reported, up to "done". Raises what the relay says that went wrong."""
+        """The frames up to "done". Raises the error that the relay reports."""
         while True:
             frame = self._next()
             match frame.say:
@@ -113,7 +113,7 @@ class RelayClient:
                     raise Rejected(frame.head["message"])
 
     def _take(self, frame: Frame) -> None:
-        """Hand on what was printed. While that waits for its reader, the relay waits, and the handler behind it."""
+        """Hand on what was printed. While that waits for its reader, the relay and the handler wait too."""
         if frame.say == "output":
             head = frame.head
             self._output.write(self._leases.get(head["task_id"]), head["environment"], frame.body, head["stream"])

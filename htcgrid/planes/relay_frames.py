@@ -1,4 +1,4 @@
-"""What a plane and its relay elsewhere say to each other: a head of JSON and a body of bytes, each with its length first."""
+"""The frames between a plane and its relay: a head of JSON and a body of bytes, with the lengths of both in front."""
 
 import json
 import math
@@ -16,7 +16,7 @@ _LENGTHS = struct.Struct("!II")
 _MOST_BYTES = 1 << 30
 
 HELLO_BYTES = 1 << 12
-"""What is read of somebody who has not shown the token yet, such as another container of the pod."""
+"""The most that is read from a client that has not sent the token yet, such as another container of the pod."""
 
 _FOREIGN = "what came is not a frame of htcgrid's relay"
 
@@ -64,7 +64,7 @@ def invoke_frame(batch: Sequence[Lease], timeout: float) -> Frame:
 
 
 def credentials_frame(credentials: Credentials) -> Frame:
-    """With the seconds that are left: the two ends' clocks differ."""
+    """The expiry is sent as the seconds that are left, since the clocks of the two ends differ."""
     expires = None if credentials.expires == math.inf else credentials.expires - time.monotonic()
     lifetime = None if credentials.lifetime == math.inf else credentials.lifetime
     return Frame("credentials", {"variables": dict(credentials.variables), "left": expires, "lifetime": lifetime})

@@ -1,7 +1,7 @@
 """A relay that talks over its standard input and output: `python -m htcgrid.planes.relay_program`.
 
-A `RemoteInvoker` starts it with a command, such as `ssh HOST python3 -m htcgrid.planes.relay_program`. It ends, and all
-that it started, when its input does. The plane and the function come with the client's first request.
+A `RemoteInvoker` starts it with a command, such as `ssh HOST python3 -m htcgrid.planes.relay_program`. At the end of its
+input it ends all that it started, and itself. The plane and the function come with the client's first request.
 """
 
 import importlib.metadata

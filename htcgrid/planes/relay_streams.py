@@ -33,7 +33,7 @@ class Stream(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Hang up, from any thread; a `read` under way ends. Quiet a second time."""
+        """Close the connection, from any thread; a `read` under way ends. A second call does nothing."""
 
 
 class SocketStream(Stream):
@@ -89,7 +89,7 @@ class SocketStream(Stream):
 class CommandStream(SocketStream):
     """The standard input and output of a program: `ssh`, `docker exec` or another that starts a relay elsewhere.
 
-    It ends with the stream. The last that it wrote to its standard error is part of every error.
+    It ends with the stream. The end of its standard error is part of every error.
     """
 
     def __init__(self, command: Sequence[str]) -> None:

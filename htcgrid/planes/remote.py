@@ -42,8 +42,8 @@ class _Place:
 class RemoteInvoker(Invoker):
     """Places for environments elsewhere, each with a connection of its own to a relay.
 
-    A subclass writes `size` and `connect`. Sending the code, credentials, heartbeats, connections that break, cancels and
-    replacement are looked after here. The relay's own plane runs the handlers, and reports how they ended.
+    A subclass writes `size` and `connect`. This class handles the code, credentials, heartbeats, broken connections,
+    cancels and replacement. The relay's own plane runs the handlers, and reports how they ended.
     """
 
     max_batch = 32
@@ -51,9 +51,9 @@ class RemoteInvoker(Invoker):
     start_seconds: float = 60.0
     """How long a relay may take until it answers when the plane is opened."""
     restart_seconds: float = 2.0
-    """The same for a connection that broke, while a task waits; after that the agent is told that it is unavailable."""
+    """The same when a broken connection is replaced while a task waits; after that `invoke` raises `Unavailable`."""
     token: str = ""
-    """What a relay that listens on a port wants to hear first, so that nobody else is served."""
+    """What a relay that listens on a port must be sent first: it serves no other client."""
 
     def __init__(self, config: Plugin.Config, function: Function) -> None:
         super().__init__(config, function)
@@ -92,21 +92,21 @@ class RemoteInvoker(Invoker):
         return code_archive.pack(self.function.code, self.function.layers)
 
     def relays(self) -> int:
-        """How many relays serve the places: those of one are `relays()` apart. By default each place has its own."""
+        """How many relays serve the places; the places of one relay are `relays()` apart. By default each has its own."""
         return self.size()
 
     def relay_of(self, place: int) -> str:
-        """The name of the relay that serves this place now. A connection to another one is not used any more."""
+        """The name of the relay that serves this place now. A connection to a relay of another name is replaced."""
         return ""
 
     def mend(self, place: int) -> None:
-        """Called before a place is connected again whose connection broke: start its relay anew where it has gone."""
+        """Called before a broken connection is replaced: start the relay again where it has ended."""
 
     def check(self, place: int) -> None:
-        """Called while a relay does not answer yet: raise `Rejected` where it never will, `Unavailable` where it has gone."""
+        """Called while a relay does not answer yet: raise `Rejected` where it never will, `Unavailable` where it has ended."""
 
     def corrected(self, outcome: UnexplainedExit, place: int) -> Outcome:
-        """The outcome of an environment that was ended whole, with what the machine around it knows of the reason."""
+        """The outcome of an environment that was ended from outside, corrected by what ended it knows of the reason."""
         return outcome
 
     # --- htcgrid.spi.Invoker ---

@@ -31,9 +31,9 @@ def container_name(place: int) -> str:
 class SidecarInvoker(EnvironmentPool):
     """Lambda containers that share the loopback and a folder each with this process.
 
-    How a handler's process ended is told by the first process of its container, `container_entry.sh`. How a whole
-    container ended (on newer machines the kernel ends it whole when it is out of memory) only what runs it knows: a
-    subclass that can ask overrides `ended`. Otherwise such an end is an `exit`, and `UnexplainedExit` to a relay's client.
+    The first process of each container, `container_entry.sh`, reports how a handler's process ended. How the container
+    itself ended (newer kernels end all of a container that is out of memory) only its engine knows: a subclass that can
+    ask it overrides `ended`. Otherwise such an end is an `exit`, and an `UnexplainedExit` for a relay's client.
     """
 
     class Config(Plugin.Config):
@@ -58,7 +58,7 @@ class SidecarInvoker(EnvironmentPool):
         self.capabilities = every if config.transport == "api" else every - {Capability.ERRORS}
         self._pipes: list[ContainerPipes] = []
         self._kills: dict[int, int] = {}
-        """How often the kernel had ended something in a container for its memory, before the tasks that it has now."""
+        """For each place, `ContainerPipes.kills` before the tasks that it runs now."""
 
     def size(self) -> int:
         return self.config.containers
@@ -91,7 +91,7 @@ class SidecarInvoker(EnvironmentPool):
         return "this plane runs beside Lambda containers that share a folder with it."
 
     def ended(self, place: int) -> Termination | None:
-        """How the container of this place, which has just ended whole, has ended; None where nobody says."""
+        """How the container of this place, which has just ended, has ended; None where that is not known."""
         return None
 
     # --- the pool ---
@@ -111,7 +111,7 @@ class SidecarInvoker(EnvironmentPool):
         self._kills[place] = self._pipes[place].kills
 
     def corrected(self, outcome: Outcome, place: int) -> Outcome:
-        """What only the engine knows of a container that ended whole, and the emulator not of its runtime."""
+        """Corrected by the engine, where the container itself ended, and by the kernel's count, where the emulator is used."""
         if outcome.failure is not FailureKind.EXIT:
             return outcome
         environment = self.at(place)

@@ -26,20 +26,20 @@ class Termination:
 
 
 def corrected_by(end: Termination | None, outcome: Outcome) -> Outcome:
-    """The outcome of a container that ended whole, once the engine has said how, if it has."""
+    """The outcome of a container that ended, corrected by `end` where the engine knows that."""
     return outcome if end is None else explained(outcome, end.status, out_of_memory=end.out_of_memory)
 
 
 class SidecarSandbox(Sandbox):
     """One run of a Lambda container's program.
 
-    The end of the program is told by the container's first process. The end of the whole container shows in the
-    pipe that this process held open; why it ended only the engine knows.
+    The container's first process reports the end of the program. It holds a pipe open, and so the end of the container
+    itself is seen as the end of that pipe; only the engine knows the reason.
     """
 
     def __init__(self, pipes: ContainerPipes) -> None:
         self.ended_whole = False
-        """Whether the container has ended, and not its program alone."""
+        """Whether the container itself has ended, not only its program."""
         self._pipes = pipes
         self._number = 0
         self._termination: Termination | None = None
@@ -50,8 +50,8 @@ class SidecarSandbox(Sandbox):
         with suppress(BlockingIOError):
             os.read(self.ended_fd, 1 << 16)  # of runs before
         self._poll.register(self.ended_fd, select.POLLIN)
-        self._pipes.printed = self.printed
-        self._pipes.log_tail()
+        self._pipes.log.printed = self.printed
+        self._pipes.log.tail()
         api = variables.get("AWS_LAMBDA_RUNTIME_API", "")
         _, secret = split_credentials(variables)
         self._number = self._pipes.start(api, variables["AWS_LAMBDA_LOG_STREAM_NAME"], secret)
@@ -68,22 +68,22 @@ class SidecarSandbox(Sandbox):
         if self.ended_fd >= 0:
             with suppress(Unavailable):
                 self.end()
-            self._pipes.read_log()  # what was printed as it was ended
-            self._pipes.printed = None
+            self._pipes.log.read()  # what was printed as it was ended
+            self._pipes.log.printed = None
             os.close(self.ended_fd)
             self.ended_fd = -1
 
     def log_tail(self) -> bytes:
-        return self._pipes.log_tail()
+        return self._pipes.log.tail()
 
     def between(self) -> None:
-        self._pipes.read_log()
+        self._pipes.log.read()
 
     def is_chatty(self) -> bool:
-        return self._pipes.is_chatty
+        return self._pipes.log.is_chatty
 
     def memory_mb(self) -> float:
-        self._pipes.read_log()
+        self._pipes.log.read()
         return self._pipes.memory_mb()
 
     def was_out_of_memory(self) -> bool:

@@ -1,4 +1,4 @@
-"""The end of an environment whose cause is known outside of it alone."""
+"""The end of an environment whose cause only something outside of it knows."""
 
 from dataclasses import dataclass, fields, replace
 
@@ -8,7 +8,7 @@ from htcgrid.spi import FailureKind, Outcome, error_documents
 
 @dataclass(frozen=True, slots=True)
 class UnexplainedExit(Outcome):
-    """The outcome `exit` of an environment that something else has ended whole: a container engine, a cluster, a node.
+    """The outcome `exit` of an environment that something outside has ended: a container engine, a cluster, a node.
 
     A relay passes it on as it is, so that a plane that can ask how the environment ended may correct it (`corrected`).
     """

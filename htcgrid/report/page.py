@@ -111,7 +111,7 @@ def _runs(runs: Runs) -> Markup:
         return section(name, title, paragraph("There is no manifest beside these results, so it is not known."))
     last = runs.documents[-1]
     function, plane = of_table(last, "function"), of_table(last, "plane")
-    facts = [
+    labelled = [
         ("Handler", function.get("handler")),
         ("Function", function.get("name")),
         ("Runtime", function.get("runtime") or f"Python {last.get('python')}"),
@@ -133,7 +133,7 @@ def _runs(runs: Runs) -> Markup:
         title,
         *notes,
         table(
-            "The last run", ("What", "Value"), [(key, shortened(str(value), _LINE)) for key, value in facts if value]
+            "The last run", ("What", "Value"), [(key, shortened(str(value), _LINE)) for key, value in labelled if value]
         ),
         table(f"Runs into these results, {shown}; the last one first", heads, rows),
     )

@@ -29,7 +29,7 @@ _RESTORE = b"restore/next"
 _NOT_READY = frozenset((b"init/error", b"restore/error"))
 _DRAIN_READS = 1000
 _SOON_SECONDS = 0.0003
-"""To be woken takes a good part of this; what came sooner last time is waited for awake, if a processor is free."""
+"""A wait that was shorter last time is spent awake if a processor is free: to be woken takes a good part of this time."""
 
 
 def _reply(status: str, body: bytes) -> bytes:
@@ -184,11 +184,11 @@ class ApiEnvironment(SandboxedEnvironment):
             self._server.reply(connection, reply, request)
 
     def _next(self, connection: Connection, request: Request) -> bytes | None:
-        """Give out an event now or, by saying None, later."""
+        """The reply with the next event; None where it follows later."""
         if self._failure is not None:
             return _BAD_STATE
         if self._attempt is not None:
-            return self._attempt.event  # asked again, as after a lost connection: the same one again
+            return self._attempt.event  # asked again, as after a lost connection: the same event
         if self._waiting is not None and self._waiting[0].is_alive():
             return _BAD_STATE
         if self._init_ms is None:
@@ -198,7 +198,7 @@ class ApiEnvironment(SandboxedEnvironment):
         return None
 
     def _prepare(self) -> None:
-        """Make the next event ready, all but its deadline."""
+        """Make the next event ready, except for its deadline."""
         if self._prepared is not None or not self._queue:
             return
         sequence, lease, timeout = self._queue[0]
@@ -222,7 +222,7 @@ class ApiEnvironment(SandboxedEnvironment):
         if not self._queue or self._waiting is None or self._ended:
             return
         if not self._waiting[0].is_alive():
-            # It asked and hung up, perhaps because it has ended: what it does not get is not its to fail.
+            # It asked and hung up, perhaps because it has ended: a task that it never gets must not fail with it.
             self._waiting = None
             return
         self._prepare()
@@ -258,7 +258,7 @@ class ApiEnvironment(SandboxedEnvironment):
             kind, payload = _verdict(verb, request)
             outcome = self._measured(lease, kind, payload, attempt.started, elapsed)
         if request.too_large:
-            # AWS's clients complain in the log and end the runtime, not all at the same moment; so we see to it.
+            # AWS's clients log this and end the runtime, some sooner than others, so the environment is ended here.
             self._refused = True
             self._server.reply(connection, _TOO_LARGE, request)
         return outcome
@@ -271,7 +271,7 @@ class ApiEnvironment(SandboxedEnvironment):
         return None if request_id == attempt.request_id else _BAD_ID
 
     def _not_ready(self, request: Request) -> bytes:
-        """`init/error` and `restore/error`: the runtime says that it will not come up."""
+        """`init/error` and `restore/error`: the runtime says that it will not become ready."""
         if self._init_ms is not None or self._failure is not None:
             return _BAD_STATE
         self._failure = InitFailure(_error_document(request.headers.get(ERROR_TYPE, b""), request.body))
@@ -279,7 +279,7 @@ class ApiEnvironment(SandboxedEnvironment):
 
 
 def _verdict(verb: bytes, request: Request) -> tuple[FailureKind | None, bytes]:
-    """What an answer says: whether it is one, and its document."""
+    """The kind of failure, None for an answer, and the document."""
     if request.too_large:
         return FailureKind.PAYLOAD_TOO_LARGE, error_documents.response_too_large()
     error_type = request.headers.get(ERROR_TYPE, b"")
@@ -298,7 +298,7 @@ def _decoded(text: bytes) -> bytes:
 
 
 def _error_document(error_type: bytes, body: bytes) -> bytes:
-    """The runtime's own document; one made from the header where it sent none."""
+    """The runtime's error document; one made from the header where the runtime sent none."""
     try:
         if isinstance(parsed(body), dict):
             return body

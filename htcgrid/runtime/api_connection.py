@@ -14,7 +14,7 @@ _READ_BYTES = 1 << 16
 """Read at once: to allocate more costs more than to read a small request. A large one is read in larger parts."""
 _LARGE_READ_BYTES = 1 << 18
 _HEAD_BYTES = 1 << 21
-"""What may come between two pieces of body. AWS's Python client sends up to 1 MiB of X-Ray header."""
+"""How many bytes may come between two pieces of body. AWS's Python client sends up to 1 MiB of X-Ray header."""
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -106,7 +106,7 @@ class Connection:
             self._send(_CONTINUE)
         arrived, self._arrived = self._arrived, []
         if was_between and self._is_between and len(arrived) == 1 and arrived[0].method == b"GET":
-            # One request, whole: a client's next `next` is the same to the byte, and need not be parsed.
+            # One whole request: a client's next `next` has the same bytes, and need not be parsed.
             self._familiar = (data, arrived[0])
         return arrived
 
@@ -137,7 +137,7 @@ class Connection:
             self._request.too_large = True
         elif self._size == len(part):
             self._body = part
-        else:  # a list of many small parts would take ten times their bytes
+        else:  # a list of many small pieces would take ten times their bytes
             if isinstance(self._body, bytes):
                 self._body = bytearray(self._body)
             self._body += part

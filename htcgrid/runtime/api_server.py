@@ -14,7 +14,7 @@ _CONNECTIONS = 32
 def listen(host: str = "127.0.0.1", port: int = 0) -> socket.socket:
     """A socket for one environment's Runtime API; a port of 0 is any free one.
 
-    Whoever keeps a port for environment after environment gives each a `dup()` of the socket: what calls
+    To keep a port for several environments, one after the other, give each a `dup()` of the socket: a runtime that calls
     in between waits in the backlog.
     """
     return socket.create_server((host, port), backlog=_CONNECTIONS, reuse_port=False)
@@ -103,7 +103,7 @@ class ApiServer:
         self._poll.register(channel.fileno(), select.POLLIN)
 
     def _settle(self, connection: Connection) -> None:
-        """Wait for what the connection needs next: to write, to read, nothing any more."""
+        """Poll for what the connection does next: write, read, or nothing where it is closed."""
         if connection.is_open:
             self._poll.modify(connection.fd, select.POLLOUT if connection.is_sending else select.POLLIN)
         elif self._connections.pop(connection.fd, None) is not None:

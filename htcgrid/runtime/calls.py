@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 
 class Calls:
-    """Remembers a cancel for every call that it may concern, also for one that still waits for its environment."""
+    """Remembers a cancel for every call that it may be about, also for one that still waits for its environment."""
 
     def __init__(self) -> None:
         self._cancelled: dict[int, set[str]] = {}

@@ -12,7 +12,7 @@ _NOT_IN_A_HEADER = re.compile(r"[^ -~]")
 
 
 def _escaped(match: re.Match[str]) -> str:
-    """JSON has control characters between its tokens alone, where a space says the same; others are in its texts."""
+    """JSON allows control characters only between its tokens, where a space means the same; all others are in its texts."""
     if match[0] < " ":
         return " "
     return "\\u007f" if match[0] == "\x7f" else quote(match[0])[1:-1]
@@ -31,7 +31,7 @@ def client_context(lease: Lease) -> str:
 
 
 def around_the_id(attributes: Mapping[str, str], attempt: int) -> tuple[str, str]:
-    """The client context before and after the quoted id of the task; a caller's own context has no id, and nothing after it."""
+    """The client context before and after the quoted id of the task; a caller's own context is all before, with no id."""
     if given := attributes.get("client_context"):
         return _NOT_IN_A_HEADER.sub(_escaped, given), ""
     others = {name: text for name, text in attributes.items() if name not in _KNOWN}

@@ -6,9 +6,9 @@
                  ▼
                gone
 
-A transport subclasses `ExecutionEnvironment`: it moves tasks to the handler and answers back, and says
-what runs since when. What only a supervisor can know is here once for all: timeout, end of the process,
-memory, cancel, sizes. There is no thread of its own: whoever calls `invoke` supervises.
+A transport subclasses `ExecutionEnvironment`: it moves tasks to the handler and answers back, and says which task runs and
+since when. This class does the rest for all transports: timeout, end of the process, memory, cancel, sizes. It has no thread
+of its own: the thread that calls `invoke` supervises.
 """
 
 import logging
@@ -40,13 +40,13 @@ _LOOK_SECONDS = 0.05
 """How often a running handler's memory and cancellation are looked at."""
 _SHORTEST_LOOK_SECONDS = 0.005
 _CHATTY_SECONDS = 0.001
-"""The same while it prints much, since it waits once its log is full."""
+"""The same while the handler prints much, since it waits once its log is full."""
 _RECALL_SECONDS = 0.002
 """How long a task may run before those behind it in the batch go to an environment that is idle."""
 _BEHIND_SECONDS = 0.05
 """How long a task may run before those behind it are taken back even where none is idle."""
 _SPARE_SECONDS = 0.004
-"""How often to look whether an environment is idle while tasks wait here."""
+"""How often to look whether another environment is idle while tasks wait in this one."""
 
 
 class State(StrEnum):
@@ -115,7 +115,7 @@ class ExecutionEnvironment(ABC):
 
     @abstractmethod
     def _init_failure(self) -> InitFailure | None:
-        """The initialisation error that the environment has reported, if it has."""
+        """The initialisation error that the environment has reported; None where it has reported none."""
 
     @abstractmethod
     def _running(self) -> Running | None:
@@ -127,7 +127,7 @@ class ExecutionEnvironment(ABC):
 
     @abstractmethod
     def _end(self) -> int:
-        """End the process if it has not; returns its exit status, a signal being negative."""
+        """End the process if it has not ended; returns its exit status, a signal being negative."""
 
     @abstractmethod
     def _memory_mb(self) -> float:
@@ -146,7 +146,7 @@ class ExecutionEnvironment(ABC):
         stream = f"{time.strftime('%Y/%m/%d')}/[$LATEST]{self.id}"
         return {"AWS_LAMBDA_LOG_STREAM_NAME": stream, **self.credentials.variables}
 
-    def _recall(self, running: Running) -> None:  # noqa: B027 - one that is fed singly has nothing to recall
+    def _recall(self, running: Running) -> None:  # noqa: B027 - one that gets a task at a time has nothing to recall
         """Have the environment drop what is queued behind `running`; it reports each as dropped."""
 
     def _others_idle(self) -> bool:
@@ -154,7 +154,7 @@ class ExecutionEnvironment(ABC):
         return True
 
     def _charged_mb(self) -> float:
-        """The same, as exactly as it can be had; asked when that has grown, or is past the limit."""
+        """As `_memory_mb`, as exactly as possible; asked when that has grown, or is past the limit."""
         return self._memory_mb()
 
     def _is_chatty(self) -> bool:
@@ -196,7 +196,7 @@ class ExecutionEnvironment(ABC):
                 self._submit(timeout)
                 yield from self._supervise(timeout)
         except Unavailable as error:
-            # One runs after the other: the first of the rest may have run.
+            # Tasks run one after the other, so only the first of the rest may have begun.
             left = [lease.task.id for lease in self._pending.values()]
             raise Unavailable(str(error), error.retry_after, error.begun or left[:1]) from error
         finally:
@@ -206,7 +206,7 @@ class ExecutionEnvironment(ABC):
                 self._end()
 
     def cancel(self, task_ids: Collection[str]) -> None:
-        """From any thread: stop these of the tasks that are here, for a plane that has no `Calls`."""
+        """From any thread: stop those of these tasks that are here; for a plane that has no `Calls`."""
         self._cancelled = frozenset(self._cancelled).union(task_ids)
 
     def wake(self) -> None:  # noqa: B027 - one that looks often needs no waking
@@ -218,7 +218,7 @@ class ExecutionEnvironment(ABC):
         return None if self._init_ms is None else self._init_ms / 1000
 
     def comes_up(self, wait: float) -> bool:
-        """Whether it is up within this time, before it is given a task. A failure is left for that task to bear."""
+        """Whether it becomes ready within this time, before it is given a task. A failure is reported with its first task."""
         deadline = time.monotonic() + wait
         while not self._is_up() and self._init_failure() is None and not self._has_ended():
             left = deadline - time.monotonic()
@@ -243,8 +243,8 @@ class ExecutionEnvironment(ABC):
         return self.state is State.IDLE and self._has_ended()
 
     def _become_ready(self, timeout: float) -> Iterator[Outcome | Unstarted]:
-        # The service gives up after its 10 s, starts once more and then counts the function's time. An
-        # environment that was started long ago has had its 10 s, and is heard before it is judged.
+        # AWS Lambda stops an initialisation after 10 s, starts once more and counts the function's time then. For an
+        # environment that was started long ago the 10 s are over, but what it has sent is read before the deadline counts.
         deadline = max(self._created + limits.INIT_SECONDS, time.monotonic()) + timeout
         while not self._is_up():
             self._collect(min(self._look_seconds(), max(_SHORTEST_LOOK_SECONDS, deadline - time.monotonic())))
@@ -275,7 +275,7 @@ class ExecutionEnvironment(ABC):
         log.info("Environment %s is ready; its start took %.0f ms.", self.id, self._init_ms or 0.0)
 
     def _give_up(self, kind: FailureKind, document: bytes, log_tail: bytes = b"") -> Iterator[Outcome | Unstarted]:
-        """End an environment that is not ready; its first task bears the failure."""
+        """End an environment that did not become ready; the failure is reported for its first task."""
         self._end()
         self.state = State.GONE
         log.info("Environment %s did not become ready: %s.", self.id, kind)
@@ -311,7 +311,7 @@ class ExecutionEnvironment(ABC):
             if running is not None or outcomes:
                 heard = now
             elif now - heard > limits.INIT_SECONDS + timeout:
-                # It has answered and does not come for more: another environment is to have the rest.
+                # It has answered and does not ask for the next task: the rest goes to another environment.
                 self._end()
                 yield from self._after_the_end(None, None, timeout)
                 return
@@ -319,7 +319,7 @@ class ExecutionEnvironment(ABC):
                 looked = now
 
     def _wait_seconds(self, timeout: float, *, recalled: bool) -> float:
-        """How long to wait before looking after the environment again."""
+        """How long to wait before the next look at the environment."""
         if len(self._pending) > 1 and not recalled:
             return self._spare_seconds()
         running = self._running()
@@ -333,7 +333,7 @@ class ExecutionEnvironment(ABC):
         return _CHATTY_SECONDS if self._is_chatty() else _LOOK_SECONDS
 
     def _is_long(self, seconds: float) -> bool:
-        """Whether what has run for so long holds up those behind it."""
+        """Whether a task that has run for so long holds up those behind it."""
         return seconds > _BEHIND_SECONDS or (seconds > _RECALL_SECONDS and self._others_idle())
 
     def _reason_to_stop(self, running: Running, now: float, timeout: float, *, look: bool) -> FailureKind | None:
@@ -350,7 +350,7 @@ class ExecutionEnvironment(ABC):
         return self._weigh() > self._function.memory
 
     def _weigh(self) -> float:
-        """MiB in use now, also kept as the peak; roughly where it has hardly grown since it was weighed exactly."""
+        """MiB in use now; measured exactly, and noted as the peak, where it has grown by 5 % since the last exact measurement."""
         used = self._memory_mb()
         if used > min(self._function.memory, self._weighed_mb * 1.05):
             self._weighed_mb, used = used, self._charged_mb()
@@ -360,8 +360,8 @@ class ExecutionEnvironment(ABC):
     def _take_back(self, running: Running) -> Iterator[Unstarted]:
         """Free the tasks behind a long one for other environments."""
         self._recall(running)
-        # By now the recall is seen by the worker before it begins anything else. If what ran before
-        # still runs, nothing behind it has begun; if not, the worker reports each by itself.
+        # Now the worker sees the recall before it begins another task. If the same task still runs, none behind it has
+        # begun; if not, the worker itself reports which were dropped.
         time.sleep(0.001)
         still = self._running()
         if still is not None and still.sequence == running.sequence:
@@ -387,9 +387,9 @@ class ExecutionEnvironment(ABC):
             else:
                 try:
                     kind, document = self._cause_of_end(request)
-                except Unavailable as error:  # what it was started by has ended too, perhaps by this very task
+                except Unavailable as error:  # its parent has ended too, perhaps because of this very task
                     raise Unavailable(str(error), error.retry_after, begun=[lease.task.id]) from error
-            log.info("Environment %s has ended, under the task %s: %s.", self.id, lease.task.id, kind)
+            log.info("Environment %s has ended while it ran the task %s: %s.", self.id, lease.task.id, kind)
             yield self._outcome(lease, kind, document, elapsed, self._log_tail())
         else:
             log.info("Environment %s has ended while it ran no task.", self.id)

@@ -1,4 +1,4 @@
-"""Starts execution environments, by way of a program that all of them are forked from."""
+"""Starts the fork server, and through it execution environments."""
 
 import fcntl
 import json
@@ -23,12 +23,12 @@ from htcgrid.spi import Function, Rejected, Unavailable
 log = logging.getLogger(__name__)
 
 INHERITED = ("LD_LIBRARY_PATH", "PATH", "SSL_CERT_DIR", "SSL_CERT_FILE", "TMPDIR", "USER", "VIRTUAL_ENV")
-"""What an environment gets of the agent's own variables. Credentials are not among them, nor is HOME, which leads
-to those in `~/.aws`."""
+"""Variables of the agent that environments get. Credentials are not among them, nor is HOME, which leads to those in
+`~/.aws`."""
 
 HANDLERS_PYTHON = ("-X", "utf8", *(("-X", "gil=1") if "t" in sys.abiflags else ()))
-"""Options of a Python that runs AWS's client. A free-threaded one turns the GIL on for it anyway, and would say so in the
-handler's log."""
+"""Options of a Python that runs AWS's client. A free-threaded Python turns the GIL on for it anyway; without the option it
+would write that into the handler's log."""
 
 _MESSAGE_BYTES = 1 << 16
 # The comment is what tools that watch processes have looked for since the first version.
@@ -43,13 +43,13 @@ from htcgrid.runtime.fork_server_main import main
 main(int(fd), home, clients)
 """
 _LOAD = "import awslambdaric.__main__, awslambdaric.bootstrap; clients = frozenset(sys.modules)"
-"""First of all, so that what it has loaded is known from what our own code loads."""
+"""Loaded first, so that the modules of AWS's client can be told from those that our own code loads."""
 
 
 def with_inherited(own: Mapping[str, str], names: Iterable[str], added: Mapping[str, Sequence[str]]) -> dict[str, str]:
     """These variables, those of this program that have one of the names, and folders at the end of search paths."""
     found = {name: os.environ[name] for name in names if name in os.environ} | dict(own)
-    # Behind what is there already, as the service looks into /opt last.
+    # At the end, as AWS Lambda looks into /opt last.
     for name, folders in added.items():
         present = [found[name]] if found.get(name) else []
         found[name] = os.pathsep.join([*present, *folders])
@@ -103,9 +103,9 @@ class ForkServer:
         if self._account is not None:
             os.chown(self._home, self._account.user, self._account.group)
         try:
-            # -P: a file in the current folder must not stand in for a module of the standard library. Started with
-            # the function's variables and no others: what reads them at its start, as Python does PYTHONHASHSEED,
-            # finds them, and no `/proc/PID/environ` of a handler or its parent holds the agent's.
+            # -P: a file in the current folder must not replace a module of the standard library. It is started with the
+            # function's variables and no others: Python reads some at its start (PYTHONHASHSEED), and no
+            # `/proc/PID/environ` of a handler or its parent may hold the agent's.
             command = [sys.executable, "-P", *HANDLERS_PYTHON, "-c"]
             program = _PROGRAM.format(load=_LOAD if self._python else "")
             self._program = subprocess.Popen(
@@ -188,11 +188,11 @@ class ForkServer:
             if "error" in reply:
                 raise Unavailable(f"No worker process can be started: {_no_process(reply['error'])}")
             pid = reply["pid"]
-            # Our program has not reaped it yet, so the id is still its own even if it has ended.
+            # The fork server has not reaped it yet, so the id is still its own even if it has ended.
             try:
                 return pid, os.pidfd_open(pid)
             except ProcessLookupError:
-                raise self._end() from None  # both were killed since the answer
+                raise self._end() from None  # both were killed after the answer
 
     def reap(self, pid: int) -> int:
         """The exit status of an environment whose pidfd says it has ended; a signal is negative."""
@@ -210,9 +210,9 @@ class ForkServer:
                 self._control.close()
                 self._control = None
         if self._program is not None and self._program.wait() != 0:
-            strays.end(self._home)  # it was killed, perhaps with all that would have ended the rest
+            strays.end(self._home)  # it was killed, perhaps with the guard that would have ended the rest
         if self._home:
-            shutil.rmtree(self._home, ignore_errors=True)  # where the program was killed, it has not done so
+            shutil.rmtree(self._home, ignore_errors=True)  # a fork server that was killed has not removed it
 
     def _ask(self, request: Mapping[str, Any], fds: Sequence[int] = ()) -> dict[str, Any]:
         if self._control is None:
@@ -225,7 +225,7 @@ class ForkServer:
         except (BrokenPipeError, ConnectionResetError):
             reply = b""
         except BaseException:
-            # Interrupted, as by Ctrl-C: the reply that still comes would be taken for that to the next request.
+            # Interrupted, as by Ctrl-C: the reply that still comes would be read as the reply to the next request.
             self._control.close()
             self._control = None
             raise
@@ -251,7 +251,7 @@ def _no_process(error: object) -> str:
 
 
 def _is_inheritable(fd: int) -> bool:
-    """Whether it is open and meant for programs that are started: a file of ours that has its number is not."""
+    """Whether it is open and inheritable. Where standard error is closed, a file of the agent may have its number."""
     try:
         return os.get_inheritable(fd)
     except OSError:
@@ -259,6 +259,6 @@ def _is_inheritable(fd: int) -> bool:
 
 
 def _places(*packages: str) -> Sequence[str]:
-    """The folders that these are imported from: the agent may have them by a PYTHONPATH of its own."""
+    """The folders that these are imported from, which the agent may have found by its own PYTHONPATH."""
     specs = [find_spec(package) for package in packages]
     return list(dict.fromkeys(str(Path(spec.origin).parents[1]) for spec in specs if spec and spec.origin))

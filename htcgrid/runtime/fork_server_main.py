@@ -1,15 +1,15 @@
 """The program that execution environments are forked from; started by `fork_server.ForkServer`.
 
-It has AWS's runtime client loaded, so that a Python worker is there in milliseconds, and it is the
-parent of every environment, so that none outlives the agent: it sees the agent's end, however that
-comes, as the end of its control socket, and ends everything it started, even what has left its group.
+It has AWS's runtime client loaded, so that a Python worker starts in milliseconds. It is the parent of every environment,
+so that none outlives the agent: however the agent ends, its control socket ends, and then this program ends everything that
+it started, even processes that have left its group.
 
 Requests and replies are JSON, one message each, on a SEQPACKET socket:
 
 - `{"spawn": {...}}` with the environment's file descriptors, answered by `{"pid": n}`, or by `{"error": text}` where
   the machine allows no more processes;
 - `{"reap": pid}`, answered by `{"status": n}`, a signal being negative;
-- `{"preload": {...}}`, at first if at all, with a file for what is printed: see `htcgrid.runtime.preload`.
+- `{"preload": {...}}`, only as the first request, with a file for what is printed: see `htcgrid.runtime.preload`.
 """
 
 import ctypes
@@ -102,10 +102,10 @@ class Server:
         try:
             self._control.send(json.dumps(answer).encode())
         except BrokenPipeError:
-            return  # it is seen when the next request is read
+            return  # the agent has ended, which the next read shows
 
     def end(self) -> NoReturn:
-        """End all that was started, and this program, without what the function's module has registered with `atexit`."""
+        """End all that was started, and this program; `atexit` functions of the user's module do not run."""
         self._control.close()
         _end_all(keep=set())
         shutil.rmtree(self._home, ignore_errors=True)
@@ -133,8 +133,8 @@ class Server:
         except OSError as error:  # EAGAIN: `ulimit -u`, or the limit of the control group
             pid, reply = -1, {"error": error.strerror}
         if pid == 0:
-            # It ends as any program does, with Python's own end: buffers are flushed, and what is registered with
-            # `atexit` runs. The frames of `main` below do nothing on the way.
+            # A worker ends like any Python program: buffers are flushed and `atexit` functions run. The callers of this
+            # method, which it returns through, do nothing then.
             self._control.close()
             _become(request, fds)
             if not has_module:
@@ -147,9 +147,9 @@ class Server:
 
 
 def _guarded(control: socket.socket) -> int:
-    """Go on as the child of a guard, which ends what is left where this program is killed; the agent sees its end.
+    """Continue as the child of a guard, which ends everything that is left if this program is killed.
 
-    Returns a descriptor that is readable once the guard has ended: then this program ends all in its place.
+    Returns a descriptor that is readable once the guard itself was killed: then this program ends everything.
     """
     prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     reading, writing = os.pipe()
@@ -172,7 +172,7 @@ def _become(request: dict[str, Any], fds: list[int]) -> None:
     """Turn this fork into an execution environment."""
     os.setsid()
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    # What this environment leaves orphaned stays below it while it lives, and so is known to be its own.
+    # Orphans of this environment stay below it while it lives, so that they are known to be its own.
     prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     if os.getppid() == 1:
         os._exit(0)  # the parent died before the line above
@@ -225,7 +225,7 @@ def connected(request: dict[str, Any], fds: list[int]) -> tuple[socket.socket, m
 
 
 def be_aws_program(handler: str) -> None:
-    """Have `__main__` be what it is under `python -m awslambdaric`: monitoring tools look for `bootstrap` there."""
+    """Make `__main__` what it is under `python -m awslambdaric`: monitoring tools look for `bootstrap` there."""
     import awslambdaric.__main__ as program  # noqa: PLC0415 - loaded before the fork
 
     from htcgrid.runtime.worker import FramedClient  # noqa: PLC0415
@@ -238,7 +238,7 @@ def be_aws_program(handler: str) -> None:
 
 
 def forget_what_the_user_has_too(clients: Collection[str]) -> None:
-    """Have `import resource` find the user's own `resource.py`, where only this program has loaded Python's.
+    """Make `import resource` find the user's own `resource.py`, where only this program has loaded Python's.
 
     What AWS's client has loaded stays, as it does on the service.
     """
@@ -261,13 +261,13 @@ def _reap(pid: int, workers: set[int]) -> int:
 
 
 def children() -> list[int]:
-    """Who this process is the parent of; orphans of workers that have ended have become its children too."""
+    """The children of this process; orphans of workers that have ended are among them."""
     with open(f"/proc/self/task/{os.getpid()}/children") as listing:  # noqa: PTH123
         return [int(pid) for pid in listing.read().split()]
 
 
 def _end_all(keep: set[int]) -> None:
-    """End all children but these, and what becomes a child of this process by that, however deep it was."""
+    """End all children except these, and all processes that become children of this one meanwhile, however deep they were."""
     while strays := set(children()) - keep:
         trackers = {pid for pid in strays if _is_tracker(pid)}
         _end(strays - trackers)

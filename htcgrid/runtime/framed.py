@@ -33,9 +33,9 @@ _LATE_SECONDS = 2.0
 _AT_ONCE_SECONDS = 0.001
 _MARK_BYTES = 8
 _MANY = 8
-"""With more environments than this, each looks less often whether another is idle, so that all together do not more."""
+"""With more environments than this, each looks less often whether another is idle, so that all looks together stay as many."""
 _MOST_BYTES = 2 * limits.RESPONSE_BYTES
-"""No answer has more: the worker keeps the limit itself, of which an initialisation error knows nothing."""
+"""The most bytes of a frame. The worker itself keeps an answer within its limit; an initialisation error has no limit."""
 _KINDS = {
     frames.RESULT: None,
     frames.ERROR: FailureKind.HANDLER_ERROR,
@@ -44,7 +44,7 @@ _KINDS = {
 
 
 class FramedEnvironment(ExecutionEnvironment):
-    """A Python worker forked from the fork_server."""
+    """A Python worker, forked from the fork server."""
 
     def __init__(
         self,
@@ -63,22 +63,22 @@ class FramedEnvironment(ExecutionEnvironment):
         self._input = b""
         self._parts: list[bytes] = []
         self._missing = 0
-        """How many bytes of the answer that has begun to come are not in `_input`; those that have come are in `_parts`."""
+        """How many bytes of a large answer are still to come; those that have come are in `_input` and `_parts`."""
         self._output = bytearray()
         self._is_full = False
-        """Whether the channel has not taken all of that."""
+        """Whether the channel has not taken all of `_output`."""
         self._failure: InitFailure | None = None
         self._is_started = self._is_refused = False
         self._seen: Running | None = None
-        """The invocation that was seen to run last, from then on by our own clock."""
+        """The invocation that was seen last, with the time of its start by this process's clock."""
         self._turn = self._timeout = 0.0
-        """When the turn of the first task that is pending came, and how long it may take."""
+        """When the turn of the first pending task came, and the timeout of a task."""
         self._next = 1
         """No task with a lower sequence number is pending."""
         self._printed: dict[int, bytes] = {}
-        """The ends of what tasks printed that was read here while they ran, by sequence number."""
+        """What was read here of a task's output while it ran, by sequence number; the end of it."""
         self._marked: MarkedOutput | None = None
-        """Where all that is printed is wanted: what reads it."""
+        """Reads the output where all of it is wanted; None otherwise."""
         self._poll = select.poll()
 
     def start(self) -> None:
@@ -124,7 +124,7 @@ class FramedEnvironment(ExecutionEnvironment):
             self._watch.remove(self)
         self._wakeup.close()
         if self._is_started:  # else `start` has closed them
-            with suppress(Unavailable):  # else its parent has gone, and took it along
+            with suppress(Unavailable):  # its parent has ended, and so has it
                 self._process.kill()
             if self._marked is not None:
                 self._marked.end()
@@ -143,7 +143,7 @@ class FramedEnvironment(ExecutionEnvironment):
         self._send()
         if wait > SHORT_SECONDS:
             self._be_watched()
-        # Each call that lets another thread run costs a turn where there are hundreds, so none is made in vain.
+        # A system call lets another thread run, and with hundreds of threads it takes long to get a turn again.
         ready = dict(self._poll.poll(wait * 1000))
         if self._wakeup.is_set:
             self._wakeup.clear()
@@ -190,14 +190,14 @@ class FramedEnvironment(ExecutionEnvironment):
         return QUIET_SECONDS
 
     def _is_in_order(self) -> bool:
-        """Whether the next that is to be heard of the worker is the end of what it runs."""
+        """Whether the worker runs the first pending task, so that its answer is what comes next."""
         noted = self._noted()
         return noted is None or noted.sequence == next(iter(self._pending), 0)
 
     def _wait_seconds(self, timeout: float, *, recalled: bool) -> float:
         wait = super()._wait_seconds(timeout, recalled=recalled)
         if len(self._pending) == 1 and self._noted() is None:
-            # It is about to begin; if it never does, this is its timeout.
+            # The task is about to begin; if it never does, it ends at its timeout all the same.
             left = self._turn + timeout - time.monotonic()
             return min(self._look_seconds(), left) if left > 0 else wait
         return wait
@@ -206,7 +206,7 @@ class FramedEnvironment(ExecutionEnvironment):
         return super()._spare_seconds() * (1.0 if self._watch is None else max(1.0, self._watch.size / _MANY))
 
     def _send(self, more: bytes = b"") -> None:
-        """What the channel has not taken yet, and this behind it."""
+        """Send what the channel has not taken yet, and `more` after it."""
         if self._output:
             self._output += more
         waiting = self._output or more
@@ -217,7 +217,7 @@ class FramedEnvironment(ExecutionEnvironment):
         except BlockingIOError:
             sent = 0
         except (BrokenPipeError, ConnectionResetError):
-            sent = len(waiting)  # it has ended, which is seen elsewhere
+            sent = len(waiting)  # the worker has ended, which its pidfd shows
         if waiting is self._output:
             del self._output[:sent]
         elif sent < len(more):
@@ -227,7 +227,7 @@ class FramedEnvironment(ExecutionEnvironment):
             self._poll.modify(self._channel_fd, select.POLLIN | (select.POLLOUT if self._is_full else 0))
 
     def _receive(self) -> int:
-        """Take in what is there; says how much that was. With `_READ_BYTES` or more there may be more."""
+        """Read what is there; returns how many bytes that was. With `_READ_BYTES` or more there may be more."""
         try:
             chunk = self._channel.recv(_READ_BYTES if self._missing < _READ_BYTES else _LARGE_READ_BYTES)
         except (BlockingIOError, ConnectionResetError):
@@ -252,7 +252,7 @@ class FramedEnvironment(ExecutionEnvironment):
             self._missing = _HEAD + log_size + size - len(left)
 
     def _take_the_rest(self, outcomes: list[Outcome | Unstarted]) -> None:
-        """Read what the worker has left, which has ended."""
+        """Read what a worker that has ended has left."""
         while self._receive():
             self._decode(outcomes)
         if not self._is_refused:
@@ -261,7 +261,7 @@ class FramedEnvironment(ExecutionEnvironment):
             self._marked.end()
 
     def _salvage(self, outcomes: list[Outcome | Unstarted]) -> None:
-        """Read the answers that the worker had ready when it ended."""
+        """Read the answers that the worker had not sent when it ended."""
         kept, _, _ = shared_memory.NOTE.unpack_from(self._page)
         self._read_frames(
             self._page[shared_memory.OUTBOX_AT : shared_memory.OUTBOX_AT + min(kept, shared_memory.OUTBOX_SIZE)],
@@ -274,17 +274,17 @@ class FramedEnvironment(ExecutionEnvironment):
         kept, _, running = noted
         if running and kept:
             answers = self._page[shared_memory.OUTBOX_AT : shared_memory.OUTBOX_AT + kept]
-            # The worker writes answers between two tasks only: the same note before and after, a task
-            # still running, says that nothing was written while we read.
+            # The worker writes answers only between two tasks. So the same note before and after, with a task running,
+            # means that nothing was written during this read.
             if shared_memory.NOTE.unpack_from(self._page) == noted:
-                while self._receive():  # what was sent before these, and has come since we looked
+                while self._receive():  # first what was sent before these and has come meanwhile
                     self._decode(outcomes)
                 self._read_frames(answers, outcomes)
 
     def _read_frames(self, data: bytes, outcomes: list[Outcome | Unstarted]) -> int:
         """Read all whole frames; returns where the first that is not whole begins.
 
-        Runs once a task at tens of thousands a second, which is why the common case is all in one place.
+        Runs once for each of tens of thousands of tasks a second, so the common case is in one place, without calls.
         """
         at, end, unpack, head_size = 0, len(data), frames.ANSWER.unpack_from, frames.ANSWER.size
         pending, append, environment, kinds = self._pending, outcomes.append, self.id, _KINDS
@@ -307,13 +307,13 @@ class FramedEnvironment(ExecutionEnvironment):
                 break
             at = after
             if kind in kinds:
-                # Before the lease is taken off: what was printed is handed over with it.
+                # Before the lease is removed: what was printed is handed over with it.
                 tail = marked.tail_of(sequence) if log_size and marked is not None else None
                 lease = pending.pop(sequence, None)
                 if lease is None:
                     continue  # answered already, or taken back
                 turn = self._next = sequence + 1
-                # What is past the limit are pages of files, which the kernel can drop.
+                # Memory above the limit is pages of files, which the kernel can drop.
                 memory_mb = (peak if peak < most_kb else most_kb) >> 10  # noqa: FURB136 - a call costs more than the line
                 if least_mb:
                     memory_mb = max(memory_mb, least_mb)
@@ -347,7 +347,7 @@ class FramedEnvironment(ExecutionEnvironment):
         return at
 
     def _may_come(self, kind: int, sequence: int) -> bool:
-        """Whether a worker says this at this point. It answers in order, and may speak again of what is not pending."""
+        """Whether a worker may send this frame now. It answers in order, and may repeat what is not pending any more."""
         if kind in {frames.READY, frames.INIT_ERROR}:
             return self._init_ms is None
         if kind not in _KINDS and kind != frames.DROPPED:
@@ -358,9 +358,9 @@ class FramedEnvironment(ExecutionEnvironment):
         return (kind in _KINDS or first <= sequence < end) and sequence == next(iter(self._pending))
 
     def _refuse(self) -> None:
-        """End an environment that says what cannot be: something else than AWS's client writes into its socket.
+        """End an environment that sent an impossible frame: something other than AWS's client writes into its socket.
 
-        The task that is its turn bears it, so that one that does this again and again is counted.
+        The task that runs gets the failure, so that a task that does this again and again is counted.
         """
         self._is_refused = True
         self._process.kill()
@@ -382,9 +382,9 @@ class FramedEnvironment(ExecutionEnvironment):
         return self._failure
 
     def _running(self) -> Running | None:
-        """What the worker has noted, as far as our own clock and the order of the tasks bear it out.
+        """What the worker has noted, where this process's clock and the order of the tasks agree with it.
 
-        The page belongs to the handler's process, which may write there what it likes.
+        The page belongs to the handler's process, which may write anything into it.
         """
         noted, first = self._noted(), next(iter(self._pending), 0)
         if self._is_refused:
@@ -454,7 +454,7 @@ class FramedEnvironment(ExecutionEnvironment):
         return self._process.log.is_chatty
 
     def _read_log(self) -> None:
-        """Take in what the running task has printed; the worker sends what it prints after this."""
+        """Read what the running task has printed so far; the worker sends the rest with its answer."""
         if self._marked is not None:
             self._marked.look()
             return

@@ -4,13 +4,13 @@ import struct
 
 REQUEST = struct.Struct("=QIIII")
 """Sequence number, timeout in ms, lengths of the trace (0: the caller has none), the client context and the event.
-Behind it: the request id (36 bytes), the trace, the client context, the event."""
+The request id (36 bytes), the trace, the client context and the event follow."""
 
 REQUEST_ID_BYTES = 36
 
 ANSWER = struct.Struct("=IIIBQQQ")
 """Length of the payload, length of the log tail, peak memory in KiB, kind, sequence number,
-start (Unix ns), duration (ns). Behind it: the log tail, the payload."""
+start (Unix ns), duration (ns). The log tail and the payload follow."""
 
 RESULT = 0
 """The handler's answer."""

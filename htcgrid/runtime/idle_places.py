@@ -1,8 +1,8 @@
 """Which places of a pool are idle, and which of those may start an environment now.
 
-A place is *ready* once its environment has initialised, *starting* until then, and *empty* without one. What is ready goes
-first, so that no task waits for a start while another environment has nothing to do. Where a start takes long, only so
-many start at a time as there are processors for: more would all come up late together, some past their time.
+A place is *ready* once its environment has initialised, *starting* until then, and *empty* without one. Ready places are
+taken first, so that no task waits for a start while another environment has nothing to do. Where a start takes long, only as
+many start at a time as there are processors: more would all become ready late, some after their deadline.
 """
 
 import threading
@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 _LOOK_SECONDS = 0.1
 _QUICK_SECONDS = 0.25
-"""Where an environment comes up within this, all may start at once."""
+"""Where an environment becomes ready within this time, all may start at once."""
 
 
 class IdlePlaces:
@@ -64,7 +64,7 @@ class IdlePlaces:
             self._changed.notify()
 
     def started(self, place: int, seconds: float | None = None) -> None:
-        """Its environment has initialised, in so many seconds, or has failed to."""
+        """Its environment has initialised in `seconds`, or has failed (None)."""
         with self._changed:
             if seconds is not None:
                 self._most = self._count if seconds < _QUICK_SECONDS else self._most_slow
@@ -76,7 +76,7 @@ class IdlePlaces:
                 self._changed.notify_all()
 
     def wake(self) -> None:
-        """Have all that wait for a place look whether they are cancelled."""
+        """Have all callers that wait for a place look whether they are cancelled."""
         with self._changed:
             self._changed.notify_all()
 
@@ -106,7 +106,7 @@ class IdlePlaces:
             self._loading = max(0, self._loading - 1)
 
     def _look(self) -> None:
-        """What waits for a server while it initialises leaves its processor to another."""
+        """Count anew how many keep a processor busy: one that waits for a server leaves its processor to another."""
         now = time.monotonic()
         if now - self._looked >= _LOOK_SECONDS:
             self._looked = now

@@ -1,4 +1,4 @@
-"""The end at which a pipe is read that a handler prints into."""
+"""The reading end of a pipe that a handler prints into."""
 
 import os
 
@@ -6,11 +6,14 @@ from htcgrid.runtime.sandbox import Printed
 from htcgrid.spi import NOT_TOLD_APART, limits
 
 LOG_BYTES_AT_ONCE = 1 << 20
-"""What a handler may print without anybody reading, and how much is read before anything else is seen to."""
+"""How much the pipe holds, and how much is read in one look before other work goes on."""
 
 
 class LogPipe:
-    """Keeps the end of what is read. `descriptor` does not block, and is -1 once closed; `much` bytes in one look are much."""
+    """Keeps the end of what is read. `descriptor` is non-blocking, and -1 once closed.
+
+    More than `much` bytes in one look mean that the handler prints much (`is_chatty`).
+    """
 
     def __init__(
         self, descriptor: int, *, piece_bytes: int = LOG_BYTES_AT_ONCE, much: int = LOG_BYTES_AT_ONCE // 16
@@ -37,7 +40,7 @@ class LogPipe:
         self.is_chatty = size > self._much
 
     def piece(self) -> bytes:
-        """What was printed and nobody has read, as far as one call of the kernel gives it."""
+        """One read of what was printed; empty where there is nothing."""
         try:
             return os.read(self.descriptor, self._piece_bytes)
         except BlockingIOError:
@@ -50,7 +53,7 @@ class LogPipe:
         return tail
 
     def close(self) -> None:
-        """The tail stays."""
+        """Close the descriptor; the tail stays."""
         if self.descriptor >= 0:
             os.close(self.descriptor)
             self.descriptor = -1

@@ -1,8 +1,8 @@
 """What a Python worker prints, told apart task by task to the byte.
 
-The worker writes a mark into its own log behind what each task has printed, so nobody needs to read the log in the moment in
-which a task ends. What stands behind the last mark is of the task that ran before and after it was read, or waits for its
-mark.
+The worker writes a mark into its own log after what each task has printed, so the log need not be read at the moment when a
+task ends. Text after the last mark belongs to a task for certain only if the same task ran before and after the read;
+otherwise it waits for its mark.
 """
 
 import mmap
@@ -16,7 +16,7 @@ from htcgrid.spi import HandlerOutput, Lease, limits
 
 _SEQUENCE_BYTES = shared_memory.MARK_SEQUENCE.size
 _MOST_UNKNOWN = 4 * LOG_BYTES_AT_ONCE
-"""More is handed on at once: the page is the handler's to write on, and one that never says the same twice fills no memory."""
+"""More is handed on at once. The handler can write into the page, and one that changes it all the time must not fill memory."""
 
 
 class MarkedOutput:
@@ -45,7 +45,7 @@ class MarkedOutput:
         self._tails: dict[int, bytes] = {}
 
     def tail_of(self, sequence: int) -> bytes:
-        """The end of what this task has printed, which has answered and said that it printed something."""
+        """The log tail of a task that has answered, and whose answer says that it printed something."""
         while sequence in self._pending and sequence not in self._tails and self.read():
             pass
         return self._tails.pop(sequence, b"")
@@ -64,7 +64,7 @@ class MarkedOutput:
             pass
 
     def end(self) -> None:
-        """The worker has ended: what it printed last is a line too. What it has left behind may print on and on."""
+        """The worker has ended: its last output is a line too. Bounded, since processes that it left may print for ever."""
         size = read = self.read()
         while read and size <= LOG_BYTES_AT_ONCE:
             read = self.read()
@@ -99,14 +99,14 @@ class MarkedOutput:
 
     def _end_task(self, sequence: int, text: bytes) -> None:
         lines = self._lines
-        if not lines.begun and not self._tail and text[-1:] == b"\n":  # all of a task in one piece, as often
+        if not lines.begun and not self._tail and text[-1:] == b"\n":  # the common case: all of a task in one piece
             self._output.write(self._pending.get(sequence), self._environment, text)
             self._tail = text[-limits.LOG_TAIL_BYTES :]
         else:
             whole = lines.add(text)
             self._hand_on(whole + lines.rest(), sequence)
             self._keep(text)
-        if sequence in self._pending:  # else it was printed while the handler was loaded, for the first task's tail
+        if sequence in self._pending:  # otherwise printed during the initialisation, for the first tail
             self._tails[sequence] = self._tail
             self._tail = b""
 
@@ -125,7 +125,7 @@ class MarkedOutput:
         return sequence, since
 
     def _count(self) -> None:
-        """Tell the worker that its log is being read, or is read: it cannot go by what is left in the pipe."""
+        """Tell the worker that a read begins or has ended: the bytes left in the pipe do not say that."""
         self._reads += 1
         shared_memory.READS.pack_into(self._page, shared_memory.READS_AT, self._reads)
 

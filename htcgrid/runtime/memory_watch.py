@@ -1,8 +1,8 @@
-"""When an environment that runs a long task is to look at its memory and its log, decided in one thread for all of them.
+"""One thread that decides for all environments with long tasks when they must look at their memory and their log.
 
-A process grows only while it runs, and by so much for each second of a processor. So where a process has not run since the
-last look, or too little to have come near its limit, nobody needs to be woken: to see that takes a read of 3 microseconds,
-where to count memory takes 250. What has threads or children is looked at whenever one of them has run.
+A process grows only while it runs, and a processor can fill only so much memory in a second. So an environment is not woken
+where its process has not run since the last look, or too little to come near its limit: a read of 3 microseconds shows that,
+while counting memory takes 250. A process with threads or children is looked at whenever one of them has run.
 """
 
 import os
@@ -15,9 +15,9 @@ from typing import Protocol
 from htcgrid.runtime import process_memory
 
 SHORT_SECONDS = 0.05
-"""What runs for less than this is not watched."""
+"""A task that takes less than this is not watched."""
 QUIET_SECONDS = 60.0
-"""How often whoever supervises what is watched looks after it unasked."""
+"""How often an environment that is watched looks without being woken."""
 _TICK_SECONDS = 0.05
 _LONGEST_SECONDS = 0.25
 _IDLE_SECONDS = 1.0
@@ -61,7 +61,7 @@ class Process:
             self._file = -1
 
     def begin_look(self) -> None:
-        """Before its memory is counted: what grows meanwhile must be seen to have run since."""
+        """Note how long it has run, before its memory is counted: growth during the count must show as running later."""
         self._stamp, self._is_simple = self._read(), _is_simple(self._pid)
         self._ran_ns = _ran_ns(self._stamp)
         if not self._is_simple:
@@ -128,7 +128,7 @@ class MemoryWatch:
             process = self._processes.get(id(watched))
             if process is None or id(watched) in self._active:
                 return
-            # What was found at the last look holds on, whatever it has run since.
+            # The `due` of the last look stays valid: it allows for the fastest growth.
             process.due = max(process.due, time.monotonic() + _TICK_SECONDS)
             self._active[id(watched)] = process
             if self._thread is None:
@@ -181,7 +181,7 @@ class MemoryWatch:
                 now = time.monotonic()
                 due = [key for key, process in self._active.items() if process.due <= now]
             for key in due:
-                with self._lock:  # for each by itself: a look lets other threads run, and those may enter and leave
+                with self._lock:  # one at a time, since other threads enter and leave between two looks
                     process = self._active.get(key)
                     if process is not None and process.needs_look(now):
                         process.watched.look_now()

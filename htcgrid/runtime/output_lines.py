@@ -1,7 +1,7 @@
-"""Lines of what comes in pieces."""
+"""Lines of output that comes in pieces."""
 
 LINE_BYTES = 1 << 18
-"""A line that is longer is handed on in parts of this size, so that one without an end fills no memory."""
+"""A longer line is handed on in parts of this size, so that a line without an end does not fill memory."""
 
 
 class OutputLines:
@@ -11,20 +11,20 @@ class OutputLines:
         self.begun = b""
 
     def add(self, piece: bytes) -> bytes:
-        """The lines that are whole now; of one that becomes too long, the part that there is."""
+        """The lines that are complete now; of a line that is too long, the part that has come."""
         end = piece.rfind(b"\n") + 1
         whole = self.begun + piece[:end] if end else b""
         self.begun = piece[end:] if end else self.begun + piece
         return whole or (self.rest() if len(self.begun) >= LINE_BYTES else b"")
 
     def rest(self) -> bytes:
-        """The line that has no end, which is over now."""
+        """The line without an end: nothing more comes."""
         begun, self.begun = self.begun, b""
         return begun
 
 
 def split(text: bytes) -> list[bytes]:
-    """Its lines without their ends, cut where they are too long."""
+    """The lines of a text without their ends, cut where they are too long."""
     lines = text.split(b"\n")
     if not lines[-1]:
         lines.pop()

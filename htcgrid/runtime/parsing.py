@@ -1,11 +1,11 @@
-"""JSON that others wrote, read so that whatever they sent is one kind of error."""
+"""JSON that others wrote: whatever is wrong with it is a `ValueError`."""
 
 import json
 from typing import Any, NoReturn
 
 
 def parsed(document: bytes | str, *, strict: bool = False) -> Any:
-    """The value of a document; `ValueError` with a reason where it is none, or is nested too deeply to be read.
+    """The value of a document. Raises `ValueError` where it is not JSON, or is nested too deeply to be read.
 
     With `strict`, NaN and Infinity are refused, which Python writes and reads and JSON does not have.
     """

@@ -1,6 +1,6 @@
 """The calls of the Runtime API in Python: in place of the compiled `runtime_client` of AWS's client, which is for Linux alone.
 
-AWS's client is as ever but for these calls. This file is loaded by its path, so it imports nothing of htcgrid.
+Everything else of AWS's client is used as it is. This file is loaded by its path, so it imports nothing of htcgrid.
 """
 
 import http.client

@@ -1,7 +1,7 @@
-"""A plain subprocess as a sandbox, on any system of the POSIX family: for where the fork server, which needs Linux, cannot run.
+"""A subprocess as a sandbox, on any POSIX system: for systems where the fork server, which needs Linux, cannot run.
 
-Its end is seen and its time is kept. What it lacks: nothing measures or limits memory, a process that leaves the group of
-its parent outlives it, and an agent that is killed leaves what runs to end by itself, once it finds nobody to answer to.
+Its end is seen and its timeout is kept. What it lacks: memory is neither measured nor limited, a process that leaves the
+group of its parent outlives it, and if the agent is killed a handler runs until it finds nobody to send its answer to.
 """
 
 import os
@@ -16,7 +16,7 @@ from htcgrid.spi import Unavailable
 
 _READ_BYTES = 1 << 16
 _MUCH_BYTES = 1 << 12
-"""Where a look finds as much as this, the next comes soon: some systems let a pipe hold 16 KiB only."""
+"""A look that finds this much is followed by the next one soon: on some systems a pipe holds 16 KiB only."""
 
 
 class PlainSandbox(Sandbox):
@@ -61,7 +61,7 @@ class PlainSandbox(Sandbox):
 
     def has_ended(self) -> bool:
         if self.process.returncode is None and self.process.poll() is not None:
-            self._end_group()  # at once: the number is not another's while a process of the group is left
+            self._end_group()  # at once: while a process of the group is left, its number is not used again
         return self.process.returncode is not None
 
     def end(self) -> int:

@@ -1,4 +1,4 @@
-"""A plane made of execution environments: who is idle, who is lost, and what replaces it."""
+"""A plane made of execution environments: which are idle, which have ended, and what replaces those."""
 
 import time
 from abc import abstractmethod
@@ -39,7 +39,7 @@ class EnvironmentPool(Invoker):
 
     starts_early: bool = True
     """Whether `open` fills all places, and an environment that has ended is replaced at once. Else the call that finds
-    an empty place fills it, in its own thread: several come up side by side, and none is started in vain."""
+    an empty place fills it, in its own thread: several come up side by side, and none is started without a task."""
 
     def __init__(self, config: Plugin.Config, function: Function) -> None:
         super().__init__(config, function)
@@ -60,13 +60,13 @@ class EnvironmentPool(Invoker):
 
     @abstractmethod
     def environment(self, place: int) -> ExecutionEnvironment:
-        """A new environment for this place (from 0), not started. Raises `Unavailable` where none can be had now."""
+        """A new environment for this place (from 0), not started. Raises `Unavailable` where none can be made now."""
 
     def before(self, environment: ExecutionEnvironment, place: int) -> None:
         """Called before an environment that is idle is given tasks."""
 
     def corrected(self, outcome: Outcome, place: int) -> Outcome:
-        """The outcome, with what the engine knows better than the environment: how a container has ended."""
+        """The outcome, corrected by what the engine knows better than the environment: how a container has ended."""
         return outcome
 
     def removed(self, environment: ExecutionEnvironment, place: int) -> None:
@@ -140,7 +140,7 @@ class EnvironmentPool(Invoker):
         return environment
 
     def _has_outlived(self, held: Credentials, timeout: float) -> bool:
-        """Whether they might expire under an invocation that begins now, and others can be had."""
+        """Whether they might expire during an invocation that begins now, and the source has newer ones."""
         return not held.lasts(timeout) and self.credentials.current(timeout).variables != held.variables
 
     def _fill(self, place: int) -> ExecutionEnvironment:

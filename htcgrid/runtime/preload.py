@@ -122,14 +122,14 @@ class _ForkingClient(FramedClient):
         os.chdir("/")
         refused, warnings = list(_refused(self._files)), list(_warnings(self._files, self._folder))
         gc.collect()
-        gc.freeze()  # the collector would write into every object, and each worker have a copy of its own
+        gc.freeze()  # otherwise the collector writes into every object, and each worker gets its own copy of the memory
         program.prctl(program.PR_SET_PDEATHSIG, 0, 0, 0, 0)
         self._server.reply({"imported": True, "seconds": seconds, "refused": refused, "warnings": warnings})
         return printed, changed, folder
 
 
 def _refused(known: Collection[int]) -> Iterator[str]:
-    """What makes a fork of this process go wrong."""
+    """What makes workers that are forked from this process fail."""
     threads = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
     if threads:
         yield f"threads that go on ({_named(threads)}), and a worker has none of them"
@@ -141,7 +141,7 @@ def _refused(known: Collection[int]) -> Iterator[str]:
 
 
 def _warnings(known: Collection[int], folder: str) -> Iterator[str]:
-    """What may."""
+    """What may make workers fail, or share what they should not."""
     native = _threads_after_a_fork() - len(threading.enumerate())
     if native > 0:
         yield (
@@ -162,7 +162,7 @@ def _warnings(known: Collection[int], folder: str) -> Iterator[str]:
 
 
 def _threads_after_a_fork() -> int:
-    """How many threads this process has; without those of libraries that end theirs before a fork, as OpenBLAS does."""
+    """How many threads this process has after a fork: some libraries, such as OpenBLAS, end theirs before it."""
     if _threads() > 1:
         pid = os.fork()
         if pid == 0:
@@ -188,7 +188,7 @@ def _generators(folder: str) -> Iterator[str]:
 
 
 def _draw_other_numbers() -> None:
-    """Python seeds `random` anew in each process that is forked, and these do not."""
+    """Seed these libraries: Python seeds only its own `random` anew in a forked process."""
     for name in ("numpy.random", "torch"):
         if (seed := getattr(sys.modules.get(name), "seed", None)) is not None:
             seed()

@@ -1,11 +1,11 @@
-"""What may be shown to a person, whoever wrote it."""
+"""Text that others wrote, made safe to show on a terminal."""
 
 import re
 
 _UNSHOWN = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]|\r(?!\n)"
 )
-"""Controls of a terminal but tab and the ends of lines, those that turn the direction of text, lone surrogates."""
+"""Control characters except tab and the ends of lines, those that change the direction of text, lone surrogates."""
 
 
 def printable(text: str) -> str:

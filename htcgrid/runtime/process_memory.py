@@ -21,15 +21,15 @@ _File = tuple[int, int]
 
 
 def at_most_mb(pid: int) -> float:
-    """Quick to say. Pages that processes share are counted for each, and files both as open and as mapped."""
+    """An upper bound, quickly: pages that processes share count for each, and files both as open and as mapped."""
     pids = list(family(pid))
     return sum(map(_resident_kb, pids)) / 1024 + sum(_open_files(pids).values()) / _MB
 
 
 def charged_mb(pid: int, *, is_shared: bool = False) -> float:
-    """Each page once, or by the share of these processes in it; slower, with all mappings to be looked at.
+    """Each page once, or by these processes' share of it; slower, since all mappings are looked at.
 
-    `is_shared` says that others, which are not its children, have pages of it too.
+    `is_shared` says that processes which are not its descendants share its pages too.
     """
     pids = list(family(pid))
     files = _open_files(pids)

@@ -1,6 +1,6 @@
 """An execution environment behind AWS's Runtime Interface Emulator, called as HTC-Grid's agent calls it.
 
-The emulator takes one invocation at a time, so one connection and one request at a time is all there is.
+The emulator takes one invocation at a time, so there is one connection with one request at a time.
 """
 
 import http.client
@@ -22,7 +22,7 @@ from htcgrid.spi import Function, Lease, Outcome, Unavailable, Unstarted
 
 _PATH = "/2015-03-31/functions/function/invocations"
 _TRANSFER_SECONDS = 30.0
-"""How long a request or an answer may take on its way, the handler's time not counted."""
+"""How long the transfer of a request or an answer may take, without the handler's time."""
 _PROBE_SECONDS = 0.25
 _PAUSE_SECONDS = 0.005
 
@@ -84,7 +84,7 @@ class RieEnvironment(SandboxedEnvironment):
         self._queue.clear()
 
     def _init_failure(self) -> InitFailure | None:
-        """Nothing: the emulator initialises the runtime on the first invocation and answers that."""
+        """None: the emulator initialises the runtime on the first invocation, and answers that one with the error."""
         return None
 
     def _running(self) -> Running | None:
@@ -100,8 +100,8 @@ class RieEnvironment(SandboxedEnvironment):
     # --- the emulator ---
 
     def _look_whether_up(self, wait: float) -> None:
-        """Ask for a path that it does not have: any reply says that it serves. A connection alone does
-        not, where something forwards a port."""
+        """Ask for a path that it does not have: any reply shows that it serves. A connection alone does not show that, where
+        something forwards the port."""
         probe = http.client.HTTPConnection(*self._emulator.address, timeout=_PROBE_SECONDS)
         try:
             probe.request("GET", "/")
@@ -135,7 +135,7 @@ class RieEnvironment(SandboxedEnvironment):
 
     @staticmethod
     def _is_stale(channel: socket.socket | None) -> bool:
-        """Whether the emulator has hung up since the last answer: nothing else can be there to read."""
+        """Whether the emulator has closed the connection since the last answer: it sends nothing else now."""
         return channel is None or bool(select.select([channel], [], [], 0)[0])
 
     def _disconnect(self) -> None:
@@ -167,7 +167,7 @@ class RieEnvironment(SandboxedEnvironment):
         return None if lease is None else self._measured(lease, kind, document, attempt.started, elapsed)
 
     def _lost(self, attempt: _Attempt, error: Exception) -> None:
-        """No answer will come. If the emulator has ended, that is what is reported, elsewhere."""
+        """No answer will come. Raises `Unavailable`, unless the emulator has ended, which the supervision reports."""
         self._disconnect()
         self._attempt = attempt
         deadline = time.monotonic() + _PROBE_SECONDS

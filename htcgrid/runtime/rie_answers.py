@@ -1,6 +1,6 @@
-"""What an answer of the Runtime Interface Emulator says: the one place where it is classified.
+"""Which answers of the Runtime Interface Emulator are failures, and of which kind.
 
-The emulator marks no failure as one. As seen with the emulator of aws-sam-cli 1.170:
+The emulator does not mark failures. As seen with the emulator of aws-sam-cli 1.170:
 
 | what happened | status | body |
 | --- | --- | --- |
@@ -31,9 +31,8 @@ _NOISE = re.compile(
 def classify(status: int, body: bytes, request_id: str, timeout: float) -> tuple[FailureKind | None, bytes]:
     """The kind of failure, None for an answer, and the document to report.
 
-    A handler that returns what looks like an error document, both keys and no key that such documents
-    do not have, is taken to have raised it: the emulator tells nobody which it was. Raises `Unavailable`
-    for statuses that it gives to no invocation.
+    An answer that looks like an error document, with both keys and no others than such documents have, is taken for a
+    handler error: the emulator does not say which it was. Raises `Unavailable` for a status that no invocation gets.
     """
     if status not in {200, 502}:
         text = body[:200].decode(errors="replace")

@@ -19,7 +19,7 @@ class Sandbox(ABC):
     """One process, container or pod's container that a runtime runs in: started once, ended once.
 
     A plane subclasses this and gives it to an `ApiEnvironment` or a `RieEnvironment`, which speak to the
-    runtime and supervise it; the sandbox only says what became of it. One thread uses it at a time.
+    runtime and supervise it; the sandbox only starts and ends it, and says how it ended. One thread uses it at a time.
     """
 
     ended_fd: int = -1
@@ -82,7 +82,7 @@ class Sandbox(ABC):
         return 0.0
 
     def charged_mb(self) -> float:
-        """The same as `memory_mb`, as exactly as it can be had; asked when that has grown, or is past the limit."""
+        """The same as `memory_mb`, as exactly as possible; asked when that has grown, or is past the limit."""
         return self.memory_mb()
 
     def is_chatty(self) -> bool:
@@ -110,7 +110,7 @@ class SandboxedEnvironment(ExecutionEnvironment):
         self.sandbox = sandbox
         self._sampled = 0.0
         self._printing: Lease | None = None
-        """Under which task what comes now was printed: the one that runs, or has run last."""
+        """The task that output belongs to now: the one that runs, or has run last."""
         self._lines: dict[str, OutputLines] = {}
 
     def _measured(
@@ -167,7 +167,7 @@ class SandboxedEnvironment(ExecutionEnvironment):
         return lines
 
     def _end_line(self) -> None:
-        """What has no end yet is a line too."""
+        """Hand on what has no newline yet, as a line."""
         for stream, lines in self._lines.items():
             if rest := self._handlers_own(lines.rest()):
                 self.output.write(self._printing, self.id, rest, stream)

@@ -1,6 +1,6 @@
-"""Files in `/dev/shm` that a process had made and not removed when it was killed: memory that nobody would free.
+"""Files in `/dev/shm` that a process made and did not remove before it was killed: memory that nobody would free.
 
-Only what is its own goes: made while it lived, held by it for writing at its end, and held by nobody else.
+Only the process's own files are removed: made while it lived, open for writing at its end, and open in no other process.
 """
 
 import os
@@ -15,13 +15,13 @@ _File = tuple[int, int]
 
 
 def present() -> frozenset[_File]:
-    """What is there now, and so is of somebody else's making."""
+    """What is there now, before the process starts, and so was made by others."""
     found = [_identity(f"{folder}/{name}") for folder, _, names in os.walk(_FOLDER) for name in names]
     return frozenset(file for file in found if file is not None)
 
 
 def held(pids: Iterable[int], others: frozenset[_File]) -> Mapping[str, _File]:
-    """What these processes could write to now, but for what was there before."""
+    """The files that these processes have open for writing, without those that were there before."""
     found = {path: _identity(path) for pid in pids for path in _writable(pid)}
     return {path: file for path, file in found.items() if file is not None and file not in others}
 

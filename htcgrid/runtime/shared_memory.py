@@ -1,8 +1,8 @@
 """A page of memory that a worker shares with its supervisor, and that outlives the worker.
 
-The worker notes on it what it is running and keeps there the answers it has not sent yet, so that no
-answer is lost when a later handler kills the process. The supervisor notes on it which tasks it takes
-back before the worker begins them. Both sides only ever write their own fields.
+The worker notes on it which task it runs, and keeps there the answers that it has not sent yet, so that no answer is lost
+when a later handler kills the process. The supervisor notes on it which tasks it recalls before the worker begins them. Each
+side writes only its own fields.
 """
 
 import struct

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 _SECONDS = 1.0
-"""How long they have to end by themselves: a supervisor that still lives has them remove their shared memory."""
+"""How long they have to end by themselves: a supervisor that still lives lets them remove their shared memory."""
 _PAUSE_SECONDS = 0.02
 
 
@@ -23,7 +23,7 @@ def end(home: str) -> None:
         for pidfd in found:
             os.close(pidfd)
         if time.monotonic() > deadline + _SECONDS:
-            break  # those that may not be signalled
+            break  # what is left may not be signalled by this user
         time.sleep(_PAUSE_SECONDS)
 
 

@@ -21,7 +21,7 @@ def variables(function: Function, runtime: str) -> Mapping[str, str]:
     return {
         "LANG": "en_US.UTF-8",
         "TZ": ":UTC",
-        # On the service there is no such server either; an SDK that looks for one takes seconds, or finds the machine's role.
+        # AWS Lambda has no metadata server either. An SDK that looks for one takes seconds, or finds the machine's own role.
         "AWS_EC2_METADATA_DISABLED": "true",
         **endpoint,
         **function.environment,

@@ -1,4 +1,4 @@
-"""An event that wakes whoever polls its descriptor, set from any thread, also while it is closed."""
+"""An event that wakes the thread that polls its descriptor. Any thread may set it, also while it is closed."""
 
 import os
 import threading
@@ -11,7 +11,7 @@ class Wakeup:
     def __init__(self) -> None:
         self._fd = -1
         self._lock = threading.Lock()
-        """A number that was closed may stand for another file by now."""
+        """Nobody may write to a descriptor that is closed meanwhile: its number may be another file's then."""
         self.is_set = False
 
     def open(self) -> int:

@@ -1,8 +1,8 @@
 """The worker's side of the framed socket: a client that `awslambdaric.bootstrap.run` takes for AWS's own.
 
-Runs inside the execution environment, so it imports nothing but what a worker needs anyway. The loop in
-`bootstrap.run` asks `wait_next_invocation` for an event and gives what the handler made of it to
-`post_invocation_result` or `post_invocation_error`; both run once a task, so they are written for speed.
+Runs inside the execution environment, so it imports only what a worker needs anyway. The loop in `bootstrap.run` gets an
+event from `wait_next_invocation` and gives the handler's answer or error to `post_invocation_result` or
+`post_invocation_error`. All run once a task, so they are written for speed.
 """
 
 import fcntl
@@ -21,7 +21,7 @@ from awslambdaric.lambda_runtime_client import BaseLambdaRuntimeClient
 
 from htcgrid.runtime import frames, shared_memory
 
-_FLUSH_NS = 1_000_000  # an answer waits for company no longer than this
+_FLUSH_NS = 1_000_000  # an answer waits no longer than this to be sent together with others
 _READ_BYTES = 1 << 16
 """Read at once: to allocate more costs more than to read a small event. A large one is read in larger parts."""
 _LARGE_READ_BYTES = 1 << 18
@@ -76,13 +76,13 @@ class FramedClient:
         self._log = log
         self._log_size = bytearray(4)
         self._mark = mark
-        """Where the supervisor takes all that is printed: what is written behind each task's."""
+        """Written after the output of each task, where the supervisor takes all that is printed."""
         self._marks_to = os.dup(1) if mark else -1
         self._marked_size = bytes(4)
         """How much the log held behind the last mark."""
         self._reads = bytes(8)
         self._ours = _forgotten_by_forks()
-        """`[0]` is 1 in this process, and 0 in what the handler forks of it."""
+        """`[0]` is 1 in this process, and 0 in processes that the handler forks from it."""
         self._limit = limit
         self._loaded = loaded
         self._invocation = Invocation(function_arn)
@@ -91,7 +91,7 @@ class FramedClient:
         self._sequence = 0
         self._kept = 0
         self._monotonic_ns, self._time_ns = time.monotonic_ns, time.time_ns
-        """Kept, as handlers that freeze the time replace those of the module."""
+        """Kept here, since a handler that freezes the time replaces the functions of the module."""
         self._began = self._flushed = self._monotonic_ns()
         self._started = self._time_ns()
         self._peak = 0
@@ -116,8 +116,8 @@ class FramedClient:
             event_at = context_at + context_size
             id_at, self._at = self._at + _HEAD, event_at + event_size
             began = self._began = self._monotonic_ns()
-            # The note goes up before the recall is read: the supervisor, which writes its recall and
-            # reads the note a moment later, then never takes back what has begun.
+            # The note is written before the recall is read. The supervisor writes its recall and reads the note a moment
+            # later, so it never takes back a task that has begun.
             _NOTE_IN(self._page, 0, self._kept, began, sequence)
             first, end = _RECALL_FROM(self._page, _RECALL_AT)
             self._sequence = sequence
@@ -129,7 +129,7 @@ class FramedClient:
         self._started = self._time_ns()
         data, invocation = self._input, self._invocation
         invocation.invoke_id = data[id_at:trace_at].decode()
-        # Where there is none, AWS's client removes that of the invocation before, and `worker_environ` makes a new one.
+        # Without one, AWS's client removes the trace of the last invocation, and `worker_environ` makes a new one.
         invocation.x_amzn_trace_id = data[trace_at:context_at].decode() if trace_size else None
         invocation.client_context = data[context_at:event_at].decode()
         invocation.event_body = data[event_at : self._at]
@@ -170,21 +170,21 @@ class FramedClient:
         self.post_init_error(error)
 
     def _wait_for_the_reader(self) -> None:
-        """Until the supervisor has read what was printed. Where it is stopped for good, this process ends as well."""
+        """Wait until the supervisor has read what was printed. Where the supervisor has ended, so does this process."""
         while self._page[_READING_AT]:
             time.sleep(_READER_SECONDS)
 
     # --- the socket ---
 
     def _fill(self, size: int) -> None:
-        """Read until there are `size` bytes of input from `_at` on. What is ready goes out first: nobody waits while we wait."""
+        """Read until there are `size` bytes of input from `_at` on. Answers are sent first, since this may wait long."""
         self.flush()
         parts = [self._input[self._at :]]
         missing = size - len(parts[0])
         while missing > 0:
             chunk = self._channel.recv(_READ_BYTES if missing < _READ_BYTES else _LARGE_READ_BYTES)
             if not chunk:
-                raise SystemExit(0)  # the supervisor has gone
+                raise SystemExit(0)  # the supervisor has ended
             parts.append(chunk)
             missing -= len(chunk)
         self._input = b"".join(parts)
@@ -197,7 +197,7 @@ class FramedClient:
         duration = now - self._began
         if now - self._flushed > _FLUSH_NS or not self._peak:
             self._peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        # What was printed while it initialised stays, for the first task's tail or for the supervisor.
+        # What was printed during the initialisation stays in the log, for the first task's tail or for the supervisor.
         log = b""
         if self._mark:
             log = self._put_mark()
@@ -227,8 +227,8 @@ class FramedClient:
             self.flush()
 
     def flush(self) -> None:
-        """Send what is kept. Only then is it forgotten: a death in between sends it twice, and the
-        supervisor goes by sequence number."""
+        """Send what is kept, then forget it: if the worker is killed in between, the supervisor reads it twice, and drops the
+        second by its sequence number."""
         if self._kept and self._ours[0]:
             self._channel.sendall(self._outbox[: self._kept])
             self._kept = 0
@@ -282,9 +282,9 @@ class FramedClient:
 
 
 def _forgotten_by_forks() -> mmap.mmap:
-    """A page that begins with a 1, and that the kernel empties in every process that is forked of this one.
+    """A page that begins with a 1, and that the kernel clears in every process that is forked from this one.
 
-    Looking there costs a tenth of a system call, and sees what C code forks as well.
+    Reading it costs a tenth of a system call, and notices forks by C code as well.
     """
     page = mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     page.madvise(_MADV_WIPEONFORK)
@@ -293,9 +293,9 @@ def _forgotten_by_forks() -> mmap.mmap:
 
 
 def _end_forked_child() -> None:
-    """End a process that the handler has forked, and that came back from the handler as if it were the worker.
+    """End a process that the handler has forked, and that has returned from the handler as if it were the worker.
 
-    The invocation is its parent's to answer: this one must not touch what they share.
+    Its parent answers the invocation: this process must not write to the socket that they share.
     """
     for stream in (sys.stdout, sys.stderr):
         stream.flush()

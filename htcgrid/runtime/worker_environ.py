@@ -1,4 +1,4 @@
-"""`os.environ` of a Python worker: as ever to the handler, and quicker to AWS's client."""
+"""`os.environ` of a Python worker: unchanged for the handler, and quicker for AWS's client."""
 
 import _posixsubprocess
 import os
@@ -26,14 +26,14 @@ class _Remembered(dict[Any, Any]):
 
 
 def quicken() -> Callable[[], None]:
-    """Have `os.environ` answer as ever in less time: AWS's client asks it for six variables an event.
+    """Make `os.environ` answer in less time: AWS's client asks it for six variables an event.
 
-    The inherited lookups recode name and value each time, and tell what is missing by raising a KeyError
-    and catching it. Both recodings are pure functions, and can be remembered.
+    The inherited lookups encode the name and decode the value each time, and find that one is missing by raising a KeyError
+    and catching it. Both conversions are pure functions, so their values can be remembered.
 
-    Returns what is to be called once the handler is loaded. From then on an invocation whose caller has no trace gets one
-    when the handler asks for it, or starts a process, which inherits it: few do, and to set a variable for each takes a
-    tenth of the time of a small task. While the handler is loaded there is none, as on the service.
+    Returns a function to be called once the handler is loaded. From then on an invocation whose caller has no trace gets one
+    when the handler asks for it, or starts a process, which inherits it. Few do either, and to set a variable for each
+    invocation takes a tenth of the time of a small task. During the initialisation there is none, as on AWS Lambda.
     """
     keys, texts = _Remembered(os.environ.encodekey), _Remembered(os.environ.decodevalue)
     untraced = _untraced(keys, texts)
@@ -93,7 +93,7 @@ def _traced(environ: type[Any], keys: _Remembered, texts: _Remembered) -> type[A
             return iter(super().__iter__())
 
         def clear(self) -> None:
-            """The inherited one goes on until nothing is found, and there would always be a new trace."""
+            """The inherited method goes on until nothing is found, and would find a new trace each time."""
             for name in list(super().__iter__()):
                 super().__delitem__(name)
             self._is_cleared = True
@@ -106,7 +106,7 @@ def _traced(environ: type[Any], keys: _Remembered, texts: _Remembered) -> type[A
 
 
 def _before_each_start(do: Callable[[], object]) -> None:
-    """Have `do` called before this process starts another one: what it starts inherits the variables that C knows."""
+    """Have `do` called before this process starts another one, which inherits the variables that the C library knows."""
 
     def first(start: Callable[..., Any]) -> Callable[..., Any]:
         def started(*arguments: Any, **named: Any) -> Any:

@@ -1,4 +1,4 @@
-"""One child process as its supervisor sees it: log, memory, end."""
+"""A worker process as its supervisor sees it: log, memory, end."""
 
 import fcntl
 import os
@@ -21,12 +21,12 @@ _WORKING_SHARE = 0.25
 
 
 class WorkerProcess:
-    """A process of the fork_server, in a session of its own, that prints into a log we hold."""
+    """A process of the fork server, in its own session, that prints into a pipe which is read here."""
 
     def __init__(self, fork_server: ForkServer, request: Mapping[str, Any], *fds: int) -> None:
         self._fork_server = fork_server
-        # A pipe, as on the service: what opens /dev/stdout anew cannot empty it, as it would a file. It is read while
-        # the handler runs, and what a killed one printed last is still there.
+        # A pipe, as on AWS Lambda: a program that opens /dev/stdout anew cannot truncate it, as it could a file. It is read
+        # while the handler runs, and keeps the last output of a process that is killed.
         self._shared_before = shared_files.present()
         ours, theirs = os.pipe()
         try:
@@ -57,8 +57,8 @@ class WorkerProcess:
         if self.has_ended():
             return self.status()
         left = shared_files.held(process_memory.family(self.pid), self._shared_before)
-        # It alone: what it leaves is ended when it is reaped, but for Python's resource tracker, which removes the
-        # shared memory of the process first. It may have ended just now, and its parent too: then it is reaped already.
+        # Only this process: when it is reaped, its descendants are ended, after Python's resource tracker has removed its
+        # shared memory. If it has just ended, and the fork server too, it is reaped already.
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
         try:
@@ -79,7 +79,7 @@ class WorkerProcess:
             try:
                 self.kill()
             except Unavailable:
-                self._status = -signal.SIGKILL  # its parent, the fork_server, has gone, and took it along
+                self._status = -signal.SIGKILL  # its parent, the fork server, has ended, and so has it
             if self.log.printed is not None:
                 self.log.read()  # what it printed as it was ended
             self.log.close()
@@ -92,7 +92,7 @@ class WorkerProcess:
         return int.from_bytes(size, sys.byteorder)
 
     def read_piece(self) -> bytes:
-        """What it has printed and nobody has read, as far as one call of the kernel gives it."""
+        """One read of what it has printed."""
         return self.log.piece()
 
     def is_working(self) -> bool:
@@ -119,7 +119,7 @@ class WorkerProcess:
         return process_memory.at_most_mb(self.pid)
 
     def charged_mb(self) -> float:
-        """The same as exactly as it can be had, which takes the kernel longer to say."""
+        """The same as exactly as possible, which takes longer."""
         return process_memory.charged_mb(self.pid, is_shared=self._fork_server.has_module)
 
 

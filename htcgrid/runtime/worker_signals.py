@@ -1,11 +1,10 @@
-"""SIGTERM, SIGHUP and SIGINT in a Python worker: left to the agent where they come from outside.
+"""SIGTERM, SIGHUP and SIGINT in a Python worker: ignored where they come from outside.
 
-A supervisor such as systemd sends them to every process of a service at once. The agent gets them too, and lets what
-runs come to its end, so a worker goes on. A handler that sends one to itself ends by it, as on the service, and so do
-the processes that it starts.
+A supervisor such as systemd sends them to every process of a service at once. The agent gets them too and drains, so a
+worker must go on. A handler that sends one to itself ends by it, as on AWS Lambda, and so do the processes that it starts.
 
-Python does not say who has sent a signal, so the functions that send one are wrapped to note it. What is installed here
-is shown to handlers as the default, which it stands for.
+Python does not say who has sent a signal, so the functions that send one are wrapped to note it. Handlers see the functions
+that are installed here as the default, which they replace.
 """
 
 import _thread
@@ -47,8 +46,8 @@ class _Signals:
         changes.append((_thread, "interrupt_main", self._interrupting(_thread.interrupt_main)))
         for module, name, function in changes:
             setattr(module, name, function)
-        # A signal for a child that has not come as far as having the default would be lost, so it waits. What starts
-        # another program has the default by itself.
+        # A signal to a forked child that does not have the default yet would be lost, so signals are blocked until then.
+        # Another program gets the default by itself.
         os.register_at_fork(before=self._hold, after_in_parent=self._release, after_in_child=self._to_the_default)
 
     def _received(self, number: int, frame: Any) -> None:

@@ -1,4 +1,4 @@
-"""One caller's connection: h11 reads and writes HTTP, and what is here keeps time and counts bytes."""
+"""One caller's connection: h11 reads and writes HTTP; this module bounds its time and its bytes."""
 
 import contextlib
 import socket
@@ -13,10 +13,10 @@ from htcgrid.service.room import Share
 from htcgrid.spi import limits
 
 HEAD_SECONDS = 20.0
-"""How long the first request's head may take from the beginning, and each later one's from its first byte."""
+"""How long the first head may take from the start of the connection, and each later head from its first byte."""
 
 IDLE_SECONDS = 120.0
-"""After how long without a request a connection is closed."""
+"""How long a connection stays open without a request."""
 
 STALL_SECONDS = 20.0
 BYTES_PER_SECOND = 50_000
@@ -27,18 +27,18 @@ _HEADERS = 100
 _PIECE = 1 << 16
 _HEAD_PIECE = 1 << 13
 _FRAME_BYTES = 16
-"""So much may frame each byte of a body, besides the bytes of a head: chunks of one byte have five."""
+"""The most bytes of framing for each byte of a body, besides the bytes of a head: a chunk of one byte has five."""
 
 
 _READ_OFF_BYTES = 64 * 2**20
-"""So much of a refused body is read and dropped, so that its sender gets to read the answer."""
+"""How much of a refused body is read and dropped, so that its sender can read the answer."""
 
 _READ_OFF_GARBAGE = 1 << 16
-"""The same where the framing is broken: that has no end."""
+"""The same where the framing is broken, so that nobody knows where the body ends."""
 
 
 class BadRequest(Exception):
-    """This is not HTTP, or more of it than is taken. Where the next request begins is not known any more."""
+    """This is not HTTP, or larger than is accepted. Nobody knows where the next request begins, so the connection ends."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -46,11 +46,11 @@ class BadRequest(Exception):
 
 
 class HungUp(Exception):
-    """The caller is not there any more."""
+    """The caller has closed the connection."""
 
 
 class Stalled(HungUp):
-    """The caller sends or takes too little for too long."""
+    """The caller sends or reads too slowly."""
 
 
 class Connection:
@@ -86,7 +86,7 @@ class Connection:
                 deadline = min(deadline, time.monotonic() + HEAD_SECONDS)
 
     def body(self, share: Share) -> bytes:
-        """The body of the request, which is held on account of `share`."""
+        """The body of the request, whose bytes are taken from `share`."""
         announced = self._announced
         if announced > limits.REQUEST_BYTES:
             raise _too_large()
@@ -115,7 +115,7 @@ class Connection:
                 self._receive(began + STALL_SECONDS + size / BYTES_PER_SECOND, _PIECE)
 
     def reply(self, status: int, headers: Mapping[str, str], body: bytes, *, keep: bool) -> None:
-        """In one piece: two writes would meet delayed acknowledgements."""
+        """Send an answer in one write: after the first of two, TCP may wait for a delayed acknowledgement."""
         is_whole = self._http.their_state is h11.DONE
         lines = dict(headers)
         if status != HTTPStatus.NO_CONTENT:
@@ -168,20 +168,20 @@ class Connection:
         return HTTPStatus.BAD_REQUEST
 
     def _check(self, request: h11.Request) -> None:
-        """What h11 lets pass though it is ambiguous, or more than anybody sends."""
+        """Refuse requests that h11 accepts though they are ambiguous, or have more headers than any client sends."""
         self._is_head = request.method == b"HEAD"
         names = [name for name, _ in request.headers]
         lengths = [int(value) for name, value in request.headers if name == b"content-length"]
         self._announced = lengths[0] if lengths else 0
         if not request.http_version.startswith(b"1."):
-            raise BadRequest(505, f"HTTP/{request.http_version.decode()} is not spoken here; HTTP/1.1 is.")
+            raise BadRequest(505, f"HTTP/{request.http_version.decode()} is not supported here. Use HTTP/1.1.")
         if len(names) > _HEADERS:
-            raise BadRequest(431, f"There are {len(names)} headers; {_HEADERS} are taken.")
+            raise BadRequest(431, f"There are {len(names)} headers; at most {_HEADERS} are accepted.")
         if b"transfer-encoding" in names and (lengths or request.http_version == b"1.0"):
             raise BadRequest(400, "Transfer-Encoding goes with HTTP/1.1 and without Content-Length.")
 
     def _promised_by_the_chunk(self) -> int:
-        # h11 knows how long the chunk will be that it reads, and has no name for it.
+        # h11 knows the length of the chunk that it reads, but has no public name for it.
         return int(getattr(self._http._reader, "_bytes_in_chunk", 0))  # noqa: SLF001
 
     def _receive(self, deadline: float, most: int) -> None:
@@ -201,7 +201,7 @@ class Connection:
             self._channel.sendall(data)
 
     def _drop_the_rest(self) -> None:
-        """A connection that is closed with bytes unread takes the answer with it."""
+        """Read what the caller still sends: if the connection were closed with bytes unread, the caller would lose the answer."""
         self.waiting_since = time.monotonic()
         deadline = self.waiting_since + STALL_SECONDS
         dropped = 0

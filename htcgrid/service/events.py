@@ -33,7 +33,7 @@ _RETRY_DELAY = 1.0
 
 
 def event_options(options: AgentOptions) -> AgentOptions:
-    """As on the service: an event is tried three times in all, the later ones after a while. What `[agent]` says wins."""
+    """As AWS Lambda does, an event is tried three times in all, with a delay between the tries, unless `[agent]` says otherwise."""
     attempts = {kind: failure.event_attempts for kind, failure in FAILURES.items()} | dict(options.attempts)
     attempts.pop(FailureKind.INIT_ERROR, None)
     changes: dict[str, Any] = {"attempts": attempts, "init_errors_limit": 1 << 30}
@@ -43,7 +43,7 @@ def event_options(options: AgentOptions) -> AgentOptions:
 
 
 class Events:
-    """A bounded queue in memory, and the agent that empties it. What failed for good is reported."""
+    """A bounded queue in memory, and the agent that runs its events. Final failures are reported."""
 
     def __init__(
         self, invoker: Invoker, options: AgentOptions, most: int, room: Room, report: Callable[[str], None]
@@ -77,7 +77,8 @@ class Events:
         self._is_closed = True
 
     def stop(self, seconds: float) -> str:
-        """End the agent once all events have run, or after so long; return how many were not run and how many failed."""
+        """End the agent once all events have run, or after `seconds`. Returns a text of how many were not run and how many
+        failed; empty where none."""
         self.close()
         with self._is_done:
             self._is_done.wait_for(lambda: not self._sizes or self._is_over.is_set(), seconds)
@@ -128,7 +129,7 @@ class Events:
                 try:
                     self._agent.run()
                 except Unavailable as error:
-                    # An agent gives up after a while; events wait until the plane is there again.
+                    # The agent has given up after `unavailable_limit`; a new one goes on with the events that wait.
                     self._report(f"Events wait: {one_line(str(error))}")
                     with self._lock:
                         self._agent = self._new_agent()
@@ -149,9 +150,9 @@ def _endless_queue(function: Function) -> Any:
 
 
 class _Tried(Invoker):
-    """The plane, on which a function that cannot be loaded is a try of the event, as on the service.
+    """The plane, with initialisation errors as handler errors: they count as tries of the event, as on AWS Lambda.
 
-    An agent would hold such a task back until the function is mended; but here it is never another one.
+    An agent would keep such a task until the function is corrected; but the function that is served here never changes.
     """
 
     def __init__(self, plane: Invoker) -> None:
@@ -175,7 +176,7 @@ class _Tried(Invoker):
 
 
 class _Told(ResultSink):
-    """The answer to an event is not read by anybody."""
+    """Tells of results and stores none: nobody reads the answer to an event."""
 
     max_batch = 1000
 

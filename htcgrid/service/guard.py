@@ -20,8 +20,8 @@ _MOST_BYTES = 1 << 20
 class Guard:
     """Looks at a request before its body is read, and at its signature afterwards.
 
-    `secrets` are those of SigV4, by access key id. Without a token and secrets anybody may call, and then
-    `host`, the name that the service was told to listen on, is known besides those that a web page cannot have.
+    `secrets` are those of SigV4, by access key id. Without a token and secrets anybody may call, but only by the name `host`,
+    which the service was told to listen on, or by a name or address that no web page can have.
     """
 
     token: str = field(default="", repr=False)
@@ -33,7 +33,7 @@ class Guard:
         return bool(self.token or self.secrets)
 
     def check(self, headers: Mapping[str, str]) -> Signature | None:
-        """Raises what is wrong with these headers; returns the signature that is to be verified with the body."""
+        """Raises the error of these headers, if any. Returns the signature, which is to be verified with the body."""
         if "origin" in headers or headers.get("sec-fetch-site", "none") != "none":
             raise api_errors.AccessDenied("Web pages may not call functions: this request comes from one.")
         if not self.asks_for_keys:
@@ -50,7 +50,7 @@ class Guard:
         raise api_errors.MissingAuthenticationToken(f"Missing Authentication Token: expected {self._expected()}.")
 
     def _check_host(self, header: str) -> None:
-        """A name that anybody can have on the Internet may lead a browser here by DNS rebinding."""
+        """Refuse other names: by DNS rebinding a web page can make its own name lead to this service."""
         name = _without_port(header).lower().rstrip(".")
         if "." in name and name != self.host.lower() and not name.endswith(".localhost") and not _is_address(name):
             raise api_errors.AccessDenied(

@@ -1,4 +1,4 @@
-"""The sockets of the service: a thread a connection, so many connections, and an end that waits for answers."""
+"""The sockets of the service: a thread for each connection, a limit on connections, an end that waits for answers."""
 
 import contextlib
 import resource
@@ -29,7 +29,7 @@ class Api(Protocol):
         under_way: Callable[[], AbstractContextManager[None]],
         may_go_on: Callable[[], bool],
     ) -> bool:
-        """Answer the next request of this connection; says whether another may follow."""
+        """Answer the next request of this connection. Returns whether another may follow."""
 
 
 class InvokeServer(ThreadingTCPServer):
@@ -45,7 +45,7 @@ class InvokeServer(ThreadingTCPServer):
         self.api = api
         self.is_ending = False
         self.under_way = 0
-        """Calls that are not answered to their end."""
+        """How many calls are not completely answered yet."""
         self._answered = threading.Condition()
         self._most = _most_connections()
         self._connections: set[Connection] = set()
@@ -53,7 +53,7 @@ class InvokeServer(ThreadingTCPServer):
         super().__init__(address, _Handler)
 
     def server_bind(self) -> None:
-        # What a caller sends unasked waits in the kernel, which on the loopback device would take 4 MB and more.
+        # What a caller sends before it is read waits in the kernel, which on the loopback device would take 4 MB and more.
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _KERNEL_BYTES)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, _SEGMENT_BYTES)
         super().server_bind()
@@ -82,9 +82,9 @@ class InvokeServer(ThreadingTCPServer):
                 self._answered.notify_all()
 
     def end(self, seconds: float) -> None:
-        """Accept no more connections, and wait so long at most until the calls in progress are answered.
+        """Accept no more connections, and wait for the answers to calls in progress, `seconds` at most.
 
-        Whatever they run on may be closed only then.
+        The plane may be closed only after this.
         """
         self.is_ending = True
         self.shutdown()
@@ -108,11 +108,11 @@ class InvokeServer(ThreadingTCPServer):
         try:
             return super().get_request()
         except OSError:
-            time.sleep(_BREATH_SECONDS)  # no file is left to be opened: it would be asked again at once
+            time.sleep(_BREATH_SECONDS)  # no file descriptor is left, and `accept` would be called again at once
             raise
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Quiet about callers that have hung up already; anything else is a bug and shown."""
+        """Nothing is shown for callers that have hung up; any other error is a bug and is shown."""
         error = sys.exception()
         if isinstance(error, RuntimeError) and "thread" in str(error):
             self._report(f"A connection was closed: {error}. Raise ulimit -u.")

@@ -39,7 +39,7 @@ class _Answer:
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    """A request that may be run, all but its event."""
+    """A request that may be run, without its event."""
 
     function: ServedFunction
     kind: str
@@ -48,7 +48,7 @@ class _Call:
 
 
 class InvokeApi:
-    """Answers the requests of any number of connections. `room` bounds what they hold all together."""
+    """Answers the requests of any number of connections. `room` bounds the bytes that they hold together."""
 
     def __init__(self, functions: Mapping[str, ServedFunction], guard: Guard, room: Room) -> None:
         self._functions = functions
@@ -92,7 +92,7 @@ class InvokeApi:
             return _refusal(api_errors.ServiceError(f"A bug in htcgrid or in a plugin: {error!r}"))
 
     def _answer(self, connection: Connection, request: h11.Request, share: Share) -> _Answer:
-        """A request that can be refused is refused before its body is read."""
+        """The answer. Where the head alone is reason to refuse a request, its body is not read."""
         headers = _headers(request)
         path, _, query = request.target.decode("latin-1").partition("?")
         signature = self._guard.check(headers)
@@ -142,7 +142,7 @@ class InvokeApi:
         return _Call(function, kind, attributes, headers.get("x-amz-log-type") == "Tail")
 
     def _arn(self, name: str) -> str:
-        """Of a function that may not be there: in the region of those that are."""
+        """The ARN of a function that may not exist, in the region of those that do."""
         regions = [served.region for served in self._functions.values()]
         return identity.function_arn(name, (regions or ["us-east-1"])[0])
 
@@ -171,7 +171,7 @@ _JSON = {"Content-Type": "application/json"}
 
 
 def _headers(request: h11.Request) -> Mapping[str, str]:
-    """By lower-case names; what came several times is joined as HTTP and SigV4 have it."""
+    """By lower-case names; repeated headers are joined with commas, as HTTP and SigV4 require."""
     headers: dict[str, str] = {}
     for name, value in request.headers:
         key, text = name.decode("ascii"), value.decode("latin-1")

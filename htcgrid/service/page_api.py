@@ -65,7 +65,7 @@ class PageApi:
 
 
 def _refusal(headers: Mapping[str, str]) -> str:
-    """What is wrong with a request that a web page of somebody else has made; empty where nothing is."""
+    """Why a request is refused that somebody else's web page may have made; empty where it is not refused."""
     host = headers.get("host", "")
     name = host.rpartition(":")[0] or host
     if name.lower() not in _NAMES:

@@ -7,7 +7,7 @@ from htcgrid.service import api_errors
 
 
 class Room:
-    """A number of bytes. Any thread may call; if it is full, the caller is told to try again.
+    """A number of bytes. Any thread may call. Where it is full, `take` raises `TooManyRequests`.
 
     Bytes that are taken from a room are taken from the room around it, too.
     """
@@ -29,7 +29,7 @@ class Room:
         raise api_errors.TooManyRequests("Rate Exceeded.")
 
     def claim(self, size: int) -> None:
-        """Take it in any case, for what is there already: others wait until there is room again."""
+        """Take bytes that are held already, also where the room is full: later calls of `take` are refused until it is not."""
         if self._around is not None:
             self._around.claim(size)
         with self._lock:

@@ -54,13 +54,13 @@ class ServedFunction:
         self._events.close()
 
     def stop(self, seconds: float) -> str:
-        """End the events' agent, which has so long to run those that wait; says what became of them where that is not good."""
+        """End the agent of the events, which has `seconds` to run those that wait; see `Events.stop`."""
         return self._events.stop(seconds)
 
     def invoke(self, body: Callable[[], bytes], attributes: Mapping[str, str]) -> Outcome:
-        """Run one call now; raises `ServiceError` where the service would not run it.
+        """Run one call now. Raises `ServiceError` where AWS Lambda would refuse it.
 
-        `body` reads the event, which is done only for those who may come in.
+        `body` reads the event; it is called only once the call is admitted.
         """
         with self._admitted():
             began = time.monotonic()
@@ -123,7 +123,7 @@ class ServedFunction:
 def _task(payload: bytes, attributes: Mapping[str, str]) -> Task:
     payload = payload or b"{}"
     try:
-        # Looked at, not read: numbers stay text, so that none is too long.
+        # Only checked: numbers stay text, since Python refuses to convert very long ones.
         json.loads(payload.decode(), parse_int=str, parse_float=str, parse_constant=_not_json)
     except (ValueError, RecursionError) as error:
         raise api_errors.InvalidRequestContent(f"Could not parse request body into json: {error}") from None

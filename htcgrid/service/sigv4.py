@@ -24,7 +24,7 @@ def is_signed(authorization: str) -> bool:
 
 
 class Signature:
-    """What one request claims, looked at as far as that can be done without its body."""
+    """The signature of one request; everything that does not need the body is checked when it is made."""
 
     def __init__(self, headers: Mapping[str, str], secrets: Mapping[str, str], now: datetime) -> None:
         """`headers` by lower-case names; `secrets` by access key id."""

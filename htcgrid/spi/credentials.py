@@ -28,7 +28,7 @@ class Credentials:
     def lasts(self, timeout: float) -> bool:
         """Whether an invocation that begins now and takes `timeout` seconds ends before they expire.
 
-        Credentials that are issued for less than that can never do so: they are good for a quarter of their lifetime.
+        Credentials whose whole lifetime is shorter can never do so: they are used for a quarter of it.
         """
         if self.expires == math.inf:
             return True
@@ -42,7 +42,7 @@ class CredentialSource:
     def current(self, timeout: float) -> Credentials:
         """Credentials for an invocation of `timeout` seconds that begins now; renewed where they would not last.
 
-        Raises `Unavailable` where whoever issues them is away, `Rejected` where none will ever be issued.
+        Raises `Unavailable` where the service that issues them is unavailable, `Rejected` where it never issues any.
         """
         return Credentials()
 

@@ -41,7 +41,7 @@ def exited(request_id: str, status: int) -> bytes:
 
 
 def impossible_answer(request_id: str) -> bytes:
-    """The process sent what cannot be an answer, and was ended; the words are ours."""
+    """The process sent what cannot be an answer, and was ended. AWS Lambda has no text for this."""
     message = f"RequestId: {request_id} Error: The worker was ended, since what it sent cannot be an answer."
     return document("Runtime.ExitError", message)
 
@@ -76,12 +76,12 @@ def request_too_large(size: int) -> bytes:
 
 
 def cancelled(reason: str = "The task was cancelled.") -> bytes:
-    """The user cancelled the task. The service has no such thing, so the words are ours."""
+    """The user cancelled the task. AWS Lambda cannot do that, so it has no text for it."""
     return document("Htcgrid.Cancelled", reason)
 
 
 def invalid_event(reason: str) -> bytes:
-    """The source could make no task of what it found; the type is AWS's runtime client's for such events."""
+    """What the source found is not a task. The type is that of AWS's runtime client for such events."""
     return document("Runtime.UnmarshalError", reason)
 
 
@@ -91,18 +91,18 @@ def not_storable(reason: str) -> bytes:
 
 
 def never_begun(attempts: int, reason: str) -> bytes:
-    """The plane would not begin this task, time and again and for long."""
+    """The plane did not begin this task, many times and for a long time."""
     message = f"The plane did not begin this task in {attempts} tries, each of them long; the last time: {reason}"
     return document("Htcgrid.NotBegun", message)
 
 
 def cancelled_unasked(attempts: int) -> bytes:
-    """The plane keeps stopping it, and nobody has asked for that."""
+    """The plane stopped it several times, though nobody asked for that."""
     message = f"The plane reported this task as cancelled {attempts} times, though nobody cancelled it."
     return document("Htcgrid.CancelledUnasked", message)
 
 
 def lost_with_its_plane(attempts: int, reason: str) -> bytes:
-    """Whenever this task ran, the plane was lost with it."""
+    """The plane was lost each time this task ran."""
     message = f"The plane was lost {attempts} times while this task ran, the last time so: {reason}"
     return document("Htcgrid.PlaneLost", message)

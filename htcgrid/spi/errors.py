@@ -28,7 +28,7 @@ class Unavailable(HtcgridError):
 
 
 class Throttled(Unavailable):
-    """Not so many calls at once, or a second. From `invoke`, the agent makes fewer at a time, then by and by more again.
+    """Too many calls at once, or in a second. Where `invoke` raises it, the agent makes fewer at a time, then slowly more.
 
     A task that was throttled has not begun, however often that happens.
     """
@@ -37,7 +37,7 @@ class Throttled(Unavailable):
 class Rejected(HtcgridError):
     """Never; the same call cannot succeed.
 
-    Where a part of a batch is at fault, `task_ids` names that part, and the rest of the batch is done:
+    Where only a part of a batch is wrong, `task_ids` names that part, and the rest of the batch is done:
     a sink that raises `Rejected` for one result that is too large has stored the others.
     """
 

@@ -1,6 +1,6 @@
 """What follows from each kind of failure, in one table.
 
-The error document of each kind is in `documents.py`. The conformance kit has a rule for each, and the README a line.
+`error_documents.py` has the document of each kind, the conformance kit a rule and the README a line.
 """
 
 from collections.abc import Mapping

@@ -107,7 +107,7 @@ class Function(Keys):
 
     @property
     def aws_region(self) -> str:
-        """The region given, else us-east-1, where the service has most."""
+        """The region given, else us-east-1."""
         return self.region or "us-east-1"
 
     @property

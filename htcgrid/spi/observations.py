@@ -26,7 +26,7 @@ class Observation:
     time: float
 
     def size(self) -> tuple[int, int]:
-        """How many tasks this is about, and how many bytes of events and answers it is the first to keep in memory."""
+        """How many tasks this is about, and how many bytes of events and answers it keeps that no earlier observation did."""
         return 1, 0
 
 
@@ -76,7 +76,7 @@ class AlreadyStored(OfLeases):
 @quick_init
 @dataclass(frozen=True, slots=True)
 class Started(OfLeases):
-    """These were handed to the plane, in one call. `slot` is a number of its own for each thread of one agent."""
+    """These were handed to the plane, in one call. `slot` is the number of the agent's thread that made it."""
 
     slot: int
 
@@ -84,7 +84,7 @@ class Started(OfLeases):
 @quick_init
 @dataclass(frozen=True, slots=True)
 class Ended(OfLeases):
-    """The call that `Started` told of has ended, after `seconds`. `leases` are the same object as there."""
+    """The call of a `Started` has ended, after `seconds`. `leases` is the same object as there."""
 
     slot: int
     seconds: float

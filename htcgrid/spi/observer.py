@@ -12,7 +12,7 @@ from htcgrid.spi.tracing import TraceContext
 
 
 class Observer(Plugin):
-    """A place that what happens in a grid is told to: metrics, traces, a page.
+    """A plugin that is told what happens in a grid: metrics, traces, a page.
 
     An observer can neither slow nor stop the agent. Each has a thread and a bounded queue of its own; what does not fit
     into the queue is dropped and counted. An error is reported once, and the observer is told what comes after; one that
@@ -51,10 +51,10 @@ class Observer(Plugin):
 
 
 class Observers:
-    """Passes observations on. This one has nobody to pass them to: the default of everything that has any to tell."""
+    """Passes observations on. This class, the default, passes them to nobody."""
 
     is_watched: bool = False
-    """Whether there is anybody to be told, so that no observation need be made where there is nobody."""
+    """Whether anybody is told. Where not, no observation need be made."""
 
     scrape_ports: Sequence[int] = ()
     """The `scrape_port` of each that has one."""
@@ -95,4 +95,4 @@ class AgentFigures(ABC):
 
     @abstractmethod
     def usage(self) -> Sequence[Usage]:
-        """What its source, plane and sink have used of services that send bills; without a call to them."""
+        """What its source, plane and sink have used of paid services; makes no call to them."""

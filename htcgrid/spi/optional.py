@@ -16,9 +16,8 @@ class TaskQueue(Protocol):
     def put(self, tasks: Sequence[Task]) -> None:
         """Accept these tasks, durably, all or none.
 
-        A task that is there already, with the same event and attributes (in any order), stays as it is, leased or not, and is
-        quietly accepted:
-        so a submit that was cut off is completed by giving it again. An id that is there with another event or
+        A task that is there already with the same event and attributes, in any order, stays as it is, leased or not, and
+        is accepted: so the same command completes a submit that was cut off. An id that is there with another event or
         other attributes, or twice among these tasks, is `Rejected`. A queue that knows no ids takes them all.
         """
         ...
@@ -27,10 +26,10 @@ class TaskQueue(Protocol):
         """Cancel a session, or these tasks: waiting ones never run, and `extend` reports running ones, to whichever agent
         has them. A session is one whose whole name is this. With neither a session nor an id, nothing is cancelled.
 
-        Returns each of the tasks once, with its session, that were cancelled, now or by an earlier call that may not have come to its
-        end; whoever calls stores a `cancelled` result for each. What an agent still makes of them is
-        not stored, since their leases are lost. A cancelled id is kept for as long as a lease of it may be in use; how
-        much longer is up to the queue. What is done or a dead letter is not cancelled any more.
+        Returns each cancelled task once, with its session: those of this call, and those of earlier calls, which may have
+        been cut off. The caller stores a `cancelled` result for each. An agent stores no outcome of them, since their
+        leases are lost. A cancelled id is kept for as long as a lease of it may be in use; how much longer is up to the
+        queue. A task that is acked or a dead letter is not cancelled any more.
         """
         ...
 

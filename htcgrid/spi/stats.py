@@ -62,7 +62,7 @@ class StoreStats:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What was asked of a service that sends bills, since the plugin was made.
+    """What was used of a paid service since the plugin was made.
 
     `requests` are by `service` or `service.Operation`; `dollars` is their list price, None where it is not known;
     `basis` says which price list: date and region. `shown` are further names and values for the summary of a run.

@@ -1,7 +1,7 @@
 """Which trace an attempt belongs to, and the id of its span.
 
-Both follow from the task and the attempt alone. So the agent can give the id to the handler before the attempt begins, and
-whoever makes the span when it has ended computes the same one, in this process or another.
+Both are computed from the task and the attempt alone. So the agent can give the id to the handler before the attempt begins,
+and the observer that makes the span after its end computes the same id, in this process or another.
 """
 
 from __future__ import annotations

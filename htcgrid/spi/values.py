@@ -12,8 +12,8 @@ from htcgrid.spi.quick_init import quick_init
 class FailureKind(StrEnum):
     """What kind of failure ended an invocation. The agent's retries are set kind by kind.
 
-    Each has an error document: a JSON object with the texts `errorType` and `errorMessage`. Those that a plane makes by
-    itself, `htcgrid.spi.error_documents` writes as AWS Lambda has them.
+    Each has an error document: a JSON object with the texts `errorType` and `errorMessage`. Where the plane writes it,
+    not the handler's runtime, `htcgrid.spi.error_documents` has it as AWS Lambda writes it.
     """
 
     HANDLER_ERROR = "handler_error"
@@ -121,7 +121,7 @@ class Capability(StrEnum):
     EXIT = "exit"
     """The end of the handler's process is seen at once and reported as `exit`."""
     ERRORS = "errors"
-    """A failure is told from an answer that looks like an error document."""
+    """A failure is distinguished from an answer that looks like an error document."""
     LOGS = "logs"
     """`Outcome.log_tail` holds what the handler printed."""
     OUTPUT = "output"
@@ -143,7 +143,7 @@ GENERATION = "generation"
 
 
 def generation_of(task: Task) -> int:
-    """How often it was run again after a failure that was final; 0 for a task that never was."""
+    """How often the task was run again by a redrive; 0 for a task that never was."""
     text = task.attributes.get(GENERATION) if task.attributes else None
     # Others may put tasks with an attribute of that name, which is then not ours.
     return int(text) if text is not None and len(text) < 10 and text.isdecimal() else 0

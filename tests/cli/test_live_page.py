@@ -14,11 +14,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from htcgrid_contracts.observer_rules import KitFigures
 
 from htcgrid.report.live import Live
 from htcgrid.service.page_api import served_page
 from htcgrid.spi import (
-    AgentFigures,
     AgentStarted,
     EnvironmentEnded,
     EnvironmentStarted,
@@ -33,7 +33,6 @@ from htcgrid.spi import (
     Stored,
     Task,
     Unavailable,
-    Usage,
 )
 
 HTCGRID = Path(sys.executable).with_name("htcgrid")
@@ -52,29 +51,14 @@ def handler(event, context):
 """
 
 
-class Figures(AgentFigures):
+class Figures(KitFigures):
     def __init__(self, queue: QueueStats | None = None) -> None:
         self._queue = queue
-
-    def busy(self) -> int:
-        return 1
-
-    def held(self) -> int:
-        return 7
-
-    def held_bytes(self) -> int:
-        return 700
-
-    def slots(self) -> int:
-        return 4
 
     def queue(self) -> QueueStats:
         if self._queue is None:
             raise Unavailable("the queue is away")
         return self._queue
-
-    def usage(self) -> list[Usage]:
-        return []
 
 
 def tiles(page: str) -> Mapping[str, str]:
@@ -157,7 +141,7 @@ def test_now_says_what_is_busy_held_and_waiting() -> None:
         time.sleep(0.05)
     seen = tiles(live.page())
     assert (seen["Environments"], seen["Environments started"]) == ("1 busy, 1 idle", "3")
-    assert (seen["Slots busy"], seen["Tasks held"], seen["Tried again"]) == ("1 of 4", "7", "1")
+    assert (seen["Slots busy"], seen["Tasks held"], seen["Tried again"]) == ("1 of 4", "3", "1")
     assert (seen["Queue: waiting"], seen["Queue: leased"], seen["Oldest waits"]) == ("1,234", "7", "90 s")
     assert (seen["Succeeded"], seen["Failed"]) == ("1", "1")
     assert "3 tasks&#x27; observations were dropped" in live.page()

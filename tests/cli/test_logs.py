@@ -41,7 +41,7 @@ def test_verbose_tells_how_agent_and_environments_fare_as_json_lines(project: Pr
     text = messages(done.err)
     assert "The agent starts with 2 environments." in text
     assert "is ready; its start took" in text
-    assert "has ended, under the task 2: exit." in text
+    assert "has ended while it ran the task 2: exit." in text
     assert "Task 2: exit at attempt 1. It runs again in" in text
     assert "The agent ends: 1 tasks succeeded, 1 failed." in text
 

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import pytest
 from htcgrid_contracts import ResultSinkContract, contract_function
+from outages import Outages, Reachable, StaysAway
 
 from htcgrid.builtin.sqlite_sink import SqliteSink
 from htcgrid.spi import FailureKind, Plugin, Rejected, Result, ResultSink, StoreStats, Task, Unavailable
@@ -19,18 +20,8 @@ from htcgrid.spi import FailureKind, Plugin, Rejected, Result, ResultSink, Store
 LIMIT = 300_000
 
 
-class Reference(SqliteSink):
+class Reference(Reachable, SqliteSink):
     """A good sink: a SQLite file, with a limit on what it takes."""
-
-    away = False
-    refused = 0
-
-    def _reach(self) -> None:
-        if self.refused:
-            self.refused -= 1
-            raise Unavailable("The store refuses this call: there are too many.")
-        if self.away:
-            raise self.unavailable()
 
     def stored(self, tasks: Sequence[Task]) -> Collection[str]:
         self._reach()
@@ -63,11 +54,8 @@ class Reference(SqliteSink):
         if large:
             raise Rejected(f"Too large to be stored: {', '.join(large)}.", large)
 
-    def unavailable(self) -> Exception:
-        return Unavailable("The store is away.")
 
-
-class Case(ResultSinkContract):
+class Case(Outages, ResultSinkContract):
     breaks = ""
     says = ""
     broken: type[Any] = Reference
@@ -92,15 +80,6 @@ class Case(ResultSinkContract):
         assert isinstance(sink.config, Reference.Config)
         with Reference(sink.config, sink.function) as other:
             return list(other.get(task_ids).values())
-
-    def take_away(self, sink: Reference) -> None:  # type: ignore[override]
-        sink.away = True
-
-    def bring_back(self, sink: Reference) -> None:  # type: ignore[override]
-        sink.away = False
-
-    def throttle(self, sink: Reference) -> None:  # type: ignore[override]
-        sink.refused = 1
 
 
 class TestReference(Case):
@@ -768,17 +747,11 @@ class TestTellsTheRateOfAMinute(Case):
 
 class TestStaysAway(Case):
     breaks = "test_a_place_that_came_back_is_used_again"
-    says = "the place came back, and it still says: The store is away."
+    says = "the place came back, and it still says: The place is away."
     wait_factor = 0.1
 
-    class broken(Reference):
-        was_away = False
-
-        def _reach(self) -> None:
-            self.was_away = self.was_away or self.away
-            if self.was_away:
-                raise self.unavailable()
-            super()._reach()
+    class broken(StaysAway, Reference):
+        pass
 
 
 class TestReadsUnderTheLockOfPut(Case):

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from htcgrid_contracts import TaskSourceContract, contract_function
+from outages import Outages, Reachable, StaysAway
 from pydantic import BaseModel, ConfigDict
 
 from htcgrid.builtin.memory import MemorySource
@@ -21,7 +22,7 @@ from htcgrid.builtin.sqlite_source import SqliteSource
 from htcgrid.spi import DeadTask, Function, Lease, Plugin, QueueStats, Rejected, States, Task, TaskSource, Unavailable
 
 
-class Reference(MemorySource):
+class Reference(Reachable, MemorySource):
     """A good source: a queue in memory, with a dead letter list and messages that are no tasks."""
 
     def __init__(self, config: Any, function: Function) -> None:
@@ -29,15 +30,6 @@ class Reference(MemorySource):
         self.dead_ids: list[str] = []
         self.letters: list[DeadTask] = []
         self.invalid: list[Lease] = []
-        self.away = False
-        self.refused = 0
-
-    def _reach(self) -> None:
-        if self.refused:
-            self.refused -= 1
-            raise Unavailable("The queue refuses this call: there are too many.")
-        if self.away:
-            raise self.unavailable()
 
     def put(self, tasks: Sequence[Task]) -> None:
         self._reach()
@@ -67,9 +59,6 @@ class Reference(MemorySource):
         while not (leases := super().receive(max_tasks, 0)) and time.monotonic() < deadline:
             time.sleep(0.01)
         return leases
-
-    def unavailable(self) -> Exception:
-        return Unavailable("The queue is away.")
 
     def dead_letter(self, leases: Sequence[Lease], reason: str) -> None:
         self._reach()
@@ -106,7 +95,7 @@ class Reference(MemorySource):
         return False
 
 
-class Case(TaskSourceContract):
+class Case(Outages, TaskSourceContract):
     """A reference source with one thing wrong."""
 
     shared = False
@@ -136,15 +125,6 @@ class Case(TaskSourceContract):
 
     def publish_invalid(self, source: Reference) -> None:  # type: ignore[override]
         source.invalid.append(Lease(Task("bad-1", b"{"), invalid="not JSON: Expecting property name"))
-
-    def take_away(self, source: Reference) -> None:  # type: ignore[override]
-        source.away = True
-
-    def bring_back(self, source: Reference) -> None:  # type: ignore[override]
-        source.away = False
-
-    def throttle(self, source: Reference) -> None:  # type: ignore[override]
-        source.refused = 1
 
 
 class TestReference(Case):
@@ -1344,17 +1324,11 @@ class TestALateAckEndsTheLaterGeneration(Case):
 
 class TestStaysAway(Case):
     breaks = "test_a_place_that_came_back_is_used_again"
-    says = "the place came back, and it still says: The queue is away."
+    says = "the place came back, and it still says: The place is away."
     wait_factor = 0.1
 
-    class broken(Reference):
-        was_away = False
-
-        def _reach(self) -> None:
-            self.was_away = self.was_away or self.away
-            if self.was_away:
-                raise self.unavailable()
-            super()._reach()
+    class broken(StaysAway, Reference):
+        pass
 
 
 class TestAnOpenThatFailsLeavesAFile(Case):

@@ -56,7 +56,7 @@ def test_several_kinds_make_one_distribution_whose_tests_pass_at_once(venv: Venv
 def test_a_name_that_cannot_be_a_module_is_refused(venv: Venv, tmp_path: Path) -> None:
     refused = venv.htcgrid("new-plugin", "My-Queue", "--kind", "task-source", cwd=tmp_path)
     assert refused.returncode == 2
-    assert "write small letters" in refused.stderr
+    assert "write lower-case letters" in refused.stderr
     assert list(tmp_path.iterdir()) == []
 
 

@@ -82,6 +82,15 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory, cluster: None) -> Iterat
 
 
 @pytest.fixture(scope="session")
-def node_address(redis_url: str) -> str:
+def redis_address(redis_url: str) -> tuple[str, int]:
+    """Host and port of that server."""
+    server = urlsplit(redis_url)
+    assert server.hostname
+    assert server.port
+    return server.hostname, server.port
+
+
+@pytest.fixture(scope="session")
+def node_address(redis_address: tuple[str, int]) -> str:
     """The node's, which processes, containers and pods reach alike."""
-    return str(urlsplit(redis_url).hostname)
+    return redis_address[0]

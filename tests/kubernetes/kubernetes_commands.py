@@ -50,7 +50,7 @@ def ended_from_the_node(kubectl: Kubectl, pod: str, *containers: str) -> "subpro
     return subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.DEVNULL)
 
 
-def open_ports(kubectl: Kubectl, image: str, address: str, control: int, control_host: str) -> list[int]:
+def open_ports(kubectl: Kubectl, image: str, address: str, control_host: str, control: int) -> list[int]:
     """The ports of `address` that another pod of the namespace reaches. It must reach the control, or says so."""
     script = (
         "import socket, sys\n"

@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import kubernetes_images as images
 import pytest
@@ -113,16 +112,13 @@ def test_a_connection_that_broke_while_idle_is_opened_anew(plane: EksInvoker) ->
 
 @pytest.mark.parametrize("transport", ["api", "rie"])
 def test_neither_runtime_api_nor_emulator_nor_relay_is_reachable_from_another_pod(
-    config: EksInvoker.Config, function: Function, kubectl: Kubectl, redis_url: str, transport: str
+    config: EksInvoker.Config, function: Function, kubectl: Kubectl, redis_address: tuple[str, int], transport: str
 ) -> None:
-    server = urlsplit(redis_url)
-    assert server.hostname
-    assert server.port
     with EksInvoker(config.model_copy(update={"transport": transport}), function) as plane:
         assert call(plane, 0).payload == b'"slept"'
         pod = plane.relay_of(0)
         address = kubectl("get", "pod", pod, "-o", "jsonpath={.status.podIP}")
-        assert open_ports(kubectl, config.agent_image, address, server.port, server.hostname) == []
+        assert open_ports(kubectl, config.agent_image, address, *redis_address) == []
 
 
 def test_what_a_killed_run_leaves_ends_by_itself_and_goes_with_the_next_start(

@@ -5,7 +5,6 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 import redis
@@ -45,10 +44,9 @@ def squares(numbers: range) -> dict[int, Any]:
     return {number: {"number": number, "square": number**2} for number in numbers}
 
 
-def begins(queue: redis.Redis, redis_url: str, event: dict[str, Any]) -> str:
+def begins(queue: redis.Redis, redis_address: tuple[str, int], event: dict[str, Any]) -> str:
     """Submit it and wait until its handler runs; the pod where it does."""
-    server = urlsplit(redis_url)
-    submit(queue, STREAM, [event | {"tell": [server.hostname, server.port]}])
+    submit(queue, STREAM, [event | {"tell": redis_address}])
     until(lambda: queue.exists(f"begun:{event['number']}") == 1, 60, "the start of the task")
     return queue.get(f"begun:{event['number']}").decode()  # type: ignore[union-attr]
 
@@ -90,9 +88,9 @@ def test_status_tells_what_stands(config: Path) -> None:
 
 
 def test_a_worker_that_is_asked_to_end_finishes_its_task_with_its_lambda_container(
-    config: Path, queue: redis.Redis, kubectl: Kubectl, redis_url: str
+    config: Path, queue: redis.Redis, kubectl: Kubectl, redis_address: tuple[str, int]
 ) -> None:
-    pod = begins(queue, redis_url, {"number": 30, "seconds": 3})
+    pod = begins(queue, redis_address, {"number": 30, "seconds": 3})
     kubectl("delete", "pod", pod, "--wait=false")
     until(lambda: result(queue, 30) is not None, 60, "the result")
     assert answers(queue, range(30, 31)) == squares(range(30, 31))
@@ -102,9 +100,9 @@ def test_a_worker_that_is_asked_to_end_finishes_its_task_with_its_lambda_contain
 
 
 def test_a_task_that_outlasts_the_grace_is_given_back_and_run_by_another_worker(
-    config: Path, queue: redis.Redis, kubectl: Kubectl, redis_url: str
+    config: Path, queue: redis.Redis, kubectl: Kubectl, redis_address: tuple[str, int]
 ) -> None:
-    pod = begins(queue, redis_url, {"number": 31, "seconds": 12})
+    pod = begins(queue, redis_address, {"number": 31, "seconds": 12})
     kubectl("delete", "pod", pod, "--wait=false")
     until(lambda: result(queue, 31) is not None, 90, "the result")
     assert answers(queue, range(31, 32)) == squares(range(31, 32))
@@ -114,12 +112,12 @@ def test_a_task_that_outlasts_the_grace_is_given_back_and_run_by_another_worker(
 
 
 def test_scaling_in_from_four_pods_to_two_interrupts_no_task(
-    config: Path, queue: redis.Redis, kubectl: Kubectl, redis_url: str
+    config: Path, queue: redis.Redis, kubectl: Kubectl, redis_address: tuple[str, int]
 ) -> None:
     went_well("scale", "4", "-c", str(config))
     until(lambda: "4 ready of 4" in went_well("status", "-c", str(config)), 120, "all four workers")
-    server, numbers = urlsplit(redis_url), range(3000, 3004)
-    submit(queue, STREAM, ({"number": n, "seconds": 3, "tell": [server.hostname, server.port]} for n in numbers))
+    numbers = range(3000, 3004)
+    submit(queue, STREAM, ({"number": n, "seconds": 3, "tell": redis_address} for n in numbers))
     until(lambda: all(queue.exists(f"begun:{number}") for number in numbers), 60, "the start of all tasks")
     busy = {queue.get(f"begun:{number}") for number in numbers}
     assert len(busy) >= 2, "a pod has two containers, and four tasks run"
@@ -132,10 +130,10 @@ def test_scaling_in_from_four_pods_to_two_interrupts_no_task(
 
 
 def test_a_worker_reads_with_its_own_rights_that_a_container_was_out_of_memory(
-    config: Path, queue: redis.Redis, kubectl: Kubectl, redis_url: str
+    config: Path, queue: redis.Redis, kubectl: Kubectl, redis_address: tuple[str, int]
 ) -> None:
     until(lambda: "3 ready" in went_well("status", "-c", str(config)), 60, "all three workers")
-    pod = begins(queue, redis_url, {"number": 32, "seconds": 15, "eat": True})
+    pod = begins(queue, redis_address, {"number": 32, "seconds": 15, "eat": True})
     with ended_from_the_node(kubectl, pod, "lambda-0", "lambda-1"):
         until(lambda: result(queue, 32) is not None, 60, "the result")
     about = result(queue, 32)
@@ -183,14 +181,11 @@ def test_tasks_survive_deleted_pods_a_drain_a_rolling_update_and_scaling(
 
 
 def test_nothing_of_a_worker_is_reachable_from_another_pod(
-    config: Path, kubectl: Kubectl, agent_image: str, redis_url: str
+    config: Path, kubectl: Kubectl, agent_image: str, redis_address: tuple[str, int]
 ) -> None:
     (worker,) = pods(kubectl)
     address = kubectl("get", "pod", worker, "-o", "jsonpath={.status.podIP}")
-    server = urlsplit(redis_url)
-    assert server.hostname
-    assert server.port
-    assert open_ports(kubectl, agent_image, address, server.port, server.hostname) == []
+    assert open_ports(kubectl, agent_image, address, *redis_address) == []
 
 
 def test_undeploy_leaves_nothing(config: Path, kubectl: Kubectl) -> None:

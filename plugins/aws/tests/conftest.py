@@ -22,6 +22,7 @@ from typing import Any
 import aws_server
 import boto3
 import botocore.session
+import outage_options
 import pytest
 import redis
 from moto.server import ThreadedMotoServer
@@ -31,10 +32,7 @@ _numbers = count(1)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--outage", type=float, default=0, help="seconds of an outage in test_outages.py; 0: as fast as can be"
-    )
-    parser.addoption("--outage-table", type=Path, default=None, help="file to which test_outages.py adds its figures")
+    outage_options.add_options(parser)
 
 
 @pytest.fixture(autouse=True)

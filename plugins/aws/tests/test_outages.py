@@ -24,12 +24,11 @@ from htcgrid_aws.htc_sink import HtcGridSink
 from htcgrid_aws.htc_source import HtcGridSource
 from htcgrid_aws.s3 import S3Sink
 from htcgrid_aws.sqs import SqsSource
+from outage_options import outage_seconds
 from service_answers import throttled
 
-from htcgrid.agent import backoff
 from htcgrid.agent.agent import Agent
 from htcgrid.agent.options import AgentOptions
-from htcgrid.agent.policy import back_off
 from htcgrid.spi import (
     FailureKind,
     Function,
@@ -50,7 +49,6 @@ if TYPE_CHECKING:
 TASKS = 120
 SLOTS = 4
 MAX_RECEIVES = 4
-SCALE = 1 / 30
 TASK_SECONDS = 0.05
 LEASE = 6
 REAL_LEASE = 30
@@ -136,14 +134,7 @@ def htc_grid(make_htc: Callable[..., HtcGrid], aws: Aws, lease: int) -> Grid:
 
 @pytest.fixture
 def seconds(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> float:
-    """For how long the call is refused; the back-off is as much faster."""
-    given = float(request.config.getoption("--outage"))
-    if given:
-        return given
-    monkeypatch.setattr(
-        backoff, "back_off", lambda failures, chance: back_off(failures, chance, 0.05 * SCALE, 30.0 * SCALE)
-    )
-    return 60.0 * SCALE
+    return outage_seconds(request, monkeypatch)
 
 
 SQS = ["sqs.ReceiveMessage", "sqs.DeleteMessageBatch", "sqs.ChangeMessageVisibilityBatch"]

@@ -5,6 +5,7 @@ from typing import Any
 from urllib.request import Request, urlopen
 
 import boto3
+import outage_options
 import pytest
 from fake_lambda import FakeLambda
 from htcgrid.spi import Function
@@ -18,10 +19,7 @@ REGION = "eu-west-1"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--outage", type=float, default=0, help="seconds of an outage in test_outages.py; 0: as fast as can be"
-    )
-    parser.addoption("--outage-table", type=Path, default=None, help="file to which test_outages.py adds its figures")
+    outage_options.add_options(parser)
     parser.addoption("--aws", action="store_true", help="run the tests of the service on AWS itself; it costs cents")
 
 

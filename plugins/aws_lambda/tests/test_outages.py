@@ -10,16 +10,14 @@ from pathlib import Path
 
 import pytest
 from fake_lambda import FakeLambda, refusal
-from htcgrid.agent import backoff
 from htcgrid.agent.agent import Agent
-from htcgrid.agent.policy import back_off
 from htcgrid.builtin.memory import MemorySink, MemorySource
 from htcgrid.spi import Function, Task
+from outage_options import outage_seconds
 from real_agent import Opener
 
 TASKS = 60
 SLOTS = 4
-SCALE = 1 / 30
 REFUSALS = {
     "429": refusal(429, "TooManyRequestsException", "Rate Exceeded.", reason="CallerRateLimitExceeded"),
     "500": refusal(500, "ServiceException", "Internal error"),
@@ -29,14 +27,7 @@ REFUSALS = {
 
 @pytest.fixture
 def seconds(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> float:
-    """For how long Invoke is refused; the back-off is as much faster."""
-    given = float(request.config.getoption("--outage"))
-    if given:
-        return given
-    monkeypatch.setattr(
-        backoff, "back_off", lambda failures, chance: back_off(failures, chance, 0.05 * SCALE, 30.0 * SCALE)
-    )
-    return 60.0 * SCALE
+    return outage_seconds(request, monkeypatch)
 
 
 @pytest.mark.timeout(400)

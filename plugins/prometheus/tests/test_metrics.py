@@ -8,12 +8,11 @@ import subprocess
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from htcgrid.spi import (
-    AgentFigures,
     AgentStarted,
     Answered,
     EnvironmentEnded,
@@ -33,7 +32,6 @@ from htcgrid.spi import (
     Stored,
     Task,
     Unavailable,
-    Usage,
 )
 from htcgrid_contracts.observer_rules import KitFigures, run_of_an_agent
 from prometheus_client.parser import text_string_to_metric_families
@@ -150,7 +148,7 @@ def test_calls_that_are_waited_for_are_no_tasks(observer: PrometheusObserver) ->
     assert found["htcgrid_call_seconds_sum"] == 0.3
 
 
-class Queue(AgentFigures):
+class Queue(KitFigures):
     """Counts how often its queue is asked, which waits until `free`."""
 
     def __init__(self, error: Exception | None = None) -> None:
@@ -158,27 +156,12 @@ class Queue(AgentFigures):
         self.free = threading.Event()
         self._error = error
 
-    def slots(self) -> int:
-        return 1
-
-    def busy(self) -> int:
-        return 1
-
-    def held(self) -> int:
-        return 0
-
-    def held_bytes(self) -> int:
-        return 0
-
     def queue(self) -> QueueStats:
         self.asked += 1
         self.free.wait(30)
         if self._error is not None:
             raise self._error
         return QueueStats(States(waiting=7))
-
-    def usage(self) -> Sequence[Usage]:
-        return []
 
 
 def test_the_queue_is_asked_seldom_however_often_it_is_scraped(observer: PrometheusObserver) -> None:
