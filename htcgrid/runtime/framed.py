@@ -175,7 +175,7 @@ class FramedEnvironment(ExecutionEnvironment):
         self._wakeup.set()
 
     def unread_bytes(self) -> int:
-        return self._process.unread_bytes()
+        return self._process.log.unread_bytes()
 
     def _be_watched(self) -> None:
         if self._watch is not None and not self._is_watched:

@@ -1,6 +1,9 @@
 """The reading end of a pipe that a handler prints into."""
 
+import fcntl
 import os
+import sys
+import termios
 
 from htcgrid.runtime.sandbox import Printed
 from htcgrid.spi import NOT_TOLD_APART, limits
@@ -15,15 +18,12 @@ class LogPipe:
     More than `much` bytes in one look mean that the handler prints much (`is_chatty`).
     """
 
-    def __init__(
-        self, descriptor: int, *, piece_bytes: int = LOG_BYTES_AT_ONCE, much: int = LOG_BYTES_AT_ONCE // 16
-    ) -> None:
+    def __init__(self, descriptor: int, *, much: int = LOG_BYTES_AT_ONCE // 16) -> None:
         self.descriptor = descriptor
         self.printed: Printed | None = None
         """Gets all that is read here."""
         self.is_chatty = False
         """Whether so much is printed that the log must be read more often."""
-        self._piece_bytes = piece_bytes
         self._much = much
         self._tail = b""
 
@@ -39,11 +39,18 @@ class LogPipe:
                 self.printed(piece, NOT_TOLD_APART)
         self.is_chatty = size > self._much
 
+    def unread_bytes(self) -> int:
+        """How much was printed that nobody has read."""
+        size = bytearray(4)
+        fcntl.ioctl(self.descriptor, termios.FIONREAD, size)
+        return int.from_bytes(size, sys.byteorder)
+
     def piece(self) -> bytes:
-        """One read of what was printed; empty where there is nothing."""
+        """One read of all that was printed, `LOG_BYTES_AT_ONCE` at most; empty where there is nothing."""
+        size = min(self.unread_bytes(), LOG_BYTES_AT_ONCE)  # memory for more would cost far more than most reads
         try:
-            return os.read(self.descriptor, self._piece_bytes)
-        except BlockingIOError:
+            return os.read(self.descriptor, size) if size else b""
+        except BlockingIOError:  # the worker has read it
             return b""
 
     def tail(self) -> bytes:

@@ -14,7 +14,6 @@ from htcgrid.runtime.log_pipe import LogPipe
 from htcgrid.runtime.sandbox import Sandbox
 from htcgrid.spi import Unavailable
 
-_READ_BYTES = 1 << 16
 _MUCH_BYTES = 1 << 12
 """A look that finds this much is followed by the next one soon: on some systems a pipe holds 16 KiB only."""
 
@@ -32,7 +31,7 @@ class PlainSandbox(Sandbox):
     def start(self, variables: Mapping[str, str]) -> None:
         ours, theirs = os.pipe()
         os.set_blocking(ours, False)
-        self._log = LogPipe(ours, piece_bytes=_READ_BYTES, much=_MUCH_BYTES)
+        self._log = LogPipe(ours, much=_MUCH_BYTES)
         self._log.printed = self.printed
         try:
             self._process = subprocess.Popen(

@@ -4,8 +4,6 @@ import fcntl
 import os
 import select
 import signal
-import sys
-import termios
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -84,12 +82,6 @@ class WorkerProcess:
                 self.log.read()  # what it printed as it was ended
             self.log.close()
             os.close(self._pidfd)
-
-    def unread_bytes(self) -> int:
-        """How much it has printed that nobody has read."""
-        size = bytearray(4)
-        fcntl.ioctl(self.log.descriptor, termios.FIONREAD, size)
-        return int.from_bytes(size, sys.byteorder)
 
     def read_piece(self) -> bytes:
         """One read of what it has printed."""
