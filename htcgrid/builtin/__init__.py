@@ -1,1 +1,1 @@
-"""The plugins that come with htcgrid. As any other plugins, they are reached by entry point only."""
+"""The plugins that come with htcgrid. Like all plugins, they are found by their entry points only."""

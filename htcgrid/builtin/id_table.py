@@ -15,7 +15,7 @@ class Ids:
     def __init__(self, task_ids: list[str]) -> None:
         self.task_ids = task_ids
         self.indices = _plain_indices(task_ids)
-        """Where all are plain."""
+        """The ids as indices where all are plain; otherwise None."""
 
 
 class IdTable:
@@ -28,7 +28,7 @@ class IdTable:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        """A look-up in a table that is growing would find the number of another id."""
+        """Held while the table grows: a look-up meanwhile would find the number of another id."""
         self._plain = array("I")
         self._count = 0
         self._make_room(1 << 10)
@@ -77,7 +77,7 @@ class IdTable:
         return self._numbers[self._find(*_hash(task_id))] or None
 
     def _reach(self, index: int) -> None:
-        """Have the array go up to this index."""
+        """Make the array long enough for this index."""
         missing = index + 1 - len(self._plain)
         if missing > 0:
             self._plain.frombytes(bytes(4 * max(missing, len(self._plain) >> 3)))
@@ -90,7 +90,7 @@ class IdTable:
         self._numbers[at] = number
 
     def _find(self, high: int, low: int) -> int:
-        """Where this hash is, or would be."""
+        """The place of this hash, or the free one where it would be put."""
         highs, lows, numbers = self._highs, self._lows, self._numbers
         mask = len(numbers) - 1
         at = low & mask
@@ -117,7 +117,7 @@ def _plain_indices(task_ids: list[str]) -> list[int] | None:
         indices = list(map(int, task_ids))
     except ValueError:
         return None
-    # Only what is written as Python writes it is plain: not "007", not " 7".
+    # Plain is only what Python would write for the number: not "007", not " 7".
     if indices and min(indices) >= 0 and max(indices) < _PLAIN_IDS_BELOW and list(map(str, indices)) == task_ids:
         return indices
     return None

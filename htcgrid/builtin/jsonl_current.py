@@ -1,4 +1,4 @@
-"""The results of a file that stand: of a task that was run again, the last line, whatever lines it has before.
+"""The current results of a file: of a task that was run again, only its last line counts.
 
 A redrive appends its results, and the failures that they replace are dropped when the file is closed, or opened by the
 next run where that one was killed: by writing the others, byte for byte, into a new file that takes the old one's place.
@@ -40,7 +40,7 @@ def failed(path: Path) -> Iterator[Result]:
 
 
 def every_result(path: Path) -> Iterator[Result]:
-    """All that stand; of a success neither the answer is read, nor anything else that is in front of its figures."""
+    """All current results. Of a success only the figures at the end of the line are read, not the answer."""
     for text in current(path):
         head = head_of(text)
         if head is None:
@@ -49,10 +49,10 @@ def every_result(path: Path) -> Iterator[Result]:
 
 
 def current(path: Path) -> Iterator[bytes]:
-    """The lines that stand. A last line that is still being written is passed over."""
+    """The lines of the current results. A last line that is still being written is skipped."""
     later = _later_generations(path)
     for text in _lines(path):
-        # Of most lines no more is looked at: a success of the first generation always stands.
+        # Most lines need no further look: a success of the first generation is always current.
         head = head_of(text) if _FAILED in text or _GENERATION in text else None
         if head is None or _stands(head, later):
             yield text
@@ -76,7 +76,7 @@ def _lines(path: Path) -> Iterator[bytes]:
         with _opened(path) as file:
             for number, text in enumerate(file, 1):
                 if BEGIN.startswith(text):
-                    return  # so much of it is written
+                    return  # the last line, of which only this much is written
                 if not text.startswith(BEGIN):
                     raise Rejected(
                         f"{path}, line {number}: this is not a result of htcgrid, or is damaged. Name a file of results in "
@@ -89,7 +89,7 @@ def _lines(path: Path) -> Iterator[bytes]:
         return  # a member that is still being written
     except OSError as error:
         if isinstance(error, gzip.BadGzipFile) and str(error).endswith("(b'\\x1f')"):
-            return  # of another member only the first byte is written
+            return  # only the first byte of the next member is written
         raise Rejected(f"[sink] path = {str(path)!r} cannot be read: {error.strerror or error}.") from error
 
 
@@ -145,7 +145,7 @@ def _seconds(text: str) -> float:
 
 
 def compact(fd: int, path: Path) -> int:
-    """Put a file of the lines that stand in place of this one, whose lock is held; returns it, open and locked.
+    """Replace this file, whose lock is held, by one of the current lines only; returns the new one, open and locked.
 
     `OSError` where that cannot be done: the file is then as it was.
     """

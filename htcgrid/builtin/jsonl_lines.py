@@ -15,7 +15,7 @@ from htcgrid.spi import Rejected
 from htcgrid.spi.limits import REQUEST_BYTES
 
 LINE_BYTES = REQUEST_BYTES + (2 << 20)
-"""The longest line that is kept: the largest event that a plane takes, and some more, so that the plane can say so."""
+"""The longest line that is kept: more than the largest event that a plane takes, so that the plane reports the longer ones."""
 
 _TAKE_BYTES = LINE_BYTES
 """About the most that one `take` returns."""
@@ -26,7 +26,7 @@ _FEW = 8
 """Where so much holds no more lines than these, more is read at once: the first and the last of them are copied twice."""
 _PIPE_BYTES = 1 << 16
 _KNOWN_BYTES = 1 << 12
-"""How much of what was read is remembered, at the start and at the end, to tell whether it was rewritten."""
+"""How much of what was read is remembered, from its start and its end, to see whether the file was rewritten."""
 
 
 class Lines:
@@ -130,7 +130,7 @@ class FileLines(Lines):
         return now.st_mtime_ns, now.st_size
 
     def _check(self) -> None:
-        """Whether what was read before is still there: lines of two files must not be taken for one."""
+        """Refuse a file that was rewritten: lines of two files must not be mixed."""
         fd = self._raw.fileno()
         stamp = self._changed_at()
         if stamp != self._stamp:
@@ -150,7 +150,7 @@ class FileLines(Lines):
 
 
 class PipeLines(Lines):
-    """Standard input, a pipe or a device, where the next line may take its time."""
+    """Standard input, a pipe or a device, where the next line may come late."""
 
     def __init__(self, fd: int, *, ours: bool) -> None:
         super().__init__()
@@ -175,11 +175,11 @@ class PipeLines(Lines):
 
 def lines_of(path: Path) -> Lines:
     """The lines of a file, or of a named pipe, whose writer may come later. `OSError` where it cannot be read."""
-    # Without O_NONBLOCK, opening a named pipe waits for its writer, deaf to signals.
+    # Without O_NONBLOCK, opening a named pipe waits for its writer, and no signal can interrupt that.
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         mode = os.fstat(fd).st_mode
-        if stat.S_ISREG(mode) or stat.S_ISDIR(mode):  # opening a folder says what is wrong with it
+        if stat.S_ISREG(mode) or stat.S_ISDIR(mode):  # opening a folder raises the right error
             return FileLines(path)
         if path.suffix == ".gz":
             raise Rejected(f'{path} is not a regular file, and only those are read compressed. Pipe `zcat` into "-".')

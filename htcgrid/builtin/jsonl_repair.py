@@ -19,7 +19,7 @@ _BATCH_LINES = 10_000
 
 
 def resume(fd: int, path: Path) -> Iterator[Head]:
-    """The head of every result in the file, whose end is mended first; `Rejected` for another's file."""
+    """Repair the end of the file; returns the head of every result in it. Raises `Rejected` for another program's file."""
     if path.suffix == ".gz":
         _repair_gzip(fd, path)
     else:
@@ -32,7 +32,7 @@ def resume(fd: int, path: Path) -> Iterator[Head]:
 
 
 def _repair_plain(fd: int, path: Path) -> None:
-    """Cut off a last line that a crash has torn; `Rejected` where it was never one of ours."""
+    """Cut off a last line that a crash has left incomplete. Raises `Rejected` where it was never a result."""
     size = end = os.fstat(fd).st_size
     while end > 0:
         start = max(0, end - _CHUNK)
@@ -78,7 +78,7 @@ def _put_aside(fd: int, path: Path, start: int) -> None:
 
 
 def _repair_gzip(fd: int, path: Path) -> None:
-    """Cut off a last member that a crash has torn; each `put` appended one. `Rejected` as above."""
+    """The same for a last gzip member; each `put` appends one."""
     if not _GZIP.startswith(os.pread(fd, len(_GZIP), 0)):
         raise foreign(path, "which is not a gzip file")
     good = at = 0

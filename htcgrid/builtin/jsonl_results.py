@@ -21,7 +21,7 @@ _LINE = (
     '{"id":%s,"fingerprint":"%08x","status":"%s",%s,"attempt":%d,"started":"%s.%03dZ"'
     ',"duration_ms":%.3f,"billed_ms":%d,"max_memory_mb":%d}\n'
 )
-# Every line begins so; what follows need not be read to resume.
+# The beginning of every line; what follows need not be read to resume.
 _HEAD = re.compile(
     rb'\{"id":("(?:[^"\\]|\\.)*"),"fingerprint":"([0-9a-f]{8})","status":"(succeeded|failed)"'
     rb'(?:,"generation":([0-9]{1,9}))?'
@@ -55,9 +55,9 @@ def line(result: Result, fingerprint: int) -> str:
 
 
 def pieces(result: Result, fingerprint: int) -> Sequence[bytes]:
-    """The line of a large answer, which stands there as it came; empty where it cannot, and `line` is to make it.
+    """The pieces of the line of a large answer, unchanged; empty where it must be changed, so that `line` must be used.
 
-    To decode, to put into a text and to encode an answer makes four copies of it.
+    Decoding an answer, formatting it and encoding it again would make four copies of it.
     """
     outcome = result.outcome
     payload = outcome.payload
@@ -135,12 +135,12 @@ class Head(NamedTuple):
 
 
 def head_of(text: bytes) -> Head | None:
-    """The beginning of a line, which need not be read to its end; None where it is not one of ours."""
+    """The head of a line, which need not be complete; None where it is not a result."""
     found = _HEAD.match(text)
     if found is None:
         return None
     task_id, fingerprint, status, generation = found.groups()
-    # Most ids have no escapes, and then a JSON parser takes most of the time of reading a file.
+    # Most ids have no escapes, so a JSON parser, which would take most of the time, is not needed.
     name = json.loads(task_id) if b"\\" in task_id else task_id[1:-1].decode()
     return Head(name, int(fingerprint, 16), status == b"failed", int(generation or 0))
 
@@ -176,14 +176,14 @@ def _is_json(text: bytes) -> bool:
 
 
 def foreign(path: Path, place: str) -> Rejected:
-    """The error for what is not ours."""
+    """The error for a file that is not a file of results."""
     return Rejected(
         f"{path}, {place}: this is not a result of htcgrid. Name another file in [sink] path, or move this one away."
     )
 
 
 def is_torn_result(text: bytes) -> bool:
-    """Whether a result may begin so. What a power cut leaves may hold zeros."""
+    """Whether a result may begin with this. The end of a file may have zeros after a power cut."""
     if b"\0" in text:
         return True
     whole_id = _ID.match(text)

@@ -30,9 +30,9 @@ _CLOSE_SECONDS = 0.5
 _LARGE_BYTES = 4096
 """Larger answers, on average, are written as they are."""
 _PIECES_AT_ONCE = 1024
-"""More, one call does not take (IOV_MAX)."""
+"""The most pieces that one call of the system takes (IOV_MAX)."""
 _PIECE_BYTES = 4 << 20
-"""As many results as are about as large as this are turned into lines at once."""
+"""About how many bytes of results are turned into lines at once."""
 
 
 class JsonlSink(ResultSink):
@@ -67,9 +67,9 @@ class JsonlSink(ResultSink):
         """The length of our file with all results that were put; what follows is a part of a batch, to be cut off."""
         self._torn = False
         self._gone = ""
-        """Why no more results can be put."""
+        """Set once no more results can be put: the reason."""
         self._unsent = b""
-        """What such an output has not accepted yet of the results that were put."""
+        """For an output that is not a file: lines of results that were put and that it has not accepted yet."""
 
     def open(self) -> None:
         path = self._path
@@ -110,7 +110,7 @@ class JsonlSink(ResultSink):
 
     def close(self) -> None:
         """Raises `Rejected` if the file is gone, or lacks results that were put."""
-        # Not for ever: a `put` whose reader has stalled holds the lock, and the run must end in spite of that.
+        # With a limit: a `put` whose reader has stalled holds the lock, and the run must end all the same.
         held = self._lock.acquire(timeout=_CLOSE_SECONDS)
         try:
             if self._fd >= 0 and held and self._regular and not self._gone:
@@ -156,7 +156,7 @@ class JsonlSink(ResultSink):
             yield gzip.compress(lines, 6) if self._path.endswith(".gz") else lines
 
     def _new(self, results: Sequence[Result]) -> Sequence[Result]:
-        """Those that the file does not have yet, or that replace a failure there, each once."""
+        """The results that the file does not have yet, or that replace a failure in it, each once."""
         last: dict[str, Result] = {}
         for result in results:
             if result.task.id not in last or generation_of(last[result.task.id].task) < generation_of(result.task):
@@ -229,7 +229,7 @@ class JsonlSink(ResultSink):
     def stored(self, tasks: Sequence[Task]) -> Collection[str]:
         found = self._known.get_all(Ids([task.id for task in tasks]))
         if self._unsent:
-            return ()  # not before it is out; asked after the look-up, as a `put` may come in between
+            return ()  # a result counts once it is written; asked after the look-up, since a `put` may come in between
         if self._regular and any(found):
             with self._lock:
                 self._check()
@@ -247,12 +247,12 @@ class JsonlSink(ResultSink):
         return [task.id for task, _ in known]
 
     def _fingerprints(self, tasks: Sequence[Task]) -> list[int]:
-        """What tells this job's task of an id from another's: never 0."""
+        """A number, never 0, that differs for tasks of the same id from another job."""
         crc32, handler = zlib.crc32, self._handler
         return [crc32(task.payload, handler) or 1 for task in tasks]
 
     def _append(self, pieces: Sequence[bytes]) -> None:
-        """To a file: all of it and on the disk, or none of it. To another: it is to be sent."""
+        """Write these lines: into a file all of them, synced, or none; to another output they are queued."""
         if not self._regular:
             self._unsent += b"".join(pieces)
             return
@@ -276,7 +276,7 @@ class JsonlSink(ResultSink):
             self._torn = False
 
     def _check(self) -> None:
-        """Whether what was put is still under its name: a file that was removed takes writes, and all of them are lost."""
+        """Refuse to go on where the file is not under its name any more: all that is written to it would be lost."""
         if self._gone:
             raise Rejected(self._gone)
         ours = os.fstat(self._fd)

@@ -32,7 +32,7 @@ _COMPRESSED = {
     b"PK\x03\x04": ("zip", "unpack it: `unzip`"),
     b"SQLite format 3\0": ("SQLite", 'name it in a source with plugin = "sqlite"'),
 }
-"""How files begin that hold no lines as they are, with what to do."""
+"""The first bytes of files that must be unpacked or converted first, with what to do."""
 
 
 class JsonlSource(TaskSource):
@@ -54,7 +54,7 @@ class JsonlSource(TaskSource):
         super().__init__(config, function)
         self._changed = threading.Condition()
         self._reading = threading.Lock()
-        """A lock of its own: a thread that returns leases must not wait until a line comes out of a pipe."""
+        """Not the lock of reading: a thread that returns leases must not wait until a line comes from a pipe."""
         self._lines: Lines | None = None
         self._line = 0
         self._ended = False
@@ -101,13 +101,13 @@ class JsonlSource(TaskSource):
             return leases
 
     def ack(self, leases: Sequence[Lease]) -> None:
-        """Nothing to do: a line is read once, and what has a result is known by the sink."""
+        """Nothing to do: a line is read once, and the sink knows which tasks have a result."""
 
     def nack(self, leases: Sequence[Lease], delay: float = 0.0) -> None:
         due = time.monotonic() + delay
         with self._changed:
             for lease in leases:
-                if lease.attempt == self._attempts.get(lease.receipt, 1):  # else it was returned before
+                if lease.attempt == self._attempts.get(lease.receipt, 1):  # otherwise it was returned already
                     again = Lease(lease.task, lease.attempt + 1, lease.receipt, lease.invalid)
                     self._attempts[lease.receipt] = again.attempt
                     heapq.heappush(self._delayed, (due, next(self._returns), again))
@@ -118,7 +118,7 @@ class JsonlSource(TaskSource):
         return self._ended and not self._delayed
 
     def stats(self, *, brief: bool = False) -> QueueStats:
-        """How many lines there are to come; not known of a pipe or a compressed file."""
+        """How many lines are still to come; not known for a pipe or a compressed file."""
         path = self.config.path
         if path.suffix == ".gz" or not path.is_file():
             return QueueStats()
@@ -189,7 +189,7 @@ class JsonlSource(TaskSource):
         )
 
     def _parse_slowly(self, payload: bytes) -> tuple[Any, str]:
-        """Python's own parser accepts lone surrogates, and says in words what is wrong."""
+        """Check a line again with Python's own parser, which accepts lone surrogates and says what is wrong."""
         try:
             return parsed(payload.decode()), ""
         except UnicodeDecodeError as error:

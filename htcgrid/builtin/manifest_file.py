@@ -1,4 +1,4 @@
-"""What ran, beside a file of results: a line of JSON a run."""
+"""The manifests of runs in a file beside the results: one line of JSON for each run."""
 
 import os
 from collections.abc import Iterator

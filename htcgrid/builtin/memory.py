@@ -14,7 +14,7 @@ from htcgrid.spi import Function, Lease, Plugin, QueueStats, Rejected, Result, R
 
 
 class MemorySource(TaskSource):
-    """A queue with leases that expire. It ends when all it was given is acked."""
+    """A queue with leases that expire. It is exhausted when all its tasks are acked, unless it is endless."""
 
     class Config(Plugin.Config):
         endless: bool = Field(False, description="whether the source waits for more tasks when it is empty")
@@ -133,7 +133,7 @@ class MemorySource(TaskSource):
 
 
 class MemorySink(ResultSink):
-    """Results by task id; the first one stays."""
+    """Results by task id; the first result of a task stays."""
 
     max_batch = 1000
     keeps_order = True

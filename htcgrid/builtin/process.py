@@ -1,4 +1,4 @@
-"""The embedded plane: handlers run in child processes of the agent, on this machine."""
+"""The process plane: handlers run in worker processes on this machine."""
 
 import logging
 import os
@@ -95,7 +95,7 @@ class ProcessInvoker(EnvironmentPool):
         return self.config.workers or self._processors
 
     def starting_at_once(self) -> int:
-        """One for each processor: an import that shares its processor with thirty others takes thirty times as long."""
+        """As many as there are processors: an import that shares its processor with thirty others takes thirty times as long."""
         return self._processors
 
     def open(self) -> None:
@@ -130,11 +130,11 @@ class ProcessInvoker(EnvironmentPool):
         return process_http.environment(self.function, fork_server, emulator, self._has_spare_processor)
 
     def _has_spare_processor(self) -> bool:
-        """Whether a processor is left beside those that the busy environments keep."""
+        """Whether there are more processors than busy environments."""
         return self.busy() < self._processors
 
     def _living_fork_server(self) -> ForkServer:
-        """The fork server; a new one if somebody has killed it."""
+        """The fork server; a new one where the last one was killed."""
         with self._lock:
             if self._fork_server is not None and self._fork_server.has_ended():
                 self._fork_server.close()
@@ -212,5 +212,5 @@ class ProcessInvoker(EnvironmentPool):
 
 
 def _processors() -> int:
-    """How many this program may use; all that there are, where the system does not say."""
+    """How many processors this program may use; where the system does not say, how many there are."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""Which program runs a function whose runtime is not this Python in the forks of the fork server."""
+"""The program that runs a function, where it does not run in forks of the fork server's Python."""
 
 import os
 import shutil
@@ -73,7 +73,7 @@ def command(function: Function, *, is_plain: bool = False) -> Sequence[str]:
 
 
 def wrapper_of(function: Function) -> str:
-    """The script that is to start the runtime, as on the service; empty where there is none. OS-only runtimes have none.
+    """The wrapper script that starts the runtime, as on AWS Lambda; empty where there is none. OS-only runtimes have none.
 
     A path below the code folder may be written as it is on the service, `/var/task/...`.
     """

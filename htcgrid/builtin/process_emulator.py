@@ -21,7 +21,7 @@ class EmulatorProcess(ProcessSandbox, EmulatorSandbox):
         emulating = [
             shutil.which(str(emulator)) or str(emulator),
             "--log-level",
-            "info",  # else it takes LOG_LEVEL of the function for its own, and a name that it does not know ends it
+            "info",  # without it the emulator reads the function's LOG_LEVEL, and ends at a name that it does not know
             "--runtime-interface-emulator-address",
             f"{_HOST}:{self._port}",
             "--runtime-api-address",
@@ -35,7 +35,7 @@ class EmulatorProcess(ProcessSandbox, EmulatorSandbox):
 
 
 def _free_ports(count: int) -> list[int]:
-    """Ports that were free a moment ago: the emulator binds by number, so that is the best there is."""
+    """Ports that were free a moment ago. The emulator takes only numbers, so they cannot be reserved."""
     with ExitStack() as held:
         sockets = [held.enter_context(socket.create_server((_HOST, 0))) for _ in range(count)]
         return [each.getsockname()[1] for each in sockets]

@@ -1,4 +1,4 @@
-"""How the processes of one machine tell each other that a SQLite file has changed: whoever has, touches the log beside it.
+"""How the processes of one machine tell each other that a SQLite file has changed: the writer touches the log beside it.
 
 A touch is seen by inotify, needs no right but that to write the file, leaves nothing behind, and costs 2 microseconds. The
 writes themselves are not a sign: they come before the disk has them, and what they write can be read only after that.
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 POLL_SECONDS = 0.02
 """How often to look where nothing tells of changes: a look takes 16 microseconds, and an idle agent 1 % of a core."""
 SELDOM_SECONDS = 0.1
-"""How often to look all the same where something does: programs that change the file by themselves do not touch."""
+"""How often to look where inotify tells of changes: other programs may change the file without a touch."""
 _IN_ATTRIB = 0x4
 _IN_NONBLOCK = os.O_NONBLOCK
 _IN_CLOEXEC = os.O_CLOEXEC
@@ -35,11 +35,11 @@ class Changes:
         self._number = 0
         self._fd = self._wakeup = -1
         self._is_read = False
-        """Whether a thread waits for inotify now; the others wait for that one."""
+        """Whether a thread waits for inotify now; other threads wait for that thread."""
 
     @property
     def number(self) -> int:
-        """To be asked for before a look, and given to `wait` after it."""
+        """The number of the last change. Ask for it before a look at the file, and give it to `wait` after the look."""
         return self._number
 
     @property
@@ -77,7 +77,7 @@ class Changes:
                 os.eventfd_write(self._wakeup, 1)
 
     def wait(self, number: int, seconds: float) -> int:
-        """Until there was a change after that number, for so many seconds at most; returns the number of the last one."""
+        """Wait for a change after that number, `seconds` at most; returns the number of the last change."""
         deadline = time.monotonic() + seconds
         with self._changed:
             while self._number == number and (left := deadline - time.monotonic()) > 0:

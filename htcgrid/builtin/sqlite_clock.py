@@ -20,7 +20,7 @@ class Clock:
         self._base = 0.0
 
     def set(self, connection: sqlite3.Connection) -> None:
-        """Agree with the others, in a transaction. Leases and delays from before a restart are over: their agents are dead."""
+        """Agree on the clock with the other processes, in a transaction. After a restart of the machine all leases and delays end."""
         boot = _boot_id()
         connection.execute(_MADE)
         known = dict(connection.execute("SELECT boot, base FROM clock").fetchall())

@@ -45,16 +45,16 @@ _FILE_LIMIT = ", or raise the limit on the size of a file that this process has 
 _DAMAGED_SCHEMA = re.compile(
     "no such |no query solution|no column|columns? but|syntax error|unrecognized token|malformed"
 )
-"""What SQLite says of our own statements where the tables are not those that we made."""
+"""What SQLite says where the tables of the file are not htcgrid's."""
 _DAMAGED_TEXT = "Could not decode to UTF-8"
 
 
 @contextmanager
 def explained(path: Path, busy: float) -> Iterator[None]:
-    """Raise SQLite's errors as `Unavailable` or `Rejected`; what neither fits is a bug and stays as it is."""
+    """Raise SQLite's errors as `Unavailable` or `Rejected`; other errors are bugs and are not changed."""
     try:
         yield
-    except UnicodeDecodeError as error:  # SQLite's own words, with a damaged name in them
+    except UnicodeDecodeError as error:  # a message of SQLite with a damaged name in it
         raise Rejected(f"{path}: {NEVER[sqlite3.SQLITE_CORRUPT].format(path=path)} ({error})") from error
     except sqlite3.Error as error:
         verdict = _verdict(error, path, busy)

@@ -15,7 +15,7 @@ SCHEMA_VERSION = 2
 
 # A task's event stands apart from its state, so that leasing, extending and returning rewrite a few bytes
 # and not the event. AUTOINCREMENT keeps numbers from being used again: a late receipt meets no other task.
-# Each state has its own index, so that what `receive` asks at every poll costs the same at any depth.
+# Each state has its own index, so that each poll of `receive` costs the same at any depth of the queue.
 SCHEMA = (
     """
     CREATE TABLE tasks (

@@ -64,7 +64,7 @@ _FAILED_AT_ONCE = 500
 class SqliteSink(ResultSink):
     """Results in a SQLite file, one row each. It is a `ResultStore` too.
 
-    Events are kept with failures alone, for `failed`: else `Result.task.payload` is empty in what is read back.
+    Events are kept only with failures, for `failed`; otherwise `Result.task.payload` is empty when a result is read.
     """
 
     class Config(Plugin.Config):
@@ -133,7 +133,7 @@ class SqliteSink(ResultSink):
                 rows = [connection.execute(FAILED, (number,)).fetchone() for number in some]
                 events = [connection.execute(EVENT, (number,)).fetchone() for number in some]
             for row, event in zip(rows, events, strict=True):
-                if row is not None:  # else it was replaced meanwhile
+                if row is not None:  # otherwise it was replaced meanwhile
                     result = self._result(row)
                     yield replace(result, task=replace(result.task, payload=event[0] or b""))
 

@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 VAIN_SECONDS = 0.0005
 """How long a waiting `receive` leaves changes alone after it has found nothing, twice as long each time up to
-`MOST_VAIN_SECONDS`: where many agents wait, others are mostly told of what is not for them."""
+`MOST_VAIN_SECONDS`: where many agents wait, most changes bring no task for this one."""
 
 MOST_VAIN_SECONDS = 0.02
 
@@ -43,7 +43,7 @@ SEEN_SECONDS = 5.0
 """How often an idle agent reports that it is alive."""
 
 FORGET_SECONDS = 86_400.0
-"""How long `stats` names an agent that was not heard of any more."""
+"""How long `stats` names an agent after its last sign of life."""
 
 CANCEL_ROWS = 10_000
 """Tasks cancelled in one transaction, so that cancelling a million does not block agents for long."""
@@ -182,13 +182,13 @@ class SqliteSource(TaskSource):
             self._put_one_by_one(connection, last, rows)
 
     def redrive(self, tasks: Sequence[Task]) -> None:
-        """Put these again. What the queue still has of them, of an earlier generation, goes, and leases of it are lost."""
+        """Put these again. Earlier generations of them that are still in the queue are removed, and their leases are lost."""
         with self._file.writing(durable=True, is_awaited=True) as connection:
             for task in tasks:
                 row = connection.execute(sql.THERE, (task.id,)).fetchone()
                 if row is not None and generation_of(Task(task.id, b"", attributes_of(row[1]))) < generation_of(task):
                     connection.execute(sql.REMOVE, (row[0],))
-            # In the same transaction, so that no task is nowhere in between.
+            # In the same transaction, so that each task is in the queue at every moment.
             self._insert_all(connection, tasks)
 
     def cancel(self, session_id: str | None = None, task_ids: Collection[str] = ()) -> Sequence[Task]:
@@ -247,7 +247,7 @@ class SqliteSource(TaskSource):
         return 0.0 if ready else min((due for due in times if due is not None), default=None)
 
     def _take(self, count: int) -> list[Lease]:
-        # Not waiting for the disk: power that fails now has ended the handler as well, and the attempt with it.
+        # Without waiting for the disk: a power cut that loses this ends the handler, and so the attempt, as well.
         with self._file.writing(durable=False) as connection:
             now = self._clock.now()
             self._see(connection)
@@ -289,7 +289,7 @@ class SqliteSource(TaskSource):
         return priority
 
     def _put_one_by_one(self, connection: sqlite3.Connection, last: int, rows: Sequence[tuple[Task, int]]) -> None:
-        """Insert those that are not there yet; `Rejected`, with none of them, where any cannot be."""
+        """Insert those that are not there yet. Raises `Rejected`, and inserts none, where one of them cannot be inserted."""
         wrong: dict[str, list[str]] = {}
         new: set[str] = set()
         for row in rows:
@@ -315,7 +315,7 @@ class SqliteSource(TaskSource):
 
 
 def _log_expired(expired: Sequence[tuple[str, float, str]], now: float) -> None:
-    """Log whose tasks came back, which, and why."""
+    """Log which tasks of which agent are received again, and why."""
     for agent in dict.fromkeys(agent for agent, *_ in expired):
         ids = [task_id for name, _, task_id in expired if name == agent]
         since = now - min(due for name, due, _ in expired if name == agent)

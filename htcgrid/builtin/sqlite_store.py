@@ -24,10 +24,10 @@ CACHE_KIB = 16 * 1024
 """Memory for pages: task ids come in no order, so that each batch touches many pages of their index."""
 
 CHUNK_BYTES = 20 * 2**20
-"""About the most that one read brings into memory."""
+"""About how many bytes one read brings into memory."""
 
 ROW_BYTES = 1500
-"""About what a row takes in memory beside its payload."""
+"""About how much memory a row takes beside its payload."""
 
 
 class SqliteFile:

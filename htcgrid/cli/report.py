@@ -89,7 +89,7 @@ def _runs_beside(sink: ResultSink) -> Runs:
 
 
 def _write(output: Path, text: str) -> None:
-    """Whole or not at all: a page that is open in a browser is not cut. A device or a pipe is written to, never replaced."""
+    """Replace the file in one step, so that a browser never reads half a page. A device or a pipe is written to instead."""
     try:
         if output.exists() and not output.is_file():
             output.write_text(text, encoding="utf-8")

@@ -19,7 +19,7 @@ from htcgrid.spi.limits import REQUEST_BYTES
 
 _FIRST_LOOK, _LONGEST_LOOK = 0.1, 2.0
 _BATCH = 1000
-_NAMED_AT_ONCE = 100  # as they are all in memory together
+_NAMED_AT_ONCE = 100  # they are all in memory together
 _BATCH_BYTES = 8 << 20
 _NAMED = 5
 _ID_CHARACTERS = REQUEST_BYTES
@@ -89,7 +89,7 @@ def command(
 
 
 def _ids_in(file: IO[str]) -> Iterator[str]:
-    """Each line is an id. One without an end, of a device for example, is not read to its end."""
+    """The ids of a file, one on each line. A line without an end, as of a device, is refused before it is read to its end."""
     try:
         while line := file.readline(_ID_CHARACTERS):
             if len(line) == _ID_CHARACTERS:
@@ -155,7 +155,7 @@ class Look:
             raise ConfigError(message)
         seen = 0
         while True:
-            # Looked at first: what was stored before the queue was seen empty is then surely read.
+            # The queue is asked first: results that were stored before it was empty are then certainly read.
             goes_on = follow or (queue is not None and self._back_off.call(_pending(queue, session)))
             before = seen
             try:
@@ -176,7 +176,7 @@ class Look:
 
 
 def _pending(queue: QueueSource, session: str | None) -> Callable[[], bool]:
-    """Whether more is to come of the session, or of all where the queue cannot tell."""
+    """Whether more results will come: of the session, or of the whole queue where it cannot tell."""
 
     def look() -> bool:
         known = None if session is None else queue.is_pending(session)
@@ -212,7 +212,7 @@ def _put(writer: ResultSink, batch: list[Result]) -> None:
 
 
 def _batches(results: Iterator[Result | None]) -> Iterator[list[Result]]:
-    """Together what comes together."""
+    """Results in lists: those that are available at once are in one list."""
     batch: list[Result] = []
     size = 0
     for result in results:

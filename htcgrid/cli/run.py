@@ -124,7 +124,7 @@ def run_agent(
     quiet: bool,
     options: str,
 ) -> int:
-    """Run an agent over these, which are open, to its end; the exit code. `options` are shown in commands to give."""
+    """Run an agent with these plugins, which are open. Returns the exit code. The commands that it shows get `options`."""
     progress = Progress(tasks, quiet=quiet)
     limit = Limit(Tolerance.of(grid.settings.agent.tolerated_failures), progress)
     failing = Failing((lambda _message: None) if quiet else log.warning, limit.look)
@@ -158,7 +158,7 @@ class Limit:
         self.is_exceeded = False
 
     def look(self, failed: int) -> None:
-        """Told after each failure, by the thread that has stored it."""
+        """Called after each failure by the thread that has stored it."""
         agent = self.agent
         if agent is None or self.is_exceeded:
             return
@@ -182,7 +182,7 @@ def _exit_code(
     if signals.terminated and _ends(tasks) and not tasks.exhausted:
         say("ended early by a signal: tasks are left to run. The same command goes on with them.")
         return TERMINATED
-    # A service is paid for the look, which every agent of a standing grid would take.
+    # Not for a queue without end: the look costs money at a service, and every agent of a standing grid would make one.
     asked = results.lists_failures and (_ends(tasks) or type(results).usage is Plugin.usage)
     found = has_failures(results, say) if asked else None
     if found is None:
@@ -191,11 +191,11 @@ def _exit_code(
         say(
             "the results hold failures of earlier runs: `htcgrid failures` shows them, `htcgrid redrive` runs them again."
         )
-    return SOME_FAILED if found else DONE  # what failed in this run may have been run again since
+    return SOME_FAILED if found else DONE  # a failure of this run may have been replaced since
 
 
 def _ends(tasks: TaskSource) -> bool:
-    """Whether it ends by itself, so that a run that was told to end before has left something."""
+    """Whether the source ends by itself, so that a run that is stopped earlier leaves tasks."""
     return tasks.lease_seconds is None or bool(getattr(tasks.config, "drain", False))
 
 
@@ -235,7 +235,7 @@ class Signals:
             print("htcgrid: finishing the running tasks; press Ctrl-C again to stop at once.", file=sys.stderr)
 
     def _cut_off(self, _number: int, _frame: object) -> None:
-        """A user who pressed Ctrl-C twice does not wait for a plugin that does not answer."""
+        """End the process after a second Ctrl-C, even if a plugin does not return."""
         print(
             "htcgrid: stopped without waiting, because a plugin does not answer. Nothing is lost: tasks without a result run again.",
             file=sys.stderr,

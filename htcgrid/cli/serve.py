@@ -140,7 +140,7 @@ def _address(host: str, port: int) -> tuple[int, tuple[str, int]]:
 
 
 def _serve(server: InvokeServer, functions: dict[str, ServedFunction], grace: float, lines: HandlerOutput) -> None:
-    # Not an event, which a handler must not set while it interrupts that event's own `wait` or `set`.
+    # Not an event: a signal handler that interrupts the event's own `wait` or `set` must not set it.
     stops: SimpleQueue[None] = SimpleQueue()
     numbers = [signal.SIGTERM, signal.SIGINT]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
@@ -158,7 +158,7 @@ def _serve(server: InvokeServer, functions: dict[str, ServedFunction], grace: fl
     deadline = time.monotonic() + grace
     end_with(lines, lambda: deadline)
     for number in numbers:
-        signal.signal(number, signal.SIG_DFL)  # a second one ends it at once, calls and all
+        signal.signal(number, signal.SIG_DFL)  # a second signal ends the process at once
     for function in functions.values():
         function.close()
     events = sum(function.events for function in functions.values())

@@ -11,7 +11,7 @@ from htcgrid.spi import ResultSink, TaskSource
 
 @contextmanager
 def standing_grid(grid: GridConfig, agents: Sequence[str], after: int = 0) -> Iterator[Standing]:
-    """What of the config can tell of itself; `ConfigError` where nothing can."""
+    """The parts of the config that can be asked. Raises `ConfigError` where none can."""
     settings = grid.settings
     source = grid.source() if settings.source is not None else None
     sink = grid.sink() if settings.sink is not None else None

@@ -64,7 +64,7 @@ def reading(sink: ResultSink) -> Iterator[ResultSink]:
 
 
 def event_of(grid: GridConfig, task_id: str) -> Task | None:
-    """The task as the source has it, where that ends by itself and so can be read through; None where it has not."""
+    """The task from the source; None where the source does not have it, or does not end and so cannot be searched."""
     if grid.settings.source is None or str(grid.settings.source.options.get("path")) == "-":
         return None
     source = grid.source()

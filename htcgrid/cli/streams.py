@@ -1,4 +1,4 @@
-"""Standard input, output and error as a command needs them: open, told apart, and never in the way of the work.
+"""Standard input, output and error as a command needs them: open, distinct, and never delaying the work.
 
 - One that is closed is opened on the null device, so that no file or socket of ours gets its number. Input and output
   are opened the wrong way round, so that using them is an error.
@@ -45,7 +45,7 @@ def prepare() -> None:
             fcntl.fcntl(fd, fcntl.F_GETFD)
         except OSError:
             with suppress(OSError):
-                # It gets the lowest number that is free, which is this one, and programs that are started inherit it.
+                # `open` takes the lowest free number, which is this one. Programs that are started inherit it.
                 os.set_inheritable(os.open(os.devnull, mode), True)
     sys.stdin = io.TextIOWrapper(io.BufferedReader(_Input()), _encoding(sys.stdin))
     errors = "backslashreplace"
@@ -100,7 +100,7 @@ class _Output(io.RawIOBase):
         self._is_lost = False
 
     def drop(self) -> None:
-        """What is still to be written is not."""
+        """Drop what is still to be written."""
         self._is_lost = True
 
     def writable(self) -> bool:
@@ -137,7 +137,7 @@ class _Errors(io.BufferedIOBase):
         self._has_thread = True
         try:
             threading.Thread(target=self._run, name="htcgrid-stderr", daemon=True).start()
-        except RuntimeError:  # no more threads can be started, and this is where that is about to be reported
+        except RuntimeError:  # no more threads can be started, and the message may be about just that
             self._has_thread = False
 
     def writable(self) -> bool:
@@ -158,7 +158,7 @@ class _Errors(io.BufferedIOBase):
         return len(text)
 
     def wait(self, seconds: float | None) -> None:
-        """Until all is written, so long at most."""
+        """Wait until all is written, `seconds` at most."""
         if self._has_thread:
             self._put(b"", seconds)
 

@@ -97,7 +97,7 @@ def _write(ids: IO[str], tasks: list[Task]) -> None:
         ids.flush()
     except OSError as error:
         with suppress(OSError):
-            ids.close()  # else what could not be written is tried again at the end
+            ids.close()  # otherwise Python tries to write the rest again at exit
         message = (
             f"--ids {ids.name} cannot be written: {error.strerror}. Name another file, and give the command again."
         )

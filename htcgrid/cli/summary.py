@@ -67,7 +67,7 @@ def print_summary(
     failing: Failing | None = None,
     commands: Mapping[str, str] | None = None,
 ) -> None:
-    """On standard error: text on a terminal, one JSON line elsewhere. Standard output is the results'."""
+    """Print on standard error, since results may go to standard output: text on a terminal, one JSON line elsewhere."""
     memory_mb = _peak_memory_mb()
     sink = grid.settings.sink
     where = f"{sink.plugin} {' '.join(f'{key}={value}' for key, value in sink.options.items())}" if sink else ""
@@ -89,7 +89,7 @@ def print_summary(
 
 def _peak_memory_mb() -> float:
     """MiB that this program has used at most."""
-    # Not by getrusage where there is better: Linux lets a program begin with the peak of the one that started it.
+    # /proc first: on Linux, getrusage begins with the peak of the program that started this one.
     status = Path("/proc/self/status")
     if status.exists():
         found = re.search(r"^VmHWM:\s+(\d+) kB", status.read_text(), re.MULTILINE)

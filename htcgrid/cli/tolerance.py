@@ -1,15 +1,15 @@
-"""How many failures a run bears before it stops."""
+"""How many failures a run tolerates before it stops."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 _LEAST = 100
-"""Of so many tasks at least a percentage is taken, where nobody knows how many there are."""
+"""The number of tasks that a percentage is taken of, at least, where the total is not known."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tolerance:
-    """A count, or a percentage of all tasks, as `[agent] tolerated_failures` has it. Exceeded by one more than that."""
+    """A count, or a percentage of all tasks, from `[agent] tolerated_failures`; one failure more is too many."""
 
     count: int | None = None
     percent: float | None = None
@@ -21,7 +21,7 @@ class Tolerance:
         return cls(count=value)
 
     def is_exceeded(self, failed: int, finished: int, total: Callable[[], int | None]) -> bool:
-        """Whether so many failures are too many; `total` may ask a queue, and is called only where it decides."""
+        """Whether so many failures are too many. `total` may ask a queue, so it is called only where it matters."""
         if self.count is not None:
             return failed > self.count
         if self.percent is None or failed <= max(finished, _LEAST) * self.percent / 100:

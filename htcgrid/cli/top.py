@@ -64,7 +64,7 @@ def command(
 
 
 def _draw(look: Look) -> None:
-    """As much of it as fits. What is printed as text controls no terminal; this sequence is to."""
+    """Print as much as fits on the screen, after a sequence that clears it. The texts themselves cannot control the terminal."""
     size = shutil.get_terminal_size()
     lines = [line[: size.columns - 1] for line in _lines(look)][: size.lines - 1]
     sys.stdout.buffer.write(_CLEAR)

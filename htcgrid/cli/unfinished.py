@@ -74,7 +74,7 @@ class Unfinished:
         )
 
     def finish(self) -> None:
-        """All is in the queue, or nothing."""
+        """Remove the note: all tasks are in the queue, or none."""
         if self._path is not None and self._fd >= 0:
             with suppress(FileNotFoundError):
                 self._path.unlink()

@@ -136,7 +136,7 @@ def command(
         places = Places(plugin, config.flags_of(pairs), Path(folder))
         try:
             with places.make(function):
-                pass  # what is wrong for good, or away, is told once and not once a rule
+                pass  # an error of the config or an outage is reported once, not once for each rule
             subject = kit.Subject(
                 base,
                 places.make,

@@ -18,7 +18,7 @@ FRESH, TMP = "{fresh}", "{tmp}"
 
 
 class Places:
-    """Makes plugins whose options name a new place each: `{tmp}` is a new folder, `{fresh}` a new word."""
+    """Makes plugins, each with a new place in its options: `{tmp}` is a new folder, `{fresh}` a new name."""
 
     def __init__(self, plugin: type[Plugin], options: Mapping[str, Any], folder: Path) -> None:
         self._plugin = plugin
@@ -44,7 +44,7 @@ class Places:
         return self._plugin(settings, function)
 
     def remove(self, command: str) -> None:
-        """Remove what was made under the new words: files whose path has one, and what `command` removes."""
+        """Remove what was made under the new names: files whose path has one, and what `command` removes."""
         for word in self._words:
             for value in self._options.values():
                 if isinstance(value, str) and FRESH in value and "://" not in value:
@@ -57,7 +57,7 @@ class Places:
         return None if command is None else lambda: run(option, self.filled(command))
 
     def filled(self, text: str) -> str:
-        """The text with the folder and the word of the place that was made last."""
+        """The text with the folder and the name of the place that was made last."""
         return text.replace(TMP, str(self._folder / self._word)).replace(FRESH, self._word)
 
 
@@ -71,7 +71,7 @@ def run(option: str, command: str) -> None:
 
 
 def _remove_files(path: Path, word: str) -> None:
-    """Remove the first part of the path that has the word, and what stands beside it under the same name, such as a log."""
+    """Remove the first part of the path that has the name, and files beside it whose names begin with it, such as a log."""
     for part in [*reversed(path.parents), path]:
         if word in part.name:
             for found in part.parent.glob(f"*{word}*"):

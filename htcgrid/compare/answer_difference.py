@@ -11,7 +11,7 @@ _SHOWN = 80
 
 
 def difference(one: Result | None, other: Result | None, rel_tol: float = 0.0) -> str:
-    """What differs in words, `one | other`; empty where outcome, kind of error and answer agree."""
+    """The difference as text, `one | other`; empty where outcome, kind of error and answer agree."""
     if one is None or other is None:
         return f"{_there(one)} | {_there(other)}"
     if one.outcome.failure is not other.outcome.failure:

@@ -1,1 +1,1 @@
-"""What a run has come to, as a page: figures are aggregated, charts drawn, advice given."""
+"""The figures of a run as a page, with charts and advice."""

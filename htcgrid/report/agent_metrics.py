@@ -43,7 +43,7 @@ HEADS = ("Agent", "State", "Results", "Failed", "Slots", "Environments", "Leases
 
 
 def metrics_of(address: str) -> AgentMetrics:
-    """Asks an address as it was given: `HOST:PORT`, or a URL."""
+    """Reads the metrics of one agent; the address is `HOST:PORT`, or a URL."""
     url = address if address.startswith(("http://", "https://")) else f"http://{address}/metrics"
     try:
         with urllib.request.urlopen(url, timeout=_SECONDS) as answer:  # noqa: S310 - http and https alone, see above

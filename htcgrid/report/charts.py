@@ -53,7 +53,7 @@ def columns(name: str, described: str, data: Sequence[Column], *, unit: str, mar
         for style, value in column.parts:
             height = value / highest * plot_height
             if value:
-                height = max(height, 1.0)  # one failure among a million is seen
+                height = max(height, 1.0)  # one failure among a million must be visible
                 bars.append(_rectangle(style, left, bottom - height, max(step - (step > 4), 0.5), height))
                 bottom -= height
         if bars:
@@ -91,7 +91,7 @@ def timeline(name: str, described: str, rows: Sequence[Row], bins: int, labels: 
 
 
 def _svg(name: str, described: str, height: float, drawn: Sequence[str]) -> str:
-    # The words of the chart are in its table; to a screen reader it is one picture with a description.
+    # The table has the figures of the chart as text; to a screen reader the chart is one image with a description.
     return (
         f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img" aria-labelledby="{name}-t {name}-d">'
         f'<title id="{name}-t">{text(name)}</title><desc id="{name}-d">{text(described)}</desc>{"".join(drawn)}</svg>'

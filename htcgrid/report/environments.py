@@ -22,7 +22,7 @@ class Life:
     busy: float = 0.0
     init_ms: float = 0.0
     last_failure: str = ""
-    """The kind of failure of what it ran last, where that failed: it may have ended the environment."""
+    """The kind of failure of its last task, where that failed: it may have ended the environment."""
     by_time: Counts | None = None
     """Busy seconds by bin."""
     _last: float = field(default=0.0, repr=False)
@@ -49,7 +49,7 @@ class Life:
 
 
 class Environments:
-    """All that had a name; the many of a long run in bounded memory."""
+    """All environments that have a name, in bounded memory however many they are."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -57,7 +57,7 @@ class Environments:
         self.unnamed = 0
         """Successes whose result does not say where it ran."""
         self.uncounted = 0
-        """Results of environments past those that are counted one by one."""
+        """Results of further environments, which are not counted one by one."""
         self.starts = 0
         self.init_ms = 0.0
         clock.follow(self._widen)
@@ -106,7 +106,7 @@ class Environments:
 
     @property
     def idle_share(self) -> float:
-        """Of the time between the first start and the last end of each."""
+        """The busy share of the time between each environment's first start and last end."""
         total = sum(life.seconds for life in self.lives.values())
         return max(0.0, 1 - sum(life.busy for life in self.lives.values()) / total) if total else 0.0
 

@@ -70,7 +70,7 @@ class Figures:
         self.kinds: Counter[str] = Counter()
         self.groups = Groups()
         self.attempts: Counter[int] = Counter()
-        """How many results were reached by so many attempts."""
+        """How many results were reached, by the number of attempts."""
         self.billed_ms = 0
         self.busy_ms = 0.0
         self.durations = Logarithmic()
@@ -113,7 +113,7 @@ class Figures:
                 self.groups.add(outcome)
             elif outcome.duration_ms > self.longest_success_ms:
                 self.longest_success_ms = outcome.duration_ms
-        # Others never ran, or have times that only another program can have written.
+        # Other results never ran, or have impossible times, which another program has written.
         self._place([o for o in outcomes if 0 < o.started < _MOST_MS and 0 <= o.duration_ms < _MOST_MS])
 
     def _place(self, outcomes: Sequence[Outcome]) -> None:

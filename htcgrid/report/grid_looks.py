@@ -18,7 +18,7 @@ _MOST_FAILURES = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """All of them at one time; None for what there is not, or what did not answer."""
+    """One look at the queue, the store and the agents; None for a part that is missing or did not answer."""
 
     time: float
     queue: QueueStats | None = None
@@ -42,7 +42,7 @@ class Standing:
         self.reads_failures = sink is not None and not sink.keeps_order and sink.lists_failures
 
     def look(self) -> Look:
-        """Asks each once."""
+        """One look: asks each part once."""
         errors: list[str] = []
         source, sink = self._source, self._sink
         queue = _asked("queue", source.stats, errors) if source is not None else None
@@ -50,7 +50,7 @@ class Standing:
         return Look(time.time(), queue, store, [metrics_of(address) for address in self._agents], errors)
 
     def read(self, seconds: float) -> str:
-        """Take in results for so long at most; the rest comes with the next call. Returns what went wrong, or nothing."""
+        """Read results for a limited time; the next call reads on. Returns the error as a text; empty where there is none."""
         errors: list[str] = []
         if self.reads_all:
             _asked("store", lambda: self._scan(time.monotonic() + seconds), errors)

@@ -1,4 +1,4 @@
-"""Parts of a page. What is given as text is escaped here, in one place; `Markup` is what is escaped already."""
+"""The elements of a page. All texts are escaped here, in one place; `Markup` is text that is escaped already."""
 
 import base64
 import hashlib
@@ -36,7 +36,7 @@ summary{cursor:pointer;padding:.25rem 0}
 
 
 def text(value: object) -> Markup:
-    """Text that stays text, of whomever it comes; control characters are shown by their names."""
+    """Text, escaped; control characters are shown as `\\u001b`."""
     return Markup(escape(printable(str(value)).encode("utf-8", "replace").decode()))
 
 
@@ -51,7 +51,7 @@ def table(caption: str, heads: Sequence[str], rows: Sequence[Sequence[object]]) 
         f'<tr><th scope="row">{text(first)}</th>{"".join(f"<td>{text(cell)}</td>" for cell in rest)}</tr>'
         for first, *rest in rows
     )
-    # It can be scrolled on a phone, and so by keyboard.
+    # It can be scrolled on a phone, so it must be possible by keyboard too.
     return Markup(
         f'<div class="scroll" role="region" tabindex="0" aria-label="{text(caption)}"><table><caption>{text(caption)}</caption>'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
@@ -90,7 +90,7 @@ def preformatted(lines: Sequence[str]) -> Markup:
 
 
 def page(title: str, contents: Sequence[tuple[str, str]], main: Markup, script: str = "") -> str:
-    """The whole file. Its policy lets it load nothing, and use this style sheet alone; no script runs, or this one alone."""
+    """The whole page. Its policy allows only this style sheet and, where there is one, this script, and loads nothing."""
     policy = f"default-src 'none'; style-src {_source(STYLE)}; img-src data:; base-uri 'none'; form-action 'none'"
     controls = running = ""
     if script:

@@ -31,7 +31,7 @@ from htcgrid.spi import (
 
 _RECENT_SECONDS = 10.0
 _PAGE_SECONDS = 1.0
-"""A page that was made so lately is shown again, whoever asks how often."""
+"""A page that is younger than this is shown again, however often somebody asks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +134,7 @@ class Live(Observer):
         return pairs + [(name, f"{self._counts[key]:,}") for name, key in others if self._counts[key]]
 
     def _rate(self) -> float:
-        """Over the last seconds in which somebody looked."""
+        """Tasks a second, over the last seconds in which somebody read the page."""
         now = time.time()
         samples = self._samples
         samples.append(_Sample(now, self._figures.count))

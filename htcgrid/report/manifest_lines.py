@@ -1,4 +1,4 @@
-"""What a run's manifest tells, read with care: the file may be of another version, or cut off."""
+"""The manifests of runs. Missing or wrong values are accepted: a manifest may be of another version, or cut off."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field

@@ -33,7 +33,7 @@ class Report:
     failures_only: bool = False
     """Whether the sink could list its failures alone."""
     retried: int | None = None
-    """How many attempts failed and were followed by another, where that is known; else it is told from the attempts' numbers."""
+    """How many attempts were followed by another one; None where it must be computed from the attempts of the results."""
 
 
 def page_of(report: Report) -> str:

@@ -1,4 +1,4 @@
-"""What a queue holds, for a page: asked now and then, in a thread of its own, since it may be slow, away, or cost money."""
+"""What a queue holds, for a page. A thread asks now and then, since the queue may be slow or unavailable, or cost money."""
 
 import threading
 import time
@@ -22,7 +22,7 @@ class QueueLook:
         self._thread: threading.Thread | None = None
 
     def pairs(self) -> tuple[list[tuple[str, object]], str]:
-        """Names and values of the last answer, and what is to be said of them. Does not wait."""
+        """Names and values of the last answer, and a note about them. Does not wait."""
         is_asking = self._thread is not None and self._thread.is_alive()
         if not is_asking and time.monotonic() - self._asked > _SECONDS:
             self._asked = time.monotonic()

@@ -6,7 +6,7 @@ from htcgrid.spi import Rejected, Result, ResultSink
 
 
 def lists_all(sink: ResultSink) -> bool:
-    """Whether it gives every result; False where it gives its failures alone. `Rejected` where it gives neither."""
+    """Whether the sink lists all results; False where it lists only failures. Raises `Rejected` where it lists neither."""
     if sink.keeps_order or type(sink).every_result is not ResultSink.every_result:
         return True
     if not sink.lists_failures:
@@ -18,5 +18,5 @@ def lists_all(sink: ResultSink) -> bool:
 
 
 def read(sink: ResultSink) -> Iterator[Result]:
-    """Its results, or its failures where it lists those alone."""
+    """The results of the sink; only the failures where it lists no others."""
     return sink.every_result() if lists_all(sink) else sink.failed()

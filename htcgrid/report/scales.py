@@ -1,4 +1,4 @@
-"""Counts in bins whose number is bounded, however many values there are and however far they lie apart."""
+"""Counts in bins, with a bounded number of bins however many values there are and however far apart they are."""
 
 import math
 from collections import Counter

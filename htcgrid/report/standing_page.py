@@ -1,4 +1,4 @@
-"""The page of a standing grid: looked at in a thread of its own, and only while somebody reads the page."""
+"""The page of a standing grid. A thread asks the services, only while somebody reads the page."""
 
 import threading
 import time
@@ -18,7 +18,7 @@ _ROWS = 50
 
 
 class StandingPage:
-    """Makes the page of what was seen last; asks again at most every `every` seconds."""
+    """Makes the page from the last look; looks again at most every `every` seconds."""
 
     def __init__(self, standing: Standing, name: str, limits: Limits, every: float) -> None:
         self._standing = standing
@@ -26,7 +26,7 @@ class StandingPage:
         self._limits = limits
         self._every = every
         self._lock = threading.Lock()
-        """Around the figures, which one thread adds to and others draw."""
+        """Held around the figures: one thread adds to them and others draw them."""
         self._look: Look | None = None
         self._read_error = ""
         self._asked = float("-inf")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class ErrorKind(Enum):
-    """What an error of AWS means for us. The first four may pass."""
+    """What an error of AWS means for the agent. The first four are temporary."""
 
     THROTTLED = "AWS throttles us"
     NOT_READY = "it is not ready yet"
@@ -41,7 +41,7 @@ _CODES = {
         "BandwidthLimitExceeded SlowDown PriorRequestNotComplete TransactionInProgressException OverLimit "
         "KMS.ThrottlingException KmsThrottled EC2ThrottledException"
     ),
-    # The service says so before a handler runs.
+    # The service answers these before a handler runs.
     ErrorKind.NOT_READY: (
         "ResourceConflictException ResourceNotReadyException SnapStartNotReadyException SnapStartTimeoutException "
         "SnapStartRegenerationFailureException CodeArtifactUserPendingException EC2UnexpectedException "
@@ -107,7 +107,7 @@ _NOT_SENT = (
     botocore_errors.ConnectTimeoutError,
     botocore_errors.ProxyConnectionError,
 )
-# All that can break once it has. Whether the service did what was asked is not known.
+# Everything that can fail afterwards. Whether the service did what was asked is not known.
 _ANSWER_LOST = (
     botocore_errors.HTTPClientError,
     botocore_errors.ConnectionError,
@@ -123,7 +123,7 @@ _SERVICES = {"Role": "iam", "Log": "logs", "Object": "s3", "CallerIdentity": "st
 
 
 class Refused(Rejected):
-    """What a service refused for good, with its own code and sentence."""
+    """What a service refused for good, with its error code and message."""
 
     def __init__(self, message: str, code: str, said: str) -> None:
         super().__init__(message)
@@ -155,7 +155,7 @@ def code_of(error: Any) -> str:
 
 
 def message_of(error: Any) -> str:
-    """AWS's sentence, without a full stop."""
+    """AWS's message, without the full stop."""
     found = error.response.get("Error", {}).get("Message") or error.response.get("message") or ""
     return first_line(found).rstrip(". ")
 
@@ -225,7 +225,7 @@ def service_error(
 
 
 def _sdk_error(error: Exception, what: str, begun: Collection[str], advice: Mapping[ErrorKind, str]) -> HtcgridError:
-    """The SDK's own errors: no answer came."""
+    """The SDK's own errors: there was no answer."""
     said = first_line(error)
     if isinstance(error, _NO_CREDENTIALS):
         return Rejected(

@@ -1,4 +1,4 @@
-"""What the sources and sinks here share: clients that try once and are counted, and threads."""
+"""What the sources and sinks here share: clients that try once and count requests, and threads."""
 
 from __future__ import annotations
 

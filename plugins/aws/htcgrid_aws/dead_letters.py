@@ -1,4 +1,4 @@
-"""The messages of dead-letter queues, looked through. SQS lists none: each is received, and shown again at the end."""
+"""The messages of dead-letter queues. SQS cannot list them: each is received, and made visible again at the end."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class DeadLetters:
                 pass
 
     def _messages(self, queue: Queue, keep: Callable[[dict[str, Any]], bool]) -> Iterator[dict[str, Any]]:
-        """Each message once. Those that are not to be kept are deleted, the others shown again at the end."""
+        """Each message once. Those that are not kept are deleted; the others are made visible again at the end."""
         kept: dict[str, str] = {}
         empty = 0
         try:

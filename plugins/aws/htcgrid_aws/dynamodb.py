@@ -193,7 +193,7 @@ class DynamodbSink(AwsPlugin, ResultSink):
             self._write_if_it_stands(result, item)
 
     def _write_if_it_stands(self, result: Result, item: Item) -> bool:
-        """By the rule of `result_generations.replaces`."""
+        """Write a result where the rule of `result_generations.replaces` allows it; returns whether it was written."""
         if generation := generation_of(result.task):
             return self._table.write_where(item, _STANDS.format(_OLDER), {":generation": {"N": str(generation)}})
         if self._last_answer_stays and not _failed(result):
@@ -220,7 +220,7 @@ _OLDER = "(attribute_not_exists(generation) OR generation < :generation)"
 
 
 def _since_boot() -> float:
-    """It goes on while the machine sleeps, and nobody can set it."""
+    """A clock that runs on while the machine sleeps, and that nobody can set."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 

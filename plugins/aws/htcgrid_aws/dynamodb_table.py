@@ -126,7 +126,7 @@ class Table:
                     self._charge_writes(write_units(there or {}))
                     return False, there
                 raise client_error(error, "dynamodb:UpdateItem", self._what) from error
-        # The whole item is charged, however small the change.
+        # DynamoDB charges for the whole item, however small the change.
         self._charge_writes(write_units(answer["Attributes"]))
         return True, answer["Attributes"]
 
@@ -144,7 +144,7 @@ class Table:
                 items: list[Item] = answer["Responses"].get(self.name, [])
                 self._charge_reads(items, len(left), consistent=consistent)
                 yield from items
-                # A large answer comes in parts; one that makes no headway is throttled.
+                # A large answer comes in parts; an answer without any item means that the table is throttled.
                 before, left = len(left), answer.get("UnprocessedKeys", {}).get(self.name, {}).get("Keys", [])
                 if len(left) == before:
                     raise Unavailable(f"dynamodb:BatchGetItem on table {self.name}: AWS throttles us (no key was read)")

@@ -1,4 +1,4 @@
-"""How S3 is asked to encrypt what is put: a bucket's policy may refuse puts that do not say it."""
+"""How S3 is asked to encrypt objects: a bucket's policy may refuse puts that do not ask for it."""
 
 from __future__ import annotations
 

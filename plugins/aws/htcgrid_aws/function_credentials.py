@@ -27,7 +27,7 @@ _ROLE_SECONDS = 3600
 """The most that every role allows; a chain of roles gets no more."""
 _AGAIN_SHARE = 0.05
 _AGAIN_SECONDS = 60.0
-"""Whoever issues the same credentials again is not asked for others at once: after a share of their life, or this."""
+"""Where the same credentials are issued again, others are asked for only after a share of their lifetime, or this time."""
 _CONNECT_SECONDS = 10
 _READ_SECONDS = 20
 

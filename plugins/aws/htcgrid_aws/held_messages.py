@@ -39,7 +39,7 @@ class ReceivedMessage:
 
 
 def find(poller: Poller, count: int, wait: float, visibility: int) -> list[ReceivedMessage]:
-    """New messages."""
+    """Messages that were received just now."""
     number, messages = poller.poll(count, wait, visibility)
     now = time.monotonic()
     until = now + safe_seconds(visibility)
@@ -79,7 +79,7 @@ class HeldMessages:
                 log.warning("%d messages may be visible again before they are tried again: %s", len(self._found), error)
 
     def release(self) -> None:
-        """Make them visible to others, after a delay: what failed here may fail there."""
+        """Make them visible to others, after a delay: the same calls may fail for others too."""
         with self._lock:
             found, self._found = self._found, []
         try:
@@ -88,7 +88,7 @@ class HeldMessages:
             log.warning("%d messages are visible again when their visibility timeout ends: %s", len(found), error)
 
     def _extend(self, least: float) -> None:
-        """Forget those that others may have by now; change_visibility those anew that show within `least` seconds."""
+        """Forget messages that others may have by now; extend those that become visible within `least` seconds."""
         self._found = [each for each in self._found if not each.lease.expired]
         soon = [each for each in self._found if each.lease.until < time.monotonic() + least]
         if not soon:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class HtcGridConfig(EncryptedConfig):
-    """Our own keys. `config_file`, or `grid`, holds all the rest."""
+    """htcgrid's own keys. `config_file`, or `grid`, has all others."""
 
     config_file: FilePath | None = Field(None, description="HTC-Grid's Agent_config.tfvars.json")
     grid: Mapping[str, str | int | float] = Field(

@@ -16,7 +16,7 @@ TEXT = "text/plain"
 
 
 class DataPlane(Protocol):
-    """Where inputs and outputs lie. `name` is for messages."""
+    """Where inputs and outputs are. `name` is for messages."""
 
     name: str
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 AGENT_FILE = "Agent_config.tfvars.json"
 _RIE_TIMEOUT = 300  # seconds, where HTC-Grid's Lambda container is given none
 _IMAGES = {"python": "python:{}", "java": "java:{}", "provided": "provided:al2"}
-# What the deployment of HTC-Grid's own parts reads, and nothing here corresponds to.
+# Keys for the deployment of HTC-Grid's own parts, which htcgrid does not have.
 _WHY = {
     "eks_worker_groups": "the cluster's node groups stay as they are; choose among them by node_selector and tolerations",
     "input_role": "who administers the cluster; htcgrid deploys as you",

@@ -56,7 +56,7 @@ class HtcGridPlugin(AwsPlugin):
         return self._data
 
     def advise(self, attempts: int) -> Iterator[str]:
-        """Where the pods of `htcgrid deploy` would miss a file."""
+        """Warn where the pods of `htcgrid deploy` would not have a file that the config names."""
         if self.config.config_file:
             yield (
                 "config_file is a file of this machine. For `htcgrid deploy` write its keys under `grid` instead, as "

@@ -72,7 +72,7 @@ class HtcGridSource(HtcGridPlugin, TaskSource):
         self._watchdog = Watchdog(self.states, self._queues, self.pool, self.config.watchdog_seconds)
 
     def receive(self, max_tasks: int, wait: float) -> Sequence[Lease]:
-        """Claims and inputs of a batch are done side by side. What is not ours to run is deleted or left.
+        """Claims and inputs of a batch are fetched side by side. Messages of tasks that this agent may not run are deleted or left.
 
         What could not be claimed or fetched is held here and tried again by the next call, before any new message.
         """
@@ -142,7 +142,7 @@ class HtcGridSource(HtcGridPlugin, TaskSource):
     def stats(self, *, brief: bool = False) -> QueueStats:
         return QueueStats(total([queue.states() for queue in self._queues]))
 
-    # --- Its parts ----------------------------------------------------------------------------------
+    # --- Inside -------------------------------------------------------------------------------------
 
     def _lease(self, found: Sequence[ReceivedMessage]) -> Sequence[Lease]:
         now = time.monotonic()
@@ -248,7 +248,7 @@ class HtcGridSource(HtcGridPlugin, TaskSource):
             )
             return Lease(Task(task_id, message["Body"].encode(), attributes), 1, receipt, reason)
         if not held:
-            # The one who has it may die: look again when its heartbeat would have expired.
+            # The agent that has it may die: look again when its heartbeat would have expired.
             return Delete() if row.final else Postpone(max(1, min(row.expiry - time.time() + 1, self._visibility)))
         return self._with_input(Task(task_id, b"", attributes), row.attempt, receipt)
 
@@ -270,7 +270,7 @@ class HtcGridSource(HtcGridPlugin, TaskSource):
         return Lease(Task(task.id, payload, task.attributes), attempt, receipt)
 
     def _keep_invisible(self, message_leases: Sequence[MessageLease], seconds: float) -> None:
-        """Prolong the visibility of messages that would show before two more heartbeats."""
+        """Extend the visibility timeout of messages that would become visible before two more heartbeats."""
         now = time.monotonic()
         due: defaultdict[int, dict[str, float]] = defaultdict(dict)
         for message_lease in message_leases:

@@ -33,7 +33,7 @@ class Watchdog:
         self._lock = Lock()
 
     def check(self) -> None:
-        """Look for expired rows if it is time. A table that is unavailable is looked at again the next time."""
+        """Look for expired rows if it is time. Where the table is unavailable, the next call looks again."""
         if not self._seconds:
             return
         with self._lock:

@@ -38,12 +38,12 @@ class Resources:
 
 
 def policies(resources: Resources) -> dict[str, dict[str, Any]]:
-    """All three by their names."""
+    """All three policies by their names."""
     return {"agent": agent(resources), "submitter": submitter(resources), "reader": reader(resources)}
 
 
 def agent(resources: Resources) -> dict[str, Any]:
-    """Receive, change_visibility, delete with their rows, dead-letter; read inputs and cancel marks; store results; HTC-Grid's part."""
+    """Receive, extend, delete with their rows, dead-letter; read inputs and cancel marks; store results; HTC-Grid's part."""
     r = resources
     return _policy(
         _allow("ReceiveTasks", (*SQS_LOOK, *SQS_TAKE), r.queues),

@@ -56,8 +56,8 @@ class MessageLease:
 class MessageLeases:
     """The leases of one source. Thread-safe; keyed by receipt.
 
-    Whoever changes how long messages are invisible holds `changing_visibility` from the look-up of their leases to the last request: else
-    what is returned meanwhile with a delay is invisible for a whole lease, since its receipt handle stays good.
+    A thread that changes visibility timeouts holds `changing_visibility` from the look-up of the leases to the last request: otherwise
+    a message that is returned meanwhile with a delay would be invisible for a whole lease, since its receipt handle stays valid.
     """
 
     def __init__(self) -> None:
@@ -96,7 +96,7 @@ class MessageLeases:
 
 
 def safe_seconds(lease_seconds: float) -> float:
-    """How long a message is surely ours from when it has arrived: SQS counts from when it sent it."""
+    """How long a message is certainly leased after it has arrived: SQS counts from when it was sent."""
     return lease_seconds - min(_TRANSIT_SECONDS, lease_seconds / 4)
 
 

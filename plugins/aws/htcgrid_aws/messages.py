@@ -1,6 +1,6 @@
 """A task as an SQS message, and back.
 
-The body is the event itself, so that a message of anybody's making is a task: its id is then the message id
+The body is the event itself, so that a message that another program sends is a task: its id is then the message id
 and its text attributes are the task's. What htcgrid adds goes into one message attribute named `htcgrid`, since
 SQS allows ten: a JSON object with `id`, `attributes`, and where the body is not the event itself, `body`:
 `"base64"` for bytes that SQS cannot carry, or the S3 address of an input too large for a message.
@@ -25,7 +25,7 @@ EMPTY = "="
 """The base64 body of no bytes at all: SQS takes no empty body."""
 
 UNSENDABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""What an SQS body must not hold: the characters that XML 1.0 has not."""
+"""What an SQS body must not hold: characters that XML 1.0 does not allow."""
 
 
 @dataclass(frozen=True, slots=True)

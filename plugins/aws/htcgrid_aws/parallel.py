@@ -31,9 +31,9 @@ def each(
 
 
 def raise_worst(outcomes: Iterable[object]) -> None:
-    """Raise what is for good and concerns all, else what may pass, else what is for good for some tasks.
+    """Raise a `Rejected` of the whole call; otherwise an `Unavailable`; otherwise a `Rejected` of some tasks.
 
-    So a batch is tried again as long as that can help, and its hopeless part is named at the end.
+    So a batch is tried again as long as that can help, and the tasks that can never succeed are named at the end.
     """
     errors = [outcome for outcome in outcomes if isinstance(outcome, HtcgridError)]
     rejected = [error for error in errors if isinstance(error, Rejected)]

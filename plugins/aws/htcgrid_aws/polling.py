@@ -23,7 +23,7 @@ TURN = 2
 """Seconds that one of several queues is long-polled before all are looked at again from the highest."""
 
 SKIPPED_SECONDS = 0.1
-"""For how long a queue that was empty is not asked again, while a lower one gives full batches: its tasks are short."""
+"""How long an empty queue is not asked again while a lower one gives full batches, whose tasks are short."""
 
 
 class Poller:
@@ -56,7 +56,7 @@ class Poller:
         return self._poll_several(count, until, visibility)
 
     def _receive_at_once(self, number: int, receives: int, count: int, visibility: int) -> list[dict[str, Any]]:
-        """What so many receives side by side find without a wait; raises where none of them worked."""
+        """The messages of several receives side by side, without a wait; raises where all of them failed."""
         queue = self._queues[number]
         if self._pool is None or receives == 1:
             return queue.receive(count, 0, visibility)

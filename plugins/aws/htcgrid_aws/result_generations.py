@@ -1,4 +1,4 @@
-"""Which of two results of a task stands, and a document in S3 that is replaced by that rule alone."""
+"""Which of two results of a task is kept, and a document in S3 that is replaced only by that rule."""
 
 from __future__ import annotations
 

@@ -112,7 +112,7 @@ class S3Sink(AwsPlugin, ResultSink):
         for result in results:
             task_id, key = result.task.id, self._bucket.key(result.task.id, result.task.id)
             if result.outcome.failure is not None:
-                # First: a mark without its failure is passed over, a failure without its mark would not be found.
+                # The mark first: a mark without its failure is skipped, but a failure without its mark would not be found.
                 self._bucket.put(self._bucket.key(FAILED + task_id, task_id), b"")
             result_generations.store(self._bucket, key, result, last_answer_stays=True)
 

@@ -13,7 +13,7 @@ from htcgrid.spi import Plugin, Rejected
 
 CONNECT_SECONDS = 10
 READ_SECONDS = 60
-# AWS's load balancers and NAT gateways forget a silent connection after 350 s; a handler may take 900.
+# AWS's load balancers and NAT gateways drop an idle connection after 350 s; a handler may take 900 s.
 KEEPALIVE_SECONDS = 60
 
 
@@ -86,7 +86,7 @@ class AwsSession:
 
     @property
     def clients(self) -> tuple[Any, ...]:
-        """Those that are open."""
+        """The connections that are open."""
         return tuple(self._clients)
 
     def _made(self, service: str, endpoint_url: str, **settings: Any) -> Any:

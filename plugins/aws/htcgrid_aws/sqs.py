@@ -116,7 +116,7 @@ class SqsSource(AwsPlugin, TaskSource):
         self._held = HeldMessages((), self.lease_seconds)
         self._leases = MessageLeases()
         self._are_small = False
-        """Whether the events that came last were: large ones come ten at a time, as the agent learns their size by them."""
+        """Whether the last events were small. Otherwise messages are received ten at a time, so that the agent learns their size."""
 
     def open(self) -> None:
         super().open()
@@ -199,7 +199,7 @@ class SqsSource(AwsPlugin, TaskSource):
         return [_as_cancelled(lease, cancelled) for lease in leases if lease.task.id not in cancelled.singly]
 
     def ack(self, leases: Sequence[Lease]) -> None:
-        # Rows first: an agent that dies in between leaves a task that runs again, not a row that refuses its id.
+        # Rows first: if the agent dies in between, the task runs again; the other way round, its row would refuse its id.
         if self._index:
             self._index.remove([lease.task.id for lease in leases])
         self._delete(leases)
@@ -210,7 +210,7 @@ class SqsSource(AwsPlugin, TaskSource):
         self._leases.drop(lease.receipt for lease in leases)
 
     def nack(self, leases: Sequence[Lease], delay: float = 0.0) -> None:
-        """`delay` is cut to what is left of the 12 hours that SQS can change_visibility a message in all."""
+        """`delay` is cut to what is left of the 12 hours for which a message may be invisible in all."""
         with self._leases.changing_visibility:
             for number, message_leases in self._running(leases).items():
                 self._queues[number].change_visibility(
@@ -255,7 +255,7 @@ class SqsSource(AwsPlugin, TaskSource):
     def redrive(self, tasks: Sequence[Task]) -> None:
         """As `put`; rows of an earlier generation, of an agent that died before its ack, go, and dead letters do too.
 
-        A message of an earlier generation that is left is handed out too; sinks know that what comes of it is late.
+        A message of an earlier generation that is still there is handed out too; sinks know that its result is late.
         """
         try:
             self._submission.put(tasks)
@@ -275,7 +275,7 @@ class SqsSource(AwsPlugin, TaskSource):
         return DeadLetters(list({queue.url: queue for queue in self._dead.values()}.values()), REASON, self._read)
 
     def cancel(self, session_id: str | None = None, task_ids: Collection[str] = ()) -> Sequence[Task]:
-        """Mark as cancelled, which receiving and extending look for.
+        """Mark as cancelled; `receive` and `extend` look for the marks.
 
         With `task_table` the tasks that have a row are returned, those cancelled before included; a session's are found
         by reading that table whole. Without it SQS cannot say which tasks wait: the tasks named by id are returned as
@@ -292,7 +292,7 @@ class SqsSource(AwsPlugin, TaskSource):
         if self._index is None:
             self._cancels.add(sessions, task_ids)
             return [Task(task_id, b"") for task_id in task_ids]
-        # The session first: what is put while we look for its tasks is stopped too.
+        # The session first, so that tasks that are put during the search are cancelled too.
         self._cancels.add(sessions, [])
         found = self._index.named(task_ids) + (self._index.of_session(session_id) if session_id else [])
         tasks = {task.id: task for task in found}
@@ -342,7 +342,7 @@ class SqsSource(AwsPlugin, TaskSource):
         )
 
     def advise(self, attempts: int) -> Iterator[str]:
-        """Where SQS would step in before the agent does."""
+        """Settings of the queue that would end a task before the agent does."""
         timeout = self.function.timeout
         if timeout > LONGEST_LEASE:
             yield (

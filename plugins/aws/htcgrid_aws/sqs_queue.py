@@ -132,7 +132,7 @@ class Queue:
         return messages
 
     def delete(self, handles: Sequence[str]) -> None:
-        """Delete for good. Handles of messages that are gone are passed over quietly. All is tried, even where some fails."""
+        """Delete for good. Messages that are deleted already are no error. All are tried, even where some fail."""
 
         def delete(batch: Sequence[str]) -> None:
             entries = [{"Id": str(n), "ReceiptHandle": handle} for n, handle in enumerate(batch)]

@@ -24,7 +24,7 @@ class StoredSoFar:
             return [result for result in results if self._stored.get(result.task.id) is not result]
 
     def note(self, answers: Sequence[tuple[Result, object]]) -> None:
-        """What became of the rest; without an `Unavailable` among it nothing will be repeated."""
+        """Note what a put has stored. Without an `Unavailable` among the answers it will not be repeated, so all is forgotten."""
         stored = {result.task.id: result for result, answer in answers if not isinstance(answer, HtcgridError)}
         with self._lock:
             if any(isinstance(answer, Unavailable) for _, answer in answers):

@@ -118,7 +118,7 @@ class TaskIndex:
         rows = self._table.scan(f"begins_with({KEY}, :task) AND session_id = :session", values)
         return [_task(row) for row in rows]
 
-    # --- Its parts ----------------------------------------------------------------------------------
+    # --- Inside -------------------------------------------------------------------------------------
 
     def _of(self, put: Put, tasks: Sequence[Task]) -> set[str]:
         """Which of these tasks have a row that this put has written."""

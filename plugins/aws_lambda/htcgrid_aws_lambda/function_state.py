@@ -1,4 +1,4 @@
-"""What the service knows about the function, and how far the account lets it go."""
+"""What AWS Lambda knows about the function, and the limits of the account."""
 
 import logging
 from dataclasses import dataclass

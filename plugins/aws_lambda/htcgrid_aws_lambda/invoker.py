@@ -36,13 +36,13 @@ from htcgrid_aws_lambda.lambda_service import LambdaService
 from htcgrid_aws_lambda.ramp import Ramp
 from htcgrid_aws_lambda.target import Target
 
-# How much longer than the function's timeout an answer may take: a cold start, and the way there and back.
+# How much longer than the function's timeout an answer may take: a cold start, and the network.
 _READ_MARGIN_SECONDS = 60.0
 _LONGEST_TIMEOUT_SECONDS = 900.0
 _CLIENT_CONTEXT_BYTES = 3583  # of base64; from the API's description of `ClientContext`
 
 
-# What AWS refuses of an event, whatever becomes of others: a failure of the task, not of the plane.
+# Errors of Invoke that are about this one event: a failure of the task, not of the plane.
 _EVENT_REFUSED = {
     "RequestTooLargeException": FailureKind.PAYLOAD_TOO_LARGE,
     "SerializedRequestEntityTooLargeException": FailureKind.PAYLOAD_TOO_LARGE,
@@ -130,7 +130,7 @@ class AwsLambdaInvoker(Invoker):
             yield self._invoke(lease)
 
     def cancel(self, task_ids: Collection[str]) -> None:
-        """Wait for these no longer. AWS cannot stop a handler: it runs on, to its end or timeout, and is billed."""
+        """Stop waiting for these. AWS cannot stop a handler: it runs to its end or timeout, and is billed."""
         for task_id in task_ids:
             call = self._under_way.get(task_id)
             if call is not None:
@@ -185,7 +185,7 @@ class AwsLambdaInvoker(Invoker):
         if service is None:
             raise Rejected(f"The plane of {self._target.who} is not open: call `open` first.")
         call: Future[Outcome] = Future()
-        # Before it starts: a cancel that comes while the service has it already must find it.
+        # Noted before the call starts, so that a cancel finds it from the first moment.
         self._under_way[lease.task.id] = call
         try:
             start(lambda: self._call(service, lease, context), call)
@@ -196,7 +196,7 @@ class AwsLambdaInvoker(Invoker):
             self._under_way.pop(lease.task.id, None)
 
     def _call(self, service: LambdaService, lease: Lease, context: str) -> Outcome:
-        """Runs to its end even where nobody waits for it any more: AWS counts and bills it all the same."""
+        """One call, to its end even where nobody waits for it any more, since AWS counts and bills it all the same."""
         throttled = False
         self._ramp.begin()
         try:

@@ -1,4 +1,4 @@
-"""How many calls at once, while it is not known how many the service takes: it starts low and doubles four times a second.
+"""How many calls to make at once while the service's limit is not known: few at first, doubled four times a second.
 
 It rises only while it is in use to the full, and is over once the service has throttled: from then on the agent limits how
 many calls are in flight.
@@ -10,14 +10,14 @@ from threading import Lock
 
 START = 50.0
 DOUBLING_SECONDS = 0.25
-# The agent has cut its limit by then. Were the ramp over before, it might start a thread for every call of the ceiling.
+# By then the agent has cut its own limit. If the ramp ended earlier, the agent could start a thread for each call of the ceiling.
 _SETTLED_SECONDS = 1.0
-# A longer silence proves nothing more: nobody asked to go faster in it.
+# A longer time without a throttle shows nothing more, since nobody tried to go faster in it.
 _LONGEST_STEP = 1.0
 
 
 class Ramp:
-    """Told of each call as it begins and ends, from any thread."""
+    """Any thread tells it when a call begins and ends."""
 
     def __init__(self, ceiling: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._ceiling = ceiling

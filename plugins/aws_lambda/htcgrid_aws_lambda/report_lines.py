@@ -41,7 +41,7 @@ class Log:
 
 
 def read(tail: bytes) -> Log:
-    """Part the service's own lines from the handler's."""
+    """Separate the service's own lines from the handler's."""
     reports = list(_REPORT.finditer(tail))
     if not reports:
         return _read_json(tail) if b'"platform.' in tail else Log(tail)

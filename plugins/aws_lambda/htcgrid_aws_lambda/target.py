@@ -1,4 +1,4 @@
-"""What is called, and where, in the words that every error message needs."""
+"""The function that is called, and where it is, as error messages name them."""
 
 from collections.abc import Collection
 from contextlib import AbstractContextManager

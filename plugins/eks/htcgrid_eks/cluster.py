@@ -58,7 +58,7 @@ class Cluster:
             ) from None
         self.namespace = self._options.namespace or namespace
         self._session = requests.Session()
-        self._session.auth = self._authorized  # given, so that a ~/.netrc does not take its place
+        self._session.auth = self._authorized  # set, so that requests does not use ~/.netrc
 
     def close(self) -> None:
         if self._session is not None:
@@ -192,7 +192,7 @@ class Cluster:
         return Rejected(f"Cannot {what} in {self.who}: {text}")
 
     def _forbidden(self, text: str, what: str) -> HtcgridError:
-        """What a 403 means: most of them are not of rights."""
+        """What a 403 means: most of them are not about rights."""
         if "is being terminated" in text:
             return Unavailable(
                 f"Cannot {what}: {self.who} is being removed. Wait until it is gone, then make it again."
@@ -210,7 +210,7 @@ class Cluster:
 
 
 def _cause(error: BaseException) -> str:
-    """The innermost reason, which is what a user can act on."""
+    """The innermost reason, which tells the user what to do."""
     while True:
         inner = getattr(error, "reason", None) or next(
             (each for each in error.args if isinstance(each, Exception)), None

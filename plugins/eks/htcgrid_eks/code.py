@@ -26,7 +26,7 @@ def described(function: Function) -> str:
 
 
 def ways_out(function: Function) -> str:
-    """Where code and layers can be that are not sent along."""
+    """Where code and layers can be that are not sent with the pod."""
     if not function.layers:
         return 'Put it into the image and write code = "image", or a zip of it on S3 and write code = "s3://bucket/key.zip".'
     return (

@@ -19,7 +19,7 @@ log = logging.getLogger("htcgrid.eks.deletion_cost")
 ANNOTATION = "controller.kubernetes.io/pod-deletion-cost"
 _LOOK_SECONDS = 1.0
 _IDLE_LOOKS = 5
-"""A pod is idle after so many looks: between two short tasks it is not, and the API server is written to seldom."""
+"""A pod counts as idle after so many idle looks, so that it is not between two short tasks and the API server is rarely called."""
 _REPEAT_LOOKS = 10
 _CLOSE_SECONDS = 1.0
 

@@ -31,7 +31,7 @@ _GROUPS = {  # in the order in which they are made
 
 
 class _Hopeless(Exception):
-    """Waiting longer brings no pod up; `error` says why."""
+    """However long one waits, no pod will become ready; `error` says why."""
 
     def __init__(self, error: HtcgridError) -> None:
         super().__init__(str(error))
@@ -71,8 +71,8 @@ class Deployment:
             return
         require(self._cluster, self._rules(), "deploy a grid")
         for manifest in manifests:
-            if manifest["kind"] != "RoleBinding":  # refused as long as its Role is not there
-                self._apply(manifest, dry_run=True)  # what will be refused is, before anything is made
+            if manifest["kind"] != "RoleBinding":  # refused until its Role exists
+                self._apply(manifest, dry_run=True)  # refusals come before anything is made
         is_new = self._find("Deployment") is None
         created: list[str] = []
         try:
@@ -159,7 +159,7 @@ class Deployment:
         )
 
     def _rolled_out(self) -> Iterator[str]:
-        """Wait until every pod is of the newest kind and ready; say how far it is. Raises `_Hopeless`, `Unavailable`."""
+        """Wait until every pod is of the newest template and ready; yields the progress. Raises `_Hopeless`, `Unavailable`."""
         deadline = time.monotonic() + self._options.start_seconds
         said = ""
         while True:
@@ -242,7 +242,7 @@ class Deployment:
         """Remove our objects of these kinds, in the right order."""
         ours = self._kinds()
         for kind in reversed(_GROUPS):
-            # What this config does not make an earlier one may have made, by someone with more rights.
+            # An earlier config, or a user with more rights, may have made objects that this config does not make.
             found = self._find(kind, may_be_hidden=kind not in ours) if kind in kinds else None
             if found is None:
                 continue

@@ -149,7 +149,7 @@ class EksInvoker(RemoteInvoker):
                 raise Unavailable(str(error), retry_after=5.0) from None
 
     def corrected(self, outcome: UnexplainedExit, place: int) -> Outcome:
-        """A container that ended whole: its pod's status says how, as soon as Kubernetes knows."""
+        """The outcome of a container that ended: its pod's status says how, as soon as Kubernetes knows."""
         pod, name = self._pod_of(place), container_name(place // self.config.pods)
         return corrected_by(await_end(lambda: self._run_pods.find(pod.name), name, pod.seen), outcome)
 

@@ -31,7 +31,7 @@ _ARCHIVE_BYTES = 900_000  # a ConfigMap holds 1 MiB, its base64 and names includ
 _GRACE_MARGIN = 30.0
 _AUTOSCALING = ("autoscaling/v2", "autoscaling/v2beta2")  # v1 knows no metrics but the processor's
 _ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
-# The first process of a container has no default for SIGTERM: until the agent heeds it, nothing else would.
+# The first process of a container has no default action for SIGTERM, so nothing would end it before the agent handles it.
 _PROGRAM = [
     "python3",
     "-c",
@@ -149,13 +149,13 @@ class Grid:
     def _budget(self, version: str) -> Manifest:
         budget = self._object(version, "PodDisruptionBudget", self.name)
         least = self._options.min_available
-        # Of one pod, a least number that stay would be that pod, and its node could never be drained.
+        # Not for a single pod: it would always have to stay, and its node could never be drained.
         kept = {"minAvailable": int(least) if least.isdigit() else least} if least else {"maxUnavailable": "25%"}
         budget["spec"] = {**kept, "selector": self._selector()}
         return budget
 
     def _policy(self, version: str) -> Manifest:
-        """Nothing may come in, but for scrapes. Out goes what the source, the sink and the handler need."""
+        """Nothing may come in except scrapes. Everything may go out, as the source, the sink and the handler need."""
         policy = self._object(version, "NetworkPolicy", self.name)
         policy["spec"] = {"podSelector": self._selector(), "policyTypes": ["Ingress"]}
         if self._scrape_ports:

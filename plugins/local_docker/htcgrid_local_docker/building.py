@@ -19,7 +19,7 @@ from htcgrid_local_docker.engine import Engine, explained
 from htcgrid_local_docker.images import Image
 
 _CODE, _WHEELS, LAYERS_IN_CONTEXT = ".htcgrid-code", ".htcgrid-wheels", ".htcgrid-layers"
-"""Folders of the build context. The code has one where the others are beside it, so that it alone is copied to the task root."""
+"""Folders of the build context. The code has its own folder where others are beside it, so that only the code is copied to the task root."""
 _DOCKERFILE = "Dockerfile"
 _PYTHONPATH = "/opt/python"
 

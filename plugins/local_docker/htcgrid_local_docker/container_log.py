@@ -1,4 +1,4 @@
-"""What a container prints: its end for the log tail, all of it for whoever wants all."""
+"""What a container prints: the end for the log tail, and all of it where it is wanted."""
 
 import os
 import select
@@ -42,7 +42,7 @@ class LogStream:
         self._printed = printed
 
     def drain(self) -> None:
-        """Take in what has come. A handler that prints on and on does not keep us here."""
+        """Read what has come, within a bound: a handler that prints without end must not keep the thread here."""
         for _ in range(_READS_AT_ONCE):
             if not self._read(0):
                 return
@@ -74,7 +74,7 @@ class LogStream:
         return _POSSIBLE_SECONDS if self._silent < _SILENT_FOR_GOOD else _QUIET_SECONDS
 
     def rest(self) -> None:
-        """Take in all there will be: the container has ended, and so does the stream."""
+        """Read to the end of the stream: the container has ended."""
         while self._read(1.0):
             pass
 

@@ -56,7 +56,7 @@ def _files(pid: int, container: str) -> tuple[Path, Path, Path]:
         groups = (_PROC / str(pid) / "cgroup").read_text().splitlines()
     except OSError:
         groups = []
-    # Every engine names the group after the container. Any other group has more in it: all of a session, or of this machine.
+    # Every engine names the group after the container. Another group has other processes too: of a session, or of the machine.
     parts = [parts for parts in (line.split(":", 2) for line in groups) if container in parts[2]]
     for _, controllers, group in parts:
         if "memory" in controllers.split(","):

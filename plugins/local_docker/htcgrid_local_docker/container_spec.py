@@ -26,7 +26,7 @@ _IMAGES_OWN = {"LAMBDA_TASK_ROOT": TASK_ROOT, "LAMBDA_RUNTIME_DIR": "/var/runtim
 
 @dataclass(frozen=True, slots=True)
 class ContainerSpec:
-    """Everything that is settled before the first container."""
+    """Everything that all containers of the plane share."""
 
     image: Image
     network: Network
@@ -158,7 +158,7 @@ def _read(path: Path) -> dict[str, str]:
 def check_code(function: Function) -> None:
     """Refuse a code folder that the container's user could not read."""
     folder = code_folder.existing(function.code)
-    # Not those that no plane packs: a .env that only its owner may read is to stay as it is.
+    # Not of files that no plane packs: a .env that only its owner may read should stay so.
     for path in (folder, *(file.path for file in collect(folder).files if file.path.parent == folder)):
         needed = stat.S_IROTH | (stat.S_IXOTH if path.is_dir() else 0)
         if path.stat().st_mode & needed != needed:

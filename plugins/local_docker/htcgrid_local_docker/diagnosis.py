@@ -1,4 +1,4 @@
-"""An environment that never came up: whether the fault is the handler's, or the image's for every task alike."""
+"""An environment that never became ready: whether the handler is the cause, or the image, which would fail for every task."""
 
 import re
 
@@ -13,7 +13,7 @@ _MISSING_CLIENT = re.compile(rb"No module named '?awslambdaric|Cannot find modul
 
 
 _FOREIGN = re.compile(rb"\bexec\b.*(failed|format error)|failed to exec", re.IGNORECASE)
-"""What the init process of a container says of a program that the kernel cannot run, whatever the reason it gives."""
+"""What the init process of a container prints for a program that the kernel cannot run."""
 _NO_SHELL = re.compile(rb"exec /bin/sh failed|/bin/sh: no such file")
 
 

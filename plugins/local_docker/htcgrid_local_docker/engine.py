@@ -1,4 +1,4 @@
-"""The Docker Engine: connecting to it, and its errors in words that say what to do."""
+"""The Docker Engine: connecting to it, and messages for its errors that say what to do."""
 
 import logging
 import os
@@ -49,7 +49,7 @@ class Engine:
         return scheme in {"unix", "npipe", "http+unix"} or host in {"localhost", "127.0.0.1", "[::1]"}
 
     def process_id(self) -> int:
-        """The process that serves its Unix socket. Raises `Rejected` where it has none, `Unavailable` where it is away."""
+        """The process that serves its Unix socket. Raises `Rejected` where it has none, `Unavailable` where it does not answer."""
         scheme, _, path = self.address.partition("://")
         if scheme not in {"unix", "http+unix"}:
             raise Rejected(
@@ -99,7 +99,7 @@ class Engine:
             greeting.close()
 
     def warn_once(self, message: str) -> None:
-        """Say of this engine what holds for each of its containers."""
+        """Warn about limits of this engine that apply to all of its containers."""
         if message not in self._said:
             self._said.add(message)
             log.warning(message)
@@ -143,7 +143,7 @@ class Engine:
 
     @contextmanager
     def speaking(self, purpose: str) -> Iterator[None]:
-        """Around calls of the client: whatever they raise comes out as `Unavailable` or `Rejected`."""
+        """Around calls of the client: all their errors become `Unavailable` or `Rejected`."""
         try:
             yield
         except APIError as error:
@@ -231,7 +231,7 @@ _KNOWN: tuple[tuple[str, type[HtcgridError], str], ...] = (
 
 
 def words(error: APIError) -> str:
-    """What the engine has said, without its wrapping."""
+    """The engine's message, without what the SDK puts around it."""
     said = error.explanation or str(error)
     if isinstance(said, bytes):
         said = said.decode(errors="replace")

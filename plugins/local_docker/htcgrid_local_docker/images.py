@@ -35,7 +35,7 @@ class Image:
 def find(engine: Engine, reference: str, architecture: str, pull: str, say: Callable[[str], None]) -> Image:
     """The image of that name, pulled by the policy `pull`: `missing`, `always` or `never`.
 
-    Raises `Rejected` where it cannot be had or is for another architecture than `architecture`
+    Raises `Rejected` where it cannot be found or pulled, or is for another architecture than `architecture`
     ("x86_64", "arm64", or empty: any).
     """
     wanted = architectures.of_images(architecture) if architecture else None

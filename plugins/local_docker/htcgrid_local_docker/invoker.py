@@ -61,7 +61,7 @@ class LocalDockerInvoker(EnvironmentPool):
         self._engine = Engine(config.host)
         self._left: list[ContainerSandbox] = []
         self._lock = threading.Lock()
-        """Around `_left`, which one thread takes whole while others add to it."""
+        """Held around `_left`: one thread takes all of it while others add to it."""
         self._spec: container_spec.ContainerSpec | None = None
         self._is_proven = False  # whether a handler has answered: then the image is right
         self._opened = ExitStack()
@@ -110,7 +110,7 @@ class LocalDockerInvoker(EnvironmentPool):
             sandbox_of(environment).forget_log()
 
     def corrected(self, outcome: Outcome, place: int) -> Outcome:
-        """Once it is clear that the outcome is the task's own, what the emulator cannot know is put right."""
+        """Refuse a broken image, then correct what the emulator cannot know about an outcome."""
         assert self._spec is not None  # noqa: S101 - between open and close
         if outcome.failure in {None, FailureKind.HANDLER_ERROR}:
             self._is_proven = True
@@ -148,7 +148,7 @@ class LocalDockerInvoker(EnvironmentPool):
                 yield f"left alone: {len(containers)} container(s) of the agent with process id {process}"
 
     def scale(self, size: int) -> Iterable[str]:
-        """Nothing stands between runs that could be scaled."""
+        """Refused: between two runs this plane has no containers."""
         raise Rejected(
             f"This plane has containers only while it runs. Write workers = {size} in its table of the config."
         )
@@ -197,7 +197,7 @@ class LocalDockerInvoker(EnvironmentPool):
         return images.find(self._engine, self.config.reference, self.function.architecture, self.config.pull, _say)
 
     def _layers(self) -> Path | None:
-        """One folder with all of them, as /opt is on the service."""
+        """One folder with all layers, as /opt is on AWS Lambda."""
         layers.check(self.function.layers)
         if len(self.function.layers) < 2:
             return next(iter(self.function.layers), None)

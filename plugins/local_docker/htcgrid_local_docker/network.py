@@ -131,7 +131,7 @@ def _gateway(network: dict[str, Any]) -> str:
 
 
 def leave(engine: Engine, network: Network) -> None:
-    """Remove the network if it was made by `join`; where the engine is away, the next to open a plane does."""
+    """Remove the network if `join` made it. Where the engine does not answer, the next plane that is opened removes it."""
     if network.own:
         with suppress(Unavailable):
             ownership.remove_network(engine, network.name)

@@ -1,4 +1,4 @@
-"""Whose a container or a network is: labels, and what an agent that was killed has left behind.
+"""Which agent owns a container or a network, by labels, and what agents that were killed have left.
 
 An owner is a process: machine, boot, pid namespace, process id and start time. Only where all that can be
 compared and the process is gone is a thing taken for left behind; what other agents hold is never touched.
@@ -20,12 +20,12 @@ _MINE = {"label": [f"{PLANE}=local_docker"]}
 
 
 def labels(function: Function) -> dict[str, str]:
-    """What everything is labelled with that this process makes for this function."""
+    """The labels of everything that this process makes for this function."""
     return {PLANE: "local_docker", OWNER: _owner(os.getpid()), FUNCTION: function.function_name}
 
 
 def is_left_behind(owner: str) -> bool:
-    """Whether the process that this label names is surely gone."""
+    """Whether the process that this label names has certainly ended."""
     try:
         machine, boot, namespace, pid, start = owner.split("/")
         mine = _owner(os.getpid()).split("/")
@@ -39,7 +39,7 @@ def is_left_behind(owner: str) -> bool:
 
 
 def sweep(engine: Engine) -> Iterator[str]:
-    """Remove what dead agents have left; yields what was removed, in words."""
+    """Remove what dead agents have left; yields a text for each thing removed."""
     client = engine.client
     with engine.speaking("look for what dead agents have left"):
         containers = client.containers(all=True, filters=_MINE)

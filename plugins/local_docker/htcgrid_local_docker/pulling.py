@@ -1,4 +1,4 @@
-"""How far a pull has come, said now and then."""
+"""The progress of a pull, reported every few seconds."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -40,7 +40,7 @@ class Pull:
         self._say(f"pulled the image {self._reference}")
 
     def failed(self, words: str) -> HtcgridError:
-        """What has stopped the pull, and what to do about it."""
+        """The error that stopped the pull, with what to do about it."""
         said = explained(words.rstrip("."), f"pull the image {self._reference!r}")
         if isinstance(said, Unavailable):
             return said

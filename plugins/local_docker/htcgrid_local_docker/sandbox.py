@@ -64,7 +64,7 @@ class ContainerSandbox(EmulatorSandbox):
             last = EMULATORS_LAST if self._spec.options.transport == "rie" else b""
             output = self._engine.stream(f"{here}/attach", stdout=1, stderr=1, stream=1)
             self._log = LogStream(output, self.printed, last)
-            # Only this tells the end for sure: the log ends as well when a program closes its output.
+            # The end is certain only from this: the log also ends when a program closes its output.
             self._end = self._engine.stream(f"{here}/wait", condition="next-exit")
             self.ended_fd = self._end.raw.fileno()
             stdin = secret_variables.attach(client, self._container) if secret else None
@@ -187,7 +187,7 @@ class ContainerSandbox(EmulatorSandbox):
         return self._peer, RIE_PORT
 
     def _read_status(self) -> int:
-        """What the engine has answered to `wait`. An end without an answer is the engine's own."""
+        """The engine's answer to `wait`. Without an answer the engine itself has ended."""
         try:
             answer = parsed(self._end.raw.read1() or b"")
             status = int(answer["StatusCode"])

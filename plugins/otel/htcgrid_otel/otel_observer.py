@@ -32,7 +32,7 @@ from htcgrid_otel.sending import SpanSender
 from htcgrid_otel.spans import SpanMaker
 
 _MOST_BEGUN = 200_000
-"""Of more attempts than this nobody remembers when they began: their ends were not told."""
+"""For how many attempts at most it remembers when they began: the ends of the oldest were never told."""
 
 
 class OtelObserver(Observer):

@@ -32,7 +32,7 @@ def counted(tally: Tally) -> Iterator[Family]:
 
 
 def asked(tally: Tally) -> Iterator[Family]:
-    """What the agents say of themselves when they are asked; no call of theirs leaves this process."""
+    """Figures that the agents are asked for; none of them needs a call to a service."""
     agents = list(tally.agents)
     yield family(catalogue.SLOTS, {"": sum(figures.slots() for figures in agents)})
     busy = sum(figures.busy() for figures in agents)  # of a service's own environments no more is known

@@ -1,4 +1,4 @@
-"""Asks the agents' sources how much they hold, seldom and beside everything else: a queue may be slow, and costs money."""
+"""Asks the agents' sources how much they hold: rarely and in its own thread, since a queue may be slow and costs money."""
 
 import logging
 import threading
@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 _WAIT_SECONDS = 0.5
 """A scrape waits for an answer no longer than this; then it shows the one before."""
 _SHARE = 20
-"""To ask may take this part of the time."""
+"""The share of the time that asking may take."""
 _STALE = 6
 """An answer is shown for so many intervals."""
 

@@ -1,4 +1,4 @@
-"""What was observed, in numbers: whatever the number of tasks, a few hundred of them are kept."""
+"""The observations as sums: a few hundred numbers, however many tasks there are."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -145,7 +145,7 @@ class Tally:
 
 
 class Spent:
-    """What agents have used of services that send bills."""
+    """What agents have used of paid services."""
 
     def __init__(self) -> None:
         self.requests: Counter[str] = Counter()
