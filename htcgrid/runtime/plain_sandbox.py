@@ -7,13 +7,16 @@ its parent outlives it, and an agent that is killed leaves what runs to end by i
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 
 from htcgrid.runtime.log_pipe import LogPipe
 from htcgrid.runtime.sandbox import Sandbox
 from htcgrid.spi import Unavailable
 
+_PARENT = (sys.executable, "-I", "-S", str(Path(__file__).with_name("plain_parent.py")))
 _READ_BYTES = 1 << 16
 _MUCH_BYTES = 1 << 12
 """Where a look finds as much as this, the next comes soon: some systems let a pipe hold 16 KiB only."""
@@ -35,9 +38,10 @@ class PlainSandbox(Sandbox):
         self._log = LogPipe(ours, piece_bytes=_READ_BYTES, much=_MUCH_BYTES)
         self._log.printed = self.printed
         try:
+            given = self._variables | dict(variables)
             self._process = subprocess.Popen(
-                self._command,
-                env=self._variables | dict(variables),
+                [*_PARENT, given.get("LC_CTYPE", ""), *self._command],
+                env=given,
                 cwd=self._folder,
                 stdin=subprocess.DEVNULL,
                 stdout=theirs,
