@@ -2,8 +2,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sqlite3
+import subprocess
+import sys
 import tempfile
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -14,9 +19,17 @@ from pydantic import ValidationError
 
 from htcgrid.builtin.sqlite_sink import SqliteSink
 from htcgrid.builtin.sqlite_source import SqliteSource
-from htcgrid.spi import Function, Outcome, Rejected, Result, Task, Unavailable
+from htcgrid.spi import Function, HtcgridError, Outcome, Rejected, Result, Task, Unavailable
 
 NOBODY = 65534
+
+OPENS = """
+import sys
+from pathlib import Path
+from htcgrid.builtin.sqlite_store import SqliteFile
+print("begins", flush=True)
+SqliteFile(Path(sys.argv[1])).open()
+"""
 
 
 def source_at(path: Path) -> SqliteSource:
@@ -163,6 +176,52 @@ def test_a_file_that_another_process_keeps_locked_is_unavailable(
             plugin.put([])
         greedy.execute("ROLLBACK")
         plugin.put([])
+
+
+@pytest.mark.timing
+def test_closing_does_not_wait_for_a_file_that_another_process_keeps_locked(tmp_path: Path) -> None:
+    source = source_at(tmp_path / "grid.db")
+    source.open()
+    source.receive(1, 0)
+    met: list[HtcgridError] = []
+
+    def put() -> None:
+        try:
+            source.put([Task("t", b"1")])
+        except HtcgridError as error:
+            met.append(error)
+
+    with closing(sqlite3.connect(tmp_path / "grid.db", isolation_level=None)) as greedy:
+        greedy.execute("BEGIN IMMEDIATE")
+        waiting = threading.Thread(target=put)
+        waiting.start()
+        while source._file._lock.acquire(blocking=False):  # until the other thread waits, which it does with the lock
+            source._file._lock.release()
+            time.sleep(0.01)
+        began = time.monotonic()
+        source.close()
+        waiting.join()
+        assert time.monotonic() - began < 5.0
+    assert [type(error) for error in met] == [Unavailable]
+
+
+@pytest.mark.timing
+def test_ctrl_c_is_heard_while_another_process_keeps_the_file_locked(tmp_path: Path) -> None:
+    with source_at(tmp_path / "grid.db"):
+        pass
+    with closing(sqlite3.connect(tmp_path / "grid.db", isolation_level=None)) as greedy:
+        greedy.execute("BEGIN IMMEDIATE")
+        waiting = subprocess.Popen(
+            [sys.executable, "-c", OPENS, str(tmp_path / "grid.db")], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+        assert waiting.stdout is not None
+        waiting.stdout.readline()
+        time.sleep(0.2)
+        began = time.monotonic()
+        waiting.send_signal(signal.SIGINT)
+        waiting.communicate()
+        assert time.monotonic() - began < 5.0
+    assert waiting.returncode == -signal.SIGINT
 
 
 def test_a_file_removed_while_in_use_is_told_before_anything_is_lost(tmp_path: Path) -> None:

@@ -91,6 +91,7 @@ class SqliteSource(TaskSource):
             self._clock.set(connection)
 
     def close(self) -> None:
+        self._file.stop_waiting()
         try:
             if self._seen:
                 self._seen = 0.0

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import RLock
@@ -16,6 +17,9 @@ from htcgrid.spi import Rejected
 
 BUSY_SECONDS = 10.0
 """How long a call waits for another process's transaction before it is `Unavailable`."""
+
+TRY_SECONDS = 0.5
+"""How long of this it waits at a time: SQLite's own wait hears neither Ctrl-C nor `close`."""
 
 LOG_BYTES = 64 * 2**20
 """The write-ahead log is written back into the database when it has grown to this."""
@@ -45,6 +49,7 @@ class SqliteFile:
         self._log_limit = LOG_BYTES
         self._connection: sqlite3.Connection | None = None
         self._identity = (0, 0)
+        self._is_closing = False
 
     def open(self) -> None:
         """Connect, and make the tables where there are none.
@@ -59,20 +64,29 @@ class SqliteFile:
             raise Rejected(f"{self.path}: this is a folder; name a file in it, such as {self.path / 'grid.db'}")
         if self.path.exists() and not self.path.is_file():
             raise Rejected(f"{self.path}: this is a device or a pipe; name a file on a local disk in `path`")
+        self._is_closing = False
         with explained(self.path, BUSY_SECONDS):
             self._connection = connection = sqlite3.connect(
-                self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+                self.path, timeout=min(TRY_SECONDS, BUSY_SECONDS), isolation_level=None, check_same_thread=False
             )
-            # Checkpoints are our own, see `_write_back`.
-            connection.execute("PRAGMA wal_autocheckpoint = 0")
-            connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
-            prepare(connection, self.path, BUSY_SECONDS)
-            connection.execute("BEGIN IMMEDIATE")  # finds now what cannot be written
-            connection.execute("ROLLBACK")
+            self._patiently(lambda: self._set_up(connection))
+            with self._transaction(connection, "BEGIN IMMEDIATE"):  # finds now what cannot be written
+                pass
         self._identity = self._now_there()
         self.changes.open()
 
+    def _set_up(self, connection: sqlite3.Connection) -> None:
+        # Checkpoints are our own, see `_write_back`.
+        connection.execute("PRAGMA wal_autocheckpoint = 0")
+        connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+        prepare(connection, self.path, BUSY_SECONDS)
+
+    def stop_waiting(self) -> None:
+        """Before `close`: calls that wait for another process's transaction, and those to come, soon give up."""
+        self._is_closing = True
+
     def close(self) -> None:
+        self.stop_waiting()
         self.changes.close()
         with self._lock:
             if self._connection is not None:
@@ -82,7 +96,7 @@ class SqliteFile:
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
         """A transaction of reads, which see one state of the file and do not delay writers."""
-        with self._held() as connection, _transaction(connection, "BEGIN"):
+        with self._held() as connection, self._transaction(connection, "BEGIN"):
             yield connection
 
     @contextmanager
@@ -96,7 +110,7 @@ class SqliteFile:
         with self._held() as connection:
             connection.execute("PRAGMA synchronous = FULL" if durable else "PRAGMA synchronous = NORMAL")
             self._write_back(connection)
-            with _transaction(connection, "BEGIN IMMEDIATE"):
+            with self._transaction(connection, "BEGIN IMMEDIATE"):
                 yield connection
         self.changes.tell(others=is_awaited)
 
@@ -104,6 +118,29 @@ class SqliteFile:
     def _held(self) -> Iterator[sqlite3.Connection]:
         with self._lock, explained(self.path, BUSY_SECONDS):
             yield self._connected()
+
+    @contextmanager
+    def _transaction(self, connection: sqlite3.Connection, begin: str) -> Iterator[None]:
+        self._patiently(lambda: connection.execute(begin))
+        try:
+            yield
+            connection.execute("COMMIT")
+        finally:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+
+    def _patiently(self, attempt: Callable[[], object]) -> None:
+        deadline = time.monotonic() + BUSY_SECONDS
+        while True:
+            try:
+                attempt()
+            except sqlite3.OperationalError as error:
+                is_busy = getattr(error, "sqlite_errorcode", -1) & 0xFF == sqlite3.SQLITE_BUSY
+                if not is_busy or self._is_closing or time.monotonic() >= deadline:
+                    raise
+                time.sleep(0.01)  # some locks SQLite does not wait for at all
+            else:
+                return
 
     def _connected(self) -> sqlite3.Connection:
         if self._connection is None:
@@ -134,17 +171,6 @@ class SqliteFile:
             busy = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
             # A program that reads for long holds it up: let the log grow, rather than wait in each transaction.
             self._log_limit = LOG_BYTES + size * busy
-
-
-@contextmanager
-def _transaction(connection: sqlite3.Connection, begin: str) -> Iterator[None]:
-    connection.execute(begin)
-    try:
-        yield
-        connection.execute("COMMIT")
-    finally:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
 
 
 def chunk(cursor: sqlite3.Cursor) -> list[tuple[Any, ...]]:

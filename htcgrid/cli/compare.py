@@ -86,13 +86,13 @@ def command(
 
 def _source(grid: GridConfig, events: str | None, id_field: str | None) -> TaskSource:
     if events is not None:
-        if events == "-":
-            raise click.UsageError("Standard input can be read once only, and two planes need the events. Name a file.")
+        if events == "-" or Path(events).is_fifo():
+            raise click.UsageError("A pipe can be read once only, and two planes need the events. Name a file.")
         plugin = plugins.load(TaskSource, "jsonl")
         table = grid.settings.source
         field = id_field if id_field is not None else str(table.options.get("id_field", "")) if table else ""
         return plugin(
-            plugin.Config.model_validate({"path": Path(events).resolve(), "id_field": field}), grid.settings.function
+            plugin.Config.model_validate({"path": Path(events).absolute(), "id_field": field}), grid.settings.function
         )
     source = grid.source()
     if source.lease_seconds is not None or is_standard_stream(source):

@@ -38,7 +38,7 @@ def with_logs(pairs: tuple[str, ...], logs: str | None) -> tuple[str, ...]:
     """The pairs of `--set`, with what `--logs` says."""
     if logs is None:
         return pairs
-    where = logs if logs in {"none", "stdout", "stderr"} else str(Path(logs).resolve())
+    where = logs if logs in {"none", "stdout", "stderr"} else str(Path(logs).absolute())
     return (*pairs, f"agent.handler_logs={where}")
 
 

@@ -6,9 +6,11 @@ command starts without the imports of the others.
 
 import errno
 import importlib
+import os
 import signal
 import sys
 import traceback
+from contextlib import suppress
 from typing import Any, NoReturn
 
 import click
@@ -110,6 +112,10 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     streams.prepare()
     status = status_of(arguments)
     streams.end(interrupted=status == INTERRUPTED)
+    if status in {INTERRUPTED, UNAVAILABLE}:
+        with suppress(HtcgridError):
+            sys.stdout.flush()
+        os._exit(status)  # Python would wait for the threads of a plugin, and they for a service that does not answer
     sys.exit(status)
 
 

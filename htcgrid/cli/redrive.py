@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from htcgrid.cli.closing import closed_in_time
 from htcgrid.cli.grid_options import grid_options, options_text, read_grid
 from htcgrid.cli.handler_lines import handler_lines, with_logs
 from htcgrid.cli.main import DONE, SOME_FAILED
@@ -77,14 +78,14 @@ def run_again(
     others: bool = False,
 ) -> int:
     """Run what failed here, with what has no result yet where `others` are wanted too."""
-    with sink:
+    with closed_in_time(sink):
         again = Again(source, _meant(sink, chosen), others=others)
         if not others and not any_to_do(len(again), sink, chosen):
             return DONE
         manifest = Manifest.beside(sink, grid, "run --redrive" if others else "redrive")
         with (
             grid.observers() as observers,
-            source,
+            closed_in_time(source),
             handler_lines(grid) as lines,
             grid.invoker(observers, lines) as invoker,
         ):

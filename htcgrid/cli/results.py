@@ -67,7 +67,7 @@ def command(
     by_id = bool(named) or ids is not None
     if by_id and (session is not None or follow):
         raise click.UsageError("Name tasks, or give --session or --follow; not both.")
-    output = output if output == "-" else str(Path(output).resolve())
+    output = output if output == "-" else str(Path(output).absolute())
     grid = read_grid(file, plane, pairs)
     failed = found = 0
     with ExitStack() as stack:

@@ -12,6 +12,7 @@ import click
 from htcgrid.agent.agent import Agent
 from htcgrid.agent.statistics import Summary
 from htcgrid.cli import c_heap
+from htcgrid.cli.closing import closed_in_time
 from htcgrid.cli.failing import Failing, commands, has_failures
 from htcgrid.cli.grid_options import grid_options, options_text, read_grid
 from htcgrid.cli.handler_lines import handler_lines, logs_option, tell_what_is_left_out, with_logs
@@ -82,8 +83,8 @@ def command(
     with (
         live_page(grid, is_wanted=dashboard) as page,
         grid.observers(page) as observers,
-        grid.source() as tasks,
-        grid.sink() as results,
+        closed_in_time(grid.source()) as tasks,
+        closed_in_time(grid.sink()) as results,
     ):
         manifest = Manifest.beside(results, grid, "run")
         with handler_lines(grid) as lines, grid.invoker(observers, lines) as invoker:

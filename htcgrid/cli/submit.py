@@ -52,7 +52,7 @@ def command(
     session=$(htcgrid submit events.jsonl)
     htcgrid results --session "$session" --wait
     """
-    events = events if events == "-" else str(Path(events).resolve())
+    events = events if events == "-" else str(Path(events).absolute())
     unfinished = Unfinished(events, priority, id_field) if session is None else None
     session = unfinished.session if unfinished else str(session)
     attributes = {"session_id": session, **({} if priority is None else {"priority": str(priority)})}
@@ -85,9 +85,9 @@ def command(
                 _write(ids, tasks)
             accepted += len(tasks)
             bar.update(len(tasks))
+    print(session, flush=True)  # before the note goes: a session that nobody was told of is one to go on with
     if unfinished:
         unfinished.finish()
-    print(session)
     return SOME_FAILED if refused else DONE
 
 

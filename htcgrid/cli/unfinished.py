@@ -14,11 +14,14 @@ class Unfinished:
     """A note beside the file of events, from before the first task is put until after the last is."""
 
     def __init__(self, events: str, *options: object) -> None:
-        self._path = None if events == "-" else Path(events).with_name(f".{Path(events).name}.submit")
+        self._path: Path | None = None
         self._command: list[object] = []
         with suppress(OSError, ValueError):  # the reader of the events reports what is wrong with them
-            there = Path(events).stat()
-            self._command = [there.st_size, there.st_mtime_ns, *options]
+            file = Path(events).resolve()
+            if file.is_file():  # a pipe, such as /dev/stdin, cannot be given again
+                there = file.stat()
+                self._path = file.with_name(f".{file.name}.submit")
+                self._command = [there.st_size, there.st_mtime_ns, *options]
         self._fd = -1
         self._told = False
         self.session = self._found() or str(uuid.uuid4())
@@ -41,7 +44,10 @@ class Unfinished:
             os.close(fd)
             return None
         if command != self._command or not isinstance(session, str):
-            say(f"session {session} was submitted in part, of a file or with options that have changed since.")
+            say(
+                f"session {session} was submitted in part, of a file or with options that have changed since. This is a new "
+                f"session; with --session {session} its tasks would be completed."
+            )
             os.close(fd)
             return None
         say(f"continuing session {session}, which was submitted in part.")

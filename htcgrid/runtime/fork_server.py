@@ -5,12 +5,14 @@ import json
 import logging
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
@@ -31,6 +33,9 @@ HANDLERS_PYTHON = ("-X", "utf8", *(("-X", "gil=1") if "t" in sys.abiflags else (
 would write that into the handler's log."""
 
 _MESSAGE_BYTES = 1 << 16
+_LOOK_SECONDS = 1.0
+"""How long the program may take before it is told to go on, as a handler may have stopped it, its parent."""
+_CLOSE_LOOKS = 10
 # The comment is what tools that watch processes have looked for since the first version.
 _PROGRAM = """\
 # htcgrid's fork server (fork_server_main)
@@ -164,17 +169,13 @@ class ForkServer:
         printed = os.memfd_create("import", os.MFD_CLOEXEC)
         is_answered = False
         try:
-            if self._control is not None:
-                self._control.settimeout(seconds)
-            reply = self._ask({"preload": request}, [printed])
+            reply = self._ask({"preload": request}, [printed], seconds)
             is_answered = True
         except TimeoutError:
             return {"error": f"the import has not ended after {seconds:g} s"}
         except Unavailable as error:
             return {"error": str(error)}
         else:
-            if self._control is not None:
-                self._control.settimeout(None)
             return reply
         finally:
             os.close(printed)
@@ -209,19 +210,19 @@ class ForkServer:
             if self._control is not None:
                 self._control.close()
                 self._control = None
-        if self._program is not None and self._program.wait() != 0:
+        if self._program is not None and self._await_end(self._program) != 0:
             strays.end(self._home)  # it was killed, perhaps with the guard that would have ended the rest
         if self._home:
             shutil.rmtree(self._home, ignore_errors=True)  # a fork server that was killed has not removed it
 
-    def _ask(self, request: Mapping[str, Any], fds: Sequence[int] = ()) -> dict[str, Any]:
+    def _ask(self, request: Mapping[str, Any], fds: Sequence[int] = (), seconds: float | None = None) -> dict[str, Any]:
         if self._control is None:
             if self._program is not None and self._program.returncode:
                 raise self._end()  # another thread has closed it because it had ended
             raise Unavailable("The process plane is closed.")
         try:
             socket.send_fds(self._control, [json.dumps(request).encode()], list(fds))
-            reply = self._receive(self._control)
+            reply = self._receive(self._control, seconds)
         except (BrokenPipeError, ConnectionResetError):
             reply = b""
         except BaseException:
@@ -234,12 +235,34 @@ class ForkServer:
         answer: dict[str, Any] = json.loads(reply)
         return answer
 
-    @staticmethod
-    def _receive(control: socket.socket) -> bytes:
-        return control.recv(_MESSAGE_BYTES)
+    def _receive(self, control: socket.socket, seconds: float | None) -> bytes:
+        """The reply; `TimeoutError` where it has not come after so long."""
+        control.settimeout(seconds or _LOOK_SECONDS)
+        while True:
+            try:
+                return control.recv(_MESSAGE_BYTES)
+            except TimeoutError:
+                if seconds is not None:
+                    raise
+                self._go_on()
+
+    def _await_end(self, program: subprocess.Popen[bytes]) -> int:
+        for _ in range(_CLOSE_LOOKS):
+            try:
+                return program.wait(_LOOK_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._go_on()
+        program.kill()
+        return program.wait()
+
+    def _go_on(self) -> None:
+        """Let the program and its guard run, which are one group, where somebody has stopped them."""
+        with suppress(ProcessLookupError, PermissionError):
+            if self._program is not None:
+                os.killpg(self._program.pid, signal.SIGCONT)
 
     def _end(self) -> Unavailable:
-        status = self._program.wait() if self._program else None
+        status = self._await_end(self._program) if self._program else None
         return Unavailable(f"The program that workers are forked from has ended (status {status}); was it killed?")
 
 

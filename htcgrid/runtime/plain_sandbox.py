@@ -7,13 +7,16 @@ group of its parent outlives it, and if the agent is killed a handler runs until
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 
 from htcgrid.runtime.log_pipe import LogPipe
 from htcgrid.runtime.sandbox import Sandbox
 from htcgrid.spi import Unavailable
 
+_PARENT = (sys.executable, "-I", "-S", str(Path(__file__).with_name("plain_parent.py")))
 _MUCH_BYTES = 1 << 12
 """A look that finds this much is followed by the next one soon: on some systems a pipe holds 16 KiB only."""
 
@@ -34,9 +37,10 @@ class PlainSandbox(Sandbox):
         self._log = LogPipe(ours, much=_MUCH_BYTES)
         self._log.printed = self.printed
         try:
+            given = self._variables | dict(variables)
             self._process = subprocess.Popen(
-                self._command,
-                env=self._variables | dict(variables),
+                [*_PARENT, given.get("LC_CTYPE", ""), *self._command],
+                env=given,
                 cwd=self._folder,
                 stdin=subprocess.DEVNULL,
                 stdout=theirs,

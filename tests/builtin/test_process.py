@@ -735,12 +735,12 @@ def test_a_ctrl_c_while_a_worker_is_started_leaves_nothing_and_is_no_bug(monkeyp
     others = descendants(os.getpid())
     receive, replies = ForkServer._receive, iter([False, True])
 
-    def interrupted(control: socket.socket) -> bytes:
+    def interrupted(server: ForkServer, control: socket.socket, seconds: float | None) -> bytes:
         if next(replies, False):
             raise KeyboardInterrupt
-        return receive(control)
+        return receive(server, control, seconds)
 
-    monkeypatch.setattr(ForkServer, "_receive", staticmethod(interrupted))
+    monkeypatch.setattr(ForkServer, "_receive", interrupted)
     with pytest.raises(KeyboardInterrupt), plane(workers=2):
         pass
     assert set(descendants(os.getpid())) <= set(others)

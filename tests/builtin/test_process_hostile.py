@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from htcgrid.spi import FailureKind, Function, Lease, Outcome, Task, Unstarted
 
 LONG = 30.0
 CODE = """
-import gc, os, struct, time
+import gc, os, signal, struct, time
 from htcgrid.runtime import frames
 
 def client():
@@ -34,6 +35,10 @@ def handler(event, context):
         head = frames.ANSWER.pack(size, log, 1, kind, mine._sequence + ahead, time.time_ns(), 1)
         mine._channel.sendall(head + b"1" * payload)
         time.sleep(60)
+    if "stop" in event:
+        os.kill(os.getppid(), signal.SIGSTOP)
+    if "exit" in event:
+        os._exit(event["exit"])
     return event
 """
 
@@ -99,3 +104,16 @@ def test_what_cannot_be_an_answer_is_none_and_ends_the_worker(plane: ProcessInvo
     [after] = found(plane, [{}], 20)
     assert isinstance(after, Outcome)
     assert after.failure is None
+
+
+@pytest.mark.parametrize("keys", [{}, {"preload": True}, {"transport": "http"}], ids=["socket", "preload", "http"])
+def test_a_handler_that_stops_its_parent_holds_up_neither_the_next_environment_nor_the_end(
+    tmp_path: Path, keys: dict[str, Any]
+) -> None:
+    (tmp_path / "job.py").write_text(CODE)
+    config = ProcessInvoker.Config(workers=1, **keys)
+    with ProcessInvoker(config, Function(handler="job.handler", code=tmp_path)) as plane:
+        for event, failure in (({"stop": 1}, None), ({"exit": 3}, FailureKind.EXIT), ({"stop": 2}, None)):
+            (outcome,) = found(plane, [event], LONG)
+            assert isinstance(outcome, Outcome)
+            assert outcome.failure == failure

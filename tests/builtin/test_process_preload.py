@@ -213,7 +213,7 @@ def test_a_transport_whose_environments_are_programs_of_their_own_refuses_it(tra
 def test_a_ctrl_c_during_the_import_leaves_nothing(plane: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     programs: list[Any] = []
 
-    def interrupted(control: Any) -> bytes:
+    def interrupted(*_: Any) -> bytes:
         raise KeyboardInterrupt
 
     opened = ForkServer.open
@@ -223,7 +223,7 @@ def test_a_ctrl_c_during_the_import_leaves_nothing(plane: Made, monkeypatch: pyt
         programs.append(server._program)
 
     monkeypatch.setattr(ForkServer, "open", opening)
-    monkeypatch.setattr(ForkServer, "_receive", staticmethod(interrupted))
+    monkeypatch.setattr(ForkServer, "_receive", interrupted)
     with pytest.raises(KeyboardInterrupt):
         plane("import time\ntime.sleep(60)").open()
     assert programs[0].poll() is not None

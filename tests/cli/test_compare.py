@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
@@ -82,3 +83,10 @@ def test_planes_that_are_not_two_or_not_there_are_refused(project: Project) -> N
     for planes, said in (("local", "name two planes"), ("local,nowhere", "[planes] has only")):
         done = project.htcgrid("compare", "--planes", planes)
         assert (done.status, said in done.err) == (2, True)
+
+
+def test_a_pipe_is_refused_as_two_planes_read_the_events(project: Project) -> None:
+    os.mkfifo(project.folder / "events")
+    done = project.htcgrid("compare", "--planes", "local,single", "events")
+    assert done.status == 2
+    assert "A pipe can be read once only" in done.err

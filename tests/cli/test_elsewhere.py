@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,9 +11,30 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from htcgrid.runtime.plain_sandbox import PlainSandbox
+
 if TYPE_CHECKING:
     from conftest import Project
 
+PARENT = """
+import os, sys, time
+
+def handler(event, context):
+    if event:
+        os.kill(os.getppid(), event)
+        time.sleep(60)
+    with open(f"/proc/{os.getppid()}/environ") as file:
+        return file.read()
+"""
+ENDS = """
+import os, time
+
+def handler(event, context):
+    if event > 0:
+        os._exit(event)
+    os.kill(os.getpid(), -event)
+    time.sleep(60)
+"""
 ELSEWHERE = str(Path(__file__).parents[1] / "parts" / "elsewhere")
 
 
@@ -38,6 +60,14 @@ PYTHONPATH = "{ELSEWHERE}"
 ELSEWHERE_NOTES = "{project.folder}/workers"
 """
     (project.folder / "workers").mkdir()
+    project.write("htcgrid.toml", (project.folder / "htcgrid.toml").read_text() + added)
+    return project
+
+
+@pytest.fixture
+def on_linux(project: Project) -> Project:
+    """The reduced plane where there is `/proc`."""
+    added = '\n[planes.reduced]\nplugin = "process"\nsupervision = "reduced"\nworkers = 2\n'
     project.write("htcgrid.toml", (project.folder / "htcgrid.toml").read_text() + added)
     return project
 
@@ -84,3 +114,48 @@ def test_keys_that_the_reduced_plane_cannot_keep_are_refused(reduced: Project) -
         done = htcgrid(reduced, "run", "--quiet", "--plane", "reduced", "--set", f"planes.reduced.{key}")
         assert done.returncode == 2, key
         assert f'supervision = "reduced" goes without {key.partition("=")[0]}' in done.stderr
+
+
+def test_a_handler_that_ends_its_parent_ends_its_environment_and_not_the_agent(on_linux: Project) -> None:
+    on_linux.write("job.py", PARENT)
+    numbers = [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
+    on_linux.tasks(*numbers, 0)
+    done = on_linux.htcgrid("run", "--quiet", "--plane", "reduced")
+    assert done.status == 1, done.err
+    found = {int(result["id"]): result.get("error", {}).get("errorMessage") for result in on_linux.results()}
+    names = ["killed", "terminated", "interrupt", "hangup"]
+    assert [found[1 + n].rpartition("signal: ")[2] for n in range(len(names))] == names
+    assert found[5] is None
+
+
+def test_a_handlers_parent_shows_it_none_of_the_agents_variables(on_linux: Project) -> None:
+    on_linux.write("job.py", PARENT)
+    on_linux.tasks(0)
+    done = on_linux.htcgrid("run", "--quiet", "--plane", "reduced", env={"AGENTS_OWN": "hunter2"})
+    assert done.status == 0, done.err
+    shown = on_linux.results()[0]["output"]
+    assert "AWS_LAMBDA_FUNCTION_NAME" in shown
+    assert "AGENTS_OWN" not in shown
+
+
+def test_a_worker_has_the_variables_and_signals_that_it_was_given_and_no_more_from_its_parent() -> None:
+    program = 'trap "echo is not ignored" PIPE; kill -PIPE $$; env'
+    sandbox = PlainSandbox(["sh", "-c", program], "/", {"LANG": "C", "PATH": os.environ["PATH"]})
+    sandbox.start({"OWN": "1"})
+    try:
+        sandbox.process.wait(60)
+        printed = {line.partition("=")[0] for line in sandbox.log_tail().decode().splitlines()}
+    finally:
+        sandbox.close()
+    assert printed - {"_", "PWD", "SHLVL"} == {"LANG", "OWN", "PATH", "is not ignored"}
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"), [(3, "exit status 3"), (-9, "signal: killed"), (-15, "signal: terminated")]
+)
+def test_a_worker_that_ends_is_reported_with_its_own_status(reduced: Project, code: int, reason: str) -> None:
+    reduced.write("job.py", ENDS)
+    reduced.tasks(code)
+    done = htcgrid(reduced, "run", "--quiet", "--plane", "reduced")
+    assert done.returncode == 1, done.stderr
+    assert reduced.results()[0]["error"]["errorMessage"].endswith(reason)

@@ -78,6 +78,27 @@ def test_a_submit_that_was_killed_is_completed_by_the_same_command(project: Proj
     assert not list(project.folder.glob(".*"))
 
 
+def test_a_session_that_could_not_be_printed_is_gone_on_with_and_not_doubled(project: Project) -> None:
+    project.events({"n": 1}, {"n": 2})
+    with Path("/dev/full").open("w") as full:
+        lost = subprocess.run(
+            [HTCGRID, "submit", "events.jsonl"], cwd=project.folder, stdout=full, stderr=subprocess.DEVNULL, check=False
+        )
+    assert lost.returncode == 3
+    again = project.run("submit", "events.jsonl")
+    assert f"continuing session {again.stdout.strip()}" in again.stderr
+    assert count(project.folder / "queue.db") == 2
+
+
+def test_a_pipe_may_be_given_by_its_name(project: Project) -> None:
+    submitted = project.run("submit", "/dev/stdin", given='{"n": 1}\n{"n": 2}\n')
+    assert submitted.returncode == 0, submitted.stderr
+    assert f"--session {submitted.stdout.strip()} completes it" in submitted.stderr
+    project.drain()
+    read = project.run("results", "-o", "/dev/stdout")
+    assert sorted(line["output"]["n"] for line in lines(read.stdout)) == [1, 2]
+
+
 def test_large_results_are_written_a_few_at_a_time() -> None:
     def coming() -> Iterator[Result]:
         for number in range(20):

@@ -40,7 +40,8 @@ class AwsPlugin(Plugin):
 
     def close(self) -> None:
         if self._pool:
-            self._pool.shutdown(cancel_futures=True)
+            # Not waiting: only where a run is cut off is a call still under way, to a service that does not answer.
+            self._pool.shutdown(wait=False, cancel_futures=True)
             self._pool = None
         if self._session:
             self._session.close()
