@@ -48,10 +48,20 @@ class BoundRules(InvokerHelpers):
         """Handlers stop in time by it. Read: spi.Function."""
         timeout = plane.function.timeout
         self.works(plane)
-        left = self.answer(self.call(plane, "describe"))["remaining_ms"] / 1000
+        seconds = 0.3
+        context = self.answer(self.call(plane, "describe", seconds=seconds))
+        left = context["remaining_ms"] / 1000
         assert 0.7 * timeout <= left <= timeout, (
             f"the timeout is {timeout:g} s, and at its start the handler has {left:g} s left"
         )
+        later = context["remaining_later_ms"] / 1000
+        assert later <= left - 0.8 * seconds, f"a handler had {left:g} s left, and {seconds:g} s later {later:g} s"
+
+    def test_a_timeout_may_be_as_long_as_a_month(self, plane: Invoker) -> None:
+        """In milliseconds it has more than 31 bits. Read: spi.Invoker.invoke."""
+        if not self.keeps_any_timeout:
+            not_asked("the plane keeps to the timeout that it was deployed with")
+        assert self.answer(self.call(plane, "echo", 2_592_000.0, value="a month")) == "a month"
 
     @pytest.mark.capability(Capability.TIMEOUT)
     def test_each_task_of_a_batch_has_a_timeout_of_its_own(self, plane: Invoker) -> None:

@@ -117,10 +117,15 @@ class ClockRules(SourceHelpers):
         assert oldest >= EARLY * apart, (
             f"the older of two tasks has waited for {apart:.1f} s, and oldest_seconds is {oldest:.1f}"
         )
-        for _ in range(2):
-            source.ack(self.take(source, 1))
+        done, held = (lease for _ in range(2) for lease in self.take(source, 1))
+        self.held_again(source, [held])
+        source.ack([done])
         oldest = source.stats().oldest_seconds
         assert oldest is None, f"no task waits, and oldest_seconds is {oldest:.1f}; expected None"
+        if self.returns(source):
+            source.nack([held], 60 * self.wait_factor)
+            oldest = source.stats().oldest_seconds
+            assert oldest is not None, "a task is delayed, and oldest_seconds is None"
 
     # --- words ---
 

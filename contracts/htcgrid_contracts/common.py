@@ -187,8 +187,10 @@ class PluginContract:
                 assert is_policy or isinstance(rights, str), (
                     f"`permissions` has for {use!r} neither an IAM policy nor a text: {rights!r}"
                 )
+        told = "\n".join(advice)
         usage: object = made.usage()
         assert usage is None or isinstance(usage, Usage), f"`usage` returned {usage!r}: return a Usage, or None"
+        self.keeps_secrets(plugin, "what `advise` and `usage` say", f"{told} {usage!r}")
 
     # --- words for the contracts ---
 
@@ -199,6 +201,11 @@ class PluginContract:
             time.sleep(0.02)
             held = Holdings.now().beyond(before)
         assert not held, f"after {after} there is still {held}"
+
+    def keeps_secrets(self, plugin: Plugin, what: str, text: str) -> None:
+        """The text has no secret of the plugin; the error does not show it either."""
+        is_told = any(secret in text for secret in {*self.secrets, *secrets_of(plugin)})
+        assert not is_told, f"a secret is in {what}"
 
     @contextmanager
     def unavailable(self, what: str, plugin: Plugin | None = None) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 from htcgrid.spi import Capability, FailureKind, Invoker, Outcome, Unavailable
@@ -79,6 +80,9 @@ class InvokerContract(
         outcome, took = self.cancelled(plane, lease(do, seconds=30 * self.wait_factor))
         self.failed(outcome, FailureKind.CANCELLED)
         assert took < 2 * self.wait_factor, f"a running handler was stopped {took:.1f} s after cancel; 2 s at most"
+        again = lease("echo", value="again")
+        again = replace(again, task=replace(again.task, id=outcome.task_id))
+        assert self.answer(self.run(plane, [again])[0]) == "again", "a task that was cancelled does not run again"
         self.works(plane)
 
     @pytest.mark.capability(Capability.CANCEL)
@@ -102,10 +106,14 @@ class InvokerContract(
 
     def test_cancel_passes_over_tasks_that_are_not_here(self, plane: Invoker) -> None:
         """It may have ended, or run on another machine. Read: spi.Invoker.cancel."""
-        plane.cancel(["contract-not-here"])
+        plane.cancel([])
         done = lease("echo", value=1)
-        self.run(plane, [done])
-        plane.cancel([done.task.id])
+        for _ in range(2):  # a redrive runs it again
+            plane.cancel(["contract-not-here", done.task.id])
+            outcome = self.run(plane, [done])[0]
+            assert outcome.failure is None, (
+                f"a task was cancelled while it was not here, and when it is run it is {outcome.failure}"
+            )
         self.works(plane)
 
     @pytest.mark.capability(Capability.TIMEOUT)

@@ -1,5 +1,6 @@
 """What an invocation reports when the handler fails, and what becomes of the tasks beside it."""
 
+import signal
 import time
 from typing import Any
 
@@ -24,6 +25,8 @@ class FailureRules(InvokerHelpers):
         )
         assert document["errorMessage"].startswith("told to ünicode ")
         assert isinstance(document.get("stackTrace"), list), "the document lacks its stackTrace, a list of texts"
+        wrong = [line for line in document["stackTrace"] if not isinstance(line, str)]
+        assert not wrong, f"stackTrace is a list of texts, and holds {wrong[0]!r}"
         message = "line of a long message\n" * 150 + "its end"
         document = self.failed(self.call(plane, "fail", message=message), FailureKind.HANDLER_ERROR)
         assert document["errorMessage"].startswith(message), (
@@ -74,6 +77,7 @@ class FailureRules(InvokerHelpers):
             pytest.param("end", {"status": 3}, "exit status 3", id="sys.exit(3)"),
             pytest.param("end", {"status": 4, "at_once": True}, "exit status 4", id="os._exit(4)"),
             pytest.param("kill", {}, "signal: killed", id="killed"),
+            pytest.param("kill", {"signal": signal.SIGTERM}, "signal: terminated", id="terminated"),
         ],
     )
     def test_the_end_of_the_process_is_an_exit(

@@ -203,7 +203,7 @@ class InvokerHelpers(PluginContract):
         time.sleep(0.5 * self.wait_factor)
         assert thread.is_alive(), "the handler had ended before it was cancelled"
         cancelled = time.monotonic()
-        plane.cancel([asked.task.id])
+        plane.cancel(["contract-not-here", asked.task.id])
         eventually(lambda: bool(ended), plane.function.timeout + 30 * self.wait_factor, "an outcome after `cancel`")
         return ended[0][0], ended[0][1] - cancelled
 

@@ -35,9 +35,16 @@ class MeterRules(InvokerHelpers):
             )
             assert outcome.billed_ms >= 900 * seconds, f"{seconds:g} s are billed as {outcome.billed_ms} ms"
             failed.append(outcome)
+        if Capability.EXIT in plane.capabilities:
+            failed.append(self.call(plane, "end", status=3))
+        if Capability.CANCEL in plane.capabilities:
+            self.works(plane)
+            failed.append(self.cancelled(plane, lease("sleep", seconds=30 * self.wait_factor))[0])
+            billed = failed[-1].billed_ms
+            assert billed > 0, f"a handler that ran was cancelled, and is billed {billed} ms"
         for outcome in failed:
             self._plausible(outcome)
-            assert outcome.environment, "a failure names no environment"
+            assert outcome.environment, f"an outcome that failed as {outcome.failure} names no environment"
 
     @pytest.mark.capability(Capability.METERING)
     def test_started_is_when_the_handler_began(self, plane: Invoker) -> None:
@@ -70,6 +77,9 @@ class MeterRules(InvokerHelpers):
         size = min(plane.max_concurrency, self.most_threads)
         calls = [lambda: self.call(plane, "count", seconds=0.3)] * (2 * size)
         outcomes = [*in_threads(calls, 60 * self.wait_factor), *(self.call(plane, "count") for _ in range(2))]
+        if Capability.EXIT in plane.capabilities:  # what takes the place of one that has ended is another
+            self.failed(self.call(plane, "end", status=3), FailureKind.EXIT)
+            outcomes += in_threads(calls, 60 * self.wait_factor)
         pairs = {(self.answer(outcome)["environment"], outcome.environment) for outcome in outcomes}
         assert len(pairs) == len({inside for inside, _ in pairs}) == len({outside for _, outside in pairs}), (
             f"the handler saw {len({inside for inside, _ in pairs})} environments, and the outcomes name "
@@ -130,6 +140,17 @@ class MeterRules(InvokerHelpers):
             seen = [text for text in texts if text.encode() in outcome.log_tail]
             expected = texts[number : number + 1]
             assert seen == expected, f"printed {expected}, and the log tail has {seen}: {outcome.log_tail!r}"
+
+    @pytest.mark.capability(Capability.LOGS)
+    def test_any_bytes_may_be_printed(self, plane: Invoker) -> None:
+        """Neither text nor whole lines. Read: spi.Outcome.log_tail."""
+        outcome = self.call(plane, "say", hex="6265666f726520ff00fe", text=" behind", end="")
+        assert self.answer(outcome) == len(" behind")
+        for word in (b"before", b"behind"):
+            assert word in outcome.log_tail, (
+                f"a handler printed a line without an end, with bytes that are not text, and the log tail is "
+                f"{outcome.log_tail!r}"
+            )
 
     @pytest.mark.capability(Capability.LOGS)
     def test_each_thread_gets_the_logs_of_its_own_tasks(self, plane: Invoker) -> None:

@@ -14,7 +14,7 @@ def contract_function(
     handler: str = HANDLER, *, code: Path = HANDLER_FOLDER, timeout: float = 20, memory: int = 256
 ) -> Function:
     """The kit's handler as a `Function`: `timeout` in seconds, `memory` in MiB."""
-    environment = {"CONTRACT_VARIABLE": "from the function"}
+    environment = {"CONTRACT_VARIABLE": """from the function: a=b "c" 'd' $HOME \\é"""}
     return Function(
         handler=handler, name="contract", code=code, timeout=timeout, memory=memory, environment=environment
     )

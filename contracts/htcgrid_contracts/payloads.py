@@ -29,6 +29,10 @@ AWKWARD_ATTRIBUTES: Mapping[str, Mapping[str, str]] = {
     "quotes and newlines": {"note": 'a "b"\n\tc\\d'},
     "spaces around": {"note": "  a  "},
     "capitals": {"City": "Bern", "city": "Basel"},
+    "names of fields": {"id": "1", "payload": "2", "reason": "3", "state": "4", "receipt": "5"},
+    "names with other letters": {"a.b c:d/e": "1", "Größe": "2", "x-y_z": "3"},
+    "many": {f"name-{number}": str(number) for number in range(30)},
+    "a long text": {"note": "long " * 120},
     "what looks like a number": {"note": "0012.50", "flag": "true", "none": "null"},
 }
 

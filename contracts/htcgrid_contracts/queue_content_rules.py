@@ -1,5 +1,6 @@
 """Queues of more than a page, and what is the same task, the same id and the higher priority."""
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -22,7 +23,8 @@ class QueueContentRules(SourceHelpers):
 
     def test_more_tasks_than_a_page_are_put_and_cancelled(self, given: Given) -> None:
         """A session may have millions. Read: spi.TaskQueue.put, spi.TaskQueue.cancel."""
-        queue = self.a_queue(given())
+        source = given()
+        queue = self.a_queue(source)
         of_session, by_ids = numbered(self.many_tasks, session_id="many"), numbered(self.many_tasks)
         queue.put(of_session)
         queue.put(by_ids)
@@ -34,6 +36,19 @@ class QueueContentRules(SourceHelpers):
             assert len(named) == len(ids), f"cancel of {what} of {len(expected)} tasks named some twice"
             missing = {task.id for task in expected} - ids
             assert not missing, f"cancel of {what} of {len(expected)} tasks left {len(missing)} of them"
+        if not source.redrives:
+            return
+        again = [replace(task, attributes={GENERATION: "1"}) for task in by_ids]
+        source.redrive(again)
+        missing = {task.id for task in again}
+        deadline = time.monotonic() + 40 * self.wait_factor
+        while missing and time.monotonic() < deadline:
+            leases = source.receive(source.max_batch, 1.0)
+            missing -= {lease.task.id for lease in leases if not lease.invalid}
+            source.ack(leases)
+        assert not missing, (
+            f"{len(again)} tasks that were cancelled were redriven, and {len(missing)} of them never came"
+        )
 
     def test_all_of_many_dead_letters_are_listed(self, source: TaskSource, given: Given) -> None:
         """Whoever runs them again forgets none. Read: spi.TaskSource.dead_letters."""
@@ -57,6 +72,23 @@ class QueueContentRules(SourceHelpers):
             10 * self.wait_factor,
             f"each of {size} dead letters once in `dead_letters`, which lists {found}",
         )
+
+    def test_several_large_events_go_through_one_call(self, given: Given) -> None:
+        """What a request may hold is no limit of a batch. Read: spi.TaskQueue.put, spi.TaskSource.receive."""
+        source = given()
+        queue = self.a_queue(source)
+        large = b'"' + b"0123456789abcde\\n" * (self.largest_payload // 17) + b'"'
+        tasks = [replace(task, payload=large) for task in numbered(3)]
+        queue.put(tasks)
+        came: list[Task] = []
+        deadline = time.monotonic() + 30 * self.wait_factor
+        while len(came) < len(tasks):
+            assert time.monotonic() < deadline, f"{len(came)} of 3 events of {len(large)} bytes came"
+            leases = source.receive(min(3, source.max_batch), 1.0)
+            came += [lease.task for lease in leases]
+            source.ack(leases)
+        for task in came:
+            assert task.payload == large, f"an event of {len(large)} bytes came with {len(task.payload)}, or changed"
 
     # --- cancel ---
 

@@ -99,17 +99,21 @@ class QueueStateRules(SourceHelpers):
     # --- all states at once ---
 
     def test_a_queue_in_every_state_is_counted_right(self, given: Given) -> None:
-        """Waiting, delayed, leased, acked, dead and cancelled tasks of two sessions. Read: spi.TaskSource.stats, spi.States."""
+        """Waiting, delayed, leased, acked, dead and cancelled tasks of two sessions, and one of none. Read: spi.TaskSource.stats, spi.States."""
         source = given()
         if type(source).stats is TaskSource.stats:
             not_asked("`stats` is the default: it cannot tell how much it holds")
         began = time.monotonic()
         self._in_every_state(source)
+        self.keeps_secrets(source, "what `stats` says", repr(source.stats()))
+        self.queue(source).put(numbered(1))
         has_dead = type(source).dead_letter is not TaskSource.dead_letter
         inside = States(waiting=1, delayed=1, leased=1, cancelled=2, dead=1 if has_dead else 0)
         for brief in (False, True):
-            sessions = {} if brief else {"mixed": inside, "mixed-other": States(2, 0, 0, 0, 0)}
-            wrong = _Wrong(replace(inside, waiting=3), sessions, began)
+            sessions = (
+                {} if brief else {"mixed": inside, "mixed-other": States(2, 0, 0, 0, 0), "": States(1, 0, 0, 0, 0)}
+            )
+            wrong = _Wrong(replace(inside, waiting=4), sessions, began)
             eventually(
                 lambda brief=brief, wrong=wrong: not wrong.of(source.stats(brief=brief)),  # type: ignore[misc]
                 5 * self.wait_factor,
@@ -183,9 +187,15 @@ class QueueStateRules(SourceHelpers):
         other = self.again(source)
         other.agent = f"contract-{uuid.uuid4().hex[:8]}"
         with other:
+            began = time.monotonic()
             leases = self.take(other, 2)
             agents = reader.stats().agents or {}
             found = {name: holder.leased for name, holder in agents.items() if other.agent in name}
+            elapsed = time.monotonic() - began + 10
+            silent = [holder.silent_seconds for name, holder in agents.items() if other.agent in name]
+            assert all(0 <= each <= elapsed for each in silent), (
+                f"the agent {other.agent!r} was heard of {elapsed - 10:.1f} s ago, and its silent_seconds are {silent}"
+            )
             assert list(found.values()) == [2], (
                 f"the agent {other.agent!r} has leased 2 tasks, and `agents` of the stats are {dict(agents)}"
             )
@@ -247,10 +257,19 @@ class QueueStateRules(SourceHelpers):
         source.dead_letter(leases, "the contract's reason")
         again = [replace(lease.task, attributes={**lease.task.attributes, GENERATION: "1"}) for lease in leases]
         source.redrive(again)
-        found = sorted(self._taken(source, size), key=lambda task: task.id)
+        came = [self.take(source, 1)[0] for _ in range(size)]
+        attempts = [lease.attempt for lease in came]
+        assert attempts == [1] * size, f"what is redriven is at attempt 1 again, and came at {attempts}"
+        found = sorted((lease.task for lease in came), key=lambda task: task.id)
+        source.ack(came)
         assert found == sorted(again, key=lambda task: task.id), f"{size} tasks were redriven, and came as {found}"
         left = [each.task.id for each in source.dead_letters()]
         assert not left, f"{len(left)} of {size} tasks that were redriven are listed as dead letters still"
+        eventually(
+            lambda: source.stats(brief=True).states.dead in {0, None},
+            10 * self.wait_factor,
+            f"no dead letter in the stats: all {size} were redriven",
+        )
 
     # --- words ---
 

@@ -10,9 +10,10 @@ import pytest
 from htcgrid.spi import FailureKind, Outcome, Rejected, Result, ResultSink, ResultStore, Task
 
 from htcgrid_contracts.common import PluginContract, in_threads, not_asked, unique_id
-from htcgrid_contracts.payloads import AWKWARD_IDS
+from htcgrid_contracts.payloads import AWKWARD_ATTRIBUTES, AWKWARD_IDS
 
 _KINDS = list(FailureKind)
+_ODD = [each for each in AWKWARD_ATTRIBUTES.values() if "session_id" not in each]
 
 
 def varied(number: int, session: str | None = None) -> Result:
@@ -22,6 +23,7 @@ def varied(number: int, session: str | None = None) -> Result:
         b'{"errorType": "E", "errorMessage": "%d"}' if failure else b'{"number": %d.50, "text": "\\u0000\xc3\xa9"}'
     )
     attributes = {"session_id": session or f"s-{number % 2}", "city": f"Zürich {number}", "note": ""}
+    attributes |= _ODD[number % len(_ODD)]
     task = Task(unique_id(), b'{"value": %d}' % number, {} if number % 5 == 0 and session is None else attributes)
     outcome = Outcome(
         task.id,

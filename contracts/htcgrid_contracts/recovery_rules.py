@@ -4,7 +4,7 @@ from contextlib import suppress
 
 from htcgrid.spi import HtcgridError, Plugin
 
-from htcgrid_contracts.common import Holdings, PluginContract
+from htcgrid_contracts.common import Holdings, PluginContract, not_asked
 
 
 class RecoveryRules(PluginContract):
@@ -22,6 +22,26 @@ class RecoveryRules(PluginContract):
         for _ in range(2):
             fail()
         self.nothing_is_held(before, "twice an `open` that failed, and `close`,")
+
+    def test_usage_counts_what_was_asked_since_the_plugin_was_made(self, plugin: Plugin) -> None:
+        """The summary of a run shows it, at the end and on the way. Read: spi.Plugin.usage, spi.Usage."""
+        with self.again(plugin) as opened:
+            first = opened.usage()
+            if first is None:
+                not_asked("`usage` is None: its calls cost nothing")
+            self.use(opened)
+            then = opened.usage()
+            again = opened.usage()
+        assert then is not None, "`usage` told something after `open`, and is None after a call"
+        assert again is not None, "`usage` told something once, and is None when it is asked again"
+        counts = [sum(each.requests.values()) for each in (first, then, again)]
+        assert counts[0] < counts[1] <= counts[2], (
+            f"`requests` of `usage` add up to {counts[0]} after `open`, {counts[1]} after a call, and {counts[2]} when it is "
+            f"asked again: they count since the plugin was made"
+        )
+        dollars = [each.dollars for each in (first, then, again) if each.dollars is not None]
+        assert dollars == sorted(dollars), f"`dollars` of `usage` go down: {dollars}"
+        assert all(each >= 0 for each in dollars), f"`dollars` of `usage` are {dollars}"
 
     def test_a_place_that_came_back_is_used_again(self, plugin: Plugin) -> None:
         """An outage is not the end of a run: a connection that broke is made anew. Read: spi.Unavailable."""

@@ -58,4 +58,6 @@ class RunRules(PluginContract):
 
 
 def _document() -> bytes:
-    return json.dumps({"command": "run", "note": f"über {uuid.uuid4()}"}, ensure_ascii=False).encode()
+    return json.dumps(
+        {"command": "run", "note": f"über {uuid.uuid4()}", "long": "a few kB" * 1000}, ensure_ascii=False
+    ).encode()

@@ -12,6 +12,7 @@ from htcgrid.spi import FailureKind, Outcome, Rejected, Result, ResultSink, Resu
 from htcgrid_contracts.common import in_threads, not_asked, unique_id
 from htcgrid_contracts.failure_rules import FailureLogRules
 from htcgrid_contracts.payloads import AWKWARD_PAYLOADS
+from htcgrid_contracts.reader_rules import ReaderRules
 from htcgrid_contracts.recovery_rules import RecoveryRules
 from htcgrid_contracts.run_rules import RunRules
 from htcgrid_contracts.sink_sharing_rules import SinkSharingRules
@@ -20,7 +21,7 @@ from htcgrid_contracts.stored_value_rules import StoredValueRules
 
 def result(payload: bytes = b'{"price": 1.5}', failure: FailureKind | None = None) -> Result:
     """A result of a task that no other test has, with a value in every field."""
-    task = Task(unique_id(), b'{"value": 1}', {"session_id": "s-1", "city": "Zürich"})
+    task = Task(unique_id(), b'{ "value" : 1.0, "\\u00e9":[1e2]}', {"session_id": "s-1", "city": "Zürich"})
     outcome = Outcome(
         task.id,
         payload,
@@ -36,7 +37,7 @@ def result(payload: bytes = b'{"price": 1.5}', failure: FailureKind | None = Non
     return Result(task, outcome, attempt=2)
 
 
-class ResultSinkContract(SinkSharingRules, StoredValueRules, FailureLogRules, RunRules, RecoveryRules):
+class ResultSinkContract(SinkSharingRules, ReaderRules, StoredValueRules, FailureLogRules, RunRules, RecoveryRules):
     """Subclass it, and give the fixture `sink`: a sink, not opened, on a place that is new and empty.
 
     `read_back` is the oracle. See `PluginContract` for what else may be overridden.
@@ -264,6 +265,7 @@ class ResultSinkContract(SinkSharingRules, StoredValueRules, FailureLogRules, Ru
             for each in (result(), result(b'{"errorType": "E"}', FailureKind.EXIT)):
                 sink.put([each])
             stats = sink.stats()
+            self.keeps_secrets(sink, "what `stats` says", repr(stats))
             known = stats.stored in {2, None} or bool(stats.note)  # a note says how late the count is
             assert known, f"two results are stored, and `stats` says {stats.stored}"
             sink.put([each])

@@ -8,6 +8,8 @@ from htcgrid.spi import Lease, Task, TaskQueue, TaskSource
 
 from htcgrid_contracts.clock_rules import ClockRules
 from htcgrid_contracts.common import eventually, in_threads, not_asked
+from htcgrid_contracts.dead_letter_rules import DeadLetterRules
+from htcgrid_contracts.late_call_rules import LateCallRules
 from htcgrid_contracts.lease_rules import LeaseRules
 from htcgrid_contracts.payloads import AWKWARD_ATTRIBUTES, AWKWARD_PAYLOADS
 from htcgrid_contracts.queue import TaskQueueRules
@@ -27,6 +29,8 @@ class TaskSourceContract(
     TaskQueueRules,
     QueueStateRules,
     QueueContentRules,
+    LateCallRules,
+    DeadLetterRules,
     RecoveryRules,
 ):
     """Subclass it, and give the fixture `source`: a source, not opened, on a place that is new and empty.

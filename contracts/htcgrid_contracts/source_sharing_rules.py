@@ -1,9 +1,10 @@
 """A source beside other agents and commands on the same place, and calls that are odd but allowed."""
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 
-from htcgrid.spi import Lease, TaskQueue, TaskSource
+from htcgrid.spi import Lease, Task, TaskQueue, TaskSource, Unavailable
 
 from htcgrid_contracts.common import eventually, in_threads, not_asked
 from htcgrid_contracts.source_helpers import Given, SourceHelpers, numbered
@@ -103,6 +104,40 @@ class SourceSharingRules(SourceHelpers):
         assert command.is_pending("asked") is False, (
             "all tasks of the session are acked, and to another program it is still pending"
         )
+
+    def test_submitters_of_the_same_tasks_at_once_leave_each_once(
+        self, given: Given, another: Callable[[], TaskSource]
+    ) -> None:
+        """A submit is given again while the first still runs. Read: spi.TaskQueue.put."""
+        source = given()
+        queues = [self._queue(each) for each in (source, another(), another(), another())]
+        same, own = numbered(8), [numbered(4) for _ in queues]
+        together = threading.Barrier(len(queues))
+
+        def submit(queue: TaskQueue, tasks: Sequence[Task]) -> None:
+            together.wait(30 * self.wait_factor)
+            for some in ([*same[:4], *tasks[:2]], [*same[4:], *tasks[2:]]):
+                for left in reversed(range(20)):
+                    try:
+                        queue.put(some)
+                        break
+                    except Unavailable:  # as `htcgrid submit` does: the same tasks again
+                        if not left:
+                            raise
+                        time.sleep(0.05)
+
+        in_threads(
+            [lambda queue=queue, tasks=tasks: submit(queue, tasks) for queue, tasks in zip(queues, own, strict=True)],  # type: ignore[misc]
+            60 * self.wait_factor,
+        )
+        expected = sorted(task.id for tasks in (same, *own) for task in tasks)
+        came: list[str] = []
+        while len(came) < len(expected):
+            leases = self.take(source, 1)
+            came += [lease.task.id for lease in leases]
+            source.ack(leases)
+        assert sorted(came) == expected, f"of {len(expected)} tasks that 4 submitters put at once some came twice"
+        self.nothing_comes(source, 0.2)
 
     # --- while it waits ---
 

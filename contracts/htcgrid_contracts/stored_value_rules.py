@@ -9,7 +9,7 @@ from htcgrid.spi import GENERATION, Result, ResultSink
 from htcgrid_contracts.common import not_asked
 from htcgrid_contracts.reading_rules import ReadingRules, varied
 
-_NUMBERS = ("started", "duration_ms", "billed_ms", "max_memory_mb", "init_ms", "environment")
+_NUMBERS = ("started", "duration_ms", "billed_ms", "max_memory_mb", "init_ms", "environment", "log_tail")
 _MONTH_MS = 2_592_000_000
 """The longest timeout that a function can have, which is more than 31 bits hold."""
 
@@ -28,6 +28,7 @@ class StoredValueRules(ReadingRules):
             max_memory_mb=16_777_216,
             init_ms=900_000.5,
             environment="e" * 100,
+            log_tail=b"0123456789abcde\n" * 256,
         )
         put = replace(put, outcome=large, attempt=40_000)
         with sink:
@@ -48,7 +49,7 @@ class StoredValueRules(ReadingRules):
             kept = self._kept(sink)
             sink.put([put])
             (stored,) = self._stored(sink, [put])
-        changed = {name: found for name in kept if (found := getattr(stored.outcome, name)) not in {0, ""}}
+        changed = {name: found for name in kept if (found := getattr(stored.outcome, name)) not in {0, "", b""}}
         assert not changed, f"0 was stored as {changed}"
 
     def test_the_generations_of_results_are_numbers(self, sink: ResultSink) -> None:

@@ -58,6 +58,47 @@ class TaskRules(InvokerHelpers):
             f"{apart:.2f} s apart: report each as it is ready"
         )
 
+    @pytest.mark.capability(Capability.CONTEXT)
+    def test_each_task_of_a_batch_has_a_context_of_its_own(self, plane: Invoker) -> None:
+        """A batch may be of several users. Read: spi.Capability.CONTEXT."""
+        if plane.max_batch == 1:
+            not_asked("max_batch is 1: every call has one task")
+        batch = [
+            lease("describe", {"session_id": f"s-{number}", f"of-{number}": "mine"}, attempt=number + 1)
+            for number in range(min(plane.max_batch, 3))
+        ]
+        answers = [self.answer(outcome) for outcome in self.run(plane, batch)]
+        for number, (asked, answer) in enumerate(zip(batch, answers, strict=True)):
+            custom = answer["custom"]
+            found = {name: custom.get(name) for name in ("task_id", "session_id", "attempt", f"of-{number}")}
+            expected = {
+                "task_id": asked.task.id,
+                "session_id": f"s-{number}",
+                "attempt": number + 1,
+                f"of-{number}": "mine",
+            }
+            assert found == expected, f"of a batch the context of task {number} has {found}; expected {expected}"
+            others = [name for name in custom if name.startswith("of-") and name != f"of-{number}"]
+            assert not others, f"of a batch the context of task {number} has the attributes {others} of another"
+        ids = {answer["aws_request_id"] for answer in answers}
+        assert len(ids) == len(batch), f"{len(batch)} tasks of a batch have {len(ids)} request ids"
+
+    @pytest.mark.capability(Capability.TIMEOUT)
+    def test_a_task_behind_one_that_is_stopped_is_not_stopped(self, plane: Invoker) -> None:
+        """At its timeout, or by a cancel. Read: spi.Unstarted."""
+        if plane.max_batch == 1:
+            not_asked("max_batch is 1: no task stands behind another")
+        self.works(plane)
+        seconds = self.short_timeout
+        for cancels in (False, True) if Capability.CANCEL in plane.capabilities else (False,):
+            batch = [lease("sleep", seconds=seconds + 30 * self.wait_factor), lease("echo", value="behind")]
+            cancel = threading.Timer(0.5 * seconds, plane.cancel, [[batch[0].task.id]])
+            if cancels:
+                cancel.start()
+            first, behind = self.run(plane, batch, 60 * self.wait_factor if cancels else seconds)
+            assert first.failure is not None
+            assert self.answer(behind) == "behind"
+
     @pytest.mark.capability(Capability.CANCEL)
     def test_cancel_of_a_task_behind_leaves_the_one_that_runs(self, plane: Invoker) -> None:
         """They are of one batch, and of two users. Read: spi.Invoker.cancel."""

@@ -9,7 +9,8 @@ it have what crosses it. `htcgrid verify NAME` runs the conformance kit over a p
 - **One attempt.** A method tries once and never sleeps: the agent repeats calls, with jitter. Switch off an SDK's own.
 - **Two errors.** `Unavailable` says "not now, try again"; `Rejected` says "never". Anything else is reported as a bug.
 - **Payloads are bytes.** They hold one JSON document. They are passed on as they are, never parsed.
-- **Limits are attributes.** `max_batch`, `max_concurrency`, `lease_seconds`: the agent keeps to them.
+- **Limits are attributes.** `max_batch`, `max_concurrency`, `lease_seconds`: the agent keeps to them. The plugin sees to a
+  service's own, as of a delay, a page, a request. A call with nothing in it does nothing.
 - **Secrets stay out** of messages, results and `repr`. A key of a `Config` that holds one is a pydantic `SecretStr`, which
   nothing prints and `htcgrid deploy` refuses to send.
 """
@@ -61,11 +62,11 @@ class TaskSource(Plugin):
         return ()
 
     def dead_letter(self, leases: Sequence[Lease], reason: str) -> None:
-        """In place of `ack` after the last try of what ended its environment: kept with the reason if possible. Default: ack."""
+        """In place of `ack`, as quiet, after the last try of what ended its environment; keeps the reason, or a part. Default: ack."""
         self.ack(leases)
 
     def dead_letters(self) -> Iterable[DeadTask]:
-        """The dead letters, a few at a time in memory. The default knows of none."""
+        """The dead letters, a few at a time in memory; no other call waits for whoever reads, who may leave it. None by default."""
         return ()
 
     redrives: bool = False
@@ -120,17 +121,16 @@ class Invoker(Plugin):
 
     @abstractmethod
     def invoke(self, batch: Sequence[Lease], timeout: float) -> Iterable[Outcome | Unstarted]:
-        """Run the handler for each task, one after the other in one environment, and report each once. Outcomes come as
-        they are ready, in any order. `timeout` is in seconds, for each task by itself. The handler's context is AWS
-        Lambda's: a request id for each invocation, the function's name and memory, the time that is left. Failures of
-        the handler are outcomes. A task that was not begun when another of its batch takes long, or ends the
-        environment, is reported as `Unstarted` at once, so that another environment can have it. At `Unavailable` tasks
-        already reported stay reported, and the rest are tried again. `Rejected` stops the agent: it says never.
-        `Throttled` has the agent make fewer calls."""
+        """Run the handler for each task, one after the other in one environment, and report each once. Outcomes come as they
+        are ready, in any order. `timeout` is in seconds, for each task by itself. The handler's context is AWS Lambda's: a
+        request id for each invocation, the function's name and memory, the time that is left. Failures of the handler are
+        outcomes. A task that was not begun when another of its batch takes long, or ends the environment, is reported as
+        `Unstarted` at once, so that another environment can have it. At `Unavailable` tasks already reported stay reported, and
+        the rest are tried again. `Rejected` stops the agent: it says never. `Throttled` has the agent make fewer calls."""
 
     def cancel(self, task_ids: Collection[str]) -> None:
-        """Stop those of these tasks that run here; each is reported as `cancelled`. Any thread may call it. The
-        default: none."""
+        """Stop those of these tasks that run here now, and none that comes later; each is reported as `cancelled`. Any thread
+        may call it. The default: none."""
 
 
 class ResultSink(Plugin):

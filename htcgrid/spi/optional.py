@@ -39,7 +39,7 @@ class ResultStore(Protocol):
     """A sink that can be read: `htcgrid results` and `Grid.map` use it."""
 
     def get(self, task_ids: Sequence[str]) -> Mapping[str, Result]:
-        """The results of those of these tasks that have one. `Result.task.payload` may be empty."""
+        """The results of those of these tasks that have one. `Result.task.payload` may be empty. An id may be there twice."""
         ...
 
 

@@ -1163,3 +1163,51 @@ class TestTellsItsToken(Case):
     class broken(Reference):
         def unavailable(self) -> Exception:
             return Unavailable("The plane is away: Authorization: Bearer a-token-of-the-service")
+
+
+# --- tasks of one batch that differ, and what is seldom ---
+
+
+class TestTheFirstSpeaksForAll(Case):
+    breaks = "test_each_task_of_a_batch_has_a_context_of_its_own"
+    says = "of a batch the context of task 1 has"
+
+    class broken(Reference):
+        def invoke(self, batch: Sequence[Lease], timeout: float) -> Reports:
+            first = batch[0].task.attributes
+            return super().invoke([replace(each, task=replace(each.task, attributes=first)) for each in batch], timeout)
+
+
+class TestAllAreLate(Case):
+    breaks = "test_a_task_behind_one_that_is_stopped_is_not_stopped"
+    says = "the outcome is timeout"
+
+    class broken(Reference):
+        def invoke(self, batch: Sequence[Lease], timeout: float) -> Reports:
+            reports = list(super().invoke(batch, timeout))
+            failed = [each for each in reports if isinstance(each, Outcome) and each.failure is FailureKind.TIMEOUT]
+            late = failed[0] if failed else None
+            for report in reports:
+                yield replace(late, task_id=report.task_id) if late is not None else report
+
+
+class TestMillisecondsOf31Bits(Case):
+    breaks = "test_a_timeout_may_be_as_long_as_a_month"
+    says = "timeout is too large"
+    short_timeout = 1.0
+
+    class broken(Reference):
+        def invoke(self, batch: Sequence[Lease], timeout: float) -> Reports:
+            if timeout * 1000 >= 2**31:
+                raise OverflowError("timeout is too large")
+            yield from super().invoke(batch, timeout)
+
+
+class TestLogsAreWholeLines(Case):
+    breaks = "test_any_bytes_may_be_printed"
+    says = "a handler printed a line without an end"
+
+    class broken(Changed):
+        def changed(self, outcome: Outcome) -> Outcome:
+            log = outcome.log_tail
+            return replace(outcome, log_tail=log[: log.rfind(b"\n") + 1])

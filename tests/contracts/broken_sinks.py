@@ -1,6 +1,7 @@
 """For every rule about sinks a sink that breaks it. Run by test_broken.py; not collected by itself."""
 # ruff: noqa: N801 - a broken plugin is an attribute of its case
 
+import os
 import sqlite3
 import threading
 import time
@@ -787,3 +788,132 @@ class TestGetStripsIds(Case):
     class broken(Reference):
         def get(self, task_ids: Sequence[str]) -> Mapping[str, Result]:
             return {task_id.strip(): each for task_id, each in super().get(task_ids).items()}
+
+
+# --- several who read ---
+
+
+class TestGetsEachIdOnce(Case):
+    breaks = "test_a_call_with_nothing_in_it_does_nothing"
+    says = "get of an id twice is allowed, and raised ValueError"
+
+    class broken(Reference):
+        def get(self, task_ids: Sequence[str]) -> Mapping[str, Result]:
+            if len(set(task_ids)) < len(task_ids):
+                raise ValueError("Provided list of item keys contains duplicates")
+            return super().get(task_ids)
+
+
+class TestGetEndsWithAPage(Case):
+    breaks = "test_several_large_answers_go_through_one_call"
+    says = "`get` finds 2 of"
+
+    class broken(Reference):
+        def get(self, task_ids: Sequence[str]) -> Mapping[str, Result]:
+            found, size = {}, 0
+            for task_id, each in super().get(task_ids).items():
+                size += len(each.outcome.payload)
+                if size > 2.5 * LIMIT:
+                    break
+                found[task_id] = each
+            return found
+
+
+class TestSessionsWithoutCase(Case):
+    breaks = "test_sessions_are_told_apart_by_their_whole_names"
+    says = "the session 's-1' has one result, and `scan` of it gives 2"
+
+    class broken(Reference):
+        def scan(self, session_id: str | None = None, after: int = 0) -> Iterator[tuple[int, Result]]:
+            wanted = None if session_id is None else session_id.lower()
+            for number, each in super().scan(None, after):
+                if wanted in {None, each.task.attributes.get("session_id", "").lower()}:
+                    yield number, each
+
+
+class TestReadersShareACursor(Case):
+    breaks = "test_two_may_read_at_once"
+    says = "of two that were within `failed` at once"
+
+    class broken(Reference):
+        rows: Iterator[Result] = iter(())
+
+        def failed(self) -> Iterator[Result]:
+            self.rows = super().failed()
+            while (each := next(self.rows, None)) is not None:
+                yield each
+
+
+class TestKeepsConnectionsOfReaders(Case):
+    breaks = "test_a_reading_may_be_left"
+    says = "`failed` was left 10 times after its first result"
+
+    class broken(Reference):
+        taken = 0
+
+        def failed(self) -> Iterator[Result]:
+            if self.taken >= 10:
+                raise Unavailable("The pool has no connection left.")
+            self.taken += 1
+            yield from super().failed()
+            self.taken -= 1
+
+
+class TestReadsASnapshot(Case):
+    breaks = "test_a_reader_sees_what_is_stored_after_it_was_opened"
+    says = "what was stored after a reader was opened"
+    wait_factor = 0.2
+
+    class broken(Reference):
+        then: Collection[str] | None = None
+
+        def open_to_read(self) -> None:
+            super().open_to_read()
+            self.then = {each.task.id for each in super().failed()}
+
+        def failed(self) -> Iterator[Result]:
+            return (each for each in super().failed() if self.then is None or each.task.id in self.then)
+
+
+class TestReadersLeaveAFile(Case):
+    breaks = "test_a_reader_lets_go_of_all_that_it_took"
+    says = "3 more open file descriptors"
+    wait_factor = 0.2
+
+    class broken(Reference):
+        def open_to_read(self) -> None:
+            super().open_to_read()
+            os.open(os.devnull, os.O_RDONLY)
+
+
+class TestReadsWhatIsNotThere(Case):
+    breaks = "test_a_reader_of_a_place_that_is_not_there_is_told"
+    says = "`open_to_read` went through"
+
+    @pytest.fixture
+    def missing(self, tmp_path: Path) -> Plugin:
+        class Empty(Reference):
+            def open_to_read(self) -> None:
+                """Where there is no file there is no result."""
+
+            def scan(self, session_id: str | None = None, after: int = 0) -> Iterator[tuple[int, Result]]:
+                return iter(())
+
+            def failed(self) -> Iterator[Result]:
+                return iter(())
+
+        return Empty(Empty.Config(path=tmp_path / "no-such-folder" / "grid.db"), contract_function())
+
+
+class TestTellsOneThread(Case):
+    breaks = "test_each_thread_that_waits_is_told"
+    says = "a thread's first call said that nothing was stored"
+    wait_factor = 0.2
+
+    class broken(Reference):
+        number = -1
+
+        def wait_for_more(self, seconds: float) -> bool:
+            before, changes = self.number, self._file.changes
+            self.number = changes.number if before < 0 else changes.wait(before, seconds)
+            return self.number != before

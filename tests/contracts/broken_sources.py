@@ -10,7 +10,7 @@ from dataclasses import replace
 from fnmatch import fnmatch
 from itertools import islice, takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from htcgrid_contracts import TaskSourceContract, contract_function
@@ -19,7 +19,19 @@ from pydantic import BaseModel, ConfigDict
 
 from htcgrid.builtin.memory import MemorySource
 from htcgrid.builtin.sqlite_source import SqliteSource
-from htcgrid.spi import DeadTask, Function, Lease, Plugin, QueueStats, Rejected, States, Task, TaskSource, Unavailable
+from htcgrid.spi import (
+    DeadTask,
+    Function,
+    Lease,
+    Plugin,
+    QueueStats,
+    Rejected,
+    States,
+    Task,
+    TaskSource,
+    Unavailable,
+    Usage,
+)
 
 
 class Reference(Reachable, MemorySource):
@@ -89,6 +101,7 @@ class Reference(Reachable, MemorySource):
     def _forget(self, tasks: Sequence[Task]) -> None:
         ids = {task.id for task in tasks}
         self.letters = [letter for letter in self.letters if letter.task.id not in ids]
+        self.dead_ids = [task_id for task_id in self.dead_ids if task_id not in ids]
 
     @property
     def exhausted(self) -> bool:
@@ -1342,3 +1355,173 @@ class TestAnOpenThatFailsLeavesAFile(Case):
         def refuse(self) -> None:
             self.files.append(os.open("/dev/null", os.O_RDONLY))
             raise Rejected("There is no queue named q. Create it, or name another.")
+
+
+# --- calls that come late, or have nothing in them ---
+
+
+class TestFailsOnNothing(Case):
+    breaks = "test_a_call_with_nothing_in_it_does_nothing"
+    says = "nack([]) is allowed, and raised ValueError"
+
+    class broken(Reference):
+        def nack(self, leases: Sequence[Lease], delay: float = 0.0) -> None:
+            if not leases:
+                raise ValueError('syntax error at or near ")"')
+            super().nack(leases, delay)
+
+
+class TestDropsLongDelays(Case):
+    breaks = "test_very_long_times_are_taken"
+    says = "and came at once"
+
+    class broken(Reference):
+        def nack(self, leases: Sequence[Lease], delay: float = 0.0) -> None:
+            super().nack(leases, delay if delay <= 900 else 0)
+
+
+class TestRefusesLongWaits(Case):
+    breaks = "test_a_wait_may_be_long_or_a_part_of_a_second"
+    says = "receive(1, 600) is allowed, and raised ValueError"
+
+    class broken(Reference):
+        def receive(self, max_tasks: int, wait: float) -> Sequence[Lease]:
+            if wait > 20:
+                raise ValueError("WaitTimeSeconds must be 0 to 20")
+            return super().receive(max_tasks, wait)
+
+
+class TestTakesBackWhatWasReturned(Case):
+    breaks = "test_a_returned_task_is_not_ours_any_more"
+    says = "0 of 1 tasks were leased"
+
+    class broken(Reference):
+        def extend(self, leases: Sequence[Lease], seconds: float) -> Collection[str]:
+            with self._changed:
+                for lease in leases:
+                    self._due = [each for each in self._due if each[2] != lease.task.id]
+                    self._until.setdefault(lease.task.id, 0.0)
+            return super().extend(leases, seconds)
+
+
+class TestTellsOfACancelOnce(Case):
+    breaks = "test_what_was_cancelled_stays_so_whatever_its_holder_does"
+    says = "it says so each time it is asked"
+
+    class broken(Reference):
+        told: ClassVar[set[str]] = set()
+
+        def extend(self, leases: Sequence[Lease], seconds: float) -> Collection[str]:
+            gone = set(super().extend(leases, seconds)) - self.told
+            self.told.update(gone)
+            return gone
+
+
+class TestNoSuchLease(Case):
+    breaks = "test_a_late_call_leaves_a_dead_letter_as_it_is"
+    says = "a second dead_letter is allowed, and raised RuntimeError"
+
+    class broken(Reference):
+        def dead_letter(self, leases: Sequence[Lease], reason: str) -> None:
+            if {lease.task.id for lease in leases} & set(self.dead_ids):
+                raise RuntimeError("no such lease")
+            super().dead_letter(leases, reason)
+
+
+class TestHasAColumnForReasons(Case):
+    breaks = "test_a_dead_letter_may_have_any_reason"
+    says = "value too long"
+
+    class broken(Reference):
+        def dead_letter(self, leases: Sequence[Lease], reason: str) -> None:
+            if len(reason) > 1000:
+                raise ValueError("value too long for type character varying(1000)")
+            super().dead_letter(leases, reason)
+
+
+# --- who reads dead letters ---
+
+
+class TestReadsUnderALock(Case):
+    breaks = "test_who_reads_dead_letters_holds_up_no_call"
+    says = "another thread was within `dead_letters`"
+
+    class broken(Reference):
+        def dead_letters(self) -> Iterable[DeadTask]:
+            with self._changed:
+                yield from self.letters
+
+
+class TestReadersShareACursor(Case):
+    breaks = "test_two_may_read_dead_letters_at_once"
+    says = "since another began to read"
+
+    class broken(Reference):
+        rows: Iterator[DeadTask] = iter(())
+
+        def dead_letters(self) -> Iterable[DeadTask]:
+            self.rows = iter(self.letters)
+            while (each := next(self.rows, None)) is not None:
+                yield each
+
+
+class TestKeepsConnectionsOfReaders(Case):
+    breaks = "test_a_reading_of_dead_letters_may_be_left"
+    says = "10 readings of dead letters were left"
+
+    class broken(Reference):
+        taken = 0
+
+        def dead_letters(self) -> Iterable[DeadTask]:
+            if self.taken >= 10:
+                raise Unavailable("The pool has no connection left.")
+            self.taken += 1
+            yield from self.letters
+            self.taken -= 1
+
+
+# --- several at once, several large ones ---
+
+
+class TestSubmittersRace(Case):
+    breaks = "test_submitters_of_the_same_tasks_at_once_leave_each_once"
+    says = "UNIQUE constraint failed"
+
+    class broken(Reference):
+        now: ClassVar[set[str]] = set()
+
+        def put(self, tasks: Sequence[Task]) -> None:
+            ids = {task.id for task in tasks}
+            if ids & self.now:
+                raise RuntimeError("UNIQUE constraint failed")
+            self.now.update(ids)
+            time.sleep(0.02)
+            super().put(tasks)
+            self.now.difference_update(ids)
+
+
+class TestRequestIsTooLarge(Case):
+    breaks = "test_several_large_events_go_through_one_call"
+    says = "the request is too large"
+
+    class broken(Reference):
+        def put(self, tasks: Sequence[Task]) -> None:
+            if sum(len(task.payload) for task in tasks) > 4_000_000:
+                raise Rejected("the request is too large")
+            super().put(tasks)
+
+
+class TestForgetsItsUsage(Case):
+    breaks = "test_usage_counts_what_was_asked_since_the_plugin_was_made"
+    says = "they count since the plugin was made"
+
+    class broken(Reference):
+        calls = 0
+
+        def receive(self, max_tasks: int, wait: float) -> Sequence[Lease]:
+            self.calls += 1
+            return super().receive(max_tasks, wait)
+
+        def usage(self) -> Usage:
+            self.calls, calls = 0, self.calls
+            return Usage({"queue": calls})

@@ -53,15 +53,18 @@ def count(event: Event, context: Any) -> Any:
 
 
 def describe(event: Event, context: Any) -> Any:
-    """Return what the context holds."""
+    """Return what the context holds, and after `seconds` the time that is left then."""
     client = context.client_context
+    remaining = context.get_remaining_time_in_millis()
+    time.sleep(event.get("seconds", 0))
     return {
         "aws_request_id": context.aws_request_id,
         "function_name": context.function_name,
         "function_version": context.function_version,
         "invoked_function_arn": context.invoked_function_arn,
         "memory_limit_in_mb": context.memory_limit_in_mb,
-        "remaining_ms": context.get_remaining_time_in_millis(),
+        "remaining_ms": remaining,
+        "remaining_later_ms": context.get_remaining_time_in_millis(),
         "custom": client.custom if client else None,
         "variable": os.environ.get("CONTRACT_VARIABLE"),
     }
@@ -134,7 +137,9 @@ def looks_like_an_error(event: Event, context: Any) -> Any:
 
 
 def say(event: Event, context: Any) -> Any:
-    """Print `text`, and `end` behind it, on the standard output or on `stream`."""
+    """Print `text`, and `end` behind it, on the standard output or on `stream`; before it the bytes that `hex` tells."""
+    sys.stdout.buffer.write(bytes.fromhex(event.get("hex", "")))
+    sys.stdout.flush()
     print(event["text"], end=event.get("end", "\n"), file=getattr(sys, event.get("stream", "stdout")), flush=True)
     return len(event["text"])
 

@@ -13,7 +13,7 @@ from htcgrid.spi import Unavailable
 from htcgrid_aws.dynamodb_table import KEY, Item, expires
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from htcgrid.spi import Task
     from htcgrid_aws.dynamodb_table import Table
@@ -44,6 +44,11 @@ class Cancels:
             raise Unavailable(
                 f"table {self._table.name} did not take {len(left)} cancel marks: throttled; cancel again"
             )
+
+    def remove(self, task_ids: Collection[str]) -> None:
+        """These tasks are to run again."""
+        if left := self._table.remove_batch([_task(task_id) for task_id in task_ids]):
+            raise Unavailable(f"table {self._table.name} kept {left} cancel marks: throttled; redrive again")
 
     def among(self, tasks: Sequence[Task]) -> Cancelled:
         """Which of these tasks were cancelled."""

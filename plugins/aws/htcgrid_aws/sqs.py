@@ -255,8 +255,11 @@ class SqsSource(AwsPlugin, TaskSource):
     def redrive(self, tasks: Sequence[Task]) -> None:
         """As `put`; rows of an earlier generation, of an agent that died before its ack, go, and dead letters do too.
 
-        A message of an earlier generation that is still there is handed out too; sinks know that its result is late.
+        A message of an earlier generation that is still there is handed out too; sinks know that its result is late. A task
+        that was cancelled by its id is not cancelled any more.
         """
+        if self._cancels is not None:
+            self._cancels.remove(self._cancelled(tasks).singly)
         try:
             self._submission.put(tasks)
         except Rejected as refusal:

@@ -26,17 +26,20 @@ _LOOK_SECONDS = 0.25
 
 _SET_IDLE = """
 local gone = {}
-for i = 4, #ARGV, 2 do
+for i = 5, #ARGV, 2 do
   local held = redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[i], ARGV[i], 1)[1]
   if held and held[2] == ARGV[2] and held[4] == tonumber(ARGV[i + 1]) then
-    redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, ARGV[i], 'IDLE', ARGV[3], 'JUSTID')
+    redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[4], 0, ARGV[i], 'IDLE', ARGV[3], 'JUSTID')
   else
     gone[#gone + 1] = ARGV[i]
   end
 end
 return gone
 """
-"""Sets the idle time of the entries that this consumer has leased, for this attempt; returns the others."""
+"""Sets the idle time of the entries that this consumer has leased, for this attempt, and whose they are then; returns the others."""
+
+_RETURNED = "returned"
+"""The consumer of what was returned, so that a late extend does not find it among its own."""
 
 
 _REDRIVE = """
@@ -103,6 +106,8 @@ class RedisSource(TaskSource):
 
     def ack(self, leases: Sequence[Lease]) -> None:
         entries = [lease.receipt for lease in leases]
+        if not entries:
+            return
         with speaking(), self._open.pipeline() as both:
             both.xack(self.config.stream, self.config.group, *entries)
             both.xdel(self.config.stream, *entries)
@@ -111,10 +116,10 @@ class RedisSource(TaskSource):
     def nack(self, leases: Sequence[Lease], delay: float = 0.0) -> None:
         if delay > self.config.longest_delay + self.config.lease_seconds:
             raise Rejected(f"A delay of {delay:g} s is more than [source] longest_delay allows. Raise it.")
-        self._keep_for(leases, delay)
+        self._keep_for(leases, delay, _RETURNED)
 
     def extend(self, leases: Sequence[Lease], seconds: float) -> Collection[str]:
-        gone = self._keep_for(leases, seconds)
+        gone = self._keep_for(leases, seconds, self._consumer)
         return [lease.task.id for lease in leases if lease.receipt in gone]
 
     def redrive(self, tasks: Sequence[Task]) -> None:
@@ -157,16 +162,16 @@ class RedisSource(TaskSource):
 
     def _leased(self, leases: Sequence[Lease]) -> Sequence[Lease]:
         if leases:
-            self._keep_for(leases, self.config.lease_seconds)
+            self._keep_for(leases, self.config.lease_seconds, self._consumer)
         return leases
 
-    def _keep_for(self, leases: Sequence[Lease], seconds: float) -> Collection[str]:
+    def _keep_for(self, leases: Sequence[Lease], seconds: float, consumer: str) -> Collection[str]:
         """Have these handed out again in so many seconds; returns the receipts of those that are ours no more."""
         idle = max(0, self._horizon_ms - round(seconds * 1000))
         held = [part for lease in leases for part in (lease.receipt, lease.attempt)]
         with speaking():
             gone: Any = self._open.eval(
-                _SET_IDLE, 1, self.config.stream, self.config.group, self._consumer, idle, *held
+                _SET_IDLE, 1, self.config.stream, self.config.group, self._consumer, idle, consumer, *held
             )
         return {entry.decode() for entry in gone}
 

@@ -1,0 +1,86 @@
+"""Whoever reads dead letters, and what others do meanwhile."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from htcgrid.spi import GENERATION, HtcgridError, Lease, TaskQueue, TaskSource
+
+from htcgrid_contracts.common import eventually, in_threads, not_asked
+from htcgrid_contracts.source_helpers import Given, SourceHelpers, numbered
+
+_ABANDONED = 24
+"""More than the connections of a usual pool."""
+
+
+class DeadLetterRules(SourceHelpers):
+    """Asked of sources whose dead letters can be read."""
+
+    def test_who_reads_dead_letters_holds_up_no_call(self, source: TaskSource, given: Given) -> None:
+        """They are run again one by one, while agents go on. Read: spi.TaskSource.dead_letters."""
+        letters = self._dead_letters(source, given)
+        self.publish(source, numbered(1))
+        (held,) = self.held(source, 1)
+        reading = iter(source.dead_letters())
+        first = next(reading)
+
+        def others() -> None:
+            source.ack([held])
+            if isinstance(source, TaskQueue):
+                source.put(numbered(1))
+            if source.redrives:
+                source.redrive([replace(first.task, attributes={**first.task.attributes, GENERATION: "1"})])
+
+        try:
+            in_threads([others], 10 * self.wait_factor)
+        except AssertionError as error:
+            raise AssertionError(
+                f"another thread was within `dead_letters`, and ack, put or redrive waited: {error}"
+            ) from None
+        seen = {first.task.id, *(each.task.id for each in reading)}
+        expected = {lease.task.id for lease in letters}
+        assert seen == expected, (
+            f"the first of {len(expected)} dead letters was run again while `dead_letters` was read, which then gave "
+            f"{len(seen & expected)} of them"
+        )
+
+    def test_two_may_read_dead_letters_at_once(self, source: TaskSource, given: Given) -> None:
+        """Two commands, or two threads of one. Read: spi.TaskSource.dead_letters."""
+        letters = self._dead_letters(source, given)
+        reading = iter(source.dead_letters())
+        first = next(reading)
+        list(source.dead_letters())
+        seen = [first.task.id, *(each.task.id for each in reading)]
+        assert sorted(seen) == sorted(lease.task.id for lease in letters), (
+            f"of {len(letters)} dead letters a reader was given {len(seen)}, since another began to read"
+        )
+
+    def test_a_reading_of_dead_letters_may_be_left(self, source: TaskSource, given: Given) -> None:
+        """Whoever has found what it looks for reads no further. Read: spi.TaskSource.dead_letters."""
+        self._dead_letters(source, given)
+        for number in range(_ABANDONED):
+            try:
+                next(iter(source.dead_letters()), None)
+                source.stats(brief=True)
+            except HtcgridError as error:
+                raise AssertionError(
+                    f"{number} readings of dead letters were left, and the next call raised: {error}"
+                ) from None
+
+    # --- words ---
+
+    def _dead_letters(self, source: TaskSource, given: Given) -> Sequence[Lease]:
+        """Three of them, listed."""
+        given(*numbered(3))
+        if type(source).dead_letters is TaskSource.dead_letters:
+            not_asked("`dead_letters` is the default: its dead letters are read in other ways")
+        leases = self.held(source, 3)
+        for lease in leases:
+            source.dead_letter([lease], "the contract's reason")
+        if isinstance(source, TaskQueue):
+            dead = (3, None)
+            eventually(
+                lambda: source.stats(brief=True).states.dead in dead,
+                10 * self.wait_factor,
+                "3 dead letters in the stats",
+            )
+        return leases

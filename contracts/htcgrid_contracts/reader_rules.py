@@ -1,0 +1,213 @@
+"""Several who read a sink: side by side, for a while, in threads, and in programs of their own."""
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
+
+from htcgrid.spi import HtcgridError, Plugin, Rejected, Result, ResultSink, ResultStore, Unavailable
+
+from htcgrid_contracts.common import Holdings, eventually, in_threads, not_asked
+from htcgrid_contracts.reading_rules import ReadingRules, varied
+
+Reading = Callable[[ResultSink], Iterator[object]]
+
+_ABANDONED = 24
+"""More than the connections of a usual pool."""
+
+_SESSIONS = ("s-1", "S-1", "s_1", "s%", "s-1:a", "s-1/é", "s")
+"""Names that differ, and that a pattern, a collation or a key of parts may take for one another."""
+
+
+class ReaderRules(ReadingRules):
+    """Asked of sinks that can be read."""
+
+    def test_a_call_with_nothing_in_it_does_nothing(self, sink: ResultSink) -> None:
+        """A list may turn out to be empty, or to have an id twice. Read: spi, rules for all three."""
+        put = varied(0)
+        calls: dict[str, tuple[Callable[[], object], int]] = {
+            "put([])": (lambda: [sink.put([])][1:], 0),
+            "stored([])": (lambda: sink.stored([]), 0),
+        }
+        if type(sink).stored is not ResultSink.stored:
+            calls["stored of a task twice"] = (lambda: set(sink.stored([put.task, put.task])), 1)
+        if isinstance(sink, ResultStore):
+            calls["get([])"] = (lambda: sink.get([]), 0)
+            calls["get of an id twice"] = (lambda: sink.get([put.task.id, put.task.id]), 1)
+        with sink:
+            sink.put([put])
+            for name, (call, expected) in calls.items():
+                try:
+                    found = list(call())  # type: ignore[call-overload]
+                except Exception as error:  # noqa: BLE001 - whatever it is, it is the verdict
+                    raise AssertionError(f"{name} is allowed, and raised {type(error).__name__}: {error}") from None
+                assert len(found) == expected, f"{name} named {len(found)}; expected {expected}"
+
+    def test_several_large_answers_go_through_one_call(self, sink: ResultSink) -> None:
+        """What a request or a page may hold is no limit of a batch. Read: spi.ResultSink.put, spi.ResultStore.get."""
+        payload = b'"' + b"0123456789abcde\\n" * (self.largest_payload // 17) + b'"'
+        put = [
+            replace(each, outcome=replace(each.outcome, payload=payload)) for each in (varied(0), varied(3), varied(6))
+        ]
+        failure = varied(1)
+        put.append(replace(failure, task=replace(failure.task, payload=payload)))
+        with sink:
+            for start in range(0, len(put), sink.max_batch):
+                sink.put(put[start : start + sink.max_batch])
+            self._all(self._stored(sink, put), put, "there are")
+            if isinstance(sink, ResultStore):
+                self._all(list(sink.get([each.task.id for each in put]).values()), put, "`get` finds")
+            if sink.keeps_order:
+                self._all([each for _, each in sink.scan()], put, "`scan` gives")
+            if sink.lists_failures:
+                (listed,) = sink.failed()
+                event = listed.task.payload
+                assert event in {b"", payload}, (
+                    f"an event of {len(payload)} bytes is listed by `failed` with {len(event)}"
+                )
+
+    def test_sessions_are_told_apart_by_their_whole_names(self, sink: ResultSink) -> None:
+        """One user's results are not another's. Read: spi.ResultSink.scan."""
+        if not sink.keeps_order:
+            not_asked("`keeps_order` is False: it has no `scan`")
+        with sink:
+            put = {name: varied(0, name) for name in _SESSIONS}
+            for each in put.values():
+                sink.put([each])
+            for name, each in put.items():
+                found = [result.task.id for _, result in sink.scan(name)]
+                assert found == [each.task.id], (
+                    f"the session {name!r} has one result, and `scan` of it gives {len(found)}"
+                )
+
+    # --- side by side ---
+
+    def test_two_may_read_at_once(self, sink: ResultSink) -> None:
+        """Two threads of one program, or one within the other. Read: spi.ResultSink.scan, spi.ResultSink.failed."""
+        with sink:
+            for number in (1, 4, 7):  # failures
+                sink.put([varied(number)])
+            for name, reading in self._readings(sink).items():
+                first = reading(sink)
+                next(first)
+                second = list(reading(sink))
+                found = 1 + len(list(first)), len(second)
+                assert found == (3, 3), (
+                    f"3 failures are stored; of two that were within `{name}` at once one was given {found[0]}, the other "
+                    f"{found[1]}"
+                )
+
+    def test_a_reading_may_be_left(self, sink: ResultSink) -> None:
+        """Whoever has found what it looks for reads no further. Read: spi.ResultSink.scan, spi.ResultSink.failed."""
+        with sink:
+            sink.put([varied(1)])
+            sink.put([varied(4)])
+            for name, reading in self._readings(sink).items():
+                for number in range(_ABANDONED):
+                    try:
+                        next(reading(sink))
+                        sink.stored([varied(0).task])
+                    except HtcgridError as error:
+                        raise AssertionError(
+                            f"`{name}` was left {number} times after its first result, and the next call raised: {error}"
+                        ) from None
+            sink.put([varied(7)])
+
+    # --- other programs ---
+
+    def test_a_reader_sees_what_is_stored_after_it_was_opened(self, sink: ResultSink) -> None:
+        """`htcgrid results --follow` reads beside a run. Read: spi.ResultSink.open_to_read."""
+        readings = self._readings(sink)
+        with sink:
+            sink.put([varied(1)])
+            reader = self.again(sink)
+            reader.open_to_read()
+            with closing(reader):
+                before = {name: len(list(reading(reader))) for name, reading in readings.items()}
+                assert set(before.values()) == {1}, f"a failure is stored, and a reader is given {before}"
+                sink.put([varied(4)])
+
+                def sees_it() -> bool:
+                    return all(len(list(reading(reader))) == 2 for reading in readings.values())
+
+                eventually(sees_it, 10 * self.wait_factor, "what was stored after a reader was opened, for that reader")
+
+    def test_a_reader_lets_go_of_all_that_it_took(self, sink: ResultSink) -> None:
+        """What stays open adds up. Read: spi.ResultSink.open_to_read, spi.Plugin.close."""
+        readings = self._readings(sink)
+        with sink:
+            sink.put([varied(1)])
+
+        def read() -> None:
+            reader = self.again(sink)
+            reader.open_to_read()
+            with closing(reader):
+                for reading in readings.values():
+                    list(reading(reader))
+
+        read()  # what an SDK loads once and keeps is no leak
+        before = Holdings.now()
+        for _ in range(3):
+            read()
+        self.nothing_is_held(before, "open_to_read and close, three times over,")
+
+    def test_a_reader_of_a_place_that_is_not_there_is_told(self, sink: ResultSink, missing: Plugin) -> None:
+        """Else it shows that nothing failed. Read: spi.ResultSink.open_to_read."""
+        readings = self._readings(sink)
+        assert isinstance(missing, ResultSink)
+        with closing(missing):
+            try:
+                missing.open_to_read()
+                found = {name: len(list(reading(missing))) for name, reading in readings.items()}
+            except (Rejected, Unavailable):
+                return
+        raise AssertionError(
+            f"what the config names is not there, `open_to_read` went through, and a reader is given {found}"
+        )
+
+    def test_each_thread_that_waits_is_told(self, sink: ResultSink) -> None:
+        """Each since its own last call, the first time at once; also of what this sink has put. Read: spi.ResultSink.wait_for_more."""
+        with sink:
+            if sink.wait_for_more(0.0) is None:
+                not_asked("`wait_for_more` is the default: this sink cannot tell")
+            told: list[str] = []
+            ready = threading.Event()
+
+            def another() -> None:
+                if not sink.wait_for_more(0.0):
+                    told.append("a thread's first call said that nothing was stored: it says True")
+                eventually(lambda: not sink.wait_for_more(0.1), 5 * self.wait_factor, "an end of what it tells")
+                ready.set()
+                if not sink.wait_for_more(10 * self.wait_factor):
+                    told.append("a result was stored, two threads wait, and one of them alone is told")
+
+            def this() -> None:
+                eventually(lambda: not sink.wait_for_more(0.1), 5 * self.wait_factor, "an end of what it tells")
+                ready.wait(20 * self.wait_factor)
+                sink.put([varied(0)])
+                if not sink.wait_for_more(10 * self.wait_factor):
+                    told.append("this sink stored a result itself, and a thread that waits for more is not told")
+
+            in_threads([another, this], 60 * self.wait_factor)
+            assert not told, "; ".join(told)
+
+    # --- words ---
+
+    def _readings(self, sink: ResultSink) -> Mapping[str, Reading]:
+        """What lists failures, each by name; where there is none the rule is left out."""
+        readings: dict[str, Reading] = {}
+        if sink.keeps_order:
+            readings["scan"] = lambda reader: iter(reader.scan())
+        if sink.lists_failures:
+            readings["failed"] = lambda reader: iter(reader.failed())
+        if not readings:
+            not_asked("neither `keeps_order` nor `lists_failures`: nothing of it is listed")
+        return readings
+
+    def _all(self, found: Sequence[Result], put: Sequence[Result], what: str) -> None:
+        sizes = {each.task.id: len(each.outcome.payload) for each in found}
+        expected = {each.task.id: len(each.outcome.payload) for each in put}
+        assert sizes == expected, (
+            f"{len(put)} results of {sum(expected.values())} bytes were put, and {what} {len(sizes)} of "
+            f"{sum(sizes.values())} bytes"
+        )

@@ -1,0 +1,601 @@
+"""Bugs of sources and sinks in what is seldom looked at: empty calls, long times, second readers, calls that come late."""
+
+from __future__ import annotations
+
+from mutants_subjects import Mutant
+
+BATCHES = "source: only a part of a batch"
+SECONDS = "source: seconds"
+LEASES = "source: leases"
+ARRIVES = "source: what arrives"
+PUTS = "source: put, cancel, redrive"
+COUNTS = "source: counts and dead letters"
+PARTNERS = "source: beside other agents and commands"
+ODD = "source: odd but allowed"
+ANY = "any: resources and secrets"
+STORED = "sink: what is stored"
+READ = "sink: what is read"
+BESIDE = "sink: beside other agents and commands"
+ODD_RESULTS = "sink: odd but allowed"
+FAILURES = "sink: counts and failures"
+_SQL = "htcgrid/builtin/sqlite_statements.py"
+_STATS = "htcgrid/builtin/sqlite_stats.py"
+
+
+def _bug(kind: str, name: str, body: str, plugin: str = "sqlite source") -> Mutant:
+    return Mutant(plugin, kind, name, body)
+
+
+def _sink(kind: str, name: str, body: str, plugin: str = "sqlite sink") -> Mutant:
+    return Mutant(plugin, kind, name, body)
+
+
+def _edit(kind: str, name: str, file: str, before: str, after: str, plugin: str = "sqlite source") -> Mutant:
+    return Mutant(plugin, kind, name, edits=((file, before, after),))
+
+
+def _fails_on_nothing(method: str, argument: str) -> str:
+    """As `IN ()` does, which some databases take for an error of syntax."""
+    return f"""
+        def {method}(self, {argument}, *more, **others):
+            if not {argument}:
+                raise ValueError('syntax error at or near ")"')
+            return super().{method}({argument}, *more, **others)
+    """
+
+
+DETAILS = (
+    # --- calls with nothing in them ---
+    *(
+        _bug(ODD, f"{method} of nothing fails", _fails_on_nothing(method, argument))
+        for method, argument in (
+            ("ack", "leases"),
+            ("nack", "leases"),
+            ("extend", "leases"),
+            ("put", "tasks"),
+            ("redrive", "tasks"),
+        )
+    ),
+    *(
+        _sink(ODD_RESULTS, f"{method} of nothing fails", _fails_on_nothing(method, argument))
+        for method, argument in (("put", "results"), ("stored", "tasks"))
+    ),
+    # --- seconds ---
+    _bug(
+        SECONDS,
+        "a delay past the service's most is none",
+        "def nack(self, leases, delay=0.0):\n    super().nack(leases, delay if delay <= 900 else 0)",
+    ),
+    _bug(
+        SECONDS,
+        "a delay past the service's most fails",
+        "def nack(self, leases, delay=0.0):\n    if delay > 43_200:\n        raise ValueError('InvalidParameterValue')\n    super().nack(leases, delay)",
+    ),
+    _bug(
+        SECONDS,
+        "a lease past the service's most fails",
+        "def extend(self, leases, seconds):\n    if seconds > 43_200:\n        raise ValueError('InvalidParameterValue')\n    return super().extend(leases, seconds)",
+    ),
+    _bug(
+        SECONDS,
+        "milliseconds of a lease are 32 bits",
+        "def extend(self, leases, seconds):\n    return super().extend(leases, min(seconds, (int(seconds * 1000) + 2**31) % 2**32 / 1000 - 2**31 / 1000))",
+    ),
+    _bug(
+        "source: waits",
+        "a wait past the service's most fails",
+        "def receive(self, max_tasks, wait):\n    if wait > 20:\n        raise ValueError('WaitTimeSeconds must be 0 to 20')\n    return super().receive(max_tasks, wait)",
+    ),
+    _bug(
+        "source: waits",
+        "waits are cut to whole seconds",
+        "def receive(self, max_tasks, wait):\n    return super().receive(max_tasks, int(wait))",
+    ),
+    # --- leases ---
+    _edit(
+        LEASES,
+        "a late nack revives what was cancelled",
+        _SQL,
+        "GIVE_BACK = \"UPDATE queue SET state = 'ready', due = NULL WHERE seq = ? AND attempt = ? AND state = 'leased'\"",
+        "GIVE_BACK = \"UPDATE queue SET state = 'ready', due = NULL WHERE seq = ? AND attempt = ? AND state IN ('leased', 'cancelled')\"",
+    ),
+    _bug(
+        LEASES,
+        "ack of what was cancelled fails",
+        """
+        _stopped = set()
+        def cancel(self, session_id=None, task_ids=()):
+            found = super().cancel(session_id, task_ids)
+            self._stopped.update(each.id for each in found)
+            return found
+        def ack(self, leases):
+            assert not self._stopped & {each.task.id for each in leases}, 'no row was updated'
+            super().ack(leases)
+    """,
+    ),
+    _bug(
+        LEASES,
+        "extend tells of a cancel once",
+        """
+        _told = set()
+        def extend(self, leases, seconds):
+            found = set(super().extend(leases, seconds)) - self._told
+            self._told |= found
+            return found
+    """,
+    ),
+    Mutant(
+        "sqlite source",
+        LEASES,
+        "extend takes back what was returned",
+        edits=(
+            (
+                _SQL,
+                "EXTEND = \"UPDATE queue SET due = ? WHERE seq = ? AND attempt = ? AND state = 'leased'\"",
+                "EXTEND = \"UPDATE queue SET due = ?, state = 'leased' WHERE seq = ? AND attempt = ? AND state IN ('leased', 'ready', 'delayed')\"",
+            ),
+        ),
+    ),
+    _edit(
+        LEASES,
+        "a late nack revives a dead letter",
+        _SQL,
+        "GIVE_BACK = \"UPDATE queue SET state = 'ready', due = NULL WHERE seq = ? AND attempt = ? AND state = 'leased'\"",
+        "GIVE_BACK = \"UPDATE queue SET state = 'ready', due = NULL WHERE seq = ? AND attempt = ? AND state IN ('leased', 'dead')\"",
+    ),
+    _edit(
+        LEASES,
+        "a late ack forgets a dead letter",
+        _SQL,
+        "DONE = \"DELETE FROM queue WHERE seq = ? AND state <> 'dead'\"",
+        'DONE = "DELETE FROM queue WHERE seq = ?"',
+    ),
+    _bug(
+        LEASES,
+        "a second dead_letter fails",
+        """
+        _dead = set()
+        def dead_letter(self, leases, reason):
+            for each in leases:
+                assert each.receipt not in self._dead, 'no such lease'
+                self._dead.add(each.receipt)
+            super().dead_letter(leases, reason)
+    """,
+    ),
+    # --- what arrives ---
+    _bug(
+        ARRIVES,
+        "ten attributes are the most",
+        "def put(self, tasks):\n    super().put([replace(each, attributes=dict(list(each.attributes.items())[:10])) for each in tasks])",
+    ),
+    _bug(
+        ARRIVES,
+        "the names of attributes are those of a service",
+        "def put(self, tasks):\n    super().put([replace(each, attributes={re.sub(r'[^A-Za-z0-9_.-]', '_', k): v for k, v in each.attributes.items()}) for each in tasks])",
+    ),
+    _bug(
+        ARRIVES,
+        "attributes are cut at 256 characters",
+        "def put(self, tasks):\n    super().put([replace(each, attributes={k: v[:256] for k, v in each.attributes.items()}) for each in tasks])",
+    ),
+    _bug(
+        ARRIVES,
+        "an attribute takes the place of a field",
+        "def put(self, tasks):\n    super().put([replace(each, payload=each.attributes['payload'].encode() if 'payload' in each.attributes else each.payload) for each in tasks])",
+    ),
+    _bug(
+        ARRIVES,
+        "a put of more than four megabytes fails",
+        "def put(self, tasks):\n    assert sum(len(each.payload) for each in tasks) < 4_000_000, 'the request is too large'\n    super().put(tasks)",
+    ),
+    _bug(
+        ARRIVES,
+        "a batch of large events is cut",
+        """
+        def receive(self, max_tasks, wait):
+            found, size = [], 0
+            for each in super().receive(max_tasks, wait):
+                size += len(each.task.payload)
+                found.append(each if size < 4_000_000 else replace(each, task=replace(each.task, payload=each.task.payload[:1_000_000])))
+            return found
+    """,
+    ),
+    # --- put, cancel, redrive ---
+    _bug(
+        PUTS,
+        "what was cancelled cannot be redriven",
+        """
+        _stopped = set()
+        def cancel(self, session_id=None, task_ids=()):
+            found = super().cancel(session_id, task_ids)
+            self._stopped.update(each.id for each in found)
+            return found
+        def redrive(self, tasks):
+            super().redrive([each for each in tasks if each.id not in self._stopped])
+    """,
+    ),
+    _bug(PUTS, "redrive takes a thousand", "def redrive(self, tasks):\n    super().redrive(tasks[:1000])"),
+    _bug(
+        PUTS,
+        "a dead letter that is redriven goes on counting",
+        """
+        _dead = {}
+        def dead_letter(self, leases, reason):
+            super().dead_letter(leases, reason)
+            self._dead.update({each.task.id: each.attempt for each in leases})
+        def receive(self, max_tasks, wait):
+            return [replace(each, attempt=each.attempt + self._dead.get(each.task.id, 0)) for each in super().receive(max_tasks, wait)]
+    """,
+    ),
+    _bug(
+        PARTNERS,
+        "two submitters of the same tasks fail",
+        """
+        _now = set()
+        def put(self, tasks):
+            ids = {each.id for each in tasks}
+            if ids & self._now:
+                raise RuntimeError('UNIQUE constraint failed')
+            self._now.update(ids)
+            try:
+                time.sleep(0.005)
+                super().put(tasks)
+            finally:
+                self._now.difference_update(ids)
+    """,
+    ),
+    _bug(
+        PARTNERS,
+        "two submitters at once lose a task",
+        """
+        _busy = threading.Lock()
+        def put(self, tasks):
+            if self._busy.acquire(blocking=False):
+                try:
+                    time.sleep(0.005)
+                    super().put(tasks)
+                finally:
+                    self._busy.release()
+            else:
+                super().put(tasks[:-1] or tasks[:0] or [])
+    """,
+    ),
+    # --- counts and dead letters ---
+    _edit(
+        COUNTS,
+        "tasks without session are in no session",
+        _STATS,
+        "FROM queue GROUP BY session",
+        "FROM queue WHERE session IS NOT NULL GROUP BY session",
+    ),
+    _edit(
+        COUNTS,
+        "tasks without session are those of None",
+        _STATS,
+        "SELECT coalesce(session, ''),",
+        "SELECT coalesce(session, 'None'),",
+    ),
+    _edit(
+        COUNTS,
+        "the oldest task is one that runs",
+        _STATS,
+        "OR state = 'leased' AND due <= ?)",
+        "OR state = 'leased' AND ? > 0)",
+    ),
+    _edit(
+        COUNTS,
+        "the oldest task is none where all are delayed",
+        _STATS,
+        "WHERE state IN ('ready', 'delayed') OR",
+        "WHERE state = 'ready' OR",
+    ),
+    _edit(
+        COUNTS, "agents are silent since 1970", _STATS, "Holder(leased, max(0.0, now - seen))", "Holder(leased, seen)"
+    ),
+    _edit(
+        COUNTS,
+        "agents are silent for milliseconds",
+        _STATS,
+        "Holder(leased, max(0.0, now - seen))",
+        "Holder(leased, 1000 * (now - seen) + 9000)",
+    ),
+    _bug(
+        COUNTS,
+        "a long reason fails",
+        "def dead_letter(self, leases, reason):\n    if len(reason) > 1000:\n        raise ValueError('value too long for type character varying(1000)')\n    super().dead_letter(leases, reason)",
+    ),
+    _bug(
+        COUNTS,
+        "a NUL in a reason fails",
+        "def dead_letter(self, leases, reason):\n    if '\\0' in reason:\n        raise ValueError('A string literal cannot contain NUL (0x00) characters.')\n    super().dead_letter(leases, reason)",
+    ),
+    _bug(
+        COUNTS,
+        "who reads dead letters holds up the others",
+        """
+        _one = threading.RLock()
+        def dead_letters(self):
+            with self._one:
+                yield from super().dead_letters()
+        def put(self, tasks):
+            with self._one:
+                super().put(tasks)
+        def redrive(self, tasks):
+            with self._one:
+                super().redrive(tasks)
+        def ack(self, leases):
+            with self._one:
+                super().ack(leases)
+    """,
+    ),
+    _bug(
+        COUNTS,
+        "a redrive ends the reading of dead letters",
+        """
+        _version = 0
+        def redrive(self, tasks):
+            super().redrive(tasks)
+            self._version += 1
+        def dead_letters(self):
+            version = self._version
+            for each in super().dead_letters():
+                if version != self._version:
+                    return
+                yield each
+    """,
+    ),
+    _bug(
+        COUNTS,
+        "two that read dead letters share a cursor",
+        """
+        _shared = None
+        def dead_letters(self):
+            if self._shared is None:
+                self._shared = iter(list(super().dead_letters()))
+            for each in self._shared:
+                yield each
+            self._shared = None
+    """,
+    ),
+    _bug(
+        ANY,
+        "a reading of dead letters that is left open keeps its connection",
+        """
+        _left = 0
+        def dead_letters(self):
+            if self._left >= 10:
+                raise Unavailable('the pool has no connection left')
+            self._left += 1
+            yield from super().dead_letters()
+            self._left -= 1
+    """,
+    ),
+    # --- sinks ---
+    _sink(
+        STORED,
+        "logs are cut at a kilobyte",
+        "def put(self, results):\n    super().put([_outcome(each, log_tail=each.outcome.log_tail[-1024:]) for each in results])",
+    ),
+    _sink(
+        STORED,
+        "events of failures are parsed and written again",
+        "def put(self, results):\n    super().put([replace(each, task=replace(each.task, payload=json.dumps(json.loads(each.task.payload)).encode())) for each in results])",
+    ),
+    _sink(
+        STORED,
+        "events of failures are cut",
+        "def put(self, results):\n    super().put([replace(each, task=replace(each.task, payload=each.task.payload[:400_000])) for each in results])",
+    ),
+    _sink(
+        STORED,
+        "ten attributes are kept",
+        "def put(self, results):\n    super().put([replace(each, task=replace(each.task, attributes=dict(list(each.task.attributes.items())[:10]))) for each in results])",
+    ),
+    _sink(
+        STORED,
+        "attributes are stripped and small",
+        "def put(self, results):\n    super().put([replace(each, task=replace(each.task, attributes={k.lower(): v.strip() for k, v in each.task.attributes.items()})) for each in results])",
+    ),
+    _sink(
+        STORED,
+        "a put of more than four megabytes fails",
+        "def put(self, results):\n    assert sum(len(each.outcome.payload) for each in results) < 4_000_000, 'the request is too large'\n    super().put(results)",
+    ),
+    _sink(
+        READ,
+        "get ends after four megabytes",
+        """
+        def get(self, task_ids):
+            found, size = {}, 0
+            for key, each in super().get(task_ids).items():
+                size += len(each.outcome.payload)
+                if size > 4_000_000:
+                    break
+                found[key] = each
+            return found
+    """,
+    ),
+    _sink(
+        READ,
+        "scan ends after four megabytes",
+        """
+        def scan(self, session_id=None, after=0):
+            size = 0
+            for number, each in super().scan(session_id, after):
+                size += len(each.outcome.payload)
+                if size > 4_000_000:
+                    return
+                yield number, each
+    """,
+    ),
+    _sink(
+        ODD_RESULTS,
+        "get of an id twice fails",
+        "def get(self, task_ids):\n    if len(set(task_ids)) < len(task_ids):\n        raise ValueError('Provided list of item keys contains duplicates')\n    return super().get(task_ids)",
+    ),
+    _sink(
+        ODD_RESULTS,
+        "stored of a task twice fails",
+        "def stored(self, tasks):\n    if len({each.id for each in tasks}) < len(tasks):\n        raise ValueError('Provided list of item keys contains duplicates')\n    return super().stored(tasks)",
+    ),
+    _sink(
+        ODD_RESULTS,
+        "sessions are told apart without regard to case",
+        """
+        def scan(self, session_id=None, after=0):
+            for number, each in super().scan(None, after):
+                if session_id is None or each.task.attributes.get('session_id', '').lower() == session_id.lower():
+                    yield number, each
+    """,
+    ),
+    _sink(
+        ODD_RESULTS,
+        "sessions are cut at a colon",
+        """
+        def scan(self, session_id=None, after=0):
+            for number, each in super().scan(None, after):
+                if session_id is None or each.task.attributes.get('session_id', '').partition(':')[0] == session_id:
+                    yield number, each
+    """,
+    ),
+    _sink(
+        BESIDE,
+        "two that scan share a cursor",
+        """
+        _rows = None
+        def scan(self, session_id=None, after=0):
+            self._rows = super().scan(session_id, after)
+            while (row := next(self._rows, None)) is not None:
+                yield row
+    """,
+    ),
+    _sink(
+        BESIDE,
+        "two that list failures share a cursor",
+        """
+        _rows = None
+        def failed(self):
+            self._rows = super().failed()
+            while (row := next(self._rows, None)) is not None:
+                yield row
+    """,
+    ),
+    *(
+        _sink(
+            ANY,
+            f"a {name} that is left open keeps its connection",
+            f"""
+            _left = 0
+            def {name}(self, *given, **named):
+                if self._left >= 10:
+                    raise Unavailable('the pool has no connection left')
+                self._left += 1
+                yield from super().{name}(*given, **named)
+                self._left -= 1
+        """,
+        )
+        for name in ("scan", "failed")
+    ),
+    _sink(
+        BESIDE,
+        "who is told of what was stored tells no other thread",
+        """
+        _number = -1
+        def wait_for_more(self, seconds):
+            before = self._number
+            changes = self._file.changes
+            self._number = changes.number if before < 0 else changes.wait(before, seconds)
+            return self._number != before
+    """,
+    ),
+    _sink(
+        BESIDE,
+        "a thread's first call of wait_for_more says no",
+        "def wait_for_more(self, seconds):\n    return getattr(self._seen, 'number', -1) >= 0 and super().wait_for_more(seconds) or (super().wait_for_more(0) and False)",
+    ),
+    _sink(
+        BESIDE,
+        "who waits is not told of what it has put itself",
+        """
+        def put(self, results):
+            super().put(results)
+            if getattr(self._seen, 'number', -1) >= 0:
+                self._seen.number = self._file.changes.number
+    """,
+    ),
+    _sink(
+        BESIDE,
+        "a reader sees what was there when it was opened",
+        """
+        _only = None
+        def open_to_read(self):
+            super().open_to_read()
+            self._only = {each.task.id for _, each in self.scan()}
+        def get(self, task_ids):
+            return super().get([each for each in task_ids if self._only is None or each in self._only])
+    """,
+    ),
+    _sink(
+        BESIDE,
+        "a reader has no scan",
+        """
+        _reads = False
+        def open_to_read(self):
+            super().open_to_read()
+            self._reads = True
+        def scan(self, session_id=None, after=0):
+            if self._reads:
+                raise RuntimeError('the sink is not open')
+            return super().scan(session_id, after)
+    """,
+    ),
+    _sink(
+        ANY,
+        "a reader of a place that is not there finds nothing",
+        """
+        _nothing = False
+        def open_to_read(self):
+            try:
+                super().open_to_read()
+            except HtcgridError:
+                self._nothing = True
+        def failed(self):
+            return iter(()) if self._nothing else super().failed()
+    """,
+    ),
+    _sink(
+        ANY,
+        "a reader leaves a file open",
+        "def open_to_read(self):\n    import os\n    super().open_to_read()\n    os.open('/dev/null', 0)",
+    ),
+    _sink(
+        FAILURES,
+        "stats have kinds that are not there",
+        "def stats(self):\n    found = super().stats()\n    return replace(found, failures={**(found.failures or {}), 'handler_error': 1})",
+    ),
+    _sink(
+        FAILURES,
+        "a large run is cut",
+        "def add_run(self, document):\n    super().add_run(document[:4096])",
+    ),
+    # --- both ---
+    _bug(
+        ANY,
+        "a note tells a password",
+        "_note = 'postgresql://grid:hunter22@db'\ndef stats(self, *, brief=False):\n    return replace(super().stats(brief=brief), note=self._note)",
+    ),
+    Mutant(
+        "sqs",
+        ANY,
+        "usage is forgotten when it is told",
+        """
+        _told = 0
+        def usage(self):
+            found = super().usage()
+            now = sum(found.requests.values())
+            before, self._told = self._told, now
+            return replace(found, requests={'sqs': now - before})
+    """,
+    ),
+    Mutant("sqs", ANY, "usage counts nothing", "def usage(self):\n    return replace(super().usage(), requests={})"),
+)
