@@ -42,7 +42,7 @@ def test_every_answer_is_stored_and_every_task_acked_after_it(rig: Make) -> None
     }
     assert sorted(job.diary.acked) == sorted(job.plans)
     assert job.diary.acked_early == []
-    assert (summary.succeeded, summary.failed, summary.retried, summary.given_back) == (200, 0, 0, 0)
+    assert (summary.succeeded, summary.failed, summary.retried, summary.returned) == (200, 0, 0, 0)
 
 
 def test_a_source_without_tasks_ends_the_run_at_once(rig: Make) -> None:
@@ -413,7 +413,7 @@ def test_a_drain_gives_back_what_has_not_begun_and_finishes_what_has(rig: Make, 
     summary = job.finish()
     assert job.failures() == {"a": None}
     assert job.waiting() == {"b", "c"}
-    assert (summary.succeeded, summary.given_back) == (1, 1)
+    assert (summary.succeeded, summary.returned) == (1, 1)
 
 
 def test_a_drain_begins_no_task_any_more(rig: Make, until: Until, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -438,7 +438,7 @@ def test_past_the_grace_what_runs_is_stopped_and_returned(rig: Make) -> None:
     summary = job.finish()
     assert job.sink.results == {}
     assert job.waiting() == {"a", "b"}
-    assert summary.given_back == 2
+    assert summary.returned == 2
 
 
 @pytest.mark.timing
