@@ -277,7 +277,7 @@ def test_an_extended_lease_is_kept(hasty: SqliteSource) -> None:
     assert hasty.receive(1, 0.2) == ()
 
 
-def test_extend_reports_what_was_lost_given_back_or_done_and_keeps_the_rest(hasty: SqliteSource, path: Path) -> None:
+def test_extend_reports_what_was_lost_returned_or_done_and_keeps_the_rest(hasty: SqliteSource, path: Path) -> None:
     hasty.put(tasks(4))
     leases = hasty.receive(4, 0)
     hasty.extend(leases[1:], 60)

@@ -106,9 +106,9 @@ class PluginContract:
 
     def test_constructing_opens_nothing(self, plugin: Plugin) -> None:
         """Plugins are made to be looked at too: `htcgrid check` opens none. Read: spi.Plugin."""
-        before = Holdings.now()
+        before = HeldResources.now()
         made = self.again(plugin)
-        held = Holdings.now().beyond(before)
+        held = HeldResources.now().beyond(before)
         del made
         assert not held, f"the constructor took {held}: do that in `open`"
 
@@ -127,7 +127,7 @@ class PluginContract:
         """What stays open adds up in `serve` and in tests, and keeps the program from ending. Read: spi.Plugin.close."""
         with self.again(plugin) as once:
             self.use(once)  # what an SDK loads once and keeps is no leak
-        before = Holdings.now()
+        before = HeldResources.now()
         for _ in range(3):
             with self.again(plugin) as used:
                 self.use(used)
@@ -194,12 +194,12 @@ class PluginContract:
 
     # --- words for the contracts ---
 
-    def nothing_is_held(self, before: "Holdings", after: str) -> None:
-        held = Holdings.now().beyond(before)
+    def nothing_is_held(self, before: "HeldResources", after: str) -> None:
+        held = HeldResources.now().beyond(before)
         deadline = time.monotonic() + 5 * self.wait_factor
         while held and time.monotonic() < deadline:
             time.sleep(0.02)
-            held = Holdings.now().beyond(before)
+            held = HeldResources.now().beyond(before)
         assert not held, f"after {after} there is still {held}"
 
     def keeps_secrets(self, plugin: Plugin, what: str, text: str) -> None:
@@ -310,19 +310,19 @@ def _open_files() -> Counter[str]:
     return found
 
 
-class Holdings:
+class HeldResources:
     """The threads, file descriptors and child processes of this process."""
 
     def __init__(self, threads: set[str], files: Counter[str], children: int) -> None:
         self._threads, self._files, self._children = threads, files, children
 
     @classmethod
-    def now(cls) -> "Holdings":
+    def now(cls) -> "HeldResources":
         gc.collect()
         threads = {f"{thread.name}#{thread.ident}" for thread in threading.enumerate()}
         return cls(threads, _open_files(), len(children(os.getpid())))
 
-    def beyond(self, before: "Holdings") -> str:
+    def beyond(self, before: "HeldResources") -> str:
         """What is held now and was not held before, in words; empty where nothing is."""
         held = [f"the thread {name}" for name in sorted(self._threads - before._threads)]
         more = self._files.total() - before._files.total()

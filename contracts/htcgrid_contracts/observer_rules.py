@@ -162,7 +162,7 @@ class ObserverContract(PluginContract):
             eventually(
                 lambda: (gc.collect(), sys.getrefcount(payload) == before)[1],
                 5 * self.wait_factor,
-                "the observer keeps the event or the answer of a task that is done; it is to be let go of",
+                "the observer keeps the event or the answer of a task that is done; release it",
             )
 
     def test_what_it_shows_has_no_event_answer_or_log(self, observer: Observer) -> None:

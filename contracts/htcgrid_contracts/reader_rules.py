@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from htcgrid.spi import HtcgridError, Plugin, Rejected, Result, ResultSink, ResultStore, Unavailable
 
-from htcgrid_contracts.common import Holdings, eventually, in_threads, not_asked
+from htcgrid_contracts.common import HeldResources, eventually, in_threads, not_asked
 from htcgrid_contracts.reading_rules import ReadingRules, varied
 
 Reading = Callable[[ResultSink], Iterator[object]]
@@ -146,7 +146,7 @@ class ReaderRules(ReadingRules):
                     list(reading(reader))
 
         read()  # what an SDK loads once and keeps is no leak
-        before = Holdings.now()
+        before = HeldResources.now()
         for _ in range(3):
             read()
         self.nothing_is_held(before, "open_to_read and close, three times over,")

@@ -4,7 +4,7 @@ from contextlib import suppress
 
 from htcgrid.spi import HtcgridError, Plugin
 
-from htcgrid_contracts.common import Holdings, PluginContract, not_asked
+from htcgrid_contracts.common import HeldResources, PluginContract, not_asked
 
 
 class RecoveryRules(PluginContract):
@@ -18,7 +18,7 @@ class RecoveryRules(PluginContract):
                 pass
 
         fail()  # what an SDK loads once and keeps is no leak
-        before = Holdings.now()
+        before = HeldResources.now()
         for _ in range(2):
             fail()
         self.nothing_is_held(before, "twice an `open` that failed, and `close`,")

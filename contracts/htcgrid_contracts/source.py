@@ -35,7 +35,7 @@ class TaskSourceContract(
 ):
     """Subclass it, and give the fixture `source`: a source, not opened, on a place that is new and empty.
 
-    Give it as short a lease as can be had, so that rules about lapsing need not wait long. `publish`
+    Give it as short a lease as possible, so that rules about expired leases need not wait long. `publish`
     is the oracle. See `SourceHelpers` and `PluginContract` for what else may be overridden.
     """
 
@@ -137,7 +137,7 @@ class TaskSourceContract(
         self.take(source, 1)
         self.nothing_comes(other, on_lease=True)
 
-    def test_a_lapsed_lease_is_handed_out_again_with_attempt_one_higher(
+    def test_an_expired_lease_is_handed_out_again_with_attempt_one_higher(
         self, given: Given, another: Callable[[], TaskSource]
     ) -> None:
         """An agent that died tells nobody; the expiry of its leases is how its tasks come back. Read: spi.TaskSource.receive."""

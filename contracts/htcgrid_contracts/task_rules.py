@@ -47,7 +47,7 @@ class TaskRules(InvokerHelpers):
                 if isinstance(report, Outcome):
                     times[report.task_id] = time.monotonic()
             if len(times) < len(batch):
-                continue  # one was handed back, since another environment is idle
+                continue  # one was returned, since another environment is idle
             apart = times[batch[1].task.id] - times[batch[0].task.id]
             if apart > seconds / 2:
                 break

@@ -18,7 +18,7 @@ class Summary:
     failures: dict[str, int]
     already_stored: int
     retried: int
-    given_back: int
+    returned: int
     seconds: float
     tasks_per_second: float
     busy_share: float
@@ -87,7 +87,7 @@ class Statistics:
         before, slots, since = self._slots
         return before + slots * (now - since)
 
-    def summary(self, retried: int, given_back: int) -> Summary:
+    def summary(self, retried: int, returned: int) -> Summary:
         """The figures so far. The lease table counts how often tasks were tried again and returned."""
         seconds = max(self._last - self._began, 1e-9)
         failed = self._failures.total()
@@ -97,7 +97,7 @@ class Statistics:
             failures={kind.value: count for kind, count in sorted(self._failures.items())},
             already_stored=self.already_stored,
             retried=retried,
-            given_back=given_back,
+            returned=returned,
             seconds=seconds,
             tasks_per_second=(self._succeeded + failed) / seconds,
             busy_share=self._busy_ms / 1000 / max(self._slot_seconds, 1e-9),

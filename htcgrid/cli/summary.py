@@ -106,7 +106,7 @@ def _text(summary: Summary, memory_mb: float, where: str, bill: Bill | None) -> 
         ("failed", f"{summary.failed:,}" + (f"  ({kinds})" if kinds else "")),
         ("had a result already", f"{summary.already_stored:,}"),
         ("tried again", f"{summary.retried:,}"),
-        ("returned", f"{summary.given_back:,}"),
+        ("returned", f"{summary.returned:,}"),
         ("rate", f"{summary.tasks_per_second:,.0f} tasks/s over {summary.seconds:.1f} s"),
         ("duration", f"p50 {summary.p50_ms:.2f} ms, p90 {summary.p90_ms:.2f} ms, p99 {summary.p99_ms:.2f} ms"),
         ("workers busy", f"{summary.busy_share:.1%}, at most {summary.max_memory_mb} MB each"),

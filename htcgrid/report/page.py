@@ -1,6 +1,6 @@
 """The page of a run: which sections it has, and what each says."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,18 +37,11 @@ class Report:
 
 
 def page_of(report: Report) -> str:
-    figures, limits = report.figures, report.limits
     sections = (
         ("summary", "Summary", _summary(report)),
-        ("advice", "Advice", _advice(figures, limits)),
+        ("advice", "Advice", _advice(report.figures, report.limits)),
         ("runs", "What ran", _runs(report.runs)),
-        ("failures", "Failures", _failures(figures)),
-        ("rate", "Rate", drawn.rate(figures)),
-        ("environments", "Environments", drawn.environments(figures)),
-        ("durations", "Duration", drawn.durations(figures, limits)),
-        ("memory", "Memory", drawn.memory(figures, limits)),
-        ("slowest", "Slowest tasks", _slowest(figures)),
-        ("retries", "Retries", _retries(figures)),
+        *_of_figures(report),
         ("cost", "Cost", _cost(report)),
     )
     title = f"htcgrid report of {shortened(report.name, 100)}"
@@ -57,10 +50,20 @@ def page_of(report: Report) -> str:
 
 def live_page_of(report: Report, now: Markup) -> str:
     """The page of what goes on: `now` first, then the figures so far; it fetches itself again."""
-    figures, limits = report.figures, report.limits
     sections = (
         ("now", "Now", now),
         ("summary", "Summary", _summary(report)),
+        *_of_figures(report),
+    )
+    title = f"htcgrid: {shortened(report.name, 100)}"
+    contents = [(name, label) for name, label, _ in sections]
+    return page(title, contents, joined(*(part for _, _, part in sections)), SCRIPT)
+
+
+def _of_figures(report: Report) -> Sequence[tuple[str, str, Markup]]:
+    """The sections that both pages have: name, label and content."""
+    figures, limits = report.figures, report.limits
+    return (
         ("failures", "Failures", _failures(figures)),
         ("rate", "Rate", drawn.rate(figures)),
         ("environments", "Environments", drawn.environments(figures)),
@@ -69,9 +72,6 @@ def live_page_of(report: Report, now: Markup) -> str:
         ("slowest", "Slowest tasks", _slowest(figures)),
         ("retries", "Retries", _retries(figures)),
     )
-    title = f"htcgrid: {shortened(report.name, 100)}"
-    contents = [(name, label) for name, label, _ in sections]
-    return page(title, contents, joined(*(part for _, _, part in sections)), SCRIPT)
 
 
 def _summary(report: Report) -> Markup:

@@ -246,7 +246,7 @@ class ForkServer:
                     raise
                 self._go_on()
 
-    def _await_end(self, program: subprocess.Popen[bytes]) -> int:
+    def _await_end(self, program: "subprocess.Popen[bytes]") -> int:
         for _ in range(_CLOSE_LOOKS):
             try:
                 return program.wait(_LOOK_SECONDS)

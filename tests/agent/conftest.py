@@ -42,7 +42,7 @@ class Diary:
         self.stored: set[str] = set()
         self.acked: list[str] = []
         self.acked_early: list[str] = []
-        self.given_back: list[str] = []
+        self.returned: list[str] = []
         self.dead: dict[str, str] = {}
 
 
@@ -59,7 +59,7 @@ class Source(MemorySource):
         fault = next(self._faults, "")
         if fault == "unavailable":
             raise Unavailable("the queue is away")
-        if fault == "lapse":
+        if fault == "expire":
             with self._changed:
                 for task_id in list(self._until)[:2]:
                     self._until[task_id] = 0.0
@@ -85,7 +85,7 @@ class Source(MemorySource):
     def nack(self, leases: Sequence[Lease], delay: float = 0.0) -> None:
         assert len(leases) <= self.max_batch
         self._meet_fault()
-        self._diary.given_back += [lease.task.id for lease in leases]
+        self._diary.returned += [lease.task.id for lease in leases]
         super().nack(leases, delay)
 
 

@@ -42,7 +42,7 @@ def test_every_answer_is_stored_and_every_task_acked_after_it(rig: Make) -> None
     }
     assert sorted(job.diary.acked) == sorted(job.plans)
     assert job.diary.acked_early == []
-    assert (summary.succeeded, summary.failed, summary.retried, summary.given_back) == (200, 0, 0, 0)
+    assert (summary.succeeded, summary.failed, summary.retried, summary.returned) == (200, 0, 0, 0)
 
 
 def test_a_source_without_tasks_ends_the_run_at_once(rig: Make) -> None:
@@ -219,14 +219,14 @@ def test_a_plane_that_refuses_the_tasks_ends_the_run_and_gives_them_back(rig: Ma
     assert job.waiting() == set(job.plans)
 
 
-def test_a_bug_of_the_plane_ends_the_run_as_itself_and_what_ran_is_given_back(rig: Make) -> None:
+def test_a_bug_of_the_plane_ends_the_run_as_itself_and_what_ran_is_returned(rig: Make) -> None:
     job = rig(plans={"a": ["broken"], "b": ["broken"]})
     with pytest.raises(ZeroDivisionError, match="a bug of the plane"):
         job.run()
     assert job.waiting() == {"a", "b"}
 
 
-def test_a_sink_of_another_job_ends_the_run_and_what_was_received_is_given_back(
+def test_a_sink_of_another_job_ends_the_run_and_what_was_received_is_returned(
     rig: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = rig(tasks=6)
@@ -255,7 +255,7 @@ def test_a_plane_that_says_nothing_of_a_task_is_named_as_the_culprit(
 # --- functions that do not load ----------------------------------------------------------------------
 
 
-def test_a_function_that_cannot_be_loaded_stops_the_run_with_nothing_stored_and_all_given_back(rig: Make) -> None:
+def test_a_function_that_cannot_be_loaded_stops_the_run_with_nothing_stored_and_all_returned(rig: Make) -> None:
     job = rig(plans={str(number): ["init_error"] * 50 for number in range(20)})
     with pytest.raises(FunctionBroken, match=r"cannot be initialised, so no task was run: \{.errorType"):
         job.run()
@@ -408,12 +408,12 @@ def test_a_drain_gives_back_what_has_not_begun_and_finishes_what_has(rig: Make, 
     job.plane.hanging.acquire(timeout=10)
     until(lambda: job.source.stats(brief=True).states.leased == 2)
     job.agent.drain()
-    until(lambda: "b" in job.diary.given_back)
+    until(lambda: "b" in job.diary.returned)
     job.plane.free.set()
     summary = job.finish()
     assert job.failures() == {"a": None}
     assert job.waiting() == {"b", "c"}
-    assert (summary.succeeded, summary.given_back) == (1, 1)
+    assert (summary.succeeded, summary.returned) == (1, 1)
 
 
 def test_a_drain_begins_no_task_any_more(rig: Make, until: Until, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -429,7 +429,7 @@ def test_a_drain_begins_no_task_any_more(rig: Make, until: Until, monkeypatch: p
     assert set(job.diary.invoked) == {"a"}
 
 
-def test_past_the_grace_what_runs_is_stopped_and_given_back(rig: Make) -> None:
+def test_past_the_grace_what_runs_is_stopped_and_returned(rig: Make) -> None:
     job = rig(plans={"a": ["hang"], "b": ["hang"]}, rules=rules(grace=0.1))
     job.start()
     for _ in "ab":
@@ -438,7 +438,7 @@ def test_past_the_grace_what_runs_is_stopped_and_given_back(rig: Make) -> None:
     summary = job.finish()
     assert job.sink.results == {}
     assert job.waiting() == {"a", "b"}
-    assert summary.given_back == 2
+    assert summary.returned == 2
 
 
 @pytest.mark.timing
@@ -474,7 +474,7 @@ def test_a_drain_does_not_wait_for_a_plane_that_is_away(rig: Make, until: Until)
     assert job.waiting() == {"a"}
 
 
-def test_a_failure_task_that_the_plane_never_began_is_given_back_in_a_drain(rig: Make, until: Until) -> None:
+def test_a_failure_task_that_the_plane_never_began_is_returned_in_a_drain(rig: Make, until: Until) -> None:
     job = rig(plans={"a": ["hang"], "b": ["unstarted"] * 100_000}, slots=2)
     job.start()
     job.plane.hanging.acquire(timeout=10)

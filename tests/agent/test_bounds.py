@@ -244,7 +244,7 @@ def test_what_cannot_be_stored_any_more_goes_back_to_the_source(rig: Make) -> No
     assert job.waiting() == set(job.plans)
 
 
-def test_no_lease_is_extended_once_it_has_been_given_back(
+def test_no_lease_is_extended_once_it_has_been_returned(
     rig: Make, until: Until, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = rig(plans={str(number): ["hang"] for number in range(12)}, slots=12, lease_seconds=0.15)
@@ -330,7 +330,7 @@ def test_a_drain_ends_a_wait_that_a_service_asked_for(rig: Make, until: Until, m
 def test_a_loss_of_the_plane_is_counted_by_the_source_for_every_agent(rig: Make) -> None:
     job = rig(plans={"a": ["begun", "ok"]})
     job.run()
-    assert job.diary.given_back == ["a"]
+    assert job.diary.returned == ["a"]
     assert job.sink.results["a"].attempt == 2
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 KINDS = frozenset(FailureKind)
 PLANE_STEPS = ["ok", "slow", "unavailable", "begun", "unstarted", *FailureKind]
 plans = st.lists(st.lists(st.sampled_from(PLANE_STEPS), max_size=5), min_size=1, max_size=25)
-source_faults = st.lists(st.sampled_from(["", "", "unavailable", "lapse"]), max_size=40)
+source_faults = st.lists(st.sampled_from(["", "", "unavailable", "expire"]), max_size=40)
 sink_faults = st.lists(st.sampled_from(["", "", "unavailable"]), max_size=10)
 settled = settings(
     max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]

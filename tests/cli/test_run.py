@@ -194,7 +194,7 @@ def test_past_the_grace_what_runs_is_stopped_and_left_to_the_next_run(
     until((project.folder / "began").exists)
     program.send_signal(signal.SIGTERM)
     done = finish(program)
-    assert (done.status, done.summary["given_back"] >= 1) == (143, True)
+    assert (done.status, done.summary["returned"] >= 1) == (143, True)
     assert project.results() == []
 
 

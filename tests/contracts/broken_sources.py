@@ -336,7 +336,7 @@ class NeverCounts(Reference):
 
 
 class TestLapseIsNotCounted(Case):
-    breaks = "test_a_lapsed_lease_is_handed_out_again_with_attempt_one_higher"
+    breaks = "test_an_expired_lease_is_handed_out_again_with_attempt_one_higher"
     says = "it says attempt 1"
     broken = NeverCounts
 

@@ -99,7 +99,7 @@ def test_a_worker_that_is_asked_to_end_finishes_its_task_with_its_lambda_contain
     assert about[0]["attempt"] == 1, "it was given back and run again"
 
 
-def test_a_task_that_outlasts_the_grace_is_given_back_and_run_by_another_worker(
+def test_a_task_that_outlasts_the_grace_is_returned_and_run_by_another_worker(
     config: Path, queue: redis.Redis, kubectl: Kubectl, redis_address: tuple[str, int]
 ) -> None:
     pod = begins(queue, redis_address, {"number": 31, "seconds": 12})

@@ -89,7 +89,7 @@ def test_a_cancelled_task_is_stopped(invoke: Any) -> None:
     assert invoke.answer({"do": "answer", "value": 1}) == 1
 
 
-def test_tasks_behind_a_long_one_are_given_back_before_it_is_done(invoke: Any) -> None:
+def test_tasks_behind_a_long_one_are_returned_before_it_is_done(invoke: Any) -> None:
     invoke({"do": "answer"})
     events = [{"do": "sleep", "seconds": 0.5}, *({"do": "answer"},) * 3]
     leases = [Lease(Task(str(number), json.dumps(event).encode())) for number, event in enumerate(events)]

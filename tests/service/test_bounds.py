@@ -20,7 +20,7 @@ HEAD = b"POST /2015-03-31/functions/pricing/invocations HTTP/1.1\r\nHost: x\r\n"
 SIX_MB = 6_000_000
 
 
-def test_what_is_given_back_can_be_taken_again_and_nothing_is_held_of_what_was_refused() -> None:
+def test_what_is_returned_can_be_taken_again_and_nothing_is_held_of_what_was_refused() -> None:
     around = Room(10)
     within = Room(5, around)
     with pytest.raises(api_errors.TooManyRequests):

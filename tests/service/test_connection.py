@@ -44,7 +44,7 @@ def test_a_connection_that_stays_idle_after_an_answer(ends: tuple[socket.socket,
     assert connection.waiting_since is not None
 
 
-def test_a_body_that_does_not_end_and_what_it_held_is_given_back(ends: tuple[socket.socket, Connection]) -> None:
+def test_a_body_that_does_not_end_and_what_it_held_is_returned(ends: tuple[socket.socket, Connection]) -> None:
     client, connection = ends
     room = Room(10)
     client.sendall(HEAD + b"x")

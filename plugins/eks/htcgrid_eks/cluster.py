@@ -17,7 +17,6 @@ from kubernetes.config.config_exception import ConfigException
 from htcgrid_eks.options import Access
 
 _CONNECT_SECONDS, _READ_SECONDS = 3.0, 6.0
-REQUEST_SECONDS = _CONNECT_SECONDS + _READ_SECONDS
 _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 FIELD_MANAGER = "htcgrid"
 _OF_RIGHTS = re.compile(r'\b[Uu]ser "[^"]*"')
