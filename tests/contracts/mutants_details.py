@@ -510,10 +510,16 @@ DETAILS = (
         BESIDE,
         "who waits is not told of what it has put itself",
         """
+        _own = False
         def put(self, results):
             super().put(results)
-            if getattr(self._seen, 'number', -1) >= 0:
-                self._seen.number = self._file.changes.number
+            self._own = True
+        def wait_for_more(self, seconds):
+            found = super().wait_for_more(seconds)
+            if found and self._own:
+                self._own = False
+                return super().wait_for_more(0)
+            return found
     """,
     ),
     _sink(
