@@ -30,8 +30,11 @@ class BoundRules(InvokerHelpers):
         self.works(plane)
         # No whole number, so that a plane that counts in whole seconds is seen.
         seconds = 1.4 if self.keeps_any_timeout else self.short_timeout
-        answer = self.answer(self.call(plane, "sleep", seconds, seconds=0.65 * seconds, value="in time"))
-        assert answer == "in time"
+        for _ in range(3):  # a busy machine may be late once
+            outcome = self.call(plane, "sleep", seconds, seconds=0.65 * seconds, value="in time")
+            if outcome.failure is not FailureKind.TIMEOUT:
+                break
+        assert self.answer(outcome) == "in time"
         took = 0.0
         for _ in range(3):  # a busy machine may be late once
             began = time.monotonic()
@@ -70,9 +73,12 @@ class BoundRules(InvokerHelpers):
             not_asked("max_batch is 1: no task stands behind another")
         seconds = self.short_timeout
         size = 2
-        batch = [lease("sleep", seconds=0.6 * seconds, value=number) for number in range(size)]
-        answers = [self.answer(outcome) for outcome in self.run(plane, batch, seconds)]
-        assert answers == list(range(size))
+        for _ in range(3):  # a busy machine may be late once
+            batch = [lease("sleep", seconds=0.6 * seconds, value=number) for number in range(size)]
+            outcomes = self.run(plane, batch, seconds)
+            if not any(outcome.failure is FailureKind.TIMEOUT for outcome in outcomes):
+                break
+        assert [self.answer(outcome) for outcome in outcomes] == list(range(size))
 
     @pytest.mark.capability(Capability.EXIT)
     def test_the_end_of_a_process_is_seen_at_once(self, plane: Invoker) -> None:

@@ -31,10 +31,12 @@ class ClockRules(SourceHelpers):
             in_the_west = self.take(source, 1)
         with _time_zone(EAST):
             self.nothing_comes(other, 0.3, on_lease=True)
+        with _time_zone(WEST):
+            self.held_again(source, in_the_west)
+        with _time_zone(EAST):
             self.publish(source, numbered(1))
             in_the_east = self.held(other, 1)
         with _time_zone(WEST):
-            self.held_again(source, in_the_west)
             self.nothing_comes(source, 0.3)
         if not self.returns(source):
             return
@@ -46,10 +48,9 @@ class ClockRules(SourceHelpers):
                 returned = time.monotonic()
                 giver.nack(leases, 1.0)
             with _time_zone(here):
-                again = self.take(taker, 1)
+                self.held(taker, 1)
             took = time.monotonic() - returned
             assert took >= EARLY, f"a task returned with a delay of 1 s came {took:.1f} s later in another time zone"
-            self.held_again(taker, again)
 
     def test_a_part_of_a_second_counts(
         self, source: TaskSource, given: Given, another: Callable[[], TaskSource]
@@ -62,13 +63,12 @@ class ClockRules(SourceHelpers):
         leases = self.held(source, 1)
         began = time.monotonic()
         source.nack(leases, seconds)
-        (lease,) = self.take(source, 1)
+        (lease,) = self.held(source, 1)
         took = time.monotonic() - began
         assert took >= EARLY * seconds, f"a delay of {seconds:g} s lasted {took:.2f} s"
         if source.lease_seconds is None or type(source).extend is TaskSource.extend:
             return
         other = another()
-        self.held_again(source, [lease])
         began = time.monotonic()
         gone = source.extend([lease], seconds)
         assert not gone, "a lease was extended in time, and is said to be lost"
@@ -117,8 +117,7 @@ class ClockRules(SourceHelpers):
         assert oldest >= EARLY * apart, (
             f"the older of two tasks has waited for {apart:.1f} s, and oldest_seconds is {oldest:.1f}"
         )
-        done, held = (lease for _ in range(2) for lease in self.take(source, 1))
-        self.held_again(source, [held])
+        done, held = self.held(source, 2)
         source.ack([done])
         oldest = source.stats().oldest_seconds
         assert oldest is None, f"no task waits, and oldest_seconds is {oldest:.1f}; expected None"
@@ -131,8 +130,12 @@ class ClockRules(SourceHelpers):
 
     def held_again(self, source: TaskSource, leases: Sequence[Lease]) -> None:
         """Keep these for longer than the rule takes."""
-        if source.lease_seconds is not None:
-            source.extend(leases, 60 * self.wait_factor)
+        if source.lease_seconds is None:
+            return
+        gone = list(source.extend(leases, 60 * self.wait_factor))
+        if gone:
+            self.in_time()
+        assert not gone, f"{gone[0]} was extended in time, and is said to be lost"
 
 
 @contextmanager

@@ -19,7 +19,7 @@ class TaskQueueRules(SourceHelpers):
         queue = _queue(source)
         tasks = numbered(3, session_id="s-1")
         queue.put(tasks)
-        leases = [self.take(source, 1)[0] for _ in tasks]
+        leases = self.held(source, len(tasks))
         leased = {lease.task.id: lease.task for lease in leases}
         assert leased == {task.id: task for task in tasks}, "what was put was not leased as it was"
 
@@ -45,7 +45,7 @@ class TaskQueueRules(SourceHelpers):
             queue.put([first, second])
         except Rejected as error:
             pytest.fail(f"a task that is there already, with the same event and attributes, was refused: {error}")
-        leased = sorted(self.take(source, 1)[0].task.id for _ in range(2))
+        leased = sorted(lease.task.id for lease in self.held(source, 2))
         assert leased == sorted([first.id, second.id]), "what was put again was leased beside itself"
         self.nothing_comes(source, on_lease=True)
 
@@ -138,7 +138,8 @@ class TaskQueueRules(SourceHelpers):
             not_asked("`stats` is the default: it cannot tell how much it holds")
         given(*numbered(3))
         self._depth(source, waiting=3, leased=0)
-        leases = self.take(source, 1)
+        self.keeps_secrets(source, "what `stats` says", repr(source.stats()))
+        leases = self.held(source, 1)
         self._depth(source, waiting=2, leased=1)
         source.ack(leases)
         self._depth(source, waiting=2, leased=0)

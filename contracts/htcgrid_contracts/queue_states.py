@@ -105,7 +105,6 @@ class QueueStateRules(SourceHelpers):
             not_asked("`stats` is the default: it cannot tell how much it holds")
         began = time.monotonic()
         self._in_every_state(source)
-        self.keeps_secrets(source, "what `stats` says", repr(source.stats()))
         self.queue(source).put(numbered(1))
         has_dead = type(source).dead_letter is not TaskSource.dead_letter
         inside = States(waiting=1, delayed=1, leased=1, cancelled=2, dead=1 if has_dead else 0)

@@ -125,10 +125,12 @@ class ReaderRules(ReadingRules):
             with closing(reader):
                 before = {name: len(list(reading(reader))) for name, reading in readings.items()}
                 assert set(before.values()) == {1}, f"a failure is stored, and a reader is given {before}"
-                sink.put([varied(4)])
+                put = varied(4)
+                sink.put([put])
 
                 def sees_it() -> bool:
-                    return all(len(list(reading(reader))) == 2 for reading in readings.values())
+                    gets_it = not isinstance(reader, ResultStore) or put.task.id in reader.get([put.task.id])
+                    return gets_it and all(len(list(reading(reader))) == 2 for reading in readings.values())
 
                 eventually(sees_it, 10 * self.wait_factor, "what was stored after a reader was opened, for that reader")
 

@@ -70,9 +70,13 @@ class TaskSourceContract(
     def test_an_empty_receive_ends_after_about_its_wait(self, given: Given) -> None:
         """One that never ends holds up a drain; one that ends at once makes the agent spin. Read: spi.TaskSource.receive."""
         source = given()
-        began = time.monotonic()
-        assert not source.receive(1, 1.0), "a task was leased where there is none"
-        took = time.monotonic() - began
+        took = 0.0
+        for _ in range(3):  # a busy machine may be late once
+            began = time.monotonic()
+            assert not source.receive(1, 1.0), "a task was leased where there is none"
+            took = time.monotonic() - began
+            if took < 1.0 + 2 * self.wait_factor:
+                break
         assert took < 1.0 + 2 * self.wait_factor, f"waited {took:.1f} s when asked to wait 1 s"
         assert took > 0.5 or source.exhausted, f"came back after {took:.2f} s when asked to wait 1 s for a first task"
 
@@ -337,17 +341,22 @@ class TaskSourceContract(
         tasks = numbered(80)
         given(*tasks)
         seen: list[str] = []
+        held: list[float] = []
         deadline = time.monotonic() + 20 * self.wait_factor
 
         def work() -> None:
             while len(seen) < len(tasks) and time.monotonic() < deadline:
+                asked = time.monotonic()
                 leased = source.receive(min(source.max_batch, 5), 0.2)
                 seen.extend(lease.task.id for lease in leased)
                 if leased:
                     source.ack(leased)
+                    held.append(time.monotonic() - asked)
 
         in_threads([work] * 4, 30 * self.wait_factor)
         doubled = len(seen) - len(set(seen))
+        if doubled and max(held) > 0.75 * (source.lease_seconds or float("inf")):
+            self.stood_still()
         assert not doubled, f"{doubled} tasks were leased twice to threads of one source"
         lost = {task.id for task in self.published} - set(seen)
         assert not lost, f"{len(lost)} of {len(tasks)} tasks were never leased, such as {min(lost)}"

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from typing import NoReturn
 
 import pytest
 from htcgrid.spi import Lease, Task, TaskQueue, TaskSource
@@ -106,6 +107,8 @@ class SourceHelpers(PluginContract):
             if some and not leased:
                 self.lent_at(source, asked)
             leased += some
+        if len({lease.task.id for lease in leased}) < size:
+            self.in_time()
         return leased
 
     def held(self, source: TaskSource, size: int, seconds: float = 10.0) -> list[Lease]:
@@ -132,7 +135,11 @@ class SourceHelpers(PluginContract):
     def in_time(self) -> None:
         """Leave the rule out where what is in hand may have expired: no fault of the source."""
         if time.monotonic() >= self._safe_until:
-            not_asked("this machine stood still for as long as a lease lasts; give the fixture a longer one")
+            self.stood_still()
+
+    def stood_still(self) -> NoReturn:
+        """Leave the rule out."""
+        not_asked("this machine stood still for as long as a lease lasts; give the fixture a longer one")
 
     def nothing_comes(self, source: TaskSource, seconds: float | None = None, *, on_lease: bool = False) -> None:
         """Receive for a while, by default for less than a lease lasts; nothing may be leased.

@@ -42,7 +42,7 @@ class SourceSharingRules(SourceHelpers):
         in_threads([lambda agent=agent: work(agent) for agent in agents], 40 * self.wait_factor)  # type: ignore[misc]
         doubled = len(seen) - len(set(seen))
         if doubled and max(late) > 0.75 * (source.lease_seconds or float("inf")):
-            not_asked("this machine stood still for as long as a lease lasts; give the fixture a longer one")
+            self.stood_still()
         assert not doubled, f"{doubled} of {len(self.published)} tasks were leased to two agents"
         lost = {task.id for task in self.published} - set(seen)
         assert not lost, f"{len(lost)} of {len(self.published)} tasks were never leased, such as {min(lost)}"

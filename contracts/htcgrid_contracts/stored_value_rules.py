@@ -1,12 +1,14 @@
 """What a sink makes of large numbers, of generations past nine and of what changes while it is looked at."""
 
+import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from htcgrid.spi import GENERATION, Result, ResultSink
 
 from htcgrid_contracts.common import not_asked
+from htcgrid_contracts.payloads import AWKWARD_PAYLOADS
 from htcgrid_contracts.reading_rules import ReadingRules, varied
 
 _NUMBERS = ("started", "duration_ms", "billed_ms", "max_memory_mb", "init_ms", "environment", "log_tail")
@@ -51,6 +53,26 @@ class StoredValueRules(ReadingRules):
             (stored,) = self._stored(sink, [put])
         changed = {name: found for name in kept if (found := getattr(stored.outcome, name)) not in {0, "", b""}}
         assert not changed, f"0 was stored as {changed}"
+
+    def test_no_answer_harms_another(self, sink: ResultSink) -> None:
+        """Whatever it holds: quotes, line breaks, marks of other languages. Read: spi.ResultSink.put."""
+        plain = varied(0)
+        odd = [replace(each, outcome=replace(each.outcome, payload=payload)) for each, payload in self._awkward()]
+        put = [*odd, plain]
+        with sink:
+            for start in range(0, len(put), sink.max_batch):
+                sink.put(put[start : start + sink.max_batch])
+            try:
+                stored = self._stored(sink, put)
+            except ValueError as error:
+                raise AssertionError(
+                    f"answers of odd bytes were put, and what is stored cannot be read: {error}"
+                ) from None
+        for found, expected in zip(stored, put, strict=True):
+            wanted = expected.outcome.payload
+            assert json.loads(found.outcome.payload) == json.loads(wanted), (
+                f"put {wanted[:80]!r} beside other answers, found {found.outcome.payload[:80]!r}"
+            )
 
     def test_the_generations_of_results_are_numbers(self, sink: ResultSink) -> None:
         """The tenth is above the ninth. Read: spi.ResultSink.failed."""
@@ -141,6 +163,9 @@ class StoredValueRules(ReadingRules):
         )
 
     # --- words ---
+
+    def _awkward(self) -> Iterator[tuple[Result, bytes]]:
+        return ((varied(0), payload) for payload in AWKWARD_PAYLOADS.values())
 
     def _kept(self, sink: ResultSink) -> Sequence[str]:
         """What the sink keeps of an outcome: a file that users read may leave out some of it."""

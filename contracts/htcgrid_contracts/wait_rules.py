@@ -45,7 +45,7 @@ class WaitRules(SourceHelpers):
             return 0.0, source.receive(1, wait)
 
         (took, _), _ = in_threads([call, receive], 3 * wait + 10 * self.wait_factor)
-        assert took < wait / 2, (
+        assert took < 0.75 * wait, (
             f"ack, extend and nack took {took:.1f} s while another thread was in receive(1, {wait:g}): they waited for it"
         )
 

@@ -917,3 +917,13 @@ class TestTellsOneThread(Case):
             before, changes = self.number, self._file.changes
             self.number = changes.number if before < 0 else changes.wait(before, seconds)
             return self.number != before
+
+
+class TestALineBreakTakesTheNextAlong(Case):
+    breaks = "test_no_answer_harms_another"
+    says = "1 of 16 results are not stored"
+
+    class broken(Reference):
+        def put(self, results: Sequence[Result]) -> None:
+            broken = {at + 1 for at, each in enumerate(results) if b"\n" in each.outcome.payload}
+            super().put([each for at, each in enumerate(results) if at not in broken])

@@ -19,13 +19,5 @@ SURVIVORS: Mapping[tuple[str, str], str] = {
         "process",
         "the memory's limit is half",
     ): "no bug that shows: this check is asked once the memory's watch, which has the limit itself, has seen it passed",
-    (
-        "redis source",
-        "what was away stays away",
-    ): "the server of its tests keeps nothing on disk, so that it cannot come back with its stream",
-    (
-        "jsonl sink",
-        "line breaks in an answer break the line",
-    ): "a known gap: a line break in an answer is stored as a space",
 }
 """Why a mutant, by plugin and name, is not caught."""

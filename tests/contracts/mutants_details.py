@@ -143,13 +143,6 @@ DETAILS = (
         "GIVE_BACK = \"UPDATE queue SET state = 'ready', due = NULL WHERE seq = ? AND attempt = ? AND state = 'leased'\"",
         "GIVE_BACK = \"UPDATE queue SET state = 'ready', due = NULL WHERE seq = ? AND attempt = ? AND state IN ('leased', 'dead')\"",
     ),
-    _edit(
-        LEASES,
-        "a late ack forgets a dead letter",
-        _SQL,
-        "DONE = \"DELETE FROM queue WHERE seq = ? AND state <> 'dead'\"",
-        'DONE = "DELETE FROM queue WHERE seq = ?"',
-    ),
     _bug(
         LEASES,
         "a second dead_letter fails",
@@ -517,10 +510,16 @@ DETAILS = (
         BESIDE,
         "who waits is not told of what it has put itself",
         """
+        _own = False
         def put(self, results):
             super().put(results)
-            if getattr(self._seen, 'number', -1) >= 0:
-                self._seen.number = self._file.changes.number
+            self._own = True
+        def wait_for_more(self, seconds):
+            found = super().wait_for_more(seconds)
+            if found and self._own:
+                self._own = False
+                return super().wait_for_more(0)
+            return found
     """,
     ),
     _sink(
@@ -579,10 +578,17 @@ DETAILS = (
         "def add_run(self, document):\n    super().add_run(document[:4096])",
     ),
     # --- both ---
-    _bug(
+    Mutant(
+        "redis source",
         ANY,
         "a note tells a password",
-        "_note = 'postgresql://grid:hunter22@db'\ndef stats(self, *, brief=False):\n    return replace(super().stats(brief=brief), note=self._note)",
+        "def stats(self, *, brief=False):\n    return QueueStats(note=f'read from {self.config.url.get_secret_value()}')",
+    ),
+    Mutant(
+        "redis source",
+        ANY,
+        "advice tells a password",
+        "def advise(self, attempts):\n    yield f'look at {self.config.url.get_secret_value()}'",
     ),
     Mutant(
         "sqs",

@@ -11,7 +11,6 @@ METERS = "plane: metering"
 FAILURES = "plane: kinds of failure"
 TIMES = "plane: timeouts and ends"
 LOGS = "plane: logs"
-_WORKER = "htcgrid/runtime/worker.py"
 
 
 def _bug(kind: str, name: str, body: str) -> Mutant:
@@ -22,7 +21,7 @@ def _each(kind: str, name: str, expression: str) -> Mutant:
     body = f"""
         def invoke(self, batch, timeout):
             for report in super().invoke(batch, timeout):
-                yield {expression} if isinstance(report, Outcome) else report
+                yield ({expression}) if isinstance(report, Outcome) else report
     """
     return _bug(kind, name, body)
 
@@ -38,21 +37,10 @@ PLANE_DETAILS = (
         "all of a batch have the attempt of the first",
         "def invoke(self, batch, timeout):\n    return super().invoke([replace(each, attempt=batch[0].attempt) for each in batch], timeout)",
     ),
-    Mutant(
-        "process",
+    _each(
         CONTEXT,
         "the time left stands still",
-        edits=(
-            (
-                _WORKER,
-                "        self.deadline_time_in_ms = 0",
-                (
-                    "        self.deadline_time_in_ms = 0\n        import time, awslambdaric.lambda_context as read\n"
-                    "        read.LambdaContext.get_remaining_time_in_millis = lambda self: self.__dict__.setdefault("
-                    "'_left', int(self._epoch_deadline_time_in_ms - time.time() * 1000))"
-                ),
-            ),
-        ),
+        "replace(report, payload=re.sub(rb'(\"remaining_ms\": (\\d+), \"remaining_later_ms\": )\\d+', rb'\\1\\2', report.payload))",
     ),
     _bug(
         CONTEXT,

@@ -20,7 +20,7 @@ def _each(kind: str, name: str, expression: str) -> Mutant:
     body = f"""
         def invoke(self, batch, timeout):
             for report in super().invoke(batch, timeout):
-                yield {expression} if isinstance(report, Outcome) else report
+                yield ({expression}) if isinstance(report, Outcome) else report
     """
     return _bug(kind, name, body)
 

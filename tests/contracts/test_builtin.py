@@ -140,7 +140,7 @@ def _parsed(line: bytes) -> Result:
 def _member(line: bytes, name: str) -> bytes:
     """The bytes of a member, as they stand in the line."""
     start = line.index(b'"%s":' % name.encode()) + len(name) + 3
-    text = line[start:].decode()
+    text = line[start:].decode().lstrip()
     return text[: json.JSONDecoder().raw_decode(text)[1]].encode()
 
 

@@ -296,6 +296,12 @@ class TestHtcGridSink(ResultSinkContract):
         "test_scan_goes_through_all_pages_and_sessions": "results are listed by session alone",
         "test_scan_misses_none_of_eight_writers": "results are listed by session alone",
         "test_who_reads_holds_up_no_put": "results are listed by session alone",
+        "test_several_large_answers_go_through_one_call": "results are listed by session alone",
+        "test_two_may_read_at_once": "results are listed by session alone",
+        "test_a_reading_may_be_left": "results are listed by session alone",
+        "test_a_reader_sees_what_is_stored_after_it_was_opened": "results are listed by session alone",
+        "test_a_reader_lets_go_of_all_that_it_took": "results are listed by session alone",
+        "test_sessions_are_told_apart_by_their_whole_names": SESSION_OF_ID,
     }
 
     @pytest.fixture

@@ -21,21 +21,31 @@ PASSWORD = "contract-password"
 class Server:
     """A redis-server on a socket of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, outlives: bool = False) -> None:
         program = shutil.which("redis-server")
         if program is None:
             pytest.skip("redis-server is not installed: apt-get install redis-server")
-        socket = folder / "redis.sock"
+        self._socket = socket = folder / "redis.sock"
         self.url = f"unix://:{PASSWORD}@{socket}"
-        command = [program, "--port", "0", "--unixsocket", socket, "--dir", folder, "--save", "", "--appendonly", "no"]
-        command += ["--requirepass", PASSWORD]
-        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        command = [program, "--port", "0", "--unixsocket", socket, "--dir", folder, "--save", ""]
+        self._command = [*command, "--appendonly", "yes" if outlives else "no", "--requirepass", PASSWORD]
         self.client = redis.Redis(unix_socket_path=str(socket), password=PASSWORD)
+        self.start()
+
+    def start(self) -> None:
+        """Come up, again with what it had where it `outlives`."""
+        self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + 30
-        while not socket.exists():
+        while not self._is_ready():
             assert time.monotonic() < deadline, "redis-server did not come up"
             assert self._process.poll() is None, "redis-server ended"
             time.sleep(0.02)
+
+    def _is_ready(self) -> bool:
+        try:
+            return bool(self.client.ping())
+        except redis.ConnectionError:  # it is not there yet, or is loading
+            return False
 
     def stop(self) -> None:
         self.client.close()
@@ -53,11 +63,11 @@ def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture
 def server(shared_server: Server, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
     """One for all rules; a rule that takes the server away has its own."""
-    if "went_away" not in request.node.name:
+    if not any(what in request.node.name for what in ("went_away", "came_back")):
         shared_server.client.flushall()
         yield shared_server
         return
-    own = Server(tmp_path)
+    own = Server(tmp_path, outlives=True)
     yield own
     own.stop()
 
@@ -86,6 +96,9 @@ class TestRedisSource(TaskSourceContract):
     def take_away(self, source: RedisSource) -> None:
         self.server.stop()
 
+    def bring_back(self, source: RedisSource) -> None:
+        self.server.start()
+
 
 class TestRedisSink(ResultSinkContract):
     server: Server
@@ -106,6 +119,9 @@ class TestRedisSink(ResultSinkContract):
 
     def take_away(self, sink: RedisSink) -> None:
         self.server.stop()
+
+    def bring_back(self, sink: RedisSink) -> None:
+        self.server.start()
 
 
 def test_what_ran_is_kept_in_order_and_is_no_result(server: Server) -> None:
