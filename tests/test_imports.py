@@ -151,6 +151,7 @@ def test_the_environment_is_read_in_config_alone_and_where_that_of_workers_is_ma
         "config.py",
         "runtime/fork_server.py",
         "runtime/fork_server_main.py",
+        "runtime/plain_parent.py",
         "runtime/worker_environ.py",
     }
 
