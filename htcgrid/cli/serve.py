@@ -24,6 +24,10 @@ from htcgrid.service.served_function import ServedFunction
 from htcgrid.service.text import one_line
 from htcgrid.spi import HandlerOutput
 
+_STOP_SECONDS = 3.0
+"""What calls have past the grace time to be stopped and answered, before what they run on is closed."""
+_LOOK_SECONDS = 0.1
+
 
 @click.command()
 @grid_options
@@ -170,6 +174,10 @@ def _serve(server: InvokeServer, functions: dict[str, ServedFunction], grace: fl
         left = function.stop(max(0.0, deadline - time.monotonic()))
         if left:
             _say(f"{one_line(name)}: {left}.")
+    end = time.monotonic() + _STOP_SECONDS
+    while any(list(map(ServedFunction.cancel, functions.values()))) and time.monotonic() < end:
+        server.end(_LOOK_SECONDS)  # again and again, since a call may just have begun
+    server.end(_LOOK_SECONDS)
 
 
 def _say(message: str) -> None:

@@ -15,6 +15,7 @@ class RuntimeClient:
     """Has the functions of that module, on one connection that is kept."""
 
     def __init__(self, address: str) -> None:
+        self._address = address
         self._connection = http.client.HTTPConnection(address)
         self._headers: dict[str, str] = {}
 
@@ -40,7 +41,14 @@ class RuntimeClient:
     def _call(
         self, method: str, path: str, expected: int, body: bytes | None = None, headers: dict[str, str] | None = None
     ) -> tuple[bytes, dict[str, str]]:
-        self._connection.request(method, _ROOT + path, body, self._headers | (headers or {}))
+        request = (method, _ROOT + path, body, self._headers | (headers or {}))
+        try:
+            self._connection.request(*request)
+        except OSError:  # a handler may close every descriptor; AWS's client connects anew as well
+            if self._connection.sock is not None:
+                self._connection.sock.detach()  # its number may be another's by now
+            self._connection = http.client.HTTPConnection(self._address)
+            self._connection.request(*request)
         response = self._connection.getresponse()
         document = response.read()
         if response.status != expected:

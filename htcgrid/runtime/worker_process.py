@@ -4,6 +4,7 @@ import fcntl
 import os
 import select
 import signal
+import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -40,6 +41,7 @@ class WorkerProcess:
         self._ended = select.poll()
         self._ended.register(self._pidfd, select.POLLIN)
         self._status: int | None = None
+        self._reaping = threading.Lock()
         self._ran_ns, self._looked = 0, time.monotonic()
 
     @property
@@ -66,9 +68,12 @@ class WorkerProcess:
 
     def status(self) -> int:
         """The exit status, waited for; a signal is negative."""
-        if self._status is None:
-            self._ended.poll()
-            self._status = self._fork_server.reap(self.pid)
+        with self._reaping:  # the plane may be closed by another thread than the one that waits for the answer
+            if self._status is None:
+                ended = select.poll()
+                ended.register(self._pidfd, select.POLLIN)
+                ended.poll()
+                self._status = self._fork_server.reap(self.pid)
         return self._status
 
     def close(self) -> None:

@@ -11,7 +11,7 @@ from typing import NoReturn
 from htcgrid.agent.log_tails import invoke_of
 from htcgrid.service import api_errors
 from htcgrid.service.events import Events
-from htcgrid.spi import Answered, HtcgridError, Invoker, Lease, Outcome, Rejected, Result, Task, Throttled
+from htcgrid.spi import Answered, FailureKind, HtcgridError, Invoker, Lease, Outcome, Rejected, Result, Task, Throttled
 from htcgrid.spi.tracing import within_attempt
 
 _UNSTARTED_LIMIT = 10
@@ -31,6 +31,9 @@ class ServedFunction:
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._events = events
+        self._tasks: set[str] = set()
+        """Those of the calls that run."""
+        self._is_ending = False
 
     @property
     def region(self) -> str:
@@ -57,6 +60,12 @@ class ServedFunction:
         """End the agent of the events, which has `seconds` to run those that wait; see `Events.stop`."""
         return self._events.stop(seconds)
 
+    def cancel(self) -> bool:
+        """End the calls that run, and let those that wait not begin; says whether any ran."""
+        self._is_ending = True
+        self._invoker.cancel(list(self._tasks))
+        return self._running > 0
+
     def invoke(self, body: Callable[[], bytes], attributes: Mapping[str, str]) -> Outcome:
         """Run one call now. Raises `ServiceError` where AWS Lambda would refuse it.
 
@@ -66,7 +75,11 @@ class ServedFunction:
             began = time.monotonic()
             task = _task(body(), attributes)
             with self._slot():
-                outcome = self._run(task)
+                self._tasks.add(task.id)
+                try:
+                    outcome = self._run(task)
+                finally:
+                    self._tasks.discard(task.id)
         if self._invoker.observers.is_watched:
             self._invoker.observers.tell(Answered(time.time(), Result(task, outcome), time.monotonic() - began))
         return outcome
@@ -85,6 +98,8 @@ class ServedFunction:
             for _ in range(_UNSTARTED_LIMIT):
                 for item in list(self._plane_invoke([lease], self._invoker.function.timeout)):
                     if isinstance(item, Outcome):
+                        if item.failure is FailureKind.CANCELLED:
+                            raise _ended()
                         return item
         except Throttled as error:
             raise api_errors.TooManyRequests(str(error)) from error
@@ -109,8 +124,10 @@ class ServedFunction:
     @contextmanager
     def _slot(self) -> Iterator[None]:
         with self._changed:
-            while self._running >= self._invoker.max_concurrency:
+            while self._running >= self._invoker.max_concurrency and not self._is_ending:
                 self._changed.wait(_LOOK_SECONDS)
+            if self._is_ending:
+                raise _ended()
             self._running += 1
         try:
             yield
@@ -118,6 +135,10 @@ class ServedFunction:
             with self._changed:
                 self._running -= 1
                 self._changed.notify()
+
+
+def _ended() -> api_errors.ServiceError:
+    return api_errors.ServiceError("The service ended before this call was answered.")
 
 
 def _task(payload: bytes, attributes: Mapping[str, str]) -> Task:

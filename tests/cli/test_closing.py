@@ -1,9 +1,12 @@
 """The end of a command whose plugin waits for a service that does not answer."""
 
+import os
 import subprocess
 import sys
 import threading
 import time
+import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -62,3 +65,21 @@ def test_a_command_that_was_cut_off_does_not_wait_for_the_threads_of_a_plugin(st
     assert done.returncode == status
     assert time.monotonic() - began < 30
     assert done.stdout == ("printed\n" if status == 3 else "")
+
+
+def test_ctrl_c_while_the_program_is_loaded_is_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "click.py").write_text("raise KeyboardInterrupt\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "htcgrid", "--version"],
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+def test_the_installed_program_begins_where_ctrl_c_is_heard() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    assert project["project"]["scripts"] == {"htcgrid": "htcgrid.__main__:main"}

@@ -138,6 +138,14 @@ def test_a_handlers_parent_shows_it_none_of_the_agents_variables(on_linux: Proje
     assert "AGENTS_OWN" not in shown
 
 
+def test_a_handler_that_closes_every_descriptor_is_answered_for(reduced: Project) -> None:
+    reduced.write("job.py", "import os\ndef handler(event, context):\n    os.closerange(3, 256)\n    return event\n")
+    reduced.tasks(1, 2, 3)
+    done = htcgrid(reduced, "run", "--quiet", "--plane", "reduced", "--set", "planes.reduced.workers=1")
+    assert done.returncode == 0, done.stderr
+    assert [result["output"] for result in reduced.results()] == [1, 2, 3]
+
+
 def test_a_worker_has_the_variables_and_signals_that_it_was_given_and_no_more_from_its_parent() -> None:
     program = 'trap "echo is not ignored" PIPE; kill -PIPE $$; env'
     sandbox = PlainSandbox(["sh", "-c", program], "/", {"LANG": "C", "PATH": os.environ["PATH"]})

@@ -9,7 +9,7 @@ from pathlib import Path
 from time import monotonic, sleep
 
 import pytest
-from served import Service
+from served import Reply, Service
 
 from htcgrid.service import api_errors
 from htcgrid.service.room import Room, Share
@@ -180,6 +180,21 @@ def test_events_for_which_the_grace_time_is_too_short_are_counted(tmp_path: Path
     for _ in range(4):
         served.call({"sleep": 30}, x_amz_invocation_type="Event")
     assert "events not run: 4" in served.stop()
+
+
+def test_calls_for_which_the_grace_time_is_too_short_are_answered_that_the_service_ended(tmp_path: Path) -> None:
+    served = Service(tmp_path, "--set", "agent.grace=0.3", "--set", "function.timeout=60")
+    replies: list[Reply] = []
+    callers = [threading.Thread(target=lambda: replies.append(served.call({"sleep": 30}))) for _ in range(6)]
+    for caller in callers:  # more of them than there are workers
+        caller.start()
+    sleep(1)
+    said = served.stop()
+    for caller in callers:
+        caller.join()
+    assert [reply.status for reply in replies] == [500] * 6
+    assert all("The service ended before this call was answered" in reply.json["Message"] for reply in replies)
+    assert "Traceback" not in said
 
 
 def test_a_caller_that_takes_no_answer_keeps_no_place(tmp_path: Path) -> None:
