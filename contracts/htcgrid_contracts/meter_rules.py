@@ -81,9 +81,6 @@ class MeterRules(InvokerHelpers):
         size = min(plane.max_concurrency, self.most_threads)
         calls = [lambda: self.call(plane, "count", seconds=0.3)] * (2 * size)
         outcomes = [*in_threads(calls, 60 * self.wait_factor), *(self.call(plane, "count") for _ in range(2))]
-        if Capability.EXIT in plane.capabilities:  # what takes the place of one that has ended is another
-            self.failed(self.call(plane, "end", status=3), FailureKind.EXIT)
-            outcomes += in_threads(calls, 60 * self.wait_factor)
         pairs = {(self.answer(outcome)["environment"], outcome.environment) for outcome in outcomes}
         assert len(pairs) == len({inside for inside, _ in pairs}) == len({outside for _, outside in pairs}), (
             f"the handler saw {len({inside for inside, _ in pairs})} environments, and the outcomes name "

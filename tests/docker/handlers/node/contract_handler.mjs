@@ -18,16 +18,21 @@ const ACTIONS = {
     await pause((event.seconds ?? 0) * 1000);
     return { environment: ENVIRONMENT, execution: executions, began, ended: Date.now() / 1000 };
   },
-  describe: (event, context) => ({
-    aws_request_id: context.awsRequestId,
-    function_name: context.functionName,
-    function_version: context.functionVersion,
-    invoked_function_arn: context.invokedFunctionArn,
-    memory_limit_in_mb: context.memoryLimitInMB,
-    remaining_ms: context.getRemainingTimeInMillis(),
-    custom: context.clientContext?.custom,
-    variable: process.env.CONTRACT_VARIABLE,
-  }),
+  describe: async (event, context) => {
+    const remaining = context.getRemainingTimeInMillis();
+    await pause((event.seconds ?? 0) * 1000);
+    return {
+      aws_request_id: context.awsRequestId,
+      function_name: context.functionName,
+      function_version: context.functionVersion,
+      invoked_function_arn: context.invokedFunctionArn,
+      memory_limit_in_mb: context.memoryLimitInMB,
+      remaining_ms: remaining,
+      remaining_later_ms: context.getRemainingTimeInMillis(),
+      custom: context.clientContext?.custom,
+      variable: process.env.CONTRACT_VARIABLE,
+    };
+  },
   eat: async (event) => {
     const eaten = [];
     for (let mb = 0; mb < event.mb; mb++) eaten.push(Buffer.alloc(1 << 20, 1));
@@ -48,13 +53,15 @@ const ACTIONS = {
     await pause((event.seconds ?? 0) * 1000);
     return { keys, later: process.env.AWS_ACCESS_KEY_ID ?? null, region: process.env.AWS_REGION, trace: process.env._X_AMZN_TRACE_ID ?? null };
   },
-  kill: async () => {
-    process.kill(process.pid, "SIGKILL");
+  kill: async (event) => {
+    process.kill(process.pid, event.signal ?? "SIGKILL");
     await pause(60_000);
   },
   looks_like_an_error: () => ({ errorMessage: "an answer", errorType: "Answer", requestId: "", stackTrace: [] }),
   say: (event) => {
-    process.stdout.write(`${event.text}\n`); // console.log puts the time and the request's id before it
+    const stream = process[event.stream ?? "stdout"];
+    stream.write(Buffer.from(event.hex ?? "", "hex"));
+    stream.write(event.text + (event.end ?? "\n")); // console.log puts the time and the request's id before it
     return event.text.length;
   },
   sleep: async (event) => {
