@@ -8,8 +8,8 @@ from typing import Any
 
 from htcgrid.spi import NOT_TOLD_APART, limits
 
-_READ_BYTES = 1 << 18
-_READS_AT_ONCE = 16
+_READ_BYTES = 1 << 16
+_READS_AT_ONCE = 64
 _HEADER_BYTES = 8
 _QUIET_SECONDS = 0.0003
 _BETWEEN_SECONDS = 0.001
