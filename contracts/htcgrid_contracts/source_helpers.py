@@ -97,6 +97,8 @@ class SourceHelpers(PluginContract):
     def take(self, source: TaskSource, size: int, seconds: float = 10.0) -> list[Lease]:
         """Receive until so many tasks have been leased."""
         leased: list[Lease] = []
+        ids: set[str] = set()
+        has_expired = False
         deadline = time.monotonic() + seconds * self.wait_factor
         while len(leased) < size:
             assert time.monotonic() < deadline, (
@@ -106,8 +108,13 @@ class SourceHelpers(PluginContract):
             some = source.receive(min(source.max_batch, size - len(leased)), 1.0)
             if some and not leased:
                 self.lent_at(source, asked)
-            leased += some
-        if len({lease.task.id for lease in leased}) < size:
+            for lease in some:
+                if lease.task.id in ids and time.monotonic() >= self._safe_until:
+                    has_expired = True  # while the others were waited for
+                else:
+                    leased.append(lease)
+                    ids.add(lease.task.id)
+        if has_expired or len(ids) < size:
             self.in_time()
         return leased
 

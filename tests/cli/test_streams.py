@@ -143,7 +143,7 @@ def test_messages_that_nobody_can_be_told_change_nothing(project: Project) -> No
 @pytest.mark.parametrize(
     ("stop", "status", "said"),
     [
-        ([signal.SIGTERM], 3, "JsonlSink.put had not returned"),
+        ([signal.SIGTERM], 3, "JsonlSink.put did not return"),
         ([signal.SIGINT, signal.SIGINT], 130, "stopped without waiting, because a plugin does not answer."),
     ],
     ids=["SIGTERM", "Ctrl-C twice"],
