@@ -84,7 +84,7 @@ def submitter(resources: Resources) -> dict[str, Any]:
         _allow("FindSession", ("dynamodb:Query",), (_indexes(r.state_table),)),
         _allow("HtcGridInput", ("s3:GetObject", "s3:PutObject"), (_under(r.data_bucket, "*-input"),)),
         _allow("HtcGridCancelled", ("s3:PutObject",), (_under(r.data_bucket, "*-error"),)),
-        _allow("Cancel", ("dynamodb:BatchWriteItem",), (r.cancel_table,)),
+        _allow("Cancel", ("dynamodb:BatchWriteItem", "dynamodb:BatchGetItem"), (r.cancel_table,)),
         _allow("WriteRows", ("dynamodb:PutItem", "dynamodb:BatchGetItem", "dynamodb:BatchWriteItem"), (r.task_table,)),
         _allow("FindTasksOfSession", ("dynamodb:Scan",), (r.task_table,)),
         _allow("FindBucket", ("s3:ListBucket",), (r.bucket, r.data_bucket)),
