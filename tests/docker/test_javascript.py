@@ -1,41 +1,12 @@
 """A handler with AWS's SDK for JavaScript in a container: it acts as the role that was assumed for it."""
 
-from __future__ import annotations
-
-import json
-import os
-import subprocess
-import sys
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from javascript_handler import EVENT, write_code
-from orders_aws import IN_THE_BUCKET, KEYS, REGION, orders_aws
+from javascript_handler import ROLE, assert_it_found_no_credentials, assert_it_was_its_role, invoked, write_code
+from orders_aws import OrdersAws, orders_aws
 from powertools import BRIDGE
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
-    from orders_aws import OrdersAws
-
-CONFIG = """
-plane = "docker"
-[function]
-handler = "index.handler"
-runtime = "nodejs20.x"
-name = "prices"
-code = "src"
-timeout = 30
-memory = 256
-region = "{region}"
-endpoint_url = "{url}"
-credentials = "{credentials}"
-[planes.docker]
-plugin = "local_docker"
-base_image = "{image}"
-workers = 1
-"""
 
 
 @pytest.fixture
@@ -45,34 +16,16 @@ def aws() -> Iterator[OrdersAws]:
 
 
 @pytest.fixture
-def invoke(node_image: str, tmp_path: Path, aws: OrdersAws) -> Callable[[str], subprocess.CompletedProcess[str]]:
-    """Calls the handler with these credentials."""
-    write_code(tmp_path / "src")
+def plane(node_image: str, tmp_path: Path) -> str:
+    """Its keys; the handler is in the folder."""
+    write_code(tmp_path)
     tmp_path.chmod(0o755)
-
-    def call(credentials: str) -> subprocess.CompletedProcess[str]:
-        config = CONFIG.format(url=aws.url, region=REGION, image=node_image, credentials=credentials)
-        (tmp_path / "htcgrid.toml").write_text(config)
-        command = [sys.executable, "-m", "htcgrid", "invoke", EVENT]
-        return subprocess.run(command, cwd=tmp_path, env=os.environ | KEYS, capture_output=True, text=True, check=False)
-
-    return call
+    return f'plugin = "local_docker"\nbase_image = "{node_image}"\nworkers = 1\n'
 
 
-def test_it_reads_writes_and_is_its_role(
-    invoke: Callable[[str], subprocess.CompletedProcess[str]], aws: OrdersAws
-) -> None:
-    done = invoke("role:arn:aws:iam::123456789012:role/pricing")
-    assert done.returncode == 0, done.stdout + done.stderr
-    who = "arn:aws:sts::123456789012:assumed-role/pricing/htcgrid-prices"
-    assert json.loads(done.stdout) == {"who": who, "region": REGION}
-    assert aws.bodies() == [IN_THE_BUCKET]
+def test_it_reads_writes_and_is_its_role(plane: str, aws: OrdersAws, tmp_path: Path) -> None:
+    assert_it_was_its_role(invoked(tmp_path, plane, aws, ROLE), aws)
 
 
-def test_without_credentials_it_says_what_its_own_sdk_says_of_that(
-    invoke: Callable[[str], subprocess.CompletedProcess[str]], aws: OrdersAws
-) -> None:
-    done = invoke("none")
-    assert done.returncode == 1, done.stdout + done.stderr
-    assert json.loads(done.stdout)["errorType"] == "CredentialsProviderError"
-    assert aws.bodies() == []
+def test_without_credentials_it_says_what_its_own_sdk_says_of_that(plane: str, aws: OrdersAws, tmp_path: Path) -> None:
+    assert_it_found_no_credentials(invoked(tmp_path, plane, aws, "none"), aws)
