@@ -18,8 +18,6 @@ LAMBDA = "local/lambda-python:3.11"
 _PARTS = "local/htcgrid-agent-parts"
 _AGENT = "local/htcgrid-agent"
 _OPTIONS = "local/htcgrid-options:1"
-_POWERTOOLS = "local/htcgrid-powertools:1"
-_OPT_ON_PATH = "local/htcgrid-opt-on-path:1"
 _PROJECTS = (".", "plugins/eks", "plugins/aws", "contracts", "examples/plugins/redis")
 _PACKAGES = (
     "htcgrid",
@@ -48,27 +46,6 @@ def options_image() -> str:
         Path(folder, "Dockerfile").write_text("\n".join(lines))
         _run("docker", "build", "--quiet", "--tag", _OPTIONS, folder)
     return node.give(_OPTIONS)
-
-
-def image_with_opt_on_its_path() -> str:
-    """The same with /opt/python where modules are looked for, as AWS's images have it."""
-    base = lambda_image()
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "Dockerfile").write_text(f"FROM {base}\nENV PYTHONPATH=/opt/python\n")
-        _run("docker", "build", "--quiet", "--tag", _OPT_ON_PATH, folder)
-    return _OPT_ON_PATH
-
-
-def powertools_image(code: Path, layer: Path) -> str:
-    """The same with a layer, and this code in it."""
-    base = lambda_image()
-    with tempfile.TemporaryDirectory() as folder:
-        shutil.copytree(layer / "python", f"{folder}/python")
-        shutil.copytree(code, f"{folder}/code")
-        lines = [f"FROM {base}", "COPY python /opt/python", "ENV PYTHONPATH=/opt/python", "COPY code /var/task"]
-        Path(folder, "Dockerfile").write_text("\n".join(lines))
-        _run("docker", "build", "--quiet", "--tag", _POWERTOOLS, folder)
-    return node.give(_POWERTOOLS)
 
 
 def agent_image() -> str:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 
-import kubernetes_images as images
+import kubernetes_layered as layered
 from orders_aws import orders_aws
 from powertools import EXAMPLE, invoke, layer
 
 
 def test_the_example_runs_in_a_pod(node_address: str, namespace: str, agent_image: str) -> None:
-    image = images.powertools_image(EXAMPLE, layer())
+    image = layered.image_with_code("powertools", EXAMPLE, layer())
     plane = {"plugin": "eks", "namespace": namespace, "image": image, "agent_image": agent_image, "code": "image"}
     options = [part for key, value in plane.items() for part in ("--set", f'planes.cluster.{key}="{value}"')]
     with orders_aws(node_address) as aws:
