@@ -12,7 +12,6 @@ Requests and replies are JSON, one message each, on a SEQPACKET socket:
 - `{"preload": {...}}`, only as the first request, with a file for what is printed: see `htcgrid.runtime.preload`.
 """
 
-import ctypes
 import gc
 import json
 import mmap
@@ -22,17 +21,15 @@ import shutil
 import signal
 import socket
 import sys
-import time
 from collections.abc import Collection
 from importlib.machinery import PathFinder
 from types import ModuleType
 from typing import Any, NoReturn
 
-PR_SET_PDEATHSIG = 1
-_PR_SET_CHILD_SUBREAPER = 36
-prctl = ctypes.CDLL(None, use_errno=True).prctl
+from htcgrid.runtime.descendants import end_all
+from htcgrid.runtime.guard import PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG, guarded, prctl
+
 _MESSAGE_BYTES = 1 << 16
-_TRACKER_SECONDS = 0.5
 
 
 def main(control_fd: int, home: str, clients: Collection[str]) -> None:
@@ -49,7 +46,7 @@ def main(control_fd: int, home: str, clients: Collection[str]) -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     os.setsid()
     os.chdir("/")  # it holds no folder of the user's
-    guard = _guarded(control)
+    guard = guarded(control)
     if clients:
         # Forked workers find them loaded.
         import htcgrid.runtime.worker  # noqa: PLC0415
@@ -107,7 +104,7 @@ class Server:
     def end(self) -> NoReturn:
         """End all that was started, and this program; `atexit` functions of the user's module do not run."""
         self._control.close()
-        _end_all(keep=set())
+        end_all(keep=set())
         shutil.rmtree(self._home, ignore_errors=True)
         os._exit(0)
 
@@ -146,34 +143,12 @@ class Server:
         return pid, reply
 
 
-def _guarded(control: socket.socket) -> int:
-    """Continue as the child of a guard, which ends everything that is left if this program is killed.
-
-    Returns a descriptor that is readable once the guard itself was killed: then this program ends everything.
-    """
-    prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    reading, writing = os.pipe()
-    server = os.fork()
-    if server == 0:
-        os.close(writing)
-        prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-        return reading
-    control.close()
-    os.close(reading)
-    _, status = os.waitpid(server, 0)
-    _end_all(keep=set())
-    code = os.waitstatus_to_exitcode(status)
-    if code == -signal.SIGKILL:
-        os.kill(os.getpid(), signal.SIGKILL)  # the agent is to see the same end
-    os._exit(code & 0xFF)
-
-
 def _become(request: dict[str, Any], fds: list[int]) -> None:
     """Turn this fork into an execution environment."""
     os.setsid()
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     # Orphans of this environment stay below it while it lives, so that they are known to be its own.
-    prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     if os.getppid() == 1:
         os._exit(0)  # the parent died before the line above
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -256,52 +231,5 @@ def forget_what_the_user_has_too(clients: Collection[str]) -> None:
 def _reap(pid: int, workers: set[int]) -> int:
     """Wait for a worker that has ended, and end what it left behind."""
     _, status = os.waitpid(pid, 0)
-    _end_all(keep=workers)
+    end_all(keep=workers)
     return os.waitstatus_to_exitcode(status)
-
-
-def children() -> list[int]:
-    """The children of this process; orphans of workers that have ended are among them."""
-    with open(f"/proc/self/task/{os.getpid()}/children") as listing:  # noqa: PTH123
-        return [int(pid) for pid in listing.read().split()]
-
-
-def _end_all(keep: set[int]) -> None:
-    """End all children except these, and all processes that become children of this one meanwhile, however deep they were."""
-    while strays := set(children()) - keep:
-        trackers = {pid for pid in strays if _is_tracker(pid)}
-        _end(strays - trackers)
-        _await_end(trackers)
-
-
-def _is_tracker(pid: int) -> bool:
-    """Whether this is Python's resource tracker (or loky's), which removes shared memory once its makers have ended."""
-    try:
-        with open(f"/proc/{pid}/cmdline", "rb") as line:  # noqa: PTH123
-            return b"resource_tracker" in line.read()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-def _await_end(pids: set[int]) -> None:
-    """Give these a moment to end by themselves."""
-    deadline = time.monotonic() + _TRACKER_SECONDS
-    while pids and time.monotonic() < deadline:
-        pids = {pid for pid in pids if os.waitpid(pid, os.WNOHANG) == (0, 0)}
-        time.sleep(0.002)
-    _end(pids)
-
-
-def _end(pids: set[int]) -> None:
-    """Kill these and their groups, and wait until they are gone."""
-    for pid in pids:
-        for kill in (os.killpg, os.kill):
-            try:
-                kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
-    for pid in pids:
-        try:
-            os.waitpid(pid, 0)
-        except ChildProcessError:
-            continue

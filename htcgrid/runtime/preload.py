@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING, Any
 from awslambdaric import bootstrap
 
 from htcgrid.runtime import fork_server_main as program
+from htcgrid.runtime.descendants import children
+from htcgrid.runtime.guard import PR_SET_PDEATHSIG, prctl
 from htcgrid.runtime.worker import FramedClient, Invocation
 from htcgrid.runtime.worker_environ import quicken
 from htcgrid.runtime.worker_signals import leave_to_the_agent
@@ -44,7 +46,7 @@ def load(server: "Server", request: Mapping[str, Any], log: int, clients: Collec
     The agent is told `{"imported": true, "seconds": s, "refused": [...], "warnings": [...]}`, or
     `{"imported": false, "error": text}`, after which this program ends.
     """
-    program.prctl(program.PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)  # the agent ends an import that takes too long
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)  # the agent ends an import that takes too long
     signal.setitimer(signal.ITIMER_REAL, request["seconds"] + 1)  # and this does where the agent has ended before
     client = _ForkingClient(server, log, request["folder"])
     os.chdir(request["folder"])
@@ -123,7 +125,7 @@ class _ForkingClient(FramedClient):
         refused, warnings = list(_refused(self._files)), list(_warnings(self._files, self._folder))
         gc.collect()
         gc.freeze()  # otherwise the collector writes into every object, and each worker gets its own copy of the memory
-        program.prctl(program.PR_SET_PDEATHSIG, 0, 0, 0, 0)
+        prctl(PR_SET_PDEATHSIG, signal.SIGCONT, 0, 0, 0)
         self._server.reply({"imported": True, "seconds": seconds, "refused": refused, "warnings": warnings})
         return printed, changed, folder
 
@@ -133,8 +135,8 @@ def _refused(known: Collection[int]) -> Iterator[str]:
     threads = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
     if threads:
         yield f"threads that go on ({_named(threads)}), and a worker has none of them"
-    if children := program.children():
-        yield f"processes that go on (ids {_named(list(map(str, children)))}), which belong to no worker"
+    if started := children():
+        yield f"processes that go on (ids {_named(list(map(str, started)))}), which belong to no worker"
     shared = [_shown(fd) for fd in _open_files() if fd not in known and _target(fd).startswith(_SHARED_KINDS)]
     if shared:
         yield f"open connections ({_named(shared)}), which all workers would read from and write to at once"

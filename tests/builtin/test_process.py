@@ -632,6 +632,23 @@ def test_no_worker_outlives_an_agent_however_it_dies(number: int) -> None:
     until(lambda: not any(map(is_alive, family)), f"left: {[pid for pid in family if is_alive(pid)]} of {family}")
 
 
+@pytest.mark.parametrize("which", ["the fork server", "its guard", "both"])
+def test_no_worker_outlives_an_agent_that_was_killed_though_its_parents_were_stopped(which: str) -> None:
+    agent, family = agent_with_workers("pid")
+    guard, server = descendants(agent.pid)[:2]
+    for pid in {"the fork server": [server], "its guard": [guard], "both": [server, guard]}[which]:
+        os.kill(pid, signal.SIGSTOP)
+    agent.kill()
+    agent.wait(LONG)
+    assert agent.stdout is not None
+    agent.stdout.close()
+    try:
+        until(lambda: not any(map(is_alive, family)), f"left: {[pid for pid in family if is_alive(pid)]} of {family}")
+    finally:
+        for pid in filter(is_alive, family):
+            os.kill(pid, signal.SIGKILL)
+
+
 @pytest.mark.parametrize("what", ["child", "daemon"])
 def test_no_stray_process_of_a_handler_outlives_an_agent_that_was_killed(what: str) -> None:
     agent, family = agent_with_workers(what)

@@ -17,6 +17,7 @@ def project(tmp_path: Path) -> Project:
     return Project(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_task_that_takes_three_times_its_lease_runs_once(tmp_path: Path) -> None:
     project = Project(tmp_path, lease=4.0)  # a busy machine holds an agent up for seconds
     project.submit({"n": 1, "sleep": 12})

@@ -153,6 +153,7 @@ def test_without_a_config_the_error_says_what_to_do(project: Path) -> None:
     assert "there is no such file. `htcgrid init` writes one" in output
 
 
+@pytest.mark.slow
 def test_each_worker_of_xdist_opens_a_plane_once(project: Path) -> None:
     pytest.importorskip("xdist")
     status, _ = run(project, "--plane", "local,other", "-n", "2")

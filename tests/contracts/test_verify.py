@@ -63,6 +63,7 @@ def test_wrong_usage_is_told_before_any_rule_is_asked(
     assert refused.stdout == ""
 
 
+@pytest.mark.slow
 def test_a_place_that_holds_tasks_is_not_emptied_unasked(venv: Venv, tmp_path: Path) -> None:
     (tmp_path / "tasks.jsonl").write_text('{"mine": 1}\n')
     arguments = ["verify", "jsonl", "--kind", "task-source", "--option", "path=tasks.jsonl"]
@@ -124,6 +125,7 @@ def bad(tmp_path_factory: pytest.TempPathFactory) -> Venv:
     return venv
 
 
+@pytest.mark.slow
 def test_a_plugin_that_hangs_is_told_where_and_holds_nothing_up(bad: Venv, tmp_path: Path) -> None:
     verified = bad.htcgrid("verify", "hangs", "--deadline", "1", cwd=tmp_path)
     assert verified.returncode == 1
@@ -134,6 +136,7 @@ def test_a_plugin_that_hangs_is_told_where_and_holds_nothing_up(bad: Venv, tmp_p
     assert verified.stdout.count("time.sleep(1)") == 1
 
 
+@pytest.mark.slow
 def test_no_secret_is_in_the_output_nor_in_the_files(bad: Venv, tmp_path: Path) -> None:
     arguments = ["verify", "tells", "--option", "password=correct-horse", "--json", "v.json", "--junit", "v.xml"]
     verified = bad.htcgrid(*arguments, cwd=tmp_path)
@@ -145,12 +148,14 @@ def test_no_secret_is_in_the_output_nor_in_the_files(bad: Venv, tmp_path: Path) 
     assert "correct-horse" not in everything
 
 
+@pytest.mark.slow
 def test_a_fault_that_breaks_several_rules_is_told_once(bad: Venv, tmp_path: Path) -> None:
     verified = bad.htcgrid("verify", "tells", "--option", "password=correct-horse", cwd=tmp_path)
     assert verified.stdout.count("login refused") == 1 + verified.stdout.count('raise ValueError("login refused')
     assert "| by the same fault as: close lets go of all that open took" in verified.stdout
 
 
+@pytest.mark.slow
 def test_rules_are_chosen_listed_and_ended_at_the_first_that_is_broken(bad: Venv, tmp_path: Path) -> None:
     sqlite = ["verify", "sqlite", "--kind", "result-sink", "--option", "path={tmp}/grid.db"]
     chosen = bad.htcgrid(*sqlite, "-k", "a_result_is_stored or four_threads", cwd=tmp_path)
@@ -168,6 +173,7 @@ def test_rules_are_chosen_listed_and_ended_at_the_first_that_is_broken(bad: Venv
     assert first.stdout.splitlines()[-1].startswith("5 rules held, 1 broken")
 
 
+@pytest.mark.slow
 def test_rules_about_the_plugin_alone_are_asked_of_one_that_cannot_receive(bad: Venv, tmp_path: Path) -> None:
     verified = bad.htcgrid("verify", "tells", "--option", "password=correct-horse", cwd=tmp_path)
     for rule in ("it is written for this version of the interface", "constructing opens nothing"):
@@ -180,6 +186,7 @@ def test_verdicts_that_nobody_reads_end_it_quietly(bad: Venv, tmp_path: Path) ->
     assert (verified.returncode, verified.stderr) == (128 + signal.SIGPIPE, "")
 
 
+@pytest.mark.slow
 def test_what_the_author_tells_of_the_place_is_asked(bad: Venv, tmp_path: Path) -> None:
     sqlite = ["verify", "sqlite", "--kind", "result-sink", "--option", "path={tmp}/grid.db", "--strict"]
     missing = ["-k", "not_there_is_a_clear_error"]

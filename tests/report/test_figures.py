@@ -61,6 +61,7 @@ def test_the_slowest_and_those_tried_most_are_named() -> None:
     assert figures.retried == sum(n % 7 for n in range(500))
 
 
+@pytest.mark.slow
 def test_the_memory_of_the_figures_does_not_grow_with_the_results() -> None:
     def many(count: int) -> int:
         kinds = list(FailureKind)

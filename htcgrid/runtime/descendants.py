@@ -1,0 +1,54 @@
+"""What this process has started, and what that has started in turn: listed, and ended."""
+
+import os
+import signal
+import time
+
+_TRACKER_SECONDS = 0.5
+
+
+def children() -> list[int]:
+    """The children of this process; orphans of workers that have ended are among them."""
+    with open(f"/proc/self/task/{os.getpid()}/children") as listing:  # noqa: PTH123
+        return [int(pid) for pid in listing.read().split()]
+
+
+def end_all(keep: set[int]) -> None:
+    """End all children except these, and all processes that become children of this one meanwhile, however deep they were."""
+    while strays := set(children()) - keep:
+        trackers = {pid for pid in strays if _is_tracker(pid)}
+        _end(strays - trackers)
+        _await_end(trackers)
+
+
+def _is_tracker(pid: int) -> bool:
+    """Whether this is Python's resource tracker (or loky's), which removes shared memory once its makers have ended."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as line:  # noqa: PTH123
+            return b"resource_tracker" in line.read()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def _await_end(pids: set[int]) -> None:
+    """Give these a moment to end by themselves."""
+    deadline = time.monotonic() + _TRACKER_SECONDS
+    while pids and time.monotonic() < deadline:
+        pids = {pid for pid in pids if os.waitpid(pid, os.WNOHANG) == (0, 0)}
+        time.sleep(0.002)
+    _end(pids)
+
+
+def _end(pids: set[int]) -> None:
+    """Kill these and their groups, and wait until they are gone."""
+    for pid in pids:
+        for kill in (os.killpg, os.kill):
+            try:
+                kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+    for pid in pids:
+        try:
+            os.waitpid(pid, 0)
+        except ChildProcessError:
+            continue
