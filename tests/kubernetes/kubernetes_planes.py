@@ -34,6 +34,7 @@ plugin = "eks"
 namespace = "{namespace}"
 image = "{image}"
 agent_image = "{agent_image}"
+pods = 2
 """
 
 
