@@ -27,7 +27,7 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 from htcgrid.runtime.descendants import end_all
-from htcgrid.runtime.guard import PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG, guarded, prctl
+from htcgrid.runtime.fork_server_guard import PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG, guarded, prctl
 
 _MESSAGE_BYTES = 1 << 16
 

@@ -25,7 +25,7 @@ from awslambdaric import bootstrap
 
 from htcgrid.runtime import fork_server_main as program
 from htcgrid.runtime.descendants import children
-from htcgrid.runtime.guard import PR_SET_PDEATHSIG, prctl
+from htcgrid.runtime.fork_server_guard import PR_SET_PDEATHSIG, prctl
 from htcgrid.runtime.worker import FramedClient, Invocation
 from htcgrid.runtime.worker_environ import quicken
 from htcgrid.runtime.worker_signals import leave_to_the_agent
