@@ -103,6 +103,17 @@ class TaskQueueRules(SourceHelpers):
         assert lease.task.id == kept.id, "the task that was cancelled was handed out"
         self.nothing_comes(source, on_lease=True)
 
+    def test_extend_says_which_task_was_cancelled(self, given: Given) -> None:
+        """That is how a cancel reaches a running handler. Read: spi.TaskSource.extend."""
+        source = given(*numbered(1), *numbered(1))
+        queue = _queue(source)
+        leases = self.take(source, 2)
+        self.names(queue.cancel(task_ids=[leases[0].task.id]), [leases[0].task])
+        gone: set[str] = set()
+        for lease in leases:
+            gone |= set(source.extend([lease], source.lease_seconds or 10))
+        assert gone == {leases[0].task.id}, f"one of two tasks was cancelled, and extend says {sorted(gone)}"
+
     def test_cancelling_a_session_leaves_the_others_alone(self, given: Given) -> None:
         """Sessions are of different users. Read: spi.TaskQueue.cancel."""
         source = given()
