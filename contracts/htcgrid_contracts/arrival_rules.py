@@ -1,4 +1,4 @@
-"""How a task arrives: its payload and its attributes as they were sent, and what cannot be made a task."""
+"""What arrives of a task: its payload and attributes as they were sent, or why it is not a task."""
 
 import pytest
 from htcgrid.spi import Task
@@ -13,7 +13,8 @@ class ArrivalRules(SourceHelpers):
 
     @pytest.mark.parametrize("name", AWKWARD_PAYLOADS)
     def test_a_payload_arrives_as_it_was_sent(self, given: Given, name: str) -> None:
-        """Byte for byte: a parse and a dump change numbers, order and keys. Read: spi, rules for all three."""
+        """A leased task must have the same bytes as were sent. A plugin that parses JSON and writes it again changes
+        numbers, the order of keys, or keys that come twice. Read: spi, rules for all three."""
         (task,) = numbered(1)
         task = Task(task.id, AWKWARD_PAYLOADS[name])
         (lease,) = self.take(given(task), 1)
@@ -24,7 +25,8 @@ class ArrivalRules(SourceHelpers):
         )
 
     def test_a_large_payload_arrives_whole(self, given: Given) -> None:
-        """What a page or a message holds is no limit of an event. Read: spi, rules for all three."""
+        """A large event must arrive complete. The size of a page or a message is not a limit of an event.
+        Read: spi, rules for all three."""
         (task,) = numbered(1)
         task = Task(task.id, b'"' + b"0123456789abcde\\n" * (self.largest_payload // 17) + b'"')
         (lease,) = self.take(given(task), 1)
@@ -36,7 +38,8 @@ class ArrivalRules(SourceHelpers):
 
     @pytest.mark.parametrize("name", AWKWARD_ATTRIBUTES)
     def test_attributes_arrive_as_they_were_sent(self, given: Given, name: str) -> None:
-        """Handlers read them in their context. Read: spi.Task."""
+        """A leased task must have the attributes that were sent: handlers read them in their context.
+        Read: spi.Task."""
         (task,) = numbered(1)
         task = Task(task.id, b"{}", AWKWARD_ATTRIBUTES[name])
         source = given(task)
@@ -46,7 +49,8 @@ class ArrivalRules(SourceHelpers):
         assert dict(lease.task.attributes) == dict(task.attributes)
 
     def test_what_is_no_task_is_lent_as_invalid(self, given: Given) -> None:
-        """Its failure is stored and it is acked, and the tasks behind it come. Read: spi.Lease, spi.FailureKind.INVALID_EVENT."""
+        """What cannot be made a task must be leased with `invalid` set to the reason. The agent then stores a failure
+        and acks it, and the tasks behind it are received. Read: spi.Lease, spi.FailureKind.INVALID_EVENT."""
         if self.finite:
             not_asked("finite: override this rule where the place can hold what is not a task")
         source = given()

@@ -15,7 +15,8 @@ class ReceiveRules(SourceHelpers):
     # --- receive ---
 
     def test_receive_lends_no_more_than_it_is_asked_for(self, source: TaskSource, given: Given) -> None:
-        """The agent asks for what it can hold; more would expire in its hands. Read: spi.TaskSource.receive."""
+        """`receive` must return `max_tasks` leases at most. The agent has no room for more: they would expire before
+        they run. Read: spi.TaskSource.receive."""
         given(*numbered(5))
         asked = min(2, source.max_batch)
         leased: Sequence[Lease] = ()
@@ -25,7 +26,8 @@ class ReceiveRules(SourceHelpers):
         assert 1 <= len(leased) <= asked, f"asked for {asked} of 5 tasks and got {len(leased)}"
 
     def test_a_full_batch_goes_through_every_call(self, source: TaskSource, given: Given) -> None:
-        """`max_batch` is what the agent cuts to, for all four calls. Read: spi.TaskSource.max_batch."""
+        """`receive`, `ack`, `nack` and `extend` must all accept `max_batch` tasks in one call: the agent makes batches
+        of that size. Read: spi.TaskSource.max_batch."""
         assert source.max_batch >= 1, f"max_batch = {source.max_batch}; it is 1 at least"
         most = source.most_leased
         assert most is None or most >= source.max_batch, f"most_leased = {most}; a batch of {source.max_batch} is more"
@@ -41,7 +43,9 @@ class ReceiveRules(SourceHelpers):
         self.nothing_comes(source)
 
     def test_an_empty_receive_ends_after_about_its_wait(self, given: Given) -> None:
-        """One that never ends holds up a drain; one that ends at once makes the agent spin. Read: spi.TaskSource.receive."""
+        """Where there are no tasks, `receive` must return after about `wait` seconds. If it returns later, an agent
+        that is to stop must wait for it; if at once, the agent asks again and again without a pause.
+        Read: spi.TaskSource.receive."""
         source = given()
         took = 0.0
         for _ in range(3):  # a busy machine may be late once
@@ -54,7 +58,8 @@ class ReceiveRules(SourceHelpers):
         assert took > 0.5 or source.exhausted, f"came back after {took:.2f} s when asked to wait 1 s for a first task"
 
     def test_a_receive_without_wait_returns_at_once(self, given: Given) -> None:
-        """With `wait` 0 the agent asks whether there is any, and has more to do. Read: spi.TaskSource.receive."""
+        """`receive` with `wait` 0 must return at once, with or without tasks. The agent has other work to do.
+        Read: spi.TaskSource.receive."""
         source = given()
         took = float("inf")
         for _ in range(3):  # a busy machine holds up one, a source that waits each
@@ -64,7 +69,8 @@ class ReceiveRules(SourceHelpers):
         assert took < 1 * self.wait_factor, f"took {took:.1f} s when asked not to wait"
 
     def test_receive_returns_as_soon_as_it_has_any(self, source: TaskSource, given: Given) -> None:
-        """One that waits for a full batch leaves environments idle. Read: spi.TaskSource.receive."""
+        """`receive` must return as soon as it has one task. If it waits for a full batch, environments are idle.
+        Read: spi.TaskSource.receive."""
         given(*numbered(1))
         began = time.monotonic()
         leased = source.receive(source.max_batch, 15.0 * self.wait_factor)
@@ -73,7 +79,8 @@ class ReceiveRules(SourceHelpers):
         assert took < 10 * self.wait_factor, f"a task was there, and receive waited {took:.1f} s for more"
 
     def test_receive_sees_a_task_that_comes_while_it_waits(self, given: Given) -> None:
-        """A queue is empty most of the time that an agent waits on it. Read: spi.TaskSource.receive."""
+        """`receive` must return a task that is put while it waits. Most of the time an agent waits at an empty queue.
+        Read: spi.TaskSource.receive."""
         if self.finite:
             not_asked("finite: all tasks are there from the start")
         source = given()
@@ -94,13 +101,14 @@ class ReceiveRules(SourceHelpers):
     # --- leases ---
 
     def test_the_first_attempt_is_number_one(self, given: Given) -> None:
-        """Retries are counted by it. Read: spi.Lease."""
+        """The first time a task is handed out, `attempt` must be 1. The agent counts retries by it. Read: spi.Lease."""
         (lease,) = self.take(given(*numbered(1)), 1)
         assert lease.attempt == 1, f"the first time a task is handed out is attempt 1, and this says {lease.attempt}"
         assert not lease.invalid, f"a good task was called invalid: {lease.invalid}"
 
     def test_a_leased_task_is_not_lent_again(self, given: Given) -> None:
-        """Two that hold it would both run it. Read: spi.TaskSource.receive."""
+        """A task that is leased must not be handed out again until its lease ends. Otherwise it runs twice.
+        Read: spi.TaskSource.receive."""
         source = given(*numbered(1))
         self.take(source, 1)
         self.nothing_comes(source, on_lease=True)
@@ -108,7 +116,8 @@ class ReceiveRules(SourceHelpers):
     def test_a_leased_task_is_not_lent_to_another_receiver(
         self, given: Given, another: Callable[[], TaskSource]
     ) -> None:
-        """Agents on two machines share the queue. Read: spi.TaskSource.receive."""
+        """A leased task must not be handed out to another agent either: agents on several machines share the queue.
+        Read: spi.TaskSource.receive."""
         source = given(*numbered(1))
         other = another()
         self.take(source, 1)
@@ -117,7 +126,8 @@ class ReceiveRules(SourceHelpers):
     def test_an_expired_lease_is_handed_out_again_with_attempt_one_higher(
         self, given: Given, another: Callable[[], TaskSource]
     ) -> None:
-        """An agent that died tells nobody; the expiry of its leases is how its tasks come back. Read: spi.TaskSource.receive."""
+        """When a lease expires, the task must be handed out again, with `attempt` one higher. An agent that died cannot
+        return its tasks; this is how they are run again. Read: spi.TaskSource.receive."""
         source = given(*numbered(1))
         (lease,) = self.take(source, 1)
         (again,) = self.take(another(), 1, self.expiry(source) + 10)
@@ -125,7 +135,8 @@ class ReceiveRules(SourceHelpers):
         assert again.attempt == 2, f"handed out for the second time, it says attempt {again.attempt}"
 
     def test_what_was_leased_at_close_comes_again(self, given: Given, another: Callable[[], TaskSource]) -> None:
-        """Nothing is lost when an agent goes. Read: spi.Plugin.close."""
+        """A task that is leased at `close` must be handed out again later. Otherwise it is lost when an agent ends.
+        Read: spi.Plugin.close."""
         source = given(*numbered(1))
         (lease,) = self.take(source, 1)
         other = another()

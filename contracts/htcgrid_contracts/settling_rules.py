@@ -15,14 +15,15 @@ class SettlingRules(SourceHelpers):
     # --- ack ---
 
     def test_an_acked_task_is_never_handed_out_again(self, given: Given, another: Callable[[], TaskSource]) -> None:
-        """Its result is stored; running it again is paid for in vain. Read: spi.TaskSource.ack."""
+        """A task must not be handed out after its `ack`. Its result is stored, and a second run costs money for
+        nothing. Read: spi.TaskSource.ack."""
         source = given(*numbered(1))
         source.ack(self.take(source, 1))
         self.nothing_comes(source, 0.1)
         self.nothing_comes(another(), None if source.lease_seconds is None else self.expiry(source))
 
     def test_ack_ends_the_tasks_it_names_and_no_other(self, given: Given) -> None:
-        """Tasks end in any order, and each is acked when it does. Read: spi.TaskSource.ack."""
+        """`ack` must end the tasks that it is given and no others. Tasks end in any order. Read: spi.TaskSource.ack."""
         source = given(*numbered(3))
         first, second, third = self.take(source, 3)
         wait = 10.0 if self.returns(source) else self.expiry(source) + 10
@@ -33,7 +34,8 @@ class SettlingRules(SourceHelpers):
         assert {lease.task.id for lease in again} == {first.task.id, third.task.id}
 
     def test_a_second_ack_is_quiet(self, given: Given) -> None:
-        """After a lost answer the agent acks once more. Read: spi.TaskSource.ack."""
+        """A second `ack` of the same lease must raise nothing. The agent repeats an `ack` when its answer was lost.
+        Read: spi.TaskSource.ack."""
         source = given(*numbered(1))
         leases = self.take(source, 1)
         source.ack(leases)
@@ -41,7 +43,8 @@ class SettlingRules(SourceHelpers):
         self.nothing_comes(source)
 
     def test_an_ack_after_the_lease_was_lost_is_quiet(self, given: Given, another: Callable[[], TaskSource]) -> None:
-        """A slow agent acks what has gone to another by then: no reason to stop. Read: spi.TaskSource.ack."""
+        """An `ack` after the lease was lost must raise nothing. A slow agent acks tasks that another agent has by then,
+        and must not stop because of it. Read: spi.TaskSource.ack."""
         source = given(*numbered(1))
         leases = self.take(source, 1)
         self.take(another(), 1, self.expiry(source) + 10)
@@ -50,7 +53,8 @@ class SettlingRules(SourceHelpers):
     # --- nack ---
 
     def test_a_returned_task_is_handed_out_again_with_attempt_one_higher(self, given: Given) -> None:
-        """A drain returns what it has not begun. Read: spi.TaskSource.nack."""
+        """After `nack` a task must be handed out again, with `attempt` one higher. An agent that stops returns the
+        tasks that it has not begun. Read: spi.TaskSource.nack."""
         source = given(*numbered(1))
         (lease,) = self.take(source, 1)
         source.nack([lease])
@@ -60,7 +64,8 @@ class SettlingRules(SourceHelpers):
         assert again.attempt == 2, f"handed out for the second time, it says attempt {again.attempt}"
 
     def test_a_returned_task_with_a_delay_waits_that_long(self, given: Given) -> None:
-        """The delay is the back-off of a retry. Read: spi.TaskSource.nack."""
+        """A task that is returned with a delay must not be handed out before the delay is over. The agent waits that
+        long before a retry. Read: spi.TaskSource.nack."""
         source = given(*numbered(1))
         if not self.returns(source):
             not_asked("`nack` is the default: what is returned waits for its lease to expire")
@@ -76,7 +81,8 @@ class SettlingRules(SourceHelpers):
         assert again.attempt == 2, f"handed out for the second time, it says attempt {again.attempt}"
 
     def test_a_second_return_is_quiet(self, given: Given) -> None:
-        """After a lost answer the agent returns once more; the task is there once. Read: spi.TaskSource.nack."""
+        """A second `nack` of the same lease must raise nothing, and the task must be there once. The agent repeats a
+        `nack` when its answer was lost. Read: spi.TaskSource.nack."""
         source = given(*numbered(1))
         leases = self.take(source, 1)
         source.nack(leases)
@@ -86,7 +92,8 @@ class SettlingRules(SourceHelpers):
         self.nothing_comes(source, on_lease=True)
 
     def test_a_return_after_the_lease_was_lost_is_quiet(self, given: Given, another: Callable[[], TaskSource]) -> None:
-        """A slow agent drains what has gone to another by then. Read: spi.TaskSource.nack."""
+        """A `nack` after the lease was lost must raise nothing: a slow agent returns tasks that another agent has by
+        then. Read: spi.TaskSource.nack."""
         source = given(*numbered(1))
         leases = self.take(source, 1)
         self.take(another(), 1, self.expiry(source) + 10)
@@ -95,7 +102,8 @@ class SettlingRules(SourceHelpers):
     # --- extend ---
 
     def test_an_extended_lease_is_kept(self, given: Given, another: Callable[[], TaskSource]) -> None:
-        """Tasks run longer than leases last. Read: spi.TaskSource.extend."""
+        """A lease that is extended in time must not expire: tasks may run longer than one lease lasts.
+        Read: spi.TaskSource.extend."""
         source = given(*numbered(1))
         self.expiry(source)
         lease = source.lease_seconds
@@ -115,7 +123,8 @@ class SettlingRules(SourceHelpers):
         self.nothing_comes(other)
 
     def test_extend_says_which_lease_was_lost(self, given: Given, another: Callable[[], TaskSource]) -> None:
-        """The agent stops that invocation: another runs the task. Read: spi.TaskSource.extend."""
+        """`extend` must return the ids of tasks whose lease was lost. The agent stops those invocations, since another
+        agent runs the tasks. Read: spi.TaskSource.extend."""
         source = given(*numbered(1))
         leases = self.take(source, 1)
         wait = self.expiry(source)

@@ -43,7 +43,8 @@ class TaskSourceContract(
     """
 
     def test_four_threads_lose_nothing_and_double_nothing(self, source: TaskSource, given: Given) -> None:
-        """The agent calls from several threads at once. Read: spi, rules for all three."""
+        """When four threads call at the same time, each task must be handed out once. The agent calls from several
+        threads. Read: spi, rules for all three."""
         tasks = numbered(80)
         given(*tasks)
         seen: list[str] = []
@@ -68,7 +69,8 @@ class TaskSourceContract(
         assert not lost, f"{len(lost)} of {len(tasks)} tasks were never leased, such as {min(lost)}"
 
     def test_it_is_not_exhausted_while_a_task_waits(self, given: Given) -> None:
-        """The agent ends when it says so. Read: spi.TaskSource.exhausted."""
+        """`exhausted` must be false while a task waits. The agent ends when it is true.
+        Read: spi.TaskSource.exhausted."""
         source = given(*numbered(2))
         ended = source.exhausted
         assert not ended, "`exhausted` is true while two tasks wait"
@@ -79,7 +81,8 @@ class TaskSourceContract(
             assert not ended, "`exhausted` is true while a task that was returned waits"
 
     def test_a_finite_source_is_exhausted_when_all_is_lent(self, given: Given) -> None:
-        """`htcgrid run` over a file ends by it; one that never says so runs for ever. Read: spi.TaskSource.exhausted."""
+        """A source that ends, such as a file, must say so in `exhausted` once all tasks are leased. Otherwise `htcgrid
+        run` never ends. Read: spi.TaskSource.exhausted."""
         if not self.finite:
             not_asked("not finite: it says False for ever")
         source = given(*numbered(2))
@@ -90,7 +93,8 @@ class TaskSourceContract(
         assert source.exhausted, "`exhausted` is false after all is acked"
 
     def test_a_place_that_went_away_is_unavailable(self, given: Given) -> None:
-        """The agent waits with back-off and comes back to it. Read: spi.Unavailable."""
+        """When the queue cannot be reached, `receive` must raise Unavailable. The agent then waits and tries again.
+        Read: spi.Unavailable."""
         source = given(*numbered(1))
         self.take_away(source)
         with self.unavailable("receive", source):

@@ -1,4 +1,4 @@
-"""The verdict on each rule, in the author's terms and without secrets; and the deadline of each."""
+"""The verdict on each rule, in words for the author and without secrets; and the time limit of each."""
 
 import re
 import signal
@@ -167,8 +167,8 @@ def rule_of(test: str) -> str:
 
 def where_to_read(doc: str) -> tuple[str, str]:
     """Why a rule is one, and where in the interface it stands."""
-    read = re.search(r"Read: (.*?)\.?\s*$", doc, re.DOTALL)
-    return doc.partition("Read:")[0].strip(), read[1] if read else ""
+    why, _, read = " ".join(doc.split()).partition("Read: ")
+    return why.rstrip(), read.removesuffix(".")
 
 
 def _fault(why: str) -> str:

@@ -110,7 +110,7 @@ class TestTaskSource(_Verified, TaskSourceContract):
         self._subject.publish_invalid()
 
     def _learn(self, source: TaskSource, known: pytest.Stash, *, drain: bool) -> None:
-        """What a subclass would say: whether the place is shared, and whether it ends. Empties it on the way."""
+        """Finds out whether the queue is shared and whether it ends, which a subclass would say. Empties the queue."""
         with self.again(source) as first:
             # The first look is a careful one. Later places are new, but for those that are to be emptied.
             wait = 0.2 if drain or _LEARNED not in known else 0.0
