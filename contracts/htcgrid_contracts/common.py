@@ -29,11 +29,11 @@ class PluginContract:
     """Every wait is multiplied by it: 1 for a plugin on this machine, 5 for a service far away."""
 
     known_gaps: ClassVar[Mapping[str, str]] = {}
-    """Rules that this plugin is known to break, by test name, each with the reason. They are asked all
-    the same and must fail: a gap that has closed is an error, so that the entry goes."""
+    """Rules that this plugin is known to break, by test name, each with the reason. They are still
+    asked and must fail: a rule that holds is an error, so that its entry is removed."""
 
     secrets: tuple[str, ...] = ()
-    """Texts of the fixture's config that may not be shown, such as its password."""
+    """Texts of the fixture's config that must not be shown, such as its password."""
 
     def __init_subclass__(cls, **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)
@@ -74,7 +74,7 @@ class PluginContract:
         """Make one call that uses what `open` has made ready; each contract has its own."""
 
     away_seconds: float = 5.0
-    """How long one attempt may take to find out that its place is away."""
+    """How many seconds a call may take to find out that its service cannot be reached."""
 
     def again(self, plugin: P) -> P:
         """A second plugin with the same config, not opened: that of another agent on another machine."""

@@ -20,20 +20,20 @@ class InvokerHelpers(PluginContract):
     """The fixtures and helper methods of the rules about invokers."""
 
     short_timeout: float = 1.0
-    """Seconds given to `invoke` where a rule wants a timeout. Where the plane knows only the timeout that
-    it was deployed with, that one."""
+    """The timeout, in seconds, that rules about timeouts give to `invoke`. Where the plane knows only the timeout that
+    it was deployed with, set it to that one."""
 
     largest_event: int | None = limits.REQUEST_BYTES
-    """Bytes of the largest event that the plane takes; None: no limit is asked for."""
+    """Bytes of the largest event that the plane accepts; with None no rule asks for a limit."""
 
     largest_answer: int | None = limits.RESPONSE_BYTES
-    """Bytes of the largest answer that the plane takes; None: no limit is asked for."""
+    """Bytes of the largest answer that the plane accepts; with None no rule asks for a limit."""
 
     slow_seconds: float = 5.5
     """How long a slow handler takes: longer than a common HTTP client reads by default."""
 
     most_threads: int = 8
-    """Of a plane that declares more environments, only so many are tried side by side."""
+    """The most environments that a rule uses at the same time, where the plane declares more."""
 
     # --- what a subclass gives ---
 

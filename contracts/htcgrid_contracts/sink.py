@@ -38,9 +38,9 @@ def result(payload: bytes = b'{"price": 1.5}', failure: FailureKind | None = Non
 
 
 class ResultSinkContract(SinkSharingRules, ReaderRules, StoredValueRules, FailureLogRules, RunRules, RecoveryRules):
-    """Subclass it, and give the fixture `sink`: a sink, not opened, on a place that is new and empty.
+    """Subclass it, and give the fixture `sink`: a sink, not opened, with a new and empty store.
 
-    `read_back` is the oracle. See `PluginContract` for what else may be overridden.
+    The kit reads with `read_back` what is stored, without the sink. See `PluginContract` for what else may be overridden.
     """
 
     too_large: int | None = None
@@ -50,8 +50,8 @@ class ResultSinkContract(SinkSharingRules, ReaderRules, StoredValueRules, Failur
 
     @pytest.fixture
     def sink(self) -> ResultSink:
-        """A sink, not opened, on a place that is new and empty."""
-        pytest.fail("override the fixture `sink`: return a sink, not opened, on a place that is new and empty")
+        """A sink, not opened, with a new and empty store."""
+        pytest.fail("override the fixture `sink`: return a sink, not opened, with a new and empty store")
 
     def read_back(self, sink: ResultSink, task_ids: Sequence[str]) -> Sequence[Result]:
         """All results that are stored for these tasks, without using the sink: with the SDK, by reading the file.

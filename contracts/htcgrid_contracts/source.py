@@ -36,10 +36,10 @@ class TaskSourceContract(
     DeadLetterRules,
     RecoveryRules,
 ):
-    """Subclass it, and give the fixture `source`: a source, not opened, on a place that is new and empty.
+    """Subclass it, and give the fixture `source`: a source, not opened, with a new and empty queue.
 
-    Give it as short a lease as possible, so that rules about expired leases need not wait long. `publish`
-    is the oracle. See `SourceHelpers` and `PluginContract` for what else may be overridden.
+    Its leases should be as short as possible, since some rules wait until one expires. The kit puts tasks with `publish`,
+    without the source. See `SourceHelpers` and `PluginContract` for what else may be overridden.
     """
 
     def test_four_threads_lose_nothing_and_double_nothing(self, source: TaskSource, given: Given) -> None:

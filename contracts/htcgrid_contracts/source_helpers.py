@@ -22,30 +22,30 @@ class SourceHelpers(PluginContract):
     """The fixtures and helper methods of the rules about sources."""
 
     finite: bool = False
-    """Whether tasks are there before the source is opened, and end, as in a file. They are published first."""
+    """Whether the source has an end, as a file has. Its tasks are then published before it is opened."""
 
     shared: bool = True
-    """Whether a second plugin of the same config receives from the same place. Where the place is this very
-    object, rules about another receiver ask it again."""
+    """Whether a second plugin of the same config receives from the same queue. Where the queue is in this object
+    alone, rules about another receiver use the same object."""
 
     longest_lease: float = 10.0
-    """Seconds; rules that wait for a lease to expire are left out where `lease_seconds` is above this."""
+    """Seconds. Rules that wait until a lease expires are left out where `lease_seconds` is above this."""
 
     largest_payload: int = 2_000_000
-    """Bytes of an event that the place takes; give less where it has a limit."""
+    """Bytes of an event that the queue must accept; give less where it has a limit."""
 
     # --- what a subclass gives ---
 
     @pytest.fixture
     def source(self) -> TaskSource:
-        """A source, not opened, on a place that is new and empty."""
-        pytest.fail("override the fixture `source`: return a source, not opened, on a place that is new and empty")
+        """A source, not opened, with a new and empty queue."""
+        pytest.fail("override the fixture `source`: return a source, not opened, with a new and empty queue")
 
     def publish(self, source: TaskSource, tasks: Sequence[Task]) -> Sequence[Task] | None:
         """Put tasks where the source finds them, without using it: with the SDK, by writing a file.
 
-        Returns the tasks as they should be leased, where that is not as they are given: a file may have
-        line numbers for ids. The default uses `put` of a `TaskQueue`, which proves less.
+        Returns the tasks as they should be leased, where they differ from those given: a file may use line
+        numbers as ids. The default uses `put` of a `TaskQueue`, which proves less.
         """
         if not isinstance(source, TaskQueue):
             not_asked("override `publish(source, tasks)`: put tasks where the source finds them")
@@ -59,7 +59,7 @@ class SourceHelpers(PluginContract):
     _safe_until = float("inf")
 
     published: Sequence[Task] = ()
-    """What `given` has published, as it should be leased."""
+    """The tasks that `given` has published, as they should be leased."""
 
     # --- fixtures ---
 

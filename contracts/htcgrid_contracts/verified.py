@@ -16,9 +16,9 @@ from htcgrid_contracts.sink import ResultSinkContract
 from htcgrid_contracts.source import TaskSourceContract
 
 _LEARNED = pytest.StashKey[tuple[bool, bool]]()
-"""Whether the place is shared, and whether it ends."""
+"""Whether the queue is shared, and whether it ends."""
 _OF_A_PLACE = {"source", "given", "another"}
-"""Rules that ask for none of these are about the plugin alone, and are asked of one that cannot receive, too."""
+"""Rules without any of these fixtures are about the plugin alone. They are asked of one that cannot receive, too."""
 
 
 class _Verified(PluginContract):
