@@ -8,33 +8,24 @@ import json
 import os
 import re
 import time
-import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    SerializerFunctionWrapHandler,
-    ValidationError,
-    field_validator,
-    model_serializer,
-)
+from pydantic import BaseModel, ValidationError
 
 from htcgrid import plugins, secret_values
 from htcgrid.agent.observing import Observing
-from htcgrid.agent.options import AgentOptions
 from htcgrid.config_errors import ConfigError, explain, short
 from htcgrid.config_file import parsed_file
+from htcgrid.config_flags import flags_of, shown_pair
+from htcgrid.config_tables import PluginTable, Settings
 from htcgrid.spi import (
     CREDENTIAL_VARIABLES,
     Function,
     HandlerOutput,
     Invoker,
-    Keys,
     Observer,
     Observers,
     Plugin,
@@ -67,56 +58,6 @@ M = TypeVar("M", bound=BaseModel)
 def is_standard_stream(plugin: Plugin) -> bool:
     """Whether it reads standard input or writes standard output, which can be used once."""
     return str(getattr(plugin.config, "path", "")) == "-"
-
-
-class PluginTable(Keys):
-    """A table that names a plugin; its other keys are the plugin's own."""
-
-    model_config = ConfigDict(extra="allow")
-
-    plugin: str = Field(max_length=200, description="the name of an installed plugin; `htcgrid plugins` lists them")
-
-    @property
-    def options(self) -> dict[str, Any]:
-        return {name: secret_values.revealed(value) for name, value in (self.model_extra or {}).items()}
-
-    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
-        """Without the values: which of the plugin's own keys are secret is not known here."""
-        yield "plugin", self.plugin
-        yield from ((name, ...) for name in self.model_extra or {})
-
-    @model_serializer(mode="wrap")
-    def _without_what_came_from_variables(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A dump may be read by others, and a password is given as a variable so that they cannot read it."""
-        known = secret_values.without_concealed(self.model_extra or {})
-        return dict(handler(type(self).model_construct(_fields_set={"plugin", *known}, plugin=self.plugin, **known)))
-
-
-class Settings(Keys):
-    """A whole config."""
-
-    plane: str = Field("local", description="which of [planes] to run on")
-    function: Function = Field(default_factory=Function, description="the function that runs")
-    functions: dict[str, Function] = Field(default_factory=dict, description="more functions for `serve`, by name")
-    source: PluginTable | None = Field(None, description="where tasks come from")
-    sink: PluginTable | None = Field(None, description="where results go")
-    planes: dict[str, PluginTable] = Field(
-        default_factory=lambda: {"local": PluginTable(plugin="process")},
-        description="where the function can run, by names that you choose",
-    )
-    agent: AgentOptions = Field(default_factory=AgentOptions, description="how the agent behaves")
-    observers: dict[str, PluginTable] = Field(
-        default_factory=dict, description="who is told what happens: metrics and the like, by names that you choose"
-    )
-
-    @field_validator("observers", mode="before")
-    @classmethod
-    def _named_as_their_plugins(cls, tables: Any) -> Any:
-        if not isinstance(tables, Mapping):
-            return tables
-        return {
-            name: {"plugin": name, **table} if isinstance(table, Mapping) else table for name, table in tables.items()
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -358,49 +299,9 @@ def _over(stronger: Mapping[str, Any], weaker: Mapping[str, Any]) -> dict[str, A
     return both
 
 
-def flags_of(pairs: Iterable[str]) -> dict[str, Any]:
-    """`["source.path=t.jsonl", "function.timeout=5"]` as a nested dict; values are TOML, else text."""
-    flags: dict[str, Any] = {}
-    for pair in pairs:
-        key, equals, text = pair.partition("=")
-        if not equals or not key:
-            raise ConfigError(
-                f"--set {_pair(key, equals, text)}: write it as KEY=VALUE, for example --set function.timeout=5."
-            )
-        *tables, last = key.strip().split(".")
-        table = flags
-        for name in tables:
-            table = table.setdefault(name, {})
-            if not isinstance(table, dict):
-                raise ConfigError(f"--set {_pair(key, equals, text)}: another --set gives {name!r} itself a value.")
-        table[last] = _value(text)
-    return flags
-
-
 def become(variables: Mapping[str, str]) -> None:
     """Set these variables in this process, and remove its own credentials, for a handler that is called in it."""
     for name in CREDENTIAL_VARIABLES:
         os.environ.pop(name, None)
     os.environ.update(variables)
     time.tzset()
-
-
-def shown_pair(pair: str) -> str:
-    """A `KEY=VALUE` as it may be shown to the user again: a value that may be a secret is left out."""
-    key, equals, text = pair.partition("=")
-    return pair if key.rpartition(".")[2] in _SHOWN_AGAIN else _pair(key, equals, text)
-
-
-_SHOWN_AGAIN = frozenset({"plugin", "path", "id_field", "queue", "table", "bucket", "prefix", "drain"})
-
-
-def _pair(key: str, equals: str, text: str) -> str:
-    """The pair as it was written, without a text, which may be a secret."""
-    return f"{key}{equals}{'...' if isinstance(_value(text), str) and text else text}"
-
-
-def _value(text: str) -> Any:
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except (tomllib.TOMLDecodeError, RecursionError):
-        return text

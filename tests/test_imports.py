@@ -15,7 +15,13 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 CORE = ROOT / "htcgrid"
 
-CONFIG = ("htcgrid.config", "htcgrid.config_errors", "htcgrid.config_file")
+CONFIG = (
+    "htcgrid.config",
+    "htcgrid.config_errors",
+    "htcgrid.config_file",
+    "htcgrid.config_flags",
+    "htcgrid.config_tables",
+)
 FORBIDDEN = {
     "spi": ["htcgrid.agent", "htcgrid.runtime", "htcgrid.builtin", *CONFIG, "htcgrid.plugins", "htcgrid.cli"],
     "agent": ["htcgrid.runtime", "htcgrid.builtin", *CONFIG, "htcgrid.plugins", "htcgrid.cli"],
@@ -42,6 +48,8 @@ FORBIDDEN = {
     "cli": ["htcgrid.builtin"],
     "config_errors.py": ["htcgrid.agent", "htcgrid.builtin", "htcgrid.config", "htcgrid.runtime", "htcgrid.cli"],
     "config_file.py": ["htcgrid.agent", "htcgrid.builtin", "htcgrid.config", "htcgrid.runtime", "htcgrid.cli"],
+    "config_flags.py": ["htcgrid.agent", "htcgrid.builtin", "htcgrid.config", "htcgrid.runtime", "htcgrid.cli"],
+    "config_tables.py": ["htcgrid.builtin", *CONFIG, "htcgrid.runtime", "htcgrid.cli"],
     "config.py": ["htcgrid.builtin", "htcgrid.runtime", "htcgrid.cli"],
     "plugins.py": ["htcgrid.agent", "htcgrid.builtin", "htcgrid.cli", *CONFIG, "htcgrid.runtime"],
 }

@@ -1,4 +1,4 @@
-"""What must hold of any plugin inside the agent's loop, whatever goes wrong around it."""
+"""What must hold for any plugin inside the agent's loop, also when calls fail."""
 
 import json
 import os
@@ -23,11 +23,9 @@ Wrap = Callable[[Any], Any]
 
 
 class AgentContract:
-    """Subclass it, and override one of the fixtures `source`, `invoker` and `sink` with your plugin, not opened.
-
-    The kit's own parts, in memory, stand in for the other two. Where yours is the source, give `publish`;
-    where it is the sink, `read_back`: the same oracles as of their contracts.
-    """
+    """Subclass it, and override one of the fixtures `source`, `invoker` and `sink` with your plugin, not opened. The
+    kit gives the other two, in memory. Where yours is the source, override `publish`; where it is the sink,
+    `read_back`, as in their own contracts."""
 
     wait_factor: float = 1.0
     """Every wait is multiplied by it."""
@@ -66,13 +64,15 @@ class AgentContract:
     # --- rules ---
 
     def test_every_task_ends_once(self, source: TaskSource, invoker: Invoker, sink: ResultSink) -> None:
-        """The promise of the agent, and the plugin's part in it. Read: spi.TaskSource, spi.ResultSink."""
+        """In the agent's loop every task must end with exactly one result. This is what the agent promises to users.
+        Read: spi.TaskSource, spi.ResultSink."""
         self._run(source, invoker, sink)
 
     def test_every_task_ends_once_when_calls_are_refused(
         self, source: TaskSource, invoker: Invoker, sink: ResultSink
     ) -> None:
-        """Services throttle, and answers are lost after the work was done. Read: spi.Unavailable."""
+        """Every task must end once, also when calls are refused or their answers are lost. Services throttle.
+        Read: spi.Unavailable."""
         self._run(
             source,
             invoker,
@@ -85,19 +85,22 @@ class AgentContract:
     def test_every_task_ends_once_when_each_is_delivered_twice(
         self, source: TaskSource, invoker: Invoker, sink: ResultSink
     ) -> None:
-        """Queues deliver at least once. Read: spi.ResultSink.put."""
+        """Every task must end once, also when the queue delivers each twice. Queues deliver at least once.
+        Read: spi.ResultSink.put."""
         self._run(source, invoker, sink, unreliable_plugins.DoublingSource)
 
     def test_every_task_ends_once_when_results_are_stored_slowly(
         self, source: TaskSource, invoker: Invoker, sink: ResultSink
     ) -> None:
-        """Leases are kept for as long as it takes. Read: spi.TaskSource.extend."""
+        """Every task must end once, also when results are stored slowly. The leases are extended meanwhile.
+        Read: spi.TaskSource.extend."""
         self._run(source, invoker, sink, sink_fault=unreliable_plugins.SlowSink)
 
     def test_every_task_ends_once_when_environments_die(
         self, source: TaskSource, invoker: Invoker, sink: ResultSink
     ) -> None:
-        """A task that kills its environment is tried again, becomes a dead letter in the end, and takes no other along. Read: spi.FailureKind.EXIT."""
+        """A task that ends its environment must be tried again and become a dead letter at last. The other tasks must
+        end as usual. Read: spi.FailureKind.EXIT."""
         tasks = [*_tasks(8), *(_task({"do": "end", "status": 3}) for _ in range(2)), *_tasks(8)]
         stored = self._run(source, invoker, sink, tasks=tasks)
         failed = [result for result in stored.values() if result.outcome.failure is not None]
@@ -108,14 +111,16 @@ class AgentContract:
     def test_every_task_ends_once_when_the_plane_changes_its_size(
         self, source: TaskSource, invoker: Invoker, sink: ResultSink
     ) -> None:
-        """The agent's threads come and go with it. Read: spi.Invoker.max_concurrency."""
+        """Every task must end once, also when `max_concurrency` changes during the run.
+        Read: spi.Invoker.max_concurrency."""
         tasks = _tasks(40, seconds=0.1)
         self._run(source, invoker, sink, invoker_fault=unreliable_plugins.ResizingInvoker, tasks=tasks)
 
     def test_sigterm_drains_in_time_and_loses_nothing(
         self, source: TaskSource, invoker: Invoker, sink: ResultSink
     ) -> None:
-        """The agent takes nothing more; what it has is finished or returned. Read: spi.Plugin.close."""
+        """After SIGTERM the agent must end in time. Tasks that it holds are finished or returned, and none is lost.
+        Read: spi.Plugin.close."""
         tasks = _tasks(40, seconds=0.2)
         with self._opened(source, invoker, sink, tasks) as expected:
             agent = Agent(source, invoker, sink, AgentOptions(grace=5 * self.wait_factor))
@@ -135,7 +140,7 @@ class AgentContract:
                 assert again >= left, f"{len(left - again)} tasks are neither stored nor handed out again after SIGTERM"
                 assert again <= left, f"{len(again - left)} tasks are stored, and are handed out again after SIGTERM"
 
-    # --- words ---
+    # --- helpers ---
 
     def _run(
         self,
@@ -147,7 +152,7 @@ class AgentContract:
         sink_fault: Wrap = lambda plugin: plugin,
         tasks: Sequence[Task] = (),
     ) -> Mapping[str, Result]:
-        """The loop over these tasks until each has its result; returns the results."""
+        """Runs the loop over these tasks until each has its result; returns the results."""
         with self._opened(source, invoker, sink, tasks or _tasks(30)) as expected:
             faulty = source_fault(source)
             agent = Agent(faulty, invoker_fault(invoker), sink_fault(sink), AgentOptions(grace=5 * self.wait_factor))
@@ -185,7 +190,7 @@ class AgentContract:
 
 
 class _Opened:
-    """The three of them open, with the tasks published; gives the tasks as they will be leased."""
+    """Opens all three, with the tasks published, and gives the tasks as they will be leased."""
 
     def __init__(
         self, contract: AgentContract, source: TaskSource, invoker: Invoker, sink: ResultSink, tasks: Sequence[Task]
@@ -209,7 +214,7 @@ class _Opened:
 
 @contextmanager
 def _on_sigterm(act: Callable[[], None]) -> Iterator[None]:
-    """As `htcgrid run` does: this very process is sent the signal."""
+    """Sends SIGTERM to this process, as `htcgrid run` receives it."""
     before = signal.signal(signal.SIGTERM, lambda _number, _frame: act())
     try:
         yield
@@ -218,7 +223,7 @@ def _on_sigterm(act: Callable[[], None]) -> Iterator[None]:
 
 
 class _Running:
-    """An agent at work in a thread."""
+    """An agent that runs in a thread."""
 
     def __init__(self, agent: Agent) -> None:
         self._agent = agent

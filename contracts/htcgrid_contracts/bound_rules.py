@@ -1,4 +1,4 @@
-"""Times, sizes and memory on both sides of their bounds, and the neighbours of what is stopped."""
+"""Limits of time, size and memory, tested below and above; and environments beside one that is stopped."""
 
 import json
 import time
@@ -20,13 +20,14 @@ _EXACT: Any = {
 
 
 class BoundRules(InvokerHelpers):
-    """Halved and doubled limits are seen, and so is what comes too late."""
+    """Finds limits that are half or twice what was given, and what comes too late."""
 
     # --- time ---
 
     @pytest.mark.capability(Capability.TIMEOUT)
     def test_a_timeout_is_neither_shorter_nor_longer_than_given(self, plane: Invoker) -> None:
-        """A handler that needs most of it answers; one that needs more is stopped then. Read: spi.Invoker.invoke."""
+        """A handler that ends before its timeout must answer; one that runs longer must be stopped at the timeout. A
+        timeout of half or twice the seconds breaks this rule. Read: spi.Invoker.invoke."""
         self.works(plane)
         # No whole number, so that a plane that counts in whole seconds is seen.
         seconds = 1.4 if self.keeps_any_timeout else self.short_timeout
@@ -48,7 +49,8 @@ class BoundRules(InvokerHelpers):
         assert took < self._latest(seconds), f"the timeout was {seconds:g} s; the outcome came after {took:.1f} s"
 
     def test_the_context_tells_the_time_that_is_left(self, plane: Invoker) -> None:
-        """Handlers stop in time by it. Read: spi.Function."""
+        """The context must tell how much time is left until the timeout: handlers use it to stop in time.
+        Read: spi.Function."""
         timeout = plane.function.timeout
         self.works(plane)
         seconds = 0.3
@@ -61,14 +63,16 @@ class BoundRules(InvokerHelpers):
         assert later <= left - 0.8 * seconds, f"a handler had {left:g} s left, and {seconds:g} s later {later:g} s"
 
     def test_a_timeout_may_be_as_long_as_a_month(self, plane: Invoker) -> None:
-        """In milliseconds it has more than 31 bits. Read: spi.Invoker.invoke."""
+        """A timeout of a month must be accepted. In milliseconds it is larger than a 32-bit number.
+        Read: spi.Invoker.invoke."""
         if not self.keeps_any_timeout:
             not_asked("the plane keeps to the timeout that it was deployed with")
         assert self.answer(self.call(plane, "echo", 2_592_000.0, value="a month")) == "a month"
 
     @pytest.mark.capability(Capability.TIMEOUT)
     def test_each_task_of_a_batch_has_a_timeout_of_its_own(self, plane: Invoker) -> None:
-        """Not one for all of them. Read: spi.Invoker.invoke."""
+        """The timeout must count for each task of a batch by itself, not once for the whole batch.
+        Read: spi.Invoker.invoke."""
         if plane.max_batch == 1:
             not_asked("max_batch is 1: no task stands behind another")
         seconds = self.short_timeout
@@ -82,7 +86,8 @@ class BoundRules(InvokerHelpers):
 
     @pytest.mark.capability(Capability.EXIT)
     def test_the_end_of_a_process_is_seen_at_once(self, plane: Invoker) -> None:
-        """Not at the timeout. Read: spi.Capability.EXIT."""
+        """When the handler ends its process, the outcome must come at once, not only at the timeout.
+        Read: spi.Capability.EXIT."""
         self.works(plane)
         took = float("inf")
         for _ in range(3):
@@ -97,7 +102,8 @@ class BoundRules(InvokerHelpers):
     # --- sizes ---
 
     def test_answers_and_events_up_to_the_limit_pass_whole(self, plane: Invoker) -> None:
-        """The limit itself is allowed, to the byte. Read: spi.FailureKind.PAYLOAD_TOO_LARGE."""
+        """An event or an answer of exactly the largest size must pass complete.
+        Read: spi.FailureKind.PAYLOAD_TOO_LARGE."""
         if self.largest_answer is not None:
             answer = self.call(plane, "big", bytes=self.largest_answer)
             assert answer.failure is None, f"an answer of the limit itself is {answer.failure}"
@@ -113,14 +119,16 @@ class BoundRules(InvokerHelpers):
             self.answer(self.run(plane, [event])[0])
 
     def test_an_answer_keeps_its_numbers_and_the_order_of_its_keys(self, plane: Invoker) -> None:
-        """It is passed on as bytes, never parsed. Read: spi, rules for all three."""
+        """The plane must pass on the answer as it is. A plane that parses JSON and writes it again changes numbers or
+        the order of keys. Read: spi, rules for all three."""
         payload = self.call(plane, "echo", value=_EXACT).payload
         sent, came = _parsed(json.dumps(_EXACT)), _parsed(payload.decode())
         assert came == sent, f"the handler answered {json.dumps(_EXACT)}, and {payload[:300].decode()} came"
 
     @pytest.mark.capability(Capability.MEMORY)
     def test_the_memory_limit_is_neither_lower_nor_higher_than_given(self, plane: Invoker) -> None:
-        """Half of it is free to be used, and half as much again is not. Read: spi.Capability.MEMORY."""
+        """A handler must be able to use half of its `memory`, and must be stopped when it uses one and a half times as
+        much. Read: spi.Capability.MEMORY."""
         memory = plane.function.memory
         used = self.answer(self.call(plane, "eat", mb=memory // 2, seconds=0.5))
         assert used == memory // 2
@@ -131,7 +139,8 @@ class BoundRules(InvokerHelpers):
 
     @pytest.mark.capability(Capability.TIMEOUT, Capability.EXIT)
     def test_what_is_stopped_or_ends_harms_no_neighbour(self, plane: Invoker) -> None:
-        """Environments share a machine and nothing else. Read: spi.Invoker.invoke."""
+        """When one handler is stopped or ends its process, handlers in other environments must run on.
+        Read: spi.Invoker.invoke."""
         if plane.max_concurrency == 1:
             not_asked("max_concurrency is 1: nothing runs beside it")
         seconds = self.short_timeout
@@ -149,12 +158,12 @@ class BoundRules(InvokerHelpers):
             lambda past: self._later(plane, 0, min(0.3 + past, 0.6 * timeout)),
         )
 
-    # --- words ---
+    # --- helpers ---
 
     def _beside(
         self, plane: Invoker, kind: FailureKind, stop: Callable[[], Outcome], keep: Callable[[float], Outcome]
     ) -> None:
-        """A task that is stopped, and a neighbour that runs past that: for longer where the plane is slow to stop one."""
+        """Stops one task while another runs, which runs longer where the plane is slow to stop one."""
         for past in (0.3 * self.wait_factor, 1.5 * self.wait_factor):
             self.side_by_side(plane, 2)
             (stopped, ended), (kept, kept_until) = in_threads(
@@ -171,10 +180,10 @@ class BoundRules(InvokerHelpers):
         return self.call(plane, do, seconds=seconds, value="kept", **event)
 
     def _latest(self, seconds: float) -> float:
-        """Later than that, it was stopped at twice the time."""
+        """The latest time at which a task may be stopped; after it, the plane took twice the timeout."""
         return 1.9 * seconds if seconds >= 1 else seconds + 1
 
 
 def _parsed(text: str) -> Any:
-    """Numbers as they are written, objects as lists of pairs."""
+    """The JSON value, with numbers as they are written and objects as lists of pairs."""
     return json.loads(text, parse_float=str, parse_int=str, object_pairs_hook=list)

@@ -1,4 +1,4 @@
-"""Clocks: time zones, parts of a second, and what is counted once its time has come."""
+"""Time zones, parts of a second, and tasks whose lease or delay is over."""
 
 import os
 import time
@@ -21,7 +21,8 @@ class ClockRules(SourceHelpers):
     def test_agents_in_two_time_zones_keep_each_others_leases(
         self, source: TaskSource, given: Given, another: Callable[[], TaskSource]
     ) -> None:
-        """Machines of one grid may stand anywhere. Read: spi.TaskSource.extend, spi.TaskSource.nack."""
+        """Leases must be right when agents have different time zones: the machines of one grid may be anywhere.
+        Read: spi.TaskSource.extend, spi.TaskSource.nack."""
         if not self.shared or source.lease_seconds is None:
             not_asked("the place is the object itself, or its leases do not expire")
         with _time_zone(EAST):
@@ -55,7 +56,8 @@ class ClockRules(SourceHelpers):
     def test_a_part_of_a_second_counts(
         self, source: TaskSource, given: Given, another: Callable[[], TaskSource]
     ) -> None:
-        """It may be rounded up, never down. Read: spi.TaskSource.nack, spi.TaskSource.extend."""
+        """Times such as 1.5 seconds may be rounded up, but must not be rounded down: a lease that ends too early is
+        lost. Read: spi.TaskSource.nack, spi.TaskSource.extend."""
         if not self.returns(source):
             not_asked("`nack` is the default: what is returned waits for its lease to expire")
         given(*numbered(1))
@@ -77,7 +79,8 @@ class ClockRules(SourceHelpers):
         assert took >= EARLY * seconds, f"a lease that was extended by {seconds:g} s lasted {took:.2f} s"
 
     def test_a_task_whose_lease_is_over_is_counted_and_pending(self, source: TaskSource, given: Given) -> None:
-        """Agents that died hold nothing, and their tasks are not done. Read: spi.States, spi.TaskSource.is_pending."""
+        """A task whose lease has expired must be counted as waiting, and its session must be pending. The agent that
+        held it may have died, and the task is not done. Read: spi.States, spi.TaskSource.is_pending."""
         if type(source).stats is TaskSource.stats:
             not_asked("`stats` is the default: it cannot tell how much it holds")
         given(*numbered(1, session_id="asked"), *numbered(1, session_id="another"))
@@ -104,7 +107,8 @@ class ClockRules(SourceHelpers):
         eventually(lambda: not wrong(), 10 * self.wait_factor, what)
 
     def test_the_oldest_task_is_told_by_its_age(self, source: TaskSource, given: Given) -> None:
-        """Not that of the youngest, nor of one that is done. Read: spi.QueueStats.oldest_seconds."""
+        """`oldest_seconds` must be the age of the oldest task: not that of the youngest, and not of a task that is
+        done. Read: spi.QueueStats.oldest_seconds."""
         given(*numbered(1))
         began = time.monotonic()
         if source.stats().oldest_seconds is None:
@@ -126,10 +130,10 @@ class ClockRules(SourceHelpers):
             oldest = source.stats().oldest_seconds
             assert oldest is not None, "a task is delayed, and oldest_seconds is None"
 
-    # --- words ---
+    # --- helpers ---
 
     def held_again(self, source: TaskSource, leases: Sequence[Lease]) -> None:
-        """Keep these for longer than the rule takes."""
+        """Extends these leases for longer than the rule takes."""
         if source.lease_seconds is None:
             return
         gone = list(source.extend(leases, 60 * self.wait_factor))
@@ -140,7 +144,7 @@ class ClockRules(SourceHelpers):
 
 @contextmanager
 def _time_zone(name: str) -> Iterator[None]:
-    """As on a machine that stands there."""
+    """Sets the time zone, as on a machine in that place."""
     before = os.environ.get("TZ")
     os.environ["TZ"] = name
     time.tzset()

@@ -1,4 +1,4 @@
-"""The rules that sources, sinks and invokers share, and the words the contracts are written in."""
+"""The rules for sources, sinks and invokers alike, and helpers for all contracts."""
 
 import gc
 import os
@@ -23,17 +23,17 @@ _SECRET_NAME = re.compile(r"password|passwd|secret|token|credential|api_?key|acc
 
 
 class PluginContract:
-    """What holds for every plugin. Subclass one of the three contracts, not this."""
+    """The rules for every plugin. Subclass the contract of your kind of plugin, not this class."""
 
     wait_factor: float = 1.0
     """Every wait is multiplied by it: 1 for a plugin on this machine, 5 for a service far away."""
 
     known_gaps: ClassVar[Mapping[str, str]] = {}
-    """Rules that this plugin is known to break, by test name, each with the reason. They are asked all
-    the same and must fail: a gap that has closed is an error, so that the entry goes."""
+    """Rules that this plugin is known to break, by test name, each with the reason. They are still
+    asked and must fail: a rule that holds is an error, so that its entry is removed."""
 
     secrets: tuple[str, ...] = ()
-    """Texts of the fixture's config that may not be shown, such as its password."""
+    """Texts of the fixture's config that must not be shown, such as its password."""
 
     def __init_subclass__(cls, **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)
@@ -49,19 +49,20 @@ class PluginContract:
         not_asked("override the fixture `missing`: a plugin, not opened, whose config names what does not exist")
 
     def take_away(self, plugin: Plugin) -> None:
-        """Make what the opened plugin talks to unreachable: stop the server, cut the network."""
+        """Make the service of the opened plugin unreachable: stop the server, or cut the network."""
         not_asked("override `take_away(plugin)`: stop the server that the opened plugin talks to")
 
     def bring_back(self, plugin: Plugin) -> None:
-        """Make it reachable again, after `take_away`."""
+        """Make it reachable again after `take_away`."""
         not_asked("override `bring_back(plugin)`: start again what `take_away` has stopped")
 
     def throttle(self, plugin: Plugin) -> None:
-        """Have what the opened plugin talks to refuse its next call, since there are too many now."""
+        """Make the service of the opened plugin refuse the next call because there are too many."""
         not_asked("override `throttle(plugin)`: have the service refuse the next call, since there are too many now")
 
     def needs(self, name: str) -> None:
-        """Leave the rule out where the subclass does not say how to do this: `take_away`, `bring_back`, `throttle`, `resize`."""
+        """Leave the rule out where the subclass does not override this method: `take_away`, `bring_back`, `throttle` or
+        `resize`."""
         if getattr(type(self), name).__module__.startswith(f"{__package__}."):
             getattr(self, name)(None)  # which says what to override
 
@@ -70,17 +71,17 @@ class PluginContract:
         return type(self).missing is not PluginContract.missing
 
     def use(self, plugin: Plugin) -> None:
-        """Use what `open` has made ready; each contract says how."""
+        """Make one call that uses what `open` has made ready; each contract has its own."""
 
     away_seconds: float = 5.0
-    """How long one attempt may take to find out that its place is away."""
+    """How many seconds a call may take to find out that its service cannot be reached."""
 
     def again(self, plugin: P) -> P:
-        """A second plugin of the same config, not opened: another agent on another machine."""
+        """A second plugin with the same config, not opened: that of another agent on another machine."""
         return type(plugin)(plugin.config, plugin.function)
 
     def comes_back(self, call: Callable[[], None], seconds: float, what: str) -> None:
-        """The call works again within this time; until then it raises `Unavailable` and nothing else."""
+        """Checks that the call works again within this time, and raises only `Unavailable` until then."""
         deadline = time.monotonic() + seconds * self.wait_factor
         while True:
             try:
@@ -92,11 +93,13 @@ class PluginContract:
     # --- rules ---
 
     def test_it_is_written_for_this_version_of_the_interface(self, plugin: Plugin) -> None:
-        """A plugin of another version is refused when it is loaded. Read: spi.SPI_VERSION."""
+        """`spi` of the plugin must equal htcgrid's SPI_VERSION. htcgrid refuses to load a plugin of another version.
+        Read: spi.SPI_VERSION."""
         assert plugin.spi == SPI_VERSION, f"spi = {plugin.spi}, and this htcgrid has {SPI_VERSION}"
 
     def test_an_unknown_key_of_its_config_is_refused(self, plugin: Plugin) -> None:
-        """A misspelt key that is passed over is a setting that never took effect. Read: spi.Plugin.Config."""
+        """Config must refuse a key that it does not know. Otherwise a misspelt setting is ignored and nobody notices.
+        Read: spi.Plugin.Config."""
         try:
             type(plugin.config).model_validate(plugin.config.model_dump() | {"no_such_key": 1})
         except ValidationError as error:
@@ -105,7 +108,8 @@ class PluginContract:
             pytest.fail("Config took the key `no_such_key`: let Config subclass Plugin.Config, which refuses it")
 
     def test_constructing_opens_nothing(self, plugin: Plugin) -> None:
-        """Plugins are made to be looked at too: `htcgrid check` opens none. Read: spi.Plugin."""
+        """`__init__` must not open files or connections or start threads; `open` does that. `htcgrid check` makes
+        plugins without opening them. Read: spi.Plugin."""
         before = HeldResources.now()
         made = self.again(plugin)
         held = HeldResources.now().beyond(before)
@@ -113,18 +117,21 @@ class PluginContract:
         assert not held, f"the constructor took {held}: do that in `open`"
 
     def test_close_is_quiet_when_called_twice(self, plugin: Plugin) -> None:
-        """The agent closes on every way out, and ways out cross. Read: spi.Plugin.close."""
+        """A second `close` must do nothing and raise nothing. When an agent ends, more than one part of it may call
+        `close`. Read: spi.Plugin.close."""
         other = self.again(plugin)
         other.open()
         other.close()
         other.close()
 
     def test_close_is_quiet_before_open(self, plugin: Plugin) -> None:
-        """`with plugin:` closes what `open` could not finish. Read: spi.Plugin.close."""
+        """`close` must work before `open`, or after an `open` that failed. `with plugin:` calls it in that case too.
+        Read: spi.Plugin.close."""
         self.again(plugin).close()
 
     def test_close_lets_go_of_all_that_open_took(self, plugin: Plugin) -> None:
-        """What stays open adds up in `serve` and in tests, and keeps the program from ending. Read: spi.Plugin.close."""
+        """`close` must release every thread, file and process that `open` acquired. What is left adds up in `serve`,
+        and can keep the program from ending. Read: spi.Plugin.close."""
         with self.again(plugin) as once:
             self.use(once)  # what an SDK loads once and keeps is no leak
         before = HeldResources.now()
@@ -134,7 +141,9 @@ class PluginContract:
         self.nothing_is_held(before, "open and close, three times over,")
 
     def test_a_place_that_is_not_there_is_a_clear_error(self, missing: Plugin) -> None:
-        """A wrong name ends the agent at once with exit code 2 and a text to act on. Read: spi.Plugin.open, spi.Rejected."""
+        """Where the config names something that does not exist, `open` must raise Rejected and say what to do. The
+        agent then ends at once with exit code 2; after Unavailable it would wait for ever.
+        Read: spi.Plugin.open, spi.Rejected."""
         try:
             with missing:
                 pytest.fail("`open` went through though what the config names is not there")
@@ -144,7 +153,8 @@ class PluginContract:
             pytest.fail(f"`open` raised Unavailable ({error}): the agent would wait for ever; raise Rejected")
 
     def test_its_errors_and_repr_keep_secrets(self, plugin: Plugin, request: pytest.FixtureRequest) -> None:
-        """Logs are read by more people than hold the password. Read: spi, rules for all three."""
+        """Errors and `repr` must not contain a secret of the config. More people read logs than may know the password.
+        Read: spi, rules for all three."""
         secrets = {*self.secrets, *secrets_of(plugin)}
         shown = f"{plugin!r} {plugin.config!r} {plugin.config}"
         leaked = [secret for secret in secrets if secret in shown]
@@ -156,7 +166,8 @@ class PluginContract:
             assert not any(secret in str(caught.value) for secret in secrets), "a secret is in the error of `open`"
 
     def test_throttling_is_unavailable(self, plugin: Plugin) -> None:
-        """The agent waits and tries again; taken for an answer it is stored. Read: spi.Unavailable."""
+        """When the service refuses a call because there are too many, the plugin must raise Unavailable. The agent then
+        waits and tries again. Read: spi.Unavailable."""
         self.needs("throttle")
         with self.again(plugin) as opened:
             self.use(opened)
@@ -165,7 +176,8 @@ class PluginContract:
                 self.use(opened)
 
     def test_it_knows_its_agent_by_name(self, plugin: Plugin) -> None:
-        """A name that is set before `open` stays; without one there is a name too. Read: spi.Plugin.agent."""
+        """`agent` must be a name that is not empty, and `open` must not change one that was set before it.
+        Read: spi.Plugin.agent."""
         made = self.again(plugin)
         agent: object = getattr(made, "agent", None)
         assert agent, "there is no attribute `agent`: have __init__ call super().__init__(config, function)"
@@ -177,7 +189,8 @@ class PluginContract:
             assert made.agent == "contract-agent-1", f"`agent` was set before `open`, and is {made.agent!r} after it"
 
     def test_what_it_says_of_itself_can_be_asked_at_any_time(self, plugin: Plugin) -> None:
-        """`check` and `permissions` open nothing. Read: spi.Plugin.advise, spi.Plugin.permissions, spi.Plugin.usage."""
+        """`advise`, `permissions` and `usage` must work before `open`: the commands `check` and `permissions` open
+        nothing. Read: spi.Plugin.advise, spi.Plugin.permissions, spi.Plugin.usage."""
         made = self.again(plugin)
         advice = list(made.advise(3))
         assert all(advice), f"`advise` yields an empty text: {advice}"
@@ -203,13 +216,13 @@ class PluginContract:
         assert not held, f"after {after} there is still {held}"
 
     def keeps_secrets(self, plugin: Plugin, what: str, text: str) -> None:
-        """The text has no secret of the plugin; the error does not show it either."""
+        """Checks that the text contains no secret of the plugin, and shows no secret in the error."""
         is_told = any(secret in text for secret in {*self.secrets, *secrets_of(plugin)})
         assert not is_told, f"a secret is in {what}"
 
     @contextmanager
     def unavailable(self, what: str, plugin: Plugin | None = None) -> Iterator[None]:
-        """The block must end with `Unavailable`, before long, and with no secret of the plugin in it."""
+        """Checks that the block soon raises `Unavailable`, with no secret of the plugin in the error."""
         began = time.monotonic()
         try:
             yield
@@ -226,12 +239,12 @@ class PluginContract:
 
 
 def not_asked(reason: str) -> NoReturn:
-    """Leave a rule out, with what it takes for it to be asked."""
+    """Leave a rule out, and say what the author must do to have it asked."""
     pytest.skip(f"not asked: {reason}")
 
 
 def unique_id() -> str:
-    """A task id that no other run has, since a queue or a store may outlive a run."""
+    """A task id that no other run has: a queue or a store may be used by many runs."""
     return f"contract-{uuid.uuid4().hex[:16]}"
 
 
@@ -244,7 +257,7 @@ def eventually(condition: Callable[[], bool], seconds: float, what: str) -> None
 
 
 def in_threads(calls: Sequence[Callable[[], T]], seconds: float) -> list[T]:
-    """Make the calls side by side, a thread each; returns what they return, raises what the first raised."""
+    """Make the calls at the same time, each in a thread. Returns what they return; raises the first error."""
     results: dict[int, T] = {}
     errors: list[BaseException] = []
 
@@ -283,7 +296,7 @@ def secrets_of(plugin: Plugin) -> set[str]:
 
 
 def descendants(pid: int) -> set[int]:
-    """The processes that this one has started, and those that they have."""
+    """The processes that this one has started, and all that those have started."""
     found: set[int] = set()
     for child in children(pid):
         found |= {child, *descendants(child)}
@@ -301,7 +314,7 @@ def children(pid: int) -> set[int]:
 
 
 def _open_files() -> Counter[str]:
-    """What the file descriptors of this process lead to."""
+    """The files and connections behind the file descriptors of this process."""
     found: Counter[str] = Counter()
     for entry in Path("/proc/self/fd").iterdir():
         with suppress(OSError):  # the one that lists the folder, and what another thread has closed meanwhile
@@ -323,7 +336,7 @@ class HeldResources:
         return cls(threads, _open_files(), len(children(os.getpid())))
 
     def beyond(self, before: "HeldResources") -> str:
-        """What is held now and was not held before, in words; empty where nothing is."""
+        """What is held now and was not held before, as a text; empty where there is nothing."""
         held = [f"the thread {name}" for name in sorted(self._threads - before._threads)]
         more = self._files.total() - before._files.total()
         if more > 0:

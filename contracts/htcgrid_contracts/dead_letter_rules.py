@@ -1,4 +1,4 @@
-"""Whoever reads dead letters, and what others do meanwhile."""
+"""Reading dead letters while others work."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,7 +16,8 @@ class DeadLetterRules(SourceHelpers):
     """Asked of sources whose dead letters can be read."""
 
     def test_who_reads_dead_letters_holds_up_no_call(self, source: TaskSource, given: Given) -> None:
-        """They are run again one by one, while agents go on. Read: spi.TaskSource.dead_letters."""
+        """Other calls must work while `dead_letters` is read. A command reads them one by one while agents go on.
+        Read: spi.TaskSource.dead_letters."""
         letters = self._dead_letters(source, given)
         self.publish(source, numbered(1))
         (held,) = self.held(source, 1)
@@ -44,7 +45,8 @@ class DeadLetterRules(SourceHelpers):
         )
 
     def test_two_may_read_dead_letters_at_once(self, source: TaskSource, given: Given) -> None:
-        """Two commands, or two threads of one. Read: spi.TaskSource.dead_letters."""
+        """Two readers must be able to read `dead_letters` at the same time: two commands, or two threads of one.
+        Read: spi.TaskSource.dead_letters."""
         letters = self._dead_letters(source, given)
         reading = iter(source.dead_letters())
         first = next(reading)
@@ -55,7 +57,8 @@ class DeadLetterRules(SourceHelpers):
         )
 
     def test_a_reading_of_dead_letters_may_be_left(self, source: TaskSource, given: Given) -> None:
-        """Whoever has found what it looks for reads no further. Read: spi.TaskSource.dead_letters."""
+        """A caller must be able to stop reading `dead_letters` before the end, for example once it has found its task.
+        Read: spi.TaskSource.dead_letters."""
         self._dead_letters(source, given)
         for number in range(_ABANDONED):
             try:
@@ -66,10 +69,10 @@ class DeadLetterRules(SourceHelpers):
                     f"{number} readings of dead letters were left, and the next call raised: {error}"
                 ) from None
 
-    # --- words ---
+    # --- helpers ---
 
     def _dead_letters(self, source: TaskSource, given: Given) -> Sequence[Lease]:
-        """Three of them, listed."""
+        """Makes three dead letters and lists them."""
         given(*numbered(3))
         if type(source).dead_letters is TaskSource.dead_letters:
             not_asked("`dead_letters` is the default: its dead letters are read in other ways")

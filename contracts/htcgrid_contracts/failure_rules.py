@@ -12,10 +12,11 @@ _ERROR = b'{"errorType": "E", "errorMessage": "m"}'
 
 
 class FailureLogRules(PluginContract):
-    """Asked of sinks that offer it. Results are read once the sink that put them is closed."""
+    """Asked of sinks with `failed`. Results are read after the sink that put them is closed."""
 
     def test_failed_lists_the_failures_alone(self, sink: ResultSink) -> None:
-        """`htcgrid failures` shows them, `redrive` runs them again. Read: spi.ResultSink.failed."""
+        """`failed` must list failures and no successes: `htcgrid failures` shows them, and `redrive` runs them again.
+        Read: spi.ResultSink.failed."""
         good, bad = self._result(), self._failure(self._result())
         self._put(sink, [good], [bad])
         with self.again(sink) as log:
@@ -28,20 +29,23 @@ class FailureLogRules(PluginContract):
         assert found[0].task.payload in {b"", bad.task.payload}, "the event in `failed` is not the one that was put"
 
     def test_without_a_failure_nothing_has_failed(self, sink: ResultSink) -> None:
-        """The exit code of a run says so. Read: spi.ResultSink.has_failed."""
+        """`has_failed` must be false where nothing failed: the exit code of a run depends on it.
+        Read: spi.ResultSink.has_failed."""
         self._put(sink, [self._result()])
         with self.again(sink) as log:
             assert not log.has_failed(), "`has_failed` says that there is a failure, and there is none"
 
     @pytest.mark.parametrize("kind", list(FailureKind))
     def test_a_failure_of_any_kind_has_failed(self, sink: ResultSink, kind: FailureKind) -> None:
-        """The exit code of a run says so. Read: spi.ResultSink.has_failed."""
+        """`has_failed` must be true after a failure of any kind: the exit code of a run depends on it.
+        Read: spi.ResultSink.has_failed."""
         self._put(sink, [self._result()], [self._failure(self._result(), kind)])
         with self.again(sink) as log:
             assert log.has_failed(), f"a result is a failure of the kind {kind}, and `has_failed` says none is"
 
     def test_every_result_lists_no_failure_that_was_replaced(self, sink: ResultSink) -> None:
-        """A report counts what it lists. Read: spi.ResultSink.every_result."""
+        """`every_result` must not list a failure that a later result replaced: a report counts what is listed.
+        Read: spi.ResultSink.every_result."""
         if not sink.keeps_order and type(sink).every_result is ResultSink.every_result:
             not_asked("the sink has neither `scan` nor `every_result`")
         first, other = self._failure(self._result()), self._failure(self._result())
@@ -55,7 +59,8 @@ class FailureLogRules(PluginContract):
         )
 
     def test_a_later_generation_replaces_a_failure(self, sink: ResultSink) -> None:
-        """That is what a redrive is for. Read: spi.ResultSink.failed."""
+        """A result of a later generation must replace a failure: this is the purpose of a redrive.
+        Read: spi.ResultSink.failed."""
         first = self._failure(self._result())
         second = self._again(first, 1)
         third = self._again(self._result_of(first), 2)
@@ -67,7 +72,8 @@ class FailureLogRules(PluginContract):
             assert first.task.id not in {each.task.id for each in log.failed()}, "`failed` lists what was replaced"
 
     def test_an_earlier_generation_replaces_nothing(self, sink: ResultSink) -> None:
-        """An agent that was suspended answers when the redrive is long over. Read: spi.ResultSink.failed."""
+        """A result of an earlier generation must not replace a later one. An agent that was suspended may answer long
+        after the redrive. Read: spi.ResultSink.failed."""
         late = self._failure(self._result())
         success, failure = self._again(self._result_of(late), 1), self._failure(self._result())
         newer = replace(self._again(failure, 1), attempt=5)
@@ -78,8 +84,8 @@ class FailureLogRules(PluginContract):
         assert stored[1].attempt == 5, "a late failure has replaced the failure of a later generation"
 
     def test_a_late_answer_of_an_earlier_generation_replaces_nothing(self, sink: ResultSink) -> None:
-        """It is of the code that a redrive has put right, and whoever read the newer result must find it again.
-        Read: spi.ResultSink.failed."""
+        """A late answer of an earlier generation must not replace a later result, not even a failure. It comes from the
+        old code, and a user who has read the newer result must find the same one again. Read: spi.ResultSink.failed."""
         first, second = self._failure(self._result()), self._failure(self._result())
         answer, failure = self._again(self._result_of(first), 1), self._again(second, 2)
         late = [self._answer(first, b"1"), self._answer(second, b"1"), self._again(self._answer(second, b"1"), 1)]
@@ -90,7 +96,8 @@ class FailureLogRules(PluginContract):
         assert stored[1].outcome.failure is not None, "a late answer has replaced the failure of a later generation"
 
     def test_of_two_generations_in_one_put_the_later_one_stands(self, sink: ResultSink) -> None:
-        """An agent may hold both: it lost the lease of the one, and was lent the other. Read: spi.ResultSink.failed."""
+        """When one `put` has two generations of a task, the later one must stay. An agent may hold both, if it lost the
+        lease of the first. Read: spi.ResultSink.failed."""
         if sink.max_batch < 2:
             not_asked("`max_batch` is 1: results are put one by one")
         first, second = self._failure(self._result()), self._failure(self._result())
@@ -102,7 +109,8 @@ class FailureLogRules(PluginContract):
         assert stored[1].outcome.failure is None, "the later generation came second, and does not stand"
 
     def test_a_success_is_not_replaced_by_a_later_generation(self, sink: ResultSink) -> None:
-        """Whoever has read an answer must find it again. Read: spi.ResultSink.failed."""
+        """A later generation must not replace a success: a user who has read an answer must find the same one again.
+        Read: spi.ResultSink.failed."""
         first = self._result()
         self._put(sink, [first], [self._again(self._failure(first), 1)])
         with sink:
@@ -110,7 +118,8 @@ class FailureLogRules(PluginContract):
         assert stored.outcome.failure is None, "a later failure has replaced a success"
 
     def test_stored_does_not_name_a_task_whose_failure_is_of_an_earlier_generation(self, sink: ResultSink) -> None:
-        """Named, it would be acked without running again. Read: spi.ResultSink.failed."""
+        """`stored` must not return a task whose failure is of an earlier generation. Otherwise the agent acks the task
+        and it does not run again. Read: spi.ResultSink.failed."""
         if type(sink).stored is ResultSink.stored:
             not_asked("`stored` is the default: this sink cannot know")
         bad = self._failure(self._result())
@@ -123,7 +132,8 @@ class FailureLogRules(PluginContract):
             assert list(opened.stored([bad.task])) == [bad.task.id], "`stored` does not name an earlier generation"
 
     def test_a_result_of_the_same_generation_replaces_nothing(self, sink: ResultSink) -> None:
-        """A task that ran twice has one result, whatever came second. Read: spi.ResultSink.failed."""
+        """A second result of the same generation must not replace the first: a task that ran twice has one result.
+        Read: spi.ResultSink.failed."""
         first = self._failure(self._result())
         answer = self._result()
         again = replace(self._again(first, 1), attempt=3)
@@ -138,7 +148,8 @@ class FailureLogRules(PluginContract):
         assert found.attempt == 3, "a failure of the same later generation has replaced another"
 
     def test_what_was_replaced_has_not_failed(self, sink: ResultSink) -> None:
-        """The exit code is of what is there in the end. Read: spi.ResultSink.has_failed."""
+        """`has_failed` must be false once every failure was replaced by a success: the exit code depends on the results
+        at the end. Read: spi.ResultSink.has_failed."""
         first, other = self._failure(self._result()), self._failure(self._result(), FailureKind.EXIT)
         self._put(sink, [first, other][: sink.max_batch], [other])
         with self.again(sink) as log:
@@ -151,7 +162,8 @@ class FailureLogRules(PluginContract):
             assert not failures or not sum(failures.values()), f"all failures were replaced, and stats has {failures}"
 
     def test_failed_lists_all_of_many_failures(self, sink: ResultSink) -> None:
-        """More than a page, each with its task's attributes. Read: spi.ResultSink.failed."""
+        """`failed` must list all of many failures, more than one page, each with the attributes of its task.
+        Read: spi.ResultSink.failed."""
         bad = [self._failure(self._result(), kind) for _ in range(80) for kind in FailureKind]
         self._put(sink, *(bad[start : start + sink.max_batch] for start in range(0, len(bad), sink.max_batch)))
         with self.again(sink) as log:
@@ -165,7 +177,7 @@ class FailureLogRules(PluginContract):
             )
             assert listed.task.payload in {b"", each.task.payload}, "the event in `failed` is not the one that was put"
 
-    # --- words ---
+    # --- helpers ---
 
     failures_have_attributes: bool = True
     """Whether `failed` gives the attributes of a task; a file of results may have them elsewhere."""

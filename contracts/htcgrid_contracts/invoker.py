@@ -40,7 +40,8 @@ class InvokerContract(
     # --- concurrency ---
 
     def test_as_many_invocations_run_at_the_same_time_as_are_declared(self, plane: Invoker) -> None:
-        """The agent runs that many threads, and no more. Read: spi.Invoker.max_concurrency."""
+        """As many invocations as `max_concurrency` says must run at the same time. The agent starts that many threads.
+        Read: spi.Invoker.max_concurrency."""
         assert plane.max_concurrency >= 1, f"max_concurrency = {plane.max_concurrency}; it is 1 at least"
         size = min(plane.max_concurrency, self.most_threads)
         if size == 1:
@@ -48,7 +49,8 @@ class InvokerContract(
         self.overlap(plane, size)
 
     def test_an_environment_runs_one_invocation_at_a_time(self, plane: Invoker) -> None:
-        """Handlers rely on it: module globals are theirs alone. Read: spi.Invoker.invoke."""
+        """An environment must run one invocation at a time. Handlers rely on it when they keep data in module globals.
+        Read: spi.Invoker.invoke."""
         size = min(plane.max_concurrency, self.most_threads)
         answers = in_threads(
             [lambda: self.answer(self.call(plane, "count", seconds=0.5))] * (2 * size), 60 * self.wait_factor
@@ -60,7 +62,8 @@ class InvokerContract(
                     assert apart, "two invocations were under way in one environment at the same time"
 
     def test_each_thread_gets_the_answers_to_its_own_tasks(self, plane: Invoker) -> None:
-        """The agent calls from several threads at once. Read: spi, rules for all three."""
+        """When several threads call at the same time, each must get the answers to its own tasks.
+        Read: spi, rules for all three."""
         size = min(plane.max_concurrency, self.most_threads)
 
         def work(thread: int) -> None:
@@ -75,7 +78,8 @@ class InvokerContract(
     @pytest.mark.capability(Capability.CANCEL)
     @pytest.mark.parametrize("do", ["sleep", "spin"])
     def test_cancel_stops_a_running_handler(self, plane: Invoker, do: str) -> None:
-        """Within 2 s, from another thread, and its environment is free again. Read: spi.Invoker.cancel."""
+        """`cancel` must stop a running handler within 2 s when another thread calls it, and the environment must be
+        free again. Read: spi.Invoker.cancel."""
         self.works(plane)
         for _ in range(3):  # a busy machine may be late once
             outcome, took = self.cancelled(plane, lease(do, seconds=30 * self.wait_factor))
@@ -90,7 +94,7 @@ class InvokerContract(
 
     @pytest.mark.capability(Capability.CANCEL)
     def test_cancel_stops_the_tasks_it_names_and_no_other(self, plane: Invoker) -> None:
-        """A user cancels one task of a session. Read: spi.Invoker.cancel."""
+        """`cancel` must stop the tasks that it is given and no others. Read: spi.Invoker.cancel."""
         if plane.max_concurrency == 1:
             not_asked("max_concurrency is 1: nothing runs beside the cancelled task")
         self.side_by_side(plane, 2)
@@ -108,7 +112,8 @@ class InvokerContract(
         self.failed(second, FailureKind.CANCELLED)
 
     def test_cancel_passes_over_tasks_that_are_not_here(self, plane: Invoker) -> None:
-        """It may have ended, or run on another machine. Read: spi.Invoker.cancel."""
+        """`cancel` must ignore a task that is not on this plane: it may have ended, or run on another machine.
+        Read: spi.Invoker.cancel."""
         plane.cancel([])
         done = lease("echo", value=1)
         for _ in range(2):  # a redrive runs it again
@@ -121,7 +126,8 @@ class InvokerContract(
 
     @pytest.mark.capability(Capability.TIMEOUT)
     def test_an_answer_that_comes_late_is_dropped(self, plane: Invoker) -> None:
-        """A task that was stopped has its outcome; an answer after that is no other task's. Read: spi.Invoker.invoke."""
+        """An answer that comes after its task was stopped must be dropped. It must not become the answer of another
+        task. Read: spi.Invoker.invoke."""
         # The longer where this machine was so busy that it saw too late that the time was up.
         for late_by in (0.7 * self.wait_factor, 1.5 * self.wait_factor):
             late = lease("sleep", seconds=self.short_timeout + late_by, value="late")
@@ -138,13 +144,15 @@ class InvokerContract(
     # --- the plane as a whole ---
 
     def test_a_plane_that_is_open_twice_serves_twice(self, plane: Invoker) -> None:
-        """Two agents on a machine do not know of each other. Read: spi.Plugin."""
+        """Two open planes with the same config must both work: two agents on one machine do not know of each other.
+        Read: spi.Plugin."""
         with self.again(plane) as other:
             self.works(other)
         self.works(plane)
 
     def test_a_plane_that_went_away_is_unavailable(self, invoker: Invoker) -> None:
-        """The agent waits with back-off and tries again, uncounted. Read: spi.Unavailable."""
+        """When the plane cannot be reached, `invoke` must raise Unavailable. The agent then waits and tries again,
+        without counting an attempt. Read: spi.Unavailable."""
         with self.again(invoker) as plane:
             self.works(plane)
             self.take_away(plane)
@@ -152,7 +160,8 @@ class InvokerContract(
                 list(plane.invoke([lease("echo", value=1)], plane.function.timeout))
 
     def test_a_plane_that_went_away_names_what_it_had_begun(self, invoker: Invoker) -> None:
-        """Its attempt counts, since it may have run. Read: spi.Unavailable."""
+        """Unavailable must name the tasks that had begun. Their attempt counts, since they may have run.
+        Read: spi.Unavailable."""
         self.needs("take_away")
         with self.again(invoker) as plane:
             self.works(plane)
@@ -173,7 +182,8 @@ class InvokerContract(
                 gone.join()
 
     def test_a_plane_that_came_back_serves_again(self, invoker: Invoker) -> None:
-        """An outage is not the end of a run. Read: spi.Unavailable."""
+        """When the plane can be reached again, `invoke` must work again: an outage must not end a run.
+        Read: spi.Unavailable."""
         self.needs("bring_back")
         with self.again(invoker) as plane:
             self.works(plane)

@@ -1,4 +1,4 @@
-"""What an invocation reports when the handler answers: once, as it was, with what is known of it."""
+"""What an invocation reports when the handler answers: once, unchanged, with log and measures."""
 
 import json
 import time
@@ -38,12 +38,14 @@ class AnswerRules(InvokerHelpers):
 
     @pytest.mark.parametrize("name", ROUND_TRIP)
     def test_an_event_comes_back_as_it_was_sent(self, plane: Invoker, name: str) -> None:
-        """An event reaches the handler, and its answer comes back, as JSON has it. Read: spi, rules for all three."""
+        """The event must reach the handler, and its answer must come back, as the same JSON value.
+        Read: spi, rules for all three."""
         answer = self.answer(self.call(plane, "echo", value=ROUND_TRIP[name]))
         assert answer == ROUND_TRIP[name], f"sent {_short(ROUND_TRIP[name])}, it came back as {_short(answer)}"
 
     def test_each_task_of_a_batch_is_reported_once(self, plane: Invoker) -> None:
-        """A task that is not reported is never acked. Read: spi.Invoker.invoke."""
+        """`invoke` must report each task of a batch exactly once. The agent cannot ack a task that is not reported.
+        Read: spi.Invoker.invoke."""
         assert plane.max_batch >= 1, f"max_batch = {plane.max_batch}; it is 1 at least"
         batch = [lease("echo", value=number) for number in range(min(plane.max_batch, 50))]
         outcomes = self.run(plane, batch)
@@ -51,16 +53,19 @@ class AnswerRules(InvokerHelpers):
         assert answers == list(range(len(batch))), "the outcomes of a batch are of other tasks than they say"
 
     def test_an_outcome_is_one_execution(self, plane: Invoker) -> None:
-        """Retries hidden in an SDK run a task twice. Read: spi, one attempt."""
+        """One call must run the handler once. A retry inside an SDK runs the task twice: turn it off.
+        Read: spi, one attempt."""
         self.each_counted([self.answer(self.call(plane, "count")) for _ in range(6)])
 
     def test_a_slow_outcome_is_one_execution(self, plane: Invoker) -> None:
-        """An SDK that gives up reading before the handler answers sends it again. Read: spi, one attempt."""
+        """A slow handler must run once too. An SDK with a short read timeout sends the request again.
+        Read: spi, one attempt."""
         slow = min(self.slow_seconds, 0.5 * plane.function.timeout)
         self.each_counted([self.answer(self.call(plane, "count", seconds=seconds)) for seconds in (0, slow, 0)])
 
     def test_a_failed_outcome_is_one_execution(self, plane: Invoker) -> None:
-        """The agent decides on retries, kind by kind. Read: spi, one attempt."""
+        """A handler that fails must run once. The agent decides about retries, for each kind of failure.
+        Read: spi, one attempt."""
         executions = []
         for _ in range(4):
             document = self.failed(self.call(plane, "fail"), FailureKind.HANDLER_ERROR)
@@ -69,7 +74,8 @@ class AnswerRules(InvokerHelpers):
         self.each_counted(executions)
 
     def test_a_handler_that_ends_its_process_ran_once(self, plane: Invoker, tmp_path: Path) -> None:
-        """Such a task is likely to do it again: the agent counts. Read: spi, one attempt."""
+        """A handler that ends its process must run once. It will probably end it again, so the agent counts the
+        attempts. Read: spi, one attempt."""
         seen = self.marks(tmp_path)
         if seen is None:
             not_asked("override `marks(folder)`: the path at which handlers see that folder, where they can")
@@ -80,14 +86,16 @@ class AnswerRules(InvokerHelpers):
 
     @pytest.mark.capability(Capability.ERRORS)
     def test_a_document_that_looks_like_an_error_is_an_answer(self, plane: Invoker) -> None:
-        """Handlers return what they like; on Lambda this is an answer. Read: spi.Capability.ERRORS."""
+        """An answer that looks like an error document is still a success, as on Lambda: a handler may return anything.
+        Read: spi.Capability.ERRORS."""
         answer = self.answer(self.call(plane, "looks_like_an_error"))
         assert answer["errorMessage"] == "an answer"
 
     # --- context ---
 
     def test_the_context_is_as_on_lambda(self, plane: Invoker) -> None:
-        """Handlers written for Lambda read these. Read: spi.Function."""
+        """The context must have the attributes that Lambda's has: handlers that were written for Lambda read them.
+        Read: spi.Function."""
         context = self.answer(self.call(plane, "describe"))
         assert context["aws_request_id"], "context.aws_request_id is empty"
         assert context["function_name"], "context.function_name is empty"
@@ -104,7 +112,8 @@ class AnswerRules(InvokerHelpers):
 
     @pytest.mark.capability(Capability.CONTEXT)
     def test_the_context_tells_task_session_attempt_and_attributes(self, plane: Invoker) -> None:
-        """In `client_context.custom`, the same on every plane. Read: spi.Capability.CONTEXT."""
+        """`client_context.custom` must have the task, session, attempt and attributes, the same on every plane.
+        Read: spi.Capability.CONTEXT."""
         attributes = {"session_id": "session-7", "city": "Zürich"}
         asked = lease("describe", attributes=attributes, attempt=3)
         custom = self.answer(self.run(plane, [asked])[0])["custom"]
@@ -117,7 +126,8 @@ class AnswerRules(InvokerHelpers):
 
     @pytest.mark.capability(Capability.LOGS)
     def test_what_the_handler_prints_is_in_the_log_tail(self, plane: Invoker) -> None:
-        """It is how a failure on another machine is understood. Read: spi.Capability.LOGS."""
+        """What the handler prints must be in `log_tail`. Users need it to understand a failure on another machine.
+        Read: spi.Capability.LOGS."""
         tail = self.call(plane, "say", text="printed: é").log_tail.decode()
         assert "printed: é" in tail, f"the handler printed a line, and the log tail is {tail!r}"
         errors = self.call(plane, "say", text="printed on the standard error", stream="stderr").log_tail
@@ -129,7 +139,8 @@ class AnswerRules(InvokerHelpers):
 
     @pytest.mark.capability(Capability.LOGS)
     def test_a_log_tail_is_the_end_and_4_kb_at_most(self, plane: Invoker) -> None:
-        """As on Lambda; results stay small. Read: spi.Outcome.log_tail."""
+        """`log_tail` must be the last 4 KB at most, as on Lambda, so that results stay small.
+        Read: spi.Outcome.log_tail."""
         text = "".join(f"line {number:05}\n" for number in range(1000))
         tail = self.call(plane, "say", text=text).log_tail
         assert len(tail) <= 4096, f"the log tail has {len(tail)} bytes, 4096 at most"
@@ -137,7 +148,8 @@ class AnswerRules(InvokerHelpers):
 
     @pytest.mark.capability(Capability.LOGS)
     def test_a_log_tail_is_of_one_invocation(self, plane: Invoker) -> None:
-        """What another task printed may be a secret of another user. Read: spi.Outcome.log_tail."""
+        """`log_tail` must contain what this invocation printed and nothing of others, which may be secrets of another
+        user. Read: spi.Outcome.log_tail."""
         self.call(plane, "say", text="of the first")
         for _ in range(plane.max_concurrency):
             tail = self.call(plane, "say", text="of the second").log_tail
@@ -145,13 +157,15 @@ class AnswerRules(InvokerHelpers):
 
     @pytest.mark.capability(Capability.LOGS, Capability.EXIT)
     def test_the_log_of_a_handler_that_failed_is_kept(self, plane: Invoker) -> None:
-        """The last line before the end is the one that is looked for. Read: spi.Outcome.log_tail."""
+        """`log_tail` of a failure must contain the last line that was printed: it is the one that users look for.
+        Read: spi.Outcome.log_tail."""
         tail = self.call(plane, "end", status=3, at_once=True).log_tail
         assert b"ending" in tail, f"the handler printed a line and ended its process; the log tail is {tail!r}"
 
     @pytest.mark.capability(Capability.METERING)
     def test_times_and_memory_are_measured(self, plane: Invoker) -> None:
-        """The bill, and the choice of `memory` and `timeout`, stand on them. Read: spi.Outcome."""
+        """Times and memory must be measured. The bill depends on them, and users choose `memory` and `timeout` by them.
+        Read: spi.Outcome."""
         self.works(plane)
         before = time.time()
         outcome = self.call(plane, "sleep", seconds=0.3)
@@ -167,7 +181,8 @@ class AnswerRules(InvokerHelpers):
 
     @pytest.mark.capability(Capability.METERING)
     def test_init_ms_is_of_the_first_invocation_of_an_environment(self, invoker: Invoker) -> None:
-        """Cold starts are counted by it. Read: spi.Outcome."""
+        """`init_ms` must be set for the first invocation of an environment and for no other: cold starts are counted by
+        it. Read: spi.Outcome."""
         with self.again(invoker) as plane:
             outcomes = [self.call(plane, "echo", value=1) for _ in range(2 * min(plane.max_concurrency, 8) + 2)]
         seen: set[str] = set()

@@ -1,4 +1,4 @@
-"""What an invocation reports when the handler fails, and what becomes of the tasks beside it."""
+"""What an invocation reports when the handler fails, and what happens to the tasks of its batch."""
 
 import signal
 import time
@@ -18,7 +18,8 @@ class FailureRules(InvokerHelpers):
     # --- failures, and the call after them ---
 
     def test_a_handler_that_raises_is_a_handler_error(self, plane: Invoker) -> None:
-        """Its document is the one that Lambda gives. Read: spi.FailureKind.HANDLER_ERROR."""
+        """When the handler raises, the failure must be HANDLER_ERROR with the error document that Lambda gives.
+        Read: spi.FailureKind.HANDLER_ERROR."""
         document = self.failed(self.call(plane, "fail", message="told to ünicode"), FailureKind.HANDLER_ERROR)
         assert document["errorType"] == "ContractError", (
             f"errorType is the class's name; this is {document['errorType']}"
@@ -35,7 +36,8 @@ class FailureRules(InvokerHelpers):
         self.works(plane)
 
     def test_an_answer_that_json_cannot_hold_is_a_handler_error(self, plane: Invoker) -> None:
-        """So it is on Lambda. Read: spi.FailureKind.HANDLER_ERROR."""
+        """When the answer cannot be written as JSON, the failure must be HANDLER_ERROR, as on Lambda.
+        Read: spi.FailureKind.HANDLER_ERROR."""
         document = self.failed(self.call(plane, "unserialisable"), FailureKind.HANDLER_ERROR)
         assert document["errorType"] == "Runtime.MarshalError", document
         self.works(plane)
@@ -44,7 +46,8 @@ class FailureRules(InvokerHelpers):
         "handler", ["contract_handler.missing", "no_such_module.handler", "contract_broken_import.handler"]
     )
     def test_a_handler_that_cannot_be_loaded_is_an_init_error(self, invoker: Invoker, handler: str) -> None:
-        """It will not load for the next task either, which the agent must know. Read: spi.FailureKind.INIT_ERROR."""
+        """When the handler cannot be loaded, the failure must be INIT_ERROR. The agent must know, since the next task
+        would fail too. Read: spi.FailureKind.INIT_ERROR."""
         with self.serving(invoker, contract_function(handler)) as plane:
             self.failed(self.call(plane, "echo", value=1), FailureKind.INIT_ERROR)
             self.failed(self.call(plane, "echo", value=2), FailureKind.INIT_ERROR)
@@ -52,7 +55,8 @@ class FailureRules(InvokerHelpers):
     @pytest.mark.capability(Capability.TIMEOUT)
     @pytest.mark.parametrize("do", ["sleep", "spin"])
     def test_a_handler_past_its_timeout_is_stopped(self, plane: Invoker, do: str) -> None:
-        """Whether it waits or computes. Read: spi.FailureKind.TIMEOUT."""
+        """A handler that runs longer than its timeout must be stopped, whether it waits or computes.
+        Read: spi.FailureKind.TIMEOUT."""
         seconds = self.quick_timeout
         began = time.monotonic()
         outcome = self.call(plane, do, seconds, seconds=seconds + 30 * self.wait_factor)
@@ -64,7 +68,8 @@ class FailureRules(InvokerHelpers):
 
     @pytest.mark.capability(Capability.MEMORY)
     def test_a_handler_past_its_memory_is_stopped(self, plane: Invoker) -> None:
-        """One task must not take the machine with it. Read: spi.FailureKind.OUT_OF_MEMORY."""
+        """A handler that uses more than its memory must be stopped. One task must not make the whole machine fail.
+        Read: spi.FailureKind.OUT_OF_MEMORY."""
         outcome = self.call(plane, "eat", mb=2 * plane.function.memory)
         self.failed(outcome, FailureKind.OUT_OF_MEMORY)
         self.works(plane)
@@ -83,27 +88,30 @@ class FailureRules(InvokerHelpers):
     def test_the_end_of_the_process_is_an_exit(
         self, plane: Invoker, do: str, event: dict[str, Any], words: str
     ) -> None:
-        """It is seen at once, not at the timeout. Read: spi.FailureKind.EXIT."""
+        """When the handler ends its process, the failure must be EXIT, and it must come at once, not at the timeout.
+        Read: spi.FailureKind.EXIT."""
         document = self.failed(self.call(plane, do, **event), FailureKind.EXIT)
         assert document["errorType"] == "Runtime.ExitError", document
         assert words in document["errorMessage"], f"Lambda says {words!r} of this end; the document: {document}"
         self.works(plane)
 
     def test_an_answer_of_a_megabyte_passes(self, plane: Invoker) -> None:
-        """Limits start where they are said to. Read: spi.FailureKind.PAYLOAD_TOO_LARGE."""
+        """An answer of one megabyte must pass: it is below the limit. Read: spi.FailureKind.PAYLOAD_TOO_LARGE."""
         size = min(self.largest_answer or 1_000_000, 1_000_000)
         got = len(self.answer(self.call(plane, "big", bytes=size))) + 2
         assert got == size, f"the handler answered {size} bytes, and {got} came"
 
     def test_an_answer_past_the_limit_is_too_large(self, plane: Invoker) -> None:
-        """It is the task's failure and no fault of the plane. Read: spi.FailureKind.PAYLOAD_TOO_LARGE."""
+        """An answer above the limit must be PAYLOAD_TOO_LARGE. It is a failure of the task, not an error of the plane.
+        Read: spi.FailureKind.PAYLOAD_TOO_LARGE."""
         if self.largest_answer is None:
             not_asked("`largest_answer` is None: answers have no limit")
         self.failed(self.call(plane, "big", bytes=self.largest_answer + 1), FailureKind.PAYLOAD_TOO_LARGE)
         self.works(plane)
 
     def test_an_event_past_the_limit_is_too_large(self, plane: Invoker) -> None:
-        """It would never pass: an outcome, not an error of the plane. Read: spi.FailureKind.PAYLOAD_TOO_LARGE."""
+        """An event above the limit must be PAYLOAD_TOO_LARGE. An error of the plane would be tried again for ever.
+        Read: spi.FailureKind.PAYLOAD_TOO_LARGE."""
         if self.largest_event is None:
             not_asked("`largest_event` is None: events have no limit")
         event = lease("echo", value="x" * (self.largest_event + 1))
@@ -113,7 +121,8 @@ class FailureRules(InvokerHelpers):
     # --- batches ---
 
     def test_a_task_behind_a_slow_one_is_given_up_at_once(self, plane: Invoker) -> None:
-        """Another environment can have it: it does not wait behind the slow one. Read: spi.Unstarted."""
+        """A task that waits behind a slow one must be reported as Unstarted before the slow one ends. Another
+        environment can then run it. Read: spi.Unstarted."""
         if plane.max_batch == 1:
             not_asked("max_batch is 1: no task stands behind another")
         last = slow = ""
@@ -126,14 +135,16 @@ class FailureRules(InvokerHelpers):
         assert slow == last, "tasks behind a slow one were reported after it: report them as Unstarted"
 
     def test_a_task_given_up_was_not_run(self, plane: Invoker) -> None:
-        """It runs elsewhere: here it would have run twice. Read: spi.Unstarted."""
+        """A task that is reported as Unstarted must not run here. It runs elsewhere, and would run twice.
+        Read: spi.Unstarted."""
         if plane.max_batch == 1:
             not_asked("max_batch is 1: no task stands behind another")
         batch = [lease("count", seconds=seconds) for seconds in (0, 1 * self.wait_factor, 0, 0)[: plane.max_batch]]
         self.each_counted([self.answer(outcome) for outcome in self.run(plane, batch)])
 
     def test_a_task_that_ends_its_environment_takes_no_other_with_it(self, plane: Invoker) -> None:
-        """The failure is its own; the others go to another environment. Read: spi.Invoker.invoke."""
+        """When a task ends its environment, only this task must fail. The others of its batch go to another
+        environment. Read: spi.Invoker.invoke."""
         if plane.max_batch < 3:
             not_asked(f"max_batch is {plane.max_batch}: this rule takes batches of 3")
         before, culprit, after = lease("echo", value=1), lease("end", status=3), lease("echo", value=2)

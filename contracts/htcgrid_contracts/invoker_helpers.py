@@ -1,4 +1,4 @@
-"""The words that rules about invokers are written in."""
+"""The helpers of the rules about invokers."""
 
 import json
 import threading
@@ -17,46 +17,46 @@ _OPENED = pytest.StashKey[Invoker | HtcgridError]()
 
 
 class InvokerHelpers(PluginContract):
-    """Fixtures and words that the rules about invokers are written in."""
+    """The fixtures and helper methods of the rules about invokers."""
 
     short_timeout: float = 1.0
-    """Seconds given to `invoke` where a rule wants a timeout. Where the plane knows only the timeout that
-    it was deployed with, that one."""
+    """The timeout, in seconds, that rules about timeouts give to `invoke`. Where the plane knows only the timeout that
+    it was deployed with, set it to that one."""
 
     largest_event: int | None = limits.REQUEST_BYTES
-    """Bytes of the largest event that the plane takes; None: no limit is asked for."""
+    """Bytes of the largest event that the plane accepts; with None no rule asks for a limit."""
 
     largest_answer: int | None = limits.RESPONSE_BYTES
-    """Bytes of the largest answer that the plane takes; None: no limit is asked for."""
+    """Bytes of the largest answer that the plane accepts; with None no rule asks for a limit."""
 
     slow_seconds: float = 5.5
     """How long a slow handler takes: longer than a common HTTP client reads by default."""
 
     most_threads: int = 8
-    """Of a plane that declares more environments, only so many are tried side by side."""
+    """The most environments that a rule uses at the same time, where the plane declares more."""
 
     # --- what a subclass gives ---
 
     @pytest.fixture
     def function(self) -> Function:
-        """The kit's handler, from its folder on this machine. Override it where the plane deploys otherwise."""
+        """The kit's handler, from its folder on this machine. Override it where the plane is deployed in another way."""
         return contract_function()
 
     @pytest.fixture
     def invoker(self, function: Function) -> Invoker:
-        """The plane, not opened, serving the kit's handler. One is opened, and serves all rules."""
+        """The plane, not opened, with the kit's handler. One is opened for all rules."""
         pytest.fail("override the fixture `invoker`: return the plane, not opened, serving `function`")
 
     def serving(self, invoker: Invoker, function: Function) -> Invoker:
-        """A plane like this one, not opened, that serves another function of the kit."""
+        """A plane with the same config for another function of the kit, not opened."""
         return type(invoker)(invoker.config, function)
 
     def resize(self, plane: Invoker, size: int = 1) -> None:
-        """Have the opened plane get, or be left with, so many environments."""
+        """Change the number of environments that the opened plane has."""
         not_asked("override `resize(plane, size)`: give the opened plane so many environments")
 
     def marks(self, folder: Path) -> str | None:
-        """The path at which handlers see this folder of the test, where they share a disk with it."""
+        """The path at which handlers see the test's folder, where they share a disk with the test."""
         return None
 
     # --- fixtures ---
@@ -67,7 +67,7 @@ class InvokerHelpers(PluginContract):
 
     @pytest.fixture
     def plane(self, invoker: Invoker, request: pytest.FixtureRequest) -> Invoker:
-        """The plane, opened: the same one for all rules of a class, since opening may mean deploying."""
+        """The plane, opened. It is the same one for all rules of a class, since to open it may mean to deploy."""
         rules = request.node.getparent(pytest.Class)
         if _OPENED not in rules.stash:
             try:
@@ -86,23 +86,24 @@ class InvokerHelpers(PluginContract):
 
     @pytest.fixture(autouse=True)
     def _only_what_is_claimed(self, invoker: Invoker, request: pytest.FixtureRequest) -> None:
-        """Leave a rule out where the plane does not claim what it is about; what it claims it may know once it is open."""
+        """Leaves a rule out where the opened plane does not claim the capability that the rule is about."""
         for mark in request.node.iter_markers("capability"):
             claimed = request.getfixturevalue("plane") if "plane" in request.fixturenames else invoker
             for capability in mark.args:
                 if capability not in claimed.capabilities:
                     not_asked(f"the plane does not claim Capability.{capability.name}")
 
-    # --- words ---
+    # --- helpers ---
 
     @property
     def quick_timeout(self) -> float:
-        """For a handler that never ends: shorter where the plane keeps to any timeout, since nothing has to end in it."""
+        """A timeout for a handler that never ends. It is shorter where the plane accepts any timeout, since no handler
+        has to end in time."""
         return 0.6 if self.keeps_any_timeout else self.short_timeout
 
     @property
     def keeps_any_timeout(self) -> bool:
-        """Whether the plane keeps to the timeout that `invoke` is given, and not to one that it was deployed with."""
+        """Whether the plane uses the timeout that `invoke` is given, and not one that it was deployed with."""
         return self.short_timeout == InvokerHelpers.short_timeout
 
     def call(self, plane: Invoker, do: str, timeout: float | None = None, **event: Any) -> Outcome:
@@ -110,7 +111,7 @@ class InvokerHelpers(PluginContract):
         return self.run(plane, [lease(do, **event)], timeout)[0]
 
     def run(self, plane: Invoker, batch: Sequence[Lease], timeout: float | None = None) -> list[Outcome]:
-        """Invoke these until each has an outcome: what is reported as not started goes in again."""
+        """Invoke these until each has an outcome; those that were not started are invoked again."""
         outcomes: dict[str, Outcome] = {}
         left = list(batch)
         in_vain = 0
@@ -125,7 +126,7 @@ class InvokerHelpers(PluginContract):
     def reports(
         self, plane: Invoker, batch: Sequence[Lease], timeout: float | None = None
     ) -> list[Outcome | Unstarted]:
-        """Invoke these once; returns the reports, which must be one a task."""
+        """Invoke these once; returns the reports and checks that there is one for each task."""
         reports = list(plane.invoke(batch, timeout or plane.function.timeout))
         reported = [report.task_id for report in reports]
         expected = sorted(each.task.id for each in batch)
@@ -138,7 +139,7 @@ class InvokerHelpers(PluginContract):
         return json.loads(outcome.payload)
 
     def failed(self, outcome: Outcome, kind: FailureKind) -> Mapping[str, Any]:
-        """The error document of a failure of this kind."""
+        """Checks that the outcome is a failure of this kind; returns its error document."""
         assert outcome.failure is kind, (
             f"this is a failure of kind {kind}, reported as {outcome.failure}: {_text(outcome)}"
         )
@@ -152,11 +153,12 @@ class InvokerHelpers(PluginContract):
         return document
 
     def works(self, plane: Invoker) -> None:
-        """The next call works."""
+        """Checks that the next call succeeds."""
         assert self.answer(self.call(plane, "echo", value="next")) == "next"
 
     def side_by_side(self, plane: Invoker, size: int) -> None:
-        """So many environments, where a plane starts one only for a call that finds none idle: these last a while."""
+        """Have so many environments ready. A plane may start one only for a call that finds none idle, so these calls
+        run at the same time."""
         for seconds in (0.1, 0.5):
             calls = [lambda seconds=seconds: self.answer(self.call(plane, "count", seconds=seconds))] * size
             answers = in_threads(calls, 60 * self.wait_factor)
@@ -164,7 +166,7 @@ class InvokerHelpers(PluginContract):
                 return
 
     def overlap(self, plane: Invoker, size: int) -> None:
-        """So many invocations are under way at the same time."""
+        """Checks that so many invocations run at the same time."""
         self.side_by_side(plane, size)
         overlap = 0.0
         # The longer where this machine was too busy to begin them all within the shorter.
@@ -181,7 +183,7 @@ class InvokerHelpers(PluginContract):
         assert overlap > 0, f"{size} invocations were not under way at the same time, though max_concurrency says so"
 
     def each_counted(self, answers: Sequence[Mapping[str, Any]]) -> None:
-        """Executions that were reported follow on each other: in no environment is there one in between."""
+        """Checks that the handler counted no execution that was not reported."""
         last: dict[str, int] = {}
         for each in sorted(answers, key=lambda each: int(each["execution"])):
             expected = last.get(each["environment"], each["execution"] - 1) + 1
@@ -192,7 +194,7 @@ class InvokerHelpers(PluginContract):
             last[each["environment"]] = each["execution"]
 
     def cancelled(self, plane: Invoker, asked: Lease) -> tuple[Outcome, float]:
-        """Invoke, let it get under way, cancel; returns the outcome and how many seconds after the cancel it came."""
+        """Invoke, wait until it runs, cancel. Returns the outcome, and how many seconds after the cancel it came."""
         ended: list[tuple[Outcome, float]] = []
 
         def work() -> None:
@@ -216,7 +218,7 @@ class InvokerHelpers(PluginContract):
 
 
 def lease(do: str, attributes: Mapping[str, str] | None = None, attempt: int = 1, **event: Any) -> Lease:
-    """A task that tells the kit's handler what to do."""
+    """A task whose event tells the kit's handler what to do."""
     payload = json.dumps({"do": do, **event}).encode()
     return Lease(Task(unique_id(), payload, attributes or {}), attempt)
 

@@ -42,7 +42,8 @@ class IdentityRules(InvokerHelpers):
 
     @pytest.mark.capability(Capability.CONTEXT)
     def test_the_trace_of_the_caller_is_passed_on(self, plane: Invoker) -> None:
-        """As X-Ray's tracing header, which tracers in the handler read. Read: spi.Capability.CONTEXT."""
+        """The trace of the caller must be passed on as X-Ray's tracing header, which tracers in the handler read.
+        Read: spi.Capability.CONTEXT."""
         asked = lease("identify", {"traceparent": "00-5759e988bd862e3fe1be46a994272793-53995c3f42cd8ad8-01"})
         trace = self.answer(self.run(plane, [asked])[0])["trace"]
         if trace is None:
@@ -52,14 +53,16 @@ class IdentityRules(InvokerHelpers):
 
     @pytest.mark.capability(Capability.IDENTITY)
     def test_a_handler_finds_no_credentials_where_its_function_has_none(self, plane: Invoker) -> None:
-        """Neither the agent's nor the machine's. Read: spi.Invoker.credentials."""
+        """Where the function has no credentials, the handler must find none: not the agent's, and not the machine's.
+        Read: spi.Invoker.credentials."""
         found = self.answer(self.call(plane, "identify"))
         assert not any(found["keys"]), f"the function has no credentials, and the handler finds {found}"
         assert found["region"] == plane.function.aws_region, f"AWS_REGION is {found['region']!r}"
 
     @pytest.mark.capability(Capability.IDENTITY)
     def test_a_handler_finds_the_credentials_of_its_function(self, invoker: Invoker) -> None:
-        """In the variables in which every SDK looks first. Read: spi.Invoker.credentials."""
+        """The handler must find the credentials of its function in the environment variables that every SDK reads.
+        Read: spi.Invoker.credentials."""
         plane = self.serving(invoker, invoker.function)
         plane.credentials = IssuedCredentials(3600)
         with plane:
@@ -70,7 +73,8 @@ class IdentityRules(InvokerHelpers):
 
     @pytest.mark.capability(Capability.IDENTITY)
     def test_credentials_do_not_expire_under_an_invocation(self, invoker: Invoker) -> None:
-        """They are renewed between two invocations. Read: spi.Invoker.credentials."""
+        """Credentials must be renewed before they expire, between two invocations, so that they last for a whole one.
+        Read: spi.Invoker.credentials."""
         lifetime = 3 * self.wait_factor
         issued = IssuedCredentials(lifetime)
         plane = self.serving(invoker, invoker.function)

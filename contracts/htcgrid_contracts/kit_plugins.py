@@ -1,4 +1,4 @@
-"""A source, a plane and a sink in memory: what stands around the one plugin that is tried in the loop."""
+"""A source, a plane and a sink in memory, used around the one plugin that is tested in the agent's loop."""
 
 import json
 import threading
@@ -11,7 +11,7 @@ LEASE_SECONDS = 2.0
 
 
 class KitSource(TaskSource):
-    """A queue whose leases expire; each entry is a task, its attempts, and when it may be leased."""
+    """A queue in memory whose leases expire. Each entry is a task, its attempts, and when it may be leased."""
 
     max_batch = 10
     lease_seconds = LEASE_SECONDS
@@ -64,7 +64,7 @@ class KitSource(TaskSource):
 
 
 class KitInvoker(Invoker):
-    """Does what the kit's handler does for the events that the loop is tried with, in the agent's own threads."""
+    """Runs, in the agent's own threads, the events of the kit's handler that the rules about the loop use."""
 
     max_batch = 4
     max_concurrency = 4
@@ -81,7 +81,7 @@ class KitInvoker(Invoker):
 
 
 class KitSink(ResultSink):
-    """A dict; the first result of a task stays."""
+    """A dict. The first result of a task is kept."""
 
     max_batch = 10
 

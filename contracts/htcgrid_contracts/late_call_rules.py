@@ -1,4 +1,4 @@
-"""Calls that come late, come twice, have nothing in them or name times that are very long."""
+"""Calls that are late, repeated or empty, and very long times."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -22,7 +22,7 @@ class LateCallRules(SourceHelpers):
     """Asked of every source."""
 
     def test_a_call_with_nothing_in_it_does_nothing(self, source: TaskSource, given: Given) -> None:
-        """A list may turn out to be empty. Read: spi, rules for all three."""
+        """A call with an empty list must do nothing and raise nothing. Read: spi, rules for all three."""
         given(*numbered(1))
         held = self.held(source, 1)
         calls: dict[str, Callable[[], object]] = {
@@ -43,7 +43,9 @@ class LateCallRules(SourceHelpers):
         source.ack(held)
 
     def test_very_long_times_are_taken(self, source: TaskSource, given: Given) -> None:
-        """A delay or a lease of a month may be cut to the most that the service has. Read: spi.TaskSource.nack, spi.TaskSource.extend."""
+        """A delay or a lease of a month must not be an error. The plugin may cut it to the most that its service
+        allows, or reject a delay with an error that says the limit.
+        Read: spi.TaskSource.nack, spi.TaskSource.extend."""
         given(*numbered(2))
         leases = self.held(source, 2)
         for lease in leases:
@@ -61,7 +63,8 @@ class LateCallRules(SourceHelpers):
             assert not gone, f"a lease that was extended by {MONTH:g} s was lost at once"
 
     def test_a_wait_may_be_long_or_a_part_of_a_second(self, source: TaskSource, given: Given) -> None:
-        """Whatever the service takes at most, or in which steps. Read: spi.TaskSource.receive."""
+        """`receive` must accept any `wait`, also above the limit of the service or between its steps.
+        Read: spi.TaskSource.receive."""
         given()
         began = time.monotonic()
         assert not source.receive(1, 0.9), "a task was leased where there is none"
@@ -74,7 +77,8 @@ class LateCallRules(SourceHelpers):
         assert len(leases) == 1, f"a task was there, and receive(1, 600) leased {len(leases)}"
 
     def test_a_returned_task_is_not_ours_any_more(self, source: TaskSource, given: Given) -> None:
-        """An extend that crossed the return does not hide it from others. Read: spi.TaskSource.extend, spi.TaskSource.nack."""
+        """An `extend` after `nack` must not hide the task from other agents: the two calls may cross.
+        Read: spi.TaskSource.extend, spi.TaskSource.nack."""
         if not self.returns(source):
             not_asked("`nack` is the default: what is returned waits for its lease to expire")
         given(*numbered(1))
@@ -88,7 +92,8 @@ class LateCallRules(SourceHelpers):
     # --- what is cancelled, and what is a dead letter ---
 
     def test_what_was_cancelled_stays_so_whatever_its_holder_does(self, given: Given) -> None:
-        """Agents learn of it with their next `extend`, and may call others before. Read: spi.TaskQueue.cancel, spi.TaskSource.extend."""
+        """A cancelled task must stay cancelled, whatever its agent calls next. The agent learns of the cancel only at
+        its next `extend`. Read: spi.TaskQueue.cancel, spi.TaskSource.extend."""
         source = given()
         if not isinstance(source, TaskQueue):
             not_asked("no TaskQueue: its tasks cannot be cancelled")
@@ -105,7 +110,8 @@ class LateCallRules(SourceHelpers):
         self.nothing_comes(source, 0.5 * self.wait_factor)
 
     def test_a_late_call_leaves_a_dead_letter_as_it_is(self, source: TaskSource, given: Given) -> None:
-        """After a lost answer it is made one again. Read: spi.TaskSource.dead_letter, spi.TaskSource.nack."""
+        """Calls that come after `dead_letter` must not change the dead letter. The agent repeats a call when its answer
+        was lost. Read: spi.TaskSource.dead_letter, spi.TaskSource.nack."""
         given(*numbered(1))
         leases = self.held(source, 1)
         source.dead_letter(leases, "the contract's reason")
@@ -121,7 +127,8 @@ class LateCallRules(SourceHelpers):
             )
 
     def test_a_dead_letter_may_have_any_reason(self, source: TaskSource, given: Given) -> None:
-        """It is what a handler printed, or an error of its own. Read: spi.TaskSource.dead_letter."""
+        """`dead_letter` must accept any text as the reason: it may be what a handler printed.
+        Read: spi.TaskSource.dead_letter."""
         given(*numbered(1))
         leases = self.held(source, 1)
         self._quiet(
@@ -141,15 +148,15 @@ class LateCallRules(SourceHelpers):
             f"the reason is {_REASON[:30]!r}..., and listed is {found[0][:60]!r}"
         )
 
-    # --- words ---
+    # --- helpers ---
 
     def _unless_rejected(self, source: TaskSource, leases: Sequence[Lease]) -> None:
-        """Return them for a month, where the source has no limit of its own, which its error tells."""
+        """Return these with a delay of a month, unless the source rejects it and says its limit."""
         with suppress(Rejected):
             source.nack(leases, MONTH)
 
     def _quiet(self, what: str, call: Callable[[], T]) -> T:
-        """What the call returns; it must not raise."""
+        """Checks that the call raises nothing; returns its value."""
         try:
             return call()
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the verdict

@@ -1,4 +1,4 @@
-"""What becomes of leases: whole batches, seconds on both sides, and leases that were lost."""
+"""Leases: whole batches, how long they last, and leases that were lost."""
 
 import time
 from collections.abc import Callable
@@ -13,21 +13,23 @@ EARLY, LATE = 0.7, 1.7
 
 
 class LeaseRules(SourceHelpers):
-    """Asked of every source; of those whose leases expire, how long they last."""
+    """Asked of every source; rules about how long a lease lasts, of those whose leases expire."""
 
     # --- batches ---
 
     def test_ack_ends_every_task_of_a_batch(
         self, source: TaskSource, given: Given, another: Callable[[], TaskSource]
     ) -> None:
-        """What was not acked comes again when its lease is over. Read: spi.TaskSource.ack."""
+        """`ack` must end every task of the batch, not only the first. A task that was left out is handed out again when
+        its lease expires. Read: spi.TaskSource.ack."""
         size = self._batch(source)
         given(*numbered(size))
         source.ack(self.take(source, size))
         self.nothing_comes(another(), None if source.lease_seconds is None else self.expiry(source))
 
     def test_nack_returns_every_task_of_a_batch(self, source: TaskSource, given: Given) -> None:
-        """A drain returns all that it has at once. Read: spi.TaskSource.nack."""
+        """`nack` must return every task of the batch: an agent that stops returns all its tasks in one call.
+        Read: spi.TaskSource.nack."""
         if not self.returns(source):
             not_asked("`nack` is the default: what is returned waits for its lease to expire")
         size = self._batch(source)
@@ -39,7 +41,8 @@ class LeaseRules(SourceHelpers):
         )
 
     def test_a_lease_that_is_over_spoils_no_batch(self, source: TaskSource, given: Given) -> None:
-        """The agent does not know yet that it is, and the others are still its own. Read: spi.TaskSource.extend."""
+        """When one lease of a batch has expired, the call must still work for the others. The agent does not know yet
+        which one expired. Read: spi.TaskSource.extend."""
         if source.max_batch == 1:
             not_asked("max_batch is 1: no lease is in one call with another")
         given(*numbered(3))
@@ -57,7 +60,8 @@ class LeaseRules(SourceHelpers):
     def test_a_lease_lasts_as_long_as_it_says(
         self, source: TaskSource, given: Given, another: Callable[[], TaskSource]
     ) -> None:
-        """The agent extends by it: a shorter one is lost on the way. Read: spi.TaskSource.lease_seconds."""
+        """A lease must last `lease_seconds`. The agent extends by this number: a lease that ends earlier is lost before
+        that. Read: spi.TaskSource.lease_seconds."""
         given(*numbered(1))
         self.expiry(source)
         lease_seconds = source.lease_seconds or 0.0
@@ -76,7 +80,8 @@ class LeaseRules(SourceHelpers):
     def test_extend_keeps_every_lease_for_so_many_seconds_from_now(
         self, source: TaskSource, given: Given, another: Callable[[], TaskSource]
     ) -> None:
-        """Neither more nor less, nor on top of what was left. Read: spi.TaskSource.extend."""
+        """After `extend` a lease must last that many seconds from now: not longer or shorter, and not added to the time
+        that was left. Read: spi.TaskSource.extend."""
         if source.lease_seconds is None or type(source).extend is TaskSource.extend:
             not_asked("`lease_seconds` is None, or `extend` is the default: leases do not expire")
         size = min(self._batch(source), 3)
@@ -104,7 +109,8 @@ class LeaseRules(SourceHelpers):
         )
 
     def test_a_delay_is_kept_for_every_task_of_a_batch(self, source: TaskSource, given: Given) -> None:
-        """Neither halved nor doubled: it is the back-off of a retry. Read: spi.TaskSource.nack."""
+        """`nack` with a delay must delay every task of the batch by that many seconds. The agent waits that long before
+        a retry. Read: spi.TaskSource.nack."""
         if not self.returns(source):
             not_asked("`nack` is the default: what is returned waits for its lease to expire")
         size = min(self._batch(source), 3)
@@ -127,7 +133,8 @@ class LeaseRules(SourceHelpers):
     def test_a_late_call_leaves_the_lease_of_the_new_holder(
         self, given: Given, source: TaskSource, another: Callable[[], TaskSource]
     ) -> None:
-        """An agent that was suspended does not know that another has its task. Read: spi.TaskSource.nack."""
+        """A late call with an old lease must not change the lease of the agent that has the task now. An agent that was
+        suspended does not know that its lease was lost. Read: spi.TaskSource.nack."""
         given(*numbered(1))
         other = another()
         wait = self.expiry(source)
@@ -142,7 +149,8 @@ class LeaseRules(SourceHelpers):
         other.ack(held)
 
     def test_attempts_go_on_counting(self, source: TaskSource, given: Given) -> None:
-        """The agent gives up after so many; the task stays as it was. Read: spi.Lease."""
+        """`attempt` must grow by one each time, and the task must stay the same. The agent gives up after a number of
+        attempts. Read: spi.Lease."""
         given(*numbered(1, session_id="s-1", city="Zürich"))
         wait = 10.0 if self.returns(source) else self.expiry(source) + 10
         first = None
@@ -153,7 +161,7 @@ class LeaseRules(SourceHelpers):
             assert lease.attempt == expected, f"handed out {expected} times, the task says attempt {lease.attempt}"
             source.nack([lease])
 
-    # --- words ---
+    # --- helpers ---
 
     _again: tuple[Lease, ...] = ()
     """What has come again last."""
@@ -166,7 +174,7 @@ class LeaseRules(SourceHelpers):
     def _comes_again(
         self, source: TaskSource, size: int, asked: float, began: float, seconds: float, since: str
     ) -> float:
-        """Receive so many tasks, each not before its time; returns the seconds until the last one came."""
+        """Receive so many tasks and check that none comes too early; returns the seconds until the last one came."""
         leases: list[Lease] = []
         deadline = began + 3 * seconds + 10 * self.wait_factor
         while len(leases) < size:

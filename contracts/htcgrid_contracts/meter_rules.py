@@ -1,4 +1,4 @@
-"""What is measured of an invocation, with bounds on both sides; and whose log it is."""
+"""What is measured of an invocation, and that each task has its own log and context."""
 
 import time
 
@@ -16,14 +16,16 @@ class MeterRules(InvokerHelpers):
 
     @pytest.mark.capability(Capability.METERING)
     def test_the_bill_is_the_duration_or_a_little_more(self, plane: Invoker) -> None:
-        """In milliseconds, start included, rounded up. Read: spi.Outcome."""
+        """`billed_ms` must be in milliseconds, rounded up, and equal to the duration or a little more, since the start
+        may be billed too. Read: spi.Outcome."""
         self.works(plane)
         for outcome in (self.call(plane, "sleep", seconds=0.3), self.call(plane, "echo", value=1)):
             self._plausible(outcome)
 
     @pytest.mark.capability(Capability.METERING)
     def test_failures_are_measured_and_billed(self, plane: Invoker) -> None:
-        """They cost as much as answers. Read: spi.Outcome."""
+        """Failed invocations must have times and billed time too: they cost as much as successful ones.
+        Read: spi.Outcome."""
         self.works(plane)
         failed = [self.call(plane, "fail")]
         if Capability.TIMEOUT in plane.capabilities:
@@ -52,7 +54,8 @@ class MeterRules(InvokerHelpers):
 
     @pytest.mark.capability(Capability.METERING)
     def test_started_is_when_the_handler_began(self, plane: Invoker) -> None:
-        """Not when it ended, nor when it was called. Read: spi.Outcome."""
+        """`started` must be the time when the handler began: not when it ended, and not when it was called.
+        Read: spi.Outcome."""
         self.works(plane)
         for seconds in (0.8 * self.wait_factor, 2.5 * self.wait_factor):  # a busy machine may be late by as much once
             outcome = self.call(plane, "count", seconds=seconds)
@@ -67,7 +70,7 @@ class MeterRules(InvokerHelpers):
 
     @pytest.mark.capability(Capability.METERING)
     def test_memory_is_in_megabytes(self, plane: Invoker) -> None:
-        """The most that the environment has used. Read: spi.Outcome."""
+        """`max_memory_mb` must be the most memory that the environment has used, in MB. Read: spi.Outcome."""
         memory = plane.function.memory
         eaten = memory // 3
         used = self.call(plane, "eat", mb=eaten, seconds=0.3).max_memory_mb
@@ -77,7 +80,8 @@ class MeterRules(InvokerHelpers):
 
     @pytest.mark.capability(Capability.METERING)
     def test_each_environment_has_a_name_of_its_own(self, plane: Invoker) -> None:
-        """And the same one in all its invocations. Read: spi.Outcome."""
+        """`environment` must be different for each environment, and the same for all invocations in one.
+        Read: spi.Outcome."""
         size = min(plane.max_concurrency, self.most_threads)
         calls = [lambda: self.call(plane, "count", seconds=0.3)] * (2 * size)
         outcomes = [*in_threads(calls, 60 * self.wait_factor), *(self.call(plane, "count") for _ in range(2))]
@@ -88,7 +92,8 @@ class MeterRules(InvokerHelpers):
         )
 
     def test_times_that_are_told_are_plausible(self, plane: Invoker) -> None:
-        """A plane that does not claim to measure may leave them at zero; else they are in their units. Read: spi.Outcome."""
+        """Times must be in their units: milliseconds, and Unix seconds for `started`. A plane that does not measure may
+        leave them at zero. Read: spi.Outcome."""
         self.works(plane)
         before = time.time()
         outcome = self.call(plane, "sleep", seconds=0.3)
@@ -107,7 +112,8 @@ class MeterRules(InvokerHelpers):
 
     @pytest.mark.capability(Capability.CONTEXT)
     def test_an_attribute_shadows_nothing_of_htcgrid(self, plane: Invoker) -> None:
-        """Whoever puts tasks could pass for another. Read: spi.Capability.CONTEXT."""
+        """An attribute of a task must not replace what htcgrid sets in the context, such as `task_id`. Otherwise a user
+        could pretend to be another. Read: spi.Capability.CONTEXT."""
         asked = lease("describe", attributes={"attempt": "99", "task_id": "another", "city": "Bern"}, attempt=2)
         custom = self.answer(self.run(plane, [asked])[0])["custom"]
         assert custom["attempt"] == 2, (
@@ -122,7 +128,8 @@ class MeterRules(InvokerHelpers):
         assert custom["city"] == "Bern"
 
     def test_each_invocation_has_a_request_id_of_its_own(self, plane: Invoker) -> None:
-        """Handlers write it into their logs. Read: spi.Function."""
+        """`aws_request_id` must be different for each invocation: handlers write it into their logs.
+        Read: spi.Function."""
         found = [self.answer(self.call(plane, "describe"))["aws_request_id"] for _ in range(3)]
         assert len(set(found)) == 3, f"three tasks were invoked with the request ids {found}"
 
@@ -130,7 +137,8 @@ class MeterRules(InvokerHelpers):
 
     @pytest.mark.capability(Capability.LOGS)
     def test_a_silent_task_has_no_log(self, plane: Invoker) -> None:
-        """Nor has one of a batch the log of another. Read: spi.Outcome.log_tail."""
+        """A task that prints nothing must have an empty log, and no task of a batch may have the log of another.
+        Read: spi.Outcome.log_tail."""
         texts = [f"of task {number}" for number in range(min(plane.max_batch, 3))]
         batch = [lease("say", text=text) for text in texts] + [lease("echo", value=1)]
         outcomes = (
@@ -144,7 +152,8 @@ class MeterRules(InvokerHelpers):
 
     @pytest.mark.capability(Capability.LOGS)
     def test_any_bytes_may_be_printed(self, plane: Invoker) -> None:
-        """Neither text nor whole lines. Read: spi.Outcome.log_tail."""
+        """A handler may print any bytes, also such that are not text, and a last line without an end. They must be in
+        the log. Read: spi.Outcome.log_tail."""
         outcome = self.call(plane, "say", hex="6265666f726520ff00fe", text=" behind", end="")
         assert self.answer(outcome) == len(" behind")
         for word in (b"before", b"behind"):
@@ -155,7 +164,8 @@ class MeterRules(InvokerHelpers):
 
     @pytest.mark.capability(Capability.LOGS)
     def test_each_thread_gets_the_logs_of_its_own_tasks(self, plane: Invoker) -> None:
-        """The agent calls from several threads at once. Read: spi.Outcome.log_tail."""
+        """When several threads call at the same time, each must get the logs of its own tasks.
+        Read: spi.Outcome.log_tail."""
         size = min(plane.max_concurrency, self.most_threads)
 
         def work(thread: int) -> None:
@@ -169,7 +179,7 @@ class MeterRules(InvokerHelpers):
 
     @pytest.mark.capability(Capability.LOGS, Capability.TIMEOUT)
     def test_the_log_of_every_kind_of_failure_is_kept(self, plane: Invoker) -> None:
-        """It is what is looked at. Read: spi.Outcome.log_tail."""
+        """The log must be kept for every kind of failure: users look there first. Read: spi.Outcome.log_tail."""
         seconds = self.short_timeout
         asked = {
             FailureKind.HANDLER_ERROR: lease("fail", print="last words"),
@@ -186,10 +196,10 @@ class MeterRules(InvokerHelpers):
                     f"the log of a task that ended as {kind} is that of the next one: {tail!r}"
                 )
 
-    # --- words ---
+    # --- helpers ---
 
     def _plausible(self, outcome: Outcome) -> None:
-        """Times that fit together."""
+        """Checks that the times of an outcome agree with each other."""
         duration, billed, init = outcome.duration_ms, outcome.billed_ms, outcome.init_ms or 0.0
         assert duration >= 0
         assert billed >= duration, f"duration_ms is {duration:g}, and billed_ms is {billed}, which is less"

@@ -107,36 +107,42 @@ class ObserverContract(PluginContract):
     # --- rules ---
 
     def test_it_takes_every_observation(self, observer: Observer) -> None:
-        """An error costs all that is told in the same call. Read: spi.Observer.observe, spi.observations."""
+        """`observe` must accept every kind of observation. When it raises, all observations of the same call are lost.
+        Read: spi.Observer.observe, spi.observations."""
         with observer:
             for each in run_of_an_agent():
                 observer.observe([each])
 
     def test_it_takes_the_observations_of_a_run_in_one_call(self, observer: Observer) -> None:
-        """It is told of what came since the last call, of any kind and from several agents. Read: spi.Observer.observe."""
+        """One call of `observe` may have many observations, of any kind and of several agents.
+        Read: spi.Observer.observe."""
         with observer:
             observer.observe([*run_of_an_agent(), *run_of_an_agent()])
             observer.observe([])
 
     def test_it_passes_over_what_it_does_not_know(self, observer: Observer) -> None:
-        """New kinds come without a new version of the interface. Read: spi.Observer.observe, spi.observations."""
+        """`observe` must ignore a kind of observation that it does not know. New kinds come without a new version of
+        the interface. Read: spi.Observer.observe, spi.observations."""
         with observer:
             observer.observe([Unheard(time.time(), {"any": "thing"}), *run_of_an_agent()])
 
     def test_it_takes_what_does_not_fit_together(self, observer: Observer) -> None:
-        """Observations are dropped where it is slow: an end may come without its beginning. Read: spi.Observer.dropped."""
+        """`observe` must accept an end without its beginning: when an observer is slow, observations are dropped.
+        Read: spi.Observer.dropped."""
         with observer:
             for each in reversed(run_of_an_agent()):
                 observer.observe([each])
 
     def test_it_may_be_told_from_another_thread_each_time(self, observer: Observer) -> None:
-        """The agent opens it in one thread and tells it in another. Read: spi, rules for all; spi.Observer.observe."""
+        """`observe` must work in any thread. The agent opens the observer in one thread and calls it in another.
+        Read: spi, rules for all; spi.Observer.observe."""
         with observer:
             for _ in range(3):
                 in_threads([lambda: observer.observe(run_of_an_agent())], 20 * self.wait_factor)
 
     def test_it_keeps_up_with_a_fast_agent(self, observer: Observer) -> None:
-        """What it is too slow for is dropped, and then what it shows is wrong. Read: spi.Observer, spi.Observer.dropped."""
+        """`observe` must be fast enough for a fast agent. Observations that come too fast are dropped, and then the
+        numbers are wrong. Read: spi.Observer, spi.Observer.dropped."""
         tasks = [Task(str(number), b"{}") for number in range(_BUSY_TASKS)]
         leases = [Lease(task) for task in tasks]
         results = [Result(task, Outcome(task.id, b"1", duration_ms=0.1, billed_ms=1)) for task in tasks]
@@ -154,7 +160,8 @@ class ObserverContract(PluginContract):
         assert took < most, f"{_BUSY_TASKS} tasks took it {took:.1f} s: an agent runs so many in a fifth of a second"
 
     def test_it_keeps_no_payload(self, observer: Observer) -> None:
-        """Millions of tasks go by, and events may be megabytes. Read: spi.Observer.observe, spi.observations."""
+        """An observer must not keep events and answers in memory: there may be millions, each of megabytes.
+        Read: spi.Observer.observe, spi.observations."""
         payload = b'{"value": "%s"}' % unique_id().encode()
         before = sys.getrefcount(payload)
         with observer:
@@ -166,14 +173,16 @@ class ObserverContract(PluginContract):
             )
 
     def test_what_it_shows_has_no_event_answer_or_log(self, observer: Observer) -> None:
-        """More people read metrics and traces than may see the data. Read: spi, rules for all; spi.Observer."""
+        """What an observer shows must contain no event, answer or log. More people read metrics and traces than may see
+        the data. Read: spi, rules for all; spi.Observer."""
         with observer:
             observer.observe(run_of_an_agent(b'"%s"' % CANARY.encode()))
             shown = self.shown(observer)
         assert CANARY not in shown, "it shows the event, the answer, or what the handler printed"
 
     def test_a_session_has_one_trace(self, observer: Observer) -> None:
-        """A submit that was cut off is completed by giving the same tasks again. Read: spi.Observer.session_trace."""
+        """`session_trace` must be the same each time for the same session. A `submit` that was interrupted is repeated
+        with the same tasks. Read: spi.Observer.session_trace."""
         with observer:
             first, again, other = (observer.session_trace(session) for session in ("s-1", "s-1", "s-2"))
             run: object = observer.trace
@@ -186,7 +195,8 @@ class ObserverContract(PluginContract):
         assert first is None or first != other, f"two sessions have the same trace, {first}"
 
     def test_it_says_where_it_can_be_scraped(self, observer: Observer) -> None:
-        """A deployed plane opens this port, before the observer is opened. Read: spi.Observer.scrape_port."""
+        """`scrape_port` must be the port that the config names, or None, and known before `open`: a deployed plane
+        opens this port first. Read: spi.Observer.scrape_port."""
         port: object = observer.scrape_port
         assert port is None or (isinstance(port, int) and 0 <= port < 65_536), (
             f"`scrape_port` is {port!r}: say which port `config` names, or None"

@@ -1,4 +1,4 @@
-"""What a plane hands over of what handlers print: all of it, each line once, with its task."""
+"""What handlers print, given to `output`: all of it, each line once, with its task."""
 
 import threading
 from collections import defaultdict
@@ -13,7 +13,7 @@ _STREAMS = {"stdout", "stderr", NOT_TOLD_APART}
 
 
 class KeptOutput(HandlerOutput):
-    """Keeps all that it is given, by task."""
+    """Keeps what it is given, by task."""
 
     is_wanted = True
 
@@ -32,21 +32,22 @@ class KeptOutput(HandlerOutput):
             self.streams.add(stream)
 
     def lines(self, asked: Lease) -> list[str]:
-        """What was printed under this task, line by line."""
+        """The lines that were printed under this task."""
         return b"".join(self.texts[asked.task.id]).decode(errors="replace").splitlines()
 
     def everything(self) -> bytes:
-        """What was printed under any task, or none."""
+        """All that was printed, under any task or under none."""
         with self._lock:
             return b"".join(text for texts in self.texts.values() for text in texts)
 
 
 class OutputRules(InvokerHelpers):
-    """Asked of planes that hand over whole what handlers print."""
+    """Asked of planes that give all that handlers print to `output`."""
 
     @pytest.mark.capability(Capability.OUTPUT)
     def test_all_that_handlers_print_is_handed_over_with_its_task(self, invoker: Invoker) -> None:
-        """A line that is missing, there twice or another task's misleads whoever reads it. Read: spi.Invoker.output."""
+        """Each line that a handler prints must be given to `output` once, with its task. A line that is lost, doubled
+        or of another task misleads users. Read: spi.Invoker.output."""
         said = [[f"of {name} {number:05} {'.' * 90}" for number in range(_LINES)] for name in "ab"]
         batch = [lease("say", text="\n".join(lines)) for lines in said]
         silent, unended = lease("echo", value=1), lease("say", text="no newline at its end", end="")
@@ -77,7 +78,8 @@ class OutputRules(InvokerHelpers):
 
     @pytest.mark.capability(Capability.OUTPUT, Capability.EXIT)
     def test_what_a_handler_printed_before_it_ended_its_process_is_handed_over(self, invoker: Invoker) -> None:
-        """The last line is the one that is looked for. Read: spi.HandlerOutput.write."""
+        """What a handler printed before it ended its process must be given to `output` too. Users look for the last
+        line. Read: spi.HandlerOutput.write."""
         asked = lease("end", status=3, at_once=True)
         plane = self.again(invoker)
         plane.output = kept = KeptOutput()

@@ -11,10 +11,11 @@ from htcgrid_contracts.source_helpers import Given, SourceHelpers, numbered
 
 
 class TaskQueueRules(SourceHelpers):
-    """Asked of sources that offer it."""
+    """Asked of sources that are a `TaskQueue`."""
 
     def test_put_accepts_a_task_that_receive_then_hands_out(self, given: Given) -> None:
-        """`htcgrid submit` puts it there. Read: spi.TaskQueue.put."""
+        """A task that was put must be handed out by `receive`: `htcgrid submit` puts tasks in this way.
+        Read: spi.TaskQueue.put."""
         source = given()
         queue = _queue(source)
         tasks = numbered(3, session_id="s-1")
@@ -24,7 +25,8 @@ class TaskQueueRules(SourceHelpers):
         assert leased == {task.id: task for task in tasks}, "what was put was not leased as it was"
 
     def test_put_rejects_an_id_that_is_there_already(self, given: Given) -> None:
-        """The second would be answered by the first one's result. Read: spi.TaskQueue.put."""
+        """`put` must raise Rejected for another task with an id that is there. Otherwise the second task would get the
+        result of the first. Read: spi.TaskQueue.put."""
         source = given()
         queue = _queue(source)
         tasks = numbered(1)
@@ -36,7 +38,8 @@ class TaskQueueRules(SourceHelpers):
         )
 
     def test_put_of_a_task_that_is_there_leaves_one(self, given: Given) -> None:
-        """A submit that was cut off is completed by giving it again. Read: spi.TaskQueue.put."""
+        """`put` of a task that is there already must leave one. A `submit` that was interrupted is repeated with the
+        same tasks. Read: spi.TaskQueue.put."""
         source = given()
         queue = _queue(source)
         first, second = numbered(2)
@@ -50,7 +53,8 @@ class TaskQueueRules(SourceHelpers):
         self.nothing_comes(source, on_lease=True)
 
     def test_a_redriven_task_is_lent_though_an_earlier_generation_is_left(self, given: Given) -> None:
-        """An agent that died before its ack has left it there. Read: spi.TaskSource.redrive."""
+        """`redrive` must accept a task whose earlier generation is still in the queue: an agent that died before its
+        `ack` has left it there. Read: spi.TaskSource.redrive."""
         source = given()
         if not source.redrives:
             not_asked("`redrives` is False: failed tasks are not put again into this source")
@@ -69,7 +73,8 @@ class TaskQueueRules(SourceHelpers):
         )
 
     def test_what_is_redriven_twice_is_lent_once(self, given: Given) -> None:
-        """A redrive that was cut off is completed by giving it again. Read: spi.TaskSource.redrive."""
+        """A task that is redriven twice must be handed out once. A `redrive` that was interrupted is repeated with the
+        same tasks. Read: spi.TaskSource.redrive."""
         source = given()
         if not source.redrives:
             not_asked("`redrives` is False: failed tasks are not put again into this source")
@@ -81,7 +86,8 @@ class TaskQueueRules(SourceHelpers):
         self.nothing_comes(source, on_lease=True)
 
     def test_put_accepts_all_or_none(self, given: Given) -> None:
-        """A submit that failed can be repeated as it was. Read: spi.TaskQueue.put."""
+        """When `put` rejects one task, it must accept none of the call. Then a user can correct the input and repeat
+        the whole `submit`. Read: spi.TaskQueue.put."""
         source = given()
         queue = _queue(source)
         old, new = numbered(1), numbered(2)
@@ -93,7 +99,8 @@ class TaskQueueRules(SourceHelpers):
         self.nothing_comes(source, on_lease=True)
 
     def test_a_cancelled_task_that_waits_never_runs(self, given: Given) -> None:
-        """Cancelling is what saves the bill. Read: spi.TaskQueue.cancel."""
+        """A task that is cancelled while it waits must not be handed out: users cancel to save the cost.
+        Read: spi.TaskQueue.cancel."""
         source = given()
         queue = _queue(source)
         stopped, kept = numbered(2)
@@ -103,8 +110,21 @@ class TaskQueueRules(SourceHelpers):
         assert lease.task.id == kept.id, "the task that was cancelled was handed out"
         self.nothing_comes(source, on_lease=True)
 
+    def test_extend_says_which_task_was_cancelled(self, given: Given) -> None:
+        """`extend` must return the ids of leased tasks that were cancelled. Only so does the agent know that it must
+        stop the handler. Read: spi.TaskSource.extend."""
+        source = given(*numbered(1), *numbered(1))
+        queue = _queue(source)
+        leases = self.take(source, 2)
+        self.names(queue.cancel(task_ids=[leases[0].task.id]), [leases[0].task])
+        gone: set[str] = set()
+        for lease in leases:
+            gone |= set(source.extend([lease], source.lease_seconds or 10))
+        assert gone == {leases[0].task.id}, f"one of two tasks was cancelled, and extend says {sorted(gone)}"
+
     def test_cancelling_a_session_leaves_the_others_alone(self, given: Given) -> None:
-        """Sessions are of different users. Read: spi.TaskQueue.cancel."""
+        """`cancel` of a session must not cancel tasks of other sessions, which belong to other users.
+        Read: spi.TaskQueue.cancel."""
         source = given()
         queue = _queue(source)
         stopped = numbered(3, session_id="stopped")
@@ -117,13 +137,15 @@ class TaskQueueRules(SourceHelpers):
         self.nothing_comes(source, on_lease=True)
 
     def test_cancelling_what_is_not_there_is_none(self, given: Given) -> None:
-        """Users cancel what has ended. Read: spi.TaskQueue.cancel."""
+        """`cancel` of a task that does not exist must return nothing and raise nothing. Users cancel tasks that have
+        ended. Read: spi.TaskQueue.cancel."""
         queue = _queue(given())
         self.names(queue.cancel(task_ids=["contract-not-there"]), [])
         self.names(queue.cancel(session_id="not-there"), [])
 
     def test_cancelling_again_names_the_same_tasks(self, given: Given) -> None:
-        """The first call may have broken off before their results were stored. Read: spi.TaskQueue.cancel."""
+        """A second `cancel` must return the same tasks. The first command may have been interrupted before it stored
+        their results. Read: spi.TaskQueue.cancel."""
         if not self.shared:
             not_asked("the place is this process's own: a call that broke off took all of it along")
         queue = _queue(given())
@@ -133,7 +155,8 @@ class TaskQueueRules(SourceHelpers):
             self.names(queue.cancel(session_id="stopped"), stopped)
 
     def test_depth_counts_what_waits_and_what_is_lent(self, source: TaskSource, given: Given) -> None:
-        """Progress and `htcgrid status` show it. Read: spi.TaskSource.stats."""
+        """`stats` must count the tasks that wait and those that are leased: progress and `htcgrid status` show these
+        numbers. Read: spi.TaskSource.stats."""
         if type(source).stats is TaskSource.stats:
             not_asked("`stats` is the default: it cannot tell how much it holds")
         given(*numbered(3))
@@ -145,7 +168,8 @@ class TaskQueueRules(SourceHelpers):
         self._depth(source, waiting=2, leased=0)
 
     def test_a_task_set_aside_is_not_handed_out_again(self, given: Given) -> None:
-        """One that kills its environment each time would go round for ever. Read: spi.TaskSource.dead_letter."""
+        """After `dead_letter` a task must not be handed out. A task that ends its environment each time would otherwise
+        run again for ever. Read: spi.TaskSource.dead_letter."""
         source = given(*numbered(1))
         source.dead_letter(self.take(source, 1), "the contract makes it a dead letter")
         wait = None if source.lease_seconds is None else self.expiry(source)
@@ -155,7 +179,8 @@ class TaskQueueRules(SourceHelpers):
         assert dead in (kept, None), f"{kept} tasks are dead letters, and stats() says {dead}"
 
     def test_a_dead_letter_is_listed_with_its_reason(self, given: Given) -> None:
-        """`htcgrid failures` shows why. Read: spi.TaskSource.dead_letters."""
+        """`dead_letters` must list each task with the reason that was given: `htcgrid failures` shows it.
+        Read: spi.TaskSource.dead_letters."""
         source = given(*numbered(1))
         if type(source).dead_letters is TaskSource.dead_letters:
             not_asked("`dead_letters` is the default: its dead letters are read in other ways")
@@ -171,7 +196,8 @@ class TaskQueueRules(SourceHelpers):
         )
 
     def test_a_session_is_pending_until_its_last_task_is_done(self, given: Given) -> None:
-        """`htcgrid results --session S --wait` waits for that. Read: spi.TaskSource.is_pending."""
+        """`is_pending` must be true until the last task of the session has ended: `htcgrid results --session S --wait`
+        waits for that. Read: spi.TaskSource.is_pending."""
         source = given()
         queue = _queue(source)
         queue.put(numbered(1, session_id="asked"))
@@ -185,7 +211,7 @@ class TaskQueueRules(SourceHelpers):
         assert source.is_pending("contract-not-there") is False, "a session that never was is pending"
 
     def names(self, cancelled: Sequence[Task], expected: Sequence[Task]) -> None:
-        """`cancel` returns the tasks that were cancelled."""
+        """Checks that `cancel` returned the tasks that were cancelled."""
         found, wanted = sorted(task.id for task in cancelled), sorted(task.id for task in expected)
         assert found == wanted, f"{wanted} should have been cancelled, and cancel returned {found}"
 

@@ -1,4 +1,4 @@
-"""Queues of more than a page, and what is the same task, the same id and the higher priority."""
+"""Queues of more than one page, and how ids, attributes, priorities and generations are compared."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,7 @@ _PRIORITIES = (9, 100, -1, 0, 10, 1)
 
 
 class QueueContentRules(SourceHelpers):
-    """Asked of sources that tasks can be put into."""
+    """Asked of sources that are a `TaskQueue`."""
 
     many_tasks: int = 1100
     """Tasks that are more than a page of what the source reads from."""
@@ -22,7 +22,8 @@ class QueueContentRules(SourceHelpers):
     # --- more than a page ---
 
     def test_more_tasks_than_a_page_are_put_and_cancelled(self, given: Given) -> None:
-        """A session may have millions. Read: spi.TaskQueue.put, spi.TaskQueue.cancel."""
+        """`put` and `cancel` must work for more tasks than one page of the service: a session may have millions.
+        Read: spi.TaskQueue.put, spi.TaskQueue.cancel."""
         source = given()
         queue = self.a_queue(source)
         of_session, by_ids = numbered(self.many_tasks, session_id="many"), numbered(self.many_tasks)
@@ -51,7 +52,8 @@ class QueueContentRules(SourceHelpers):
         )
 
     def test_all_of_many_dead_letters_are_listed(self, source: TaskSource, given: Given) -> None:
-        """Whoever runs them again forgets none. Read: spi.TaskSource.dead_letters."""
+        """`dead_letters` must list all of many: a user runs all of them again, and must not miss one.
+        Read: spi.TaskSource.dead_letters."""
         if type(source).dead_letters is TaskSource.dead_letters:
             not_asked("`dead_letters` is the default: its dead letters are read in other ways")
         size = min(self.many_tasks, 60 * source.max_batch)
@@ -74,7 +76,8 @@ class QueueContentRules(SourceHelpers):
         )
 
     def test_several_large_events_go_through_one_call(self, given: Given) -> None:
-        """What a request may hold is no limit of a batch. Read: spi.TaskQueue.put, spi.TaskSource.receive."""
+        """`put` and `receive` must accept several large events in one call. The size of one request is not a limit of a
+        batch. Read: spi.TaskQueue.put, spi.TaskSource.receive."""
         source = given()
         queue = self.a_queue(source)
         large = b'"' + b"0123456789abcde\\n" * (self.largest_payload // 17) + b'"'
@@ -93,7 +96,8 @@ class QueueContentRules(SourceHelpers):
     # --- cancel ---
 
     def test_cancel_returns_tasks_with_their_session(self, given: Given) -> None:
-        """The `cancelled` results that are stored for them are of their session. Read: spi.TaskQueue.cancel."""
+        """`cancel` must return tasks with their session, since a `cancelled` result is stored under it.
+        Read: spi.TaskQueue.cancel."""
         source = given()
         queue = self.a_queue(source)
         tasks = numbered(2, session_id="s-1", city="Zürich")
@@ -104,7 +108,8 @@ class QueueContentRules(SourceHelpers):
         assert not wrong, f"a task is of the session 's-1', and `cancel` returned it with the attributes {wrong[0]}"
 
     def test_cancel_takes_ids_as_they_are(self, given: Given) -> None:
-        """An id is no pattern, and no part of a statement. Read: spi.TaskQueue.cancel."""
+        """`cancel` must compare ids exactly. An id is not a pattern, and not a part of a query.
+        Read: spi.TaskQueue.cancel."""
         source = given()
         queue = self.a_queue(source)
         first = unique_id()
@@ -125,7 +130,8 @@ class QueueContentRules(SourceHelpers):
     # --- put again ---
 
     def test_put_of_a_task_that_is_leased_changes_nothing(self, given: Given) -> None:
-        """A submit that is given again meets tasks that run. Read: spi.TaskQueue.put."""
+        """`put` of a task that is leased must not change it: a `submit` that is repeated meets tasks that run.
+        Read: spi.TaskQueue.put."""
         source = given()
         queue = self.a_queue(source)
         tasks = numbered(1)
@@ -143,7 +149,8 @@ class QueueContentRules(SourceHelpers):
         assert again.attempt == 2, f"handed out for the second time, and put again before, it says {again.attempt}"
 
     def test_put_knows_a_task_whose_attributes_come_in_another_order(self, given: Given) -> None:
-        """Attributes are names and texts, and have no order. Read: spi.TaskQueue.put."""
+        """`put` must see the same task where only the order of the attributes differs. Attributes have no order.
+        Read: spi.TaskQueue.put."""
         source = given()
         queue = self.a_queue(source)
         (task,) = numbered(1, session_id="s-1", note="", city="Zürich")
@@ -160,7 +167,8 @@ class QueueContentRules(SourceHelpers):
     # --- priorities ---
 
     def test_the_highest_priority_comes_first(self, source: TaskSource, given: Given) -> None:
-        """10 before 9, and 0 before -1, where a source has priorities. Read: spi.Task."""
+        """Where a source has priorities, the highest number must come first: 10 before 9, and 0 before -1.
+        Read: spi.Task."""
         given()
         queue = self.a_queue(source)
         tasks = {each: numbered(1, priority=str(each))[0] for each in _PRIORITIES}
@@ -186,7 +194,8 @@ class QueueContentRules(SourceHelpers):
             not_asked(f"this source has no priorities: tasks came as {came}")
 
     def test_a_priority_that_cannot_be_kept_is_rejected_or_passed_over(self, given: Given) -> None:
-        """The error says which task, and the next submit goes through. Read: spi.Task, spi.TaskQueue.put."""
+        """A priority that the source cannot keep must be ignored, or rejected with the id of the task. The next `put`
+        must work. Read: spi.Task, spi.TaskQueue.put."""
         source = given()
         queue = self.a_queue(source)
         accepted = []
@@ -206,7 +215,8 @@ class QueueContentRules(SourceHelpers):
     # --- generations ---
 
     def test_the_generations_of_tasks_are_numbers(self, given: Given) -> None:
-        """The tenth is above the ninth. Read: spi.TaskSource.redrive."""
+        """Generations must be compared as numbers: generation 10 is later than generation 9.
+        Read: spi.TaskSource.redrive."""
         source = self._redriving(given)
         (ninth,) = numbered(1, generation="9")
         tenth = replace(ninth, attributes={**ninth.attributes, GENERATION: "10"})
@@ -219,7 +229,8 @@ class QueueContentRules(SourceHelpers):
             came.append(leases[0].task)
 
     def test_a_redrive_that_was_cut_off_is_completed_by_giving_it_again(self, given: Given) -> None:
-        """What is there already holds up nothing behind it. Read: spi.TaskSource.redrive."""
+        """A `redrive` that was interrupted must be completed when it is repeated. Tasks that are there already must not
+        stop those behind them. Read: spi.TaskSource.redrive."""
         source = self._redriving(given)
         first, second, third = numbered(3, generation="1")
         source.redrive([second])
@@ -229,7 +240,8 @@ class QueueContentRules(SourceHelpers):
         self.nothing_comes(source, on_lease=True)
 
     def test_a_late_call_leaves_the_later_generation(self, given: Given) -> None:
-        """An agent that was suspended knows nothing of the redrive. Read: spi.TaskSource.redrive."""
+        """A late call for an earlier generation must not change the later one. An agent that was suspended does not
+        know of the redrive. Read: spi.TaskSource.redrive."""
         source = self._redriving(given)
         (first,) = numbered(1)
         again = replace(first, attributes={**first.attributes, GENERATION: "1"})
@@ -245,16 +257,16 @@ class QueueContentRules(SourceHelpers):
         gone = source.extend(held, 60 * self.wait_factor)
         assert not gone, "a late call of an agent that had the earlier generation took the lease of the later one"
 
-    # --- words ---
+    # --- helpers ---
 
     def a_queue(self, source: TaskSource) -> TaskQueue:
-        """The source as a queue; else the rule is left out."""
+        """The source as a `TaskQueue`; where it is not one, the rule is left out."""
         if not isinstance(source, TaskQueue):
             not_asked("no TaskQueue: tasks are put there in other ways")
         return source
 
     def _kept(self, source: TaskSource, lease: Lease) -> Sequence[Lease]:
-        """The lease, for longer than the rule takes."""
+        """The lease, extended for longer than the rule takes."""
         if source.lease_seconds is not None:
             source.extend([lease], 60 * self.wait_factor)
         return [lease]

@@ -1,4 +1,4 @@
-"""Queues whose tasks are in every state at once: what is counted, cancelled, set apart and run again."""
+"""Queues with tasks in every state at once: counted, cancelled, made dead letters and redriven."""
 
 import time
 import uuid
@@ -17,12 +17,12 @@ T = TypeVar("T")
 
 
 class QueueStateRules(SourceHelpers):
-    """Asked of sources that offer it."""
+    """Asked of sources that are a `TaskQueue`."""
 
     # --- put ---
 
     def test_put_keeps_ids_payloads_and_attributes(self, given: Given) -> None:
-        """Byte for byte, whatever `publish` proves of the way back. Read: spi.TaskQueue.put."""
+        """`put` must keep ids, payloads and attributes exactly as they are given. Read: spi.TaskQueue.put."""
         source = given()
         queue = self.queue(source)
         tasks = [replace(task, payload=payload) for task, payload in _named(AWKWARD_PAYLOADS)]
@@ -40,7 +40,8 @@ class QueueStateRules(SourceHelpers):
             assert dict(task.attributes) == dict(sent.attributes), f"put {sent.attributes}, received {task.attributes}"
 
     def test_put_rejects_what_differs_in_its_attributes_or_comes_twice(self, given: Given) -> None:
-        """The second would be answered by the first one's result. Read: spi.TaskQueue.put."""
+        """`put` must reject a task whose id is there with other attributes, and an id that comes twice in one call.
+        Otherwise one task gets the result of the other. Read: spi.TaskQueue.put."""
         queue = self.queue(given())
         first, other = numbered(2, session_id="s-1", city="Bern")
         queue.put([first])
@@ -50,7 +51,8 @@ class QueueStateRules(SourceHelpers):
             queue.put([other, other])
 
     def test_what_was_put_outlives_its_submitter(self, source: TaskSource, given: Given) -> None:
-        """`htcgrid submit` ends at once. Read: spi.TaskQueue.put."""
+        """Tasks must stay in the queue after the plugin that put them is closed: `htcgrid submit` ends at once.
+        Read: spi.TaskQueue.put."""
         if not self.shared:
             not_asked("the place is this process's own")
         given()
@@ -64,7 +66,8 @@ class QueueStateRules(SourceHelpers):
     # --- cancel ---
 
     def test_cancel_stops_every_task_that_it_is_given(self, given: Given) -> None:
-        """Waiting or leased, and names those alone. Read: spi.TaskQueue.cancel."""
+        """`cancel` must cancel every task that it is given, waiting or leased, and return these alone.
+        Read: spi.TaskQueue.cancel."""
         source = given()
         queue = self.queue(source)
         queue.put(numbered(5))
@@ -87,7 +90,8 @@ class QueueStateRules(SourceHelpers):
         )
 
     def test_a_cancelled_task_stays_away_when_its_lease_is_over(self, given: Given) -> None:
-        """The agent that had it may have died. Read: spi.TaskQueue.cancel."""
+        """A task that was cancelled while leased must not be handed out when its lease expires. Its agent may have
+        died. Read: spi.TaskQueue.cancel."""
         source = given()
         queue = self.queue(source)
         queue.put(numbered(1))
@@ -99,7 +103,8 @@ class QueueStateRules(SourceHelpers):
     # --- all states at once ---
 
     def test_a_queue_in_every_state_is_counted_right(self, given: Given) -> None:
-        """Waiting, delayed, leased, acked, dead and cancelled tasks of two sessions, and one of none. Read: spi.TaskSource.stats, spi.States."""
+        """`stats` must be right when tasks are waiting, delayed, leased, acked, dead and cancelled at the same time, in
+        several sessions. Read: spi.TaskSource.stats, spi.States."""
         source = given()
         if type(source).stats is TaskSource.stats:
             not_asked("`stats` is the default: it cannot tell how much it holds")
@@ -120,7 +125,8 @@ class QueueStateRules(SourceHelpers):
             )
 
     def test_a_session_in_every_state_is_cancelled_right(self, given: Given) -> None:
-        """What is done or dead is cancelled no more, and is not pending. Read: spi.TaskQueue.cancel, spi.TaskSource.is_pending."""
+        """`cancel` must not return tasks that are done or dead, and these must not keep a session pending.
+        Read: spi.TaskQueue.cancel, spi.TaskSource.is_pending."""
         source = given()
         queue = self.queue(source)
         leased, waiting, delayed, cancelled, both = (lease.task.id for lease in self._in_every_state(source))
@@ -140,7 +146,8 @@ class QueueStateRules(SourceHelpers):
         assert source.is_pending("mixed-other") in (True, None), "another session's tasks wait, and it is not pending"
 
     def test_a_session_is_pending_while_its_task_is_delayed(self, given: Given) -> None:
-        """It is to run again. Read: spi.TaskSource.is_pending."""
+        """`is_pending` must be true while a task waits for its delay to end: the task will run again.
+        Read: spi.TaskSource.is_pending."""
         source = given()
         self.queue(source).put(numbered(1, session_id="asked"))
         if source.is_pending("asked") is None:
@@ -166,7 +173,7 @@ class QueueStateRules(SourceHelpers):
         return leased, waiting, delayed, cancelled, both
 
     def test_looking_changes_nothing(self, source: TaskSource, given: Given) -> None:
-        """`htcgrid status` looks every second. Read: spi.TaskSource.stats."""
+        """`stats` must not change the queue: `htcgrid status` calls it every second. Read: spi.TaskSource.stats."""
         given(*numbered(2))
         for _ in range(2):
             source.stats()
@@ -177,7 +184,8 @@ class QueueStateRules(SourceHelpers):
         assert [lease.attempt for lease in leases] == [1, 1], "what was only looked at counts as handed out"
 
     def test_stats_name_an_agent_by_its_name(self, source: TaskSource, given: Given) -> None:
-        """Users look for the agent that holds a task. Read: spi.QueueStats, spi.Plugin.agent."""
+        """`stats` must show the name of the agent that holds a task: users look for it.
+        Read: spi.QueueStats, spi.Plugin.agent."""
         if not self.shared:
             not_asked("the place is the object itself: there is one agent")
         reader = given(*numbered(3))
@@ -203,7 +211,8 @@ class QueueStateRules(SourceHelpers):
     # --- dead letters, and what is run again ---
 
     def test_dead_letters_are_kept_with_all_that_is_known(self, source: TaskSource, given: Given) -> None:
-        """Each of a batch, with its event, so that it can be run again. Read: spi.TaskSource.dead_letters."""
+        """`dead_letters` must return every task of the batch with its event and its whole reason, so that it can be
+        understood and run again. Read: spi.TaskSource.dead_letters."""
         size = min(source.max_batch, 3)
         given(*numbered(size))
         if type(source).dead_letters is TaskSource.dead_letters:
@@ -222,7 +231,8 @@ class QueueStateRules(SourceHelpers):
             assert each.task == expected[each.task.id], f"{expected[each.task.id]} is listed as {each.task}"
 
     def test_a_dead_letter_tells_its_attempts(self, source: TaskSource, given: Given) -> None:
-        """How often it was tried is why it is one. Read: spi.DeadTask."""
+        """A dead letter must tell how often the task was tried: users need it to understand the reason.
+        Read: spi.DeadTask."""
         given(*numbered(1))
         if type(source).dead_letters is TaskSource.dead_letters or not self.returns(source):
             not_asked("`dead_letters` or `nack` is the default")
@@ -239,14 +249,16 @@ class QueueStateRules(SourceHelpers):
         assert found == [2], f"it was handed out twice, and its dead letter says {found}"
 
     def test_what_can_be_redriven_is_said(self, source: TaskSource) -> None:
-        """A method that nothing says is there is never called. Read: spi.TaskSource.redrives."""
+        """A source with a `redrive` of its own must set `redrives`. Otherwise htcgrid never calls it.
+        Read: spi.TaskSource.redrives."""
         offers = type(source).redrive is not TaskSource.redrive
         assert source.redrives is offers, (
             f"`redrives` is {source.redrives}, and there is {'a' if offers else 'no'} `redrive`"
         )
 
     def test_what_is_redriven_is_no_dead_letter_any_more(self, source: TaskSource, given: Given) -> None:
-        """It would be shown as hopeless while it runs. Read: spi.TaskSource.redrive."""
+        """A task that is redriven must not be in `dead_letters` any more: it would be shown as failed while it runs.
+        Read: spi.TaskSource.redrive."""
         size = min(source.max_batch, 3)
         given()
         if not source.redrives:
@@ -270,10 +282,10 @@ class QueueStateRules(SourceHelpers):
             f"no dead letter in the stats: all {size} were redriven",
         )
 
-    # --- words ---
+    # --- helpers ---
 
     def queue(self, source: TaskSource) -> TaskQueue:
-        """The source as a queue; else the rule is left out."""
+        """The source as a `TaskQueue`; where it is not one, the rule is left out."""
         if not isinstance(source, TaskQueue):
             not_asked("no TaskQueue: tasks are put there in other ways")
         return source
@@ -289,7 +301,7 @@ class QueueStateRules(SourceHelpers):
 
 
 class _Wrong:
-    """What is wrong with stats, in words."""
+    """Collects what is wrong with `stats`, as a text."""
 
     def __init__(self, every: States, sessions: Mapping[str, States], began: float) -> None:
         self._every, self._sessions, self._began = every, sessions, began

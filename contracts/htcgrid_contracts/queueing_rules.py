@@ -1,4 +1,4 @@
-"""A plane whose engine has a queue: what counts from the start of a task, and what costs nothing to ask."""
+"""A plane whose service has a queue: when the time of a task begins, and what must cost no request."""
 
 import time
 from collections.abc import Callable
@@ -17,7 +17,8 @@ class QueueingRules(InvokerHelpers):
     """Asked of every plane."""
 
     def test_max_concurrency_costs_nothing_to_read(self, plane: Invoker) -> None:
-        """The agent looks ten times a second; a service must not be asked each time. Read: spi.Invoker.max_concurrency."""
+        """`max_concurrency` must return at once, without a request to a service. The agent reads it ten times a second.
+        Read: spi.Invoker.max_concurrency."""
         self.works(plane)
         took = float("inf")
         for _ in range(3):  # a busy machine may be late once
@@ -30,7 +31,8 @@ class QueueingRules(InvokerHelpers):
         )
 
     def test_what_waits_for_a_slot_is_timed_from_its_start(self, plane: Invoker) -> None:
-        """Its timeout and its duration. Read: spi.Invoker.invoke, spi.Outcome."""
+        """Timeout and duration must count from when the task starts, not from when it began to wait for an environment.
+        Read: spi.Invoker.invoke, spi.Outcome."""
         is_measured = Capability.METERING in plane.capabilities
         if not is_measured and Capability.TIMEOUT not in plane.capabilities:
             not_asked("the plane claims neither Capability.METERING nor Capability.TIMEOUT")
@@ -50,7 +52,8 @@ class QueueingRules(InvokerHelpers):
 
     @pytest.mark.capability(Capability.CANCEL)
     def test_a_task_of_any_id_is_cancelled(self, plane: Invoker) -> None:
-        """An id is no part of an address. Read: spi.Invoker.cancel."""
+        """`cancel` must work for any task id. An id must not be put into an address as it is.
+        Read: spi.Invoker.cancel."""
         self.works(plane)
         for _ in range(3):  # a busy machine may be late once
             asked = lease("sleep", seconds=30 * self.wait_factor)
@@ -61,10 +64,10 @@ class QueueingRules(InvokerHelpers):
                 break
         assert took < 2 * self.wait_factor, f"a task was stopped {took:.1f} s after cancel; 2 s at most"
 
-    # --- words ---
+    # --- helpers ---
 
     def _mistimed(self, outcome: Outcome, seconds: float, is_measured: bool) -> str:
-        """What is wrong with its times, in words."""
+        """What is wrong with the times of an outcome, as a text."""
         if outcome.failure is FailureKind.TIMEOUT:
             return f"one of them timed out after {self.short_timeout:g} s, which count from its start"
         answer = self.answer(outcome)

@@ -1,4 +1,4 @@
-"""Several who read a sink: side by side, for a while, in threads, and in programs of their own."""
+"""Several readers of a sink: at the same time, in threads, and in other programs."""
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,7 +23,7 @@ class ReaderRules(ReadingRules):
     """Asked of sinks that can be read."""
 
     def test_a_call_with_nothing_in_it_does_nothing(self, sink: ResultSink) -> None:
-        """A list may turn out to be empty, or to have an id twice. Read: spi, rules for all three."""
+        """A call with an empty list, or with an id twice, must raise nothing. Read: spi, rules for all three."""
         put = varied(0)
         calls: dict[str, tuple[Callable[[], object], int]] = {
             "put([])": (lambda: [sink.put([])][1:], 0),
@@ -44,7 +44,8 @@ class ReaderRules(ReadingRules):
                 assert len(found) == expected, f"{name} named {len(found)}; expected {expected}"
 
     def test_several_large_answers_go_through_one_call(self, sink: ResultSink) -> None:
-        """What a request or a page may hold is no limit of a batch. Read: spi.ResultSink.put, spi.ResultStore.get."""
+        """`put` and `get` must accept several large answers in one call. The size of one request or page is not a limit
+        of a batch. Read: spi.ResultSink.put, spi.ResultStore.get."""
         payload = b'"' + b"0123456789abcde\\n" * (self.largest_payload // 17) + b'"'
         put = [
             replace(each, outcome=replace(each.outcome, payload=payload)) for each in (varied(0), varied(3), varied(6))
@@ -67,7 +68,8 @@ class ReaderRules(ReadingRules):
                 )
 
     def test_sessions_are_told_apart_by_their_whole_names(self, sink: ResultSink) -> None:
-        """One user's results are not another's. Read: spi.ResultSink.scan."""
+        """Sessions must be compared by their exact and whole names. A user must not see the results of another.
+        Read: spi.ResultSink.scan."""
         if not sink.keeps_order:
             not_asked("`keeps_order` is False: it has no `scan`")
         with sink:
@@ -83,7 +85,8 @@ class ReaderRules(ReadingRules):
     # --- side by side ---
 
     def test_two_may_read_at_once(self, sink: ResultSink) -> None:
-        """Two threads of one program, or one within the other. Read: spi.ResultSink.scan, spi.ResultSink.failed."""
+        """Two readers must be able to read at the same time: two threads, or one reading inside another.
+        Read: spi.ResultSink.scan, spi.ResultSink.failed."""
         with sink:
             for number in (1, 4, 7):  # failures
                 sink.put([varied(number)])
@@ -98,7 +101,8 @@ class ReaderRules(ReadingRules):
                 )
 
     def test_a_reading_may_be_left(self, sink: ResultSink) -> None:
-        """Whoever has found what it looks for reads no further. Read: spi.ResultSink.scan, spi.ResultSink.failed."""
+        """A caller must be able to stop reading before the end, for example once it has found its result.
+        Read: spi.ResultSink.scan, spi.ResultSink.failed."""
         with sink:
             sink.put([varied(1)])
             sink.put([varied(4)])
@@ -116,7 +120,8 @@ class ReaderRules(ReadingRules):
     # --- other programs ---
 
     def test_a_reader_sees_what_is_stored_after_it_was_opened(self, sink: ResultSink) -> None:
-        """`htcgrid results --follow` reads beside a run. Read: spi.ResultSink.open_to_read."""
+        """A reader must see results that are stored after it was opened: `htcgrid results --follow` reads during a run.
+        Read: spi.ResultSink.open_to_read."""
         readings = self._readings(sink)
         with sink:
             sink.put([varied(1)])
@@ -135,7 +140,8 @@ class ReaderRules(ReadingRules):
                 eventually(sees_it, 10 * self.wait_factor, "what was stored after a reader was opened, for that reader")
 
     def test_a_reader_lets_go_of_all_that_it_took(self, sink: ResultSink) -> None:
-        """What stays open adds up. Read: spi.ResultSink.open_to_read, spi.Plugin.close."""
+        """`close` after `open_to_read` must release every thread, file and process. What is left adds up.
+        Read: spi.ResultSink.open_to_read, spi.Plugin.close."""
         readings = self._readings(sink)
         with sink:
             sink.put([varied(1)])
@@ -154,7 +160,8 @@ class ReaderRules(ReadingRules):
         self.nothing_is_held(before, "open_to_read and close, three times over,")
 
     def test_a_reader_of_a_place_that_is_not_there_is_told(self, sink: ResultSink, missing: Plugin) -> None:
-        """Else it shows that nothing failed. Read: spi.ResultSink.open_to_read."""
+        """`open_to_read` must raise an error where the store does not exist. Otherwise the user sees an empty list and
+        thinks that nothing failed. Read: spi.ResultSink.open_to_read."""
         readings = self._readings(sink)
         assert isinstance(missing, ResultSink)
         with closing(missing):
@@ -168,7 +175,8 @@ class ReaderRules(ReadingRules):
         )
 
     def test_each_thread_that_waits_is_told(self, sink: ResultSink) -> None:
-        """Each since its own last call, the first time at once; also of what this sink has put. Read: spi.ResultSink.wait_for_more."""
+        """`wait_for_more` must tell each thread what is new since its own last call; at the first call at once. Results
+        that this sink has put count too. Read: spi.ResultSink.wait_for_more."""
         with sink:
             if sink.wait_for_more(0.0) is None:
                 not_asked("`wait_for_more` is the default: this sink cannot tell")
@@ -193,10 +201,10 @@ class ReaderRules(ReadingRules):
             in_threads([another, this], 60 * self.wait_factor)
             assert not told, "; ".join(told)
 
-    # --- words ---
+    # --- helpers ---
 
     def _readings(self, sink: ResultSink) -> Mapping[str, Reading]:
-        """What lists failures, each by name; where there is none the rule is left out."""
+        """The methods that list results, by name; where there are none, the rule is left out."""
         readings: dict[str, Reading] = {}
         if sink.keeps_order:
             readings["scan"] = lambda reader: iter(reader.scan())

@@ -1,4 +1,4 @@
-"""What can be read of a sink: more than a page, beside other writers, and all that was put."""
+"""What can be read from a sink: more than one page, beside other writers, and all that was put."""
 
 import threading
 import time
@@ -41,7 +41,7 @@ def varied(number: int, session: str | None = None) -> Result:
 
 
 class ReadingRules(PluginContract):
-    """Asked of sinks that offer it."""
+    """Asked of sinks that can be read."""
 
     many: int = 1100
     """Results that are more than a page of what the sink reads from."""
@@ -51,7 +51,7 @@ class ReadingRules(PluginContract):
 
     @pytest.fixture
     def writer(self, sink: ResultSink) -> Iterator[Callable[[], ResultSink]]:
-        """Call it while the sink is open: another agent's sink of the same place, opened."""
+        """Call it while the sink is open: the sink of another agent on the same store, opened."""
 
         def writer() -> ResultSink:
             other = self.again(sink)
@@ -66,7 +66,7 @@ class ReadingRules(PluginContract):
     # --- what was put ---
 
     def test_each_result_of_a_batch_is_stored_as_it_is(self, sink: ResultSink) -> None:
-        """Each with its own answer, failure and attempt. Read: spi.ResultSink.put."""
+        """Each result of a batch must be stored with its own answer, failure and attempt. Read: spi.ResultSink.put."""
         with sink:
             put = [varied(number) for number in range(min(sink.max_batch, 25))]
             sink.put(put)
@@ -79,7 +79,8 @@ class ReadingRules(PluginContract):
                     assert found == wanted, f"of a batch of {len(put)}, {name} {wanted!r} was stored as {found!r}"
 
     def test_a_large_answer_is_stored_whole(self, sink: ResultSink) -> None:
-        """What a page or an item holds is no limit of an answer. Read: spi.Outcome."""
+        """A large answer must be stored complete. The size of a page or an item is not a limit of an answer.
+        Read: spi.Outcome."""
         with sink:
             payload = b'"' + b"0123456789abcde\\n" * (self.largest_payload // 17) + b'"'
             put = replace(varied(0), outcome=replace(varied(0).outcome, payload=payload))
@@ -92,7 +93,8 @@ class ReadingRules(PluginContract):
             assert stored.outcome.payload == payload, "a large answer was stored changed"
 
     def test_ids_that_differ_are_different_tasks(self, sink: ResultSink) -> None:
-        """In case, in a space, or in how a letter is composed. Read: spi.Task."""
+        """Ids must be compared exactly. They differ in upper and lower case, in a space, or in how a letter is composed
+        in Unicode. Read: spi.Task."""
         with sink:
             first = unique_id()
             put = [_of(varied(number), first + end) for number, end in enumerate(AWKWARD_IDS)]
@@ -119,7 +121,8 @@ class ReadingRules(PluginContract):
     def test_an_id_twice_in_a_batch_or_from_two_writers_is_one_result(
         self, sink: ResultSink, writer: Callable[[], ResultSink]
     ) -> None:
-        """A task that ran twice, here or on two machines. Read: spi.ResultSink.put."""
+        """An id that comes twice, in one batch or from two agents, must be stored once. A task may have run twice.
+        Read: spi.ResultSink.put."""
         with sink:
             if sink.max_batch == 1:
                 not_asked("max_batch is 1")
@@ -132,7 +135,8 @@ class ReadingRules(PluginContract):
             self._stored(sink, [first, second])
 
     def test_every_result_is_each_task_once(self, sink: ResultSink) -> None:
-        """A report counts what it lists. Read: spi.ResultSink.every_result."""
+        """`every_result` must list each task once: a report counts what is listed.
+        Read: spi.ResultSink.every_result."""
         if not sink.keeps_order and type(sink).every_result is ResultSink.every_result:
             not_asked("the sink has neither `scan` nor `every_result`")
         with sink:
@@ -146,14 +150,16 @@ class ReadingRules(PluginContract):
     # --- stored, get, scan ---
 
     def test_what_can_be_read_is_said(self, sink: ResultSink) -> None:
-        """A method that nothing says is there is never called. Read: spi.ResultSink.keeps_order, spi.ResultSink.lists_failures."""
+        """A sink with `scan` or `failed` must set `keeps_order` or `lists_failures`. Otherwise htcgrid never calls the
+        method. Read: spi.ResultSink.keeps_order, spi.ResultSink.lists_failures."""
         for flag, method in (("keeps_order", "scan"), ("lists_failures", "failed")):
             offers = getattr(type(sink), method) is not getattr(ResultSink, method)
             said = getattr(sink, flag)
             assert said is offers, f"`{flag}` is {said}, and there is {'a' if offers else 'no'} `{method}`"
 
     def test_stored_sees_what_another_has_put(self, sink: ResultSink, writer: Callable[[], ResultSink]) -> None:
-        """Answers and failures, also those of other agents since `open`. Read: spi.ResultSink.stored."""
+        """`stored` must see answers and failures that other agents have put since `open`.
+        Read: spi.ResultSink.stored."""
         if type(sink).stored is ResultSink.stored:
             not_asked("`stored` is the default: this sink cannot know")
         with sink:
@@ -170,7 +176,8 @@ class ReadingRules(PluginContract):
     def test_who_waits_is_told_of_what_another_has_put(
         self, sink: ResultSink, writer: Callable[[], ResultSink]
     ) -> None:
-        """Once for each thread, and not of what it has been told of before. Read: spi.ResultSink.wait_for_more."""
+        """`wait_for_more` must tell each thread once of what another agent has put, and not again of what it knows.
+        Read: spi.ResultSink.wait_for_more."""
         with sink:
             if sink.wait_for_more(0.0) is None:
                 not_asked("`wait_for_more` is the default: this sink cannot tell")
@@ -182,7 +189,8 @@ class ReadingRules(PluginContract):
             )
 
     def test_stored_looks_at_every_task_that_it_is_asked_about(self, sink: ResultSink) -> None:
-        """A page of the place is no limit. Read: spi.ResultSink.stored."""
+        """`stored` must look at every task that it is given, also at more than one page of the store.
+        Read: spi.ResultSink.stored."""
         if type(sink).stored is ResultSink.stored:
             not_asked("`stored` is the default: this sink cannot know")
         with sink:
@@ -194,7 +202,8 @@ class ReadingRules(PluginContract):
             )
 
     def test_get_returns_all_that_was_put(self, sink: ResultSink) -> None:
-        """More than a page, every field as it was. Read: spi.ResultStore.get."""
+        """`get` must return every result that was put, more than one page, with every field as it was.
+        Read: spi.ResultStore.get."""
         if not isinstance(sink, ResultStore):
             not_asked("no ResultStore: its results are read in other ways")
         with sink:
@@ -206,7 +215,8 @@ class ReadingRules(PluginContract):
             assert not sink.get([]), "`get` of no id found something"
 
     def test_scan_goes_through_all_pages_and_sessions(self, sink: ResultSink) -> None:
-        """Of one session or of all, after a number or from the start. Read: spi.ResultSink.scan."""
+        """`scan` must go through all pages, for one session or for all, from the start or after a number.
+        Read: spi.ResultSink.scan."""
         if not sink.keeps_order:
             not_asked("`keeps_order` is False: it has no `scan`")
         with sink:
@@ -233,7 +243,8 @@ class ReadingRules(PluginContract):
                 )
 
     def test_scan_misses_none_of_eight_writers(self, sink: ResultSink, writer: Callable[[], ResultSink]) -> None:
-        """They commit in another order than they begin in. Read: spi.ResultSink.scan."""
+        """`scan` must miss no result when eight agents write. They may commit in another order than they began.
+        Read: spi.ResultSink.scan."""
         if not sink.keeps_order:
             not_asked("`keeps_order` is False: it has no `scan`")
         with sink:
@@ -271,7 +282,7 @@ class ReadingRules(PluginContract):
                 f"8 writers stored results, and a `scan` that went on after each number missed {len(missed)}"
             )
 
-    # --- words ---
+    # --- helpers ---
 
     def _put_many(self, sink: ResultSink) -> Sequence[Result]:
         put = [varied(number) for number in range(self.many)]

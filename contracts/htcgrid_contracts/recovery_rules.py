@@ -1,4 +1,4 @@
-"""A place that cannot be opened, or was away and is there again."""
+"""A service that cannot be reached at `open`, or that was away and is back."""
 
 from contextlib import suppress
 
@@ -8,10 +8,11 @@ from htcgrid_contracts.common import HeldResources, PluginContract, not_asked
 
 
 class RecoveryRules(PluginContract):
-    """Asked of sources and sinks. Planes have rules of their own, and clients of engines that leave a thread behind."""
+    """Asked of sources and sinks. Planes have rules of their own, since some clients keep a thread."""
 
     def test_an_open_that_fails_leaves_nothing(self, missing: Plugin) -> None:
-        """`open` is tried again and again where a place is unavailable. Read: spi.Plugin.open, spi.Plugin.close."""
+        """An `open` that fails must leave no thread, file or process behind. The agent repeats `open` while the service
+        is unavailable. Read: spi.Plugin.open, spi.Plugin.close."""
 
         def fail() -> None:
             with suppress(HtcgridError), type(missing)(missing.config, missing.function):
@@ -24,7 +25,8 @@ class RecoveryRules(PluginContract):
         self.nothing_is_held(before, "twice an `open` that failed, and `close`,")
 
     def test_usage_counts_what_was_asked_since_the_plugin_was_made(self, plugin: Plugin) -> None:
-        """The summary of a run shows it, at the end and on the way. Read: spi.Plugin.usage, spi.Usage."""
+        """`usage` must count the requests since the plugin was made: a run shows these numbers in its summary.
+        Read: spi.Plugin.usage, spi.Usage."""
         with self.again(plugin) as opened:
             first = opened.usage()
             if first is None:
@@ -44,7 +46,8 @@ class RecoveryRules(PluginContract):
         assert all(each >= 0 for each in dollars), f"`dollars` of `usage` are {dollars}"
 
     def test_a_place_that_came_back_is_used_again(self, plugin: Plugin) -> None:
-        """An outage is not the end of a run: a connection that broke is made anew. Read: spi.Unavailable."""
+        """When the service can be reached again, the plugin must work again. It must replace a broken connection: an
+        outage must not end a run. Read: spi.Unavailable."""
         self.needs("take_away")
         self.needs("bring_back")
         with self.again(plugin) as opened:

@@ -11,10 +11,11 @@ from htcgrid_contracts.common import PluginContract, in_threads, not_asked
 
 
 class RunRules(PluginContract):
-    """Asked of sinks that offer it."""
+    """Asked of sinks with `add_run`."""
 
     def test_what_ran_can_be_read_back(self, sink: ResultSink) -> None:
-        """A resumed run adds to it, and `htcgrid report` reads it. Read: spi.ResultSink.add_run, spi.ResultSink.runs."""
+        """`runs` must return what `add_run` was given. A resumed run adds to it, and `htcgrid report` reads it.
+        Read: spi.ResultSink.add_run, spi.ResultSink.runs."""
         documents = [_document(), _document()]
         with sink:
             self._must_keep_runs(sink)
@@ -29,7 +30,8 @@ class RunRules(PluginContract):
         assert kept == documents, "2 runs were added one after the other, and `runs` gives the second one first"
 
     def test_agents_may_add_what_ran_at_the_same_time(self, sink: ResultSink) -> None:
-        """Each agent of a grid adds its run. Read: spi.ResultSink.add_run."""
+        """Several agents must be able to call `add_run` at the same time: each agent of a grid adds its run.
+        Read: spi.ResultSink.add_run."""
         documents = [_document() for _ in range(16)]
         with sink:
             self._must_keep_runs(sink)
@@ -40,7 +42,7 @@ class RunRules(PluginContract):
         )
 
     def test_a_run_is_not_a_result(self, sink: ResultSink) -> None:
-        """What counts or lists results does not count runs. Read: spi.ResultSink.add_run."""
+        """What `add_run` stores must not be counted or listed as a result. Read: spi.ResultSink.add_run."""
         with sink:
             self._must_keep_runs(sink)
             before = sink.stats()

@@ -27,12 +27,12 @@ CLASSES: Mapping[type[Plugin], str] = {
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """The plugin to be verified, and what its author tells the kit of its place.
+    """The plugin to be verified, and what its author tells the kit about its service.
 
-    `make` gives a new one, not opened, on a place that is new where it can be; `missing` one on a place that is not there.
-    Each `take_away`, `bring_back`, `throttle`, `resize` and `publish_invalid` does that to what the plugin talks to.
-    `marks` gives the path at which handlers see a folder. `deployed` is the timeout with which the kit's handler
-    was deployed to a plane that serves it alone. `deadline` is in seconds, for each rule.
+    `make` returns a new one, not opened, with an empty queue or store where that is possible; `missing` returns one whose
+    config names what does not exist. `take_away`, `bring_back`, `throttle`, `resize` and `publish_invalid` are the methods
+    of the contracts. `marks` returns the path at which handlers see a folder. `deployed` is the timeout of the kit's
+    handler on a plane that serves only what was deployed. `deadline` is the time limit of each rule, in seconds.
     """
 
     kind: type[Plugin]
@@ -64,13 +64,13 @@ def verify(
 ) -> Sequence[Verdict]:
     """Ask every rule of the subject; returns the verdicts in order, each also given to `on_verdict` as it comes.
 
-    `junit` is a file to write as JUnit XML. `keyword` chooses rules as `pytest -k` does; with `first` the first that is
-    broken is the last that is asked. Raises KeyboardInterrupt when interrupted.
+    `junit` is a file to write as JUnit XML. `keyword` chooses rules as `pytest -k` does; with `first` the run ends
+    at the first rule that is broken. Raises KeyboardInterrupt when interrupted.
     """
     secrets: set[str] = set()
 
     def learned(make: Callable[[Function], Plugin] | None) -> Any:
-        """It, with the secrets of what it makes noted."""
+        """The plugin, after its secrets are noted."""
 
         def made(function: Function) -> Plugin:
             plugin = given(function)
@@ -118,7 +118,7 @@ def verify(
 
 
 def rules(kind: type[Plugin]) -> Sequence[tuple[str, str, str]]:
-    """Each rule of a kind of plugin: its name, why it is one, and where it stands in the interface."""
+    """Each rule for a kind of plugin: its name, what it demands and why, and where it stands in the interface."""
     from htcgrid_contracts import verified  # noqa: PLC0415 - collected by `verify` only
 
     contract = getattr(verified, CLASSES[kind])
@@ -145,7 +145,7 @@ def capabilities(claimed: frozenset[Capability], verdicts: Sequence[Verdict]) ->
 
 
 class _Known:
-    """Hands the subject to the contracts."""
+    """Gives the subject to the contracts."""
 
     def __init__(self, subject: Subject) -> None:
         self._subject = subject

@@ -38,9 +38,9 @@ def result(payload: bytes = b'{"price": 1.5}', failure: FailureKind | None = Non
 
 
 class ResultSinkContract(SinkSharingRules, ReaderRules, StoredValueRules, FailureLogRules, RunRules, RecoveryRules):
-    """Subclass it, and give the fixture `sink`: a sink, not opened, on a place that is new and empty.
+    """Subclass it, and give the fixture `sink`: a sink, not opened, with a new and empty store.
 
-    `read_back` is the oracle. See `PluginContract` for what else may be overridden.
+    The kit reads with `read_back` what is stored, without the sink. See `PluginContract` for what else may be overridden.
     """
 
     too_large: int | None = None
@@ -50,8 +50,8 @@ class ResultSinkContract(SinkSharingRules, ReaderRules, StoredValueRules, Failur
 
     @pytest.fixture
     def sink(self) -> ResultSink:
-        """A sink, not opened, on a place that is new and empty."""
-        pytest.fail("override the fixture `sink`: return a sink, not opened, on a place that is new and empty")
+        """A sink, not opened, with a new and empty store."""
+        pytest.fail("override the fixture `sink`: return a sink, not opened, with a new and empty store")
 
     def read_back(self, sink: ResultSink, task_ids: Sequence[str]) -> Sequence[Result]:
         """All results that are stored for these tasks, without using the sink: with the SDK, by reading the file.
@@ -72,7 +72,8 @@ class ResultSinkContract(SinkSharingRules, ReaderRules, StoredValueRules, Failur
     # --- what is stored ---
 
     def test_a_result_is_stored(self, sink: ResultSink) -> None:
-        """Its id, answer, failure and attempt: what users ask for. Read: spi.ResultSink.put."""
+        """`put` must store the id, answer, failure and attempt of a result: users ask for these.
+        Read: spi.ResultSink.put."""
         with sink:
             put = result()
             sink.put([put])
@@ -84,7 +85,8 @@ class ResultSinkContract(SinkSharingRules, ReaderRules, StoredValueRules, Failur
 
     @pytest.mark.parametrize("kind", list(FailureKind))
     def test_a_failure_is_stored_with_its_kind_and_document(self, sink: ResultSink, kind: FailureKind) -> None:
-        """A failure is a result like any other. Read: spi.FailureKind, spi.Outcome."""
+        """A failure must be stored with its kind and its error document. It is a result like any other.
+        Read: spi.FailureKind, spi.Outcome."""
         with sink:
             put = result(b'{"errorType": "E", "errorMessage": "m"}', kind)
             sink.put([put])
@@ -93,7 +95,7 @@ class ResultSinkContract(SinkSharingRules, ReaderRules, StoredValueRules, Failur
             assert stored.outcome.payload == put.outcome.payload
 
     def test_the_facts_of_an_outcome_are_stored(self, sink: ResultSink) -> None:
-        """Times, memory, the bill and the log are why a result is looked up. Read: spi.Outcome."""
+        """Times, memory, billed time and log must be stored: users look up a result for these. Read: spi.Outcome."""
         with sink:
             put = result()
             sink.put([put])
@@ -104,7 +106,8 @@ class ResultSinkContract(SinkSharingRules, ReaderRules, StoredValueRules, Failur
 
     @pytest.mark.parametrize("name", AWKWARD_PAYLOADS)
     def test_an_answer_is_stored_as_it_came(self, sink: ResultSink, name: str) -> None:
-        """Byte for byte: a parse and a dump change numbers, order and keys. Read: spi.Outcome."""
+        """An answer must be stored with the same bytes. A plugin that parses JSON and writes it again changes numbers,
+        the order of keys, or keys that come twice. Read: spi.Outcome."""
         with sink:
             put = result(AWKWARD_PAYLOADS[name])
             sink.put([put])
@@ -115,7 +118,8 @@ class ResultSinkContract(SinkSharingRules, ReaderRules, StoredValueRules, Failur
             )
 
     def test_a_full_batch_is_stored(self, sink: ResultSink) -> None:
-        """`max_batch` is what the agent cuts to. Read: spi.ResultSink.max_batch."""
+        """`put` must accept `max_batch` results in one call: the agent makes batches of that size.
+        Read: spi.ResultSink.max_batch."""
         with sink:
             assert sink.max_batch >= 1, f"max_batch = {sink.max_batch}; it is 1 at least"
             results = [result() for _ in range(min(sink.max_batch, 500))]
@@ -125,7 +129,8 @@ class ResultSinkContract(SinkSharingRules, ReaderRules, StoredValueRules, Failur
     # --- once, and for good ---
 
     def test_a_result_outlives_a_process_that_is_killed_right_after_put(self, sink: ResultSink) -> None:
-        """The task is acked right after: what is only in memory then is lost for good. Read: spi.ResultSink.put."""
+        """A result must survive when the process is killed right after `put`. The task is acked then, so a result that
+        is only in memory is lost for good. Read: spi.ResultSink.put."""
         put = [result() for _ in range(min(sink.max_batch, 3))]
         status = _put_and_die(self.again(sink), put, 30 * self.wait_factor)
         assert status == -signal.SIGKILL, f"a process that put a result ended with status {status}: see what it printed"
@@ -133,7 +138,8 @@ class ResultSinkContract(SinkSharingRules, ReaderRules, StoredValueRules, Failur
             self._stored(sink, put)
 
     def test_a_result_is_there_after_close_and_open(self, sink: ResultSink) -> None:
-        """Results are read when the agent is long gone. Read: spi.ResultSink.put."""
+        """A result must be there after `close` and `open`: users read results when the agent has ended.
+        Read: spi.ResultSink.put."""
         put = result()
         with self.again(sink) as first:
             first.put([put])
@@ -141,7 +147,8 @@ class ResultSinkContract(SinkSharingRules, ReaderRules, StoredValueRules, Failur
             self._stored(sink, [put])
 
     def test_the_same_task_again_leaves_one_result(self, sink: ResultSink) -> None:
-        """A task that ran twice, and an answer of the store that was lost, end in this. Read: spi.ResultSink.put."""
+        """`put` of the same task again must leave one result. A task may run twice, and the agent repeats a `put` when
+        its answer was lost. Read: spi.ResultSink.put."""
         with sink:
             put, other = result(), result()
             sink.put([put])
@@ -153,7 +160,8 @@ class ResultSinkContract(SinkSharingRules, ReaderRules, StoredValueRules, Failur
             self._stored(sink, [put, other])
 
     def test_four_threads_lose_no_result(self, sink: ResultSink) -> None:
-        """The agent calls from several threads at once. Read: spi, rules for all three."""
+        """When four threads put at the same time, every result must be stored. The agent calls from several threads.
+        Read: spi, rules for all three."""
         with sink:
             piece = min(sink.max_batch, 5)
             results = [[result() for _ in range(piece)] for _ in range(40)]
@@ -168,7 +176,8 @@ class ResultSinkContract(SinkSharingRules, ReaderRules, StoredValueRules, Failur
     # --- what cannot be stored ---
 
     def test_a_result_too_large_is_rejected_by_name_and_the_others_are_stored(self, sink: ResultSink) -> None:
-        """One result must not take the rest of its batch with it. Read: spi.Rejected, spi.ResultSink.put."""
+        """`put` must raise Rejected with the id of a result that is too large, and store the others. One result must
+        not stop its whole batch. Read: spi.Rejected, spi.ResultSink.put."""
         if self.too_large is None:
             not_asked("set `too_large`: the bytes of a payload that the sink can never store")
         with sink:
@@ -183,7 +192,8 @@ class ResultSinkContract(SinkSharingRules, ReaderRules, StoredValueRules, Failur
             self._stored(sink, others)
 
     def test_a_place_that_went_away_is_unavailable(self, sink: ResultSink) -> None:
-        """The agent waits with back-off and puts the same results again. Read: spi.Unavailable."""
+        """When the store cannot be reached, `put` must raise Unavailable. The agent then waits and puts the same
+        results again. Read: spi.Unavailable."""
         with sink:
             self.take_away(sink)
             with self.unavailable("put", sink):
@@ -192,7 +202,8 @@ class ResultSinkContract(SinkSharingRules, ReaderRules, StoredValueRules, Failur
     # --- what can be asked of it ---
 
     def test_stored_never_names_a_task_without_a_result(self, sink: ResultSink) -> None:
-        """A task that it names is acked without running. Read: spi.ResultSink.stored."""
+        """`stored` must not return a task that has no result: the agent acks such a task without running it.
+        Read: spi.ResultSink.stored."""
         with sink:
             put, absent = result(), result()
             sink.put([put])
@@ -201,7 +212,8 @@ class ResultSinkContract(SinkSharingRules, ReaderRules, StoredValueRules, Failur
             assert named <= {put.task.id}, f"`stored` names tasks that it was not asked about: {sorted(named)}"
 
     def test_stored_names_the_tasks_that_have_a_result(self, sink: ResultSink) -> None:
-        """That is how a run that was broken off goes on. Read: spi.ResultSink.stored."""
+        """`stored` must return the tasks that have a result. A run that was interrupted uses it to go on where it
+        stopped. Read: spi.ResultSink.stored."""
         if type(sink).stored is ResultSink.stored:
             not_asked("`stored` is the default: this sink cannot know")
         with sink:
@@ -213,7 +225,7 @@ class ResultSinkContract(SinkSharingRules, ReaderRules, StoredValueRules, Failur
             )
 
     def test_get_finds_the_results_that_are_there(self, sink: ResultSink) -> None:
-        """`htcgrid results` shows them. Read: spi.ResultStore.get."""
+        """`get` must return the results that are there: `htcgrid results` shows them. Read: spi.ResultStore.get."""
         if not isinstance(sink, ResultStore):
             not_asked("no ResultStore: its results are read in other ways")
         with sink:
@@ -227,7 +239,8 @@ class ResultSinkContract(SinkSharingRules, ReaderRules, StoredValueRules, Failur
             assert found[failed.task.id].outcome.failure is FailureKind.EXIT
 
     def test_scan_gives_results_in_the_order_they_were_stored(self, sink: ResultSink) -> None:
-        """`htcgrid results --follow` goes on after the last number. Read: spi.ResultSink.scan."""
+        """`scan` must return results in the order in which they were stored: `htcgrid results --follow` goes on after
+        the last number. Read: spi.ResultSink.scan."""
         if not sink.keeps_order:
             not_asked("`keeps_order` is False: it has no `scan`")
         with sink:
@@ -242,7 +255,8 @@ class ResultSinkContract(SinkSharingRules, ReaderRules, StoredValueRules, Failur
             assert rest == [each.task.id for each in put[1:]], "`scan` does not go on after a number"
 
     def test_it_can_be_read_beside_a_run_that_writes(self, sink: ResultSink) -> None:
-        """`htcgrid failures` looks in during a run. Read: spi.ResultSink.open_to_read."""
+        """A second sink must be able to read while a run writes: `htcgrid failures` may be called during a run.
+        Read: spi.ResultSink.open_to_read."""
         if not isinstance(sink, ResultStore) and not sink.lists_failures:
             not_asked("it cannot be read")
         with sink:
@@ -258,7 +272,8 @@ class ResultSinkContract(SinkSharingRules, ReaderRules, StoredValueRules, Failur
             sink.put([result()])
 
     def test_stats_count_what_is_stored(self, sink: ResultSink) -> None:
-        """`htcgrid status` shows it. Read: spi.ResultSink.stats."""
+        """`stats` must count the results that are stored: `htcgrid status` shows the number.
+        Read: spi.ResultSink.stats."""
         if type(sink).stats is ResultSink.stats:
             not_asked("`stats` is the default: it cannot tell what it holds")
         with sink:
@@ -277,7 +292,7 @@ class ResultSinkContract(SinkSharingRules, ReaderRules, StoredValueRules, Failur
                 assert sum(stats.failures.values()) == 1, f"one result is a failure, and `stats` says {stats.failures}"
 
     def test_stats_count_failures_by_their_kind(self, sink: ResultSink) -> None:
-        """`htcgrid status` shows them. Read: spi.StoreStats."""
+        """`stats` must count failures by kind: `htcgrid status` shows them. Read: spi.StoreStats."""
         if type(sink).stats is ResultSink.stats:
             not_asked("`stats` is the default: it cannot tell what it holds")
         with sink:
@@ -294,7 +309,8 @@ class ResultSinkContract(SinkSharingRules, ReaderRules, StoredValueRules, Failur
             )
 
     def test_every_call_says_unavailable_once_its_place_went_away(self, sink: ResultSink) -> None:
-        """A result that is not found is run again. Read: spi.Unavailable."""
+        """Every call must raise Unavailable when the store cannot be reached. If it returns "not found", the task runs
+        again. Read: spi.Unavailable."""
         with sink:
             put = result()
             sink.put([put])
@@ -303,10 +319,10 @@ class ResultSinkContract(SinkSharingRules, ReaderRules, StoredValueRules, Failur
                 with self.unavailable(name, sink):
                     call()
 
-    # --- words ---
+    # --- helpers ---
 
     def use(self, plugin: ResultSink) -> None:  # type: ignore[override]
-        """Stores a result and asks for it."""
+        """Store a result and ask for it."""
         put = result()
         plugin.put([put])
         plugin.stored([put.task])
@@ -332,7 +348,7 @@ class ResultSinkContract(SinkSharingRules, ReaderRules, StoredValueRules, Failur
         return result()
 
     def _stored(self, sink: ResultSink, expected: Collection[Result]) -> Sequence[Result]:
-        """What is stored for these, in their order: each once."""
+        """What is stored for these, in the same order; checks that each is there once."""
         ids = [each.task.id for each in expected]
         found = self.read_back(sink, ids)
         counts = {task_id: sum(each.task.id == task_id for each in found) for task_id in ids}
@@ -344,7 +360,7 @@ class ResultSinkContract(SinkSharingRules, ReaderRules, StoredValueRules, Failur
 
 
 def _put_and_die(sink: ResultSink, results: Sequence[Result], seconds: float) -> int:
-    """Put in a process that is killed at the very moment `put` returns; returns its exit status."""
+    """Call `put` in a process that is killed right after it returns; returns its exit status."""
     with warnings.catch_warnings():
         # Newer Pythons warn of forks where threads are; this child puts once and is killed.
         warnings.simplefilter("ignore", DeprecationWarning)

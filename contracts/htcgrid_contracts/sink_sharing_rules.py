@@ -1,4 +1,4 @@
-"""A sink beside other agents, and beside whoever reads it."""
+"""A sink that other agents and readers use at the same time."""
 
 import threading
 import time
@@ -15,7 +15,8 @@ class SinkSharingRules(ReadingRules):
     """`writer` is another agent's sink of the same place."""
 
     def test_stats_are_the_same_for_every_agent(self, sink: ResultSink, writer: Callable[[], ResultSink]) -> None:
-        """`htcgrid status` is a program of its own. Read: spi.ResultSink.stats."""
+        """`stats` must be the same for every agent and program on the same store, such as `htcgrid status`.
+        Read: spi.ResultSink.stats."""
         if type(sink).stats is ResultSink.stats:
             not_asked("`stats` is the default: it cannot tell what it holds")
         with sink:
@@ -34,7 +35,8 @@ class SinkSharingRules(ReadingRules):
     def test_agents_that_put_the_same_tasks_at_once_leave_one_result_each(
         self, sink: ResultSink, writer: Callable[[], ResultSink]
     ) -> None:
-        """A task whose lease was lost ends at two agents. Read: spi.ResultSink.put."""
+        """When several agents put the same tasks at the same time, each task must have one result. A task whose lease
+        was lost may end at two agents. Read: spi.ResultSink.put."""
         with sink:
             size = min(sink.max_batch, 5)
             put = [varied(3 * number) for number in range(12 * size)]
@@ -57,7 +59,8 @@ class SinkSharingRules(ReadingRules):
             self._stored(sink, put)
 
     def test_who_reads_holds_up_no_put(self, sink: ResultSink) -> None:
-        """A page of results is looked at for as long as a user likes. Read: spi.ResultSink.scan, spi.ResultSink.failed."""
+        """`put` must work while another reads: a user may look at one page of results for a long time.
+        Read: spi.ResultSink.scan, spi.ResultSink.failed."""
         readings: Mapping[str, Callable[[ResultSink], Iterator[object]]] = {
             name: call
             for name, is_there, call in (
@@ -85,7 +88,8 @@ class SinkSharingRules(ReadingRules):
                         assert took < 10 * self.wait_factor, f"a put took {took:.0f} s while {who} was within `{name}`"
 
     def test_who_waits_is_told_while_it_waits(self, sink: ResultSink, writer: Callable[[], ResultSink]) -> None:
-        """Soon after something was stored, and not before. Read: spi.ResultSink.wait_for_more."""
+        """`wait_for_more` must return soon after a result was stored, and not before.
+        Read: spi.ResultSink.wait_for_more."""
         with sink:
             if sink.wait_for_more(0.0) is None:
                 not_asked("`wait_for_more` is the default: this sink cannot tell")

@@ -1,4 +1,4 @@
-"""What a plane keeps through errors, abandoned calls and its own end."""
+"""What a plane keeps after errors, calls that were not read to the end, and `close`."""
 
 import os
 import tempfile
@@ -17,7 +17,8 @@ class SlotRules(InvokerHelpers):
     """A slot is an environment that can be called again."""
 
     def test_a_slot_outlives_failures(self, plane: Invoker) -> None:
-        """Else the plane has fewer environments with each error, and at last none. Read: spi.Invoker.max_concurrency."""
+        """After failures the plane must have as many environments as before. Otherwise each error takes one, until none
+        is left. Read: spi.Invoker.max_concurrency."""
         size = min(plane.max_concurrency, self.most_threads)
         for _ in range(2 * size):
             self.failed(self.call(plane, "fail"), FailureKind.HANDLER_ERROR)
@@ -27,7 +28,8 @@ class SlotRules(InvokerHelpers):
         self._all_slots_work(plane, "handlers failed")
 
     def test_a_slot_outlives_an_abandoned_call(self, plane: Invoker) -> None:
-        """A thread of the agent that ends leaves its reports unread. Read: spi.Invoker.invoke."""
+        """When a caller does not read all reports of `invoke`, the environment must be free again. A thread of the
+        agent may end in the middle of a call. Read: spi.Invoker.invoke."""
         size = min(plane.max_concurrency, self.most_threads)
         for _ in range(size + 1):
             batch = [lease("echo", value=number) for number in range(min(plane.max_batch, 2))]
@@ -37,7 +39,8 @@ class SlotRules(InvokerHelpers):
         self._all_slots_work(plane, "reports were left unread")
 
     def test_more_calls_than_slots_are_all_answered(self, plane: Invoker) -> None:
-        """The agent may call once more than there are. Read: spi.Invoker.max_concurrency."""
+        """When there are more calls than `max_concurrency` at the same time, all must be answered.
+        Read: spi.Invoker.max_concurrency."""
         size = min(plane.max_concurrency, self.most_threads)
         calls = [
             lambda number=number: self.answer(self.call(plane, "echo", value=number)) for number in range(3 * size)
@@ -46,7 +49,8 @@ class SlotRules(InvokerHelpers):
 
     @pytest.mark.capability(Capability.CANCEL)
     def test_cancel_stops_every_task_that_it_is_given(self, plane: Invoker) -> None:
-        """A user cancels a session at once. Read: spi.Invoker.cancel."""
+        """`cancel` must stop every task that it is given, not only the first: a user cancels a whole session.
+        Read: spi.Invoker.cancel."""
         size = min(plane.max_concurrency, 2)
         if size == 1:
             not_asked("max_concurrency is 1: nothing runs beside the cancelled task")
@@ -69,7 +73,8 @@ class SlotRules(InvokerHelpers):
     # --- more, fewer, too many ---
 
     def test_a_plane_that_grows_says_so_while_it_is_open(self, invoker: Invoker) -> None:
-        """The agent starts more threads. Read: spi.Invoker.max_concurrency."""
+        """When the plane gets more environments, `max_concurrency` must grow. The agent then starts more threads.
+        Read: spi.Invoker.max_concurrency."""
         self.needs("resize")
         with self.again(invoker) as plane:
             self.works(plane)
@@ -79,7 +84,8 @@ class SlotRules(InvokerHelpers):
             self.overlap(plane, size)
 
     def test_a_plane_that_shrinks_says_so_and_ends_no_invocation(self, invoker: Invoker) -> None:
-        """Calls under way have their environments to their end. Read: spi.Invoker.max_concurrency."""
+        """When the plane loses environments, `max_concurrency` must fall, and invocations that run must not be ended.
+        Read: spi.Invoker.max_concurrency."""
         self.needs("resize")
         with self.again(invoker) as plane:
             size = min(plane.max_concurrency, self.most_threads)
@@ -99,7 +105,8 @@ class SlotRules(InvokerHelpers):
             self._learns(plane, 1, "shrunk")
 
     def test_throttling_is_told_apart_from_what_is_away(self, invoker: Invoker) -> None:
-        """The agent makes fewer calls at once; after another Unavailable it does not. Read: spi.Throttled."""
+        """When the service refuses a call because there are too many, the plane must raise Throttled. The agent then
+        makes fewer calls at the same time; after another Unavailable it does not. Read: spi.Throttled."""
         self.needs("throttle")
         with self.again(invoker) as plane:
             self.use(plane)
@@ -124,7 +131,8 @@ class SlotRules(InvokerHelpers):
     def test_close_leaves_no_file_and_no_process(
         self, invoker: Invoker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """After work, failures and a task under way. Read: spi.Plugin.close."""
+        """`close` must leave no temporary file and no process of a handler, also after failures.
+        Read: spi.Plugin.close."""
         monkeypatch.setenv("TMPDIR", str(tmp_path))
         monkeypatch.setattr(tempfile, "tempdir", None)
         before = children(os.getpid())
@@ -140,15 +148,15 @@ class SlotRules(InvokerHelpers):
             gone = 5 * self.wait_factor
             eventually(lambda: not process.exists(), gone, f"the end of the handler's process {pid} after close")
 
-    # --- words ---
+    # --- helpers ---
 
     def use(self, plugin: Invoker) -> None:  # type: ignore[override]
-        """Calls the handler."""
+        """Call the handler once."""
         reports = list(plugin.invoke([lease("echo", value=1)], plugin.function.timeout))
         assert len(reports) == 1
 
     def _learns(self, plane: Invoker, size: int, has: str) -> None:
-        """It may learn its size from the answers to calls."""
+        """Checks that `max_concurrency` becomes this number; a plane may learn it from the answers to calls."""
 
         def knows() -> bool:
             self.works(plane)

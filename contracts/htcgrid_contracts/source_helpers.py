@@ -1,4 +1,4 @@
-"""The words that rules about sources are written in."""
+"""The helpers of the rules about sources."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,38 +14,38 @@ Given = Callable[..., TaskSource]
 
 
 def numbered(size: int, **attributes: str) -> list[Task]:
-    """So many tasks with ids that no other test has."""
+    """So many tasks, with ids that no other test has."""
     return [Task(unique_id(), b'{"value": %d}' % number, attributes) for number in range(size)]
 
 
 class SourceHelpers(PluginContract):
-    """Fixtures and words that the rules about sources are written in."""
+    """The fixtures and helper methods of the rules about sources."""
 
     finite: bool = False
-    """Whether tasks are there before the source is opened, and end, as in a file. They are published first."""
+    """Whether the source has an end, as a file has. Its tasks are then published before it is opened."""
 
     shared: bool = True
-    """Whether a second plugin of the same config receives from the same place. Where the place is this very
-    object, rules about another receiver ask it again."""
+    """Whether a second plugin of the same config receives from the same queue. Where the queue is in this object
+    alone, rules about another receiver use the same object."""
 
     longest_lease: float = 10.0
-    """Seconds; rules that wait for a lease to expire are left out where `lease_seconds` is above this."""
+    """Seconds. Rules that wait until a lease expires are left out where `lease_seconds` is above this."""
 
     largest_payload: int = 2_000_000
-    """Bytes of an event that the place takes; give less where it has a limit."""
+    """Bytes of an event that the queue must accept; give less where it has a limit."""
 
     # --- what a subclass gives ---
 
     @pytest.fixture
     def source(self) -> TaskSource:
-        """A source, not opened, on a place that is new and empty."""
-        pytest.fail("override the fixture `source`: return a source, not opened, on a place that is new and empty")
+        """A source, not opened, with a new and empty queue."""
+        pytest.fail("override the fixture `source`: return a source, not opened, with a new and empty queue")
 
     def publish(self, source: TaskSource, tasks: Sequence[Task]) -> Sequence[Task] | None:
         """Put tasks where the source finds them, without using it: with the SDK, by writing a file.
 
-        Returns the tasks as they should be leased, where that is not as they are given: a file may have
-        line numbers for ids. The default uses `put` of a `TaskQueue`, which proves less.
+        Returns the tasks as they should be leased, where they differ from those given: a file may use line
+        numbers as ids. The default uses `put` of a `TaskQueue`, which proves less.
         """
         if not isinstance(source, TaskQueue):
             not_asked("override `publish(source, tasks)`: put tasks where the source finds them")
@@ -53,13 +53,13 @@ class SourceHelpers(PluginContract):
         return None
 
     def publish_invalid(self, source: TaskSource) -> None:
-        """Put something there of which no task can be made: a message that is not JSON."""
+        """Put something there that is not a task, such as a message that is not JSON."""
         not_asked("override `publish_invalid(source)`: put there what is not a task, such as text that is not JSON")
 
     _safe_until = float("inf")
 
     published: Sequence[Task] = ()
-    """What `given` has published, as it should be leased."""
+    """The tasks that `given` has published, as they should be leased."""
 
     # --- fixtures ---
 
@@ -69,7 +69,7 @@ class SourceHelpers(PluginContract):
 
     @pytest.fixture
     def given(self, source: TaskSource) -> Iterator[Given]:
-        """Call it with tasks: the source, opened, that finds them."""
+        """Call it with tasks. It returns the source, opened, which will find them."""
 
         def given(*tasks: Task) -> TaskSource:
             if self.finite:
@@ -84,7 +84,7 @@ class SourceHelpers(PluginContract):
 
     @pytest.fixture
     def another(self, source: TaskSource) -> Iterator[Callable[[], TaskSource]]:
-        """Call it after `given`: a second receiver on the same place, opened."""
+        """Call it after `given`. It returns a second receiver on the same queue, opened."""
 
         def another() -> TaskSource:
             return opened.enter_context(self.again(source)) if self.shared else source
@@ -92,7 +92,7 @@ class SourceHelpers(PluginContract):
         with ExitStack() as opened:
             yield another
 
-    # --- words ---
+    # --- helpers ---
 
     def take(self, source: TaskSource, size: int, seconds: float = 10.0) -> list[Lease]:
         """Receive until so many tasks have been leased."""
@@ -119,7 +119,7 @@ class SourceHelpers(PluginContract):
         return leased
 
     def held(self, source: TaskSource, size: int, seconds: float = 10.0) -> list[Lease]:
-        """Receive so many, and keep them far longer than the rule takes: what comes again has not just expired."""
+        """Receive so many, and extend them for far longer than the rule takes, so that none expires meanwhile."""
         leases = self.take(source, size, seconds)
         if source.lease_seconds is not None:
             gone: set[str] = set()
@@ -136,16 +136,16 @@ class SourceHelpers(PluginContract):
         return type(source).nack is not TaskSource.nack
 
     def lent_at(self, source: TaskSource, moment: float) -> None:
-        """What is in hand was leased or extended then, for a whole lease."""
+        """Note when the leases that the rule holds began or were extended."""
         self._safe_until = moment + 0.75 * (source.lease_seconds or float("inf"))
 
     def in_time(self) -> None:
-        """Leave the rule out where what is in hand may have expired: no fault of the source."""
+        """Leave the rule out where leases may have expired because this machine was slow: not a fault of the source."""
         if time.monotonic() >= self._safe_until:
             self.stood_still()
 
     def stood_still(self) -> NoReturn:
-        """Leave the rule out."""
+        """Leave the rule out, since this machine was too slow."""
         not_asked("this machine stood still for as long as a lease lasts; give the fixture a longer one")
 
     def nothing_comes(self, source: TaskSource, seconds: float | None = None, *, on_lease: bool = False) -> None:
@@ -168,7 +168,7 @@ class SourceHelpers(PluginContract):
             time.sleep(0.01)  # a source whose tasks are all leased need not wait for more
 
     def expiry(self, source: TaskSource) -> float:
-        """Seconds after which a lease has surely expired."""
+        """After so many seconds a lease has expired for certain."""
         lease = source.lease_seconds
         if lease is None:
             not_asked("`lease_seconds` is None: leases do not expire")

@@ -1,4 +1,4 @@
-"""A source beside other agents and commands on the same place, and calls that are odd but allowed."""
+"""A source that other agents and commands use at the same time, and odd calls that are allowed."""
 
 import threading
 import time
@@ -21,7 +21,8 @@ class SourceSharingRules(SourceHelpers):
     def test_agents_beside_each_other_lose_nothing_and_double_nothing(
         self, source: TaskSource, given: Given, another: Callable[[], TaskSource]
     ) -> None:
-        """A lease is taken in one step, whoever else looks at that moment. Read: spi.TaskSource.receive."""
+        """When several agents receive at the same time, each task must be handed out once. The source must take a lease
+        in one atomic step. Read: spi.TaskSource.receive."""
         if not self.shared:
             not_asked("the place is the object itself: there is one agent")
         given(*numbered(160))
@@ -50,7 +51,8 @@ class SourceSharingRules(SourceHelpers):
     def test_a_cancel_from_elsewhere_reaches_who_holds_the_task(
         self, source: TaskSource, given: Given, another: Callable[[], TaskSource]
     ) -> None:
-        """`htcgrid cancel` is a program of its own. Read: spi.TaskQueue.cancel."""
+        """A `cancel` by another program must reach the agent that holds the task: `htcgrid cancel` is such a program.
+        Read: spi.TaskQueue.cancel."""
         given(*numbered(2))
         if not isinstance(source, TaskQueue):
             not_asked("no TaskQueue: its tasks cannot be cancelled")
@@ -66,7 +68,8 @@ class SourceSharingRules(SourceHelpers):
     def test_stats_and_dead_letters_are_the_same_for_every_agent(
         self, source: TaskSource, given: Given, another: Callable[[], TaskSource]
     ) -> None:
-        """`htcgrid status` and `htcgrid failures` are programs of their own. Read: spi.TaskSource.stats, spi.TaskSource.dead_letters."""
+        """`stats` and `dead_letters` must be the same for every agent and program on the same queue, such as `htcgrid
+        status`. Read: spi.TaskSource.stats, spi.TaskSource.dead_letters."""
         if not self.shared:
             not_asked("the place is the object itself: there is one agent")
         given(*numbered(3))
@@ -94,7 +97,8 @@ class SourceSharingRules(SourceHelpers):
     def test_a_session_is_pending_for_every_agent(
         self, source: TaskSource, given: Given, another: Callable[[], TaskSource]
     ) -> None:
-        """`htcgrid results --wait` is a program of its own. Read: spi.TaskSource.is_pending."""
+        """`is_pending` must be the same for every program on the same queue, such as `htcgrid results --wait`.
+        Read: spi.TaskSource.is_pending."""
         given(*numbered(1, session_id="asked"))
         if not isinstance(source, TaskQueue) or source.is_pending("asked") is None:
             not_asked("no TaskQueue, or `is_pending` says None: it cannot tell")
@@ -108,7 +112,8 @@ class SourceSharingRules(SourceHelpers):
     def test_submitters_of_the_same_tasks_at_once_leave_each_once(
         self, given: Given, another: Callable[[], TaskSource]
     ) -> None:
-        """A submit is given again while the first still runs. Read: spi.TaskQueue.put."""
+        """When two programs put the same tasks at the same time, each task must be there once. A user may repeat a
+        `submit` while the first still runs. Read: spi.TaskQueue.put."""
         source = given()
         queues = [self._queue(each) for each in (source, another(), another(), another())]
         same, own = numbered(8), [numbered(4) for _ in queues]
@@ -144,7 +149,8 @@ class SourceSharingRules(SourceHelpers):
     def test_a_receive_that_waits_is_woken_by_another_agent(
         self, source: TaskSource, given: Given, another: Callable[[], TaskSource]
     ) -> None:
-        """What one returns, another can have at once. Read: spi.TaskSource.receive."""
+        """A `receive` that waits must soon return a task that another agent has returned.
+        Read: spi.TaskSource.receive."""
         if not self.shared or self.finite or not self.returns(source):
             not_asked("there is one agent, it is finite, or `nack` is the default")
         given(*numbered(1))
@@ -167,7 +173,8 @@ class SourceSharingRules(SourceHelpers):
         )
 
     def test_a_delay_that_ends_while_receive_waits_is_seen(self, source: TaskSource, given: Given) -> None:
-        """Not at the end of the wait. Read: spi.TaskSource.receive."""
+        """A `receive` that waits must return a task soon after its delay ends, not only when the wait is over.
+        Read: spi.TaskSource.receive."""
         if not self.returns(source):
             not_asked("`nack` is the default: what is returned waits for its lease to expire")
         given(*numbered(1))
@@ -180,7 +187,8 @@ class SourceSharingRules(SourceHelpers):
     def test_a_lease_that_expires_while_receive_waits_is_seen(
         self, source: TaskSource, given: Given, another: Callable[[], TaskSource]
     ) -> None:
-        """The agents that are left have its tasks at once. Read: spi.TaskSource.receive."""
+        """A `receive` that waits must return a task soon after its lease expires: the other agents take over the tasks
+        of one that died. Read: spi.TaskSource.receive."""
         given(*numbered(1))
         self.expiry(source)
         other = another()
@@ -188,7 +196,8 @@ class SourceSharingRules(SourceHelpers):
         self._comes_within(other, time.monotonic(), source.lease_seconds or 0.0, "it was leased")
 
     def test_what_is_returned_after_the_end_comes_again(self, source: TaskSource, given: Given) -> None:
-        """The end is reached when all tasks are leased, and a return takes it back. Read: spi.TaskSource.exhausted."""
+        """When a task is returned after the source was exhausted, it must be handed out again.
+        Read: spi.TaskSource.exhausted."""
         if not self.finite or not self.returns(source):
             not_asked("not finite, or `nack` is the default")
         given(*numbered(2))
@@ -205,7 +214,8 @@ class SourceSharingRules(SourceHelpers):
     # --- odd, but allowed ---
 
     def test_cancel_of_nothing_cancels_nothing(self, given: Given) -> None:
-        """A list of ids may turn out to be empty. Read: spi.TaskQueue.cancel."""
+        """`cancel` without a session and without ids must cancel nothing. A list of ids may be empty.
+        Read: spi.TaskQueue.cancel."""
         source = given()
         queue = self._queue(source)
         queue.put(numbered(2))
@@ -214,7 +224,8 @@ class SourceSharingRules(SourceHelpers):
         self.take(source, 2)
 
     def test_cancel_names_each_task_once_and_none_that_is_done(self, given: Given) -> None:
-        """A `cancelled` result is stored for each that it names. Read: spi.TaskQueue.cancel."""
+        """`cancel` must return each task once, and no task that is done: a `cancelled` result is stored for each that
+        it returns. Read: spi.TaskQueue.cancel."""
         source = given()
         queue = self._queue(source)
         queue.put(numbered(2))
@@ -226,7 +237,8 @@ class SourceSharingRules(SourceHelpers):
         )
 
     def test_sessions_are_told_apart_by_their_whole_names(self, given: Given) -> None:
-        """One user's cancel must not reach the tasks of another. Read: spi.TaskQueue.cancel, spi.TaskSource.is_pending."""
+        """Sessions must be compared by their exact and whole names. A user must not cancel the tasks of another.
+        Read: spi.TaskQueue.cancel, spi.TaskSource.is_pending."""
         source = given()
         queue = self._queue(source)
         tasks = {name: numbered(1, session_id=name)[0] for name in SESSIONS}
@@ -242,7 +254,7 @@ class SourceSharingRules(SourceHelpers):
         left = {lease.task.id for lease in self.take(source, len(tasks))}
         assert left == {task.id for task in tasks.values()}, "a task of another session was cancelled"
 
-    # --- words ---
+    # --- helpers ---
 
     def _queue(self, source: TaskSource) -> TaskQueue:
         if not isinstance(source, TaskQueue):
@@ -250,7 +262,7 @@ class SourceSharingRules(SourceHelpers):
         return source
 
     def _comes_within(self, source: TaskSource, began: float, seconds: float, since: str) -> None:
-        """A task comes about then to a receive that would wait far longer."""
+        """Checks that a `receive` with a far longer wait returns a task at about this time."""
         longest = seconds + 15 * self.wait_factor
         found: Sequence[Lease] = ()
         while not found and time.monotonic() - began < longest:

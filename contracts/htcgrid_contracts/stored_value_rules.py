@@ -1,4 +1,4 @@
-"""What a sink makes of large numbers, of generations past nine and of what changes while it is looked at."""
+"""How a sink stores large numbers, zero and generations, and what it shows while results change."""
 
 import json
 import time
@@ -17,10 +17,11 @@ _MONTH_MS = 2_592_000_000
 
 
 class StoredValueRules(ReadingRules):
-    """Asked of every sink; of those that offer it, what they read."""
+    """Asked of every sink; rules about reading, of those that can be read."""
 
     def test_large_numbers_are_stored_as_they_are(self, sink: ResultSink) -> None:
-        """A task may run for 30 days, with 16 TiB, in the year 2100. Read: spi.Outcome."""
+        """Large numbers must be stored exactly: a task may run for 30 days, with 16 TiB, in the year 2100.
+        Read: spi.Outcome."""
         put = varied(0)
         large = replace(
             put.outcome,
@@ -43,7 +44,7 @@ class StoredValueRules(ReadingRules):
         assert stored.attempt == put.attempt, f"attempt {put.attempt} was stored as {stored.attempt}"
 
     def test_zero_is_stored_as_zero(self, sink: ResultSink) -> None:
-        """It is a number, and not nothing. Read: spi.Outcome."""
+        """Zero must be stored as zero. It is a number, and must not become "no value". Read: spi.Outcome."""
         put = varied(0)
         nothing = replace(put.outcome, started=0.0, duration_ms=0.0, billed_ms=0, max_memory_mb=0, init_ms=0.0)
         put = replace(put, outcome=replace(nothing, log_tail=b"", environment=""))
@@ -55,7 +56,8 @@ class StoredValueRules(ReadingRules):
         assert not changed, f"0 was stored as {changed}"
 
     def test_no_answer_harms_another(self, sink: ResultSink) -> None:
-        """Whatever it holds: quotes, line breaks, marks of other languages. Read: spi.ResultSink.put."""
+        """No answer may change another, whatever is in it: quotes, line breaks, letters of any language.
+        Read: spi.ResultSink.put."""
         plain = varied(0)
         odd = [replace(each, outcome=replace(each.outcome, payload=payload)) for each, payload in self._awkward()]
         put = [*odd, plain]
@@ -75,7 +77,8 @@ class StoredValueRules(ReadingRules):
             )
 
     def test_the_generations_of_results_are_numbers(self, sink: ResultSink) -> None:
-        """The tenth is above the ninth. Read: spi.ResultSink.failed."""
+        """Generations must be compared as numbers: generation 10 is later than generation 9.
+        Read: spi.ResultSink.failed."""
         self._must_list_failures(sink)
         ninth = self._of_generation(varied(1), 9)
         tenth = self._of_generation(varied(0), 10, ninth)
@@ -90,7 +93,8 @@ class StoredValueRules(ReadingRules):
         assert stored.outcome.failure is None, "an answer of generation 10 has not replaced a failure of generation 9"
 
     def test_whoever_follows_is_given_what_replaces_a_failure(self, sink: ResultSink) -> None:
-        """`htcgrid results --follow` shows the result of a redrive. Read: spi.ResultSink.scan."""
+        """`scan` must return a result that replaces a failure as something new: `htcgrid results --follow` shows the
+        result of a redrive. Read: spi.ResultSink.scan."""
         self._must_list_failures(sink)
         if not sink.keeps_order:
             not_asked("`keeps_order` is False: it has no `scan`")
@@ -113,7 +117,8 @@ class StoredValueRules(ReadingRules):
         )
 
     def test_one_failure_among_many_answers_has_failed(self, sink: ResultSink) -> None:
-        """The exit code of a run says so, however long ago it failed. Read: spi.ResultSink.has_failed."""
+        """`has_failed` must be true for one failure among many successes, also an old one: the exit code of a run
+        depends on it. Read: spi.ResultSink.has_failed."""
         self._must_list_failures(sink)
         failure = varied(1)
         answers = [varied(3 * number) for number in range(min(self.many, 300))]
@@ -128,7 +133,7 @@ class StoredValueRules(ReadingRules):
         assert listed == [failure.task.id], f"a failure and {len(answers)} answers are stored; `failed` lists {listed}"
 
     def test_stats_follow_what_is_put(self, sink: ResultSink) -> None:
-        """`htcgrid status` is asked again and again. Read: spi.ResultSink.stats."""
+        """`stats` must change with each `put`: `htcgrid status` asks again and again. Read: spi.ResultSink.stats."""
         self._must_count(sink)
         with sink:
             for number, failures in ((0, 0), (1, 1), (3, 1), (4, 2)):
@@ -144,7 +149,7 @@ class StoredValueRules(ReadingRules):
                 )
 
     def test_the_rate_is_by_the_second(self, sink: ResultSink) -> None:
-        """Not by the minute. Read: spi.StoreStats."""
+        """The rate in `stats` must be results per second, not per minute. Read: spi.StoreStats."""
         self._must_count(sink)
         size = 60
         with sink:
@@ -162,13 +167,13 @@ class StoredValueRules(ReadingRules):
             f"{size} results were stored in the last {took:.1f} s, and per_second is {rate:g}"
         )
 
-    # --- words ---
+    # --- helpers ---
 
     def _awkward(self) -> Iterator[tuple[Result, bytes]]:
         return ((varied(0), payload) for payload in AWKWARD_PAYLOADS.values())
 
     def _kept(self, sink: ResultSink) -> Sequence[str]:
-        """What the sink keeps of an outcome: a file that users read may leave out some of it."""
+        """The part of an outcome that the sink keeps: a file for users may leave some of it out."""
         put = varied(3)
         sink.put([put])
         (stored,) = self._stored(sink, [put])
@@ -183,11 +188,11 @@ class StoredValueRules(ReadingRules):
             not_asked("`stats` is the default: it cannot tell what it holds")
 
     def _of_now(self, result: Result) -> Result:
-        """The result of a task that ran just now."""
+        """The same result, of a task that ran just now."""
         return replace(result, outcome=replace(result.outcome, started=time.time(), duration_ms=1.0, billed_ms=1))
 
     def _of_generation(self, result: Result, generation: int, of: Result | None = None) -> Result:
-        """The result in that generation, of the task of the other one where it is given."""
+        """The same result, of this generation, and of the task of another result where one is given."""
         task_id = (of or result).task.id
         attributes = {**result.task.attributes, GENERATION: str(generation)}
         task = replace(result.task, id=task_id, attributes=attributes)

@@ -1,4 +1,4 @@
-"""Tasks that are odd but allowed, and the tasks of one batch."""
+"""Odd tasks that are allowed, and the tasks of one batch."""
 
 import threading
 import time
@@ -17,7 +17,8 @@ class TaskRules(InvokerHelpers):
     """Asked of every plane."""
 
     def test_a_task_of_any_id_is_run(self, plane: Invoker) -> None:
-        """An id is a text of up to 200 characters, no file name and no part of an address. Read: spi.Task."""
+        """A task with any id of up to 200 characters must run. An id must not be used as a file name or a part of an
+        address as it is. Read: spi.Task."""
         for end in AWKWARD_IDS:
             asked = lease("describe")
             asked = replace(asked, task=replace(asked.task, id=asked.task.id + end))
@@ -29,14 +30,16 @@ class TaskRules(InvokerHelpers):
     @pytest.mark.capability(Capability.CONTEXT)
     @pytest.mark.parametrize("name", AWKWARD_ATTRIBUTES)
     def test_attributes_reach_the_handler_as_they_are(self, plane: Invoker, name: str) -> None:
-        """Whatever a header or a command line would make of them. Read: spi.Capability.CONTEXT."""
+        """Attributes must reach the handler unchanged, also where they pass through a header or a command line.
+        Read: spi.Capability.CONTEXT."""
         attributes = AWKWARD_ATTRIBUTES[name]
         custom = self.answer(self.run(plane, [lease("describe", attributes)])[0])["custom"]
         found = {each: custom.get(each) for each in attributes}
         assert found == dict(attributes), f"the attributes are {dict(attributes)}, and the context has {found}"
 
     def test_outcomes_come_as_they_are_ready(self, plane: Invoker) -> None:
-        """A result is stored while the next task of its batch runs. Read: spi.Invoker.invoke."""
+        """`invoke` must report each outcome as soon as it is ready. The result is then stored while the next task of
+        the batch runs. Read: spi.Invoker.invoke."""
         if plane.max_batch == 1:
             not_asked("max_batch is 1: every call has one task")
         self.works(plane)
@@ -61,7 +64,8 @@ class TaskRules(InvokerHelpers):
 
     @pytest.mark.capability(Capability.CONTEXT)
     def test_each_task_of_a_batch_has_a_context_of_its_own(self, plane: Invoker) -> None:
-        """A batch may be of several users. Read: spi.Capability.CONTEXT."""
+        """Each task of a batch must have its own context: the tasks may belong to several users.
+        Read: spi.Capability.CONTEXT."""
         if plane.max_batch == 1:
             not_asked("max_batch is 1: every call has one task")
         batch = [
@@ -86,7 +90,8 @@ class TaskRules(InvokerHelpers):
 
     @pytest.mark.capability(Capability.TIMEOUT)
     def test_a_task_behind_one_that_is_stopped_is_not_stopped(self, plane: Invoker) -> None:
-        """At its timeout, or by a cancel. Read: spi.Unstarted."""
+        """When a task is stopped, at its timeout or by `cancel`, the tasks behind it in the batch must still run.
+        Read: spi.Unstarted."""
         if plane.max_batch == 1:
             not_asked("max_batch is 1: no task stands behind another")
         self.works(plane)
@@ -120,7 +125,8 @@ class TaskRules(InvokerHelpers):
 
     @pytest.mark.capability(Capability.CANCEL)
     def test_cancel_of_a_task_behind_leaves_the_one_that_runs(self, plane: Invoker) -> None:
-        """They are of one batch, and of two users. Read: spi.Invoker.cancel."""
+        """`cancel` of a task that waits in a batch must not stop the one that runs: they may belong to two users.
+        Read: spi.Invoker.cancel."""
         if plane.max_batch == 1:
             not_asked("max_batch is 1: no task stands behind another")
         self.works(plane)

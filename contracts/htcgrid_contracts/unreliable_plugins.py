@@ -1,4 +1,4 @@
-"""Plugins that stand before another and make it worse, as services are at times."""
+"""Plugins around another that make it fail, as services do at times."""
 
 import threading
 import time
@@ -12,7 +12,7 @@ _RESIZED_SECONDS = 0.25
 
 
 class _Before:
-    """Passes on everything that a fault does not touch."""
+    """Passes every call on to the plugin behind it; a subclass changes one."""
 
     def __init__(self, plugin: Any) -> None:
         self._plugin = plugin
@@ -31,7 +31,7 @@ class _Before:
 
 
 class FlakySource(_Before):
-    """Every third call is refused."""
+    """Refuses every third call."""
 
     def receive(self, max_tasks: int, wait: float) -> Sequence[Lease]:
         self._stumble(3, "receive")
@@ -44,7 +44,7 @@ class FlakySource(_Before):
 
 
 class FlakyInvoker(_Before):
-    """Every third call is refused before anything has begun."""
+    """Refuses every third call before anything has begun."""
 
     def invoke(self, batch: Sequence[Lease], timeout: float) -> Iterator[Outcome | Unstarted]:
         self._stumble(3, "invoke")
@@ -52,7 +52,7 @@ class FlakyInvoker(_Before):
 
 
 class ResizingInvoker(_Before):
-    """Has other numbers of environments all the time: from one to all of the plane's."""
+    """Changes its number of environments all the time, from one to all that the plane has."""
 
     @property
     def max_concurrency(self) -> int:
@@ -61,7 +61,7 @@ class ResizingInvoker(_Before):
 
 
 class FlakySink(_Before):
-    """Every second call fails after it has stored what it was given: the answer was lost."""
+    """Every second call raises after it has stored the results, as when an answer was lost."""
 
     def put(self, results: Sequence[Result]) -> None:
         self._plugin.put(results)
@@ -69,7 +69,7 @@ class FlakySink(_Before):
 
 
 class SlowSink(_Before):
-    """Takes its time."""
+    """Waits before each `put`."""
 
     def put(self, results: Sequence[Result]) -> None:
         time.sleep(0.1)
@@ -77,7 +77,7 @@ class SlowSink(_Before):
 
 
 class DoublingSource(_Before):
-    """Every task is delivered once more after it was acked, as a standard queue of SQS may do."""
+    """Delivers every task once more after its `ack`, as a standard queue of SQS may do."""
 
     def __init__(self, plugin: Any) -> None:
         super().__init__(plugin)
@@ -115,7 +115,7 @@ class DoublingSource(_Before):
 
     @property
     def has_doubled(self) -> bool:
-        """Whether every task that was acked has been delivered once more, and has come to an end again."""
+        """Whether every acked task was delivered once more and has ended again."""
         return bool(self._doubled) and not self._again and self._ended_twice >= self._doubled
 
     @property

@@ -1,4 +1,4 @@
-"""The verdict on each rule, in the author's terms and without secrets; and the deadline of each."""
+"""The verdict on each rule, in words for the author and without secrets; and the time limit of each."""
 
 import re
 import signal
@@ -14,14 +14,14 @@ import pytest
 
 HELD, BROKEN, NOT_ASKED = "held", "broken", "not asked"
 NEEDS = re.compile(r"give |override |set `|configure |`lease_seconds` is \d")
-"""How the reason begins where an author could have had the rule asked."""
+"""How the reason begins where an author can do something to have the rule asked."""
 
 _KIT = Path(__file__).parent
 _FRAMES = 8
-"""Of a traceback, how many are shown."""
+"""The most frames of a traceback that are shown."""
 _MOST_OVERDUE = 3
 _AGAIN_SECONDS = 5.0
-"""After its deadline a rule is interrupted so often until it ends, since what cleans up may hang too."""
+"""After its deadline a rule is interrupted again every so many seconds until it ends, since its cleaning up may hang too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +56,11 @@ class Reporter:
         self.verdicts: list[Verdict] = []
         self.error = ""
         self.unread: Exception | None = None
-        """What `on_verdict` raised, which ends the run: nobody reads the verdicts any more."""
+        """The error of `on_verdict`. It ends the run, since nobody reads the verdicts any more."""
 
     @property
     def has_stopped(self) -> bool:
-        """Whether rules were left out since one after the other came to its deadline."""
+        """Whether the rest was left out because several rules in a row took longer than their time limit."""
         return self._overdue >= _MOST_OVERDUE
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
@@ -166,13 +166,13 @@ def rule_of(test: str) -> str:
 
 
 def where_to_read(doc: str) -> tuple[str, str]:
-    """Why a rule is one, and where in the interface it stands."""
-    read = re.search(r"Read: (.*?)\.?\s*$", doc, re.DOTALL)
-    return doc.partition("Read:")[0].strip(), read[1] if read else ""
+    """What a rule demands and why, and where in the interface it stands."""
+    why, _, read = " ".join(doc.split()).partition("Read: ")
+    return why.rstrip(), read.removesuffix(".")
 
 
 def _fault(why: str) -> str:
-    """What is the same for two rules that the same fault breaks: neither numbers, nor where the kit was."""
+    """The text without numbers and without the kit's own frames, which is equal for two rules that one fault breaks."""
     of_the_kit = rf'  File "{re.escape(str(_KIT))}/.*\n(?:    .*\n?)*'
     begun = re.sub(r"^[a-z ]+ had not ended after", "not ended after", re.sub(of_the_kit, "", why))
     return re.sub(r"[0-9a-f]{6,}|\d[\d.]*", "#", begun if begun.strip() else why)
@@ -188,7 +188,7 @@ def _skip_reason(report: pytest.TestReport) -> str:
 
 
 def _told(caught: pytest.ExceptionInfo[BaseException]) -> str:
-    """What the rule says is wrong; the plugin's own traceback, without arguments, where it raised what it may not."""
+    """What is wrong, in the words of the rule; where the plugin raised a wrong error, its traceback without arguments."""
     error = caught.value
     if isinstance(error, AssertionError | pytest.fail.Exception):
         # What pytest adds below is the expression, which says less than the words above it.
@@ -203,7 +203,7 @@ def _place(error: BaseException) -> str:
 
 
 def _frames(stack: traceback.StackSummary) -> list[str]:
-    """The frames from the rule's call on: files, lines and source, and no values."""
+    """The frames since the rule's call: files, lines and source text, without values."""
     frames = list(stack)
     kit = [number for number, frame in enumerate(frames) if Path(frame.filename).parent == _KIT]
     return traceback.format_list(frames[kit[-1] if kit else 0 :][-_FRAMES:])

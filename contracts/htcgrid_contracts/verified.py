@@ -16,9 +16,9 @@ from htcgrid_contracts.sink import ResultSinkContract
 from htcgrid_contracts.source import TaskSourceContract
 
 _LEARNED = pytest.StashKey[tuple[bool, bool]]()
-"""Whether the place is shared, and whether it ends."""
+"""Whether the queue is shared, and whether it ends."""
 _OF_A_PLACE = {"source", "given", "another"}
-"""Rules that ask for none of these are about the plugin alone, and are asked of one that cannot receive, too."""
+"""Rules without any of these fixtures are about the plugin alone. They are asked of one that cannot receive, too."""
 
 
 class _Verified(PluginContract):
@@ -110,7 +110,7 @@ class TestTaskSource(_Verified, TaskSourceContract):
         self._subject.publish_invalid()
 
     def _learn(self, source: TaskSource, known: pytest.Stash, *, drain: bool) -> None:
-        """What a subclass would say: whether the place is shared, and whether it ends. Empties it on the way."""
+        """Finds out whether the queue is shared and whether it ends, which a subclass would say. Empties the queue."""
         with self.again(source) as first:
             # The first look is a careful one. Later places are new, but for those that are to be emptied.
             wait = 0.2 if drain or _LEARNED not in known else 0.0

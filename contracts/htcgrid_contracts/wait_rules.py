@@ -1,4 +1,4 @@
-"""How a source waits, what it does meanwhile, and what it says once its place is away."""
+"""How a source waits, what works meanwhile, and what it raises once its service is away."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +14,8 @@ class WaitRules(SourceHelpers):
     """Asked of every source."""
 
     def test_receive_keeps_its_wait(self, given: Given) -> None:
-        """On both sides: half of it is twice the requests, twice as much holds up a drain. Read: spi.TaskSource.receive."""
+        """`receive` must wait for about `wait` seconds. Half of it means twice as many requests; twice as much delays
+        an agent that is to stop. Read: spi.TaskSource.receive."""
         source = given()
         wait = 2.0 * self.wait_factor
         took = 0.0
@@ -28,7 +29,8 @@ class WaitRules(SourceHelpers):
         assert took < 1.6 * wait, f"came back after {took:.1f} s when asked to wait {wait:g} s"
 
     def test_a_receive_that_waits_holds_up_no_other_call(self, source: TaskSource, given: Given) -> None:
-        """Results are acked while the agent waits for more tasks. Read: spi, rules for all three."""
+        """Other calls must work while `receive` waits in another thread: the agent acks results meanwhile.
+        Read: spi, rules for all three."""
         given(*numbered(3))
         first, second, third = self.held(source, 3)
         wait = 3.0 * self.wait_factor
@@ -50,7 +52,8 @@ class WaitRules(SourceHelpers):
         )
 
     def test_a_receive_that_waits_is_woken_by_a_return(self, source: TaskSource, given: Given) -> None:
-        """Else a returned task lies idle beside an idle environment. Read: spi.TaskSource.nack."""
+        """A `receive` that waits must return a task soon after its `nack`. Otherwise the task waits while an
+        environment is idle. Read: spi.TaskSource.nack."""
         if self.finite or not self.returns(source):
             not_asked("finite, or `nack` is the default")
         given(*numbered(1))
@@ -71,7 +74,8 @@ class WaitRules(SourceHelpers):
         assert took < 4 * self.wait_factor, f"a task was returned while receive waited, which saw it {took:.1f} s later"
 
     def test_all_of_many_tasks_come_once(self, source: TaskSource, given: Given) -> None:
-        """More than one page or batch, and each batch `max_batch` at most. Read: spi.TaskSource.receive."""
+        """Of many tasks, more than one page or batch, each must be handed out once, in batches of `max_batch` at most.
+        Read: spi.TaskSource.receive."""
         size = min(max(2 * source.max_batch + 7, 120), 4500)
         given(*numbered(size))
         seen: list[str] = []
@@ -93,7 +97,8 @@ class WaitRules(SourceHelpers):
         assert not source.receive(1, 0.2), "a task came that was never there"
 
     def test_a_delayed_task_is_not_the_end(self, source: TaskSource, given: Given) -> None:
-        """The run would end without it. Read: spi.TaskSource.exhausted."""
+        """`exhausted` must be false while a task waits for its delay to end. Otherwise the run ends without that task.
+        Read: spi.TaskSource.exhausted."""
         if not self.finite or not self.returns(source):
             not_asked("not finite, or `nack` is the default")
         given(*numbered(2))
@@ -107,7 +112,8 @@ class WaitRules(SourceHelpers):
         eventually(lambda: source.exhausted, 2 * self.wait_factor, "`exhausted` once the delayed task is acked")
 
     def test_every_call_says_unavailable_once_its_place_went_away(self, source: TaskSource, given: Given) -> None:
-        """What is swallowed is lost, and what is called lost is run twice. Read: spi.Unavailable."""
+        """Every call must raise Unavailable when the queue cannot be reached. If an error is swallowed, a task is lost;
+        if leases are reported as lost, tasks run twice. Read: spi.Unavailable."""
         given(*numbered(2))
         leases = self.held(source, 2)
         self.take_away(source)
@@ -116,7 +122,7 @@ class WaitRules(SourceHelpers):
                 call()
 
     def use(self, plugin: TaskSource) -> None:  # type: ignore[override]
-        """Asks whether there is a task."""
+        """Ask whether there is a task."""
         plugin.receive(1, 0)
 
     def _calls(self, source: TaskSource, leases: Sequence[Lease]) -> Mapping[str, Callable[[], object]]:

@@ -1,11 +1,9 @@
 """Results to a file: each line is one result, a JSON object."""
 
-import fcntl
 import gzip
 import logging
 import os
 import stat
-import sys
 import threading
 import zlib
 from collections.abc import Collection, Iterator, Sequence
@@ -16,11 +14,10 @@ from pydantic import Field
 
 from htcgrid.builtin import manifest_file
 from htcgrid.builtin.id_table import Ids, IdTable
+from htcgrid.builtin.jsonl_batches import large_lines, lines, pieces_of
 from htcgrid.builtin.jsonl_current import compact, every_result, failed
+from htcgrid.builtin.jsonl_descriptor import locked, standard_output, synchronise, write_all
 from htcgrid.builtin.jsonl_repair import resume
-from htcgrid.builtin.jsonl_results import in_generation
-from htcgrid.builtin.jsonl_results import line as result_line
-from htcgrid.builtin.jsonl_results import pieces as result_pieces
 from htcgrid.runtime.printable import printable
 from htcgrid.spi import GENERATION, Function, Plugin, Rejected, Result, ResultSink, Task, Unavailable, generation_of
 
@@ -29,10 +26,6 @@ log = logging.getLogger(__name__)
 _CLOSE_SECONDS = 0.5
 _LARGE_BYTES = 4096
 """Larger answers, on average, are written as they are."""
-_PIECES_AT_ONCE = 1024
-"""The most pieces that one call of the system takes (IOV_MAX)."""
-_PIECE_BYTES = 4 << 20
-"""About how many bytes of results are turned into lines at once."""
 
 
 class JsonlSink(ResultSink):
@@ -74,11 +67,11 @@ class JsonlSink(ResultSink):
     def open(self) -> None:
         path = self._path
         if path == "-":
-            self._fd = _standard_output()
+            self._fd = standard_output()
             self._is_terminal = os.isatty(self._fd)
             return
         try:
-            self._fd = _locked(path)
+            self._fd = locked(path)
         except BlockingIOError:
             raise Rejected(
                 f"[sink] path = {path!r}: another run is writing to it. Wait for it, or name another file."
@@ -146,14 +139,14 @@ class JsonlSink(ResultSink):
 
         `is_again`: some are of a later generation.
         """
-        for start, end, size in _pieces([len(result.outcome.payload) for result in results]):
+        for start, end, size in pieces_of([len(result.outcome.payload) for result in results]):
             some, marks = results[start:end], fingerprints[start:end]
             if size > _LARGE_BYTES * len(some) and not self._is_terminal and not self._path.endswith(".gz"):
-                yield from _large_lines(some, marks)
+                yield from large_lines(some, marks)
                 continue
-            text = _lines(some, marks, is_again=is_again)
-            lines = (printable(text) if self._is_terminal else text).encode("utf-8", "surrogatepass")
-            yield gzip.compress(lines, 6) if self._path.endswith(".gz") else lines
+            text = lines(some, marks, is_again=is_again)
+            encoded = (printable(text) if self._is_terminal else text).encode("utf-8", "surrogatepass")
+            yield gzip.compress(encoded, 6) if self._path.endswith(".gz") else encoded
 
     def _new(self, results: Sequence[Result]) -> Sequence[Result]:
         """The results that the file does not have yet, or that replace a failure in it, each once."""
@@ -260,8 +253,8 @@ class JsonlSink(ResultSink):
             self._cut_what_is_torn()
             self._check()
             self._torn = True
-            _write_all(self._fd, pieces)
-            _synchronise(self._fd)
+            write_all(self._fd, pieces)
+            synchronise(self._fd)
         except OSError as error:
             with suppress(OSError):  # else before the next write
                 self._cut_what_is_torn()
@@ -308,81 +301,5 @@ class JsonlSink(ResultSink):
         return Unavailable(f"{self._name} cannot be written: {error.strerror}. Nothing is lost.")
 
 
-def _pieces(sizes: Sequence[int]) -> Iterator[tuple[int, int, int]]:
-    """Where each piece of about `_PIECE_BYTES` begins and ends, and its size."""
-    if (whole := sum(sizes)) <= _PIECE_BYTES:
-        yield 0, len(sizes), whole
-        return
-    start = size = 0
-    for end, length in enumerate(sizes, 1):
-        size += length
-        if size > _PIECE_BYTES or end == len(sizes):
-            yield start, end, size
-            start, size = end, 0
-
-
-def _lines(results: Sequence[Result], fingerprints: Sequence[int], *, is_again: bool) -> str:
-    texts = list(map(result_line, results, fingerprints))
-    if is_again:
-        for number, result in enumerate(results):
-            if generation := generation_of(result.task):
-                texts[number] = in_generation(texts[number], generation)
-    return "".join(texts)
-
-
-def _large_lines(results: Sequence[Result], fingerprints: Sequence[int]) -> Iterator[bytes]:
-    """The same in pieces, in which answers are as they came."""
-    for result, fingerprint in zip(results, fingerprints, strict=True):
-        is_again = GENERATION in result.task.attributes
-        parts = () if is_again else result_pieces(result, fingerprint)
-        if parts:
-            yield from parts
-        else:
-            yield _lines([result], [fingerprint], is_again=is_again).encode("utf-8", "surrogatepass")
-
-
-def _synchronise(fd: int) -> None:
-    """Have what was written on the disk; macOS has no call for the data alone."""
-    (os.fdatasync if hasattr(os, "fdatasync") else os.fsync)(fd)
-
-
-def _write_all(fd: int, pieces: Sequence[bytes]) -> None:
-    """In as few calls as the system takes them in."""
-    for start in range(0, len(pieces), _PIECES_AT_ONCE):
-        views = [memoryview(piece) for piece in pieces[start : start + _PIECES_AT_ONCE]]
-        while views:
-            written = os.writev(fd, views) if len(views) > 1 else os.write(fd, views[0])
-            while views and written >= len(views[0]):
-                written -= len(views.pop(0))
-            if views:
-                views[0] = views[0][written:]
-
-
 def _state(result: Result) -> int:
     return 2 * generation_of(result.task) + (result.outcome.failure is not None) + 1
-
-
-def _locked(path: str) -> int:
-    """The file of that name, locked. `BlockingIOError` where another has it."""
-    while True:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            ours, there = os.fstat(fd), os.stat(path)  # noqa: PTH116 - once a run
-        except BaseException:
-            os.close(fd)
-            raise
-        if (ours.st_dev, ours.st_ino) == (there.st_dev, there.st_ino):
-            return fd
-        os.close(fd)  # another run has put a new file in its place, between the two
-
-
-def _standard_output() -> int:
-    """A descriptor of its own for it."""
-    if sys.stdout is not None:
-        sys.stdout.flush()
-        fd = os.dup(sys.stdout.fileno())
-        if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY:
-            return fd
-        os.close(fd)
-    raise Rejected('[sink] path = "-": standard output is closed. Name a file, or give standard output a reader.')

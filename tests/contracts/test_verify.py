@@ -166,7 +166,7 @@ def test_rules_are_chosen_listed_and_ended_at_the_first_that_is_broken(bad: Venv
     assert "--list" in none.stderr
     listed = bad.htcgrid("verify", "sqlite", "--kind", "result-sink", "--list", cwd=tmp_path)
     assert listed.returncode == 0
-    assert "a result is stored\n           | Its id, answer" in listed.stdout
+    assert "a result is stored\n           | `put` must store the id, answer" in listed.stdout
     assert "| read: spi.ResultSink.put" in listed.stdout
     first = bad.htcgrid("verify", "tells", "--option", "password=correct-horse", "-x", cwd=tmp_path)
     assert first.returncode == 1

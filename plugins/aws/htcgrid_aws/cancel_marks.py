@@ -6,16 +6,16 @@ seconds, for DynamoDB's time to live to remove it when no message of that age ca
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from htcgrid.spi import Unavailable
+from htcgrid.spi import FailureKind, Unavailable
 from htcgrid_aws.dynamodb_table import KEY, Item, expires
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
-    from htcgrid.spi import Task
+    from htcgrid.spi import Lease, Task
     from htcgrid_aws.dynamodb_table import Table
 
 
@@ -28,6 +28,15 @@ class Cancelled:
 
     def __contains__(self, task_id: str) -> bool:
         return task_id in self.singly or task_id in self.with_session
+
+
+def as_cancelled(lease: Lease, cancelled: Cancelled) -> Lease:
+    """The lease, invalid where its task was cancelled with its session."""
+    if lease.task.id not in cancelled.with_session:
+        return lease
+    session = lease.task.attributes["session_id"]
+    reason = f"task {lease.task.id} was cancelled with its session {session}"
+    return replace(lease, invalid=reason, failure=FailureKind.CANCELLED)
 
 
 class Cancels:

@@ -5,31 +5,48 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from htcgrid.spi import DeadTask
+from htcgrid_aws import messages
+from htcgrid_aws.sqs_queue import Message
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
 
+    from htcgrid.spi import Task
     from htcgrid_aws.messages import Received
     from htcgrid_aws.sqs_queue import Queue
+
+REASON = "htcgrid.reason"
+"""Message attribute of a dead letter: why it is one."""
+
+LONGEST_REASON = 2000
+"""Bytes."""
 
 _HIDDEN_SECONDS = 60
 _EMPTY_LOOKS = 2
 """A queue of few messages may answer with none though it has some."""
 
 
+def dead_letter(task: Task, reference: str, reason: str, most: int) -> Message:
+    """The message of a task with the reason as an attribute, cut to what a message of `most` bytes has room for."""
+    clean = messages.UNSENDABLE.sub("?", reason) or "no reason given"
+    letter = messages.write(task, reference)
+    room = most - letter.size - len(REASON) - len("String")
+    text = clean.encode()[: max(1, min(room, LONGEST_REASON))].decode(errors="ignore") or "?"
+    return Message(letter.body, {**letter.attributes, REASON: text})
+
+
 class DeadLetters:
     """All dead letters of these queues, a few at a time in memory."""
 
-    def __init__(self, queues: Sequence[Queue], reason: str, read: Callable[[dict[str, Any]], Received]) -> None:
+    def __init__(self, queues: Sequence[Queue], read: Callable[[dict[str, Any]], Received]) -> None:
         self._queues = queues
-        self._reason = reason
         self._read = read
 
     def read(self) -> Iterator[DeadTask]:
         for queue in self._queues:
             for message in self._messages(queue, keep=lambda _message: True):
                 attributes = message.get("MessageAttributes", {})
-                reason = attributes.get(self._reason, {}).get(
+                reason = attributes.get(REASON, {}).get(
                     "StringValue", "SQS moved it here: it was received more often than maxReceiveCount"
                 )
                 attempt = int(message["Attributes"]["ApproximateReceiveCount"])

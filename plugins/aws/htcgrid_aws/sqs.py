@@ -12,7 +12,6 @@ from pydantic import Field, model_validator
 
 from htcgrid.spi import (
     DeadTask,
-    FailureKind,
     Function,
     HtcgridError,
     Lease,
@@ -25,21 +24,22 @@ from htcgrid.spi import (
 )
 from htcgrid_aws import arns, iam, messages
 from htcgrid_aws.aws_plugin import AwsPlugin
-from htcgrid_aws.cancel_marks import Cancelled, Cancels
-from htcgrid_aws.dead_letters import DeadLetters
+from htcgrid_aws.cancel_marks import Cancelled, Cancels, as_cancelled
+from htcgrid_aws.dead_letters import DeadLetters, dead_letter
 from htcgrid_aws.dynamodb_table import Table
 from htcgrid_aws.encryption import EncryptedConfig
 from htcgrid_aws.held_messages import HeldMessages, ReceivedMessage, find
+from htcgrid_aws.message_inputs import read_whole
 from htcgrid_aws.message_leases import MessageLease, MessageLeases, receipt_of
 from htcgrid_aws.parallel import each, raise_worst
 from htcgrid_aws.polling import Poller
+from htcgrid_aws.queue_advice import queue_advice
 from htcgrid_aws.s3_bucket import Bucket
 from htcgrid_aws.sqs_queue import (
     BATCH,
     LONGEST_LEASE,
     MOST_IN_FLIGHT,
     SIDE_BY_SIDE,
-    Message,
     Queue,
     Unsent,
     total,
@@ -52,16 +52,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("htcgrid.aws.sqs")
 
-REASON = "htcgrid.reason"
-"""Message attribute of a dead letter: why it is one."""
-
 UNTOLD = (
     "estimates; SQS tells neither sessions nor agents. The age of the oldest task and rates are CloudWatch's "
     "ApproximateAgeOfOldestMessage and NumberOfMessagesDeleted of the queue"
 )
-
-LONGEST_REASON = 2000
-"""Bytes."""
 
 SMALL = 65_536
 """Bytes of an event, up to which more than one receive is made at a time."""
@@ -175,7 +169,7 @@ class SqsSource(AwsPlugin, TaskSource):
         message_leases: list[MessageLease] = []
         failed: list[ReceivedMessage] = []
         errors: list[HtcgridError] = []
-        for one, answer in each(self.pool, lambda one: self._read(one.message), found):
+        for one, answer in each(self.pool, lambda one: read_whole(one.message, self._bucket), found):
             if isinstance(answer, HtcgridError):
                 log.warning("message %s is held to be tried again: %s", one.lease.task_id, answer)
                 failed.append(one)
@@ -196,7 +190,7 @@ class SqsSource(AwsPlugin, TaskSource):
         self._leases.add(
             message_lease for message_lease in message_leases if message_lease.task_id not in cancelled.singly
         )
-        return [_as_cancelled(lease, cancelled) for lease in leases if lease.task.id not in cancelled.singly]
+        return [as_cancelled(lease, cancelled) for lease in leases if lease.task.id not in cancelled.singly]
 
     def ack(self, leases: Sequence[Lease]) -> None:
         # Rows first: if the agent dies in between, the task runs again; the other way round, its row would refuse its id.
@@ -275,7 +269,8 @@ class SqsSource(AwsPlugin, TaskSource):
         return self._letters().read()
 
     def _letters(self) -> DeadLetters:
-        return DeadLetters(list({queue.url: queue for queue in self._dead.values()}.values()), REASON, self._read)
+        queues = list({queue.url: queue for queue in self._dead.values()}.values())
+        return DeadLetters(queues, lambda message: read_whole(message, self._bucket))
 
     def cancel(self, session_id: str | None = None, task_ids: Collection[str] = ()) -> Sequence[Task]:
         """Mark as cancelled; `receive` and `extend` look for the marks.
@@ -310,18 +305,15 @@ class SqsSource(AwsPlugin, TaskSource):
 
         Without such a queue they are only deleted, with a warning in the log.
         """
-        clean = messages.UNSENDABLE.sub("?", reason) or "no reason given"
         for lease in leases:
             target = self._dead.get(receipt_of(lease).queue)
             if target is None:
                 log.warning("task %s is deleted, as there is no dead-letter queue: %s", lease.task.id, reason)
                 continue
             message_lease = self._leases.find(lease.receipt)
-            letter = messages.write(lease.task, message_lease.reference if message_lease else "")
-            room = target.max_message - letter.size - len(REASON) - len("String")
-            text = clean.encode()[: max(1, min(room, LONGEST_REASON))].decode(errors="ignore") or "?"
+            reference = message_lease.reference if message_lease else ""
             try:
-                target.send([Message(letter.body, {**letter.attributes, REASON: text})])
+                target.send([dead_letter(lease.task, reference, reason, target.max_message)])
             except Unsent as error:
                 raise Unavailable(f"dead letter of task {lease.task.id}: {error}") from error
         self.ack(leases)
@@ -346,24 +338,7 @@ class SqsSource(AwsPlugin, TaskSource):
 
     def advise(self, attempts: int) -> Iterator[str]:
         """Settings of the queue that would end a task before the agent does."""
-        timeout = self.function.timeout
-        if timeout > LONGEST_LEASE:
-            yield (
-                f"function.timeout = {timeout:g} s is above the {LONGEST_LEASE} s that a message may be invisible in all: "
-                "a longer task is handed out again while it runs. Cut it into shorter ones."
-            )
-        for queue in self._queues:
-            if queue.max_receives is not None and queue.max_receives <= attempts:
-                yield (
-                    f"queue {queue.name}: maxReceiveCount is {queue.max_receives}, and the agent tries a task up to "
-                    f"{attempts} times: SQS would move it to the dead-letter queue without a reason or a result. Set it to {attempts + 7} "
-                    "or more, as messages of agents that died count too."
-                )
-            if not queue.dead_letter_arn and not self.config.dead_letter_queue:
-                yield (
-                    f"queue {queue.name} has no dead-letter queue: hopeless tasks are deleted, and only their result "
-                    "tells why. Set dead_letter_queue, or a redrive policy on the queue."
-                )
+        yield from queue_advice(self._queues, self.function.timeout, attempts, self.config.dead_letter_queue)
 
     # --- Its parts ----------------------------------------------------------------------------------
 
@@ -380,27 +355,6 @@ class SqsSource(AwsPlugin, TaskSource):
         dead = {queue.url: queue.states().waiting or 0 for queue in self._dead.values()}
         states = total([queue.states() for queue in self._queues])
         return replace(states, dead=sum(dead.values()) if dead else None)
-
-    def _read(self, message: dict[str, Any]) -> messages.Received:
-        received = messages.read(message)
-        if not received.reference:
-            return received
-        return self._fetched(received)
-
-    def _fetched(self, received: messages.Received) -> messages.Received:
-        task, address = received.task, received.reference
-        key = self._bucket.key_of(address) if self._bucket else None
-        if self._bucket is None or key is None:
-            where = f"bucket {self._bucket.name} under {self._bucket.prefix!r}" if self._bucket else "no bucket"
-            reason = (
-                f"its input lies at {address}, and this agent reads from {where}; set bucket and prefix alike for all"
-            )
-            return messages.Received(task, f"task {task.id}: {reason}", address)
-        payload = self._bucket.get(key)
-        if payload is None:
-            return messages.Received(task, f"task {task.id}: its input {address} is gone", address)
-        whole = messages.checked(Task(task.id, payload, task.attributes))
-        return messages.Received(whole.task, whole.invalid, address)
 
     def _with_priority(self, task: Task, number: int, *, foreign: bool) -> Task:
         if len(self._queues) == 1 or not foreign or "priority" in task.attributes:
@@ -422,11 +376,3 @@ class SqsSource(AwsPlugin, TaskSource):
         for message_lease in self._leases.of(leases):
             message_leases[message_lease.queue].append(message_lease)
         return message_leases
-
-
-def _as_cancelled(lease: Lease, cancelled: Cancelled) -> Lease:
-    if lease.task.id not in cancelled.with_session:
-        return lease
-    session = lease.task.attributes["session_id"]
-    reason = f"task {lease.task.id} was cancelled with its session {session}"
-    return replace(lease, invalid=reason, failure=FailureKind.CANCELLED)

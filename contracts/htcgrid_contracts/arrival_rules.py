@@ -1,0 +1,64 @@
+"""What arrives of a task: its payload and attributes as they were sent, or why it is not a task."""
+
+import pytest
+from htcgrid.spi import Task
+
+from htcgrid_contracts.common import not_asked
+from htcgrid_contracts.payloads import AWKWARD_ATTRIBUTES, AWKWARD_PAYLOADS
+from htcgrid_contracts.source_helpers import Given, SourceHelpers, numbered
+
+
+class ArrivalRules(SourceHelpers):
+    """Asked of every source."""
+
+    @pytest.mark.parametrize("name", AWKWARD_PAYLOADS)
+    def test_a_payload_arrives_as_it_was_sent(self, given: Given, name: str) -> None:
+        """A leased task must have the same bytes as were sent. A plugin that parses JSON and writes it again changes
+        numbers, the order of keys, or keys that come twice. Read: spi, rules for all three."""
+        (task,) = numbered(1)
+        task = Task(task.id, AWKWARD_PAYLOADS[name])
+        (lease,) = self.take(given(task), 1)
+        assert lease.task.id == self.published[0].id
+        assert lease.task.payload == task.payload, (
+            f"sent {task.payload[:80]!r} ({len(task.payload)} bytes), "
+            f"received {lease.task.payload[:80]!r} ({len(lease.task.payload)} bytes)"
+        )
+
+    def test_a_large_payload_arrives_whole(self, given: Given) -> None:
+        """A large event must arrive complete. The size of a page or a message is not a limit of an event.
+        Read: spi, rules for all three."""
+        (task,) = numbered(1)
+        task = Task(task.id, b'"' + b"0123456789abcde\\n" * (self.largest_payload // 17) + b'"')
+        (lease,) = self.take(given(task), 1)
+        assert len(lease.task.payload) == len(task.payload), (
+            f"sent {len(task.payload)} bytes, received {len(lease.task.payload)}: set `largest_payload` if the place "
+            f"takes less"
+        )
+        assert lease.task.payload == task.payload, "a large payload arrived changed"
+
+    @pytest.mark.parametrize("name", AWKWARD_ATTRIBUTES)
+    def test_attributes_arrive_as_they_were_sent(self, given: Given, name: str) -> None:
+        """A leased task must have the attributes that were sent: handlers read them in their context.
+        Read: spi.Task."""
+        (task,) = numbered(1)
+        task = Task(task.id, b"{}", AWKWARD_ATTRIBUTES[name])
+        source = given(task)
+        if self.published[0].attributes != task.attributes:
+            not_asked("`publish` says that the place holds no attributes of a task")
+        (lease,) = self.take(source, 1)
+        assert dict(lease.task.attributes) == dict(task.attributes)
+
+    def test_what_is_no_task_is_lent_as_invalid(self, given: Given) -> None:
+        """What cannot be made a task must be leased with `invalid` set to the reason. The agent then stores a failure
+        and acks it, and the tasks behind it are received. Read: spi.Lease, spi.FailureKind.INVALID_EVENT."""
+        if self.finite:
+            not_asked("finite: override this rule where the place can hold what is not a task")
+        source = given()
+        self.publish_invalid(source)
+        (lease,) = self.take(source, 1)
+        assert len(lease.invalid) >= 10, f"say in `invalid` why it is not a task; it says {lease.invalid!r}"
+        assert lease.task.id, "a lease that is invalid needs a task id all the same: its failure is stored by it"
+        source.ack([lease])
+        self.publish(source, numbered(1))
+        (good,) = self.take(source, 1)
+        assert not good.invalid, f"a good task behind it was called invalid: {good.invalid}"
