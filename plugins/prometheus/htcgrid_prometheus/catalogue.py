@@ -37,7 +37,9 @@ def _histogram(name: str, unit: str, text: str, bounds: tuple[float, ...] = SECO
     return Metric(f"htcgrid_{name}", "histogram", unit, text, (), bounds)
 
 
-TASKS = _counter("tasks", "tasks", "Final results that are stored; the label is `succeeded` or the kind of failure.", "outcome")
+TASKS = _counter(
+    "tasks", "tasks", "Final results that are stored; the label is `succeeded` or the kind of failure.", "outcome"
+)
 ALREADY_STORED = _counter(
     "tasks_already_stored", "tasks", "Tasks that had a result from an earlier run, and did not run."
 )
@@ -70,11 +72,15 @@ RECEIVE = _histogram(
     "source_receive_seconds", "seconds", "The time of each call that received leases, its wait included."
 )
 BUSY = _counter(
-    "busy_seconds", "seconds", "The handlers' time in all attempts. Its rate divided by `htcgrid_slots` is the busy share."
+    "busy_seconds",
+    "seconds",
+    "The handlers' time in all attempts. Its rate divided by `htcgrid_slots` is the busy share.",
 )
 SLOTS = _gauge("slots", "tasks", "How many tasks can run at once.")
 AGENTS = _gauge("agents", "agents", "Agents that run in this process.")
-ENVIRONMENTS = _gauge("environments", "environments", "Execution environments that are ready: `busy` or `idle`.", "state")
+ENVIRONMENTS = _gauge(
+    "environments", "environments", "Execution environments that are ready: `busy` or `idle`.", "state"
+)
 STARTED = _counter("environments_started", "environments", "Execution environments that were started.")
 ENDED = _counter("environments_ended", "environments", "Execution environments that have ended.")
 HELD = _gauge("leases_held", "leases", "Leases that the agent holds now, in any state.")
