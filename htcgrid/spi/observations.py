@@ -59,7 +59,7 @@ class OfLeases(Observation):
 @quick_init
 @dataclass(frozen=True, slots=True)
 class Received(OfLeases):
-    """The source has handed these out, in a call that took `seconds`, its wait for tasks included."""
+    """The source has handed out these leases, in a call that took `seconds`, its wait for tasks included."""
 
     seconds: float
 
@@ -70,13 +70,13 @@ class Received(OfLeases):
 @quick_init
 @dataclass(frozen=True, slots=True)
 class AlreadyStored(OfLeases):
-    """These have a result from an earlier run; they are acked and do not run."""
+    """The tasks of these leases have a result from an earlier run; they are acked and do not run."""
 
 
 @quick_init
 @dataclass(frozen=True, slots=True)
 class Started(OfLeases):
-    """These were handed to the plane, in one call. `slot` is the number of the agent's thread that made it."""
+    """These leases were handed to the plane, in one call. `slot` is the number of the agent's thread that made it."""
 
     slot: int
 
@@ -84,7 +84,7 @@ class Started(OfLeases):
 @quick_init
 @dataclass(frozen=True, slots=True)
 class Ended(OfLeases):
-    """The call of a `Started` has ended, after `seconds`. `leases` is the same object as there."""
+    """The call that a `Started` told of has ended, after `seconds`. `leases` is the same object as in that `Started`."""
 
     slot: int
     seconds: float
@@ -118,7 +118,7 @@ class Answered(Observation):
 @quick_init
 @dataclass(frozen=True, slots=True)
 class Retried(OfLeases):
-    """An attempt of this one lease has failed, and its task runs again after `delay` seconds.
+    """An attempt at the task of this one lease has failed, and its task runs again after `delay` seconds.
 
     `outcome` is that of the attempt; None where the plane became unavailable while the task ran.
     """
@@ -130,13 +130,13 @@ class Retried(OfLeases):
 @quick_init
 @dataclass(frozen=True, slots=True)
 class Acked(OfLeases):
-    """The source knows that these are done for good."""
+    """The source knows that the tasks of these leases are done for good."""
 
 
 @quick_init
 @dataclass(frozen=True, slots=True)
 class DeadLettered(OfLeases):
-    """The source has these among its dead letters now, with this reason; their results were stored before."""
+    """The source now has these tasks among its dead letters, with this reason; their results were stored before."""
 
     reason: str
 
@@ -144,7 +144,8 @@ class DeadLettered(OfLeases):
 @quick_init
 @dataclass(frozen=True, slots=True)
 class Returned(OfLeases):
-    """The source has these back and hands them out again after `delay` seconds: retries, and what did not run to its end."""
+    """These leases were returned to the source, which hands their tasks out again after `delay` seconds: retries, and tasks that did
+    not run to their end."""
 
     delay: float
 
@@ -152,7 +153,7 @@ class Returned(OfLeases):
 @quick_init
 @dataclass(frozen=True, slots=True)
 class Extended(OfLeases):
-    """These leases last `seconds` from now."""
+    """These leases were extended: they last `seconds` from now."""
 
     seconds: float
 
@@ -160,7 +161,7 @@ class Extended(OfLeases):
 @quick_init
 @dataclass(frozen=True, slots=True)
 class Lost(OfLeases):
-    """These leases were lost to another agent, or their tasks were cancelled; nothing of them is stored."""
+    """These leases were lost to another agent, or their tasks were cancelled; no result of them is stored."""
 
 
 @quick_init

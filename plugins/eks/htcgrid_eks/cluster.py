@@ -20,12 +20,12 @@ _CONNECT_SECONDS, _READ_SECONDS = 3.0, 6.0
 _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 FIELD_MANAGER = "htcgrid"
 _OF_RIGHTS = re.compile(r'\b[Uu]ser "[^"]*"')
-"""In a 403 of the authorizer, which names who asked. Quotas, LimitRanges and admission policies name no user."""
+"""Found in a 403 of the authorizer, which names the user. Those of quotas, LimitRanges and admission policies do not."""
 
 _ABSENT = re.compile(
     r"no PriorityClass with name|RuntimeClass .* not found|serviceaccount \".*\" not found", re.IGNORECASE
 )
-"""In a 403 of an admission plugin that looks for what a pod names."""
+"""Found in a 403 of an admission plugin that looks for an object that the pod names."""
 
 
 class ApiError(Exception):
@@ -37,7 +37,7 @@ class ApiError(Exception):
 
 
 class Cluster:
-    """Made for one namespace; it opens nothing before `open`."""
+    """The API server, for one namespace. `open` reads the kubeconfig; before that nothing is read."""
 
     def __init__(self, options: Access) -> None:
         self._options = options
@@ -115,7 +115,7 @@ class Cluster:
             return response.json()
         except (ValueError, RecursionError):
             raise Unavailable(
-                f"{self.server} answers {method} {path} with what is not JSON: is it a Kubernetes API server, or a proxy?"
+                f"{self.server} answers {method} {path} with something that is not JSON. Check that it is a Kubernetes API server and not a proxy."
             ) from None
 
     def _authorized(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
@@ -124,7 +124,7 @@ class Cluster:
         return request
 
     def apply(self, path: str, manifest: Any, *, dry_run: bool = False) -> Any:
-        """Server-side apply: what is there already and the same stays."""
+        """Server-side apply: an object that is the same already stays as it is."""
         query = {"fieldManager": FIELD_MANAGER, "force": "true"} | ({"dryRun": "All"} if dry_run else {})
         return self.request("PATCH", path, manifest, query, "application/apply-patch+yaml")
 
@@ -136,7 +136,7 @@ class Cluster:
         }
 
     def versions_of(self, group: str, kind: str) -> list[str]:
-        """The versions in which the server has a kind, as `policy/v1`, the one that it prefers first."""
+        """The versions in which the server has a kind, such as `policy/v1`; its preferred version is the first."""
         return [
             version
             for version in self._groups.get(group, ())
@@ -170,17 +170,17 @@ class Cluster:
         if response.status_code == 401:
             return Rejected(
                 f"The API server {self.server} does not accept the credentials of the kubeconfig: {message}. They may have "
-                "expired: log in again (on EKS, `aws sts get-caller-identity` tells who you are)."
+                "expired: log in again (on EKS, `aws sts get-caller-identity` shows who you are)."
             )
         if response.status_code in {429, 500, 502, 503, 504}:
             return Unavailable(f"The API server {self.server} answers {response.status_code}: {message}")
         return ApiError(response.status_code, document.get("reason", ""), message)
 
     def explain(self, api_error: ApiError, what: str) -> HtcgridError:
-        """The error of an answer, as an error for the user; `what` is what was wanted, as in `create pods`."""
+        """The error of an answer, as an error for the user; `what` is the action that failed, as in `create pods`."""
         text = str(api_error)
         if "exceeded quota" in text:
-            return Unavailable(f"Cannot {what} in {self.who}: its quota does not allow for it. {text}")
+            return Unavailable(f"Cannot {what} in {self.who}: its quota does not allow it. {text}")
         if api_error.status == 403:
             return self._forbidden(text, what)
         if api_error.status == 404 and "namespaces" in text:
@@ -200,11 +200,11 @@ class Cluster:
             return Rejected(f"Cannot {what} in {self.who}: {text}. Make what is missing, or name another.")
         if _OF_RIGHTS.search(text):
             return Rejected(
-                f"Not allowed to {what} in {self.who}. {text}. `htcgrid permissions cluster` prints the Role it takes."
+                f"Not allowed to {what} in {self.who}. {text}. `htcgrid permissions cluster` prints the Role that is needed."
             )
         return Rejected(
-            f"A rule of the cluster forbids to {what} in {self.who}: {text}. It is a LimitRange, a quota or an "
-            "admission policy, not a missing right: fit the plane's table to it, or ask whoever set it."
+            f"A rule of the cluster does not allow to {what} in {self.who}: {text}. It is a LimitRange, a quota or an "
+            "admission policy, not a missing right: change the plane's table to fit it, or ask the cluster's administrator."
         )
 
 

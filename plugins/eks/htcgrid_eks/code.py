@@ -21,18 +21,18 @@ pack, unpack = code_archive.pack, code_archive.unpack
 
 
 def described(function: Function) -> str:
-    """What is packed, for a message."""
+    """The start of a message: what is packed."""
     return f"The code in {function.code}{', with its layers,' if function.layers else ''}"
 
 
 def ways_out(function: Function) -> str:
-    """Where code and layers can be that are not sent with the pod."""
+    """Where code and layers can be, if they are not sent with the pod."""
     if not function.layers:
         return 'Put it into the image and write code = "image", or a zip of it on S3 and write code = "s3://bucket/key.zip".'
     return (
         'Put code and layers into the image (`htcgrid build` copies them, the layers to its /opt) and write code = "image"; or '
         "put a zip of the code and one of each layer on S3, and write "
-        'code = "s3://bucket/key.zip" and layers = ["s3://bucket/layer.zip"] for the plane. Either way leave the layers out here: --set function.layers=[].'
+        'code = "s3://bucket/key.zip" and layers = ["s3://bucket/layer.zip"] for the plane. In both cases leave [function] layers out here: --set function.layers=[].'
     )
 
 
@@ -42,7 +42,7 @@ def as_text(archive: bytes) -> str:
 
 
 def digest(data: bytes) -> str:
-    """A short mark that changes with the data."""
+    """A short digest that changes with the data."""
     return hashlib.sha256(data).hexdigest()[:16]
 
 
@@ -66,12 +66,14 @@ def main() -> None:
         "layers", nargs="*", help="zips of layers: the code goes into `task` of the folder, they into `opt`"
     )
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(1))  # the first process of a container has no default for it
+    signal.signal(
+        signal.SIGTERM, lambda *_: os._exit(1)
+    )  # the first process of a container has no default action for it
     if not arguments.layers:
         unpack(fetch(arguments.place), arguments.folder)
         return
     for place, within in [(arguments.place, TASK), *((layer, LAYERS) for layer in arguments.layers)]:
-        (arguments.folder / within).mkdir(exist_ok=True)  # an empty zip makes none, and a container has it as a mount
+        (arguments.folder / within).mkdir(exist_ok=True)  # an empty zip makes no folder, and a container mounts it
         unpack(fetch(place), arguments.folder / within)
 
 

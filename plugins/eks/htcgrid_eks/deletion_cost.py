@@ -1,6 +1,6 @@
 """A worker marks its own pod as long as it runs tasks, so that scaling in takes idle pods first.
 
-The cluster's controller takes pods with a lower cost first. One that was never marked costs 0. The annotation is written
+The cluster's controller removes pods with a lower cost first. A pod that was never marked costs 0. The annotation is written
 through `pods/status`, which, unlike a patch of the pod, cannot change what the pod runs.
 """
 
@@ -19,13 +19,13 @@ log = logging.getLogger("htcgrid.eks.deletion_cost")
 ANNOTATION = "controller.kubernetes.io/pod-deletion-cost"
 _LOOK_SECONDS = 1.0
 _IDLE_LOOKS = 5
-"""A pod counts as idle after so many idle looks, so that it is not between two short tasks and the API server is rarely called."""
+"""A pod counts as idle after so many idle looks. Pauses between short tasks then do not count, and the API server is rarely called."""
 _REPEAT_LOOKS = 10
 _CLOSE_SECONDS = 1.0
 
 
 class DeletionCost:
-    """Keeps the mark of this process's own pod, from `start` to `close`. `busy` says how many environments are.
+    """Keeps the mark of this process's own pod, from `start` to `close`. `busy` returns how many environments are busy.
 
     Raises `Rejected` where this is not a pod with a service account.
     """
@@ -59,13 +59,13 @@ class DeletionCost:
                 self._write(1 if wanted else 0)
             except ApiError as api_error:
                 log.warning(
-                    "This pod cannot say that it is busy, so scaling in may take it before idle ones: %s. Deploy again, or "
+                    "This pod cannot mark itself as busy, so scaling in may remove it before idle pods: %s. Deploy again, or "
                     "write idle_first = false.",
                     api_error,
                 )
                 return
             except HtcgridError as error:
-                log.info("The deletion cost of this pod is written later: %s", error)
+                log.info("The deletion cost of this pod cannot be written now, and is tried again later: %s", error)
                 pause = _REPEAT_LOOKS
             else:
                 marked = wanted

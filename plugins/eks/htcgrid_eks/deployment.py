@@ -1,4 +1,4 @@
-"""Setting a standing grid up, changing it, looking at it and taking it away."""
+"""Creates, changes, shows and removes a standing grid."""
 
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -31,7 +31,7 @@ _GROUPS = {  # in the order in which they are made
 
 
 class _Hopeless(Exception):
-    """However long one waits, no pod will become ready; `error` says why."""
+    """No pod will become ready, however long we wait; `error` says why."""
 
     def __init__(self, error: HtcgridError) -> None:
         super().__init__(str(error))
@@ -56,9 +56,9 @@ class Deployment:
         self._name = self._grid.name
 
     def deploy(self, *, dry_run: bool) -> Iterator[str]:
-        """Apply every object, then wait until the pods are ready. With `dry_run` the YAML, and nothing is asked for.
+        """Apply every object, then wait until the pods are ready. With `dry_run` yield the YAML and change nothing.
 
-        A grid that is new and never comes up is removed again; one that stood before keeps its old pods.
+        A new grid that never becomes ready is removed again; a grid that existed before keeps its old pods.
         """
         manifests = self._grid.manifests(self._cluster.versions_of)
         for note in self._grid.notes():
@@ -81,13 +81,15 @@ class Deployment:
             yield from self._rolled_out()
         except _Hopeless as hopeless:
             if not is_new:
-                raise _with(hopeless.error, "What stood before goes on. Mend the cause and run deploy again.") from None
+                raise _with(
+                    hopeless.error, "What stood before goes on. Correct the cause and run deploy again."
+                ) from None
             for kind in reversed(created):
                 self._delete(kind)
             raise _with(hopeless.error, "All that was made is removed again.") from None
 
     def undeploy(self) -> Iterator[str]:
-        """Remove what is labelled as ours, the workers first: they drain, and return what they do not finish."""
+        """Remove the objects with our label, the workers first: they drain, and return the tasks that they do not finish."""
         yield from self._removed(set(_GROUPS))
         for run in sweep(self._cluster, self._name, self._options.start_seconds):
             yield f"deleted what a run left behind: {run}"
@@ -112,7 +114,7 @@ class Deployment:
             raise hopeless.error from None
 
     def status(self) -> Mapping[str, str]:
-        """What stands."""
+        """The grid, its workers and the pods that are not ready."""
         cluster, name = self._cluster, self._name
         shown = {"grid": name, "cluster": cluster.server, "namespace": cluster.namespace}
         deployment = self._find("Deployment")
@@ -138,7 +140,7 @@ class Deployment:
         return shown
 
     def permissions(self) -> str:
-        """The Roles that each use takes, as YAML with comments."""
+        """The Roles that each use needs, as YAML with comments."""
         namespace, name = self._cluster.namespace, self._name
         running = run_rules(with_secret=bool(self._function.environment))
         parts = [
@@ -146,7 +148,7 @@ class Deployment:
             ("For htcgrid deploy, undeploy, scale and status:", role(f"{name}-deploy", namespace, self._rules())),
         ]
         if worker := worker_rules(self._options):
-            parts.append(("For the workers; deploy makes it:", role(name, namespace, worker)))
+            parts.append(("For the workers (deploy creates this Role):", role(name, namespace, worker)))
         return "---\n".join(f"# {comment}\n{as_yaml([document])}" for comment, document in parts)
 
     # --- within ---
@@ -165,7 +167,7 @@ class Deployment:
         while True:
             found = self._find("Deployment")
             if found is None:
-                raise Rejected(f"Deployment {self._name} was removed while it was waited for.")
+                raise Rejected(f"Deployment {self._name} was removed during the wait for it.")
             line, done = _progress(found)
             if line != said:
                 yield line
@@ -176,12 +178,12 @@ class Deployment:
             if time.monotonic() > deadline:
                 raise Unavailable(
                     f"{self._name} is not ready after {self._options.start_seconds:g} s: {line}. {waits} "
-                    "The cluster goes on with it; `htcgrid status` shows how far it is."
+                    "The cluster continues to start it; `htcgrid status` shows the progress."
                 )
             time.sleep(_LOOK_SECONDS)
 
     def _why_not(self, deployment: Any) -> str:
-        """What pods of the newest kind wait for. Raises `_Hopeless` where one never comes up."""
+        """What pods of the newest template wait for. Raises `_Hopeless` where one never becomes ready."""
         kind = _kind_of(deployment["spec"]["template"])
         staying = [pod for pod in self._pods() if _kind_of(pod) == kind and "deletionTimestamp" not in pod["metadata"]]
         waiting = [pod for pod in staying if not pod_diagnosis.is_ready(pod)]
@@ -194,7 +196,7 @@ class Deployment:
         return f"Pod {newest['metadata']['name']}: {pod_diagnosis.pending(newest)}."
 
     def _refused(self, deployment: Any) -> str:
-        """A quota or an admission rule shows in the Deployment only. Raises `_Hopeless` where waiting is of no use."""
+        """A refusal by a quota or an admission rule, which only the Deployment shows. Raises `_Hopeless` where waiting does not help."""
         for condition in deployment.get("status", {}).get("conditions", ()):
             if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
                 api_error = ApiError(403, condition.get("reason", ""), condition.get("message", ""))
@@ -278,13 +280,13 @@ class Deployment:
         return self._cluster.namespaced(_plural(kind), self._name, "" if version == "v1" else version)
 
     def _version(self, kind: str) -> str:
-        """One in which the cluster has this kind; empty where it has none."""
+        """A version in which the cluster has this kind; empty where it has none."""
         group = _GROUPS[kind]
         served = [group or "v1"] if group in {"", "apps/v1"} else self._cluster.versions_of(group, kind)
         return served[0] if served else ""
 
     def _kinds(self) -> set[str]:
-        """Those that this config makes, or may make."""
+        """The kinds that this config makes, or may make."""
         without = {"keda.sh", "autoscaling"} - {self._autoscaled()}
         without |= set() if worker_rules(self._options) else {_RBAC}
         secret = set() if self._function.environment else {"Secret"}
@@ -311,7 +313,7 @@ def _kind_of(pod: Any) -> Any:
 
 
 def _plural(kind: str) -> str:
-    """As paths and rights have it."""
+    """The name of the kind in paths and rights."""
     return f"{kind.lower().removesuffix('y')}ies" if kind.endswith("y") else f"{kind.lower()}s"
 
 
@@ -326,14 +328,14 @@ def _progress(deployment: Any) -> tuple[str, bool]:
 
 
 def _older(deployment: Any) -> int:
-    """How many pods are not of the newest kind."""
+    """How many pods are not of the newest template."""
     status = deployment["status"]
     return max(0, int(status.get("replicas", 0)) - int(status.get("updatedReplicas", 0)))
 
 
 def _why_none_waits(deployment: Any) -> str:
     if deployment["spec"].get("paused"):
-        return "The Deployment is paused: `kubectl rollout resume` goes on with it."
+        return "The Deployment is paused: `kubectl rollout resume` continues it."
     if _older(deployment):
         return "Every new pod is ready; the pods of an older kind are not gone yet."
     return "No pod is waiting: the cluster's controller has made none yet, or has not counted them."

@@ -1,4 +1,4 @@
-"""`function_role_arn`: a role of the handler's own by IRSA, beside that of the agent."""
+"""`function_role_arn`: a role for the handler by IRSA, which is not the role of the agent."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _TOKEN_SECONDS = 86_400
 def add(spec: dict[str, Any], options: Options, function: Function) -> None:
     """Give the Lambda containers of a pod a token of its service account, and the role that SDKs assume with it.
 
-    EKS's webhook, which does the same for the agent, has one role for a whole pod.
+    EKS's webhook does the same for the agent, but gives only one role to a whole pod.
     """
     if function.credentials != "none":
         raise Rejected(

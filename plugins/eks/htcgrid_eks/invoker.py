@@ -32,15 +32,15 @@ class _Pod:
     name: str = ""
     lock: threading.Lock = field(default_factory=threading.Lock)
     seen: dict[str, str] = field(default_factory=dict)
-    """Which containers were seen to have ended."""
+    """By container name: the id of the last container whose end was seen."""
 
 
 class EksInvoker(RemoteInvoker):
-    """Pods in the namespace of a kubeconfig, for as long as it is open.
+    """Pods in the namespace of a kubeconfig, for as long as the plane is open.
 
     Nothing in them is reachable from outside the pod; each task goes through the API server to the relay on the
-    pod's loopback, and that gives it to the Lambda container there as `eks_sidecar` does. The places of a pod are one for
-    each of its Lambda containers: place p is of pod p modulo the number of pods.
+    pod's loopback, which gives it to a Lambda container as `eks_sidecar` does. Each Lambda container of a pod is a place: place p
+    belongs to the pod whose number is p modulo the number of pods.
     """
 
     class Config(Options):
@@ -55,7 +55,7 @@ class EksInvoker(RemoteInvoker):
         self.max_concurrency = self.size()
         self.standing = (config.autoscale.max if config.autoscale else config.pods, config.containers)
         every = frozenset(Capability)
-        # The emulator's replies do not tell an answer from an error document.
+        # The emulator's replies do not distinguish an answer from an error document.
         self.capabilities = every if config.transport == "api" else every - {Capability.ERRORS}
         self._cluster = Cluster(config)
         self._run_pods = RunPods(self._cluster, config, function)
@@ -63,7 +63,7 @@ class EksInvoker(RemoteInvoker):
 
     def open(self) -> None:
         """Make the pods and wait until they serve."""
-        self.credentials.current(self.function.timeout)  # where there are none, nothing is started
+        self.credentials.current(self.function.timeout)  # raises here, before anything is started
         self.archive()
         self._cluster.open()
         require(self._cluster, run_rules(with_secret=bool(self.function.environment)), "run pods")
@@ -81,7 +81,7 @@ class EksInvoker(RemoteInvoker):
         kept = math.ceil(int(least[:-1]) * pods / 100) if least.endswith("%") else int(least or 0)
         if self.config.autoscale is None and kept >= pods:
             yield (
-                f"min_available = {least!r} of pods = {pods} keeps every pod: no node with one can be drained. Leave "
+                f"min_available = {least!r} of pods = {pods} keeps every pod: no node with such a pod can be drained. Leave "
                 "min_available out, or have more pods."
             )
 
@@ -133,7 +133,7 @@ class EksInvoker(RemoteInvoker):
             raise Rejected(reason)
 
     def mend(self, place: int) -> None:
-        """A new pod where the old one has gone."""
+        """Make a new pod if the old one no longer exists."""
         pod = self._pod_of(place)
         with pod.lock:
             found = self._run_pods.find(pod.name)
@@ -168,12 +168,12 @@ class EksInvoker(RemoteInvoker):
     # --- Deployable ---
 
     def deploy(self, settings: Mapping[str, Any], *, dry_run: bool = False) -> Iterable[str]:
-        """Make or change the standing grid, and wait until its pods are ready. `dry_run` yields the YAML."""
+        """Make or change the standing grid, and wait until its pods are ready. With `dry_run`, yield the YAML instead."""
         with self._deployment(settings) as deployment:
             yield from deployment.deploy(dry_run=dry_run)
 
     def undeploy(self) -> Iterable[str]:
-        """Remove the standing grid, and what killed runs have left."""
+        """Remove the standing grid and the remains of killed runs."""
         with self._deployment() as deployment:
             yield from deployment.undeploy()
 
@@ -188,7 +188,7 @@ class EksInvoker(RemoteInvoker):
             return deployment.status()
 
     def permissions(self) -> Mapping[str, Mapping[str, Any] | str]:
-        """The Roles that each use takes, as YAML; and what the workers of a standing grid need on AWS."""
+        """The Roles that each use needs, as YAML; and what the workers of a standing grid need on AWS."""
         with self._deployment() as deployment:
             found: dict[str, Mapping[str, Any] | str] = {"cluster": deployment.permissions()}
         if self.config.code.startswith("s3://"):

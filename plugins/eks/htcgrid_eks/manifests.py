@@ -1,4 +1,4 @@
-"""The objects of a standing grid, as they are applied: every one namespaced, every one labelled as ours."""
+"""The objects of a standing grid, as they are applied. Each is in the namespace and has our label."""
 
 import json
 import math
@@ -19,17 +19,17 @@ from htcgrid_eks.run_pods import NAME, OWNER
 from htcgrid_eks.sidecar import FOLDER, READY
 
 Versions = Callable[[str, str], Sequence[str]]
-"""The API versions, such as `policy/v1`, in which the cluster serves a kind of a group, the one to prefer first."""
+"""The API versions, such as `policy/v1`, in which the cluster serves a kind of a group, the preferred version first."""
 
 CONFIG_DIGEST = "htcgrid.io/config"
 TEMPLATE_DIGEST = "htcgrid.io/template"
-"""Of the pod template as it was made here. The cluster adds to a pod's spec (defaults, sidecars), never to this."""
+"""The annotation with the digest of the pod template as made here. The cluster adds to a pod's spec, never to this."""
 _CONFIG_FOLDER = "/etc/htcgrid"
 _CONFIG = "htcgrid.toml"
 _ARCHIVE = "code.zip"
 _ARCHIVE_BYTES = 900_000  # a ConfigMap holds 1 MiB, its base64 and names included
 _GRACE_MARGIN = 30.0
-_AUTOSCALING = ("autoscaling/v2", "autoscaling/v2beta2")  # v1 knows no metrics but the processor's
+_AUTOSCALING = ("autoscaling/v2", "autoscaling/v2beta2")  # v1 has only the metric of the processor
 _ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 # The first process of a container has no default action for SIGTERM, so nothing would end it before the agent handles it.
 _PROGRAM = [
@@ -41,7 +41,7 @@ _PROGRAM = [
 
 class Grid:
     """A standing grid: `settings` is the whole config as a document, of which the source, the sink, the agent and the
-    observers are used. At `scrape_ports` its agents show metrics: nothing else may come in."""
+    observers are used. Its agents serve metrics at `scrape_ports`; all other ports are closed."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class Grid:
         self._scrape_ports = sorted(set(scrape_ports))
 
     def manifests(self, versions: Versions) -> list[Manifest]:
-        """In the order in which they are applied. Raises `Rejected` where the cluster lacks what was asked for."""
+        """The objects in the order in which they are applied. Raises `Rejected` where the cluster lacks a kind that is needed."""
         options = self._options
         config = self._config()
         found = [
@@ -78,7 +78,7 @@ class Grid:
         return found
 
     def notes(self) -> list[str]:
-        """What the user is to know of what is sent."""
+        """What the user should know about the code that is sent."""
         note = collect(self._function.code).note() if self._options.code == "folder" else ""
         return [note] if note else []
 
@@ -167,7 +167,7 @@ class Grid:
         options = self._options
         deployment = self._object("apps/v1", "Deployment", self.name)
         labels = deployment["metadata"]["labels"]
-        # The digest has the pods replaced when the config or the code changes. Of IRSA only the agent gets the role.
+        # A new digest replaces the pods when the config or the code changes. With IRSA only the agent gets the role.
         annotations = {
             CONFIG_DIGEST: config,
             "eks.amazonaws.com/skip-containers": ",".join(f"lambda-{index}" for index in range(options.containers)),
@@ -270,7 +270,7 @@ class Grid:
             "queueURL": scale.queue_url,
             "awsRegion": scale.region,
             "queueLength": str(scale.target),
-            "scaleOnInFlight": "true",  # a worker that runs the last tasks is not taken away
+            "scaleOnInFlight": "true",  # a worker that runs the last tasks is not removed
             "identityOwner": "operator",
         }
         scaler["spec"] = {
@@ -296,7 +296,7 @@ def _needed(versions: Versions, group: str, kind: str, among: Sequence[str] = ()
     served = [version for version in versions(group, kind) if not among or version in among]
     if not served:
         wanted = f" ({' or '.join(among)})" if among else ""
-        raise Rejected(f"This cluster serves no {kind} of {group}{wanted}; is it a Kubernetes of 1.20 or later?")
+        raise Rejected(f"This cluster serves no {kind} of {group}{wanted}; it must be Kubernetes 1.20 or later.")
     return served[0]
 
 

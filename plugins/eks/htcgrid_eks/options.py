@@ -26,7 +26,7 @@ _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,46}[a-z0-9])?")
 
 
 class Autoscale(BaseModel):
-    """How many workers a standing grid has, by how much waits."""
+    """How many workers a standing grid has, by the number of waiting tasks or the load."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -51,7 +51,7 @@ class Autoscale(BaseModel):
 
 
 class Access(Plugin.Config):
-    """Which cluster, and which namespace of it."""
+    """The cluster and the namespace in it."""
 
     kubeconfig: Path | None = Field(
         None, description="the kubeconfig; if not given, $KUBECONFIG, ~/.kube/config or the pod's own"
@@ -63,7 +63,7 @@ class Access(Plugin.Config):
 class Options(Access):
     """See `docs/operations.md`."""
 
-    image: str = Field(description="the image of the Lambda containers, laid out as AWS's base images are")
+    image: str = Field(description="the image of the Lambda containers, with the layout of AWS's base images")
     agent_image: str = Field(
         "htcgrid-agent:0.1.0", description="the image of the agent with your plugins, as htcgrid-agent-image builds it"
     )
@@ -77,7 +77,7 @@ class Options(Access):
     )
     code: str = Field(
         "folder",
-        description='"folder" (that of [function] code is sent along), "image" (it is in the image) or "s3://bucket/key.zip"',
+        description='"folder" (the folder of [function] code is sent), "image" (the code is in the image) or "s3://bucket/key.zip"',
     )
     layers: tuple[str, ...] = Field(
         (),
@@ -87,7 +87,7 @@ class Options(Access):
     )
     start_seconds: float = Field(120.0, gt=0, le=_DAY, description="seconds that pods may take to become ready")
     orphan_seconds: float = Field(
-        30.0, ge=1, le=_DAY, description="seconds that the pods of a run outlive a client that is gone"
+        30.0, ge=1, le=_DAY, description="seconds after which the pods of a run end when their client is gone"
     )
 
     cpu: str = Field(
@@ -106,19 +106,17 @@ class Options(Access):
     pod: Mapping[str, Any] = Field(
         default_factory=dict,
         description="what is merged into the spec of the pods: volumes, affinity, priorityClassName, resources and more; "
-        "the container `lambda` is each that runs the handler",
+        "the container `lambda` means each container that runs the handler",
     )
 
-    role_arn: str = Field(
-        "", description="standing grid: the IAM role of its service account (IRSA), which the agent has"
-    )
+    role_arn: str = Field("", description="standing grid: the IAM role of its service account (IRSA), for the agent")
     function_role_arn: str = Field(
         "",
-        description="the IAM role that handlers have, by IRSA: its trust policy names the pods' service account. In place of "
+        description="the IAM role of handlers, by IRSA: its trust policy names the pods' service account. It replaces "
         "[function] credentials",
     )
     pod_status: bool = Field(
-        True, description="standing grid: whether workers may read pods, to tell an OOMKilled container"
+        True, description="standing grid: whether workers may read pods, to recognise an OOMKilled container"
     )
     idle_first: bool = Field(
         True,
@@ -131,7 +129,9 @@ class Options(Access):
         description="standing grid: how many pods stay while nodes are drained, as a number or a percentage; if empty, a "
         "quarter of them, rounded up, may go at a time",
     )
-    variables: tuple[str, ...] = Field((), description="standing grid: Secrets whose keys are the agent's variables")
+    variables: tuple[str, ...] = Field(
+        (), description="standing grid: Secrets whose keys become variables of the agent"
+    )
     autoscale: Autoscale | None = Field(None, description="standing grid: how the number of pods follows the load")
 
     @field_validator("image", "agent_image")
@@ -231,14 +231,14 @@ class Options(Access):
         for layer in layers:
             if not _ON_S3.fullmatch(layer):
                 raise ValueError(
-                    f'{layer!r}: write "s3://bucket/key.zip". Layers that are folders here stand in [function]'
+                    f'{layer!r}: write "s3://bucket/key.zip". Layers that are folders here go into [function]'
                 )
         if layers and not str(info.data.get("code", "")).startswith("s3://"):
-            raise ValueError('they go with code = "s3://bucket/key.zip". With "folder" write [function] layers')
+            raise ValueError('use them with code = "s3://bucket/key.zip". With "folder" write [function] layers')
         return layers
 
     def base_name(self, function: Function) -> str:
-        """What the objects of this function are called."""
+        """The name of the objects of this function."""
         if self.name:
             return self.name
         plain = re.sub(r"[^a-z0-9]+", "-", function.function_name.lower()).strip("-") or "function"

@@ -12,7 +12,7 @@ from htcgrid_eks import pod_diagnosis
 from htcgrid_eks.cluster import ApiError, Cluster
 from htcgrid_eks.options import Access
 
-WAIT_SECONDS, _PAUSE_SECONDS = 20.0, 0.2  # a busy node reports in its own time
+WAIT_SECONDS, _PAUSE_SECONDS = 20.0, 0.2  # a busy node reports late
 
 
 class OwnPod:
@@ -27,7 +27,7 @@ class OwnPod:
         self._cluster.close()
 
     def last_end(self, container: str) -> Termination | None:
-        """How that container has just ended, as soon as Kubernetes knows; None where it does not say."""
+        """How that container has just ended, once Kubernetes knows; None where Kubernetes does not say."""
         return await_end(self._find, container, self._seen)
 
     def _find(self) -> Any:
@@ -38,7 +38,7 @@ class OwnPod:
 
 
 def await_end(find: Callable[[], Any], container: str, seen: dict[str, str]) -> Termination | None:
-    """The end of a container that is not among `seen`, which has the id of the last one by name."""
+    """Wait for an end of the container that is not in `seen`, which maps a name to the id of the last container that ended."""
     deadline = time.monotonic() + WAIT_SECONDS
     while time.monotonic() < deadline:
         pod = find()

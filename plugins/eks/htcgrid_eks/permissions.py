@@ -1,4 +1,4 @@
-"""The rights that each use takes on a cluster, exactly: printed as Roles, and asked for before anything is made."""
+"""Exactly the rights that each use needs on a cluster: printed as Roles, and checked before anything is made."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -31,18 +31,18 @@ def run_rules(*, with_secret: bool) -> tuple[Rule, ...]:
 def worker_rules(options: Options) -> tuple[Rule, ...]:
     """The workers of a standing grid: how one of their containers ended, and the mark of a pod that is busy.
 
-    `patch pods` would do for the mark too, and let a worker change what every pod of the namespace runs.
+    `patch pods` would be enough for the mark too, but would let a worker change what every pod of the namespace runs.
     """
     rules: tuple[Rule, ...] = (("", "pods", ("get",)),) if options.pod_status else ()
     return (*rules, ("", "pods/status", ("patch",))) if options.idle_first else rules
 
 
 def deploy_rules(*, autoscaled: str = "", worker: Sequence[Rule] = (), with_secret: bool = False) -> tuple[Rule, ...]:
-    """`htcgrid deploy`, `undeploy`, `scale` and `status`. `autoscaled` is the API group of what scales, if anything;
+    """`htcgrid deploy`, `undeploy`, `scale` and `status`. `autoscaled` is the API group of the autoscaler, if there is one;
     `worker` are the rights that `deploy` gives the workers.
     """
     rules: list[Rule] = [
-        ("", "configmaps", (*_APPLY, "list")),  # undeploy looks for what killed runs have left
+        ("", "configmaps", (*_APPLY, "list")),  # undeploy looks for the remains of killed runs
         ("", "pods", ("get", "list")),
         ("", "pods/log", ("get",)),
         ("", "serviceaccounts", _APPLY),
@@ -90,7 +90,7 @@ def require(cluster: Cluster, rules: Sequence[Rule], what: str) -> None:
     if missing:
         raise Rejected(
             f"To {what} in {cluster.who} these rights are missing: {', '.join(missing)}. "
-            "`htcgrid permissions cluster` prints the Role it takes; `kubectl auth can-i --list` shows what there is."
+            "`htcgrid permissions cluster` prints the Role that is needed; `kubectl auth can-i --list` shows your rights."
         )
 
 
@@ -107,5 +107,5 @@ def _is_allowed(cluster: Cluster, group: str, resource: str, verb: str) -> bool:
     try:
         found = cluster.request("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", review)
     except ApiError:
-        return True  # who may not even ask finds out by trying
+        return True  # a user who may not even ask finds out by trying
     return bool(found["status"]["allowed"])

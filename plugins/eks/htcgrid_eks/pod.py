@@ -29,12 +29,12 @@ _LOCKED_DOWN: Manifest = {
 
 
 def in_pod(function: Function) -> Function:
-    """The function as the pod sees it: its code is where Lambda has it, and what is in its layers is in /opt."""
+    """The function as the pod sees it: its code is at the same path as on AWS Lambda, and its layers are in /opt."""
     return function.model_copy(update={"code": Path(TASK_ROOT), "layers": ()})
 
 
 def environment_secret(function: Function, metadata: Manifest) -> Manifest:
-    """The handler's environment, which may hold passwords: who may read pods may not read this."""
+    """The handler's environment as a Secret: it may hold passwords, and the right to read pods does not include Secrets."""
     for name in function.environment:
         if not _KEY.fullmatch(name):
             raise Rejected(
@@ -47,9 +47,9 @@ def environment_secret(function: Function, metadata: Manifest) -> Manifest:
 def pod_spec(
     options: Options, function: Function, agent: Manifest, secret: str, init: Sequence[Manifest] = ()
 ) -> Manifest:
-    """The spec of a pod around the agent's container. What is `agent`'s own is `args`, `env`, `volumeMounts`, probes.
+    """The spec of a pod around the agent's container. `agent` has what only the agent's container has: `args`, `env`, `volumeMounts`, probes.
 
-    `secret` names the Secret with the handler's environment, which need not be there where that is empty.
+    `secret` names the Secret with the handler's environment. It need not exist if that is empty.
     """
     if function.layers and options.code != "folder":
         raise Rejected(
@@ -90,7 +90,7 @@ def pod_spec(
 
 
 def small_container(options: Options, name: str, command: Sequence[str], mounts: Sequence[Manifest]) -> Manifest:
-    """A container of the agent's image, locked down."""
+    """A container of the agent's image, with the fewest rights."""
     return {
         "name": name,
         "image": options.agent_image,
@@ -106,7 +106,7 @@ def small_container(options: Options, name: str, command: Sequence[str], mounts:
 
 
 def mount(name: str, path: str, *, read_only: bool = False, folder: str = "") -> Manifest:
-    """`folder` is that of the volume that is mounted, in place of all of it."""
+    """A mount of a volume, or only of its subfolder `folder`."""
     within = {"subPath": folder} if folder else {}
     return {"name": name, "mountPath": path, **within, **({"readOnly": True} if read_only else {})}
 
@@ -133,7 +133,7 @@ def _lambda(options: Options, function: Function, index: int, secret: str, *, wi
         "name": container_name(index),
         "image": options.image,
         "imagePullPolicy": options.pull_policy,
-        # Kubernetes has a use of its own for the dollar sign in commands, and takes two for one.
+        # In commands Kubernetes replaces $(NAME); two dollar signs stand for one.
         "command": [word.replace("$", "$$") for word in container_entry.command(str(FOLDER), ())] + list(program),
         "workingDir": TASK_ROOT,
         "env": _environment(options, function, secret),

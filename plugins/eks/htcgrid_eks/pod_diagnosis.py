@@ -1,4 +1,4 @@
-"""Why a pod does not come up, in words to act on."""
+"""Why a pod does not become ready, in messages that say what to do."""
 
 import re
 import time
@@ -19,16 +19,16 @@ _NO_LOG = re.compile(
     r"^(unable to retrieve container logs for \w+://|failed to (try resolving symlinks in path|open log file) \").*\n?",
     re.MULTILINE,
 )
-"""With status 200: how a kubelet says that a log is not there, the one with Docker and those with a CRI runtime."""
+"""How a kubelet says, with status 200, that a log does not exist: with Docker and with CRI runtimes."""
 _RESTARTS_OF_OTHERS = 3
-"""How often a container that is not ours, such as an injected sidecar, may start again before it is given up."""
+"""How often a container that is not ours, such as an injected sidecar, may start again before we give it up."""
 _KILLS_AT_ONCE = 3
-"""How often an environment may be killed for its memory, each time soon after its start, before that is taken for a memory that
-is too small to begin with."""
+"""How often an environment may be killed for its memory, each time soon after its start, before we conclude that its memory is too
+small for it to start."""
 _CAME_UP_SECONDS = 10.0
-"""What has run for so long had come up: the service gives an initialisation as much."""
+"""A container that ran for so long had become ready: AWS Lambda gives an initialisation the same time."""
 _UNAVAILABLE = 3
-"""The status of an htcgrid whose source, plane or sink cannot be reached: it may be in a moment."""
+"""The exit status of htcgrid when its source, plane or sink cannot be reached, which may change in a moment."""
 _IMAGE = frozenset({"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "ImageInspectError"})
 _FINAL = _IMAGE | {"CreateContainerConfigError", "CreateContainerError", "RunContainerError", "CrashLoopBackOff"}
 
@@ -43,13 +43,13 @@ def is_finished(pod: Any) -> bool:
 
 
 def is_running(pod: Any) -> bool:
-    """Whether all of its containers run."""
+    """Whether all containers of the pod run."""
     statuses = pod["status"].get("containerStatuses", ())
     return len(statuses) == len(pod["spec"]["containers"]) and all("running" in each["state"] for each in statuses)
 
 
 def is_of_use(pod: Any) -> bool:
-    """Whether all containers that are ours run; one that a webhook has put beside them may start again meanwhile."""
+    """Whether all our containers run; a container that a webhook has added may be starting again."""
     wanted = {each["name"] for each in pod["spec"]["containers"] if is_ours(each["name"])}
     running = {each["name"] for each in pod["status"].get("containerStatuses", ()) if "running" in each["state"]}
     return wanted <= running
@@ -68,7 +68,7 @@ def status_of(pod: Any, container: str) -> Any:
 
 
 def last_end(status: Any) -> tuple[str, Termination] | None:
-    """How a container ended last, with the id of the one that did."""
+    """How a container last ended, after the id of that container."""
     ended = status.get("state", {}).get("terminated") or status.get("lastState", {}).get("terminated")
     if not ended:
         return None
@@ -77,7 +77,7 @@ def last_end(status: Any) -> tuple[str, Termination] | None:
 
 
 def fatal(cluster: Cluster, pod: Any) -> str | None:
-    """What keeps this pod from ever coming up; None while it may."""
+    """Why this pod can never become ready; None while it still may."""
     name = pod["metadata"]["name"]
     for status in _statuses(pod):
         waiting, ended = status["state"].get("waiting"), status["state"].get("terminated")
@@ -85,7 +85,7 @@ def fatal(cluster: Cluster, pod: Any) -> str | None:
         if waiting and waiting.get("reason") in _IMAGE:
             return (
                 f"{where} cannot have its image {status['image']!r}: {waiting.get('message') or waiting['reason']}. "
-                "Check its name and tag, that the node may pull it (`pull_secrets`), and that it was pushed."
+                "Check its name and tag, that it was pushed, and that the node may pull it (`pull_secrets`)."
             )
         if _comes_up_by_itself(pod, status):
             continue
@@ -106,9 +106,9 @@ def fatal(cluster: Cluster, pod: Any) -> str | None:
 def _comes_up_by_itself(pod: Any, status: Any) -> bool:
     """Whether the kubelet starts this container again, and that may help.
 
-    The agent that found its queue or store unavailable has a second start. An environment that a task has ended is
-    started again. What is not ours, such as a sidecar that a service mesh has injected, may need a few starts, since it
-    may depend on those beside it.
+    An agent that found its queue or store unavailable gets a second start. An environment that a task has ended is
+    started again. A container that is not ours, such as the sidecar of a service mesh, may need a few starts, since it may
+    depend on the other containers.
     """
     name = status["name"]
     spec: Any = next((each for each in _containers(pod) if each["name"] == name), {})
@@ -125,7 +125,7 @@ def _comes_up_by_itself(pod: Any, status: Any) -> bool:
 
 
 def _is_environment_back_soon(status: Any, policy: str, restarts: int) -> bool:
-    """Whether an environment has ended as a task can end it, as by its memory, and not because it cannot start."""
+    """Whether a task may have ended this environment, for example by its memory; False where it cannot start."""
     state = status["state"]
     ended = state.get("terminated") or status.get("lastState", {}).get("terminated")
     is_between = "terminated" in state or state.get("waiting", {}).get("reason") == "CrashLoopBackOff"
@@ -137,7 +137,7 @@ def _is_environment_back_soon(status: Any, policy: str, restarts: int) -> bool:
 
 
 def _seconds(ended: Any) -> float:
-    """For how long a container ran; 0 where that is not told."""
+    """For how long a container ran; 0 where Kubernetes does not say."""
     began, until = (ended.get(name) for name in ("startedAt", "finishedAt"))
     return (datetime.fromisoformat(until) - datetime.fromisoformat(began)).total_seconds() if began and until else 0.0
 
@@ -148,7 +148,7 @@ def _containers(pod: Any) -> Iterator[Any]:
 
 
 def pending(pod: Any) -> str:
-    """What a pod waits for, shortly."""
+    """What a pod waits for, in a few words."""
     for condition in pod["status"].get("conditions", ()):
         if condition["type"] == "PodScheduled" and condition["status"] == "False":
             return f"no node takes it: {condition.get('message', condition.get('reason', ''))}"
@@ -179,8 +179,8 @@ def _message(state: Any) -> str:
 def _last_lines(cluster: Cluster, pod: str, status: Any) -> str:
     """The end of the container's log, where we may read it.
 
-    A container that crashes again and again is replaced while we ask: the one before may just have been
-    removed, and the one now have said nothing yet. So it is asked for a few times.
+    A container that crashes again and again is replaced while we ask: the old one may just have been removed, and the new
+    one may have printed nothing yet. So we ask a few times.
     """
     was_restarted = bool(status.get("restartCount"))
     for _ in range(_LOG_TRIES):

@@ -1,7 +1,7 @@
 """What runs beside the Lambda containers of a pod that `eks` has made: a relay to its sidecar plane, on the pod's loopback.
 
-`eks` reaches it through the API server. Nothing listens beyond the pod. It ends, and the pod with it, when nobody has
-been connected for a while: what a killed `eks` leaves behind goes away by itself.
+`eks` reaches it through the API server. Nothing listens beyond the pod. When nobody has
+been connected for a while, the relay ends, and the pod with it: so the pods of a killed `eks` end by themselves.
 """
 
 import argparse
@@ -23,7 +23,7 @@ PORT = 4275
 
 
 def _end(_number: int, _frame: object) -> None:
-    os._exit(0)  # the first process of a container has no default of its own for SIGTERM
+    os._exit(0)  # the first process of a container has no default action for SIGTERM
 
 
 def main() -> None:
@@ -43,7 +43,7 @@ def main() -> None:
     )
     signal.signal(signal.SIGTERM, _end)
     relay.listen(PORT)
-    log.warning("Nobody has been connected for %g s; ending.", orphan_seconds)
+    log.warning("No client has been connected for %g s: the relay ends.", orphan_seconds)
     plane.quit()
 
 

@@ -1,6 +1,6 @@
-"""Whether a part of a pod's spec is one: names and types of its fields, as Kubernetes' own client knows them.
+"""Checks a part of a pod's spec: the names and types of its fields, as Kubernetes' own client has them.
 
-What values a field may have (`effect = "NoSchedule"`) only the API server knows; `deploy` asks it before it makes anything.
+Only the API server knows which values a field may have (`effect = "NoSchedule"`); `deploy` asks it before it makes anything.
 """
 
 import difflib
@@ -23,7 +23,7 @@ _DEEPEST = 20
 
 
 def checked(document: Any, model: str = "V1PodSpec") -> Any:
-    """The document, with numbers as texts where Kubernetes has texts (`"nvidia.com/gpu" = 1`).
+    """The document, with numbers changed to texts where Kubernetes expects texts (`"nvidia.com/gpu" = 1`).
 
     Raises `ValueError` with the path of what is wrong.
     """
@@ -51,7 +51,7 @@ def _value(value: Any, kind: str, path: str, depth: int) -> Any:
 
 
 def _entry(value: Any, kind: str, path: str, depth: int) -> Any:
-    """Quantities and labels are texts, which TOML's users write as numbers."""
+    """A text; a number becomes one, since users of TOML write quantities and labels as numbers."""
     if kind == "str" and isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     return _value(value, kind, path, depth)
@@ -75,7 +75,7 @@ def _object(value: Any, model: Any, path: str, depth: int) -> Any:
 
 
 def _missing(model: Any, given: Mapping[str, Any]) -> Iterator[str]:
-    """The first field that must be given and is not: the client says it when an object is made."""
+    """The first required field that is missing: the client reports it when an object is made."""
     try:
         model(**given)
     except ValidationError as error:  # as of client 36
@@ -88,7 +88,7 @@ def _missing(model: Any, given: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _any(value: Any, path: str, depth: int) -> Any:
-    """Where Kubernetes takes a number or a text, or more."""
+    """A value where Kubernetes takes a number, a text or other types."""
     if isinstance(value, Mapping):
         return {str(name): _value(each, "object", f"{path}.{name}", depth + 1) for name, each in value.items()}
     if isinstance(value, list | tuple):

@@ -1,6 +1,6 @@
 """`[planes.NAME.pod]`: a part of a pod's spec that is merged into ours.
 
-Tables are merged, and so are the members of lists that have a name. All other lists are put behind ours.
+Tables are merged, and so are members of lists with the same name. The items of all other lists are added after ours.
 """
 
 import re
@@ -16,7 +16,7 @@ from htcgrid_eks.sidecar import FOLDER
 Table = Mapping[str, Any]
 
 EVERY_LAMBDA = "lambda"
-"""Names all Lambda containers, which are `lambda-0`, `lambda-1` and so on."""
+"""This name means all Lambda containers, which are `lambda-0`, `lambda-1` and so on."""
 _OWN_CONTAINER = re.compile(r"agent|code|lambda(-\d+)?")
 _OWN_VOLUME = re.compile(r"(run|tmp)(-\d+|-agent)?|code|config|account")
 _OWN_PATHS = frozenset({str(FOLDER), TASK_ROOT, "/tmp", "/etc/htcgrid"})  # noqa: S108 - the pod's own
@@ -29,9 +29,9 @@ _NAMES = {
     "volumeMounts": "mountPath",
 }
 _WHOLE = frozenset({"env", "volumes", "volumeMounts"})
-"""Whose members take each other's places as they are: one with `value` and `valueFrom` would be none."""
+"""Lists whose members are replaced, not merged: a member with both `value` and `valueFrom` would not be valid."""
 _SET_BY_US = {
-    "restartPolicy": "the plane needs its own",
+    "restartPolicy": "the plane needs its own value",
     "terminationGracePeriodSeconds": "it follows from [agent] grace",
     "serviceAccountName": "deploy makes one; `role_arn` gives it a role",
     "serviceAccount": "deploy makes one; `role_arn` gives it a role",
@@ -40,18 +40,18 @@ _SET_BY_US = {
     "hostNetwork": "the whole node would reach the Runtime API",
     "hostPID": "a handler would see the processes of the node",
     "hostIPC": "a handler would share memory with the node",
-    "ephemeralContainers": "Kubernetes takes none with a new pod",
+    "ephemeralContainers": "Kubernetes does not allow them in a new pod",
 }
 _SET_BY_KEYS = {
     "image": "write it as `image` or `agent_image` of the plane",
     "command": "write it as `command` of the plane",
     "args": "write them into `command` of the plane",
-    "workingDir": "it is where Lambda has it",
+    "workingDir": "it is the same as on AWS Lambda",
 }
 
 
 def valid(table: Table) -> Table:
-    """The table as it is merged. Raises `ValueError` for what is not part of a pod's spec, or would break the plane."""
+    """The table in the form that is merged. Raises `ValueError` for what is not part of a pod's spec, or would break the plane."""
     found: Table = checked({"containers": [], **table})
     for problem in _problems(found):
         raise ValueError(problem)

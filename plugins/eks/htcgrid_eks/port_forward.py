@@ -1,7 +1,7 @@
 """A stream of bytes to a port on a pod's loopback, through the API server (`kubectl port-forward`'s protocol).
 
-The kubernetes package has one too, which takes a thread for each connection and loses the reader when the
-connection breaks; this one is read and written by whoever uses it.
+The kubernetes package has such a stream too, but it needs a thread for each connection, and its reader is lost when the
+connection breaks. This stream has no thread: its user reads and writes it.
 """
 
 import select
@@ -59,13 +59,13 @@ class PortForward(Stream):
                 self._socket.send(bytes((_DATA,)) + bytes(view[at : at + _CHUNK]), ABNF.OPCODE_BINARY)
 
     def read(self, size: int, timeout: float) -> bytes:
-        """Exactly so many bytes, none of which may be longer than `timeout` on its way."""
+        """Exactly so many bytes; raises if none arrives for `timeout` seconds."""
         while len(self._buffer) < size:
             with _as_connection_errors():
                 self._socket.settimeout(timeout)
                 opcode, data = self._socket.recv_data()
             if opcode == ABNF.OPCODE_CLOSE:
-                raise ConnectionError("the API server has closed the way to the pod")
+                raise ConnectionError("the API server has closed the connection to the pod")
             if self._greetings:
                 self._greetings -= 1  # each channel says its port first
             elif data[0] == _ERROR:
@@ -77,15 +77,15 @@ class PortForward(Stream):
         return taken
 
     def has_input(self) -> bool:
-        """Whether something has come that was not read."""
+        """Whether bytes have arrived that were not read yet."""
         channel = self._socket.sock
         if channel is None:
-            raise ConnectionError("the way to the pod is closed")
+            raise ConnectionError("the connection to the pod is closed")
         pending = isinstance(channel, ssl.SSLSocket) and channel.pending() > 0
         return bool(self._buffer) or pending or bool(select.select([channel], [], [], 0)[0])
 
     def close(self) -> None:
-        """Hang up, from any thread; a read under way ends."""
+        """Close the connection, from any thread; a read that waits then ends."""
         with suppress(OSError, WebSocketException):
             if self._socket.sock is not None:
                 self._socket.sock.shutdown(socket.SHUT_RDWR)
@@ -98,7 +98,7 @@ class _as_connection_errors:  # noqa: N801 - it reads as a word
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, (OSError, WebSocketException)) and not isinstance(error, ConnectionError):
-            raise ConnectionError(f"the way to the pod broke: {error}") from None
+            raise ConnectionError(f"the connection to the pod broke: {error}") from None
 
 
 def _tls(cluster: Cluster) -> dict[str, object]:

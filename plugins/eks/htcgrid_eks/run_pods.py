@@ -1,7 +1,7 @@
 """The pods of one run: made, waited for, replaced and removed.
 
-All are owned by one ConfigMap, whose removal removes them. A run that was killed leaves pods that end by themselves,
-since nobody is connected to them; the next start removes what is left of them.
+All are owned by one ConfigMap, whose removal removes them. The pods of a run that was
+killed end by themselves, since no client is connected to them; the next start removes what is left of them.
 """
 
 import getpass
@@ -47,7 +47,7 @@ class RunPods:
         self.token = uuid.uuid4().hex
 
     def begin(self) -> None:
-        """Remove what runs before this one have left, and make the owner of this one's pods."""
+        """Remove the remains of earlier runs, and make the object that owns the pods of this run."""
         for _ in sweep(self._cluster, self._base, self._options.start_seconds):
             pass
         name = f"{self._base}-{self._run}"
@@ -87,12 +87,12 @@ class RunPods:
         return name
 
     def remove(self, name: str) -> None:
-        """Remove a pod that is of no use any more."""
+        """Remove a pod that cannot be used any more."""
         log.info("Pod %s is removed.", name)
         _delete(self._cluster, self._cluster.namespaced("pods", name))
 
     def find(self, name: str) -> Any:
-        """The pod as it is now; None where it is gone."""
+        """The pod as it is now; None where it does not exist any more."""
         try:
             return self._cluster.request("GET", self._cluster.namespaced("pods", name))
         except ApiError as api_error:
@@ -118,8 +118,8 @@ class RunPods:
                     if not pod_diagnosis.is_running(pod)
                 )
                 raise Unavailable(
-                    f"{len(names)} pod(s) in {self._cluster.who} did not come up in {self._options.start_seconds:g} s: "
-                    f"{waits or 'they are gone'}."
+                    f"{len(names)} pod(s) in {self._cluster.who} did not become ready in {self._options.start_seconds:g} s: "
+                    f"{waits or 'they were removed'}."
                 )
             time.sleep(_LOOK_SECONDS)
 
@@ -154,14 +154,14 @@ class RunPods:
         }
         agent = {"command": ["python3", "-m", "htcgrid_eks.pod_relay", json.dumps(settings)]}
         spec = pod_spec(options, self._function, agent, f"{self._base}-{self._run}")
-        # Alone in its pod, a container that ended whole is replaced with its pod, which is faster than
-        # the ever longer pauses of a restart; beside others it is restarted.
+        # A pod with one Lambda container is replaced when that container ends, which is faster than a restart after
+        # Kubernetes' ever longer pauses. Where there are others beside it, the container is restarted.
         restart = "Never" if options.containers == 1 else "OnFailure"
         return spec | {"restartPolicy": restart, "terminationGracePeriodSeconds": _GRACE_SECONDS}
 
 
 def sweep(cluster: Cluster, base: str, start_seconds: float) -> list[str]:
-    """Remove runs of this name whose pods have all ended, or never came up; returns their names."""
+    """Remove runs of this name whose pods have all ended or never started; returns their names."""
     query = {"labelSelector": f"{OWNER}=htcgrid,{NAME}={base},{RUN}"}
     try:
         pods = cluster.request("GET", cluster.namespaced("pods"), query=query)["items"]

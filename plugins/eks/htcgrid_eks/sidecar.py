@@ -19,8 +19,8 @@ READY = "ready"
 class EksSidecarInvoker(SidecarInvoker):
     """Lambda containers of this pod, reached over its loopback. `htcgrid deploy` writes the pod and this config.
 
-    How a container ended is in the pod's status, which is read where `pod_status` is set; that takes the right to get
-    pods. Without it the end of a whole container is an `exit`.
+    The pod's status says how a container ended. It is read where `pod_status` is set, which needs the right to get pods.
+    Without it the end of a whole container is reported as `exit`.
     """
 
     class Config(SidecarInvoker.Config):

@@ -37,21 +37,23 @@ def _histogram(name: str, unit: str, text: str, bounds: tuple[float, ...] = SECO
     return Metric(f"htcgrid_{name}", "histogram", unit, text, (), bounds)
 
 
-TASKS = _counter("tasks", "tasks", "Final results that are stored, by `succeeded` or the kind of failure.", "outcome")
+TASKS = _counter(
+    "tasks", "tasks", "Final results that are stored; the label is `succeeded` or the kind of failure.", "outcome"
+)
 ALREADY_STORED = _counter(
     "tasks_already_stored", "tasks", "Tasks that had a result from an earlier run, and did not run."
 )
 ATTEMPTS = _counter(
     "attempts",
     "attempts",
-    "Attempts that have ended, retried ones included; `unavailable` is a plane that was lost meanwhile.",
+    "Attempts that have ended, retried ones included; `unavailable` means that the plane became unavailable meanwhile.",
     "outcome",
 )
 RETRIES = _counter("retries", "attempts", "Attempts that failed and are followed by another.", "outcome")
 RECEIVED = _counter("leases_received", "leases", "Leases that the source has handed out to this agent.")
 ACKED = _counter("leases_acked", "leases", "Tasks that were acknowledged.")
-RETURNED = _counter("leases_returned", "leases", "Leases that went back to the source, those of retries included.")
-EXTENDED = _counter("leases_extended", "leases", "Leases that were extended, each time it was done.")
+RETURNED = _counter("leases_returned", "leases", "Leases that were returned to the source, those of retries included.")
+EXTENDED = _counter("leases_extended", "leases", "Extensions of leases.")
 LOST = _counter("leases_lost", "leases", "Leases that were lost to another agent or by a cancel.")
 DEAD = _counter("dead_letters", "tasks", "Tasks that became dead letters.")
 CALLS = _counter("calls", "calls", "Calls of `htcgrid serve` whose callers waited; they are not tasks.", "outcome")
@@ -67,34 +69,38 @@ MEMORY = _histogram(
 )
 PUT = _histogram("sink_put_seconds", "seconds", "The time of each call that stored results.")
 RECEIVE = _histogram(
-    "source_receive_seconds", "seconds", "The time of each call that brought leases, its wait included."
+    "source_receive_seconds", "seconds", "The time of each call that received leases, its wait included."
 )
 BUSY = _counter(
-    "busy_seconds", "seconds", "The handlers' time in all attempts. Its rate by `htcgrid_slots` is the busy share."
+    "busy_seconds",
+    "seconds",
+    "The handlers' time in all attempts. Its rate divided by `htcgrid_slots` is the busy share.",
 )
 SLOTS = _gauge("slots", "tasks", "How many tasks can run at once.")
 AGENTS = _gauge("agents", "agents", "Agents that run in this process.")
-ENVIRONMENTS = _gauge("environments", "environments", "Execution environments that are up: `busy` or `idle`.", "state")
+ENVIRONMENTS = _gauge(
+    "environments", "environments", "Execution environments that are ready: `busy` or `idle`.", "state"
+)
 STARTED = _counter("environments_started", "environments", "Execution environments that were started.")
 ENDED = _counter("environments_ended", "environments", "Execution environments that have ended.")
-HELD = _gauge("leases_held", "leases", "Leases that the agent holds now, in whatever state.")
+HELD = _gauge("leases_held", "leases", "Leases that the agent holds now, in any state.")
 HELD_BYTES = _gauge("held_bytes", "bytes", "Events and answers that the agent holds now.")
 QUEUE = _gauge(
     "queue_tasks",
     "tasks",
-    "Tasks in the source by state, where it knows; asked at most every `queue_seconds`.",
+    "Tasks in the source by state, where the source knows; asked at most every `queue_seconds`.",
     "state",
 )
 OLDEST = _gauge(
-    "queue_oldest_seconds", "seconds", "The age of the oldest task that waits in the source, where it knows."
+    "queue_oldest_seconds", "seconds", "The age of the oldest task that waits in the source, where the source knows."
 )
 UNAVAILABLE = _counter(
     "plugin_unavailable", "calls", "Calls that found the `source`, the `plane` or the `sink` unavailable.", "part"
 )
-REQUESTS = _counter("service_requests", "requests", "Calls of services that send bills.", "request")
-COST = _counter("cost_dollars", "dollars", "The list price of what was used of services, where it is known.")
+REQUESTS = _counter("service_requests", "requests", "Calls of services that cost money.", "request")
+COST = _counter("cost_dollars", "dollars", "The list price of the services that were used, where it is known.")
 DROPPED = _counter(
-    "observations_dropped", "tasks", "Tasks' observations that these metrics lack, since they came too fast."
+    "observations_dropped", "tasks", "Tasks whose observations these metrics lack, since they came too fast."
 )
 INFO = _gauge("agent_info", "", "Always 1; the labels say what runs here.", "function", "version")
 
