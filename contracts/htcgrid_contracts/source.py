@@ -92,6 +92,17 @@ class TaskSourceContract(
         source.ack(leases)
         assert source.exhausted, "`exhausted` is false after all is acked"
 
+    def test_a_source_without_an_end_is_never_exhausted(self, given: Given) -> None:
+        """`exhausted` must stay false in a queue that is empty for now. The agents would end, and what comes later would
+        wait. Read: spi.TaskSource.exhausted."""
+        if self.finite or self.ends:
+            not_asked("it has an end")
+        source = given(*numbered(1))
+        source.ack(self.take(source, 1))
+        source.receive(1, 0.0)
+        ended = source.exhausted
+        assert not ended, "`exhausted` is true in an empty queue, to which tasks may still come"
+
     def test_a_place_that_went_away_is_unavailable(self, given: Given) -> None:
         """When the queue cannot be reached, `receive` must raise Unavailable. The agent then waits and tries again.
         Read: spi.Unavailable."""

@@ -24,6 +24,9 @@ class SourceHelpers(PluginContract):
     finite: bool = False
     """Whether the source has an end, as a file has. Its tasks are then published before it is opened."""
 
+    ends: bool = False
+    """Whether it says so once it is empty, as a queue with `drain = true` does. Each finite source does."""
+
     shared: bool = True
     """Whether a second plugin of the same config receives from the same queue. Where the queue is in this object
     alone, rules about another receiver use the same object."""

@@ -126,8 +126,8 @@ class TestTaskSource(_Verified, TaskSourceContract):
                 ends = first.exhausted
                 if isinstance(first, TaskQueue):
                     self.shared = self._is_shared(first)
-                known[_LEARNED] = (self.shared, ends and not self.shared)
-            self.shared, self.finite = known[_LEARNED]
+                known[_LEARNED] = (self.shared, ends and not self.shared, ends)
+            self.shared, self.finite, self.ends = known[_LEARNED]
 
     def _is_shared(self, first: TaskQueue) -> bool:
         assert isinstance(first, TaskSource)

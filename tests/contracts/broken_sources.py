@@ -522,6 +522,16 @@ class TestEndsTooSoon(Case):
             return self.received
 
 
+class TestEndsWhenEmpty(Case):
+    breaks = "test_a_source_without_an_end_is_never_exhausted"
+    says = "true in an empty queue"
+
+    class broken(Reference):
+        @property
+        def exhausted(self) -> bool:
+            return not self._due and not self._tasks
+
+
 class TestNeverEnds(Case):
     breaks = "test_a_finite_source_is_exhausted_when_all_is_lent"
     says = "with all tasks leased: not within"

@@ -396,6 +396,12 @@ SINKS = (
     ),
     *_bug(
         COUNTS,
+        "failed gives no event",
+        (SQLITE, REDIS, DYNAMODB),
+        "def failed(self):\n    return (replace(each, task=replace(each.task, payload=b'')) for each in super().failed())",
+    ),
+    *_bug(
+        COUNTS,
         "has_failed looks at handler errors alone",
         (SQLITE, REDIS),
         "def has_failed(self):\n    return any(each.outcome.failure is FailureKind.HANDLER_ERROR for each in self.failed())",

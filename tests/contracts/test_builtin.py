@@ -49,6 +49,7 @@ class TestMemorySource(TaskSourceContract):
 
 
 class TestMemorySink(ResultSinkContract):
+    failures_have_events = True
     known_gaps: ClassVar = {
         "test_a_result_outlives_a_process_that_is_killed_right_after_put": "it is the memory of the process",
         "test_a_result_is_there_after_close_and_open": "it is the memory of the plugin",
@@ -70,6 +71,8 @@ class TestSqliteSource(TaskSourceContract):
 
 
 class TestSqliteSink(ResultSinkContract):
+    failures_have_events = True
+
     @pytest.fixture
     def missing(self, tmp_path: Path) -> Plugin:
         return SqliteSink(SqliteSink.Config(path=tmp_path / "no-such-folder" / "grid.db"), contract_function())

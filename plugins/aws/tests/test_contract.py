@@ -164,6 +164,7 @@ class TestSqsPriorities(TestSqs):
 
 
 class TestDynamodb(ResultSinkContract):
+    failures_have_events = True
     aws: Aws
     conditional = "failures"
     too_large = 6_000_000  # payloads are deflated; this one to more than inline_limit
@@ -210,6 +211,7 @@ class TestDynamodbFirstStays(TestDynamodb):
 
 
 class TestS3(ResultSinkContract):
+    failures_have_events = True
     aws: Aws
     known_gaps: ClassVar[Mapping[str, str]] = {
         "test_a_result_of_the_same_generation_replaces_nothing": LAST_STAYS,

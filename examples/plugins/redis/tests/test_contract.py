@@ -101,6 +101,7 @@ class TestRedisSource(TaskSourceContract):
 
 
 class TestRedisSink(ResultSinkContract):
+    failures_have_events = True
     server: Server
     too_large = 3_000_001
 
