@@ -15,7 +15,7 @@ from htcgrid_contracts.running import SUBJECT, Subject
 from htcgrid_contracts.sink import ResultSinkContract
 from htcgrid_contracts.source import TaskSourceContract
 
-_LEARNED = pytest.StashKey[tuple[bool, bool]]()
+_LEARNED = pytest.StashKey[tuple[bool, bool, bool]]()
 """Whether the queue is shared, and whether it ends."""
 _OF_A_PLACE = {"source", "given", "another"}
 """Rules without any of these fixtures are about the plugin alone. They are asked of one that cannot receive, too."""
