@@ -16,7 +16,7 @@ from htcgrid_contracts.sink import ResultSinkContract
 from htcgrid_contracts.source import TaskSourceContract
 
 _LEARNED = pytest.StashKey[tuple[bool, bool, bool]]()
-"""Whether the queue is shared, and whether it ends."""
+"""Whether the queue is shared, whether it is finite, and whether it says that it has ended."""
 _OF_A_PLACE = {"source", "given", "another"}
 """Rules without any of these fixtures are about the plugin alone. They are asked of one that cannot receive, too."""
 

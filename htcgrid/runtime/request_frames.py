@@ -12,16 +12,16 @@ from htcgrid.spi import Lease
 def request_frames(numbered: Iterable[tuple[int, Lease]], timeout: float, piece: int) -> Iterator[bytes]:
     """The frames of these leases, which come with their sequence numbers, in pieces of more than `piece` bytes.
 
-    Tasks of one session often share their attributes: what is made of those is made once.
+    Tasks of one session often have the same attributes: what is made of those is made once.
     """
-    attributes: Mapping[str, str] | None = None
-    attempt, traced, before, after = 0, "", "", ""
+    attributes: Mapping[str, str] = {}
+    attempt, traced, before, after = -1, "", "", ""
     parts: list[bytes] = []
     size = 0
     timeout_ms, pack, request_id = ceil(timeout * 1000), frames.REQUEST.pack, identity.request_id
     for sequence, lease in numbered:
         task = lease.task
-        if task.attributes is not attributes or lease.attempt != attempt:
+        if lease.attempt != attempt or task.attributes != attributes:
             attributes, attempt = task.attributes, lease.attempt
             traced = trace.given(attributes)
             before, after = around_the_id(attributes, attempt)
