@@ -13,6 +13,7 @@ from calendar import timegm
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from time import strptime
 from typing import IO, Any
@@ -23,6 +24,7 @@ from htcgrid.runtime.parsing import parsed
 from htcgrid.spi import GENERATION, FailureKind, Outcome, Rejected, Result, Task
 
 _MEMBER_LINES = 10_000
+_CHUNK = 1 << 20
 _FAILED = b'"status":"failed"'
 _GENERATION = b'"generation":'
 _FIGURES = re.compile(
@@ -34,8 +36,8 @@ _FIGURES = re.compile(
 def failed(path: Path) -> Iterator[Result]:
     """The failures in the file that no later generation has replaced."""
     later = _later_generations(path)
-    for text in _lines(path):
-        if _FAILED in text and (head := head_of(text)) is not None and head.failed and _stands(head, later):
+    for text in _lines_with(path, _FAILED):
+        if (head := head_of(text)) is not None and head.failed and _stands(head, later):
             yield _result(path, head, text)
 
 
@@ -65,10 +67,45 @@ def _stands(head: Head, later: IdTable) -> bool:
 def _later_generations(path: Path) -> IdTable:
     """The last state of each task that was run again."""
     later = IdTable()
-    for text in _lines(path):
-        if _GENERATION in text and (head := head_of(text)) is not None and head.generation:
+    for text in _lines_with(path, _GENERATION):
+        if (head := head_of(text)) is not None and head.generation:
             later[head.task_id] = head.state
     return later
+
+
+def _lines_with(path: Path, word: bytes) -> Iterator[bytes]:
+    """The lines that hold these bytes. The others of a plain file are checked a block at a time, at a tenth of the cost."""
+    checked = 0
+    if path.suffix != ".gz":
+        for block in _blocks(path):
+            if not block.startswith(BEGIN) or block.count(b"\n" + BEGIN) + 1 != (lines := block.count(b"\n")):
+                break
+            checked += lines
+            at = block.find(word)
+            while at >= 0:
+                end = block.index(b"\n", at) + 1
+                yield block[block.rfind(b"\n", 0, at) + 1 : end]
+                at = block.find(word, end)
+        else:
+            return
+    for text in islice(_lines(path), checked, None):
+        if word in text:
+            yield text
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    """Whole lines, about a megabyte at a time, and at the end what is no whole line, if it is not the beginning of one."""
+    rest = b""
+    try:
+        with path.open("rb", buffering=0) as file:
+            while chunk := file.read(_CHUNK):
+                whole, newline, rest = (rest + chunk).rpartition(b"\n")
+                if newline:
+                    yield whole + newline
+    except OSError:
+        yield b""  # whoever reads its lines says what is wrong
+    if not BEGIN.startswith(rest) and not rest.startswith(BEGIN):
+        yield rest
 
 
 def _lines(path: Path) -> Iterator[bytes]:
@@ -125,7 +162,7 @@ def _success(path: Path, head: Head, text: bytes) -> Result:
     outcome = Outcome(
         head.task_id,
         b"",
-        started=_whole_second(second) + int(fraction) / 1000,
+        started=_whole_second(second.decode()) + int(fraction) / 1000,
         duration_ms=float(duration),
         billed_ms=int(billed),
         max_memory_mb=int(memory),
@@ -135,13 +172,13 @@ def _success(path: Path, head: Head, text: bytes) -> Result:
 
 
 @lru_cache(maxsize=8)
-def _whole_second(text: bytes) -> int:
-    return timegm(strptime(text.decode(), "%Y-%m-%dT%H:%M:%S"))
+def _whole_second(text: str) -> int:
+    return timegm(strptime(text, "%Y-%m-%dT%H:%M:%S"))
 
 
 def _seconds(text: str) -> float:
     whole, _, fraction = text.removesuffix("Z").partition(".")
-    return timegm(strptime(whole, "%Y-%m-%dT%H:%M:%S")) + float(f"0.{fraction or 0}")
+    return _whole_second(whole) + float(f"0.{fraction or 0}")
 
 
 def compact(fd: int, path: Path) -> int:

@@ -23,7 +23,7 @@ _LINE = (
 )
 # The beginning of every line; what follows need not be read to resume.
 _HEAD = re.compile(
-    rb'\{"id":("(?:[^"\\]|\\.)*"),"fingerprint":"([0-9a-f]{8})","status":"(succeeded|failed)"'
+    rb'\{"id":"([^"\\]*(?:\\.[^"\\]*)*)","fingerprint":"([0-9a-f]{8})","status":"(?:succeeded|(failed))"'
     rb'(?:,"generation":([0-9]{1,9}))?'
 )
 _ID = re.compile(rb'\{"id":"(?:[^"\\]|\\.)*"')
@@ -139,10 +139,10 @@ def head_of(text: bytes) -> Head | None:
     found = _HEAD.match(text)
     if found is None:
         return None
-    task_id, fingerprint, status, generation = found.groups()
+    task_id, fingerprint, failed, generation = found.groups()
     # Most ids have no escapes, so a JSON parser, which would take most of the time, is not needed.
-    name = json.loads(task_id) if b"\\" in task_id else task_id[1:-1].decode()
-    return Head(name, int(fingerprint, 16), status == b"failed", int(generation or 0))
+    name = json.loads(b'"%b"' % task_id) if b"\\" in task_id else task_id.decode()
+    return Head(name, int(fingerprint, 16), failed is not None, int(generation) if generation else 0)
 
 
 def read_results(path: Path) -> Iterator[Head | int]:

@@ -8,6 +8,7 @@ import threading
 import zlib
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 
 from pydantic import Field
@@ -24,6 +25,7 @@ from htcgrid.spi import GENERATION, Function, Plugin, Rejected, Result, ResultSi
 log = logging.getLogger(__name__)
 
 _CLOSE_SECONDS = 0.5
+_RESUME_LINES = 1000
 _LARGE_BYTES = 4096
 """Larger answers, on average, are written as they are."""
 
@@ -92,10 +94,12 @@ class JsonlSink(ResultSink):
     def _resume(self) -> None:
         """Read which results are there already."""
         try:
-            for head in resume(self._fd, self.config.path):
-                self._known[head.task_id] = head.fingerprint
-                if head.failed or head.generation:
-                    self._note(head.task_id, head.state)
+            heads = resume(self._fd, self.config.path)
+            while some := list(islice(heads, _RESUME_LINES)):
+                self._known.update(Ids([head.task_id for head in some]), [head.fingerprint for head in some])
+                for head in some:
+                    if head.failed or head.generation:
+                        self._note(head.task_id, head.state)
         except OSError as error:
             message = f"[sink] path = {self._path!r} cannot be read or repaired: {error.strerror or error}."
             raise Rejected(message) from error

@@ -78,3 +78,17 @@ def test_a_last_line_that_is_being_written_is_passed_over_and_damage_is_said(tmp
     path.write_bytes(whole.replace(b'"billed_ms":13', b'"billed_ms":xx', 1))
     with pytest.raises(Rejected, match="task 'a' is damaged"):
         list(sink_of(path).every_result())
+
+
+def test_failures_far_apart_are_found_and_a_line_of_somebody_else_between_them_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    answer = b'"%b"' % (b"x" * 5_000)
+    with sink_of(path) as sink:
+        sink.put([made("first", ERROR, FailureKind.TIMEOUT)])
+        sink.put([made(f"good-{number}", answer) for number in range(1_000)])
+        sink.put([made("last", ERROR, FailureKind.EXIT)])
+    assert [each.task.id for each in sink_of(path).failed()] == ["first", "last"]
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([*lines[:900], b"of another program\n", *lines[900:]]))
+    with pytest.raises(Rejected, match="line 901: this is not a result of htcgrid"):
+        list(sink_of(path).failed())
