@@ -15,8 +15,8 @@ from htcgrid_contracts.running import SUBJECT, Subject
 from htcgrid_contracts.sink import ResultSinkContract
 from htcgrid_contracts.source import TaskSourceContract
 
-_LEARNED = pytest.StashKey[tuple[bool, bool, bool]]()
-"""Whether the queue is shared, whether it is finite, and whether it says that it has ended."""
+_LEARNED = pytest.StashKey[tuple[bool, bool]]()
+"""Whether the queue is shared, and whether it says that it has ended."""
 _OF_A_PLACE = {"source", "given", "another"}
 """Rules without any of these fixtures are about the plugin alone. They are asked of one that cannot receive, too."""
 
@@ -126,8 +126,9 @@ class TestTaskSource(_Verified, TaskSourceContract):
                 ends = first.exhausted
                 if isinstance(first, TaskQueue):
                     self.shared = self._is_shared(first)
-                known[_LEARNED] = (self.shared, ends and not self.shared, ends)
-            self.shared, self.finite, self.ends = known[_LEARNED]
+                known[_LEARNED] = (self.shared, ends)
+            self.shared, self.ends = known[_LEARNED]
+            self.finite = self.ends and not self.shared
 
     def _is_shared(self, first: TaskQueue) -> bool:
         assert isinstance(first, TaskSource)

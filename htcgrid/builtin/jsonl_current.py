@@ -74,7 +74,7 @@ def _later_generations(path: Path) -> IdTable:
 
 
 def _lines_with(path: Path, word: bytes) -> Iterator[bytes]:
-    """The lines that hold these bytes. The others of a plain file are checked a block at a time, at a tenth of the cost."""
+    """The lines that contain these bytes. The other lines of a plain file are checked by the block, which costs a tenth."""
     checked = 0
     if path.suffix != ".gz":
         for block in _blocks(path):
@@ -94,7 +94,11 @@ def _lines_with(path: Path, word: bytes) -> Iterator[bytes]:
 
 
 def _blocks(path: Path) -> Iterator[bytes]:
-    """Whole lines, about a megabyte at a time, and at the end what is no whole line, if it is not the beginning of one."""
+    """The file in blocks of whole lines, about a megabyte each. A last line that is still being written is left out.
+
+    Where the file cannot be read, or its last line is not the beginning of a result, a block comes that does not begin as a
+    result does: then `_lines` says what is wrong.
+    """
     rest = b""
     try:
         with path.open("rb", buffering=0) as file:
@@ -103,7 +107,7 @@ def _blocks(path: Path) -> Iterator[bytes]:
                 if newline:
                     yield whole + newline
     except OSError:
-        yield b""  # whoever reads its lines says what is wrong
+        yield b""
     if not BEGIN.startswith(rest) and not rest.startswith(BEGIN):
         yield rest
 

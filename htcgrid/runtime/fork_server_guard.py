@@ -17,7 +17,7 @@ PR_SET_CHILD_SUBREAPER = 36
 prctl = ctypes.CDLL(None, use_errno=True).prctl
 _LOOK_MS = 1000
 _LOOKS = 10
-"""So often it is told to go on, once the agent has ended, before it is killed."""
+"""How often the fork server is told to go on, once the agent has ended. Then it is killed."""
 
 
 def guarded(control: socket.socket) -> int:

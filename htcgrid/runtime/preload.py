@@ -125,7 +125,7 @@ class _ForkingClient(FramedClient):
         refused, warnings = list(_refused(self._files)), list(_warnings(self._files, self._folder))
         gc.collect()
         gc.freeze()  # otherwise the collector writes into every object, and each worker gets its own copy of the memory
-        prctl(PR_SET_PDEATHSIG, signal.SIGCONT, 0, 0, 0)
+        prctl(PR_SET_PDEATHSIG, signal.SIGCONT, 0, 0, 0)  # as before the import
         self._server.reply({"imported": True, "seconds": seconds, "refused": refused, "warnings": warnings})
         return printed, changed, folder
 

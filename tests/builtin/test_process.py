@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -622,14 +622,23 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
+def assert_all_end(agent: subprocess.Popen[bytes], family: Collection[int], seconds: float = LONG) -> None:
+    """The agent, which was sent a signal, and then its family; nothing is left behind where this fails."""
+    agent.wait(LONG)
+    assert agent.stdout is not None
+    agent.stdout.close()
+    try:
+        until(lambda: not any(map(is_alive, family)), f"some of {family} are left", seconds)
+    finally:
+        for pid in filter(is_alive, family):
+            os.kill(pid, signal.SIGKILL)
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM])
 def test_no_worker_outlives_an_agent_however_it_dies(number: int) -> None:
     agent, family = agent_with_workers("pid")
     agent.send_signal(number)
-    agent.wait(LONG)
-    assert agent.stdout is not None
-    agent.stdout.close()
-    until(lambda: not any(map(is_alive, family)), f"left: {[pid for pid in family if is_alive(pid)]} of {family}")
+    assert_all_end(agent, family)
 
 
 @pytest.mark.parametrize("which", ["the fork server", "its guard", "both"])
@@ -639,28 +648,14 @@ def test_no_worker_outlives_an_agent_that_was_killed_though_its_parents_were_sto
     for pid in {"the fork server": [server], "its guard": [guard], "both": [server, guard]}[which]:
         os.kill(pid, signal.SIGSTOP)
     agent.kill()
-    agent.wait(LONG)
-    assert agent.stdout is not None
-    agent.stdout.close()
-    try:
-        until(lambda: not any(map(is_alive, family)), f"left: {[pid for pid in family if is_alive(pid)]} of {family}")
-    finally:
-        for pid in filter(is_alive, family):
-            os.kill(pid, signal.SIGKILL)
+    assert_all_end(agent, family)
 
 
 @pytest.mark.parametrize("what", ["child", "daemon"])
 def test_no_stray_process_of_a_handler_outlives_an_agent_that_was_killed(what: str) -> None:
     agent, family = agent_with_workers(what)
     agent.kill()
-    agent.wait(LONG)
-    assert agent.stdout is not None
-    agent.stdout.close()
-    try:
-        until(lambda: not any(map(is_alive, family)), seconds=3)
-    finally:
-        for pid in filter(is_alive, family):
-            os.kill(pid, signal.SIGKILL)
+    assert_all_end(agent, family, seconds=3)
 
 
 def test_a_plane_whose_fork_server_was_killed_gets_another_and_closes_quietly() -> None:
