@@ -1,5 +1,4 @@
-import threading
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 
 import click
@@ -11,6 +10,7 @@ from htcgrid.cli.standing_grid import standing_grid
 from htcgrid.report.advice import Limits
 from htcgrid.report.standing_page import StandingPage
 from htcgrid.spi import Unavailable
+from htcgrid.stop_request import StopRequest, stop_signals
 
 
 @click.command()
@@ -57,7 +57,8 @@ def command(
             address = stack.enter_context(served_page(page.page, say))
         except OSError as error:
             raise Unavailable(f"The page cannot be served: {error.strerror or error}.") from None
+        stop = StopRequest()
+        stop.make_on(stop_signals())
         say(f"the grid is shown at {address} until Ctrl-C. Whoever has this address can read it.")
-        with suppress(KeyboardInterrupt):
-            threading.Event().wait()
+        stop.wait()
     return DONE

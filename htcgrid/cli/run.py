@@ -25,6 +25,7 @@ from htcgrid.cli.tolerance import Tolerance
 from htcgrid.config import GridConfig, is_standard_stream
 from htcgrid.logs.opening import end_with, settle
 from htcgrid.spi import Invoker, Plugin, ResultSink, TaskQueue, TaskSource
+from htcgrid.stop_request import stop_signals
 
 log = logging.getLogger(__name__)
 
@@ -211,9 +212,7 @@ class Signals:
 
     def __enter__(self) -> None:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
-                if number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
-                    continue  # started by nohup, which asks to ignore the end of the terminal
+            for number in stop_signals():
                 self._before[number] = signal.signal(number, self._stop)
 
     def __exit__(self, *_error: object) -> None:

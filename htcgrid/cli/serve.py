@@ -6,7 +6,6 @@ import threading
 import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from queue import SimpleQueue
 
 import click
 
@@ -23,6 +22,7 @@ from htcgrid.service.room import Room
 from htcgrid.service.served_function import ServedFunction
 from htcgrid.service.text import one_line
 from htcgrid.spi import HandlerOutput
+from htcgrid.stop_request import StopRequest, stop_signals
 
 _STOP_SECONDS = 3.0
 """What calls have past the grace time to be stopped and answered, before what they run on is closed."""
@@ -144,13 +144,8 @@ def _address(host: str, port: int) -> tuple[int, tuple[str, int]]:
 
 
 def _serve(server: InvokeServer, functions: dict[str, ServedFunction], grace: float, lines: HandlerOutput) -> None:
-    # Not an event: a signal handler that interrupts the event's own `wait` or `set` must not set it.
-    stops: SimpleQueue[None] = SimpleQueue()
-    numbers = [signal.SIGTERM, signal.SIGINT]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
-        numbers.append(signal.SIGHUP)
-    for number in numbers:
-        signal.signal(number, lambda *_: stops.put(None))
+    stop, numbers = StopRequest(), stop_signals()
+    stop.make_on(numbers)
     for function in functions.values():
         function.start()
     thread = threading.Thread(target=server.serve_forever, args=(0.1,), name="serve", daemon=True)
@@ -158,7 +153,7 @@ def _serve(server: InvokeServer, functions: dict[str, ServedFunction], grace: fl
     host, port = server.server_address[:2]
     shown = f"[{host!s}]" if ":" in str(host) else str(host)
     _say(f"Serving {', '.join(one_line(name) for name in functions)} on http://{shown}:{port}")
-    stops.get()
+    stop.wait()
     deadline = time.monotonic() + grace
     end_with(lines, lambda: deadline)
     for number in numbers:

@@ -17,6 +17,7 @@ from typing import Any
 from htcgrid.planes import code_archive
 from htcgrid.planes.relay import Connection, Relay
 from htcgrid.spi import Function, Invoker, Rejected
+from htcgrid.stop_request import StopRequest
 
 
 def main() -> None:
@@ -25,21 +26,21 @@ def main() -> None:
         code = Path(folder)
         code.chmod(0o755)  # a plane may run handlers as another user
         relay = Relay(lambda wanted: _plane(wanted, code), code)
-        gone = threading.Event()
-        signal.signal(signal.SIGTERM, lambda *_: gone.set())
+        stop = StopRequest()
+        stop.make_on([signal.SIGTERM])
 
         def write(data: bytes) -> None:
             view = memoryview(data)
             while view:
                 view = view[os.write(writer, view) :]
 
-        with os.fdopen(reader, "rb") as stream:
-            connection = Connection(relay, stream, write, gone.set)
-            threading.Thread(target=connection.serve, daemon=True).start()
-            gone.wait()
-            if relay.plane is not None:
-                relay.plane.close()
-            os.close(writer)
+        stream = os.fdopen(reader, "rb")  # not closed, which would wait for the thread that reads it
+        connection = Connection(relay, stream, write, stop.make)
+        threading.Thread(target=connection.serve, daemon=True).start()
+        stop.wait()
+        if relay.plane is not None:
+            relay.plane.close()
+        os.close(writer)
     os._exit(0)  # a thread may still wait for an environment that is closed
 
 

@@ -1,0 +1,81 @@
+"""A signal ends a program that waits, whichever of its threads the kernel gives the signal to."""
+
+import ctypes
+import os
+import platform
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from htcgrid.stop_request import StopRequest
+
+HTCGRID = Path(sys.executable).with_name("htcgrid")
+CONFIG = """
+plane = "local"
+[function]
+handler = "pricing.handler"
+[planes.local]
+plugin = "process"
+[source]
+plugin = "sqlite"
+path = "grid.sqlite"
+[sink]
+plugin = "sqlite"
+path = "grid.sqlite"
+"""
+COMMANDS = {
+    "serve --port 0": b"Serving pricing",
+    "dashboard": b"the grid is shown",
+    "run --verbose": b"The agent starts",
+}
+"""And what each says once it waits."""
+TGKILL = {"x86_64": 234, "aarch64": 131}[platform.machine()]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    (tmp_path / "htcgrid.toml").write_text(CONFIG)
+    (tmp_path / "pricing.py").write_text("def handler(event, context):\n    return event\n")
+    return tmp_path
+
+
+def send_to_another_thread(process: int, number: signal.Signals) -> None:
+    """To any but the main thread, which goes on waiting. Python's `os.kill` leaves the choice to the kernel."""
+    threads = {int(each) for each in os.listdir(f"/proc/{process}/task")} - {process}
+    assert ctypes.CDLL(None, use_errno=True).syscall(TGKILL, process, min(threads), number) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_that_waits_ends_on_a_signal_that_another_thread_receives(
+    folder: Path, command: str, number: signal.Signals
+) -> None:
+    with subprocess.Popen([HTCGRID, *command.split()], cwd=folder, stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        assert COMMANDS[command] in process.stderr.readline()
+        send_to_another_thread(process.pid, number)
+        process.communicate(timeout=30)
+        assert process.returncode >= 0, "the signal was not handled"
+
+
+def test_a_relay_ends_on_a_signal_that_another_thread_receives() -> None:
+    relay = [sys.executable, "-m", "htcgrid.planes.relay_program"]
+    with subprocess.Popen(relay, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        while len(os.listdir(f"/proc/{process.pid}/task")) < 2:
+            assert process.poll() is None
+        send_to_another_thread(process.pid, signal.SIGTERM)
+        assert process.wait(30) == 0
+
+
+def test_a_stop_that_was_asked_for_before_the_wait_is_not_lost() -> None:
+    stop = StopRequest()
+    stop.make()
+    waiting = threading.Thread(target=stop.wait)
+    waiting.start()
+    waiting.join(30)
+    assert not waiting.is_alive()
