@@ -1,4 +1,8 @@
-"""The queue's SQL."""
+"""The queue's SQL.
+
+What is done to each task once is one statement for a whole batch, whose task numbers are a JSON array: Python's `executemany`
+releases and takes its global lock for every row, which other threads want.
+"""
 
 INSERT_TASK = "INSERT INTO tasks (seq, id, submitted, attributes, payload) VALUES (?, ?, ?, ?, ?)"
 INSERT_STATE = "INSERT INTO queue (seq, session, priority, state, attempt) VALUES (?, ?, ?, 'ready', 0)"
@@ -19,7 +23,10 @@ READY = """
     FROM queue AS q INDEXED BY queue_ready CROSS JOIN tasks AS t ON t.seq = q.seq
     WHERE q.state = 'ready' ORDER BY q.priority DESC, q.seq LIMIT ?
 """
-LEASE = "UPDATE queue SET state = 'leased', due = ?, agent = ?, attempt = attempt + 1 WHERE seq = ?"
+LEASE = """
+    UPDATE queue SET state = 'leased', due = ?, agent = ?, attempt = attempt + 1
+    WHERE seq IN (SELECT value FROM json_each(?))
+"""
 EXPIRED = """
     SELECT q.agent, q.due, t.id FROM queue AS q INDEXED BY queue_leased CROSS JOIN tasks AS t ON t.seq = q.seq
     WHERE q.state = 'leased' AND q.due <= ?
@@ -36,7 +43,7 @@ DELAY = """
     UPDATE queue SET state = 'delayed', due = ?
     WHERE seq = ? AND attempt = ? AND state = 'leased'
 """
-DONE = "DELETE FROM queue WHERE seq = ? AND state <> 'dead'"
+DONE = "DELETE FROM queue WHERE seq IN (SELECT value FROM json_each(?)) AND state <> 'dead'"
 SET_ASIDE = (
     "UPDATE queue SET state = 'dead', due = NULL, reason = ? WHERE seq = ? AND state IN ('ready', 'delayed', 'leased')"
 )
