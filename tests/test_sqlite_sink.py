@@ -138,6 +138,22 @@ def test_a_result_that_cannot_be_stored_is_rejected_and_the_others_are_stored(si
     assert scanned(sink) == ["a", "b"]
 
 
+@pytest.mark.parametrize("payload", [b"1", bytes(200_000)], ids=["small answers", "large answers"])
+def test_results_of_a_large_batch_are_stored_in_order_but_for_the_one_that_is_refused(
+    sink: SqliteSink, payload: bytes
+) -> None:
+    results = [result(f"t-{n}" if n != 27 else "\ud800", payload) for n in range(47)]
+    with pytest.raises(Rejected, match="the other 46 results are stored"):
+        sink.put(results)
+    assert scanned(sink) == [f"t-{n}" for n in range(47) if n != 27]
+
+
+def test_the_first_result_of_a_task_stays_in_a_large_batch_too(sink: SqliteSink) -> None:
+    sink.put([result(f"t-{n % 30}", str(n).encode()) for n in range(60)])
+    assert scanned(sink) == [f"t-{n}" for n in range(30)]
+    assert {one.outcome.payload for _, one in sink.scan(None, 0)} == {str(n).encode() for n in range(30)}
+
+
 def test_a_full_disk_is_unavailable_and_the_same_results_can_be_put_again(sink: SqliteSink) -> None:
     results = [result(f"t{number}", bytes(10_000)) for number in range(100)]
     with sink._file.reading() as connection:

@@ -8,6 +8,7 @@ import time
 from array import array
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +37,10 @@ _READ = """
 """
 # The first result stays: someone may have read it already, and a late second run changes nothing for them. A failure is
 # replaced by a later generation's result, which gets a number of its own, so that whoever follows the results sees it.
-INSERT = """
+_INSERT = """
     INSERT INTO results (task_id, session, attributes, attempt, failure, started, duration_ms, billed_ms, max_memory_mb,
                          init_ms, environment, log_tail, payload, generation, event)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    VALUES {}
     ON CONFLICT (task_id) DO UPDATE SET
         number = (SELECT max(number) + 1 FROM results), session = excluded.session, attributes = excluded.attributes,
         attempt = excluded.attempt, failure = excluded.failure, started = excluded.started,
@@ -48,9 +49,15 @@ INSERT = """
         payload = excluded.payload, generation = excluded.generation, event = excluded.event
     WHERE results.failure IS NOT NULL AND results.generation < excluded.generation
 """
-_ASKED_AT_ONCE = 50
-"""Ids in one statement, since Python's global lock is released and taken for each; not as JSON, where SQLite ends a text
-at a NUL."""
+_COLUMNS = "(" + ", ".join("?" * 15) + ")"
+# Python's global lock is released and taken for each statement and each row that it gives, so a statement is of many.
+_ROWS_AT_ONCE = 20
+_COPIED_BYTES = 4 << 20
+"""Rows that hold more than this are inserted one at a time: SQLite keeps a copy of all that a statement is given."""
+_PAYLOAD, _EVENT = 12, 14
+INSERT_MANY = _INSERT.format(", ".join([_COLUMNS] * _ROWS_AT_ONCE))
+INSERT = _INSERT.format(_COLUMNS)
+_ASKED_AT_ONCE = 50  # not as one JSON array, as SQLite ends a text in it at a NUL
 STORED = (
     "SELECT task_id, failure IS NULL, generation FROM results WHERE task_id IN (?" + ", ?" * (_ASKED_AT_ONCE - 1) + ")"
 )
@@ -100,7 +107,7 @@ class SqliteSink(ResultSink):
         refused: list[str] = []
         with self._file.writing(durable=True, is_awaited=True) as connection:
             try:
-                connection.executemany(INSERT, rows)
+                _insert(connection, rows)
             except (UnicodeEncodeError, sqlite3.DataError):
                 refused = _one_by_one(connection, rows)
         if refused:
@@ -229,6 +236,14 @@ def _result(row: Sequence[Any]) -> Result:
         environment=environment,
     )
     return Result(Task(task_id, b"", attributes_of(attributes)), outcome, attempt)
+
+
+def _insert(connection: sqlite3.Connection, rows: Sequence[tuple[Any, ...]]) -> None:
+    size = sum([len(row[_PAYLOAD]) + len(row[_EVENT] or b"") for row in rows])
+    together = 0 if size > _COPIED_BYTES else len(rows) - len(rows) % _ROWS_AT_ONCE
+    for start in range(0, together, _ROWS_AT_ONCE):
+        connection.execute(INSERT_MANY, list(chain.from_iterable(rows[start : start + _ROWS_AT_ONCE])))
+    connection.executemany(INSERT, rows[together:])
 
 
 def _one_by_one(connection: sqlite3.Connection, rows: Sequence[tuple[Any, ...]]) -> list[str]:

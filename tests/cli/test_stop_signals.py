@@ -1,7 +1,6 @@
 """A signal ends a program that waits, whichever of its threads the kernel gives the signal to."""
 
 import ctypes
-import os
 import platform
 import signal
 import subprocess
@@ -46,7 +45,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 
 def send_to_another_thread(process: int, number: signal.Signals) -> None:
     """To any but the main thread, which goes on waiting. Python's `os.kill` leaves the choice to the kernel."""
-    threads = {int(each) for each in os.listdir(f"/proc/{process}/task")} - {process}
+    threads = {int(each.name) for each in Path(f"/proc/{process}/task").iterdir()} - {process}
     assert ctypes.CDLL(None, use_errno=True).syscall(TGKILL, process, min(threads), number) == 0
 
 
@@ -66,7 +65,7 @@ def test_a_command_that_waits_ends_on_a_signal_that_another_thread_receives(
 def test_a_relay_ends_on_a_signal_that_another_thread_receives() -> None:
     relay = [sys.executable, "-m", "htcgrid.planes.relay_program"]
     with subprocess.Popen(relay, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        while len(os.listdir(f"/proc/{process.pid}/task")) < 2:
+        while len(list(Path(f"/proc/{process.pid}/task").iterdir())) < 2:
             assert process.poll() is None
         send_to_another_thread(process.pid, signal.SIGTERM)
         assert process.wait(30) == 0

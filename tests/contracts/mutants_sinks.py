@@ -346,8 +346,8 @@ SINKS = (
         GENERATIONS,
         "stored knows no generations",
         _SQLITE_FILE,
-        "(failure IS NULL OR generation >= ?)",
-        "(? >= 0)",
+        "is_answer or generation >= generations[task_id]",
+        "generation >= 0",
     ),
     _edit(
         JSONL,

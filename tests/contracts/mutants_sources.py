@@ -705,8 +705,8 @@ SOURCES = (
         COUNTS,
         "leases are those of the host, not of the agent",
         _SQLITE_FILE,
-        "(due, self.agent, row[0])",
-        "(due, self.agent.partition('-')[0], row[0])",
+        "(due, self.agent, json",
+        "(due, self.agent.partition('-')[0], json",
     ),
     *_bug(
         COUNTS,

@@ -95,7 +95,7 @@ TOGETHER = (
                 time.sleep(0.005)
                 with self._file.writing(durable=False) as connection:
                     due = now + self.config.lease_seconds
-                    connection.executemany(sql.LEASE, [(due, self.agent, row[0]) for row in rows])
+                    connection.execute(sql.LEASE, (due, self.agent, json.dumps([row[0] for row in rows])))
                 return [_lease(*row) for row in rows]
     """,
     ),
