@@ -11,7 +11,7 @@ from htcgrid.failures.hints import hint
     ("error_type", "message", "says"),
     [
         ("Runtime.ImportModuleError", "Unable to import module 'work': No module named 'boto3'", "htcgrid[boto3]"),
-        ("ModuleNotFoundError", "No module named 'pandas.core'", "pandas.core is not where the handler runs"),
+        ("ModuleNotFoundError", "No module named 'pandas.core'", "pandas.core is not installed where the handler runs"),
         ("NoCredentialsError", "Unable to locate credentials", "credentials ="),
         ("CredentialsProviderError", "Could not load credentials from any providers", "credentials ="),
         ("ValueError", "no such price", ""),

@@ -58,7 +58,7 @@ class AgentContract:
     def read_back(self, sink: ResultSink, task_ids: Sequence[str]) -> Sequence[Result]:
         """As in `ResultSinkContract`."""
         if not isinstance(sink, ResultStore):
-            not_asked("override `read_back(sink, task_ids)`: read what is stored, past the plugin")
+            not_asked("override `read_back(sink, task_ids)`: read what is stored, without the plugin")
         return list(sink.get(task_ids).values())
 
     # --- rules ---
@@ -152,7 +152,7 @@ class AgentContract:
         sink_fault: Wrap = lambda plugin: plugin,
         tasks: Sequence[Task] = (),
     ) -> Mapping[str, Result]:
-        """Runs the loop over these tasks until each has its result; returns the results."""
+        """Runs the loop on these tasks until each has its result; returns the results."""
         with self._opened(source, invoker, sink, tasks or _tasks(30)) as expected:
             faulty = source_fault(source)
             agent = Agent(faulty, invoker_fault(invoker), sink_fault(sink), AgentOptions(grace=5 * self.wait_factor))

@@ -74,7 +74,7 @@ class BoundRules(InvokerHelpers):
         """The timeout must count for each task of a batch by itself, not once for the whole batch.
         Read: spi.Invoker.invoke."""
         if plane.max_batch == 1:
-            not_asked("max_batch is 1: no task stands behind another")
+            not_asked("max_batch is 1: no task waits behind another")
         seconds = self.short_timeout
         size = 2
         for _ in range(3):  # a busy machine may be late once
@@ -106,12 +106,12 @@ class BoundRules(InvokerHelpers):
         Read: spi.FailureKind.PAYLOAD_TOO_LARGE."""
         if self.largest_answer is not None:
             answer = self.call(plane, "big", bytes=self.largest_answer)
-            assert answer.failure is None, f"an answer of the limit itself is {answer.failure}"
+            assert answer.failure is None, f"an answer of exactly the limit is reported as {answer.failure}"
             expected = b'"' + b"x" * (self.largest_answer - 2) + b'"'
             assert len(answer.payload) == len(expected), (
                 f"an answer of {len(expected)} bytes came with {len(answer.payload)}"
             )
-            assert answer.payload == expected, "an answer of the limit came with other bytes"
+            assert answer.payload == expected, "an answer of exactly the limit came with other bytes"
         if self.largest_event is not None:
             room = self.largest_event - len(lease("count", filler="").task.payload)
             event = lease("count", filler="x" * room)

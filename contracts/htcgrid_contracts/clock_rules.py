@@ -103,7 +103,7 @@ class ClockRules(SourceHelpers):
         is_pending = source.is_pending(session)
         assert is_pending == was_pending, "a lease is over, and the session of its task is not pending any more"
         found = wrong()
-        what = f"a lease is over, and a delay: 2 tasks are counted, whatever their state; {found}"
+        what = f"a lease and a delay have ended: 2 tasks must be counted, in any state; {found}"
         eventually(lambda: not wrong(), 10 * self.wait_factor, what)
 
     def test_the_oldest_task_is_told_by_its_age(self, source: TaskSource, given: Given) -> None:

@@ -105,7 +105,9 @@ class PluginContract:
         except ValidationError as error:
             assert "no_such_key" in str(error), f"the error does not name the key: {error}"
         else:
-            pytest.fail("Config took the key `no_such_key`: let Config subclass Plugin.Config, which refuses it")
+            pytest.fail(
+                "Config accepted the key `no_such_key`: make Config a subclass of Plugin.Config, which refuses it"
+            )
 
     def test_constructing_opens_nothing(self, plugin: Plugin) -> None:
         """`__init__` must not open files or connections or start threads; `open` does that. `htcgrid check` makes
@@ -180,7 +182,7 @@ class PluginContract:
         Read: spi.Plugin.agent."""
         made = self.again(plugin)
         agent: object = getattr(made, "agent", None)
-        assert agent, "there is no attribute `agent`: have __init__ call super().__init__(config, function)"
+        assert agent, "there is no attribute `agent`: __init__ must call super().__init__(config, function)"
         assert isinstance(agent, str)
         if isinstance(made, Invoker):
             return  # to open it may mean to deploy, and it shows the name to nobody

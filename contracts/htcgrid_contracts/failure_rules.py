@@ -105,8 +105,12 @@ class FailureLogRules(PluginContract):
         self._put(sink, [first], [newer[0], self._answer(first, b"1")], [second, newer[1]])
         with sink:
             stored = self._stored(sink, [first, second])
-        assert stored[0].outcome.payload == newer[0].outcome.payload, "the earlier generation came second, and stands"
-        assert stored[1].outcome.failure is None, "the later generation came second, and does not stand"
+        assert stored[0].outcome.payload == newer[0].outcome.payload, (
+            "the earlier generation came second and has replaced the later one"
+        )
+        assert stored[1].outcome.failure is None, (
+            "the later generation came second and has not replaced the earlier one"
+        )
 
     def test_a_success_is_not_replaced_by_a_later_generation(self, sink: ResultSink) -> None:
         """A later generation must not replace a success: a user who has read an answer must find the same one again.

@@ -120,7 +120,7 @@ class InvokerContract(
             plane.cancel(["contract-not-here", done.task.id])
             outcome = self.run(plane, [done])[0]
             assert outcome.failure is None, (
-                f"a task was cancelled while it was not here, and when it is run it is {outcome.failure}"
+                f"a task was cancelled while it was not on this plane; when it ran later, it was reported as {outcome.failure}"
             )
         self.works(plane)
 
@@ -138,7 +138,7 @@ class InvokerContract(
         deadline = time.monotonic() + late_by + 0.5
         while time.monotonic() < deadline:
             answer = self.answer(self.call(plane, "echo", value="mine"))
-            assert answer == "mine", f"the answer of a task that had timed out came for another: {answer!r}"
+            assert answer == "mine", f"the answer of a task that had timed out was returned for another: {answer!r}"
             time.sleep(0.01)
 
     # --- the plane as a whole ---

@@ -124,7 +124,7 @@ class FailureRules(InvokerHelpers):
         """A task that waits behind a slow one must be reported as Unstarted before the slow one ends. Another
         environment can then run it. Read: spi.Unstarted."""
         if plane.max_batch == 1:
-            not_asked("max_batch is 1: no task stands behind another")
+            not_asked("max_batch is 1: no task waits behind another")
         last = slow = ""
         for seconds in (0.6 * self.wait_factor, 2 * self.wait_factor):
             others = [lease("count") for _ in range(min(plane.max_batch, 4) - 1)]
@@ -138,7 +138,7 @@ class FailureRules(InvokerHelpers):
         """A task that is reported as Unstarted must not run here. It runs elsewhere, and would run twice.
         Read: spi.Unstarted."""
         if plane.max_batch == 1:
-            not_asked("max_batch is 1: no task stands behind another")
+            not_asked("max_batch is 1: no task waits behind another")
         batch = [lease("count", seconds=seconds) for seconds in (0, 1 * self.wait_factor, 0, 0)[: plane.max_batch]]
         self.each_counted([self.answer(outcome) for outcome in self.run(plane, batch)])
 

@@ -53,7 +53,7 @@ class InvokerHelpers(PluginContract):
 
     def resize(self, plane: Invoker, size: int = 1) -> None:
         """Change the number of environments that the opened plane has."""
-        not_asked("override `resize(plane, size)`: give the opened plane so many environments")
+        not_asked("override `resize(plane, size)`: give the opened plane this many environments")
 
     def marks(self, folder: Path) -> str | None:
         """The path at which handlers see the test's folder, where they share a disk with the test."""

@@ -67,7 +67,7 @@ class LateCallRules(SourceHelpers):
         Read: spi.TaskSource.receive."""
         given()
         began = time.monotonic()
-        assert not source.receive(1, 0.9), "a task was leased where there is none"
+        assert not source.receive(1, 0.9), "a task was leased, but the source has none"
         took = time.monotonic() - began
         assert took > 0.4 or source.exhausted, f"receive(1, 0.9) came back without a task after {took:.2f} s"
         if self.finite:

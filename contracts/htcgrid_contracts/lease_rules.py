@@ -145,7 +145,7 @@ class LeaseRules(SourceHelpers):
         source.extend(late, 0.1)
         self.nothing_comes(source, 0.6 * self.wait_factor)
         gone = other.extend(held, 60 * self.wait_factor)
-        assert not gone, "a late nack or extend of the one before took the lease away from its new holder"
+        assert not gone, "a late nack or extend of the earlier holder took the lease from its new holder"
         other.ack(held)
 
     def test_attempts_go_on_counting(self, source: TaskSource, given: Given) -> None:

@@ -93,7 +93,7 @@ class ObserverContract(PluginContract):
 
     def shown(self, observer: Observer) -> str:
         """All that this opened observer shows or sends to others by now, as text."""
-        not_asked("override `shown(observer)`: read what the observer shows to others, past the plugin")
+        not_asked("override `shown(observer)`: read what the observer shows to others, without the plugin")
 
     # --- fixtures ---
 
@@ -157,7 +157,7 @@ class ObserverContract(PluginContract):
             observer.observe([*told, Acked(2.0, leases)])
             took = time.monotonic() - began
         most = _BUSY_SECONDS * self.wait_factor
-        assert took < most, f"{_BUSY_TASKS} tasks took it {took:.1f} s: an agent runs so many in a fifth of a second"
+        assert took < most, f"{_BUSY_TASKS} tasks took it {took:.1f} s: an agent runs this many in a fifth of a second"
 
     def test_it_keeps_no_payload(self, observer: Observer) -> None:
         """An observer must not keep events and answers in memory: there may be millions, each of megabytes.

@@ -22,7 +22,7 @@ class TaskQueueRules(SourceHelpers):
         queue.put(tasks)
         leases = self.held(source, len(tasks))
         leased = {lease.task.id: lease.task for lease in leases}
-        assert leased == {task.id: task for task in tasks}, "what was put was not leased as it was"
+        assert leased == {task.id: task for task in tasks}, "the leased tasks are not the tasks that were put"
 
     def test_put_rejects_an_id_that_is_there_already(self, given: Given) -> None:
         """`put` must raise Rejected for another task with an id that is there. Otherwise the second task would get the
@@ -49,7 +49,7 @@ class TaskQueueRules(SourceHelpers):
         except Rejected as error:
             pytest.fail(f"a task that is there already, with the same event and attributes, was refused: {error}")
         leased = sorted(lease.task.id for lease in self.held(source, 2))
-        assert leased == sorted([first.id, second.id]), "what was put again was leased beside itself"
+        assert leased == sorted([first.id, second.id]), "a task that was put twice was leased twice"
         self.nothing_comes(source, on_lease=True)
 
     def test_a_redriven_task_is_lent_though_an_earlier_generation_is_left(self, given: Given) -> None:
@@ -147,7 +147,7 @@ class TaskQueueRules(SourceHelpers):
         """A second `cancel` must return the same tasks. The first command may have been interrupted before it stored
         their results. Read: spi.TaskQueue.cancel."""
         if not self.shared:
-            not_asked("the place is this process's own: a call that broke off took all of it along")
+            not_asked("the place is in the memory of this process: an interrupted call ends with the place")
         queue = _queue(given())
         stopped = numbered(2, session_id="stopped")
         queue.put(stopped)

@@ -181,7 +181,7 @@ class QueueStateRules(SourceHelpers):
             list(source.dead_letters())
             source.is_pending("s-1")
         leases = self.take(source, 2)
-        assert [lease.attempt for lease in leases] == [1, 1], "what was only looked at counts as handed out"
+        assert [lease.attempt for lease in leases] == [1, 1], "tasks that were only inspected count as handed out"
 
     def test_stats_name_an_agent_by_its_name(self, source: TaskSource, given: Given) -> None:
         """`stats` must show the name of the agent that holds a task: users look for it.

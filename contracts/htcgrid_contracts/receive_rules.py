@@ -50,7 +50,7 @@ class ReceiveRules(SourceHelpers):
         took = 0.0
         for _ in range(3):  # a busy machine may be late once
             began = time.monotonic()
-            assert not source.receive(1, 1.0), "a task was leased where there is none"
+            assert not source.receive(1, 1.0), "a task was leased, but the source has none"
             took = time.monotonic() - began
             if took < 1.0 + 2 * self.wait_factor:
                 break
@@ -64,7 +64,7 @@ class ReceiveRules(SourceHelpers):
         took = float("inf")
         for _ in range(3):  # a busy machine holds up one, a source that waits each
             began = time.monotonic()
-            assert not source.receive(1, 0), "a task was leased where there is none"
+            assert not source.receive(1, 0), "a task was leased, but the source has none"
             took = min(took, time.monotonic() - began)
         assert took < 1 * self.wait_factor, f"took {took:.1f} s when asked not to wait"
 

@@ -118,7 +118,7 @@ def verify(
 
 
 def rules(kind: type[Plugin]) -> Sequence[tuple[str, str, str]]:
-    """Each rule for a kind of plugin: its name, what it demands and why, and where it stands in the interface."""
+    """Each rule for a kind of plugin: its name, what it requires and why, and where it is in the interface."""
     from htcgrid_contracts import verified  # noqa: PLC0415 - collected by `verify` only
 
     contract = getattr(verified, CLASSES[kind])

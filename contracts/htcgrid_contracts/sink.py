@@ -60,7 +60,7 @@ class ResultSinkContract(SinkSharingRules, ReaderRules, StoredValueRules, Failur
         proves less.
         """
         if not isinstance(sink, ResultStore):
-            not_asked("override `read_back(sink, task_ids)`: read what is stored, past the plugin")
+            not_asked("override `read_back(sink, task_ids)`: read what is stored, without the plugin")
         return list(sink.get(task_ids).values())
 
     # --- fixtures ---

@@ -56,7 +56,7 @@ class TaskRules(InvokerHelpers):
             if apart > seconds / 2:
                 break
         if apart is None:
-            not_asked("another environment is given what stands behind the first task of a batch")
+            not_asked("another environment gets the tasks behind the first task of a batch")
         assert apart > seconds / 3, (
             f"of a batch the first task answered at once and the second after {seconds:g} s, and their outcomes came "
             f"{apart:.2f} s apart: report each as it is ready"
@@ -93,7 +93,7 @@ class TaskRules(InvokerHelpers):
         """When a task is stopped, at its timeout or by `cancel`, the tasks behind it in the batch must still run.
         Read: spi.Unstarted."""
         if plane.max_batch == 1:
-            not_asked("max_batch is 1: no task stands behind another")
+            not_asked("max_batch is 1: no task waits behind another")
         self.works(plane)
         seconds = self.short_timeout
         for cancels in (False, True) if Capability.CANCEL in plane.capabilities else (False,):
@@ -128,7 +128,7 @@ class TaskRules(InvokerHelpers):
         """`cancel` of a task that waits in a batch must not stop the one that runs: they may belong to two users.
         Read: spi.Invoker.cancel."""
         if plane.max_batch == 1:
-            not_asked("max_batch is 1: no task stands behind another")
+            not_asked("max_batch is 1: no task waits behind another")
         self.works(plane)
         batch = [lease("sleep", seconds=0.8 * self.wait_factor, value="kept"), lease("echo", value=1)]
         cancel = threading.Timer(0.3 * self.wait_factor, plane.cancel, [[batch[1].task.id]])

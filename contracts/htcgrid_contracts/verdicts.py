@@ -26,7 +26,7 @@ _AGAIN_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The verdict on one rule: `verdict` is "held", "broken" or "not asked"; `read` says where the rule stands.
+    """The verdict on one rule: `verdict` is "held", "broken" or "not asked"; `read` says where the rule is in the interface.
 
     `same_as` names an earlier rule that was broken by the same fault. `could_be_asked` says whether the author can have a
     rule asked that was not.
@@ -166,7 +166,7 @@ def rule_of(test: str) -> str:
 
 
 def where_to_read(doc: str) -> tuple[str, str]:
-    """What a rule demands and why, and where in the interface it stands."""
+    """What a rule requires and why, and where it is in the interface."""
     why, _, read = " ".join(doc.split()).partition("Read: ")
     return why.rstrip(), read.removesuffix(".")
 

@@ -59,7 +59,9 @@ class _Verified(PluginContract):
 
     def throttle(self, plugin: Plugin) -> None:
         if self._subject.throttle is None:
-            not_asked("give --throttle: a command that has the service refuse its next call, since there are too many")
+            not_asked(
+                "give --throttle: a command that makes the service refuse its next call, since there are too many"
+            )
         self._subject.throttle()
 
 

@@ -21,7 +21,7 @@ class WaitRules(SourceHelpers):
         took = 0.0
         for _ in range(3):  # a busy machine may be late once
             began = time.monotonic()
-            assert not source.receive(1, wait), "a task was leased where there is none"
+            assert not source.receive(1, wait), "a task was leased, but the source has none"
             took = time.monotonic() - began
             assert took > 0.75 * wait or source.exhausted, f"came back after {took:.1f} s when asked to wait {wait:g} s"
             if took < 1.6 * wait:

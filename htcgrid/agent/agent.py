@@ -38,15 +38,15 @@ log = logging.getLogger(__name__)
 _LOOK_SECONDS = 0.1
 
 _STOP_SECONDS = 3.0
-"""How long past the grace time the plane has to stop what runs."""
+"""How long the plane has after the grace time to stop running tasks."""
 
 
 class Stuck(Unavailable):
-    """A call of a plugin does not return, though the grace time is over; the leases it holds will expire."""
+    """A plugin's call has not returned after the grace time; the leases that it holds will expire."""
 
 
 class Agent:
-    """Runs the tasks of a source on a plane into a sink; all three are open and stay open."""
+    """Runs the tasks of a source on a plane and puts results into a sink; all three are open and stay open."""
 
     def __init__(
         self,
@@ -109,7 +109,7 @@ class Agent:
         self._leases.close()
         self._join([receiver, *slots], _STOP_SECONDS, self._stop)
         self._leases.return_now(*self._suspects.close())
-        self._leases.return_now(*self._leases.running())  # the plane failed under these, or does not stop them
+        self._leases.return_now(*self._leases.running())  # the plane failed while these ran, or does not stop them
         self._init_errors.close()
         self._leases.end()
         self._join([storer], _STOP_SECONDS + STORE_SECONDS)
@@ -121,25 +121,25 @@ class Agent:
         return summary
 
     def drain(self, grace: float | None = None) -> None:
-        """From any thread or a signal handler: take nothing more, finish or return what runs, end."""
+        """Receive no more tasks, finish or return those that run, then end. Any thread or signal handler may call it."""
         self._shared.shutdown.drain(self._shared.options.grace if grace is None else grace)
 
     def summary(self) -> Summary:
-        """The counts so far; from any thread."""
+        """The counts so far; any thread may call it."""
         return self._shared.statistics.summary(self._leases.retried, self._leases.returned)
 
     @property
     def deadline(self) -> float:
-        """On the monotonic clock, when the grace time is over; infinite until it is asked to stop."""
+        """The end of the grace time on the monotonic clock; infinite until the agent is asked to stop."""
         return self._shared.shutdown.deadline
 
     @property
     def held(self) -> int:
-        """How many tasks it has in hand."""
+        """How many tasks it holds."""
         return len(self._leases)
 
     def _receive(self, receiver: threading.Thread) -> threading.Thread:
-        """Receive until nothing more comes. Initialisation errors are decided last; a task whose lease was lost then comes again."""
+        """Receive until no more tasks come. Initialisation errors are decided last: a task with a lost lease then comes again."""
         while True:
             self._watch(receiver)
             undecided = self._leases.not_loaded
@@ -174,11 +174,11 @@ class Agent:
             if at_deadline is not None and now > shutdown.deadline:
                 self._stopping.append(self._thread("stop", at_deadline))
                 at_deadline = None
-            for thread in threads:  # the time is for all together: there may be a thousand
+            for thread in threads:  # one deadline for all of them: there may be a thousand
                 thread.join(max(0.0, now + _LOOK_SECONDS - time.monotonic()))
 
     def _stop(self) -> None:
-        """Have the plane stop what runs. Repeated, because a task that has just begun may have been missed."""
+        """Make the plane stop running tasks. This is repeated, because a task that has just begun may have been missed."""
         end = self._shared.shutdown.deadline + _STOP_SECONDS
         while time.monotonic() < end and (running := self._leases.running()):
             self._invoker.cancel([lease.task.id for lease in running])
@@ -196,7 +196,7 @@ class Agent:
             )
 
     def _call_of(self, thread: threading.Thread) -> str:
-        """The plugin's method that a thread is in."""
+        """The plugin's method that a thread is calling."""
         name = thread.name.removeprefix("htcgrid-")
         back_offs = {
             "receiver": self._receiver.back_off,

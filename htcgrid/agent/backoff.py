@@ -15,17 +15,17 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 LONGEST_SECONDS = 30.0
-"""The back-off grows to this."""
+"""The longest back-off."""
 
 _THROTTLED_STEPS = 2
-"""After a throttle the back-off begins two steps further: with 0.2 s, not with 0.05 s."""
+"""After a throttle the back-off begins two steps later: with 0.2 s, not with 0.05 s."""
 
 _THROTTLED_SECONDS = 1.0
 """The longest back-off of a slot that is throttled, at first."""
 
 
 class BackOff:
-    """Counts how often in a row, and for how long, something was unavailable. For one thread."""
+    """Counts how often in a row, and for how long, a plugin was unavailable. Only one thread may use it."""
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class BackOff:
     ) -> None:
         self._shutdown = shutdown
         self._slack = slack
-        """For how many seconds past the grace time calls are still repeated."""
+        """How many seconds after the grace time calls are still repeated."""
         self._limit = limit
         self._report = report
         self._observers = observers or Observers()
@@ -45,7 +45,7 @@ class BackOff:
         self._since = 0.0
         self._said = self._part = ""
         self.calling: Callable[..., Any] | None = None
-        """The plugin's method that is being called, so that it can be named where it does not return."""
+        """The plugin's method that is being called, so that a message can name it if it does not return."""
         self._method: Callable[..., Any] | None = None
 
     def call(self, attempt: Callable[[], T], method: Callable[..., Any] | None = None) -> T:
@@ -72,12 +72,12 @@ class BackOff:
             self._failures = 0
 
     def forget_before(self, moment: float) -> None:
-        """Count anew where the first failure was before this moment on the monotonic clock."""
+        """Start counting again if the first failure was before this moment on the monotonic clock."""
         if self._failures and self._since < moment:
             self._failures = 0
 
     def was_not_called_for(self, seconds: float) -> None:
-        """For so long there was nothing to call, so this time does not count as unavailable."""
+        """It was not called for this time, so the time does not count as unavailable."""
         self._since += seconds
 
     def has_answered_others(self, moment: float) -> None:
@@ -85,9 +85,9 @@ class BackOff:
         self._since = max(self._since, moment)
 
     def longest_of_throttle(self) -> float:
-        """How long a slot waits at most after a throttle, which lowers the number of slots as well.
+        """The longest time that a slot waits after a throttle, which also lowers the number of slots.
 
-        It is short, since the last slot finds out when the throttling is over, and grows to a quarter of how long that lasts.
+        It is short, because the last slot must notice the end of the throttling; it grows to a quarter of its duration.
         """
         lasted = time.monotonic() - self._since if self._failures else 0.0
         return min(LONGEST_SECONDS, max(_THROTTLED_SECONDS, lasted / 4))
@@ -126,6 +126,6 @@ class BackOff:
 
 
 def _part_of(method: Callable[..., Any] | None) -> str:
-    """Which plugin this is a method of. None is the plane's: slots, which call nothing else, name no method."""
+    """The plugin that this method belongs to. None means the plane: slots call nothing else and name no method."""
     plugin = getattr(method, "__self__", None)
     return "source" if isinstance(plugin, TaskSource) else "sink" if isinstance(plugin, ResultSink) else "plane"

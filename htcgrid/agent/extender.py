@@ -1,4 +1,4 @@
-"""The thread that extends leases, so that none expires while the agent has it, in whatever state."""
+"""The thread that extends leases, so that none expires while the agent has it, in any state."""
 
 import logging
 import threading
@@ -17,7 +17,7 @@ _SHOWN = 10
 
 
 class Extender:
-    """Extends leases; has the plane stop what was lost or cancelled."""
+    """Extends leases; makes the plane stop tasks whose lease was lost or that were cancelled."""
 
     def __init__(self, source: TaskSource, invoker: Invoker, leases: LeaseTable, shared: Shared) -> None:
         self._source = source
@@ -27,7 +27,7 @@ class Extender:
         self.back_off = shared.back_off()
         self._closed = threading.Event()
         self._look_seconds = 0.0005
-        """How long it takes to ask the source whether one lease was lost."""
+        """How long the source takes to check whether one lease was lost."""
 
     def run(self) -> None:
         seconds = self._source.lease_seconds
@@ -37,7 +37,7 @@ class Extender:
             for chunk in chunks(self._leases.held(), self._source.max_batch):
                 gone = self._extend_and_try_again(chunk, seconds)
                 if gone:
-                    # First marked, then cancelled: what the plane reports of them must find them marked.
+                    # They are marked before the plane cancels them: they must be marked when the plane reports them.
                     lost = self._leases.lose(gone)
                     shown = ", ".join(lost[:_SHOWN]) + (", ..." if len(lost) > _SHOWN else "")
                     log.info("%d leases were lost, to another agent or by a cancel: %s", len(lost), shown)
@@ -57,7 +57,7 @@ class Extender:
                 return gone
 
     def drop_lost(self, batch: dict[str, Lease], *, after_long: bool) -> None:
-        """Remove from a slot's batch, which has waited, the tasks that were cancelled or lost meanwhile."""
+        """Remove tasks that were cancelled or lost while they waited from a slot's batch."""
         seconds = self._source.lease_seconds
         if seconds is None:
             return
@@ -68,7 +68,7 @@ class Extender:
             try:
                 gone = self._extend(chunk, seconds)
             except Unavailable as error:
-                log.info("Tasks begin without a look whether they were cancelled: %s", error)
+                log.info("Tasks begin without a check whether they were cancelled: %s", error)
                 return
             lost = self._leases.lose(gone)
             for task_id in lost:

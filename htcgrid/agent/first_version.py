@@ -10,7 +10,7 @@ from htcgrid.spi import FailureKind
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """What is now `attempts`, `retry_delay`, `retry_delay_limit` and `lost_attempts` of `AgentOptions`."""
+    """The first version of `attempts`, `retry_delay`, `retry_delay_limit` and `lost_attempts` of `AgentOptions`."""
 
     attempts: Mapping[FailureKind, int] = field(default_factory=dict)
     first_delay: float = 0.2

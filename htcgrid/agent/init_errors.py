@@ -21,7 +21,7 @@ class FunctionBroken(HtcgridError):
 
 
 class InitErrors:
-    """Has the lease table hold initialisation errors until `clear`, or until there are too many in a row."""
+    """Keeps initialisation errors in the lease table until `clear`, or until there are too many in a row."""
 
     def __init__(self, leases: LeaseTable, shared: Shared) -> None:
         self._leases = leases
@@ -43,14 +43,14 @@ class InitErrors:
                 self._give_up()
 
     def clear(self) -> None:
-        """The function can be loaded after all: the tasks that are held have failed."""
+        """The function can be loaded: the tasks that are held have failed."""
         with self._lock:
             self._is_loaded = True
             self.is_unsure = False
             self._leases.finish_not_loaded()
 
     def look(self) -> None:
-        """Decide once nothing but held tasks has been here for a while. One thread calls this, several times a second."""
+        """Decide if the agent has had only held tasks for a while. One thread calls this, several times a second."""
         now = time.monotonic()
         if not self._leases.not_loaded or self._leases.under_way > 0:
             self._quiet_since = None
@@ -61,7 +61,7 @@ class InitErrors:
             self.close()
 
     def close(self) -> None:
-        """Nothing more comes: the function is broken, or, where it was loaded before in this run, these tasks have failed."""
+        """No more tasks come: the function is broken; or if it was loaded before in this run, these tasks have failed."""
         if self._is_loaded and not self._is_broken:
             self.clear()
         with self._lock:

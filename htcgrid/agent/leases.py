@@ -18,7 +18,7 @@
              └─── ack, or dead letter
 
 A lease is lost when it has expired, or its task was cancelled. A lease that is WAITING is dropped at once; in every other
-state the thread that has it drops it at its next step. Nothing of a lost lease is stored, acked or returned.
+state the thread that has it drops it at its next step. A lost lease is not stored, acked or returned.
 """
 
 import itertools
@@ -34,17 +34,17 @@ from htcgrid.agent.shutdown import Shutdown
 from htcgrid.spi import Lease, Result
 
 _COUNTED_BYTES = 1024
-"""Smaller answers are bounded by their number, so that counting costs a fast task nothing."""
+"""Smaller answers are limited by their number, so that counting bytes costs a fast task nothing."""
 _BATCH_BYTES = 4 << 20
 """About how many bytes of events a slot hands over at once."""
 _FINISHED = 5000
 """With more results than this waiting to be stored, no more tasks are received."""
 _LOOK_SECONDS = 0.5
-"""How often a slot that waits for space looks whether the agent is to stop."""
+"""How often a slot that waits for space checks whether the agent must stop."""
 _OLD_SECONDS = 0.02
-"""A task that has waited longer is asked for in the source before it begins: it may have been cancelled."""
+"""After a longer wait the source is asked whether a task was cancelled before it begins."""
 _FORGET_SECONDS = 1.0
-"""When no slot has had a task for so long, how long tasks took before says nothing about the next."""
+"""When no slot has had a task for this time, earlier task durations say nothing about the next tasks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +65,8 @@ class LeaseTable:
         self._most_finished = max(_FINISHED, most_finished)
         self.returned = self.retried = 0
         self.moving = threading.Lock()
-        """Held while the source extends leases or takes them back: an extension that came after the return would
-        keep the task from everybody until its lease expires."""
+        """Held while the source extends leases or takes them back: an extension after the return would
+        hide the task from all agents until its lease expires."""
         self._held: dict[str, Lease] = {}
         self._lost: dict[str, object] = {}
         """The receipts of leases that were lost, by task id."""
@@ -75,14 +75,14 @@ class LeaseTable:
         self._returns = 0
         self._unacked: dict[str, Lease] = {}
         self._lock = threading.RLock()
-        """A lease that is added while an older one of its task is released must not go with it."""
+        """A lease that is added while an older lease of its task is released must not be released with it."""
         self._settled = threading.Condition(self._lock)
         self._is_settling = False
         self._waiting: deque[Lease] = deque()
         self._low = 0
         self._idle_slots = 0
         self._is_put_back = False
-        """Whether a slot has put back what it had taken, since the thread that receives looked last."""
+        """Whether a slot has put back tasks since the last check of the thread that receives."""
         self._is_closed = False
         queue = threading.Lock()
         self._filled, self._emptied = threading.Condition(queue), threading.Condition(queue)
@@ -91,9 +91,9 @@ class LeaseTable:
         """The batch of each slot, by the slot's number."""
         self._has_waited: dict[int, bool] = {}
         self._ending_slots = 0
-        """How many slots are to end as they come for their next batch."""
+        """How many slots must end when they ask for their next batch."""
         self._old_at = 0.0
-        """From when on the leases that wait count as old; leases that come after them do not change it."""
+        """When the waiting leases count as old (monotonic clock); leases that are added to them do not change it."""
         self._not_loaded: list[tuple[Lease, Result]] = []
         self._finished: deque[tuple[Result, bool]] = deque()
         self._stored = threading.Condition()
@@ -101,9 +101,9 @@ class LeaseTable:
         self._work = threading.Event()
         """Set when the thread that stores and returns has something to do."""
         self._is_at_work = False
-        """Whether that thread will look at what is finished without being told once more."""
+        """Whether that thread will read the finished results without another wake-up."""
         self._hurry = threading.Event()
-        """Set when that thread is not to wait for more results before it stores: none will come for now."""
+        """Set when that thread must not wait for more results before it stores: no more will come for now."""
         self._is_ending = False
 
     def __len__(self) -> int:
@@ -111,13 +111,13 @@ class LeaseTable:
 
     @property
     def under_way(self) -> int:
-        """How many are held besides those whose function was not loaded."""
+        """How many leases are held, without those whose function was not loaded."""
         return len(self._held) - len(self._not_loaded)
 
     # --- receive -> WAITING ---
 
     def add(self, leases: Sequence[Lease]) -> Sequence[Lease]:
-        """Hold these; returns those whose task is new.
+        """Add these leases; returns those whose task is new.
 
         A task that is here already was received twice. It runs once; the newer lease is kept, since a queue takes only the
         newest receipt.
@@ -139,7 +139,7 @@ class LeaseTable:
             return new
 
     def offer(self, leases: Sequence[Lease]) -> None:
-        """Have slots take these, those of a high priority first; once closed they are returned."""
+        """Offer these to slots, those of a high priority first; after `close` they are returned."""
         with self._filled:
             if not self._is_closed:
                 if not self._waiting:
@@ -153,7 +153,7 @@ class LeaseTable:
         self.return_now(*leases)
 
     def put_back(self, lease: Lease) -> None:
-        """To the front: it has waited its turn already. Once closed it is returned."""
+        """Put it back to the front: it has already waited. After `close` it is returned."""
         with self._filled:
             if not self._is_closed:
                 self._waiting.appendleft(lease)
@@ -167,8 +167,8 @@ class LeaseTable:
     def wait_for_room(self, wait: float) -> int:
         """How many leases to receive; waits until some are wanted, for `wait` seconds at most.
 
-        It waits until a slot is idle, or a quarter of the prefetched tasks are taken: to wake the receiver for every task
-        would hold up the slot that takes it. None are wanted while too many results wait to be stored. While tasks wait
+        It waits until a slot is idle, or a quarter of the prefetched tasks are taken: waking the receiver for every task
+        would delay the slot that takes it. None are wanted while too many results wait to be stored. While tasks wait
         that may have to be returned, it waits for a shorter time.
         """
         self.prefetch.look(list(self._running.values()))
@@ -198,7 +198,7 @@ class LeaseTable:
         return len(self._held) - len(self._finished)
 
     def surplus(self) -> list[Lease]:
-        """Remove the tasks that would wait too long here from those that wait; the caller gives them to `return_now`."""
+        """Remove tasks that would wait too long here; the caller gives them to `return_now`."""
         self.prefetch.look(list(self._running.values()))
         most = self.prefetch.most()
         if most is None or len(self._waiting) <= most:
@@ -212,7 +212,7 @@ class LeaseTable:
         return leaving
 
     def close(self) -> None:
-        """Hand out nothing more; what waits is returned."""
+        """Hand out no more tasks; those that wait are returned."""
         with self._filled:
             self._is_closed = True
             left = list(self._waiting)
@@ -238,9 +238,9 @@ class LeaseTable:
         return len(self._running)
 
     def resize(self, slots: int) -> int:
-        """Have so many slots from now on; returns how many the caller must add.
+        """Set the number of slots; returns how many the caller must add.
 
-        Where there are more, some end: an idle one at once, a busy one when it comes for its next batch.
+        If there are more, some end: an idle one at once, a busy one when it asks for its next batch.
         """
         with self._filled:
             self.prefetch.slots = slots
@@ -249,9 +249,9 @@ class LeaseTable:
             return max(0, slots - len(self._running))
 
     def take(self, slot: int) -> dict[str, Lease]:
-        """Wait for the slot's next batch, a fair share of what waits, by task id. Empty where the slot is to end.
+        """Wait for the slot's next batch, a fair share of the waiting tasks, by task id. It is empty if the slot must end.
 
-        The slot removes each task from it as it ends: what is in it counts as running.
+        The slot removes each task that has ended: tasks in the batch count as running.
         """
         with self._filled:
             self._has_waited[slot] = bool(self._waiting) and time.monotonic() > self._old_at
@@ -284,7 +284,7 @@ class LeaseTable:
             self._filled.notify()
 
     def has_waited(self, slot: int) -> bool:
-        """Whether the slot's batch was here for a while before the slot took it, and another agent could have had it."""
+        """Whether the slot's batch waited here before the slot took it, while another agent could have taken it."""
         return self._is_shared and self._has_waited[slot]
 
     def run(self, slot: int, leases: Iterable[Lease]) -> dict[str, Lease]:
@@ -293,7 +293,7 @@ class LeaseTable:
         return batch
 
     def busy_slots(self) -> int:
-        """How many slots have tasks with the plane now."""
+        """How many slots have tasks on the plane now."""
         return sum(map(bool, list(self._running.values())))
 
     def running(self) -> list[Lease]:
@@ -302,7 +302,7 @@ class LeaseTable:
     # --- RUNNING -> ... ---
 
     def finish(self, result: Result, *, dead: bool = False) -> None:
-        """Have the result stored and its task acked or, with `dead`, made a dead letter."""
+        """Queue the result to be stored; then its task is acked or, with `dead`, becomes a dead letter."""
         if len(result.outcome.payload) > _COUNTED_BYTES:
             self.bytes.finish(result)
         self._finished.append((result, dead))
@@ -318,7 +318,7 @@ class LeaseTable:
             return len(self._not_loaded)
 
     def return_now(self, *leases: Lease) -> None:
-        """Return these to the source, which hands them out again at once: they did not run to their end here."""
+        """Return these to the source, which hands them out again at once: they were not finished here."""
         if leases:
             with self._lock:
                 self.returned += len(leases)
@@ -340,7 +340,7 @@ class LeaseTable:
         return self.bytes.is_full
 
     def wait_for_space(self, shutdown: Shutdown) -> None:
-        """Until `is_full` is over, or the agent is to stop."""
+        """Wait until `is_full` is False, or the agent must stop."""
         while self.is_full and not shutdown.is_set():
             with self._stored:
                 self._stored.wait_for(lambda: not self.is_full, _LOOK_SECONDS)
@@ -381,7 +381,7 @@ class LeaseTable:
         return True
 
     def next_finished(self, most: int) -> list[tuple[Result, bool]]:
-        """The next results to store, each with whether its task becomes a dead letter. None where all that waited was lost."""
+        """The next results to store, each with whether its task becomes a dead letter. Empty if all were lost."""
         taken: list[tuple[Result, bool]] = []
         while self._finished and not taken:
             waiting = len(self._finished)
@@ -394,7 +394,7 @@ class LeaseTable:
         return taken
 
     def stored(self, taken: Sequence[tuple[Result, bool]]) -> list[Lease]:
-        """The sink has these results: release their leases; returns these, to be acked."""
+        """The sink has stored these results: release their leases and return them, to be acked."""
         leases = self._release([result.task.id for result, _ in taken])
         self._count_stored(taken)
         return leases
@@ -411,7 +411,7 @@ class LeaseTable:
         self.return_now(*(lease for lease in held if lease is not None))
 
     def next_returning(self) -> dict[float, list[Lease]]:
-        """The leases to return, by delay, each the newest of its task. Where there are any, call `returned_all` afterwards."""
+        """The leases to return, by delay, each the newest of its task. If there are any, call `returned_all` afterwards."""
         by_delay: dict[float, list[str]] = {}
         with self._lock:
             while self._returning:
@@ -431,19 +431,19 @@ class LeaseTable:
             self._settled.notify_all()
 
     def hurry(self) -> None:
-        """Nothing more will come for now: store and return without waiting for more."""
+        """No more results will come for now: store and return without waiting for more."""
         self._hurry.set()
         self._work.set()
 
     def end(self) -> None:
-        """Nothing more will come at all."""
+        """No more results will come."""
         self._is_ending = True
         self.hurry()
 
     def wait_until_settled(self, wait: float) -> bool:
         """Whether no lease is held except those with an initialisation error.
 
-        Waits for that, `wait` seconds at most; also ends when something was returned, since it may come again, or at `close`.
+        It waits for that, `wait` seconds at most. It also ends at `close`, or when a task was returned: it may come again.
         """
         with self._settled:
             before, self._is_settling = self._returns, True
@@ -498,7 +498,7 @@ class LeaseTable:
             self._unacked = {lease.task.id: lease for lease in leases}
 
     def lose(self, leases: Collection[Lease]) -> list[str]:
-        """Mark these very leases as lost: nothing of them is stored. Returns the ids of their tasks."""
+        """Mark these leases as lost: no result of them is stored. Returns the ids of their tasks."""
         with self._lock:
             for lease in leases:
                 held = self._held.get(lease.task.id)
@@ -509,7 +509,7 @@ class LeaseTable:
         return lost
 
     def is_lost(self, task_id: str) -> bool:
-        """Whether the result of this task is to be dropped."""
+        """Whether the result of this task must be dropped."""
         return task_id in self._lost
 
     def _is_lost_as_held(self, task_id: str) -> bool:
@@ -540,7 +540,7 @@ class LeaseTable:
 
 
 def _priority(lease: Lease) -> int:
-    """The task's priority; 0 where it has none, or one that is not a whole number."""
+    """The task's priority; 0 if it has none, or if it is not a whole number."""
     attributes = lease.task.attributes
     try:
         return int(attributes["priority"]) if "priority" in attributes else 0

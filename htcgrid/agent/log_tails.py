@@ -1,4 +1,4 @@
-"""Handler logs of planes that do not hand over all that handlers print: the log tail of each outcome is written."""
+"""Handler logs of planes that do not pass on everything that handlers print: the log tail of each outcome is written."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -8,7 +8,7 @@ Invoke = Callable[[Sequence[Lease], float], Iterable[Outcome | Unstarted]]
 
 
 def missing_output(plane: Invoker) -> str:
-    """What such a plane leaves out, as a text for the user; empty where it hands over all."""
+    """What such a plane leaves out, as a text for the user; empty if it passes on everything."""
     if Capability.OUTPUT in plane.capabilities:
         return ""
     if Capability.LOGS in plane.capabilities:
@@ -17,7 +17,7 @@ def missing_output(plane: Invoker) -> str:
 
 
 def invoke_of(plane: Invoker) -> Invoke:
-    """`plane.invoke`; where output is wanted and the plane gives only log tails, one that writes these."""
+    """`plane.invoke`, or a function that also writes log tails if output is wanted and the plane has only these."""
     if not plane.output.is_wanted or Capability.OUTPUT in plane.capabilities:
         return plane.invoke
 

@@ -1,4 +1,4 @@
-"""What passes observations on: a bounded queue and a thread for each observer, so that none can slow or stop the agent."""
+"""Passes observations to observers: each has a bounded queue and a thread, so that none can slow or stop the agent."""
 
 import logging
 import threading
@@ -13,20 +13,20 @@ from htcgrid.spi import HtcgridError, Observation, Observer, Observers, TraceCon
 log = logging.getLogger(__name__)
 
 MOST_TASKS = 200_000
-"""Observations of at most so many tasks wait for one observer; more are dropped."""
+"""Observations of at most this many tasks wait for one observer; more are dropped."""
 MOST_BYTES = 16 << 20
-"""The same for the bytes of events and answers that they keep in memory. An event counts in `Received` alone: those that only
-later observations refer to are no more than the agent itself holds."""
+"""The same for the bytes of events and answers that they keep in memory. An event counts only in `Received`: events that
+only later observations refer to are still held by the agent itself."""
 _LINGER_SECONDS = 0.05
-"""How long an observation waits for others: to wake a thread for each would take processor time from the agent's threads."""
+"""How long an observation waits for others: waking a thread for each takes processor time from the agent's threads."""
 _ERRORS = 10
-"""After so many errors in a row an observer is told nothing more."""
+"""After this many errors in a row an observer is told nothing more."""
 _CLOSE_SECONDS = 2.0
-"""What observers have at the end of a run, all together, for what waits and for their `close`."""
+"""The seconds that all observers together have at the end of a run, for waiting observations and for `close`."""
 
 
 class Observing(Observers):
-    """Opens observers, by their names; passes on what it is told; closes them within a bounded time."""
+    """Opens observers by their names, passes observations to them, and closes them within a limited time."""
 
     def __init__(self, observers: Mapping[str, Observer]) -> None:
         self._threads = [_ObserverThread(name, observer) for name, observer in observers.items()]
@@ -73,7 +73,7 @@ class _ObserverThread:
         self._observer = observer
         self._waiting: deque[tuple[Observation, int, int]] = deque()
         self._tasks = self._bytes = 0
-        """Tasks and bytes of the observations that wait or are being told now."""
+        """Tasks and bytes of the observations that wait or are being passed on now."""
         self._lock = threading.Lock()
         self._work, self._hurry = threading.Event(), threading.Event()
         self._is_ending = self._is_off = False
@@ -89,7 +89,7 @@ class _ObserverThread:
         self._thread.start()
 
     def add(self, observation: Observation, tasks: int, size: int) -> None:
-        """Have the observer told of this. It is dropped where it does not fit; one that is alone always fits."""
+        """Queue this observation. It is dropped if it does not fit; an empty queue takes any."""
         with self._lock:
             is_full = self._tasks + tasks > MOST_TASKS or self._bytes + size > MOST_BYTES
             if self._is_off or (is_full and self._tasks):
@@ -105,7 +105,7 @@ class _ObserverThread:
             self._hurry.set()
 
     def end(self) -> None:
-        """Nothing more comes."""
+        """No more observations come."""
         self._is_ending = True
         self._work.set()
         self._hurry.set()
@@ -143,7 +143,7 @@ class _ObserverThread:
                 self._work.set()
         try:
             self._observer.close()
-        except BaseException as error:  # noqa: BLE001 - the run has ended well whatever an observer does
+        except BaseException as error:  # noqa: BLE001 - an observer does not change how the run has ended
             self._complain(error)
 
     def _pass_on(self) -> None:
@@ -153,7 +153,7 @@ class _ObserverThread:
         tasks, size = sum([each[1] for each in taken]), sum([each[2] for each in taken])
         try:
             self._observer.observe([observation for observation, _, _ in taken])
-        except BaseException as error:  # noqa: BLE001 - an observer's error is not the run's
+        except BaseException as error:  # noqa: BLE001 - an observer's error does not end the run
             self._complain(error)
             with self._lock:
                 self._observer.dropped += tasks
@@ -168,7 +168,7 @@ class _ObserverThread:
         self._errors_in_a_row += 1
         if self._errors == 1:
             log.warning(
-                "The observer %r raised an error, which does not concern the run. Further ones are counted only: %s",
+                "The observer %r raised an error, which does not affect the run. Further errors are only counted: %s",
                 self._name,
                 error if isinstance(error, HtcgridError) else repr(error),
                 exc_info=None if isinstance(error, HtcgridError) else error,

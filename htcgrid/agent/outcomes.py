@@ -62,9 +62,9 @@ class Outcomes:
             self._leases.finish(Result(lease.task, outcome, lease.attempt), dead=what is Verdict.DEAD)
 
     def unavailable(self, lease: Lease, error: Unavailable) -> bool:
-        """The plane became unavailable. A task that has not begun goes to the next slot that the plane answers.
+        """The plane became unavailable. A task that has not begun goes to the next slot whose call the plane accepts.
 
-        Returns whether this task is taken to be the cause.
+        Returns whether this task is assumed to be the cause.
         """
         if lease.task.id not in error.begun and isinstance(error, Throttled):
             self._leases.put_back(lease)
@@ -81,21 +81,21 @@ class Outcomes:
         return False
 
     def not_begun(self, lease: Lease, reason: str) -> None:
-        """Does not count as an attempt, unless the plane has not begun this task for `unavailable_limit`."""
+        """This does not count as an attempt, unless the plane has not begun this task for `unavailable_limit` seconds."""
         if self.suspects.is_refused_for(lease.task.id, self._options.unavailable_limit):
             self._count(lease, error_documents.never_begun(lease.attempt, reason))
         else:
             self._leases.put_back(lease)
 
     def _stopped_unasked(self, lease: Lease) -> None:
-        """Stopped by the agent at the end of the grace time, by a late cancel of an earlier lease, or by a bug of the plane."""
+        """Stopped by the agent at the end of the grace time, by a late cancel of an earlier lease, or by a bug in the plane."""
         if self._shutdown.is_set() or lease.attempt < self._options.lost_attempts:
             self._leases.return_now(lease)
         else:
             self._give_up(lease, error_documents.cancelled_unasked(lease.attempt))
 
     def _count(self, lease: Lease, document: bytes) -> None:
-        """Count the attempt by returning the task: the source counts for all agents, also past the end of this one."""
+        """Count the attempt by returning the task: the source counts for all agents, also after the end of this one."""
         if lease.attempt < self._options.lost_attempts:
             self._retry(lease, None, 0.0)
         else:

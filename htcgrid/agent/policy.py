@@ -21,7 +21,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """The names of the first version, for programs that import them from here."""
     if name in {"RetryPolicy", "Rules"}:
-        from htcgrid.agent import first_version  # noqa: PLC0415 - few need it, and every start would pay for it
+        from htcgrid.agent import first_version  # noqa: PLC0415 - few programs need it, and the import would slow every start
 
         return getattr(first_version, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -39,7 +39,7 @@ class Verdict(StrEnum):
 
 
 def verdict(options: AgentOptions, failure: FailureKind | None, attempt: int) -> Verdict:
-    """What happens to a task whose `attempt`, counted from 1, ended so."""
+    """What happens to a task whose `attempt` (from 1) ended with this outcome."""
     if failure is None:
         return Verdict.DONE
     if attempt < options.attempts_of(failure):
@@ -48,26 +48,26 @@ def verdict(options: AgentOptions, failure: FailureKind | None, attempt: int) ->
 
 
 def retry_delay(options: AgentOptions, attempt: int, chance: float) -> float:
-    """Seconds to wait after this attempt, exponential with full jitter; `chance` is drawn evenly from 0 to 1."""
+    """Seconds to wait after this attempt, exponential with full jitter; `chance` is a random number from 0 to 1."""
     return back_off(attempt, chance, options.retry_delay, options.retry_delay_limit)
 
 
 def back_off(failures: int, chance: float, first: float = 0.05, longest: float = 30.0) -> float:
-    """Seconds to wait after so many failures in a row: between half and all of a doubling limit."""
+    """Seconds to wait after this many failures in a row: between half and all of a limit that doubles each time."""
     limit = min(longest, first * 2.0 ** min(failures - 1, 32))
     return limit * (0.5 + 0.5 * chance)
 
 
 _BATCH_SECONDS = 0.05
-"""How much work may be handed over at once, so that the time between two tasks is small against theirs.
+"""Seconds of work that may be handed over at once: then the time between two tasks is small compared with their own.
 
-A plane that takes several at once returns those behind a long one when an environment is idle."""
+A plane that takes several tasks returns those behind a long one when an environment is idle."""
 
 
 def batch_size(now: int, mean_seconds: float | None, most: int) -> int:
     """How many tasks to hand over together, given how many there were last time and how long each took.
 
-    Doubles at the most, so that one lucky measurement does not queue much behind a slow task.
+    At most twice as many as before, so that after one short task not many wait behind a slow one.
     """
     if mean_seconds is None:
         return 1
@@ -76,13 +76,13 @@ def batch_size(now: int, mean_seconds: float | None, most: int) -> int:
 
 
 _AHEAD_SECONDS = 0.5
-"""How long a receive may take without an environment running dry."""
+"""How long a receive may take without leaving an environment idle."""
 
 
 def prefetch_size(slots: int, mean_seconds: float | None, batch: int, most: int = 8192) -> int:
-    """How many tasks to hold beyond those that run: enough to bridge a receive, none that take a minute or longer.
+    """How many tasks to prefetch: enough for the duration of a receive; none if tasks take a minute or longer.
 
-    A task that is held here is one that no other agent can have.
+    No other agent can run a task that is held here.
     """
     if mean_seconds is None:
         return slots

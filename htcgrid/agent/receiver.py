@@ -28,7 +28,7 @@ _WAIT_SECONDS = 1.0
 
 
 class Receiver:
-    """Receives, sorts out what needs no run, and offers the rest to the slots."""
+    """Receives tasks, acks those that need not run, and offers the others to the slots."""
 
     def __init__(
         self, source: TaskSource, sink: ResultSink, leases: LeaseTable, suspects: Suspects, shared: Shared
@@ -42,7 +42,7 @@ class Receiver:
         self.back_off = shared.back_off()
 
     def run(self) -> None:
-        """Until the source is exhausted and all it gave is settled, or the agent drains."""
+        """Run until the source is exhausted and all its tasks are settled, or the agent drains."""
         while not self._shutdown.is_set():
             room = self._leases.wait_for_room(_WAIT_SECONDS)
             self._return_surplus()
@@ -56,14 +56,14 @@ class Receiver:
             if leases:
                 self._take_in(leases, time.monotonic() - began)
                 self._leases.prefetch.received(time.monotonic() - began)
-            # Asked again once nothing is held: a task that was returned meanwhile will come again.
+            # This is checked again when no task is held: a task that was returned meanwhile will come again.
             elif self._source.exhausted and self._leases.wait_until_settled(_WAIT_SECONDS) and self._source.exhausted:
                 return
 
     def _return_surplus(self) -> None:
         surplus = self._leases.surplus()
         if surplus:
-            log.info("%d tasks would wait here too long, and are returned.", len(surplus))
+            log.info("%d tasks would wait here too long and are returned.", len(surplus))
             for lease in surplus:
                 self._suspects.settle(lease.task.id)
             self._leases.return_now(*surplus)
@@ -71,7 +71,7 @@ class Receiver:
     def _receive(self, room: int) -> Sequence[Lease]:
         if self._shutdown.is_set():
             return ()
-        # Tasks that come after a long wait may be long ones: other agents must have a share of them, so do not wait long.
+        # Tasks that come after a long wait may be long: other agents must get a share of them, so the wait is short.
         is_long_wait = self._source.lease_seconds is None or room <= self._leases.idle_slots
         wait = _WAIT_SECONDS if is_long_wait else min(_WAIT_SECONDS, DRY_SECONDS)
         leases = self._source.receive(min(room, self._source.max_batch), wait)
@@ -88,7 +88,7 @@ class Receiver:
         if stored:
             done = [lease for lease in leases if lease.task.id in stored]
             self._shared.already_stored(AlreadyStored(time.time(), done))
-            for chunk in chunks(self._leases.still(done), self._source.max_batch):  # held, so extended, until acked
+            for chunk in chunks(self._leases.still(done), self._source.max_batch):  # held, and so extended, until acked
                 self.back_off.call(lambda chunk=chunk: self._source.ack(chunk), self._source.ack)  # type: ignore[misc]
                 if observers.is_watched:
                     observers.tell(Acked(time.time(), chunk))
@@ -105,7 +105,7 @@ class Receiver:
             self._leases.offer(leases)
 
     def _stored(self, leases: Sequence[Lease]) -> Collection[str]:
-        """Which of these tasks need no run."""
+        """Which of these tasks need not run."""
         try:
             return self.back_off.call(lambda: self._sink.stored([lease.task for lease in leases]), self._sink.stored)
         except BaseException:

@@ -12,18 +12,18 @@ from htcgrid.spi import AlreadyStored, Observers, Outcome, Stored
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """Options, the way to stop, the counts, and where messages for the user go."""
+    """Options, the shutdown, the counts, and the outputs for the user."""
 
     options: AgentOptions
     shutdown: Shutdown
     statistics: Statistics
     report: Callable[[str], None]
     failed: Callable[[Sequence[Outcome]], None]
-    """Told of failures once they are stored."""
+    """Called with failures after they are stored."""
     observers: Observers = field(default_factory=Observers)
 
     def stored(self, stored: Stored) -> None:
-        """Count these results, and tell of them. The counts are made here and now, so that they are exact."""
+        """Count these results and report them. They are counted at once, so that the counts are exact."""
         if failed := self.statistics.stored(stored):
             self.failed(failed)
         if self.observers.is_watched:
@@ -35,9 +35,9 @@ class Shared:
             self.observers.tell(stored)
 
     def fail(self, error: BaseException) -> None:
-        """Stop the agent because of this; `Agent.run` raises it."""
+        """Stop the agent because of this error; `Agent.run` raises it."""
         self.shutdown.fail(error, self.options.grace)
 
     def back_off(self, slack: float = 0.0) -> BackOff:
-        """A new one, for one thread; `slack` is how many seconds past the grace time it goes on."""
+        """A new back-off for one thread; it continues for `slack` seconds after the grace time."""
         return BackOff(self.shutdown, self.options.unavailable_limit, self.report, slack, self.observers)

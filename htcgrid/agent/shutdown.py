@@ -5,23 +5,23 @@ import time
 
 
 class Shutdown:
-    """Asked for from any thread or a signal handler; every thread of the agent looks at it."""
+    """The request to stop. Any thread or signal handler may make it; every thread of the agent reads it."""
 
     def __init__(self) -> None:
         self._draining = threading.Event()
         self._lock = threading.RLock()
-        """A signal may come while the handler of another is in here, in the same thread."""
+        """Reentrant: a signal may come while the handler of another signal holds it, in the same thread."""
         self._is_asked = False
         self.error: BaseException | None = None
         self._deadlines = [float("inf")]
 
     @property
     def deadline(self) -> float:
-        """On the monotonic clock, when the grace time is over."""
+        """The end of the grace time on the monotonic clock."""
         return min(self._deadlines)
 
     def drain(self, grace: float) -> None:
-        """Take nothing more; what runs has `grace` seconds from now. A shorter grace later wins."""
+        """Receive no more tasks; running ones have `grace` seconds from now. A later call can only shorten it."""
         self._deadlines.append(time.monotonic() + grace)
         with self._lock:
             # Only once: a handler that interrupts `Event.set` would wait for ever in its own `Event.set`.
@@ -30,7 +30,7 @@ class Shutdown:
                 self._draining.set()
 
     def fail(self, error: BaseException, grace: float) -> None:
-        """Drain because of an error; the first one is kept."""
+        """Drain because of an error; the first error is kept."""
         with self._lock:
             if self.error is None:
                 self.error = error
@@ -40,5 +40,5 @@ class Shutdown:
         return self._draining.is_set()
 
     def wait(self, seconds: float) -> bool:
-        """Wait so long, or until asked to stop; says whether it was."""
+        """Wait this long, or until a stop is requested; returns whether it was."""
         return self._draining.wait(seconds)

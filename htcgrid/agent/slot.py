@@ -13,13 +13,13 @@ from htcgrid.spi import Ended, Invoker, Lease, Outcome, Started, Throttled, Unav
 from htcgrid.spi.tracing import within_attempt
 
 _PAUSE_SECONDS = 0.005
-"""The pause after a batch of which nothing was begun: a plane that begins nothing must not keep a processor busy."""
+"""The pause after a batch of which no task was begun: a plane that begins no tasks must not keep a processor busy."""
 _LONG_SECONDS = 0.2
-"""After a batch that took longer, the source is asked whether the next one was cancelled, whatever that costs."""
+"""After a batch that took longer, the source is always asked whether tasks of the next one were cancelled."""
 
 
 class Slot:
-    """Takes leases, has the plane run their tasks, and passes on how each ended."""
+    """Takes leases, calls the plane to run their tasks, and passes on each outcome."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class Slot:
         self._number = leases.new_slot()
 
     def run(self, throttled: Callable[[], None]) -> None:
-        """Until there is nothing more, or the slot is to end; `throttled` is called where the plane has throttled."""
+        """Run until there are no more tasks or the slot must end; `throttled` is called when the plane has throttled."""
         self._throttled = throttled
         leases, suspects = self._leases, self._outcomes.suspects
         began = ended = 0.0
@@ -77,7 +77,7 @@ class Slot:
             is_throttled = isinstance(error, Throttled)
             if is_throttled:
                 self._throttled()
-                self._back_off.forget_before(self._statistics.last)  # the plane answers others: it is not unavailable
+                self._back_off.forget_before(self._statistics.last)  # the plane answers other slots: it is available
             if any(blamed):
                 self._back_off.reset()  # the task is the cause, so the plane was available
             elif error.begun:

@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 class Slots:
-    """Starts slots, and has the lease table end those that are too many. `start` runs a function in a new, named thread."""
+    """Starts slots, and lets the lease table end surplus slots. `start` runs a function in a new, named thread."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class Slots:
             self._statistics.resize(self._counted)
 
     def throttled(self) -> None:
-        """From a slot: the plane has refused its batch, as there are too many invocations."""
+        """Called by a slot: the plane has refused its batch because there are too many invocations."""
         with self._lock:
             running = self._leases.slots - self._leases.idle_slots
             self._limit = self._limit.throttled(time.monotonic(), running)

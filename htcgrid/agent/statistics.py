@@ -39,7 +39,7 @@ class Statistics:
     def __init__(self, slots: int) -> None:
         self._began = self._last = time.monotonic()
         self._slots = (0.0, slots, self._began)
-        """Slots times seconds until the number changed last, the number since, and when that was."""
+        """Slots times seconds until the last change of the number, the number since then, and the time of that change."""
         self._slot_seconds = 0.0
         """Slots times seconds until the last result."""
         self._durations = Histogram()
@@ -51,26 +51,26 @@ class Statistics:
         self.already_stored = 0
 
     def begin(self) -> None:
-        """From now on the clock runs."""
+        """Start the clock."""
         self._began = self._last = time.monotonic()
         self._slots = (0.0, self._slots[1], self._began)
 
     @property
     def last(self) -> float:
-        """On the monotonic clock, when a result was stored last."""
+        """When the last result was stored, on the monotonic clock."""
         return self._last
 
     def resize(self, slots: int) -> None:
-        """From now on there are so many slots."""
+        """Set the number of slots from now on."""
         now = time.monotonic()
         self._slots = (self._slot_seconds_at(now), slots, now)
 
     def stored(self, stored: Stored) -> Sequence[Outcome]:
-        """Counts these results, which are final; returns the failures."""
+        """Count these results, which are final; returns the failures."""
         return self.count([result.outcome for result in stored.results])
 
     def count(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
-        """Final outcomes whose results are stored now; returns the failures."""
+        """Count final outcomes whose results are stored; returns the failures."""
         failed = [outcome for outcome in outcomes if outcome.failure is not None]
         durations = [outcome.duration_ms for outcome in outcomes]
         self._failures.update([outcome.failure for outcome in failed if outcome.failure])

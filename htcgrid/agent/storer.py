@@ -1,4 +1,4 @@
-"""The thread that ends leases: results to the sink, and only then the ack; the rest back to the source."""
+"""The thread that ends leases: it stores a result before it acks the task, and returns other tasks to the source."""
 
 import logging
 import time
@@ -28,11 +28,11 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 Finished = tuple[Result, bool]
-"""A result, and whether its task is to be a dead letter."""
+"""A result, and whether its task becomes a dead letter."""
 
 _REASON_BYTES = 1000
 STORE_SECONDS = 2.0
-"""How long past the grace time, and past the stop of what runs, results are still stored."""
+"""How long results are still stored after the grace time and the stop of running tasks."""
 
 
 class Storer:
@@ -45,19 +45,19 @@ class Storer:
         self._shared = shared
         self._observers = shared.observers
         self._put_seconds = 0.0
-        # The outcomes of tasks that are stopped at the end of the grace time come after it.
+        # Tasks that are stopped at the end of the grace time have their outcomes after it.
         self.back_off = shared.back_off(STORE_SECONDS)
 
     def run(self) -> None:
         is_refused = False
-        """Whether nothing can be stored any more."""
+        """Whether results can no longer be stored."""
         while self._leases.wait_for_work(self._sink.max_batch, self._shared.options.linger):
             finished: list[Finished] = []
             try:
                 while not is_refused and (finished := self._leases.next_finished(self._sink.max_batch)):
                     stored, finished = self._store(finished), []
                     self._settle(stored)
-            except BaseException as error:  # noqa: BLE001 - run raises it; what is held goes back to the source first
+            except BaseException as error:  # noqa: BLE001 - `run` raises it after the held tasks are returned to the source
                 self._shared.fail(error)
                 is_refused = True
             if is_refused:
@@ -65,7 +65,7 @@ class Storer:
             self._return()
 
     def _store(self, finished: Sequence[Finished]) -> Sequence[Finished]:
-        """Store these; returns them as they were stored."""
+        """Store these results; returns them as they were stored."""
         results = [result for result, _ in finished]
         began = time.monotonic()
         try:
@@ -74,7 +74,7 @@ class Storer:
         except Rejected as refusal:
             if not refusal.task_ids:
                 raise
-            # The sink has the others. For these a failure is stored in place of the answer.
+            # The sink has stored the others. For these a failure is stored instead of the answer.
             finished = [
                 (_refused(result, refusal) if result.task.id in refusal.task_ids else result, dead)
                 for result, dead in finished
@@ -106,7 +106,7 @@ class Storer:
             self._observers.tell(Acked(time.time(), chunk))
 
     def _end(self, call: Callable[[], None], method: Callable[..., None], left: Sequence[Lease]) -> None:
-        """Call until the source has ended these leases; `left` are all that wait for their end."""
+        """Repeat the call until the source has ended these leases; `left` are all leases that still wait for this."""
 
         def attempt() -> None:
             try:

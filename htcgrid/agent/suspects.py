@@ -1,4 +1,4 @@
-"""Tasks during which the plane was lost, or which it did not begin, so that one of them does not harm the others."""
+"""Tasks that ran when the plane was lost, or that it did not begin: one of them must not harm the others."""
 
 import threading
 import time
@@ -7,16 +7,16 @@ from collections import Counter, deque
 from htcgrid.spi import Lease
 
 _LOSSES = 3
-"""A task is a suspect once the plane was lost so often while it ran."""
+"""A task is a suspect after the plane was lost this many times while it ran."""
 _REFUSALS = 10
 _MOST = 100_000
 
 
 class Suspects:
-    """Tasks during which the plane was lost several times: one of them runs at a time.
+    """Tasks that ran when the plane was lost, several times: only one of them runs at a time.
 
-    A task that ends the plane ends every task that runs beside it. If they all ran together again, the others would be
-    lost as often as the one that is the cause. Any thread may call anything.
+    A task that ends the plane ends every task that runs at the same time. If they all ran together again, the others would
+    be lost as often as the task that is the cause. Any thread may call anything.
     """
 
     def __init__(self) -> None:
@@ -25,8 +25,8 @@ class Suspects:
         self._refused: dict[str, tuple[float, int]] = {}
         self._lost_first: dict[str, float] = {}
         self.answered = 0.0
-        """On the monotonic clock, when the newest invocation began that the plane has answered. Set without the lock: a value
-        that is a little too low does no harm."""
+        """When the newest answered invocation began, on the monotonic clock. It is set without the lock: a value that is a
+        little too low does no harm."""
         self._waiting: deque[Lease] = deque()
         self._is_one_running = False
         self._lock = threading.Lock()
@@ -35,7 +35,7 @@ class Suspects:
         return self.known[task_id] >= _LOSSES
 
     def lose(self, task_id: str) -> None:
-        """The plane was lost while this ran."""
+        """Note that the plane was lost while this task ran."""
         with self._lock:
             self.known[task_id] += 1
             self._lost_first.setdefault(task_id, time.monotonic())
@@ -44,16 +44,16 @@ class Suspects:
     def is_cause(self, task_id: str, seconds: float) -> bool:
         """Whether this task is the cause of the losses, and not an outage of the plane.
 
-        It is taken to be where the plane has answered an invocation that began after this task's first loss, or where that
-        loss is `seconds` ago.
+        It is assumed to be the cause if the plane has answered an invocation that began after this task's first loss, or if
+        that loss is `seconds` ago.
         """
         with self._lock:
             first = self._lost_first.get(task_id, time.monotonic())
             return self.answered > first or time.monotonic() - first >= seconds
 
     def is_refused_for(self, task_id: str, seconds: float) -> bool:
-        """Note that the plane has not begun this task. Returns whether it did so often and for longer than `seconds`; then it
-        is counted anew."""
+        """Note that the plane has not begun this task. Returns whether this happened often and for longer than `seconds`; then
+        the count starts again."""
         now = time.monotonic()
         with self._lock:
             self.known.setdefault(task_id, 0)
@@ -72,7 +72,7 @@ class Suspects:
             self._lost_first.pop(task_id, None)
 
     def begin(self, lease: Lease) -> bool:
-        """Whether the caller is to run this suspect now, and after it those that `next` gives. Otherwise the suspect waits."""
+        """Whether the caller must run this suspect now, and then those that `next` returns. Otherwise the suspect waits."""
         with self._lock:
             if self._is_one_running:
                 self._waiting.append(lease)
@@ -81,7 +81,7 @@ class Suspects:
             return True
 
     def next(self) -> Lease | None:
-        """The next suspect that waits; with None another slot may begin one."""
+        """The next waiting suspect. After None, another slot may begin one."""
         with self._lock:
             if self._waiting:
                 return self._waiting.popleft()
@@ -89,7 +89,7 @@ class Suspects:
             return None
 
     def _forget_the_oldest(self) -> None:
-        """Bound the memory: most of the tasks that are noted here have gone to other agents."""
+        """Limit the memory: most tasks that are noted here have gone to other agents."""
         if len(self.known) > _MOST:
             oldest = next(iter(self.known))
             del self.known[oldest]
@@ -97,7 +97,7 @@ class Suspects:
             self._lost_first.pop(oldest, None)
 
     def close(self) -> list[Lease]:
-        """Those that wait and will not run."""
+        """The waiting suspects, which will not run here."""
         with self._lock:
             left = list(self._waiting)
             self._waiting.clear()

@@ -28,17 +28,17 @@ class ConcurrencyLimit:
         return self.limit != float("inf")
 
     def allowed(self, ceiling: int) -> int:
-        """How many may run now, of `ceiling` that could: at least one."""
+        """How many may run now: `ceiling` at most, at least one."""
         return max(1, int(min(self.limit, ceiling)))
 
     def throttled(self, now: float, running: int) -> "ConcurrencyLimit":
-        """The limit after a throttle of one of so many. Throttles right after a cut were on their way before it."""
+        """The limit after a throttle of one of `running` calls. Throttles right after a cut belong to calls made before it."""
         if now - self.last_cut < CUT_EVERY_SECONDS:
             return self
         return ConcurrencyLimit(max(1.0, min(self.limit, running) * CUT), now, now)
 
     def grown(self, now: float, ceiling: int, *, full: bool) -> "ConcurrencyLimit":
-        """The limit at `now`; it rises only where it is in use to the `full`, and goes once it is at the ceiling."""
+        """The limit at `now`; it rises only if it is used in `full`, and is removed when it reaches the ceiling."""
         if not self.is_lowered or not full:
             return replace(self, since=now)
         age = min(now - self.last_cut, _STEEPEST_AFTER_SECONDS)

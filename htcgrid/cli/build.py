@@ -13,16 +13,16 @@ from htcgrid.spi import ImageBuilder, Rejected
     "--wheels",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     metavar="FOLDER",
-    help="Install requirements from the wheels in this folder, with no package index.",
+    help="Install requirements only from the wheels in this folder, without a package index.",
 )
 @click.option("--dry-run", is_flag=True, help="Show the Dockerfile and build nothing.")
 def command(
     tag: str, file: Path | None, plane: str | None, pairs: tuple[str, ...], wheels: Path | None, dry_run: bool
 ) -> None:
-    """Make a container image, named TAG, of the function's code folder.
+    """Make a container image of the function's code folder, named TAG.
 
-    The plane's `base_image` is built upon; what requirements.txt names is installed. A Dockerfile in the
-    code folder is used as it is.
+    It is based on the plane's `base_image`, with the packages of requirements.txt installed. A Dockerfile in the
+    code folder is used unchanged.
 
     \b
     htcgrid build --plane docker pricing:1

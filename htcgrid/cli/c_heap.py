@@ -7,7 +7,7 @@ _HEAPS = 2
 
 
 def share() -> None:
-    """Have all threads of this process share a few heaps, where the C library has several (glibc; musl has one).
+    """Make all threads of this process share a few heaps, if the C library has several (glibc; musl has one).
 
     Memory that is freed in one heap is not used by another: 500 tasks of 1 MB from SQS to S3, on ten threads, took 250 MB
     at the peak instead of 165 MB.

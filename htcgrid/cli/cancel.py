@@ -21,8 +21,8 @@ def command(
 ) -> int:
     """Cancel tasks by id, or a whole session: waiting ones never run, running ones are stopped.
 
-    Each gets a result with the failure `cancelled`, unless it has a result already. A cancel that was
-    interrupted is completed by giving it again. Exit code 1 if a task that was named is not in the queue.
+    Each gets a result with the failure `cancelled`, unless it has a result already. An interrupted
+    cancel is completed by repeating it. Exit code 1 if a named task is not in the queue.
     """
     if not task_ids and session is None:
         raise click.UsageError("Name the tasks, or a session with --session.")

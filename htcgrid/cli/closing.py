@@ -1,4 +1,4 @@
-"""Closing the source and the sink of a run, whatever ended it."""
+"""Closes the source and the sink of a run, also after an error."""
 
 import logging
 import threading
@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 P = TypeVar("P", bound=Plugin)
 
 CLOSE_SECONDS = 2.0
-"""What `close` has after an error: it may wait for the same service that a call waited for."""
+"""The time that `close` has after an error: it may wait for the same service as the failed call."""
 
 
 @contextmanager

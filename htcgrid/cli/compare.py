@@ -29,10 +29,15 @@ _BATCH = 500
 @click.option("--planes", "names", required=True, metavar="A,B", help="The two of [planes] to compare.")
 @grid_options
 @click.option("--id-field", default=None, metavar="KEY", help="With FILE: the key of each event that is its id.")
-@click.option("--rel-tol", type=click.FloatRange(min=0), default=0.0, help="How far numbers may differ, as in 1e-12.")
+@click.option(
+    "--rel-tol",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    help="The relative difference that numbers may have, such as 1e-12.",
+)
 @click.option("--junit", "report", type=click.Path(dir_okay=False, path_type=Path), help="Write a JUnit file for CI.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object an event.")
-@click.option("--quiet", is_flag=True, help="The events that differ, and the last lines.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each event.")
+@click.option("--quiet", is_flag=True, help="Show only the events that differ and the summary.")
 def command(
     events: str | None,
     names: str,
@@ -45,11 +50,11 @@ def command(
     as_json: bool,
     quiet: bool,
 ) -> int:
-    """Run the same events on two planes and say where outcome, kind of error or answer differ.
+    """Run the same events on two planes and show where outcome, kind of error or answer differ.
 
-    The events are those of FILE, one JSON document a line, or of the source where that ends by itself. Nothing
-    is put into the sink. Two planes of one kind with other images or Pythons can be compared as well. Exit code
-    1 where an event differs.
+    The events are those of FILE, one JSON document on each line, or those of the source if it ends by itself. Nothing
+    is put into the sink. Two planes of one kind with different images or Pythons can be compared as well. Exit code
+    1 if an event differs.
 
     \b
     htcgrid compare --planes local,docker
@@ -87,7 +92,7 @@ def command(
 def _source(grid: GridConfig, events: str | None, id_field: str | None) -> TaskSource:
     if events is not None:
         if events == "-" or Path(events).is_fifo():
-            raise click.UsageError("A pipe can be read once only, and two planes need the events. Name a file.")
+            raise click.UsageError("A pipe can be read only once, and two planes need the events. Name a file.")
         plugin = plugins.load(TaskSource, "jsonl")
         table = grid.settings.source
         field = id_field if id_field is not None else str(table.options.get("id_field", "")) if table else ""

@@ -20,25 +20,25 @@ from htcgrid.stop_request import StopRequest, stop_signals
     "agents",
     multiple=True,
     metavar="HOST:PORT",
-    help="Where an agent serves its metrics ([observers.prometheus]); may be given several times.",
+    help="An agent's metrics address ([observers.prometheus]); may be given several times.",
 )
 @click.option(
-    "--after", type=click.IntRange(min=0), default=0, help="Read results after this number of the store alone."
+    "--after", type=click.IntRange(min=0), default=0, help="Read only results whose number in the store is above this."
 )
 @click.option(
     "--every",
     type=click.FloatRange(min=1),
     default=5.0,
     show_default=True,
-    help="Seconds between two looks at the services.",
+    help="Seconds between two reads from the services.",
 )
 def command(
     file: Path | None, plane: str | None, pairs: tuple[str, ...], agents: tuple[str, ...], after: int, every: float
 ) -> int:
     """Show a standing grid on a page, from its queue, its store and the metrics of its agents.
 
-    The page is at an address of this machine that is printed, until Ctrl-C. Whoever has the address can read it. Services are
-    asked only while somebody reads it. `htcgrid run --dashboard` shows one run; `htcgrid top` is for the terminal.
+    The page is served on this machine, at the printed address, until Ctrl-C. Anyone with the address can read it. Services
+    are read only while a browser shows the page. `htcgrid run --dashboard` shows one run; `htcgrid top` is for the terminal.
 
     \b
     htcgrid dashboard
@@ -59,6 +59,6 @@ def command(
             raise Unavailable(f"The page cannot be served: {error.strerror or error}.") from None
         stop = StopRequest()
         stop.make_on(stop_signals())
-        say(f"the grid is shown at {address} until Ctrl-C. Whoever has this address can read it.")
+        say(f"the grid is shown at {address} until Ctrl-C. Anyone with this address can read it.")
         stop.wait()
     return DONE

@@ -14,7 +14,7 @@ from htcgrid.spi import Deployable, Rejected
 def command(file: Path | None, plane: str | None, pairs: tuple[str, ...], dry_run: bool) -> int:
     """Set the plane up so that it runs by itself, or update it; wait until it is ready.
 
-    It may be run any number of times: what is there and unchanged stays as it is.
+    It may be run any number of times: what is unchanged stays as it is.
 
     \b
     htcgrid deploy --plane cluster
@@ -33,7 +33,7 @@ def command(file: Path | None, plane: str | None, pairs: tuple[str, ...], dry_ru
 
 
 def _require_no_secrets(grid: GridConfig) -> None:
-    """Others may read what is deployed, so secrets go to the workers in the plane's own way."""
+    """Refuse secrets in the config: others may read what is deployed. The plane has its own way to give workers secrets."""
     if secrets := grid.secrets():
         names = ", ".join(_variable(key) for key in secrets)
         raise Rejected(

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from htcgrid.failures.groups import Groups
 
 _MOST_TOLD = 5
-"""First failures of a group that are shown while the run goes on."""
+"""How many groups have their first failure shown during the run."""
 
 
 class Failing:
@@ -36,7 +36,7 @@ class Failing:
         self._watch(groups.total)
 
     def text(self, commands: Mapping[str, str]) -> str:
-        """The groups, then the commands to see more and to run them again; empty where none failed."""
+        """The groups, then the commands that show more or run them again; empty if no task failed."""
         if self._groups is None:
             return ""
         from htcgrid.failures.shown import groups_text  # noqa: PLC0415 - as above
@@ -55,14 +55,14 @@ class Failing:
 
 
 def commands(sink: ResultSink, options: str) -> dict[str, str]:
-    """What to give next, where the sink can be asked for its failures."""
+    """The commands to use next, if the sink can list its failures."""
     if not sink.lists_failures or is_standard_stream(sink):
         return {}
     return {"see more": f"htcgrid failures{options}", "run again": f"htcgrid redrive{options}"}
 
 
 def has_failures(sink: ResultSink, say: Callable[[str], None]) -> bool | None:
-    """Whether the sink holds a failure of any run; None where it cannot be asked."""
+    """Whether the sink has a failure of any run; None if that cannot be read."""
     try:
         return sink.has_failed()
     except HtcgridError as error:

@@ -26,7 +26,9 @@ _DEAD_SHOWN = 20
 @click.command()
 @grid_options
 @choice_options
-@click.option("--json", "as_json", is_flag=True, help="JSON, for scripts: one object, or one a line with --group.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="JSON, for scripts: one object, or one on each line with --group."
+)
 def command(
     file: Path | None,
     plane: str | None,
@@ -39,8 +41,8 @@ def command(
 ) -> int:
     """Show which tasks failed and why: groups of similar failures, the most frequent first, and dead letters.
 
-    With --group the ids of its tasks, one a line; with --id all that is known of a task. Exit code 1 where
-    there are failures. It may be given while a run goes on.
+    With --group it prints the ids of the group's tasks, one on each line; with --id everything known about a task.
+    Exit code 1 if there are failures. It may be used during a run.
 
     \b
     htcgrid failures
@@ -109,7 +111,7 @@ def _failure(result: Result) -> dict[str, Any]:
 
 
 def _with_event(grid: GridConfig, result: Result) -> dict[str, Any]:
-    """All that is known of a failure, with the event where the sink or the source has it."""
+    """Everything known about a failure, with the event if the sink or the source has it."""
     task = result.task if result.task.payload else event_of(grid, result.task.id)
     event: Any = None
     if task is not None:
@@ -129,7 +131,7 @@ def _task_text(document: dict[str, Any]) -> str:
 
 
 def _dead(grid: GridConfig) -> Iterator[DeadTask]:
-    """The dead letters, where the queue can list them."""
+    """The dead letters, if the queue can list them."""
     with suppress(ConfigError):  # a config without a source is enough to read results
         source = grid.source()
         if type(source).dead_letters is not TaskSource.dead_letters:

@@ -14,7 +14,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def grid_options(command: F) -> F:
-    """`--config`, `--plane` and `--set`, handed on for `read_grid`; and what to show of the log."""
+    """`--config`, `--plane` and `--set` for `read_grid`, and the log options."""
     command = log_options(command)
     for option in (
         click.option(
@@ -22,7 +22,7 @@ def grid_options(command: F) -> F:
             "pairs",
             multiple=True,
             metavar="KEY=VALUE",
-            help="Any key of the config, as in source.path=t.jsonl.",
+            help="Set any key of the config, such as source.path=t.jsonl.",
         ),
         click.option("--plane", metavar="NAME", help="Which of [planes] to run on."),
         click.option(
@@ -39,7 +39,7 @@ def grid_options(command: F) -> F:
 
 
 def options_text(file: Path | None, plane: str | None, pairs: tuple[str, ...]) -> str:
-    """These options as they are typed again, with a space before each."""
+    """These options as a user types them, with a space before each."""
     config_option = ["--config", str(file)] if file is not None else []
     plane_option = ["--plane", plane] if plane else []
     shown = [pair for pair in pairs if pair.startswith(("source.", "sink."))]
@@ -50,7 +50,7 @@ def options_text(file: Path | None, plane: str | None, pairs: tuple[str, ...]) -
 def read_grid(
     file: Path | None, plane: str | None, pairs: tuple[str, ...], **tables: dict[str, Any]
 ) -> config.GridConfig:
-    """The grid of these options."""
+    """The grid that these options choose."""
     flags = config.flags_of(pairs)
     for name, table in tables.items():
         there = flags.get(name, {})

@@ -24,13 +24,13 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def logs_option(command: F) -> F:
-    """`--logs`, handed on for `with_logs`."""
+    """`--logs`, for `with_logs`."""
     return click.option(
         "--logs",
         metavar="[WHERE]",
         is_flag=False,
         flag_value="stderr",
-        help="Show all that handlers print: on standard error, or at WHERE: stdout, stderr, or a folder; agent.handler_logs.",
+        help="Show everything that handlers print: on standard error, or at WHERE: stdout, stderr or a folder; agent.handler_logs.",
     )(command)
 
 
@@ -44,14 +44,14 @@ def with_logs(pairs: tuple[str, ...], logs: str | None) -> tuple[str, ...]:
 
 @contextmanager
 def handler_lines(grid: GridConfig) -> Iterator[HandlerOutput]:
-    """What takes the lines; it is open for as long as the plane."""
+    """The writer of the lines; it is open as long as the plane is."""
     beside = grid.file.resolve().parent if grid.file else Path.cwd()
     with handler_logs(grid.settings.agent, beside, _streams) as output:
         yield output
 
 
 def tell_what_is_left_out(plane: Invoker) -> None:
-    """Warn where lines are wanted and this plane, which is open, does not give all of them."""
+    """Warn if lines are wanted and this open plane does not give all of them."""
     if plane.output.is_wanted and (missing := missing_output(plane)):
         log.warning("[agent] handler_logs: %s.", missing)
 
@@ -72,7 +72,7 @@ class _StandardError:
         streams.await_told()
 
     def close(self) -> None:
-        """It is not ours to close."""
+        """Standard error is shared and stays open."""
 
 
 def _streams(name: str) -> HandlerLogs:

@@ -53,7 +53,7 @@ _FILES = {DEFAULT_FILE: _CONFIG, "handler.py": _HANDLER, "tasks.jsonl": _TASKS}
 def command(paths: tuple[Path, ...], grid_file: Path | None) -> None:
     """Write a working project into FOLDER: a config, a handler and a few tasks.
 
-    With --from-htc-grid a config alone, with the meaning of HTC-Grid's, and a list of what it leaves out.
+    With --from-htc-grid it writes only a config, with the same meaning as HTC-Grid's, and lists what is left out.
 
     \b
     htcgrid init demo && cd demo && htcgrid run
@@ -98,6 +98,6 @@ def _write_project(folder: Path) -> None:
     except OSError as error:
         for name in _FILES:
             with suppress(OSError):
-                (folder / name).unlink()  # none was there before, so the same command works once there is space
+                (folder / name).unlink()  # none existed before, so the same command works when there is space
         raise ConfigError(f"{folder} cannot be written: {error.strerror}.") from None
     print(f"Wrote {', '.join(_FILES)} into {folder}. Now: cd {folder} && htcgrid run")

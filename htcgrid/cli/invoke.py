@@ -33,12 +33,12 @@ from htcgrid.spi.limits import REQUEST_BYTES
     "--attribute", "attributes", multiple=True, metavar="NAME=TEXT", help="Shown in context.client_context.custom."
 )
 @click.option(
-    "--task", "task_id", metavar="ID", help="The event of this task: of the source, or of a failure in the sink."
+    "--task", "task_id", metavar="ID", help="Use the event of this task, from the source or from a failure in the sink."
 )
 @click.option(
     "--log/--no-log",
     default=None,
-    help="Print the end of the log, as AWS's LogType=Tail gives it, on standard error; by default where that is a terminal.",
+    help="Print the end of the log, as AWS's LogType=Tail does, on standard error; by default if that is a terminal.",
 )
 @click.option("--debug", is_flag=True, help="Call a Python handler in this process, for breakpoint() and debuggers.")
 def command(
@@ -61,7 +61,7 @@ def command(
     echo '{"x": 1}' | htcgrid invoke --event-file -
     """
     if sum(given is not None for given in (event, event_file, task_id)) != 1:
-        raise click.UsageError("Give the event as an argument or with --event-file, one of both, or --task.")
+        raise click.UsageError("Give the event in one way: as an argument, with --event-file, or with --task.")
     grid = read_grid(file, plane, pairs)
     custom = dict(_attribute(pair) for pair in attributes)
     if task_id is not None:
@@ -90,7 +90,7 @@ def command(
 
 
 def _read(event_file: IO[bytes]) -> bytes:
-    """The event. No more is read than an event may have: a device or a pipe may have no end."""
+    """The event. Only as much is read as an event may have: a device or a pipe may have no end."""
     try:
         payload = event_file.read(REQUEST_BYTES + 1)
     except OSError as error:
@@ -103,7 +103,7 @@ def _read(event_file: IO[bytes]) -> bytes:
 
 
 def _replayed(grid: GridConfig, task_id: str, attributes: dict[str, str]) -> Task:
-    """The task of the source, or that of a failure which was kept with its event."""
+    """The task from the source, or from a failure that was kept with its event."""
     task = event_of(grid, task_id)
     if task is None and grid.settings.sink is not None and grid.sink().lists_failures:
         with suppress(Rejected), reading(failures_of(grid)) as sink:  # there may be no results yet
@@ -122,7 +122,7 @@ def _debug(grid: GridConfig, lease: Lease) -> int:
     plane = grid.invoker()
     function = plane.function
     if function.command or not (function.runtime or this_python()).startswith("python"):
-        raise ConfigError("--debug calls a handler in this process, which takes one in Python.")
+        raise ConfigError("--debug calls the handler in this process, so it must be a Python handler.")
     become({**variables(function, this_python()), **plane.credentials.current(function.timeout).variables})
     try:
         answer = here.call(function, lease)
@@ -134,7 +134,7 @@ def _debug(grid: GridConfig, lease: Lease) -> int:
 
 
 def _outcome(invoker: Invoker, lease: Lease, timeout: float) -> Outcome:
-    """The outcome. Invoked again while the plane says that it did not begin: an environment that has ended is replaced."""
+    """The outcome. It invokes again while the plane reports the task as not begun: an ended environment is replaced."""
     while True:
         for item in invoker.invoke([lease], timeout):
             if isinstance(item, Outcome):

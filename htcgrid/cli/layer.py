@@ -13,12 +13,16 @@ from htcgrid.runtime.variables import this_python
 )
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @click.option(
-    "--python", "version", default="", metavar="VERSION", help="For this Python, as in 3.13; else the one here."
+    "--python",
+    "version",
+    default="",
+    metavar="VERSION",
+    help="The Python version, such as 3.13; by default the one that runs htcgrid.",
 )
 @click.option(
     "--architecture",
     type=click.Choice(["x86_64", "arm64"]),
-    help="For this kind of processor; else that of this machine.",
+    help="The kind of processor; by default that of this machine.",
 )
 def command(requirements_file: Path, folder: Path, version: str, architecture: str | None) -> None:
     """Install a requirements.txt into a folder that `layers` of [function] can name.
@@ -32,7 +36,7 @@ def command(requirements_file: Path, folder: Path, version: str, architecture: s
     machine = architecture or architectures.here()
     if not machine:
         raise ConfigError(
-            "AWS Lambda has no machine like this one. Name the architecture: --architecture x86_64 or arm64."
+            "AWS Lambda does not have this machine's architecture. Name one: --architecture x86_64 or arm64."
         )
     target = folder / "python"
     if target.exists() and any(target.iterdir()):

@@ -1,4 +1,4 @@
-"""Whether a grid leases more tasks at a time than its source allows: the sums of `htcgrid check`."""
+"""Calculates for `htcgrid check` whether a grid leases more tasks at a time than its source allows."""
 
 import math
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ _STEPS = 60
 
 
 def advice(source: TaskSource, invoker: Invoker, plane: str) -> Iterator[str]:
-    """What to change where the agents of this plane reach the limit; they are one agent, or those of a standing grid."""
+    """What to change if the agents of this plane reach the limit: one agent, or all agents of a standing grid."""
     most = source.most_leased
     if most is None:
         return
@@ -33,7 +33,7 @@ def advice(source: TaskSource, invoker: Invoker, plane: str) -> Iterator[str]:
 
 
 def _shortest(most: int, agents: int, slots: int, received: int) -> float | None:
-    """The shortest time of a task with which all agents stay within the limit; None where every time does."""
+    """The shortest task duration with which all agents stay within the limit; None if all durations do."""
     if agents * most_held(slots, _SHORTEST, received) <= most:
         return None
     low, high = _SHORTEST, 60.0

@@ -1,4 +1,4 @@
-"""The page of a run that goes on: `htcgrid run --dashboard`."""
+"""The page of a current run: `htcgrid run --dashboard`."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -10,7 +10,7 @@ from htcgrid.spi import Observer, Unavailable
 
 @contextmanager
 def live_page(grid: GridConfig, *, is_wanted: bool) -> Iterator[Mapping[str, Observer]]:
-    """Serve the page until the block ends, where it is wanted. The value is the observer that fills it, by its name."""
+    """Serve the page, if it is wanted, until the block ends. The value is the observer that fills it, by its name."""
     if not is_wanted:
         yield {}
         return
@@ -25,5 +25,5 @@ def live_page(grid: GridConfig, *, is_wanted: bool) -> Iterator[Mapping[str, Obs
             address = stack.enter_context(served_page(live.page, say))
         except OSError as error:
             raise Unavailable(f"--dashboard: the page cannot be served: {error.strerror or error}.") from None
-        say(f"the run is shown at {address} until it ends. Whoever has this address can read it.")
+        say(f"the run is shown at {address} until it ends. Anyone with this address can read it.")
         yield {"--dashboard": live}

@@ -1,7 +1,7 @@
-"""What a command shows of the loggers `htcgrid`, `htcgrid.agent`, ...: on a terminal as text, beside a progress bar;
-elsewhere as JSON lines. All on standard error.
+"""Shows the log messages of `htcgrid`, `htcgrid.agent`, ... on standard error: as text above the progress bar on a
+terminal, elsewhere as JSON lines.
 
-Nothing is shown of other libraries' loggers: what an SDK logs may hold addresses that are signed, or secrets.
+Messages of other libraries' loggers are not shown: an SDK's messages may contain signed addresses or secrets.
 """
 
 import json
@@ -22,7 +22,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @contextmanager
 def shown() -> Iterator[None]:
-    """Show warnings and errors meanwhile, and more once `log_options` ask for more."""
+    """Show warnings and errors until the block ends, and more if `log_options` ask for it."""
     handler, tree = _Handler(), logging.getLogger(TREE)
     tree.addHandler(handler)
     tree.setLevel(logging.WARNING)
@@ -34,7 +34,7 @@ def shown() -> Iterator[None]:
 
 
 def log_options(command: F) -> F:
-    """`--verbose` and `--log-level`; of both the last one counts."""
+    """`--verbose` and `--log-level`; the last one given counts."""
     for option in (
         click.option(
             "--log-level",
@@ -42,7 +42,7 @@ def log_options(command: F) -> F:
             metavar="LEVEL",
             expose_value=False,
             callback=lambda _context, _option, level: _show(level),
-            help="Say on standard error what happens: debug, info, warning (the default) or error.",
+            help="Log messages on standard error: debug, info, warning (the default) or error.",
         ),
         click.option(
             "-v",
@@ -63,7 +63,7 @@ def _show(level: str | None) -> None:
 
 
 class _Handler(logging.Handler):
-    """Writes to standard error as it is at the time, since a command may replace it."""
+    """Writes to the current standard error, because a command may replace it."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -73,7 +73,7 @@ class _Handler(logging.Handler):
                 tqdm.write(_text(record), file=sys.stderr)  # above a progress bar, if there is one
             else:
                 print(json.dumps(_document(record)), file=sys.stderr, flush=True)
-        except Exception:  # noqa: BLE001 - the library prints what is wrong with the message; the work goes on
+        except Exception:  # noqa: BLE001 - the library prints what is wrong with the message; the command continues
             self.handleError(record)
 
 

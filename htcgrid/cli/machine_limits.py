@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 
 def advice(error: BaseException) -> str | None:
-    """A sentence on the limit that was met; None if it was not a limit but a bug."""
+    """A sentence about the limit that was reached; None if the error is a bug and not a limit."""
     for each in _causes(error):
         if isinstance(each, MemoryError) or (isinstance(each, ImportError) and "failed to map segment" in str(each)):
             return f"There is no memory left{_of(resource.RLIMIT_AS, ' of')}. {_MEMORY}"
@@ -29,7 +29,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _of(limit: int, before: str = "") -> str:
-    """The limit of this process, where it has one."""
+    """The limit of this process, if it has one."""
     soft, _ = resource.getrlimit(limit)
     return "" if soft == resource.RLIM_INFINITY else f"{before} {soft}".rstrip()
 
@@ -59,7 +59,7 @@ _ADVICE: dict[int, Callable[[], str]] = {
     errno.ENOSPC: lambda: _DISK,
     errno.EDQUOT: lambda: _DISK,
     errno.EFBIG: lambda: "Raise the limit on the size of a file (`ulimit -f`). Nothing is lost.",
-    errno.EIO: lambda: "The disk could not be read or written. Look at its health (`dmesg`). Nothing is lost.",
+    errno.EIO: lambda: "The disk could not be read or written. Check its health (`dmesg`). Nothing is lost.",
     errno.EROFS: lambda: "That file system is read-only. Name another folder; that of temporary files is TMPDIR.",
     errno.E2BIG: lambda: "The environment or the arguments of a program are too long. Shorten [function] environment.",
 }

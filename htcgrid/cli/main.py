@@ -1,4 +1,4 @@
-"""The group of all commands, and what every command shares: options, exit codes, how errors are shown.
+"""The group of all commands, and what all commands share: options, exit codes, how errors are shown.
 
 Each module of this package that is a command defines `command`. It is imported only when that command is used, so that each
 command starts without the imports of the others.
@@ -35,8 +35,8 @@ EXIT_CODES = {
 COMMANDS = {
     "build": "Build a container image of the function.",
     "cancel": "Cancel tasks, or a session.",
-    "check": "Read the config and say what is wrong with it.",
-    "compare": "Run the same events on two planes and say what differs.",
+    "check": "Read the config and show what is wrong with it.",
+    "compare": "Run the same events on two planes and show what differs.",
     "dashboard": "Show a standing grid on a page.",
     "deploy": "Set the plane up so that it runs by itself.",
     "failures": "Show which tasks failed and why.",
@@ -46,7 +46,7 @@ COMMANDS = {
     "new-plugin": "Write a distribution with a plugin that works.",
     "permissions": "Print the least rights that the grid needs, on AWS and on a cluster.",
     "plugins": "List the planes, sources, sinks and observers that are installed.",
-    "redrive": "Run again what failed.",
+    "redrive": "Run failed tasks again.",
     "report": "Write a page about results.",
     "results": "Print results that agents have stored.",
     "run": "Run the tasks of the source until it ends.",
@@ -79,7 +79,7 @@ class Commands(click.Group):
         except OSError as error:
             if error.errno != errno.EPIPE:
                 raise
-            # click takes every EPIPE for one of standard output, and ends the program without a message.
+            # click assumes that every EPIPE is from standard output, and ends the program without a message.
             raise RuntimeError("A pipe or connection of a plugin was cut.") from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -105,8 +105,8 @@ def group() -> None:
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run a command and end the process with its exit code."""
-    # Some supervisors start programs with these ignored or blocked: then nobody could stop this one, and it could not see how
-    # its processes ended.
+    # Some supervisors start programs with these signals ignored or blocked: then this one could not be stopped, and could
+    # not see how its processes ended.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     streams.prepare()
@@ -115,7 +115,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     if status in {INTERRUPTED, UNAVAILABLE}:
         with suppress(HtcgridError):
             sys.stdout.flush()
-        os._exit(status)  # Python would wait for the threads of a plugin, and they for a service that does not answer
+        os._exit(status)  # Python would wait for a plugin's threads, which may wait for a service that does not answer
     sys.exit(status)
 
 
@@ -146,7 +146,7 @@ def status_of(arguments: list[str] | None = None) -> int:  # noqa: PLR0911 - one
 
 def _failed(error: HtcgridError) -> int:
     if isinstance(error, streams.OutputLost) and error.is_reader_gone:
-        return READER_GONE  # as `| head -1` does: it needs no message
+        return READER_GONE  # such as `| head -1`: no message is needed
     return _say(str(error), UNAVAILABLE if isinstance(error, Unavailable | streams.OutputLost) else USAGE)
 
 

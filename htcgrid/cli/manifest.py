@@ -1,6 +1,6 @@
-"""What ran: a document of JSON a run, beside the results. A resumed or redriven run adds its own.
+"""The manifest: one JSON document for each run, beside the results. A resumed or redriven run adds its own.
 
-The sink keeps it, by `ResultSink.add_run`.
+The sink stores it in `ResultSink.add_run`.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from htcgrid.spi import HtcgridError, Plugin, ResultSink
 
 _MOST_FILES = 2000
 _WHOLE_BYTES = 16 << 20
-"""Of larger files only the size is part of the digest."""
+"""For larger files only the size is part of the digest."""
 
 
 @dataclass(slots=True)
@@ -37,7 +37,7 @@ class Manifest:
 
     @classmethod
     def beside(cls, results: ResultSink, grid: GridConfig, command: str) -> "Manifest | None":
-        """The manifest; None where the sink keeps none. Called once the sink is open, before the plane is opened."""
+        """The manifest; None if the sink keeps none. Called after the sink is opened and before the plane is opened."""
         if not results.keeps_runs:
             return None
         code = _CodeDigest(grid, results)
@@ -45,7 +45,7 @@ class Manifest:
         return cls(results, grid, command, code)
 
     def add(self, summary: Summary, plugins: Sequence[Plugin], status: int, say: Callable[[str], None]) -> None:
-        """Have the sink keep it, with how the run ended. An error is only reported: the results are complete without it."""
+        """Store it in the sink, with how the run ended. An error is only reported: the results are complete without it."""
         self.code.join()
         document = json.dumps(self._document(summary, plugins, status))
         try:
@@ -106,7 +106,7 @@ def _image(options: dict[str, Any]) -> str | None:
 
 
 def _code_digest(grid: GridConfig, results: Plugin) -> str | None:
-    """The digest of the files that a plane would pack, without the files of tasks and results; None where there are too many."""
+    """The digest of the files that a plane would pack, without files of tasks and results; None if there are too many."""
     folder = grid.settings.function.code
     source = grid.settings.source
     paths = (source.options.get("path", "") if source else "", getattr(results.config, "path", ""))

@@ -60,7 +60,7 @@ _KINDS = {
     help="The kind of plugin; give it again for a distribution with several.",
 )
 @click.option(
-    "--folder", type=click.Path(path_type=Path, file_okay=False), help="Where to write it; ./htcgrid-NAME by default."
+    "--folder", type=click.Path(path_type=Path, file_okay=False), help="The folder to write; ./htcgrid-NAME by default."
 )
 def command(name: str, kinds: tuple[str, ...], folder: Path | None) -> None:
     """Write a distribution with a working plugin, for you to change.
@@ -117,7 +117,7 @@ def _files(name: str, kinds: Sequence[str]) -> dict[str, str]:
 
 
 def _values(name: str, kind: str, *, alone: bool) -> dict[str, str]:
-    """What is put into the templates of one plugin. `alone` it has the module `plugin`."""
+    """The values for the templates of one plugin. If it is `alone`, its module is `plugin`."""
     values = dict(_KINDS[kind])
     values |= {"name": name, "kind": kind, "Title": values["title"][0].upper() + values["title"][1:]}
     values["class_name"] = "".join(part.capitalize() for part in name.split("_")) + values.pop("ending")

@@ -15,7 +15,7 @@ from htcgrid.spi import Capability, Invoker, Plugin
 USES = ("agent", "submitter", "reader", "deployer")
 CLUSTER = "cluster"
 _ALWAYS = ("agent", "submitter", "reader")
-"""In the object of all uses even where no right is needed."""
+"""These uses are in the output even if they need no rights."""
 
 
 @click.command()
@@ -27,12 +27,12 @@ _ALWAYS = ("agent", "submitter", "reader")
 def command(use: str | None, file: Path | None, plane: str | None, pairs: tuple[str, ...], really: bool) -> int:
     """Print the least rights that the uses of this grid need: IAM policies as JSON, those on a cluster as YAML.
 
-    The uses of AWS are the agent, the submitter, the reader, and who deploys. Those on a cluster come with comments
-    that say what each is for.
+    The uses on AWS are agent, submitter, reader and deployer. The rights on a cluster have comments that say what
+    each is for.
 
     \b
     htcgrid permissions agent > agent.json
-    htcgrid permissions                   # all that AWS wants, in one object
+    htcgrid permissions                   # all AWS policies, in one object
     htcgrid permissions cluster --plane cluster > role.yaml
     """
     grid = read_grid(file, plane, pairs)
@@ -62,7 +62,7 @@ def command(use: str | None, file: Path | None, plane: str | None, pairs: tuple[
 
 
 def cluster_documents(plugins: Iterable[Plugin]) -> str:
-    """The Kubernetes documents of those that have some."""
+    """The Kubernetes documents of the plugins that have them."""
     texts = [text for plugin in plugins if isinstance(text := plugin.permissions().get(CLUSTER), str)]
     return "\n---\n".join(text.rstrip() for text in texts)
 

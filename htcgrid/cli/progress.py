@@ -1,4 +1,4 @@
-"""How far a run is: a progress bar on a terminal, JSON lines elsewhere. All on standard error."""
+"""The progress of a run, on standard error: a progress bar on a terminal, JSON lines elsewhere."""
 
 import json
 import sys
@@ -22,11 +22,13 @@ class Progress:
         self._source = source
         self._quiet = quiet
         self._known: int | None = None
-        """How many tasks a source that is a file had before the run."""
+        """How many tasks the source had before the run, if it is a file."""
 
     @contextmanager
     def showing(self, agent: Agent) -> Iterator[None]:
-        if self._source.lease_seconds is None and not self._quiet:  # a file, which is read for it before the run
+        if (
+            self._source.lease_seconds is None and not self._quiet
+        ):  # a file: it is read before the run to count the tasks
             self._known = self._depth()
         if self._quiet:
             yield
@@ -40,10 +42,10 @@ class Progress:
             yield
         finally:
             ended.set()
-            thread.join(_LAST_SECONDS)  # it may be asking a queue that does not answer
+            thread.join(_LAST_SECONDS)  # it may wait for a queue that does not answer
 
     def total(self, agent: Agent) -> int | None:
-        """How many tasks there are, with those that the agent has received; None where that is not known."""
+        """How many tasks there are, including those that the agent has received; None if that is not known."""
         if self._source.lease_seconds is None and not self._quiet:
             return self._known
         waiting = self._depth()
@@ -51,7 +53,7 @@ class Progress:
         return None if waiting is None else waiting + agent.held + summary.finished + summary.already_stored
 
     def _depth(self) -> int | None:
-        """None where the source does not know, or is unavailable, which the agent itself reports if it lasts."""
+        """None if the source does not know, or is unavailable (the agent itself reports that if it lasts)."""
         try:
             return self._source.stats(brief=True).states.waiting
         except HtcgridError:
@@ -89,5 +91,5 @@ class Progress:
 
 
 def _seconds_left(total: int | None, finished: int, stored: int, rate: float) -> float | None:
-    """Never below 0: tasks are put into a queue after its depth was asked."""
+    """At least 0: tasks may be put into a queue after its depth was read."""
     return None if total is None or rate <= 0 else round(max(0, total - finished - stored) / rate, 1)

@@ -12,11 +12,11 @@ log = logging.getLogger(__name__)
 
 
 class QueueSource(TaskSource, TaskQueue):
-    """A task source that is a queue too: for types only."""
+    """A task source that is also a queue; only for type checks."""
 
 
 class StoreSink(ResultSink, ResultStore):
-    """A result sink that can be read: for types only."""
+    """A result sink that can be read; only for type checks."""
 
 
 def queue_of(grid: GridConfig) -> QueueSource:

@@ -27,9 +27,11 @@ _NAMED = 5
 @grid_options
 @choice_options
 @click.option(
-    "--logs", is_flag=True, help="Show all that handlers print, on standard error; agent.handler_logs has more."
+    "--logs",
+    is_flag=True,
+    help="Show everything that handlers print on standard error; agent.handler_logs has more choices.",
 )
-@click.option("--quiet", is_flag=True, help="No progress; the summary only.")
+@click.option("--quiet", is_flag=True, help="Show no progress, only the summary.")
 def command(
     task_ids: tuple[str, ...],
     file: Path | None,
@@ -44,9 +46,9 @@ def command(
 ) -> int:
     """Run again what failed: all of it, or by kind, group, id or session.
 
-    A success replaces the failure; all other results stay as they are. Cancelled tasks are run again only where
-    they are named, by --kind cancelled or by id. Where the source is a queue the tasks are put into it again, for
-    its agents; else they are run here. A redrive that was stopped, or killed, is completed by giving it again.
+    A success replaces the failure; all other results stay unchanged. Cancelled tasks are run again only if they
+    are named, by --kind cancelled or by id. If the source is a queue, the tasks are put into it again for its
+    agents; otherwise they are run here. An interrupted redrive is completed by repeating it.
 
     \b
     htcgrid redrive
@@ -60,7 +62,9 @@ def command(
     if source.redrives or isinstance(source, TaskQueue):
         status = resubmit(grid, sink, source, chosen)
         if status == DONE and any(pair.startswith(("function.", "planes.")) for pair in pairs):
-            say("function and plane are the agents' own: start one with these settings, `htcgrid run --set ...`.")
+            say(
+                "the agents have their own function and plane settings: start an agent with yours, `htcgrid run --set ...`."
+            )
         return status
     must_end(grid, source)
     tune()
@@ -77,7 +81,7 @@ def run_again(
     options: str,
     others: bool = False,
 ) -> int:
-    """Run what failed here, with what has no result yet where `others` are wanted too."""
+    """Run failed tasks in this process; with `others` also tasks without a result."""
     with closed_in_time(sink):
         again = Again(source, _meant(sink, chosen), others=others)
         if not others and not any_to_do(len(again), sink, chosen):
@@ -96,7 +100,7 @@ def run_again(
 
 
 def resubmit(grid: GridConfig, sink: ResultSink, source: TaskSource, chosen: Choice) -> int:
-    """Put what failed into the queue again."""
+    """Put the failed tasks into the queue again."""
     retrier = back_off(grid)
     put = source.redrive if source.redrives else source.put  # type: ignore[attr-defined]
     count, gone = 0, list[str]()
@@ -139,7 +143,7 @@ def _meant(sink: ResultSink, chosen: Choice) -> Iterator[Result]:
 
 
 def _tasks(sink: ResultSink, source: TaskSource, chosen: Choice) -> Iterator[Task]:
-    """What failed, as it is put again; with dead letters that have no result."""
+    """The failed tasks to put again, with dead letters that have no result."""
     for result in _meant(sink, chosen):
         yield next_generation(result.task)
     if isinstance(sink, ResultStore) and not (chosen.kinds or chosen.group):
@@ -154,7 +158,7 @@ def _tasks(sink: ResultSink, source: TaskSource, chosen: Choice) -> Iterator[Tas
 
 
 def any_to_do(count: int, sink: ResultSink, chosen: Choice) -> bool:
-    """Whether there is anything to do; `Rejected` where something was named that is not there."""
+    """Whether there is anything to do. Raises `Rejected` if something was named that does not exist."""
     if count:
         return True
     if chosen.is_all:

@@ -33,16 +33,16 @@ _SQLITE = b"SQLite format 3\0"
     help="The page to write.",
 )
 def command(results: Path | None, file: Path | None, plane: str | None, pairs: tuple[str, ...], output: Path) -> int:
-    """Write a page about results: figures, failures, charts over time, advice. One file, which loads nothing.
+    """Write a page about results: figures, failures, charts over time, advice. It is one file without external content.
 
-    RESULTS is a file of the jsonl or the sqlite sink; without it, the sink of the config is read. It may be given
-    while a run goes on. Limits of memory and time are those of the run's manifest, else of the config.
+    RESULTS is a file of the jsonl or the sqlite sink; without it, the sink of the config is read. It may be used
+    during a run. Limits of memory and time are those of the run's manifest, or else of the config.
 
     \b
     htcgrid report results.jsonl -o report.html
     htcgrid report --set sink.path=results.db
     """
-    output = output.absolute()  # the config's folder may become the current one
+    output = output.absolute()  # the config's folder may become the current folder
     if results is not None:
         if file is not None or plane is not None or pairs:
             raise click.UsageError("Give RESULTS, or --config, --plane and --set; not both.")
@@ -84,7 +84,7 @@ def _runs_beside(sink: ResultSink) -> Runs:
     try:
         return Runs.of(sink.runs())
     except HtcgridError as error:
-        say(f"the manifest of these results cannot be read: {error}. The page does without it.")
+        say(f"the manifest of these results cannot be read: {error}. The page is made without it.")
         return Runs()
 
 

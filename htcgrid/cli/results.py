@@ -19,7 +19,7 @@ from htcgrid.spi.limits import REQUEST_BYTES
 
 _FIRST_LOOK, _LONGEST_LOOK = 0.1, 2.0
 _BATCH = 1000
-_NAMED_AT_ONCE = 100  # they are all in memory together
+_NAMED_AT_ONCE = 100  # all of them are in memory together
 _BATCH_BYTES = 8 << 20
 _NAMED = 5
 _ID_CHARACTERS = REQUEST_BYTES
@@ -89,7 +89,7 @@ def command(
 
 
 def _ids_in(file: IO[str]) -> Iterator[str]:
-    """The ids of a file, one on each line. A line without an end, as of a device, is refused before it is read to its end."""
+    """The ids of a file, one on each line. A line that is too long, such as from a device, is refused before all of it is read."""
     try:
         while line := file.readline(_ID_CHARACTERS):
             if len(line) == _ID_CHARACTERS:
@@ -103,7 +103,7 @@ def _ids_in(file: IO[str]) -> Iterator[str]:
 
 
 class Look:
-    """Results as the store has them; None if there is none at this time. It waits while the store or the queue is unavailable."""
+    """Results from the store; None if there is none at this time. It waits while the store or the queue is unavailable."""
 
     def __init__(self, grid: GridConfig, store: StoreSink) -> None:
         self._store = store
@@ -123,8 +123,8 @@ class Look:
                 self.missing += [task_id for task_id in chunk if task_id not in found]
 
     def _awaited(self, task_ids: Sequence[str], found: Mapping[str, Result]) -> Iterator[Result | None]:
-        """All of these in this order. While the first is missing it alone is asked for, and then ever more: what is read
-        before its turn is read again."""
+        """All of these in this order. While the first is missing only this one is read, then more and more: a result that is
+        read before its turn is read again."""
         left, asked = list(task_ids), len(task_ids)
         while True:
             came = list(takewhile(found.__contains__, left[:asked]))
@@ -155,7 +155,7 @@ class Look:
             raise ConfigError(message)
         seen = 0
         while True:
-            # The queue is asked first: results that were stored before it was empty are then certainly read.
+            # The queue is read first: then all results that were stored before it was empty are read.
             goes_on = follow or (queue is not None and self._back_off.call(_pending(queue, session)))
             before = seen
             try:
@@ -176,7 +176,7 @@ class Look:
 
 
 def _pending(queue: QueueSource, session: str | None) -> Callable[[], bool]:
-    """Whether more results will come: of the session, or of the whole queue where it cannot tell."""
+    """Whether more results will come: of the session, or of the whole queue if that cannot be known for a session."""
 
     def look() -> bool:
         known = None if session is None else queue.is_pending(session)
@@ -187,7 +187,7 @@ def _pending(queue: QueueSource, session: str | None) -> Callable[[], bool]:
 
 
 def _first(results: Iterator[Result | None], count: int | None) -> Iterator[Result | None]:
-    """The first so many, counting none of the pauses."""
+    """The first results, without counting pauses."""
     left = count
     for result in results:
         yield result

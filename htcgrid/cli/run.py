@@ -39,11 +39,11 @@ _CUT_OFF_SECONDS = 3.0
 @click.option("--sink", metavar="PLUGIN", help="Put results into this plugin instead of the config's.")
 @logs_option
 @click.option("--fail-fast", is_flag=True, help="Stop at the first failure: tolerated_failures = 0.")
-@click.option("--redrive", is_flag=True, help="Run again what has failed, too; see `htcgrid redrive`.")
+@click.option("--redrive", is_flag=True, help="Also run failed tasks again; see `htcgrid redrive`.")
 @click.option(
-    "--dashboard", is_flag=True, help="Show the run on a page, at an address of this machine that is printed."
+    "--dashboard", is_flag=True, help="Show the run on a page that this machine serves; the address is printed."
 )
-@click.option("--quiet", is_flag=True, help="No progress; the summary only.")
+@click.option("--quiet", is_flag=True, help="Show no progress, only the summary.")
 def command(
     file: Path | None,
     plane: str | None,
@@ -58,11 +58,11 @@ def command(
 ) -> int:
     """Run the tasks of the source on the plane, into the sink.
 
-    Ends when the source does; a queue without end is served until SIGTERM or Ctrl-C. Running tasks then
-    have `agent.grace` seconds; a second Ctrl-C stops them at once. What has a result is not run again,
-    so a run that was stopped or killed continues when it is started again.
+    It ends when the source ends; an endless queue is served until SIGTERM or Ctrl-C. Running tasks then
+    have `agent.grace` seconds; a second Ctrl-C stops them at once. Tasks that have a result are not run
+    again, so a stopped or killed run continues when it is started again.
 
-    Exit code 1 as long as the results hold failures, of this run or an earlier one; `htcgrid failures` shows
+    Exit code 1 as long as there are failures in the results, of this run or an earlier one; `htcgrid failures` shows
     them, and `htcgrid redrive` runs them again.
 
     \b
@@ -94,7 +94,7 @@ def command(
 
 def _redrive(grid: GridConfig, *, quiet: bool, options: str) -> int | None:
     """Put what failed into the queue again, for this run and others; or run it here, and return the exit code."""
-    from htcgrid.cli import redrive, store  # noqa: PLC0415 - they need this module
+    from htcgrid.cli import redrive, store  # noqa: PLC0415 - they import this module
     from htcgrid.failures.choice import Choice  # noqa: PLC0415 - a run without --redrive starts without it
 
     sink, source = store.failures_of(grid), grid.source()
@@ -106,9 +106,9 @@ def _redrive(grid: GridConfig, *, quiet: bool, options: str) -> int | None:
 
 
 def tune() -> None:
-    """Set this process up for the work of an agent."""
-    # Tasks and results hold no cycles, and there are thousands of them at any time: looking through them
-    # for cycles as often as Python does by default costs a tenth of the agent's time.
+    """Prepare this process for an agent."""
+    # There are always thousands of tasks and results, which have no reference cycles: searching them for cycles as
+    # often as Python does by default costs a tenth of the agent's time.
     gc.freeze()
     gc.set_threshold(100_000, 50, 50)
     # A thread that parses or formats thousands of tasks must not delay those that feed the workers.
@@ -126,7 +126,7 @@ def run_agent(
     quiet: bool,
     options: str,
 ) -> int:
-    """Run an agent with these plugins, which are open. Returns the exit code. The commands that it shows get `options`."""
+    """Run an agent with these plugins, which are open. Returns the exit code. `options` are added to the commands that it shows."""
     progress = Progress(tasks, quiet=quiet)
     limit = Limit(Tolerance.of(grid.settings.agent.tolerated_failures), progress)
     failing = Failing((lambda _message: None) if quiet else log.warning, limit.look)
@@ -151,7 +151,7 @@ def run_agent(
 
 
 class Limit:
-    """Stops the agent where more fails than is tolerated."""
+    """Stops the agent if more tasks fail than tolerated."""
 
     def __init__(self, tolerance: Tolerance, progress: Progress) -> None:
         self._tolerance = tolerance
@@ -182,9 +182,9 @@ def _exit_code(
     if signals.interrupted:
         return INTERRUPTED
     if signals.terminated and _ends(tasks) and not tasks.exhausted:
-        say("ended early by a signal: tasks are left to run. The same command goes on with them.")
+        say("ended early by a signal: tasks are left to run. The same command continues with them.")
         return TERMINATED
-    # Not for a queue without end: the look costs money at a service, and every agent of a standing grid would make one.
+    # Not for an endless queue: at a service this read costs money, and every agent of a standing grid would make one.
     asked = results.lists_failures and (_ends(tasks) or type(results).usage is Plugin.usage)
     found = has_failures(results, say) if asked else None
     if found is None:
@@ -197,7 +197,7 @@ def _exit_code(
 
 
 def _ends(tasks: TaskSource) -> bool:
-    """Whether the source ends by itself, so that a run that is stopped earlier leaves tasks."""
+    """Whether the source ends by itself: then a run that is stopped earlier leaves tasks."""
     return tasks.lease_seconds is None or bool(getattr(tasks.config, "drain", False))
 
 

@@ -25,7 +25,7 @@ from htcgrid.spi import HandlerOutput
 from htcgrid.stop_request import StopRequest, stop_signals
 
 _STOP_SECONDS = 3.0
-"""What calls have past the grace time to be stopped and answered, before what they run on is closed."""
+"""The time after the grace time in which calls are stopped and answered, before their plane is closed."""
 _LOOK_SECONDS = 0.1
 
 

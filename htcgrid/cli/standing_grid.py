@@ -1,4 +1,4 @@
-"""The queue and the store of a standing grid, opened to be looked at: for `dashboard` and `top`."""
+"""The queue and the store of a standing grid, opened for reading: for `dashboard` and `top`."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -11,7 +11,7 @@ from htcgrid.spi import ResultSink, TaskSource
 
 @contextmanager
 def standing_grid(grid: GridConfig, agents: Sequence[str], after: int = 0) -> Iterator[Standing]:
-    """The parts of the config that can be asked. Raises `ConfigError` where none can."""
+    """The parts of the config that can be read. Raises `ConfigError` if there are none."""
     settings = grid.settings
     source = grid.source() if settings.source is not None else None
     sink = grid.sink() if settings.sink is not None else None
@@ -21,7 +21,7 @@ def standing_grid(grid: GridConfig, agents: Sequence[str], after: int = 0) -> It
         sink = None
     if source is None and sink is None and not agents:
         raise ConfigError(
-            "This config has nothing to show: the source does not tell its depth, and the sink tells nothing of its results. "
+            "This config has nothing to show: the source does not report its depth, and the sink does not report its results. "
             "Name the addresses of agents' metrics with --agent, or use `htcgrid run --dashboard` for one run."
         )
     with ExitStack() as stack:

@@ -16,7 +16,7 @@ from htcgrid.spi import Deployable, HtcgridError, QueueStats, Rejected, ResultSi
 SESSIONS_SHOWN = 20
 
 Rows = Iterator[tuple[str, str]]
-"""Names and values, to be shown below each other."""
+"""Names and values, shown one below the other."""
 
 
 @click.command()
@@ -28,8 +28,8 @@ Rows = Iterator[tuple[str, str]]
 def command(file: Path | None, plane: str | None, pairs: tuple[str, ...], permissions: bool, as_json: bool) -> int:
     """Show the workers of a deployed plane, the tasks and agents of the queue, and the results.
 
-    What a service cannot tell is left out; with --json it is null. A queue or plane that is unavailable
-    is named after the rest, with its exit code.
+    What a service cannot report is left out; with --json it is null. A queue or plane that is unavailable
+    is reported after the rest, with the exit code of that error.
 
     \b
     htcgrid status
@@ -40,7 +40,7 @@ def command(file: Path | None, plane: str | None, pairs: tuple[str, ...], permis
     if permissions:
         documents = cluster_documents([grid.invoker()])
         if not documents:
-            raise Rejected(f"The plane {grid.settings.plane!r} does not say which rights it takes on a cluster.")
+            raise Rejected(f"The plane {grid.settings.plane!r} does not say which rights it needs on a cluster.")
         click.echo(documents)
         return DONE
     parts: dict[str, Any] = {}
@@ -53,7 +53,7 @@ def command(file: Path | None, plane: str | None, pairs: tuple[str, ...], permis
             errors.append(error)
     if not parts and not errors:
         message = (
-            "This config has nothing to show: the plane has no deployed workers, the source does not tell its "
+            "This config has nothing to show: the plane has no deployed workers, the source does not report its "
             "depth, and the sink does not count its results. `htcgrid run` shows the progress of its own tasks."
         )
         raise ConfigError(message)
@@ -115,7 +115,7 @@ def _queue_rows(stats: QueueStats) -> Rows:
     if stats.agents is not None:
         yield "agents", f"{len(stats.agents):,}"
         for name, holder in stats.agents.items():
-            yield name, f"{holder.leased:,} leased, heard of {_duration(holder.silent_seconds)} ago"
+            yield name, f"{holder.leased:,} leased, last call {_duration(holder.silent_seconds)} ago"
     for name, states in list(stats.sessions.items())[:SESSIONS_SHOWN]:
         counts = ", ".join(f"{state} {count:,}" for state, count in asdict(states).items() if count)
         yield f"session {name}" if name else "no session", counts

@@ -41,12 +41,12 @@ def choice_of(kinds: tuple[str, ...], group: int | None, ids: tuple[str, ...], s
 
 
 def failures_of(grid: GridConfig) -> ResultSink:
-    """The sink of the config, which must be one whose failures can be listed; not yet open."""
+    """The sink of the config, which must be able to list its failures; not opened yet."""
     sink = grid.sink()
     if not sink.lists_failures:
         name = grid.settings.sink.plugin if grid.settings.sink else ""
         message = (
-            f"[sink] plugin = {name!r} cannot be asked for its failures. jsonl and sqlite can; another plugin "
+            f"[sink] plugin = {name!r} cannot list its failures. jsonl and sqlite can; another plugin "
             "must have `lists_failures = True`."
         )
         raise ConfigError(message)
@@ -55,7 +55,7 @@ def failures_of(grid: GridConfig) -> ResultSink:
 
 @contextmanager
 def reading(sink: ResultSink) -> Iterator[ResultSink]:
-    """The sink opened to be read, also while a run writes into it."""
+    """The sink, opened for reading; a run may write into it meanwhile."""
     try:
         sink.open_to_read()
         yield sink
@@ -64,7 +64,7 @@ def reading(sink: ResultSink) -> Iterator[ResultSink]:
 
 
 def event_of(grid: GridConfig, task_id: str) -> Task | None:
-    """The task from the source; None where the source does not have it, or does not end and so cannot be searched."""
+    """The task from the source; None if the source does not have it, or is endless and so cannot be searched."""
     if grid.settings.source is None or str(grid.settings.source.options.get("path")) == "-":
         return None
     source = grid.source()

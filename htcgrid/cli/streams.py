@@ -1,7 +1,7 @@
 """Standard input, output and error as a command needs them: open, distinct, and never delaying the work.
 
-- One that is closed is opened on the null device, so that no file or socket of ours gets its number. Input and output
-  are opened the wrong way round, so that using them is an error.
+- A closed stream is opened on the null device, so that no file or socket of htcgrid gets its number. Input is opened for
+  writing and output for reading, so that using them is an error.
 - If something cannot be printed on standard output, that is an `OutputLost`. If it cannot be printed on standard error, it is dropped.
 - A reader of standard error that stalls delays nothing.
 - Nothing that is printed on either one can control a terminal.
@@ -39,7 +39,7 @@ class OutputLost(HtcgridError):
 
 
 def prepare() -> None:
-    """Make all three fit to be used; called once, first."""
+    """Prepare all three; called once, before everything else."""
     for fd, mode in ((0, os.O_WRONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
         try:
             fcntl.fcntl(fd, fcntl.F_GETFD)
@@ -54,7 +54,7 @@ def prepare() -> None:
 
 
 def end(*, interrupted: bool) -> None:
-    """Before the process ends: stop waiting for readers."""
+    """Stop waiting for readers, before the process ends."""
     output, errors = getattr(sys.stdout, "buffer", None), getattr(sys.stderr, "buffer", None)
     raw = getattr(output, "raw", None)
     if interrupted and isinstance(raw, _Output):
@@ -64,14 +64,14 @@ def end(*, interrupted: bool) -> None:
 
 
 def await_told() -> None:
-    """Until all that was printed on standard error is written, however long its reader takes."""
+    """Wait until everything printed on standard error is written, for as long as its reader needs."""
     errors = getattr(sys.stderr, "buffer", None)
     if isinstance(errors, _Errors):
         errors.wait(None)
 
 
 def _encoding(stream: TextIO | None) -> str:
-    """The stream's own encoding, or UTF-8 where that has only ASCII, which nobody chooses; click does the same."""
+    """The stream's own encoding, or UTF-8 if that is ASCII, which users do not choose; click does the same."""
     encoding = (stream and stream.encoding) or "utf-8"
     return "utf-8" if "ascii" in encoding.lower() else encoding
 
@@ -118,16 +118,16 @@ class _Output(io.RawIOBase):
         try:
             return _write(1, data)
         except OSError as error:
-            self._is_lost = True  # said once; what is left in the buffers does not fail again
+            self._is_lost = True  # reported once; the rest of the buffers does not fail again
             reason = "it is closed" if _is_closed(1, os.O_RDONLY) else error.strerror
             message = f"Standard output cannot be written: {reason}. What was to be printed is lost."
             raise OutputLost(message) from error
 
 
 class _Errors(io.BufferedIOBase):
-    """Standard error, written by a thread of its own: a caller that prints waits for it only a moment.
+    """Standard error, written by its own thread: a caller that prints waits only for a moment.
 
-    It may be used in a signal's handler: nothing in it is locked.
+    A signal handler may use it: it has no locks.
     """
 
     def __init__(self) -> None:
@@ -189,7 +189,7 @@ class _Told(io.TextIOWrapper):
 
 
 def _write_all(text: bytes) -> None:
-    """To standard error; there is nowhere to say that it failed."""
+    """Write to standard error; an error here cannot be reported anywhere."""
     view = memoryview(text)
     with suppress(OSError):
         while view:
@@ -197,7 +197,7 @@ def _write_all(text: bytes) -> None:
 
 
 def _write(fd: int, data: ReadableBuffer) -> int:
-    """Also if another program that shares the descriptor has made it non-blocking."""
+    """Write all of it, also if another program that shares the descriptor has made it non-blocking."""
     while True:
         try:
             return os.write(fd, data)
@@ -206,5 +206,5 @@ def _write(fd: int, data: ReadableBuffer) -> int:
 
 
 def _is_closed(fd: int, mode: int) -> bool:
-    """Whether it is as `prepare` opens one that was closed."""
+    """Whether it was closed and `prepare` has opened it."""
     return bool(fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == mode)

@@ -46,7 +46,7 @@ def command(
     """Put the events of FILE, one JSON document on each line, into the queue; "-" is standard input.
 
     Prints the session on standard output. A line that is not an event is named and left out, with exit code 1.
-    An interrupted submit is completed by giving the same command again.
+    An interrupted submit is completed by repeating the same command.
 
     \b
     session=$(htcgrid submit events.jsonl)
@@ -85,7 +85,7 @@ def command(
                 _write(ids, tasks)
             accepted += len(tasks)
             bar.update(len(tasks))
-    print(session, flush=True)  # before the note goes: a session that nobody was told of is one to go on with
+    print(session, flush=True)  # before the note is removed: an unprinted session must be continued, not lost
     if unfinished:
         unfinished.finish()
     return SOME_FAILED if refused else DONE
@@ -105,7 +105,7 @@ def _write(ids: IO[str], tasks: list[Task]) -> None:
 
 
 def _told(accepted: int, refused: int, session: str) -> str:
-    """Also where it ends early, so that the user knows what is in the queue."""
+    """The last message, also after an error, so that the user knows what is in the queue."""
     left_out = f" {refused:,} lines were left out." if refused else ""
     return f"{accepted:,} tasks of session {session} are in the queue.{left_out}"
 

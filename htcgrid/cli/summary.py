@@ -29,7 +29,7 @@ class Bill:
 
     @classmethod
     def of(cls, plugins: Sequence[Plugin]) -> "Bill | None":
-        """None where no plugin is metered."""
+        """None if no plugin counts its usage."""
         usages = [usage for plugin in plugins if (usage := plugin.usage()) is not None]
         counted = [usage for usage in usages if usage.requests or not usage.shown]
         services: Counter[str] = Counter()
@@ -88,7 +88,7 @@ def print_summary(
 
 
 def _peak_memory_mb() -> float:
-    """MiB that this program has used at most."""
+    """The most memory that this program has used, in MiB."""
     # /proc first: on Linux, getrusage begins with the peak of the program that started this one.
     status = Path("/proc/self/status")
     if status.exists():

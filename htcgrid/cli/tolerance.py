@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 _LEAST = 100
-"""The number of tasks that a percentage is taken of, at least, where the total is not known."""
+"""A percentage is taken of at least this many tasks, if the total is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class Tolerance:
         return cls(count=value)
 
     def is_exceeded(self, failed: int, finished: int, total: Callable[[], int | None]) -> bool:
-        """Whether so many failures are too many. `total` may ask a queue, so it is called only where it matters."""
+        """Whether this is too many failures. `total` may read a queue, so it is called only if its value matters."""
         if self.count is not None:
             return failed > self.count
         if self.percent is None or failed <= max(finished, _LEAST) * self.percent / 100:

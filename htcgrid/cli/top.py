@@ -23,23 +23,27 @@ _CLEAR = b"\x1b[H\x1b[J"
 @click.command()
 @grid_options
 @click.option(
-    "--agent", "agents", multiple=True, metavar="HOST:PORT", help="Where an agent serves its metrics; several times."
+    "--agent",
+    "agents",
+    multiple=True,
+    metavar="HOST:PORT",
+    help="An agent's metrics address; may be given several times.",
 )
 @click.option(
     "--every",
     type=click.FloatRange(min=0.2),
     default=2.0,
     show_default=True,
-    help="Seconds between two looks at the services.",
+    help="Seconds between two reads from the services.",
 )
-@click.option("--once", is_flag=True, help="Look once, and end.")
+@click.option("--once", is_flag=True, help="Read once, print, and end.")
 def command(
     file: Path | None, plane: str | None, pairs: tuple[str, ...], agents: tuple[str, ...], every: float, once: bool
 ) -> int:
     """Show a standing grid in the terminal: its queue, its store, its agents.
 
-    Ends with Ctrl-C. Where standard output is not a terminal, one line for each look. With --once the exit code is 3 where
-    something did not answer.
+    It ends with Ctrl-C. If standard output is not a terminal, it prints one line for each read. With --once the exit code
+    is 3 if a service did not answer.
 
     \b
     htcgrid top
@@ -93,7 +97,7 @@ def _lines(look: Look) -> Iterator[str]:
             (name, f"{holder.leased:,}", duration(holder.silent_seconds * 1000))
             for name, holder in look.queue.agents.items()
         ]
-        yield from _table(("Agent on the queue", "Leased", "Heard of before"), rows)
+        yield from _table(("Agent on the queue", "Leased", "Silent for"), rows)
     if look.agents:
         yield from _table(HEADS, [each.cells() for each in look.agents])
 

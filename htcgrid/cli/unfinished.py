@@ -11,7 +11,7 @@ from htcgrid.cli.queue_and_store import say
 
 
 class Unfinished:
-    """A note beside the file of events, from before the first task is put until after the last is."""
+    """A note beside the file of events. It exists from before the first task is put until after the last is put."""
 
     def __init__(self, events: str, *options: object) -> None:
         self._path: Path | None = None
@@ -55,7 +55,7 @@ class Unfinished:
         return session
 
     def note(self) -> None:
-        """Write it down; if that fails, tell the user how to complete an interrupted submit."""
+        """Write the note; if that fails, tell the user how to complete an interrupted submit."""
         if self._fd >= 0 or self._told:
             return
         if self._path is None:
@@ -75,7 +75,7 @@ class Unfinished:
     def _tell(self) -> None:
         self._told = True
         say(
-            f"the session is {self.session}. If this is cut off, the same command with --session {self.session} "
+            f"the session is {self.session}. If this is interrupted, the same command with --session {self.session} "
             "completes it."
         )
 

@@ -21,7 +21,7 @@ KINDS: dict[str, type[Plugin]] = {
     "result-sink": ResultSink,
     "observer": Observer,
 }
-"""What `--kind` calls the kinds of plugin."""
+"""The kinds of plugin, by their names for `--kind`."""
 
 _MARKS = {"held": "held     ", "broken": "BROKEN   ", "not asked": "not asked"}
 
@@ -41,7 +41,7 @@ _MARKS = {"held": "held     ", "broken": "BROKEN   ", "not asked": "not asked"}
     type=click.FloatRange(0, 1000, min_open=True),
     default=1.0,
     show_default=True,
-    help="Every wait is multiplied by it: 2 on a slow machine.",
+    help="Multiply every wait by this: 2 on a slow machine.",
 )
 @click.option("--drain", is_flag=True, help="The kit may empty the source before each rule.")
 @click.option(
@@ -51,11 +51,11 @@ _MARKS = {"held": "held     ", "broken": "BROKEN   ", "not asked": "not asked"}
 @click.option(
     "--strict",
     is_flag=True,
-    help="A rule that could be asked, were one of the options below given, counts as broken.",
+    help="A rule that was not asked because one of the options below is missing counts as broken.",
 )
 @click.option("-k", "keyword", default="", metavar="EXPRESSION", help="Only rules whose names match, as in pytest.")
 @click.option("-x", "first", is_flag=True, help="Stop at the first rule that is broken.")
-@click.option("--list", "listed", is_flag=True, help="Show the rules and ask none.")
+@click.option("--list", "listed", is_flag=True, help="Show the rules without testing them.")
 @click.option(
     "--deadline",
     type=click.FloatRange(1, 86_400),
@@ -66,12 +66,12 @@ _MARKS = {"held": "held     ", "broken": "BROKEN   ", "not asked": "not asked"}
 )
 @click.option("--take-away", metavar="CMD", help="A command that stops what the plugin talks to.")
 @click.option("--bring-back", metavar="CMD", help="A command that starts it again.")
-@click.option("--throttle", metavar="CMD", help="A command that has the service refuse its next call.")
+@click.option("--throttle", metavar="CMD", help="A command that makes the service refuse its next call.")
 @click.option("--resize", metavar="CMD", help="A command that gives the plane {size} environments.")
 @click.option(
     "--publish-invalid",
     metavar="CMD",
-    help="A command that puts into the source what is not a task: text that is not JSON.",
+    help="A command that puts something that is not a task into the source: text that is not JSON.",
 )
 @click.option(
     "--marks", metavar="PATH", help="The path at which handlers see {folder}, a folder of the kit on this machine."
@@ -80,7 +80,7 @@ _MARKS = {"held": "held     ", "broken": "BROKEN   ", "not asked": "not asked"}
     "--deployed",
     type=click.FloatRange(1, 900),
     metavar="SECONDS",
-    help="The plane serves the kit's handler alone, which was deployed to it with this timeout.",
+    help="The plane serves only the kit's handler, which was deployed with this timeout.",
 )
 @click.option(
     "--too-large", type=click.IntRange(1), metavar="BYTES", help="The size of an answer that can never be stored."
@@ -136,7 +136,7 @@ def command(
         places = Places(plugin, config.flags_of(pairs), Path(folder))
         try:
             with places.make(function):
-                pass  # an error of the config or an outage is reported once, not once for each rule
+                pass  # a config error or an outage is reported once, not once for each rule
             subject = kit.Subject(
                 base,
                 places.make,
@@ -172,7 +172,7 @@ def command(
 
 
 def _kit() -> Any:
-    """The kit, which is another distribution: found by its entry point, as plugins are."""
+    """The kit. It is another distribution and is found by its entry point, as plugins are."""
     found = list(entry_points(group="htcgrid.conformance", name="kit"))
     if not found:
         raise Rejected("`htcgrid verify` needs the conformance kit. Install it: pip install htcgrid-contracts")
@@ -219,7 +219,7 @@ def _summarise(verdicts: Sequence[Any], proven: Mapping[str, str]) -> None:
 
 
 def _document(name: str, base: type[Plugin], verdicts: Sequence[Any], proven: Mapping[str, str]) -> dict[str, Any]:
-    """What `--json` writes."""
+    """The document that `--json` writes."""
     kind = next(kind for kind, each in KINDS.items() if each is base)
     rules = [dataclasses.asdict(verdict) for verdict in verdicts]
     return {"plugin": name, "kind": kind, "rules": rules, "capabilities": dict(proven)}

@@ -1,4 +1,4 @@
-"""The places that `htcgrid verify` makes for a plugin, and the commands that do something to its service."""
+"""The places that `htcgrid verify` makes for a plugin, and the user's commands that act on its service."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Places:
         self._words: list[str] = []
 
     def make(self, function: Function, **changed: Any) -> Plugin:
-        """A new plugin, not opened. `changed` are options that take the place of others."""
+        """A new plugin, not opened. `changed` are options that replace others."""
         options = {**self._options, **changed}
         self._word = uuid.uuid4().hex[:12]
         texts = [value for value in options.values() if isinstance(value, str)]
@@ -53,7 +53,7 @@ class Places:
                 run("--remove", command.replace(FRESH, word))
 
     def running(self, option: str, command: str | None) -> Callable[[], None] | None:
-        """The command, for the place that was made last, as something to be called; None where none was given."""
+        """A function that runs the command for the place that was made last; None if no command was given."""
         return None if command is None else lambda: run(option, self.filled(command))
 
     def filled(self, text: str) -> str:
@@ -62,7 +62,7 @@ class Places:
 
 
 def run(option: str, command: str) -> None:
-    """A command of the user's, in a shell; its failure says what it printed."""
+    """Run a user's command in a shell; if it fails, the error has what it printed."""
     done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)  # noqa: S602 - it is meant to be
     if done.returncode:
         raise config.ConfigError(

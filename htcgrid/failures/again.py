@@ -1,4 +1,4 @@
-"""A source that ends, read again for the tasks that failed."""
+"""Reads a finite source again for the tasks that failed."""
 
 import time
 from collections.abc import Collection, Iterable, Sequence
@@ -8,14 +8,14 @@ from htcgrid.spi import GENERATION, Lease, QueueStats, Result, States, Task, Tas
 
 
 def next_generation(task: Task) -> Task:
-    """The task as it is run again."""
+    """The task with its next generation, to be run again."""
     return replace(task, attributes={**task.attributes, GENERATION: str(generation_of(task) + 1)})
 
 
 class Again(TaskSource):
     """Those of another source's tasks that failed, each with its next generation; the other source is open.
 
-    With `others` the tasks that did not fail come too, as they are.
+    With `others` the tasks that did not fail come too, unchanged.
     """
 
     def __init__(self, source: TaskSource, failures: Iterable[Result], *, others: bool = False) -> None:
@@ -33,7 +33,7 @@ class Again(TaskSource):
 
     @property
     def missing(self) -> Sequence[str]:
-        """The tasks that failed and have not come; once it is exhausted, their events are not in the source."""
+        """Failed tasks that were not received; when the source is exhausted, it does not have their events."""
         return sorted(self._missing)
 
     def receive(self, max_tasks: int, wait: float) -> Sequence[Lease]:

@@ -1,4 +1,4 @@
-"""Which of the failures of a sink are meant."""
+"""Which failures of a sink the user has chosen."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from htcgrid.spi import FailureKind, Rejected, Result, ResultSink
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """By kind, group, id or session; each narrows the others. Nothing given: all that failed."""
+    """By kind, group, id or session; a failure must match all that are given. With none given, all failures."""
 
     kinds: frozenset[FailureKind] = frozenset()
     group: int | None = None
@@ -21,7 +21,7 @@ class Choice:
         return not (self.kinds or self.group or self.task_ids or self.session)
 
     def of(self, sink: ResultSink) -> Iterator[Result]:
-        """The failures that are meant, a few at a time in memory. `Rejected` for a group that is not there."""
+        """The chosen failures, a few at a time in memory. Raises `Rejected` if there is no such group."""
         groups, group = self._group(sink)
         for result in sink.failed():
             if self._fits(result) and (group is None or groups.holds(group, result.outcome)):

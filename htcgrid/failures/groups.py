@@ -1,4 +1,4 @@
-"""Failures that are alike, counted together: of a million, a few numbers and one example a group are kept."""
+"""Groups of similar failures: even for a million, only counts and one example for each group are kept."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -10,7 +10,7 @@ from htcgrid.runtime.parsing import parsed
 from htcgrid.spi import FailureKind, Outcome
 
 MOST_GROUPS = 5000
-"""Past so many, failures with other messages are counted together: there are as many messages as failures."""
+"""With more groups than this, failures with other messages are counted together: too many messages differ."""
 
 _MESSAGE = 300
 _LOG_LINES = 3
@@ -32,14 +32,14 @@ class Key(NamedTuple):
     kind: str
     error_type: str
     message: str
-    """With the parts that differ from task to task replaced."""
+    """The message, with the parts replaced that differ from task to task."""
     place: str
-    """Where in the handler, as `job.py:7 in handler`; empty where that is not known."""
+    """The place in the handler, as `job.py:7 in handler`; empty if it is not known."""
 
 
 @dataclass(slots=True)
 class Group:
-    """Failures that are alike, and one of them as the example."""
+    """Similar failures, and one of them as the example."""
 
     key: Key
     count: int
@@ -49,7 +49,7 @@ class Group:
 
     @property
     def hint(self) -> str:
-        """What to do about it; empty where the handler itself is at fault."""
+        """What to do about it; empty if the cause is the handler itself."""
         return hint(self.key.error_type, self.example_message)
 
     def document(self, number: int) -> dict[str, Any]:
@@ -72,7 +72,7 @@ class Groups:
         self.total = 0
 
     def add(self, outcome: Outcome) -> Group | None:
-        """Count a failure; its group where it is the first one there."""
+        """Count a failure; returns its group if it is the first failure of it."""
         key, message = signature(outcome)
         self.total += 1
         group = self._groups.get(key)
@@ -129,7 +129,7 @@ def _folded(found: re.Match[str]) -> str:
 
 
 def last_lines(log: bytes, count: int = _LOG_LINES) -> list[str]:
-    """The last lines that the handler printed; without the runtime's report of its error, which the group tells."""
+    """The last lines that the handler printed; without the runtime's report of the error, which the group shows."""
     text = log.decode("utf-8", "replace")
     report = _REPORT.search(text)
     lines = [line.rstrip() for line in (text[: report.start()] if report else text).splitlines()]

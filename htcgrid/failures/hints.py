@@ -1,13 +1,13 @@
-"""What to do about failures whose cause is the place where the handler runs, and not the handler."""
+"""What to do about failures that are caused by the environment of the handler, not by the handler."""
 
 import re
 
-_BOTO3 = "AWS's Python runtime brings boto3 along, and this one does not: pip install 'htcgrid[boto3]', or add it to [function] code"
+_BOTO3 = "AWS's Python runtime includes boto3, and this one does not: pip install 'htcgrid[boto3]', or add it to [function] code"
 _HINTS = (
     (re.compile(r"No module named '(boto3|botocore|s3transfer)\b"), _BOTO3),
     (
         re.compile(r"No module named '(?P<module>[\w.]+)'"),
-        "{module} is not where the handler runs: add it to [function] code or to one of its layers, or install it there",
+        "{module} is not installed where the handler runs: install it there, or add it to [function] code or to one of its layers",
     ),
     (
         re.compile(
@@ -20,7 +20,7 @@ _HINTS = (
 
 
 def hint(error_type: str, message: str) -> str:
-    """What a user can do about it; empty where the handler itself is at fault, or nobody can tell."""
+    """What a user can do about it; empty if the cause is the handler itself, or is not known."""
     said = f"{error_type}: {message}"
     for pattern, text in _HINTS:
         if found := pattern.search(said):

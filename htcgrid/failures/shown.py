@@ -19,7 +19,7 @@ def groups_text(groups: Sequence[Group], most: int | None = MOST_SHOWN) -> str:
 
 
 def first_of_a_group(group: Group) -> str:
-    """The first failure of a group, as it happens."""
+    """A line for the first failure of a group, shown during the run."""
     key = group.key
     where = f" at {key.place}" if key.place else ""
     return _line(f"task {group.example_id} failed: {key.kind}: {_named(key.error_type, group.example_message)}{where}")
@@ -41,6 +41,6 @@ def _named(error_type: str, message: str) -> str:
 
 
 def _line(text: str) -> str:
-    """One line that no terminal obeys."""
+    """One line without characters that control a terminal."""
     text = printable(" ".join(text.split("\n")))
     return text if len(text) <= _WIDTH else text[: _WIDTH - 3] + "..."

@@ -95,9 +95,7 @@ def _queue_tables(stats: QueueStats) -> list[str]:
             for name, holder in list(stats.agents.items())[:_ROWS]
         ]
         parts.append(
-            table(
-                _of("Agents on the queue", len(rows), len(stats.agents)), ("Agent", "Leased", "Heard of before"), rows
-            )
+            table(_of("Agents on the queue", len(rows), len(stats.agents)), ("Agent", "Leased", "Silent for"), rows)
         )
     if stats.sessions:
         sessions = list(stats.sessions.items())[-_ROWS:]

@@ -66,6 +66,6 @@ def check(account: Account, folder: Path) -> None:
         ) from None
     if trial.returncode != 0:
         raise Rejected(
-            f"user = {account.name!r} may not read the folder of the code, {str(folder)!r}. Give it the right to "
+            f"user = {account.name!r} may not read the folder of the code, {str(folder)!r}. Give the user this right "
             "(`chmod o+rx`, for the folders above as well)."
         )

@@ -29,7 +29,7 @@ _RESTORE = b"restore/next"
 _NOT_READY = frozenset((b"init/error", b"restore/error"))
 _DRAIN_READS = 1000
 _SOON_SECONDS = 0.0003
-"""A wait that was shorter last time is spent awake if a processor is free: to be woken takes a good part of this time."""
+"""If the last wait was shorter and a processor is free, the thread polls without sleep: a wake-up takes much of this time."""
 
 
 def _reply(status: str, body: bytes) -> bytes:
@@ -74,7 +74,7 @@ class ApiEnvironment(SandboxedEnvironment):
 
     `listener` comes from `api_server.listen`, bound to an address that the sandbox can reach; it is
     closed with the environment. Without one a free port of 127.0.0.1 is taken. `has_spare_processor`
-    says whether one would idle while the runtime works: then this thread stays awake for what comes soon.
+    says whether a processor is idle while the runtime works: then this thread does not sleep during short waits.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class ApiEnvironment(SandboxedEnvironment):
         self._waiting: tuple[Connection, Request] | None = None
         self._prepared: _Attempt | None = None
         self._attempt: _Attempt | None = None
-        self._now: Running | None = None  # the attempt, as the supervision asks for it
+        self._now: Running | None = None  # the attempt, as the supervision reads it
         self._answered = b""
         self._refused = False
         self._failure: InitFailure | None = None
@@ -138,7 +138,7 @@ class ApiEnvironment(SandboxedEnvironment):
         return moved
 
     def _has_ended(self) -> bool:
-        # While it is served, `pump` looks at `ended_fd` each time.
+        # While it is served, `pump` checks `ended_fd` each time.
         return self._ended if self.state is State.BUSY else self.sandbox.has_ended()
 
     @property
@@ -160,7 +160,7 @@ class ApiEnvironment(SandboxedEnvironment):
 
     def _route(self, connection: Connection, request: Request, outcomes: list[Outcome]) -> None:
         if self._waiting is not None and connection is self._waiting[0]:
-            # Two requests at once on one connection could only be answered out of turn.
+            # Two requests at once on one connection could not be answered in order.
             self._waiting = None
             self._server.drop(connection)
             return
@@ -184,11 +184,11 @@ class ApiEnvironment(SandboxedEnvironment):
             self._server.reply(connection, reply, request)
 
     def _next(self, connection: Connection, request: Request) -> bytes | None:
-        """The reply with the next event; None where it follows later."""
+        """The reply with the next event; None if it is sent later."""
         if self._failure is not None:
             return _BAD_STATE
         if self._attempt is not None:
-            return self._attempt.event  # asked again, as after a lost connection: the same event
+            return self._attempt.event  # asked again, for example after a lost connection: the same event
         if self._waiting is not None and self._waiting[0].is_alive():
             return _BAD_STATE
         if self._init_ms is None:
@@ -198,7 +198,7 @@ class ApiEnvironment(SandboxedEnvironment):
         return None
 
     def _prepare(self) -> None:
-        """Make the next event ready, except for its deadline."""
+        """Prepare the next event, without its deadline."""
         if self._prepared is not None or not self._queue:
             return
         sequence, lease, timeout = self._queue[0]
@@ -222,7 +222,7 @@ class ApiEnvironment(SandboxedEnvironment):
         if not self._queue or self._waiting is None or self._ended:
             return
         if not self._waiting[0].is_alive():
-            # It asked and hung up, perhaps because it has ended: a task that it never gets must not fail with it.
+            # It asked and closed the connection, perhaps because it has ended: a task that it never got must not fail.
             self._waiting = None
             return
         self._prepare()
@@ -240,7 +240,7 @@ class ApiEnvironment(SandboxedEnvironment):
         self._server.reply(connection, attempt.event, request)
 
     def _answer(self, connection: Connection, path: list[bytes], request: Request) -> Outcome | None:
-        """`response` or `error`: the runtime is told first, and goes on while the outcome is made."""
+        """`response` or `error`: the runtime gets the reply first, and continues while the outcome is made."""
         _, request_id, verb = path
         attempt = self._attempt
         refusal = self._refusal(attempt, request_id, request)
@@ -285,7 +285,7 @@ def _verdict(verb: bytes, request: Request) -> tuple[FailureKind | None, bytes]:
     error_type = request.headers.get(ERROR_TYPE, b"")
     if verb == b"error":
         return FailureKind.HANDLER_ERROR, _error_document(error_type, request.body)
-    if error_type and ERROR_BODY in request.headers:  # trailers of a stream that broke off
+    if error_type and ERROR_BODY in request.headers:  # trailers of an interrupted stream
         return FailureKind.HANDLER_ERROR, _error_document(error_type, _decoded(request.headers[ERROR_BODY]))
     return None, request.body
 
@@ -298,7 +298,7 @@ def _decoded(text: bytes) -> bytes:
 
 
 def _error_document(error_type: bytes, body: bytes) -> bytes:
-    """The runtime's error document; one made from the header where the runtime sent none."""
+    """The runtime's error document, or one made from the header if the runtime sent none."""
     try:
         if isinstance(parsed(body), dict):
             return body

@@ -11,10 +11,10 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from htcgrid.spi import limits
 
 _READ_BYTES = 1 << 16
-"""Read at once: to allocate more costs more than to read a small request. A large one is read in larger parts."""
+"""How many bytes to read at once: allocating more costs more than reading a small request. A large one is read in larger parts."""
 _LARGE_READ_BYTES = 1 << 18
 _HEAD_BYTES = 1 << 21
-"""How many bytes may come between two pieces of body. AWS's Python client sends up to 1 MiB of X-Ray header."""
+"""How many bytes may come between two pieces of the body. AWS's Python client sends up to 1 MiB of X-Ray header."""
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -27,7 +27,7 @@ _KEPT = frozenset((INVOCATION_ID, ERROR_TYPE, ERROR_BODY, _EXPECT))
 
 @dataclass(slots=True)
 class Request:
-    """A request as far as it has come; `headers` are those that matter, trailers among them."""
+    """A request, as far as it was received; `headers` are those that are used, including trailers."""
 
     method: bytes = b""
     path: bytes = b""
@@ -38,9 +38,9 @@ class Request:
 
 
 class Connection:
-    """A connection that was accepted. `on_...` is called by the parser.
+    """An accepted connection. The parser calls `on_...`.
 
-    `is_sending` says that a part of a reply waits until the client takes it; nothing is read meanwhile.
+    `is_sending` says that a part of a reply waits until the client reads it; no request is read meanwhile.
     """
 
     def __init__(self, channel: socket.socket) -> None:
@@ -61,11 +61,11 @@ class Connection:
         channel.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def is_ready(self) -> bool:
-        """Whether the next thing to do is to read."""
+        """Whether the next action is to read."""
         return self.is_open and not self.is_sending
 
     def is_alive(self) -> bool:
-        """Whether the client still holds its end. For one that has been waiting."""
+        """Whether the client still has the connection open; for a client that has been waiting."""
         try:
             return self.is_open and self._channel.recv(1, socket.MSG_PEEK) != b""
         except BlockingIOError:
@@ -80,7 +80,7 @@ class Connection:
     # --- in ---
 
     def receive(self) -> list[Request]:
-        """Take in what is there; returns the requests that are whole by now."""
+        """Read what has come; returns the requests that are complete now."""
         try:
             data = self._channel.recv(_READ_BYTES if self._is_between else _LARGE_READ_BYTES)
         except BlockingIOError:
@@ -153,12 +153,12 @@ class Connection:
     # --- out ---
 
     def reply(self, data: bytes, request: Request) -> None:
-        """Send a whole reply, in one piece where the client takes it."""
+        """Send a whole reply, in one piece if the client reads it."""
         self._closing = not request.keep_alive
         self._send(data)
 
     def flush(self) -> None:
-        """Send more of what waits."""
+        """Send more of the waiting bytes."""
         self._send(b"")
 
     def _refuse(self, status: bytes) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection
 from htcgrid.runtime.api_connection import Connection, Request
 
 _CONNECTIONS = 32
-"""How many connections an environment may hold at once. Clients of AWS hold one or two."""
+"""How many connections an environment may have open at once. AWS's clients have one or two."""
 
 
 def listen(host: str = "127.0.0.1", port: int = 0) -> socket.socket:
@@ -21,7 +21,7 @@ def listen(host: str = "127.0.0.1", port: int = 0) -> socket.socket:
 
 
 class ApiServer:
-    """Accepts connections and brings their requests, in the thread that calls `pump`."""
+    """Accepts connections and receives their requests, in the thread that calls `pump`."""
 
     def __init__(self, listener: socket.socket, peers: Callable[[], Collection[str]]) -> None:
         host, port = listener.getsockname()[:2]
@@ -48,9 +48,9 @@ class ApiServer:
         self._listener.close()
 
     def pump(self, wait: float, awake: float = 0.0) -> tuple[list[tuple[Connection, Request]], bool]:
-        """The requests that come within `wait` seconds, and whether anything moved at all.
+        """The requests that come within `wait` seconds, and whether anything was read or sent.
 
-        For the first `awake` seconds of them it looks again and again, without going to sleep.
+        For the first `awake` seconds it polls without sleep.
         """
         arrived: list[tuple[Connection, Request]] = []
         moved = False
@@ -81,13 +81,13 @@ class ApiServer:
         return self._poll.poll(wait * 1000)
 
     def reply(self, connection: Connection, data: bytes, request: Request) -> None:
-        """Answer a request; the rest of an answer that the client does not take yet follows in `pump`."""
+        """Answer a request; `pump` sends the rest of an answer that the client does not read at once."""
         connection.reply(data, request)
         if not connection.is_ready():
             self._settle(connection)
 
     def drop(self, connection: Connection) -> None:
-        """Hang up."""
+        """Close the connection."""
         connection.close()
         self._settle(connection)
 
@@ -103,7 +103,7 @@ class ApiServer:
         self._poll.register(channel.fileno(), select.POLLIN)
 
     def _settle(self, connection: Connection) -> None:
-        """Poll for what the connection does next: write, read, or nothing where it is closed."""
+        """Poll for the next action of the connection: write, read, or nothing if it is closed."""
         if connection.is_open:
             self._poll.modify(connection.fd, select.POLLOUT if connection.is_sending else select.POLLIN)
         elif self._connections.pop(connection.fd, None) is not None:

@@ -1,4 +1,4 @@
-"""Which files of a code folder go to where the handler runs: one rule for every plane.
+"""Which files of a code folder are packed for the handler: one rule for all planes.
 
 A file is packed unless a pattern leaves it out: those of `DEFAULTS`, then those of `.htcgridignore` in the code
 folder, in the syntax of .gitignore. The last one that matches decides, so `!name` packs what `DEFAULTS` leaves out.
@@ -27,7 +27,7 @@ DEFAULTS = (
     "htcgrid*.toml",
     "_netrc",
     "*.[pP][eE][mM]",
-    "!**/certifi/cacert.pem",  # public: without it a handler trusts nobody
+    "!**/certifi/cacert.pem",  # public: without it a handler cannot verify any TLS certificate
     "!**/botocore/cacert.pem",
     "!**/grpc/_cython/_credentials/roots.pem",
     "*.[kK][eE][yY]",
@@ -61,7 +61,7 @@ class CodeFile:
 
     @property
     def mode(self) -> int:
-        """Everybody may read it, since a handler runs as a user who does not own it."""
+        """Everybody may read it, because a handler runs as a user who does not own it."""
         return 0o755 if self.executable else 0o644
 
     def read(self) -> bytes:
@@ -85,12 +85,14 @@ class CodeFiles:
         return sum(file.size for file in self.files)
 
     def note(self) -> str:
-        """What is left out, in a sentence for the user; empty where nothing is."""
+        """What is left out, in a sentence for the user; empty if nothing is."""
         if not self.left_out:
             return ""
         names = [name if reason == "ignored" else f"{name} ({reason})" for name, reason in self.left_out.items()]
         shown = ", ".join(sorted(names)[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
-        return f"Left out of the code: {shown}. To pack a file all the same, write !NAME into {IGNORE_FILE} in the code folder."
+        return (
+            f"Left out of the code: {shown}. To pack a file anyway, write !NAME into {IGNORE_FILE} in the code folder."
+        )
 
 
 def collect(folder: Path, leave_out: Sequence[str] = DEFAULTS) -> CodeFiles:
@@ -149,7 +151,7 @@ class _Walk:
             self._found.left_out[name] = "not a file"
 
     def _reason_to_leave_out(self, link: Path, *, linked: bool) -> str:
-        """Why a link is not followed; empty where it is."""
+        """Why a link is not followed; empty if it is followed."""
         try:
             target = link.resolve(strict=True)
         except (OSError, RuntimeError):  # Python 3.11 and 3.12 raise RuntimeError for a link to itself

@@ -31,7 +31,7 @@ def client_context(lease: Lease) -> str:
 
 
 def around_the_id(attributes: Mapping[str, str], attempt: int) -> tuple[str, str]:
-    """The client context before and after the quoted id of the task; a caller's own context is all before, with no id."""
+    """The client context before and after the quoted id of the task; a caller's own context is the first part, without an id."""
     if given := attributes.get("client_context"):
         return _NOT_IN_A_HEADER.sub(_escaped, given), ""
     others = {name: text for name, text in attributes.items() if name not in _KNOWN}

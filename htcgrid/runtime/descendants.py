@@ -1,4 +1,4 @@
-"""What this process has started, and what that has started in turn: listed, and ended."""
+"""Lists and ends the descendants of this process."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ def children() -> list[int]:
 
 
 def end_all(keep: set[int]) -> None:
-    """End all children except these, and all processes that become children of this one meanwhile, however deep they were."""
+    """End all children except these, and all descendants that become children of this process meanwhile."""
     while strays := set(children()) - keep:
         trackers = {pid for pid in strays if _is_tracker(pid)}
         _end(strays - trackers)
@@ -22,7 +22,7 @@ def end_all(keep: set[int]) -> None:
 
 
 def _is_tracker(pid: int) -> bool:
-    """Whether this is Python's resource tracker (or loky's), which removes shared memory once its makers have ended."""
+    """Whether this is Python's resource tracker (or loky's), which removes shared memory after its makers have ended."""
     try:
         with open(f"/proc/{pid}/cmdline", "rb") as line:  # noqa: PTH123
             return b"resource_tracker" in line.read()
@@ -31,7 +31,7 @@ def _is_tracker(pid: int) -> bool:
 
 
 def _await_end(pids: set[int]) -> None:
-    """Give these a moment to end by themselves."""
+    """Wait a short time for these to end by themselves."""
     deadline = time.monotonic() + _TRACKER_SECONDS
     while pids and time.monotonic() < deadline:
         pids = {pid for pid in pids if os.waitpid(pid, os.WNOHANG) == (0, 0)}

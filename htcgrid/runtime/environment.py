@@ -1,4 +1,4 @@
-"""One execution environment and its supervision, whatever it speaks.
+"""One execution environment and its supervision, for every transport.
 
     starting ──ready──▶ idle ◀──answered── busy
         │                 │                  │
@@ -37,16 +37,16 @@ from htcgrid.spi import (
 log = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 0.05
-"""How often a running handler's memory and cancellation are looked at."""
+"""How often a running handler's memory and cancellation are checked."""
 _SHORTEST_LOOK_SECONDS = 0.005
 _CHATTY_SECONDS = 0.001
-"""The same while the handler prints much, since it waits once its log is full."""
+"""The same while the handler prints much, because it waits when its log is full."""
 _RECALL_SECONDS = 0.002
-"""How long a task may run before those behind it in the batch go to an environment that is idle."""
+"""How long a task may run before the tasks behind it in the batch go to an idle environment."""
 _BEHIND_SECONDS = 0.05
-"""How long a task may run before those behind it are taken back even where none is idle."""
+"""How long a task may run before the tasks behind it are taken back even if no environment is idle."""
 _SPARE_SECONDS = 0.004
-"""How often to look whether another environment is idle while tasks wait in this one."""
+"""How often to check whether another environment is idle while tasks wait in this one."""
 
 
 class State(StrEnum):
@@ -58,7 +58,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """The invocation under way: its sequence number and its start on the monotonic clock, in seconds."""
+    """The running invocation: its sequence number and its start on the monotonic clock, in seconds."""
 
     sequence: int
     since: float
@@ -68,7 +68,7 @@ class Running:
 class InitFailure:
     """An environment that did not become ready, with the error document that says why.
 
-    `log_tail` is what it printed, where that came with the report.
+    `log_tail` is what it printed, if that came with the report.
     """
 
     document: bytes
@@ -76,15 +76,15 @@ class InitFailure:
 
 
 class ExecutionEnvironment(ABC):
-    """A place where one invocation runs at a time. Used by one thread at a time, `cancel` excepted."""
+    """A place where one invocation runs at a time. Only one thread may use it at a time, except for `cancel`."""
 
     def __init__(self, function: Function) -> None:
         self.id = identity.environment_id()
         self.state = State.STARTING
         self.credentials = Credentials()
-        """What the handler finds; set before `start`."""
+        """The credentials that the handler finds; set before `start`."""
         self.output = HandlerOutput()
-        """What takes all that it prints; set before `start`."""
+        """Receives everything that it prints; set before `start`."""
         self.when_initialised: Callable[[float | None], None] = lambda _seconds: None
         """Called by the thread that uses it once it is known whether it becomes ready, with how long that took if it has."""
         self._function = function
@@ -99,27 +99,27 @@ class ExecutionEnvironment(ABC):
 
     @abstractmethod
     def start(self) -> None:
-        """Begin to come up; do not wait for it."""
+        """Start the process; do not wait until it is ready."""
 
     @abstractmethod
     def _submit(self, timeout: float) -> None:
-        """Pass on what is pending, in its order."""
+        """Pass on the pending tasks, in order."""
 
     @abstractmethod
     def _collect(self, wait: float) -> Sequence[Outcome | Unstarted]:
-        """Take in what the environment says, for `wait` seconds at most or until it says something.
+        """Read what the environment sends, for at most `wait` seconds or until it sends something.
 
-        Sets `_init_ms` when it has become ready. The lease of whatever is returned is taken off
-        `_pending`; answers to what is not pending any more are dropped.
+        Sets `_init_ms` when it has become ready. The leases of returned outcomes are removed from
+        `_pending`; answers to tasks that are no longer pending are dropped.
         """
 
     @abstractmethod
     def _init_failure(self) -> InitFailure | None:
-        """The initialisation error that the environment has reported; None where it has reported none."""
+        """The initialisation error that the environment has reported, or None."""
 
     @abstractmethod
     def _running(self) -> Running | None:
-        """The invocation under way now."""
+        """The invocation that runs now."""
 
     @abstractmethod
     def _has_ended(self) -> bool:
@@ -131,7 +131,7 @@ class ExecutionEnvironment(ABC):
 
     @abstractmethod
     def _memory_mb(self) -> float:
-        """MiB in use now at most; 0 where something else keeps the limit."""
+        """An upper bound of the MiB in use now; 0 if something else enforces the limit."""
 
     @abstractmethod
     def _log_tail(self) -> bytes:
@@ -142,19 +142,19 @@ class ExecutionEnvironment(ABC):
         """End the process and release everything."""
 
     def _variables(self) -> dict[str, str]:
-        """What this environment's variables have beside the function's."""
+        """The variables of this environment that are not the function's."""
         stream = f"{time.strftime('%Y/%m/%d')}/[$LATEST]{self.id}"
         return {"AWS_LAMBDA_LOG_STREAM_NAME": stream, **self.credentials.variables}
 
     def _recall(self, running: Running) -> None:  # noqa: B027 - one that gets a task at a time has nothing to recall
-        """Have the environment drop what is queued behind `running`; it reports each as dropped."""
+        """Tell the environment to drop the tasks behind `running`; it reports each as dropped."""
 
     def _others_idle(self) -> bool:
-        """Whether another environment could run what waits here."""
+        """Whether another environment could run the tasks that wait here."""
         return True
 
     def _charged_mb(self) -> float:
-        """As `_memory_mb`, as exactly as possible; asked when that has grown, or is past the limit."""
+        """As `_memory_mb`, as exactly as possible; called when that has grown or is above the limit."""
         return self._memory_mb()
 
     def _is_chatty(self) -> bool:
@@ -196,7 +196,7 @@ class ExecutionEnvironment(ABC):
                 self._submit(timeout)
                 yield from self._supervise(timeout)
         except Unavailable as error:
-            # Tasks run one after the other, so only the first of the rest may have begun.
+            # Tasks run one after the other, so only the first of the others may have begun.
             left = [lease.task.id for lease in self._pending.values()]
             raise Unavailable(str(error), error.retry_after, error.begun or left[:1]) from error
         finally:
@@ -206,15 +206,15 @@ class ExecutionEnvironment(ABC):
                 self._end()
 
     def cancel(self, task_ids: Collection[str]) -> None:
-        """From any thread: stop those of these tasks that are here; for a plane that has no `Calls`."""
+        """Stop those of these tasks that are here; for a plane without `Calls`. Any thread may call it."""
         self._cancelled = frozenset(self._cancelled).union(task_ids)
 
     def wake(self) -> None:  # noqa: B027 - one that looks often needs no waking
-        """From any thread: look now whether a task was cancelled."""
+        """Check now whether a task was cancelled. Any thread may call it."""
 
     @property
     def init_seconds(self) -> float | None:
-        """How long it took to become ready, before its first task; None where it has not."""
+        """How long it took to become ready, before its first task; None if it did not."""
         return None if self._init_ms is None else self._init_ms / 1000
 
     def comes_up(self, wait: float) -> bool:
@@ -228,18 +228,18 @@ class ExecutionEnvironment(ABC):
         return self._is_up()
 
     def is_loading(self) -> bool:
-        """Whether it keeps a processor busy while it initialises, as far as that is known. From any thread."""
+        """Whether it keeps a processor busy while it initialises, as far as is known. Any thread may call it."""
         return True
 
     def _starved_seconds(self) -> float:
-        """For how long it was ready to run while it initialised, and had no processor; 0 where that is not known."""
+        """How long it waited for a processor while it initialised; 0 if that is not known."""
         return 0.0
 
     def _is_up(self) -> bool:
         return self._init_ms is not None
 
     def is_lost(self) -> bool:
-        """Whether it ended while nothing ran: it is to be replaced before it is given anything."""
+        """Whether it ended while no task ran: it must be replaced before it gets a task."""
         return self.state is State.IDLE and self._has_ended()
 
     def _become_ready(self, timeout: float) -> Iterator[Outcome | Unstarted]:
@@ -257,7 +257,7 @@ class ExecutionEnvironment(ABC):
                 yield from self._give_up(FailureKind.INIT_ERROR, failure.document, failure.log_tail)
             elif self._has_ended():
                 kind, document = self._cause_of_end(request)
-                # SIGKILL comes from outside, for example from the kernel where memory is short: not an error of the function.
+                # SIGKILL comes from outside, for example from the kernel when memory is short: not an error of the function.
                 if kind is FailureKind.EXIT and self._end() != -signal.SIGKILL:
                     kind = FailureKind.INIT_ERROR
                 yield from self._give_up(kind, document)
@@ -311,7 +311,7 @@ class ExecutionEnvironment(ABC):
             if running is not None or outcomes:
                 heard = now
             elif now - heard > limits.INIT_SECONDS + timeout:
-                # It has answered and does not ask for the next task: the rest goes to another environment.
+                # It has answered and does not ask for the next task: the other tasks go to another environment.
                 self._end()
                 yield from self._after_the_end(None, None, timeout)
                 return
@@ -319,7 +319,7 @@ class ExecutionEnvironment(ABC):
                 looked = now
 
     def _wait_seconds(self, timeout: float, *, recalled: bool) -> float:
-        """How long to wait before the next look at the environment."""
+        """How long to wait before the next check of the environment."""
         if len(self._pending) > 1 and not recalled:
             return self._spare_seconds()
         running = self._running()
@@ -333,7 +333,7 @@ class ExecutionEnvironment(ABC):
         return _CHATTY_SECONDS if self._is_chatty() else _LOOK_SECONDS
 
     def _is_long(self, seconds: float) -> bool:
-        """Whether a task that has run for so long holds up those behind it."""
+        """Whether a task that has run for this time delays the tasks behind it."""
         return seconds > _BEHIND_SECONDS or (seconds > _RECALL_SECONDS and self._others_idle())
 
     def _reason_to_stop(self, running: Running, now: float, timeout: float, *, look: bool) -> FailureKind | None:
@@ -350,7 +350,7 @@ class ExecutionEnvironment(ABC):
         return self._weigh() > self._function.memory
 
     def _weigh(self) -> float:
-        """MiB in use now; measured exactly, and noted as the peak, where it has grown by 5 % since the last exact measurement."""
+        """MiB in use now; measured exactly, and noted as the peak, if it has grown by 5 % since the last exact measurement."""
         used = self._memory_mb()
         if used > min(self._function.memory, self._weighed_mb * 1.05):
             self._weighed_mb, used = used, self._charged_mb()

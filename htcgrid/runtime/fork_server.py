@@ -25,8 +25,8 @@ from htcgrid.spi import Function, Rejected, Unavailable
 log = logging.getLogger(__name__)
 
 INHERITED = ("LD_LIBRARY_PATH", "PATH", "SSL_CERT_DIR", "SSL_CERT_FILE", "TMPDIR", "USER", "VIRTUAL_ENV")
-"""Variables of the agent that environments get. Credentials are not among them, nor is HOME, which leads to those in
-`~/.aws`."""
+"""Variables of the agent that environments get. Credentials are not among them, nor is HOME, where SDKs
+find those of `~/.aws`."""
 
 HANDLERS_PYTHON = ("-X", "utf8", *(("-X", "gil=1") if "t" in sys.abiflags else ()))
 """Options of a Python that runs AWS's client. A free-threaded Python turns the GIL on for it anyway; without the option it
@@ -34,9 +34,9 @@ would write that into the handler's log."""
 
 _MESSAGE_BYTES = 1 << 16
 _LOOK_SECONDS = 1.0
-"""How long the program may take before it is told to go on, as a handler may have stopped it, its parent."""
+"""How long the program may take before it gets SIGCONT: a handler may have stopped it, because it is its parent."""
 _CLOSE_LOOKS = 10
-# The comment is what tools that watch processes have looked for since the first version.
+# Tools that watch processes have searched for this comment since the first version.
 _PROGRAM = """\
 # htcgrid's fork server (fork_server_main)
 import sys
@@ -52,9 +52,9 @@ _LOAD = "import awslambdaric.__main__, awslambdaric.bootstrap; clients = frozens
 
 
 def with_inherited(own: Mapping[str, str], names: Iterable[str], added: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    """These variables, those of this program that have one of the names, and folders at the end of search paths."""
+    """These variables, this program's variables with one of the names, and search paths with these folders at the end."""
     found = {name: os.environ[name] for name in names if name in os.environ} | dict(own)
-    # At the end, as AWS Lambda looks into /opt last.
+    # At the end, because AWS Lambda searches /opt last.
     for name, folders in added.items():
         present = [found[name]] if found.get(name) else []
         found[name] = os.pathsep.join([*present, *folders])
@@ -102,7 +102,7 @@ class ForkServer:
     def open(self) -> None:
         self._home = new_home()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        # Never a number of a standard stream, where those of the agent are closed.
+        # It must not get the number of a standard stream, if those of the agent are closed.
         theirs_fd = fcntl.fcntl(theirs, fcntl.F_DUPFD_CLOEXEC, 3)
         theirs.close()
         if self._account is not None:
@@ -146,8 +146,8 @@ class ForkServer:
     def preload(self, function: Function, seconds: float) -> None:
         """Import the function's module for all workers, before the first of them is started.
 
-        Raises `NotImported` where it cannot be imported, or not within that time: then this is to be closed. `Rejected`
-        where workers cannot share what it has made.
+        Raises `NotImported` if it cannot be imported, or takes longer than that: then this must be closed. Raises `Rejected`
+        if workers cannot share what it has made.
         """
         request = {"handler": function.handler, "folder": str(function.code.resolve()), "seconds": seconds}
         with self._lock:
@@ -180,7 +180,7 @@ class ForkServer:
         finally:
             os.close(printed)
             if not is_answered and self._program is not None:
-                self._program.kill()  # it does not listen while it imports
+                self._program.kill()  # it reads no requests while it imports
 
     def spawn(self, request: Mapping[str, Any], fds: Sequence[int]) -> tuple[int, int]:
         """Start an environment; returns its process id and a pidfd. `fds` are its log, channel and page."""
@@ -206,12 +206,12 @@ class ForkServer:
 
     def close(self) -> None:
         """End every environment and wait for that."""
-        with self._lock:  # a call under way has its answer first, or hears that the program has ended
+        with self._lock:  # a running call gets its answer first, or the error that the program has ended
             if self._control is not None:
                 self._control.close()
                 self._control = None
         if self._program is not None and self._await_end(self._program) != 0:
-            strays.end(self._home)  # it was killed, perhaps with the guard that would have ended the rest
+            strays.end(self._home)  # it was killed, perhaps with the guard that would have ended the others
         if self._home:
             shutil.rmtree(self._home, ignore_errors=True)  # a fork server that was killed has not removed it
 
@@ -236,7 +236,7 @@ class ForkServer:
         return answer
 
     def _receive(self, control: socket.socket, seconds: float | None) -> bytes:
-        """The reply; `TimeoutError` where it has not come after so long."""
+        """The reply; raises `TimeoutError` if it does not come within this time."""
         control.settimeout(seconds or _LOOK_SECONDS)
         while True:
             try:
@@ -256,7 +256,7 @@ class ForkServer:
         return program.wait()
 
     def _go_on(self) -> None:
-        """Let the program and its guard run, which are one group, where somebody has stopped them."""
+        """Continue the program and its guard, which are one group, in case something has stopped them."""
         with suppress(ProcessLookupError, PermissionError):
             if self._program is not None:
                 os.killpg(self._program.pid, signal.SIGCONT)

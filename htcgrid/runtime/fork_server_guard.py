@@ -1,7 +1,7 @@
-"""The parent of the fork server, which ends everything that is left if that is killed.
+"""The parent of the fork server. If the fork server is killed, the guard ends everything that is left.
 
-Somebody may also stop the fork server (SIGSTOP): a handler, whose parent it is. Then it does not see that the agent has
-ended, and the guard makes it go on. The guard itself goes on by a signal of the kernel's when its parent, the agent, ends.
+A handler may also stop the fork server, its parent, with SIGSTOP. Then the fork server does not see that the agent has
+ended, and the guard continues it. The kernel continues the guard itself with a signal when its parent, the agent, ends.
 """
 
 import ctypes
@@ -17,13 +17,13 @@ PR_SET_CHILD_SUBREAPER = 36
 prctl = ctypes.CDLL(None, use_errno=True).prctl
 _LOOK_MS = 1000
 _LOOKS = 10
-"""How often the fork server is told to go on, once the agent has ended. Then it is killed."""
+"""How often the fork server gets SIGCONT after the agent has ended. Then it is killed."""
 
 
 def guarded(control: socket.socket) -> int:
-    """Continue as the child of a guard. `control` is the socket to the agent, which both look at.
+    """Continue as the child of a guard. `control` is the socket to the agent, which both watch.
 
-    Returns a descriptor that is readable once the guard itself was killed: then this program ends everything.
+    Returns a descriptor that becomes readable when the guard itself is killed: then this program ends everything.
     """
     prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     prctl(PR_SET_PDEATHSIG, signal.SIGCONT, 0, 0, 0)
@@ -38,7 +38,7 @@ def guarded(control: socket.socket) -> int:
     code = _await(server, control)
     end_all(keep=set())
     if code == -signal.SIGKILL:
-        os.kill(os.getpid(), signal.SIGKILL)  # the agent is to see the same end
+        os.kill(os.getpid(), signal.SIGKILL)  # the agent must see the same exit status
     os._exit(code & 0xFF)
 
 

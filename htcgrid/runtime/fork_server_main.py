@@ -38,7 +38,7 @@ def main(control_fd: int, home: str, clients: Collection[str]) -> None:
     `home` is a folder to be removed at the end.
     """
     control = socket.socket(fileno=control_fd)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the agent's to handle
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the agent handles Ctrl-C
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)
     # A program that has started the agent may have ignored or blocked these, for itself.
@@ -71,16 +71,16 @@ class Server:
             self._poll.register(descriptor, select.POLLIN)
 
     def serve(self, *, has_module: bool = False) -> tuple[dict[str, Any], list[int]] | None:
-        """Until the agent has ended.
+        """Serve until the agent has ended.
 
-        Where the function's module is loaded already (`has_module`) it returns in each worker too, with what that was
-        asked for.
+        If the function's module is already loaded (`has_module`), it also returns in each worker, with the request for
+        that worker.
         """
         workers: set[int] = set()
         while (received := self._received()) is not None:
             request, fds = received
             if "preload" in request:
-                from htcgrid.runtime import preload  # noqa: PLC0415 - few ask for it
+                from htcgrid.runtime import preload  # noqa: PLC0415 - few functions use it
 
                 preload.load(self, request["preload"], fds[0], self._clients)
             elif "spawn" in request:
@@ -111,15 +111,15 @@ class Server:
     def _received(self) -> tuple[dict[str, Any], list[int]] | None:
         """The next request; None once the agent or the guard has ended."""
         if any(descriptor == self._guard for descriptor, _ in self._poll.poll()):
-            return None  # somebody has killed it
+            return None  # the guard was killed
         try:
             message, fds, _, _ = socket.recv_fds(self._control, _MESSAGE_BYTES, 4)
         except ConnectionResetError:
-            return None  # the agent was killed with a reply of ours unread
+            return None  # the agent was killed before it read a reply
         if not message:
             return None
         for fd in fds:
-            os.set_inheritable(fd, False)  # what a handler starts is not to have them
+            os.set_inheritable(fd, False)  # programs that a handler starts must not get them
         return json.loads(message), fds
 
     def _spawn(self, request: dict[str, Any], fds: list[int], *, has_module: bool) -> tuple[int, dict[str, Any]]:
@@ -189,7 +189,7 @@ def _run_python(request: dict[str, Any], fds: list[int], clients: Collection[str
 
 
 def connected(request: dict[str, Any], fds: list[int]) -> tuple[socket.socket, mmap.mmap, int, str, int, bytes]:
-    """What a `FramedClient` is made of: its socket, page and log, the function's ARN, the limit of an answer, and the mark."""
+    """The arguments of a `FramedClient`: its socket, page and log, the function's ARN, the limit of an answer, and the mark."""
     from htcgrid.runtime import shared_memory  # noqa: PLC0415
 
     log, channel, page = fds

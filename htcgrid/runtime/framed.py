@@ -24,16 +24,16 @@ from htcgrid.spi import FailureKind, Function, Outcome, Unavailable, Unstarted, 
 
 _HEAD = frames.ANSWER.size
 _READ_BYTES = 1 << 16
-"""Read at once. To allocate more costs far more than to read a small answer: the kernel maps it and takes it back each time."""
+"""How many bytes to read at once. Allocating more costs far more than reading a small answer: the kernel maps and unmaps it."""
 _LARGE_READ_BYTES = 1 << 18
 """The same in the middle of a large answer."""
 _PIECE_BYTES = 1 << 13
 _LATE_SECONDS = 2.0
-"""How long a worker may take to begin a task whose turn has come, beside the task's own time."""
+"""How long a worker may take to begin a task when it is its turn, in addition to the task's own time."""
 _AT_ONCE_SECONDS = 0.001
 _MARK_BYTES = 8
 _MANY = 8
-"""With more environments than this, each looks less often whether another is idle, so that all looks together stay as many."""
+"""With more environments than this, each checks less often whether another is idle, so that the total stays the same."""
 _MOST_BYTES = 2 * limits.RESPONSE_BYTES
 """The most bytes of a frame. The worker itself keeps an answer within its limit; an initialisation error has no limit."""
 _KINDS = {
@@ -78,7 +78,7 @@ class FramedEnvironment(ExecutionEnvironment):
         self._printed: dict[int, bytes] = {}
         """What was read here of a task's output while it ran, by sequence number; the end of it."""
         self._marked: MarkedOutput | None = None
-        """Reads the output where all of it is wanted; None otherwise."""
+        """Reads the output if all of it is wanted; otherwise None."""
         self._poll = select.poll()
 
     def start(self) -> None:
@@ -170,7 +170,7 @@ class FramedEnvironment(ExecutionEnvironment):
         self._wakeup.set()
 
     def look_now(self) -> None:
-        """Look at the memory of what runs. From another thread."""
+        """Check the memory of the running task. Another thread calls it."""
         self._is_to_look = True
         self._wakeup.set()
 
@@ -227,7 +227,7 @@ class FramedEnvironment(ExecutionEnvironment):
             self._poll.modify(self._channel_fd, select.POLLIN | (select.POLLOUT if self._is_full else 0))
 
     def _receive(self) -> int:
-        """Read what is there; returns how many bytes that was. With `_READ_BYTES` or more there may be more."""
+        """Read what has come; returns how many bytes that was. With `_READ_BYTES` or more there may be more."""
         try:
             chunk = self._channel.recv(_READ_BYTES if self._missing < _READ_BYTES else _LARGE_READ_BYTES)
         except (BlockingIOError, ConnectionResetError):
@@ -252,7 +252,7 @@ class FramedEnvironment(ExecutionEnvironment):
             self._missing = _HEAD + log_size + size - len(left)
 
     def _take_the_rest(self, outcomes: list[Outcome | Unstarted]) -> None:
-        """Read what a worker that has ended has left."""
+        """Read what an ended worker has left."""
         while self._receive():
             self._decode(outcomes)
         if not self._is_refused:
@@ -368,7 +368,7 @@ class FramedEnvironment(ExecutionEnvironment):
     def _note(
         self, kind: int, sequence: int, duration: int, payload: bytes, outcomes: list[Outcome | Unstarted]
     ) -> None:
-        """Take in a frame that is not an answer."""
+        """Process a frame that is not an answer."""
         if kind == frames.READY:
             self._init_ms = duration / 1e6
             if self._marked is not None:
@@ -382,7 +382,7 @@ class FramedEnvironment(ExecutionEnvironment):
         return self._failure
 
     def _running(self) -> Running | None:
-        """What the worker has noted, where this process's clock and the order of the tasks agree with it.
+        """What the worker has noted, if it agrees with this process's clock and the order of the tasks.
 
         The page belongs to the handler's process, which may write anything into it.
         """

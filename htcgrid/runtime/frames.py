@@ -21,6 +21,6 @@ READY = 2
 INIT_ERROR = 3
 """Not initialised; the payload is the error document."""
 TOO_LARGE = 4
-"""The answer was past the limit and was not sent."""
+"""The answer was larger than the limit and was not sent."""
 DROPPED = 5
 """The task was recalled before it began."""

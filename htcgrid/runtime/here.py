@@ -1,4 +1,4 @@
-"""A Python handler called in this very process, for a debugger."""
+"""Calls a Python handler in this process, for a debugger."""
 
 import importlib
 import json

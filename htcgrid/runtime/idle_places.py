@@ -11,14 +11,14 @@ from collections.abc import Callable
 
 _LOOK_SECONDS = 0.1
 _QUICK_SECONDS = 0.25
-"""Where an environment becomes ready within this time, all may start at once."""
+"""If an environment becomes ready within this time, all may start at once."""
 
 
 class IdlePlaces:
     """Places by number. Any thread may call anything."""
 
     def __init__(self, count: int, most_starting: int, loading: Callable[[int], bool] = lambda _place: True) -> None:
-        """`most_starting` is how many may start at a time where that takes long.
+        """`most_starting` is how many may start at a time if that takes long.
 
         `loading` says of a place that is starting whether it keeps a processor busy; what only waits does not count."""
         self._changed = threading.Condition()
@@ -29,14 +29,14 @@ class IdlePlaces:
         self._starting: set[int] = set()
         """All that are starting, idle or not."""
         self._loading = 0
-        """How many of these kept a processor busy when that was looked at last, or have begun since."""
+        """How many of these kept a processor busy at the last check, or have begun since then."""
         self._is_loading = loading
         self._looked = 0.0
         self._count = count
         self._most = self._most_slow = most_starting
 
     def take(self, is_cancelled: Callable[[], bool] = lambda: False) -> int | None:
-        """A place, waited for; None once `is_cancelled`, which is asked again after each `wake`."""
+        """Wait for a place. Returns None if `is_cancelled`, which is checked again after each `wake`."""
         with self._changed:
             while not self._can_take():
                 if is_cancelled():
@@ -49,7 +49,7 @@ class IdlePlaces:
             return self._begin()
 
     def begin(self) -> int | None:
-        """An empty place to start an environment in ahead of need; None where none may start now."""
+        """An empty place, to start an environment before it is needed; None if none may start now."""
         with self._changed:
             return self._begin() if self._empty and self._loading < self._most else None
 
@@ -76,7 +76,7 @@ class IdlePlaces:
                 self._changed.notify_all()
 
     def wake(self) -> None:
-        """Have all callers that wait for a place look whether they are cancelled."""
+        """Make all callers that wait for a place check whether they are cancelled."""
         with self._changed:
             self._changed.notify_all()
 
@@ -85,7 +85,7 @@ class IdlePlaces:
         return bool(self._empty)
 
     def is_one_free(self) -> bool:
-        """Whether a call would have a place at once."""
+        """Whether a call would get a place at once."""
         return self._can_take()
 
     def __len__(self) -> int:

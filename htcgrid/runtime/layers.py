@@ -15,11 +15,11 @@ _PLACES = {
     "LD_LIBRARY_PATH": ("lib",),
     "RUBYLIB": ("ruby/lib",),
 }
-"""Where the service's runtimes look below /opt, by the variable that says so. From AWS's page on layers."""
+"""The folders below /opt that the service's runtimes search, by the variable that names them. From AWS's page on layers."""
 
 
 def check(folders: Iterable[Path]) -> None:
-    """Refuse layers that are not there."""
+    """Refuse layers that do not exist."""
     for layer in folders:
         if not layer.is_dir():
             raise Rejected(
@@ -29,7 +29,7 @@ def check(folders: Iterable[Path]) -> None:
 
 
 def search_paths(function: Function) -> Mapping[str, Sequence[str]]:
-    """The folders that are there, by the variable that they are to be added to. A later layer comes first."""
+    """The existing folders, by the variable that they must be added to. A later layer comes first."""
     found: dict[str, list[str]] = {}
     for layer in reversed(function.layers):
         for name, places in _PLACES.items():

@@ -9,26 +9,26 @@ from htcgrid.runtime.sandbox import Printed
 from htcgrid.spi import NOT_TOLD_APART, limits
 
 LOG_BYTES_AT_ONCE = 1 << 20
-"""How much the pipe holds, and how much is read in one look before other work goes on."""
+"""How much the pipe holds, and how much is read at once before other work continues."""
 
 
 class LogPipe:
     """Keeps the end of what is read. `descriptor` is non-blocking, and -1 once closed.
 
-    More than `much` bytes in one look mean that the handler prints much (`is_chatty`).
+    More than `much` bytes in one read mean that the handler prints much (`is_chatty`).
     """
 
     def __init__(self, descriptor: int, *, much: int = LOG_BYTES_AT_ONCE // 16) -> None:
         self.descriptor = descriptor
         self.printed: Printed | None = None
-        """Gets all that is read here."""
+        """Receives everything that is read here."""
         self.is_chatty = False
         """Whether so much is printed that the log must be read more often."""
         self._much = much
         self._tail = b""
 
     def read(self) -> None:
-        """Take in what was printed up to now. The handler waits where this is not called and the pipe is full."""
+        """Read what was printed up to now. The handler waits if the pipe is full and this is not called."""
         if self.descriptor < 0:
             return
         size = 0

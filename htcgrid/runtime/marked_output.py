@@ -1,4 +1,4 @@
-"""What a Python worker prints, told apart task by task to the byte.
+"""What a Python worker prints, assigned exactly to each task.
 
 The worker writes a mark into its own log after what each task has printed, so the log need not be read at the moment when a
 task ends. Text after the last mark belongs to a task for certain only if the same task ran before and after the read;
@@ -16,7 +16,7 @@ from htcgrid.spi import HandlerOutput, Lease, limits
 
 _SEQUENCE_BYTES = shared_memory.MARK_SEQUENCE.size
 _MOST_UNKNOWN = 4 * LOG_BYTES_AT_ONCE
-"""More is handed on at once. The handler can write into the page, and one that changes it all the time must not fill memory."""
+"""More than this is passed on at once: a handler can write into the page, and one that always does must not fill memory."""
 
 
 class MarkedOutput:
@@ -59,12 +59,12 @@ class MarkedOutput:
         return tail[-limits.LOG_TAIL_BYTES :]
 
     def look(self) -> None:
-        """Take in what was printed up to now."""
+        """Read what was printed up to now."""
         while self.read() == LOG_BYTES_AT_ONCE:
             pass
 
     def end(self) -> None:
-        """The worker has ended: its last output is a line too. Bounded, since processes that it left may print for ever."""
+        """The worker has ended: its last output is a line too. Limited, because processes that it left may print for ever."""
         size = read = self.read()
         while read and size <= LOG_BYTES_AT_ONCE:
             read = self.read()
@@ -72,7 +72,7 @@ class MarkedOutput:
         self._hand_on(self._lines.rest(), self._now()[0])
 
     def read(self) -> int:
-        """Take in what the pipe holds; returns how many bytes it held."""
+        """Read what the pipe holds; returns how many bytes it held."""
         before = self._now()
         self._count()
         piece = self._process.read_piece()

@@ -1,4 +1,4 @@
-"""One thread that decides for all environments with long tasks when they must look at their memory and their log.
+"""One thread that decides for all environments with long tasks when they must check their memory and their log.
 
 A process grows only while it runs, and a processor can fill only so much memory in a second. So an environment is not woken
 where its process has not run since the last look, or too little to come near its limit: a read of 3 microseconds shows that,
@@ -15,13 +15,13 @@ from typing import Protocol
 from htcgrid.runtime import process_memory
 
 SHORT_SECONDS = 0.05
-"""A task that takes less than this is not watched."""
+"""A task that takes less time than this is not watched."""
 QUIET_SECONDS = 60.0
-"""How often an environment that is watched looks without being woken."""
+"""How often a watched environment checks without being woken."""
 _TICK_SECONDS = 0.05
 _LONGEST_SECONDS = 0.25
 _IDLE_SECONDS = 1.0
-"""How long the thread goes on looking where nothing is watched: to be woken for each of many short tasks would cost more."""
+"""How long the thread continues to check when nothing is watched: a wake-up for each of many short tasks would cost more."""
 _GROWTH_MB = 2048.0
 """How much memory a processor can fill in a second, at most."""
 _READ_BYTES = 1024
@@ -33,11 +33,11 @@ class Watched(Protocol):
     """An environment as its watcher sees it."""
 
     def look_now(self) -> None:
-        """Have the thread that supervises it look at its memory and read its log. From another thread."""
+        """Make the thread that supervises it check its memory and read its log. Another thread calls it."""
         ...
 
     def unread_bytes(self) -> int:
-        """How much it has printed that nobody has read: it waits once its log is full. From another thread."""
+        """How many printed bytes are not read yet: it waits when its log is full. Another thread calls it."""
         ...
 
 
@@ -51,7 +51,7 @@ class Process:
         self._limit_mb = limit_mb
         self._used_mb = 0.0
         self._ran_ns = 0
-        """At the last look."""
+        """At the last check."""
         self._stamp = b""
         self._is_simple = False
         """Whether it is one process with one thread."""
@@ -114,7 +114,7 @@ class MemoryWatch:
 
     @property
     def size(self) -> int:
-        """How many may be entered."""
+        """How many environments may be entered."""
         return len(self._processes)
 
     def add(self, watched: Watched, pid: int, limit_mb: float) -> None:
@@ -128,7 +128,7 @@ class MemoryWatch:
             process = self._processes.get(id(watched))
             if process is None or id(watched) in self._active:
                 return
-            # The `due` of the last look stays valid: it allows for the fastest growth.
+            # The `due` of the last check stays valid: it assumes the fastest growth.
             process.due = max(process.due, time.monotonic() + _TICK_SECONDS)
             self._active[id(watched)] = process
             if self._thread is None:
@@ -155,7 +155,7 @@ class MemoryWatch:
                 process.end_look(used_mb)
 
     def remove(self, watched: Watched) -> None:
-        """It has ended."""
+        """The environment has ended: remove it."""
         with self._lock:
             self._active.pop(id(watched), None)
             process = self._processes.pop(id(watched), None)
@@ -181,7 +181,7 @@ class MemoryWatch:
                 now = time.monotonic()
                 due = [key for key, process in self._active.items() if process.due <= now]
             for key in due:
-                with self._lock:  # one at a time, since other threads enter and leave between two looks
+                with self._lock:  # one at a time, because other threads enter and leave between two checks
                     process = self._active.get(key)
                     if process is not None and process.needs_look(now):
                         process.watched.look_now()

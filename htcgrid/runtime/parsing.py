@@ -1,4 +1,4 @@
-"""JSON that others wrote: whatever is wrong with it is a `ValueError`."""
+"""Parses JSON from other programs: every error in it is a `ValueError`."""
 
 import json
 from typing import Any, NoReturn

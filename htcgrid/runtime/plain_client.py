@@ -1,6 +1,6 @@
-"""The calls of the Runtime API in Python: in place of the compiled `runtime_client` of AWS's client, which is for Linux alone.
+"""The calls of the Runtime API in Python: in place of the compiled `runtime_client` of AWS's client, which is only for Linux.
 
-Everything else of AWS's client is used as it is. This file is loaded by its path, so it imports nothing of htcgrid.
+The rest of AWS's client is used unchanged. This file is loaded by its path, so it imports nothing of htcgrid.
 """
 
 import http.client
@@ -12,7 +12,7 @@ _DEADLINE = "Lambda-Runtime-Deadline-Ms"
 
 
 class RuntimeClient:
-    """Has the functions of that module, on one connection that is kept."""
+    """Has the functions of that module, and keeps one connection."""
 
     def __init__(self, address: str) -> None:
         self._address = address
@@ -46,7 +46,7 @@ class RuntimeClient:
             self._connection.request(*request)
         except OSError:  # a handler may close every descriptor; AWS's client connects anew as well
             if self._connection.sock is not None:
-                self._connection.sock.detach()  # its number may be another's by now
+                self._connection.sock.detach()  # another file may have its number now
             self._connection = http.client.HTTPConnection(self._address)
             self._connection.request(*request)
         response = self._connection.getresponse()
@@ -61,5 +61,5 @@ def _invocation(invocation_id: str | None) -> dict[str, str]:
 
 
 def install(address: str) -> None:
-    """Have `import runtime_client` find this one."""
+    """Make `import runtime_client` find this module."""
     cast("dict[str, Any]", sys.modules)["runtime_client"] = RuntimeClient(address)

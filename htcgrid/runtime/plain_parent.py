@@ -1,6 +1,6 @@
-"""The parent of a plain worker, in place of the agent, which the worker could otherwise end or look into by `os.getppid()`.
+"""The parent of a plain worker. Without it the parent is the agent, which a worker could end or inspect by `os.getppid()`.
 
-It ends as the worker does. It is started by its path, without `site`, so it imports nothing of htcgrid.
+It ends in the same way as the worker. It is started by its path, without `site`, so it imports nothing of htcgrid.
 """
 
 import os
@@ -11,7 +11,7 @@ from typing import NoReturn
 
 def main(locale: str, *command: str) -> NoReturn:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Python's own handler would print where it was
-    # Python sets this variable for itself where it knows no locale of the name in LANG.
+    # Python sets this variable for itself if it does not know the locale in LANG.
     variables = {name: value for name, value in os.environ.items() if name != "LC_CTYPE"}
     if locale:
         variables["LC_CTYPE"] = locale

@@ -1,6 +1,6 @@
 """A subprocess as a sandbox, on any POSIX system: for systems where the fork server, which needs Linux, cannot run.
 
-Its end is seen and its timeout is kept. What it lacks: memory is neither measured nor limited, a process that leaves the
+Its end is detected and its timeout is enforced. What it lacks: memory is neither measured nor limited, a process that leaves the
 group of its parent outlives it, and if the agent is killed a handler runs until it finds nobody to send its answer to.
 """
 
@@ -18,11 +18,11 @@ from htcgrid.spi import Unavailable
 
 _PARENT = (sys.executable, "-I", "-S", str(Path(__file__).with_name("plain_parent.py")))
 _MUCH_BYTES = 1 << 12
-"""A look that finds this much is followed by the next one soon: on some systems a pipe holds 16 KiB only."""
+"""After a read of this much, the next read follows soon: on some systems a pipe holds only 16 KiB."""
 
 
 class PlainSandbox(Sandbox):
-    """A program in a session of its own, which prints into a pipe."""
+    """A program in its own session, which prints into a pipe."""
 
     def __init__(self, command: Sequence[str], folder: str, variables: Mapping[str, str]) -> None:
         self._command = list(command)
@@ -92,6 +92,6 @@ class PlainSandbox(Sandbox):
         return self.log.is_chatty
 
     def _end_group(self) -> None:
-        # macOS says "not permitted" of a group in which all have ended.
+        # macOS reports "not permitted" for a group whose processes have all ended.
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""A plane made of execution environments: which are idle, which have ended, and what replaces those."""
+"""A plane that consists of execution environments: it knows which are idle or have ended, and replaces the ended ones."""
 
 import time
 from abc import abstractmethod
@@ -27,19 +27,19 @@ from htcgrid.spi import (
 _IDLE_SECONDS = 0.001
 _CLOSING_THREADS = 8
 _EARLY_SECONDS = 1.0
-"""How long `open` waits, in all, for environments to initialise before it starts more. The rest starts when needed."""
+"""How long `open` waits, in all, for environments to initialise before it starts more. The others are started when needed."""
 
 
 class EnvironmentPool(Invoker):
-    """Places for environments, each used by one call at a time. The author of a plane says what fills a place.
+    """Places for environments, each used by one call at a time. The author of a plane makes the environments.
 
-    A place whose environment has ended is filled again; where that fails, the call raises `Unavailable` and the place
+    A place whose environment has ended is filled again; if that fails, the call raises `Unavailable` and the place
     stays to be filled by a later call, so that a plane that comes back serves again.
     """
 
     starts_early: bool = True
-    """Whether `open` fills all places, and an environment that has ended is replaced at once. Else the call that finds
-    an empty place fills it, in its own thread: several come up side by side, and none is started without a task."""
+    """Whether `open` fills all places, and an environment that has ended is replaced at once. Otherwise the call that finds
+    an empty place fills it, in its own thread: several start in parallel, and none is started without a task."""
 
     def __init__(self, config: Plugin.Config, function: Function) -> None:
         super().__init__(config, function)
@@ -52,18 +52,18 @@ class EnvironmentPool(Invoker):
 
     @abstractmethod
     def size(self) -> int:
-        """How many environments there are at most. Asked when the plane is opened."""
+        """The most environments that there may be; called when the plane is opened."""
 
     def starting_at_once(self) -> int:
-        """How many environments may initialise at a time; asked when the plane is opened. The default: all."""
+        """How many environments may initialise at a time; called when the plane is opened. The default: all."""
         return self.max_concurrency
 
     @abstractmethod
     def environment(self, place: int) -> ExecutionEnvironment:
-        """A new environment for this place (from 0), not started. Raises `Unavailable` where none can be made now."""
+        """A new environment for this place (from 0), not started. Raises `Unavailable` if none can be made now."""
 
     def before(self, environment: ExecutionEnvironment, place: int) -> None:
-        """Called before an environment that is idle is given tasks."""
+        """Called before an idle environment gets tasks."""
 
     def corrected(self, outcome: Outcome, place: int) -> Outcome:
         """The outcome, corrected by what the engine knows better than the environment: how a container has ended."""
@@ -75,7 +75,7 @@ class EnvironmentPool(Invoker):
     # --- htcgrid.spi.Invoker ---
 
     def open(self) -> None:
-        self.credentials.current(self.function.timeout)  # where there are none, nothing is started
+        self.credentials.current(self.function.timeout)  # without credentials nothing is started
         self.max_concurrency = self.size()
         self._places = [None] * self.max_concurrency
         self._idle = IdlePlaces(self.max_concurrency, self.starting_at_once(), self._is_loading)
@@ -116,11 +116,11 @@ class EnvironmentPool(Invoker):
     # --- for the plane's own use ---
 
     def at(self, place: int) -> ExecutionEnvironment | None:
-        """The environment in this place, None where it is empty."""
+        """The environment in this place; None if it is empty."""
         return self._places[place]
 
     def is_one_idle(self) -> bool:
-        """Whether an environment has had nothing to do for longer than it takes to be given the next task."""
+        """Whether an environment has been idle for longer than it takes to give it the next task."""
         return self._idle.is_one_free() and time.monotonic() - self._last_idle > _IDLE_SECONDS
 
     def busy(self) -> int:
@@ -175,7 +175,7 @@ class EnvironmentPool(Invoker):
             self._start(next_place)
 
     def _start_early(self) -> None:
-        """Fill the places, until environments come up so slowly that a task should not wait for the others."""
+        """Fill the places, until environments start so slowly that a task should not wait for the others."""
         left, begun = _EARLY_SECONDS, deque[int]()
         while left > 0 and self._idle.has_empty:
             place = self._idle.begin()

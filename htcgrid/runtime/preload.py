@@ -3,7 +3,7 @@
 AWS's own `bootstrap.run` imports it, so logging, `sys.path` and `__main__` are as they are in a worker. The client that it
 then asks for an invocation is the fork server itself: it forks workers there, and in each of them it becomes a `FramedClient`.
 
-What a fork cannot share is looked for after the import: threads, connections, processes, random numbers.
+After the import it checks for things that a fork cannot share: threads, connections, processes, random numbers.
 """
 
 import fcntl
@@ -47,7 +47,7 @@ def load(server: "Server", request: Mapping[str, Any], log: int, clients: Collec
     `{"imported": false, "error": text}`, after which this program ends.
     """
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)  # the agent ends an import that takes too long
-    signal.setitimer(signal.ITIMER_REAL, request["seconds"] + 1)  # and this does where the agent has ended before
+    signal.setitimer(signal.ITIMER_REAL, request["seconds"] + 1)  # and this timer does if the agent has ended before
     client = _ForkingClient(server, log, request["folder"])
     os.chdir(request["folder"])
     sys.path[0:0] = [request["folder"]]
@@ -63,7 +63,7 @@ def load(server: "Server", request: Mapping[str, Any], log: int, clients: Collec
 
 
 class _ForkingClient(FramedClient):
-    """What `bootstrap.run` asks for an invocation once the module is imported."""
+    """The client that `bootstrap.run` asks for an invocation after the module is imported."""
 
     def __init__(self, server: "Server", log: int, folder: str) -> None:
         self._server = server
@@ -98,7 +98,7 @@ class _ForkingClient(FramedClient):
         self.give_up(str(error.get("errorType")), str(error.get("errorMessage")))
 
     def give_up(self, error_type: str, message: str) -> None:
-        """Tell the agent that there is no module to share, and end."""
+        """Report to the agent that there is no module to share, and end."""
         if os.getpid() == self._server_pid:
             self._server.reply({"imported": False, "error": f"{error_type}: {message}"[:_MESSAGE_LETTERS]})
             self._server.end()
@@ -131,12 +131,12 @@ class _ForkingClient(FramedClient):
 
 
 def _refused(known: Collection[int]) -> Iterator[str]:
-    """What makes workers that are forked from this process fail."""
+    """What makes workers fail that are forked from this process."""
     threads = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
     if threads:
-        yield f"threads that go on ({_named(threads)}), and a worker has none of them"
+        yield f"threads that still run ({_named(threads)}), and a worker has none of them"
     if started := children():
-        yield f"processes that go on (ids {_named(list(map(str, started)))}), which belong to no worker"
+        yield f"processes that still run (ids {_named(list(map(str, started)))}), which belong to no worker"
     shared = [_shown(fd) for fd in _open_files() if fd not in known and _target(fd).startswith(_SHARED_KINDS)]
     if shared:
         yield f"open connections ({_named(shared)}), which all workers would read from and write to at once"
@@ -214,7 +214,7 @@ def _is_written(fd: int) -> bool:
 
 
 def _shown(fd: int) -> str:
-    """A connection by the address of its other end."""
+    """A connection, described by the address of its other end."""
     with suppress(OSError), socket.socket(fileno=os.dup(fd)) as connection:
         with suppress(OSError):
             peer = connection.getpeername()

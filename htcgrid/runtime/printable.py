@@ -9,5 +9,5 @@ _UNSHOWN = re.compile(
 
 
 def printable(text: str) -> str:
-    r"""The text with every control character as `\u001b`: a terminal obeys none, and JSON stays the same JSON."""
+    r"""The text with every control character as `\u001b`: it cannot control a terminal, and JSON keeps its meaning."""
     return _UNSHOWN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 _MB = 1 << 20
 _LITTLE_KB = 1024
-"""Shared memory that is not worth a closer look, such as the page that a worker shares with its supervisor."""
+"""Shared memory that is too small to be measured exactly, such as the page that a worker shares with its supervisor."""
 _MAPPING = re.compile(r"[0-9a-f]+-[0-9a-f]+ \S+ \S+ ([0-9a-f]+):([0-9a-f]+) (\d+)")
 
 _File = tuple[int, int]
@@ -27,7 +27,7 @@ def at_most_mb(pid: int) -> float:
 
 
 def charged_mb(pid: int, *, is_shared: bool = False) -> float:
-    """Each page once, or by these processes' share of it; slower, since all mappings are looked at.
+    """Each page once, or by these processes' share of it; slower, because all mappings are read.
 
     `is_shared` says that processes which are not its descendants share its pages too.
     """
@@ -35,8 +35,8 @@ def charged_mb(pid: int, *, is_shared: bool = False) -> float:
     files = _open_files(pids)
     sizes = _kilobytes(Path(f"/proc/{pid}/status"))
     if not is_shared and len(pids) == 1 and not files and sizes.get("RssShmem", 0) < _LITTLE_KB:
-        return sizes.get("RssAnon", 0) / 1024  # shared with nobody below, and its supervisor has none of its pages
-    # Looked at before and after: what is mapped or unmapped meanwhile must not count both as a share and as a file.
+        return sizes.get("RssAnon", 0) / 1024  # no descendant shares it, and its supervisor has none of its pages
+    # Read before and after: what is mapped or unmapped meanwhile must not count both as a share and as a file.
     before = _mapped(pids, files)
     shares = sum(map(_share_kb, pids)) / 1024
     mapped = before | _mapped(pids, files)

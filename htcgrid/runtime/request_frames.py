@@ -1,4 +1,4 @@
-"""What a Python worker is sent for each lease; see `frames`. Runs once a task at tens of thousands a second."""
+"""What is sent to a Python worker for each lease; see `frames`. It runs tens of thousands of times a second."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from json.encoder import encode_basestring_ascii as quote
@@ -12,7 +12,7 @@ from htcgrid.spi import Lease
 def request_frames(numbered: Iterable[tuple[int, Lease]], timeout: float, piece: int) -> Iterator[bytes]:
     """The frames of these leases, which come with their sequence numbers, in pieces of more than `piece` bytes.
 
-    Tasks of one session often have the same attributes: what is made of those is made once.
+    Tasks of one session often have the same attributes: what is made from them is made once.
     """
     attributes: Mapping[str, str] = {}
     attempt, traced, before, after = -1, "", "", ""

@@ -100,7 +100,7 @@ class RieEnvironment(SandboxedEnvironment):
     # --- the emulator ---
 
     def _look_whether_up(self, wait: float) -> None:
-        """Ask for a path that it does not have: any reply shows that it serves. A connection alone does not show that, where
+        """Request a path that does not exist: any reply shows that it serves. A connection alone does not show that, if
         something forwards the port."""
         probe = http.client.HTTPConnection(*self._emulator.address, timeout=_PROBE_SECONDS)
         try:
@@ -167,7 +167,7 @@ class RieEnvironment(SandboxedEnvironment):
         return None if lease is None else self._measured(lease, kind, document, attempt.started, elapsed)
 
     def _lost(self, attempt: _Attempt, error: Exception) -> None:
-        """No answer will come. Raises `Unavailable`, unless the emulator has ended, which the supervision reports."""
+        """Handle a lost answer: raise `Unavailable`, unless the emulator has ended, which the supervision reports."""
         self._disconnect()
         self._attempt = attempt
         deadline = time.monotonic() + _PROBE_SECONDS

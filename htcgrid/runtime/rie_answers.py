@@ -10,7 +10,7 @@ The emulator does not mark failures. As seen with the emulator of aws-sam-cli 1.
 | timeout | 200 | `Task timed out after 2.00 seconds`, plain text |
 | the process ended | 502 | a document with `Runtime.ExitError` |
 | it ended between its answer and the next `next` | 502 | the answer |
-| the runtime said that it does not come up | 502 | the client's document, `requestId` `""` |
+| the runtime reported that it cannot start | 502 | the client's document, `requestId` `""` |
 | it ended before that, or could not be started | 502 | nothing |
 """
 
@@ -31,7 +31,7 @@ _NOISE = re.compile(
 def classify(status: int, body: bytes, request_id: str, timeout: float) -> tuple[FailureKind | None, bytes]:
     """The kind of failure, None for an answer, and the document to report.
 
-    An answer that looks like an error document, with both keys and no others than such documents have, is taken for a
+    An answer that looks like an error document, with both keys and no others than such documents have, counts as a
     handler error: the emulator does not say which it was. Raises `Unavailable` for a status that no invocation gets.
     """
     if status not in {200, 502}:

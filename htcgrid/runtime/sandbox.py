@@ -1,4 +1,4 @@
-"""What an execution environment runs in, and what every environment that runs in one has in common."""
+"""The sandbox that an execution environment runs in, and the common part of all environments with a sandbox."""
 
 import math
 import time
@@ -10,7 +10,7 @@ from htcgrid.runtime.output_lines import OutputLines
 from htcgrid.spi import NOT_TOLD_APART, FailureKind, Function, Lease, Outcome
 
 Printed = Callable[[bytes, str], None]
-"""Takes a piece of what was printed, and its stream: "stdout", "stderr" or `NOT_TOLD_APART`."""
+"""Receives a piece of what was printed, and its stream: "stdout", "stderr" or `NOT_TOLD_APART`."""
 
 _SAMPLE_SECONDS = 0.05
 
@@ -24,47 +24,47 @@ class Sandbox(ABC):
 
     ended_fd: int = -1
     """A descriptor that is readable once the sandbox has ended, so that an end is seen at once; valid
-    from `start` to `close`. -1 where there is none: then `has_ended` is asked every 50 ms."""
+    from `start` to `close`. -1 if there is none: then `has_ended` is called every 50 ms."""
 
     printed: Printed | None = None
-    """Set before `start` where all that it prints is wanted: then `log_tail`, `memory_mb`, `end` and `close` hand each piece
+    """Set before `start` if everything that it prints is wanted: then `log_tail`, `memory_mb`, `end` and `close` hand each piece
     that they read to it, in order. A plane whose sandboxes do that has `Capability.OUTPUT`."""
 
     @abstractmethod
     def start(self, variables: Mapping[str, str]) -> None:
-        """Begin to run, with these variables beside the function's own; do not wait until it is up.
+        """Start it, with these variables in addition to the function's own; do not wait until it is ready.
 
         They are `AWS_LAMBDA_LOG_STREAM_NAME`, with the Runtime API `AWS_LAMBDA_RUNTIME_API` ("host:port"), and the
-        function's credentials (`spi.CREDENTIAL_VARIABLES`), which nobody but the handler may see. Raises `Unavailable`
+        function's credentials (`spi.CREDENTIAL_VARIABLES`), which only the handler may see. Raises `Unavailable`
         or `Rejected`, as `htcgrid.spi.Plugin.open` does.
         """
 
     @abstractmethod
     def has_ended(self) -> bool:
-        """Whether it has ended. Asked after every answer, so it must cost microseconds: no remote call."""
+        """Whether it has ended. Called after every answer, so it must take microseconds: no remote call."""
 
     @abstractmethod
     def end(self) -> int:
-        """End it at once if it has not, wait for that, and return its exit status.
+        """End it at once if it has not ended, wait for its end, and return its exit status.
 
         A signal is negative, as `subprocess` has it: a container's 137 is -9. The same when called again.
         """
 
     @abstractmethod
     def close(self) -> None:
-        """End it and release everything that is held for it. Quiet before `start` and a second time."""
+        """End it and release everything that is held for it. Does nothing before `start` or a second time."""
 
     @abstractmethod
     def log_tail(self) -> bytes:
         """The end of what it printed since this was called last, `limits.LOG_TAIL_BYTES` at most.
 
-        Called once an answer, so it must cost microseconds, and once more after the end.
+        Called once for each answer, so it must take microseconds, and once more after the end.
         """
 
     def between(self) -> None:
         """Read what was printed since the last answer, for `printed`, before the next task; keep it for the next `log_tail`.
 
-        The default is right where `memory_mb` reads what was printed.
+        The default is right if `memory_mb` reads what was printed.
         """
         self.memory_mb()
 
@@ -74,15 +74,15 @@ class Sandbox(ABC):
         return ("127.0.0.1",)
 
     def memory_mb(self) -> float:
-        """MiB in use now, all its processes together; asked up to 20 times a second.
+        """MiB in use now by all its processes together; called up to 20 times a second.
 
-        0 where it cannot be told cheaply. Past the function's memory the environment ends the sandbox,
-        so where something else keeps the limit (a cgroup), count as that does, or say 0.
+        0 if it cannot be measured cheaply. The environment ends the sandbox above the function's memory,
+        so if something else enforces the limit (a cgroup), count as that does, or return 0.
         """
         return 0.0
 
     def charged_mb(self) -> float:
-        """The same as `memory_mb`, as exactly as possible; asked when that has grown, or is past the limit."""
+        """The same as `memory_mb`, as exactly as possible; called when that has grown or is above the limit."""
         return self.memory_mb()
 
     def is_chatty(self) -> bool:
@@ -90,15 +90,15 @@ class Sandbox(ABC):
         return False
 
     def is_working(self) -> bool:
-        """Whether it has kept a processor busy since this was asked last, as far as that is known. From any thread."""
+        """Whether it has kept a processor busy since the last call, as far as is known. Any thread may call it."""
         return True
 
     def starved_seconds(self) -> float:
-        """For how long it was ready to run and had no processor; 0 where that is not known."""
+        """How long it waited for a processor; 0 if that is not known."""
         return 0.0
 
     def was_out_of_memory(self) -> bool:
-        """Whether something else has ended it at its memory limit (`OOMKilled`). Asked after the end."""
+        """Whether something else has ended it at its memory limit (`OOMKilled`). Called after the end."""
         return False
 
 
@@ -149,7 +149,7 @@ class SandboxedEnvironment(ExecutionEnvironment):
         self.sandbox.start(self._variables() | dict(added))
 
     def _begins(self, lease: Lease) -> None:
-        """This task is about to run: what was printed up to now is not its own."""
+        """Called before this task runs: what was printed up to now is not its output."""
         if self.output.is_wanted:
             self.sandbox.between()
             self._end_line()
@@ -163,11 +163,11 @@ class SandboxedEnvironment(ExecutionEnvironment):
             self.output.write(self._printing, self.id, whole, stream)
 
     def _handlers_own(self, lines: bytes) -> bytes:
-        """These lines without those that are not the handler's."""
+        """Only those of these lines that are the handler's."""
         return lines
 
     def _end_line(self) -> None:
-        """Hand on what has no newline yet, as a line."""
+        """Pass on text without a newline as a line."""
         for stream, lines in self._lines.items():
             if rest := self._handlers_own(lines.rest()):
                 self.output.write(self._printing, self.id, rest, stream)

@@ -8,14 +8,14 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-_FOLDER = "/dev/shm/"  # noqa: S108 - to look after it
+_FOLDER = "/dev/shm/"  # noqa: S108 - it is cleaned up, not used
 
 _File = tuple[int, int]
 """A file's device and inode."""
 
 
 def present() -> frozenset[_File]:
-    """What is there now, before the process starts, and so was made by others."""
+    """The files that exist before the process starts, and so were made by others."""
     found = [_identity(f"{folder}/{name}") for folder, _, names in os.walk(_FOLDER) for name in names]
     return frozenset(file for file in found if file is not None)
 

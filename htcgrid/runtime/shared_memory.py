@@ -12,7 +12,7 @@ SIZE = 1 << 18
 NOTE = struct.Struct("=QQQ")
 """By the worker, at 0: the bytes kept in the outbox, the start of the last task (monotonic ns), the
 sequence number of the one it runs (0: none). Fields are written in this order, and read in the other, so
-that whoever sees a task running sees its start too, wherever the writer was interrupted."""
+that a reader that sees a task running sees its start too, wherever the writer was interrupted."""
 
 RUNNING = struct.Struct("=Q")
 RUNNING_AT = 16

@@ -1,4 +1,4 @@
-"""Processes that lost all of their supervisors at once, found by a variable that they were started with."""
+"""Finds and ends processes that lost all their supervisors at once, by a variable that they were started with."""
 
 import os
 import signal
@@ -13,7 +13,7 @@ _PAUSE_SECONDS = 0.02
 
 
 def end(home: str) -> None:
-    """End what was started with this folder as its HOME, and all that it starts meanwhile."""
+    """End all processes that were started with this folder as HOME, and all that they start meanwhile."""
     deadline = time.monotonic() + _SECONDS
     while found := _started_with(f"HOME={home}".encode()):
         if time.monotonic() > deadline:
@@ -23,7 +23,7 @@ def end(home: str) -> None:
         for pidfd in found:
             os.close(pidfd)
         if time.monotonic() > deadline + _SECONDS:
-            break  # what is left may not be signalled by this user
+            break  # this user may not signal the others
         time.sleep(_PAUSE_SECONDS)
 
 
@@ -34,7 +34,7 @@ def _started_with(variable: bytes) -> Sequence[int]:
         if folder.name.isdecimal():
             with suppress(ProcessLookupError):
                 pidfd = os.pidfd_open(int(folder.name))
-                # Read behind the opening, so that it is of the very process that the pidfd stands for.
+                # It is read after the pidfd is opened, so that both are of the same process.
                 if variable in _environ(folder):
                     found.append(pidfd)
                 else:

@@ -35,7 +35,7 @@ class NewTraces:
         self._numbers = itertools.count(1)
 
     def next(self) -> str:
-        """One that no other invocation has."""
+        """A trace that no other invocation has."""
         number = next(self._numbers) & 0xFFFFFFFF
         return (
             f"Root=1-{int(time.time()):08x}-{self._own[:16]}{number:08x};Parent={self._own[16:]}{number:08x};Sampled=0"

@@ -11,7 +11,7 @@ class Wakeup:
     def __init__(self) -> None:
         self._fd = -1
         self._lock = threading.Lock()
-        """Nobody may write to a descriptor that is closed meanwhile: its number may be another file's then."""
+        """No thread may write to a descriptor while it is closed: another file may then have its number."""
         self.is_set = False
 
     def open(self) -> int:

@@ -23,7 +23,7 @@ from htcgrid.runtime import frames, shared_memory
 
 _FLUSH_NS = 1_000_000  # an answer waits no longer than this to be sent together with others
 _READ_BYTES = 1 << 16
-"""Read at once: to allocate more costs more than to read a small event. A large one is read in larger parts."""
+"""How many bytes to read at once: allocating more costs more than reading a small event. A large one is read in larger parts."""
 _LARGE_READ_BYTES = 1 << 18
 _HEAD = frames.REQUEST.size
 _TRACE_AT = _HEAD + frames.REQUEST_ID_BYTES
@@ -38,7 +38,7 @@ _READS_FROM, _READS_TO = shared_memory.READS_AT, shared_memory.READS_AT + shared
 _MADV_WIPEONFORK = 18
 """Of Linux since 4.14; the mmap module has no name for it."""
 _INIT_MESSAGE_LETTERS = 10_000
-"""What is kept of the message of an initialisation error that is past the limit of an answer."""
+"""What is kept of the message of an initialisation error that is larger than the limit of an answer."""
 
 
 class Invocation:

@@ -1,4 +1,4 @@
-"""`os.environ` of a Python worker: unchanged for the handler, and quicker for AWS's client."""
+"""`os.environ` of a Python worker: the same for the handler, and faster for AWS's client."""
 
 import _posixsubprocess
 import os
@@ -106,7 +106,7 @@ def _traced(environ: type[Any], keys: _Remembered, texts: _Remembered) -> type[A
 
 
 def _before_each_start(do: Callable[[], object]) -> None:
-    """Have `do` called before this process starts another one, which inherits the variables that the C library knows."""
+    """Call `do` before this process starts another one, which inherits the variables that the C library has."""
 
     def first(start: Callable[..., Any]) -> Callable[..., Any]:
         def started(*arguments: Any, **named: Any) -> Any:

@@ -20,7 +20,7 @@ _WORKING_SHARE = 0.25
 
 
 class WorkerProcess:
-    """A process of the fork server, in its own session, that prints into a pipe which is read here."""
+    """A process of the fork server, in its own session. It prints into a pipe that is read here."""
 
     def __init__(self, fork_server: ForkServer, request: Mapping[str, Any], *fds: int) -> None:
         self._fork_server = fork_server
@@ -100,11 +100,11 @@ class WorkerProcess:
         return share > _WORKING_SHARE
 
     def starved_seconds(self) -> float:
-        """For how long it was ready to run and had no processor."""
+        """How long it waited for a processor."""
         return self._scheduled()[1] / 1e9
 
     def _scheduled(self) -> tuple[int, int]:
-        """For how long it ran, and waited for a processor; in nanoseconds."""
+        """How long it ran, and how long it waited for a processor; in nanoseconds."""
         try:
             ran, waited, _ = Path(f"/proc/{self.pid}/schedstat").read_text().split()
         except (OSError, ValueError):  # it has ended, or the kernel does not count
@@ -112,7 +112,7 @@ class WorkerProcess:
         return int(ran), int(waited)
 
     def memory_mb(self) -> float:
-        """At most what a control group would count now, in MiB, of the process and all that it started."""
+        """An upper bound of what a control group would count now, in MiB, for the process and all that it started."""
         return process_memory.at_most_mb(self.pid)
 
     def charged_mb(self) -> float:
@@ -121,5 +121,5 @@ class WorkerProcess:
 
 
 def _enlarge(pipe: int) -> None:
-    with suppress(PermissionError):  # past what the machine allows one user; the usual size serves as well
+    with suppress(PermissionError):  # above what the machine allows one user; the usual size works as well
         fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, LOG_BYTES_AT_ONCE)

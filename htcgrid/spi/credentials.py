@@ -37,10 +37,10 @@ class Credentials:
 
 
 class CredentialSource:
-    """What hands out credentials; this one has none. Calls may come from several threads at once."""
+    """Gives out credentials; this class has none. Several threads may call it at once."""
 
     def current(self, timeout: float) -> Credentials:
-        """Credentials for an invocation of `timeout` seconds that begins now; renewed where they would not last.
+        """Credentials for an invocation of `timeout` seconds that begins now; renewed if they would expire before its end.
 
         Raises `Unavailable` where the service that issues them is unavailable, `Rejected` where it never issues any.
         """
@@ -51,10 +51,10 @@ class CredentialSource:
         return {}
 
     def close(self) -> None:
-        """Release everything. Quiet a second time."""
+        """Release everything. A second call does nothing."""
 
 
 def split_credentials(variables: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
-    """The variables of an environment that everyone may see, and its credentials."""
+    """Split environment variables into those that everyone may see and the credentials."""
     secret = {name: variables[name] for name in CREDENTIAL_VARIABLES if name in variables}
     return {name: value for name, value in variables.items() if name not in secret}, secret

@@ -1,4 +1,4 @@
-"""The error documents that htcgrid writes itself: AWS Lambda's word for word, and those of what Lambda does not have.
+"""The error documents that htcgrid writes itself: AWS Lambda's own texts, and texts for failures that Lambda does not have.
 
 A handler's own errors are documents of the runtime client and pass through untouched.
 """
@@ -56,12 +56,12 @@ def _reason(status: int) -> str:
 
 
 def out_of_memory(request_id: str) -> bytes:
-    """The environment was stopped at the function's memory."""
+    """The environment was stopped because it used more than the function's memory."""
     return document("Runtime.OutOfMemory", f"RequestId: {request_id} Error: Runtime exited with error: signal: killed")
 
 
 def response_too_large() -> bytes:
-    """The answer is past the limit."""
+    """The answer is larger than the limit."""
     limit = limits.RESPONSE_BYTES
     return document(
         "Function.ResponseSizeTooLarge",
@@ -70,7 +70,7 @@ def response_too_large() -> bytes:
 
 
 def request_too_large(size: int) -> bytes:
-    """The event is past the limit; the handler was not called."""
+    """The event is larger than the limit; the handler was not called."""
     limit = limits.REQUEST_BYTES
     return document("RequestTooLargeException", f"The event has {size} bytes; at most {limit} can be sent.")
 
@@ -91,7 +91,7 @@ def not_storable(reason: str) -> bytes:
 
 
 def never_begun(attempts: int, reason: str) -> bytes:
-    """The plane did not begin this task, many times and for a long time."""
+    """The plane has not begun this task in many tries over a long time."""
     message = f"The plane did not begin this task in {attempts} tries, each of them long; the last time: {reason}"
     return document("Htcgrid.NotBegun", message)
 

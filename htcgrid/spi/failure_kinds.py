@@ -1,4 +1,4 @@
-"""What follows from each kind of failure, in one table.
+"""What happens after each kind of failure, in one table.
 
 `error_documents.py` has the document of each kind, the conformance kit a rule and the README a line.
 """

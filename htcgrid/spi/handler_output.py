@@ -1,4 +1,4 @@
-"""Where a plane hands what handlers print; set by whoever opens the plane."""
+"""Where a plane writes what handlers print; set by the program that opens the plane."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ NOT_TOLD_APART = "stdout+stderr"
 
 
 class HandlerOutput:
-    """What handlers print, handed over whole. This one, the default, wants none of it."""
+    """Receives everything that handlers print. This class is the default and receives nothing."""
 
     is_wanted = False
-    """Whether anything is to be handed over. Read once an environment is made: it does not change."""
+    """Whether output is wanted. It is read when an environment is made and does not change."""
 
     def write(self, lease: Lease | None, environment: str, text: bytes, stream: str = NOT_TOLD_APART) -> None:
-        """Take whole lines that were printed under `lease`, in the order in which they were printed.
+        """Write complete lines that were printed while `lease` ran, in the order in which they were printed.
 
-        What has no newline at its end is a line as well: the last one of an invocation, or a part of a very long one.
+        Text without a newline at its end is a line as well: the last line of an invocation, or a part of a very long line.
         `lease` is None for what was printed while no task ran, as the handler's module was loaded. `stream` is "stdout",
-        "stderr" or `NOT_TOLD_APART`. Called from any thread. It may wait while whoever reads is slow: read no more
-        meanwhile, so that the handler waits too. Nothing is raised.
+        "stderr" or `NOT_TOLD_APART`. Any thread may call it. It may block while the reader is slow: the plane must not read
+        more output meanwhile, so that the handler waits too. It raises nothing.
         """

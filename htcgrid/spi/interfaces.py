@@ -49,24 +49,24 @@ class TaskSource(Plugin):
 
     @abstractmethod
     def ack(self, leases: Sequence[Lease]) -> None:
-        """Done for good: never handed out again. A late or second ack is quiet."""
+        """These tasks are done: they are never handed out again. A late or second ack is ignored."""
 
     def nack(self, leases: Sequence[Lease], delay: float = 0.0) -> None:
-        """Return: handed out again after about `delay` seconds, rounded up if at all, counted as one more attempt. The default does
-        nothing: right where leases expire soon. A late or second nack, or one of a lost lease, is quiet."""
+        """Return: handed out again after about `delay` seconds, rounded up if at all, as one more attempt. The default does
+        nothing, which is right if leases expire soon. A late or second nack, or one of a lost lease, is ignored."""
 
     def extend(self, leases: Sequence[Lease], seconds: float) -> Collection[str]:
-        """Keep these leases for `seconds` from now; returns the ids of tasks that are no longer ours. Those were cancelled, or
-        their lease was lost to another receiver, who stores them: the agent stops them and stores nothing. The default, for
-        sources whose leases never expire: none."""
+        """Keep these leases for `seconds` from now; returns the ids of tasks that this agent does not have any more. They were
+        cancelled, or another receiver has their lease and stores them: the agent stops them and stores nothing. The default,
+        for sources whose leases never expire, returns none."""
         return ()
 
     def dead_letter(self, leases: Sequence[Lease], reason: str) -> None:
-        """In place of `ack`, as quiet, after the last try of what ended its environment; keeps the reason, or a part. Default: ack."""
+        """Replaces `ack` after the last try of a task that ended its environment; keeps (part of) the reason. Default: ack."""
         self.ack(leases)
 
     def dead_letters(self) -> Iterable[DeadTask]:
-        """The dead letters, a few at a time in memory; no other call waits for whoever reads, who may leave it. None by default."""
+        """The dead letters, a few at a time in memory. No call waits for the reader, who may stop early. Default: none."""
         return ()
 
     redrives: bool = False
@@ -75,22 +75,22 @@ class TaskSource(Plugin):
     def redrive(self, tasks: Sequence[Task]) -> None:
         """Accept these failed tasks again, durably. Each has a generation above that of its failed run. A task of that id and
         an earlier generation that is still there, or is a dead letter, is replaced. One of the same generation and content
-        stays as it is, so that a redrive that was cut off is completed by giving it again."""
+        stays as it is, so that an interrupted redrive can be completed by repeating it."""
         raise Rejected(f"{type(self).__name__} takes no failed tasks again.")
 
     def stats(self, *, brief: bool = False) -> QueueStats:
-        """How much is there now, or an estimate. The default knows nothing. `brief` asks for `states` alone, at little cost; else
-        all of the queue may be read, but none of the payloads."""
+        """How many tasks it holds now, or an estimate. The default knows nothing. `brief` asks for `states` only, at little cost;
+        otherwise the whole queue may be read, but no payloads."""
         return QueueStats()
 
     def is_pending(self, session_id: str) -> bool | None:
-        """Whether a task of this session is waiting, delayed or leased; None, the default, where it cannot tell."""
+        """Whether a task of this session is waiting, delayed or leased; None, the default, if that is unknown."""
         return None
 
     @property
     def exhausted(self) -> bool:
-        """Whether nothing more will come. A source that never ends says False, the default. A finite one says True when all it
-        had is acked or leased, and nothing returned waits to be handed out again."""
+        """Whether no more tasks will come. An endless source returns False, the default. A finite one returns True when all its
+        tasks are acked or leased, and no returned task waits to be handed out again."""
         return False
 
 
@@ -98,26 +98,26 @@ class Invoker(Plugin):
     """A compute plane: where handlers run."""
 
     max_batch: int = 1
-    """The most tasks one `invoke` takes. Above 1 only where an environment can be fed ahead cheaply."""
+    """The most tasks one `invoke` takes. Above 1 only if an environment can cheaply get tasks in advance."""
 
     max_concurrency: int = 1
-    """How many `invoke` calls can do work at a time, 1 at least. The agent runs as many threads, which come and go with it: it
-    looks after `open` and ten times a second. Where it falls, calls under way run to their end."""
+    """How many `invoke` calls can do work at a time, 1 at least. The agent reads it after `open` and ten times a
+    second, and runs as many threads. When it falls, running calls are finished."""
 
     capabilities: frozenset[Capability] = frozenset()
-    """What the plane does. Read after `open`, which may find that the service does less."""
+    """What the plane can do. It is read after `open`, which may find that the service can do less."""
 
     standing: tuple[int, int] | None = None
     """The most agents of a standing grid, and how many environments each has, where `deploy` makes one. `check` reads it."""
 
     credentials: CredentialSource = CredentialSource()
-    """What hands out the credentials that handlers find in their environment; set before `open`."""
+    """Gives out the credentials that handlers find in their environment; set before `open`."""
 
     observers: Observers = Observers()
-    """Who is told when an execution environment starts and ends; set before `open`."""
+    """These are told when an execution environment starts and ends; set before `open`."""
 
     output: HandlerOutput = HandlerOutput()
-    """What takes all that handlers print, where the plane has `Capability.OUTPUT`; set before `open`."""
+    """Receives everything that handlers print, if the plane has `Capability.OUTPUT`; set before `open`."""
 
     @abstractmethod
     def invoke(self, batch: Sequence[Lease], timeout: float) -> Iterable[Outcome | Unstarted]:
@@ -125,12 +125,12 @@ class Invoker(Plugin):
         are ready, in any order. `timeout` is in seconds, for each task by itself. The handler's context is AWS Lambda's: a
         request id for each invocation, the function's name and memory, the time that is left. Failures of the handler are
         outcomes. A task that was not begun when another of its batch takes long, or ends the environment, is reported as
-        `Unstarted` at once, so that another environment can have it. At `Unavailable` tasks already reported stay reported, and
-        the rest are tried again. `Rejected` stops the agent: it says never. `Throttled` has the agent make fewer calls."""
+        `Unstarted` at once, so that another environment can run it. After `Unavailable`, reported tasks stay reported, and
+        the others are tried again. `Rejected` stops the agent. After `Throttled` the agent makes fewer calls at a time."""
 
     def cancel(self, task_ids: Collection[str]) -> None:
-        """Stop those of these tasks that run here now, and none that comes later; each is reported as `cancelled`. Any thread
-        may call it. The default: none."""
+        """Stop those of these tasks that run here now, but none that begins later; each is reported as `cancelled`. Any thread
+        may call it. The default stops none."""
 
 
 class ResultSink(Plugin):
@@ -144,54 +144,54 @@ class ResultSink(Plugin):
 
     @abstractmethod
     def put(self, results: Sequence[Result]) -> None:
-        """Store these results. They are durable when it returns: the tasks are acked right after. A result whose task id is
-        there already leaves one result. `Rejected` with `task_ids` names those that can never be stored; the others are. After
-        `Unavailable` the same results are put again."""
+        """Store these results. They are durable when it returns: the tasks are acked right after. There is
+        one result for each task id, also when one is put again. `Rejected` with `task_ids` names those that can never be
+        stored; the others are stored. After `Unavailable` the same results are put again."""
 
     def stored(self, tasks: Sequence[Task]) -> Collection[str]:
-        """Which of these tasks have a result already: they are acked without running. Must be cheap. The default: none."""
+        """Which of these tasks have a result already: they are acked without running. Must be cheap. Default: none."""
         return ()
 
     def scan(self, session_id: str | None = None, after: int = 0) -> Iterator[tuple[int, Result]]:
-        """Results with ascending numbers in the order they were stored, of a session or of all; only those above `after`. A few
-        at a time in memory, and no `put` waits for whoever reads. A later call with the last number seen misses none."""
+        """Results of a session, or all, with ascending numbers in the order they were stored; only numbers above `after`. A few
+        at a time in memory, and no `put` waits for the reader. A later call with the last number seen misses none."""
         raise Rejected(f"{type(self).__name__} keeps no order in which results could be read. Name the tasks.")
 
     def every_result(self) -> Iterator[Result]:
-        """As `scan`, in any order; answers and events may be left out, since `htcgrid report` reads figures alone."""
+        """As `scan`, in any order. Answers and events may be left out, because `htcgrid report` reads only figures."""
         return (result for _, result in self.scan())
 
     lists_failures: bool = False
-    """Whether its failures can be listed, by `failed`, and are replaced as that says."""
+    """Whether `failed` can list its failures, and `put` replaces them as described there."""
 
     def failed(self) -> Iterator[Result]:
-        """Every result that is a failure now, a few at a time in memory. `Result.task` has its attributes, generation included,
-        and the event where that is kept with the failure. `put` replaces a failure by a result of a later generation, and
-        nothing else; `stored` names no task whose result is a failure of an earlier generation than its own."""
+        """Every result that is a failure now, a few at a time in memory. `Result.task` has its attributes, with its generation,
+        and its event if that is kept with failures. `put` replaces only failures, and only by a result of a later generation;
+        `stored` does not return a task whose result is a failure of an earlier generation than the task's."""
         raise Rejected(f"{type(self).__name__} cannot list its failures.")
 
     def has_failed(self) -> bool:
-        """Whether any result is a failure: the exit code of a run says so."""
+        """Whether any result is a failure; the exit code of a run depends on it."""
         return any(True for _ in self.failed()) if self.lists_failures else False
 
     keeps_runs: bool = False
-    """Whether it keeps what ran beside its results, the manifest. Read after `open`."""
+    """Whether it keeps manifests (the record of each run) beside its results. It is read after `open`."""
 
     def add_run(self, document: bytes) -> None:
-        """Keep this document of JSON, a few kilobytes, durably. Several agents may add at the same time."""
+        """Keep this manifest, a JSON document of a few kilobytes, durably. Several agents may add one at the same time."""
         raise Rejected(f"{type(self).__name__} does not keep what ran.")
 
     def runs(self) -> Iterator[bytes]:
-        """Every document that was added, in the order in which the runs began or were added. The default: none."""
+        """Every manifest, in the order in which the runs began or were added. The default returns none."""
         return iter(())
 
     def open_to_read(self) -> None:
-        """In place of `open`, with the same errors, where nothing will be put: beside a run that writes into it."""
+        """Replaces `open`, with the same errors, if nothing will be put. A run may write into the sink meanwhile."""
         self.open()
 
     def wait_for_more(self, seconds: float) -> bool | None:
-        """Wait `seconds` at most until something was stored since this thread's last call; whether it was. A thread's first call
-        says True at once. The default, where the store cannot tell: None, at once."""
+        """Wait at most `seconds` until something was stored since this thread's last call; returns whether it was. A thread's
+        first call returns True at once. The default, for stores that cannot know this, returns None at once."""
         return None
 
     def stats(self) -> StoreStats:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, SecretStr, ValidationInfo, field_val
 
 
 class Keys(BaseModel):
-    """A table of the config file: unknown keys, and values that nothing can work with, are refused."""
+    """A table of the config file. Unknown keys and unusable values are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -39,7 +39,7 @@ class Keys(BaseModel):
 
 
 def _kinds(annotation: Any) -> Iterator[Any]:
-    """A type and all that it is made of, such as `Path` in `FilePath | None`."""
+    """A type and all types that it contains, such as `Path` in `FilePath | None`."""
     yield annotation
     for part in get_args(annotation):
         yield from _kinds(part)

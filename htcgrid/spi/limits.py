@@ -1,4 +1,4 @@
-"""AWS Lambda's published limits, in bytes and seconds, that our planes keep as well."""
+"""AWS Lambda's published limits, in bytes and seconds, that our planes apply as well."""
 
 REQUEST_BYTES = 6_291_456
 """The most a synchronous request may hold: 6 MiB."""
@@ -10,4 +10,4 @@ INIT_SECONDS = 10.0
 """How long an environment may initialise before the service starts it once more, on the function's time."""
 
 LOG_TAIL_BYTES = 4096
-"""How much of the log's end goes with an answer."""
+"""How many bytes of the end of the log are returned with an answer."""

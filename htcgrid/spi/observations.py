@@ -1,8 +1,8 @@
 """What observers are told: one observation for each call of the agent to a plugin, not for each task.
 
-An observation refers to the leases and results that the agent has at hand, so that nothing is copied. Whoever keeps one
-keeps their payloads in memory. `time` is when it was made, in Unix seconds. New kinds are added without a new version of
-the interface, so an observer passes over what it does not know.
+An observation refers to the leases and results that the agent has at hand, so that nothing is copied. An observer that
+keeps an observation keeps their payloads in memory. `time` is when it was made, in Unix seconds. New kinds are added
+without a new version of the interface, so an observer must ignore kinds that it does not know.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Observation:
     time: float
 
     def size(self) -> tuple[int, int]:
-        """How many tasks this is about, and how many bytes of events and answers it keeps that no earlier observation did."""
+        """How many tasks this is about, and how many bytes of events and answers it keeps, without those counted before."""
         return 1, 0
 
 
@@ -48,7 +48,7 @@ class Sent(Observation):
 @quick_init
 @dataclass(frozen=True, slots=True)
 class OfLeases(Observation):
-    """Something that happened to these leases; never made itself."""
+    """Something that happened to these leases; only its subclasses are used."""
 
     leases: Sequence[Lease]
 
@@ -84,7 +84,7 @@ class Started(OfLeases):
 @quick_init
 @dataclass(frozen=True, slots=True)
 class Ended(OfLeases):
-    """The call that a `Started` told of has ended, after `seconds`. `leases` is the same object as in that `Started`."""
+    """The call of a `Started` has ended, after `seconds`. `leases` is the same object as in that `Started`."""
 
     slot: int
     seconds: float
@@ -106,7 +106,7 @@ class Stored(Observation):
 @quick_init
 @dataclass(frozen=True, slots=True)
 class Answered(Observation):
-    """A call of `htcgrid serve` whose caller waited has this result, `seconds` after it came. It is not a task of an agent."""
+    """A synchronous call of `htcgrid serve` has this result, `seconds` after it was received. It is not a task of an agent."""
 
     result: Result
     seconds: float
@@ -130,7 +130,7 @@ class Retried(OfLeases):
 @quick_init
 @dataclass(frozen=True, slots=True)
 class Acked(OfLeases):
-    """The source knows that the tasks of these leases are done for good."""
+    """These leases were acked: their tasks are done and never handed out again."""
 
 
 @quick_init
@@ -144,8 +144,8 @@ class DeadLettered(OfLeases):
 @quick_init
 @dataclass(frozen=True, slots=True)
 class Returned(OfLeases):
-    """These leases were returned to the source, which hands their tasks out again after `delay` seconds: retries, and tasks that did
-    not run to their end."""
+    """These leases were returned to the source, which hands their tasks out again after `delay` seconds: retries, and tasks that
+    were not finished."""
 
     delay: float
 
@@ -195,8 +195,8 @@ class PluginUnavailable(Observation):
 class PluginAvailable(Observation):
     """A plugin that was unavailable for `seconds` answers again. `part` is "source", "plane" or "sink".
 
-    Each thread of the agent tells of its own calls: of several slots that found the plane unavailable, those that call it
-    again.
+    Each thread of the agent reports its own calls: where several slots found the plane unavailable, each slot that calls it
+    again reports this.
     """
 
     part: str
@@ -218,6 +218,6 @@ class AgentStarted(Observation):
 @quick_init
 @dataclass(frozen=True, slots=True)
 class AgentEnded(Observation):
-    """This agent has ended; all that happens to tasks was told before."""
+    """This agent has ended; everything that happened to its tasks was told before."""
 
     figures: AgentFigures

@@ -1,4 +1,4 @@
-"""The fourth kind of plugin: an observer, which is told what happens and changes nothing."""
+"""The fourth kind of plugin: an observer. It is told what happens and changes nothing."""
 
 from __future__ import annotations
 
@@ -14,76 +14,77 @@ from htcgrid.spi.tracing import TraceContext
 class Observer(Plugin):
     """A plugin that is told what happens in a grid: metrics, traces, a page.
 
-    An observer can neither slow nor stop the agent. Each has a thread and a bounded queue of its own; what does not fit
-    into the queue is dropped and counted. An error is reported once, and the observer is told what comes after; one that
-    raises ten times in a row is told nothing more.
+    An observer cannot slow or stop the agent. Each one has its own thread and its own bounded queue; what does not fit
+    into the queue is dropped and counted. The first error is reported, and the observer is still told what happens later;
+    after ten errors in a row it is told nothing more.
     """
 
     dropped: int = 0
-    """How many tasks' observations it was not told of, since it was slow or raised; the agent counts here."""
+    """The number of tasks whose observations were dropped because this observer was slow or raised errors; set by the agent."""
 
     scrape_port: int | None = None
-    """The port at which other programs read what it shows over HTTP, at `/metrics`; None where they do not.
-    A plane that is deployed opens it. Known before `open`."""
+    """The port of its HTTP server, where other programs read its metrics at `/metrics`; None if it has no server.
+    A deployed plane opens this port. The value is known before `open`."""
 
     makes_spans: bool = False
-    """Whether it makes a span of each attempt, with the id of `htcgrid.spi.tracing.attempt_of`. Then handlers are given this id
-    as their caller, and whoever puts tasks into a queue opens it too, asks it for `session_trace` and tells it `Sent`."""
+    """Whether it makes a span for each attempt, with the id from `htcgrid.spi.tracing.attempt_of`. Handlers then get this id
+    as their caller. A program that puts tasks into a queue also opens the observer, asks it for `session_trace` and tells it
+    `Sent`."""
 
     trace: TraceContext | None = None
-    """Known after `open`: the span that attempts of tasks without a trace belong to. None where it makes no spans."""
+    """The parent span for attempts of tasks without a trace; None if it makes no spans. The value is known after `open`."""
 
     @abstractmethod
     def observe(self, observations: Sequence[Observation]) -> None:
-        """Take in what has happened, in order; `htcgrid.spi.observations` lists the kinds.
+        """Process these observations, which are in order; `htcgrid.spi.observations` lists the kinds.
 
-        Called some times a second with all that came since, from one thread at a time. It passes over kinds that it does
-        not know, and keeps no payload: neither events nor answers. `close` is called in the same thread, after the last
-        observation; at the end of a run both have 2 s together, then the run ends without them.
+        It is called several times a second with all observations since the last call, from one thread at a time. It must
+        ignore kinds that it does not know, and must not keep payloads (events or answers). `close` is called in the same
+        thread, after the last observation. At the end of a run both have 2 s together; then the run ends without them.
         """
 
     def session_trace(self, session: str) -> TraceContext | None:
-        """The span of a submit, which the tasks of this session get as their caller; None, the default, for none.
+        """The span of a submit. The tasks of this session get it as their caller. The default is None: no span.
 
-        The same session has the same one, so that a submit that was cut off is completed by giving it again.
+        The same session must always get the same span, so that an interrupted submit can be completed by repeating it.
         """
         return None
 
 
 class Observers:
-    """Passes observations on. This class, the default, passes them to nobody."""
+    """Passes observations to observers. This class is the default and has no observers."""
 
     is_watched: bool = False
-    """Whether anybody is told. Where not, no observation need be made."""
+    """Whether there are observers. If not, observations need not be created."""
 
     scrape_ports: Sequence[int] = ()
-    """The `scrape_port` of each that has one."""
+    """The `scrape_port` of each observer that has one."""
 
     trace: TraceContext | None = None
-    """The span that attempts of tasks without a trace belong to; None where nobody makes spans."""
+    """The parent span for attempts of tasks without a trace; None if no observer makes spans."""
 
     def tell(self, observation: Observation) -> None:
-        """From any thread; never blocks and never raises."""
+        """Pass this observation on. Any thread may call it; it never blocks and never raises."""
 
     def session_trace(self, session: str) -> TraceContext | None:
-        """The caller that the tasks of this session get; None where nobody makes spans."""
+        """The caller that the tasks of this session get; None if no observer makes spans."""
         return None
 
 
 class AgentFigures(ABC):
-    """What an observer may ask of an agent while it runs, from a thread of the observer's own."""
+    """What an observer may read from a running agent, in a thread that the observer owns."""
 
     @abstractmethod
     def slots(self) -> int:
-        """How many tasks it lets run at once now: it follows the plane, and is lower while that throttles."""
+        """How many tasks may run at once now: the plane's `max_concurrency`, or fewer while the plane throttles."""
 
     @abstractmethod
     def busy(self) -> int:
-        """How many calls to the plane are under way, each in an execution environment."""
+        """How many calls to the plane are running, each in one execution environment."""
 
     @abstractmethod
     def held(self) -> int:
-        """How many leases it holds, in whatever state."""
+        """How many leases it holds, in all states."""
 
     @abstractmethod
     def held_bytes(self) -> int:
@@ -91,7 +92,7 @@ class AgentFigures(ABC):
 
     @abstractmethod
     def queue(self) -> QueueStats:
-        """The states and the oldest task of its source. Asks the service, which may cost money and time; raises as that does."""
+        """The `stats` of its source. This calls the service, which may cost money and time, and raises the same errors."""
 
     @abstractmethod
     def usage(self) -> Sequence[Usage]:

@@ -12,7 +12,7 @@ from htcgrid.spi.keys import Keys
 from htcgrid.spi.stats import Usage
 
 SPI_VERSION = 1
-"""What a plugin states in its `spi` attribute. It rises when a plugin must change to go on working."""
+"""The version that a plugin states in its `spi` attribute. It is increased when plugins must be changed to keep working."""
 
 
 class Plugin(ABC):  # noqa: B024 - what is abstract differs by kind
@@ -32,19 +32,19 @@ class Plugin(ABC):  # noqa: B024 - what is abstract differs by kind
         self.config = config
         self.function = function
         self.agent = f"{os.uname().nodename}-{os.getpid()}"
-        """The name of the agent that uses this plugin, for those who look at the place: unique among agents, and the same for
-        the plugins of one. `[agent] name` is put before it, after this and before `open`."""
+        """The name of the agent that uses this plugin, as the service shows it: unique among agents, and the same
+        for all plugins of one agent. `[agent] name` is put in front of it after `__init__` and before `open`."""
 
     def open(self) -> None:  # noqa: B027 - a plugin without connections needs none
-        """Make ready: connect, check that what is named exists, start what serves."""
+        """Prepare the plugin: connect, check that everything the config names exists, start servers."""
 
     def close(self) -> None:  # noqa: B027
         """Release everything `open` acquired. What was leased and not acked expires or is returned."""
 
     def advise(self, attempts: int) -> Iterable[str]:
-        """What does not fit the function, or an agent that tries a task `attempts` times, and what to do about it.
+        """What does not fit the function, or does not fit an agent that tries a task `attempts` times, and what to do about it.
 
-        `htcgrid check` prints it. Called open, where the user asked for that, or not: then only what the config tells.
+        `htcgrid check` prints it. The plugin is open only if the user asked for that; otherwise only the config is checked.
         """
         return ()
 
@@ -52,7 +52,7 @@ class Plugin(ABC):  # noqa: B024 - what is abstract differs by kind
         """The least rights that each use of the plugin needs; `htcgrid permissions` prints them.
 
         An IAM policy for each of `agent`, `submitter`, `reader` and `deployer` that it knows, and the text of Kubernetes
-        documents as `cluster`. Called open or not: what only AWS can tell, such as the account, is `*` before `open`.
+        documents as `cluster`. It may be called before `open`: what only AWS knows, such as the account, is then `*`.
         """
         return {}
 

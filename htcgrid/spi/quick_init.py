@@ -1,4 +1,4 @@
-"""A faster `__init__` for frozen dataclasses, since four are made for each task."""
+"""A faster `__init__` for frozen dataclasses, because four instances are made for each task."""
 
 from dataclasses import MISSING, fields
 from typing import Any, TypeVar
@@ -9,7 +9,7 @@ _Value = TypeVar("_Value")
 def quick_init(cls: type[_Value]) -> type[_Value]:
     """Give a frozen dataclass an `__init__` of the same signature at half the cost.
 
-    The one that `dataclass` writes looks each slot up again by its name; this one has the slots at hand.
+    The `__init__` that `dataclass` writes looks up each slot by its name in every call; this one looks them up once.
     """
     parameters, body, scope = ["self"], [], dict[str, Any](_missing=MISSING)
     for each in fields(cls):  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""What a plugin tells of itself when it is asked: how much it holds, and what it has cost."""
+"""What a plugin reports about itself on request: how much it holds, and what it has cost."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class States:
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """An agent on a queue: how many tasks it has leased, and how long ago it was last heard of."""
+    """An agent on a queue: how many tasks it has leased, and how long ago it last called the queue."""
 
     leased: int
     silent_seconds: float
@@ -76,7 +76,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class DeadTask:
-    """A dead letter: how often the task was handed out, and why it is not any more."""
+    """A dead letter: how often the task was handed out, and why it is no longer handed out."""
 
     task: Task
     attempt: int

@@ -1,4 +1,4 @@
-"""Which trace an attempt belongs to, and the id of its span.
+"""The trace that an attempt belongs to, and the id of its span.
 
 Both are computed from the task and the attempt alone. So the agent can give the id to the handler before the attempt begins,
 and the observer that makes the span after its end computes the same id, in this process or another.
@@ -54,7 +54,7 @@ def caller_of(attributes: Mapping[str, str]) -> TraceContext | None:
 
 
 def attempt_of(lease: Lease, caller: TraceContext) -> TraceContext:
-    """The span of this attempt, whose caller is this; each attempt of each task has one of its own."""
+    """The span of this attempt, with this caller; each attempt of each task has its own span."""
     task = lease.task
     text = f"{caller.trace_id}\0{task.id}\0{generation_of(task)}\0{lease.attempt}"
     digest = sha1(text.encode("utf-8", "surrogatepass"), usedforsecurity=False).hexdigest()
@@ -62,9 +62,9 @@ def attempt_of(lease: Lease, caller: TraceContext) -> TraceContext:
 
 
 def within_attempt(lease: Lease, run: TraceContext) -> Lease:
-    """The lease as the handler is to see it: its caller is the attempt. `run` is the trace of tasks that have none.
+    """The lease as the handler sees it: its caller is the attempt. `run` is the trace of tasks without one.
 
-    Where the trace is not sampled nobody makes a span of the attempt, and the handler sees its task as it was sent.
+    If the trace is not sampled, the attempt has no span, and the handler sees its task as it was sent.
     """
     task = lease.task
     caller = (caller_of(task.attributes) if task.attributes else None) or run

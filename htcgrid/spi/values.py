@@ -10,26 +10,26 @@ from htcgrid.spi.quick_init import quick_init
 
 
 class FailureKind(StrEnum):
-    """What kind of failure ended an invocation. The agent's retries are set kind by kind.
+    """What kind of failure ended an invocation. The number of attempts is set for each kind.
 
-    Each has an error document: a JSON object with the texts `errorType` and `errorMessage`. Where the plane writes it,
-    not the handler's runtime, `htcgrid.spi.error_documents` has it as AWS Lambda writes it.
+    Each has an error document: a JSON object with the texts `errorType` and `errorMessage`. If the plane writes
+    it, not the handler's runtime, `htcgrid.spi.error_documents` has it as AWS Lambda writes it.
     """
 
     HANDLER_ERROR = "handler_error"
-    """The handler raised, or returned what JSON cannot hold. The `errorType` is the name of the exception's class, or
+    """The handler raised, or returned a value that JSON cannot hold. The `errorType` is the name of the exception's class, or
     `Runtime.MarshalError`; `stackTrace`, a list of texts, stands beside it."""
     INIT_ERROR = "init_error"
     """The module or the handler could not be loaded, or the runtime could not be started."""
     TIMEOUT = "timeout"
-    """Still running at the timeout; it was stopped: `Sandbox.Timedout`."""
+    """It was still running at the timeout and was stopped: `Sandbox.Timedout`."""
     OUT_OF_MEMORY = "out_of_memory"
-    """Past the function's memory; it was stopped."""
+    """It used more than the function's memory and was stopped."""
     EXIT = "exit"
-    """The process ended, or was ended by a signal, with no answer: `Runtime.ExitError`. The `errorMessage` says how, as
+    """The process ended, or was ended by a signal, without an answer: `Runtime.ExitError`. The `errorMessage` says how, as
     Lambda does: `exit status 3`, `signal: killed`, or `without providing a reason` where the status is 0."""
     PAYLOAD_TOO_LARGE = "payload_too_large"
-    """The event or the answer is past the plane's limit."""
+    """The event or the answer is larger than the plane's limit."""
     CANCELLED = "cancelled"
     """The user cancelled the task."""
     INVALID_EVENT = "invalid_event"
@@ -39,13 +39,13 @@ class FailureKind(StrEnum):
 @quick_init
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One call to be made.
+    """One call of the handler.
 
-    `id` is a text of 1 to 200 characters without control characters. Ids that differ in one character, also in its case, are
-    of two tasks. `payload` is the event, one JSON document. `attributes` are text about the task, shown to the handler
+    `id` is a text of 1 to 200 characters without control characters. Ids that differ in one character, or in its case, are
+    different ids. `payload` is the event, one JSON document. `attributes` are text about the task, shown to the handler
     in `context.client_context.custom`; `session_id`, `priority` and `generation` are the names that htcgrid itself uses.
-    `priority` is a whole number, 0 where it is not given: the highest first, where a source has priorities. One that it cannot
-    keep, or that is not a number, is `Rejected` or passed over.
+    `priority` is a whole number, 0 by default: the highest first, if the source has priorities. One that the source cannot
+    keep, or that is not a number, is `Rejected` or ignored.
     """
 
     id: str
@@ -56,11 +56,11 @@ class Task:
 @quick_init
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """A task handed out by a source for a while: to be acked, returned, extended, or lost.
+    """A task that a source has handed out for a limited time. It is acked, returned, extended or lost.
 
-    `attempt` counts how often the task was handed out, this time included: 1 at first. `receipt` is the
-    source's own mark of this very lease, of any type; nothing else looks at it. `invalid` says why this is
-    not to run: the source could make no task of what it found, or it was cancelled. Such a lease is never
+    `attempt` counts how often the task was handed out, this time included: 1 at first. `receipt` identifies
+    this lease for the source, and is of any type; only the source reads it. `invalid` says why this must
+    not run: what the source found is not a task, or the task was cancelled. Such a lease is never
     invoked; a failure of the kind `failure` is stored, and it is acked.
     """
 
@@ -96,7 +96,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Unstarted:
-    """The plane did not begin this task and will not: it goes to another environment, uncounted."""
+    """The plane did not begin this task and will not: another environment runs it. This is not counted as an attempt."""
 
     task_id: str
 
@@ -112,7 +112,7 @@ class Result:
 
 
 class Capability(StrEnum):
-    """What an invoker says it does, so that the conformance kit knows what to ask of it."""
+    """What an invoker says that it can do, so that the conformance kit knows which rules to test."""
 
     TIMEOUT = "timeout"
     """A handler past its timeout is stopped and reported as `timeout`."""
@@ -125,17 +125,17 @@ class Capability(StrEnum):
     LOGS = "logs"
     """`Outcome.log_tail` holds what the handler printed."""
     OUTPUT = "output"
-    """`Invoker.output`, where it is wanted, is given all that handlers print, each line once and with its task."""
+    """`Invoker.output`, if wanted, receives everything that handlers print, each line once and with its task."""
     CONTEXT = "context"
     """`client_context.custom` holds `task_id`, `session_id` ("" where there is none), `attempt`, which is a number, and the
-    task's other attributes. An attribute of one of these names is not shown, so that nobody passes for another.
+    task's other attributes. An attribute of one of these names is not shown, so that a task cannot claim the id of another.
     The variable `_X_AMZN_TRACE_ID` is the task's trace."""
     CANCEL = "cancel"
     """`cancel` stops a running handler."""
     METERING = "metering"
     """Durations and memory are measured."""
     IDENTITY = "identity"
-    """Handlers, and nobody else, find what `Invoker.credentials` hands out, and it does not expire while they run."""
+    """Only handlers find the credentials of `Invoker.credentials`, and these do not expire while they run."""
 
 
 GENERATION = "generation"

@@ -259,7 +259,7 @@ def test_giving_back_does_not_wait_for_the_next_line_of_a_pipe(tmp_path: Path, m
         receiving.start()
         assert waits.wait(10)
         source.nack(given, 60)
-        assert receiving.is_alive(), "it was given back only when the receive was over"
+        assert receiving.is_alive(), "it was returned only when the receive was over"
         os.write(pipe, b"2\n")
         receiving.join()
     os.close(pipe)

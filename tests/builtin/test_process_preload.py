@@ -106,11 +106,11 @@ def test_an_import_that_takes_longer_than_it_may_is_ended_and_an_init_error(
 
 
 UNSHARED = {
-    "threads that go on (poller)": "import threading, time\n"
+    "threads that still run (poller)": "import threading, time\n"
     "threading.Thread(target=time.sleep, args=(60,), name='poller', daemon=True).start()\n",
     "to 127.0.0.1:": "import socket\nserver = socket.create_server(('127.0.0.1', 0))\n"
     "client = socket.create_connection(server.getsockname())\n",
-    "processes that go on": "import subprocess\nchild = subprocess.Popen(['sleep', '60'])\n",
+    "processes that still run": "import subprocess\nchild = subprocess.Popen(['sleep', '60'])\n",
 }
 
 

@@ -63,8 +63,11 @@ def test_invoke_passes_attributes_on(project: Project) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "Give the event as an argument or with --event-file"),
-        (["1", "--event-file", "htcgrid.toml"], "Give the event as an argument or with --event-file"),
+        ([], "Give the event in one way: as an argument, with --event-file, or with --task."),
+        (
+            ["1", "--event-file", "htcgrid.toml"],
+            "Give the event in one way: as an argument, with --event-file, or with --task.",
+        ),
         (["--event-file", "nowhere.json"], "nowhere.json"),
         (["1", "--attribute", "colour"], "--attribute colour: write it as NAME=TEXT."),
         (["1", "--plane", "moon"], "plane = 'moon'"),

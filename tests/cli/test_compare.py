@@ -89,4 +89,4 @@ def test_a_pipe_is_refused_as_two_planes_read_the_events(project: Project) -> No
     os.mkfifo(project.folder / "events")
     done = project.htcgrid("compare", "--planes", "local,single", "events")
     assert done.status == 2
-    assert "A pipe can be read once only" in done.err
+    assert "A pipe can be read only once" in done.err

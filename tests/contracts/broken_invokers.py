@@ -624,7 +624,7 @@ class TestSeesEndsLate(Case):
 
 class TestLimitIsTooLarge(Case):
     breaks = "test_answers_and_events_up_to_the_limit_pass_whole"
-    says = "an answer of the limit itself is payload_too_large"
+    says = "an answer of exactly the limit is reported as payload_too_large"
 
     class broken(Changed):
         def changed(self, outcome: Outcome) -> Outcome:

@@ -297,7 +297,7 @@ class TestTakesAnswersThatComeLate(Case):
 
 class TestLastOfAPutStands(Case):
     breaks = "test_of_two_generations_in_one_put_the_later_one_stands"
-    says = "the earlier generation came second, and stands"
+    says = "the earlier generation came second and has replaced the later one"
 
     class broken(Reference):
         def put(self, results: Sequence[Result]) -> None:

@@ -160,7 +160,7 @@ class TestVersion(Case):
 
 class TestUnknownKey(Case):
     breaks = "test_an_unknown_key_of_its_config_is_refused"
-    says = "Config took the key"
+    says = "Config accepted the key"
 
     class broken(Reference):
         class Config(BaseModel):
@@ -553,7 +553,7 @@ class TestCrashesWhenAway(Case):
 
 class TestPutDropsAttributes(Case):
     breaks = "test_put_accepts_a_task_that_receive_then_hands_out"
-    says = "not leased as it was"
+    says = "the leased tasks are not the tasks that were put"
 
     class broken(Reference):
         def put(self, tasks: Sequence[Task]) -> None:
@@ -947,7 +947,7 @@ class TestForgetsTheDelayed(Case):
 
 class TestStatsTakeTasks(Case):
     breaks = "test_looking_changes_nothing"
-    says = "what was only looked at counts as handed out"
+    says = "tasks that were only inspected count as handed out"
 
     class broken(Reference):
         def stats(self, *, brief: bool = False) -> QueueStats:
@@ -1188,7 +1188,7 @@ class TestCutsLeasesToSeconds(OnAFile):
 
 class TestCountsWhatIsOverNowhere(Case):
     breaks = "test_a_task_whose_lease_is_over_is_counted_and_pending"
-    says = "2 tasks are counted, whatever their state; stats(brief=False) says waiting 1, delayed None, leased 0"
+    says = "2 tasks must be counted, in any state; stats(brief=False) says waiting 1, delayed None, leased 0"
 
     class broken(Reference):
         def stats(self, *, brief: bool = False) -> QueueStats:

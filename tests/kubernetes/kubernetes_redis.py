@@ -34,7 +34,7 @@ def redis_server(folder: Path) -> Iterator[str]:
                 socket.create_connection((host, port), 1).close()
                 break
             except OSError:
-                assert time.monotonic() < deadline, "redis-server does not come up"
+                assert time.monotonic() < deadline, "redis-server does not start"
                 time.sleep(0.05)
         yield f"redis://{host}:{port}"
     finally:

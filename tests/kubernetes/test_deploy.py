@@ -127,7 +127,7 @@ def test_a_grid_that_no_node_takes_stands_and_says_what_it_waits_for(config: Con
     done = htcgrid("deploy", "-c", str(file))
     assert done.status == 3
     assert "nodes are available" in done.error
-    assert "no node takes it" in went_well("status", "-c", str(file))
+    assert "no node accepts it" in went_well("status", "-c", str(file))
     went_well("undeploy", "-c", str(file))
     assert left(kubectl, name_of(file)) == []
 

@@ -96,7 +96,7 @@ def test_a_worker_that_is_asked_to_end_finishes_its_task_with_its_lambda_contain
     assert answers(queue, range(30, 31)) == squares(range(30, 31))
     about = result(queue, 30)
     assert about is not None
-    assert about[0]["attempt"] == 1, "it was given back and run again"
+    assert about[0]["attempt"] == 1, "it was returned and run again"
 
 
 def test_a_task_that_outlasts_the_grace_is_returned_and_run_by_another_worker(

@@ -67,7 +67,7 @@ class Oracle:
         self._read = 0
         deadline = time.monotonic() + 20
         while not self._is_up():
-            assert time.monotonic() < deadline, "the emulator does not come up"
+            assert time.monotonic() < deadline, "the emulator does not start"
             time.sleep(0.01)
 
     def _is_up(self) -> bool:

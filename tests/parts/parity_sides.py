@@ -68,7 +68,7 @@ def _timed(event: Any, timeout: float) -> Any:
 
 
 def invoke(plane: Invoker, lease: Lease, timeout: float) -> Outcome:
-    """As an agent does: what was given back because its environment had just ended is handed in again."""
+    """As an agent does: a task that was returned because its environment had just ended is invoked again."""
     while True:
         (report,) = plane.invoke([lease], timeout)
         if isinstance(report, Outcome):

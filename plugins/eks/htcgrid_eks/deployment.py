@@ -202,7 +202,7 @@ class Deployment:
                 api_error = ApiError(403, condition.get("reason", ""), condition.get("message", ""))
                 error = self._cluster.explain(api_error, f"create a pod of {self._name}")
                 if isinstance(error, Unavailable) and _older(deployment):
-                    return str(error)  # the quota has room as soon as a pod of an older kind is gone
+                    return str(error)  # the quota has space as soon as a pod of an older version is gone
                 raise _Hopeless(error)
         return ""
 
@@ -323,7 +323,7 @@ def _progress(deployment: Any) -> tuple[str, bool]:
     updated, ready, all_ = (status.get(name, 0) for name in ("updatedReplicas", "readyReplicas", "replicas"))
     seen = status.get("observedGeneration", 0) >= deployment["metadata"]["generation"]
     done = seen and updated == wanted and ready == wanted and all_ == wanted
-    old = f", {_older(deployment)} of an older kind" if _older(deployment) else ""
+    old = f", {_older(deployment)} of an older version" if _older(deployment) else ""
     return f"{ready} of {wanted} workers ready{old}", done
 
 
@@ -337,5 +337,5 @@ def _why_none_waits(deployment: Any) -> str:
     if deployment["spec"].get("paused"):
         return "The Deployment is paused: `kubectl rollout resume` continues it."
     if _older(deployment):
-        return "Every new pod is ready; the pods of an older kind are not gone yet."
+        return "Every new pod is ready; the pods of an older version have not ended yet."
     return "No pod is waiting: the cluster's controller has made none yet, or has not counted them."

@@ -151,7 +151,7 @@ def pending(pod: Any) -> str:
     """What a pod waits for, in a few words."""
     for condition in pod["status"].get("conditions", ()):
         if condition["type"] == "PodScheduled" and condition["status"] == "False":
-            return f"no node takes it: {condition.get('message', condition.get('reason', ''))}"
+            return f"no node accepts it: {condition.get('message', condition.get('reason', ''))}"
     waits = [
         f"{status['name']}: {status['state']['waiting'].get('reason', 'waiting')}"
         for status in _statuses(pod)

@@ -118,7 +118,7 @@ def test_the_pod_that_does_not_come_up_is_named_although_a_newer_one_is_ready(fu
 
     _, error = deployed(function, react, pods=2)
     assert (
-        "is not ready after 0.3 s: 1 of 2 workers ready. Pod grid-1: no node takes it: 0/3 nodes are available."
+        "is not ready after 0.3 s: 1 of 2 workers ready. Pod grid-1: no node accepts it: 0/3 nodes are available."
         in error
     )
 
@@ -143,7 +143,7 @@ def test_a_container_that_is_not_ready_is_named_when_the_wait_ends(function: Fun
     [
         ({}, (0, 0, 0), "the cluster's controller has made none yet"),
         ({"paused": True}, (0, 0, 0), "The Deployment is paused: `kubectl rollout resume`"),
-        ({}, (2, 1, 1), "the pods of an older kind are not gone yet"),
+        ({}, (2, 1, 1), "the pods of an older version have not ended yet"),
     ],
 )
 def test_a_wait_that_ends_always_has_a_reason(
@@ -182,7 +182,7 @@ def test_a_quota_that_old_pods_use_is_waited_for(function: Function) -> None:
 
     said, error = deployed(function, react, pods=4, start_seconds=60)
     assert not error
-    assert "4 of 4 workers ready, 4 of an older kind" in said
+    assert "4 of 4 workers ready, 4 of an older version" in said
     assert said[-1] == "4 of 4 workers ready"
 
 
@@ -209,7 +209,7 @@ def test_scale_says_why_it_has_waited_in_vain(function: Function) -> None:
     options = Options(image="pricing:1", namespace="grid", start_seconds=0.3)
     grid = Deployment(FakeCluster(options, react), options, function, SETTINGS)
     list(grid.deploy(dry_run=False))
-    with pytest.raises(Unavailable, match=r"1 of 2 workers ready\. Pod grid-1: no node takes it"):
+    with pytest.raises(Unavailable, match=r"1 of 2 workers ready\. Pod grid-1: no node accepts it"):
         list(grid.scale(2))
 
 

@@ -83,7 +83,7 @@ def test_every_lambda_container_gets_what_the_table_has_and_keeps_its_own(manife
         assert paths[:-2] == [mount["mountPath"] for mount in before[name]["volumeMounts"]]
         assert after[name]["securityContext"] == before[name]["securityContext"]
     assert after["agent"]["resources"]["limits"] == {"memory": "256Mi", "cpu": "500m"}
-    assert "envFrom" not in after["agent"], "the handler's Secret is the handler's alone"
+    assert "envFrom" not in after["agent"], "only the handler may have its Secret"
 
 
 def test_one_lambda_container_can_be_named(manifests: Manifests) -> None:
