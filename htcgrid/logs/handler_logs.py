@@ -124,13 +124,13 @@ class HandlerLogs(HandlerOutput):
     def _put(self, text: str) -> bool:
         try:
             self._target.put(text.encode())
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001 - of `sys.stdout`, which may be any object; without this thread the run would hang
             if time.monotonic() >= self._told_again:
                 self._told_again = time.monotonic() + _TOLD_AGAIN_SECONDS
                 log.error(  # noqa: TRY400 - the traceback says no more
                     "[agent] handler_logs: %s cannot be written: %s. The run goes on; what handlers print meanwhile is lost.",
                     self._target.name,
-                    error.strerror,
+                    getattr(error, "strerror", None) or error,
                 )
             return False
         return True

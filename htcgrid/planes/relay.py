@@ -213,7 +213,7 @@ class Connection:
             except OSError as error:
                 log.warning("The connection to a client broke: %r", error)
                 self._hang_up()
-            except Exception:  # noqa: BLE001 - a bug of the plane is to be seen where the run is
+            except BaseException:  # noqa: BLE001 - a bug of the plane is to be seen where the run is, which waits for an answer
                 message = f"The plane behind the relay has a bug:\n{traceback.format_exc()}"
                 self._send(Frame("rejected", {"message": message}))
 

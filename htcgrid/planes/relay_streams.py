@@ -6,6 +6,7 @@ import socket
 import struct
 import subprocess
 import tempfile
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import suppress
@@ -43,10 +44,12 @@ class SocketStream(Stream):
         channel.setblocking(True)  # `read` waits by `poll`, so that it has no effect on `send`
         channel.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", _SEND_SECONDS, 0))
         self._channel = channel
+        self._sending = threading.Lock()
 
     def send(self, data: bytes) -> None:
         try:
-            self._channel.sendall(data)
+            with self._sending:  # a cancel must not come between two parts of a batch
+                self._channel.sendall(data)
         except OSError as error:
             raise self._broken(f"cannot send: {error.strerror or error}") from None
 

@@ -60,7 +60,8 @@ class RemoteInvoker(Invoker):
         self._calls = Calls()
         self._archive = b""
         self._places: list[_Place] = []
-        self._idle: queue.LifoQueue[_Place] = queue.LifoQueue()
+        self._idle: queue.LifoQueue[_Place | None] = queue.LifoQueue()
+        """None once the plane is closed, for each call that still waits."""
 
     # --- what a plane says ---
 
@@ -126,16 +127,20 @@ class RemoteInvoker(Invoker):
             self._idle.put(place)
 
     def close(self) -> None:
-        for place in self._places:
+        places, self._places = self._places, []
+        for place in places:
             if place.client is not None:
                 place.client.close()
-        self._places = []
-        self._idle = queue.LifoQueue()
+        self._idle.put(None)
         self.credentials.close()
 
     def invoke(self, batch: Sequence[Lease], timeout: float) -> Iterator[Outcome | Unstarted]:
         with self._calls.call() as cancelled:
-            place = self._idle.get()
+            idle = self._idle
+            place = idle.get()
+            if place is None:
+                idle.put(None)
+                raise Unavailable("The plane is closed.")
             unreported = {lease.task.id: None for lease in batch}
             try:
                 client = self._client_of(place)
@@ -154,7 +159,7 @@ class RemoteInvoker(Invoker):
                 message = f"The connection to the relay {where} broke: {error}."
                 raise Unavailable(message, begun=list(unreported)) from None
             finally:
-                self._idle.put(place)
+                idle.put(place if self._places else None)
 
     def cancel(self, task_ids: Collection[str]) -> None:
         self._calls.cancel(task_ids)  # for those that have no client yet

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import logging
 import os
@@ -18,7 +19,7 @@ from htcgrid.agent.options import AgentOptions
 from htcgrid.logs.handler_logs import HandlerLogs
 from htcgrid.logs.line_format import JsonLines, as_text
 from htcgrid.logs.opening import handler_logs
-from htcgrid.logs.targets import FolderTarget
+from htcgrid.logs.targets import FolderTarget, TextTarget
 from htcgrid.runtime.output_lines import LINE_BYTES
 from htcgrid.spi import HandlerOutput, Lease, Rejected, Task
 
@@ -235,6 +236,23 @@ def test_what_was_given_is_written_before_what_is_said_next() -> None:
         logs.settle()
         assert len(documents(reader.text)) == number + 1
     logs.close()
+
+
+def test_a_stream_of_the_program_that_was_closed_does_not_end_the_writing_of_lines(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed, read = io.StringIO(), io.StringIO()
+    closed.close()
+    monkeypatch.setattr("sys.stdout", closed)
+    logs = HandlerLogs(TextTarget("stdout"))
+    with caplog.at_level(logging.WARNING, "htcgrid"):
+        logs.write(LEASE, "e", b"lost\n")
+        until(lambda: not logs.waiting)
+        monkeypatch.setattr("sys.stdout", read)
+        logs.write(LEASE, "e", b"kept\n")
+        logs.close()
+    assert [line["message"] for line in documents(read.getvalue())] == ["kept"]
+    assert "sys.stdout cannot be written: I/O operation on closed file" in caplog.text
 
 
 def test_a_target_that_fails_is_told_once_and_taken_up_again(caplog: pytest.LogCaptureFixture) -> None:

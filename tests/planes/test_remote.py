@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import select
 import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from htcgrid.spi import (
     Unavailable,
 )
 
+LONG = 30.0
 ROOT = Path(__file__).resolve().parents[2]
 HANDLER = """
 import os, time
@@ -161,10 +163,11 @@ class Ended(Invoker):
             yield UnexplainedExit(lease.task.id, b"{}", FailureKind.EXIT, log_tail=b"the last line")
 
 
-class Knowing(RemoteInvoker):
-    """The machine around those environments knows it."""
+class Near(RemoteInvoker):
+    """Its relay is a thread of this process."""
 
     token = "the token"
+    plane: type[Invoker] = Ended
 
     def size(self) -> int:
         return 1
@@ -173,9 +176,13 @@ class Knowing(RemoteInvoker):
         with socket.create_server(("127.0.0.1", 0)) as listener:
             here = socket.create_connection(listener.getsockname())
             there, _ = listener.accept()
-        relay = Relay(lambda _: Ended(Plugin.Config(), self.function), None, token="the token")
+        relay = Relay(lambda _: self.plane(Plugin.Config(), self.function), None, token="the token")
         threading.Thread(target=serve_socket, args=(relay, there), daemon=True).start()
         return SocketStream(here)
+
+
+class Knowing(Near):
+    """The machine around those environments knows it."""
 
     def corrected(self, outcome: UnexplainedExit, place: int) -> Outcome:
         return explained(outcome, -9, out_of_memory=True)
@@ -192,12 +199,88 @@ def test_why_an_environment_ended_whole_is_corrected_by_the_client_and_not_asked
 
 
 def test_who_does_not_know_the_token_is_not_served(function: Function) -> None:
-    class Stranger(Knowing):
+    class Stranger(Near):
         token = "a guess"
         start_seconds = 0.0
 
     with pytest.raises(Unavailable, match="closed the connection"), Stranger(Plugin.Config(), function):
         pass
+
+
+def test_a_plane_elsewhere_that_ends_its_thread_is_told_and_not_waited_for(function: Function) -> None:
+    class Exiting(Invoker):
+        def invoke(self, batch: Any, timeout: float) -> Iterator[Outcome]:
+            raise SystemExit(3)
+
+    class Far(Near):
+        plane = Exiting
+
+    said: list[str] = []
+
+    def work() -> None:
+        with Far(Plugin.Config(), function) as plane, pytest.raises(Rejected) as caught:
+            call(plane)
+        said.append(str(caught.value))
+
+    in_time(work)
+    assert "SystemExit: 3" in said[0]
+
+
+def test_a_call_that_waits_for_an_environment_ends_when_the_plane_is_closed(function: Function) -> None:
+    begun = threading.Event()
+
+    class Slow(Invoker):
+        def invoke(self, batch: Any, timeout: float) -> Iterator[Outcome]:
+            begun.set()
+            threading.Event().wait(LONG)
+            yield from ()
+
+    class Far(Near):
+        plane = Slow
+
+    plane = Far(Plugin.Config(), function)
+    plane.open()
+    ended: list[str] = []
+
+    def work(name: str) -> None:
+        with pytest.raises(Unavailable):
+            call(plane)
+        ended.append(name)
+
+    threads = [threading.Thread(target=work, args=(name,), daemon=True) for name in ("runs", "waits", "waits too")]
+    threads[0].start()
+    assert begun.wait(LONG)
+    for thread in threads[1:]:
+        thread.start()
+    plane.close()
+    for thread in threads:
+        thread.join(LONG)
+    assert sorted(ended) == ["runs", "waits", "waits too"]
+
+
+def test_what_another_thread_sends_does_not_come_between_two_parts_of_a_large_frame() -> None:
+    here, there = socket.socketpair()
+    stream = SocketStream(here)
+    with here, there:
+        large = threading.Thread(target=stream.send, args=(b"a" * (4 << 20),), daemon=True)
+        large.start()
+        while select.select([], [here], [], 0)[1]:
+            assert large.is_alive()
+        others = [threading.Thread(target=stream.send, args=(b"b",), daemon=True) for _ in range(8)]
+        for other in others:
+            other.start()
+        there.settimeout(LONG)
+        received = b""
+        while len(received) < (4 << 20) + len(others):
+            received += there.recv(1 << 16)
+    assert received.rstrip(b"b") == b"a" * (4 << 20)
+
+
+def in_time(work: Callable[[], None]) -> None:
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(LONG)
+    assert not thread.is_alive(), f"it had not ended after {LONG:g} s"
 
 
 @pytest.mark.slow
