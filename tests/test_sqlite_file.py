@@ -15,6 +15,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from program_end import output_at_end
 from pydantic import ValidationError
 
 from htcgrid.builtin.sqlite_sink import SqliteSink
@@ -219,7 +220,7 @@ def test_ctrl_c_is_heard_while_another_process_keeps_the_file_locked(tmp_path: P
         time.sleep(0.2)
         began = time.monotonic()
         waiting.send_signal(signal.SIGINT)
-        waiting.communicate()
+        output_at_end(waiting)
         assert time.monotonic() - began < 5.0
     assert waiting.returncode == -signal.SIGINT
 

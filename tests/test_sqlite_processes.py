@@ -10,6 +10,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from program_end import output_at_end
+
 from htcgrid.builtin.sqlite_sink import SqliteSink
 from htcgrid.builtin.sqlite_source import SqliteSource
 from htcgrid.spi import Function, Lease, Task
@@ -95,7 +97,7 @@ def test_four_processes_share_a_queue_and_lose_and_double_nothing(tmp_path: Path
     agents = [start(AGENT, path) for _ in range(4)]
     assert [agent.wait() for agent in agents] == [0] * 4
     for agent in agents:
-        agent.communicate()
+        output_at_end(agent)
     assert sorted(results_at(path)) == sorted((task.id, task.payload) for task in tasks)
     with source_at(path) as source:
         assert source.stats().sessions == {}
@@ -115,11 +117,11 @@ def test_agents_killed_in_mid_batch_lose_and_double_nothing(tmp_path: Path) -> N
         time.sleep(choice.uniform(0.0, 0.1))  # the moment of death is the test's matter
         agent.send_signal(signal.SIGKILL)
         killed += agent.wait() == -signal.SIGKILL
-        agent.communicate()
+        output_at_end(agent)
     assert killed
     last = start(AGENT, path)
     assert last.wait() == 0
-    last.communicate()
+    output_at_end(last)
     assert Counter(results_at(path)) == Counter((task.id, task.payload) for task in tasks)
 
 
@@ -132,7 +134,7 @@ def test_a_submitter_killed_in_mid_batch_has_put_whole_batches_and_all_it_was_to
             submitter.stdout.readline()
         submitter.send_signal(signal.SIGKILL)
         submitter.wait()
-        told = 5 + len(submitter.communicate()[0].splitlines())
+        told = 5 + len(output_at_end(submitter)[0].splitlines())
         with source_at(path) as source:
             batches = Counter(lease.task.id.rsplit("-", 1)[0] for lease in everything(source))
         assert set(batches.values()) == {50}

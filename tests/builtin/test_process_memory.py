@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+from program_end import output_at_end
 
 from htcgrid.builtin.process import ProcessInvoker
 from htcgrid.runtime import process_memory
@@ -204,7 +205,7 @@ def test_what_others_have_in_shared_memory_stays(tmp_path: Path, how: str) -> No
     finally:
         if holder is not None:
             holder.kill()
-            holder.communicate()
+            output_at_end(holder)
         path.unlink(missing_ok=True)
 
 

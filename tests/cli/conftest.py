@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from program_end import output_at_end
 
 from htcgrid.cli.main import status_of
 
@@ -114,7 +115,7 @@ class Done:
 
 
 def finished(program: subprocess.Popen[str], stdin: str | None = None) -> Done:
-    out, err = program.communicate(stdin, timeout=LONG)
+    out, err = output_at_end(program, stdin, LONG)
     assert "Traceback" not in err, err
     return Done(program.returncode, out, err)
 

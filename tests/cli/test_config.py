@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from program_end import output_at_end
 from pydantic import SecretStr
 
 from htcgrid import config, plugins, secret_values
@@ -195,7 +196,7 @@ def test_a_set_that_makes_no_sense_is_refused(inside: Inside, pairs: list[str], 
 def test_paths_are_relative_to_the_folder_of_the_config(project: Project) -> None:
     (project.folder / "elsewhere").mkdir()
     program = project.start("run", "-c", str(project.folder / "htcgrid.toml"))
-    program.communicate()
+    output_at_end(program)
     inside = type(project)(project.folder / "elsewhere")
     done = inside.htcgrid("run", "-c", "../htcgrid.toml")
     assert (done.status, done.summary["already_stored"]) == (0, 3)

@@ -11,6 +11,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from program_end import output_at_end
 from queue_project import HTCGRID, Project, lines
 
 from htcgrid.cli.results import _batches
@@ -69,7 +70,7 @@ def test_a_submit_that_was_killed_is_completed_by_the_same_command(project: Proj
     while count(queue) == 0:
         assert submitting.poll() is None
     submitting.kill()
-    submitting.communicate()
+    output_at_end(submitting)
     assert 0 < count(queue) < 20_000
     again = project.run("submit", "events.jsonl", *options)
     assert again.returncode == 0, again.stderr
@@ -213,7 +214,7 @@ def test_wait_ends_when_the_session_has_run_though_others_wait(project: Project)
     assert read.returncode == 0
     assert project.results("--session", "other") == []
     agent.send_signal(signal.SIGKILL)
-    agent.communicate()
+    output_at_end(agent)
 
 
 def test_wait_by_ids_gives_them_in_their_order(project: Project) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from program_end import output_at_end
 from queue_project import Project, eventually, stop
 
 from htcgrid.builtin.sqlite_source import SqliteSource
@@ -56,7 +57,7 @@ def test_an_agent_that_was_killed_stays_named_and_another_tells_of_its_tasks(tmp
     killed = project.start("run", "--quiet")
     eventually(lambda: bool(project.ran()))
     killed.kill()
-    killed.communicate()
+    output_at_end(killed)
     assert next(iter(status(project)["queue"]["agents"])).endswith(f"-{killed.pid}")
     other = project.start("run", "--quiet")
     assert project.results("--session", "s", "--wait")[0]["output"] == {"n": 1}

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from program_end import output_at_end
 
 from htcgrid.builtin.jsonl_sink import JsonlSink
 from htcgrid.builtin.sqlite_sink import SqliteSink
@@ -131,7 +132,7 @@ def test_a_redrive_that_is_killed_ten_times_loses_nothing_and_stores_nothing_twi
         for program in programs:
             os.killpg(program.pid, signal.SIGKILL)
         for program in programs:
-            program.communicate()
+            output_at_end(program)
     project.write("job.py", MENDED.format(seconds=0))
     for agent in story.redrive(wait=kind is OfFile):
         agent.communicate(timeout=120)

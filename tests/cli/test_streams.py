@@ -16,6 +16,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
+from program_end import output_at_end
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -101,7 +102,7 @@ def test_a_reader_that_went_away_is_quiet_and_141(project: Project, what: str) -
     os.close(read)
     program = project.start(*PRINTING[what], stdout=write)
     os.close(write)
-    _, err = program.communicate()
+    _, err = output_at_end(program)
     assert (program.returncode, err) == (141, "")
 
 
@@ -112,7 +113,7 @@ def test_stored_results_whose_reader_went_away_are_quiet_and_141(project: Projec
     os.close(read)
     program = project.start("results", *store, stdout=write)
     os.close(write)
-    _, err = program.communicate()
+    _, err = output_at_end(program)
     assert (program.returncode, err) == (141, "")
     full = shell(project, '"$@" > /dev/full', "results", *store)
     assert full.returncode == 3

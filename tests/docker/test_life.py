@@ -19,6 +19,7 @@ from htcgrid_contracts.output_rules import KeptOutput
 from htcgrid_local_docker import ownership
 from htcgrid_local_docker.invoker import LocalDockerInvoker
 from htcgrid_local_docker.options import Options
+from program_end import output_at_end
 
 from htcgrid.spi import FailureKind, Lease, Outcome, Task, Unavailable, Unstarted
 
@@ -141,7 +142,7 @@ def test_a_killed_agent_leaves_what_the_next_run_removes(
     agent = project.start()
     until(lambda: len(project.results()) >= 2, 60, "two results")
     agent.kill()
-    agent.communicate()
+    output_at_end(agent)
     assert ours(alone, agent.pid), "the killed agent had containers"
 
     project.run()
@@ -170,7 +171,7 @@ def test_undeploy_removes_what_a_killed_agent_left_and_nothing_of_the_living(
         agent = project.start()
         until(lambda: running(alone, agent.pid) == 2, 60, "its containers")
         agent.kill()
-        agent.communicate()
+        output_at_end(agent)
 
         said = "\n".join(plane(python_image, host=second_engine.host).undeploy())
 

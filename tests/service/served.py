@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from program_end import output_at_end
+
 CONFIG = """\
 [function]
 handler = "pricing.handler"
@@ -75,7 +77,9 @@ class Service:
         assert self.process.stderr is not None
         said = self.process.stderr.readline()
         found = re.fullmatch(r"Serving pricing, other on http://127\.0\.0\.1:(\d+)\n", said)
-        assert found, said + self.process.stderr.read()
+        if found is None:
+            self.process.kill()
+        assert found, said + output_at_end(self.process)[1]
         self.port = int(found[1])
         self.url = f"http://127.0.0.1:{self.port}"
 
@@ -109,7 +113,7 @@ class Service:
     def stop(self, number: signal.Signals = signal.SIGTERM) -> str:
         """What it said on standard error."""
         self.process.send_signal(number)
-        _, said = self.process.communicate(timeout=60)
+        _, said = output_at_end(self.process)
         assert self.process.returncode == 0, said
         return str(said)
 

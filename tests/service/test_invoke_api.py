@@ -12,6 +12,7 @@ from time import monotonic, sleep
 from uuid import UUID
 
 import pytest
+from program_end import output_at_end
 from served import Service, encoded
 
 LIMIT = 6_291_456
@@ -224,7 +225,7 @@ def test_a_second_signal_ends_the_service_without_waiting_for_calls(tmp_path: Pa
         served.process.send_signal(signal.SIGTERM)
         assert served.process.wait(20) == -signal.SIGTERM
         assert isinstance(reply.exception(), OSError | HTTPException)
-        served.process.communicate()
+        output_at_end(served.process)
 
 
 @pytest.fixture

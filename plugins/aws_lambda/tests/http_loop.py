@@ -54,14 +54,14 @@ class HttpLoop:
     def __enter__(self) -> Self:
         self._loop = asyncio.new_event_loop()
         self._server = self._loop.run_until_complete(self.listen())
-        self._thread = Thread(target=self._loop.run_forever)
+        self._thread = Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result()
+        asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result(60)
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
+        self._thread.join(60)
         self._loop.close()
 
     async def listen(self) -> asyncio.Server:

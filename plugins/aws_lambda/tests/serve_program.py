@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from htcgrid.spi import Function
+from program_end import output_at_end
 
 
 class Server:
@@ -19,12 +20,14 @@ class Server:
         assert self._process.stderr is not None
         said = self._process.stderr.readline()
         found = re.search(r"http://\S+", said)
-        assert found, said + self._process.stderr.read()
+        if found is None:
+            self._process.kill()
+        assert found, said + output_at_end(self._process)[1]
         self.url = found.group()
 
     def stop(self) -> None:
         self._process.terminate()
-        self._process.communicate()
+        output_at_end(self._process)
 
 
 def config_of(function: Function, folder: Path) -> Path:
