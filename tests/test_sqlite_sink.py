@@ -148,6 +148,17 @@ def test_results_of_a_large_batch_are_stored_in_order_but_for_the_one_that_is_re
     assert scanned(sink) == [f"t-{n}" for n in range(47) if n != 27]
 
 
+def test_a_large_batch_of_a_later_generation_replaces_failures_each_under_a_number_of_its_own(sink: SqliteSink) -> None:
+    def results(generation: str, failure: FailureKind | None) -> list[Result]:
+        tasks = [Task(f"t-{n}", b"event", {"generation": generation}) for n in range(45)]
+        return [Result(task, Outcome(task.id, b"1", failure)) for task in tasks]
+
+    sink.put(results("0", FailureKind.EXIT))
+    sink.put(results("1", None))
+    assert scanned(sink, after=45) == [f"t-{n}" for n in range(45)]
+    assert not list(sink.failed())
+
+
 def test_the_first_result_of_a_task_stays_in_a_large_batch_too(sink: SqliteSink) -> None:
     sink.put([result(f"t-{n % 30}", str(n).encode()) for n in range(60)])
     assert scanned(sink) == [f"t-{n}" for n in range(30)]

@@ -35,28 +35,34 @@ _READ = """
     SELECT number, task_id, session, attributes, attempt, failure, started, duration_ms, billed_ms, max_memory_mb, init_ms,
            environment, log_tail, payload FROM results
 """
-# The first result stays: someone may have read it already, and a late second run changes nothing for them. A failure is
-# replaced by a later generation's result, which gets a number of its own, so that whoever follows the results sees it.
+_COLUMNS = "(" + ", ".join("?" * 15) + ")"
 _INSERT = """
     INSERT INTO results (task_id, session, attributes, attempt, failure, started, duration_ms, billed_ms, max_memory_mb,
                          init_ms, environment, log_tail, payload, generation, event)
     VALUES {}
-    ON CONFLICT (task_id) DO UPDATE SET
+    ON CONFLICT (task_id) DO {}
+"""
+# The first result stays: someone may have read it already, and a late second run changes nothing for them. A failure is
+# replaced by a later generation's result, which gets a number of its own, so that whoever follows the results sees it.
+INSERT = _INSERT.format(
+    _COLUMNS,
+    """
+    UPDATE SET
         number = (SELECT max(number) + 1 FROM results), session = excluded.session, attributes = excluded.attributes,
         attempt = excluded.attempt, failure = excluded.failure, started = excluded.started,
         duration_ms = excluded.duration_ms, billed_ms = excluded.billed_ms, max_memory_mb = excluded.max_memory_mb,
         init_ms = excluded.init_ms, environment = excluded.environment, log_tail = excluded.log_tail,
         payload = excluded.payload, generation = excluded.generation, event = excluded.event
     WHERE results.failure IS NOT NULL AND results.generation < excluded.generation
-"""
-_COLUMNS = "(" + ", ".join("?" * 15) + ")"
+    """,
+)
 # Python's global lock is released and taken for each statement and each row that it gives, so a statement is of many.
 _ROWS_AT_ONCE = 20
+FIRST_RESULTS = _INSERT.format(", ".join([_COLUMNS] * _ROWS_AT_ONCE), "NOTHING")
+"""Results of generation 0, which replace nothing."""
 _COPIED_BYTES = 4 << 20
 """Rows that hold more than this are inserted one at a time: SQLite keeps a copy of all that a statement is given."""
-_PAYLOAD, _EVENT = 12, 14
-INSERT_MANY = _INSERT.format(", ".join([_COLUMNS] * _ROWS_AT_ONCE))
-INSERT = _INSERT.format(_COLUMNS)
+_PAYLOAD, _GENERATION, _EVENT = 12, 13, 14
 _ASKED_AT_ONCE = 50  # not as one JSON array, as SQLite ends a text in it at a NUL
 STORED = (
     "SELECT task_id, failure IS NULL, generation FROM results WHERE task_id IN (?" + ", ?" * (_ASKED_AT_ONCE - 1) + ")"
@@ -240,9 +246,10 @@ def _result(row: Sequence[Any]) -> Result:
 
 def _insert(connection: sqlite3.Connection, rows: Sequence[tuple[Any, ...]]) -> None:
     size = sum([len(row[_PAYLOAD]) + len(row[_EVENT] or b"") for row in rows])
-    together = 0 if size > _COPIED_BYTES else len(rows) - len(rows) % _ROWS_AT_ONCE
+    are_first = size <= _COPIED_BYTES and not any(row[_GENERATION] for row in rows)
+    together = len(rows) - len(rows) % _ROWS_AT_ONCE if are_first else 0
     for start in range(0, together, _ROWS_AT_ONCE):
-        connection.execute(INSERT_MANY, list(chain.from_iterable(rows[start : start + _ROWS_AT_ONCE])))
+        connection.execute(FIRST_RESULTS, list(chain.from_iterable(rows[start : start + _ROWS_AT_ONCE])))
     connection.executemany(INSERT, rows[together:])
 
 

@@ -178,8 +178,8 @@ SINKS = (
         ONCE,
         "the same id again fails",
         _SQLITE_FILE,
-        "    ON CONFLICT (task_id) DO UPDATE SET\n        number = (SELECT max(number) + 1 FROM results), session = excluded.session, attributes = excluded.attributes,\n        attempt = excluded.attempt, failure = excluded.failure, started = excluded.started,\n        duration_ms = excluded.duration_ms, billed_ms = excluded.billed_ms, max_memory_mb = excluded.max_memory_mb,\n        init_ms = excluded.init_ms, environment = excluded.environment, log_tail = excluded.log_tail,\n        payload = excluded.payload, generation = excluded.generation, event = excluded.event\n    WHERE results.failure IS NOT NULL AND results.generation < excluded.generation\n",
-        "\n",
+        "    ON CONFLICT (task_id) DO {}\n",
+        "",
     ),
     _edit(
         JSONL,
