@@ -15,7 +15,7 @@ def advice(error: BaseException) -> str | None:
         if isinstance(each, FileNotFoundError) and "No usable temporary directory" in str(each):
             return f"{each.strerror}. Free some space in one of them, or set TMPDIR to a folder that can be written."
         if isinstance(each, OSError) and each.errno in _ADVICE:
-            where = f" ({each.filename})" if each.filename else ""
+            where = f" ({each.filename})" if each.filename and each.errno not in _OF_ANY_FILE else ""
             return f"{each.strerror or each}{where}. {_ADVICE[each.errno]()}"
     return None
 
@@ -51,6 +51,8 @@ _MEMORY = (
 )
 _DISK = "Free some space on that file system or raise the quota. Nothing is lost: tasks without a result run again."
 
+_OF_ANY_FILE = (errno.EMFILE, errno.ENFILE)
+"""Errors that come with whichever file was opened next, whose name says nothing."""
 _ADVICE: dict[int, Callable[[], str]] = {
     errno.EMFILE: _files,
     errno.ENFILE: lambda: "The machine has too many files open. Raise `sysctl fs.file-max`, or use fewer workers.",

@@ -207,9 +207,15 @@ def _is_simple(pid: int) -> bool:
 
 
 def _stamp_of_all(pid: int) -> bytes:
-    """What changes when any thread of it or of its descendants has run."""
+    """What changes when any thread of it or of its descendants has run; empty where it cannot be read.
+
+    It cannot where this process may open no further file. The supervisor, which is then asked to count, says so.
+    """
     stamps: list[bytes] = []
-    for each in process_memory.family(pid):
-        with suppress(OSError):
-            stamps += [(thread / "schedstat").read_bytes() for thread in Path(f"/proc/{each}/task").iterdir()]
+    try:
+        for each in process_memory.family(pid):
+            with suppress(FileNotFoundError, ProcessLookupError):
+                stamps += [(thread / "schedstat").read_bytes() for thread in Path(f"/proc/{each}/task").iterdir()]
+    except OSError:
+        return b""
     return b"".join(stamps)

@@ -76,6 +76,12 @@ def test_an_error_that_is_no_limit_is_still_shown_whole() -> None:
     assert machine_limits.advice(RuntimeError("something else")) is None
 
 
+def test_the_file_that_was_opened_last_is_not_named_as_the_cause_of_too_many() -> None:
+    said = machine_limits.advice(OSError(errno.EMFILE, "Too many open files", "/proc/7/fd"))
+    assert said is not None
+    assert said.startswith("Too many open files. This process may have")
+
+
 @pytest.mark.parametrize("workers", [30, 300])
 @pytest.mark.parametrize("transport", ["socket", "http"])
 def test_too_few_files_for_so_many_workers(project: Project, workers: int, transport: str) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -125,6 +126,24 @@ def test_a_process_whose_log_fills_needs_a_look() -> None:
         watched.unread = 1 << 15
         assert process.needs_look(time.monotonic())
         process.close()
+
+
+def test_the_watch_goes_on_where_no_further_file_can_be_opened_and_asks_for_a_look(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def family(_pid: int) -> Iterator[int]:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr("htcgrid.runtime.process_memory.family", family)
+    watch, watched = MemoryWatch(), Stub()
+    with child("import threading; threading.Thread(target=time.sleep, args=[60], daemon=True).start()") as threaded:
+        until(lambda: len(list(Path(f"/proc/{threaded.pid}/task").iterdir())) == 2)
+        watch.add(watched, threaded.pid, 512)
+        watch.begin_look(watched)
+        watch.enter(watched)
+        until(lambda: watched.looks > 2)
+        watch.remove(watched)
+    watch.close()
 
 
 def test_what_has_left_is_not_looked_at_any_more() -> None:
