@@ -9,11 +9,13 @@ import tarfile
 import threading
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import docker
 import pytest
+from docker.errors import APIError
 from htcgrid_contracts import contract_function
 from htcgrid_contracts.invoker_identity import IssuedCredentials
 from htcgrid_local_docker.invoker import LocalDockerInvoker
@@ -46,13 +48,14 @@ def test_nothing_but_the_handlers_own_process_has_them(
 ) -> None:
     with plane(base_image=python_image, transport=transport) as opened:
         assert identified(opened) == f"{NAME}-1"
-        ours = [each for each in engine.containers() if _is_ours(engine, each["Id"])]
-        assert ours
         inside: set[int] = set()
-        for container in ours:
-            assert SECRET not in json.dumps(engine.inspect_container(container["Id"]))
-            assert SECRET not in engine.logs(container["Id"]).decode()
-            inside |= {int(process[1]) for process in engine.top(container["Id"])["Processes"]}
+        for container in [each["Id"] for each in engine.containers()]:
+            with suppress(APIError):  # one of an earlier test, which is being removed
+                if _is_ours(engine, container):
+                    assert SECRET not in json.dumps(engine.inspect_container(container))
+                    assert SECRET not in engine.logs(container).decode()
+                    inside |= {int(process[1]) for process in engine.top(container)["Processes"]}
+        assert inside
         assert showing(SECRET.encode(), "environ") - inside == set()
         assert showing(SECRET.encode(), "cmdline") == set()
 
