@@ -38,7 +38,8 @@ class LogStream:
         self._fd: int = response.raw.fileno()
         self._frames = bytearray()
         self._tail = bytearray()
-        self._silent = 1
+        # Where all output is wanted, that of the first invocation is waited for like that of a handler that has printed.
+        self._silent = 0 if printed is not None else 1
         self._printed = printed
 
     def drain(self) -> None:

@@ -123,6 +123,16 @@ def test_the_emulators_last_line_is_waited_for(stream: Stream) -> None:
     end.join()
 
 
+def test_what_the_first_invocation_printed_is_waited_for_where_all_output_is_wanted(stream: Stream) -> None:
+    printed: list[bytes] = []
+    log = LogStream(stream, lambda text, _stream: printed.append(text))
+    late = threading.Timer(0.1, stream.say, [b"first\n"])
+    late.start()
+    assert log.tail() == b"first\n"
+    late.join()
+    assert printed == [b"first\n"]
+
+
 class Ending:
     """An engine that passes on a container's last line only as it removes it."""
 
