@@ -249,17 +249,19 @@ def test_a_client_that_asks_nothing_holds_up_neither_scrapes_nor_the_end() -> No
         assert "htcgrid_agents" in scraped(observer)
 
 
-def test_a_task_costs_less_than_a_microsecond(observer: PrometheusObserver) -> None:
+def test_a_task_costs_less_than_a_quarter_of_what_its_values_cost_to_make(observer: PrometheusObserver) -> None:
     tasks, batch = 40_000, 1000
-    best = float("inf")
+    made_in = observed_in = float("inf")
     for turn in range(3):
+        began = time.process_time()
         told = []
         for first in range(0, tasks, batch):
             some = [Lease(Task(f"{turn}-{first + each}", b"1")) for each in range(batch)]
             results = [Result(lease.task, outcome(lease)) for lease in some]
             told.append([Received(1.0, some, 0.1), Started(1.1, some, 0), Stored(2.0, results, 0.01)])
-        began = time.process_time()
+        began_to_observe = time.process_time()
         for each in told:
             observer.observe(each)
-        best = min(best, time.process_time() - began)
-    assert best / tasks < 1e-6
+        made_in = min(made_in, began_to_observe - began)
+        observed_in = min(observed_in, time.process_time() - began_to_observe)
+    assert observed_in < made_in / 4
