@@ -56,7 +56,7 @@ INSERT = _INSERT.format(
     WHERE results.failure IS NOT NULL AND results.generation < excluded.generation
     """,
 )
-# Python's global lock is released and taken for each statement and each row that it gives, so a statement is of many.
+# The global interpreter lock is released and taken for each statement, so one statement inserts many rows.
 _ROWS_AT_ONCE = 20
 FIRST_RESULTS = _INSERT.format(", ".join([_COLUMNS] * _ROWS_AT_ONCE), "NOTHING")
 """Results of generation 0, which replace nothing."""

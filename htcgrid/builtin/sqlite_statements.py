@@ -1,7 +1,7 @@
 """The queue's SQL.
 
-What is done to each task once is one statement for a whole batch, whose task numbers are a JSON array: Python's `executemany`
-releases and takes its global lock for every row, which other threads want.
+LEASE and DONE, which each task needs, take a whole batch: a JSON array of task numbers. Python's `executemany` releases and
+takes the global interpreter lock for every row, and other threads need that lock.
 """
 
 INSERT_TASK = "INSERT INTO tasks (seq, id, submitted, attributes, payload) VALUES (?, ?, ?, ?, ?)"

@@ -97,6 +97,7 @@ def test_the_full_concurrency_is_used_again_after_a_burst_of_throttles(faulty: F
     tasks = [Task(f"t-{n}", json.dumps({"seconds": 0.05}).encode()) for n in range(1000)]
     results, summary = run(faulty(choose), tasks)
     assert len(results) == 1000
+    assert len(fake.calls) == 1000, "a task ran twice"
     assert summary.retried == 0, "a refused call counted as an attempt"
     assert len(refused) > 5
     assert fake.most_in_flight == 8
@@ -187,5 +188,6 @@ def test_a_limit_below_the_configured_concurrency_is_found_and_kept_to(opened: O
     plane = opened(concurrency=32)
     results, summary = run(plane, [Task(f"t-{n}", b'{"seconds": 0.05}') for n in range(400)])
     assert len(results) == 400
+    assert len(fake.calls) == 400, "a task ran twice"
     assert summary.retried == 0, "a refused call counted as an attempt"
     assert fake.throttled < 100
