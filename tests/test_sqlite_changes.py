@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from program_end import output_at_end
 
 from htcgrid.builtin import sqlite_changes
 from htcgrid.builtin.sqlite_sink import SqliteSink
@@ -75,7 +76,7 @@ def test_a_receive_is_woken_by_a_put_of_another_process(tmp_path: Path) -> None:
         submit.stdin.flush()
         waiting.join(LONG / 2)
         assert [[lease.task.id for lease in leases] for leases in found] == [["t"]]  # type: ignore[attr-defined]
-        submit.communicate("end\n")
+        output_at_end(submit, "end\n")
 
 
 @pytest.mark.usefixtures("never_looks")

@@ -213,7 +213,10 @@ def test_ctrl_c_is_heard_while_another_process_keeps_the_file_locked(tmp_path: P
     with closing(sqlite3.connect(tmp_path / "grid.db", isolation_level=None)) as greedy:
         greedy.execute("BEGIN IMMEDIATE")
         waiting = subprocess.Popen(
-            [sys.executable, "-c", OPENS, str(tmp_path / "grid.db")], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            [sys.executable, "-c", OPENS, str(tmp_path / "grid.db")],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
         )
         assert waiting.stdout is not None
         waiting.stdout.readline()

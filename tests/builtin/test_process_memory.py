@@ -199,7 +199,7 @@ def test_what_others_have_in_shared_memory_stays(tmp_path: Path, how: str) -> No
         if how == "a file that is open":
             code = f"import os, time\nwhile not os.path.exists({str(tmp_path / 'mark')!r}): time.sleep(0.001)\n"
             code += f"kept = open({str(path)!r}, 'rb'); print(flush=True); time.sleep(60)"
-            holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+            holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
         leave(tmp_path, path, how, hang=True, holder=holder)
         assert path.exists()
     finally:
@@ -209,7 +209,7 @@ def test_what_others_have_in_shared_memory_stays(tmp_path: Path, how: str) -> No
         path.unlink(missing_ok=True)
 
 
-def leave(folder: Path, path: Path, how: str, *, hang: bool, holder: subprocess.Popen[bytes] | None = None) -> None:
+def leave(folder: Path, path: Path, how: str, *, hang: bool, holder: subprocess.Popen[str] | None = None) -> None:
     (folder / "job.py").write_text(LEAVING)
     function = Function(handler="job.handler", code=folder)
     event = {"path": str(path), "how": how, "hang": hang, "mark": str(folder / "mark")}

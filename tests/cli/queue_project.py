@@ -11,6 +11,8 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+from program_end import output_at_end
+
 from htcgrid.cli.main import status_of
 
 HTCGRID = Path(sys.executable).with_name("htcgrid")
@@ -97,7 +99,7 @@ def lines(text: str) -> list[dict[str, Any]]:
 def stop(process: subprocess.Popen[str]) -> str:
     """Ask an agent to end; what it said on standard error."""
     process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=60)
+    _, said = output_at_end(process)
     assert process.returncode in {0, 1}, said
     return said
 

@@ -10,6 +10,8 @@ import sys
 import termios
 from typing import TYPE_CHECKING, Any
 
+from program_end import output_at_end
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -241,7 +243,7 @@ def drained(project: Project) -> list[int]:
     """Two agents at a time run all that is in the queue."""
     agents = [project.start("run", "--quiet", "--set", "source.drain=true") for _ in range(2)]
     for agent in agents:
-        agent.communicate(timeout=60)
+        output_at_end(agent)
     return [agent.returncode for agent in agents]
 
 
@@ -281,7 +283,7 @@ def test_an_agent_whose_failures_were_redriven_before_its_end_ends_with_0(
     assert inside("redrive").status == 0
     until(lambda: inside("failures").out.startswith("No result is a failure"))
     agent.terminate()
-    agent.communicate(timeout=60)
+    output_at_end(agent)
     assert agent.returncode == 0
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from program_end import output_at_end
 
 from htcgrid import Grid
 from htcgrid.builtin.process import ProcessInvoker
@@ -214,7 +215,7 @@ def test_of_100_mb_by_8_workers_that_are_killed_each_whole_line_is_there_once(pr
     program = project.start("run", *settings, "--set", "agent.handler_logs_bytes=10000000")
     until(lambda: sum(file.stat().st_size for file in _files(project)) > 40_000_000)
     program.send_signal(signal.SIGTERM)
-    _, err = program.communicate(timeout=60)
+    _, err = output_at_end(program)
     assert program.returncode == 143
     done = project.htcgrid("run", *settings)
     assert done.status == 0

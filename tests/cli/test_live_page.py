@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from htcgrid_contracts.observer_rules import KitFigures
+from program_end import output_at_end
 
 from htcgrid.report.live import Live
 from htcgrid.service.page_api import served_page
@@ -113,7 +114,7 @@ path = "results.jsonl"
     assert seen["Slots busy"] == "1 of 2"
     assert "no price for it" in page
     (tmp_path / "release").touch()
-    _, rest = process.communicate(timeout=30)
+    _, rest = output_at_end(process, seconds=30)
     summary = json.loads(rest.splitlines()[-1])["summary"]
     assert (summary["succeeded"], summary["failed"]) == (31, 5)
     assert found[0] not in rest

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from program_end import output_at_end
 
 OBSERVERS = '''
 import threading, time
@@ -122,7 +123,7 @@ def test_a_run_ends_as_it_would_have_without_an_observer_that_misbehaves(
     (project.folder / "results.jsonl").unlink()
     observed_by(project, f"\n[observers.{name}]\n")
     program = project.start("run", "--quiet", env=env)
-    _, err = program.communicate(timeout=50)  # the observer that blocks does so for a minute
+    _, err = output_at_end(program, seconds=50)  # the observer that blocks does so for a minute
     assert program.returncode == alone.status == 1
     assert sorted((r["id"], r["status"], r["attempt"]) for r in project.results()) == before
     assert said in err
@@ -208,7 +209,7 @@ def test_serve_tells_of_calls_that_are_waited_for_and_of_events(
         until(begun.exists)
         begun.unlink()
     served.send_signal(signal.SIGTERM)
-    served.communicate(timeout=60)
+    output_at_end(served)
     counts = told(project)
     assert counts["Answered"] == counts["results"] == 1
     assert counts["EnvironmentStarted"] == counts["EnvironmentEnded"] == 2

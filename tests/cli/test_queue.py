@@ -225,8 +225,8 @@ def test_wait_by_ids_gives_them_in_their_order(project: Project) -> None:
     project.events({"n": 0, "key": "s_0"})
     project.run("submit", "events.jsonl", "--id-field", "key")
     project.drain()
-    assert [line["id"] for line in lines(reader.communicate(timeout=60)[0])] == ["s_0", "s_1", "s_2", "s_3"]
-    assert [line["id"] for line in lines(second.communicate(timeout=60)[0])] == ["s_3", "s_1"]
+    assert [line["id"] for line in lines(output_at_end(reader)[0])] == ["s_0", "s_1", "s_2", "s_3"]
+    assert [line["id"] for line in lines(output_at_end(second)[0])] == ["s_3", "s_1"]
 
 
 def test_wait_by_ids_holds_back_what_is_stored_before_its_turn(project: Project) -> None:
@@ -234,9 +234,9 @@ def test_wait_by_ids_holds_back_what_is_stored_before_its_turn(project: Project)
     agent = project.start("run", "--set", "planes.local.workers=2")
     assert [line["id"] for line in lines(project.run("results", "s_2", "s_3", "--wait").stdout)] == ["s_2", "s_3"]
     reader = project.start("results", "s_1", "s_3", "s_2", "--wait")
-    assert [line["id"] for line in lines(reader.communicate(timeout=60)[0])] == ["s_1", "s_3", "s_2"]
+    assert [line["id"] for line in lines(output_at_end(reader)[0])] == ["s_1", "s_3", "s_2"]
     agent.terminate()
-    agent.communicate(timeout=60)
+    output_at_end(agent)
 
 
 def test_follow_goes_on_across_an_empty_queue_until_count(project: Project) -> None:
@@ -244,7 +244,7 @@ def test_follow_goes_on_across_an_empty_queue_until_count(project: Project) -> N
     for number in range(3):
         project.submit({"n": number}, session=f"s{number}")
         project.drain()
-    read, _ = reader.communicate(timeout=60)
+    read, _ = output_at_end(reader)
     assert [line["output"]["n"] for line in lines(read)] == [0, 1, 2]
     assert reader.returncode == 0
 
@@ -256,7 +256,7 @@ def test_follow_is_ended_by_ctrl_c_with_130_and_whole_lines(project: Project) ->
     assert reader.stdout is not None
     assert json.loads(reader.stdout.readline())["output"] == {"n": 1}
     reader.send_signal(signal.SIGINT)
-    rest, said = reader.communicate(timeout=60)
+    rest, said = output_at_end(reader)
     assert (reader.returncode, rest) == (130, ""), said
     assert "Traceback" not in said
 

@@ -72,7 +72,7 @@ class OfQueue:
     def run(self) -> int:
         agents = self._agents()
         for agent in agents:
-            agent.communicate(timeout=120)
+            output_at_end(agent, seconds=120)
         return max(agent.returncode for agent in agents)
 
     def redrive(self, *, wait: bool = True) -> list[subprocess.Popen[str]]:
@@ -106,7 +106,7 @@ def test_43_of_300_fail_are_mended_and_run_again_and_the_other_257_are_the_same_
     assert sum(not succeeded for succeeded, _ in before.values()) == FAILED
     project.write("job.py", MENDED.format(seconds=0))
     agents = story.redrive()
-    said = [agent.communicate(timeout=120)[1] for agent in agents]
+    said = [output_at_end(agent, seconds=120)[1] for agent in agents]
     assert [agent.returncode for agent in agents] == [0] * len(agents)
     summaries = [json.loads(line)["summary"] for text in said for line in text.splitlines() if line[:2] == '{"']
     assert sum(summary["succeeded"] for summary in summaries) == FAILED
@@ -135,7 +135,7 @@ def test_a_redrive_that_is_killed_ten_times_loses_nothing_and_stores_nothing_twi
             output_at_end(program)
     project.write("job.py", MENDED.format(seconds=0))
     for agent in story.redrive(wait=kind is OfFile):
-        agent.communicate(timeout=120)
+        output_at_end(agent, seconds=120)
     story.run()
     after = story.results()
     assert len(after) == COUNT

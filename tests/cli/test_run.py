@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from program_end import output_at_end
 
 if TYPE_CHECKING:
     from conftest import Done, Project
@@ -415,7 +416,7 @@ def test_a_bug_of_the_users_plugin_is_shown_whole(project: Project, tmp_path: Pa
         "    def ack(self, leases): pass\n"
     )
     program = project.start("run", "--source", "buggy", env={"PYTHONPATH": str(tmp_path / "site")})
-    _, err = program.communicate(timeout=60)
+    _, err = output_at_end(program)
     assert program.returncode == 3
     assert "KeyError: 'my own bug'" in err
     assert "buggy.py" in err

@@ -16,6 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from program_end import output_at_end
 from test_live_page import asked, tiles
 
 from htcgrid.cli.main import status_of
@@ -105,7 +106,7 @@ def test_top_writes_a_line_for_each_look_where_there_is_no_terminal(grid: Path) 
     assert process.stdout is not None
     lines = [process.stdout.readline() for _ in range(2)]
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=30)
+    output_at_end(process, seconds=30)
     assert process.returncode == 0
     for line in lines:
         assert re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ, waiting 3, .*stored 4, stored failures 1", line), line
@@ -153,7 +154,7 @@ def test_the_dashboard_shows_the_queue_the_results_and_the_agents(grid: Path, ag
         time.sleep(0.2)
     assert tiles(page)["Failed"] == "1"
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=30)
+    output_at_end(process, seconds=30)
     assert process.returncode == 0
     assert asked_fails(found[0])
 

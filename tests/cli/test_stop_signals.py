@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from program_end import output_at_end
 
 from htcgrid.stop_request import StopRequest
 
@@ -27,9 +28,9 @@ plugin = "sqlite"
 path = "grid.sqlite"
 """
 COMMANDS = {
-    "serve --port 0": b"Serving pricing",
-    "dashboard": b"the grid is shown",
-    "run --verbose": b"The agent starts",
+    "serve --port 0": "Serving pricing",
+    "dashboard": "the grid is shown",
+    "run --verbose": "The agent starts",
 }
 """And what each says once it waits."""
 TGKILL = {"x86_64": 234, "aarch64": 131}[platform.machine()]
@@ -53,11 +54,11 @@ def send_to_another_thread(process: int, number: signal.Signals) -> None:
 def test_a_command_that_waits_ends_on_a_signal_that_another_thread_receives(
     folder: Path, command: str, number: signal.Signals
 ) -> None:
-    with subprocess.Popen([HTCGRID, *command.split()], cwd=folder, stderr=subprocess.PIPE) as process:
+    with subprocess.Popen([HTCGRID, *command.split()], cwd=folder, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         assert COMMANDS[command] in process.stderr.readline()
         send_to_another_thread(process.pid, number)
-        process.communicate(timeout=30)
+        output_at_end(process, seconds=30)
         assert process.returncode >= 0, "the signal was not handled"
 
 

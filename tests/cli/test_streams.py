@@ -161,7 +161,7 @@ def test_a_run_whose_results_nobody_reads_ends_when_it_is_asked_to(
     for number in stop:
         program.send_signal(number)
         time.sleep(0.1)  # two at once are one
-    _, err = program.communicate(timeout=30)
+    _, err = output_at_end(program, seconds=30)
     os.close(read)
     assert program.returncode == status
     assert said in err

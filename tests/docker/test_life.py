@@ -95,7 +95,7 @@ class Project:
     def run(self, *flags: str) -> str:
         """To the end, which is a good one; returns what it said."""
         process = self.start(*flags)
-        said = process.communicate(timeout=100)[1]
+        said = output_at_end(process, seconds=100)[1]
         assert process.returncode == 0, said
         return said
 
@@ -216,7 +216,7 @@ def test_the_engine_is_stopped_in_mid_run_and_started_again(
     until(lambda: len(project.results()) >= 2, 60, "two results")
     second_engine.stop()
     try:
-        said = agent.communicate(timeout=60)[1]
+        said = output_at_end(agent)[1]
     finally:
         second_engine.start()
 

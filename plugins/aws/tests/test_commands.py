@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from program_end import output_at_end
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -130,7 +131,7 @@ def test_the_summary_of_a_run_ends_with_its_bill(aws: Aws, project: Callable[...
     read = htcgrid(folder, "results", "--ids", "ids", "--wait", "--set", "sink.bucket=''")
     assert len(read.stdout.splitlines()) == 10, read.stderr
     run.terminate()
-    said = run.communicate(timeout=60)[1]
+    said = output_at_end(run)[1]
     usage = json.loads(said.splitlines()[-1])["summary"]["usage"]
     assert set(usage["requests"]) == {"sqs", "dynamodb"}
     assert usage["dollars"] > 0

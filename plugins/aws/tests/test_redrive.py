@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from htcgrid_aws.dynamodb import DynamodbSink
 from htcgrid_aws.s3 import S3Sink
+from program_end import output_at_end
 
 from htcgrid.spi import Function
 
@@ -70,7 +71,7 @@ def run_all(folder: Path, aws: Aws, queue: str, code: int) -> None:
         assert time.monotonic() < deadline
         time.sleep(0.05)
     agent.terminate()
-    said = agent.communicate(timeout=60)[1]
+    said = output_at_end(agent)[1]
     assert agent.returncode == code, said
 
 
@@ -131,7 +132,7 @@ def test_the_failure_of_an_agent_that_was_suspended_during_the_redrive_does_not_
     finally:
         suspended.send_signal(signal.SIGCONT)
         suspended.terminate()
-        said = suspended.communicate(timeout=60)[1]
+        said = output_at_end(suspended)[1]
     assert suspended.returncode in {0, 1}, said  # 1 where it had stored failures before it heard of its lost leases
     found = htcgrid(tmp_path, "results", "--ids", "ids").stdout.splitlines()
     assert sorted(json.loads(line)["output"] for line in found) == list(range(1, 13))

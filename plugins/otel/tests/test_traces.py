@@ -18,6 +18,7 @@ from htcgrid.spi.tracing import attempt_of, caller_of
 from opentelemetry.sdk.trace import TracerProvider
 from otlp_receiver import Receiver, SeenSpan
 from ports import free_port
+from program_end import output_at_end
 
 from htcgrid_otel.otel_observer import OtelObserver
 
@@ -85,7 +86,7 @@ def command(grid: Path, *words: str) -> subprocess.Popen[str]:
 
 
 def done(process: subprocess.Popen[str]) -> str:
-    out, error = process.communicate(timeout=60)
+    out, error = output_at_end(process)
     assert process.returncode == 0, error
     return out.strip()
 
@@ -109,7 +110,7 @@ def test_a_trace_goes_from_submit_through_two_agents_to_the_stored_result(
     received.wait((grid / "begun").exists)
     received.wait(lambda: received.named("receive pricing"))
     first.send_signal(how)
-    first.communicate(timeout=30)
+    output_at_end(first, seconds=30)
     done(command(grid, "run", "--quiet"))
     answers = done(command(grid, "results", "--session", "s-1"))
 
@@ -209,7 +210,7 @@ def test_a_call_of_serve_is_inside_its_callers_trace(grid: Path, received: Recei
     with urllib.request.urlopen(request) as answer:
         text = answer.read().decode()
     process.terminate()
-    process.communicate(timeout=30)
+    output_at_end(process, seconds=30)
     [span], [inside] = received.named("pricing"), received.named("price")
     assert (span.trace, span.parent, span.links) == (caller.trace_id, caller.span_id, [caller.span_id])
     assert (span.kind, span.attributes["faas.trigger"]) == ("SERVER", "http")
@@ -234,7 +235,7 @@ def test_a_receiver_that_is_away_costs_the_run_nothing_but_one_warning(
     (grid / "code" / "plain.py").write_text("def handler(event, context):\n    return event\n")
     submitted(grid, *["a"] * 50)
     process = command(grid, "run", "--quiet")
-    _, error = process.communicate(timeout=60)
+    _, error = output_at_end(process)
     assert process.returncode == 0
     assert error.count("spans were not sent") == 1
     assert "still busy" not in error

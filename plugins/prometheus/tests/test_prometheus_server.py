@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from ports import free_port
+from program_end import output_at_end
 
 DASHBOARDS = Path(__file__).parents[3] / "dashboards"
 TASKS = 20_000
@@ -168,7 +169,7 @@ def test_the_counters_in_prometheus_equal_the_summary_and_every_query_of_the_das
 ) -> None:
     folder, port = project
     submit = htcgrid(folder, "submit", "events.jsonl")
-    submit.communicate(timeout=LONG)
+    output_at_end(submit, seconds=LONG)
     assert submit.returncode == 0
     server = Server(folder, port)
     run = htcgrid(folder, "run", "--quiet")
@@ -184,7 +185,7 @@ def test_the_counters_in_prometheus_equal_the_summary_and_every_query_of_the_das
         assert server.without_data(queries) == []
         assert server.alerts_are_loaded()
         run.send_signal(signal.SIGTERM)
-        _, err = run.communicate(timeout=LONG)
+        _, err = output_at_end(run, seconds=LONG)
     finally:
         server.program.kill()
         server.program.wait()
