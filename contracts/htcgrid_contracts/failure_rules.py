@@ -112,6 +112,22 @@ class FailureLogRules(PluginContract):
             "the later generation came second and has not replaced the earlier one"
         )
 
+    def test_a_full_batch_of_a_later_generation_replaces_each_failure(self, sink: ResultSink) -> None:
+        """When a whole batch is of a later generation, each failure in it must be replaced, each success kept, and what
+        is new stored: so it is after a redrive of many tasks. Read: spi.ResultSink.failed."""
+        if sink.max_batch < 2:
+            not_asked("`max_batch` is 1: results are put one by one")
+        first = [self._result() for _ in range(min(sink.max_batch, 300))]
+        first[::3] = [self._failure(each) for each in first[::3]]
+        new, old = first[1::3], first[::3] + first[2::3]
+        self._put(sink, old, [self._again(self._answer(each, b"1"), 1) for each in first])
+        with sink:
+            stored = {each.task.id: each.outcome for each in self._stored(sink, first)}
+        wrong = sum(stored[each.task.id].payload != each.outcome.payload for each in first[2::3])
+        assert not wrong, f"of {len(first[2::3])} successes {wrong} were replaced by the batch of a later generation"
+        left = sum(stored[each.task.id].payload != b"1" for each in first[::3] + new)
+        assert not left, f"of {len(first[::3] + new)} failures and new results {left} have not the later generation"
+
     def test_a_success_is_not_replaced_by_a_later_generation(self, sink: ResultSink) -> None:
         """A later generation must not replace a success: a user who has read an answer must find the same one again.
         Read: spi.ResultSink.failed."""

@@ -61,7 +61,8 @@ class RemoteInvoker(Invoker):
         self._archive = b""
         self._places: list[_Place] = []
         self._idle: queue.LifoQueue[_Place | None] = queue.LifoQueue()
-        """None once the plane is closed, for each call that still waits."""
+        """None while the plane is not open: each call that waits then ends."""
+        self._idle.put(None)
 
     # --- what a plane says ---
 
@@ -140,7 +141,7 @@ class RemoteInvoker(Invoker):
             place = idle.get()
             if place is None:
                 idle.put(None)
-                raise Unavailable("The plane is closed.")
+                raise Unavailable("The plane is not open.")
             unreported = {lease.task.id: None for lease in batch}
             try:
                 client = self._client_of(place)

@@ -14,11 +14,14 @@ def children() -> list[int]:
 
 
 def end_all(keep: set[int]) -> None:
-    """End all children except these, and all descendants that become children of this process meanwhile."""
-    while strays := set(children()) - keep:
+    """End all children except these, and all descendants that become children of this process meanwhile.
+
+    A program that has changed its user, such as sudo, may not be killed. It is left, and removed once it has ended.
+    """
+    spared = set(keep)
+    while strays := set(children()) - spared:
         trackers = {pid for pid in strays if _is_tracker(pid)}
-        _end(strays - trackers)
-        _await_end(trackers)
+        spared |= _end(strays - trackers) | _await_end(trackers)
 
 
 def _is_tracker(pid: int) -> bool:
@@ -30,25 +33,29 @@ def _is_tracker(pid: int) -> bool:
         return False
 
 
-def _await_end(pids: set[int]) -> None:
-    """Wait a short time for these to end by themselves."""
+def _await_end(pids: set[int]) -> set[int]:
+    """Wait a short time for these to end by themselves; returns those that may not be killed."""
     deadline = time.monotonic() + _TRACKER_SECONDS
     while pids and time.monotonic() < deadline:
         pids = {pid for pid in pids if os.waitpid(pid, os.WNOHANG) == (0, 0)}
         time.sleep(0.002)
-    _end(pids)
+    return _end(pids)
 
 
-def _end(pids: set[int]) -> None:
-    """Kill these and their groups, and wait until they are gone."""
+def _end(pids: set[int]) -> set[int]:
+    """Kill these and their groups, and wait until they are gone; returns those that may not be killed."""
+    spared = set()
     for pid in pids:
         for kill in (os.killpg, os.kill):
             try:
                 kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 continue
+            except PermissionError:
+                spared.add(pid)
     for pid in pids:
         try:
-            os.waitpid(pid, 0)
+            os.waitpid(pid, os.WNOHANG if pid in spared else 0)
         except ChildProcessError:
             continue
+    return spared

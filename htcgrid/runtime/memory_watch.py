@@ -118,8 +118,12 @@ class MemoryWatch:
         return len(self._processes)
 
     def add(self, watched: Watched, pid: int, limit_mb: float) -> None:
-        """It may be entered from now on."""
+        """It may be entered from now on. Raises `RuntimeError` where no further thread can be started."""
         with self._lock:
+            if self._thread is None:  # here, where an error is that of the environment's start
+                thread = threading.Thread(target=self._run, name="htcgrid-memory-watch", daemon=True)
+                thread.start()
+                self._thread = thread
             self._processes[id(watched)] = Process(watched, pid, limit_mb)
 
     def enter(self, watched: Watched) -> None:
@@ -131,10 +135,7 @@ class MemoryWatch:
             # The `due` of the last check stays valid: it assumes the fastest growth.
             process.due = max(process.due, time.monotonic() + _TICK_SECONDS)
             self._active[id(watched)] = process
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="htcgrid-memory-watch", daemon=True)
-                self._thread.start()
-            elif self._is_asleep:
+            if self._is_asleep:
                 self._lock.notify()
 
     def leave(self, watched: Watched) -> None:

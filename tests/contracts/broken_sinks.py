@@ -304,6 +304,16 @@ class TestLastOfAPutStands(Case):
             super().put(list({result.task.id: result for result in results}.values()))
 
 
+class TestReplacesTheFirstOfABatch(Case):
+    breaks = "test_a_full_batch_of_a_later_generation_replaces_each_failure"
+    says = "50 have not the later generation"
+
+    class broken(Reference):
+        def put(self, results: Sequence[Result]) -> None:
+            known = self.get([result.task.id for result in results])
+            super().put([each for number, each in enumerate(results) if number < 150 or each.task.id not in known])
+
+
 class TestReplacesSuccesses(Case):
     breaks = "test_a_success_is_not_replaced_by_a_later_generation"
     says = "a later failure has replaced a success"

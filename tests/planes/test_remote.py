@@ -258,6 +258,19 @@ def test_a_call_that_waits_for_an_environment_ends_when_the_plane_is_closed(func
     assert sorted(ended) == ["runs", "waits", "waits too"]
 
 
+def test_a_call_of_a_plane_that_is_not_open_ends_at_once(function: Function) -> None:
+    plane = Near(Plugin.Config(), function)
+
+    def work() -> None:
+        for _ in range(2):
+            with pytest.raises(Unavailable, match="not open"):
+                call(plane)
+            with plane:
+                pass
+
+    in_time(work)
+
+
 def test_what_another_thread_sends_does_not_come_between_two_parts_of_a_large_frame() -> None:
     here, there = socket.socketpair()
     stream = SocketStream(here)

@@ -146,6 +146,19 @@ def test_the_watch_goes_on_where_no_further_file_can_be_opened_and_asks_for_a_lo
     watch.close()
 
 
+def test_an_environment_does_not_start_where_its_memory_cannot_be_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    watch, watched = MemoryWatch(), Stub()
+    with monkeypatch.context() as context:
+        context.setattr(threading.Thread, "start", start)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            watch.add(watched, os.getpid(), 512)
+        watch.close()
+    assert watch.size == 0
+
+
 def test_what_has_left_is_not_looked_at_any_more() -> None:
     watch, watched = MemoryWatch(), Stub()
     watch.add(watched, os.getpid(), 512)
