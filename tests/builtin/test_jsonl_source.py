@@ -172,7 +172,7 @@ def test_an_event_without_an_id_is_told(path: Path, event: str) -> None:
     write(path, event, '{"id": "a"}')
     with source_at(path, id_field="id") as source:
         bad, good = drained(source)
-    assert "line 1: id_field = 'id', but the event has no text or number of that name" in bad.invalid
+    assert "line 1: id_field = 'id', but the event has no text or number under that key" in bad.invalid
     assert (good.task.id, good.invalid) == ("a", "")
 
 
