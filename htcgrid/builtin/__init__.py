@@ -1,1 +1,1 @@
-"""The plugins that come with htcgrid. Like all plugins, they are found by their entry points only."""
+"""The plugins that are part of htcgrid. Like all plugins, they are found only through their entry points."""

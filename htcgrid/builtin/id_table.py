@@ -1,4 +1,4 @@
-"""Which ids were seen, with a number for each, in a few bytes for each id, however many there are."""
+"""Remembers a number for each id that was seen, in a few bytes for each."""
 
 import threading
 from array import array
@@ -10,25 +10,25 @@ _EMPTY = 0
 
 
 class Ids:
-    """Ids of many tasks, looked at once for several calls."""
+    """The ids of many tasks, converted once for several calls."""
 
     def __init__(self, task_ids: list[str]) -> None:
         self.task_ids = task_ids
         self.indices = _plain_indices(task_ids)
-        """The ids as indices where all are plain; otherwise None."""
+        """The ids as indices if all are plain; otherwise None."""
 
 
 class IdTable:
     """A dict from task id to a number of 1 to 2**32 - 1, without the ids.
 
-    Plain decimal ids, as line numbers are, index an array: 4 bytes each. Others go by a 128-bit hash
-    into an open-addressed table: 20 bytes each at most at half load. Two of a billion ids have the same
-    hash with a chance of 1 in 10**21. One thread may look up while another sets.
+    Plain decimal ids, such as line numbers, index an array: 4 bytes each. A 128-bit hash of any other id is stored
+    in an open-addressed table: 20 bytes for each place, at most half of them in use. The chance that two of a billion ids
+    have the same hash is 1 in 10**21. One thread may look up while another sets.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        """Held while the table grows: a look-up meanwhile would find the number of another id."""
+        """Held while the table grows: a look-up at that moment would find the number of another id."""
         self._plain = array("I")
         self._count = 0
         self._make_room(1 << 10)
@@ -38,7 +38,7 @@ class IdTable:
             self._set(task_id, number)
 
     def update(self, ids: Ids, numbers: Iterable[int]) -> None:
-        """Set many at once."""
+        """Set the numbers of many ids."""
         with self._lock:
             if ids.indices is None:
                 for task_id, number in zip(ids.task_ids, numbers, strict=True):
@@ -50,7 +50,7 @@ class IdTable:
                     plain[index] = number
 
     def get_all(self, ids: Ids) -> list[int | None]:
-        """The number of each of these, in order."""
+        """The number of each of these ids, in order."""
         with self._lock:
             if ids.indices is None:
                 return [self._get(task_id) for task_id in ids.task_ids]
@@ -58,7 +58,7 @@ class IdTable:
             return [plain[index] or None if index < size else None for index in ids.indices]
 
     def get(self, task_id: str) -> int | None:
-        """The number that came with this id; None if the id was not seen."""
+        """The number of this id; None if the id was not seen."""
         with self._lock:
             return self._get(task_id)
 
@@ -90,7 +90,7 @@ class IdTable:
         self._numbers[at] = number
 
     def _find(self, high: int, low: int) -> int:
-        """The place of this hash, or the free one where it would be put."""
+        """The place of this hash, or the free place for it."""
         highs, lows, numbers = self._highs, self._lows, self._numbers
         mask = len(numbers) - 1
         at = low & mask
@@ -112,12 +112,12 @@ class IdTable:
 
 
 def _plain_indices(task_ids: list[str]) -> list[int] | None:
-    """All of these as indices, if all are plain: the common case, line numbers, at little cost an id."""
+    """The ids as indices, if all are plain. Line numbers, the common case, cost little time."""
     try:
         indices = list(map(int, task_ids))
     except ValueError:
         return None
-    # Plain is only what Python would write for the number: not "007", not " 7".
+    # An id is plain only if Python writes the number like this: not "007", not " 7".
     if indices and min(indices) >= 0 and max(indices) < _PLAIN_IDS_BELOW and list(map(str, indices)) == task_ids:
         return indices
     return None

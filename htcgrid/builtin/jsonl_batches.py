@@ -1,4 +1,4 @@
-"""A batch of results as lines of a file, in pieces: text and its bytes are two copies of every answer."""
+"""Writes a batch of results as lines of a file, piece by piece: a text and its bytes are two copies of every answer."""
 
 from collections.abc import Iterator, Sequence
 
@@ -8,11 +8,11 @@ from htcgrid.builtin.jsonl_results import pieces as result_pieces
 from htcgrid.spi import GENERATION, Result, generation_of
 
 _PIECE_BYTES = 4 << 20
-"""About how many bytes of results are turned into lines at once."""
+"""About how many bytes of results become lines at once."""
 
 
 def pieces_of(sizes: Sequence[int]) -> Iterator[tuple[int, int, int]]:
-    """Where each piece of about `_PIECE_BYTES` begins and ends, and its size."""
+    """The begin, end and size of each piece of about `_PIECE_BYTES`."""
     if (whole := sum(sizes)) <= _PIECE_BYTES:
         yield 0, len(sizes), whole
         return
@@ -34,7 +34,7 @@ def lines(results: Sequence[Result], fingerprints: Sequence[int], *, is_again: b
 
 
 def large_lines(results: Sequence[Result], fingerprints: Sequence[int]) -> Iterator[bytes]:
-    """The same in pieces, in which answers are as they came."""
+    """The lines in pieces; answers are not copied."""
     for result, fingerprint in zip(results, fingerprints, strict=True):
         is_again = GENERATION in result.task.attributes
         parts = () if is_again else result_pieces(result, fingerprint)

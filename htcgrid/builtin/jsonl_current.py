@@ -1,7 +1,7 @@
-"""The current results of a file: of a task that was run again, only its last line counts.
+"""The current results of a file: if a task was run again, only its last line counts.
 
-A redrive appends its results, and the failures that they replace are dropped when the file is closed, or opened by the
-next run where that one was killed: by writing the others, byte for byte, into a new file that takes the old one's place.
+A redrive appends its results. The failures that they replace are dropped when the file is closed, or, if that run was
+killed, when the next run opens it: the other lines are copied unchanged into a new file, which replaces the old one.
 """
 
 import fcntl
@@ -30,7 +30,7 @@ _GENERATION = b'"generation":'
 _FIGURES = re.compile(
     rb',"attempt":(\d+),"started":"([0-9T:-]+)\.(\d+)Z","duration_ms":([0-9.]+),"billed_ms":(\d+),"max_memory_mb":(\d+)\}$'
 )
-"""How a line ends."""
+"""The end of a line."""
 
 
 def failed(path: Path) -> Iterator[Result]:
@@ -42,7 +42,7 @@ def failed(path: Path) -> Iterator[Result]:
 
 
 def every_result(path: Path) -> Iterator[Result]:
-    """All current results. Of a success only the figures at the end of the line are read, not the answer."""
+    """All current results. For a success only the figures at the end of the line are read, not the answer."""
     for text in current(path):
         head = head_of(text)
         if head is None:
@@ -54,7 +54,7 @@ def current(path: Path) -> Iterator[bytes]:
     """The lines of the current results. A last line that is still being written is skipped."""
     later = _later_generations(path)
     for text in _lines(path):
-        # Most lines need no further look: a success of the first generation is always current.
+        # Most lines are not parsed: a success of the first generation is always current.
         head = head_of(text) if _FAILED in text or _GENERATION in text else None
         if head is None or _stands(head, later):
             yield text
@@ -74,7 +74,7 @@ def _later_generations(path: Path) -> IdTable:
 
 
 def _lines_with(path: Path, word: bytes) -> Iterator[bytes]:
-    """The lines that contain these bytes. The other lines of a plain file are checked by the block, which costs a tenth."""
+    """The lines that contain these bytes. Other lines of a plain file are checked in blocks, in a tenth of the time."""
     checked = 0
     if path.suffix != ".gz":
         for block in _blocks(path):
@@ -94,10 +94,10 @@ def _lines_with(path: Path, word: bytes) -> Iterator[bytes]:
 
 
 def _blocks(path: Path) -> Iterator[bytes]:
-    """The file in blocks of whole lines, about a megabyte each. A last line that is still being written is left out.
+    """The file in blocks of whole lines, about a megabyte each. A last line that is still being written is skipped.
 
-    Where the file cannot be read, or its last line is not the beginning of a result, a block comes that does not begin as a
-    result does: then `_lines` says what is wrong.
+    If the file cannot be read, or its last line is not the beginning of a result, the last block does not begin like a
+    result: then `_lines` finds out what is wrong.
     """
     rest = b""
     try:
@@ -117,11 +117,11 @@ def _lines(path: Path) -> Iterator[bytes]:
         with _opened(path) as file:
             for number, text in enumerate(file, 1):
                 if BEGIN.startswith(text):
-                    return  # the last line, of which only this much is written
+                    return  # the last line is still being written
                 if not text.startswith(BEGIN):
                     raise Rejected(
-                        f"{path}, line {number}: this is not a result of htcgrid, or is damaged. Name a file of results in "
-                        "[sink] path. A run that is started again mends what a crash has left at its end."
+                        f"{path}, line {number}: this is not a result of htcgrid, or it is damaged. Name a file of results "
+                        "in [sink] path. If a crash has damaged the end of the file, start the run again: it repairs the file."
                     )
                 if not text.endswith(b"\n"):
                     return
@@ -186,9 +186,9 @@ def _seconds(text: str) -> float:
 
 
 def compact(fd: int, path: Path) -> int:
-    """Replace this file, whose lock is held, by one of the current lines only; returns the new one, open and locked.
+    """Replace this file, which is locked, by a new file with only the current lines; returns the new one, open and locked.
 
-    `OSError` where that cannot be done: the file is then as it was.
+    Raises `OSError` if that fails: the file is then unchanged.
     """
     target = Path(os.path.realpath(path))
     beside = target.with_name(f".{target.name}.compacted")

@@ -1,4 +1,4 @@
-"""The descriptor that results are written to: opened, locked, written whole and synced."""
+"""The file descriptor that results are written to: opening, locking, writing and syncing it."""
 
 import fcntl
 import os
@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from htcgrid.spi import Rejected
 
 _PIECES_AT_ONCE = 1024
-"""The most pieces that one call of the system takes (IOV_MAX)."""
+"""The most pieces that one system call accepts (IOV_MAX)."""
 
 
 def locked(path: str) -> int:
-    """The file of that name, locked. `BlockingIOError` where another has it."""
+    """The file of that name, locked. Raises `BlockingIOError` if another process has locked it."""
     while True:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         try:
@@ -23,11 +23,11 @@ def locked(path: str) -> int:
             raise
         if (ours.st_dev, ours.st_ino) == (there.st_dev, there.st_ino):
             return fd
-        os.close(fd)  # another run has put a new file in its place, between the two
+        os.close(fd)  # between `open` and `flock` another run has replaced the file
 
 
 def standard_output() -> int:
-    """A descriptor of its own for it."""
+    """A new descriptor of standard output."""
     if sys.stdout is not None:
         sys.stdout.flush()
         fd = os.dup(sys.stdout.fileno())
@@ -38,12 +38,12 @@ def standard_output() -> int:
 
 
 def synchronise(fd: int) -> None:
-    """Have what was written on the disk; macOS has no call for the data alone."""
+    """Wait until the written data is on the disk. macOS has no `fdatasync`."""
     (os.fdatasync if hasattr(os, "fdatasync") else os.fsync)(fd)
 
 
 def write_all(fd: int, pieces: Sequence[bytes]) -> None:
-    """In as few calls as the system takes them in."""
+    """Write all pieces, in as few system calls as possible."""
     for start in range(0, len(pieces), _PIECES_AT_ONCE):
         views = [memoryview(piece) for piece in pieces[start : start + _PIECES_AT_ONCE]]
         while views:

@@ -1,4 +1,4 @@
-"""Lines from a file or a pipe, in bounded memory however long a line is."""
+"""Reads lines from a file or a pipe. The memory is limited, even for very long lines."""
 
 import gzip
 import io
@@ -15,7 +15,7 @@ from htcgrid.spi import Rejected
 from htcgrid.spi.limits import REQUEST_BYTES
 
 LINE_BYTES = REQUEST_BYTES + (2 << 20)
-"""The longest line that is kept: more than the largest event that a plane takes, so that the plane reports the longer ones."""
+"""The longest line that is kept: longer than the largest event of a plane, so that the plane itself reports such events."""
 
 _TAKE_BYTES = LINE_BYTES
 """About the most that one `take` returns."""
@@ -23,14 +23,14 @@ _TAKE_BYTES = LINE_BYTES
 _FILE_BYTES = 1 << 18
 _MOST_FILE_BYTES = 4 << 20
 _FEW = 8
-"""Where so much holds no more lines than these, more is read at once: the first and the last of them are copied twice."""
+"""If a read has fewer lines than this, the next reads more: the first and last line of each read are copied twice."""
 _PIPE_BYTES = 1 << 16
 _KNOWN_BYTES = 1 << 12
-"""How much of what was read is remembered, from its start and its end, to see whether the file was rewritten."""
+"""How many bytes, from the start and from the end of what was read, are kept to see whether the file was rewritten."""
 
 
 class Lines:
-    """Whole lines of what is read. None stands for a line that is longer than `LINE_BYTES`."""
+    """The whole lines of an input. None stands for a line that is longer than `LINE_BYTES`."""
 
     def __init__(self) -> None:
         self._whole: list[bytes | None] = []
@@ -40,11 +40,11 @@ class Lines:
 
     @property
     def ended(self) -> bool:
-        """Whether there is nothing after what was taken."""
+        """Whether all lines were taken."""
         return self._read_all and not self._whole
 
     def take(self, most: int, wait: float) -> list[bytes | None]:
-        """Up to `most` lines; as soon as there is one, or none after about `wait` seconds."""
+        """Up to `most` lines, as soon as there is one; none after about `wait` seconds."""
         self._fill(most, time.monotonic() + wait)
         taken = self._whole[:most]
         if sum(map(len, filter(None, taken))) > _TAKE_BYTES:
@@ -59,7 +59,7 @@ class Lines:
         raise NotImplementedError
 
     def _feed(self, chunk: bytes) -> None:
-        """Split what was read into lines; empty input means the end."""
+        """Split the bytes that were read into lines; empty bytes mean the end."""
         if not chunk:
             self._read_all = True
             if self._rest or self._too_long:
@@ -86,7 +86,7 @@ class Lines:
 
 
 def _within(limit: int, lines: Sequence[bytes | None]) -> int:
-    """How many of these lines, at least one, are about as long as the limit together."""
+    """How many of these lines together are about as long as the limit; at least one."""
     sizes = accumulate(len(line or b"") for line in lines)
     return 1 + sum(size < limit for size in sizes)
 
@@ -116,7 +116,7 @@ class FileLines(Lines):
             try:
                 chunk = self._file.read(self._read_bytes) or b""
             finally:
-                self._check()  # first, as it says why something compressed cannot be read either
+                self._check()  # also after an error: a rewritten file may be why decompression failed
             size += len(chunk)
             before = len(self._whole)
             self._feed(chunk)
@@ -138,7 +138,7 @@ class FileLines(Lines):
             kept = kept and os.pread(fd, len(self._tail), self._at - len(self._tail)) == self._tail
             if stamp[1] < max(self._at, self._raw.tell()) or not kept:
                 raise Rejected(
-                    f"{self._path} was cut or rewritten while it was read. Put it back as it was, or name another file "
+                    f"{self._path} was cut or rewritten while it was read. Restore the file, or name another file "
                     "of results, and start again."
                 )
             self._stamp = stamp
@@ -174,15 +174,15 @@ class PipeLines(Lines):
 
 
 def lines_of(path: Path) -> Lines:
-    """The lines of a file, or of a named pipe, whose writer may come later. `OSError` where it cannot be read."""
+    """The lines of a file, or of a named pipe, whose writer may open it later. Raises `OSError` if it cannot be read."""
     # Without O_NONBLOCK, opening a named pipe waits for its writer, and no signal can interrupt that.
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         mode = os.fstat(fd).st_mode
-        if stat.S_ISREG(mode) or stat.S_ISDIR(mode):  # opening a folder raises the right error
+        if stat.S_ISREG(mode) or stat.S_ISDIR(mode):  # for a folder, `FileLines` raises the right error
             return FileLines(path)
         if path.suffix == ".gz":
-            raise Rejected(f'{path} is not a regular file, and only those are read compressed. Pipe `zcat` into "-".')
+            raise Rejected(f'{path} is not a regular file: only regular files can be compressed. Pipe `zcat` into "-".')
         return PipeLines(os.dup(fd), ours=True)
     finally:
         os.close(fd)

@@ -1,4 +1,4 @@
-"""What a crash or a power cut has left at the end of a results file is moved away, so that those tasks run again."""
+"""Removes what a crash or a power cut has damaged at the end of a results file, so that those tasks run again."""
 
 import logging
 import os
@@ -15,7 +15,7 @@ _GZIP = b"\x1f\x8b"
 _MEMBER = b"\x1f\x8b\x08"
 _CHUNK = 1 << 20
 _BATCH_LINES = 10_000
-"""The most lines that one `put` writes: so many may be damaged together, as each `put` waits for the disk."""
+"""The most lines that one `put` writes. Each `put` waits for the disk, so a power cut damages no more lines than this."""
 
 
 def resume(fd: int, path: Path) -> Iterator[Head]:
@@ -32,7 +32,7 @@ def resume(fd: int, path: Path) -> Iterator[Head]:
 
 
 def _repair_plain(fd: int, path: Path) -> None:
-    """Cut off a last line that a crash has left incomplete. Raises `Rejected` where it was never a result."""
+    """Cut off a last line that a crash has left incomplete. Raises `Rejected` if it was never a result."""
     size = end = os.fstat(fd).st_size
     while end > 0:
         start = max(0, end - _CHUNK)
@@ -54,13 +54,13 @@ def _put_damaged_lines_aside(fd: int, path: Path, start: int) -> None:
     if lines > _BATCH_LINES:
         raise Rejected(
             f"{path} is damaged at byte {start:,}, and {lines - 1:,} lines follow. Its disk may be failing: keep a copy. "
-            "Delete the damaged line, and its task is run again."
+            "Delete the damaged line, and its task runs again."
         )
     _put_aside(fd, path, start)
 
 
 def _put_aside(fd: int, path: Path, start: int) -> None:
-    """Move what follows into another file beside it, and say so."""
+    """Move the bytes from `start` on into another file in the same folder, and log that."""
     beside = path.with_name(path.name + ".damaged")
     size = os.fstat(fd).st_size
     with beside.open("ab") as file:
@@ -71,14 +71,14 @@ def _put_aside(fd: int, path: Path, start: int) -> None:
     os.ftruncate(fd, start)
     os.fsync(fd)
     log.warning(
-        "%s is damaged at its end, as a power cut leaves it: its last %d bytes, from byte %d on, were moved to %s. "
-        "The tasks whose results were there are run again.",
+        "%s is damaged at its end, as after a power cut: its last %d bytes, from byte %d on, were moved to %s. "
+        "The tasks of these results run again.",
         *(path, size - start, start, beside),
     )
 
 
 def _repair_gzip(fd: int, path: Path) -> None:
-    """The same for a last gzip member; each `put` appends one."""
+    """Cut off a last gzip member that is incomplete; each `put` appends a member."""
     if not _GZIP.startswith(os.pread(fd, len(_GZIP), 0)):
         raise foreign(path, "which is not a gzip file")
     good = at = 0
@@ -99,7 +99,7 @@ def _repair_gzip(fd: int, path: Path) -> None:
             if member.eof:
                 good = at - len(chunk)
                 member = zlib.decompressobj(wbits=31)
-    if good < at and (after := _next_whole_member(fd, good)) is not None:  # a damaged one may seem to go on
+    if good < at and (after := _next_whole_member(fd, good)) is not None:  # a damaged member may seem to have no end
         raise _damaged_inside(path, good, after)
     os.ftruncate(fd, good)
 

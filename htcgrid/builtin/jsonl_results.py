@@ -1,4 +1,4 @@
-"""The lines of a results file: how one is written, and read again."""
+"""Writes and reads the lines of a results file."""
 
 import base64
 import gzip
@@ -21,7 +21,7 @@ _LINE = (
     '{"id":%s,"fingerprint":"%08x","status":"%s",%s,"attempt":%d,"started":"%s.%03dZ"'
     ',"duration_ms":%.3f,"billed_ms":%d,"max_memory_mb":%d}\n'
 )
-# The beginning of every line; what follows need not be read to resume.
+# The beginning of every line; a resumed run does not need to read the rest.
 _HEAD = re.compile(
     rb'\{"id":"([^"\\]*(?:\\.[^"\\]*)*)","fingerprint":"([0-9a-f]{8})","status":"(?:succeeded|(failed))"'
     rb'(?:,"generation":([0-9]{1,9}))?'
@@ -32,7 +32,7 @@ _AFTER_ID = b',"fingerprint":"'
 
 
 def line(result: Result, fingerprint: int) -> str:
-    """One result as one line. Runs once a task, so it is one formatting with no detours."""
+    """One result as one line. It runs once a task, so it formats everything at once."""
     outcome = result.outcome
     started = outcome.started
     second = int(started)
@@ -55,7 +55,7 @@ def line(result: Result, fingerprint: int) -> str:
 
 
 def pieces(result: Result, fingerprint: int) -> Sequence[bytes]:
-    """The pieces of the line of a large answer, unchanged; empty where it must be changed, so that `line` must be used.
+    """The line of a large answer in pieces, with the answer unchanged; empty if it must be changed: then use `line`.
 
     Decoding an answer, formatting it and encoding it again would make four copies of it.
     """
@@ -68,7 +68,7 @@ def pieces(result: Result, fingerprint: int) -> Sequence[bytes]:
 
 
 def in_generation(text: str, generation: int) -> str:
-    """The line of a task that was run again. What it is put after cannot be in an id, whose quotes are escaped."""
+    """The line of a task that was run again. An id cannot contain the text that is searched: its quotes are escaped."""
     head, status, rest = text.partition('","status":"')
     word, quote_mark, rest = rest.partition('"')
     return f'{head}{status}{word}{quote_mark},"generation":{generation}{rest}'
@@ -87,7 +87,7 @@ def _output(payload: bytes) -> str:
         parsed(text)
     except ValueError:  # an answer that is not JSON, which handlers may return
         return f'"output_base64":"{base64.b64encode(payload).decode()}"'
-    return f'"output_text":{quote(text)}'  # NaN or Infinity, which Python's clients write and JSON does not have
+    return f'"output_text":{quote(text)}'  # NaN or Infinity, which Python's clients write though JSON has neither
 
 
 def _error(outcome: Outcome) -> str:
@@ -107,12 +107,12 @@ def _is_strict_json(payload: bytes) -> bool:
 
 
 def _json_text(payload: bytes) -> str | None:
-    """The document on one line; None if a strict parser would refuse it."""
+    """The document on one line; None if a strict parser would reject it."""
     try:
         from_json(payload, allow_inf_nan=False)
     except ValueError:
         try:
-            parsed(payload.decode(), strict=True)  # takes escaped lone surrogates, as the runtime client does
+            parsed(payload.decode(), strict=True)  # accepts escaped lone surrogates, as the runtime client does
         except ValueError:
             return None
     text = payload.decode()
@@ -121,7 +121,7 @@ def _json_text(payload: bytes) -> str | None:
 
 
 class Head(NamedTuple):
-    """How a line begins."""
+    """The beginning of a line."""
 
     task_id: str
     fingerprint: int
@@ -135,20 +135,20 @@ class Head(NamedTuple):
 
 
 def head_of(text: bytes) -> Head | None:
-    """The head of a line, which need not be complete; None where it is not a result."""
+    """The head of a line, which may be incomplete; None if it is not a result."""
     found = _HEAD.match(text)
     if found is None:
         return None
     task_id, fingerprint, failed, generation = found.groups()
-    # Most ids have no escapes, so a JSON parser, which would take most of the time, is not needed.
+    # Most ids have no escapes and so do not need the JSON parser, which would take most of the time.
     name = json.loads(b'"%b"' % task_id) if b"\\" in task_id else task_id.decode()
     return Head(name, int(fingerprint, 16), failed is not None, int(generation) if generation else 0)
 
 
 def read_results(path: Path) -> Iterator[Head | int]:
-    """The head of every result in the file; where a line is damaged, its place in bytes, and no more.
+    """The head of every result in the file. At a damaged line it yields the line's place in bytes, and ends.
 
-    `Rejected` where a line was never a result of ours.
+    Raises `Rejected` if a line was never a result of htcgrid.
     """
     opener = gzip.open if path.suffix == ".gz" else open
     at = 0
@@ -183,7 +183,7 @@ def foreign(path: Path, place: str) -> Rejected:
 
 
 def is_torn_result(text: bytes) -> bool:
-    """Whether a result may begin with this. The end of a file may have zeros after a power cut."""
+    """Whether this may be the beginning of a result. After a power cut, a file may end with zeros."""
     if b"\0" in text:
         return True
     whole_id = _ID.match(text)

@@ -1,4 +1,4 @@
-"""Results to a file: each line is one result, a JSON object."""
+"""Writes results to a file: each line is one result, a JSON object."""
 
 import gzip
 import logging
@@ -27,11 +27,11 @@ log = logging.getLogger(__name__)
 _CLOSE_SECONDS = 0.5
 _RESUME_LINES = 1000
 _LARGE_BYTES = 4096
-"""Larger answers, on average, are written as they are."""
+"""If answers are larger on average, they are written without a copy."""
 
 
 class JsonlSink(ResultSink):
-    """Appends to a JSON Lines file. Tasks whose results are in it do not run again."""
+    """Appends results to a JSON Lines file. Tasks whose results are in it do not run again."""
 
     class Config(Plugin.Config):
         path: Path = Field(
@@ -49,22 +49,22 @@ class JsonlSink(ResultSink):
         self._handler = zlib.crc32(function.handler.encode())
         self._known = IdTable()
         self._states = IdTable()
-        """Of tasks that failed or were run again: their generation and success, as `Head.state`."""
+        """For tasks that failed or were run again: their generation and success, as in `Head.state`."""
         self._failures = 0
         self._replaced = 0
-        """Lines of failures that a later generation has replaced; dropped at the end."""
+        """How many lines hold failures that a later generation has replaced; they are dropped at the end."""
         self._lock = threading.Lock()
         self._fd = -1
         self._regular = False
-        """Whether it is a file of ours, which can be synced and cut, and not standard output, a pipe or a device."""
+        """Whether it is a regular file, which can be synced and cut, and not standard output, a pipe or a device."""
         self._is_terminal = False
         self._size = 0
-        """The length of our file with all results that were put; what follows is a part of a batch, to be cut off."""
+        """The length of the file with all results that were put; what follows is a part of a batch and is cut off."""
         self._torn = False
         self._gone = ""
-        """Set once no more results can be put: the reason."""
+        """The reason why no more results can be put; empty while they can."""
         self._unsent = b""
-        """For an output that is not a file: lines of results that were put and that it has not accepted yet."""
+        """For an output that is not a regular file: lines of results that were put and are not written yet."""
 
     def open(self) -> None:
         path = self._path
@@ -92,7 +92,7 @@ class JsonlSink(ResultSink):
             self._compact()
 
     def _resume(self) -> None:
-        """Read which results are there already."""
+        """Read which results the file has already."""
         try:
             heads = resume(self._fd, self.config.path)
             while some := list(islice(heads, _RESUME_LINES)):
@@ -106,8 +106,8 @@ class JsonlSink(ResultSink):
         self._size = os.fstat(self._fd).st_size
 
     def close(self) -> None:
-        """Raises `Rejected` if the file is gone, or lacks results that were put."""
-        # With a limit: a `put` whose reader has stalled holds the lock, and the run must end all the same.
+        """Raises `Rejected` if the file was removed, or lacks results that were put."""
+        # With a time limit: a `put` whose reader has stopped reading holds the lock, and the run must end nevertheless.
         held = self._lock.acquire(timeout=_CLOSE_SECONDS)
         try:
             if self._fd >= 0 and held and self._regular and not self._gone:
@@ -139,7 +139,7 @@ class JsonlSink(ResultSink):
             self._send()
 
     def _written(self, results: Sequence[Result], fingerprints: Sequence[int], *, is_again: bool) -> Iterator[bytes]:
-        """The lines of these, as they are to stand in the file; pieces, since text and bytes are two copies.
+        """The lines of these results, as bytes for the file, piece by piece: a text and its bytes are two copies.
 
         `is_again`: some are of a later generation.
         """
@@ -153,7 +153,7 @@ class JsonlSink(ResultSink):
             yield gzip.compress(encoded, 6) if self._path.endswith(".gz") else encoded
 
     def _new(self, results: Sequence[Result]) -> Sequence[Result]:
-        """The results that the file does not have yet, or that replace a failure in it, each once."""
+        """The results that the file does not have yet, or that replace a failure in it; each task once."""
         last: dict[str, Result] = {}
         for result in results:
             if result.task.id not in last or generation_of(last[result.task.id].task) < generation_of(result.task):
@@ -165,12 +165,12 @@ class JsonlSink(ResultSink):
         ]
 
     def _is_redriven(self, task: Task) -> bool:
-        """Whether the result that is there is a failure of an earlier generation than this task's."""
+        """Whether the file has a failure of this task of an earlier generation."""
         state = self._states.get(task.id) or 1
         return bool((state - 1) & 1) and (state - 1) >> 1 < generation_of(task)
 
     def _note(self, task_id: str, state: int) -> None:
-        """The new state of a task that failed or was run again."""
+        """Remember the new state of a task that failed or was run again."""
         before = self._states.get(task_id)
         self._states[task_id] = state
         self._replaced += before not in {None, state}
@@ -184,8 +184,8 @@ class JsonlSink(ResultSink):
             self._fd = compact(self._fd, self.config.path)
         except OSError as error:
             log.warning(
-                "%s keeps the earlier failures of tasks that were run again, since a new file cannot be made beside it: %s. "
-                "htcgrid can read it: the last line of a task counts.",
+                "%s keeps the earlier failures of tasks that were run again, because a new file cannot be made in its "
+                "folder: %s. htcgrid can read the file: the last line of a task counts.",
                 *(self._path, error.strerror or error),
             )
             return
@@ -193,12 +193,12 @@ class JsonlSink(ResultSink):
         self._size = os.fstat(self._fd).st_size
 
     def failed(self) -> Iterator[Result]:
-        """Read from the file, also while a run writes."""
+        """Read from the file, even while a run writes it."""
         self._must_be_a_file()
         return failed(self.config.path)
 
     def every_result(self) -> Iterator[Result]:
-        """Read from the file, also while a run writes; without answers, and without environments of successes."""
+        """Read from the file, even while a run writes it; without answers, and without environments of successes."""
         self._must_be_a_file()
         return every_result(self.config.path)
 
@@ -218,7 +218,7 @@ class JsonlSink(ResultSink):
 
     def _must_be_a_file(self) -> None:
         if self._path == "-" or not self.config.path.is_file():
-            where = "is standard output" if self._path == "-" else "is not there, or is not a regular file"
+            where = "is standard output" if self._path == "-" else "does not exist, or is not a regular file"
             raise Rejected(
                 f"[sink] path = {self._path!r} {where}: no results can be read from it. Name a file of results."
             )
@@ -226,7 +226,7 @@ class JsonlSink(ResultSink):
     def stored(self, tasks: Sequence[Task]) -> Collection[str]:
         found = self._known.get_all(Ids([task.id for task in tasks]))
         if self._unsent:
-            return ()  # a result counts once it is written; asked after the look-up, since a `put` may come in between
+            return ()  # a result counts once it is written; checked after the look-up, since a `put` may run in between
         if self._regular and any(found):
             with self._lock:
                 self._check()
@@ -236,20 +236,20 @@ class JsonlSink(ResultSink):
         for (task, fingerprint), ours in zip(known, self._fingerprints([task for task, _ in known]), strict=True):
             if fingerprint != ours:
                 message = (
-                    f"{self.config.path} holds a result for id {task.id!r}, but of another event or handler: it belongs to "
-                    f"another job. Name another file in [sink] path, or move this one away. If you have changed that one "
-                    "event, delete its line there, and it is run again."
+                    f"{self.config.path} has a result for id {task.id!r}, but of another event or handler: it belongs to "
+                    f"another job. Name another file in [sink] path, or move this one away. If you have changed only that "
+                    "event, delete its line in the file, and its task runs again."
                 )
                 raise Rejected(message)
         return [task.id for task, _ in known]
 
     def _fingerprints(self, tasks: Sequence[Task]) -> list[int]:
-        """A number, never 0, that differs for tasks of the same id from another job."""
+        """For each task a number, never 0, that differs if another job has a task with the same id."""
         crc32, handler = zlib.crc32, self._handler
         return [crc32(task.payload, handler) or 1 for task in tasks]
 
     def _append(self, pieces: Sequence[bytes]) -> None:
-        """Write these lines: into a file all of them, synced, or none; to another output they are queued."""
+        """Write these lines. A regular file gets all of them, synced, or none; for another output they are queued."""
         if not self._regular:
             self._unsent += b"".join(pieces)
             return
@@ -260,7 +260,7 @@ class JsonlSink(ResultSink):
             write_all(self._fd, pieces)
             synchronise(self._fd)
         except OSError as error:
-            with suppress(OSError):  # else before the next write
+            with suppress(OSError):  # if this fails, it is repeated before the next write
                 self._cut_what_is_torn()
             raise self._unavailable(error) from error
         self._size += sum(map(len, pieces))
@@ -273,7 +273,7 @@ class JsonlSink(ResultSink):
             self._torn = False
 
     def _check(self) -> None:
-        """Refuse to go on where the file is not under its name any more: all that is written to it would be lost."""
+        """Raise `Rejected` if the file no longer has its name: everything written to it would be lost."""
         if self._gone:
             raise Rejected(self._gone)
         ours = os.fstat(self._fd)
@@ -286,13 +286,13 @@ class JsonlSink(ResultSink):
             return
         what = "cut, or written by another program," if same else "removed or replaced"
         self._gone = (
-            f"{self._path} was {what} while results were written to it, so the run is stopped. Put the file back as it was, "
-            "or start a new run, which makes the results that are missing."
+            f"{self._path} was {what} while results were written to it, so the run is stopped. Restore the file, or start "
+            "a new run, which runs the tasks whose results are missing."
         )
         raise Rejected(self._gone)
 
     def _send(self) -> None:
-        """What was accepted cannot be removed again: after `Unavailable` the next `put` continues where this one stopped."""
+        """Write the queued lines. Written bytes cannot be removed: after `Unavailable`, the next `put` continues there."""
         try:
             while self._unsent:
                 self._unsent = self._unsent[os.write(self._fd, self._unsent) :]

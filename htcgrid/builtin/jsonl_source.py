@@ -1,4 +1,4 @@
-"""Tasks from a file: each line is one event, a JSON document."""
+"""Reads tasks from a file: each line is one event, a JSON document."""
 
 import heapq
 import re
@@ -21,7 +21,7 @@ from htcgrid.spi import Function, Lease, Plugin, QueueStats, Rejected, States, T
 
 _BOM = b"\xef\xbb\xbf"
 _NUL_BESIDE_ASCII = re.compile(rb"\0{0,3}[\t -~]\0{1,3}[\t -~]\0*")
-"""How a document begins in UTF-16 or UTF-32, whichever byte is first."""
+"""The beginning of a document in UTF-16 or UTF-32, in either byte order."""
 
 
 _COMPRESSED = {
@@ -32,11 +32,11 @@ _COMPRESSED = {
     b"PK\x03\x04": ("zip", "unpack it: `unzip`"),
     b"SQLite format 3\0": ("SQLite", 'name it in a source with plugin = "sqlite"'),
 }
-"""The first bytes of files that must be unpacked or converted first, with what to do."""
+"""The first bytes of files that are not lines of text, with what to do about them."""
 
 
 class JsonlSource(TaskSource):
-    """Reads a JSON Lines file once, in order. Tasks that were not acked come again in the next run."""
+    """Reads a JSON Lines file once, in order. The next run receives tasks again that have no result."""
 
     class Config(Plugin.Config):
         path: Path = Field(
@@ -44,7 +44,7 @@ class JsonlSource(TaskSource):
         )
         id_field: str = Field(
             "",
-            description="the key of each event that holds the id of its task; if empty, the id is the number of the line",
+            description="the key in each event whose value is the id of its task; if empty, the id is the number of the line",
         )
 
     config: Config
@@ -54,7 +54,7 @@ class JsonlSource(TaskSource):
         super().__init__(config, function)
         self._changed = threading.Condition()
         self._reading = threading.Lock()
-        """Not the lock of reading: a thread that returns leases must not wait until a line comes from a pipe."""
+        """The lock of reading is another one: a thread that returns leases must not wait for the next line of a pipe."""
         self._lines: Lines | None = None
         self._line = 0
         self._ended = False
@@ -76,7 +76,7 @@ class JsonlSource(TaskSource):
         try:
             self._lines = lines_of(Path(path))
         except FileNotFoundError:
-            raise Rejected(f"[source] path = {path!r}: there is no such file. Name a file of JSON lines.") from None
+            raise Rejected(f"[source] path = {path!r}: the file does not exist. Name a file of JSON lines.") from None
         except (OSError, ValueError) as error:  # a NUL in a path is a ValueError
             reason = getattr(error, "strerror", None) or error
             raise Rejected(f"[source] path = {path!r} cannot be read: {reason}.") from None
@@ -101,7 +101,7 @@ class JsonlSource(TaskSource):
             return leases
 
     def ack(self, leases: Sequence[Lease]) -> None:
-        """Nothing to do: a line is read once, and the sink knows which tasks have a result."""
+        """Do nothing: a line is read once, and the sink knows which tasks have a result."""
 
     def nack(self, leases: Sequence[Lease], delay: float = 0.0) -> None:
         due = time.monotonic() + delay
@@ -118,7 +118,7 @@ class JsonlSource(TaskSource):
         return self._ended and not self._delayed
 
     def stats(self, *, brief: bool = False) -> QueueStats:
-        """How many lines are still to come; not known for a pipe or a compressed file."""
+        """How many lines were not read yet; not known for a pipe or a compressed file."""
         path = self.config.path
         if path.suffix == ".gz" or not path.is_file():
             return QueueStats()
@@ -127,7 +127,7 @@ class JsonlSource(TaskSource):
         return QueueStats(States(waiting=max(0, lines - self._line)))
 
     def _due(self, most: int) -> list[Lease]:
-        """The tasks that were returned and whose delay is over."""
+        """The returned tasks whose delay is over."""
         leases: list[Lease] = []
         while self._delayed and len(leases) < most and self._delayed[0][0] <= time.monotonic():
             leases.append(heapq.heappop(self._delayed)[2])
@@ -140,7 +140,7 @@ class JsonlSource(TaskSource):
         try:
             lines = self._lines.take(most, wait)
         except (OSError, EOFError, zlib.error) as error:
-            advice = " Is it whole? `gzip -t` says so." if self.config.path.suffix == ".gz" else ""
+            advice = " Check with `gzip -t` whether it is complete." if self.config.path.suffix == ".gz" else ""
             message = f"{self.config.path}, after line {self._line}: cannot be read: {error}.{advice}"
             raise Rejected(message) from error
         self._ended = self._lines.ended
@@ -170,22 +170,22 @@ class JsonlSource(TaskSource):
         return leases
 
     def _first(self, payload: bytes | None) -> bytes | None:
-        """The first line without the mark that some editors begin a file with. Raises `Rejected` where these are not lines of text."""
+        """The first line without a byte order mark. Raises `Rejected` if the file does not consist of lines of text."""
         if payload is None:
             return None
         if payload.startswith((b"\xff\xfe", b"\xfe\xff")) or _NUL_BESIDE_ASCII.match(payload):
             raise Rejected(
-                f"{self.config.path} is UTF-16 or UTF-32, and not UTF-8. Convert it, as `iconv -f UTF-16 -t UTF-8` does."
+                f"{self.config.path} is UTF-16 or UTF-32, not UTF-8. Convert it, for example with `iconv -f UTF-16 -t UTF-8`."
             )
         for start, (kind, advice) in _COMPRESSED.items():
             if payload.startswith(start):
-                raise Rejected(f"{self.config.path} is a {kind} file, and not lines of JSON: {advice}.")
+                raise Rejected(f"{self.config.path} is a {kind} file, not lines of JSON: {advice}.")
         return payload.removeprefix(_BOM)
 
     def _too_long(self) -> str:
         return (
             f"{self._where()}: this line is longer than {LINE_BYTES:,} bytes, and was not read. "
-            "Each line must be one JSON document, and no plane takes one of this size."
+            "Each line must be one JSON document, and no plane accepts one of this size."
         )
 
     def _parse_slowly(self, payload: bytes) -> tuple[Any, str]:
@@ -202,7 +202,7 @@ class JsonlSource(TaskSource):
         field = self.config.id_field
         value = event.get(field) if isinstance(event, dict) else None
         if not isinstance(value, str | int) or isinstance(value, bool) or value == "":
-            return "", f"{self._where()}: id_field = {field!r}, but the event has no text or number of that name."
+            return "", f"{self._where()}: id_field = {field!r}, but the event has no text or number under that key."
         try:
             task_id = str(value)
             task_id.encode()
@@ -210,7 +210,7 @@ class JsonlSource(TaskSource):
             return "", f"{self._where()}: id_field = {field!r}, but its value cannot be an id: {error}."
         first = self._seen.get(task_id)
         if first is not None:
-            return "", f"{self._where()}: the id {task_id!r} is on line {first} already. Ids must differ."
+            return "", f"{self._where()}: line {first} has the id {task_id!r} already. Each id may be used once."
         self._seen[task_id] = self._line
         return task_id, ""
 

@@ -1,4 +1,4 @@
-"""The manifests of runs in a file beside the results: one line of JSON for each run."""
+"""The manifests of runs, in a file in the folder of the results: one line of JSON for each run."""
 
 import os
 from collections.abc import Iterator
@@ -8,12 +8,12 @@ from htcgrid.spi import Unavailable
 
 
 def add(results: Path, document: bytes) -> None:
-    """Raises `Unavailable` where it cannot be written."""
+    """Append one. Raises `Unavailable` if the file cannot be written."""
     path = _beside(results)
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         try:
-            os.write(fd, document + b"\n")  # in one piece, as several agents may share the file
+            os.write(fd, document + b"\n")  # in one call, because several agents may share the file
         finally:
             os.close(fd)
     except OSError as error:
@@ -21,7 +21,7 @@ def add(results: Path, document: bytes) -> None:
 
 
 def lines(results: Path) -> Iterator[bytes]:
-    """In the order in which they were added. Raises `Unavailable` where it cannot be read."""
+    """All of them, in the order in which they were added. Raises `Unavailable` if the file cannot be read."""
     path = _beside(results)
     try:
         with path.open("rb") as file:

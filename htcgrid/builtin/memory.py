@@ -1,4 +1,4 @@
-"""A source and a sink in the memory of this process: the reference for tests, and the shortest to read."""
+"""A source and a sink in the memory of this process: for tests, and as the shortest examples to read."""
 
 import heapq
 import itertools
@@ -36,10 +36,10 @@ class MemorySource(TaskSource):
         with self._changed:
             known = [task.id for task in tasks if task.id in self._tasks and self._tasks[task.id].task != task]
             if known:
-                raise Rejected(f"There are other tasks with these ids already: {', '.join(known)}.", known)
+                raise Rejected(f"Other tasks already have these ids: {', '.join(known)}.", known)
             twice = [task_id for task_id, times in Counter(task.id for task in tasks).items() if times > 1]
             if twice:
-                raise Rejected(f"These ids come twice in one call: {', '.join(twice)}. Put each task once.", twice)
+                raise Rejected(f"These ids occur twice in one call: {', '.join(twice)}. Put each task once.", twice)
             for task in [task for task in tasks if task.id not in self._tasks]:
                 self._tasks[task.id] = Lease(task, attempt=0)
                 heapq.heappush(self._due, (0.0, next(self._order), task.id))
@@ -133,7 +133,7 @@ class MemorySource(TaskSource):
 
 
 class MemorySink(ResultSink):
-    """Results by task id; the first result of a task stays."""
+    """Results by task id; the first result of a task is kept."""
 
     max_batch = 1000
     keeps_order = True

@@ -38,8 +38,8 @@ class ProcessInvoker(EnvironmentPool):
         inherit: tuple[str, ...] = Field((), description="names of variables of this shell that handlers may see")
         preload: bool = Field(
             False,
-            description="whether the function's module is imported once, and shared by all environments: for imports that "
-            "take seconds, or hundreds of megabytes. Python only; docs/lambda.md says what it changes",
+            description="whether the function's module is imported once and shared by all environments: for imports that "
+            "take seconds or hundreds of megabytes. Python only; docs/lambda.md says what it changes",
         )
         transport: Literal["socket", "http", "rie"] | None = Field(
             None,
@@ -48,10 +48,10 @@ class ProcessInvoker(EnvironmentPool):
         supervision: Literal["full", "reduced"] = Field(
             "full",
             description='"full" (Linux only), or "reduced" for other systems: plain subprocesses, whose time and end are '
-            "supervised; memory is neither limited nor measured. docs/platforms.md says what else it lacks",
+            "supervised; memory is neither limited nor measured. docs/platforms.md says what else is missing",
         )
         user: str = Field(
-            "", description="the user that handlers run as, by name or number; only where htcgrid runs as root"
+            "", description="the user that handlers run as, by name or number; only if htcgrid runs as root"
         )
         rie: Path = Field(Path("aws-lambda-rie"), description='the program of the emulator, for transport = "rie"')
 
@@ -60,7 +60,7 @@ class ProcessInvoker(EnvironmentPool):
             given = {"preload": self.preload, "user": self.user, "transport": self.transport not in {None, "http"}}
             if self.supervision == "reduced" and (names := [name for name, is_given in given.items() if is_given]):
                 raise ValueError(
-                    f'supervision = "reduced" goes without {" and ".join(names)}; leave one of the two out'
+                    f'supervision = "reduced" cannot be combined with {" and ".join(names)}; leave one of the two out'
                 )
             return self
 
@@ -72,7 +72,7 @@ class ProcessInvoker(EnvironmentPool):
         super().__init__(config, function)
         self._reduced: PlainProcesses | None = None
         if config.supervision == "reduced":
-            from htcgrid.builtin import process_reduced  # noqa: PLC0415 - a part of the cold start that few need
+            from htcgrid.builtin import process_reduced  # noqa: PLC0415 - few runs need it, and the import slows the start
 
             self._reduced = process_reduced.PlainProcesses(function, config.inherit)
             self.capabilities = process_reduced.CAPABILITIES
@@ -95,7 +95,7 @@ class ProcessInvoker(EnvironmentPool):
         return self.config.workers or self._processors
 
     def starting_at_once(self) -> int:
-        """As many as there are processors: an import that shares its processor with thirty others takes thirty times as long."""
+        """One for each processor: an import that shares a processor with thirty others takes thirty times as long."""
         return self._processors
 
     def open(self) -> None:
@@ -124,7 +124,7 @@ class ProcessInvoker(EnvironmentPool):
         fork_server = self._living_fork_server()
         if self._transport == "socket":
             return FramedEnvironment(self.function, fork_server, self.is_one_idle, self._watch)
-        from htcgrid.builtin import process_http  # noqa: PLC0415 - a part of the cold start that few need
+        from htcgrid.builtin import process_http  # noqa: PLC0415 - few runs need it, and the import slows the start
 
         emulator = self.config.rie if self._transport == "rie" else None
         return process_http.environment(self.function, fork_server, emulator, self._has_spare_processor)
@@ -134,7 +134,7 @@ class ProcessInvoker(EnvironmentPool):
         return self.busy() < self._processors
 
     def _living_fork_server(self) -> ForkServer:
-        """The fork server; a new one where the last one was killed."""
+        """The fork server; a new one if the last one was killed."""
         with self._lock:
             if self._fork_server is not None and self._fork_server.has_ended():
                 self._fork_server.close()
@@ -161,7 +161,7 @@ class ProcessInvoker(EnvironmentPool):
                 fork_server.close()
                 self._preloads = False
                 log.warning(
-                    "preload = true, but %r cannot be imported once for all environments: %s. So each imports it by itself.",
+                    "preload = true, but %r cannot be imported once for all environments: %s. So each environment imports it.",
                     *(self.function.handler, error),
                 )
                 return self._new_fork_server(runtime)
@@ -182,18 +182,18 @@ class ProcessInvoker(EnvironmentPool):
             self._account = account.named(self.config.user)
             account.check(self._account, self.function.code.resolve())
         if self._transport == "socket" and not process_command.is_python(self.function):
-            raise Rejected('transport = "socket" is for Python only. Write transport = "http", or leave it out.')
+            raise Rejected('transport = "socket" is for Python only. Write transport = "http", or leave the key out.')
         if process_command.wrapper_of(self.function) and self._transport == "socket":
             raise Rejected(
                 'transport = "socket" forks its workers, so AWS_LAMBDA_EXEC_WRAPPER of [function] environment would not run. '
-                'Write transport = "http", or leave it out.'
+                'Write transport = "http", or leave the key out.'
             )
         if self.config.preload:
             self._check_preload()
         if self._transport == "rie" and shutil.which(str(self.config.rie)) is None:
             message = (
                 f"rie = {str(self.config.rie)!r}: there is no such program. Name AWS's Runtime Interface Emulator; "
-                "the wheel of aws-sam-cli carries it as samcli/local/rapid/aws-lambda-rie-x86_64."
+                "the wheel of aws-sam-cli contains it as samcli/local/rapid/aws-lambda-rie-x86_64."
             )
             raise Rejected(message)
 
@@ -201,16 +201,17 @@ class ProcessInvoker(EnvironmentPool):
         if self._transport != "socket":
             raise Rejected(
                 'preload = true is for Python handlers on the transport "socket", whose workers are forked from one process. '
-                f"This function runs on {self._transport!r}, where each environment is a program of its own. Leave out `preload`."
+                f"This function uses the transport {self._transport!r}, which starts a new program for each environment. "
+                "Leave out `preload`."
             )
         if self.function.credentials != "none":
             log.warning(
-                "preload = true, and credentials = %r: there are no credentials yet when the module is imported, so clients of "
-                "AWS that it makes then have none. Make them in the handler, or on its first call.",
+                "preload = true and credentials = %r: there are no credentials yet when the module is imported, so AWS "
+                "clients that it makes then have none. Make clients in the handler, or on its first call.",
                 self.function.credentials,
             )
 
 
 def _processors() -> int:
-    """How many processors this program may use; where the system does not say, how many there are."""
+    """How many processors this program may use; if the system does not say that, how many the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

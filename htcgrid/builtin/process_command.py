@@ -1,4 +1,4 @@
-"""The program that runs a function, where it does not run in forks of the fork server's Python."""
+"""The program that runs a function which does not run in forks of the fork server."""
 
 import os
 import shutil
@@ -39,8 +39,8 @@ def run():
     exec(spec.loader.get_code(spec.name), globals())
 run()
 """
-"""As `python -m awslambdaric`, as many frames below the handler included, with signals from outside left to the agent.
-htcgrid itself is not imported there."""
+"""Does the same as `python -m awslambdaric`, with as many stack frames below the handler, but leaves signals from other
+processes to the agent. It does not import htcgrid."""
 
 
 def is_python(function: Function) -> bool:
@@ -64,18 +64,18 @@ def check(function: Function) -> None:
 
 
 def command(function: Function, *, is_plain: bool = False) -> Sequence[str]:
-    """The program and its arguments, to be run in the folder of the code; it speaks the Runtime API.
+    """The program and its arguments. It runs in the code folder and uses the Runtime API.
 
-    `is_plain` has Python call it without the compiled part of AWS's client, which is for Linux alone."""
+    With `is_plain`, Python does that without the compiled part of AWS's client, which exists only for Linux."""
     program = _program(function, _PLAIN_CLIENT if is_plain else "")
     wrapper = wrapper_of(function)
     return [wrapper, *program] if wrapper else program
 
 
 def wrapper_of(function: Function) -> str:
-    """The wrapper script that starts the runtime, as on AWS Lambda; empty where there is none. OS-only runtimes have none.
+    """The wrapper script that starts the runtime, as on AWS Lambda; empty if there is none. OS-only runtimes have none.
 
-    A path below the code folder may be written as it is on the service, `/var/task/...`.
+    A path below the code folder may be written as on AWS Lambda, `/var/task/...`.
     """
     given = function.environment.get(_WRAPPER, "")
     if not given or function.runtime.startswith("provided"):
@@ -84,7 +84,7 @@ def wrapper_of(function: Function) -> str:
     path = function.code.resolve() / path
     if not os.access(path, os.X_OK):
         raise Rejected(
-            f"[function] environment: {_WRAPPER} = {given!r} is not there or may not be executed (chmod +x)."
+            f"[function] environment: {_WRAPPER} = {given!r} does not exist or cannot be executed (chmod +x)."
         )
     return str(path)
 
@@ -93,7 +93,7 @@ def _program(function: Function, client: str) -> Sequence[str]:
     if function.command:
         return _given(function)
     if is_python(function):
-        # -X utf8 where the locale of the service (en_US.UTF-8) is not installed.
+        # `HANDLERS_PYTHON` has -X utf8, because AWS Lambda's locale (en_US.UTF-8) may not be installed here.
         program = _PYTHON_CLIENT, worker_signals.__file__, client, function.handler
         return [sys.executable, *HANDLERS_PYTHON, "-c", *program]
     if function.runtime.startswith("nodejs"):
@@ -101,8 +101,8 @@ def _program(function: Function, client: str) -> Sequence[str]:
     if function.runtime.startswith("provided"):
         return _bootstrap(function)
     message = (
-        f"[function] runtime = {function.runtime!r}: the process plane runs python, nodejs and provided by itself. "
-        "For any other runtime, name a program that speaks the Lambda Runtime API, such as "
+        f"[function] runtime = {function.runtime!r}: the process plane itself can run python, nodejs and provided. "
+        "For any other runtime, name a program that uses the Lambda Runtime API, such as "
         'command = ["java", "-cp", "lib/*", "com.amazonaws.services.lambda.runtime.api.client.AWSLambda", '
         f'"{function.handler}"].'
     )
@@ -114,12 +114,12 @@ def _given(function: Function) -> Sequence[str]:
     inside = function.code.resolve() / program
     if "/" in program:
         if not os.access(inside, os.X_OK):
-            raise Rejected(f"[function] command: {str(inside)!r} is not there or may not be executed (chmod +x).")
+            raise Rejected(f"[function] command: {str(inside)!r} does not exist or cannot be executed (chmod +x).")
         return [str(inside), *function.command[1:]]
     if shutil.which(program) is None:
         raise Rejected(
             f"[function] command: no program {program!r} on the PATH. Install it, or write its path; "
-            f'one beside the code is written with a slash: "./{program}".'
+            f'write a program in the code folder with a slash: "./{program}".'
         )
     return function.command
 
@@ -148,5 +148,5 @@ def _bootstrap(function: Function) -> Sequence[str]:
         )
     program = found[0]
     if not os.access(program, os.X_OK):
-        raise Rejected(f"{str(program)!r} may not be executed. Run `chmod +x` on it.")
+        raise Rejected(f"{str(program)!r} cannot be executed. Run `chmod +x` on it.")
     return [str(program)]

@@ -1,4 +1,4 @@
-"""The Runtime Interface Emulator as a process of this machine, around a function's command."""
+"""Runs the Runtime Interface Emulator as a process on this machine; it starts the function's command."""
 
 import shutil
 import socket
@@ -21,7 +21,7 @@ class EmulatorProcess(ProcessSandbox, EmulatorSandbox):
         emulating = [
             shutil.which(str(emulator)) or str(emulator),
             "--log-level",
-            "info",  # without it the emulator reads the function's LOG_LEVEL, and ends at a name that it does not know
+            "info",  # without it the emulator reads the function's LOG_LEVEL, and ends if it does not know its value
             "--runtime-interface-emulator-address",
             f"{_HOST}:{self._port}",
             "--runtime-api-address",
@@ -35,7 +35,7 @@ class EmulatorProcess(ProcessSandbox, EmulatorSandbox):
 
 
 def _free_ports(count: int) -> list[int]:
-    """Ports that were free a moment ago. The emulator takes only numbers, so they cannot be reserved."""
+    """Ports that were free a moment ago. The emulator accepts only numbers, so ports cannot be reserved for it."""
     with ExitStack() as held:
         sockets = [held.enter_context(socket.create_server((_HOST, 0))) for _ in range(count)]
         return [each.getsockname()[1] for each in sockets]

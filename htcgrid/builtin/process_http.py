@@ -1,4 +1,4 @@
-"""Environments of the process plane whose runtime speaks HTTP: on the Runtime API, or in AWS's emulator."""
+"""Environments of the process plane whose runtime uses HTTP: with the Runtime API, or inside AWS's emulator."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +16,7 @@ from htcgrid.spi import Function
 def environment(
     function: Function, fork_server: ForkServer, emulator: Path | None, has_spare_processor: Callable[[], bool]
 ) -> ExecutionEnvironment:
-    """One that is not started yet; inside this emulator where one is named."""
+    """A new environment, not started; inside this emulator if one is given."""
     command = process_command.command(function)
     folder = str(function.code.resolve())
     if emulator is not None:

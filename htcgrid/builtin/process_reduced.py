@@ -15,14 +15,14 @@ from htcgrid.spi import Capability, Function
 
 CAPABILITIES = frozenset(Capability) - {Capability.MEMORY, Capability.METERING}
 _ADVICE = (
-    'supervision = "reduced": memory is neither limited nor measured, so a handler can take all that the machine has. A '
-    "process that a handler puts into a session of its own goes on after a timeout, and an agent that is killed leaves "
-    "what runs to end by itself. On Linux leave the key out; elsewhere Docker keeps all limits."
+    'supervision = "reduced": memory is neither limited nor measured, so a handler can use all memory of the machine. A '
+    "process that a handler starts in a new session goes on after a timeout, and if the agent is killed, running handlers "
+    "go on until they end. On Linux leave the key out; on other systems Docker keeps all limits."
 )
 
 
 class PlainProcesses:
-    """Makes environments that share a HOME, which is empty, since the agent's own leads to credentials."""
+    """Makes environments that share an empty HOME: in the agent's own HOME, handlers could find credentials."""
 
     advice = _ADVICE
 
@@ -40,7 +40,7 @@ class PlainProcesses:
             self._home = ""
 
     def environment(self, has_spare_processor: Callable[[], bool]) -> ExecutionEnvironment:
-        """One that is not started yet."""
+        """A new environment, not started."""
         function = self._function
         runtime = this_python() if process_command.is_python(function) else function.runtime
         own = variables(function, "" if runtime.startswith("provided") else runtime)

@@ -1,6 +1,6 @@
 """The toolkit for compute planes. Plugins import `htcgrid.spi` and `htcgrid.planes`, and nothing else of htcgrid.
 
-It has the version of the plugin interface: the names in `__all__` change only with `SPI_VERSION`.
+It is versioned with the plugin interface: the names in `__all__` change only with `SPI_VERSION`.
 """
 
 from htcgrid.planes import architectures, code_archive, container_entry, exit_status, requirements

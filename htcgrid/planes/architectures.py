@@ -1,25 +1,25 @@
-"""The names of kinds of processors: AWS Lambda's, those of container images and Kubernetes, and those of machines."""
+"""The names of processor architectures: AWS Lambda's, those of container images and Kubernetes, and those of machines."""
 
 import platform
 
 from htcgrid.spi import Rejected
 
 _NAMES = {"x86_64": ("amd64", "x86_64"), "arm64": ("arm64", "aarch64")}
-"""By Lambda's name, as `[function] architecture` has it: the name of images, and of machines."""
+"""For each of Lambda's names, the values of `[function] architecture`: the name for images, and for machines."""
 
 
 def of_images(architecture: str) -> str:
-    """The name that images and nodes have for it. Raises `Rejected` where AWS Lambda has no such architecture."""
+    """Its name for images and nodes. Raises `Rejected` if AWS Lambda has no such architecture."""
     return _names(architecture)[0]
 
 
 def of_machines(architecture: str) -> str:
-    """The name that machines, and wheels for them, have for it. Raises `Rejected`."""
+    """Its name for machines, and for wheels. Raises `Rejected` if AWS Lambda has no such architecture."""
     return _names(architecture)[1]
 
 
 def here() -> str:
-    """The architecture of this machine, as AWS Lambda names it; empty where Lambda has no such architecture."""
+    """The architecture of this machine, as AWS Lambda names it; empty if Lambda has no such architecture."""
     return next((name for name, names in _NAMES.items() if platform.machine() in {name, *names}), "")
 
 

@@ -1,17 +1,17 @@
 # The first process of a Lambda container: sh -c THIS htcgrid FOLDER PROGRAM...
 #
-# Runs PROGRAM, the image's own, as often as the agent beside it says, so that a runtime that ended is started again
-# at once; Kubernetes would wait ever longer before it restarts the container. They talk through pipes in FOLDER,
+# Runs PROGRAM, which belongs to the image, each time that the agent says so. A runtime that ended is thus started again
+# at once; Kubernetes would wait longer before each restart of the container. Agent and container use pipes in FOLDER,
 # which both mount:
 #
 #   starts   hello TOKEN, start NUMBER API STREAM [NAME=VALUE...], quit
-#            read while nothing runs; API is - for the emulator; the variables are the handler's credentials
+#            read while no program runs; API is - for the emulator; the variables are the handler's credentials
 #   orders   end NUMBER, memory TOKEN                        read while a program runs; NUMBER may be "any"
 #   replies  TOKEN ready, TOKEN BYTES KILLS
-#   ended    NUMBER STATUS KILLS      STATUS as the shell has it; KILLS: how many processes the kernel ended for memory
-#   log      what the program prints, to be read as it comes
+#   ended    NUMBER STATUS KILLS      STATUS: the shell's $?; KILLS: how many processes the kernel ended for their memory
+#   log      what the program prints, while it prints
 #
-# Builtins only, but for `sleep` and `rm`: images have little more.
+# It uses only builtins, `sleep` and `rm`: images have little more.
 [ $$ -eq 1 ] || {
   echo "htcgrid: this must be the first process of its container; shareProcessNamespace may not be set" >&2
   exit 64
@@ -19,15 +19,15 @@
 folder=$1
 shift
 term=
-trap 'term=1 woken=1' TERM # Kubernetes sends it to all at once; the agent may not be done with us yet
+trap 'term=1 woken=1' TERM # Kubernetes sends it to all containers at once; the agent may still need this one
 
-until [ -p "$folder/starts" ]; do # made last
+until [ -p "$folder/starts" ]; do # the agent makes it last
   [ -n "$term" ] && exit 0
   sleep 0.1
 done
 exec 3<>"$folder/ended" 4<>"$folder/replies"
 
-# The number beside NAME in the first of two files that is there: of cgroups v2, v1.
+# The number beside NAME in the first of two files that exists: of cgroups v2, v1.
 count() { # count FILE NAME FILE NAME
   counted=0
   [ -r "$1" ] || shift 2
@@ -46,7 +46,7 @@ listen() { # listen NUMBER, while that program runs
         kills; echo "$number $used $((counted - before))" >&4 ;;
     esac
   done <"$folder/orders"
-  kill -9 -1 # the agent has gone, and nobody waits for an answer
+  kill -9 -1 # the agent has ended, so nobody waits for an answer
 }
 
 run() { # run NUMBER API STREAM VARIABLES PROGRAM...
@@ -56,19 +56,19 @@ run() { # run NUMBER API STREAM VARIABLES PROGRAM...
   (
     [ "$2" = - ] || export AWS_LAMBDA_RUNTIME_API="$2"
     export AWS_LAMBDA_LOG_STREAM_NAME="$3"
-    set -f # a value is not the name of a file
+    set -f # the shell must not replace a * in a value with names of files
     for pair in $4; do export "$pair"; done
     shift 4
     exec "$@" </dev/null
   ) >>"$folder/log" 2>&1 3>&- 4>&-
   status=$?
   kills
-  kill -9 -1 # what it left behind, and the listener
+  kill -9 -1 # processes that the program left behind, and `listen`
   echo "$1 $status $((counted - before))" >&3
 }
 
 while :; do
-  # A signal ends what is waited for, and the pipe may not be opened again then: the agent may have gone meanwhile.
+  # A signal ends the `read`. The pipe is not opened again then: if the agent has ended, that would wait without end.
   while woken= order=; read -r order number api stream variables || [ -n "$woken" ]; do
     case $order in
       hello) echo "$number ready" >&4 ;;
@@ -76,5 +76,5 @@ while :; do
       quit) exit 0 ;;
     esac
   done <"$folder/starts"
-  [ -z "$term" ] || exit 0 # asked to end, and nobody has the other end any more
+  [ -z "$term" ] || exit 0 # told to end, and the agent no longer holds the other end
 done

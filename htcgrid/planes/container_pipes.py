@@ -1,4 +1,4 @@
-"""The agent's end of the pipes that it shares with one Lambda container."""
+"""The agent's end of the named pipes that it shares with one Lambda container."""
 
 import fcntl
 import os
@@ -18,7 +18,7 @@ _REPLY_BYTES = 1 << 16
 
 
 class ContainerPipes:
-    """A folder that a Lambda container mounts too, from `open` to `close`; `container_entry.sh` is at its other end.
+    """The named pipes in a folder that a Lambda container mounts too; `container_entry.sh` is at their other end.
 
     Either end may start first, restart or end: an order waits in its pipe until it is read.
     """
@@ -33,10 +33,10 @@ class ContainerPipes:
         self._memory_mb = 0.0
 
         self.kills = 0
-        """How many processes of this run the kernel has ended for memory, as of the last `memory_mb`."""
+        """How many processes of this run the kernel has ended because memory ran out, when `memory_mb` was last called."""
 
     def open(self) -> None:
-        """Make the pipes, and have the container end what an earlier agent has left running."""
+        """Make the pipes, and let the container end what an earlier agent has left running."""
         self.folder.mkdir(parents=True, exist_ok=True)
         for name in _PIPES:
             path = self.folder / name
@@ -44,7 +44,7 @@ class ContainerPipes:
                 os.mkfifo(path)
                 path.chmod(0o660)
         self.log.descriptor = self._pipe("log")
-        with suppress(PermissionError):  # past what the machine allows one user; the usual size serves as well
+        with suppress(PermissionError):  # more than the machine allows one user; the default size works too
             fcntl.fcntl(self.log.descriptor, fcntl.F_SETPIPE_SZ, LOG_BYTES_AT_ONCE)
         self._replies = self._pipe("replies")
         self._orders = self._pipe("orders")
@@ -52,7 +52,7 @@ class ContainerPipes:
         self.greet()
 
     def close(self) -> None:
-        """Release them. The container ends what it runs."""
+        """Close the pipes. The container ends what it runs."""
         for descriptor in (self._starts, self._orders, self._replies):
             if descriptor >= 0:
                 os.close(descriptor)
@@ -69,14 +69,14 @@ class ContainerPipes:
         self._send(self._starts, f"hello {self._token}")
 
     def is_ready(self, wait: float = 0.0) -> bool:
-        """Whether the container is there and runs nothing."""
+        """Whether the container has started and runs nothing."""
         if not self._ready and self._replied(self._token, wait) is not None:
-            _drain(self._orders)  # the order to end, where nothing ran
+            _drain(self._orders)  # the order to end is still there if nothing ran
             self._ready = True
         return self._ready
 
     def start(self, api: str, stream: str, secret: Mapping[str, str]) -> int:
-        """Have the program run, with these variables too; returns the number that this run goes by."""
+        """Start the program, with these variables too; returns the number of this run."""
         self._number += 1
         self._memory_mb, self.kills = 0.0, 0
         variables = [f"{name}={value}" for name, value in secret.items()]
@@ -84,17 +84,17 @@ class ContainerPipes:
         return self._number
 
     def end(self, number: int) -> None:
-        """Have that run ended."""
+        """Order the container to end that run."""
         self._send(self._orders, f"end {number}")
 
     def quit(self) -> None:
-        """Have the container end."""
+        """Order the container to end."""
         if self._starts >= 0:
             self._send(self._orders, "end any")
             self._send(self._starts, "quit")
 
     def memory_mb(self) -> float:
-        """MiB that the container's processes use; the last known value where no reply comes at once."""
+        """MiB that the container's processes use; the last known value if no reply comes at once."""
         token = f"m{time.monotonic_ns()}"
         self._send(self._orders, f"memory {token}")
         reply = self._replied(token, _MEMORY_SECONDS)
@@ -111,10 +111,10 @@ class ContainerPipes:
         try:
             os.write(pipe, f"{line}\n".encode())
         except BlockingIOError:
-            return  # full of orders that nobody reads: the container has ended, which `ended` shows
+            return  # full of orders that nobody reads: the container has ended, as the pipe `ended` shows
 
     def _replied(self, token: str, wait: float) -> str | None:
-        """What was replied to that token, within `wait` seconds; replies to others are dropped."""
+        """The reply to that token, if it comes within `wait` seconds; replies to other tokens are dropped."""
         deadline = time.monotonic() + wait
         poll = select.poll()
         poll.register(self._replies, select.POLLIN)

@@ -4,5 +4,5 @@ import signal
 
 
 def of_shell(status: int) -> int:
-    """A signal is negative, as `subprocess` has it: 137 is a KILL, or an exit with just that status."""
+    """A signal becomes a negative number, as in `subprocess`: 137 is a KILL, or an exit with that very status."""
     return 128 - status if 128 < status <= 128 + signal.NSIG else status

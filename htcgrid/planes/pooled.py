@@ -1,4 +1,4 @@
-"""A plane whose author writes only where a runtime runs: a `Sandbox`."""
+"""A plane whose author writes only a `Sandbox`: the place where a runtime runs."""
 
 from abc import abstractmethod
 
@@ -17,7 +17,7 @@ class PooledInvoker(EnvironmentPool):
 
     @abstractmethod
     def sandbox(self, place: int) -> Sandbox:
-        """A new sandbox, not started, for this place (from 0). Raises `Unavailable` where none can be made now."""
+        """A new sandbox, not started, for this place (from 0). Raises `Unavailable` if none can be made now."""
 
     def environment(self, place: int) -> ExecutionEnvironment:
         return ApiEnvironment(self.function, self.sandbox(place))

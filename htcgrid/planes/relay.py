@@ -1,9 +1,9 @@
-"""The far end of a remote plane: serves a plane that runs here to an agent elsewhere.
+"""The remote end of a remote plane: an agent on another machine uses a plane that runs here.
 
     agent, RemoteInvoker ── Stream ──▶ Relay ──▶ plane ──▶ environments
 
-Each connection has one batch under way at a time, so there is one for each environment that is to be busy. The frames
-between both ends are in `relay_frames.py`.
+Each connection runs one batch at a time, so the agent has one connection for each environment. `relay_frames.py` has the
+frames that both ends send.
 """
 
 import logging
@@ -39,14 +39,14 @@ _HELLO_SECONDS = 10.0
 _LOOK_SECONDS = 1.0
 
 MakePlane = Callable[[Mapping[str, Any]], Invoker]
-"""Makes the plane, not opened, from what the client's `open` says of it."""
+"""Makes the plane, without opening it, from what the client's `open` says about it."""
 
 
 class Relay:
     """A plane, opened by the first client, and the number of clients.
 
-    `code_folder` is where the client's code is unpacked; None where the code comes another way. `first_seconds` is how long
-    the first client may take to connect, and `orphan_seconds` how long there may be none after that.
+    The client's code is unpacked into `code_folder`; None if the code comes another way. The relay ends if no client
+    connects for `first_seconds` at the start, or for `orphan_seconds` later.
     """
 
     def __init__(
@@ -71,10 +71,10 @@ class Relay:
         self._alone_since = time.monotonic()
 
     def open_plane(self, wanted: Frame) -> Invoker:
-        """Unpack the code, where it comes this way, and open the plane; a second call returns the same plane."""
+        """Unpack the code, if the client sends it, and open the plane; a second call returns the same plane."""
         if wanted.head.get("spi") != SPI_VERSION:
             raise Rejected(
-                f"The relay is of version {SPI_VERSION} of the plugin interface, and its client of version "
+                f"The relay has version {SPI_VERSION} of the plugin interface, and its client has version "
                 f"{wanted.head.get('spi')}. Install the same htcgrid at both ends."
             )
         with self._lock:
@@ -104,12 +104,12 @@ class Relay:
             self._alone_since = time.monotonic()
 
     def is_orphaned(self) -> bool:
-        """Whether nobody has been connected for a while."""
+        """Whether no client has been connected for too long."""
         with self._lock:
             return not self._clients and time.monotonic() - self._alone_since > self._alone_at_most
 
     def listen(self, port: int) -> None:
-        """Serve on this machine's loopback until nobody has been connected for a while."""
+        """Serve on this machine's loopback until no client has been connected for too long."""
         with socket.create_server(("127.0.0.1", port)) as listener:
             listener.settimeout(_LOOK_SECONDS)
             while not self.is_orphaned():
@@ -121,7 +121,7 @@ class Relay:
 
 
 class _Brought(CredentialSource):
-    """The credentials that the clients send: the relay's machine can get none."""
+    """The credentials that the clients send: the relay's machine cannot get any."""
 
     def __init__(self) -> None:
         self.held = Credentials()
@@ -139,7 +139,7 @@ class _Relayed(HandlerOutput):
         self._calling = threading.local()
 
     def send_by(self, send: Callable[[Frame], None]) -> None:
-        """From this thread, from now on."""
+        """Use `send` for what handlers print in this thread from now on."""
         self._calling.send = send
 
     def write(self, lease: Lease | None, environment: str, text: bytes, stream: str = NOT_TOLD_APART) -> None:
@@ -150,7 +150,7 @@ class _Relayed(HandlerOutput):
 
 
 class Connection:
-    """One client's connection: it has one batch under way at a time, and may cancel meanwhile."""
+    """One client's connection: it runs one batch at a time, and may cancel tasks of it."""
 
     def __init__(
         self, relay: Relay, reader: BinaryIO, write: Callable[[bytes], object], hang_up: Callable[[], object]
@@ -163,7 +163,7 @@ class Connection:
         self._wanted: queue.SimpleQueue[Frame | None] = queue.SimpleQueue()
 
     def serve(self, hello_came: Callable[[], object] = lambda: None) -> None:
-        """Until the client hangs up, and what was under way is over. Calls `hello_came` once it is admitted."""
+        """Serve until the client hangs up and its last batch has ended. Calls `hello_came` once the client is admitted."""
         worker = threading.Thread(target=self._work, daemon=True)
         try:
             if not self._is_admitted():
@@ -186,7 +186,7 @@ class Connection:
                 worker.join()
 
     def _is_admitted(self) -> bool:
-        """Others may share the loopback, but not the token."""
+        """Whether the client knows the token: other programs may use the same loopback."""
         hello = relay_frames.read_frame(self._read, relay_frames.HELLO_BYTES)
         return hello.say == "hello" and compare_digest(str(hello.head.get("token")), self._relay.token)
 
@@ -213,7 +213,7 @@ class Connection:
             except OSError as error:
                 log.warning("The connection to a client broke: %r", error)
                 self._hang_up()
-            except BaseException:  # noqa: BLE001 - a bug of the plane is to be seen where the run is, which waits for an answer
+            except BaseException:  # noqa: BLE001 - the client, which waits for an answer, shows the bug of the plane
                 message = f"The plane behind the relay has a bug:\n{traceback.format_exc()}"
                 self._send(Frame("rejected", {"message": message}))
 
@@ -232,7 +232,7 @@ class Connection:
                 self._send(relay_frames.report_frame(report))
         finally:
             if hasattr(reports, "close"):
-                reports.close()  # what runs is ended when the client has gone
+                reports.close()  # ends what still runs if the client has gone
         return {}
 
     def _beat(self) -> None:

@@ -1,4 +1,4 @@
-"""The client's end of a connection to a relay: how a plane here uses one environment elsewhere."""
+"""The client's end of a connection to a relay: a plane here uses one environment on another machine."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
@@ -23,19 +23,19 @@ _SILENCE_SECONDS = 3 * HEARTBEAT_SECONDS
 
 
 class RelayClient:
-    """Used by one thread at a time, `cancel` and `close` excepted."""
+    """Only one thread at a time may use it; any thread may call `cancel` and `close`."""
 
     def __init__(self, stream: Stream, token: str, source: CredentialSource, output: HandlerOutput) -> None:
         self._stream = stream
         self._source = source
         self._output = output
         self._leases: dict[str, Lease] = {}
-        """Those of the last batch, by task: what is printed comes with the task's id."""
+        """The leases of the last batch by task id: what a handler prints comes with the task's id."""
         self._brought = Credentials()
         self._send(Frame("hello", {"token": token}))
 
     def open(self, wanted: Mapping[str, Any], archive: bytes, timeout: float) -> Mapping[str, Any]:
-        """Have the relay open its plane, with this code; returns the plane's capabilities and concurrency.
+        """Make the relay open its plane, with this code; returns the plane's capabilities and concurrency.
 
         Raises `ConnectionError`, `Unavailable` or `Rejected`.
         """
@@ -44,10 +44,10 @@ class RelayClient:
         for frame in self._frames():
             if frame.say == "done":
                 return frame.head
-        raise ConnectionError("the relay answers something else than it was asked")
+        raise ConnectionError("the relay's answer does not fit the request")
 
     def is_alive(self) -> bool:
-        """Whether the connection is still open; reads what the relay has sent meanwhile."""
+        """Whether the connection is still open; reads what the relay has sent since the last call."""
         try:
             while self._stream.has_input():
                 self._take(self._next())
@@ -58,9 +58,9 @@ class RelayClient:
     def invoke(
         self, batch: Sequence[Lease], timeout: float, cancelled: Collection[str] = frozenset()
     ) -> Iterator[Outcome | Unstarted]:
-        """Raises `ConnectionError` where the connection broke; then what was not reported may have run.
+        """Raises `ConnectionError` if the connection broke; then tasks that were not reported may have run.
 
-        `cancelled` are the tasks that are cancelled before they are sent; later cancels come by `cancel`.
+        `cancelled` are tasks that were cancelled before they are sent; later ones are cancelled with `cancel`.
         """
         done = False
         try:
@@ -79,14 +79,14 @@ class RelayClient:
             raise
         finally:
             if not done:
-                self.close()  # the relay ends what runs
+                self.close()  # then the relay ends what runs
 
     def cancel(self, task_ids: Collection[str]) -> None:
-        """From any thread."""
+        """Any thread may call it."""
         try:
             self._send(Frame("cancel", {"task_ids": sorted(task_ids)}))
         except ConnectionError:
-            return  # the thread that reads the answer notices it
+            return  # the thread that reads the answer meets the same error
 
     def close(self) -> None:
         self._stream.close()
@@ -113,7 +113,7 @@ class RelayClient:
                     raise Rejected(frame.head["message"])
 
     def _take(self, frame: Frame) -> None:
-        """Hand on what was printed. While that waits for its reader, the relay and the handler wait too."""
+        """Pass on what a handler printed. While `write` waits for its reader, the relay and the handler wait too."""
         if frame.say == "output":
             head = frame.head
             self._output.write(self._leases.get(head["task_id"]), head["environment"], frame.body, head["stream"])

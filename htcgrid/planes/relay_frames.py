@@ -1,4 +1,4 @@
-"""The frames between a plane and its relay: a head of JSON and a body of bytes, with the lengths of both in front."""
+"""The frames between a plane and its relay: the lengths of both parts, a head of JSON, and a body of bytes."""
 
 import json
 import math
@@ -16,17 +16,17 @@ _LENGTHS = struct.Struct("!II")
 _MOST_BYTES = 1 << 30
 
 HELLO_BYTES = 1 << 12
-"""The most that is read from a client that has not sent the token yet, such as another container of the pod."""
+"""The most bytes that are read from a client that has not sent the token yet, such as another container of the pod."""
 
-_FOREIGN = "what came is not a frame of htcgrid's relay"
+_FOREIGN = "the data received is not a frame of htcgrid's relay"
 
 Read = Callable[[int], bytes]
-"""Returns exactly so many bytes, or raises `ConnectionError`."""
+"""Returns exactly this many bytes, or raises `ConnectionError`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """`say` names what it is; the other keys of the head are its own."""
+    """`say` names the kind of frame; the other keys of the head depend on it."""
 
     say: str
     head: Mapping[str, Any] = field(default_factory=dict, repr=False)
@@ -38,7 +38,7 @@ class Frame:
 
 
 def read_frame(read: Read, most: int = _MOST_BYTES) -> Frame:
-    """The next frame. Raises `ConnectionError` where there is none, or something else."""
+    """The next frame. Raises `ConnectionError` if the connection ends, or if the data is not a frame."""
     head_size, body_size = _LENGTHS.unpack(read(_LENGTHS.size))
     if head_size + body_size > most:
         raise ConnectionError(_FOREIGN)
@@ -90,7 +90,7 @@ def _leases(frame: Frame) -> Iterator[Lease]:
 
 
 def output_frame(lease: Lease | None, environment: str, text: bytes, stream: str) -> Frame:
-    """What a handler has printed; the client has the lease by the id of its task."""
+    """What a handler has printed; the client finds the lease by its task's id."""
     task_id = lease.task.id if lease is not None else None
     return Frame("output", {"task_id": task_id, "environment": environment, "stream": stream}, text)
 

@@ -1,7 +1,7 @@
-"""A relay that talks over its standard input and output: `python -m htcgrid.planes.relay_program`.
+"""A relay that uses its standard input and output: `python -m htcgrid.planes.relay_program`.
 
-A `RemoteInvoker` starts it with a command, such as `ssh HOST python3 -m htcgrid.planes.relay_program`. At the end of its
-input it ends all that it started, and itself. The plane and the function come with the client's first request.
+A `RemoteInvoker` starts it with a command, such as `ssh HOST python3 -m htcgrid.planes.relay_program`. When its input ends,
+it ends everything that it started, and then itself. The client's first request names the plane and the function.
 """
 
 import importlib.metadata
@@ -34,18 +34,18 @@ def main() -> None:
             while view:
                 view = view[os.write(writer, view) :]
 
-        stream = os.fdopen(reader, "rb")  # not closed, which would wait for the thread that reads it
+        stream = os.fdopen(reader, "rb")  # never closed: closing would wait for the thread that reads it
         connection = Connection(relay, stream, write, stop.make)
         threading.Thread(target=connection.serve, daemon=True).start()
         stop.wait()
         if relay.plane is not None:
             relay.plane.close()
         os.close(writer)
-    os._exit(0)  # a thread may still wait for an environment that is closed
+    os._exit(0)  # a thread may still wait for an environment that is now closed
 
 
 def _taken() -> tuple[int, int]:
-    """Standard input and output for us alone: what else is printed goes to the standard error."""
+    """Standard input and output for the relay only: what other code prints goes to standard error."""
     reader, writer = os.dup(0), os.dup(1)
     os.dup2(2, 1)
     nothing = os.open(os.devnull, os.O_RDONLY)
@@ -65,7 +65,7 @@ def _plane(wanted: Mapping[str, Any], code: Path) -> Invoker:
         made: Invoker = plane(plane.Config.model_validate(wanted["options"]), function)
         return made
     raise Rejected(
-        f"The plane {name!r} is not installed where the relay runs, with {sys.executable}. Install it there."
+        f"The plane {name!r} is not installed on the relay's machine, for {sys.executable}. Install it there."
     )
 
 

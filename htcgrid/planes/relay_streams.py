@@ -1,4 +1,4 @@
-"""Streams of bytes between a plane and a relay elsewhere."""
+"""Streams of bytes between a plane and a relay on another machine."""
 
 import os
 import select
@@ -14,27 +14,27 @@ from contextlib import suppress
 _SEND_SECONDS = 30
 _END_SECONDS = 5.0
 _SAID_BYTES = 2000
-_LAST_WORDS_SECONDS = 0.5
+_LAST_OUTPUT_SECONDS = 0.5
 
 
 class Stream(ABC):
-    """Both directions of a connection to a relay, open from the start. Everything that fails is a `ConnectionError`."""
+    """Both directions of a connection to a relay, which is already open. Every failure is a `ConnectionError`."""
 
     @abstractmethod
     def send(self, data: bytes) -> None:
-        """All of it. Called from any thread."""
+        """Send all of it. Any thread may call it."""
 
     @abstractmethod
     def read(self, size: int, timeout: float) -> bytes:
-        """Exactly so many bytes. A `ConnectionError` where nothing comes for `timeout` seconds, or ever again."""
+        """Exactly this many bytes. Raises `ConnectionError` if nothing comes for `timeout` seconds, or at the end."""
 
     @abstractmethod
     def has_input(self) -> bool:
-        """Whether `read` would find something at once, be it the end."""
+        """Whether `read` would find data, or the end, at once."""
 
     @abstractmethod
     def close(self) -> None:
-        """Close the connection, from any thread; a `read` under way ends. A second call does nothing."""
+        """Close the connection; a running `read` ends. Any thread may call it; a second call does nothing."""
 
 
 class SocketStream(Stream):
@@ -48,7 +48,7 @@ class SocketStream(Stream):
 
     def send(self, data: bytes) -> None:
         try:
-            with self._sending:  # a cancel must not come between two parts of a batch
+            with self._sending:  # a cancel must not be sent between two parts of a batch
                 self._channel.sendall(data)
         except OSError as error:
             raise self._broken(f"cannot send: {error.strerror or error}") from None
@@ -90,9 +90,9 @@ class SocketStream(Stream):
 
 
 class CommandStream(SocketStream):
-    """The standard input and output of a program: `ssh`, `docker exec` or another that starts a relay elsewhere.
+    """The standard input and output of a program that starts a relay on another machine: `ssh`, `docker exec` or the like.
 
-    It ends with the stream. The end of its standard error is part of every error.
+    `close` ends the program. Every error quotes the last part of its standard error.
     """
 
     def __init__(self, command: Sequence[str]) -> None:
@@ -123,7 +123,7 @@ class CommandStream(SocketStream):
         if self._said.closed:
             return ConnectionError(reason)
         with suppress(subprocess.TimeoutExpired):
-            self._process.wait(_LAST_WORDS_SECONDS)
+            self._process.wait(_LAST_OUTPUT_SECONDS)
         size = os.fstat(self._said.fileno()).st_size
         said = os.pread(self._said.fileno(), _SAID_BYTES, max(0, size - _SAID_BYTES)).decode(errors="replace").strip()
         return ConnectionError(f"{reason}; {self._name} says: {said}" if said else reason)

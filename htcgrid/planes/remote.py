@@ -1,4 +1,4 @@
-"""A plane whose environments are on other machines, each reached through a relay there. Its author writes a launcher."""
+"""A plane whose environments are on other machines and are used through relays there. Its author writes a launcher."""
 
 import queue
 import time
@@ -32,7 +32,7 @@ _CONNECTING_THREADS = 16
 
 @dataclass(slots=True)
 class _Place:
-    """Where one batch runs at a time, with the client to its relay while there is one."""
+    """A place where one batch runs at a time, with the client of its relay while it is connected."""
 
     number: int
     client: RelayClient | None = None
@@ -40,7 +40,7 @@ class _Place:
 
 
 class RemoteInvoker(Invoker):
-    """Places for environments elsewhere, each with a connection of its own to a relay.
+    """Environments on other machines; each place has its own connection to a relay.
 
     A subclass writes `size` and `connect`. This class handles the code, credentials, heartbeats, broken connections,
     cancels and replacement. The relay's own plane runs the handlers, and reports how they ended.
@@ -49,11 +49,11 @@ class RemoteInvoker(Invoker):
     max_batch = 32
     capabilities = frozenset(Capability)
     start_seconds: float = 60.0
-    """How long a relay may take until it answers when the plane is opened."""
+    """How long a relay may take to answer when the plane is opened."""
     restart_seconds: float = 2.0
-    """The same when a broken connection is replaced while a task waits; after that `invoke` raises `Unavailable`."""
+    """How long it may take when a broken connection is replaced while a task waits; then `invoke` raises `Unavailable`."""
     token: str = ""
-    """What a relay that listens on a port must be sent first: it serves no other client."""
+    """The first thing that is sent to a relay that listens on a port: it serves only clients that send it."""
 
     def __init__(self, config: Plugin.Config, function: Function) -> None:
         super().__init__(config, function)
@@ -61,25 +61,25 @@ class RemoteInvoker(Invoker):
         self._archive = b""
         self._places: list[_Place] = []
         self._idle: queue.LifoQueue[_Place | None] = queue.LifoQueue()
-        """None while the plane is not open: each call that waits then ends."""
+        """It gives None while the plane is not open, to every call that waits."""
         self._idle.put(None)
 
-    # --- what a plane says ---
+    # --- what a subclass defines ---
 
     @abstractmethod
     def size(self) -> int:
-        """How many environments there are. Asked when the plane is opened."""
+        """How many environments there are. Called when the plane is opened."""
 
     @abstractmethod
     def connect(self, place: int) -> Stream:
-        """A new connection to the relay that serves this place (from 0), which is started where it does not run yet.
+        """A new connection to the relay that serves this place (from 0); starts the relay if it does not run yet.
 
-        Raises `ConnectionError` where the same may succeed in a moment: then it is called again for a while.
-        `Unavailable` and `Rejected` go to whoever wanted to use the place.
+        Raises `ConnectionError` if a call may succeed a moment later: then it is called again for a while.
+        `Unavailable` and `Rejected` are passed on to the caller that wanted to use the place.
         """
 
     def wanted(self) -> Mapping[str, Any]:
-        """Which plane the relay is to open. By default environments of its own machine, one for each connection."""
+        """Which plane the relay opens. By default environments on its own machine, one for each connection."""
         here = {"code", "layers", "credentials"}
         function = self.function.model_dump(mode="json", exclude=here, exclude_defaults=True)
         return {
@@ -90,11 +90,11 @@ class RemoteInvoker(Invoker):
         }
 
     def archive(self) -> bytes:
-        """The code, and its layers, that are sent to each relay. Raises `Rejected`."""
+        """The code and its layers, which are sent to each relay. Raises `Rejected`."""
         return code_archive.pack(self.function.code, self.function.layers)
 
     def relays(self) -> int:
-        """How many relays serve the places; the places of one relay are `relays()` apart. By default each has its own."""
+        """How many relays serve the places: place N belongs to relay N modulo `relays()`. By default each has its own."""
         return self.size()
 
     def relay_of(self, place: int) -> str:
@@ -102,26 +102,26 @@ class RemoteInvoker(Invoker):
         return ""
 
     def mend(self, place: int) -> None:
-        """Called before a broken connection is replaced: start the relay again where it has ended."""
+        """Called before a broken connection is replaced: start the relay again if it has ended."""
 
     def check(self, place: int) -> None:
-        """Called while a relay does not answer yet: raise `Rejected` where it never will, `Unavailable` where it has ended."""
+        """Called while a relay does not answer yet: raise `Rejected` if it never will, `Unavailable` if it has ended."""
 
     def corrected(self, outcome: UnexplainedExit, place: int) -> Outcome:
-        """The outcome of an environment that was ended from outside, corrected by what ended it knows of the reason."""
+        """The outcome of an environment that was ended from outside, corrected with what the plane can learn about the reason."""
         return outcome
 
     # --- htcgrid.spi.Invoker ---
 
     def open(self) -> None:
-        self.credentials.current(self.function.timeout)  # where there are none, nothing is started
+        self.credentials.current(self.function.timeout)  # if there are none, this raises, and nothing is started
         self._archive = self.archive()
         self.max_concurrency = self.size()
         self._places = [_Place(number) for number in range(self.max_concurrency)]
         self._idle = queue.LifoQueue()
         with ThreadPoolExecutor(min(_CONNECTING_THREADS, len(self._places))) as pool:
             first, rest = self._places[: self.relays()], self._places[self.relays() :]
-            said = list(pool.map(self._started, first))  # they bring the code
+            said = list(pool.map(self._started, first))  # these send the code
             list(pool.map(self._started, rest))
         self.capabilities &= {Capability(each) for each in said[0]["capabilities"]}
         for place in reversed(self._places):
@@ -153,7 +153,7 @@ class RemoteInvoker(Invoker):
                         else:
                             yield report
                 except Unavailable:
-                    client.close()  # the relay is looked at before it is used again
+                    client.close()  # so that the relay is checked before it is used again
                     raise
             except ConnectionError as error:
                 where = place.relay or f"of environment {place.number}"
@@ -171,7 +171,7 @@ class RemoteInvoker(Invoker):
     # --- clients ---
 
     def _client_of(self, place: _Place) -> RelayClient:
-        """The client to this place: connected anew, where it has broken."""
+        """The client of this place, with a new connection if the last one has broken."""
         client = place.client
         if client is not None and place.relay == self.relay_of(place.number) and client.is_alive():
             return client
@@ -190,7 +190,7 @@ class RemoteInvoker(Invoker):
         return self._connected(place, self.start_seconds)
 
     def _connected(self, place: _Place, seconds: float) -> Mapping[str, Any]:
-        """Connect as soon as the relay answers; returns what its plane says of itself."""
+        """Connect as soon as the relay answers; returns its plane's capabilities and concurrency."""
         deadline = time.monotonic() + seconds
         while True:
             try:

@@ -1,4 +1,4 @@
-"""`requirements.txt` installed as AWS Lambda needs it, whatever machine this is."""
+"""Installs `requirements.txt` as AWS Lambda needs it, on every kind of machine."""
 
 import subprocess
 import sys
@@ -8,14 +8,14 @@ from htcgrid.planes import architectures
 from htcgrid.spi import Rejected
 
 # What AWS's runtimes can load: Amazon Linux 2023 has glibc 2.34, Amazon Linux 2 (up to Python 3.11) has 2.26.
-# pip takes `manylinux2014` to mean the older names too, but none of the newer ones, so each is listed.
+# For pip, `manylinux2014` includes the older names, but none of the newer ones, so each is listed.
 _GLIBC_MINOR = {"new": 34, "old": 26}
 
 
 def install(requirements: Path, target: Path, python: str, architecture: str) -> None:
     """Put the packages of `requirements` into the folder `target`, for `python` ("3.12") and `architecture`.
 
-    Only wheels: a source distribution would be built for this machine. Raises `Rejected` with pip's words.
+    Only wheels: a source distribution would be built for this machine. Raises `Rejected` with pip's error.
     """
     command = [
         *(sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"),
@@ -27,7 +27,7 @@ def install(requirements: Path, target: Path, python: str, architecture: str) ->
     if done.returncode != 0:
         raise Rejected(
             f"pip cannot install {requirements} for Python {python} on {architecture}:\n{done.stderr.strip()}\n"
-            "Only wheels for Amazon Linux are used. Where a package has none, put it in a container image."
+            "Only wheels for Amazon Linux are used. If a package has none, put it in a container image."
         )
 
 

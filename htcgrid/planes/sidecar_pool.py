@@ -1,4 +1,4 @@
-"""A plane inside a pod, or a task of ECS: the Lambda containers beside the agent are the execution environments."""
+"""A plane inside a pod or an ECS task: the Lambda containers beside the agent are the execution environments."""
 
 import os
 import signal
@@ -29,11 +29,11 @@ def container_name(place: int) -> str:
 
 
 class SidecarInvoker(EnvironmentPool):
-    """Lambda containers that share the loopback and a folder each with this process.
+    """Lambda containers that share the loopback with this process; each shares a folder with it too.
 
-    The first process of each container, `container_entry.sh`, reports how a handler's process ended. How the container
-    itself ended (newer kernels end all of a container that is out of memory) only its engine knows: a subclass that can
-    ask it overrides `ended`. Otherwise such an end is an `exit`, and an `UnexplainedExit` for a relay's client.
+    The first process of each container, `container_entry.sh`, reports how a handler's process ended. Only the engine knows
+    how the container itself ended (newer kernels end the whole container when it is out of memory): a subclass that can
+    ask the engine overrides `ended`. Otherwise such an end is an `exit`, and an `UnexplainedExit` for a relay's client.
     """
 
     class Config(Plugin.Config):
@@ -42,19 +42,19 @@ class SidecarInvoker(EnvironmentPool):
         folder: Path = Field(FOLDER, description="where the volumes shared with the containers are mounted")
         start_seconds: float = Field(60.0, gt=0, description="seconds to wait for the containers to become ready")
         emulator_port: int = Field(
-            EMULATOR_PORT, description="port of the first container's emulator; the others' follow"
+            EMULATOR_PORT, description="port of the first container's emulator; the others use the next ports"
         )
 
     config: Config
     max_batch = 32
     starts_early = False
     how_to_look = ""
-    """A sentence that says where to look for why a container does not come up."""
+    """A sentence that says where a user can see why a container does not start."""
 
     def __init__(self, config: Config, function: Function) -> None:
         super().__init__(config, function)
         every = frozenset(Capability)
-        # The emulator's replies do not tell an answer from an error document.
+        # In the emulator's replies an answer and an error document look the same.
         self.capabilities = every if config.transport == "api" else every - {Capability.ERRORS}
         self._pipes: list[ContainerPipes] = []
         self._kills: dict[int, int] = {}
@@ -66,7 +66,7 @@ class SidecarInvoker(EnvironmentPool):
     def open(self) -> None:
         folder = self.config.folder
         if not os.access(folder, os.W_OK):
-            raise Rejected(f"{folder} is not there or may not be written: {self.needed()}")
+            raise Rejected(f"{folder} does not exist or cannot be written: {self.needed()}")
         self._pipes = [ContainerPipes(folder / str(index)) for index in range(self.config.containers)]
         for pipes in self._pipes:
             pipes.open()
@@ -80,28 +80,28 @@ class SidecarInvoker(EnvironmentPool):
         self._pipes = []
 
     def quit(self) -> None:
-        """Have the Lambda containers end, for a pod that is not to live on."""
+        """Order the Lambda containers to end, when the pod should end too."""
         for pipes in self._pipes:
             pipes.quit()
 
-    # --- what a plane says ---
+    # --- what a subclass may define ---
 
     def needed(self) -> str:
-        """What this plane needs, for a user who started it elsewhere."""
+        """What this plane needs, for the error message of a user who started it in another place."""
         return "this plane runs beside Lambda containers that share a folder with it."
 
     def ended(self, place: int) -> Termination | None:
-        """How the container of this place, which has just ended, has ended; None where that is not known."""
+        """How the container of this place, which has just ended, ended; None if that is not known."""
         return None
 
     # --- the pool ---
 
     def environment(self, place: int) -> ExecutionEnvironment:
         pipes = self._pipes[place]
-        pipes.greet()  # while nothing runs there, nothing else tells that it has ended
+        pipes.greet()  # while nothing runs there, only this shows whether the container has ended
         if not pipes.is_ready(_BACK_SECONDS):
             name = container_name(place)
-            raise Unavailable(f"The container {name} does not answer; it may be starting again.", retry_after=1.0)
+            raise Unavailable(f"The container {name} does not answer; it may be restarting.", retry_after=1.0)
         self._kills[place] = pipes.kills
         if self.config.transport == "rie":
             return RieEnvironment(self.function, _Emulator(pipes, self.config.emulator_port + place))
@@ -111,16 +111,18 @@ class SidecarInvoker(EnvironmentPool):
         self._kills[place] = self._pipes[place].kills
 
     def corrected(self, outcome: Outcome, place: int) -> Outcome:
-        """Corrected by the engine, where the container itself ended, and by the kernel's count, where the emulator is used."""
+        """Corrected with the engine's answer if the container itself ended, and with the kernel's count if the emulator is used."""
         if outcome.failure is not FailureKind.EXIT:
             return outcome
         environment = self.at(place)
-        assert isinstance(environment, SandboxedEnvironment)  # noqa: S101 - all of this plane's are
+        assert isinstance(environment, SandboxedEnvironment)  # noqa: S101 - every environment of this plane is one
         assert isinstance(environment.sandbox, SidecarSandbox)  # noqa: S101
         if environment.sandbox.ended_whole:
             return corrected_by(self.ended(place), UnexplainedExit.of(outcome))
         pipes = self._pipes[place]
-        if self.config.transport == "rie":  # which lives on when the kernel ends the runtime for its memory
+        if (
+            self.config.transport == "rie"
+        ):  # the emulator goes on when the kernel ends the runtime because of its memory
             pipes.memory_mb()
             if pipes.kills > self._kills[place]:
                 self._kills[place] = pipes.kills
@@ -132,7 +134,9 @@ class SidecarInvoker(EnvironmentPool):
         for index, pipes in enumerate(self._pipes):
             if not pipes.is_ready(max(0.0, deadline - time.monotonic())):
                 name = container_name(index)
-                message = f"The container {name} has not come up in {self.config.start_seconds:g} s. {self.how_to_look}"
+                message = (
+                    f"The container {name} was not ready after {self.config.start_seconds:g} s. {self.how_to_look}"
+                )
                 raise Unavailable(message.rstrip())
 
 

@@ -1,4 +1,4 @@
-"""A container beside this one, which mounts a folder that we mount too, as a sandbox."""
+"""A container beside the agent's, with a folder that both mount, as a sandbox."""
 
 import os
 import select
@@ -19,22 +19,22 @@ _END_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Termination:
-    """How a container ended: its exit status, a signal being negative, and whether it was for its memory."""
+    """How a container ended: its exit status (negative for a signal), and whether it was out of memory."""
 
     status: int
     out_of_memory: bool
 
 
 def corrected_by(end: Termination | None, outcome: Outcome) -> Outcome:
-    """The outcome of a container that ended, corrected by `end` where the engine knows that."""
+    """The outcome of a container that ended, corrected with `end` if the engine knows it."""
     return outcome if end is None else explained(outcome, end.status, out_of_memory=end.out_of_memory)
 
 
 class SidecarSandbox(Sandbox):
     """One run of a Lambda container's program.
 
-    The container's first process reports the end of the program. It holds a pipe open, and so the end of the container
-    itself is seen as the end of that pipe; only the engine knows the reason.
+    The container's first process reports the end of the program. It also holds a pipe open: when the container itself
+    ends, that pipe ends. Only the engine knows the reason.
     """
 
     def __init__(self, pipes: ContainerPipes) -> None:
@@ -48,7 +48,7 @@ class SidecarSandbox(Sandbox):
     def start(self, variables: Mapping[str, str]) -> None:
         self.ended_fd = os.open(self._pipes.folder / "ended", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with suppress(BlockingIOError):
-            os.read(self.ended_fd, 1 << 16)  # of runs before
+            os.read(self.ended_fd, 1 << 16)  # reports of earlier runs
         self._poll.register(self.ended_fd, select.POLLIN)
         self._pipes.log.printed = self.printed
         self._pipes.log.tail()
@@ -68,7 +68,7 @@ class SidecarSandbox(Sandbox):
         if self.ended_fd >= 0:
             with suppress(Unavailable):
                 self.end()
-            self._pipes.log.read()  # what was printed as it was ended
+            self._pipes.log.read()  # what was printed while it ended
             self._pipes.log.printed = None
             os.close(self.ended_fd)
             self.ended_fd = -1
@@ -94,8 +94,8 @@ class SidecarSandbox(Sandbox):
         while self._termination is None:
             if not self._poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
                 raise Unavailable(
-                    f"The Lambda container of {self._pipes.folder} was told to end its program and did not in "
-                    f"{_END_SECONDS:.0f} s. Look at the machine that it is on."
+                    f"The Lambda container of {self._pipes.folder} was told to end its program and did not do so within "
+                    f"{_END_SECONDS:.0f} s. Look at the machine on which it runs."
                 )
             try:
                 report = os.read(self.ended_fd, 1 << 16).decode()
@@ -104,7 +104,7 @@ class SidecarSandbox(Sandbox):
             if report:
                 self._termination = _read(report, self._number)
             else:
-                # Nobody holds the other end any more: the container itself has ended.
+                # No process holds the other end any more: the container itself has ended.
                 self._pipes.greet()
                 self.ended_whole = True
                 self._termination = Termination(-signal.SIGKILL, out_of_memory=False)

@@ -1,4 +1,4 @@
-"""The end of an environment whose cause only something outside of it knows."""
+"""The end of an environment for a reason that only its engine or cluster knows."""
 
 from dataclasses import dataclass, fields, replace
 
@@ -8,9 +8,9 @@ from htcgrid.spi import FailureKind, Outcome, error_documents
 
 @dataclass(frozen=True, slots=True)
 class UnexplainedExit(Outcome):
-    """The outcome `exit` of an environment that something outside has ended: a container engine, a cluster, a node.
+    """The outcome `exit` of an environment that a container engine, a cluster or a node has ended.
 
-    A relay passes it on as it is, so that a plane that can ask how the environment ended may correct it (`corrected`).
+    A relay passes it on unchanged; a plane that can ask how the environment ended may then correct it (`corrected`).
     """
 
     @classmethod
@@ -19,7 +19,7 @@ class UnexplainedExit(Outcome):
 
 
 def explained(outcome: Outcome, status: int, *, out_of_memory: bool) -> Outcome:
-    """The outcome once it is known how its environment ended: with this exit status, or at its memory limit."""
+    """The outcome, corrected with how its environment ended: with this exit status, or out of memory."""
     request = identity.request_id(outcome.task_id)
     if out_of_memory:
         return replace(outcome, failure=FailureKind.OUT_OF_MEMORY, payload=error_documents.out_of_memory(request))

@@ -1,10 +1,10 @@
-"""The service's own errors, as AWS Lambda answers them. Names and statuses are those of its API model."""
+"""The service's own errors, in AWS Lambda's form. Names and statuses are those of Lambda's API model."""
 
 import json
 
 
 class ServiceError(Exception):
-    """An answer that is not the function's."""
+    """An error answer of the service, not of the function."""
 
     status = 500
     kind = "ServiceException"

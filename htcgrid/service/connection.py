@@ -1,4 +1,4 @@
-"""One caller's connection: h11 reads and writes HTTP; this module bounds its time and its bytes."""
+"""One caller's connection: h11 reads and writes HTTP; this module limits its time and its bytes."""
 
 import contextlib
 import socket
@@ -13,32 +13,32 @@ from htcgrid.service.room import Share
 from htcgrid.spi import limits
 
 HEAD_SECONDS = 20.0
-"""How long the first head may take from the start of the connection, and each later head from its first byte."""
+"""How long a request's head may take: the first from the start of the connection, each later one from its first byte."""
 
 IDLE_SECONDS = 120.0
 """How long a connection stays open without a request."""
 
 STALL_SECONDS = 20.0
 BYTES_PER_SECOND = 50_000
-"""A body or an answer may take this long, and a second more for so many bytes of it."""
+"""A body or an answer may take `STALL_SECONDS`, and one second more for each `BYTES_PER_SECOND` bytes."""
 
 _HEAD_BYTES = 1 << 14
 _HEADERS = 100
 _PIECE = 1 << 16
 _HEAD_PIECE = 1 << 13
 _FRAME_BYTES = 16
-"""The most bytes of framing for each byte of a body, besides the bytes of a head: a chunk of one byte has five."""
+"""The most bytes of framing for each byte of a body, besides `_HEAD_BYTES`: a chunk of one byte has five."""
 
 
 _READ_OFF_BYTES = 64 * 2**20
 """How much of a refused body is read and dropped, so that its sender can read the answer."""
 
 _READ_OFF_GARBAGE = 1 << 16
-"""The same where the framing is broken, so that nobody knows where the body ends."""
+"""How much is read and dropped if the framing is broken, so that the end of the body is not known."""
 
 
 class BadRequest(Exception):
-    """This is not HTTP, or larger than is accepted. Nobody knows where the next request begins, so the connection ends."""
+    """The data is not HTTP, or too large. The start of the next request is not known, so the connection ends."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -54,7 +54,7 @@ class Stalled(HungUp):
 
 
 class Connection:
-    """Requests in, answers out, one after the other. `waiting_since` is set while no request is under way."""
+    """Reads requests and sends answers, one after the other. `waiting_since` is None while a request is handled."""
 
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
@@ -86,14 +86,14 @@ class Connection:
                 deadline = min(deadline, time.monotonic() + HEAD_SECONDS)
 
     def body(self, share: Share) -> bytes:
-        """The body of the request, whose bytes are taken from `share`."""
+        """The body of the request. Its bytes are counted in `share`."""
         announced = self._announced
         if announced > limits.REQUEST_BYTES:
             raise _too_large()
         share.take(announced)
         if self._http.they_are_waiting_for_100_continue:
             self._send(h11.InformationalResponse(status_code=100, headers=[]))
-        whole = bytearray()  # a list of small pieces would take a multiple of their bytes
+        whole = bytearray()  # a list of small pieces would need several times their bytes
         size, began = 0, time.monotonic()
         before = self._taken
         while True:
@@ -129,7 +129,7 @@ class Connection:
         self._is_cut = not is_whole
 
     def next(self) -> bool:
-        """Make ready for another request; False where the connection is at its end."""
+        """Prepare for another request; False if the connection is at its end."""
         if self._is_cut:
             self._drop_the_rest()
             return False
@@ -139,7 +139,7 @@ class Connection:
         return True
 
     def hang_up(self) -> None:
-        """From any thread: wake up the thread that waits for this connection."""
+        """Wake up the thread that waits for this connection. Any thread may call it."""
         with contextlib.suppress(OSError):
             self._channel.shutdown(socket.SHUT_RDWR)
 
@@ -178,7 +178,7 @@ class Connection:
         if len(names) > _HEADERS:
             raise BadRequest(431, f"There are {len(names)} headers; at most {_HEADERS} are accepted.")
         if b"transfer-encoding" in names and (lengths or request.http_version == b"1.0"):
-            raise BadRequest(400, "Transfer-Encoding goes with HTTP/1.1 and without Content-Length.")
+            raise BadRequest(400, "Transfer-Encoding needs HTTP/1.1, and a request without Content-Length.")
 
     def _promised_by_the_chunk(self) -> int:
         # h11 knows the length of the chunk that it reads, but has no public name for it.

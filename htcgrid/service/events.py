@@ -1,4 +1,4 @@
-"""Events whose callers do not wait (`X-Amz-Invocation-Type: Event`), run by an agent of their own."""
+"""Events whose callers do not wait (`X-Amz-Invocation-Type: Event`). They have their own agent, which runs them."""
 
 import threading
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -33,7 +33,7 @@ _RETRY_DELAY = 1.0
 
 
 def event_options(options: AgentOptions) -> AgentOptions:
-    """As AWS Lambda does, an event is tried three times in all, with a delay between the tries, unless `[agent]` says otherwise."""
+    """As on AWS Lambda, an event is tried three times, with a delay between the tries, unless `[agent]` says otherwise."""
     attempts = {kind: failure.event_attempts for kind, failure in FAILURES.items()} | dict(options.attempts)
     attempts.pop(FailureKind.INIT_ERROR, None)
     changes: dict[str, Any] = {"attempts": attempts, "init_errors_limit": 1 << 30}
@@ -77,8 +77,8 @@ class Events:
         self._is_closed = True
 
     def stop(self, seconds: float) -> str:
-        """End the agent once all events have run, or after `seconds`. Returns a text of how many were not run and how many
-        failed; empty where none."""
+        """End the agent once all events have run, or after `seconds`. Returns a text that says how many were not run and
+        how many failed; empty if none."""
         self.close()
         with self._is_done:
             self._is_done.wait_for(lambda: not self._sizes or self._is_over.is_set(), seconds)
@@ -92,9 +92,7 @@ class Events:
 
     def put(self, task: Task) -> None:
         if self._is_closed:
-            raise api_errors.ServiceError(
-                "The service does not run events any more: it is ending, or the plane refused one."
-            )
+            raise api_errors.ServiceError("The service no longer runs events: it is ending, or the plane rejected one.")
         size = len(task.payload)
         self._room.take(size)
         with self._lock:
@@ -129,13 +127,13 @@ class Events:
                 try:
                     self._agent.run()
                 except Unavailable as error:
-                    # The agent has given up after `unavailable_limit`; a new one goes on with the events that wait.
+                    # The agent has given up after `unavailable_limit`; a new agent runs the events that wait.
                     self._report(f"Events wait: {one_line(str(error))}")
                     with self._lock:
                         self._agent = self._new_agent()
                     self._is_over.wait(_AWAY_SECONDS)
         except HtcgridError as error:
-            self._report(f"Events are not run any more: {one_line(str(error))}")
+            self._report(f"The service no longer runs events: {one_line(str(error))}")
         finally:
             self._is_closed = True
             self._is_over.set()
@@ -144,7 +142,7 @@ class Events:
 
 
 def _endless_queue(function: Function) -> Any:
-    """A source that is a queue too: `TaskSource` and `TaskQueue`."""
+    """A source that is a queue too: both `TaskSource` and `TaskQueue`."""
     plugin = plugins.load(TaskSource, "memory")
     return plugin(plugin.Config.model_validate({"endless": True, "lease_seconds": 3600}), function)
 
@@ -176,7 +174,7 @@ class _Tried(Invoker):
 
 
 class _Told(ResultSink):
-    """Tells of results and stores none: nobody reads the answer to an event."""
+    """Passes results to `tell` and stores none: nobody reads the answer to an event."""
 
     max_batch = 1000
 

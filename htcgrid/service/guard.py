@@ -1,4 +1,4 @@
-"""Who may call: no web pages, and only callers with a key where keys are required."""
+"""Decides who may call: no web pages, and only callers with a key if keys are required."""
 
 import configparser
 import hmac
@@ -18,10 +18,10 @@ _MOST_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Guard:
-    """Looks at a request before its body is read, and at its signature afterwards.
+    """Checks a request's head before its body is read. The signature is verified later, with the body.
 
-    `secrets` are those of SigV4, by access key id. Without a token and secrets anybody may call, but only by the name `host`,
-    which the service was told to listen on, or by a name or address that no web page can have.
+    `secrets` are those of SigV4, by access key id. Without a token and secrets anybody may call, but only with a `Host`
+    header that is `host`, the name on which the service listens, or a name or address that no web page can have.
     """
 
     token: str = field(default="", repr=False)
@@ -33,9 +33,9 @@ class Guard:
         return bool(self.token or self.secrets)
 
     def check(self, headers: Mapping[str, str]) -> Signature | None:
-        """Raises the error of these headers, if any. Returns the signature, which is to be verified with the body."""
+        """Raises the error of these headers, if any. Returns the signature, which the caller verifies with the body."""
         if "origin" in headers or headers.get("sec-fetch-site", "none") != "none":
-            raise api_errors.AccessDenied("Web pages may not call functions: this request comes from one.")
+            raise api_errors.AccessDenied("Web pages may not call functions, and this request comes from a web page.")
         if not self.asks_for_keys:
             self._check_host(headers.get("host", ""))
             return None
@@ -46,16 +46,14 @@ class Guard:
         if self.token and scheme.lower() == "bearer":
             if hmac.compare_digest(given.strip().encode(), self.token.encode()):
                 return None
-            raise api_errors.UnrecognizedClient("The token in the request is not the one of --token-file.")
+            raise api_errors.UnrecognizedClient("The token in the request is not the one in --token-file.")
         raise api_errors.MissingAuthenticationToken(f"Missing Authentication Token: expected {self._expected()}.")
 
     def _check_host(self, header: str) -> None:
-        """Refuse other names: by DNS rebinding a web page can make its own name lead to this service."""
+        """Refuse other names: with DNS rebinding, a web page can make its own name resolve to this service's address."""
         name = _without_port(header).lower().rstrip(".")
         if "." in name and name != self.host.lower() and not name.endswith(".localhost") and not _is_address(name):
-            raise api_errors.AccessDenied(
-                f"Host: {name} is not a name of this service. Call it by its address, or as localhost."
-            )
+            raise api_errors.AccessDenied(f"Host: {name} is not a name of this service. Use its address, or localhost.")
 
     def _expected(self) -> str:
         kinds = ["a SigV4 signature"] * bool(self.secrets) + ["Authorization: Bearer TOKEN"] * bool(self.token)
@@ -63,7 +61,7 @@ class Guard:
 
 
 def read_token(path: Path) -> str:
-    """The token of `--token-file`: its one line."""
+    """The token in `--token-file`: its only line."""
     token = _text(path, "--token-file").strip()
     if len(token) < _TOKEN_LENGTH or not token.isascii() or len(token.split()) != 1:
         raise Rejected(
@@ -74,7 +72,7 @@ def read_token(path: Path) -> str:
 
 
 def read_keys(path: Path) -> Mapping[str, str]:
-    """The secrets of `--keys-file` by their key ids. The file is one of AWS's own: any of its profiles may call."""
+    """The secrets in `--keys-file` by key id. The file has the form of `~/.aws/credentials`: each of its profiles may call."""
     parser = configparser.RawConfigParser(interpolation=None)
     try:
         parser.read_string(_text(path, "--keys-file"))
@@ -97,7 +95,7 @@ def _text(path: Path, option: str) -> str:
         with path.open("rb") as file:
             found = file.read(_MOST_BYTES + 1)
         if len(found) > _MOST_BYTES:
-            raise Rejected(f"{option} {path}: this is longer than {_MOST_BYTES:,} bytes. Name a file of keys.")
+            raise Rejected(f"{option} {path}: the file is longer than {_MOST_BYTES:,} bytes. Give the right file.")
         return found.decode("utf-8-sig").replace("\r\n", "\n")
     except (OSError, UnicodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"

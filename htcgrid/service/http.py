@@ -1,4 +1,4 @@
-"""The sockets of the service: a thread for each connection, a limit on connections, an end that waits for answers."""
+"""The sockets of the service: one thread for each connection, a limit on connections, an end that waits for answers."""
 
 import contextlib
 import resource
@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from htcgrid.service.connection import Connection, HungUp
 
 MOST_CONNECTIONS = 1000
-_BREATH_SECONDS = 0.05
+_NO_FILES_SECONDS = 0.05
 _KERNEL_BYTES = 1 << 16
 _SEGMENT_BYTES = 1448  # as on Ethernet
 
@@ -45,7 +45,7 @@ class InvokeServer(ThreadingTCPServer):
         self.api = api
         self.is_ending = False
         self.under_way = 0
-        """How many calls are not completely answered yet."""
+        """How many calls have not been answered completely."""
         self._answered = threading.Condition()
         self._most = _most_connections()
         self._connections: set[Connection] = set()
@@ -53,14 +53,14 @@ class InvokeServer(ThreadingTCPServer):
         super().__init__(address, _Handler)
 
     def server_bind(self) -> None:
-        # What a caller sends before it is read waits in the kernel, which on the loopback device would take 4 MB and more.
+        # The kernel holds what a caller sends until it is read; on the loopback device that would be 4 MB or more.
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _KERNEL_BYTES)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, _SEGMENT_BYTES)
         super().server_bind()
 
     @contextmanager
     def connected(self, connection: Connection) -> Iterator[None]:
-        """Around the life of a connection."""
+        """Count a connection while the block runs."""
         with self._lock:
             self._connections.add(connection)
         try:
@@ -71,7 +71,7 @@ class InvokeServer(ThreadingTCPServer):
 
     @contextmanager
     def answering(self) -> Iterator[None]:
-        """Around a call, from its head to the end of its answer."""
+        """Count a call while the block runs: from its head to the end of its answer."""
         with self._answered:
             self.under_way += 1
         try:
@@ -82,7 +82,7 @@ class InvokeServer(ThreadingTCPServer):
                 self._answered.notify_all()
 
     def end(self, seconds: float) -> None:
-        """Accept no more connections, and wait for the answers to calls in progress, `seconds` at most.
+        """Accept no more connections, and wait at most `seconds` for the answers to running calls.
 
         The plane may be closed only after this.
         """
@@ -92,7 +92,7 @@ class InvokeServer(ThreadingTCPServer):
             self._answered.wait_for(lambda: not self.under_way, seconds)
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
-        """If there are too many, the connection that has waited longest without a request is closed; if none waits, the new one."""
+        """If there are too many connections, close the one that has waited longest without a request; if none waits, the new one."""
         with self._lock:
             if len(self._connections) < self._most:
                 return True
@@ -108,11 +108,11 @@ class InvokeServer(ThreadingTCPServer):
         try:
             return super().get_request()
         except OSError:
-            time.sleep(_BREATH_SECONDS)  # no file descriptor is left, and `accept` would be called again at once
+            time.sleep(_NO_FILES_SECONDS)  # without a free file descriptor, `accept` would be called again at once
             raise
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Nothing is shown for callers that have hung up; any other error is a bug and is shown."""
+        """Show nothing if the caller has hung up; every other error is a bug and is shown."""
         error = sys.exception()
         if isinstance(error, RuntimeError) and "thread" in str(error):
             self._report(f"A connection was closed: {error}. Raise ulimit -u.")
@@ -121,7 +121,7 @@ class InvokeServer(ThreadingTCPServer):
 
 
 def _most_connections() -> int:
-    """Half of the files that may be open; the others are the plane's."""
+    """Half of the number of files that may be open; the plane needs the others."""
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return MOST_CONNECTIONS if files == resource.RLIM_INFINITY else min(MOST_CONNECTIONS, max(8, files // 2))
 

@@ -1,4 +1,4 @@
-"""The Invoke API (2015-03-31): what a request asks for, and the answer to it."""
+"""The Invoke API (2015-03-31): reads a request and answers it."""
 
 import base64
 import binascii
@@ -48,7 +48,7 @@ class _Call:
 
 
 class InvokeApi:
-    """Answers the requests of any number of connections. `room` bounds the bytes that they hold together."""
+    """Answers the requests of any number of connections. `room` limits the bytes that they hold together."""
 
     def __init__(self, functions: Mapping[str, ServedFunction], guard: Guard, room: Room) -> None:
         self._functions = functions
@@ -61,7 +61,7 @@ class InvokeApi:
         under_way: Callable[[], AbstractContextManager[None]],
         may_go_on: Callable[[], bool],
     ) -> bool:
-        """Answer the next request of this connection; says whether another may follow."""
+        """Answer the next request of this connection. Returns whether another may follow."""
         try:
             request = connection.head()
         except BadRequest as error:
@@ -75,7 +75,7 @@ class InvokeApi:
             except BadRequest as error:
                 answer = _Answer(error.status, _malformed(error), _JSON)
             except Stalled:
-                answer = _refusal(api_errors.RequestTimeout("The body did not come in time."))
+                answer = _refusal(api_errors.RequestTimeout("The body did not arrive in time."))
             share.claim(len(answer.body))
             connection.reply(answer.status, _numbered(answer.headers), answer.body, keep=may_go_on())
         return connection.next()
@@ -87,12 +87,12 @@ class InvokeApi:
             return _refusal(error)
         except (BadRequest, HungUp):
             raise
-        except Exception as error:  # noqa: BLE001 - a bug, of ours or of a plugin; shown, and told to the caller
+        except Exception as error:  # noqa: BLE001 - a bug of htcgrid or of a plugin: it is shown here and to the caller
             traceback.print_exc()
             return _refusal(api_errors.ServiceError(f"A bug in htcgrid or in a plugin: {error!r}"))
 
     def _answer(self, connection: Connection, request: h11.Request, share: Share) -> _Answer:
-        """The answer. Where the head alone is reason to refuse a request, its body is not read."""
+        """The answer. If the head is reason enough to refuse a request, its body is not read."""
         headers = _headers(request)
         path, _, query = request.target.decode("latin-1").partition("?")
         signature = self._guard.check(headers)
@@ -171,7 +171,7 @@ _JSON = {"Content-Type": "application/json"}
 
 
 def _headers(request: h11.Request) -> Mapping[str, str]:
-    """By lower-case names; repeated headers are joined with commas, as HTTP and SigV4 require."""
+    """The headers by lower-case name; repeated ones are joined with commas, as HTTP and SigV4 require."""
     headers: dict[str, str] = {}
     for name, value in request.headers:
         key, text = name.decode("ascii"), value.decode("latin-1")
@@ -184,7 +184,7 @@ def _numbered(headers: Mapping[str, str]) -> Mapping[str, str]:
 
 
 def _malformed(error: BadRequest) -> bytes:
-    return _bad(f"This is not a request: {error}")
+    return _bad(f"This is not a valid HTTP request: {error}")
 
 
 def _bad(message: str) -> bytes:

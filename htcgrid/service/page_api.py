@@ -1,4 +1,4 @@
-"""One page for one person: served on this machine's own address, to whoever has its token."""
+"""One page for one user: served on this machine's loopback to everyone who has its token."""
 
 import hmac
 import secrets
@@ -27,7 +27,7 @@ _PAGE = {
 
 
 class PageApi:
-    """Answers GET of `/TOKEN/` with what `make` returns, and refuses all else."""
+    """Answers a GET of `/TOKEN/` with what `make` returns, and refuses every other request."""
 
     def __init__(self, make: Callable[[], str]) -> None:
         self._make = make
@@ -58,18 +58,22 @@ class PageApi:
             return HTTPStatus.FORBIDDEN, _TEXT, refusal
         path = request.target.decode("latin-1").partition("?")[0]
         if not hmac.compare_digest(path.encode(), self.path.encode()):
-            return HTTPStatus.FORBIDDEN, _TEXT, "The address lacks the token. Open the one that htcgrid has printed.\n"
+            return (
+                HTTPStatus.FORBIDDEN,
+                _TEXT,
+                "The address lacks the token. Open the address that htcgrid has printed.\n",
+            )
         if request.method not in {b"GET", b"HEAD"}:
             return HTTPStatus.METHOD_NOT_ALLOWED, {**_TEXT, "Allow": "GET, HEAD"}, "This page can only be read.\n"
         return HTTPStatus.OK, _PAGE, self._make()
 
 
 def _refusal(headers: Mapping[str, str]) -> str:
-    """Why a request is refused that somebody else's web page may have made; empty where it is not refused."""
+    """Why a request that another web page may have made is refused; empty if it is not refused."""
     host = headers.get("host", "")
     name = host.rpartition(":")[0] or host
     if name.lower() not in _NAMES:
-        return "Host: this page is read at 127.0.0.1 and localhost alone.\n"
+        return "Host: this page can be read only at 127.0.0.1 or localhost.\n"
     if headers.get("origin", f"http://{host}") != f"http://{host}":
         return "Origin: another page may not read this one.\n"
     if headers.get("sec-fetch-site", "none") not in {"none", "same-origin"}:
@@ -79,7 +83,7 @@ def _refusal(headers: Mapping[str, str]) -> str:
 
 @contextmanager
 def served_page(make: Callable[[], str], report: Callable[[str], None]) -> Iterator[str]:
-    """Serve the page at a free port until the block ends; the value is its address. `OSError` where none is free."""
+    """Serve the page on a free port until the block ends; the value is its address. `OSError` if no port is free."""
     api = PageApi(make)
     with InvokeServer(socket.AF_INET, (_HOST, 0), api, report) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.05,), name="htcgrid-page", daemon=True)

@@ -1,4 +1,4 @@
-"""How many bytes of requests, events and answers are held at once."""
+"""Limits how many bytes of requests, events and answers are held at once."""
 
 import threading
 from typing import Self
@@ -7,7 +7,7 @@ from htcgrid.service import api_errors
 
 
 class Room:
-    """A number of bytes. Any thread may call. Where it is full, `take` raises `TooManyRequests`.
+    """A limit of bytes. Any thread may call. `take` raises `TooManyRequests` if the limit would be exceeded.
 
     Bytes that are taken from a room are taken from the room around it, too.
     """
@@ -29,7 +29,7 @@ class Room:
         raise api_errors.TooManyRequests("Rate Exceeded.")
 
     def claim(self, size: int) -> None:
-        """Take bytes that are held already, also where the room is full: later calls of `take` are refused until it is not."""
+        """Count bytes that are already held, even over the limit: `take` is then refused until enough are given back."""
         if self._around is not None:
             self._around.claim(size)
         with self._lock:

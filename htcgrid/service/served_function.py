@@ -15,9 +15,9 @@ from htcgrid.spi import Answered, FailureKind, HtcgridError, Invoker, Lease, Out
 from htcgrid.spi.tracing import within_attempt
 
 _UNSTARTED_LIMIT = 10
-"""How often a plane may say of a call that it has not begun."""
+"""How often a plane may report that it has not begun a call."""
 _LOOK_SECONDS = 0.1
-"""How often a call that waits looks whether the plane has grown."""
+"""Seconds after which a call that waits looks again whether the plane's concurrency has grown."""
 
 
 class ServedFunction:
@@ -32,12 +32,12 @@ class ServedFunction:
         self._changed = threading.Condition(self._lock)
         self._events = events
         self._tasks: set[str] = set()
-        """Those of the calls that run."""
+        """The task ids of the calls that run."""
         self._is_ending = False
 
     @property
     def region(self) -> str:
-        """The AWS region that its handler finds."""
+        """The AWS region that its handler sees."""
         return self._invoker.function.aws_region
 
     @property
@@ -61,13 +61,13 @@ class ServedFunction:
         return self._events.stop(seconds)
 
     def cancel(self) -> bool:
-        """End the calls that run, and let those that wait not begin; says whether any ran."""
+        """End the calls that run, and do not begin those that wait. Returns whether any ran."""
         self._is_ending = True
         self._invoker.cancel(list(self._tasks))
         return self._running > 0
 
     def invoke(self, body: Callable[[], bytes], attributes: Mapping[str, str]) -> Outcome:
-        """Run one call now. Raises `ServiceError` where AWS Lambda would refuse it.
+        """Run one call now. Raises `ServiceError` if AWS Lambda would refuse it.
 
         `body` reads the event; it is called only once the call is admitted.
         """
@@ -85,7 +85,7 @@ class ServedFunction:
         return outcome
 
     def queue(self, payload: bytes, attributes: Mapping[str, str]) -> str:
-        """Have one event run later; returns its request id."""
+        """Accept one event that is run later; returns its request id."""
         task = _task(payload, attributes)
         self._events.put(task)
         return task.id
@@ -144,7 +144,7 @@ def _ended() -> api_errors.ServiceError:
 def _task(payload: bytes, attributes: Mapping[str, str]) -> Task:
     payload = payload or b"{}"
     try:
-        # Only checked: numbers stay text, since Python refuses to convert very long ones.
+        # This only checks: numbers stay text, because Python refuses to convert very long ones.
         json.loads(payload.decode(), parse_int=str, parse_float=str, parse_constant=_not_json)
     except (ValueError, RecursionError) as error:
         raise api_errors.InvalidRequestContent(f"Could not parse request body into json: {error}") from None

@@ -1,4 +1,4 @@
-"""AWS's Signature Version 4, as every AWS SDK signs with it, verified."""
+"""Verifies AWS's Signature Version 4, with which every AWS SDK signs requests."""
 
 import hashlib
 import hmac
@@ -19,18 +19,18 @@ _SERVICE = "lambda"
 
 
 def is_signed(authorization: str) -> bool:
-    """Whether this header of that name is a signature of this version."""
+    """Whether this `Authorization` header is a signature of this version."""
     return authorization.startswith(_ALGORITHM)
 
 
 class Signature:
-    """The signature of one request; everything that does not need the body is checked when it is made."""
+    """The signature of one request. The constructor checks everything that does not need the body."""
 
     def __init__(self, headers: Mapping[str, str], secrets: Mapping[str, str], now: datetime) -> None:
-        """`headers` by lower-case names; `secrets` by access key id."""
+        """`headers` are by lower-case name, `secrets` by access key id."""
         fields = _FIELDS.fullmatch(headers.get("authorization", "").strip())
         if fields is None:
-            raise api_errors.InvalidSignature(f"Authorization is not a complete {_ALGORITHM} signature.")
+            raise api_errors.InvalidSignature(f"The Authorization header is not a complete {_ALGORITHM} signature.")
         self._fields = fields
         self._headers = headers
         self._names = fields["headers"].split(";")
@@ -45,12 +45,12 @@ class Signature:
         self._secret = secrets[fields["key"]]
 
     def verify(self, method: str, path: str, query: str, body: bytes) -> None:
-        """Raises `InvalidSignature` unless the secret's owner signed all this."""
+        """Raises `InvalidSignature` unless the owner of the secret signed exactly this request."""
         digest = hashlib.sha256(body).hexdigest()
         if self._headers.get("x-amz-content-sha256", digest) != digest:
             raise api_errors.InvalidSignature("x-amz-content-sha256 is not the SHA-256 of the body.")
         lines = [f"{name}:{' '.join(self._headers.get(name, '').split())}" for name in self._names]
-        # Every service but S3 encodes the path once more, as it stands in the request.
+        # Every service except S3 encodes the path of the request a second time.
         request = "\n".join(
             (method, quote(path, safe="/~"), _canonical(query), *lines, "", ";".join(self._names), digest)
         )
@@ -72,9 +72,9 @@ def _time_of(headers: Mapping[str, str], day: str, now: datetime) -> str:
     try:
         time = datetime.strptime(text, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
     except ValueError:
-        raise api_errors.InvalidSignature("X-Amz-Date is missing or not of the form 20260131T235959Z.") from None
+        raise api_errors.InvalidSignature("X-Amz-Date is missing or does not have the form 20260131T235959Z.") from None
     if not text.startswith(day):
-        raise api_errors.InvalidSignature("The days in Credential and in X-Amz-Date are not the same.")
+        raise api_errors.InvalidSignature("The date in Credential differs from the date in X-Amz-Date.")
     if abs(now - time) > _SKEW:
         raise api_errors.InvalidSignature(
             f"Signature expired or not yet current: {text} is more than 5 minutes from {now:%Y%m%dT%H%M%SZ}."

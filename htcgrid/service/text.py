@@ -1,4 +1,4 @@
-"""Text from others, made safe for a log or a terminal."""
+"""Makes text from callers and handlers safe for a log or a terminal."""
 
 import re
 
@@ -7,7 +7,7 @@ _MOST = 4000
 
 
 def one_line(text: str) -> str:
-    """On one line, without characters that control a terminal, and cut if it is very long."""
+    """The text on one line, without characters that control a terminal, and cut if it is very long."""
     cut = text if len(text) <= _MOST else f"{text[:_MOST]}... ({len(text)} characters)"
     return _UNPRINTABLE.sub(_escaped, cut)
 

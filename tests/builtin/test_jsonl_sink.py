@@ -469,7 +469,7 @@ def test_results_of_another_job_are_refused(path: Path, other: Task, function: F
         sink.put([result("a")])
     with (
         sink_at(path, function) as sink,
-        pytest.raises(Rejected, match="holds a result for id 'a', but of another event or handler"),
+        pytest.raises(Rejected, match="has a result for id 'a', but of another event or handler"),
     ):
         sink.stored([other])
 

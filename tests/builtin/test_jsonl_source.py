@@ -160,8 +160,8 @@ def test_an_id_that_stands_twice_is_told_with_both_lines_and_the_first_runs(path
     with source_at(path, id_field="id") as source:
         found = drained(source)
     assert [bool(lease.invalid) for lease in found] == [False, False, True, True, False]
-    assert "line 3: the id 'a' is on line 1 already. Ids must differ." in found[2].invalid
-    assert "line 4: the id '7' is on line 2 already. Ids must differ." in found[3].invalid
+    assert "line 3: line 1 has the id 'a' already. Each id may be used once." in found[2].invalid
+    assert "line 4: line 2 has the id '7' already. Each id may be used once." in found[3].invalid
     assert len(set(ids(found))) == 5
 
 
@@ -172,7 +172,7 @@ def test_an_event_without_an_id_is_told(path: Path, event: str) -> None:
     write(path, event, '{"id": "a"}')
     with source_at(path, id_field="id") as source:
         bad, good = drained(source)
-    assert "line 1: id_field = 'id', but the event has no text or number of that name" in bad.invalid
+    assert "line 1: id_field = 'id', but the event has no text or number under that key" in bad.invalid
     assert (good.task.id, good.invalid) == ("a", "")
 
 
@@ -410,7 +410,7 @@ def test_a_file_that_grows_or_loses_its_name_while_it_is_read_is_read_to_its_end
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with (
-        pytest.raises(Rejected, match=r"\[source\] path = '.*none': there is no such file"),
+        pytest.raises(Rejected, match=r"\[source\] path = '.*none': the file does not exist"),
         source_at(tmp_path / "none"),
     ):
         pass

@@ -141,7 +141,7 @@ def test_check_opens_the_parts_where_it_is_asked_to(project: Project) -> None:
     assert project.htcgrid("check").status == 0
     done = project.htcgrid("check", "--open")
     assert done.status == 2
-    assert "there is no such file" in done.out
+    assert "the file does not exist" in done.out
 
 
 def test_check_warns_of_a_grace_below_the_timeout(project: Project) -> None:

@@ -113,7 +113,7 @@ def test_keys_that_the_reduced_plane_cannot_keep_are_refused(reduced: Project) -
     for key in ("preload=true", 'transport="socket"', 'user="nobody"'):
         done = htcgrid(reduced, "run", "--quiet", "--plane", "reduced", "--set", f"planes.reduced.{key}")
         assert done.returncode == 2, key
-        assert f'supervision = "reduced" goes without {key.partition("=")[0]}' in done.stderr
+        assert f'supervision = "reduced" cannot be combined with {key.partition("=")[0]}' in done.stderr
 
 
 def test_a_handler_that_ends_its_parent_ends_its_environment_and_not_the_agent(on_linux: Project) -> None:

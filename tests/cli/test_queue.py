@@ -147,7 +147,7 @@ def test_a_file_that_is_not_there_is_wrong_usage(project: Project) -> None:
     done = project.run("submit", "none.jsonl")
     assert (done.returncode, done.stdout) == (2, "")
     assert "none.jsonl" in done.stderr
-    assert "no such file" in done.stderr
+    assert "the file does not exist" in done.stderr
 
 
 def test_a_source_that_is_no_queue_is_wrong_usage_and_says_what_to_write(project: Project) -> None:

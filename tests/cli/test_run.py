@@ -293,7 +293,7 @@ def test_an_id_that_stands_twice_is_named_and_the_first_runs(project: Project) -
     assert done.status == 1
     by_id = {result["id"]: result for result in project.results()}
     assert by_id["a"]["output"]["n"] == 1
-    assert "the id 'a' is on line 1 already" in by_id["line-2"]["error"]["errorMessage"]
+    assert "line 1 has the id 'a' already" in by_id["line-2"]["error"]["errorMessage"]
     assert by_id["b"]["status"] == "succeeded"
 
 
@@ -308,7 +308,7 @@ def test_a_source_that_is_not_there(project: Project) -> None:
     done = project.htcgrid("run")
     assert done.status == 2
     assert "[source] path = " in done.err
-    assert "tasks.jsonl': there is no such file" in done.err
+    assert "tasks.jsonl': the file does not exist" in done.err
 
 
 def test_a_results_path_that_cannot_be_written(project: Project) -> None:

@@ -51,7 +51,7 @@ def test_a_rule_that_cannot_be_asked_is_broken_when_strict(venv: Venv, tmp_path:
         (["no_such_plugin"], "There is no plugin named 'no_such_plugin'. Installed: "),
         (["sqlite"], "say which with --kind task-source or --kind result-sink"),
         (["process", "--option", "worker=2"], "worker: there is no such key. Did you mean workers?"),
-        (["jsonl", "--kind", "task-source", "--option", "path=no-such.jsonl"], "there is no such file"),
+        (["jsonl", "--kind", "task-source", "--option", "path=no-such.jsonl"], "the file does not exist"),
     ],
 )
 def test_wrong_usage_is_told_before_any_rule_is_asked(

@@ -136,7 +136,10 @@ def test_a_plane_that_the_far_end_does_not_have_is_named(function: Function) -> 
         def wanted(self) -> dict[str, Any]:
             return {**super().wanted(), "plane": "no_such_plane"}
 
-    with pytest.raises(Rejected, match="'no_such_plane' is not installed where the relay runs"), Wrong(one(), function):
+    with (
+        pytest.raises(Rejected, match="'no_such_plane' is not installed on the relay's machine"),
+        Wrong(one(), function),
+    ):
         pass
 
 

@@ -160,7 +160,7 @@ def test_a_file_that_holds_no_key_is_refused_and_not_shown(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("option", ["--token-file", "--keys-file"])
 def test_a_file_of_keys_without_an_end_is_refused(tmp_path: Path, option: str) -> None:
-    assert f"{option} /dev/zero: this is longer than" in refused(tmp_path, option, "/dev/zero")
+    assert f"{option} /dev/zero: the file is longer than" in refused(tmp_path, option, "/dev/zero")
 
 
 def test_a_host_that_is_none_is_refused(tmp_path: Path) -> None:

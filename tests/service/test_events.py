@@ -59,9 +59,9 @@ def test_events_are_refused_once_the_plane_refuses_one(plane: Plane) -> None:
     queue = Events(plane, event_options(AgentOptions()), 10, Room(100), said.append)
     queue.start()
     queue.put(Task("1", b"{}"))
-    eventually(lambda: any("not run any more: no such function" in line for line in said))
+    eventually(lambda: any("no longer runs events: no such function" in line for line in said))
     eventually(lambda: not any(thread.name == "events" for thread in threading.enumerate()))
-    with pytest.raises(api_errors.ServiceError, match="does not run events any more"):
+    with pytest.raises(api_errors.ServiceError, match="no longer runs events"):
         queue.put(Task("2", b"{}"))
     assert queue.stop(10.0) == "events not run: 1"
 
