@@ -1,4 +1,4 @@
-"""From what a config names to ARNs for a policy; what it leaves out is `*`."""
+"""ARNs for a policy, from the names in a config; a part that the config leaves out is `*`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _REGION = re.compile(r"https://sqs\.([a-z0-9-]+)\.")
 
 
 def queue(name: str, region: str = "") -> str:
-    """Of a queue by its name, URL or ARN; empty for none."""
+    """The ARN of a queue that is given by name, URL or ARN; empty if the name is empty."""
     account = "*"
     if url := _URL.fullmatch(name):
         found = _REGION.match(name)
@@ -28,7 +28,7 @@ def bucket(name: str) -> str:
 
 
 def key(name: str, region: str = "") -> str:
-    """Of a KMS key by its ARN or id. A policy cannot name a key by its alias: any key of the region."""
+    """The ARN of a KMS key that is given by ARN or id. A policy cannot name an alias: it then allows any key of the region."""
     name = "*" if name.startswith("alias/") or ":alias/" in name else name
     return _arn("kms", name if name.startswith("arn:") else f"key/{name}", region, "*")
 
@@ -38,7 +38,7 @@ def function(name: str, region: str = "", account: str = "*") -> str:
 
 
 def role(name: str, region: str = "", account: str = "*") -> str:
-    """Of a role by its name. Roles are of no region, but those of China and of GovCloud are of another partition."""
+    """The ARN of a role that is given by name. Roles have no region, but China and GovCloud have their own partitions."""
     return f"arn:{_partition(region)}:iam::{account}:role/{name}"
 
 
@@ -47,7 +47,7 @@ def log_group(name: str, region: str = "", account: str = "*") -> str:
 
 
 def repository(image: str, region: str = "") -> str:
-    """Of a repository in ECR, by the URI of an image in it."""
+    """The ARN of the ECR repository that has the image with this URI."""
     if not (found := _IMAGE.fullmatch(image)):
         return "*"
     return _arn("ecr", f"repository/{found['name']}", found["region"] or region, found["account"])

@@ -1,4 +1,4 @@
-"""AWS's errors as the two of the plugin interface, `Unavailable` and `Rejected`: one table for all services."""
+"""Translates AWS's errors to the two of the plugin interface, `Unavailable` and `Rejected`: one table for all services."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ _ADVICE = {
     ErrorKind.EXPIRED: "The AWS credentials have expired; renew them (aws sso login, or a fresh session token).",
     ErrorKind.UNKNOWN_CREDENTIALS: "AWS does not know these credentials; check the profile, the keys and the account.",
     ErrorKind.SIGNATURE: (
-        "The signature was refused: this machine's clock is off (set it by NTP), or the secret key is wrong."
+        "The signature was refused: this machine's clock is wrong (set it by NTP), or the secret key is wrong."
     ),
     ErrorKind.OTHER_REGION: "{resource} is in another region; set region to its own.",
     ErrorKind.QUOTA: "This is a quota of the account: free what is not needed, or ask AWS for more (Service Quotas).",
@@ -101,13 +101,13 @@ _NO_CREDENTIALS = (
     botocore_errors.SSOError,
 )
 _CREDENTIALS_UNREACHABLE = (botocore_errors.CredentialRetrievalError, botocore_errors.MetadataRetrievalError)
-# Raised before a byte of the request has left.
+# Raised before a byte of the request was sent.
 _NOT_SENT = (
     botocore_errors.EndpointConnectionError,
     botocore_errors.ConnectTimeoutError,
     botocore_errors.ProxyConnectionError,
 )
-# Everything that can fail afterwards. Whether the service did what was asked is not known.
+# All errors that are raised later. It is not known whether the service carried out the request.
 _ANSWER_LOST = (
     botocore_errors.HTTPClientError,
     botocore_errors.ConnectionError,
@@ -123,7 +123,7 @@ _SERVICES = {"Role": "iam", "Log": "logs", "Object": "s3", "CallerIdentity": "st
 
 
 class Refused(Rejected):
-    """What a service refused for good, with its error code and message."""
+    """A service's final refusal, with its error code and message."""
 
     def __init__(self, message: str, code: str, said: str) -> None:
         super().__init__(message)
@@ -135,10 +135,10 @@ class Refused(Rejected):
 def translated_errors(
     action: str, resource: str, *, begun: Collection[str] = (), advice: Mapping[ErrorKind, str] | None = None
 ) -> Iterator[None]:
-    """Around calls to AWS: turns the SDK's errors into `Unavailable` and `Rejected`.
+    """Translates the SDK's errors of the calls inside to `Unavailable` and `Rejected`.
 
-    `action` is as IAM writes it (`sqs:SendMessage`), or empty to take it from the call that failed; `resource` is as the
-    user named it. `begun` names the tasks that the call runs. `advice` replaces the general one.
+    `action` is IAM's name (`sqs:SendMessage`); if empty, it is taken from the call that failed. `resource` is the user's
+    name of it. `begun` names the tasks that the call runs. `advice` replaces the general advice.
     """
     try:
         yield
@@ -161,7 +161,7 @@ def message_of(error: Any) -> str:
 
 
 def first_line(error: object) -> str:
-    """The first line of a message: what follows may be a canonical request, which holds the session token."""
+    """The first line of a message: the next lines may be a canonical request, which contains the session token."""
     return str(error).strip().partition("\n")[0][:300]
 
 
@@ -173,7 +173,7 @@ def client_error(
     begun: Collection[str] = (),
     advice: Mapping[ErrorKind, str] | None = None,
 ) -> HtcgridError:
-    """What a service's answer means for the agent: wait, or stop and say what to do."""
+    """The error for a service's answer: the agent waits, or stops and says what to do."""
     meta = error.response.get("ResponseMetadata", {})
     asked = meta.get("HTTPHeaders", {}).get("retry-after", "")
     return service_error(
@@ -190,7 +190,7 @@ def client_error(
 
 
 def kind_of(code: str, status: int) -> ErrorKind:
-    """What a code means; where it is not in the table, what the HTTP status says."""
+    """The kind of a code; if it is not in the table, the kind of the HTTP status."""
     if status == 429:
         return ErrorKind.THROTTLED
     return _KINDS.get(code, ErrorKind.FAULT if status >= 500 else ErrorKind.REFUSED)
@@ -208,7 +208,7 @@ def service_error(
     begun: Collection[str] = (),
     advice: Mapping[ErrorKind, str] | None = None,
 ) -> HtcgridError:
-    """The error of one code, of a whole call or of one entry of a batch."""
+    """The error for one code, which a whole call or one entry of a batch has failed with."""
     kind = kind_of(code, status)
     sentence = first_line(message).rstrip(". ")
     said = ": ".join(filter(None, [code, sentence])) + (f" ({reason})" if reason else "")
@@ -225,7 +225,7 @@ def service_error(
 
 
 def _sdk_error(error: Exception, what: str, begun: Collection[str], advice: Mapping[ErrorKind, str]) -> HtcgridError:
-    """The SDK's own errors: there was no answer."""
+    """The error for an error of the SDK itself: there was no answer."""
     said = first_line(error)
     if isinstance(error, _NO_CREDENTIALS):
         return Rejected(

@@ -1,4 +1,4 @@
-"""What the sources and sinks here share: clients that try once and count requests, and threads."""
+"""The base of the sources and sinks here: clients that try once and count requests, and threads."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class AwsConfig(SessionConfig):
 
 
 class AwsPlugin(Plugin):
-    """Clients and threads from `open` to `close`. boto3's clients may be used by all threads at once."""
+    """Has clients and threads from `open` to `close`. All threads may use boto3's clients at the same time."""
 
     config: AwsConfig
 
@@ -40,7 +40,7 @@ class AwsPlugin(Plugin):
 
     def close(self) -> None:
         if self._pool:
-            # Not waiting: only where a run is cut off is a call still under way, to a service that does not answer.
+            # It does not wait: a call runs only if the run was interrupted and the service does not answer.
             self._pool.shutdown(wait=False, cancel_futures=True)
             self._pool = None
         if self._session:

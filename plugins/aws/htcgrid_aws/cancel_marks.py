@@ -1,7 +1,7 @@
-"""Marks in a DynamoDB table that say which tasks and sessions were cancelled: SQS cannot take out a message by its id.
+"""Marks in a DynamoDB table that say which tasks and sessions were cancelled: SQS cannot remove a message by its id.
 
-A mark is an item whose key starts `cancel#`, so that results may live in the same table. It holds `expires` in Unix
-seconds, for DynamoDB's time to live to remove it when no message of that age can exist any more.
+A mark is an item whose key starts with `cancel#`, so that results may be in the same table. Its attribute `expires`, in
+Unix seconds, is for DynamoDB's time to live: by then SQS has dropped all messages that are as old as the mark.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Cancelled:
-    """Ids of tasks that were cancelled by themselves, and of others whose session was."""
+    """Ids of tasks that were cancelled by id, and of other tasks whose session was cancelled."""
 
     singly: frozenset[str] = frozenset()
     with_session: frozenset[str] = frozenset()
@@ -31,7 +31,7 @@ class Cancelled:
 
 
 def as_cancelled(lease: Lease, cancelled: Cancelled) -> Lease:
-    """The lease, invalid where its task was cancelled with its session."""
+    """The lease; it is invalid if its task was cancelled with its session."""
     if lease.task.id not in cancelled.with_session:
         return lease
     session = lease.task.attributes["session_id"]
@@ -46,18 +46,18 @@ class Cancels:
         self._table = table
 
     def add(self, sessions: Iterable[str], task_ids: Iterable[str]) -> None:
-        """Mark these, again if they are."""
+        """Mark these as cancelled; a mark that exists is renewed."""
         keys = [*map(_session, sessions), *map(_task, task_ids)]
         items: list[Item] = [{KEY: {"S": key}, "expires": expires()} for key in dict.fromkeys(keys)]
         if left := self._table.write_batch(items):
             raise Unavailable(
-                f"table {self._table.name} did not take {len(left)} cancel marks: throttled; cancel again"
+                f"table {self._table.name} did not store {len(left)} cancel marks: throttled; cancel again"
             )
 
     def remove(self, task_ids: Collection[str]) -> None:
-        """These tasks are to run again."""
+        """Remove the marks of these tasks, which will run again."""
         if left := self._table.remove_batch([_task(task_id) for task_id in task_ids]):
-            raise Unavailable(f"table {self._table.name} kept {left} cancel marks: throttled; redrive again")
+            raise Unavailable(f"table {self._table.name} did not remove {left} cancel marks: throttled; redrive again")
 
     def among(self, tasks: Sequence[Task]) -> Cancelled:
         """Which of these tasks were cancelled."""

@@ -1,4 +1,4 @@
-"""The messages of dead-letter queues. SQS cannot list them: each is received, and made visible again at the end."""
+"""The messages of dead-letter queues. SQS cannot list them, so each is received and made visible again at the end."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
     from htcgrid_aws.sqs_queue import Queue
 
 REASON = "htcgrid.reason"
-"""Message attribute of a dead letter: why it is one."""
+"""The message attribute of a dead letter that says why the task failed for good."""
 
 LONGEST_REASON = 2000
-"""Bytes."""
+"""In bytes."""
 
 _HIDDEN_SECONDS = 60
 _EMPTY_LOOKS = 2
-"""A queue of few messages may answer with none though it has some."""
+"""How many receives must find nothing new: a queue with few messages may answer with none although it has some."""
 
 
 def dead_letter(task: Task, reference: str, reason: str, most: int) -> Message:
-    """The message of a task with the reason as an attribute, cut to what a message of `most` bytes has room for."""
+    """The message of a task with the reason as an attribute, cut so that the message has at most `most` bytes."""
     clean = messages.UNSENDABLE.sub("?", reason) or "no reason given"
     letter = messages.write(task, reference)
     room = most - letter.size - len(REASON) - len("String")
@@ -53,13 +53,13 @@ class DeadLetters:
                 yield DeadTask(self._read(message).task, attempt, reason)
 
     def remove(self, task_ids: Collection[str]) -> None:
-        """Delete those of these tasks, which are in the queue again."""
+        """Delete the dead letters of these tasks, which are in the queue again."""
         for queue in self._queues:
             for _ in self._messages(queue, keep=lambda message: self._read(message).task.id not in task_ids):
                 pass
 
     def _messages(self, queue: Queue, keep: Callable[[dict[str, Any]], bool]) -> Iterator[dict[str, Any]]:
-        """Each message once. Those that are not kept are deleted; the others are made visible again at the end."""
+        """Each kept message once. The others are deleted; kept ones are made visible again at the end."""
         kept: dict[str, str] = {}
         empty = 0
         try:

@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LATE_SECONDS = 20.0
-"""With `conditional = "late"`, an answer whose task began longer ago is written by itself, with a condition."""
+"""With `conditional = "late"`, an answer whose task began longer ago is written alone, with a condition."""
 
 
 class DynamodbSink(AwsPlugin, ResultSink):
-    """Results larger than an item go to S3 where a bucket is set, as the `s3` sink writes them."""
+    """Results larger than an item go to S3 if a bucket is set, in the format of the `s3` sink."""
 
     class Config(EncryptedConfig):
         """Keys of `[sink]` with `plugin = "dynamodb"`."""
@@ -47,7 +47,7 @@ class DynamodbSink(AwsPlugin, ResultSink):
         )
         check_stored: bool = Field(
             False,
-            description="whether to look before a task runs if it has a result already, at one read for each task",
+            description="whether to check before a task runs if it has a result already, at one read for each task",
         )
         bucket: str = Field("", description="S3 bucket for results larger than inline_limit")
         prefix: str = Field("results/", description="start of the keys of those results")
@@ -55,12 +55,12 @@ class DynamodbSink(AwsPlugin, ResultSink):
             LARGEST_ITEM,
             ge=1024,
             le=LARGEST_ITEM,
-            description="bytes of an item; above 8,000 S3 costs less than DynamoDB",
+            description="the largest item in bytes; above 8,000, S3 costs less than DynamoDB",
         )
 
     config: Config
     max_batch = 100
-    """Enough for all threads to be busy most of the time, as each result takes a request."""
+    """With this many, all threads are busy most of the time: each result takes a request."""
     lists_failures = True
     keeps_runs = True
 
@@ -93,7 +93,7 @@ class DynamodbSink(AwsPlugin, ResultSink):
         outcomes: dict[int, tuple[Result, object]] = {id(result): (result, item) for result, item in written}
         if batch and (left := set(self._table.write_batch(list(batch.values())))):
             message = (
-                f"table {self.config.table} did not take {len(left)} of {len(batch)} results: throttled; put again"
+                f"table {self.config.table} did not store {len(left)} of {len(batch)} results: throttled; put again"
             )
             untaken = Unavailable(message)
             outcomes |= {id(result): (result, untaken) for result, _ in ready if result.task.id in left}
@@ -103,7 +103,7 @@ class DynamodbSink(AwsPlugin, ResultSink):
         raise_worst(answer for _, answer in outcomes.values())
 
     def stored(self, tasks: Sequence[Task]) -> Collection[str]:
-        """Asked of the table only with `check_stored`."""
+        """The table is read only with `check_stored`."""
         if not self.config.check_stored:
             return ()
         generations = {task.id: generation_of(task) for task in tasks}
@@ -115,7 +115,7 @@ class DynamodbSink(AwsPlugin, ResultSink):
         }
 
     def failed(self) -> Iterator[Result]:
-        """Reads the whole table, a megabyte a request, and what large results lie in S3."""
+        """Reads the whole table, one megabyte in each request, and the large results in S3."""
         items_ = self._table.scan("attribute_exists(failure)", {})
         while some := list(islice(items_, READ_BATCH)):
             results = each(self.pool, self._result, some)
@@ -157,7 +157,7 @@ class DynamodbSink(AwsPlugin, ResultSink):
     def _item(self, result: Result) -> Item:
         task_id = result.task.id
         if not 0 < len(task_id.encode()) <= LARGEST_KEY:
-            message = f"task {task_id[:80]!r}...: DynamoDB takes ids of 1 to {LARGEST_KEY} bytes; use shorter ids"
+            message = f"task {task_id[:80]!r}...: DynamoDB accepts ids of 1 to {LARGEST_KEY} bytes; use shorter ids"
             raise Rejected(message, [task_id])
         item = result_items.write(result)
         if "event" in item and self._bucket is None and result_items.too_large(item, self.config.inline_limit):
@@ -188,12 +188,12 @@ class DynamodbSink(AwsPlugin, ResultSink):
         return not 0 <= self._clock_offset + _since_boot() - result.outcome.started < LATE_SECONDS
 
     def _write_if_they_stand(self, results: Sequence[tuple[Result, Item]]) -> None:
-        """Results of one task, one after the other."""
+        """Write the results of one task, one after the other."""
         for result, item in results:
             self._write_if_it_stands(result, item)
 
     def _write_if_it_stands(self, result: Result, item: Item) -> bool:
-        """Write a result where the rule of `result_generations.replaces` allows it; returns whether it was written."""
+        """Write a result if the rule of `result_generations.replaces` allows it; returns whether it was written."""
         if generation := generation_of(result.task):
             return self._table.write_where(item, _STANDS.format(_OLDER), {":generation": {"N": str(generation)}})
         if self._last_answer_stays and not _failed(result):
@@ -206,11 +206,11 @@ class DynamodbSink(AwsPlugin, ResultSink):
         task_id, address = item[KEY]["S"], item["s3"]["S"]
         key = self._bucket.key_of(address) if self._bucket else None
         if self._bucket is None or key is None:
-            message = f"task {task_id}: its result lies at {address}; set bucket and prefix here as for the agents"
+            message = f"task {task_id}: its result is at {address}; set bucket and prefix here to the same values as for the agents"
             raise Rejected(message, [task_id])
         document = self._bucket.get(key)
         if document is None:
-            raise Rejected(f"task {task_id}: its result {address} is gone from S3", [task_id])
+            raise Rejected(f"task {task_id}: its result {address} is no longer in S3", [task_id])
         return result_documents.read(document)
 
 
@@ -220,7 +220,7 @@ _OLDER = "(attribute_not_exists(generation) OR generation < :generation)"
 
 
 def _since_boot() -> float:
-    """A clock that runs on while the machine sleeps, and that nobody can set."""
+    """A clock that also counts while the machine sleeps, and that cannot be set."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 

@@ -1,4 +1,4 @@
-"""A DynamoDB table keyed by `task_id`: results, cancel marks, rows of tasks, and HTC-Grid's states have one each."""
+"""A DynamoDB table keyed by `task_id`: for results, cancel marks, rows of tasks, or HTC-Grid's states."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ LARGEST_KEY = 2048
 WRITE_BATCH = 25
 READ_BATCH = 100
 LONGEST_RETENTION = 14 * 86_400
-"""Seconds that SQS keeps a message at most."""
+"""The longest time in seconds that SQS keeps a message."""
 
 Item = dict[str, dict[str, Any]]
 """An item as DynamoDB writes it: `{"task_id": {"S": "..."}}`."""
 
 
 class Table:
-    """A table by its name. `check` first."""
+    """A table by its name. Call `check` first."""
 
     def __init__(self, client: Any, name: str, usage_counter: UsageCounter) -> None:
         self._client = client
@@ -42,7 +42,7 @@ class Table:
         return f"table {self.name}"
 
     def check(self) -> None:
-        """`Rejected` where the table is missing, not permitted, or has another key than `task_id` (text)."""
+        """Raises `Rejected` if the table is missing, not permitted, or has another key than `task_id` (text)."""
         with translated_errors("dynamodb:DescribeTable", self._what):
             table = self._client.describe_table(TableName=self.name)["Table"]
         types = {attribute["AttributeName"]: attribute["AttributeType"] for attribute in table["AttributeDefinitions"]}
@@ -58,25 +58,25 @@ class Table:
             raise Unavailable(f"table {self.name} is {table['TableStatus']}, not ACTIVE", retry_after=2)
 
     def count(self) -> int:
-        """Items as DynamoDB last counted them, about every six hours."""
+        """The number of items; DynamoDB counts them about every six hours."""
         with translated_errors("dynamodb:DescribeTable", self._what):
             return int(self._client.describe_table(TableName=self.name)["Table"]["ItemCount"])
 
     def write_batch(self, items: Sequence[Item]) -> list[str]:
-        """Store these items, each in place of one of the same key; returns the keys of those that were not taken."""
+        """Store these items, and replace those with the same key; returns the keys of items that were not stored."""
         untaken = self._batch([{"PutRequest": {"Item": item}} for item in items])
         left = [request["PutRequest"]["Item"] for request in untaken]
         self._charge_writes(sum(map(write_units, items)) - sum(map(write_units, left)))
         return [item[KEY]["S"] for item in left]
 
     def remove_batch(self, keys: Sequence[str]) -> int:
-        """Remove items of less than a write unit, if they are there; returns how many were not taken."""
+        """Remove those of these items that exist, each smaller than a write unit; returns how many requests were not accepted."""
         left = len(self._batch([{"DeleteRequest": {"Key": {KEY: {"S": key}}}} for key in keys]))
         self._charge_writes(len(keys) - left)
         return left
 
     def _batch(self, requests: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
-        """Those of these requests that were not taken. After the first, no more are made."""
+        """Make these requests; returns those that were not accepted. After the first of them, no more are made."""
         for start in range(0, len(requests), WRITE_BATCH):
             end = start + WRITE_BATCH
             with translated_errors("dynamodb:BatchWriteItem", self._what):
@@ -86,11 +86,11 @@ class Table:
         return []
 
     def write_new(self, item: Item) -> bool:
-        """Store the item unless there is one of its key; whether it was stored."""
+        """Store the item unless there is one with its key; returns whether it was stored."""
         return self.write_where(item, f"attribute_not_exists({KEY})")
 
     def write_where(self, item: Item, condition: str, values: Mapping[str, dict[str, Any]] | None = None) -> bool:
-        """Store the item where `condition` holds for the one of its key; whether it was stored."""
+        """Store the item if `condition` is true for the item that has its key now; returns whether it was stored."""
         self._charge_writes(write_units(item))
         given = {"ExpressionAttributeValues": dict(values)} if values else {}
         with translated_errors("dynamodb:PutItem", self._what):
@@ -105,9 +105,9 @@ class Table:
     def update(
         self, task_id: str, change: str, condition: str, values: Mapping[str, dict[str, Any]]
     ) -> tuple[bool, Item | None]:
-        """Change an item where `condition` holds.
+        """Change an item if `condition` is true.
 
-        Returns whether it held, with the item as it is now; None where there is none.
+        Returns whether it was true, and the item as it is now; None if there is no item.
         """
         with translated_errors("dynamodb:UpdateItem", self._what):
             try:
@@ -126,12 +126,12 @@ class Table:
                     self._charge_writes(write_units(there or {}))
                     return False, there
                 raise client_error(error, "dynamodb:UpdateItem", self._what) from error
-        # DynamoDB charges for the whole item, however small the change.
+        # DynamoDB charges for the whole item, even if the change is small.
         self._charge_writes(write_units(answer["Attributes"]))
         return True, answer["Attributes"]
 
     def read(self, keys: Sequence[str], *, only: str = "", consistent: bool = False) -> Iterator[Item]:
-        """The items of these keys that there are, in any order; `only` names the attributes wanted."""
+        """The items that have these keys, in any order; `only` names the attributes to read."""
         request: dict[str, Any] = {"ConsistentRead": consistent}
         if only:
             request["ProjectionExpression"] = only
@@ -152,7 +152,7 @@ class Table:
     def query(
         self, index: str, condition: str, values: Mapping[str, dict[str, Any]], *, limit: int = 0
     ) -> Iterator[Item]:
-        """The items of an index for which the key `condition` holds, with the attributes that the index has."""
+        """The items of an index for which the key `condition` is true, with the attributes that the index has."""
         request: dict[str, Any] = {
             "TableName": self.name,
             "IndexName": index,
@@ -175,7 +175,7 @@ class Table:
             where = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
 
     def scan(self, condition: str, values: Mapping[str, dict[str, Any]]) -> Iterator[Item]:
-        """The items for which `condition` holds. The whole table is read, and paid for, a megabyte a request."""
+        """The items for which `condition` is true. It reads, and costs, the whole table, one megabyte in each request."""
         request = {
             "TableName": self.name,
             "FilterExpression": condition,
@@ -202,14 +202,14 @@ class Table:
 
 
 def expires() -> dict[str, str]:
-    """When no message of today can exist any more, in Unix seconds, for DynamoDB's time to live."""
+    """The time, in Unix seconds for DynamoDB's time to live, when SQS has dropped all messages of today."""
     return {"N": str(int(time.time()) + LONGEST_RETENTION)}
 
 
 def size(item: Item) -> int:
-    """Bytes of an item as DynamoDB counts them: names and values; numbers take about half a byte a digit.
+    """Bytes of an item as DynamoDB counts them: names and values; a number takes about half a byte for each digit.
 
-    From "DynamoDB item sizes and formats" of its developer guide.
+    See "DynamoDB item sizes and formats" in DynamoDB's developer guide.
     """
     total = 0
     for name, value in item.items():
@@ -225,5 +225,5 @@ def size(item: Item) -> int:
 
 
 def write_units(item: Item) -> int:
-    """Write request units that storing the item costs."""
+    """How many write request units it costs to store the item."""
     return max(1, math.ceil(size(item) / prices.WRITE_UNIT))

@@ -1,4 +1,4 @@
-"""How S3 is asked to encrypt objects: a bucket's policy may refuse puts that do not ask for it."""
+"""How S3 encrypts objects: a bucket's policy may refuse puts that do not name the encryption."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ class EncryptedConfig(AwsConfig):
     @model_validator(mode="after")
     def _key_of_kms(self) -> Self:
         if self.kms_key and self.encryption == "AES256":
-            raise ValueError('kms_key goes with encryption = "aws:kms"; leave one of the two out')
+            raise ValueError('kms_key needs encryption = "aws:kms"; remove one of the two keys')
         return self
 
     def encrypted(self, key: str = "") -> Mapping[str, str]:
-        """Arguments of PutObject; `key` is the KMS key where these keys name nothing."""
+        """Arguments of PutObject; `key` is the KMS key to use if the config names no encryption."""
         key = self.kms_key or (key if self.encryption != "AES256" else "")
         kind = "aws:kms" if key else self.encryption
         arguments = {"ServerSideEncryption": kind, "SSEKMSKeyId": key}
         return {name: value for name, value in arguments.items() if value}
 
     def keys(self, key: str = "", region: str = "") -> tuple[str, ...]:
-        """ARNs of the KMS key, for a policy."""
+        """The ARN of the KMS key for a policy, or nothing."""
         name = self.encrypted(key).get("SSEKMSKeyId", "")
         return (arns.key(name, region or self.region),) if name else ()

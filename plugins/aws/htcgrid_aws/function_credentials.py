@@ -1,4 +1,4 @@
-"""`[function] credentials`: what handlers get, from the SDK's own chain, a profile, or a role assumed for them."""
+"""`[function] credentials`: the credentials for handlers, from the SDK's own chain, a profile, or a role that is assumed."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 log = logging.getLogger("htcgrid.aws.function_credentials")
 
 _ROLE_SECONDS = 3600
-"""The most that every role allows; a chain of roles gets no more."""
+"""The longest time that every role allows; role chaining never gets more."""
 _AGAIN_SHARE = 0.05
 _AGAIN_SECONDS = 60.0
-"""Where the same credentials are issued again, others are asked for only after a share of their lifetime, or this time."""
+"""Credentials that do not last are renewed again only after this share of their lifetime or this time, the shorter one."""
 _CONNECT_SECONDS = 10
 _READ_SECONDS = 20
 
 
 class FunctionCredentials(CredentialSource):
-    """Issued when they are first asked for, and again where they would not last for an invocation."""
+    """Gets credentials at the first call, and new ones when they would expire during an invocation."""
 
     def __init__(self, function: Function) -> None:
         kind, _, name = function.credentials.partition(":")
@@ -72,8 +72,8 @@ class FunctionCredentials(CredentialSource):
         if held.lifetime < timeout and not self._has_warned:
             self._has_warned = True
             log.warning(
-                "The credentials of [function] credentials live for %.0f s, and an invocation may take %.0f s: one that takes "
-                "longer than they live fails. Have them issued for longer, or write a shorter [function] timeout.",
+                "The credentials of [function] credentials are valid for %.0f s, and an invocation may take %.0f s: a longer "
+                "one fails when they expire. Get credentials with a longer lifetime, or write a shorter [function] timeout.",
                 held.lifetime,
                 timeout,
             )
@@ -93,14 +93,14 @@ class _Chain:
                 self._found = boto3.session.Session(profile_name=self._profile or None).get_credentials()
             if self._found is None:
                 raise Rejected(
-                    f"getting the credentials {self._what}: the SDK finds none. Give the agent a role (IRSA, EC2, ECS), log in "
+                    f"getting the credentials {self._what}: the SDK found none. Give the agent a role (IRSA, EC2, ECS), log in "
                     "(aws sso login, aws configure), or set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
                 )
             try:
                 keys = self._found.get_frozen_credentials()
-            except RuntimeError as error:  # the SDK has no error of its own for this
+            except RuntimeError as error:  # the SDK has no specific error for expired credentials
                 raise Rejected(f"{_EXPIRED_ALREADY} The SDK says: {error}") from error
-        # The SDK renews by itself what it calls refreshable; it publishes the keys but not until when they hold.
+        # The SDK itself renews refreshable credentials. Its public interface has the keys, but not when they expire.
         until = getattr(self._found, "_expiry_time", None)
         return _credentials(keys.access_key, keys.secret_key, keys.token, until)
 
@@ -124,7 +124,7 @@ class _Role:
         )
 
     def _client(self) -> Any:
-        """Of this machine's own endpoint, where one is set; else of the function's."""
+        """A client of the endpoint that this machine's AWS settings name; if none, of the function's endpoint."""
         config = ClientConfig(
             connect_timeout=_CONNECT_SECONDS, read_timeout=_READ_SECONDS, retries={"total_max_attempts": 1}
         )
@@ -168,6 +168,6 @@ _MAY_NOT_ASSUME = (
     "trust policy, for sts:AssumeRole and sts:TagSession (or write session_tags = false in [function])."
 )
 _EXPIRED_ALREADY = (
-    "The credentials of [function] credentials have expired as soon as they are issued: this machine's clock is ahead (set it "
-    "by NTP), or whoever issues them hands out old ones."
+    "The credentials of [function] credentials had expired when they were issued: this machine's clock is ahead (set it "
+    "by NTP), or their issuer returns old ones."
 )

@@ -1,7 +1,7 @@
 """Messages that were received and could not be leased: their row, their input or a mark was unavailable.
 
-They stay with the source, invisible to other receivers. Visible again, each would use up one more of the receives after
-which SQS moves a message to the dead-letter queue, though no handler saw it.
+They stay with the source, invisible to other receivers. If they were visible again, each would use one more of the receives
+(maxReceiveCount) after which SQS moves a message to the dead-letter queue, although no handler saw it.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 log = logging.getLogger("htcgrid.aws.held")
 
 LONGEST_PAUSE = 60
-"""Seconds, above what the agent waits between two calls of `receive` while something is unavailable."""
+"""In seconds: longer than the agent waits between two calls of `receive` while something is unavailable."""
 
 RELEASE_DELAY = 30
-"""Seconds after which messages that are held when the source closes are visible to others."""
+"""Held messages are visible to others this many seconds after the source has closed."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReceivedMessage:
-    """A message as SQS writes it, and its lease, which has the message's id in place of its task's."""
+    """A message as SQS returns it, and its lease, which has the message's id in place of the task's id."""
 
     message: dict[str, Any]
     lease: MessageLease
@@ -50,7 +50,7 @@ def find(poller: Poller, count: int, wait: float, visibility: int) -> list[Recei
 
 
 class HeldMessages:
-    """The held messages of one source: those of one `receive`, as it asks for no others meanwhile. Thread-safe."""
+    """The held messages of one source. They are of one `receive`: no others are received until they are leased. Thread-safe."""
 
     def __init__(self, queues: Sequence[Queue], lease_seconds: float) -> None:
         self._queues = queues
@@ -63,14 +63,14 @@ class HeldMessages:
             return len(self._found)
 
     def take(self, count: int) -> list[ReceivedMessage]:
-        """Up to `count` of them, each invisible for a whole lease at least. Where SQS fails all stay held."""
+        """Up to `count` of them, each invisible for at least a whole lease. If SQS fails, all stay held."""
         with self._lock:
             self._extend(self._lease_seconds)
             taken, self._found = self._found[:count], self._found[count:]
         return taken
 
     def hold(self, found: Iterable[ReceivedMessage]) -> None:
-        """Keep these until the next `take`, which may be a pause away."""
+        """Keep these until the next `take`, which may come after a pause."""
         with self._lock:
             self._found += found
             try:
@@ -88,7 +88,7 @@ class HeldMessages:
             log.warning("%d messages are visible again when their visibility timeout ends: %s", len(found), error)
 
     def _extend(self, least: float) -> None:
-        """Forget messages that others may have by now; extend those that become visible within `least` seconds."""
+        """Forget messages that others may have; extend those that become visible within `least` seconds."""
         self._found = [each for each in self._found if not each.lease.expired]
         soon = [each for each in self._found if each.lease.until < time.monotonic() + least]
         if not soon:
@@ -98,7 +98,7 @@ class HeldMessages:
         self._found = [hidden.get(each.lease.receipt, each) for each in self._found if each.lease.receipt not in gone]
 
     def _hide(self, found: Sequence[ReceivedMessage], seconds: float) -> list[ReceivedMessage]:
-        """Those that are still ours, with their new end."""
+        """Make these invisible for `seconds`; returns those that are still ours, with their new end."""
         kept: list[ReceivedMessage] = []
         for number in {each.lease.queue for each in found}:
             lengths = {

@@ -25,15 +25,18 @@ if TYPE_CHECKING:
 
 
 class HtcGridConfig(EncryptedConfig):
-    """htcgrid's own keys. `config_file`, or `grid`, has all others."""
+    """htcgrid's own keys. `config_file` or `grid` has HTC-Grid's keys."""
 
     config_file: FilePath | None = Field(None, description="HTC-Grid's Agent_config.tfvars.json")
     grid: Mapping[str, str | int | float] = Field(
         default_factory=dict, description="in place of config_file: its keys, which `htcgrid deploy` sends to the pods"
     )
-    redis_password: SecretStr = Field(SecretStr(""), description="of Redis, in place of that of HTC-Grid's file")
+    redis_password: SecretStr = Field(
+        SecretStr(""), description="password of Redis, in place of the one in HTC-Grid's file"
+    )
     owner: str = Field(
-        "", description="the name of this agent in the state table, the same for source and sink; by default its own"
+        "",
+        description="the name of this agent in the state table, the same for source and sink; by default the agent's own name",
     )
     redis_tls: bool = Field(True, description="whether the connection to Redis uses TLS, as HTC-Grid's does")
 
@@ -46,7 +49,7 @@ class HtcGridConfig(EncryptedConfig):
         0,
         ge=0,
         le=86_400,
-        description="seconds between two looks for expired rows, in place of HTC-Grid's watchdog; 0: it does not look",
+        description="seconds between two searches for expired rows, in place of HTC-Grid's watchdog; 0: no search",
     )
 
     @model_validator(mode="after")
@@ -85,7 +88,7 @@ class GridConfig(BaseModel):
     @field_validator("priorities", mode="before")
     @classmethod
     def _priorities(cls, value: object) -> object:
-        # Terraform cannot pass double quotes on, so HTC-Grid writes "{'priorities': 5}".
+        # Terraform cannot pass double quotes, so HTC-Grid writes "{'priorities': 5}".
         if isinstance(value, str):
             value = json.loads(value.replace("'", '"') or "{}")
         return value.get("priorities", 1) if isinstance(value, dict) else value
@@ -105,14 +108,14 @@ class GridConfig(BaseModel):
 
 
 def grid_of(config: HtcGridConfig) -> GridConfig:
-    """HTC-Grid's keys, or `Rejected` that names the key and where it is."""
+    """HTC-Grid's keys; raises `Rejected` that names a wrong key and its place."""
     grid = load(config.config_file) if config.config_file else _checked(config.grid, "grid")
     password = config.redis_password
     return grid.model_copy(update={"redis_password": password}) if password.get_secret_value() else grid
 
 
 def load(path: Path) -> GridConfig:
-    """The file's content, or `Rejected` that names file and key."""
+    """The file's content; raises `Rejected` that names the file and a wrong key."""
     try:
         return _checked(json.loads(path.read_text()), str(path))
     except OSError as error:

@@ -1,4 +1,4 @@
-"""HTC-Grid's data plane: base64 texts by key, in S3, in Redis, or in Redis written through to S3."""
+"""HTC-Grid's data plane: base64 texts by key, in S3, in Redis, or in both."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def encoded(payload: bytes) -> bytes:
 
 
 def decoded(body: bytes) -> bytes:
-    """The payload of what HTC-Grid stored. Raises ValueError where it is not base64."""
+    """The payload of a text that HTC-Grid stored. Raises ValueError if the text is not base64."""
     try:
         return base64.b64decode(body, validate=True)
     except binascii.Error as error:
@@ -56,7 +56,7 @@ class InS3:
 
 
 class InRedis:
-    """`behind` is S3 in the hybrid: written first, and read where Redis has lost a key."""
+    """`behind` is S3 for the data plane S3+REDIS: it is written first, and read if Redis has lost a key."""
 
     def __init__(self, client: Any, address: str, behind: InS3 | None = None) -> None:
         self.name = f"Redis at {address}, keys "
@@ -64,7 +64,7 @@ class InRedis:
         self._behind = behind
 
     def check(self) -> None:
-        """`Unavailable` or `Rejected` where Redis does not answer as it should."""
+        """Raises `Unavailable` or `Rejected` if Redis does not answer as it should."""
         self._ask("ping")
 
     def put(self, key: str, body: bytes) -> None:
@@ -111,7 +111,7 @@ def connect(config: HtcGridConfig, grid: GridConfig, bucket: Bucket | None) -> D
         from redis.retry import Retry  # noqa: PLC0415
     except ImportError as error:
         message = (
-            f"grid_storage_service is {grid.grid_storage_service}, and the redis package is not installed; "
+            f"grid_storage_service is {grid.grid_storage_service}, but the redis package is not installed; "
             "pip install 'htcgrid-aws[redis]'"
         )
         raise Rejected(message) from error

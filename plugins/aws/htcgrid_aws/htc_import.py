@@ -1,4 +1,4 @@
-"""A config of htcgrid from the files of a grid that runs HTC-Grid: `htcgrid init --from-htc-grid`."""
+"""Makes a config of htcgrid from the files of a grid that runs HTC-Grid: `htcgrid init --from-htc-grid`."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 AGENT_FILE = "Agent_config.tfvars.json"
-_RIE_TIMEOUT = 300  # seconds, where HTC-Grid's Lambda container is given none
+_RIE_TIMEOUT = 300  # seconds, if the files set no timeout for HTC-Grid's Lambda container
 _IMAGES = {"python": "python:{}", "java": "java:{}", "provided": "provided:al2"}
 # Keys for the deployment of HTC-Grid's own parts, which htcgrid does not have.
 _WHY = {
     "eks_worker_groups": "the cluster's node groups stay as they are; choose among them by node_selector and tolerations",
-    "input_role": "who administers the cluster; htcgrid deploys as you",
+    "input_role": "it names the cluster's administrator; htcgrid deploys with your own role",
     "dynamodb_default_read_capacity": "the state table stays as it is",
     "dynamodb_default_write_capacity": "the state table stays as it is",
     "vpc_cidr_block_public": "the network stays as it is",
     "vpc_cidr_block_private": "the network stays as it is",
     "enable_private_subnet": "the network stays as it is",
-    "project_name": "a name of HTC-Grid's own images",
+    "project_name": "a name in HTC-Grid's own images",
     "worker_backend": "agents on EC2 without a cluster: the plane is `local`, and you start `htcgrid run` on each instance; "
-    "HTC-Grid's capacity controller tells busy instances by `owner`, which source and sink then need alike",
+    "HTC-Grid's capacity controller finds busy instances by `owner`: set it to the same name in source and sink",
     "s3_source_kms_key_arn": "let the role that reads the code decrypt with this key",
-    "minMemory": "an environment has one figure, `memory`: the limit",
+    "minMemory": "an environment has only a limit, `memory`",
     "s3_source": "unpack it into the folder `src` of each machine",
     "location": "unpack it into the folder `src` of each machine",
     "ec2_worker_vcpus": "choose the instances as before",
@@ -40,7 +40,7 @@ _WHY = {
 
 
 def convert(files: Sequence[Path]) -> tuple[str, list[str]]:
-    """The text of `htcgrid.toml` for grid_config.json and, if it is given, Agent_config.tfvars.json; what it leaves out.
+    """The text of `htcgrid.toml` for grid_config.json and, if it is given, Agent_config.tfvars.json; with notes on what is left out.
 
     Each file is recognised by its content, so their order does not matter.
     """
@@ -59,7 +59,7 @@ def convert(files: Sequence[Path]) -> tuple[str, list[str]]:
 
 
 class _Conversion:
-    """Keys are taken out as they are used: what is left at the end was left out."""
+    """Each key is removed when it is used: the keys that remain at the end are not in the new config."""
 
     def __init__(self, grid: dict[str, Any], agent: Mapping[str, Any], agent_file: Path | None) -> None:
         self._left = dict(grid)
@@ -75,7 +75,7 @@ class _Conversion:
         self._is_without_cluster = grid.get("worker_backend") == "ec2"
         where = 'credentials = "agent"' if self._is_without_cluster else "function_role_arn of the plane `cluster`"
         self._notes.append(
-            f"credentials: HTC-Grid's handlers have the agent's role, ours none; if yours call AWS: {where}"
+            f"credentials: HTC-Grid's handlers have the agent's role, htcgrid's have none; if yours call AWS: {where}"
         )
 
     def result(self) -> tuple[str, list[str]]:
@@ -99,7 +99,9 @@ class _Conversion:
         keys: dict[str, Any] = {"handler": f"{module}.{name}"} if module and name else {}
         keys["code"] = "src"
         if runtime.startswith("python"):
-            self._notes.append(f"runtime {runtime}: it is that of the image; the plane `local` runs this Python")
+            self._notes.append(
+                f"runtime {runtime}: the image has it; the plane `local` runs the Python that htcgrid runs with"
+            )
         else:
             keys["runtime"] = runtime
         self._runtime = runtime
@@ -116,7 +118,7 @@ class _Conversion:
         return keys
 
     def _queue(self) -> dict[str, Any]:
-        # All of these are in the agent's file too.
+        # The agent's file has all of these too.
         for key in ("region", "grid_storage_service", "task_queue_service", "task_queue_config", "state_table_config"):
             self._left.pop(key, None)
         if self._agent_file is None:
@@ -125,7 +127,7 @@ class _Conversion:
         if self._agent.get("redis_password"):
             self._note(
                 "redis_password: set HTCGRID_SOURCE__REDIS_PASSWORD and HTCGRID_SINK__REDIS_PASSWORD; on the "
-                "cluster by a Secret that `variables` of the plane names"
+                "cluster, with a Secret that `variables` of the plane names"
             )
         used = {field.alias or name for name, field in GridConfig.model_fields.items()} - {"redis_password"}
         return {"plugin": "htc_grid", "grid": {name: value for name, value in self._agent.items() if name in used}}
@@ -175,8 +177,8 @@ class _Conversion:
             endpoint = str(self._agent.get("sqs_endpoint") or f"https://sqs.{region}.amazonaws.com").rstrip("/")
             return {**keys, "by": "sqs", "queue_url": f"{endpoint}/{self._account}/{names[0]}", "region": region}
         self._notes.append(
-            f"max_htc_agents = {most}: agents follow HTC-Grid's own metric of pending tasks; its name is what its "
-            "scaling function publishes (see docs/migrating-from-htc-grid.md)"
+            f"max_htc_agents = {most}: agents are scaled by HTC-Grid's own metric of pending tasks; `metric` is the name "
+            "that its scaling function publishes (see docs/migrating-from-htc-grid.md)"
         )
         return {**keys, "by": "metric", "metric": "pending_tasks_ddb"}
 
@@ -184,7 +186,7 @@ class _Conversion:
         left = {**self._left, **{f"agent_configuration.{name}": value for name, value in self._other.items()}}
         left |= {f"agent_configuration.lambda.{name}": value for name, value in self._lambda.items()}
         left |= {f"agent_configuration.agent.{name}": value for name, value in self._container.items()}
-        return [f"{name}: {_WHY.get(name.rpartition('.')[2], 'nothing here corresponds to it')}" for name in left]
+        return [f"{name}: {_WHY.get(name.rpartition('.')[2], 'htcgrid has no such setting')}" for name in left]
 
 
 def _provided(runtime: str) -> str:
@@ -219,7 +221,7 @@ def _value(value: Any) -> str:
         return "{ " + ", ".join(f"{json.dumps(key)} = {_value(each)}" for key, each in value.items()) + " }"
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    # JSON's strings and numbers are TOML's too.
+    # JSON's strings and numbers are also valid TOML.
     return (
         json.dumps(value, ensure_ascii=False) if isinstance(value, str | bool | int | float) else json.dumps(str(value))
     )

@@ -1,4 +1,4 @@
-"""What HTC-Grid's source and sink open alike: its file, its state table and its data plane."""
+"""The base of HTC-Grid's source and sink: it opens HTC-Grid's file, state table and data plane."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 class HtcGridPlugin(AwsPlugin):
     class Config(HtcGridConfig):
-        """Our own keys; all others stand in HTC-Grid's file."""
+        """htcgrid's own keys; all others are in HTC-Grid's file."""
 
     config: Config
 
@@ -56,7 +56,7 @@ class HtcGridPlugin(AwsPlugin):
         return self._data
 
     def advise(self, attempts: int) -> Iterator[str]:
-        """Warn where the pods of `htcgrid deploy` would not have a file that the config names."""
+        """Warn if the pods of `htcgrid deploy` would not have a file that the config names."""
         if self.config.config_file:
             yield (
                 "config_file is a file of this machine. For `htcgrid deploy` write its keys under `grid` instead, as "
@@ -64,7 +64,7 @@ class HtcGridPlugin(AwsPlugin):
             )
 
     def permissions(self) -> Mapping[str, Mapping[str, Any] | str]:
-        """The least IAM policies for HTC-Grid's queues, state table and bucket, source and sink alike."""
+        """The smallest IAM policies for HTC-Grid's queues, state table and bucket, for source and sink."""
         grid = htc_config.grid_of(self.config)
         return iam.policies(
             iam.Resources(

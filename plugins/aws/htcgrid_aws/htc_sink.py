@@ -1,4 +1,4 @@
-"""The `htc_grid` sink: outputs and states as HTC-Grid's clients read them."""
+"""The `htc_grid` sink: outputs and states in the format that HTC-Grid's clients read."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ log = logging.getLogger("htcgrid.aws.htc_sink")
 
 
 class HtcGridSink(HtcGridPlugin, ResultSink):
-    """An answer is `<task_id>-output` and a finished row. So is a failure, or it is `<task_id>-error` and a failed row.
+    """An answer is stored as `<task_id>-output` and a finished row; a failure too, or as `<task_id>-error` and a failed row.
 
-    Kind of failure, times and log are in an attribute of our own, so `get` tells a failure from an answer either way.
+    The kind of failure, times and log are in htcgrid's own attribute, so `get` can always tell a failure from an answer.
     """
 
     max_batch = 32
@@ -42,9 +42,9 @@ class HtcGridSink(HtcGridPlugin, ResultSink):
         self._so_far = StoredSoFar()
 
     def put(self, results: Sequence[Result]) -> None:
-        """Results side by side. Where the row is another's by now, or over, it stays as it is: it has its own end.
+        """Stores results at the same time. A row that another agent has by now, or that is over, is not changed.
 
-        `Rejected` names tasks whose row was deleted while they ran: their output is stored, and nobody looks for it.
+        `Rejected` names tasks whose row was deleted while they ran: their output is stored, but no client looks for it.
         """
         answers = each(self.pool, self._store, self._so_far.left(results))
         self._so_far.note(answers)
@@ -60,7 +60,7 @@ class HtcGridSink(HtcGridPlugin, ResultSink):
     keeps_runs = True
 
     def add_run(self, document: bytes) -> None:
-        """A row of the state table that has neither session nor status, so HTC-Grid's indexes and clients do not see it."""
+        """Adds a row without session and status to the state table, so HTC-Grid's indexes and clients do not see it."""
         RunItems(self.table).add(document)
 
     def runs(self) -> Iterator[bytes]:
@@ -77,7 +77,7 @@ class HtcGridSink(HtcGridPlugin, ResultSink):
         states = self.states.of_session(session_id)
         over = {task_id for task_id, state in states.items() if state in FINAL}
         late = states.keys() - over
-        if len(late) <= READ_BATCH:  # the end of a session: an index may be a moment behind the rows
+        if len(late) <= READ_BATCH:  # the end of a session: an index may be older than the rows
             over |= {task_id for task_id, row in self.states.rows(sorted(late)).items() if row.final}
         found += sorted((task_id for task_id in over if task_id not in known), key=_by_index)
         for start in range(after, len(found), self.max_batch):
@@ -104,13 +104,15 @@ class HtcGridSink(HtcGridPlugin, ResultSink):
         if row is None and not failed:
             message = (
                 f"task {task_id}: its row in table {self.grid.ddb_state_table} was deleted while it ran; "
-                f"what it gave is kept at {self.data.name}{key}"
+                f"its output is kept at {self.data.name}{key}"
             )
             raise Rejected(message, [task_id])
-        log.warning("task %s: its row is %s and stays so", task_id, f"{row.state} of {row.owner}" if row else "missing")
+        log.warning(
+            "task %s: its row is %s and is not changed", task_id, f"{row.state} of {row.owner}" if row else "missing"
+        )
 
     def _is_ours(self, task_id: str) -> bool:
-        """Whether a failure may become the output: the output of another agent, or no row's, must stay."""
+        """Whether a failure may be stored as the output: only if this agent has the row, so that no other agent's output is lost."""
         row = self.states.rows([task_id]).get(task_id)
         return row is not None and row.state == "processing" and row.owner == self.owner
 
@@ -127,7 +129,7 @@ class HtcGridSink(HtcGridPlugin, ResultSink):
 
 
 def _checked(result: Result) -> tuple[Result, bool]:
-    """HTC-Grid's `bootstrap` programs send BOOTSTRAP ERROR in place of an answer; its agent does not store it as one."""
+    """HTC-Grid's `bootstrap` programs send BOOTSTRAP ERROR in place of an answer; HTC-Grid's agent does not store it as an answer."""
     outcome = result.outcome
     if outcome.failure is not None or not outcome.payload.lstrip(b'" ').startswith(b"BOOTSTRAP ERROR"):
         return result, False
@@ -144,11 +146,11 @@ def _by_index(task_id: str) -> tuple[int, str]:
 def _metadata(result: Result) -> str:
     metadata = result_documents.metadata(result)
     if result.outcome.log_tail:
-        # Deflated: each KB of the row costs a write unit, each time that the row changes.
+        # It is compressed because each KB of the row costs a write unit whenever the row changes.
         metadata["log"] = base64.b64encode(zlib.compress(result.outcome.log_tail)).decode()
     return json.dumps(metadata, separators=(",", ":"), ensure_ascii=False)
 
 
 def _error_document(state: str) -> bytes:
-    """The error document of a task that was ended by HTC-Grid itself, which leaves none."""
+    """The error document of a task that HTC-Grid itself has ended, since HTC-Grid writes none."""
     return json.dumps({"errorType": f"HtcGrid.{state.capitalize()}", "errorMessage": f"the task was {state}"}).encode()

@@ -1,4 +1,4 @@
-"""The `htc_grid` source: an htcgrid agent in the place of HTC-Grid's, with its clients unchanged.
+"""The `htc_grid` source: an htcgrid agent replaces HTC-Grid's agent, and HTC-Grid's clients stay unchanged.
 
 A message names a task; a claim in the state table decides who runs it; its input comes from the data plane.
 """
@@ -37,7 +37,7 @@ class Delete:
 
 @dataclass(frozen=True, slots=True)
 class Postpone:
-    """Another agent has the task; the message is to be received again after `seconds`."""
+    """Another agent has the task; the message must be received again after `seconds`."""
 
     seconds: float
 
@@ -72,9 +72,9 @@ class HtcGridSource(HtcGridPlugin, TaskSource):
         self._watchdog = Watchdog(self.states, self._queues, self.pool, self.config.watchdog_seconds)
 
     def receive(self, max_tasks: int, wait: float) -> Sequence[Lease]:
-        """Claims and inputs of a batch are fetched side by side. Messages of tasks that this agent may not run are deleted or left.
+        """Claims the tasks of a batch and fetches their inputs at the same time. Messages of other tasks are deleted or left.
 
-        What could not be claimed or fetched is held here and tried again by the next call, before any new message.
+        If a claim or a fetch fails, the message is held here, and the next call tries it again before any new message.
         """
         if max_tasks < 1:
             return ()
@@ -91,7 +91,7 @@ class HtcGridSource(HtcGridPlugin, TaskSource):
         super().close()
 
     def ack(self, leases: Sequence[Lease]) -> None:
-        """A message whose heartbeat expired meanwhile is deleted only if its row says that the task is over."""
+        """Deletes messages; one whose heartbeat has expired, only if its row says that the task is over."""
         running = {message_lease.receipt for message_lease in self._leases.of(leases)}
         doubtful = [lease for lease in leases if lease.receipt not in running]
         rows = self.states.rows([lease.task.id for lease in doubtful]) if doubtful else {}
@@ -106,22 +106,22 @@ class HtcGridSource(HtcGridPlugin, TaskSource):
         self._drop(lease.receipt for lease in leases)
 
     def nack(self, leases: Sequence[Lease], delay: float = 0.0) -> None:
-        """The row becomes pending with one more retry, then the message is visible again after `delay`."""
+        """Makes the row pending and counts one more return; then the message is visible again after `delay`."""
         with self._leases.changing_visibility:
             self._return(leases, delay)
 
     def extend(self, leases: Sequence[Lease], seconds: float) -> Collection[str]:
-        """A heartbeat. Messages of cancelled tasks are deleted here, as HTC-Grid's agent does."""
+        """Sends a heartbeat. Messages of cancelled tasks are deleted here, as HTC-Grid's agent does."""
         self._watchdog.check()
         with self._leases.changing_visibility:
             return self._heartbeat(leases, seconds)
 
     def put(self, tasks: Sequence[Task]) -> None:
-        """Submit, as HTC-Grid's client does. Ids are `<session>_<index>`; attributes are the session and the priority."""
+        """Submits as HTC-Grid's client does. Ids are `<session>_<index>`; the attributes are session and priority."""
         self._submission.put(tasks)
 
     def cancel(self, session_id: str | None = None, task_ids: Collection[str] = ()) -> Sequence[Task]:
-        """Cancel rows that are not over. A session's tasks are found by its index, which may be a moment late."""
+        """Cancels tasks that are not over. The tasks of a session are found with an index, which may be a moment late."""
         there = [
             task_id
             for task_id, row in self.states.rows(list(task_ids)).items()
@@ -189,8 +189,8 @@ class HtcGridSource(HtcGridPlugin, TaskSource):
         raise_worst(answer for _, answer in given)
 
     def _heartbeat(self, leases: Sequence[Lease], seconds: float) -> Collection[str]:
-        # One that has expired is tried too: the row is ours until the watchdog or another agent changes it, and where the
-        # table was unavailable for longer than a lease, nobody has.
+        # Expired ones are tried too: the row is ours until the watchdog or another agent changes it. If the table was
+        # unavailable for longer than a lease, they could not change it.
         message_leases = self._leases.known(leases)
         now = time.monotonic()
         heartbeats = each(
@@ -210,7 +210,7 @@ class HtcGridSource(HtcGridPlugin, TaskSource):
                 kept.add(message_lease.receipt)
                 self._leases.extend(message_lease, now + seconds)
                 continue
-            if row and row.final:  # cancelled, or our own result of it is stored and the ack under way
+            if row and row.final:  # cancelled, or our own result is stored and the ack follows
                 if not self._tidy(message_lease.queue, [message_lease.handle], {}):
                     undeleted.append(message_lease)
                     if row.state != "cancelled":  # the agent acks it again
@@ -219,10 +219,10 @@ class HtcGridSource(HtcGridPlugin, TaskSource):
                         continue
             else:
                 log.warning(
-                    "task %s is no longer ours: its row is %s", message_lease.task_id, row.state if row else "gone"
+                    "task %s is no longer ours: its row is %s", message_lease.task_id, row.state if row else "deleted"
                 )
             self._drop([message_lease.receipt])
-        # A message whose heartbeat or end failed stays invisible too: visible, it would use up a receive.
+        # If a heartbeat or a delete failed, the message stays invisible too: a visible one would use one more receive.
         alive = [message_lease for message_lease, answer in heartbeats if isinstance(answer, HtcgridError) or answer[0]]
         self._keep_invisible([*alive, *undeleted], seconds)
         raise_worst(errors)
@@ -238,17 +238,13 @@ class HtcGridSource(HtcGridPlugin, TaskSource):
         attributes = {"session_id": session_of(task_id), "priority": str(body.get("task_priority", number))}
         held, row = self.states.claim(task_id, message["ReceiptHandle"], self.lease_seconds)
         if row is None:
-            reason = (
-                f"task {task_id} has no row in table {self.grid.ddb_state_table}: it was deleted, or never was there"
-            )
+            reason = f"task {task_id} has no row in table {self.grid.ddb_state_table}: it was deleted or never written"
             return Lease(Task(task_id, message["Body"].encode(), attributes), 1, receipt, reason)
         if row.state not in STATES:
-            reason = (
-                f"task {task_id}: its row has the task_status {row.state!r}, which is not of its session's partition"
-            )
+            reason = f"task {task_id}: its row has the task_status {row.state!r}, which does not belong to its session's partition"
             return Lease(Task(task_id, message["Body"].encode(), attributes), 1, receipt, reason)
         if not held:
-            # The agent that has it may die: look again when its heartbeat would have expired.
+            # The agent that has it may die: check again when its heartbeat would have expired.
             return Delete() if row.final else Postpone(max(1, min(row.expiry - time.time() + 1, self._visibility)))
         return self._with_input(Task(task_id, b"", attributes), row.attempt, receipt)
 
@@ -260,7 +256,7 @@ class HtcGridSource(HtcGridPlugin, TaskSource):
             self.states.return_to_pending(task.id, receipt.handle, attempts=0)
             raise
         if body is None:
-            return Lease(task, attempt, receipt, f"task {task.id}: its input {self.data.name}{key} is not there")
+            return Lease(task, attempt, receipt, f"task {task.id}: its input {self.data.name}{key} does not exist")
         try:
             payload = decoded(body)
             json.loads(payload)
@@ -270,7 +266,7 @@ class HtcGridSource(HtcGridPlugin, TaskSource):
         return Lease(Task(task.id, payload, task.attributes), attempt, receipt)
 
     def _keep_invisible(self, message_leases: Sequence[MessageLease], seconds: float) -> None:
-        """Extend the visibility timeout of messages that would become visible before two more heartbeats."""
+        """Make messages invisible for longer that would become visible before two more heartbeats."""
         now = time.monotonic()
         due: defaultdict[int, dict[str, float]] = defaultdict(dict)
         for message_lease in message_leases:
@@ -283,13 +279,13 @@ class HtcGridSource(HtcGridPlugin, TaskSource):
                 self._visible_at[Receipt(number, handle)] = now + length
 
     def _tidy(self, number: int, delete: Sequence[str], change_visibility: dict[str, float]) -> bool:
-        """Whether it could be done."""
+        """Delete some messages and change the visibility timeout of others; returns whether SQS accepted it."""
         try:
             self._queues[number].delete(delete)
             self._queues[number].change_visibility(change_visibility)
         except HtcgridError as error:
             log.warning(
-                "%d messages show again when their visibility ends: %s", len(delete) + len(change_visibility), error
+                "%d messages are visible again when their timeout ends: %s", len(delete) + len(change_visibility), error
             )
             return False
         return True
@@ -302,7 +298,7 @@ class HtcGridSource(HtcGridPlugin, TaskSource):
 
 
 def _parsed(text: str) -> dict[str, Any] | str:
-    """A message's content, or why it is not HTC-Grid's."""
+    """A message's content, or the reason why it is not a message of HTC-Grid."""
     try:
         body = json.loads(text)
     except (ValueError, RecursionError) as error:

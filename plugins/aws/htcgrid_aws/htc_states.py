@@ -1,7 +1,7 @@
-"""HTC-Grid's state table: one row a task, changed only on condition.
+"""HTC-Grid's state table: one row for each task, changed only by conditional writes.
 
-A status is the state's name and the session's partition, md5(session id) modulo 32: `pending7`. The numbers spread the
-index that HTC-Grid's watchdog reads.
+A status is the state's name and the session's partition, md5(session id) modulo 32: `pending7`. The numbers distribute
+the keys of the index that HTC-Grid's watchdog reads.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 PARTITIONS = 32
 NOBODY = "None"
-"""The value of `task_owner` where a task has none."""
+"""The value of `task_owner` if a task has no owner."""
 
 FINAL = ("finished", "failed", "cancelled")
 STATES = ("pending", "processing", *FINAL)
 MOST_RETRIES = 5
-"""A task whose heartbeat expires once more has failed; HTC-Grid's watchdog compares for equality, so no row passes it."""
+"""A task whose heartbeat expires once more has failed. HTC-Grid's watchdog compares for equality, so no row may exceed it."""
 
 SESSION_INDEX = "gsi_session_index"
 EXPIRY_INDEX = "gsi_ttl_index"
@@ -33,7 +33,7 @@ OWNED = "task_status = :processing AND task_owner = :owner"
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What a row says that matters here. `expiry` is in Unix seconds."""
+    """The attributes of a row that are used here. `expiry` is in Unix seconds."""
 
     state: str
     owner: str
@@ -41,7 +41,7 @@ class Row:
     retries: int
     metadata: str = ""
     returns: int = 0
-    """How often an agent of ours returned the task: attempts that are not retries for HTC-Grid."""
+    """How often an htcgrid agent returned the task: HTC-Grid does not count these attempts as retries."""
     handle: str = ""
     priority: int = 0
 
@@ -61,8 +61,8 @@ def session_of(task_id: str) -> str:
 
 
 def status(state: str, task_id: str) -> str:
-    """A state as it is stored for this task."""
-    # HTC-Grid's choice of hash; nothing here is secret.
+    """The status that stands for this state in this task's row."""
+    # HTC-Grid has chosen this hash; nothing here is secret.
     digest = hashlib.md5(session_of(task_id).encode(), usedforsecurity=False).hexdigest()
     return f"{state}{int(digest, 16) % PARTITIONS}"
 
@@ -75,11 +75,11 @@ class StateTable:
         self._owner = owner
 
     def claim(self, task_id: str, handle: str, seconds: float) -> tuple[bool, Row | None]:
-        """Take a pending task, or one whose owner let its heartbeat expire; with the row as it is now.
+        """Claim a task that is pending, or whose heartbeat has expired. Returns whether it did, and the row as it is now.
 
-        The second is what HTC-Grid's watchdog does each minute: back to pending, one more retry, then claimed; or failed,
-        if the heartbeat has expired too often.
-        A row that this lease has claimed before is claimed again: the answer, or returning it, had failed.
+        An expired one gets one more retry, as from HTC-Grid's watchdog each minute; or it has failed, if its heartbeat has
+        expired too often. A row that this lease has claimed before is claimed again: DynamoDB's answer was lost, or
+        the task could not be returned.
         """
         change = (
             "SET task_owner = :owner, task_status = :processing, "
@@ -100,16 +100,16 @@ class StateTable:
         return held, _row(item, task_id)
 
     def heartbeat(self, task_id: str, handle: str, seconds: float) -> tuple[bool, Row | None]:
-        """Move the expiry to `seconds` from now, if this lease of the task is still ours."""
+        """Set the expiry to `seconds` from now, if this lease of the task is still ours."""
         values = {**self._values(task_id), ":handle": {"S": handle}, ":expiry": _expiry(seconds)}
         change = "SET heartbeat_expiration_timestamp = :expiry"
         held, item = self._table.update(task_id, change, f"{OWNED} AND sqs_handler_id = :handle", values)
         return held, _row(item, task_id)
 
     def return_to_pending(self, task_id: str, handle: str, *, attempts: int = 1) -> bool:
-        """Back to pending with so many more attempts, if this lease is still ours; whether it is pending now.
+        """Make the task pending with this many more attempts, if this lease is still ours; returns whether it is pending.
 
-        They are counted in an attribute of our own: `retries` are expired heartbeats, which HTC-Grid fails a task for.
+        htcgrid's own attribute counts them: `retries` counts expired heartbeats, and HTC-Grid fails a task with too many.
         """
         values = {
             **self._values(task_id),
@@ -124,7 +124,7 @@ class StateTable:
         return held or (row is not None and row.state == "pending")
 
     def end(self, task_id: str, state: str, metadata: str) -> tuple[bool, Row | None]:
-        """Finished or failed, if the task is ours; `metadata` goes into an attribute of our own, `htcgrid`."""
+        """Make the task finished or failed if it is ours; `metadata` is written to htcgrid's own attribute, `htcgrid`."""
         values = {
             **self._values(task_id),
             ":state": {"S": status(state, task_id)},
@@ -139,11 +139,11 @@ class StateTable:
         return held, _row(item, task_id)
 
     def add(self, task_id: str, priority: int) -> bool:
-        """A new row, as HTC-Grid's submit function writes it, unless there is one; whether it was written."""
+        """Write a new row as HTC-Grid's submit function does, unless there is one; returns whether it was written."""
         return self._table.write_new(_item(new_row(task_id, priority)))
 
     def cancel(self, task_id: str) -> bool:
-        """Cancelled unless it is over; whether it is cancelled now."""
+        """Cancel the task unless it is over; returns whether it is cancelled now."""
         values = {
             ":cancelled": {"S": status("cancelled", task_id)},
             ":pending": {"S": status("pending", task_id)},
@@ -156,7 +156,7 @@ class StateTable:
         return held or (row is not None and row.state == "cancelled")
 
     def expire(self, task_id: str, row: Row) -> bool:
-        """End the lease of a row whose heartbeat has expired, if it is still as it was: pending again, or failed."""
+        """Make a task whose heartbeat has expired pending or failed, if its row has not changed; returns whether it did."""
         failed = row.retries >= MOST_RETRIES
         values = {
             ":state": {"S": status("failed" if failed else "pending", task_id)},
@@ -177,7 +177,7 @@ class StateTable:
         return [item["task_id"]["S"] for item in self._table.query(EXPIRY_INDEX, condition, values)]
 
     def of_session(self, session_id: str) -> dict[str, str]:
-        """The state of each task of a session; a moment late, as all indexes are."""
+        """The state of each task of a session; it may be a moment late, as all indexes are."""
         number = status("", session_id)
         items = self._table.query(SESSION_INDEX, "session_id = :session", {":session": {"S": session_id}})
         return {item["task_id"]["S"]: item["task_status"]["S"].removesuffix(number) for item in items}
@@ -192,7 +192,7 @@ class StateTable:
         return False
 
     def rows(self, task_ids: Sequence[str]) -> Mapping[str, Row]:
-        """The rows of those of these tasks that have one."""
+        """The rows of these tasks, as far as they have one."""
         found = self._table.read(task_ids, consistent=True)
         rows = {item["task_id"]["S"]: _row(item, item["task_id"]["S"]) for item in found}
         return {task_id: row for task_id, row in rows.items() if row}

@@ -1,4 +1,4 @@
-"""Putting tasks into HTC-Grid's queues, as its client and its submit function do: input, then row, then message."""
+"""Puts tasks into HTC-Grid's queues as its client and its submit function do: first the input, then the row, then the message."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from htcgrid_aws.sqs_queue import Queue
 
 _ATTRIBUTES = frozenset(("session_id", "priority"))
-# What HTC-Grid's own agent writes into, or reads, of a message's `stats`.
+# The keys of a message's `stats` that HTC-Grid's own agent writes or reads.
 _STAGES = (
     "stage1_grid_api_01_task_creation_tstmp",
     "stage1_grid_api_02_task_submission_tstmp",
@@ -45,10 +45,10 @@ class NewTask:
 
 
 class HtcSubmission:
-    """Nothing is written if any task is `Rejected`. After `Unavailable` put the same tasks again.
+    """Nothing is written if any task is `Rejected`. After `Unavailable`, put the same tasks again.
 
-    A row does not say whether its message was sent. So a task that is put again while it is pending gets another message:
-    the claim of its row lets one run, and the other message is deleted.
+    A row does not say whether its message was sent. So a task that is put again while it is pending gets another message.
+    Only one message can claim the row and run the task; the other is deleted.
     """
 
     def __init__(self, queues: Sequence[Queue], states: StateTable, data: DataPlane, pool: Executor) -> None:
@@ -77,27 +77,25 @@ class HtcSubmission:
     def _priority(self, task: Task) -> int:
         session = session_of(task.id)
         if not session:
-            message = f"task {task.id!r}: HTC-Grid takes the part of an id before the first underscore for its session"
+            message = f"task {task.id!r}: HTC-Grid reads the session from an id, before the first underscore; this one is empty"
             raise Rejected(message, [task.id])
         if task.attributes.get("session_id", session) != session:
             message = (
-                f"task {task.id}: its session is {task.attributes['session_id']!r}, and HTC-Grid takes the part of an id "
-                f"before the first underscore, {session!r}, for it; use a session without underscores"
+                f"task {task.id}: its session is {task.attributes['session_id']!r}, but HTC-Grid reads the session from the "
+                f"id, before the first underscore: {session!r}; use a session without underscores"
             )
             raise Rejected(message, [task.id])
         if other := task.attributes.keys() - _ATTRIBUTES:
-            message = (
-                f"task {task.id}: attributes {', '.join(sorted(other))}: HTC-Grid's tasks have session and priority"
-            )
+            message = f"task {task.id}: attributes {', '.join(sorted(other))}: HTC-Grid's tasks have only session_id and priority"
             raise Rejected(message, [task.id])
         text = task.attributes.get("priority", "0")
         if not (text.isascii() and text.isdecimal()) or int(text) >= len(self._queues):
-            message = f"task {task.id}: priority {text!r}: this grid has 0 to {len(self._queues) - 1}"
+            message = f"task {task.id}: priority {text!r}: this grid has the priorities 0 to {len(self._queues) - 1}"
             raise Rejected(message, [task.id])
         return int(text)
 
     def _refuse_others(self, tasks: Sequence[NewTask], rows: Mapping[str, Row]) -> None:
-        """`Rejected` names the tasks that are there with another event or priority, or were cancelled."""
+        """Raises `Rejected` with the tasks that exist with another event or priority, or were cancelled."""
 
         def is_same(one: NewTask) -> bool:
             row = rows[one.task.id]
@@ -111,8 +109,8 @@ class HtcSubmission:
         other = [one.task.id for one, answer in found if not isinstance(answer, HtcgridError) and not answer]
         if other:
             message = (
-                f"in HTC-Grid's state table already, with another event or priority or cancelled: {', '.join(other[:5])}. "
-                "Nothing was put; choose other ids"
+                f"these tasks are already in HTC-Grid's state table, with another event or priority or cancelled: "
+                f"{', '.join(other[:5])}. Nothing was put; choose other ids"
             )
             raise Rejected(message, other)
 
@@ -127,7 +125,7 @@ def _sent(queue: Queue, batch: list[Message]) -> None:
     try:
         queue.send(batch)
     except Unsent as error:
-        raise Unavailable(f"{len(error.numbers)} of {len(batch)} messages were not taken: {error}") from error
+        raise Unavailable(f"{len(error.numbers)} of {len(batch)} messages were not sent: {error}") from error
 
 
 def _message(one: NewTask) -> Message:

@@ -1,4 +1,4 @@
-"""The work of HTC-Grid's watchdog: tasks whose agent died are pending again, or failed after five times."""
+"""Does the work of HTC-Grid's watchdog: tasks of a dead agent become pending again, or failed after five retries."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ log = logging.getLogger("htcgrid.aws.htc_watchdog")
 
 
 class Watchdog:
-    """`check` does nothing until `seconds` have passed since the last time. Several agents may watch one table."""
+    """`check` does nothing until `seconds` have passed since the last check. Several agents may check one table."""
 
     def __init__(self, states: StateTable, queues: Sequence[Queue], pool: Executor, seconds: float) -> None:
         self._states = states
@@ -33,7 +33,7 @@ class Watchdog:
         self._lock = Lock()
 
     def check(self) -> None:
-        """Look for expired rows if it is time. Where the table is unavailable, the next call looks again."""
+        """Look for expired rows if it is time. If the table is unavailable, they are looked for again after `seconds`."""
         if not self._seconds:
             return
         with self._lock:
@@ -46,7 +46,7 @@ class Watchdog:
             log.warning("expired rows are looked for again in %g s: %s", self._seconds, error)
 
     def sweep(self) -> int:
-        """Return or fail every task whose heartbeat has expired; how many there were."""
+        """Return or fail every task whose heartbeat has expired; returns their number."""
         found = each(self._pool, self._states.expired_in, range(PARTITIONS))
         raise_worst(answer for _, answer in found)
         ids = [task_id for _, answer in found if isinstance(answer, list) for task_id in answer]

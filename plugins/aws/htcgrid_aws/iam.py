@@ -1,6 +1,6 @@
-"""The least IAM policies: for the agent, for who submits, cancels and redrives, and for who reads results and failures.
+"""The smallest IAM policies: for the agent; to submit, cancel and redrive; to read results and failures.
 
-Each statement allows what one plugin calls on one resource. Nothing here calls AWS.
+Each statement allows the calls of one plugin on one resource. This module does not call AWS.
 """
 
 from __future__ import annotations
@@ -14,11 +14,15 @@ SQS_TAKE = ("sqs:ReceiveMessage", "sqs:ChangeMessageVisibility", "sqs:DeleteMess
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What a grid is made of, as ARNs; empty where it has none.
+    """The resources of a grid, as ARNs; empty if it has none.
 
-    `queues` and `dead_letter_queues` are SQS queues, `table` holds the results, `cancel_table` the cancel marks,
-    `task_table` a row for each task in the queue, `bucket` large inputs and results, or the results of the `s3` sink. `state_table` and `data_bucket` are HTC-Grid's, and the agent does its watchdog's work with `watchdog`.
-    A prefix that is None: none of these are in the bucket. `batches_results`: many answers a request, without a condition. `every_result_in_bucket`: not the large ones alone, so failures too. `keys` are KMS keys that encrypt any of them.
+    `queues` and `dead_letter_queues` are SQS queues. `table` has the results, `cancel_table` the cancel marks, `task_table` a
+    row for each task in the queue, `bucket` large inputs and results, or all results of the `s3` sink. If a prefix is None,
+    the bucket has no such objects. `state_table` and `data_bucket` are HTC-Grid's; with `watchdog` the agent also does the
+    work of HTC-Grid's watchdog. `keys` are KMS keys that encrypt any of these.
+
+    `batches_results`: many answers are stored with one request, without a condition. `every_result_in_bucket`: the bucket has
+    not only the large results, so it has failures too.
     """
 
     queues: tuple[str, ...] = ()
@@ -38,12 +42,12 @@ class Resources:
 
 
 def policies(resources: Resources) -> dict[str, dict[str, Any]]:
-    """All three policies by their names."""
+    """All three policies by name."""
     return {"agent": agent(resources), "submitter": submitter(resources), "reader": reader(resources)}
 
 
 def agent(resources: Resources) -> dict[str, Any]:
-    """Receive, extend, delete with their rows, dead-letter; read inputs and cancel marks; store results; HTC-Grid's part."""
+    """Receive, extend and delete messages and their rows; send dead letters; read inputs and cancel marks; store results."""
     r = resources
     return _policy(
         _allow("ReceiveTasks", (*SQS_LOOK, *SQS_TAKE), r.queues),
@@ -69,8 +73,8 @@ def agent(resources: Resources) -> dict[str, Any]:
 
 
 def submitter(resources: Resources) -> dict[str, Any]:
-    """`submit`, `cancel`, `redrive` and `status`: send tasks with their rows and large inputs, mark them as cancelled and store
-    that result; take dead letters out, and see which results are failures."""
+    """`submit`, `cancel`, `redrive` and `status`: send tasks with their rows and large inputs; mark tasks as cancelled and
+    store that result; receive and delete dead letters; find failures."""
     r = resources
     return _policy(
         _allow("SendTasks", (*SQS_LOOK, "sqs:SendMessage"), r.queues),
@@ -96,7 +100,7 @@ def submitter(resources: Resources) -> dict[str, Any]:
 
 
 def reader(resources: Resources) -> dict[str, Any]:
-    """`results`, `failures`, `report` and `status`: read results, those in S3 included, dead letters, and the depth of queues."""
+    """`results`, `failures`, `report` and `status`: read results, also in S3, dead letters, and the depth of queues."""
     r = resources
     return _policy(
         _allow("SeeQueues", SQS_LOOK, r.queues),

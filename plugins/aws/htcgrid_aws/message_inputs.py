@@ -1,4 +1,4 @@
-"""The tasks of messages whose inputs were too large and lie in a bucket."""
+"""The tasks of messages whose inputs were too large and are in a bucket."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def read_whole(message: dict[str, Any], bucket: Bucket | None) -> messages.Received:
-    """The task of a message, with its input from the bucket where it lies there."""
+    """The task of a message, with its input from the bucket if it is there."""
     received = messages.read(message)
     if not received.reference:
         return received
@@ -24,10 +24,12 @@ def _fetched(received: messages.Received, bucket: Bucket | None) -> messages.Rec
     key = bucket.key_of(address) if bucket else None
     if bucket is None or key is None:
         where = f"bucket {bucket.name} under {bucket.prefix!r}" if bucket else "no bucket"
-        reason = f"its input lies at {address}, and this agent reads from {where}; set bucket and prefix alike for all"
+        reason = (
+            f"its input is at {address}, but this agent reads from {where}; set the same bucket and prefix everywhere"
+        )
         return messages.Received(task, f"task {task.id}: {reason}", address)
     payload = bucket.get(key)
     if payload is None:
-        return messages.Received(task, f"task {task.id}: its input {address} is gone", address)
+        return messages.Received(task, f"task {task.id}: its input {address} does not exist", address)
     whole = messages.checked(Task(task.id, payload, task.attributes))
     return messages.Received(whole.task, whole.invalid, address)

@@ -1,4 +1,4 @@
-"""Which messages are leased to us, and until when, by our own clock."""
+"""Which messages are leased to this source, and until when on this machine's clock."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _TRANSIT_SECONDS = 1.0
 
 
 class Receipt(NamedTuple):
-    """Which message, and which receive of it: the number of the queue and SQS's receipt handle."""
+    """Names one receive of a message: the number of the queue and SQS's receipt handle."""
 
     queue: int
     handle: str
@@ -28,7 +28,7 @@ class Receipt(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class MessageLease:
-    """A message leased to us. `received` and `until` are in seconds of the monotonic clock."""
+    """A message leased to this source. `received` and `until` are in seconds of the monotonic clock."""
 
     task_id: str
     queue: int
@@ -48,7 +48,7 @@ class MessageLease:
         return time.monotonic() >= self.until
 
     def at_most(self, seconds: float) -> int:
-        """`seconds` from now in whole ones, or what is left of the 12 hours that SQS allows a lease in all."""
+        """`seconds` rounded up, but not more than remains of the 12 hours that SQS allows for a lease in all."""
         left = self.received + LONGEST_LEASE - time.monotonic()
         return max(0, math.floor(min(math.ceil(seconds), left)))
 
@@ -56,8 +56,9 @@ class MessageLease:
 class MessageLeases:
     """The leases of one source. Thread-safe; keyed by receipt.
 
-    A thread that changes visibility timeouts holds `changing_visibility` from the look-up of the leases to the last request: otherwise
-    a message that is returned meanwhile with a delay would be invisible for a whole lease, since its receipt handle stays valid.
+    A thread that changes visibility timeouts holds `changing_visibility` from reading the leases to the last request. Otherwise,
+    if a message were returned at the same time with a delay, an extend could still make it invisible for a whole lease, because
+    its receipt handle stays valid.
     """
 
     def __init__(self) -> None:
@@ -70,17 +71,17 @@ class MessageLeases:
             self._leases.update((message_lease.receipt, message_lease) for message_lease in message_leases)
 
     def of(self, leases: Sequence[Lease]) -> list[MessageLease]:
-        """Those of these leases that have not expired."""
+        """The message leases of these leases, without those that have expired."""
         return [message_lease for message_lease in self.known(leases) if not message_lease.expired]
 
     def known(self, leases: Sequence[Lease]) -> list[MessageLease]:
-        """Those of these leases that were not returned or lost, expired or not."""
+        """The message leases of these leases, without those that were returned or lost. Some may have expired."""
         with self._lock:
             found = [self._leases.get(lease.receipt) for lease in leases]
         return [message_lease for message_lease in found if message_lease]
 
     def find(self, receipt: object) -> MessageLease | None:
-        """The lease of a receipt, expired or not; None once it was returned."""
+        """The lease of a receipt, even if it has expired; None after it was returned."""
         with self._lock:
             return self._leases.get(receipt)
 
@@ -96,12 +97,12 @@ class MessageLeases:
 
 
 def safe_seconds(lease_seconds: float) -> float:
-    """How long a message is certainly leased after it has arrived: SQS counts from when it was sent."""
+    """How long a message is leased for certain after its arrival: SQS counts from the time when it sent the answer."""
     return lease_seconds - min(_TRANSIT_SECONDS, lease_seconds / 4)
 
 
 def receipt_of(lease: Lease) -> Receipt:
-    """The receipt of a lease of ours."""
+    """The receipt of a lease of this source."""
     if not isinstance(lease.receipt, Receipt):
         raise TypeError(f"task {lease.task.id}: this is not a lease of an SQS queue: {lease.receipt!r}")
     return lease.receipt

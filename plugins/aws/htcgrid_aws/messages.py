@@ -1,9 +1,9 @@
-"""A task as an SQS message, and back.
+"""Converts a task to an SQS message, and back.
 
-The body is the event itself, so that a message that another program sends is a task: its id is then the message id
-and its text attributes are the task's. What htcgrid adds goes into one message attribute named `htcgrid`, since
-SQS allows ten: a JSON object with `id`, `attributes`, and where the body is not the event itself, `body`:
-`"base64"` for bytes that SQS cannot carry, or the S3 address of an input too large for a message.
+The body is the event itself, so any program's message is a task: its id is then the message id, and its text attributes are
+the task's. htcgrid adds one message attribute, since SQS allows only ten: `htcgrid`, a JSON object with `id` and
+`attributes`. If the body is not the event itself, it also has `body`: `"base64"` for bytes that SQS does not accept, or the
+S3 address of an input too large for a message.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 
 ATTRIBUTE = "htcgrid"
 EMPTY = "="
-"""The base64 body of no bytes at all: SQS takes no empty body."""
+"""The body of an event without bytes: SQS does not accept an empty body."""
 
 UNSENDABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""What an SQS body must not hold: characters that XML 1.0 does not allow."""
+"""The characters that XML 1.0 does not allow, so an SQS body must not contain them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """The content of a message: its task, or why it is not one; `reference` where the payload lies in S3."""
+    """The content of a message: its task, or why it is not a task; `reference` is the payload's address in S3, if it is there."""
 
     task: Task
     invalid: str = ""
@@ -54,7 +54,7 @@ def write(task: Task, reference: str = "") -> Message:
 
 
 def read(message: Mapping[str, Any]) -> Received:
-    """The task of a message as SQS hands it out. Never raises: `invalid` says why a message is not a task."""
+    """The task of a message as SQS returns it. It does not raise: `invalid` says why a message is not a task."""
     received = _read(message)
     trace = message.get("Attributes", {}).get(TRACE)
     if trace is None or TRACE in received.task.attributes:
@@ -75,7 +75,7 @@ def _read(message: Mapping[str, Any]) -> Received:
         payload = base64.b64decode("" if body == EMPTY else body, validate=True) if how == "base64" else body.encode()
         task = Task(metadata["id"], payload, dict(metadata.get("attributes", {})))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = f"its message attribute {ATTRIBUTE!r} is not what htcgrid writes ({type(error).__name__}: {error})"
+        reason = f"its message attribute {ATTRIBUTE!r} was not written by htcgrid ({type(error).__name__}: {error})"
         return Received(Task(message["MessageId"], body.encode()), f"message {message['MessageId']}: {reason}")
     if how and how != "base64":
         return Received(task, reference=str(how))
@@ -83,12 +83,12 @@ def _read(message: Mapping[str, Any]) -> Received:
 
 
 def checked(task: Task) -> Received:
-    """The task, found invalid where its payload is not JSON."""
+    """The task, with the reason if its payload is not JSON."""
     try:
         json.loads(task.payload)
     except (ValueError, RecursionError) as error:
         start = task.payload[:60].decode(errors="replace")
-        return Received(task, f"task {task.id}: its body is not a JSON document ({error}); it starts {start!r}")
+        return Received(task, f"task {task.id}: its body is not a JSON document ({error}); it starts with {start!r}")
     return Received(task)
 
 

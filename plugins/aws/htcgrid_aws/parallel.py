@@ -1,4 +1,4 @@
-"""One call for each thing, side by side, every one made even where some fail."""
+"""Makes one call for each thing, at the same time; all calls are made even if some fail."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Answer = TypeVar("Answer")
 def each(
     pool: Executor, call: Callable[[Thing], Answer], things: Sequence[Thing]
 ) -> list[tuple[Thing, Answer | HtcgridError]]:
-    """Every thing with its answer, or with the `HtcgridError` that it met. Other errors are bugs and pass."""
+    """Every thing with its answer or its `HtcgridError`. Other errors are bugs and are raised."""
 
     def attempt(thing: Thing) -> tuple[Thing, Answer | HtcgridError]:
         try:
@@ -25,15 +25,15 @@ def each(
         except HtcgridError as error:
             return thing, error
 
-    if len(things) == 1:  # not worth a thread
+    if len(things) == 1:  # no thread is needed
         return [attempt(things[0])]
     return list(pool.map(attempt, things))
 
 
 def raise_worst(outcomes: Iterable[object]) -> None:
-    """Raise a `Rejected` of the whole call; otherwise an `Unavailable`; otherwise a `Rejected` of some tasks.
+    """Raise a `Rejected` for the whole call; if there is none, an `Unavailable`; if there is none, a `Rejected` for some tasks.
 
-    So a batch is tried again as long as that can help, and the tasks that can never succeed are named at the end.
+    So a batch is tried again as long as that can help, and then tasks that can never succeed are named.
     """
     errors = [outcome for outcome in outcomes if isinstance(outcome, HtcgridError)]
     rejected = [error for error in errors if isinstance(error, Rejected)]

@@ -1,4 +1,4 @@
-"""Receiving from one queue or from several by priority, with long polls."""
+"""Receives from one queue, or from several by priority, with long polls."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ if TYPE_CHECKING:
 log = logging.getLogger("htcgrid.aws.polling")
 
 TURN = 2
-"""Seconds that one of several queues is long-polled before all are looked at again from the highest."""
+"""Seconds that one of several queues is long-polled before all are checked again, the highest priority first."""
 
 SKIPPED_SECONDS = 0.1
-"""How long an empty queue is not asked again while a lower one gives full batches, whose tasks are short."""
+"""How long an empty queue is not checked again while a queue of lower priority gives full batches."""
 
 
 class Poller:
-    """The queues of one source, the lowest priority first. For one thread."""
+    """The queues of one source, the lowest priority first. Only one thread may use it."""
 
     def __init__(self, queues: Sequence[Queue], pool: Executor | None = None) -> None:
         self._queues = queues
         self._pool = pool
         self._looked = 0.0
         self._full: int | None = None
-        """The queue that gave a full batch last, when those above it were empty."""
+        """The queue that gave the last full batch, while those of higher priority were empty."""
 
     def poll(self, count: int, wait: float, visibility: int) -> tuple[int, list[dict[str, Any]]]:
-        """Up to `count` messages of the highest queue that has any, with that queue's number, after about `wait` seconds.
+        """Up to `count` messages of the highest queue that has any, with that queue's number, in about `wait` seconds.
 
-        One queue is long-polled all the time. Several are looked at quickly from the highest down; where all are empty,
-        one after the other is long-polled for `TURN` seconds between two such looks. A queue that gave a full batch last is
-        asked for several at a time, where there are threads and so many are wanted.
+        A single queue is long-polled all the time. Several are checked without a wait, the highest first. If all are empty,
+        one is long-polled for `TURN` seconds before they are checked again, each in turn. If a queue gave a full batch last,
+        several receives are made on it at a time, if there are threads and `count` is large enough.
         """
         until = time.monotonic() + wait
         is_one = len(self._queues) == 1
@@ -56,7 +56,7 @@ class Poller:
         return self._poll_several(count, until, visibility)
 
     def _receive_at_once(self, number: int, receives: int, count: int, visibility: int) -> list[dict[str, Any]]:
-        """The messages of several receives side by side, without a wait; raises where all of them failed."""
+        """The messages of several receives at the same time, without a wait; raises if all of them failed."""
         queue = self._queues[number]
         if self._pool is None or receives == 1:
             return queue.receive(count, 0, visibility)
@@ -68,7 +68,7 @@ class Poller:
             raise_worst(answers)
         if len(found) < receives:
             log.info(
-                "%d of %d receives side by side failed; the next one says why, if that lasts",
+                "%d of %d simultaneous receives failed; if this lasts, the next one reports the reason",
                 receives - len(found),
                 receives,
             )
@@ -100,7 +100,7 @@ class Poller:
 def _long_poll(queue: Queue, count: int, until: float, visibility: int) -> list[dict[str, Any]]:
     while True:
         left = until - time.monotonic()
-        # SQS waits whole seconds; a poll of 0 asks only some of its servers.
+        # SQS waits whole seconds; a poll of 0 seconds asks only some of its servers.
         seconds = max(1, min(LONGEST_POLL, round(left))) if left > 0 else 0
         messages = queue.receive(count, seconds, visibility)
         if messages or until - time.monotonic() < 0.5:

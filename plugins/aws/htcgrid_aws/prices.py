@@ -1,8 +1,8 @@
-"""AWS's list prices that a grid's bill is made of, in US dollars. Update the figures and the date together.
+"""AWS's list prices for what a grid uses, in US dollars. Update the figures and the date together.
 
-Those of SQS, DynamoDB and S3 are of us-east-1. Those of AWS Lambda are on demand, in its first tier, before the free tier
-and discounts: us-east-1 from AWS's Price List API, the other regions from the data behind AWS's pricing calculator
-(meteredUnitMaps/lambda). A region that is not here has no price: none is guessed.
+The prices of SQS, DynamoDB and S3 are for us-east-1. AWS Lambda's are on demand, in the first tier, without free tier and
+discounts: for us-east-1 from AWS's Price List API, for other regions from the data of AWS's pricing calculator
+(meteredUnitMaps/lambda). A region that is not here has no price; it is not guessed.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ DOLLARS_PER_MILLION: Final = MappingProxyType(
         "s3 reads": 0.40,  # GET and all others
     }
 )
-"""What is counted -> US dollars for a million of it. Storage and traffic are left out."""
+"""US dollars for a million of each thing that is counted. Storage and traffic are not included."""
 
 
 @dataclass(frozen=True, slots=True)
 class LambdaPrice:
-    """Dollars for one GB-second of memory, one request, and one GB-second of /tmp over 512 MB.
+    """Dollars for one GB-second of memory, for one request, and for one GB-second of /tmp above 512 MB.
 
     `as_of` says when AWS published it.
     """
@@ -84,7 +84,7 @@ _LAMBDA = {
 
 
 def lambda_price(region: str, architecture: str) -> LambdaPrice | None:
-    """The price there, for `x86_64` or `arm64`; None where the table has none."""
+    """The price in this region for `x86_64` or `arm64`; None if the table has none."""
     row = _LAMBDA.get(region)
     if row is None or architecture not in {"x86_64", "arm64"}:
         return None

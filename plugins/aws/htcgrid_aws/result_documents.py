@@ -1,7 +1,7 @@
-"""A result as one JSON document, and back, with the bytes of its payload kept exactly.
+"""Converts a result to one JSON document, and back; the bytes of its payload do not change.
 
-`payload` comes last, with its length before it, so that it can be cut out as it came. Bytes that are not JSON text go
-as `payload_base64`. Sources: htcgrid's `Result` and `Outcome`.
+`payload` is the last key, and its length is written before it, so that its exact bytes can be read. Bytes that are not
+JSON text are written as `payload_base64`. The other keys are those of htcgrid's `Result` and `Outcome`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from htcgrid.spi import FailureKind, Outcome, Result, Task
 
 
 def metadata(result: Result) -> dict[str, Any]:
-    """All of a result but its payload and log, without what is empty."""
+    """Everything in a result except payload and log, without empty values."""
     outcome = result.outcome
     every = {
         "failure": str(outcome.failure) if outcome.failure else None,
@@ -31,7 +31,7 @@ def metadata(result: Result) -> dict[str, Any]:
 
 
 def result(task_id: str, metadata: dict[str, Any], payload: bytes, log_tail: bytes, event: bytes = b"") -> Result:
-    """The result of its metadata. Its task has a payload where the event was kept, which it is with failures."""
+    """The result with this metadata. Its task has a payload only if the event was kept, as with failures."""
     metadata = dict(metadata)
     task = Task(task_id, event, metadata.pop("attributes", {}))
     attempt = int(metadata.pop("attempt", 1))
@@ -56,7 +56,7 @@ def write(result: Result) -> bytes:
 
 
 def read(document: bytes) -> Result:
-    """The result of a document. Raises ValueError or KeyError where it is not one."""
+    """The result of a document. Raises ValueError or KeyError if the document is not a result."""
     whole = json.loads(document)
     log_tail = base64.b64decode(whole.pop("log_tail", ""))
     event = base64.b64decode(whole.pop("event", ""))

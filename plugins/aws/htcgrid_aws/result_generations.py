@@ -1,4 +1,4 @@
-"""Which of two results of a task is kept, and a document in S3 that is replaced only by that rule."""
+"""Decides which of two results of a task is kept, and stores documents in S3 by that rule."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _TRIES = 3
 
 
 def replaces(result: Result, before: Result, *, last_answer_stays: bool) -> bool:
-    """Whether `result` takes the place of the one that is stored.
+    """Whether `result` replaces the stored one.
 
-    A failure gives way to a later generation. With `last_answer_stays`, what is of the first generation also gives way to
-    an answer of the first generation: a job that is run again without a redrive gets its new answers.
+    A later generation replaces a failure. With `last_answer_stays`, an answer of the first generation also replaces a result
+    of the first generation: a job that is run again without a redrive gets its new answers.
     """
     generation, there = generation_of(result.task), generation_of(before.task)
     if generation > there:
@@ -26,9 +26,9 @@ def replaces(result: Result, before: Result, *, last_answer_stays: bool) -> bool
 
 
 def store(bucket: Bucket, key: str, result: Result, *, last_answer_stays: bool) -> Result:
-    """Put the document of a result where it may stand; returns the result that stands.
+    """Store the document of a result if it may replace the stored one; returns the result that is stored then.
 
-    Every write has a condition, so that of agents that write at the same time none undoes what another has stored.
+    Every write has a condition, so agents that write at the same time do not overwrite each other's documents.
     """
     document = result_documents.write(result)
     tag: str | None = None
@@ -41,11 +41,11 @@ def store(bucket: Bucket, key: str, result: Result, *, last_answer_stays: bool) 
         before = read(bucket, key, result.task.id, there)
         if not replaces(result, before, last_answer_stays=last_answer_stays):
             return before
-    raise Unavailable(f"{bucket.address(key)} is being written by others; put again", retry_after=1)
+    raise Unavailable(f"{bucket.address(key)} is being changed by other agents; put again", retry_after=1)
 
 
 def read(bucket: Bucket, key: str, task_id: str, document: bytes) -> Result:
-    """The result of a document; `Rejected` where it is not one."""
+    """The result of a document; raises `Rejected` if the document is not a result."""
     try:
         return result_documents.read(document)
     except (ValueError, KeyError, TypeError) as error:

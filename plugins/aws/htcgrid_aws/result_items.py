@@ -1,9 +1,10 @@
-"""A result as a DynamoDB item, and back.
+"""Converts a result to a DynamoDB item, and back.
 
-`task_id`, then `failure` and `event` (only of failures), `generation` (only of tasks that were run again), `metadata` (JSON: attempt, times, memory, attributes), `payload` (text, or
-binary where it is none) and `log` (binary). Where it saves a write unit, those three are deflated into `packed`: raw
-deflate with `DICTIONARY` before it, of the lengths of metadata and payload in four bytes each, metadata, payload and log.
-A payload kept in S3 leaves `s3`, the address of the whole result there.
+The attributes are `task_id`, `failure` and `event` (only of failures), `generation` (only of tasks that were run again),
+`facts` (metadata as JSON: attempt, times, memory, attributes), `payload` (text, or binary if it is not text) and `log`
+(binary). If it saves a write unit, the last three are compressed together into `packed`: raw deflate with the dictionary
+`DICTIONARY`, of the lengths of metadata and payload in four bytes each, then metadata, payload and log. If the result is
+in S3, `s3` has its address in place of these.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ DICTIONARY = (
     b'"0123456789.,abcdef-"{"attempt":1,"started":17,"duration_ms":,"billed_ms":,"max_memory_mb":,'
     b'"init_ms":,"environment":"","attributes":{"priority":"0","session_id":"'
 )
-"""What metadata are made of, so that of 1 KB that hardly deflates they take 60 bytes in place of 200. What was packed with it
-is read with it: another one needs another attribute's name."""
+"""Text that metadata often contain: beside 1 KB that deflate hardly compresses, they take 60 bytes in place of 200. Items that
+were packed with it can be read only with it: for another dictionary, use another name of the attribute."""
 
 LENGTHS = struct.Struct(">II")
 
@@ -49,12 +50,12 @@ def write(result: Result) -> Item:
 
 
 def write_reference(result: Result, address: str) -> Item:
-    """The item of a result that lies in S3."""
+    """The item of a result that is stored in S3."""
     return {**_head(result), "s3": {"S": address}}
 
 
 def read(item: Item) -> Result:
-    """The result of an item that holds it whole."""
+    """The result of an item that contains all of it."""
     if "packed" in item:
         body = zlib.decompressobj(wbits=-15, zdict=DICTIONARY).decompress(_bytes(item["packed"]))
         length, end = LENGTHS.unpack_from(body)
@@ -70,7 +71,7 @@ def read(item: Item) -> Result:
 
 
 def too_large(item: Item, limit: int) -> bool:
-    """Whether the item is past `limit` bytes."""
+    """Whether the item is larger than `limit` bytes."""
     return size(item) > limit
 
 

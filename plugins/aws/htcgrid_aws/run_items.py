@@ -1,4 +1,4 @@
-"""What ran, as items of a table that is keyed by `task_id`: `ResultSink.add_run` and `runs`."""
+"""Records of runs as items of a table that is keyed by `task_id`, for `ResultSink.add_run` and `runs`."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ _RUN_BITS = 20
 
 
 class RunItems:
-    """An item a run. Their keys are numbers without gaps, since a table cannot be listed but by reading all of it."""
+    """One item for each run. Their keys are numbers without gaps: without known keys, the whole table would have to be read."""
 
     def __init__(self, table: Table) -> None:
         self._table = table
 
     def add(self, document: bytes) -> None:
-        """By the first number that no run has; agents that end at the same time each have their own."""
+        """Add a run with the first free number; agents that end at the same time get different numbers."""
         number = self._last() + 1
         while not self._table.write_new({KEY: {"S": _key(number)}, "run": {"S": document.decode()}}):
             number += 1
 
     def all(self) -> Iterator[bytes]:
-        """By their numbers."""
+        """The documents of all runs, by number."""
         for first in itertools.count(1, READ_BATCH):
             keys = [_key(number) for number in range(first, first + READ_BATCH)]
             found = {item[KEY]["S"]: item for item in self._table.read(keys, consistent=True)}
@@ -35,7 +35,7 @@ class RunItems:
                 return
 
     def _last(self) -> int:
-        """There are no gaps, so of the numbers that are there by powers of two the last leads on."""
+        """The number of the last run. As there are no gaps, it tests numbers that are powers of two further, again and again."""
         last = 0
         while True:
             keys = {_key(last + (1 << bit)): last + (1 << bit) for bit in range(_RUN_BITS)}

@@ -1,4 +1,4 @@
-"""The `s3` sink: one object a result, a JSON document named by the task's id."""
+"""The `s3` sink: one object for each result, a JSON document named by the task's id."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
 
 
 FAILED = ".failed/"
-"""After the prefix and before the task's id: the key of the mark of a failure."""
+"""In the key of a failure's mark, between the prefix and the task's id."""
 
 
 RUNS = ".runs/"
-"""After the prefix and before the time: the key of a run's document."""
+"""In the key of a run's document, between the prefix and the time."""
 
 
 class S3Sink(AwsPlugin, ResultSink):
-    """A failure gives way to a later generation, and what is of the first generation to its last answer.
+    """A later generation replaces a failure, and the last answer of the first generation replaces its other results.
 
-    Objects of one `put` are stored side by side, `threads` at a time.
+    Objects of one `put` are stored at the same time, by up to `threads` threads.
     """
 
     class Config(EncryptedConfig):
@@ -72,7 +72,7 @@ class S3Sink(AwsPlugin, ResultSink):
         return {task_id: answer for task_id, answer in found if isinstance(answer, Result)}
 
     def permissions(self) -> Mapping[str, Mapping[str, Any] | str]:
-        """The least IAM policies for the bucket."""
+        """The smallest IAM policies for the bucket."""
         bucket, prefix = arns.bucket(self.config.bucket), self.config.prefix
         return iam.policies(
             iam.Resources(
@@ -85,7 +85,7 @@ class S3Sink(AwsPlugin, ResultSink):
         )
 
     def failed(self) -> Iterator[Result]:
-        """By the empty objects beside the results that were made for failures; each is looked at whether it still is one."""
+        """Finds failures by their marks, which are empty objects; a result that is not a failure any more is left out."""
         names = self._bucket.names(FAILED)
         while some := list(islice(names, self.max_batch)):
             found = each(self.pool, self._load, some)
@@ -98,7 +98,7 @@ class S3Sink(AwsPlugin, ResultSink):
         return any(True for _ in self.failed())
 
     def add_run(self, document: bytes) -> None:
-        """One object a run, by the time at which it ended."""
+        """Stores one object for each run; its key has the time when the run ended."""
         name = f"{RUNS}{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())}-{uuid.uuid4().hex[:12]}.json"
         self._bucket.put(self._bucket.key(name, name), document)
 
@@ -112,7 +112,7 @@ class S3Sink(AwsPlugin, ResultSink):
         for result in results:
             task_id, key = result.task.id, self._bucket.key(result.task.id, result.task.id)
             if result.outcome.failure is not None:
-                # The mark first: a mark without its failure is skipped, but a failure without its mark would not be found.
+                # The mark is stored first: a mark without a failure is skipped, but a failure without a mark is never found.
                 self._bucket.put(self._bucket.key(FAILED + task_id, task_id), b"")
             result_generations.store(self._bucket, key, result, last_answer_stays=True)
 

@@ -1,4 +1,4 @@
-"""One S3 bucket: objects put whole, got whole, and checked for."""
+"""One S3 bucket: stores, reads and lists whole objects."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 LONGEST_KEY = 1024
-"""Bytes of an object's key."""
+"""The longest key of an object, in bytes."""
 
 UNMET = frozenset(("PreconditionFailed", "ConditionalRequestConflict"))
-"""What S3 says where a condition does not hold, or another wrote at the same time."""
+"""S3's error codes if a condition is not met, or if another client wrote at the same time."""
 
 ABSENT = frozenset(("NoSuchKey", "404"))
 
 
 class Bucket:
-    """A bucket and the prefix of our keys in it. `encrypted` are the arguments of PutObject that say how."""
+    """A bucket and the prefix of htcgrid's keys in it. `encrypted` are PutObject's arguments for the encryption."""
 
     def __init__(self, client: Any, name: str, prefix: str = "", encrypted: Mapping[str, str] | None = None) -> None:
         self._client = client
@@ -31,12 +31,12 @@ class Bucket:
         self._encrypted = dict(encrypted or {})
 
     def check(self) -> None:
-        """`Rejected` where the bucket is missing, elsewhere or not permitted."""
+        """Raises `Rejected` if the bucket is missing, in another region or not permitted."""
         with translated_errors("s3:ListBucket", f"bucket {self.name}"):
             self._client.head_bucket(Bucket=self.name)
 
     def key(self, name: str, task_id: str) -> str:
-        """The key of a thing of a task; `Rejected` where S3 allows no such key."""
+        """The key with this name, for a task; raises `Rejected` if the key is too long for S3."""
         key = self.prefix + name
         if len(key.encode()) > LONGEST_KEY:
             message = (
@@ -50,17 +50,17 @@ class Bucket:
         return f"s3://{self.name}/{key}"
 
     def key_of(self, address: str) -> str | None:
-        """The key of an address if it lies in this bucket under this prefix: we read nothing else."""
+        """The key of an address in this bucket with this prefix, else None: no other objects are read."""
         start = self.address(self.prefix)
         return address.removeprefix(f"s3://{self.name}/") if address.startswith(start) else None
 
     def put(self, key: str, body: bytes, content_type: str = "application/json") -> None:
-        """Store an object; one of the same key is replaced. Encryption is the bucket's default unless set."""
+        """Store an object; one with the same key is replaced. Encryption is the bucket's default unless set."""
         with translated_errors("s3:PutObject", self.address(key)):
             self._client.put_object(Bucket=self.name, Key=key, Body=body, ContentType=content_type, **self._encrypted)
 
     def put_where(self, key: str, body: bytes, etag: str | None) -> bool:
-        """Store an object where there is none of its key, or where the one that is there has this tag; whether it was."""
+        """Store an object if there is none with its key, or if the existing one has this tag; returns whether it was stored."""
         condition = {"IfNoneMatch": "*"} if etag is None else {"IfMatch": etag}
         with translated_errors("s3:PutObject", self.address(key)):
             try:
@@ -74,7 +74,7 @@ class Bucket:
         return True
 
     def names(self, start: str) -> Iterator[str]:
-        """What follows `start` in the keys that begin so, after our prefix."""
+        """The rest of each key that begins with our prefix and `start`."""
         where: dict[str, Any] = {}
         while True:
             with translated_errors("s3:ListBucket", f"bucket {self.name}"):
@@ -85,11 +85,11 @@ class Bucket:
             where = {"ContinuationToken": answer["NextContinuationToken"]}
 
     def get(self, key: str) -> bytes | None:
-        """The object's bytes, or None where there is none."""
+        """The object's bytes, or None if there is no object."""
         return self.get_tagged(key)[0]
 
     def get_tagged(self, key: str) -> tuple[bytes | None, str | None]:
-        """The object's bytes and its tag, for `put_where`."""
+        """The object's bytes, and its tag for `put_where`."""
         with translated_errors("s3:GetObject", self.address(key)):
             try:
                 answer = self._client.get_object(Bucket=self.name, Key=key)

@@ -1,4 +1,4 @@
-"""The one factory of boto3 clients. The chain that finds credentials is boto3's own."""
+"""Makes all boto3 clients. boto3 itself finds the credentials."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ KEEPALIVE_SECONDS = 60
 
 
 class SessionConfig(Plugin.Config):
-    """The keys that say where AWS is, and as whom it is called."""
+    """The keys for AWS's region, endpoint and credentials."""
 
     region: str = Field(
-        "", description="AWS region; if empty, that of the profile or of AWS_REGION", examples=["eu-west-1"]
+        "", description="AWS region; if empty, the region of the profile or of AWS_REGION", examples=["eu-west-1"]
     )
     profile: str = Field(
         "", description="profile of ~/.aws/config; if empty, the SDK looks for credentials in its usual places"
     )
     endpoint_url: str = Field(
         "",
-        description="another address than AWS's that speaks its API: a VPC endpoint, LocalStack, moto, `htcgrid serve`",
+        description="address of a service with AWS's API, in place of AWS's own: a VPC endpoint, LocalStack, moto, `htcgrid serve`",
     )
 
 
@@ -43,11 +43,11 @@ class AwsSession:
 
     @property
     def region(self) -> str:
-        """The region that calls go to; empty where none is set anywhere."""
+        """The region that calls go to; empty if none is set anywhere."""
         return str(self._boto().region_name or "")
 
     def client(self, service: str, *, endpoint_url: str = "", connections: int = 10) -> Any:
-        """A client that tries once: the agent retries. Closed with the session."""
+        """A client that tries once, since the agent retries. It is closed with the session."""
         return self._made(
             service,
             endpoint_url,
@@ -57,11 +57,11 @@ class AwsSession:
         )
 
     def retrying_client(self, service: str) -> Any:
-        """A client with the SDK's own retries: for `deploy` and its like, whose calls may be repeated."""
+        """A client with the SDK's own retries: for commands such as `deploy`, whose calls may be repeated."""
         return self._made(service, "", retries={"mode": "standard", "total_max_attempts": 5})
 
     def invoke_client(self, connections: int, read_seconds: float) -> Any:
-        """A client for Invoke alone: it waits as long as a handler may take, on connections that are kept alive."""
+        """A client only for Invoke: it waits as long as a handler may take, and its connections are kept alive."""
         client = self._made(
             "lambda",
             "",
@@ -69,10 +69,10 @@ class AwsSession:
             max_pool_connections=connections,
             read_timeout=read_seconds,
             tcp_keepalive=True,
-            parameter_validation=False,  # the parameters are ours; this is a tenth of a call's cost
+            parameter_validation=False,  # we make the parameters ourselves; to check them is a tenth of a call's cost
         )
-        # botocore can switch keep-alive on but not say how often; Linux's two hours are too late. The list is
-        # the one that connections are made with; a test holds this to the sockets themselves.
+        # botocore can enable keep-alive but not set its interval; Linux's two hours are too long. Connections are made with
+        # the options of this list; a test checks the sockets themselves.
         client._endpoint.http_session._socket_options += [  # noqa: SLF001
             (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_SECONDS),
             (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_SECONDS),

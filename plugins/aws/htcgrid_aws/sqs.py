@@ -53,12 +53,12 @@ if TYPE_CHECKING:
 log = logging.getLogger("htcgrid.aws.sqs")
 
 UNTOLD = (
-    "estimates; SQS tells neither sessions nor agents. The age of the oldest task and rates are CloudWatch's "
-    "ApproximateAgeOfOldestMessage and NumberOfMessagesDeleted of the queue"
+    "estimates; SQS knows no sessions or agents. For the age of the oldest task and for rates, see the queue's metrics "
+    "ApproximateAgeOfOldestMessage and NumberOfMessagesDeleted in CloudWatch"
 )
 
 SMALL = 65_536
-"""Bytes of an event, up to which more than one receive is made at a time."""
+"""Bytes of an event: if events are not larger on average, more than one receive is made at a time."""
 
 
 class SqsSource(AwsPlugin, TaskSource):
@@ -69,10 +69,13 @@ class SqsSource(AwsPlugin, TaskSource):
 
         queue: str = Field("", description="name, URL or ARN of the queue", examples=["tasks"])
         queues: tuple[str, ...] = Field(
-            (), description="in place of `queue`: one for each priority, the lowest (0) first"
+            (), description="in place of `queue`: one queue for each priority, the lowest (0) first"
         )
         visibility_timeout: int | None = Field(
-            None, ge=1, le=LONGEST_LEASE, description="seconds that a lease lasts; if not given, as the queue is set"
+            None,
+            ge=1,
+            le=LONGEST_LEASE,
+            description="seconds that a lease lasts; if not given, the queue's own visibility timeout",
         )
         dead_letter_queue: str = Field(
             "",
@@ -80,7 +83,7 @@ class SqsSource(AwsPlugin, TaskSource):
         )
         bucket: str = Field("", description="S3 bucket for inputs larger than a message may be")
         prefix: str = Field("inputs/", description="start of the keys of those inputs")
-        cancel_table: str = Field("", description="DynamoDB table keyed by task_id, which cancelling needs")
+        cancel_table: str = Field("", description="DynamoDB table keyed by task_id, which `cancel` needs")
         task_table: str = Field(
             "",
             description="DynamoDB table keyed by task_id with a row for each task, at two writes each: an id that is there "
@@ -123,9 +126,7 @@ class SqsSource(AwsPlugin, TaskSource):
                 self._dead[number].open()
         self.lease_seconds = self.config.visibility_timeout or min(queue.visibility_timeout for queue in self._queues)
         if not self.lease_seconds:
-            message = (
-                f"queue {self._queues[0].name} has a visibility timeout of 0; set visibility_timeout = 30 or so here"
-            )
+            message = f"queue {self._queues[0].name} has a visibility timeout of 0; set visibility_timeout here, for example to 30"
             raise Rejected(message)
         self._poller = Poller(self._queues, self.pool)
         self._held = HeldMessages(self._queues, self.lease_seconds)
@@ -142,7 +143,7 @@ class SqsSource(AwsPlugin, TaskSource):
     # --- TaskSource ---------------------------------------------------------------------------------
 
     def receive(self, max_tasks: int, wait: float) -> Sequence[Lease]:
-        """What could not be read or checked for cancels is held and tried again by the next call, before new ones."""
+        """Messages that could not be read or checked for cancels are held; the next call tries them before new ones."""
         if max_tasks < 1:
             return ()
         count = min(max_tasks, self.max_batch if self._are_small else BATCH)
@@ -164,7 +165,7 @@ class SqsSource(AwsPlugin, TaskSource):
             raise
 
     def _checked(self, found: Sequence[ReceivedMessage]) -> Sequence[Lease]:
-        """The leases of these messages; raises where none can be leased. Of others, what cannot be read now is held."""
+        """The leases of these messages; raises if none can be leased. Else, messages that cannot be read now are held."""
         leases: list[Lease] = []
         message_leases: list[MessageLease] = []
         failed: list[ReceivedMessage] = []
@@ -193,7 +194,8 @@ class SqsSource(AwsPlugin, TaskSource):
         return [as_cancelled(lease, cancelled) for lease in leases if lease.task.id not in cancelled.singly]
 
     def ack(self, leases: Sequence[Lease]) -> None:
-        # Rows first: if the agent dies in between, the task runs again; the other way round, its row would refuse its id.
+        # Rows are removed first: if the agent dies in between, the task runs again. In the other order, its row would remain
+        # and refuse its id.
         if self._index:
             self._index.remove([lease.task.id for lease in leases])
         self._delete(leases)
@@ -204,7 +206,7 @@ class SqsSource(AwsPlugin, TaskSource):
         self._leases.drop(lease.receipt for lease in leases)
 
     def nack(self, leases: Sequence[Lease], delay: float = 0.0) -> None:
-        """`delay` is cut to what is left of the 12 hours for which a message may be invisible in all."""
+        """`delay` is limited to what remains of the 12 hours that a message may be invisible in all."""
         with self._leases.changing_visibility:
             for number, message_leases in self._running(leases).items():
                 self._queues[number].change_visibility(
@@ -215,8 +217,8 @@ class SqsSource(AwsPlugin, TaskSource):
     def extend(self, leases: Sequence[Lease], seconds: float) -> Collection[str]:
         """A lease ends for good 12 hours after its message was received.
 
-        The message of a task that was cancelled is deleted, while its row stays for `cancel` to name it again; one
-        cancelled with its session is made visible again, to be leased as invalid, so that it has a result.
+        If a task was cancelled by id, its message is deleted; its row stays, so that `cancel` can name it again. If it was
+        cancelled with its session, its message is made visible again: it is then leased as invalid, and gets a result.
         """
         kept: set[object] = set()
         with self._leases.changing_visibility:
@@ -236,21 +238,21 @@ class SqsSource(AwsPlugin, TaskSource):
         self.nack([lease for lease in leases if lease.task.id in cancelled.with_session])
         return {lease.task.id for lease in leases if lease.receipt not in kept or lease.task.id in cancelled}
 
-    # --- What it offers besides ---------------------------------------------------------------------
+    # --- Other methods ------------------------------------------------------------------------------
 
     def put(self, tasks: Sequence[Task]) -> None:
-        """Send these tasks, ten a request, after a row for each where `task_table` is set.
+        """Send these tasks, ten in each request; if `task_table` is set, a row for each is written before.
 
-        Without that table SQS knows no ids: only ids twice in one call are found and `Rejected`. After `Unavailable` put
-        the same tasks again: those that SQS took are not sent twice by this source.
+        Without that table only ids that occur twice in one call are `Rejected`, since SQS knows no ids. After `Unavailable`,
+        put the same tasks again: this source does not send those again that SQS has accepted.
         """
         self._submission.put(tasks)
 
     def redrive(self, tasks: Sequence[Task]) -> None:
-        """As `put`; rows of an earlier generation, of an agent that died before its ack, go, and dead letters do too.
+        """As `put`, and removes the tasks' dead letters and rows of an earlier generation, left by an agent that died.
 
-        A message of an earlier generation that is still there is handed out too; sinks know that its result is late. A task
-        that was cancelled by its id is not cancelled any more.
+        A message of an earlier generation that is still there is handed out too; sinks can tell that its result is older. A
+        task that was cancelled by its id is not cancelled any more.
         """
         if self._cancels is not None:
             self._cancels.remove(self._cancelled(tasks).singly)
@@ -265,7 +267,7 @@ class SqsSource(AwsPlugin, TaskSource):
         self._letters().remove({task.id for task in tasks})
 
     def dead_letters(self) -> Iterator[DeadTask]:
-        """The dead letters, which others do not see for a minute meanwhile."""
+        """The dead letters; each is invisible to others for up to a minute."""
         return self._letters().read()
 
     def _letters(self) -> DeadLetters:
@@ -273,24 +275,24 @@ class SqsSource(AwsPlugin, TaskSource):
         return DeadLetters(queues, lambda message: read_whole(message, self._bucket))
 
     def cancel(self, session_id: str | None = None, task_ids: Collection[str] = ()) -> Sequence[Task]:
-        """Mark as cancelled; `receive` and `extend` look for the marks.
+        """Mark tasks as cancelled; `receive` and `extend` check the marks.
 
-        With `task_table` the tasks that have a row are returned, those cancelled before included; a session's are found
-        by reading that table whole. Without it SQS cannot say which tasks wait: the tasks named by id are returned as
-        they are, without payload, those that are over or never were included. Tasks that are not returned and come
-        with a cancelled session are leased as invalid when their message comes, and so get their result from the agent.
+        With `task_table`, the tasks that have a row are returned, also those that were cancelled before; to find the tasks of a
+        session, the whole table is read. Without it, SQS cannot say which tasks wait: all tasks named by id are returned,
+        without payload, even if they are over or never existed. Tasks of a cancelled session that are not returned are leased
+        as invalid when their message comes, so the agent stores their result.
         """
         if self._cancels is None:
             message = (
-                "sqs: cancelling is not set up. SQS cannot remove a message by its task's id; set cancel_table to a "
-                "DynamoDB table keyed by task_id (the table of the results will do), for all agents alike"
+                "sqs: cancel needs cancel_table, since SQS cannot remove a message by its task's id. Set cancel_table to a "
+                "DynamoDB table keyed by task_id (it may be the table of the results), the same for all agents"
             )
             raise Rejected(message, task_ids)
         sessions = [session_id] if session_id else []
         if self._index is None:
             self._cancels.add(sessions, task_ids)
             return [Task(task_id, b"") for task_id in task_ids]
-        # The session first, so that tasks that are put during the search are cancelled too.
+        # The session is marked first, so that tasks that are put during the search are cancelled too.
         self._cancels.add(sessions, [])
         found = self._index.named(task_ids) + (self._index.of_session(session_id) if session_id else [])
         tasks = {task.id: task for task in found}
@@ -303,12 +305,12 @@ class SqsSource(AwsPlugin, TaskSource):
     def dead_letter(self, leases: Sequence[Lease], reason: str) -> None:
         """Send to the dead-letter queue with the reason in the attribute `htcgrid.reason`, then delete.
 
-        Without such a queue they are only deleted, with a warning in the log.
+        Without such a queue, the tasks are only deleted, with a warning in the log.
         """
         for lease in leases:
             target = self._dead.get(receipt_of(lease).queue)
             if target is None:
-                log.warning("task %s is deleted, as there is no dead-letter queue: %s", lease.task.id, reason)
+                log.warning("task %s is deleted because there is no dead-letter queue: %s", lease.task.id, reason)
                 continue
             message_lease = self._leases.find(lease.receipt)
             reference = message_lease.reference if message_lease else ""
@@ -319,7 +321,7 @@ class SqsSource(AwsPlugin, TaskSource):
         self.ack(leases)
 
     def permissions(self) -> Mapping[str, Mapping[str, Any] | str]:
-        """The least IAM policies for the queues, cancel marks, rows of tasks and inputs."""
+        """The smallest IAM policies for the queues, cancel marks, rows of tasks and inputs."""
         region = self.config.region
         names = self.config.queues or (self.config.queue,)
         dead = [queue.arn for queue in self._dead.values()] or [arns.queue(self.config.dead_letter_queue, region)]
@@ -340,7 +342,7 @@ class SqsSource(AwsPlugin, TaskSource):
         """Settings of the queue that would end a task before the agent does."""
         yield from queue_advice(self._queues, self.function.timeout, attempts, self.config.dead_letter_queue)
 
-    # --- Its parts ----------------------------------------------------------------------------------
+    # --- Helpers ------------------------------------------------------------------------------------
 
     @property
     def _cancel_table(self) -> str:

@@ -1,4 +1,4 @@
-"""One SQS queue: where it is, what it allows, and its batch calls with their partial failures."""
+"""One SQS queue: its address, its limits, and batch calls with their partial failures."""
 
 from __future__ import annotations
 
@@ -17,26 +17,27 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
 BATCH = 10
-"""Entries of one batch call, and messages of one receive."""
+"""The most entries of one batch call, and messages of one receive."""
 
 SIDE_BY_SIDE = 2
-"""So many receives or deletes are made at a time: one after the other they hold up an agent of short tasks. With three of them an agent
-takes too many of the long tasks that follow short ones: `bench/prefetch.py` has 1.10 x the ideal split, and 1.01 x with two."""
+"""How many receives or deletes are made at a time: with one, an agent with short tasks waits for them. With three, an agent receives too
+many long tasks that follow short ones: in `bench/prefetch.py` a run takes 1.10 times as long as the ideal, with two 1.01 times."""
 
 TRACE = "AWSTraceHeader"
 """The system attribute with the sender's trace, and the attribute of a task that has it."""
 
 MOST_IN_FLIGHT = 120_000
-"""Messages of a standard queue that are received and not deleted; with long polls SQS then answers as if it were empty.
+"""The most messages of a standard queue that may be received and not deleted. At this limit, SQS answers long polls as if
+the queue were empty.
 
 https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-queues.html
 """
 
 LONGEST_POLL = 20
-"""Seconds that one ReceiveMessage waits at most."""
+"""The longest wait of one ReceiveMessage, in seconds."""
 
 LONGEST_LEASE = 43_200
-"""Seconds: a message may be invisible for 12 hours in all, from when it was received."""
+"""In seconds: a message may be invisible for 12 hours in all after it was received."""
 
 NOT_IN_FLIGHT = frozenset(
     (
@@ -47,12 +48,12 @@ NOT_IN_FLIGHT = frozenset(
         "AWS.SimpleQueueService.MessageNotInflight",
     )
 )
-"""Codes of entries whose message is deleted already or leased to another receiver."""
+"""Error codes of entries whose message was deleted already or is leased to another receiver."""
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message to be sent. `size` is in bytes as SQS counts them: body, and name, type and value of attributes."""
+    """A message to send. `size` is in bytes as SQS counts them: the body, and the attributes' names, types and values."""
 
     body: str
     attributes: Mapping[str, str] = field(default_factory=dict)
@@ -73,7 +74,7 @@ class Message:
 
 
 class Queue:
-    """A queue by its name, URL or ARN. `open` first. Messages are deleted side by side where it has threads for that."""
+    """A queue by its name, URL or ARN. Call `open` first. With a pool, several deletes are made at the same time."""
 
     def __init__(self, client: Any, name: str, pool: Executor | None = None) -> None:
         self._client = client
@@ -91,7 +92,7 @@ class Queue:
         if self.name.endswith(".fifo"):
             message = (
                 f"queue {self.name} is a FIFO queue; htcgrid needs a standard one: a FIFO queue hands out one message "
-                "of a group at a time and cannot delay a single one. Create a standard queue and name it here"
+                "of a group at a time and cannot delay single messages. Create a standard queue and name it here"
             )
             raise Rejected(message)
         self.url = self._find()
@@ -119,7 +120,7 @@ class Queue:
             return getattr(self._client, method)(QueueUrl=self.url, **arguments)
 
     def receive(self, count: int, wait: int, visibility: int) -> list[dict[str, Any]]:
-        """Up to `count` messages as SQS writes them, after at most `wait` seconds, invisible for `visibility` seconds."""
+        """Up to `count` messages as SQS returns them, in at most `wait` seconds; they are invisible for `visibility` seconds."""
         answer = self._call(
             "ReceiveMessage",
             MaxNumberOfMessages=min(count, BATCH),
@@ -132,7 +133,7 @@ class Queue:
         return messages
 
     def delete(self, handles: Sequence[str]) -> None:
-        """Delete for good. Messages that are deleted already are no error. All are tried, even where some fail."""
+        """Delete messages. It is not an error if they were deleted already."""
 
         def delete(batch: Sequence[str]) -> None:
             entries = [{"Id": str(n), "ReceiptHandle": handle} for n, handle in enumerate(batch)]
@@ -147,7 +148,7 @@ class Queue:
             raise_worst(answer for _, answer in each(self._pool, delete, batches))
 
     def change_visibility(self, seconds: Mapping[str, float]) -> set[str]:
-        """Make each message invisible, by receipt handle, for that long from now; returns handles that are no longer ours."""
+        """Make messages invisible for this long from now, by receipt handle; returns the handles that are no longer ours."""
         lost: set[str] = set()
         handles = list(seconds)
         for start in range(0, len(handles), BATCH):
@@ -161,9 +162,9 @@ class Queue:
         return lost
 
     def send(self, messages: Sequence[Message]) -> None:
-        """Send one batch of `batches`. Raises `Unsent` with the numbers of those that SQS did not take."""
+        """Send one batch of `batches`. Raises `Unsent` with the numbers of the messages that SQS did not accept."""
         answer = self._call("SendMessageBatch", Entries=[message.entry(n) for n, message in enumerate(messages)])
-        # "Failed" is left out by AWS and [] from moto where all went well.
+        # Without failures, AWS leaves "Failed" out, and moto returns [].
         failed = answer.get("Failed") or []
         if not failed:
             return
@@ -175,9 +176,9 @@ class Queue:
         raise Unsent(str(error), {int(entry["Id"]) for entry in failed})
 
     def batches(self, messages: Iterable[Message]) -> Iterable[list[Message]]:
-        """Cut to ten messages, and to the queue's largest message for all of them.
+        """Batches of at most ten messages, which together are not larger than the queue's largest message.
 
-        That is right before and after 2025, when AWS raised both limits from 256 KiB to 1 MiB.
+        Both limits have always been equal: in 2025 AWS raised them from 256 KiB to 1 MiB.
         """
         batch: list[Message] = []
         size = 0
@@ -191,7 +192,7 @@ class Queue:
             yield batch
 
     def states(self) -> States:
-        """Messages that wait, are delayed, and are in flight; SQS's own estimate."""
+        """SQS's own estimate of the messages that wait, are delayed, and are in flight."""
         names = (
             "ApproximateNumberOfMessages",
             "ApproximateNumberOfMessagesDelayed",
@@ -202,7 +203,7 @@ class Queue:
         return States(waiting=ready, delayed=delayed, leased=leased)
 
     def _failed(self, answer: Any, action: str) -> list[int]:
-        """Numbers of the entries whose message is no longer ours; another kind of failure is raised."""
+        """The numbers of the entries whose message is no longer ours; other failures are raised."""
         gone: list[int] = []
         for entry in answer.get("Failed") or []:
             if entry["Code"] not in NOT_IN_FLIGHT:
@@ -213,13 +214,13 @@ class Queue:
 
 
 def total(states: Sequence[States]) -> States:
-    """Of several queues."""
+    """The sum of the states of several queues."""
     names = ("waiting", "delayed", "leased")
     return States(**{name: sum(getattr(each, name) for each in states) for name in names})
 
 
 class Unsent(Exception):
-    """Some messages of a batch were not taken by SQS: `numbers` in the batch; `for_good` if they never will be."""
+    """SQS did not accept some messages of a batch: `numbers` in the batch; `for_good` if it never will."""
 
     def __init__(self, message: str, numbers: set[int], *, for_good: bool = False) -> None:
         super().__init__(message)

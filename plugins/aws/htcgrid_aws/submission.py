@@ -1,4 +1,4 @@
-"""Putting tasks into SQS queues: checked first, then sent ten a request, side by side."""
+"""Puts tasks into SQS queues: they are checked, then sent ten in each request, with several requests at a time."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class PreparedTask:
-    """A task with the number of its queue and its message; `key` is set where its input goes to S3."""
+    """A task with its message and the number of its queue; `key` is set if its input goes to S3."""
 
     task: Task
     queue: int
@@ -33,7 +33,7 @@ class PreparedTask:
 
 
 class Submission:
-    """Remembers what a `put` that failed half-way has sent, so that putting again sends the rest only."""
+    """Remembers what a `put` has sent before it failed, so that the repeated `put` sends only the rest."""
 
     def __init__(self, queues: Sequence[Queue], bucket: Bucket | None, pool: Executor, index: TaskIndex | None) -> None:
         self._queues = queues
@@ -44,7 +44,7 @@ class Submission:
         self._sent: set[str] = set()
 
     def put(self, tasks: Sequence[Task]) -> None:
-        """Nothing is sent where any task is `Rejected`, for what it is or, with an index, for being there with other content."""
+        """Nothing is sent if any task is `Rejected`: if it does not fit, or, with an index, if its id is there with other content."""
         twice = [task_id for task_id, count in Counter(task.id for task in tasks).items() if count > 1]
         if twice:
             raise Rejected(f"task ids twice in one put: {', '.join(twice[:5])}; each task needs its own", twice)
@@ -75,8 +75,8 @@ class Submission:
             return PreparedTask(task, number, message)
         if self._bucket is None:
             text = (
-                f"task {task.id}: {message.size} bytes with attributes, and queue {self._queues[number].name} takes "
-                f"{limit}; set bucket to an S3 bucket for large inputs"
+                f"task {task.id}: {message.size} bytes with attributes, but queue {self._queues[number].name} accepts "
+                f"at most {limit}; set bucket to an S3 bucket for large inputs"
             )
             raise Rejected(text, [task.id])
         key = self._bucket.key(f"{task.id}-input", task.id)
@@ -96,7 +96,7 @@ class Submission:
             self._bucket.put(ready.key, ready.task.payload)
 
     def _batches(self, prepared: Sequence[PreparedTask]) -> list[list[PreparedTask]]:
-        """Cut to what one request may hold, each batch for one queue."""
+        """Batches that fit into one request, each for one queue."""
         batches: list[list[PreparedTask]] = []
         for number, queue in enumerate(self._queues):
             mine = iter([ready for ready in prepared if ready.queue == number])
@@ -113,4 +113,4 @@ class Submission:
                 self._sent.update(ready.task.id for n, ready in enumerate(batch) if n not in error.numbers)
             if error.for_good:
                 raise Rejected(str(error), [batch[n].task.id for n in error.numbers]) from error
-            raise Unavailable(f"{len(error.numbers)} of {len(batch)} tasks were not taken: {error}") from error
+            raise Unavailable(f"{len(error.numbers)} of {len(batch)} tasks were not sent: {error}") from error

@@ -1,11 +1,11 @@
 """Rows in a DynamoDB table, one for each task in the queue: SQS knows no ids and cannot say which tasks wait.
 
-A row's key starts `task#`. It names the put that wrote it, which has an item of its own, `put#...`, from before its first
-row until its last message is sent. While that is there the put is open: its submitter is at work or has died, nobody
-knows which of its messages are out, and so its rows refuse nobody. That is two writes a task, when it is put and when it
-is over; a state in each row would take three, and a transaction counts each write twice.
+A row's key starts with `task#`. It names the put that wrote it. A put has an item, `put#...`, from before its first row until its
+last message is sent. While that item exists, the put is open: its submitter is working or has died, it is not known which
+messages were sent, so its rows refuse no id. Each task takes two writes, when it is put and when it is over; with a
+state in each row it would take three, and a transaction counts each write twice.
 
-Rows and puts hold `expires`, as cancel marks do.
+Rows and puts have the attribute `expires`, as cancel marks do.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from htcgrid_aws.dynamodb_table import Table
 
 LONGEST_ID = LARGEST_KEY - len("cancel#task#")
-"""Bytes: its cancel mark has the longest key."""
+"""In bytes. The task's cancel mark has the longest key."""
 
 _TASK = "task#"
 _PUT = "put#"
@@ -36,7 +36,7 @@ _PUT = "put#"
 
 @dataclass(frozen=True, slots=True)
 class Put:
-    """A put that is open: its name, made of its tasks' ids; its mark, new each time; whether an earlier try left it."""
+    """An open put. Its name is a hash of its tasks' ids; its mark is new for each put; `resumed`: an earlier try left it open."""
 
     name: str
     mark: str
@@ -44,12 +44,12 @@ class Put:
 
     @property
     def reference(self) -> str:
-        """What its rows hold."""
+        """The value that its rows have as `put_id`."""
         return f"{self.name} {self.mark}"
 
 
 class TaskIndex:
-    """The rows in one table. Two that put one id at the same moment may both be let in."""
+    """The rows in one table. If two submitters put one id at the same moment, both may be accepted."""
 
     def __init__(self, table: Table, pool: Executor, cancelled: Callable[[Sequence[Task]], Cancelled]) -> None:
         self._table = table
@@ -57,10 +57,12 @@ class TaskIndex:
         self._cancelled = cancelled
 
     def begin(self, task_ids: Collection[str]) -> Put:
-        """Open the put of these tasks, or go on with the one that an earlier try has left open."""
+        """Open the put of these tasks, or continue the one that an earlier try has left open."""
         long = [task_id for task_id in task_ids if len(task_id.encode()) > LONGEST_ID]
         if long:
-            message = f"task {long[0][:80]!r}...: with task_table an id may have {LONGEST_ID} bytes; use shorter ids"
+            message = (
+                f"task {long[0][:80]!r}...: with task_table an id may have at most {LONGEST_ID} bytes; use shorter ids"
+            )
             raise Rejected(message, long)
         put = Put(hashlib.sha256("\0".join(sorted(task_ids)).encode()).hexdigest(), uuid.uuid4().hex)
         item: Item = {KEY: {"S": _PUT + put.name}, "put_mark": {"S": put.mark}, "expires": expires()}
@@ -68,14 +70,13 @@ class TaskIndex:
             return put
         for left in self._table.read([_PUT + put.name], consistent=True):
             return Put(put.name, left["put_mark"]["S"], resumed=True)
-        raise Unavailable(f"table {self._table.name}: the same tasks were being put by another; put them again")
+        raise Unavailable(f"table {self._table.name}: another submitter was putting the same tasks; put them again")
 
     def enter(self, put: Put, tasks: Sequence[Task]) -> Collection[str]:
         """Write the rows of these tasks, all or none; returns those that are in the queue already, with this content.
 
-        `Rejected` names those that are there with other content, or were cancelled.
-
-        After `Unavailable`, and in a new process too, the same again writes what is missing.
+        `Rejected` names those that are there with other content, or were cancelled. After `Unavailable`, the same call writes
+        what is missing, also in a new process.
         """
         there = self._of(put, tasks) if put.resumed else set()
         rows = {task.id: _row(task, put) for task in tasks if task.id not in there}
@@ -92,7 +93,7 @@ class TaskIndex:
             self.settle(put)
             more = f" and {len(refused) - 5} more" if len(refused) > 5 else ""
             message = (
-                f"table {self._table.name}: in the queue already, with other content or cancelled, are "
+                f"table {self._table.name}: these tasks are already in the queue, with other content or cancelled: "
                 f"{', '.join(refused[:5])}{more}. Nothing was put; put the others without them, or choose other ids"
             )
             raise Rejected(message, refused)
@@ -101,11 +102,11 @@ class TaskIndex:
         return same
 
     def settle(self, put: Put) -> None:
-        """All messages of this put are sent, or none is to be: from now on its rows refuse."""
+        """End the put: all its messages are sent, or none will be. From now on its rows refuse their ids."""
         self._remove([_PUT + put.name])
 
     def remove(self, task_ids: Iterable[str]) -> None:
-        """These tasks are over."""
+        """Remove the rows of these tasks, which are over."""
         self._remove([_key(task_id) for task_id in dict.fromkeys(task_ids)])
 
     def named(self, task_ids: Collection[str]) -> list[Task]:
@@ -121,12 +122,12 @@ class TaskIndex:
     # --- Inside -------------------------------------------------------------------------------------
 
     def _of(self, put: Put, tasks: Sequence[Task]) -> set[str]:
-        """Which of these tasks have a row that this put has written."""
+        """The ids of those of these tasks whose row this put has written."""
         rows = self._table.read([_key(task.id) for task in tasks], consistent=True)
         return {_id(row) for row in rows if row["put_id"]["S"] == put.reference}
 
     def _left_open(self, rows: Sequence[Item]) -> dict[str, str]:
-        """Those of these rows' tasks whose row is of another put that is open, with that put's reference."""
+        """The tasks whose row another open put has written, with that put's reference."""
         holders = {_id(row): row["put_id"]["S"] for row in rows}
         names = {_PUT + reference.partition(" ")[0] for reference in holders.values()}
         items = self._table.read(list(names), consistent=True)

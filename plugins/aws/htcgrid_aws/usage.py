@@ -1,4 +1,4 @@
-"""How many requests were made to AWS, and what they cost by the list."""
+"""Counts the requests to AWS, and what they cost at list price."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ S3_WRITES = ("Put", "List", "Create", "Upload", "Complete", "Copy")
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Requests by `service.Operation`, and what AWS charges for: the keys of `prices.DOLLARS_PER_MILLION`."""
+    """Requests by `service.Operation`, and amounts of what AWS charges for, by the keys of `prices.DOLLARS_PER_MILLION`."""
 
     requests: Mapping[str, int] = field(default_factory=dict)
     charged: Mapping[str, float] = field(default_factory=dict)
@@ -30,7 +30,7 @@ class Usage:
 
     @property
     def dollars(self) -> float:
-        """List price of these requests as of `prices.AS_OF` in `prices.REGION`."""
+        """The price of these requests on the list of `prices.AS_OF` for `prices.REGION`."""
         return sum(prices.DOLLARS_PER_MILLION[what] * amount for what, amount in self.charged.items()) / 1e6
 
     @property
@@ -47,7 +47,7 @@ class Usage:
         return Usage(requests, charged)
 
     def summary(self, tasks: int) -> str:
-        """One line for the end of a run: requests a task, and dollars per million tasks."""
+        """One line for the end of a run: requests for each task, and dollars per million tasks."""
         services: Counter[str] = Counter()
         for name, count in self.requests.items():
             services[name.partition(".")[0]] += count
@@ -59,7 +59,7 @@ class Usage:
 
 
 class UsageCounter:
-    """Counts what the clients that it is attached to send. Thread-safe."""
+    """Counts the requests of the clients that it is attached to. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = Lock()
@@ -67,17 +67,17 @@ class UsageCounter:
         self._charged: dict[str, float] = {}
 
     def attach(self, client: Any) -> None:
-        """Count every HTTP request of a boto3 client, repeats included."""
+        """Count every HTTP request of a boto3 client, also repeated ones."""
         client.meta.events.register("before-send", self._sent)
         client.meta.events.register("after-call.sqs.ReceiveMessage", self._received)
 
     def charge(self, what: str, amount: float) -> None:
-        """Add what the request itself does not show, such as DynamoDB's units."""
+        """Add an amount that the request itself does not show, such as DynamoDB's units."""
         with self._lock:
             self._charged[what] = self._charged.get(what, 0) + amount
 
     def usage(self) -> Usage:
-        """What was counted up to now."""
+        """The counts so far."""
         with self._lock:
             return Usage(dict(self._requests), dict(self._charged))
 

@@ -98,7 +98,7 @@ def test_check_does_the_sums_of_a_queue(aws: Aws, project: Callable[..., Path]) 
     folder = project(aws, aws.queue(visibility=45, RedrivePolicy=redrive), aws.table())
     done = htcgrid(folder, "check", "--open", "--set", "sink.bucket=''")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "maxReceiveCount is 3, and the agent tries a task up to 3 times" in done.stdout
+    assert "maxReceiveCount is 3, but the agent tries a task up to 3 times" in done.stdout
     assert "the lease of 45 s is not above function.timeout = 60 s" in done.stdout
     plain = project(aws, aws.queue(visibility=90), aws.table())
     shown = htcgrid(plain, "check", "--open", "--set", "sink.bucket=''").stdout
@@ -158,7 +158,7 @@ def test_status_shows_what_the_services_tell(aws: Aws, project: Callable[..., Pa
     text = htcgrid(folder, "status", "--set", "sink.bucket=''").stdout
     assert "queue sqs\n" in text
     assert "CloudWatch" in text
-    assert "agents" not in text.replace("nor agents", "")
+    assert "agents" not in text.replace("or agents", "")
 
 
 HTC_CONFIG = """\

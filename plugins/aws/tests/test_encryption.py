@@ -102,5 +102,5 @@ def test_the_policy_names_the_key(key: str, arn: str) -> None:
 
 
 def test_a_kms_key_with_sse_s3_is_refused() -> None:
-    with pytest.raises(ValidationError, match="leave one of the two out"):
+    with pytest.raises(ValidationError, match="remove one of the two keys"):
         S3Sink.Config(bucket="b", encryption="AES256", kms_key=KEY)

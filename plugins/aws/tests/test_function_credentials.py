@@ -158,7 +158,7 @@ def test_a_user_is_told_that_they_live_shorter_than_an_invocation_may_take(
 ) -> None:
     process(short_lived(60))
     issuing("profile:made").current(900)
-    assert "live for 60 s, and an invocation may take 900 s" in caplog.text
+    assert "are valid for 60 s, and an invocation may take 900 s" in caplog.text
 
 
 def test_no_repr_shows_them(process: Callable[[str], None]) -> None:
@@ -192,7 +192,7 @@ def test_credentials_that_the_agent_has_not_itself_are_refused(
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     done = project.invoke("function.credentials='agent'")
     assert done.returncode == 2
-    assert "the SDK finds none" in done.stderr
+    assert "the SDK found none" in done.stderr
 
 
 def test_a_single_sign_on_that_has_expired_says_how_to_renew_it(

@@ -93,7 +93,7 @@ def test_a_result_that_others_write_all_the_time_is_put_again_later(
     numbers = iter(range(2, 100))
     interrupted = Interrupted(slow, lambda: quick.put([failed(next(numbers))]), times=20)
     monkeypatch.setattr(slow._bucket, "get_tagged", interrupted)
-    with pytest.raises(Unavailable, match="is being written by others; put again"):
+    with pytest.raises(Unavailable, match="is being changed by other agents; put again"):
         slow.put([made("2", generation=50)])
     interrupted.left = 0
     slow.put([made("2", generation=50)])

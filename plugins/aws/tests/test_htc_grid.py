@@ -315,7 +315,7 @@ def test_a_row_deleted_while_its_task_ran_is_told_and_the_output_kept(make_htc: 
     with source_of(grid) as source, sink_of(grid) as sink:
         (lease,) = take(source, 1)
         grid.aws.client("dynamodb").delete_item(TableName=grid.table, Key={"task_id": {"S": task_id}})
-        with pytest.raises(Rejected, match="was deleted while it ran; what it gave is kept at s3://") as caught:
+        with pytest.raises(Rejected, match="was deleted while it ran; its output is kept at s3://") as caught:
             sink.put([run(lease)])
         assert caught.value.task_ids == {task_id}
         failure = Outcome(task_id, b"{}", FailureKind.PAYLOAD_TOO_LARGE)
@@ -338,7 +338,7 @@ def test_an_input_that_is_gone_or_spoilt_is_invalid_and_its_row_failed(
         s3.put_object(Bucket=grid.bucket, Key=f"{task_id}-input", Body=body)
     with source_of(grid) as source, sink_of(grid, failures="error") as sink:
         (lease,) = take(source, 1)
-        assert f"its input s3://{grid.bucket}/{task_id}-input is" in lease.invalid
+        assert f"its input s3://{grid.bucket}/{task_id}-input " in lease.invalid
         sink.put([Result(lease.task, Outcome(task_id, b"{}", FailureKind.INVALID_EVENT))])
     assert grid.results(task_id.split("_")[0])["failed"] == [task_id]
 

@@ -71,7 +71,7 @@ def test_priorities_go_to_their_queues(make_htc: Callable[..., HtcGrid]) -> None
     with source_of(grid) as source:
         source.put(tasks("low", 1) + tasks("high", 1, priority="2"))
         assert [source.receive(1, 1)[0].task.attributes["priority"] for _ in range(2)] == ["2", "0"]
-        with pytest.raises(Rejected, match="priority '3': this grid has 0 to 2"):
+        with pytest.raises(Rejected, match="priority '3': this grid has the priorities 0 to 2"):
             source.put(tasks("other", 1, priority="3"))
 
 

@@ -149,7 +149,7 @@ def test_items_that_a_throttled_table_leaves_are_unavailable_and_the_others_stor
 
         client.batch_write_item = throttled
         results = [result(f"t-{number}") for number in range(5)]
-        with pytest.raises(Unavailable, match="did not take 2 of 5 results"):
+        with pytest.raises(Unavailable, match="did not store 2 of 5 results"):
             sink.put(results)
         assert len(aws.items(table)) == 3
         client.batch_write_item = write

@@ -134,7 +134,7 @@ def test_a_reference_to_another_bucket_is_not_followed(aws: Aws) -> None:
     aws.send(queue, "{}", htcgrid=json.dumps({"id": "t", "body": f"s3://{other}/inputs/secret"}))
     with source_of(aws, queue=queue, bucket=ours) as source:
         (lease,) = source.receive(10, 1)
-    assert "set bucket and prefix alike for all" in lease.invalid
+    assert "set the same bucket and prefix everywhere" in lease.invalid
     assert b"secret" not in lease.task.payload
 
 
@@ -143,7 +143,7 @@ def test_an_input_that_is_gone_from_s3_is_an_invalid_lease(aws: Aws) -> None:
     aws.send(queue, "{}", htcgrid=json.dumps({"id": "t", "body": f"s3://{bucket}/inputs/t-input"}))
     with source_of(aws, queue=queue, bucket=bucket) as source:
         (lease,) = source.receive(10, 1)
-    assert "is gone" in lease.invalid
+    assert "does not exist" in lease.invalid
 
 
 def test_the_highest_priority_is_served_first(aws: Aws) -> None:
@@ -196,7 +196,7 @@ def test_without_a_dead_letter_queue_the_log_says_what_was_deleted(aws: Aws, cap
         source.put(tasks(1))
         source.dead_letter(source.receive(1, 1), "exit at attempt 3")
         assert source.stats(brief=True).states == States(waiting=0, delayed=0, leased=0, dead=None)
-    assert "task t-0 is deleted, as there is no dead-letter queue: exit at attempt 3" in caplog.text
+    assert "task t-0 is deleted because there is no dead-letter queue: exit at attempt 3" in caplog.text
 
 
 def test_a_cancelled_task_that_runs_is_found_by_extend_and_deleted(aws: Aws) -> None:
@@ -228,7 +228,7 @@ def test_tasks_of_a_cancelled_session_never_run_and_still_get_a_result(aws: Aws)
 
 
 def test_cancel_without_a_table_says_what_sqs_cannot_do(aws: Aws) -> None:
-    with source_of(aws, queue=aws.queue()) as source, pytest.raises(Rejected, match="set cancel_table"):
+    with source_of(aws, queue=aws.queue()) as source, pytest.raises(Rejected, match="cancel needs cancel_table"):
         source.cancel(session_id="s")
 
 
@@ -247,7 +247,7 @@ def test_a_put_that_failed_half_way_sends_only_the_rest_when_put_again(aws: Aws)
 
         source._queues[0]._client.send_message_batch = flaky
         many = tasks(30)
-        with pytest.raises(Unavailable, match="6 of 10 tasks were not taken"):
+        with pytest.raises(Unavailable, match="6 of 10 tasks were not sent"):
             source.put(many)
         source.put(many)
         assert sorted(lease.task.id for lease in take(source, 30)) == sorted(task.id for task in many)
