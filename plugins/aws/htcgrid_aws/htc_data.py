@@ -89,7 +89,7 @@ class InRedis:
         try:
             return getattr(self._redis, command)(*arguments)
         except (exceptions.AuthenticationError, exceptions.AuthorizationError, exceptions.NoPermissionError) as error:
-            message = f"{self.name}{command.upper()}: not permitted ({error}); check redis_password in HTC-Grid's file"
+            message = f"{self.name}{command.upper()}: not permitted ({error}); check redis_password, here or in HTC-Grid's file"
             raise Rejected(message) from error
         except (exceptions.ConnectionError, exceptions.TimeoutError, exceptions.OutOfMemoryError) as error:
             raise Unavailable(f"{self.name}{command.upper()}: {error}") from error
