@@ -201,9 +201,11 @@ class DynamodbSink(AwsPlugin, ResultSink):
         return self._table.write_new(item)
 
     def _result(self, item: Item) -> Result:
+        task_id = item[KEY]["S"]
         if "s3" not in item:
-            return result_items.read(item)
-        task_id, address = item[KEY]["S"], item["s3"]["S"]
+            with result_documents.read_from(f"the item of task {task_id} in table {self.config.table}", task_id):
+                return result_items.read(item)
+        address = item["s3"]["S"]
         key = self._bucket.key_of(address) if self._bucket else None
         if self._bucket is None or key is None:
             message = f"task {task_id}: its result is at {address}; set bucket and prefix here to the same values as for the agents"
@@ -211,7 +213,7 @@ class DynamodbSink(AwsPlugin, ResultSink):
         document = self._bucket.get(key)
         if document is None:
             raise Rejected(f"task {task_id}: its result {address} is no longer in S3", [task_id])
-        return result_documents.read(document)
+        return result_generations.read(self._bucket, key, task_id, document)
 
 
 _STANDS = f"attribute_not_exists({KEY}) OR (attribute_exists(failure) AND {{}})"

@@ -117,6 +117,12 @@ class HtcGridSink(HtcGridPlugin, ResultSink):
         return row is not None and row.state == "processing" and row.owner == self.owner
 
     def _load(self, task_id: str, row: Row) -> Result:
+        with result_documents.read_from(
+            f"the row of task {task_id} in table {self.grid.ddb_state_table}, or its output,", task_id
+        ):
+            return self._read(task_id, row)
+
+    def _read(self, task_id: str, row: Row) -> Result:
         metadata: dict[str, Any] = {"attributes": {"session_id": session_of(task_id)}}
         if row.metadata:
             metadata = json.loads(row.metadata)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -102,7 +103,9 @@ class HtcSubmission:
             if row.state == "cancelled" or row.priority != one.priority:
                 return False
             body = self._data.get(f"{one.task.id}-input")
-            return body is not None and decoded(body) == one.task.payload
+            with suppress(ValueError):  # not base64, so it is another event
+                return body is not None and decoded(body) == one.task.payload
+            return False
 
         found = each(self._pool, is_same, [one for one in tasks if one.task.id in rows])
         raise_worst(answer for _, answer in found)

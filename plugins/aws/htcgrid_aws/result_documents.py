@@ -8,9 +8,26 @@ from __future__ import annotations
 
 import base64
 import json
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from htcgrid.spi import FailureKind, Outcome, Result, Task
+from htcgrid.spi import FailureKind, Outcome, Rejected, Result, Task
+
+
+@contextmanager
+def read_from(place: str, task_id: str) -> Iterator[None]:
+    """Raises `Rejected`, with the place, if what is read there within the block is not a result."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, AttributeError, struct.error, zlib.error) as error:
+        message = (
+            f"{place} is not a result that htcgrid wrote ({type(error).__name__}: {error}); "
+            "remove it, or name another place for results"
+        )
+        raise Rejected(message, [task_id]) from error
 
 
 def metadata(result: Result) -> dict[str, Any]:

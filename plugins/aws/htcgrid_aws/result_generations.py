@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from htcgrid.spi import Rejected, Result, Unavailable, generation_of
+from htcgrid.spi import Result, Unavailable, generation_of
 from htcgrid_aws import result_documents
 
 if TYPE_CHECKING:
@@ -46,8 +46,5 @@ def store(bucket: Bucket, key: str, result: Result, *, last_answer_stays: bool) 
 
 def read(bucket: Bucket, key: str, task_id: str, document: bytes) -> Result:
     """The result of a document; raises `Rejected` if the document is not a result."""
-    try:
+    with result_documents.read_from(bucket.address(key), task_id):
         return result_documents.read(document)
-    except (ValueError, KeyError, TypeError) as error:
-        message = f"{bucket.address(key)} is not a result that htcgrid wrote ({error}); name another prefix"
-        raise Rejected(message, [task_id]) from error

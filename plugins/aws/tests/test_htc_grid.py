@@ -130,6 +130,21 @@ def test_a_long_log_is_priced_at_the_write_units_of_its_row(make_htc: Callable[.
         assert sink.get([task_id])[task_id].outcome.log_tail == log
 
 
+@pytest.mark.parametrize("damaged", ["row", "output"])
+def test_a_row_or_an_output_that_is_not_a_result_is_named(make_htc: Callable[..., HtcGrid], damaged: str) -> None:
+    grid = make_htc("S3")
+    (task_id,) = grid.submit([{"n": 1}])
+    with source_of(grid) as source, sink_of(grid) as sink:
+        (lease,) = take(source, 1)
+        sink.put([Result(lease.task, Outcome(task_id, b"2"))])
+        if damaged == "row":
+            grid.write({**grid.read(task_id), "htcgrid": "not JSON"})
+        else:
+            grid.aws.client("s3").put_object(Bucket=grid.bucket, Key=f"{task_id}-output", Body=b"not base64!")
+        with pytest.raises(Rejected, match=f"the row of task {task_id} in table {grid.table}, or its output, is not"):
+            sink.get([task_id])
+
+
 @pytest.mark.parametrize("storage", STORAGES)
 def test_with_failures_error_a_handlers_failure_is_a_failed_row_and_not_an_output(
     make_htc: Callable[..., HtcGrid], storage: str

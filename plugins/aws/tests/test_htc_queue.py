@@ -157,3 +157,12 @@ def test_a_task_whose_heartbeat_expires_a_sixth_time_has_failed(
     assert grid.state(task_id) == "failed"
     assert grid.read(task_id)["retries"] == 5
     assert grid.aws.waiting(grid.queues[0]) == (0, 0)
+
+
+def test_a_task_whose_input_of_that_id_is_not_base64_is_another_task(make_htc: Callable[..., HtcGrid]) -> None:
+    grid = make_htc("S3")
+    with source_of(grid) as source:
+        source.put(tasks("s", 1))
+        grid.aws.client("s3").put_object(Bucket=grid.bucket, Key="s_0-input", Body=b"not base64!")
+        with pytest.raises(Rejected, match="with another event"):
+            source.put(tasks("s", 1))

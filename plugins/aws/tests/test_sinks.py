@@ -107,6 +107,30 @@ def test_of_two_answers_one_stays_and_the_config_says_which(aws: Aws, conditiona
     assert len(aws.items(table)) == 1
 
 
+@pytest.mark.parametrize(
+    "damaged", [{"facts": {"S": "not JSON"}}, {"facts": {"S": "[1]"}}, {"packed": {"B": b"not deflated"}}, {}]
+)
+def test_an_item_that_is_not_a_result_is_named_and_the_others_are_read(aws: Aws, damaged: dict[str, Any]) -> None:
+    table = aws.table()
+    aws.client("dynamodb").put_item(TableName=table, Item={"task_id": {"S": "odd"}, **damaged})
+    with dynamodb(aws, table=table) as sink:
+        sink.put([result("t", b"1")])
+        with pytest.raises(Rejected, match=f"the item of task odd in table {table} is not a result") as caught:
+            sink.get(["t", "odd"])
+        assert list(caught.value.task_ids) == ["odd"]
+        assert sink.get(["t"])["t"].outcome.payload == b"1"
+
+
+def test_an_object_that_is_not_a_result_is_named(aws: Aws) -> None:
+    bucket = aws.bucket()
+    with dynamodb(aws, table=aws.table(), bucket=bucket, inline_limit=1024) as sink:
+        sink.put([result("t", json.dumps(random.Random(1).randbytes(9000).hex()).encode())])
+        ((key, _),) = aws.objects(bucket).items()
+        aws.client("s3").put_object(Bucket=bucket, Key=key, Body=b"not a result")
+        with pytest.raises(Rejected, match=f"s3://{bucket}/{key} is not a result that htcgrid wrote"):
+            sink.get(["t"])
+
+
 def test_the_same_task_twice_in_one_put_leaves_one_result(aws: Aws) -> None:
     with dynamodb(aws, table=aws.table()) as sink:
         sink.put([result("t", b"1"), result("t", b"{}", FailureKind.EXIT), result("t", b"2")])
