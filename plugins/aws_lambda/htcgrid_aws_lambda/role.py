@@ -1,5 +1,6 @@
 """The execution role that `deploy` makes: it may write to the function's own log group, and nothing else."""
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -11,6 +12,8 @@ from htcgrid_aws.aws_errors import code_of
 from htcgrid_aws_lambda.desired import OWNER_TAG
 
 _POLICY = "write-own-logs"
+_LONGEST_IN_ROLE = 64 - len("htcgrid-")
+_DIGEST = 8
 _TRUST = {
     "Version": "2012-10-17",
     "Statement": [
@@ -20,8 +23,11 @@ _TRUST = {
 
 
 def role_name_of(function: str) -> str:
-    """The name of the role that is made for a function."""
-    return f"htcgrid-{function}"[:64]
+    """The name of the role that is made for a function: of 64 characters at most, and of no other function."""
+    if len(function) <= _LONGEST_IN_ROLE:
+        return f"htcgrid-{function}"
+    digest = hashlib.sha256(function.encode()).hexdigest()[:_DIGEST]
+    return f"htcgrid-{function[: _LONGEST_IN_ROLE - _DIGEST - 1]}-{digest}"
 
 
 def log_group_of(function: str) -> str:
@@ -61,8 +67,8 @@ class Role:
         if self._is_ours(found):
             return True
         raise Rejected(
-            f"The role {self.name} exists and was not made by htcgrid (it has no tag {OWNER_TAG}). "
-            "Name a role of your own as `role`, or choose another [function] name."
+            f"The role {self.name} exists and was not made by htcgrid for this function: its tag {OWNER_TAG} is missing "
+            "or names another. Name a role of your own as `role`, or choose another [function] name."
         )
 
     def missing(self) -> list[str]:

@@ -15,6 +15,7 @@ from htcgrid.spi import Deployable, Rejected
 from htcgrid_aws_lambda import archive
 from htcgrid_aws_lambda.function_deployment import Deployment
 from htcgrid_aws_lambda.invoker import AwsLambdaInvoker
+from htcgrid_aws_lambda.role import role_name_of
 
 Maker = Callable[..., AwsLambdaInvoker]
 REGION = "eu-west-1"
@@ -49,6 +50,12 @@ def test_the_role_may_write_the_functions_own_logs_and_nothing_else(plane: Maker
     (statement,) = policy["Statement"]
     assert statement["Action"] == ["logs:CreateLogStream", "logs:PutLogEvents"]
     assert statement["Resource"] == f"arn:aws:logs:{REGION}:123456789012:log-group:/aws/lambda/pricing:*"
+
+
+def test_two_functions_with_long_names_have_a_role_each() -> None:
+    names = [role_name_of("a" * 56 + end) for end in ("", "1", "2")]
+    assert len(set(names)) == 3
+    assert max(map(len, names)) == 64
 
 
 def test_a_second_deploy_has_nothing_to_do(plane: Maker) -> None:

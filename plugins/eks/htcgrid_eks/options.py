@@ -1,5 +1,6 @@
 """The keys of a plane with `plugin = "eks"`: the same for pods that live for a run and for a standing grid."""
 
+import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +24,8 @@ _DAY = 86_400.0
 _MOST = 2**31 - 1  # Kubernetes has numbers of 32 bits
 _ON_S3 = re.compile(r"s3://[^/]+/.+")
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,46}[a-z0-9])?")
+_LONGEST_PLAIN = 48 - len("htcgrid-")
+_DIGEST = 8
 
 
 class Autoscale(BaseModel):
@@ -238,8 +241,11 @@ class Options(Access):
         return layers
 
     def base_name(self, function: Function) -> str:
-        """The name of the objects of this function."""
+        """The name of the objects of this function, and of no other: a long one ends with a digest."""
         if self.name:
             return self.name
         plain = re.sub(r"[^a-z0-9]+", "-", function.function_name.lower()).strip("-") or "function"
-        return f"htcgrid-{plain}"[:48].rstrip("-")
+        if len(plain) <= _LONGEST_PLAIN:
+            return f"htcgrid-{plain}"
+        digest = hashlib.sha256(function.function_name.encode()).hexdigest()[:_DIGEST]
+        return f"htcgrid-{plain[: _LONGEST_PLAIN - _DIGEST - 1].rstrip('-')}-{digest}"

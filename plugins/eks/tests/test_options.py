@@ -1,6 +1,7 @@
 from typing import Any
 
 import pytest
+from htcgrid.spi import Function
 from pydantic import ValidationError
 
 from htcgrid_eks.options import Options
@@ -80,3 +81,11 @@ def test_what_kubernetes_takes_is_taken() -> None:
 def test_layers_that_are_not_on_s3_say_where_they_belong() -> None:
     with pytest.raises(ValidationError, match=r"'layer': write \"s3://bucket/key.zip\". Layers that are folders here"):
         Options.model_validate({"image": "i", "code": "s3://bucket/code.zip", "layers": ["layer"]})
+
+
+def test_two_functions_with_long_names_do_not_share_their_objects() -> None:
+    options = Options.model_validate({"image": "i"})
+    names = [options.base_name(Function(name="a" * 55 + end)) for end in ("", "1", "2")]
+    assert len(set(names)) == 3
+    assert max(map(len, names)) <= 48
+    assert options.base_name(Function(name="Price_v1")) == "htcgrid-price-v1"
