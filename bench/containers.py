@@ -35,15 +35,15 @@ def main() -> None:
 
 
 def compare_transports(image: str, function: Function, rounds: int, calls: int) -> None:
-    api, rie = plane(image, function, "api"), plane(image, function, "rie")
+    api, rie = plane(image, function, "http"), plane(image, function, "rie")
     with api, rie:
-        rates: dict[str, list[float]] = {"api": [], "rie": []}
+        rates: dict[str, list[float]] = {"http": [], "rie": []}
         for invoker in (api, rie):
             invoke(invoker, 50)
         for _ in range(rounds):
-            rates["api"].append(calls / invoke(api, calls))
+            rates["http"].append(calls / invoke(api, calls))
             rates["rie"].append(calls / invoke(rie, calls))
-    ratio = statistics.median(a / r for a, r in zip(rates["api"], rates["rie"], strict=True))
+    ratio = statistics.median(a / r for a, r in zip(rates["http"], rates["rie"], strict=True))
     for name, figures in rates.items():
         print(
             f"{name}: {statistics.median(figures):.0f} invocations/s  ({', '.join(f'{rate:.0f}' for rate in figures)})"
@@ -55,7 +55,7 @@ def compare_starts(image: str, function: Function, rounds: int) -> None:
     firsts, ones, fours = [], [], []
     for _ in range(rounds):
         began = time.monotonic()
-        with plane(image, function, "api") as invoker:
+        with plane(image, function, "http") as invoker:
             invoke(invoker, 1)
             firsts.append(time.monotonic() - began)
         ones.append(started(image, function, 1))
@@ -69,7 +69,7 @@ def compare_starts(image: str, function: Function, rounds: int) -> None:
 
 def started(image: str, function: Function, count: int) -> float:
     """Seconds until each of `count` containers has answered once."""
-    with plane(image, function, "api", count) as invoker, ThreadPoolExecutor(count) as threads:
+    with plane(image, function, "http", count) as invoker, ThreadPoolExecutor(count) as threads:
         began = time.monotonic()
         list(threads.map(lambda _: invoke(invoker, 1), range(count)))
         return time.monotonic() - began

@@ -38,7 +38,9 @@ class SidecarInvoker(EnvironmentPool):
 
     class Config(Plugin.Config):
         containers: int = Field(1, ge=1, description="how many Lambda containers the pod has")
-        transport: Literal["api", "rie"] = Field("api", description='"api" (the Runtime API) or "rie" (the emulator)')
+        transport: Literal["http", "rie"] = Field(
+            "http", description='"http" (the Runtime API) or "rie" (the emulator)'
+        )
         folder: Path = Field(FOLDER, description="where the volumes shared with the containers are mounted")
         start_seconds: float = Field(60.0, gt=0, description="seconds to wait for the containers to become ready")
         emulator_port: int = Field(
@@ -55,7 +57,7 @@ class SidecarInvoker(EnvironmentPool):
         super().__init__(config, function)
         every = frozenset(Capability)
         # In the emulator's replies an answer and an error document look the same.
-        self.capabilities = every if config.transport == "api" else every - {Capability.ERRORS}
+        self.capabilities = every if config.transport == "http" else every - {Capability.ERRORS}
         self._pipes: list[ContainerPipes] = []
         self._kills: dict[int, int] = {}
         """For each place, `ContainerPipes.kills` before the tasks that it runs now."""

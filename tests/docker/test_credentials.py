@@ -42,7 +42,7 @@ def identified(opened: LocalDockerInvoker) -> object:
     return json.loads(outcome.payload)["keys"][0]
 
 
-@pytest.mark.parametrize("transport", ["api", "rie"])
+@pytest.mark.parametrize("transport", ["http", "rie"])
 def test_nothing_but_the_handlers_own_process_has_them(
     engine: docker.APIClient, python_image: str, transport: str
 ) -> None:

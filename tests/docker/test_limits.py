@@ -170,7 +170,7 @@ def test_the_limits_are_those_of_the_function(engine: docker.APIClient, opened: 
     assert limits["ReadonlyRootfs"]
 
 
-@pytest.mark.parametrize("transport", ["api", "rie"])
+@pytest.mark.parametrize("transport", ["http", "rie"])
 def test_on_a_network_of_the_users(function: Function, python_image: str, transport: str) -> None:
     """With the emulator its port is on loopback only."""
     options = Options(base_image=python_image, workers=1, network="bridge", transport=transport)

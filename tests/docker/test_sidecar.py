@@ -83,7 +83,7 @@ class Beside(RemoteInvoker):
 
     def _launched(self) -> str:
         (self._folder / "0").mkdir(exist_ok=True)
-        entry, *arguments = container_entry.command(FOLDER, container_entry.program(self.function.handler, "api", 0))
+        entry, *arguments = container_entry.command(FOLDER, container_entry.program(self.function.handler, "http", 0))
         in_container = self.function.model_copy(update={"code": Path(TASK_ROOT)})
         made: dict[str, Any] = self._engine.create_container(
             self._image,

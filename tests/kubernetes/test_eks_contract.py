@@ -38,7 +38,7 @@ class EksContract(InvokerContract):
 
 
 class TestThroughTheRuntimeApi(EksContract):
-    transport = "api"
+    transport = "http"
 
 
 class TestThroughTheEmulator(EksContract):

@@ -110,7 +110,7 @@ def test_a_connection_that_broke_while_idle_is_opened_anew(plane: EksInvoker) ->
     assert call(plane, 0).payload == b'"slept"'
 
 
-@pytest.mark.parametrize("transport", ["api", "rie"])
+@pytest.mark.parametrize("transport", ["http", "rie"])
 def test_neither_runtime_api_nor_emulator_nor_relay_is_reachable_from_another_pod(
     config: EksInvoker.Config, function: Function, kubectl: Kubectl, redis_address: tuple[str, int], transport: str
 ) -> None:

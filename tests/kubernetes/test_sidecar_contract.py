@@ -14,7 +14,7 @@ IN_POD = Path(__file__).parent / "in_pod"
 TESTS = "/tests"
 
 
-@pytest.mark.parametrize("transport", ["api", "rie"])
+@pytest.mark.parametrize("transport", ["http", "rie"])
 def test_the_conformance_kit_passes_inside_a_pod(
     transport: str, kubectl: Kubectl, agent_image: str, lambda_image: str
 ) -> None:

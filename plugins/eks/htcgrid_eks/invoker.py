@@ -56,7 +56,7 @@ class EksInvoker(RemoteInvoker):
         self.standing = (config.autoscale.max if config.autoscale else config.pods, config.containers)
         every = frozenset(Capability)
         # The emulator's replies do not distinguish an answer from an error document.
-        self.capabilities = every if config.transport == "api" else every - {Capability.ERRORS}
+        self.capabilities = every if config.transport == "http" else every - {Capability.ERRORS}
         self._cluster = Cluster(config)
         self._run_pods = RunPods(self._cluster, config, function)
         self._pods: list[_Pod] = []

@@ -74,7 +74,7 @@ class Options(Access):
 
     pods: int = Field(1, ge=1, le=10_000, description="how many pods")
     containers: int = Field(1, ge=1, le=32, description="Lambda containers in each pod, one invocation at a time each")
-    transport: Literal["api", "rie"] = Field("api", description='"api" (the Runtime API) or "rie" (the emulator)')
+    transport: Literal["http", "rie"] = Field("http", description='"http" (the Runtime API) or "rie" (the emulator)')
     command: tuple[str, ...] = Field(
         (), description="the command of the Lambda container; if empty, AWS's entry script"
     )

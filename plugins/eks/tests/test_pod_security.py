@@ -44,7 +44,7 @@ def violations(spec: dict[str, Any]) -> Iterator[str]:
         yield from (f"{rule} of {container['name']}" for rule, holds in held.items() if not holds)
 
 
-@pytest.mark.parametrize("transport", ["api", "rie"])
+@pytest.mark.parametrize("transport", ["http", "rie"])
 @pytest.mark.parametrize(
     "options",
     [
@@ -59,7 +59,7 @@ def test_the_pods_of_a_grid_pass(manifests: Manifests, options: dict[str, Any], 
     assert list(violations(spec)) == []
 
 
-@pytest.mark.parametrize("transport", ["api", "rie"])
+@pytest.mark.parametrize("transport", ["http", "rie"])
 def test_the_pods_of_a_run_pass(function: Function, transport: str) -> None:
     options = Options.model_validate({"image": "pricing:1", "namespace": "grid", "transport": transport})
     cluster = Asked(options)

@@ -49,7 +49,7 @@ def spec_of(options: Options, function: Function, image: Image, network: Network
     if options.transport == "rie" and level.lower() not in _EMULATORS_LEVELS:
         raise Rejected(
             f"[function] environment: LOG_LEVEL = {level!r} ends the emulator, which takes it for its own. Write "
-            'transport = "api", or a level that it knows too: debug, info, warning or error.'
+            'transport = "http", or a level that it knows too: debug, info, warning or error.'
         )
     return ContainerSpec(image, network, options, function, _environment(options, function, image))
 

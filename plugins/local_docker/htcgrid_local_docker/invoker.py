@@ -57,7 +57,7 @@ class LocalDockerInvoker(EnvironmentPool):
         super().__init__(config, function)
         every = frozenset(Capability)
         # The emulator's replies do not tell an answer from an error document.
-        self.capabilities = every if config.transport == "api" else every - {Capability.ERRORS}
+        self.capabilities = every if config.transport == "http" else every - {Capability.ERRORS}
         self._engine = Engine(config.host)
         self._left: list[ContainerSandbox] = []
         self._lock = threading.Lock()
@@ -84,7 +84,7 @@ class LocalDockerInvoker(EnvironmentPool):
         labels = ownership.labels(self.function)
         net = network.join(self._engine, self.config.network, labels, self.config.transport)
         self._opened.callback(network.leave, self._engine, net)
-        if self.config.transport == "api":
+        if self.config.transport == "http":
             network.check_reachable(self._engine, net)
         spec = container_spec.spec_of(self.config, self.function, image, net)
         self._spec = replace(spec, layers=self._layers())

@@ -36,7 +36,7 @@ class Network:
 
 def join(engine: Engine, name: str, labels: dict[str, str], transport: str) -> Network:
     """The network of that name; without a name, a new one from which containers reach this machine only."""
-    if transport == "api" and engine.is_podman and name != "host":
+    if transport == "http" and engine.is_podman and name != "host":
         # Its bridges are there only while a container is on them, and those of a rootless engine never on this machine.
         if name and name not in _WITHOUT_BRIDGE:
             _inspected(engine, name)

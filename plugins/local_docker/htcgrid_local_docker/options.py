@@ -25,7 +25,7 @@ class Options(Plugin.Config):
     workers: int = Field(
         0, ge=0, le=10_000, description="how many containers run side by side; 0 means one for each processor"
     )
-    transport: Literal["api", "rie"] = Field("api", description='"api" (the Runtime API) or "rie" (the emulator)')
+    transport: Literal["http", "rie"] = Field("http", description='"http" (the Runtime API) or "rie" (the emulator)')
     entrypoint: tuple[str, ...] = Field((), description="in place of the image's own entry point")
     command: tuple[str, ...] = Field(
         (), description="in place of the image's command; if empty, the handler, if that is set"

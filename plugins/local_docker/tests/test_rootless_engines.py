@@ -108,7 +108,7 @@ PODMAN = ("Podman Engine", "Conmon")
 @pytest.mark.parametrize(("named", "joined"), [("", "none"), ("podman", "podman"), ("pasta", "pasta")])
 def test_podman_is_served_inside_its_containers_whatever_their_network(named: str, joined: str) -> None:
     engine = FakeEngine(*PODMAN)
-    found = network.join(engine, named, {}, "api")
+    found = network.join(engine, named, {}, "http")
     assert found == Network(joined, "127.0.0.1", own=False, is_inside=True)
     assert not engine.made
     network.check_reachable(engine, found)
@@ -116,12 +116,12 @@ def test_podman_is_served_inside_its_containers_whatever_their_network(named: st
 
 def test_a_network_that_podman_does_not_have_is_refused() -> None:
     with pytest.raises(Rejected, match="there is no such Docker network"):
-        network.join(FakeEngine(*PODMAN), "missing", {}, "api")
+        network.join(FakeEngine(*PODMAN), "missing", {}, "http")
 
 
 def test_docker_has_a_network_of_its_own_as_before() -> None:
     engine = FakeEngine("Engine", "containerd")
-    found = network.join(engine, "", {}, "api")
+    found = network.join(engine, "", {}, "http")
     assert (found.gateway, found.own, found.is_inside) == ("203.0.113.1", True, False)
     assert engine.made == [found.name]
 
@@ -134,7 +134,7 @@ def test_a_rootless_docker_is_served_in_the_network_namespace_that_its_bridges_a
     engine = FakeEngine("Engine", "rootlesskit")
     engine.is_rootless = True
     monkeypatch.setattr(engine, "process_id", lambda: apart.pid)
-    found = network.join(engine, "host", {}, "api")
+    found = network.join(engine, "host", {}, "http")
     assert found.is_of_engine
     network.check_reachable(engine, found)
     with network.listener(engine, found) as listener:

@@ -2,4 +2,4 @@ import pytest
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--transport", default="api")
+    parser.addoption("--transport", default="http")
