@@ -27,7 +27,7 @@ _EVENT_BYTES = 4096
 
 
 class Changes:
-    """Counts the changes of a file that this process was told of. Any thread may call anything."""
+    """Counts the changes of a file that this process is notified of. Any thread may call anything."""
 
     def __init__(self, watched: Path) -> None:
         self._watched = watched

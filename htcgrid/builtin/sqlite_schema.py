@@ -14,7 +14,7 @@ APPLICATION_ID = 0x48544347
 SCHEMA_VERSION = 2
 
 # A task's event stands apart from its state, so that leasing, extending and returning rewrite a few bytes
-# and not the event. AUTOINCREMENT keeps numbers from being used again: a late receipt meets no other task.
+# and not the event. AUTOINCREMENT keeps numbers from being used again, so a late receipt never means another task.
 # Each state has its own index, so that each poll of `receive` costs the same at any depth of the queue.
 SCHEMA = (
     """

@@ -99,7 +99,7 @@ class SqliteSink(ResultSink):
         super().__init__(config, function)
         self._file = SqliteFile(config.path)
         self._seen = threading.local()
-        """In each thread, the number of the last change that it was told of."""
+        """In each thread, the number of the last change that it has seen."""
 
     def open(self) -> None:
         self._file.open()

@@ -34,11 +34,11 @@ from htcgrid.spi import (
 
 log = logging.getLogger(__name__)
 
-VAIN_SECONDS = 0.0005
+FIRST_BACK_OFF = 0.0005
 """How long a waiting `receive` leaves changes alone after it has found nothing, twice as long each time up to
-`MOST_VAIN_SECONDS`: where many agents wait, most changes bring no task for this one."""
+`LONGEST_BACK_OFF`: where many agents wait, most changes bring no task for this one."""
 
-MOST_VAIN_SECONDS = 0.02
+LONGEST_BACK_OFF = 0.02
 
 SEEN_SECONDS = 5.0
 """How often an idle agent reports that it is alive."""
@@ -108,7 +108,7 @@ class SqliteSource(TaskSource):
     def receive(self, max_tasks: int, wait: float) -> Sequence[Lease]:
         """Lease ready tasks and those whose lease has expired; fewer than asked for if payloads are large."""
         deadline = time.monotonic() + wait
-        vain = 0.0
+        back_off = 0.0
         while max_tasks > 0:
             number = self._file.changes.number
             due = self._next_due()
@@ -121,8 +121,8 @@ class SqliteSource(TaskSource):
             if left <= 0 or (self.config.drain and due is None):
                 break
             if pause > 0 and self._file.changes.wait(number, min(left, pause)) != number:
-                time.sleep(min(vain, left, pause))
-                vain = min(max(VAIN_SECONDS, 2 * vain), MOST_VAIN_SECONDS)
+                time.sleep(min(back_off, left, pause))
+                back_off = min(max(FIRST_BACK_OFF, 2 * back_off), LONGEST_BACK_OFF)
         return ()
 
     def ack(self, leases: Sequence[Lease]) -> None:
@@ -139,7 +139,7 @@ class SqliteSource(TaskSource):
                 due = self._clock.now() + delay
                 connection.executemany(sql.DELAY, ((due, *_receipt(lease)) for lease in leases))
             else:
-                connection.executemany(sql.GIVE_BACK, map(_receipt, leases))
+                connection.executemany(sql.RETURN, map(_receipt, leases))
 
     def extend(self, leases: Sequence[Lease], seconds: float) -> Collection[str]:
         with self._file.writing(durable=False) as connection:
@@ -155,7 +155,7 @@ class SqliteSource(TaskSource):
     def dead_letter(self, leases: Sequence[Lease], reason: str) -> None:
         """Make it a dead letter with its event; `dead` reads it back. Like `ack`, it counts even if another agent has the task by now."""
         with self._file.writing(durable=True) as connection:
-            connection.executemany(sql.SET_ASIDE, ((reason, _receipt(lease)[0]) for lease in leases))
+            connection.executemany(sql.TO_DEAD_LETTERS, ((reason, _receipt(lease)[0]) for lease in leases))
 
     @property
     def exhausted(self) -> bool:
@@ -243,7 +243,7 @@ class SqliteSource(TaskSource):
     # --- Inside --------------------------------------------------------------------------------------
 
     def _next_due(self) -> float | None:
-        """When the next task can be leased, in Unix seconds; 0 for now, None if none waits, is delayed or is leased."""
+        """When the next task can be leased, on the queue's `Clock`; 0 for now, None if none waits, is delayed or is leased."""
         with self._file.reading() as connection:
             ready, *times = connection.execute(sql.NEXT_DUE).fetchone()
         return 0.0 if ready else min((due for due in times if due is not None), default=None)

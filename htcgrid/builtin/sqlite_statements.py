@@ -38,13 +38,13 @@ FORGET = "DELETE FROM agents WHERE seen < ?"
 # A lease is a task's number and its attempt. Only the latest lease of a task can be extended or returned.
 EXTEND = "UPDATE queue SET due = ? WHERE seq = ? AND attempt = ? AND state = 'leased'"
 IS_OURS = "SELECT 1 FROM queue WHERE seq = ? AND attempt = ? AND state = 'leased'"
-GIVE_BACK = "UPDATE queue SET state = 'ready', due = NULL WHERE seq = ? AND attempt = ? AND state = 'leased'"
+RETURN = "UPDATE queue SET state = 'ready', due = NULL WHERE seq = ? AND attempt = ? AND state = 'leased'"
 DELAY = """
     UPDATE queue SET state = 'delayed', due = ?
     WHERE seq = ? AND attempt = ? AND state = 'leased'
 """
 DONE = "DELETE FROM queue WHERE seq IN (SELECT value FROM json_each(?)) AND state <> 'dead'"
-SET_ASIDE = (
+TO_DEAD_LETTERS = (
     "UPDATE queue SET state = 'dead', due = NULL, reason = ? WHERE seq = ? AND state IN ('ready', 'delayed', 'leased')"
 )
 

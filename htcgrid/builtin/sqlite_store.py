@@ -105,7 +105,7 @@ class SqliteFile:
 
         Every transaction survives the death of any process. A `durable` one, and all before it, survives
         the loss of power too: it waits for the disk. Other processes that wait for
-        `changes` are told of what `is_awaited`, and those of this process of all.
+        `changes` are notified if it `is_awaited`; those of this process are notified of every transaction.
         """
         with self._held() as connection:
             connection.execute("PRAGMA synchronous = FULL" if durable else "PRAGMA synchronous = NORMAL")

@@ -96,8 +96,8 @@ DETAILS = (
         LEASES,
         "a late nack revives what was cancelled",
         _SQL,
-        "GIVE_BACK = \"UPDATE queue SET state = 'ready', due = NULL WHERE seq = ? AND attempt = ? AND state = 'leased'\"",
-        "GIVE_BACK = \"UPDATE queue SET state = 'ready', due = NULL WHERE seq = ? AND attempt = ? AND state IN ('leased', 'cancelled')\"",
+        "RETURN = \"UPDATE queue SET state = 'ready', due = NULL WHERE seq = ? AND attempt = ? AND state = 'leased'\"",
+        "RETURN = \"UPDATE queue SET state = 'ready', due = NULL WHERE seq = ? AND attempt = ? AND state IN ('leased', 'cancelled')\"",
     ),
     _bug(
         LEASES,
@@ -140,8 +140,8 @@ DETAILS = (
         LEASES,
         "a late nack revives a dead letter",
         _SQL,
-        "GIVE_BACK = \"UPDATE queue SET state = 'ready', due = NULL WHERE seq = ? AND attempt = ? AND state = 'leased'\"",
-        "GIVE_BACK = \"UPDATE queue SET state = 'ready', due = NULL WHERE seq = ? AND attempt = ? AND state IN ('leased', 'dead')\"",
+        "RETURN = \"UPDATE queue SET state = 'ready', due = NULL WHERE seq = ? AND attempt = ? AND state = 'leased'\"",
+        "RETURN = \"UPDATE queue SET state = 'ready', due = NULL WHERE seq = ? AND attempt = ? AND state IN ('leased', 'dead')\"",
     ),
     _bug(
         LEASES,

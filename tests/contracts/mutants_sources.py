@@ -399,8 +399,8 @@ SOURCES = (
         LEASES,
         "a late nack returns the lease of another",
         _SQL_FILE,
-        "GIVE_BACK = \"UPDATE queue SET state = 'ready', due = NULL WHERE seq = ? AND attempt = ? AND state = 'leased'\"",
-        "GIVE_BACK = \"UPDATE queue SET state = 'ready', due = NULL WHERE seq = ? AND ? > 0 AND state = 'leased'\"",
+        "RETURN = \"UPDATE queue SET state = 'ready', due = NULL WHERE seq = ? AND attempt = ? AND state = 'leased'\"",
+        "RETURN = \"UPDATE queue SET state = 'ready', due = NULL WHERE seq = ? AND ? > 0 AND state = 'leased'\"",
     ),
     _edit(
         SQLITE,
@@ -463,8 +463,8 @@ SOURCES = (
         LEASES,
         "a nack is not counted",
         _SQL_FILE,
-        "GIVE_BACK = \"UPDATE queue SET state = 'ready', due = NULL WHERE",
-        "GIVE_BACK = \"UPDATE queue SET state = 'ready', due = NULL, attempt = attempt - 1 WHERE",
+        "RETURN = \"UPDATE queue SET state = 'ready', due = NULL WHERE",
+        "RETURN = \"UPDATE queue SET state = 'ready', due = NULL, attempt = attempt - 1 WHERE",
     ),
     *_bug(
         LEASES,
