@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 
 import pytest
 from program_end import output_at_end
@@ -119,6 +120,41 @@ def test_who_waits_for_more_results_is_told_of_those_of_another_connection(tmp_p
         assert found == [(True, True)]
         assert reader.wait_for_more(LONG)  # each thread is told for itself
         assert not reader.wait_for_more(0.01)
+
+
+def test_ctrl_c_after_any_call_of_a_wait_is_what_the_caller_sees_and_others_are_still_told(tmp_path: Path) -> None:
+    with sink_at(tmp_path / "grid.db") as sink:
+        settle(sink)
+        calls = 0
+        while interrupted_after(calls, lambda: sink.wait_for_more(0.001)):
+            calls += 1
+            waiting, found = in_thread(lambda: (sink.wait_for_more(0), sink.wait_for_more(LONG)))
+            sink.put([result(str(calls))])
+            waiting.join(LONG / 2)
+            assert len(found) == 1, calls
+            settle(sink)
+        assert calls > 5
+
+
+def interrupted_after(calls: int, wait: Callable[[], object]) -> bool:
+    """Whether Ctrl-C came after that many calls that the module makes, where Python heeds signals, and the caller saw it."""
+    left = calls
+
+    def profile(frame: FrameType, event: str, _: object) -> None:
+        nonlocal left
+        if event == "c_return" and frame.f_code.co_filename == sqlite_changes.__file__:
+            left -= 1
+            if left == -1:
+                raise KeyboardInterrupt
+
+    sys.setprofile(profile)
+    try:
+        wait()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.setprofile(None)
+    return False
 
 
 def settle(reader: SqliteSink) -> None:

@@ -79,32 +79,38 @@ class Changes:
     def wait(self, number: int, seconds: float) -> int:
         """Wait for a change after that number, `seconds` at most; returns the number of the last change."""
         deadline = time.monotonic() + seconds
-        with self._changed:
-            while self._number == number and (left := deadline - time.monotonic()) > 0:
-                if self._fd < 0 or self._is_read:
-                    self._changed.wait(left)
-                else:
-                    self._read(left)
-            return self._number
+        while self._number == number and (left := deadline - time.monotonic()) > 0:
+            self._wait_once(number, left)
+        return self._number
 
-    def _read(self, seconds: float) -> None:
-        """Wait for inotify or another thread's change, without the lock."""
-        self._is_read = True
-        poll = select.poll()
-        for fd in (self._fd, self._wakeup):
-            poll.register(fd, select.POLLIN)
-        self._changed.release()
+    def _wait_once(self, number: int, seconds: float) -> None:
+        """Until inotify or another thread tells of something. Ctrl-C may raise anywhere in here."""
+        is_reader = False
+        told: list[int] = []
         try:
+            with self._changed:
+                if self._number != number:
+                    return
+                if self._fd < 0 or self._is_read:
+                    self._changed.wait(seconds)
+                    return
+                is_reader = self._is_read = True
+                poll = select.poll()
+                for fd in (self._fd, self._wakeup):
+                    poll.register(fd, select.POLLIN)
             told = [fd for fd, _ in poll.poll(seconds * 1000)]
         finally:
-            self._changed.acquire()
+            if is_reader:
+                self._end_read(told)
+
+    def _end_read(self, told: list[int]) -> None:
+        with self._changed:
             self._is_read = False
+            self._number += self._fd in told
+            for fd in {self._fd, self._wakeup}.intersection(told):
+                with suppress(BlockingIOError):
+                    os.read(fd, _EVENT_BYTES)
             self._changed.notify_all()
-        if self._fd in told:
-            self._number += 1
-        for fd in {self._fd, self._wakeup}.intersection(told):
-            with suppress(BlockingIOError):
-                os.read(fd, _EVENT_BYTES)
 
 
 def _watch(path: Path) -> int:

@@ -136,12 +136,21 @@ def status_of(arguments: list[str] | None = None) -> int:  # noqa: PLR0911 - one
         # Python keeps bytes of the command line that are not UTF-8 as lone surrogates.
         return _say(f"{error.object[:200]!r} is not UTF-8 text. Give it in UTF-8.", USAGE)
     except Exception as error:  # noqa: BLE001 - a bug, of ours or of a plugin; shown whole
+        if _follows_ctrl_c(error):
+            return INTERRUPTED
         if advice := machine_limits.advice(error):
             return _say(advice, UNAVAILABLE)
         traceback.print_exc()
         print("htcgrid: this is a bug in htcgrid or in a plugin; please report the lines above.", file=sys.stderr)
         return UNAVAILABLE
     return status if isinstance(status, int) else DONE
+
+
+def _follows_ctrl_c(error: BaseException) -> bool:
+    """Whether it was raised while Ctrl-C unwound the program: Python's Condition, for one, then releases a lock that it
+    does not hold."""
+    cause = error.__context__
+    return cause is not None and (isinstance(cause, KeyboardInterrupt) or _follows_ctrl_c(cause))
 
 
 def _failed(error: HtcgridError) -> int:

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from program_end import output_at_end
 
+from htcgrid.builtin.sqlite_sink import SqliteSink
+from htcgrid.cli.main import INTERRUPTED, status_of
 from htcgrid.stop_request import StopRequest
 
 HTCGRID = Path(sys.executable).with_name("htcgrid")
@@ -78,3 +80,20 @@ def test_a_stop_that_was_asked_for_before_the_wait_is_not_lost() -> None:
     waiting.start()
     waiting.join(30)
     assert not waiting.is_alive()
+
+
+def test_an_error_that_ctrl_c_leads_to_is_ctrl_c(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As Python's Condition raises, when Ctrl-C comes in its `wait` while it does not hold its lock."""
+
+    def wait(_self: SqliteSink, _seconds: float) -> bool:
+        lock = threading.Lock()
+        with lock:
+            lock.release()
+            raise KeyboardInterrupt
+
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(SqliteSink, "wait_for_more", wait)
+    assert status_of(["results", "--follow"]) == INTERRUPTED
+    assert "Traceback" not in capfd.readouterr().err
