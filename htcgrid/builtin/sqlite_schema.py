@@ -21,7 +21,7 @@ SCHEMA = (
     CREATE TABLE tasks (
         seq        INTEGER PRIMARY KEY AUTOINCREMENT,
         id         TEXT NOT NULL UNIQUE,
-        submitted  REAL NOT NULL,             -- Unix seconds
+        submitted  REAL NOT NULL,             -- times are seconds of `sqlite_clock.Clock`
         attributes TEXT,                      -- a JSON object; NULL where there are none
         payload    BLOB NOT NULL
     )
@@ -32,7 +32,7 @@ SCHEMA = (
         session    TEXT,
         priority   INTEGER NOT NULL,
         state      TEXT NOT NULL,             -- ready, delayed, leased, dead, cancelled
-        due        REAL,                      -- Unix seconds when a delay or a lease ends
+        due        REAL,                      -- when a delay or a lease ends
         attempt    INTEGER NOT NULL,          -- how often it was received
         agent      TEXT,                      -- who received it last
         reason     TEXT                       -- why it is dead
@@ -46,7 +46,7 @@ SCHEMA = (
     """
     CREATE TABLE agents (
         name       TEXT PRIMARY KEY,          -- HOST-PID
-        seen       REAL NOT NULL              -- Unix seconds when it last asked for tasks or kept its leases
+        seen       REAL NOT NULL              -- when it last asked for tasks or kept its leases
     )
     """,
     """

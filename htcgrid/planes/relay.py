@@ -60,7 +60,7 @@ class Relay:
     ) -> None:
         self.token = token
         self.plane: Invoker | None = None
-        self.brought = _Brought()
+        self.credentials = _ClientCredentials()
         self.output = _Relayed()
         self._make = make
         self._code_folder = code_folder
@@ -82,7 +82,7 @@ class Relay:
                 if self._code_folder is not None:
                     code_archive.unpack(wanted.body, self._code_folder)
                 plane = self._make(wanted.head)
-                plane.credentials = self.brought
+                plane.credentials = self.credentials
                 if wanted.head.get("output"):
                     plane.output = self.output
                 try:
@@ -120,7 +120,7 @@ class Relay:
                 threading.Thread(target=serve_socket, args=(self, channel), daemon=True).start()
 
 
-class _Brought(CredentialSource):
+class _ClientCredentials(CredentialSource):
     """The credentials that the clients send: the relay's machine cannot get any."""
 
     def __init__(self) -> None:
@@ -195,7 +195,7 @@ class Connection:
             case "open" | "invoke":
                 self._wanted.put(frame)
             case "credentials":
-                self._relay.brought.held = relay_frames.credentials_of(frame)
+                self._relay.credentials.held = relay_frames.credentials_of(frame)
             case "cancel":
                 if (plane := self._relay.plane) is not None:
                     plane.cancel(frame.head["task_ids"])

@@ -31,7 +31,7 @@ class RelayClient:
         self._output = output
         self._leases: dict[str, Lease] = {}
         """The leases of the last batch by task id: what a handler prints comes with the task's id."""
-        self._brought = Credentials()
+        self._sent = Credentials()
         self._send(Frame("hello", {"token": token}))
 
     def open(self, wanted: Mapping[str, Any], archive: bytes, timeout: float) -> Mapping[str, Any]:
@@ -39,7 +39,7 @@ class RelayClient:
 
         Raises `ConnectionError`, `Unavailable` or `Rejected`.
         """
-        self._bring_credentials(timeout)
+        self._send_credentials(timeout)
         self._send(Frame("open", {**wanted, "spi": SPI_VERSION, "output": self._output.is_wanted}, archive))
         for frame in self._frames():
             if frame.say == "done":
@@ -64,7 +64,7 @@ class RelayClient:
         """
         done = False
         try:
-            self._bring_credentials(timeout)
+            self._send_credentials(timeout)
             self._leases = {lease.task.id: lease for lease in batch}
             self._send(relay_frames.invoke_frame(batch, timeout))
             if cancelled:
@@ -91,11 +91,11 @@ class RelayClient:
     def close(self) -> None:
         self._stream.close()
 
-    def _bring_credentials(self, timeout: float) -> None:
+    def _send_credentials(self, timeout: float) -> None:
         held = self._source.current(timeout)
-        if held != self._brought:
+        if held != self._sent:
             self._send(relay_frames.credentials_frame(held))
-            self._brought = held
+            self._sent = held
 
     def _frames(self) -> Iterator[Frame]:
         """The frames up to "done". Raises the error that the relay reports."""

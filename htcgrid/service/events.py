@@ -100,7 +100,7 @@ class Events:
             if is_taken:
                 self._sizes[task.id] = size
         if not is_taken:
-            self._room.give(size)
+            self._room.release(size)
             raise api_errors.TooManyRequests("Rate Exceeded.")
         self._source.put([task])
 
@@ -111,7 +111,7 @@ class Events:
                 self._failed += result.outcome.failure is not None
                 if not self._sizes:
                     self._is_done.notify_all()
-            self._room.give(size)
+            self._room.release(size)
             if result.outcome.failure is not None:
                 document = one_line(result.outcome.payload.decode(errors="replace"))
                 self._report(f"Event {result.task.id} failed after {result.attempt} tries: {document}")

@@ -76,7 +76,7 @@ class InvokeApi:
                 answer = _Answer(error.status, _malformed(error), _JSON)
             except Stalled:
                 answer = _refusal(api_errors.RequestTimeout("The body did not arrive in time."))
-            share.claim(len(answer.body))
+            share.take_held(len(answer.body))
             connection.reply(answer.status, _numbered(answer.headers), answer.body, keep=may_go_on())
         return connection.next()
 

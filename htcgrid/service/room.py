@@ -25,21 +25,21 @@ class Room:
                 self._free -= size
                 return
         if self._around is not None:
-            self._around.give(size)
+            self._around.release(size)
         raise api_errors.TooManyRequests("Rate Exceeded.")
 
-    def claim(self, size: int) -> None:
-        """Count bytes that are already held, even over the limit: `take` is then refused until enough are given back."""
+    def take_held(self, size: int) -> None:
+        """Count bytes that are already held, even over the limit: `take` is then refused until enough are released."""
         if self._around is not None:
-            self._around.claim(size)
+            self._around.take_held(size)
         with self._lock:
             self._free -= size
 
-    def give(self, size: int) -> None:
+    def release(self, size: int) -> None:
         with self._lock:
             self._free += size
         if self._around is not None:
-            self._around.give(size)
+            self._around.release(size)
 
 
 class Share:
@@ -53,13 +53,13 @@ class Share:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._room.give(self._size)
+        self._room.release(self._size)
         self._size = 0
 
     def take(self, size: int) -> None:
         self._room.take(size)
         self._size += size
 
-    def claim(self, size: int) -> None:
-        self._room.claim(size)
+    def take_held(self, size: int) -> None:
+        self._room.take_held(size)
         self._size += size

@@ -28,10 +28,10 @@ def test_what_is_returned_can_be_taken_again_and_nothing_is_held_of_what_was_ref
     around.take(10)
     with pytest.raises(api_errors.TooManyRequests):
         within.take(1)
-    around.give(10)
+    around.release(10)
     with Share(within) as share:
         share.take(5)
-        share.claim(4)
+        share.take_held(4)
         with pytest.raises(api_errors.TooManyRequests):
             around.take(2)
     around.take(10)

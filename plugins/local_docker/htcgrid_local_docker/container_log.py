@@ -59,14 +59,14 @@ class LogStream:
         """The end of what was printed since this was called last."""
         self.drain()
         deadline = time.monotonic() + _AT_MOST_SECONDS
-        while self._read(self._patience()) and time.monotonic() < deadline:
+        while self._read(self._silence_allowed()) and time.monotonic() < deadline:
             pass
         self._silent = 0 if self._tail else self._silent + 1
         tail = bytes(self._tail)
         self._tail.clear()
         return tail
 
-    def _patience(self) -> float:
+    def _silence_allowed(self) -> float:
         if self._tail:  # a line that has no end yet is likely to get one
             whole = self._tail.endswith(b"\n") and self._last in self._tail
             return _BETWEEN_SECONDS if whole else _LIKELY_SECONDS

@@ -147,7 +147,7 @@ class Engine:
         try:
             yield
         except APIError as error:
-            raise explained(words(error), purpose) from None
+            raise explained(message_of(error), purpose) from None
         except (DockerException, requests.RequestException, OSError) as error:
             raise self._unreachable(error) from None
 
@@ -230,7 +230,7 @@ _KNOWN: tuple[tuple[str, type[HtcgridError], str], ...] = (
 )
 
 
-def words(error: APIError) -> str:
+def message_of(error: APIError) -> str:
     """The engine's message, without what the SDK puts around it."""
     said = error.explanation or str(error)
     if isinstance(said, bytes):

@@ -10,7 +10,7 @@ from docker.utils import parse_repository_tag
 from htcgrid.planes import architectures
 from htcgrid.spi import Rejected
 
-from htcgrid_local_docker.engine import Engine, words
+from htcgrid_local_docker.engine import Engine, message_of
 from htcgrid_local_docker.pulling import Pull
 
 
@@ -86,5 +86,5 @@ def _pull(engine: Engine, reference: str, wanted: str | None, say: Callable[[str
             for event in engine.client.pull(repository, tag or "latest", stream=True, decode=True, platform=chosen):
                 pull.take(event)
         except APIError as error:
-            raise pull.failed(words(error)) from None
+            raise pull.failed(message_of(error)) from None
     pull.done()

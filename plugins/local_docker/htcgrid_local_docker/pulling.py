@@ -39,25 +39,25 @@ class Pull:
     def done(self) -> None:
         self._say(f"pulled the image {self._reference}")
 
-    def failed(self, words: str) -> HtcgridError:
+    def failed(self, said: str) -> HtcgridError:
         """The error that stopped the pull, with what to do about it."""
-        said = explained(words.rstrip("."), f"pull the image {self._reference!r}")
-        if isinstance(said, Unavailable):
-            return said
-        lower = words.lower()
+        error = explained(said.rstrip("."), f"pull the image {self._reference!r}")
+        if isinstance(error, Unavailable):
+            return error
+        lower = said.lower()
         if any(sign in lower for sign in _NETWORK):
             message = (
-                f"The image {self._reference!r} is not on this engine, and its registry cannot be reached: {words}. "
+                f"The image {self._reference!r} is not on this engine, and its registry cannot be reached: {said}. "
                 f"Check the name and the network, or load it (docker load, docker build -t {self._reference} ...)."
             )
             return Rejected(message)
         if any(sign in lower for sign in ("not found", "manifest unknown", "does not exist", "denied")):
             message = (
                 f"The image {self._reference!r} is neither on this engine nor in its registry, or the registry requires a login: "
-                f"{words}. Check the name, build it (htcgrid build), or log in (docker login)."
+                f"{said}. Check the name, build it (htcgrid build), or log in (docker login)."
             )
             return Rejected(message)
-        return said
+        return error
 
     def _sizes(self) -> str:
         here, total = (sum(sizes) for sizes in zip(*self._layers.values(), strict=True)) if self._layers else (0, 0)

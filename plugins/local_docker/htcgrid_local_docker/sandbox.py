@@ -50,7 +50,7 @@ class ContainerSandbox(EmulatorSandbox):
         self._log: LogStream | None = None
         self._peer = ""
         self._address = ("", 0)
-        self._meter: ContainerMemory | None = None
+        self._memory: ContainerMemory | None = None
 
     # --- its life ---
 
@@ -148,14 +148,14 @@ class ContainerSandbox(EmulatorSandbox):
     def memory_mb(self) -> float:
         if self._log is not None:
             self._log.drain()
-        return self._meter.megabytes() if self._meter is not None else 0.0
+        return self._memory.megabytes() if self._memory is not None else 0.0
 
     def was_out_of_memory(self) -> bool:
         return self._status == -signal.SIGKILL and self._ran_out_of_memory()
 
     def has_killed_for_memory(self) -> bool:
         """Whether the kernel has ended a process of it for its memory since this was asked last; it lives on."""
-        return self._meter is not None and self._meter.has_killed()
+        return self._memory is not None and self._memory.has_killed()
 
     # --- within ---
 
@@ -175,8 +175,8 @@ class ContainerSandbox(EmulatorSandbox):
         self._peer = addresses[0] if addresses and not network.is_inside else "127.0.0.1"
         if self._spec.options.transport == "rie":
             self._address = self._emulator((settings.get("Ports") or {}).get(f"{RIE_PORT}/tcp"))
-        self._meter = ContainerMemory(details["State"]["Pid"], self._container)
-        if details["State"]["Running"] and not self._meter.is_counted():
+        self._memory = ContainerMemory(details["State"]["Pid"], self._container)
+        if details["State"]["Running"] and not self._memory.is_counted():
             self._engine.warn_once(_UNCOUNTED)
 
     def _emulator(self, published: Sequence[Mapping[str, str]] | None) -> tuple[str, int]:
