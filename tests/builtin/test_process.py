@@ -801,8 +801,8 @@ def test_closing_leaves_no_process_and_no_descriptor() -> None:
     with invoker:
         for _ in range(3):
             run(invoker, {"do": "exit", "status": 1})
-        # The fork server, its guard, and three workers, of which the last may still start.
-        until(lambda: len(set(descendants(os.getpid())) - set(others)) == 5)
+        # The fork server, its guard, and a worker at least: where starts take long, the others wait until they are needed.
+        until(lambda: len(set(descendants(os.getpid())) - set(others)) >= 3)
         family = set(descendants(os.getpid())) - set(others)
     assert not any(map(is_alive, family))
     assert descriptors() == before
