@@ -832,7 +832,7 @@ def test_nothing_outlives_what_it_was_started_by_however_it_hides(tmp_path: Path
 
         def running() -> None:
             with contextlib.suppress(Unavailable):
-                list(invoker.invoke([Lease(Task("t", b'"spread"'))], 1.0 if "timeout" in killed else 30.0))
+                list(invoker.invoke([Lease(Task("t", b'"spread"'))], 3.0 if "timeout" in killed else 30.0))
             ended.set()
 
         thread = threading.Thread(target=running, daemon=True)
