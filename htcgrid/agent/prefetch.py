@@ -108,7 +108,7 @@ class Prefetch:
         """How many tasks a slot hands over together."""
         self._ended = 0
         """How many tasks have ended since the queue was empty."""
-        self._receives: deque[float] = deque([0.0], _RECEIVES)
+        self._receives: deque[float] = deque(maxlen=_RECEIVES)
         self._seen: list[tuple[Mapping[str, Any], int, float]] = []
         """For each slot its batch, how many tasks of it were left, and since when."""
         self._running: list[float | None] = [None] * slots
@@ -123,7 +123,7 @@ class Prefetch:
 
     def waited(self, seconds: float) -> None:
         """Note how long a slot has waited for a task."""
-        if is_dry(seconds, min(self._receives)):
+        if is_dry(seconds, self._receive_seconds):
             self.ran_dry()
 
     def ran_dry(self) -> None:
@@ -155,6 +155,11 @@ class Prefetch:
         ]
         self.ran([now - since if left else None for _, left, since in self._seen])
 
+    @property
+    def _receive_seconds(self) -> float:
+        """A receive may have waited for tasks, so the shortest one counts."""
+        return min(self._receives, default=0.0)
+
     def ran(self, seconds: list[float | None]) -> None:
         """For how long each slot has been running its task; None for those that run nothing."""
         self._running = seconds
@@ -163,10 +168,10 @@ class Prefetch:
         """How many tasks should wait for a slot."""
         if not self._is_shared:
             return prefetch_size(self.slots, self.mean_seconds, self.batch)
-        return wanted(self.mean_seconds, self.batch, min(self._receives), self._running, self._ended)
+        return wanted(self.mean_seconds, self.batch, self._receive_seconds, self._running, self._ended)
 
     def most(self) -> int | None:
         """How many may continue to wait; None for any number, if no other agent could get or run them."""
         if not self._is_shared or self.is_throttled:
             return None
-        return kept(self.mean_seconds, self.batch, min(self._receives), self._running)
+        return kept(self.mean_seconds, self.batch, self._receive_seconds, self._running)

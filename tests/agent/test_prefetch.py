@@ -70,6 +70,13 @@ def test_a_slot_whose_task_is_long_leaves_the_tasks_of_the_others() -> None:
     assert wanted(0.01, 1, 0.1, [5.0, 0.0]) == wanted(0.01, 1, 0.1, [0.0])
 
 
+def test_a_distant_queue_is_bridged_from_its_first_receive_on() -> None:
+    prefetch = Prefetch(1, is_shared=True)
+    prefetch.received(0.008)
+    prefetch.learn(1.0, 100, 1)
+    assert prefetch.size() == pytest.approx(held_seconds(0.008, 0.0) / 0.010, abs=1)
+
+
 @given(receives)
 def test_a_receive_is_bridged_for_half_a_second_at_most(receive: float) -> None:
     assert 0.1 <= held_seconds(receive, 0.0) <= 0.5
