@@ -176,13 +176,14 @@ def test_what_is_put_between_the_look_and_the_wait_is_not_missed(tmp_path: Path)
         assert [number for number, _ in reader.scan()] == [1]
 
 
+@pytest.mark.parametrize("call", ["htcgrid.builtin.sqlite_changes._watch", "os.eventfd"])
 def test_where_the_file_cannot_be_watched_that_is_said_and_it_is_looked_at_again_and_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def none_left(_path: Path) -> int:
+    def none_left(*_: object) -> int:
         raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr(sqlite_changes, "_watch", none_left)
+    monkeypatch.setattr(call, none_left)
     path = tmp_path / "grid.db"
     with caplog.at_level(logging.WARNING), source_at(path) as source, source_at(path) as other:
         assert "Raise `sysctl fs.inotify.max_user_instances`" in caplog.text

@@ -48,8 +48,8 @@ class Changes:
 
     def open(self) -> None:
         try:
-            self._fd = _watch(self._watched)
             self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+            self._fd = _watch(self._watched)
         except OSError as error:
             log.warning(
                 "%s cannot be watched: %s. Other processes' changes are looked for every %g ms.%s",
