@@ -187,6 +187,7 @@ def test_where_the_file_cannot_be_watched_that_is_said_and_it_is_looked_at_again
     path = tmp_path / "grid.db"
     with caplog.at_level(logging.WARNING), source_at(path) as source, source_at(path) as other:
         assert "Raise `sysctl fs.inotify.max_user_instances`" in caplog.text
+        assert not source.receive(1, 0.05)
         waiting, found = in_thread(lambda: source.receive(1, LONG))
         other.put([Task("t", b"1")])
         waiting.join(LONG / 2)
