@@ -801,9 +801,14 @@ def test_closing_leaves_no_process_and_no_descriptor() -> None:
     with invoker:
         for _ in range(3):
             run(invoker, {"do": "exit", "status": 1})
-        # The fork server, its guard, and a worker at least: where starts take long, the others wait until they are needed.
-        until(lambda: len(set(descendants(os.getpid())) - set(others)) >= 3)
+        # Where starts take long, a place is filled when it is needed: each call holds one until it is read to its end.
+        calls = [iter(invoker.invoke(batch({"do": "pid"}), LONG)) for _ in range(3)]
+        for call in calls:
+            next(call)
+        for call in calls:
+            list(call)
         family = set(descendants(os.getpid())) - set(others)
+        assert len(family) == 5  # the fork server, its guard, and three workers
     assert not any(map(is_alive, family))
     assert descriptors() == before
 
