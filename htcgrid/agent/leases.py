@@ -171,7 +171,7 @@ class LeaseTable:
         would delay the slot that takes it. None are wanted while too many results wait to be stored. While tasks wait
         that may have to be returned, it waits for a shorter time.
         """
-        self.prefetch.look(list(self._running.values()))
+        self.prefetch.look(dict(self._running))
         size = self.prefetch.size()
         with self._emptied:
             self._low = size - size // 4
@@ -199,7 +199,7 @@ class LeaseTable:
 
     def surplus(self) -> list[Lease]:
         """Remove tasks that would wait too long here; the caller gives them to `return_now`."""
-        self.prefetch.look(list(self._running.values()))
+        self.prefetch.look(dict(self._running))
         most = self.prefetch.most()
         if most is None or len(self._waiting) <= most:
             return []
@@ -280,6 +280,7 @@ class LeaseTable:
     def _end_slot(self, slot: int) -> None:
         self._ending_slots -= 1
         del self._running[slot], self._has_waited[slot]
+        self.prefetch.accepted(slot)
         if self._waiting:  # this slot may have been woken to take a task, so another must be
             self._filled.notify()
 

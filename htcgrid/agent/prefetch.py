@@ -20,6 +20,8 @@ _LEAST_SECONDS = 0.1
 _MOST_SECONDS = 0.5
 _RETURN_SECONDS = 0.25
 """A task is returned if it would begin later than this, and later than twice the time for which tasks are held."""
+_REFUSED_SECONDS = 2.0
+"""A slot that the plane has refused for this time takes no more tasks: another agent's plane may be available."""
 DRY_SECONDS = 0.1
 """How long to wait for more tasks than idle slots can take at once, before the queue counts as empty."""
 _SPENT = 50
@@ -112,6 +114,8 @@ class Prefetch:
         self._seen: list[tuple[Mapping[str, Any], int, float]] = []
         """For each slot its batch, how many tasks of it were left, and since when."""
         self._running: list[float | None] = [None] * slots
+        self._refused: dict[int, float] = {}
+        """Since when (monotonic clock) the plane has been unavailable to a slot, by the slot's number."""
 
     def learn(self, busy_seconds: float, tasks: int, most: int) -> None:
         """Note how long these tasks took together; the plane takes at most `most` at once."""
@@ -143,11 +147,23 @@ class Prefetch:
         """Note how long a receive that found tasks took; it may have waited for them during a part of this time."""
         self._receives.append(seconds)
 
-    def look(self, running: Sequence[Mapping[str, Any]]) -> None:
-        """Note what each slot runs now: a batch that has not changed since the last check has a long task."""
+    def refused(self, slot: int) -> None:
+        """Note that the plane was unavailable to this slot."""
+        self._refused.setdefault(slot, time.monotonic())
+
+    def accepted(self, slot: int) -> None:
+        """Note that the plane has run this slot's tasks, or that the slot has ended."""
+        self._refused.pop(slot, None)
+
+    def look(self, by_slot: Mapping[int, Mapping[str, Any]]) -> None:
+        """Note what each slot runs now: a batch that has not changed since the last check has a long task.
+
+        Slots that the plane has refused for a while are left out.
+        """
         if not self._is_shared:
             return
         now = time.monotonic()
+        running = [batch for slot, batch in by_slot.items() if now - self._refused.get(slot, now) < _REFUSED_SECONDS]
         before = {id(seen[0]): seen for seen in self._seen}  # by batch, because slots start and end
         self._seen = [
             seen if (seen := before.get(id(batch))) and seen[1] == len(batch) else (batch, len(batch), now)

@@ -79,14 +79,20 @@ class Slot:
                 self._throttled()
                 self._back_off.forget_before(self._statistics.last)  # the plane answers other slots: it is available
             if any(blamed):
-                self._back_off.reset()  # the task is the cause, so the plane was available
+                self._was_accepted()  # the task is the cause, so the plane was available
             elif error.begun:
                 self._back_off.forget_before(self._outcomes.suspects.answered)
             else:
                 self._back_off.has_answered_others(self._outcomes.suspects.answered)
+            if not is_throttled and not any(blamed):
+                self._leases.prefetch.refused(self._number)
             self._back_off.wait(error, self._back_off.longest_of_throttle() if is_throttled else LONGEST_SECONDS)
         else:
-            self._back_off.reset()
+            self._was_accepted()
+
+    def _was_accepted(self) -> None:
+        self._leases.prefetch.accepted(self._number)
+        self._back_off.reset()
 
     def _set_apart(self, batch: dict[str, Lease]) -> None:
         """Run the suspects of this batch one at a time; put the other tasks back for other slots."""

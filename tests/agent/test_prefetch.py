@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from htcgrid.agent.agent import Agent
 from htcgrid.agent.options import AgentOptions
+from htcgrid.agent.policy import back_off
 from htcgrid.agent.prefetch import Prefetch, begun_within, held_seconds, kept, wanted
 from htcgrid.builtin.memory import MemorySink
 from htcgrid.builtin.sqlite_source import SqliteSource
-from htcgrid.spi import Function, Invoker, Lease, Outcome, Task, Unstarted
+from htcgrid.spi import Function, Invoker, Lease, Outcome, Task, Unavailable, Unstarted
 
 Until = Callable[[Callable[[], object]], None]
 
@@ -91,8 +92,8 @@ def test_a_queue_that_nobody_else_reads_is_prefetched_from_however_long_a_task_r
     prefetch = Prefetch(1)
     prefetch.learn(0.01, 1, 1)
     batch = {"a": 1}
-    prefetch.look([batch])
-    prefetch.look([batch])
+    prefetch.look({0: batch})
+    prefetch.look({0: batch})
     assert prefetch.size() == 50
     assert prefetch.most() is None
 
@@ -111,9 +112,12 @@ class Plane(Invoker):
         self.began: dict[str, float] = {}
         self.free = threading.Event()
         """Ends all waits."""
+        self.is_down = False
 
     def invoke(self, batch: Sequence[Lease], timeout: float) -> Iterator[Outcome | Unstarted]:
         waiting = list(batch)
+        if self.is_down:
+            raise Unavailable("the container may be restarting")
         while waiting:
             lease = waiting.pop(0)
             seconds = json.loads(lease.task.payload)
@@ -206,6 +210,26 @@ def test_tasks_behind_a_long_one_go_to_the_agent_that_is_idle(grid: Queue, until
     assert "long-0" not in other.began
     assert all(grid.sink.results[f"behind-{each}"].attempt <= 3 for each in range(300))
     hoarder.free.set()
+    grid.finish()
+
+
+def test_tasks_do_not_wait_in_an_agent_whose_plane_is_unavailable_while_another_agent_is_idle(
+    grid: Queue, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("htcgrid.agent.backoff.back_off", back_off)  # the shortened one would call hundreds of times
+    grid.put("short", 0.001, 300)
+    grid.put("long", 30.0, 1)
+    down = grid.start(3)
+    until(lambda: "long-0" in down.began)
+    other = grid.start()
+    until(lambda: len(grid.sink.results) == 300)
+    down.is_down = True  # for what begins now
+    grid.put("later", 0.001, 30)
+    until(lambda: len(grid.sink.results) == 330)
+    assert sum(task_id.startswith("later") for task_id in other.began) == 30
+    assert all(grid.sink.results[f"later-{each}"].attempt <= 3 for each in range(30))
+    down.is_down = False
+    down.free.set()
     grid.finish()
 
 
