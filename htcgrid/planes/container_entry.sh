@@ -8,7 +8,8 @@
 #            read while no program runs; API is - for the emulator; the variables are the handler's credentials
 #   orders   end NUMBER, memory TOKEN                        read while a program runs; NUMBER may be "any"
 #   replies  TOKEN ready, TOKEN BYTES KILLS
-#   ended    NUMBER STATUS KILLS      STATUS: the shell's $?; KILLS: how many processes the kernel ended for their memory
+#   ended    NUMBER STATUS KILLS      STATUS: the shell's $?; KILLS: how many processes the kernel ended for their memory;
+#            NUMBER 0: the container has just started, so what ran in it has ended
 #   log      what the program prints, while it prints
 #
 # It uses only builtins, `sleep` and `rm`: images have little more.
@@ -26,6 +27,7 @@ until [ -p "$folder/starts" ]; do # the agent makes it last
   sleep 0.1
 done
 exec 3<>"$folder/ended" 4<>"$folder/replies"
+echo "0 0 0" >&3 # an agent that has not looked since the container's last end learns of it by this
 
 # The number beside NAME in the first of two files that exists: of cgroups v2, v1.
 count() { # count FILE NAME FILE NAME

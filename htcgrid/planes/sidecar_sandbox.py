@@ -4,7 +4,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -15,6 +15,8 @@ from htcgrid.runtime.sandbox import Sandbox
 from htcgrid.spi import Outcome, Unavailable, split_credentials
 
 _END_SECONDS = 10.0
+_NEW_CONTAINER = 0
+"""The number of the run that `container_entry.sh` reports when it starts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,7 @@ class SidecarSandbox(Sandbox):
     """One run of a Lambda container's program.
 
     The container's first process reports the end of the program. It also holds a pipe open: when the container itself
-    ends, that pipe ends. Only the engine knows the reason.
+    ends, that pipe ends, until the container is restarted and reports that. Only the engine knows the reason.
     """
 
     def __init__(self, pipes: ContainerPipes) -> None:
@@ -101,10 +103,9 @@ class SidecarSandbox(Sandbox):
                 report = os.read(self.ended_fd, 1 << 16).decode()
             except BlockingIOError:
                 report = ""
-            if report:
-                self._termination = _read(report, self._number)
-            else:
-                # No process holds the other end any more: the container itself has ended.
+            self._termination = _read(report, self._number)
+            if self._termination is None and (not report or _is_restarted(report)):
+                # No process holds the other end any more, or a new one does: the container itself has ended.
                 self._pipes.greet()
                 self.ended_whole = True
                 self._termination = Termination(-signal.SIGKILL, out_of_memory=False)
@@ -112,8 +113,17 @@ class SidecarSandbox(Sandbox):
 
 
 def _read(report: str, number: int) -> Termination | None:
-    for line in report.splitlines():
-        run, status, kills = (int(word) for word in line.split())
+    for run, status, kills in _entries(report):
         if run == number:
             return Termination(exit_status.of_shell(status), out_of_memory=kills > 0)
     return None
+
+
+def _is_restarted(report: str) -> bool:
+    return any(run == _NEW_CONTAINER for run, _, _ in _entries(report))
+
+
+def _entries(report: str) -> Iterator[tuple[int, int, int]]:
+    for line in report.splitlines():
+        run, status, kills = map(int, line.split())
+        yield run, status, kills
