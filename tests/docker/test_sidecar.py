@@ -149,7 +149,9 @@ def test_a_container_that_ended_whole_is_explained_by_the_client_and_serves_agai
 def test_a_container_that_was_restarted_while_it_was_idle_does_not_delay_its_next_task(plane: Beside) -> None:
     assert json.loads(call(plane, 0).payload) == "Zürich"
     plane._engine.restart(plane.container, timeout=0)
-    is_waiting = plane._engine.exec_create(plane.container, ["sh", "-c", "until [ -e /proc/1/fd/4 ]; do sleep 0.1; done"])
+    is_waiting = plane._engine.exec_create(
+        plane.container, ["sh", "-c", "until [ -e /proc/1/fd/4 ]; do sleep 0.1; done"]
+    )
     plane._engine.exec_start(is_waiting["Id"])
     began = time.monotonic()
     assert json.loads(call(plane, 0).payload) == "Zürich"
