@@ -47,15 +47,20 @@ demo: .make/examples           ## price an option for each trading day of twenty
 bytecode: .make/core
 	.venv/bin/python -m compileall -q htcgrid contracts
 
+CORE := $(foreach lane,docker kubernetes chaos,--ignore tests/$(lane))
+
 # Six at a time on two processors: most of a test is waiting, for a lease to expire or for a program to start.
+# The first line compiles the tests as pytest does it, with their assertions rewritten: otherwise each of the six would.
+# What it cannot import, the second line reports.
 test: .make/test bytecode        ## the tests of the core: no Docker, no cluster, no AWS
-	.venv/bin/python -m pytest -n 6 --dist loadscope -m 'not slow and not timing' $(foreach lane,docker kubernetes chaos,--ignore tests/$(lane)) $(PYTEST)
+	@PYTHONDONTWRITEBYTECODE= .venv/bin/python -m pytest --collect-only -qq $(CORE) >/dev/null 2>&1 || true
+	.venv/bin/python -m pytest -n 6 --dist loadscope -m 'not slow and not timing' $(CORE) $(PYTEST)
 
 timing: .make/test bytecode        ## the tests of the core that assert how fast something is, one at a time
-	.venv/bin/python -m pytest -n 0 -m timing $(foreach lane,docker kubernetes chaos,--ignore tests/$(lane)) $(PYTEST)
+	.venv/bin/python -m pytest -n 0 -m timing $(CORE) $(PYTEST)
 
 plugins: .make/plugins .make/examples bytecode         ## the tests of the plugins that need no engine or cluster: moto, Redis, a fake service
-	.venv/bin/python -m pytest -n 4 --dist worksteal -m 'slow and not timing' $(foreach lane,docker kubernetes chaos,--ignore tests/$(lane))
+	.venv/bin/python -m pytest -n 4 --dist worksteal -m 'slow and not timing' $(CORE)
 	for plugin in plugins/* examples/plugins/*; do .venv/bin/python -m pytest -n 4 --dist worksteal $(PYTEST) $$plugin || exit; done
 
 mutants: .make/plugins         ## the mutation score of the conformance kit: bugs that authors make, put into our own plugins
