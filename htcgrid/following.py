@@ -20,10 +20,10 @@ class Pauses:
         self._longest = longest
 
     def pause(self) -> None:
-        told = self._store.wait_for_more(self._next)
-        if told is None:
+        has_more = self._store.wait_for_more(self._next)
+        if has_more is None:
             time.sleep(self._next)
-        if not told:
+        if not has_more:
             self._next = min(self._next * _GROWTH, self._longest)
 
     def reset(self) -> None:

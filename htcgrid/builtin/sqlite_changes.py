@@ -86,7 +86,7 @@ class Changes:
     def _wait_once(self, number: int, seconds: float) -> None:
         """Until inotify or another thread tells of something. Ctrl-C may raise anywhere in here."""
         is_reader = False
-        told: list[int] = []
+        readable: list[int] = []
         try:
             with self._changed:
                 if self._number != number:
@@ -98,16 +98,16 @@ class Changes:
                 poll = select.poll()
                 for fd in (self._fd, self._wakeup):
                     poll.register(fd, select.POLLIN)
-            told = [fd for fd, _ in poll.poll(seconds * 1000)]
+            readable = [fd for fd, _ in poll.poll(seconds * 1000)]
         finally:
             if is_reader:
-                self._end_read(told)
+                self._end_read(readable)
 
-    def _end_read(self, told: list[int]) -> None:
+    def _end_read(self, readable: list[int]) -> None:
         with self._changed:
             self._is_read = False
-            self._number += self._fd in told
-            for fd in {self._fd, self._wakeup}.intersection(told):
+            self._number += self._fd in readable
+            for fd in {self._fd, self._wakeup}.intersection(readable):
                 with suppress(BlockingIOError):
                     os.read(fd, _EVENT_BYTES)
             self._changed.notify_all()

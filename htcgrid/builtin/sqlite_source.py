@@ -308,9 +308,9 @@ class SqliteSource(TaskSource):
         if not wrong:
             return
         connection.execute("ROLLBACK TO batch")
-        told = "; ".join(f"{why}: {named(ids)}" for why, ids in wrong.items())
+        reasons = "; ".join(f"{why}: {named(ids)}" for why, ids in wrong.items())
         raise Rejected(
-            f"{self._file.path}: {told}. None of the {len(rows)} tasks was accepted; correct or leave out "
+            f"{self._file.path}: {reasons}. None of the {len(rows)} tasks was accepted; correct or leave out "
             "those named, and put the others again",
             [task_id for ids in wrong.values() for task_id in ids],
         )

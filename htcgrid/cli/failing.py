@@ -9,7 +9,7 @@ from htcgrid.spi import HtcgridError, Outcome, ResultSink
 if TYPE_CHECKING:
     from htcgrid.failures.groups import Groups
 
-_MOST_TOLD = 5
+_MOST_SHOWN = 5
 """How many groups have their first failure shown during the run."""
 
 
@@ -20,7 +20,7 @@ class Failing:
         self._say = say
         self._watch = watch
         self._groups: Groups | None = None
-        self._told = 0
+        self._shown = 0
 
     def __call__(self, outcomes: Sequence[Outcome]) -> None:
         # Imported here, since most runs have no failure.
@@ -30,8 +30,8 @@ class Failing:
         groups = self._groups = self._groups or Groups()
         for outcome in outcomes:
             group = groups.add(outcome)
-            if group is not None and self._told < _MOST_TOLD:
-                self._told += 1
+            if group is not None and self._shown < _MOST_SHOWN:
+                self._shown += 1
                 self._say(first_of_a_group(group))
         self._watch(groups.total)
 

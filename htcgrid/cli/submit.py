@@ -64,7 +64,7 @@ def command(
         stack.callback(lambda: observers.tell(Sent(time.time(), session, (), 0.0, is_last=True)))
         if trace := observers.session_trace(session):
             attributes[TRACEPARENT] = trace.traceparent
-        stack.callback(lambda: say(_told(accepted, refused, session)))
+        stack.callback(lambda: say(_last_message(accepted, refused, session)))
         source = stack.enter_context(_reader(events, id_field))
         queue = stack.enter_context(queue_of(grid))
         bar = stack.enter_context(tqdm(unit=" tasks", disable=None))
@@ -104,7 +104,7 @@ def _write(ids: IO[str], tasks: list[Task]) -> None:
         raise Unavailable(message) from None
 
 
-def _told(accepted: int, refused: int, session: str) -> str:
+def _last_message(accepted: int, refused: int, session: str) -> str:
     """The last message, also after an error, so that the user knows what is in the queue."""
     left_out = f" {refused:,} lines were left out." if refused else ""
     return f"{accepted:,} tasks of session {session} are in the queue.{left_out}"

@@ -23,7 +23,7 @@ class Unfinished:
                 self._path = file.with_name(f".{file.name}.submit")
                 self._command = [there.st_size, there.st_mtime_ns, *options]
         self._fd = -1
-        self._told = False
+        self._is_announced = False
         self.session = self._found() or str(uuid.uuid4())
 
     def _found(self) -> str | None:
@@ -56,10 +56,10 @@ class Unfinished:
 
     def note(self) -> None:
         """Write the note; if that fails, tell the user how to complete an interrupted submit."""
-        if self._fd >= 0 or self._told:
+        if self._fd >= 0 or self._is_announced:
             return
         if self._path is None:
-            self._tell()
+            self._announce()
             return
         try:
             self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -69,11 +69,11 @@ class Unfinished:
             os.pwrite(self._fd, text, 0)
             os.fsync(self._fd)
         except OSError:
-            self._let_go()
-            self._tell()
+            self._release()
+            self._announce()
 
-    def _tell(self) -> None:
-        self._told = True
+    def _announce(self) -> None:
+        self._is_announced = True
         say(
             f"the session is {self.session}. If this is interrupted, the same command with --session {self.session} "
             "completes it."
@@ -84,9 +84,9 @@ class Unfinished:
         if self._path is not None and self._fd >= 0:
             with suppress(FileNotFoundError):
                 self._path.unlink()
-        self._let_go()
+        self._release()
 
-    def _let_go(self) -> None:
+    def _release(self) -> None:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1

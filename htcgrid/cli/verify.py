@@ -201,8 +201,8 @@ def _list(rules: Sequence[tuple[str, str, str]]) -> int:
 def _show(verdict: Any) -> None:
     print(f"{_MARKS[verdict.verdict]}  {verdict.rule}")
     if verdict.verdict == "broken":
-        told = [f"by the same fault as: {verdict.same_as}"] if verdict.same_as else verdict.why.splitlines()
-        print(*(f"           | {line}" for line in told), sep="\n")
+        lines = [f"by the same fault as: {verdict.same_as}"] if verdict.same_as else verdict.why.splitlines()
+        print(*(f"           | {line}" for line in lines), sep="\n")
         print(f"           | read: {verdict.read}")
     sys.stdout.flush()
 

@@ -38,9 +38,9 @@ def _value(payload: bytes) -> Any:
 def _differences(one: Any, other: Any, rel_tol: float, place: str) -> Iterator[str]:
     if _is_number(one) and _is_number(other):
         if not _is_close(one, other, rel_tol):
-            yield _told(place, one, other)
+            yield _side_by_side(place, one, other)
     elif type(one) is not type(other):
-        yield _told(place, one, other)
+        yield _side_by_side(place, one, other)
     elif isinstance(one, dict):
         yield from _differences_of_objects(one, other, rel_tol, place)
     elif isinstance(one, list):
@@ -49,7 +49,7 @@ def _differences(one: Any, other: Any, rel_tol: float, place: str) -> Iterator[s
         for number, (first, second) in enumerate(zip(one, other, strict=False)):
             yield from _differences(first, second, rel_tol, f"{place}[{number}]")
     elif one != other:
-        yield _told(place, one, other)
+        yield _side_by_side(place, one, other)
 
 
 def _differences_of_objects(one: dict[str, Any], other: dict[str, Any], rel_tol: float, place: str) -> Iterator[str]:
@@ -70,7 +70,7 @@ def _is_close(one: float, other: float, rel_tol: float) -> bool:
     return rel_tol > 0 and math.isclose(one, other, rel_tol=rel_tol)
 
 
-def _told(place: str, one: Any, other: Any) -> str:
+def _side_by_side(place: str, one: Any, other: Any) -> str:
     return f"{place}: {_short(one)} | {_short(other)}"
 
 

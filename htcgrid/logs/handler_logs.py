@@ -20,7 +20,7 @@ _LOOK_SECONDS = 0.1
 _LAST_SECONDS = 2.0
 """How long the end of a run waits for a reader that does not read."""
 
-_TOLD_AGAIN_SECONDS = 600.0
+_REPORT_AGAIN_SECONDS = 600.0
 
 Format = Callable[[Lease | None, str, bytes, str], tuple[str, int]]
 
@@ -28,8 +28,8 @@ Format = Callable[[Lease | None, str, bytes, str], tuple[str, int]]
 class HandlerLogs(HandlerOutput):
     """Takes lines from any thread. `close` writes the rest.
 
-    A target that cannot be written, such as a full disk, is told once in ten minutes and tried again with what comes next;
-    what it did not take is counted and told at the end. The run goes on.
+    A target that cannot be written, such as a full disk, is reported once in ten minutes and tried again with what comes next;
+    what it did not take is counted and reported at the end. The run goes on.
     """
 
     is_wanted = True
@@ -44,7 +44,7 @@ class HandlerLogs(HandlerOutput):
         """Lines that wait, bytes that wait or are being written, and lines that were lost."""
         self._has_some, self._hurry = threading.Event(), threading.Event()
         self._is_closing = False
-        self._told_again = 0.0
+        self._report_again_at = 0.0
         self.deadline: Callable[[], float] = lambda: math.inf
         """On the monotonic clock: from then on nobody waits for room, and what finds none is lost."""
         self._thread = threading.Thread(target=self._run, name="htcgrid-handler-logs", daemon=True)
@@ -78,7 +78,7 @@ class HandlerLogs(HandlerOutput):
                 self._room.wait(left)
 
     def close(self) -> None:
-        """Write what waits, and end. Where that is not taken in time, it is lost, which is told."""
+        """Write what waits, and end. Where that is not taken in time, it is lost, which is reported."""
         with self._lock:
             self._is_closing = True
             self._has_some.set()
@@ -125,8 +125,8 @@ class HandlerLogs(HandlerOutput):
         try:
             self._target.put(text.encode())
         except Exception as error:  # noqa: BLE001 - of `sys.stdout`, which may be any object; without this thread the run would hang
-            if time.monotonic() >= self._told_again:
-                self._told_again = time.monotonic() + _TOLD_AGAIN_SECONDS
+            if time.monotonic() >= self._report_again_at:
+                self._report_again_at = time.monotonic() + _REPORT_AGAIN_SECONDS
                 log.error(  # noqa: TRY400 - the traceback says no more
                     "[agent] handler_logs: %s cannot be written: %s. The run goes on; what handlers print meanwhile is lost.",
                     self._target.name,

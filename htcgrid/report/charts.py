@@ -17,7 +17,7 @@ class Column:
 
     label: str
     parts: Sequence[tuple[str, float]]
-    told: str
+    tooltip: str
     """What a pointer over it shows."""
 
 
@@ -38,7 +38,7 @@ class Row:
     began: float
     ended: float
     failed: bool
-    told: str
+    tooltip: str
 
 
 def columns(name: str, described: str, data: Sequence[Column], *, unit: str, marks: Sequence[Mark] = ()) -> str:
@@ -57,7 +57,7 @@ def columns(name: str, described: str, data: Sequence[Column], *, unit: str, mar
                 bars.append(_rectangle(style, left, bottom - height, max(step - (step > 4), 0.5), height))
                 bottom -= height
         if bars:
-            drawn.append(f"<g><title>{text(column.told)}</title>{''.join(bars)}</g>")
+            drawn.append(f"<g><title>{text(column.tooltip)}</title>{''.join(bars)}</g>")
     every = max(1, -(-len(data) // _LABELS))
     drawn += [
         f'<text x="{_LEFT + place * step:.1f}" y="{HEIGHT - _BOTTOM + 16}">{text(data[place].label)}</text>'
@@ -83,7 +83,7 @@ def timeline(name: str, described: str, rows: Sequence[Row], bins: int, labels: 
         boxes.append(_rectangle("edge", begin, top, 1, _ROW - 1))
         boxes.append(_rectangle("edge lost" if row.failed else "edge", end, top, 2 if row.failed else 1, _ROW - 1))
         label = f'<text x="{left - 6}" y="{top + _ROW - 4}" class="end">{text(row.label)}</text>'
-        drawn.append(f"<g><title>{text(row.told)}</title>{label}{''.join(boxes)}</g>")
+        drawn.append(f"<g><title>{text(row.tooltip)}</title>{label}{''.join(boxes)}</g>")
     for place, moment in enumerate(labels):
         at = left + place * (WIDTH - _LEFT - _RIGHT) / max(1, len(labels))
         drawn.append(f'<text x="{at:.1f}" y="{height - _BOTTOM + 16}">{text(moment)}</text>')

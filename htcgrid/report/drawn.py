@@ -23,8 +23,8 @@ def rate(figures: Figures) -> Markup:
     for place in clock.bins:
         good, bad = (each.by_bin.get(place, 0) for each in (figures.succeeded_by_time, figures.failed_by_time))
         label = _label(clock, place)
-        told = f"{label}: {good:,.0f} succeeded, {bad:,.0f} failed"
-        data.append(Column(label, (("ok", good / clock.width), ("bad", bad / clock.width)), told))
+        tooltip = f"{label}: {good:,.0f} succeeded, {bad:,.0f} failed"
+        data.append(Column(label, (("ok", good / clock.width), ("bad", bad / clock.width)), tooltip))
         rows.append((label, f"{good:,.0f}", f"{bad:,.0f}", f"{(good + bad) / clock.width:,.1f}"))
     caption = (
         f"Tasks that ended, a second, in steps of {duration(clock.width * 1000)}; failed ones on top, in red (UTC)"
@@ -86,9 +86,9 @@ def environments(figures: Figures) -> Markup:
 def _row(life: Life, clock: Clock, place: int) -> Row:
     by_bin = life.by_time.by_bin if life.by_time is not None else {}
     shares = [(at - clock.bins.start, min(1.0, busy / clock.width)) for at, busy in sorted(by_bin.items()) if busy > 0]
-    told = f"{place}: {life.name}: {life.tasks:,} tasks, {life.failed:,} failed, idle {life.idle_share:.0%}"
+    tooltip = f"{place}: {life.name}: {life.tasks:,} tasks, {life.failed:,} failed, idle {life.idle_share:.0%}"
     began, ended = (each / clock.width - clock.bins.start for each in (life.began, life.ended))
-    return Row(f"{place}", shares, began, ended, bool(life.last_failure), told)
+    return Row(f"{place}", shares, began, ended, bool(life.last_failure), tooltip)
 
 
 def _cells(life: Life, place: int) -> tuple[object, ...]:

@@ -229,5 +229,5 @@ def _cost(report: Report) -> Markup:
     if runs.dollars is not None:
         rows.append(("Metered cost of all runs", f"${runs.dollars:,.6f}"))
         rows.append(("Basis of the cost", "; ".join(runs.basis)))
-    note = "" if runs.dollars is not None else paragraph("No plugin of these runs has told a price.", "dim")
+    note = "" if runs.dollars is not None else paragraph("No plugin of these runs has reported a price.", "dim")
     return section("cost", "Cost", table("Cost in figures", ("What", "Value"), rows), note)

@@ -33,7 +33,7 @@ def context_of(span: TraceContext) -> SpanContext:
     return SpanContext(int(span.trace_id, 16), int(span.span_id, 16), is_remote=True, trace_flags=flags)
 
 
-def _told(outcome: Outcome, ended: float) -> tuple[_Mutable, str, float, float]:
+def _facts_of(outcome: Outcome, ended: float) -> tuple[_Mutable, str, float, float]:
     """What an outcome says of its invocation: attributes, the kind of failure, from when, until when."""
     began = outcome.started or ended - outcome.duration_ms / 1000
     attributes: _Mutable = {
@@ -105,11 +105,11 @@ class SpanMaker:
     def attempt(self, lease: Lease, outcome: Outcome, ended: float) -> None:
         """One invocation, from its outcome."""
         if (outcome.failure not in _NEVER_RAN or outcome.environment) and self._caller(lease.task).is_sampled:
-            self._attempt(lease, *_told(outcome, ended), _PROCESS)
+            self._attempt(lease, *_facts_of(outcome, ended), _PROCESS)
 
     def answered(self, lease: Lease, outcome: Outcome, ended: float) -> None:
         """One call of `htcgrid serve` whose caller has waited."""
-        self._attempt(lease, *_told(outcome, ended), _ANSWER)
+        self._attempt(lease, *_facts_of(outcome, ended), _ANSWER)
 
     def cut_off(self, lease: Lease, error: str, began: float, ended: float) -> None:
         """One invocation that has no outcome: its lease or its plane was lost, or the agent ended."""
