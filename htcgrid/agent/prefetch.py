@@ -21,7 +21,7 @@ _MOST_SECONDS = 0.5
 _RETURN_SECONDS = 0.25
 """A task is returned if it would begin later than this, and later than twice the time for which tasks are held."""
 _REFUSED_SECONDS = 2.0
-"""A slot that the plane has refused for this time takes no more tasks: another agent's plane may be available."""
+"""No tasks are held for a slot that the plane has refused for this time: another agent's plane may be available."""
 DRY_SECONDS = 0.1
 """How long to wait for more tasks than idle slots can take at once, before the queue counts as empty."""
 _SPENT = 50
