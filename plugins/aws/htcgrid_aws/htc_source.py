@@ -199,7 +199,7 @@ class HtcGridSource(HtcGridPlugin, TaskSource):
             message_leases,
         )
         kept: set[object] = set()
-        undeleted: list[MessageLease] = []
+        finished: list[tuple[MessageLease, str]] = []
         errors: list[HtcgridError] = []
         for message_lease, answer in heartbeats:
             if isinstance(answer, HtcgridError):
@@ -211,17 +211,19 @@ class HtcGridSource(HtcGridPlugin, TaskSource):
                 self._leases.extend(message_lease, now + seconds)
                 continue
             if row and row.final:  # cancelled, or our own result is stored and the ack follows
-                if not self._tidy(message_lease.queue, [message_lease.handle], {}):
-                    undeleted.append(message_lease)
-                    if row.state != "cancelled":  # the agent acks it again
-                        kept.add(message_lease.receipt)
-                        self._leases.extend(message_lease, now + seconds)
-                        continue
-            else:
-                log.warning(
-                    "task %s is no longer ours: its row is %s", message_lease.task_id, row.state if row else "deleted"
-                )
+                finished.append((message_lease, row.state))
+                continue
+            log.warning(
+                "task %s is no longer ours: its row is %s", message_lease.task_id, row.state if row else "deleted"
+            )
             self._drop([message_lease.receipt])
+        undeleted = self._undeleted([message_lease for message_lease, _ in finished])
+        for message_lease, state in finished:
+            if message_lease in undeleted and state != "cancelled":  # the agent acks it again
+                kept.add(message_lease.receipt)
+                self._leases.extend(message_lease, now + seconds)
+            else:
+                self._drop([message_lease.receipt])
         # If a heartbeat or a delete failed, the message stays invisible too: a visible one would use one more receive.
         alive = [message_lease for message_lease, answer in heartbeats if isinstance(answer, HtcgridError) or answer[0]]
         self._keep_invisible([*alive, *undeleted], seconds)
@@ -277,6 +279,17 @@ class HtcGridSource(HtcGridPlugin, TaskSource):
             self._queues[number].change_visibility(handles)
             for handle, length in handles.items():
                 self._visible_at[Receipt(number, handle)] = now + length
+
+    def _undeleted(self, message_leases: Sequence[MessageLease]) -> list[MessageLease]:
+        """Delete the messages of these, ten at a time; returns those that SQS may still have."""
+        by_queue: defaultdict[int, list[MessageLease]] = defaultdict(list)
+        for message_lease in message_leases:
+            by_queue[message_lease.queue].append(message_lease)
+        undeleted: list[MessageLease] = []
+        for number, there in by_queue.items():
+            if not self._tidy(number, [message_lease.handle for message_lease in there], {}):
+                undeleted += there
+        return undeleted
 
     def _tidy(self, number: int, delete: Sequence[str], change_visibility: dict[str, float]) -> bool:
         """Delete some messages and change the visibility timeout of others; returns whether SQS accepted it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 MAX_RECEIVES = 4
 ROUNDS = 3 * MAX_RECEIVES
 COUNT = 8
+DELETE = "sqs.DeleteMessageBatch"
 HIDE = "sqs.ChangeMessageVisibilityBatch"
 
 
@@ -194,6 +195,20 @@ def test_a_heartbeat_that_is_throttled_keeps_its_message_hidden(make_htc: Callab
         with throttled(source, "dynamodb.UpdateItem"), pytest.raises(Unavailable):
             source.extend(leases, 20)
         assert source.usage().requests[HIDE] == 1
+
+
+@pytest.mark.parametrize("is_refused", [False, True])
+def test_a_heartbeat_deletes_the_messages_of_ended_tasks_in_one_request(
+    make_htc: Callable[..., HtcGrid], is_refused: bool
+) -> None:
+    grid = make_htc("S3")
+    ids = grid.submit([{"n": n} for n in range(COUNT)])
+    with htc_source(grid) as source:
+        leases = rest(source, COUNT)
+        grid.cancel(ids[0].split("_")[0])
+        with throttled(source, DELETE) if is_refused else nullcontext():
+            assert set(source.extend(leases, 30)) == set(ids)
+        assert source.usage().requests[DELETE] == 1
 
 
 @pytest.mark.parametrize("ending", ["extend", "nack"])
