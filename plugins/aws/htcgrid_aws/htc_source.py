@@ -218,8 +218,9 @@ class HtcGridSource(HtcGridPlugin, TaskSource):
             )
             self._drop([message_lease.receipt])
         undeleted = self._undeleted([message_lease for message_lease, _ in finished])
+        unacked = {message_lease.receipt for message_lease in undeleted}
         for message_lease, state in finished:
-            if message_lease in undeleted and state != "cancelled":  # the agent acks it again
+            if message_lease.receipt in unacked and state != "cancelled":  # the agent acks it again
                 kept.add(message_lease.receipt)
                 self._leases.extend(message_lease, now + seconds)
             else:
