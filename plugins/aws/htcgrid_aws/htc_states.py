@@ -54,6 +54,11 @@ class Row:
     def final(self) -> bool:
         return self.state in FINAL
 
+    @property
+    def is_last_attempt(self) -> bool:
+        """Whether the task has failed if the heartbeat of this attempt expires."""
+        return self.retries >= MOST_RETRIES
+
 
 def session_of(task_id: str) -> str:
     """The part of a task's id before the first `_`."""
@@ -92,7 +97,7 @@ class StateTable:
         row = _row(item, task_id)
         if held or row is None or row.state != "processing" or row.expiry >= time.time():
             return held, row
-        if row.retries >= MOST_RETRIES:
+        if row.is_last_attempt:
             return False, replace(row, state="failed") if self.expire(task_id, row) else row
         expired = {":old": {"S": row.owner}, ":then": {"N": str(row.expiry)}, ":more": {"N": str(row.retries + 1)}}
         condition = "task_status = :processing AND task_owner = :old AND heartbeat_expiration_timestamp = :then"
@@ -157,7 +162,7 @@ class StateTable:
 
     def expire(self, task_id: str, row: Row) -> bool:
         """Make a task whose heartbeat has expired pending or failed, if its row has not changed; returns whether it did."""
-        failed = row.retries >= MOST_RETRIES
+        failed = row.is_last_attempt
         values = {
             ":state": {"S": status("failed" if failed else "pending", task_id)},
             ":nobody": {"S": NOBODY},

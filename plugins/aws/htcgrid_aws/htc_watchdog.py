@@ -8,14 +8,14 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from htcgrid.spi import HtcgridError
-from htcgrid_aws.htc_states import MOST_RETRIES, PARTITIONS
+from htcgrid_aws.htc_states import PARTITIONS
 from htcgrid_aws.parallel import each, raise_worst
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from concurrent.futures import Executor
 
-    from htcgrid_aws.htc_states import StateTable
+    from htcgrid_aws.htc_states import Row, StateTable
     from htcgrid_aws.sqs_queue import Queue
 
 log = logging.getLogger("htcgrid.aws.htc_watchdog")
@@ -50,24 +50,28 @@ class Watchdog:
         found = each(self._pool, self._states.expired_in, range(PARTITIONS))
         raise_worst(answer for _, answer in found)
         ids = [task_id for _, answer in found if isinstance(answer, list) for task_id in answer]
-        swept = each(self._pool, self._expire, ids)
-        raise_worst(answer for _, answer in swept)
-        return sum(answer is True for _, answer in swept)
+        rows = self._states.rows(ids)
+        outcomes = each(self._pool, self._expire, [(task_id, rows[task_id]) for task_id in ids if task_id in rows])
+        expired = [row for (_, row), answer in outcomes if answer is True]
+        settled = each(self._pool, lambda number: self._settle(number, expired), range(len(self._queues)))
+        raise_worst(answer for _, answer in [*outcomes, *settled])
+        return len(expired)
 
-    def _expire(self, task_id: str) -> bool:
-        row = self._states.rows([task_id]).get(task_id)
-        if (
-            row is None
-            or row.state != "processing"
-            or row.expiry >= time.time()
-            or not self._states.expire(task_id, row)
-        ):
+    def _expire(self, task: tuple[str, Row]) -> bool:
+        """Write into its row that the task is pending again, or has failed; False where another agent was faster."""
+        task_id, row = task
+        if row.state != "processing" or row.expiry >= time.time() or not self._states.expire(task_id, row):
             return False
-        queue = self._queues[min(row.priority, len(self._queues) - 1)]
-        if row.retries >= MOST_RETRIES:
+        if row.is_last_attempt:
             log.warning("task %s has failed: its heartbeat expired %d times", task_id, row.retries + 1)
-            queue.delete([row.handle])
         else:
             log.warning("task %s is pending again: the heartbeat of %s has expired", task_id, row.owner)
-            queue.change_visibility({row.handle: 0})
         return True
+
+    def _settle(self, number: int, expired: Sequence[Row]) -> None:
+        """Make the messages of one queue visible if their tasks are pending again, and delete those of failed tasks."""
+        last = len(self._queues) - 1
+        here = [row for row in expired if row.handle and min(row.priority, last) == number]
+        self._queues[number].delete([row.handle for row in here if row.is_last_attempt])
+        self._queues[number].change_visibility({row.handle: 0 for row in here if not row.is_last_attempt})
+

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from htcgrid_aws import held_messages
 from htcgrid_aws.htc_source import HtcGridSource
+from htcgrid_aws.htc_states import MOST_RETRIES
 from htcgrid_aws.sqs import SqsSource
 from service_answers import throttled
 
@@ -209,6 +210,24 @@ def test_a_heartbeat_deletes_the_messages_of_ended_tasks_in_one_request(
         with throttled(source, DELETE) if is_refused else nullcontext():
             assert set(source.extend(leases, 30)) == set(ids)
         assert source.usage().requests[DELETE] == 1
+
+
+@pytest.mark.parametrize("retries", [0, MOST_RETRIES])
+def test_the_tasks_of_a_dead_agent_are_read_and_their_messages_settled_in_one_request_each(
+    make_htc: Callable[..., HtcGrid], retries: int
+) -> None:
+    grid = make_htc("S3")
+    ids = grid.submit([{"n": n} for n in range(COUNT)])
+    with htc_source(grid) as dead:
+        rest(dead, COUNT)
+        for task_id in ids:
+            grid.write({**grid.read(task_id), "heartbeat_expiration_timestamp": 1, "retries": retries})
+        with htc_source(grid, watchdog_seconds=3600) as source:
+            assert len(source.receive(COUNT, 5)) == (0 if retries else COUNT)
+            requests = source.usage().requests
+    assert {grid.state(task_id) for task_id in ids} == {"failed" if retries else "processing"}
+    assert (requests.get(HIDE, 0), requests.get(DELETE, 0)) == ((0, 1) if retries else (1, 0))
+    assert requests["dynamodb.BatchGetItem"] == 1
 
 
 @pytest.mark.parametrize("ending", ["extend", "nack"])
