@@ -60,7 +60,7 @@ timing: .make/test bytecode        ## the tests of the core that assert how fast
 	.venv/bin/python -m pytest -n 0 -m timing $(CORE) $(PYTEST)
 
 plugins: .make/plugins .make/examples bytecode         ## the tests of the plugins that need no engine or cluster: moto, Redis, a fake service
-	.venv/bin/python -m pytest -n 4 --dist worksteal -m 'slow and not timing' $(CORE)
+	.venv/bin/python -m pytest -n 4 --dist loadgroup -m 'slow and not timing' $(CORE)
 	for plugin in plugins/* examples/plugins/*; do .venv/bin/python -m pytest -n 4 --dist worksteal $(PYTEST) $$plugin || exit; done
 
 mutants: .make/plugins         ## the mutation score of the conformance kit: bugs that authors make, put into our own plugins

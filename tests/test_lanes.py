@@ -17,13 +17,13 @@ def by_the_clock() -> list[tuple[str, bool]]:
     for file in [*(ROOT / "tests").rglob("test_*.py"), *ROOT.glob("plugins/*/tests/test_*.py")]:
         if LANES_OF_THEIR_OWN & set(file.relative_to(ROOT).parts) or file == Path(__file__):
             continue
-        text = file.read_text()
-        for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
-                source = ast.get_source_segment(text, node) or ""
-                if UPPER_BOUND.search(source):
-                    marks = [ast.unparse(each) for each in node.decorator_list]
-                    found.append((f"{file.name}::{node.name}", "pytest.mark.timing" in marks))
+        lines = file.read_text().splitlines(keepends=True)
+        for node in ast.walk(ast.parse("".join(lines))):
+            if not isinstance(node, ast.FunctionDef) or not node.name.startswith("test_"):
+                continue
+            if UPPER_BOUND.search("".join(lines[node.lineno - 1 : node.end_lineno])):
+                marks = [ast.unparse(each) for each in node.decorator_list]
+                found.append((f"{file.name}::{node.name}", "pytest.mark.timing" in marks))
     return found
 
 
