@@ -84,7 +84,7 @@ def load(kind: type[P], name: str) -> type[P]:
             # The class, not an instance: stevedore hands out the class where an instance is falsy.
             invoke_on_load=False,
             on_load_failure_callback=explain,
-            on_missing_entrypoints_callback=lambda _names: None,  # told below; None would log a warning before 5.10
+            on_missing_entrypoints_callback=lambda _names: None,  # reported below; None would log a warning before 5.10
         ).driver
     except NoMatches:
         raise Rejected(_unknown(kind, name)) from None

@@ -4,12 +4,12 @@ import threading
 from collections import defaultdict
 
 import pytest
-from htcgrid.spi import NOT_TOLD_APART, Capability, FailureKind, HandlerOutput, Invoker, Lease
+from htcgrid.spi import STDOUT_OR_STDERR, Capability, FailureKind, HandlerOutput, Invoker, Lease
 
 from htcgrid_contracts.invoker_helpers import InvokerHelpers, lease
 
 _LINES = 12_000
-_STREAMS = {"stdout", "stderr", NOT_TOLD_APART}
+_STREAMS = {"stdout", "stderr", STDOUT_OR_STDERR}
 
 
 class KeptOutput(HandlerOutput):
@@ -23,7 +23,7 @@ class KeptOutput(HandlerOutput):
         self.environments: dict[str | None, set[str]] = defaultdict(set)
         self.streams: set[str] = set()
 
-    def write(self, lease: Lease | None, environment: str, text: bytes, stream: str = NOT_TOLD_APART) -> None:
+    def write(self, lease: Lease | None, environment: str, text: bytes, stream: str = STDOUT_OR_STDERR) -> None:
         task_id = lease.task.id if lease is not None else None
         with self._lock:
             # What has no newline at its end is a line as well.

@@ -186,13 +186,13 @@ class ReaderRules(ReadingRules):
             def another() -> None:
                 if not sink.wait_for_more(0.0):
                     told.append("a thread's first call said that nothing was stored: it says True")
-                eventually(lambda: not sink.wait_for_more(0.1), 5 * self.wait_factor, "an end of what it tells")
+                eventually(lambda: not sink.wait_for_more(0.1), 5 * self.wait_factor, "an end of what it reports")
                 ready.set()
                 if not sink.wait_for_more(10 * self.wait_factor):
                     told.append("a result was stored, two threads wait, and one of them alone is told")
 
             def this() -> None:
-                eventually(lambda: not sink.wait_for_more(0.1), 5 * self.wait_factor, "an end of what it tells")
+                eventually(lambda: not sink.wait_for_more(0.1), 5 * self.wait_factor, "an end of what it reports")
                 ready.wait(20 * self.wait_factor)
                 sink.put([varied(0)])
                 if not sink.wait_for_more(10 * self.wait_factor):

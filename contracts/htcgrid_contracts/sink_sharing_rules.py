@@ -95,7 +95,7 @@ class SinkSharingRules(ReadingRules):
                 not_asked("`wait_for_more` is the default: this sink cannot tell")
             other = writer()
             # What opening them has changed may be told as well.
-            eventually(lambda: not sink.wait_for_more(0.2), 5 * self.wait_factor, "an end of what it tells")
+            eventually(lambda: not sink.wait_for_more(0.2), 5 * self.wait_factor, "an end of what it reports")
             wait = 1.0 * self.wait_factor
             began = time.monotonic()
             assert not sink.wait_for_more(wait), "nothing was stored, and it says that something was"

@@ -17,9 +17,9 @@ from pathlib import Path
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.02
-"""How often to look where nothing tells of changes: a look takes 16 microseconds, and an idle agent 1 % of a core."""
+"""How often to look where nothing reports changes: a look takes 16 microseconds, and an idle agent 1 % of a core."""
 SELDOM_SECONDS = 0.1
-"""How often to look where inotify tells of changes: other programs may change the file without a touch."""
+"""How often to look where inotify reports changes: other programs may change the file without a touch."""
 _IN_ATTRIB = 0x4
 _IN_NONBLOCK = os.O_NONBLOCK
 _IN_CLOEXEC = os.O_CLOEXEC
@@ -84,7 +84,7 @@ class Changes:
         return self._number
 
     def _wait_once(self, number: int, seconds: float) -> None:
-        """Until inotify or another thread tells of something. Ctrl-C may raise anywhere in here."""
+        """Until inotify or another thread reports something. Ctrl-C may raise anywhere in here."""
         is_reader = False
         readable: list[int] = []
         try:

@@ -184,7 +184,7 @@ class SqliteSink(ResultSink):
             after = rows[-1][0]
 
     def wait_for_more(self, seconds: float) -> bool:
-        """As `ResultSink.wait_for_more`: told by the file."""
+        """As `ResultSink.wait_for_more`: woken by changes of the file."""
         before = getattr(self._seen, "number", -1)
         changes = self._file.changes
         now = self._seen.number = changes.number if before < 0 else changes.wait(before, seconds)

@@ -38,7 +38,7 @@ class SqliteFile:
     """A connection to the file, under one lock.
 
     SQLite lets one writer in at a time, and its waiters sleep and try again; threads that wait for a lock of
-    this process instead go on at once. `changes` tells of what other processes have written.
+    this process instead go on at once. `changes` reports what other processes have written.
     """
 
     def __init__(self, path: Path) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from htcgrid.logs.line_format import JsonLines
 from htcgrid.logs.targets import Target
-from htcgrid.spi import NOT_TOLD_APART, HandlerOutput, Lease
+from htcgrid.spi import STDOUT_OR_STDERR, HandlerOutput, Lease
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class HandlerLogs(HandlerOutput):
         self._thread = threading.Thread(target=self._run, name="htcgrid-handler-logs", daemon=True)
         self._thread.start()
 
-    def write(self, lease: Lease | None, environment: str, text: bytes, stream: str = NOT_TOLD_APART) -> None:
+    def write(self, lease: Lease | None, environment: str, text: bytes, stream: str = STDOUT_OR_STDERR) -> None:
         lines, number = self._form(lease, environment, text, stream)
         with self._lock:
             if self._bytes >= _MOST_BYTES and not self._has_room():

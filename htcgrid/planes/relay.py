@@ -21,8 +21,8 @@ from typing import Any, BinaryIO
 from htcgrid.planes import code_archive, relay_frames
 from htcgrid.planes.relay_frames import Frame
 from htcgrid.spi import (
-    NOT_TOLD_APART,
     SPI_VERSION,
+    STDOUT_OR_STDERR,
     Credentials,
     CredentialSource,
     HandlerOutput,
@@ -142,7 +142,7 @@ class _Relayed(HandlerOutput):
         """Use `send` for what handlers print in this thread from now on."""
         self._calling.send = send
 
-    def write(self, lease: Lease | None, environment: str, text: bytes, stream: str = NOT_TOLD_APART) -> None:
+    def write(self, lease: Lease | None, environment: str, text: bytes, stream: str = STDOUT_OR_STDERR) -> None:
         send = getattr(self._calling, "send", None)
         if send is not None:
             with suppress(OSError):  # the next report finds that the client has gone

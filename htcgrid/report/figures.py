@@ -63,7 +63,7 @@ def _slow(value: float, result: Result) -> Slow:
 
 
 class Figures:
-    """What the page tells."""
+    """What the page shows."""
 
     def __init__(self) -> None:
         self.count = 0

@@ -48,7 +48,7 @@ from htcgrid.runtime.fork_server_main import main
 main(int(fd), home, clients)
 """
 _LOAD = "import awslambdaric.__main__, awslambdaric.bootstrap; clients = frozenset(sys.modules)"
-"""Loaded first, so that the modules of AWS's client can be told from those that our own code loads."""
+"""Loaded first, so that the modules of AWS's client can be distinguished from those that our own code loads."""
 
 
 def with_inherited(own: Mapping[str, str], names: Iterable[str], added: Mapping[str, Sequence[str]]) -> dict[str, str]:

@@ -6,7 +6,7 @@ import sys
 import termios
 
 from htcgrid.runtime.sandbox import Printed
-from htcgrid.spi import NOT_TOLD_APART, limits
+from htcgrid.spi import STDOUT_OR_STDERR, limits
 
 LOG_BYTES_AT_ONCE = 1 << 20
 """How much the pipe holds, and how much is read at once before other work continues."""
@@ -36,7 +36,7 @@ class LogPipe:
             size += len(piece)
             self._tail = (self._tail + piece)[-limits.LOG_TAIL_BYTES :]
             if self.printed is not None:
-                self.printed(piece, NOT_TOLD_APART)
+                self.printed(piece, STDOUT_OR_STDERR)
         self.is_chatty = size > self._much
 
     def unread_bytes(self) -> int:

@@ -7,10 +7,10 @@ from collections.abc import Callable, Collection, Mapping
 
 from htcgrid.runtime.environment import ExecutionEnvironment
 from htcgrid.runtime.output_lines import OutputLines
-from htcgrid.spi import NOT_TOLD_APART, FailureKind, Function, Lease, Outcome
+from htcgrid.spi import STDOUT_OR_STDERR, FailureKind, Function, Lease, Outcome
 
 Printed = Callable[[bytes, str], None]
-"""Receives a piece of what was printed, and its stream: "stdout", "stderr" or `NOT_TOLD_APART`."""
+"""Receives a piece of what was printed, and its stream: "stdout", "stderr" or `STDOUT_OR_STDERR`."""
 
 _SAMPLE_SECONDS = 0.05
 
@@ -155,7 +155,7 @@ class SandboxedEnvironment(ExecutionEnvironment):
             self._end_line()
             self._printing = lease
 
-    def _print(self, piece: bytes, stream: str = NOT_TOLD_APART) -> None:
+    def _print(self, piece: bytes, stream: str = STDOUT_OR_STDERR) -> None:
         lines = self._lines.get(stream)
         if lines is None:
             lines = self._lines[stream] = OutputLines()

@@ -8,7 +8,7 @@ from htcgrid.spi.credentials import CREDENTIAL_VARIABLES, Credentials, Credentia
 from htcgrid.spi.errors import HtcgridError, Rejected, Throttled, Unavailable
 from htcgrid.spi.failure_kinds import FAILURES, Failure
 from htcgrid.spi.function import RESERVED_ENVIRONMENT, Function
-from htcgrid.spi.handler_output import NOT_TOLD_APART, HandlerOutput
+from htcgrid.spi.handler_output import STDOUT_OR_STDERR, HandlerOutput
 from htcgrid.spi.interfaces import Invoker, ResultSink, TaskSource
 from htcgrid.spi.keys import MAX_TEXT, Keys
 from htcgrid.spi.observations import (
@@ -55,9 +55,9 @@ __all__ = [
     "FAILURES",
     "GENERATION",
     "MAX_TEXT",
-    "NOT_TOLD_APART",
     "RESERVED_ENVIRONMENT",
     "SPI_VERSION",
+    "STDOUT_OR_STDERR",
     "Acked",
     "AgentEnded",
     "AgentFigures",

@@ -114,7 +114,7 @@ class Invoker(Plugin):
     """Gives out the credentials that handlers find in their environment; set before `open`."""
 
     observers: Observers = Observers()
-    """These are told when an execution environment starts and ends; set before `open`."""
+    """These are notified when an execution environment starts and ends; set before `open`."""
 
     output: HandlerOutput = HandlerOutput()
     """Receives everything that handlers print, if the plane has `Capability.OUTPUT`; set before `open`."""

@@ -20,7 +20,7 @@ from htcgrid_contracts.invoker_identity import IssuedCredentials
 
 from htcgrid.builtin.process import ProcessInvoker
 from htcgrid.spi import (
-    NOT_TOLD_APART,
+    STDOUT_OR_STDERR,
     Capability,
     Credentials,
     CredentialSource,
@@ -829,7 +829,7 @@ class _Passed(HandlerOutput):
     def __init__(self, to: HandlerOutput) -> None:
         self.to = to
 
-    def write(self, lease: Lease | None, environment: str, text: bytes, stream: str = NOT_TOLD_APART) -> None:
+    def write(self, lease: Lease | None, environment: str, text: bytes, stream: str = STDOUT_OR_STDERR) -> None:
         self.to.write(lease, environment, text, stream)
 
 
@@ -848,7 +848,7 @@ class TestOutputOf4KB(Case):
     says = "are missing"
 
     class _bug(_Passed):
-        def write(self, lease: Lease | None, environment: str, text: bytes, stream: str = NOT_TOLD_APART) -> None:
+        def write(self, lease: Lease | None, environment: str, text: bytes, stream: str = STDOUT_OR_STDERR) -> None:
             super().write(lease, environment, text[-4096:], stream)
 
     broken = _handing_over(_bug)
@@ -859,7 +859,7 @@ class TestOutputTwice(Case):
     says = "are too many"
 
     class _bug(_Passed):
-        def write(self, lease: Lease | None, environment: str, text: bytes, stream: str = NOT_TOLD_APART) -> None:
+        def write(self, lease: Lease | None, environment: str, text: bytes, stream: str = STDOUT_OR_STDERR) -> None:
             super().write(lease, environment, text, stream)
             super().write(lease, environment, text, stream)
 
@@ -873,7 +873,7 @@ class TestOutputOfTheTaskBefore(Case):
     class _bug(_Passed):
         before: Lease | None = None
 
-        def write(self, lease: Lease | None, environment: str, text: bytes, stream: str = NOT_TOLD_APART) -> None:
+        def write(self, lease: Lease | None, environment: str, text: bytes, stream: str = STDOUT_OR_STDERR) -> None:
             super().write(self.before or lease, environment, text, stream)
             self.before = lease
 
@@ -885,7 +885,7 @@ class TestOutputOfNobody(Case):
     says = "given 0 with it"
 
     class _bug(_Passed):
-        def write(self, lease: Lease | None, environment: str, text: bytes, stream: str = NOT_TOLD_APART) -> None:
+        def write(self, lease: Lease | None, environment: str, text: bytes, stream: str = STDOUT_OR_STDERR) -> None:
             super().write(None, environment, text, stream)
 
     broken = _handing_over(_bug)
@@ -896,7 +896,7 @@ class TestOutputOfAnotherEnvironment(Case):
     says = "the outcome"
 
     class _bug(_Passed):
-        def write(self, lease: Lease | None, environment: str, text: bytes, stream: str = NOT_TOLD_APART) -> None:
+        def write(self, lease: Lease | None, environment: str, text: bytes, stream: str = STDOUT_OR_STDERR) -> None:
             super().write(lease, f"{environment}-1", text, stream)
 
     broken = _handing_over(_bug)
@@ -907,7 +907,7 @@ class TestNoLastOutput(Case):
     says = "was given []"
 
     class _bug(_Passed):
-        def write(self, lease: Lease | None, environment: str, text: bytes, stream: str = NOT_TOLD_APART) -> None:
+        def write(self, lease: Lease | None, environment: str, text: bytes, stream: str = STDOUT_OR_STDERR) -> None:
             if text != b"ending\n":
                 super().write(lease, environment, text, stream)
 

@@ -137,7 +137,7 @@ def looks_like_an_error(event: Event, context: Any) -> Any:
 
 
 def say(event: Event, context: Any) -> Any:
-    """Print `text`, and `end` behind it, on the standard output or on `stream`; before it the bytes that `hex` tells."""
+    """Print `text`, and `end` behind it, on the standard output or on `stream`; before it the bytes of `hex`."""
     sys.stdout.buffer.write(bytes.fromhex(event.get("hex", "")))
     sys.stdout.flush()
     print(event["text"], end=event.get("end", "\n"), file=getattr(sys, event.get("stream", "stdout")), flush=True)

@@ -74,4 +74,3 @@ class Watchdog:
         here = [row for row in expired if row.handle and min(row.priority, last) == number]
         self._queues[number].delete([row.handle for row in here if row.is_last_attempt])
         self._queues[number].change_visibility({row.handle: 0 for row in here if not row.is_last_attempt})
-

@@ -44,7 +44,7 @@ def invoke(plane: AwsLambdaInvoker, event: object = None) -> Outcome:
     [
         (Fault.THROTTLE, False, 0),
         (Fault.ERROR, True, 0),
-        (Fault.CUT_BEFORE, True, 0),  # from here it cannot be told from the next
+        (Fault.CUT_BEFORE, True, 0),  # from here it cannot be distinguished from the next
         (Fault.CUT_AFTER, True, 1),
         (Fault.CUT_IN_BODY, True, 1),
     ],

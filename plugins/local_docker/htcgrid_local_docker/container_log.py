@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from htcgrid.spi import NOT_TOLD_APART, limits
+from htcgrid.spi import STDOUT_OR_STDERR, limits
 
 _READ_BYTES = 1 << 16
 _READS_AT_ONCE = 64
@@ -106,7 +106,7 @@ class LogStream:
             end = _HEADER_BYTES + int.from_bytes(self._frames[4:8], "big")
             if len(self._frames) < end:
                 return
-            stream = _STREAMS.get(self._frames[0], NOT_TOLD_APART)
+            stream = _STREAMS.get(self._frames[0], STDOUT_OR_STDERR)
             text = bytes(self._frames[_HEADER_BYTES:end])
             del self._frames[:end]
             self._tail += text
