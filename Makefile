@@ -59,8 +59,9 @@ test: .make/test bytecode        ## the tests of the core: no Docker, no cluster
 timing: .make/test bytecode        ## the tests of the core that assert how fast something is, one at a time
 	.venv/bin/python -m pytest -n 0 -m timing $(CORE) $(PYTEST)
 
+# By file: test_broken.py tries all broken plugins before its first test, which is to be done once and not in four processes.
 plugins: .make/plugins .make/examples bytecode         ## the tests of the plugins that need no engine or cluster: moto, Redis, a fake service
-	.venv/bin/python -m pytest -n 4 --dist loadgroup -m 'slow and not timing' $(CORE)
+	.venv/bin/python -m pytest -n 4 --dist loadfile -m 'slow and not timing' $(CORE)
 	for plugin in plugins/* examples/plugins/*; do .venv/bin/python -m pytest -n 4 --dist worksteal $(PYTEST) $$plugin || exit; done
 
 mutants: .make/plugins         ## the mutation score of the conformance kit: bugs that authors make, put into our own plugins

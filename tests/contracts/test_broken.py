@@ -11,8 +11,8 @@ from xml.etree import ElementTree as ET
 import pytest
 from htcgrid_contracts import AgentContract, InvokerContract, ObserverContract, ResultSinkContract, TaskSourceContract
 
-# The first test waits for all rooms, which takes a minute and a half where nothing else runs; so one process has all of them.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.xdist_group("broken")]
+# The first test waits for all rooms, which takes a minute and a half where nothing else runs.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 HERE = Path(__file__).parent
 ROOMS = {
