@@ -95,7 +95,7 @@ format: .make/lint        ## let ruff have its way
 coverage: .make/test        ## the lines that the tests of the core run, with a floor
 	$(PIP) --group coverage
 	.venv/bin/coverage erase
-	.venv/bin/coverage run -m pytest -n 6 --dist loadscope -m 'not slow and not timing' $(foreach lane,docker kubernetes chaos,--ignore tests/$(lane)) $(PYTEST)
+	.venv/bin/coverage run -m pytest -n 6 --dist loadscope -m 'not slow and not timing' $(CORE) $(PYTEST)
 	.venv/bin/coverage combine --quiet
 	.venv/bin/coverage report
 

@@ -183,6 +183,6 @@ _LABELS = {
 
 
 def _zeros() -> dict[Key, int]:
-    """Counters are shown from the start, as 0: a rate cannot be distinguished from the first value that is there."""
+    """Counters are shown from the start, as 0: a rate needs a value from before the first task."""
     counted = [metric for metric in catalogue.METRICS if metric.kind == "counter" and metric not in _NOT_COUNTED]
     return {(metric, label): 0 for metric in counted for label in _LABELS.get(metric, [""])}
