@@ -17,8 +17,8 @@
              │ the sink has it
              └─── ack, or dead letter
 
-A lease is lost when it has expired, or its task was cancelled. A lease that is WAITING is dropped at once; in every other
-state the thread that has it drops it at its next step. A lost lease is not stored, acked or returned.
+A lease is lost when it has expired, or its task was cancelled or redriven. A lease that is WAITING is dropped at once; in
+every other state the thread that has it drops it at its next step. A lost lease is not stored, acked or returned.
 """
 
 import itertools
@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from htcgrid.agent.byte_budget import ByteBudget
 from htcgrid.agent.prefetch import RETURNS, Prefetch
 from htcgrid.agent.shutdown import Shutdown
-from htcgrid.spi import Lease, Result
+from htcgrid.spi import Lease, Result, Task, generation_of
 
 _COUNTED_BYTES = 1024
 """Smaller answers are limited by their number, so that counting bytes costs a fast task nothing."""
@@ -120,7 +120,8 @@ class LeaseTable:
         """Add these leases; returns those whose task is new.
 
         A task that is here already was received twice. It runs once; the newer lease is kept, since a queue takes only the
-        newest receipt.
+        newest receipt. A task that was redriven must run again, though: the lease of its last generation is kept, and an older
+        one is lost.
         """
         by_id = {lease.task.id: lease for lease in leases}
         with self._lock:
@@ -128,15 +129,26 @@ class LeaseTable:
                 self._held.update(by_id)
                 self.bytes.hold(leases)
                 return leases
-            new = []
+            new: dict[str, Lease] = {}
             for lease in leases:
-                if (older := self._held.get(lease.task.id)) is None:
-                    new.append(lease)
-                else:
-                    self.bytes.release([older])
-                self._held[lease.task.id] = lease
-                self.bytes.hold([lease])
-            return new
+                self._add_one(lease, new)
+            return list(new.values())
+
+    def _add_one(self, lease: Lease, new: dict[str, Lease]) -> None:
+        task_id = lease.task.id
+        if (held := self._held.get(task_id)) is not None:
+            redrives = generation_of(lease.task) - generation_of(held.task)
+            if redrives < 0:
+                return  # it is received once more when this lease expires, and has a result by then
+            if redrives > 0 and task_id not in new:
+                self.lose([held])
+                held = self._held.get(task_id)  # None if it was still waiting
+        if held is None or task_id in new:
+            new[task_id] = lease
+        if held is not None:
+            self.bytes.release([held])
+        self._held[task_id] = lease
+        self.bytes.hold([lease])
 
     def offer(self, leases: Sequence[Lease]) -> None:
         """Offer these to slots, those of a high priority first; after `close` they are returned."""
@@ -395,8 +407,17 @@ class LeaseTable:
         return taken
 
     def stored(self, taken: Sequence[tuple[Result, bool]]) -> list[Lease]:
-        """The sink has stored these results: release their leases and return them, to be acked."""
-        leases = self._release([result.task.id for result, _ in taken])
+        """The sink has stored these results: release their leases and return them, to be acked.
+
+        A task that was redriven meanwhile is not among them: another run of it is due.
+        """
+        with self._lock:
+            task_ids = [result.task.id for result, _ in taken]
+            if self._lost:
+                redriven = {result.task.id for result, _ in taken if self._is_redriven(result.task)}
+                self.drop(redriven)
+                task_ids = [task_id for task_id in task_ids if task_id not in redriven]
+            leases = self._release(task_ids)
         self._count_stored(taken)
         return leases
 
@@ -512,6 +533,11 @@ class LeaseTable:
     def is_lost(self, task_id: str) -> bool:
         """Whether the result of this task must be dropped."""
         return task_id in self._lost
+
+    def _is_redriven(self, task: Task) -> bool:
+        """Whether the newest lease is of a later generation of this task."""
+        held = self._held.get(task.id)
+        return held is not None and generation_of(held.task) > generation_of(task)
 
     def _is_lost_as_held(self, task_id: str) -> bool:
         """Whether this task's newest lease is the one that was lost."""
