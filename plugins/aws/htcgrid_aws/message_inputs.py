@@ -6,8 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from htcgrid.spi import Task
 from htcgrid_aws import messages
+from htcgrid_aws.parallel import each
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from concurrent.futures import Executor
+
+    from htcgrid.spi import HtcgridError
+    from htcgrid_aws.held_messages import ReceivedMessage
     from htcgrid_aws.s3_bucket import Bucket
 
 
@@ -17,6 +23,17 @@ def read_whole(message: dict[str, Any], bucket: Bucket | None) -> messages.Recei
     if not received.reference:
         return received
     return _fetched(received, bucket)
+
+
+def read_all(
+    found: Sequence[ReceivedMessage], bucket: Bucket | None, pool: Executor
+) -> list[tuple[ReceivedMessage, messages.Received | HtcgridError]]:
+    """As `read_whole` for each message. Threads are used for inputs in the bucket alone: to hand one a small message takes longer
+    than to read it."""
+    read = [(one, messages.read(one.message)) for one in found]
+    there = [received for _, received in read if received.reference]
+    fetched = iter(each(pool, lambda received: _fetched(received, bucket), there))
+    return [(one, next(fetched)[1] if received.reference else received) for one, received in read]
 
 
 def _fetched(received: messages.Received, bucket: Bucket | None) -> messages.Received:

@@ -29,9 +29,9 @@ from htcgrid_aws.dead_letters import DeadLetters, dead_letter
 from htcgrid_aws.dynamodb_table import Table
 from htcgrid_aws.encryption import EncryptedConfig
 from htcgrid_aws.held_messages import HeldMessages, ReceivedMessage, find
-from htcgrid_aws.message_inputs import read_whole
+from htcgrid_aws.message_inputs import read_all, read_whole
 from htcgrid_aws.message_leases import MessageLease, MessageLeases, receipt_of
-from htcgrid_aws.parallel import each, raise_worst
+from htcgrid_aws.parallel import raise_worst
 from htcgrid_aws.polling import Poller
 from htcgrid_aws.queue_advice import queue_advice
 from htcgrid_aws.s3_bucket import Bucket
@@ -170,7 +170,7 @@ class SqsSource(AwsPlugin, TaskSource):
         message_leases: list[MessageLease] = []
         failed: list[ReceivedMessage] = []
         errors: list[HtcgridError] = []
-        for one, answer in each(self.pool, lambda one: read_whole(one.message, self._bucket), found):
+        for one, answer in read_all(found, self._bucket, self.pool):
             if isinstance(answer, HtcgridError):
                 log.warning("message %s is held to be tried again: %s", one.lease.task_id, answer)
                 failed.append(one)
