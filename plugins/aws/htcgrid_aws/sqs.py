@@ -251,8 +251,9 @@ class SqsSource(AwsPlugin, TaskSource):
     def redrive(self, tasks: Sequence[Task]) -> None:
         """As `put`, and removes the tasks' dead letters and rows of an earlier generation, left by an agent that died.
 
-        A message of an earlier generation that is still there is handed out too; sinks can tell that its result is older. A
-        task that was cancelled by its id is not cancelled any more.
+        A message of an earlier generation that is still there is handed out too; sinks can tell that its result is older. Its
+        ack removes the row of the later generation, which `cancel` does not find then. A task that was cancelled by its id is
+        not cancelled any more.
         """
         if self._cancels is not None:
             self._cancels.remove(self._cancelled(tasks).singly)
