@@ -141,6 +141,7 @@ class EksInvoker(RemoteInvoker):
                 return
             if found is not None:
                 self._run_pods.remove(pod.name)
+            self._run_pods.keep_owner()
             pod.name = self._run_pods.add()
             pod.seen.clear()
             try:

@@ -53,6 +53,8 @@ class Pods:
 
     def end(self) -> None: ...
 
+    def keep_owner(self) -> None: ...
+
     def add(self) -> str:
         self.count += 1
         name = f"pod-{self.count}"
