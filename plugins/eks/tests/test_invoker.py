@@ -10,7 +10,19 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from htcgrid.planes import Relay, SocketStream, UnexplainedExit
 from htcgrid.planes.relay import serve_socket
-from htcgrid.spi import Capability, FailureKind, Function, Invoker, Lease, Outcome, Plugin, Task, Unavailable
+from htcgrid.spi import (
+    Capability,
+    FailureKind,
+    Function,
+    HtcgridError,
+    Invoker,
+    Lease,
+    Outcome,
+    Plugin,
+    Rejected,
+    Task,
+    Unavailable,
+)
 
 from htcgrid_eks import invoker
 from htcgrid_eks.invoker import EksInvoker
@@ -155,3 +167,31 @@ def test_without_a_word_of_kubernetes_it_stays_an_exit(
     monkeypatch.setattr("htcgrid_eks.own_pod.WAIT_SECONDS", 0.3)
     pods.made["pod-1"]["status"]["containerStatuses"][2]["lastState"] = {"terminated": KILLED}  # not of place 0
     assert call(plane, b'"end"').failure is FailureKind.EXIT
+
+
+@pytest.mark.parametrize("error", [Unavailable("The API server answers 503."), Rejected("Not allowed to get pods.")])
+def test_an_end_is_reported_although_kubernetes_cannot_be_asked_for_its_reason(
+    plane: EksInvoker, pods: Pods, monkeypatch: pytest.MonkeyPatch, error: HtcgridError
+) -> None:
+    def find(_name: str) -> Any:
+        raise error
+
+    monkeypatch.setattr("htcgrid_eks.own_pod.WAIT_SECONDS", 0.3)
+    monkeypatch.setattr(pods, "find", find)
+    assert call(plane, b'"end"').failure is FailureKind.EXIT
+
+
+def test_the_reason_of_an_end_is_asked_for_again_where_the_api_server_was_unavailable(
+    plane: EksInvoker, pods: Pods, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pods.made["pod-1"]["status"]["containerStatuses"][1]["lastState"] = {"terminated": KILLED}
+    answers = iter([Unavailable("The API server answers 429."), pods.made["pod-1"]])
+
+    def find(_name: str) -> Any:
+        answer = next(answers)
+        if isinstance(answer, Unavailable):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(pods, "find", find)
+    assert call(plane, b'"end"').failure is FailureKind.OUT_OF_MEMORY
