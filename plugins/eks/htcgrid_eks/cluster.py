@@ -92,10 +92,11 @@ class Cluster:
         content_type: str = "application/json",
     ) -> Any:
         """One request, once; returns the document. Raises `ApiError`, `Unavailable` or `Rejected`."""
-        assert self._session is not None  # noqa: S101 - between open and close
-        settings = self.settings
+        session, settings = self._session, self.settings
+        if session is None:  # `close` may come during a call
+            raise Unavailable("The plane is not open.")
         try:
-            response = self._session.request(
+            response = session.request(
                 method,
                 self.server + path,
                 params=query,

@@ -155,7 +155,10 @@ class EksInvoker(RemoteInvoker):
         return corrected_by(await_end(lambda: self._run_pods.find(pod.name), name, pod.seen), outcome)
 
     def _pod_of(self, place: int) -> _Pod:
-        return self._pods[place % self.config.pods]
+        pods = self._pods
+        if not pods:  # `close` may come during a call
+            raise Unavailable("The plane is not open.")
+        return pods[place % self.config.pods]
 
     def _is_of_use(self, pod: Any) -> bool:
         if "deletionTimestamp" in pod["metadata"]:

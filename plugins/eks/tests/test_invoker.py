@@ -25,6 +25,7 @@ from htcgrid.spi import (
 )
 
 from htcgrid_eks import invoker
+from htcgrid_eks.cluster import Cluster
 from htcgrid_eks.invoker import EksInvoker
 
 if TYPE_CHECKING:
@@ -195,3 +196,37 @@ def test_the_reason_of_an_end_is_asked_for_again_where_the_api_server_was_unavai
 
     monkeypatch.setattr(pods, "find", find)
     assert call(plane, b'"end"').failure is FailureKind.OUT_OF_MEMORY
+
+
+@pytest.mark.parametrize("step", ["find", "await_running"])
+def test_a_call_that_replaces_its_pod_is_unavailable_when_the_plane_is_closed(
+    plane: EksInvoker, pods: Pods, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    begun, may_go_on = threading.Event(), threading.Event()
+
+    def wait(_name: object) -> None:
+        begun.set()
+        assert may_go_on.wait(30)
+
+    pods.made.pop("pod-1")
+    pods.cut()
+    monkeypatch.setattr(pods, step, wait)
+    said: list[str] = []
+
+    def work() -> None:
+        with pytest.raises(Unavailable) as caught:
+            call(plane)
+        said.append(str(caught.value))
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    assert begun.wait(30)
+    plane.close()
+    may_go_on.set()
+    thread.join(30)
+    assert said == ["The plane is not open."]
+
+
+def test_a_cluster_that_was_closed_during_a_call_is_unavailable() -> None:
+    with pytest.raises(Unavailable, match="not open"):
+        Cluster(EksInvoker.Config(image="i", namespace="grid")).request("GET", "/version")
