@@ -261,6 +261,41 @@ def test_a_call_that_waits_for_an_environment_ends_when_the_plane_is_closed(func
     assert sorted(ended) == ["runs", "waits", "waits too"]
 
 
+def test_a_connection_that_is_made_while_the_plane_is_closed_is_closed_too(function: Function) -> None:
+    begun, may_connect = threading.Event(), threading.Event()
+    streams: list[Stream] = []
+
+    class Far(Near):
+        plane = Ended
+
+        def connect(self, place: int) -> Stream:
+            if streams:
+                begun.set()
+                assert may_connect.wait(LONG)
+            streams.append(super().connect(place))
+            return streams[-1]
+
+    plane = Far(Plugin.Config(), function)
+    plane.open()
+    streams[0].close()  # as if it had broken
+    ended: list[object] = []
+
+    def work() -> None:
+        with pytest.raises(Unavailable, match="not open") as caught:
+            call(plane)
+        ended.append(caught.value.begun)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    assert begun.wait(LONG)
+    plane.close()
+    may_connect.set()
+    thread.join(LONG)
+    assert ended == [frozenset()]
+    with pytest.raises(ConnectionError):
+        streams[1].send(b"x")
+
+
 def test_a_call_of_a_plane_that_is_not_open_ends_at_once(function: Function) -> None:
     plane = Near(Plugin.Config(), function)
 
