@@ -100,7 +100,7 @@ class Cluster:
                 method,
                 self.server + path,
                 params=query,
-                data=None if body is None else json.dumps(body),
+                data=None if body is None else _as_text(body),
                 headers={"Accept": "application/json", "Content-Type": content_type},
                 verify=(settings.ssl_ca_cert or True) if settings.verify_ssl else False,
                 cert=(settings.cert_file, str(settings.key_file)) if settings.cert_file else None,
@@ -207,6 +207,12 @@ class Cluster:
             f"A rule of the cluster does not allow to {what} in {self.who}: {text}. It is a LimitRange, a quota or an "
             "admission policy, not a missing right: change the plane's table to fit it, or ask the cluster's administrator."
         )
+
+
+def _as_text(body: Any) -> bytes:
+    """The document as JSON that is YAML too: YAML has no pairs of surrogates, and does not take every character as it is."""
+    text = json.dumps(body, ensure_ascii=False)
+    return re.sub(r"[\x7f-\uffff]", lambda found: f"\\u{ord(found[0]):04x}", text).encode()
 
 
 def _cause(error: BaseException) -> str:
