@@ -253,7 +253,10 @@ class Connection:
                 self._send(Frame("rejected", {"message": message}))
 
     def _open(self, frame: Frame) -> Mapping[str, Any]:
-        plane = self._relay.open_plane(frame)
+        try:
+            plane = self._relay.open_plane(frame)
+        except OSError as error:  # a full disk, for example: the connection has not broken
+            raise Rejected(f"The plane behind the relay cannot be opened: {error}.") from error
         return {"capabilities": sorted(plane.capabilities), "max_concurrency": plane.max_concurrency}
 
     def _invoke(self, frame: Frame) -> Mapping[str, Any]:
