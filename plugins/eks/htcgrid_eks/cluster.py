@@ -138,11 +138,14 @@ class Cluster:
 
     def versions_of(self, group: str, kind: str) -> list[str]:
         """The versions in which the server has a kind, such as `policy/v1`; its preferred version is the first."""
-        return [
-            version
-            for version in self._groups.get(group, ())
-            if any(each["kind"] == kind for each in self.request("GET", f"/apis/{version}")["resources"])
-        ]
+        try:
+            return [
+                version
+                for version in self._groups.get(group, ())
+                if any(each["kind"] == kind for each in self.request("GET", f"/apis/{version}")["resources"])
+            ]
+        except ApiError as api_error:
+            raise self.explain(api_error, f"look for {kind} of {group}") from None
 
     def _configured(self) -> tuple[Configuration, str]:
         options, settings = self._options, Configuration()

@@ -119,7 +119,7 @@ class EksInvoker(RemoteInvoker):
         try:
             return PortForward(self._cluster, self._pod_of(place).name, PORT)
         except ApiError as api_error:
-            if api_error.status != 404 and api_error.status < 500:
+            if api_error.status not in {404, 429} and api_error.status < 500:
                 raise self._cluster.explain(api_error, "port-forward to pods") from None
             raise ConnectionError(str(api_error)) from None
 

@@ -25,7 +25,7 @@ from htcgrid.spi import (
 )
 
 from htcgrid_eks import invoker
-from htcgrid_eks.cluster import Cluster
+from htcgrid_eks.cluster import ApiError, Cluster
 from htcgrid_eks.invoker import EksInvoker
 
 if TYPE_CHECKING:
@@ -230,3 +230,20 @@ def test_a_call_that_replaces_its_pod_is_unavailable_when_the_plane_is_closed(
 def test_a_cluster_that_was_closed_during_a_call_is_unavailable() -> None:
     with pytest.raises(Unavailable, match="not open"):
         Cluster(EksInvoker.Config(image="i", namespace="grid")).request("GET", "/version")
+
+
+@pytest.mark.parametrize("status", [404, 429, 500, 503])
+def test_a_port_forward_that_may_succeed_a_moment_later_is_tried_again(
+    plane: EksInvoker, pods: Pods, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    answers = iter([ApiError(status, "", "not now")])
+
+    def forward(*where: Any) -> SocketStream:
+        for error in answers:
+            raise error
+        return pods.forward(*where)
+
+    monkeypatch.setattr(invoker, "PortForward", forward)
+    with pytest.raises(ConnectionError, match="not now"):
+        plane.connect(0)
+    plane.connect(0).close()
