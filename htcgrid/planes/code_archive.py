@@ -44,10 +44,17 @@ def zipped(contents: Mapping[str, tuple[bytes, int]]) -> bytes:
 
 
 def unpack(archive: bytes, folder: Path) -> None:
-    """Unpack into a folder and keep the files' modes: a `bootstrap` is executed."""
+    """Unpack into a folder and keep the files' modes: a `bootstrap` is executed. What is there already is replaced."""
     with zipfile.ZipFile(io.BytesIO(archive)) as packed:
         for entry in packed.infolist():
+            if not entry.is_dir():
+                _place_of(entry, folder).unlink(missing_ok=True)  # a file that is read-only cannot be written
             target = Path(packed.extract(entry, folder))
             mode = entry.external_attr >> 16 & 0o777
             if not entry.is_dir():
                 target.chmod(mode or 0o644)
+
+
+def _place_of(entry: zipfile.ZipInfo, folder: Path) -> Path:
+    """Where `extract` puts it: never outside of the folder."""
+    return folder.joinpath(*(part for part in entry.filename.split("/") if part not in {"", ".", ".."}))

@@ -12,7 +12,7 @@ import socket
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from hmac import compare_digest
 from pathlib import Path
@@ -25,11 +25,14 @@ from htcgrid.spi import (
     STDOUT_OR_STDERR,
     Credentials,
     CredentialSource,
+    FailureKind,
     HandlerOutput,
     Invoker,
     Lease,
+    Outcome,
     Rejected,
     Unavailable,
+    error_documents,
 )
 
 log = logging.getLogger("htcgrid.relay")
@@ -37,6 +40,8 @@ log = logging.getLogger("htcgrid.relay")
 HEARTBEAT_SECONDS = 10.0
 _HELLO_SECONDS = 10.0
 _LOOK_SECONDS = 1.0
+_END_SECONDS = 1.0
+"""A batch that still runs so long after its client has gone is cancelled again: the plane may have begun it since."""
 
 MakePlane = Callable[[Mapping[str, Any]], Invoker]
 """Makes the plane, without opening it, from what the client's `open` says about it."""
@@ -69,6 +74,9 @@ class Relay:
         self._lock = threading.Lock()
         self._clients = 0
         self._alone_since = time.monotonic()
+        self._tasks_lock = threading.Lock()
+        self._tasks: dict[str, Connection] = {}
+        """The connection whose client waits for a task, by the task's id."""
 
     def open_plane(self, wanted: Frame) -> Invoker:
         """Unpack the code, if the client sends it, and open the plane; a second call returns the same plane."""
@@ -102,6 +110,24 @@ class Relay:
         with self._lock:
             self._clients -= 1
             self._alone_since = time.monotonic()
+
+    def begin(self, connection: "Connection", task_ids: Collection[str]) -> None:
+        """These tasks begin for this connection. A run of one of them for another is ended: its client has given it up."""
+        with self._tasks_lock:
+            again = self._tasks.keys() & task_ids
+            self._tasks |= dict.fromkeys(task_ids, connection)
+            if again and self.plane is not None:
+                self.plane.cancel(again)
+
+    def finish(self, connection: "Connection", *, cancel: bool) -> None:
+        """No client waits any more for the tasks of this connection; `cancel` those that still run."""
+        with self._tasks_lock:
+            task_ids = [task_id for task_id, other in self._tasks.items() if other is connection]
+            if cancel and task_ids and self.plane is not None:
+                self.plane.cancel(task_ids)
+            else:
+                for task_id in task_ids:
+                    del self._tasks[task_id]
 
     def is_orphaned(self) -> bool:
         """Whether no client has been connected for too long."""
@@ -161,6 +187,9 @@ class Connection:
         self._hang_up = hang_up
         self._sending = threading.Lock()
         self._wanted: queue.SimpleQueue[Frame | None] = queue.SimpleQueue()
+        self._cancelled: set[str] = set()
+        """Tasks of the last batch that were cancelled; the plane may not have begun them yet."""
+        self._has_gone = False
 
     def serve(self, hello_came: Callable[[], object] = lambda: None) -> None:
         """Serve until the client hangs up and its last batch has ended. Calls `hello_came` once the client is admitted."""
@@ -180,10 +209,12 @@ class Connection:
         except (OSError, ValueError, KeyError):
             return
         finally:
+            self._has_gone = True
             self._wanted.put(None)
             self._hang_up()
-            if worker.ident is not None:
-                worker.join()
+            while worker.is_alive():
+                self._relay.finish(self, cancel=True)
+                worker.join(_END_SECONDS)
 
     def _is_admitted(self) -> bool:
         """Whether the client knows the token: other programs may use the same loopback."""
@@ -192,11 +223,15 @@ class Connection:
 
     def _take(self, frame: Frame) -> None:
         match frame.say:
-            case "open" | "invoke":
+            case "open":
+                self._wanted.put(frame)
+            case "invoke":
+                self._cancelled.clear()
                 self._wanted.put(frame)
             case "credentials":
                 self._relay.credentials.held = relay_frames.credentials_of(frame)
             case "cancel":
+                self._cancelled.update(frame.head["task_ids"])
                 if (plane := self._relay.plane) is not None:
                     plane.cancel(frame.head["task_ids"])
 
@@ -218,7 +253,10 @@ class Connection:
                 self._send(Frame("rejected", {"message": message}))
 
     def _open(self, frame: Frame) -> Mapping[str, Any]:
-        plane = self._relay.open_plane(frame)
+        try:
+            plane = self._relay.open_plane(frame)
+        except OSError as error:  # a full disk, for example: the connection has not broken
+            raise Rejected(f"The plane behind the relay cannot be opened: {error}.") from error
         return {"capabilities": sorted(plane.capabilities), "max_concurrency": plane.max_concurrency}
 
     def _invoke(self, frame: Frame) -> Mapping[str, Any]:
@@ -226,14 +264,34 @@ class Connection:
         if plane is None:
             raise Rejected("The relay was sent tasks before it was told to open its plane.")
         self._relay.output.send_by(self._send)
-        reports = iter(plane.invoke(relay_frames.leases_of(frame), frame.head["timeout"]))
+        leases = relay_frames.leases_of(frame)
+        self._relay.begin(self, {lease.task.id for lease in leases})
+        try:
+            self._run(plane, [lease for lease in leases if not self._is_cancelled(lease)], frame.head["timeout"])
+        finally:
+            self._relay.finish(self, cancel=False)
+        return {}
+
+    def _is_cancelled(self, lease: Lease) -> bool:
+        """Whether this task must not begin; then that is reported."""
+        if self._has_gone:
+            raise ConnectionError("the client has gone")
+        if lease.task.id not in self._cancelled:
+            return False
+        outcome = Outcome(lease.task.id, error_documents.cancelled(), FailureKind.CANCELLED, started=time.time())
+        self._send(relay_frames.report_frame(outcome))
+        return True
+
+    def _run(self, plane: Invoker, leases: list[Lease], timeout: float) -> None:
+        if not leases:
+            return
+        reports = iter(plane.invoke(leases, timeout))
         try:
             for report in reports:
                 self._send(relay_frames.report_frame(report))
         finally:
             if hasattr(reports, "close"):
                 reports.close()  # ends what still runs if the client has gone
-        return {}
 
     def _beat(self) -> None:
         """Send heartbeats, so that the client can tell a dead connection from a handler that takes long."""

@@ -98,6 +98,7 @@ class CommandStream(SocketStream):
     def __init__(self, command: Sequence[str]) -> None:
         here, there = socket.socketpair()
         super().__init__(here)
+        self._saying = threading.Lock()
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `close`
         self._name = command[0]
         try:
@@ -117,13 +118,16 @@ class CommandStream(SocketStream):
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        self._said.close()
+        with self._saying:
+            self._said.close()
 
     def _broken(self, reason: str) -> ConnectionError:
-        if self._said.closed:
-            return ConnectionError(reason)
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(_LAST_OUTPUT_SECONDS)
-        size = os.fstat(self._said.fileno()).st_size
-        said = os.pread(self._said.fileno(), _SAID_BYTES, max(0, size - _SAID_BYTES)).decode(errors="replace").strip()
+        with self._saying:
+            if self._said.closed:  # by `close`, in another thread
+                return ConnectionError(reason)
+            size = os.fstat(self._said.fileno()).st_size
+            last = os.pread(self._said.fileno(), _SAID_BYTES, max(0, size - _SAID_BYTES))
+        said = last.decode(errors="replace").strip()
         return ConnectionError(f"{reason}; {self._name} says: {said}" if said else reason)

@@ -28,6 +28,7 @@ from htcgrid.spi import (
 
 _PAUSE_SECONDS = 0.1
 _CONNECTING_THREADS = 16
+_NOT_OPEN = "The plane is not open."
 
 
 @dataclass(slots=True)
@@ -141,7 +142,7 @@ class RemoteInvoker(Invoker):
             place = idle.get()
             if place is None:
                 idle.put(None)
-                raise Unavailable("The plane is not open.")
+                raise Unavailable(_NOT_OPEN)
             unreported = {lease.task.id: None for lease in batch}
             try:
                 client = self._client_of(place)
@@ -197,6 +198,8 @@ class RemoteInvoker(Invoker):
                 return self._opened(place)
             except ConnectionError as error:
                 reason = str(error)
+            if not self._is_open(place):
+                raise Unavailable(_NOT_OPEN)
             self.check(place.number)
             if time.monotonic() > deadline:
                 where = self.relay_of(place.number) or f"of environment {place.number}"
@@ -213,4 +216,11 @@ class RemoteInvoker(Invoker):
             stream.close()
             raise
         place.client, place.relay = client, relay
+        if not self._is_open(place):  # `close` may not have seen this client
+            client.close()
+            raise Unavailable(_NOT_OPEN)
         return said
+
+    def _is_open(self, place: _Place) -> bool:
+        """Whether the plane is open, and has not been opened again since this place was made."""
+        return any(each is place for each in self._places[place.number : place.number + 1])

@@ -19,7 +19,15 @@ from htcgrid_contracts import InvokerContract
 from htcgrid_contracts.common import children
 from launcher import LaunchedInvoker
 
-from htcgrid.planes import Relay, RemoteInvoker, SocketStream, Stream, UnexplainedExit, explained
+from htcgrid.planes import (
+    CommandStream,
+    Relay,
+    RemoteInvoker,
+    SocketStream,
+    Stream,
+    UnexplainedExit,
+    explained,
+)
 from htcgrid.planes.relay import serve_socket
 from htcgrid.spi import (
     Credentials,
@@ -171,6 +179,7 @@ class Near(RemoteInvoker):
 
     token = "the token"
     plane: type[Invoker] = Ended
+    code_folder: Path | None = None
 
     def size(self) -> int:
         return 1
@@ -179,7 +188,7 @@ class Near(RemoteInvoker):
         with socket.create_server(("127.0.0.1", 0)) as listener:
             here = socket.create_connection(listener.getsockname())
             there, _ = listener.accept()
-        relay = Relay(lambda _: self.plane(Plugin.Config(), self.function), None, token="the token")
+        relay = Relay(lambda _: self.plane(Plugin.Config(), self.function), self.code_folder, token="the token")
         threading.Thread(target=serve_socket, args=(relay, there), daemon=True).start()
         return SocketStream(here)
 
@@ -229,6 +238,49 @@ def test_a_plane_elsewhere_that_ends_its_thread_is_told_and_not_waited_for(funct
     assert "SystemExit: 3" in said[0]
 
 
+def test_a_plane_elsewhere_that_its_machine_cannot_open_is_not_taken_for_a_broken_connection(
+    function: Function,
+) -> None:
+    class Full(Ended):
+        def open(self) -> None:
+            raise OSError(28, "No space left on device")
+
+    class Far(Near):
+        plane = Full
+        start_seconds = 0.0
+
+    with pytest.raises(Rejected, match=r"cannot be opened: .*No space left on device"), Far(Plugin.Config(), function):
+        pass
+
+
+def test_code_that_cannot_be_unpacked_elsewhere_is_not_taken_for_a_broken_connection(
+    function: Function, tmp_path: Path
+) -> None:
+    class Far(Near):
+        code_folder = tmp_path / "file"
+        start_seconds = 0.0
+
+    Far.code_folder.touch()
+    with pytest.raises(Rejected, match=f"cannot be opened: .*{tmp_path}/file"), Far(Plugin.Config(), function):
+        pass
+
+
+def test_a_program_that_is_ended_during_a_read_is_a_broken_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = CommandStream(["cat"])
+    ended = stream._process.wait
+
+    def wait(seconds: float | None = None) -> int:
+        status = ended(seconds)
+        stream._said.close()  # as `close` does, in another thread
+        return status
+
+    monkeypatch.setattr(stream._process, "wait", wait)
+    stream._process.terminate()
+    with pytest.raises(ConnectionError, match="closed the connection"):
+        stream.read(1, LONG)
+    stream.close()
+
+
 def test_a_call_that_waits_for_an_environment_ends_when_the_plane_is_closed(function: Function) -> None:
     begun = threading.Event()
 
@@ -259,6 +311,41 @@ def test_a_call_that_waits_for_an_environment_ends_when_the_plane_is_closed(func
     for thread in threads:
         thread.join(LONG)
     assert sorted(ended) == ["runs", "waits", "waits too"]
+
+
+def test_a_connection_that_is_made_while_the_plane_is_closed_is_closed_too(function: Function) -> None:
+    begun, may_connect = threading.Event(), threading.Event()
+    streams: list[Stream] = []
+
+    class Far(Near):
+        plane = Ended
+
+        def connect(self, place: int) -> Stream:
+            if streams:
+                begun.set()
+                assert may_connect.wait(LONG)
+            streams.append(super().connect(place))
+            return streams[-1]
+
+    plane = Far(Plugin.Config(), function)
+    plane.open()
+    streams[0].close()  # as if it had broken
+    ended: list[object] = []
+
+    def work() -> None:
+        with pytest.raises(Unavailable, match="not open") as caught:
+            call(plane)
+        ended.append(caught.value.begun)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    assert begun.wait(LONG)
+    plane.close()
+    may_connect.set()
+    thread.join(LONG)
+    assert ended == [frozenset()]
+    with pytest.raises(ConnectionError):
+        streams[1].send(b"x")
 
 
 def test_a_call_of_a_plane_that_is_not_open_ends_at_once(function: Function) -> None:

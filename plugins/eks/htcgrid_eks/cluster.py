@@ -92,14 +92,15 @@ class Cluster:
         content_type: str = "application/json",
     ) -> Any:
         """One request, once; returns the document. Raises `ApiError`, `Unavailable` or `Rejected`."""
-        assert self._session is not None  # noqa: S101 - between open and close
-        settings = self.settings
+        session, settings = self._session, self.settings
+        if session is None:  # `close` may come during a call
+            raise Unavailable("The plane is not open.")
         try:
-            response = self._session.request(
+            response = session.request(
                 method,
                 self.server + path,
                 params=query,
-                data=None if body is None else json.dumps(body),
+                data=None if body is None else _as_text(body),
                 headers={"Accept": "application/json", "Content-Type": content_type},
                 verify=(settings.ssl_ca_cert or True) if settings.verify_ssl else False,
                 cert=(settings.cert_file, str(settings.key_file)) if settings.cert_file else None,
@@ -137,11 +138,14 @@ class Cluster:
 
     def versions_of(self, group: str, kind: str) -> list[str]:
         """The versions in which the server has a kind, such as `policy/v1`; its preferred version is the first."""
-        return [
-            version
-            for version in self._groups.get(group, ())
-            if any(each["kind"] == kind for each in self.request("GET", f"/apis/{version}")["resources"])
-        ]
+        try:
+            return [
+                version
+                for version in self._groups.get(group, ())
+                if any(each["kind"] == kind for each in self.request("GET", f"/apis/{version}")["resources"])
+            ]
+        except ApiError as api_error:
+            raise self.explain(api_error, f"look for {kind} of {group}") from None
 
     def _configured(self) -> tuple[Configuration, str]:
         options, settings = self._options, Configuration()
@@ -206,6 +210,12 @@ class Cluster:
             f"A rule of the cluster does not allow to {what} in {self.who}: {text}. It is a LimitRange, a quota or an "
             "admission policy, not a missing right: change the plane's table to fit it, or ask the cluster's administrator."
         )
+
+
+def _as_text(body: Any) -> bytes:
+    """The document as JSON that is YAML too: YAML has no pairs of surrogates, and does not take every character as it is."""
+    text = json.dumps(body, ensure_ascii=False)
+    return re.sub(r"[\x7f-\uffff]", lambda found: f"\\u{ord(found[0]):04x}", text).encode()
 
 
 def _cause(error: BaseException) -> str:

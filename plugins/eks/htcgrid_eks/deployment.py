@@ -70,6 +70,7 @@ class Deployment:
             yield as_yaml(shown).rstrip()
             return
         require(self._cluster, self._rules(), "deploy a grid")
+        self._leave_others_alone(manifests)
         for manifest in manifests:
             if manifest["kind"] != "RoleBinding":  # refused until its Role exists
                 self._apply(manifest, dry_run=True)  # refusals come before anything is made
@@ -226,6 +227,16 @@ class Deployment:
         query = {"labelSelector": f"{pod_diagnosis.GRID}={self._name},{NAME}={self._name}"}
         return list(self._asked("list pods", "GET", self._cluster.namespaced("pods"), query=query)["items"])
 
+    def _leave_others_alone(self, manifests: Sequence[Any]) -> None:
+        """Raise `Rejected` if an object that would be changed was made by somebody else."""
+        for manifest in manifests:
+            found = self._find(manifest["kind"])
+            if found is not None and not _is_ours(found):
+                raise Rejected(
+                    f"There is a {manifest['kind']} {self._name!r} in {self._cluster.who} already, which was not made by "
+                    f"htcgrid (no label {OWNER}=htcgrid). Give the grid another `name` in the plane's table, or remove it."
+                )
+
     def _applied(self, manifests: Sequence[Any], created: list[str]) -> Iterator[str]:
         for manifest in manifests:
             kind = manifest["kind"]
@@ -248,7 +259,7 @@ class Deployment:
             found = self._find(kind, may_be_hidden=kind not in ours) if kind in kinds else None
             if found is None:
                 continue
-            if found["metadata"].get("labels", {}).get(OWNER) != "htcgrid":
+            if not _is_ours(found):
                 yield f"left {kind} {self._name} alone: it was not made by htcgrid (no label {OWNER}=htcgrid)"
                 continue
             self._delete(kind)
@@ -305,6 +316,11 @@ class Deployment:
 
 def _with(error: HtcgridError, more: str) -> HtcgridError:
     return type(error)(f"{error}\n{more}")
+
+
+def _is_ours(found: Any) -> bool:
+    """Whether htcgrid has made this object: no other is changed or removed."""
+    return bool(found["metadata"].get("labels", {}).get(OWNER) == "htcgrid")
 
 
 def _kind_of(pod: Any) -> Any:

@@ -119,7 +119,7 @@ class EksInvoker(RemoteInvoker):
         try:
             return PortForward(self._cluster, self._pod_of(place).name, PORT)
         except ApiError as api_error:
-            if api_error.status != 404 and api_error.status < 500:
+            if api_error.status not in {404, 429} and api_error.status < 500:
                 raise self._cluster.explain(api_error, "port-forward to pods") from None
             raise ConnectionError(str(api_error)) from None
 
@@ -141,6 +141,7 @@ class EksInvoker(RemoteInvoker):
                 return
             if found is not None:
                 self._run_pods.remove(pod.name)
+            self._run_pods.keep_owner()
             pod.name = self._run_pods.add()
             pod.seen.clear()
             try:
@@ -154,7 +155,10 @@ class EksInvoker(RemoteInvoker):
         return corrected_by(await_end(lambda: self._run_pods.find(pod.name), name, pod.seen), outcome)
 
     def _pod_of(self, place: int) -> _Pod:
-        return self._pods[place % self.config.pods]
+        pods = self._pods
+        if not pods:  # `close` may come during a call
+            raise Unavailable("The plane is not open.")
+        return pods[place % self.config.pods]
 
     def _is_of_use(self, pod: Any) -> bool:
         if "deletionTimestamp" in pod["metadata"]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from htcgrid.planes import Termination
-from htcgrid.spi import HtcgridError
+from htcgrid.spi import Rejected, Unavailable
 
 from htcgrid_eks import pod_diagnosis
 from htcgrid_eks.cluster import ApiError, Cluster
@@ -31,17 +31,23 @@ class OwnPod:
         return await_end(self._find, container, self._seen)
 
     def _find(self) -> Any:
-        try:
-            return self._cluster.request("GET", self._cluster.namespaced("pods", socket.gethostname()))
-        except (HtcgridError, ApiError):
-            return None
+        return self._cluster.request("GET", self._cluster.namespaced("pods", socket.gethostname()))
 
 
 def await_end(find: Callable[[], Any], container: str, seen: dict[str, str]) -> Termination | None:
-    """Wait for an end of the container that is not in `seen`, which maps a name to the id of the last container that ended."""
+    """Wait for an end of the container that is not in `seen`, which maps a name to the id of the last container that ended.
+
+    Raises nothing: the task has ended, and its outcome must not be lost because nobody says why.
+    """
     deadline = time.monotonic() + WAIT_SECONDS
     while time.monotonic() < deadline:
-        pod = find()
+        try:
+            pod = find()
+        except Unavailable:
+            time.sleep(_PAUSE_SECONDS)
+            continue
+        except (Rejected, ApiError):
+            return None
         if pod is None:
             return None
         end = pod_diagnosis.last_end(pod_diagnosis.status_of(pod, container))

@@ -22,6 +22,7 @@ _PROTOCOL = "v4.channel.k8s.io"
 _DATA, _ERROR = 0, 1
 _CHUNK = 1 << 18
 _CONNECT_SECONDS = 5.0
+_CLOSED = "the connection to the pod is closed"
 _KEEP_ALIVE = [
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
     (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 15),
@@ -80,9 +81,15 @@ class PortForward(Stream):
         """Whether bytes have arrived that were not read yet."""
         channel = self._socket.sock
         if channel is None:
-            raise ConnectionError("the connection to the pod is closed")
-        pending = isinstance(channel, ssl.SSLSocket) and channel.pending() > 0
-        return bool(self._buffer) or pending or bool(select.select([channel], [], [], 0)[0])
+            raise ConnectionError(_CLOSED)
+        poll = select.poll()  # `select` takes no descriptor above 1023
+        with _as_connection_errors():
+            pending = isinstance(channel, ssl.SSLSocket) and channel.pending() > 0
+            try:
+                poll.register(channel, select.POLLIN)
+            except ValueError:
+                raise ConnectionError(_CLOSED) from None
+            return bool(self._buffer) or pending or bool(poll.poll(0))
 
     def close(self) -> None:
         """Close the connection, from any thread; a read that waits then ends."""

@@ -1,7 +1,8 @@
 """The pods of one run: made, waited for, replaced and removed.
 
 All are owned by one ConfigMap, whose removal removes them. The pods of a run that was
-killed end by themselves, since no client is connected to them; the next start removes what is left of them.
+killed end by themselves, since no client is connected to them; the next start removes what is left of them. It may take
+a run whose pods have all ended for a killed one: so a run looks for its owner before it replaces a pod.
 """
 
 import getpass
@@ -9,6 +10,7 @@ import json
 import logging
 import os
 import socket
+import threading
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -43,13 +45,36 @@ class RunPods:
         self._base = options.base_name(function)
         self._run = uuid.uuid4().hex[:8]
         self._owner: Manifest | None = None
+        self._is_complete = False
+        """Whether the owner has its Secret, if it needs one."""
         self._made = 0
+        self._lock = threading.Lock()
+        """Pods are replaced in several threads: held while their owner and their names are decided."""
         self.token = uuid.uuid4().hex
 
     def begin(self) -> None:
         """Remove the remains of earlier runs, and make the object that owns the pods of this run."""
         for _ in sweep(self._cluster, self._base, self._options.start_seconds):
             pass
+        self._make_owner()
+
+    def keep_owner(self) -> None:
+        """Make the owner again if another start has removed it: the cluster removes a pod without an owner at once."""
+        with self._lock:
+            if self._owner is None:
+                raise Unavailable("The plane is not open.")
+            query = {"labelSelector": f"{RUN}={self._run}"}
+            found = self._asked("list configmaps", "GET", self._cluster.namespaced("configmaps"), query=query)["items"]
+            if self._is_complete and any(each["metadata"]["uid"] == self._owner["uid"] for each in found):
+                return
+            log.warning(
+                "ConfigMap %s, which owns the pods, is gone or incomplete: a new one is made.", self._owner["name"]
+            )
+            self._run = uuid.uuid4().hex[:8]  # the cluster may be about to remove what belonged to the old owner
+            self._make_owner()
+
+    def _make_owner(self) -> None:
+        self._is_complete = False
         name = f"{self._base}-{self._run}"
         body = {
             "apiVersion": "v1",
@@ -63,6 +88,7 @@ class RunPods:
             metadata = {"name": name, "labels": self._labels(), "ownerReferences": [self._owner]}
             secret = environment_secret(self._function, metadata)
             self._asked("create secrets", "POST", self._cluster.namespaced("secrets"), secret)
+        self._is_complete = True
 
     def end(self) -> None:
         """Remove the owner, and with it the pods."""
@@ -73,15 +99,16 @@ class RunPods:
 
     def add(self) -> str:
         """Make one more pod; returns its name at once."""
-        self._made += 1
-        name = f"{self._base}-{self._run}-{self._made}"
-        metadata = {
-            "name": name,
-            "labels": self._labels(),
-            "annotations": dict(self._options.annotations),
-            "ownerReferences": [self._owner],
-        }
-        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": self._spec()}
+        with self._lock:
+            self._made += 1
+            name = f"{self._base}-{self._run}-{self._made}"
+            metadata = {
+                "name": name,
+                "labels": self._labels(),
+                "annotations": dict(self._options.annotations),
+                "ownerReferences": [self._owner],
+            }
+            pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": self._spec()}
         self._asked("create pods", "POST", self._cluster.namespaced("pods"), pod)
         log.info("Pod %s is made.", name)
         return name

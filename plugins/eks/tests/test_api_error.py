@@ -63,3 +63,16 @@ def test_a_namespace_that_is_being_removed_is_said_to_be() -> None:
     )
     assert isinstance(error, Unavailable)
     assert "is being removed" in str(error)
+
+
+@pytest.mark.parametrize("status", [403, 404])
+def test_a_refused_look_at_what_the_cluster_serves_is_explained(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def request(_cluster: Cluster, _method: str, path: str, *_: object) -> object:
+        if path == "/apis":
+            version = {"groupVersion": "keda.sh/v1alpha1"}
+            return {"groups": [{"name": "keda.sh", "versions": [version]}]}
+        raise ApiError(status, "", f'User "ci" cannot get path "{path}"')
+
+    monkeypatch.setattr(Cluster, "request", request)
+    with pytest.raises(Rejected, match=r"look for ScaledObject of keda\.sh .*/apis/keda\.sh/v1alpha1"):
+        Cluster(Options(image="i", namespace="grid")).versions_of("keda.sh", "ScaledObject")

@@ -1,4 +1,8 @@
+import codecs
 import io
+import os
+import shutil
+import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,6 +10,7 @@ from typing import Any
 
 import boto3  # type: ignore[import-untyped]
 import pytest
+from htcgrid.planes import code_archive
 from htcgrid.spi import Function, Rejected
 from moto_aws import empty_aws
 
@@ -131,3 +136,40 @@ def test_the_workers_of_a_grid_with_its_code_on_s3_may_read_it(monkeypatch: pyte
     config = config.model_copy(update={"layers": ("s3://code/layer.zip",)})
     policy = EksInvoker(config, Function(handler="a.b", code=folder)).permissions()["agent"]
     assert policy["Statement"][0]["Resource"] == ["arn:aws:s3:::code/v1/pricing.zip", "arn:aws:s3:::code/layer.zip"]
+
+
+def read_only(**files: str) -> bytes:
+    return code_archive.zipped({name: (text.encode(), 0o444) for name, text in files.items()})
+
+
+@pytest.fixture
+def volume() -> Iterator[Path]:
+    """A folder that everybody may write into, for an ordinary user: root overwrites what is read-only."""
+    volume = Path(tempfile.mkdtemp())
+    volume.chmod(0o777)
+    codecs.lookup("cp437")  # zip files need it, and an ordinary user may not read root's Python
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    yield volume
+    if root:
+        os.seteuid(0)
+    shutil.rmtree(volume)
+
+
+def test_an_init_container_that_is_started_again_unpacks_over_files_that_are_read_only(
+    volume: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(code, "fetch", lambda _place: read_only(pricing="1"))
+    monkeypatch.setattr("sys.argv", ["code", "s3://bucket/code.zip", str(volume)])
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    for _ in range(2):
+        code.main()
+    assert (volume / "pricing").read_text() == "1"
+    assert (volume / "pricing").stat().st_mode & 0o777 == 0o444
+
+
+def test_a_later_layer_wins_over_a_file_that_is_read_only(volume: Path) -> None:
+    for text in ("first", "second"):
+        code.unpack(read_only(shared=text), volume / "opt")
+    assert (volume / "opt" / "shared").read_text() == "second"

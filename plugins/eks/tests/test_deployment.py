@@ -243,3 +243,23 @@ def test_scale_goes_on_where_an_environment_of_a_pod_has_just_been_killed_for_it
     list(grid.deploy(dry_run=False))
     assert list(grid.scale(2))[-1] == "2 of 2 workers ready"
     assert looks >= 4
+
+
+@pytest.mark.parametrize("kind", ["configmaps", "serviceaccounts", "secrets"])
+def test_deploy_leaves_an_object_of_its_name_alone_that_others_have_made(function: Function, kind: str) -> None:
+    def react(cluster: FakeCluster, deployment: Any) -> None:
+        count(deployment, replicas=1, ready=1)
+
+    options = Options(image="pricing:1", namespace="grid", name="pricing", start_seconds=0.3)
+    cluster = FakeCluster(options, react)
+    cluster.namespace = "grid"
+    path = cluster.namespaced(kind, "pricing")
+    before = {"kind": "any", "metadata": {"name": "pricing", "resourceVersion": "1"}, "data": {"password": "eA=="}}
+    cluster.objects[path] = copy.deepcopy(before)
+    with_secret = function.model_copy(update={"environment": {"CITY": "Bern"}})
+    grid = Deployment(cluster, options, with_secret, SETTINGS)
+    with pytest.raises(Rejected, match=r"'pricing' .*was not made by htcgrid.* `name`"):
+        list(grid.deploy(dry_run=False))
+    assert cluster.objects == {path: before}
+    assert any(line.startswith("left ") for line in grid.undeploy())
+    assert cluster.objects == {path: before}

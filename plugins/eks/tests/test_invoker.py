@@ -10,9 +10,22 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from htcgrid.planes import Relay, SocketStream, UnexplainedExit
 from htcgrid.planes.relay import serve_socket
-from htcgrid.spi import Capability, FailureKind, Function, Invoker, Lease, Outcome, Plugin, Task, Unavailable
+from htcgrid.spi import (
+    Capability,
+    FailureKind,
+    Function,
+    HtcgridError,
+    Invoker,
+    Lease,
+    Outcome,
+    Plugin,
+    Rejected,
+    Task,
+    Unavailable,
+)
 
 from htcgrid_eks import invoker
+from htcgrid_eks.cluster import ApiError, Cluster
 from htcgrid_eks.invoker import EksInvoker
 
 if TYPE_CHECKING:
@@ -52,6 +65,8 @@ class Pods:
     def begin(self) -> None: ...
 
     def end(self) -> None: ...
+
+    def keep_owner(self) -> None: ...
 
     def add(self) -> str:
         self.count += 1
@@ -153,3 +168,82 @@ def test_without_a_word_of_kubernetes_it_stays_an_exit(
     monkeypatch.setattr("htcgrid_eks.own_pod.WAIT_SECONDS", 0.3)
     pods.made["pod-1"]["status"]["containerStatuses"][2]["lastState"] = {"terminated": KILLED}  # not of place 0
     assert call(plane, b'"end"').failure is FailureKind.EXIT
+
+
+@pytest.mark.parametrize("error", [Unavailable("The API server answers 503."), Rejected("Not allowed to get pods.")])
+def test_an_end_is_reported_although_kubernetes_cannot_be_asked_for_its_reason(
+    plane: EksInvoker, pods: Pods, monkeypatch: pytest.MonkeyPatch, error: HtcgridError
+) -> None:
+    def find(_name: str) -> Any:
+        raise error
+
+    monkeypatch.setattr("htcgrid_eks.own_pod.WAIT_SECONDS", 0.3)
+    monkeypatch.setattr(pods, "find", find)
+    assert call(plane, b'"end"').failure is FailureKind.EXIT
+
+
+def test_the_reason_of_an_end_is_asked_for_again_where_the_api_server_was_unavailable(
+    plane: EksInvoker, pods: Pods, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pods.made["pod-1"]["status"]["containerStatuses"][1]["lastState"] = {"terminated": KILLED}
+    answers = iter([Unavailable("The API server answers 429."), pods.made["pod-1"]])
+
+    def find(_name: str) -> Any:
+        answer = next(answers)
+        if isinstance(answer, Unavailable):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(pods, "find", find)
+    assert call(plane, b'"end"').failure is FailureKind.OUT_OF_MEMORY
+
+
+@pytest.mark.parametrize("step", ["find", "await_running"])
+def test_a_call_that_replaces_its_pod_is_unavailable_when_the_plane_is_closed(
+    plane: EksInvoker, pods: Pods, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    begun, may_go_on = threading.Event(), threading.Event()
+
+    def wait(_name: object) -> None:
+        begun.set()
+        assert may_go_on.wait(30)
+
+    pods.made.pop("pod-1")
+    pods.cut()
+    monkeypatch.setattr(pods, step, wait)
+    said: list[str] = []
+
+    def work() -> None:
+        with pytest.raises(Unavailable) as caught:
+            call(plane)
+        said.append(str(caught.value))
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    assert begun.wait(30)
+    plane.close()
+    may_go_on.set()
+    thread.join(30)
+    assert said == ["The plane is not open."]
+
+
+def test_a_cluster_that_was_closed_during_a_call_is_unavailable() -> None:
+    with pytest.raises(Unavailable, match="not open"):
+        Cluster(EksInvoker.Config(image="i", namespace="grid")).request("GET", "/version")
+
+
+@pytest.mark.parametrize("status", [404, 429, 500, 503])
+def test_a_port_forward_that_may_succeed_a_moment_later_is_tried_again(
+    plane: EksInvoker, pods: Pods, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    answers = iter([ApiError(status, "", "not now")])
+
+    def forward(*where: Any) -> SocketStream:
+        for error in answers:
+            raise error
+        return pods.forward(*where)
+
+    monkeypatch.setattr(invoker, "PortForward", forward)
+    with pytest.raises(ConnectionError, match="not now"):
+        plane.connect(0)
+    plane.connect(0).close()
