@@ -1,3 +1,5 @@
+import hashlib
+import json
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
@@ -11,8 +13,9 @@ from tqdm import tqdm
 from htcgrid import plugins
 from htcgrid.cli.grid_options import grid_options, read_grid
 from htcgrid.cli.main import DONE, SOME_FAILED
-from htcgrid.cli.queue_and_store import back_off, queue_of, say
+from htcgrid.cli.queue_and_store import QueueSource, back_off, queue_of, say
 from htcgrid.cli.unfinished import Unfinished
+from htcgrid.config import GridConfig
 from htcgrid.spi import Function, Lease, Sent, Task, TaskSource, Unavailable
 from htcgrid.spi.tracing import TRACEPARENT
 
@@ -53,10 +56,11 @@ def command(
     htcgrid results --session "$session" --wait
     """
     events = events if events == "-" else str(Path(events).absolute())
-    unfinished = Unfinished(events, priority, id_field) if session is None else None
+    grid = read_grid(file, plane, pairs)
+    into = queue_of(grid)
+    unfinished = Unfinished(events, priority, id_field, _identity(grid, into)) if session is None else None
     session = unfinished.session if unfinished else str(session)
     attributes = {"session_id": session, **({} if priority is None else {"priority": str(priority)})}
-    grid = read_grid(file, plane, pairs)
     retrier = back_off(grid)
     accepted = refused = 0
     with ExitStack() as stack:
@@ -66,7 +70,7 @@ def command(
             attributes[TRACEPARENT] = trace.traceparent
         stack.callback(lambda: say(_last_message(accepted, refused, session)))
         source = stack.enter_context(_reader(events, id_field))
-        queue = stack.enter_context(queue_of(grid))
+        queue = stack.enter_context(into)
         bar = stack.enter_context(tqdm(unit=" tasks", disable=None))
         for leases in _batches(source):
             for lease in leases:
@@ -89,6 +93,13 @@ def command(
     if unfinished:
         unfinished.finish()
     return SOME_FAILED if refused else DONE
+
+
+def _identity(grid: GridConfig, queue: QueueSource) -> str:
+    """Differs for another queue. A digest, since the options of a queue may hold a password."""
+    table, folder = grid.settings.source, grid.file.absolute().parent if grid.file else Path.cwd()
+    parts = [table and table.plugin, table and table.options, str(folder), queue.function.region]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _write(ids: IO[str], tasks: list[Task]) -> None:

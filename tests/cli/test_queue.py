@@ -91,6 +91,20 @@ def test_a_session_that_could_not_be_printed_is_gone_on_with_and_not_doubled(pro
     assert count(project.folder / "queue.db") == 2
 
 
+def test_a_session_that_is_in_part_in_one_queue_is_not_gone_on_with_in_another(project: Project) -> None:
+    project.events({"n": 1}, {"n": 2})
+    with Path("/dev/full").open("w") as full:
+        lost = subprocess.run(
+            [HTCGRID, "submit", "events.jsonl"], cwd=project.folder, stdout=full, stderr=subprocess.PIPE, check=False
+        )
+    assert lost.returncode == 3
+    elsewhere = project.run("submit", "events.jsonl", "--set", "source.path=elsewhere.db")
+    assert elsewhere.returncode == 0, elsewhere.stderr
+    assert elsewhere.stdout.strip() not in lost.stderr.decode()
+    assert "was submitted in part" in elsewhere.stderr
+    assert "continuing" not in elsewhere.stderr
+
+
 def test_a_pipe_may_be_given_by_its_name(project: Project) -> None:
     submitted = project.run("submit", "/dev/stdin", given='{"n": 1}\n{"n": 2}\n')
     assert submitted.returncode == 0, submitted.stderr
