@@ -15,7 +15,7 @@ from htcgrid.cli.grid_options import grid_options, read_grid
 from htcgrid.cli.main import DONE, SOME_FAILED
 from htcgrid.cli.queue_and_store import QueueSource, back_off, queue_of, say
 from htcgrid.cli.unfinished import Unfinished
-from htcgrid.config import GridConfig
+from htcgrid.config import ConfigError, GridConfig
 from htcgrid.spi import Function, Lease, Sent, Task, TaskSource, Unavailable
 from htcgrid.spi.tracing import TRACEPARENT
 
@@ -79,6 +79,8 @@ def command(
                     with bar.external_write_mode():
                         say(lease.invalid)
             tasks = [_task(lease.task, session, attributes, id_field) for lease in leases if not lease.invalid]
+            if ids is not None:
+                _require_lines(ids, tasks)
             if tasks:
                 if unfinished:
                     unfinished.note()
@@ -100,6 +102,16 @@ def _identity(grid: GridConfig, queue: QueueSource) -> str:
     table, folder = grid.settings.source, grid.file.absolute().parent if grid.file else Path.cwd()
     parts = [table and table.plugin, table and table.options, str(folder), queue.function.region]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _require_lines(ids: IO[str], tasks: list[Task]) -> None:
+    """Raises `ConfigError` before these are put, if `results --ids` would read an id of theirs as two."""
+    for task in tasks:
+        if "\n" in task.id or "\r" in task.id:
+            raise ConfigError(
+                f"--ids {ids.name} has one id on each line, and the id {task.id[:200]!r} has a line break. Correct the event, "
+                "or give the command without --ids."
+            )
 
 
 def _write(ids: IO[str], tasks: list[Task]) -> None:

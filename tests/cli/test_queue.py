@@ -133,6 +133,22 @@ def test_ids_that_cannot_be_written_are_told(project: Project) -> None:
     assert "bug" not in done.stderr
 
 
+def test_an_id_with_a_space_at_its_end_is_read_as_submit_wrote_it(project: Project) -> None:
+    project.submit({"n": 1, "key": "ACME "}, {"n": 2, "key": " b"}, options=("--id-field", "key", "--ids", "ids"))
+    project.drain()
+    read = project.run("results", "--ids", "ids")
+    assert read.returncode == 0, read.stderr
+    assert [line["id"] for line in lines(read.stdout)] == ["ACME ", " b"]
+
+
+def test_an_id_that_a_file_of_ids_cannot_hold_is_refused_before_it_is_put(project: Project) -> None:
+    project.events({"n": 1, "key": "a\nb"})
+    done = project.run("submit", "events.jsonl", "--id-field", "key", "--ids", "ids")
+    assert done.returncode == 2
+    assert "the id 'a\\nb' has a line break" in done.stderr
+    assert "0 tasks of session" in done.stderr
+
+
 def test_a_submit_that_came_to_its_end_is_another_session_the_next_time(project: Project) -> None:
     project.events({"n": 1})
     sessions = {project.run("submit", "events.jsonl").stdout for _ in range(2)}
