@@ -151,10 +151,12 @@ class Grid:
         answers = self._sink
         if self._agent is not None:
             self._agent.drain()
-        self._stack.close()
-        self._source = self._sink = self._agent = None
-        if isinstance(answers, Answers):
-            answers.wake()
+        try:
+            self._stack.close()
+        finally:
+            self._source = self._sink = self._agent = None
+            if isinstance(answers, Answers):
+                answers.wake()
 
     def map(self, events: Iterable[Any], *, ordered: bool = True, progress: bool = False) -> Iterator[Any]:
         """The answer to each event: in the order of events, or as they come with `ordered=False`.
@@ -177,7 +179,11 @@ class Grid:
         tasks = MappedTasks(session, events, {TRACEPARENT: trace.traceparent} if trace else None)
         if isinstance(self._sink, Answers):
             self._sink.begin(session)
-        self._submit(tasks)
+        try:
+            self._submit(tasks)
+        except BaseException:
+            self._leave(tasks)
+            raise
         return self._coming(tasks, _length(events), ordered=ordered, progress=progress)
 
     def _coming(
@@ -192,17 +198,24 @@ class Grid:
                 tasks.read += 1
                 yield outcome
         finally:
-            if isinstance(self._sink, Answers):
-                self._sink.end(tasks.session)
-                if tasks.waiting:
-                    self._source.cancel(tasks.session)
+            self._leave(tasks)
+
+    def _leave(self, tasks: MappedTasks) -> None:
+        """No more answers are read: an embedded agent drops what it has not run."""
+        if isinstance(self._sink, Answers):
+            self._sink.end(tasks.session)
+            if tasks.waiting:
+                self._source.cancel(tasks.session)
 
     def _submit(self, tasks: MappedTasks) -> None:
         """Put all tasks into a queue; into an embedded agent's only as many as it may have ahead."""
         while not tasks.is_complete and (self._agent is None or tasks.has_window()):
             batch, began = tasks.next_batch(), time.monotonic()
+            source = self._source  # `close` may have come while the events were taken
+            if source is None:
+                raise config.ConfigError("The Grid was closed while its events were submitted.")
             if batch:
-                self._back_off.call(lambda batch=batch: self._source.put(batch))  # type: ignore[misc]
+                self._back_off.call(lambda source=source, batch=batch: source.put(batch))  # type: ignore[misc]
             if self._observers.trace is not None:
                 seconds = time.monotonic() - began
                 self._observers.tell(Sent(time.time(), tasks.session, batch, seconds, tasks.is_complete))

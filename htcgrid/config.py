@@ -256,11 +256,18 @@ def _variables() -> dict[str, Any]:
 
 def _with_names_as_given(document: dict[str, Any], variables: Iterable[str]) -> dict[str, Any]:
     """The names of a handler's variables are the user's own; all other names are in small letters."""
+    given: list[tuple[dict[str, Any], str, str]] = []
     for variable in variables:
-        *table, name = variable[len(ENVIRONMENT_PREFIX) :].split("__", 2)
-        if [part.lower() for part in table] == ["function", "environment"]:
-            given = document["function"]["environment"]
-            given[name] = given.pop(name.lower(), os.environ[variable])
+        if (found := _HANDLERS_VARIABLE.match(variable)) is None:
+            continue
+        table: Any = document
+        for name in found["table"].lower().split("__"):
+            table = table.get(name) if isinstance(table, dict) else None
+        if isinstance(table, dict):
+            table.pop(found["name"].partition("__")[0].lower(), None)
+            given.append((table, found["name"], os.environ[variable]))
+    for table, name, value in given:
+        table[name] = value
     return document
 
 
@@ -287,6 +294,9 @@ def _no_json(variables: Sequence[str]) -> str:
 
 _REGIONS = ("AWS_REGION", "AWS_DEFAULT_REGION")
 _REGION = re.compile(r"[a-z0-9-]{1,32}\Z")
+_HANDLERS_VARIABLE = re.compile(
+    rf"{ENVIRONMENT_PREFIX}(?P<table>(?:function|functions__.+?)__environment)__(?P<name>.+)", re.IGNORECASE | re.DOTALL
+)
 _BEGINS_AS_JSON = re.compile(r"\s*[\[{]")
 
 

@@ -16,6 +16,7 @@ import pytest
 from htcgrid import FunctionError, Grid
 from htcgrid.agent.leases import LeaseTable
 from htcgrid.config import ConfigError
+from htcgrid.mapped import BATCH
 from htcgrid.spi import FailureKind, HtcgridError, Unavailable
 
 HANDLERS = """\
@@ -154,6 +155,54 @@ def test_what_is_not_awaited_any_more_does_not_run(grid: Grid, folder: Path) -> 
         list(grid.map([{"n": -1, "raise": True}, *events]))
     assert list(grid.map([{"n": 5}])) == [10]  # not behind a thousand others
     assert not note.exists() or len(note.read_text().split()) < 100
+
+
+def test_what_was_put_before_the_events_ended_in_an_error_does_not_run(grid: Grid, folder: Path) -> None:
+    note = folder / "note"
+
+    def events() -> Iterator[dict[str, Any]]:
+        for n in range(BATCH):
+            yield {"n": n, "sleep": 0.05, "note": str(note)}
+        raise LookupError("no more events")
+
+    with pytest.raises(LookupError):
+        grid.map(events())
+    assert list(grid.map([{"n": 5}])) == [10]  # not behind a thousand others
+    assert not note.exists() or len(note.read_text().split()) < 100
+
+
+def test_a_grid_that_is_closed_while_events_are_taken_says_so(folder: Path) -> None:
+    grid = Grid.open(settings=embedded(folder))
+
+    def events() -> Iterator[dict[str, Any]]:
+        yield {"n": 1}
+        grid.close()
+
+    with pytest.raises(ConfigError, match="closed"):
+        grid.map(events())
+
+
+def test_an_error_of_close_leaves_nobody_waiting_for_answers(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def close() -> None:
+        raise HtcgridError("it cannot be closed")
+
+    grid = Grid.open(settings=embedded(folder) | {"agent": {"grace": 0.1}})
+    monkeypatch.setattr(grid._sink, "close", close)
+    answers = grid.map([{"n": 1, "after": str(folder / "never")}])
+    raised: list[HtcgridError] = []
+
+    def wait() -> None:
+        try:
+            next(answers)
+        except HtcgridError as error:
+            raised.append(error)
+
+    waiter = threading.Thread(target=wait, daemon=True)
+    waiter.start()
+    with pytest.raises(HtcgridError, match="cannot be closed"):
+        grid.close()
+    waiter.join(20)
+    assert [type(error) for error in raised] == [ConfigError]
 
 
 def test_a_function_that_cannot_be_loaded_raises_what_is_wrong(folder: Path) -> None:

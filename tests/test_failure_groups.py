@@ -53,6 +53,14 @@ def test_as_many_messages_as_failures_are_few_groups() -> None:
     assert groups.total == sum(group.count for group in groups.ordered()) == len(words)
 
 
+def test_a_message_of_megabytes_is_not_kept_whole() -> None:
+    groups = Groups()
+    groups.add(failure("a", "no price in " + "x" * (5 << 20)))
+    (group,) = groups.ordered()
+    assert group.example_message.startswith("no price in xxx")
+    assert len(json.dumps(group.document(1))) < 10_000
+
+
 def test_an_answer_that_is_no_document_has_a_group_too() -> None:
     key, message = signature(Outcome("a", b"gone \xff", FailureKind.EXIT))
     assert (key.kind, message) == ("exit", "gone \ufffd")

@@ -97,7 +97,7 @@ def _ids_in(file: IO[str]) -> Iterator[str]:
                     f"--ids {file.name}: a line has {_ID_CHARACTERS:,} characters or more. Name a file that `submit --ids` has written."
                 )
             if line.strip():
-                yield line.strip()
+                yield line.removesuffix("\n")  # an id may begin or end with a space
     except OSError as error:
         raise ConfigError(f"--ids {file.name} cannot be read: {error.strerror}.") from None
 

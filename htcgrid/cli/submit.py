@@ -1,3 +1,5 @@
+import hashlib
+import json
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
@@ -11,8 +13,9 @@ from tqdm import tqdm
 from htcgrid import plugins
 from htcgrid.cli.grid_options import grid_options, read_grid
 from htcgrid.cli.main import DONE, SOME_FAILED
-from htcgrid.cli.queue_and_store import back_off, queue_of, say
+from htcgrid.cli.queue_and_store import QueueSource, back_off, queue_of, say
 from htcgrid.cli.unfinished import Unfinished
+from htcgrid.config import ConfigError, GridConfig
 from htcgrid.spi import Function, Lease, Sent, Task, TaskSource, Unavailable
 from htcgrid.spi.tracing import TRACEPARENT
 
@@ -53,10 +56,11 @@ def command(
     htcgrid results --session "$session" --wait
     """
     events = events if events == "-" else str(Path(events).absolute())
-    unfinished = Unfinished(events, priority, id_field) if session is None else None
+    grid = read_grid(file, plane, pairs)
+    into = queue_of(grid)
+    unfinished = Unfinished(events, priority, id_field, _identity(grid, into)) if session is None else None
     session = unfinished.session if unfinished else str(session)
     attributes = {"session_id": session, **({} if priority is None else {"priority": str(priority)})}
-    grid = read_grid(file, plane, pairs)
     retrier = back_off(grid)
     accepted = refused = 0
     with ExitStack() as stack:
@@ -66,7 +70,7 @@ def command(
             attributes[TRACEPARENT] = trace.traceparent
         stack.callback(lambda: say(_last_message(accepted, refused, session)))
         source = stack.enter_context(_reader(events, id_field))
-        queue = stack.enter_context(queue_of(grid))
+        queue = stack.enter_context(into)
         bar = stack.enter_context(tqdm(unit=" tasks", disable=None))
         for leases in _batches(source):
             for lease in leases:
@@ -75,6 +79,8 @@ def command(
                     with bar.external_write_mode():
                         say(lease.invalid)
             tasks = [_task(lease.task, session, attributes, id_field) for lease in leases if not lease.invalid]
+            if ids is not None:
+                _require_lines(ids, tasks)
             if tasks:
                 if unfinished:
                     unfinished.note()
@@ -89,6 +95,23 @@ def command(
     if unfinished:
         unfinished.finish()
     return SOME_FAILED if refused else DONE
+
+
+def _identity(grid: GridConfig, queue: QueueSource) -> str:
+    """Differs for another queue. A digest, since the options of a queue may hold a password."""
+    table, folder = grid.settings.source, grid.file.absolute().parent if grid.file else Path.cwd()
+    parts = [table and table.plugin, table and table.options, str(folder), queue.function.region]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _require_lines(ids: IO[str], tasks: list[Task]) -> None:
+    """Raises `ConfigError` before these are put, if `results --ids` would read an id of theirs as two."""
+    for task in tasks:
+        if "\n" in task.id or "\r" in task.id:
+            raise ConfigError(
+                f"--ids {ids.name} has one id on each line, and the id {task.id[:200]!r} has a line break. Correct the event, "
+                "or give the command without --ids."
+            )
 
 
 def _write(ids: IO[str], tasks: list[Task]) -> None:

@@ -45,8 +45,8 @@ class Unfinished:
             return None
         if command != self._command or not isinstance(session, str):
             say(
-                f"session {session} was submitted in part, of a file or with options that have changed since. This is a new "
-                f"session; with --session {session} its tasks would be completed."
+                f"session {session} was submitted in part, of a file, with options or into a queue that has changed since. This is a "
+                f"new session; with --session {session} its tasks would be completed."
             )
             os.close(fd)
             return None

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from fractions import Fraction
 from typing import Any
 
 from htcgrid.runtime.parsing import parsed
@@ -67,7 +68,12 @@ def _is_number(value: Any) -> bool:
 def _is_close(one: float, other: float, rel_tol: float) -> bool:
     if one == other or (one != one and other != other):  # noqa: PLR0124 - NaN
         return True
-    return rel_tol > 0 and math.isclose(one, other, rel_tol=rel_tol)
+    try:
+        return rel_tol > 0 and math.isclose(one, other, rel_tol=rel_tol)
+    except OverflowError:  # an integer that is larger than any float
+        if not (isinstance(one, int) and isinstance(other, int)):
+            return False
+        return Fraction(abs(one - other), max(abs(one), abs(other))) <= rel_tol
 
 
 def _side_by_side(place: str, one: Any, other: Any) -> str:

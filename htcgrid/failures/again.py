@@ -58,7 +58,8 @@ class Again(TaskSource):
         return self._source.exhausted
 
     def stats(self, *, brief: bool = False) -> QueueStats:
-        return QueueStats(States(waiting=len(self._wanted)))
+        """How many were not received yet, as other sources count."""
+        return self._source.stats(brief=brief) if self._others else QueueStats(States(waiting=len(self._missing)))
 
     def _again(self, lease: Lease) -> Lease:
         generation = self._wanted.get(lease.task.id)

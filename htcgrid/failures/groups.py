@@ -13,6 +13,8 @@ MOST_GROUPS = 5000
 """With more groups than this, failures with other messages are counted together: too many messages differ."""
 
 _MESSAGE = 300
+_EXAMPLE = 2000
+"""Characters of an example's message that are kept: an error document may have megabytes."""
 _LOG_LINES = 3
 _VARYING = re.compile(
     r"\b[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}\b"  # a request's id
@@ -82,7 +84,7 @@ class Groups:
         if group is not None:
             group.count += 1
             return None
-        self._groups[key] = group = Group(key, 1, outcome.task_id, message, outcome.log_tail)
+        self._groups[key] = group = Group(key, 1, outcome.task_id, message[:_EXAMPLE], outcome.log_tail)
         return group
 
     def ordered(self) -> list[Group]:

@@ -5,6 +5,7 @@ import select
 import socket
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -102,11 +103,13 @@ class FolderTarget:
 
     def _next(self) -> None:
         self.close()
-        self._made += 1
-        path = self._folder / f"{self._stem}-{self._made:04}.jsonl"
         # What handlers print may be secret.
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
-        self._file, self._size = os.open(path, flags, 0o600), 0
+        while self._file < 0:
+            self._made += 1
+            path = self._folder / f"{self._stem}-{self._made:04}.jsonl"
+            with suppress(FileExistsError):  # of this process too: a program may open two grids in one second
+                self._file, self._size = os.open(path, flags, 0o600), 0
         self._files.append(path)
         while self._most_files and len(self._files) > self._most_files:
             self._files.pop(0).unlink(missing_ok=True)

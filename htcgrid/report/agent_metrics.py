@@ -4,9 +4,11 @@ import re
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from http.client import HTTPException
 
 _SECONDS = 2.0
 _MOST_BYTES = 4 << 20
+_SHOWN = 200
 _SAMPLE = re.compile(r"^(htcgrid_[a-z_]+)(?:\{([^}]*)\})? ([0-9.eE+-]+)$", re.MULTILINE)
 _LABEL = re.compile(r'\w+="([^"]*)"')
 
@@ -50,6 +52,8 @@ def metrics_of(address: str) -> AgentMetrics:
             text = answer.read(_MOST_BYTES).decode("utf-8", "replace")
     except (OSError, ValueError) as error:
         return AgentMetrics(address, error=f"does not answer: {getattr(error, 'reason', error)}")
+    except HTTPException as error:
+        return AgentMetrics(address, error=f"is not the address of an agent's metrics: {repr(error)[:_SHOWN]}")
     samples = {
         " ".join([found[1], *_LABEL.findall(found[2] or "")]): float(found[3]) for found in _SAMPLE.finditer(text)
     }

@@ -26,6 +26,8 @@ def result(payload: bytes, failure: FailureKind | None = None) -> Result:
         (b'{"a": 1, "b": [2]}', b'{"b": [2.0], "a": 1}', 0, ""),
         (b"0.6", b"0.6000000000000001", 0, "answer: 0.6 | 0.6000000000000001"),
         (b"0.6", b"0.6000000000000001", 1e-12, ""),
+        (b"1" + b"0" * 400, b"1" + b"0" * 399 + b"1", 1e-12, ""),
+        (b"1" + b"0" * 400, b"1.5", 1e-12, f"answer: 1{'0' * 79}... | 1.5"),
         (b"true", b"1", 0, "answer: True | 1"),
         (b"NaN", b"NaN", 0, ""),
         (b'{"a": 1}', b"{}", 0, "answer.a: there | missing"),

@@ -140,6 +140,18 @@ def test_flags_are_stronger_than_the_environment_and_that_than_the_file(
     assert (done.status, done.out) == (0, f'"{seen}"\n'), done.err
 
 
+def test_a_handlers_variable_keeps_its_name_in_every_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "htcgrid.toml"
+    file.write_text('[function]\nhandler = "job.handler"\n[functions.resize]\nhandler = "job.resize"\n')
+    given = {"BUCKET": "photos", "Logging__LogLevel__Default": "Debug", "LIMIT": "5", "limit": "6"}
+    for name, value in given.items():
+        monkeypatch.setenv(f"HTCGRID_FUNCTION__ENVIRONMENT__{name}", value)
+        monkeypatch.setenv(f"HTCGRID_FUNCTIONS__RESIZE__ENVIRONMENT__{name}", value)
+    settings = config.read(file).settings
+    assert settings.function.environment == given
+    assert settings.functions["resize"].environment == given
+
+
 def test_the_plane_is_chosen_by_flag_or_environment(project: Project) -> None:
     for arguments, env in ((["--plane", "none"], {}), ([], {"HTCGRID_PLANE": "none"})):
         done = project.htcgrid("run", *arguments, env=env)

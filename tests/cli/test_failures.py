@@ -8,9 +8,15 @@ import pty
 import subprocess
 import sys
 import termios
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from program_end import output_at_end
+
+from htcgrid import plugins
+from htcgrid.failures.again import Again
+from htcgrid.spi import FailureKind, Function, Outcome, Result, Task, TaskSource
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -341,6 +347,27 @@ def test_as_many_failures_as_are_tolerated_do_not_stop_a_run(project: Project) -
     prepared(project)
     done = project.htcgrid("run", "--set", "agent.tolerated_failures=4")
     assert (done.status, done.summary["failed"], len(project.results())) == (1, 4, 30)
+
+
+@pytest.mark.parametrize("quiet", [(), ("--quiet",)])
+def test_a_share_that_is_tolerated_is_one_of_all_tasks_in_a_run_with_redrive_too(
+    project: Project, quiet: tuple[str, ...]
+) -> None:
+    project.tasks(*[{"raise": "no"}] * 3, *range(397))
+    assert project.htcgrid("run").status == 1
+    done = project.htcgrid("run", "--redrive", *quiet, "--set", "agent.tolerated_failures=1%")
+    assert (done.status, done.summary["failed"]) == (1, 3), done.err
+
+
+def test_a_redrive_counts_what_it_has_not_received_yet(tmp_path: Path) -> None:
+    (tmp_path / "tasks.jsonl").write_text("1\n2\n3\n")
+    plugin = plugins.load(TaskSource, "jsonl")
+    failures = [Result(Task(each, b""), Outcome(each, b"{}", FailureKind.EXIT)) for each in ("1", "3")]
+    with plugin(plugin.Config.model_validate({"path": tmp_path / "tasks.jsonl"}), Function()) as source:
+        again = Again(source, failures)
+        assert again.stats().states.waiting == 2
+        assert len(again.receive(10, 1.0)) == 2
+        assert again.stats().states.waiting == 0
 
 
 def test_tolerated_failures_that_mean_nothing_are_refused(project: Project) -> None:

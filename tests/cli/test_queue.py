@@ -91,6 +91,20 @@ def test_a_session_that_could_not_be_printed_is_gone_on_with_and_not_doubled(pro
     assert count(project.folder / "queue.db") == 2
 
 
+def test_a_session_that_is_in_part_in_one_queue_is_not_gone_on_with_in_another(project: Project) -> None:
+    project.events({"n": 1}, {"n": 2})
+    with Path("/dev/full").open("w") as full:
+        lost = subprocess.run(
+            [HTCGRID, "submit", "events.jsonl"], cwd=project.folder, stdout=full, stderr=subprocess.PIPE, check=False
+        )
+    assert lost.returncode == 3
+    elsewhere = project.run("submit", "events.jsonl", "--set", "source.path=elsewhere.db")
+    assert elsewhere.returncode == 0, elsewhere.stderr
+    assert elsewhere.stdout.strip() not in lost.stderr.decode()
+    assert "was submitted in part" in elsewhere.stderr
+    assert "continuing" not in elsewhere.stderr
+
+
 def test_a_pipe_may_be_given_by_its_name(project: Project) -> None:
     submitted = project.run("submit", "/dev/stdin", given='{"n": 1}\n{"n": 2}\n')
     assert submitted.returncode == 0, submitted.stderr
@@ -117,6 +131,22 @@ def test_ids_that_cannot_be_written_are_told(project: Project) -> None:
     assert done.returncode == 3
     assert "--ids /dev/full cannot be written: No space left on device" in done.stderr
     assert "bug" not in done.stderr
+
+
+def test_an_id_with_a_space_at_its_end_is_read_as_submit_wrote_it(project: Project) -> None:
+    project.submit({"n": 1, "key": "ACME "}, {"n": 2, "key": " b"}, options=("--id-field", "key", "--ids", "ids"))
+    project.drain()
+    read = project.run("results", "--ids", "ids")
+    assert read.returncode == 0, read.stderr
+    assert [line["id"] for line in lines(read.stdout)] == ["ACME ", " b"]
+
+
+def test_an_id_that_a_file_of_ids_cannot_hold_is_refused_before_it_is_put(project: Project) -> None:
+    project.events({"n": 1, "key": "a\nb"})
+    done = project.run("submit", "events.jsonl", "--id-field", "key", "--ids", "ids")
+    assert done.returncode == 2
+    assert "the id 'a\\nb' has a line break" in done.stderr
+    assert "0 tasks of session" in done.stderr
 
 
 def test_a_submit_that_came_to_its_end_is_another_session_the_next_time(project: Project) -> None:

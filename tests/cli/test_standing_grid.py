@@ -7,6 +7,7 @@ import pty
 import re
 import select
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -99,6 +100,31 @@ def test_top_names_what_does_not_answer_in_its_exit_code(
     assert "does not answer" in capsys.readouterr().out
     (grid / "grid.db").write_bytes(b"no database at all" * 100)
     assert status_of(["top", "--once"]) != 0
+
+
+def test_an_address_where_no_metrics_are_is_named_beside_the_agents_that_answer(
+    agent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        other = f"127.0.0.1:{listener.getsockname()[1]}"
+        thread = threading.Thread(target=speak_no_http, args=(listener,))
+        thread.start()
+        status = status_of(["top", "--once", "--agent", other, "--agent", agent, "--agent", "127.0.0.1:metrics"])
+        thread.join()
+    shown = capsys.readouterr()
+    assert status == 0, shown.err
+    assert f"{other}  " in shown.out
+    assert "is not the address of an agent's metrics: BadStatusLine" in shown.out
+    assert "is not the address of an agent's metrics: InvalidURL" in shown.out
+    assert re.search(rf"{agent} +answers +102", shown.out)
+
+
+def speak_no_http(listener: socket.socket) -> None:
+    connection, _ = listener.accept()
+    with connection:
+        connection.recv(1000)
+        connection.sendall(b"SSH-2.0-OpenSSH_9.6\r\n")
 
 
 def test_top_writes_a_line_for_each_look_where_there_is_no_terminal(grid: Path) -> None:

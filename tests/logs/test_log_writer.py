@@ -145,6 +145,16 @@ def test_the_oldest_files_are_removed_where_a_number_is_kept(tmp_path: Path) -> 
     assert (tmp_path / "handlers-of-another-agent.jsonl").exists()
 
 
+def test_a_program_may_open_a_folder_twice_at_the_same_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "gmtime", lambda *_: time.struct_time((2026, 1, 1, 0, 0, 0, 3, 1, 0)))
+    one, other = FolderTarget(tmp_path, 1, 1), FolderTarget(tmp_path, 1, 1)
+    for target, text in ((one, b"1\n"), (other, b"2\n"), (one, b"3\n"), (other, b"4\n")):
+        target.put(text)
+    one.close()
+    other.close()
+    assert sorted(file.read_bytes() for file in tmp_path.iterdir()) == [b"3\n", b"4\n"]
+
+
 def test_a_folder_that_cannot_be_made_is_refused_before_anything_runs(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(Rejected, match=r"handler_logs = .*file/logs.*: no file can be made there"):

@@ -15,6 +15,7 @@ from htcgrid.spi import (
     Observer,
     Plugin,
     Received,
+    Rejected,
     Retried,
     Returned,
     Sent,
@@ -53,6 +54,15 @@ class OtelObserver(Observer):
     def open(self) -> None:
         if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
             return
+        try:
+            self._begin()
+        except ValueError as error:  # OpenTelemetry's own, of a value that it does not take
+            said = str(error).removesuffix(".")
+            raise Rejected(
+                f"The observer `otel` cannot be set up by the variables OTEL_...: {said}. Correct the variable, or unset it."
+            ) from None
+
+    def _begin(self) -> None:
         resource = _resource(self.function)
         self._sampler = TracerProvider(resource=resource, shutdown_on_exit=False).sampler
         self._sessions: dict[str, tuple[TraceContext, TraceContext | None]] = {}

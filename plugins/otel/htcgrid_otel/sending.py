@@ -14,6 +14,8 @@ log = logging.getLogger("htcgrid.otel")
 
 _QUEUE_SPANS = 20_000
 """OpenTelemetry's own default, 2,048 spans, is a tenth of a second of small tasks."""
+_BATCH_SPANS = 512
+"""OpenTelemetry's own default, which it refuses where fewer spans may wait."""
 _CLOSE_SECONDS = 1.5
 """What the last spans have to be sent in; the agent waits 2 s for all observers together."""
 _THEIR_LOGGERS = ("opentelemetry.exporter.otlp.proto.http.trace_exporter", "opentelemetry.sdk._shared_internal")
@@ -30,14 +32,15 @@ class SpanSender:
                     f"{name} = {protocol}: the observer `otel` sends http/protobuf alone. Unset the variable, and let "
                     "OTEL_EXPORTER_OTLP_ENDPOINT name the receiver's port for HTTP, which is mostly 4318."
                 )
-        self._silence = _Silence()
-        for name in _THEIR_LOGGERS:
-            logging.getLogger(name).addFilter(self._silence)
         self._exporter = _CountingExporter(OTLPSpanExporter())
         chosen = os.environ.get("OTEL_BSP_MAX_QUEUE_SIZE", "")
         self._most = int(chosen) if chosen.isdecimal() and int(chosen) else _QUEUE_SPANS
-        self._batches = BatchSpanProcessor(self._exporter, self._most)
+        batch = None if os.environ.get("OTEL_BSP_MAX_EXPORT_BATCH_SIZE") else min(self._most, _BATCH_SPANS)
+        self._batches = BatchSpanProcessor(self._exporter, self._most, max_export_batch_size=batch)
         self._added = self._unmade = 0
+        self._silence = _Silence()
+        for name in _THEIR_LOGGERS:
+            logging.getLogger(name).addFilter(self._silence)
 
     def has_room(self) -> bool:
         """Whether one more span can wait; one that cannot is counted as lost, and need not be made."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from htcgrid.client import Grid
-from htcgrid.spi import Function, Lease, Outcome, Result, Sent, Stored, Task, TraceContext
+from htcgrid.spi import Function, Lease, Outcome, Rejected, Result, Sent, Stored, Task, TraceContext
 from htcgrid.spi.tracing import attempt_of, caller_of
 from opentelemetry.sdk.trace import TracerProvider
 from otlp_receiver import Receiver, SeenSpan
@@ -288,6 +288,33 @@ def test_a_callers_trace_is_read_as_handlers_are_given_it() -> None:
     assert found is not None
     assert (found.trace_id, found.span_id, found.is_sampled) == (expected.trace_id, expected.span_id, False)
     assert caller_of({"traceparent": "00-00-00-00"}) is caller_of({}) is None
+
+
+def test_fewer_spans_may_wait_than_opentelemetry_sends_at_once(
+    received: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "100")
+    with OtelObserver(OtelObserver.Config(), Function(handler="work.handler")) as observer:
+        observer.observe([Stored(2.0, [Result(Task("t", b"1"), Outcome("t", b"1"))], 0.1)])
+    assert {span.name for span in received.spans} == {"process work", "put work"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "50000"),
+        ("OTEL_BSP_SCHEDULE_DELAY", "0"),
+        ("OTEL_SPAN_LINK_COUNT_LIMIT", "many"),
+    ],
+)
+def test_a_variable_that_opentelemetry_does_not_take_is_refused_in_words(
+    received: Receiver, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    observer = OtelObserver(OtelObserver.Config(), Function(handler="work.handler"))
+    with pytest.raises(Rejected, match=r"observer `otel` cannot be set up by the variables OTEL_"):
+        observer.open()
+    observer.close()
 
 
 def test_the_sdk_can_be_disabled(received: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:

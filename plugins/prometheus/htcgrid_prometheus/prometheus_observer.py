@@ -48,7 +48,7 @@ class PrometheusObserver(Observer):
         @classmethod
         def _is_an_address(cls, value: str) -> str:
             host, _, port = value.rpartition(":")
-            if not host or not port.isdecimal() or int(port) > 65_535:
+            if not host or not _can_be_looked_up(host) or not port.isdecimal() or int(port) > 65_535:
                 raise ValueError('write an address and a port, as in "127.0.0.1:9464" or "[::1]:9464"')
             return value
 
@@ -122,6 +122,15 @@ class _Collected(Collector):
 
     def collect(self) -> Iterator[Family]:
         yield from self._observer.families()
+
+
+def _can_be_looked_up(host: str) -> bool:
+    """Whether it is written as a host's name or address is: a part of a name has 1 to 63 characters."""
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        return False
+    return True
 
 
 def _is_loopback(host: str) -> bool:

@@ -32,10 +32,11 @@ class QueueAsker:
         """Of the sources of these, as they were last known; none where that was long ago."""
         with self._lock:
             if self._asking is None and agents and time.monotonic() >= self._next_at:
-                self._asking = threading.Thread(
+                thread = threading.Thread(
                     target=self._ask, args=(list(agents),), name="htcgrid-prometheus-queue", daemon=True
                 )
-                self._asking.start()
+                thread.start()  # raises where there can be no more threads; then the next scrape asks
+                self._asking = thread
             asking = self._asking
         if asking is not None:
             asking.join(_WAIT_SECONDS)

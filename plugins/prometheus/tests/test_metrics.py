@@ -190,6 +190,22 @@ def test_a_queue_that_is_away_takes_no_other_metric_along(observer: PrometheusOb
     assert found["htcgrid_agents"] == 1
 
 
+def test_the_queue_is_asked_again_after_a_time_without_room_for_a_thread(
+    observer: PrometheusObserver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    queue = Queue()
+    queue.free.set()
+    observer.observe([AgentStarted(1.0, 1, queue)])
+    with monkeypatch.context() as limited:
+        limited.setattr(threading.Thread, "start", full)
+        with pytest.raises(RuntimeError, match="can't start"):
+            list(observer.families())
+    assert values(observer)["htcgrid_queue_tasks waiting"] == 7
+
+
 def test_what_was_dropped_is_shown(observer: PrometheusObserver) -> None:
     observer.dropped = 12
     assert values(observer)["htcgrid_observations_dropped_total"] == 12
@@ -221,8 +237,10 @@ def test_a_port_that_is_taken_is_an_error_that_names_it() -> None:
             pytest.fail("it was opened")
 
 
-@pytest.mark.parametrize("address", ["9464", "127.0.0.1", "127.0.0.1:x", "127.0.0.1:99999", ":9464"])
-def test_an_address_without_a_port_is_refused(address: str) -> None:
+@pytest.mark.parametrize(
+    "address", ["9464", "127.0.0.1", "127.0.0.1:x", "127.0.0.1:99999", ":9464", "agent..local:9464"]
+)
+def test_an_address_without_a_port_or_with_no_name_of_a_host_is_refused(address: str) -> None:
     with pytest.raises(ValueError, match="write an address and a port"):
         made(address=address)
 
