@@ -11,6 +11,7 @@ import click
 from htcgrid import plugins
 from htcgrid.agent.agent import Agent
 from htcgrid.cli.grid_options import grid_options, read_grid
+from htcgrid.cli.kept_files import files_of, require_another
 from htcgrid.cli.main import DONE, INTERRUPTED, SOME_FAILED, TERMINATED
 from htcgrid.cli.queue_and_store import StoreSink, say
 from htcgrid.cli.run import Signals, tune
@@ -65,6 +66,8 @@ def command(
         raise click.UsageError(f"--planes {names}: name two planes, as in --planes local,docker.")
     grid = read_grid(file, plane, pairs)
     grids = [grid.on_plane(name) for name in planes]
+    if report is not None:
+        require_another("--junit", report.absolute(), files_of(_source(grid, events, id_field)))
     for each in grids:
         each.invoker()  # so that an unknown name is refused before anything runs
     tune()

@@ -7,6 +7,7 @@ import click
 
 from htcgrid import plugins
 from htcgrid.cli.grid_options import grid_options, read_grid
+from htcgrid.cli.kept_files import files_of, require_another
 from htcgrid.cli.main import DONE
 from htcgrid.cli.queue_and_store import say
 from htcgrid.cli.store import reading
@@ -52,6 +53,7 @@ def command(results: Path | None, file: Path | None, plane: str | None, pairs: t
         sink, function = grid.sink(), grid.settings.function
         name = str(getattr(sink.config, "path", grid.settings.sink.plugin if grid.settings.sink else ""))
         limits = Limits(function.memory, function.timeout)
+    require_another("--output", output, files_of(sink))
     whole = lists_all(sink)
     with reading(sink):
         figures = Figures.of(read(sink))

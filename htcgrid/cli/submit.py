@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from htcgrid import plugins
 from htcgrid.cli.grid_options import grid_options, read_grid
+from htcgrid.cli.kept_files import require_another
 from htcgrid.cli.main import DONE, SOME_FAILED
 from htcgrid.cli.queue_and_store import QueueSource, back_off, queue_of, say
 from htcgrid.cli.unfinished import Unfinished
@@ -56,6 +57,8 @@ def command(
     htcgrid results --session "$session" --wait
     """
     events = events if events == "-" else str(Path(events).absolute())
+    if ids is not None and ids.name:
+        require_another("--ids", Path(ids.name), [Path(events)])
     grid = read_grid(file, plane, pairs)
     into = queue_of(grid)
     unfinished = Unfinished(events, priority, id_field, _identity(grid, into)) if session is None else None

@@ -61,6 +61,14 @@ def test_two_planes_that_agree_are_exit_code_0_and_put_nothing_into_the_sink(pro
     assert (suite.attrib["tests"], suite.attrib["failures"]) == ("6", "0")
 
 
+def test_events_are_not_replaced_by_the_report_of_a_comparison(project: Project) -> None:
+    before = (project.folder / "tasks.jsonl").read_bytes()
+    done = project.htcgrid("compare", "--planes", "local,single", "--junit", "tasks.jsonl")
+    assert done.status == 2
+    assert "tasks.jsonl: this file is read, and would be replaced. Name another file." in done.err
+    assert (project.folder / "tasks.jsonl").read_bytes() == before
+
+
 def test_events_that_differ_are_named_with_exit_code_1(project: Project) -> None:
     project.write("other.jsonl", "1\n2\n3\n4\n")
     # The one worker of a plane sees all four events, each of the other's four sees one: a difference between planes.

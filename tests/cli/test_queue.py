@@ -133,6 +133,16 @@ def test_ids_that_cannot_be_written_are_told(project: Project) -> None:
     assert "bug" not in done.stderr
 
 
+def test_events_are_not_replaced_by_their_ids(project: Project) -> None:
+    project.events({"n": 1})
+    events = project.folder / "events.jsonl"
+    before = events.read_bytes()
+    done = project.run("submit", "events.jsonl", "--ids", "events.jsonl")
+    assert done.returncode == 2
+    assert "--ids events.jsonl: this file is read, and would be replaced. Name another file." in done.stderr
+    assert events.read_bytes() == before
+
+
 def test_an_id_with_a_space_at_its_end_is_read_as_submit_wrote_it(project: Project) -> None:
     project.submit({"n": 1, "key": "ACME "}, {"n": 2, "key": " b"}, options=("--id-field", "key", "--ids", "ids"))
     project.drain()

@@ -113,6 +113,19 @@ def test_what_holds_no_results_is_refused_and_writes_no_page(
     assert not (project.folder / "missing.jsonl").exists()
 
 
+@pytest.mark.parametrize("arguments", [("results.jsonl",), ()])
+def test_results_are_not_replaced_by_their_page(
+    inside: Callable[..., Done], project: Project, arguments: tuple[str, ...]
+) -> None:
+    project.htcgrid("run")
+    results = project.folder / "results.jsonl"
+    before = results.read_bytes()
+    done = inside("report", *arguments, "-o", "results.jsonl")
+    assert done.status == 2
+    assert f"--output {results}: this file is read, and would be replaced. Name another file." in done.err
+    assert results.read_bytes() == before
+
+
 def test_a_page_that_cannot_be_written_is_said(inside: Callable[..., Done], project: Project) -> None:
     project.htcgrid("run")
     done = inside("report", "results.jsonl", "-o", "none/page.html")
