@@ -105,6 +105,8 @@ class Losing(Plane):
     """A plane of real environments, whose connections break under the second task."""
 
     def environment(self, place: int) -> BreaksUnderTheSecond:  # type: ignore[override]
+        if self.is_away:
+            raise Unavailable("no machine is free")
         return BreaksUnderTheSecond(self.function)
 
 
@@ -161,6 +163,15 @@ def test_a_task_under_which_the_environment_was_lost_may_have_run_and_those_behi
     with Losing() as plane, pytest.raises(Unavailable) as caught:
         call(plane, b"1", b"lost", b"3")
     assert caught.value.begun == {"1"}
+
+
+def test_a_task_under_which_the_environment_was_lost_is_named_though_no_other_environment_can_be_started() -> None:
+    with Losing() as plane:
+        plane.is_away = True
+        with pytest.raises(Unavailable, match="the connection broke") as caught:
+            call(plane, b"1", b"lost", b"3")
+        assert caught.value.begun == {"1"}
+        assert plane.busy() == 0
 
 
 def test_a_place_is_free_again_when_a_call_is_left_early() -> None:
