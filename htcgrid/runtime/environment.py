@@ -196,8 +196,8 @@ class ExecutionEnvironment(ABC):
                 self._submit(timeout)
                 yield from self._supervise(timeout)
         except Unavailable as error:
-            # Tasks run one after the other, so only the first of the others may have begun.
-            left = [lease.task.id for lease in self._pending.values()]
+            # Tasks run one after the other, so only the first of the others may have begun; none before they were submitted.
+            left = [lease.task.id for lease in self._pending.values()] if self.state is State.BUSY else []
             raise Unavailable(str(error), error.retry_after, error.begun or left[:1]) from error
         finally:
             if self._pending or self.state is State.BUSY:
