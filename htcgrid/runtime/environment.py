@@ -301,6 +301,7 @@ class ExecutionEnvironment(ABC):
             if running is not None:
                 stop = self._reason_to_stop(running, now, timeout, look=now - looked >= self._look_seconds())
                 if stop is not None:
+                    self._recall(running)  # it may answer before it is ended: none behind it must begin then
                     self._end()
                     yield from self._collect(0)
                     yield from self._after_the_end(running, stop, timeout)
@@ -374,6 +375,11 @@ class ExecutionEnvironment(ABC):
         """Report the task whose environment has ended; those behind it never began."""
         self.state = State.GONE
         lease = self._pending.pop(running.sequence, None) if running is not None else None
+        if lease is None and stop is not None and (begun := self._running()) and begun.sequence in self._pending:
+            raise Unavailable(
+                "An environment was ended for one task when it had just begun another one.",
+                begun=[self._pending[begun.sequence].task.id],
+            )
         if lease is not None and running is not None:
             request = identity.request_id(lease.task.id)
             elapsed = time.monotonic() - running.since
