@@ -362,10 +362,10 @@ class ExecutionEnvironment(ABC):
         """Free the tasks behind a long one for other environments."""
         self._recall(running)
         # Now the worker sees the recall before it begins another task. If the same task still runs, none behind it has
-        # begun; if not, the worker itself reports which were dropped.
+        # begun; if not, the worker itself reports which were dropped. If it has ended, what it noted last is seen later.
         time.sleep(0.001)
         still = self._running()
-        if still is not None and still.sequence == running.sequence:
+        if still is not None and still.sequence == running.sequence and not self._has_ended():
             for sequence in [number for number in self._pending if number > running.sequence]:
                 yield Unstarted(self._pending.pop(sequence).task.id)
 

@@ -1,4 +1,4 @@
-"""A task that answers at the very moment when its environment is ended for it, and the task behind it in the batch."""
+"""A task that answers at the very moment when its environment is ended or its batch is taken back, and the task behind it."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ from htcgrid.builtin.process import ProcessInvoker
 from htcgrid.runtime import frames
 from htcgrid.runtime.environment import Running
 from htcgrid.runtime.framed import FramedEnvironment
-from htcgrid.spi import Function, Lease, Outcome, Task, Unavailable, Unstarted
+from htcgrid.spi import FailureKind, Function, Lease, Outcome, Task, Unavailable, Unstarted
 
 LONG = 30.0
 CODE = """
-import pathlib, time
+import os, pathlib, time
 def handler(event, context):
     pathlib.Path(event["begun"]).touch()
+    if event["exits"]:
+        os._exit(3)
     while not pathlib.Path(event["until"]).exists():
         time.sleep(0.001)
 """
@@ -38,11 +40,12 @@ def plane(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ProcessIn
 @pytest.fixture
 def leases(tmp_path: Path) -> list[Lease]:
     """The first runs until the file `answer` is there, the second for ever."""
-    events = {"first": "answer", "second": "never"}
-    return [
-        Lease(Task(name, json.dumps({"begun": str(tmp_path / name), "until": str(tmp_path / until)}).encode()))
-        for name, until in events.items()
-    ]
+    return [lease(tmp_path, "first", "answer"), lease(tmp_path, "second", "never")]
+
+
+def lease(folder: Path, name: str, until: str, *, exits: bool = False) -> Lease:
+    event = {"begun": str(folder / name), "until": str(folder / until), "exits": exits}
+    return Lease(Task(name, json.dumps(event).encode()))
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
@@ -110,3 +113,22 @@ def test_a_task_that_begins_just_before_its_environment_is_ended_for_another_is_
         next(reports)
     cancelling.join()
     assert caught.value.begun == {"second"}
+
+
+def test_a_task_that_ends_the_environment_as_it_is_taken_back_is_known_to_have_run(
+    plane: ProcessInvoker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("htcgrid.runtime.environment._BEHIND_SECONDS", 0.01)
+    recall = FramedEnvironment._recall
+
+    def late(environment: FramedEnvironment, running: Running) -> None:
+        (tmp_path / "answer").touch()
+        wait_for(environment._has_ended)
+        recall(environment, running)
+
+    monkeypatch.setattr(FramedEnvironment, "_recall", late)
+    first, second = plane.invoke([lease(tmp_path, "first", "answer"), lease(tmp_path, "second", "", exits=True)], LONG)
+    assert isinstance(first, Outcome)
+    assert first.failure is None
+    assert isinstance(second, Outcome)
+    assert second.failure is FailureKind.EXIT
