@@ -261,6 +261,20 @@ def test_the_log_is_written_back_when_it_has_grown(tmp_path: Path, monkeypatch: 
         assert len(sink.get([f"t{number}" for number in range(40)])) == 40
 
 
+def test_a_link_to_the_file_is_as_good_as_its_own_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("htcgrid.builtin.sqlite_store.LOG_BYTES", 100_000)
+    (tmp_path / "elsewhere").mkdir()
+    (link := tmp_path / "grid.db").symlink_to(tmp_path / "elsewhere" / "real.db")
+    log = tmp_path / "elsewhere" / "real.db-wal"
+    with source_at(link) as source:
+        source.put([Task("long", bytes(1_000_000))])
+        source.put([Task("next", b"1")])
+        assert log.stat().st_size < 100_000, "it is written back when it has grown"
+    assert not caplog.records, "changes of other processes are noticed"
+
+
 def test_a_long_read_by_another_program_holds_up_one_transaction_and_not_each(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,6 +9,7 @@ import gzip
 import json
 import os
 import re
+import zlib
 from calendar import timegm
 from collections.abc import Iterator
 from contextlib import suppress
@@ -128,10 +129,11 @@ def _lines(path: Path) -> Iterator[bytes]:
                 yield text
     except EOFError:
         return  # a member that is still being written
-    except OSError as error:
+    except (OSError, zlib.error) as error:
         if isinstance(error, gzip.BadGzipFile) and str(error).endswith("(b'\\x1f')"):
             return  # only the first byte of the next member is written
-        raise Rejected(f"[sink] path = {str(path)!r} cannot be read: {error.strerror or error}.") from error
+        reason = getattr(error, "strerror", None) or error
+        raise Rejected(f"[sink] path = {str(path)!r} cannot be read: {reason}.") from error
 
 
 def _opened(path: Path) -> IO[bytes] | gzip.GzipFile:

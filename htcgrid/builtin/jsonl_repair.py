@@ -26,6 +26,8 @@ def resume(fd: int, path: Path) -> Iterator[Head]:
         _repair_plain(fd, path)
     for found in read_results(path):
         if isinstance(found, int):
+            if path.suffix == ".gz":
+                raise _damaged_text(path, found)
             _put_damaged_lines_aside(fd, path, found)
             return
         yield found
@@ -33,6 +35,8 @@ def resume(fd: int, path: Path) -> Iterator[Head]:
 
 def _repair_plain(fd: int, path: Path) -> None:
     """Cut off a last line that a crash has left incomplete. Raises `Rejected` if it was never a result."""
+    if not _begins_like_results(os.pread(fd, _CHUNK, 0)):
+        raise foreign(path, "line 1")
     size = end = os.fstat(fd).st_size
     while end > 0:
         start = max(0, end - _CHUNK)
@@ -45,6 +49,18 @@ def _repair_plain(fd: int, path: Path) -> None:
         if not is_torn_result(os.pread(fd, _CHUNK, end)):
             raise foreign(path, "last line")
         os.ftruncate(fd, end)
+
+
+def _begins_like_results(text: bytes) -> bool:
+    """Whether this may be the beginning of a file of results; a power cut may have left zeros in place of its first lines."""
+    rest = text.lstrip(b"\0")
+    if len(rest) < len(text) and b"\n" in rest:
+        rest = rest.partition(b"\n")[2]
+    return _is_text_of_results(rest)
+
+
+def _is_text_of_results(text: bytes) -> bool:
+    return not text.startswith(b"\0") and is_torn_result(text)
 
 
 def _put_damaged_lines_aside(fd: int, path: Path, start: int) -> None:
@@ -92,7 +108,7 @@ def _repair_gzip(fd: int, path: Path) -> None:
             except zlib.error:
                 _put_damaged_member_aside(fd, path, good)
                 return
-            if not begun and text and not is_torn_result(text):
+            if not begun and not _is_text_of_results(text):
                 raise foreign(path, "line 1")
             begun = begun or bool(text)
             chunk = member.unused_data
@@ -109,6 +125,14 @@ def _put_damaged_member_aside(fd: int, path: Path, good: int) -> None:
     if after is not None:
         raise _damaged_inside(path, good, after)
     _put_aside(fd, path, good)
+
+
+def _damaged_text(path: Path, at: int) -> Rejected:
+    """The text of a compressed file is checked by gzip, so no crash has damaged it: another program has written it."""
+    return Rejected(
+        f"{path} is damaged at byte {at:,} of its unpacked text: the line there is not a whole result. Unpack it with `gunzip`, "
+        "delete that line, and compress it again; then its task runs again."
+    )
 
 
 def _damaged_inside(path: Path, good: int, after: int) -> Rejected:

@@ -183,9 +183,8 @@ def foreign(path: Path, place: str) -> Rejected:
 
 
 def is_torn_result(text: bytes) -> bool:
-    """Whether this may be the beginning of a result. After a power cut, a file may end with zeros."""
-    if b"\0" in text:
-        return True
+    """Whether this may be the beginning of a result. After a power cut, zeros may stand where the rest of it was."""
+    text = text.partition(b"\0")[0]
     whole_id = _ID.match(text)
     if whole_id is None:
         return text[: len(BEGIN)] == BEGIN[: len(text)]

@@ -98,6 +98,8 @@ class MemorySource(TaskSource):
             for task in chosen:
                 del self._tasks[task.id]
                 self._until.pop(task.id, None)
+            self._due = [entry for entry in self._due if entry[2] in self._tasks]
+            heapq.heapify(self._due)
             self._changed.notify_all()
             return chosen
 

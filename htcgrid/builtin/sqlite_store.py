@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -44,7 +45,8 @@ class SqliteFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock = RLock()
-        self._log = Path(f"{path}-wal")  # the path may be a folder, which `open` refuses
+        # SQLite keeps it beside the file that a link leads to. The path may be a folder, which `open` refuses.
+        self._log = Path(f"{os.path.realpath(path)}-wal")
         self.changes = Changes(self._log)
         self._log_limit = LOG_BYTES
         self._connection: sqlite3.Connection | None = None

@@ -11,6 +11,8 @@ from htcgrid.spi import Rejected
 
 _TRIAL = "import os, sys; os.listdir(sys.argv[1])"
 _TRIAL_SECONDS = 30.0
+_LARGEST = 2**32 - 2
+"""The largest number of a user on Linux."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,8 @@ def named(user: str) -> Account:
     try:
         number = int(user)
     except ValueError:
+        number = -1
+    if number > _LARGEST:
         number = -1
     try:
         found = pwd.getpwuid(number) if number >= 0 else pwd.getpwnam(user)

@@ -196,8 +196,8 @@ class ExecutionEnvironment(ABC):
                 self._submit(timeout)
                 yield from self._supervise(timeout)
         except Unavailable as error:
-            # Tasks run one after the other, so only the first of the others may have begun.
-            left = [lease.task.id for lease in self._pending.values()]
+            # Tasks run one after the other, so only the first of the others may have begun; none before they were submitted.
+            left = [lease.task.id for lease in self._pending.values()] if self.state is State.BUSY else []
             raise Unavailable(str(error), error.retry_after, error.begun or left[:1]) from error
         finally:
             if self._pending or self.state is State.BUSY:
@@ -301,6 +301,7 @@ class ExecutionEnvironment(ABC):
             if running is not None:
                 stop = self._reason_to_stop(running, now, timeout, look=now - looked >= self._look_seconds())
                 if stop is not None:
+                    self._recall(running)  # it may answer before it is ended: none behind it must begin then
                     self._end()
                     yield from self._collect(0)
                     yield from self._after_the_end(running, stop, timeout)
@@ -361,10 +362,10 @@ class ExecutionEnvironment(ABC):
         """Free the tasks behind a long one for other environments."""
         self._recall(running)
         # Now the worker sees the recall before it begins another task. If the same task still runs, none behind it has
-        # begun; if not, the worker itself reports which were dropped.
+        # begun; if not, the worker itself reports which were dropped. If it has ended, what it noted last is seen later.
         time.sleep(0.001)
         still = self._running()
-        if still is not None and still.sequence == running.sequence:
+        if still is not None and still.sequence == running.sequence and not self._has_ended():
             for sequence in [number for number in self._pending if number > running.sequence]:
                 yield Unstarted(self._pending.pop(sequence).task.id)
 
@@ -374,6 +375,11 @@ class ExecutionEnvironment(ABC):
         """Report the task whose environment has ended; those behind it never began."""
         self.state = State.GONE
         lease = self._pending.pop(running.sequence, None) if running is not None else None
+        if lease is None and stop is not None and (begun := self._running()) and begun.sequence in self._pending:
+            raise Unavailable(
+                "An environment was ended for one task when it had just begun another one.",
+                begun=[self._pending[begun.sequence].task.id],
+            )
         if lease is not None and running is not None:
             request = identity.request_id(lease.task.id)
             elapsed = time.monotonic() - running.since

@@ -101,6 +101,13 @@ class ForkServer:
 
     def open(self) -> None:
         self._home = new_home()
+        try:
+            self._start()
+        except BaseException:
+            shutil.rmtree(self._home, ignore_errors=True)
+            raise
+
+    def _start(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         # It must not get the number of a standard stream, if those of the agent are closed.
         theirs_fd = fcntl.fcntl(theirs, fcntl.F_DUPFD_CLOEXEC, 3)

@@ -29,7 +29,8 @@ from typing import Any, NoReturn
 from htcgrid.runtime.descendants import end_all
 from htcgrid.runtime.fork_server_guard import PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG, guarded, prctl
 
-_MESSAGE_BYTES = 1 << 16
+_MESSAGE_BYTES = 1 << 18
+"""More than the longest command and the credentials of a function need, as JSON."""
 
 
 def main(control_fd: int, home: str, clients: Collection[str]) -> None:

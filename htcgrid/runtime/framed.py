@@ -412,7 +412,7 @@ class FramedEnvironment(ExecutionEnvironment):
         return Running(sequence, since / 1e9) if sequence else None
 
     def is_loading(self) -> bool:
-        return self._process.is_working()
+        return not self._is_started or self._process.is_working()
 
     def _starved_seconds(self) -> float:
         return self._process.starved_seconds()

@@ -96,6 +96,7 @@ class EnvironmentPool(Invoker):
             if place is None:
                 yield from _not_run(batch, cancelled)
                 return
+            has_failed = False
             try:
                 environment = self._ready(place, timeout)
                 if type(self).corrected is EnvironmentPool.corrected:
@@ -103,8 +104,11 @@ class EnvironmentPool(Invoker):
                 else:
                     for report in environment.invoke(batch, timeout, cancelled):
                         yield self.corrected(report, place) if isinstance(report, Outcome) else report
+            except Exception:
+                has_failed = True
+                raise
             finally:
-                self._put_back(place)
+                self._put_back(place, refill=not has_failed)
 
     def cancel(self, task_ids: Collection[str]) -> None:
         self._calls.cancel(task_ids)
@@ -163,7 +167,8 @@ class EnvironmentPool(Invoker):
             self.observers.tell(EnvironmentEnded(time.time(), environment.id))
             self.removed(environment, place)
 
-    def _put_back(self, place: int) -> None:
+    def _put_back(self, place: int, *, refill: bool) -> None:
+        """Free the place. After a call that has failed it is not refilled: an error of that would hide the call's own."""
         environment = self._places[place]
         try:
             if environment is not None and environment.state is State.GONE:
@@ -171,7 +176,12 @@ class EnvironmentPool(Invoker):
         finally:
             self._last_idle = time.monotonic()
             self._idle.give(place, is_empty=self._places[place] is None)
-        if self.starts_early and self._places[place] is None and (next_place := self._idle.begin()) is not None:
+        if (
+            refill
+            and self.starts_early
+            and self._places[place] is None
+            and (next_place := self._idle.begin()) is not None
+        ):
             self._start(next_place)
 
     def _start_early(self) -> None:

@@ -102,11 +102,17 @@ def _kilobytes(file: Path) -> Mapping[str, int]:
 
 def family(pid: int) -> Iterator[int]:
     """A process and its descendants."""
-    yield pid
-    try:
-        threads = list(Path(f"/proc/{pid}/task").iterdir())
-        children = [child for thread in threads for child in (thread / "children").read_text().split()]
-    except (FileNotFoundError, ProcessLookupError):
-        return
-    for child in children:
-        yield from family(int(child))
+    left = [pid]  # a handler may start a longer chain of processes than Python allows nested calls
+    while left:
+        pid = left.pop()
+        yield pid
+        left += _children(pid)
+
+
+def _children(pid: int) -> list[int]:
+    found: list[int] = []
+    with suppress(FileNotFoundError, ProcessLookupError):
+        for thread in list(Path(f"/proc/{pid}/task").iterdir()):
+            with suppress(FileNotFoundError, ProcessLookupError):  # this thread has ended
+                found += map(int, (thread / "children").read_text().split())
+    return found

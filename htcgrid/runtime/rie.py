@@ -136,7 +136,11 @@ class RieEnvironment(SandboxedEnvironment):
     @staticmethod
     def _is_stale(channel: socket.socket | None) -> bool:
         """Whether the emulator has closed the connection since the last answer: it sends nothing else now."""
-        return channel is None or bool(select.select([channel], [], [], 0)[0])
+        if channel is None:
+            return True
+        poll = select.poll()  # `select` takes no descriptor above 1023, and many environments have more
+        poll.register(channel, select.POLLIN)
+        return bool(poll.poll(0))
 
     def _disconnect(self) -> None:
         if self._connection is not None:

@@ -92,3 +92,17 @@ def test_failures_far_apart_are_found_and_a_line_of_somebody_else_between_them_i
     path.write_bytes(b"".join([*lines[:900], b"of another program\n", *lines[900:]]))
     with pytest.raises(Rejected, match="line 901: this is not a result of htcgrid"):
         list(sink_of(path).failed())
+
+
+def test_damage_within_a_compressed_file_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl.gz"
+    with sink_of(path) as sink:
+        sink.put([made("a", ERROR, FailureKind.TIMEOUT)])
+        header_end = path.stat().st_size + 10
+        sink.put([made("b", ERROR, FailureKind.TIMEOUT)])
+    data = bytearray(path.read_bytes())
+    data[header_end] = 0xFF
+    path.write_bytes(data)
+    for read in (sink_of(path).every_result, sink_of(path).failed):
+        with pytest.raises(Rejected, match=r"results\.jsonl\.gz' cannot be read: .*invalid block type"):
+            list(read())

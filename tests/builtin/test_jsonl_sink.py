@@ -427,6 +427,10 @@ FOREIGN = [
     b"first line\nlast line without an end",
     b"\n",
     b"{}\n",
+    b"SQLite format 3\0\x10\0\n\0\0",
+    b"a program\0\0",
+    b"\0\1\0\0 a font",
+    b"\0\0\n\0\0 an image",
 ]
 
 
@@ -447,6 +451,32 @@ def test_a_compressed_file_that_holds_something_else_is_left_as_it_is_even_torn(
         with pytest.raises(Rejected, match="not a result of htcgrid"), sink_at(path):
             pass
         assert path.read_bytes() == data
+
+
+def test_results_whose_beginning_a_power_cut_has_lost_run_again(plain: Path) -> None:
+    with sink_at(plain) as sink:
+        sink.put([result("a"), result("b")])
+    data = plain.read_bytes()
+    for lost in (bytes(40) + data[40:], bytes(len(data))):
+        plain.write_bytes(lost)
+        with sink_at(plain) as sink:
+            assert sink.stored([task("a"), task("b")]) == []
+            sink.put([result("a"), result("b")])
+        assert ids(plain) == ["a", "b"]
+
+
+def test_a_compressed_file_with_half_a_line_in_it_is_refused_and_nothing_is_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl.gz"
+    with sink_at(path) as sink:
+        sink.put([result(name) for name in ("a", "b", "c")])
+    lines = gzip.decompress(path.read_bytes()).splitlines(keepends=True)
+    lines[1] = lines[1][:40] + b"\n"
+    path.write_bytes(gzip.compress(b"".join(lines)))
+    data = path.read_bytes()
+    with pytest.raises(Rejected, match=f"damaged at byte {len(lines[0])} of its unpacked text"), sink_at(path):
+        pass
+    assert path.read_bytes() == data
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
 def test_a_results_file_with_a_strange_line_is_refused_by_its_number(plain: Path) -> None:

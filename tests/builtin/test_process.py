@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -741,6 +741,22 @@ def test_a_call_under_way_is_not_cut_off_by_the_replacement_of_the_fork_server(m
             fork_server.reap(1)
     finally:
         closing.join()
+
+
+def test_a_task_may_wait_for_an_environment_that_is_being_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tasks that wait ask every 0.1 s whether the environments that are starting keep a processor busy."""
+    spawn, invoker, found = ForkServer.spawn, plane(), list[bool]()
+
+    def asked(server: ForkServer, request: Mapping[str, Any], fds: Sequence[int]) -> tuple[int, int]:
+        environment = invoker.at(0)
+        assert environment is not None
+        found.append(environment.is_loading())
+        return spawn(server, request, fds)
+
+    monkeypatch.setattr(ForkServer, "spawn", asked)
+    with invoker:
+        assert answer(run(invoker, "said")) == "said"
+    assert found == [True]
 
 
 def test_a_ctrl_c_while_a_worker_is_started_leaves_nothing_and_is_no_bug(monkeypatch: pytest.MonkeyPatch) -> None:

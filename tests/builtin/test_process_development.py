@@ -50,5 +50,7 @@ def test_nothing_is_left_open_where_no_home_can_be_made(tmp_path: Path) -> None:
     ],
 )
 def test_nothing_is_left_open_where_no_program_can_be_started(tmp_path: Path, error: str, text: str) -> None:
+    (home := tmp_path / "home").mkdir()
     fails = f"import subprocess\ndef fails(*_, **__): raise {error}\nsubprocess.Popen = fails"
-    assert text in said(tmp_path, fails)
+    assert text in said(tmp_path, f"tempfile.tempdir = {str(home)!r}\n{fails}")
+    assert not list(home.iterdir())

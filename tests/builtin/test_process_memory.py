@@ -154,6 +154,17 @@ def test_a_file_that_is_unmapped_while_memory_is_counted_counts_once(monkeypatch
     os.close(fd)
 
 
+def test_a_chain_of_processes_is_followed_however_long_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pids = list(range(1, 2 * sys.getrecursionlimit()))
+    for pid, child in zip(pids, [*map(str, pids[1:]), ""], strict=True):
+        thread = tmp_path / f"proc/{pid}/task/{pid}"
+        thread.mkdir(parents=True)
+        (thread / "children").write_text(child)
+    (tmp_path / "proc/1/task/0").mkdir()  # a thread that has ended since it was listed
+    monkeypatch.setattr(process_memory, "Path", lambda text: Path(f"{tmp_path}{text}"))
+    assert list(process_memory.family(1)) == pids
+
+
 LEAVING = """
 import mmap, os, subprocess, sys, time
 def handler(event, context):

@@ -152,9 +152,10 @@ def opened(**options: Any) -> None:
 
 
 @as_root
-def test_a_user_that_is_not_there_is_refused(folder: Path) -> None:
+@pytest.mark.parametrize("user", ["nobody-of-that-name", "-1", str(2**32 - 1), str(2**32), str(2**64)])
+def test_a_user_that_is_not_there_is_refused(folder: Path, user: str) -> None:
     with pytest.raises(Rejected, match="no such user"):
-        opened(code=folder, user="nobody-of-that-name")
+        opened(code=folder, user=user)
 
 
 @as_root

@@ -9,7 +9,7 @@ import pytest
 from htcgrid.builtin import process_command
 from htcgrid.builtin.process import ProcessInvoker
 from htcgrid.runtime.variables import this_python
-from htcgrid.spi import Function, Rejected
+from htcgrid.spi import Function, Lease, Outcome, Rejected, Task
 
 
 def refusal(code: Path, transport: str | None = None, **function: Any) -> str:
@@ -73,6 +73,15 @@ def test_a_bootstrap_that_may_not_be_executed(tmp_path: Path) -> None:
 def test_a_command_that_is_not_there(tmp_path: Path) -> None:
     assert "on the PATH" in refusal(tmp_path, command=("no-such-program",))
     assert os.fspath(tmp_path / "run") in refusal(tmp_path, command=("./run",))
+
+
+def test_the_longest_command_that_a_config_may_have_is_run(tmp_path: Path) -> None:
+    script = "exit 3 # "
+    function = Function(code=tmp_path, command=("sh", "-c", script + "\x01" * (32_700 - len(script))))
+    with ProcessInvoker(ProcessInvoker.Config(workers=1), function) as plane:
+        [outcome] = plane.invoke([Lease(Task("a", b"1"))], 20)
+    assert isinstance(outcome, Outcome)
+    assert b"exit status 3" in outcome.payload
 
 
 def test_the_socket_for_another_language(tmp_path: Path) -> None:

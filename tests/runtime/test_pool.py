@@ -85,6 +85,14 @@ class BreaksUnderTheSecond(ExecutionEnvironment):
         self._is_dead = True
 
 
+class BreaksWhileItStarts(BreaksUnderTheSecond):
+    def start(self) -> None:
+        """It does not become ready."""
+
+    def _collect(self, wait: float) -> Sequence[Outcome]:
+        raise Unavailable("the connection broke")
+
+
 class Plane(EnvironmentPool):
     def __init__(self, *, starts_early: bool = True) -> None:
         super().__init__(Plugin.Config(), Function())
@@ -105,6 +113,8 @@ class Losing(Plane):
     """A plane of real environments, whose connections break under the second task."""
 
     def environment(self, place: int) -> BreaksUnderTheSecond:  # type: ignore[override]
+        if self.is_away:
+            raise Unavailable("no machine is free")
         return BreaksUnderTheSecond(self.function)
 
 
@@ -161,6 +171,22 @@ def test_a_task_under_which_the_environment_was_lost_may_have_run_and_those_behi
     with Losing() as plane, pytest.raises(Unavailable) as caught:
         call(plane, b"1", b"lost", b"3")
     assert caught.value.begun == {"1"}
+
+
+def test_a_task_whose_environment_was_lost_before_it_was_ready_has_not_run() -> None:
+    lease = Lease(Task("a", b"1"))
+    with pytest.raises(Unavailable, match="the connection broke") as caught:
+        list(BreaksWhileItStarts(Function()).invoke([lease], 5))
+    assert not caught.value.begun
+
+
+def test_a_task_under_which_the_environment_was_lost_is_named_though_no_other_environment_can_be_started() -> None:
+    with Losing() as plane:
+        plane.is_away = True
+        with pytest.raises(Unavailable, match="the connection broke") as caught:
+            call(plane, b"1", b"lost", b"3")
+        assert caught.value.begun == {"1"}
+        assert plane.busy() == 0
 
 
 def test_a_place_is_free_again_when_a_call_is_left_early() -> None:
