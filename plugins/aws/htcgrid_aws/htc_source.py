@@ -99,8 +99,8 @@ class HtcGridSource(HtcGridPlugin, TaskSource):
         handles: defaultdict[int, list[str]] = defaultdict(list)
         for lease in leases:
             if lease.receipt not in open_still:
-                number, handle = receipt_of(lease)
-                handles[number].append(handle)
+                receipt = receipt_of(lease)
+                handles[receipt.queue].append(receipt.handle)
         for number, gone in handles.items():
             self._queues[number].delete(gone)
         self._drop(lease.receipt for lease in leases)

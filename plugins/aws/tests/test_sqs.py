@@ -2,18 +2,19 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from htcgrid_aws.message_leases import MessageLease
 from htcgrid_aws.sqs import SqsSource
-from htcgrid_aws.sqs_queue import BATCH
+from htcgrid_aws.sqs_queue import BATCH, Message, Unsent
 from pydantic import ValidationError
 
 from htcgrid.spi import FailureKind, Function, Lease, Rejected, States, Task, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from conftest import Aws
 
@@ -32,6 +33,21 @@ def take(source: SqsSource, count: int) -> list[Lease]:
     while len(leased) < count and time.monotonic() < deadline:
         leased += source.receive(10, 1)
     return leased
+
+
+@contextmanager
+def too_long_for(source: SqsSource, limit: int) -> Iterator[None]:
+    """The dead-letter queue refuses what is longer, as SQS does and moto does not."""
+    (dead,) = source._dead.values()
+    send = dead.send
+
+    def refuse(messages: Sequence[Message]) -> None:
+        if any(message.size > limit for message in messages):
+            raise Unsent(f"Reason: Message must be shorter than {limit} bytes.", {0}, for_good=True)
+        send(messages)
+
+    dead.send = refuse  # type: ignore[method-assign]
+    yield
 
 
 def test_a_plain_json_message_of_anybody_is_a_task(aws: Aws) -> None:
@@ -351,6 +367,32 @@ def test_a_dead_letter_at_the_queues_limit_has_its_reason_cut(aws: Aws) -> None:
         source.dead_letter(source.receive(1, 1), "reason " * 100)
     (message,) = aws.messages(dead)
     assert message["MessageAttributes"]["htcgrid.reason"]["StringValue"].startswith("reason")
+
+
+def test_a_dead_letter_larger_than_its_queue_accepts_ends_its_task_all_the_same(
+    aws: Aws, caplog: pytest.LogCaptureFixture
+) -> None:
+    dead, queue = aws.queue(MaximumMessageSize="2048"), aws.queue()
+    with source_of(aws, queue=queue, dead_letter_queue=dead) as source, too_long_for(source, 2048):
+        source.put([Task("t", b'"%s"' % (b"x" * 3000))])
+        source.dead_letter(source.receive(1, 1), "exit at attempt 3")
+    assert aws.waiting(queue) == aws.waiting(dead) == (0, 0)
+    assert f"queue {dead} accepts at most 2048 (raise its MaximumMessageSize): exit at attempt 3" in caplog.text
+
+
+def test_a_dead_letter_whose_lease_was_lost_still_names_its_input_in_s3(aws: Aws) -> None:
+    dead, queue, bucket = aws.queue(MaximumMessageSize="2048"), aws.queue(MaximumMessageSize="2048"), aws.bucket()
+    with (
+        source_of(aws, queue=queue, dead_letter_queue=dead, bucket=bucket) as source,
+        too_long_for(source, 2048),
+    ):
+        source.put([Task("t", b'"%s"' % (b"x" * 3000))])
+        leases = source.receive(1, 1)
+        source._leases.extend(source._leases.known(leases)[0], 0)
+        assert source.extend(leases, 30) == {"t"}
+        source.dead_letter(leases, "exit at attempt 3")
+        (letter,) = source.dead_letters()
+    assert (letter.task.payload, letter.reason) == (leases[0].task.payload, "exit at attempt 3")
 
 
 @pytest.mark.parametrize(("size", "most"), [(100, 2 * BATCH), (100_000, BATCH)])
