@@ -265,7 +265,7 @@ class SqsSource(AwsPlugin, TaskSource):
                 raise
             self._index.remove(refusal.task_ids)
             self._submission.put(tasks)
-        self._letters().remove({task.id for task in tasks})
+        self._letters().remove(tasks)
 
     def dead_letters(self) -> Iterator[DeadTask]:
         """The dead letters; each is invisible to others for up to a minute."""

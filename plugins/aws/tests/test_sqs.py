@@ -206,6 +206,24 @@ def test_a_dead_letter_can_be_received_as_a_task_again(aws: Aws) -> None:
         assert again.receive(1, 1)[0].task == lease.task
 
 
+def test_a_redrive_leaves_the_dead_letter_of_the_run_that_it_has_started(
+    aws: Aws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = {"queue": aws.queue(), "dead_letter_queue": aws.queue()}
+    with source_of(aws, **config) as source, source_of(aws, **config) as agent:
+        source.put([Task("t", b"{}")])
+        agent.dead_letter(take(agent, 1), "the first run")
+        put = source._submission.put
+
+        def put_and_run(tasks: Sequence[Task]) -> None:
+            put(tasks)
+            agent.dead_letter(take(agent, 1), "the second run")
+
+        monkeypatch.setattr(source._submission, "put", put_and_run)
+        source.redrive([Task("t", b"{}", {"generation": "1"})])
+        assert [letter.reason for letter in source.dead_letters()] == ["the second run"]
+
+
 def test_without_a_dead_letter_queue_the_log_says_what_was_deleted(aws: Aws, caplog: pytest.LogCaptureFixture) -> None:
     queue = aws.queue()
     with source_of(aws, queue=queue) as source:
