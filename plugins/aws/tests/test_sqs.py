@@ -81,7 +81,22 @@ def test_a_body_that_is_not_json_is_an_invalid_lease_with_its_bytes(aws: Aws, bo
     assert lease.task.payload == body.encode()
 
 
-@pytest.mark.parametrize("mark", ["no JSON", "[]", '{"attributes": {}}', '{"id": "x", "body": "base64"}'])
+@pytest.mark.parametrize(
+    "mark",
+    [
+        "no JSON",
+        "[]",
+        '{"attributes": {}}',
+        '{"id": "x", "body": "base64"}',
+        '{"id": 5}',
+        '{"id": ""}',
+        r'{"id": "\ud800"}',
+        '{"id": "x", "attributes": {"session_id": 5}}',
+        r'{"id": "x", "attributes": {"a": "\ud800"}}',
+        '{"id": ' + "[" * 100_000,
+    ],
+    ids=lambda mark: mark[:50],
+)
 def test_a_message_with_a_broken_mark_is_an_invalid_lease(aws: Aws, mark: str) -> None:
     queue = aws.queue()
     aws.send(queue, "{}!", htcgrid=mark)
