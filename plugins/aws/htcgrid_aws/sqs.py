@@ -258,14 +258,15 @@ class SqsSource(AwsPlugin, TaskSource):
         if self._cancels is not None:
             self._cancels.remove(self._cancelled(tasks).singly)
         try:
-            self._submission.put(tasks)
+            self._submission.send(tasks)
         except Rejected as refusal:
             mine = {task.id for task in tasks}
             if self._index is None or not refusal.task_ids or not mine.issuperset(refusal.task_ids):
                 raise
             self._index.remove(refusal.task_ids)
-            self._submission.put(tasks)
+            self._submission.send(tasks)
         self._letters().remove(tasks)
+        self._submission.forget(tasks)
 
     def dead_letters(self) -> Iterator[DeadTask]:
         """The dead letters; each is invisible to others for up to a minute."""

@@ -10,6 +10,7 @@ from htcgrid_aws.message_leases import MessageLease
 from htcgrid_aws.sqs import SqsSource
 from htcgrid_aws.sqs_queue import BATCH, Message, Unsent
 from pydantic import ValidationError
+from service_answers import throttled
 
 from htcgrid.spi import FailureKind, Function, Lease, Rejected, States, Task, Unavailable
 
@@ -228,13 +229,13 @@ def test_a_redrive_leaves_the_dead_letter_of_the_run_that_it_has_started(
     with source_of(aws, **config) as source, source_of(aws, **config) as agent:
         source.put([Task("t", b"{}")])
         agent.dead_letter(take(agent, 1), "the first run")
-        put = source._submission.put
+        send = source._submission.send
 
-        def put_and_run(tasks: Sequence[Task]) -> None:
-            put(tasks)
+        def send_and_run(tasks: Sequence[Task]) -> None:
+            send(tasks)
             agent.dead_letter(take(agent, 1), "the second run")
 
-        monkeypatch.setattr(source._submission, "put", put_and_run)
+        monkeypatch.setattr(source._submission, "send", send_and_run)
         source.redrive([Task("t", b"{}", {"generation": "1"})])
         assert [letter.reason for letter in source.dead_letters()] == ["the second run"]
 
@@ -301,6 +302,38 @@ def test_a_put_that_failed_half_way_sends_only_the_rest_when_put_again(aws: Aws)
         source.put(many)
         assert sorted(lease.task.id for lease in take(source, 30)) == sorted(task.id for task in many)
         assert aws.waiting(queue) == (0, 30)
+
+
+def test_a_redrive_that_failed_at_the_dead_letters_sends_nothing_twice(aws: Aws) -> None:
+    queue = aws.queue()
+    again = tasks(15, generation="1")
+    with source_of(aws, queue=queue, dead_letter_queue=aws.queue()) as source:
+        with throttled(source, "sqs.ReceiveMessage"), pytest.raises(Unavailable):
+            source.redrive(again)
+        source.redrive(again)
+        assert aws.waiting(queue) == (15, 0)
+        source.redrive(again)
+        assert aws.waiting(queue) == (30, 0)
+
+
+def test_a_redriven_task_is_sent_though_a_put_that_failed_had_sent_its_first_run(
+    aws: Aws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with source_of(aws, queue=aws.queue()) as source:
+        send = source._queues[0].send
+
+        def send_only_the_first(messages: Sequence[Message]) -> None:
+            send(messages[:1])
+            raise Unsent("throttled", set(range(1, len(messages))))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(source._queues[0], "send", send_only_the_first)
+            with pytest.raises(Unavailable):
+                source.put(tasks(2))
+        (first,) = take(source, 1)
+        source.ack([first])
+        source.redrive(tasks(1, generation="1"))
+        assert [lease.task for lease in take(source, 1)] == tasks(1, generation="1")
 
 
 def test_two_tasks_of_one_id_in_one_put_are_rejected(aws: Aws) -> None:
