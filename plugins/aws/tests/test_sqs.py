@@ -336,6 +336,25 @@ def test_a_redriven_task_is_sent_though_a_put_that_failed_had_sent_its_first_run
         assert [lease.task for lease in take(source, 1)] == tasks(1, generation="1")
 
 
+def test_a_task_that_is_throttled_beside_one_that_is_refused_is_not_refused(
+    aws: Aws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with source_of(aws, queue=aws.queue()) as source:
+        client = source._queues[0]._client
+        failed = [
+            {"Id": "0", "SenderFault": True, "Code": "InvalidMessageContents"},
+            {"Id": "1", "SenderFault": True, "Code": "RequestThrottled"},
+        ]
+        with monkeypatch.context() as patch:
+            patch.setattr(client, "send_message_batch", lambda **_: {"Failed": failed})
+            with pytest.raises(Unavailable, match="2 of 2 tasks were not sent"):
+                source.put(tasks(2))
+            failed.pop()
+            with pytest.raises(Rejected) as caught:
+                source.put(tasks(2))
+        assert caught.value.task_ids == {"t-0"}
+
+
 def test_two_tasks_of_one_id_in_one_put_are_rejected(aws: Aws) -> None:
     with source_of(aws, queue=aws.queue()) as source, pytest.raises(Rejected, match="twice in one put: t-0"):
         source.put([*tasks(2), *tasks(1)])
