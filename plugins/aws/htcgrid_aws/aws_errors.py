@@ -51,7 +51,9 @@ _CODES = {
     ),
     ErrorKind.FAULT: (
         "InternalError InternalFailure InternalServerError ServiceUnavailable RequestTimeout "
-        "RequestTimeoutException OperationAborted ResourceInUseException"
+        "RequestTimeoutException OperationAborted ResourceInUseException "
+        # An item that somebody changes at this moment, in a transaction or in another region of a global table.
+        "TransactionConflictException ReplicatedWriteConflictException"
     ),
     ErrorKind.MISSING: (
         "AWS.SimpleQueueService.NonExistentQueue QueueDoesNotExist ResourceNotFoundException NoSuchBucket 404"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from htcgrid.spi import DeadTask
+from htcgrid.spi import DeadTask, generation_of
 from htcgrid_aws import messages
 from htcgrid_aws.sqs_queue import Message
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from htcgrid.spi import Task
     from htcgrid_aws.messages import Received
@@ -52,10 +52,16 @@ class DeadLetters:
                 attempt = int(message["Attributes"]["ApproximateReceiveCount"])
                 yield DeadTask(self._read(message).task, attempt, reason)
 
-    def remove(self, task_ids: Collection[str]) -> None:
-        """Delete the dead letters of these tasks, which are in the queue again."""
+    def remove(self, tasks: Sequence[Task]) -> None:
+        """Delete the dead letters of these tasks, which are in the queue again; those of this run of theirs, or a later one, stay."""
+        generations = {task.id: generation_of(task) for task in tasks}
+
+        def keep(message: dict[str, Any]) -> bool:
+            dead = self._read(message).task
+            return dead.id not in generations or generation_of(dead) >= generations[dead.id]
+
         for queue in self._queues:
-            for _ in self._messages(queue, keep=lambda message: self._read(message).task.id not in task_ids):
+            for _ in self._messages(queue, keep):
                 pass
 
     def _messages(self, queue: Queue, keep: Callable[[dict[str, Any]], bool]) -> Iterator[dict[str, Any]]:

@@ -22,12 +22,16 @@ from htcgrid_aws.htc_watchdog import Watchdog
 from htcgrid_aws.message_leases import MessageLease, MessageLeases, Receipt, receipt_of
 from htcgrid_aws.parallel import each, raise_worst
 from htcgrid_aws.polling import Poller
+from htcgrid_aws.s3_bucket import LONGEST_KEY
 from htcgrid_aws.sqs_queue import BATCH, MOST_IN_FLIGHT, Queue, total
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
 log = logging.getLogger("htcgrid.aws.htc_source")
+
+LONGEST_ID = LONGEST_KEY - len("-output")
+"""In bytes: what follows the id in the keys of its input and output is no longer than this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +103,8 @@ class HtcGridSource(HtcGridPlugin, TaskSource):
         handles: defaultdict[int, list[str]] = defaultdict(list)
         for lease in leases:
             if lease.receipt not in open_still:
-                number, handle = receipt_of(lease)
-                handles[number].append(handle)
+                receipt = receipt_of(lease)
+                handles[receipt.queue].append(receipt.handle)
         for number, gone in handles.items():
             self._queues[number].delete(gone)
         self._drop(lease.receipt for lease in leases)
@@ -319,4 +323,10 @@ def _parsed(text: str) -> dict[str, Any] | str:
         return f"its body is not JSON ({error})"
     if not isinstance(body, dict) or not isinstance(body.get("task_id"), str) or not body["task_id"]:
         return "its body has no task_id"
+    try:
+        size = len(body["task_id"].encode())
+    except UnicodeEncodeError as error:
+        return f"its task_id cannot be stored ({error})"
+    if size > LONGEST_ID:
+        return f"its task_id has {size} bytes, of at most {LONGEST_ID}"
     return body

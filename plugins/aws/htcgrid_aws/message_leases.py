@@ -20,10 +20,14 @@ _TRANSIT_SECONDS = 1.0
 
 
 class Receipt(NamedTuple):
-    """Names one receive of a message: the number of the queue and SQS's receipt handle."""
+    """Names one receive of a message: the number of the queue and SQS's receipt handle.
+
+    `reference` is the payload's address in S3, if it is there: a dead letter needs it even after the lease was lost.
+    """
 
     queue: int
     handle: str
+    reference: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +44,7 @@ class MessageLease:
     @property
     def receipt(self) -> Receipt:
         """The lease's receipt."""
-        return Receipt(self.queue, self.handle)
+        return Receipt(self.queue, self.handle, self.reference)
 
     @property
     def expired(self) -> bool:
@@ -79,11 +83,6 @@ class MessageLeases:
         with self._lock:
             found = [self._leases.get(lease.receipt) for lease in leases]
         return [message_lease for message_lease in found if message_lease]
-
-    def find(self, receipt: object) -> MessageLease | None:
-        """The lease of a receipt, even if it has expired; None after it was returned."""
-        with self._lock:
-            return self._leases.get(receipt)
 
     def extend(self, message_lease: MessageLease, until: float) -> None:
         with self._lock:

@@ -74,12 +74,23 @@ def _read(message: Mapping[str, Any]) -> Received:
         how = metadata.get("body", "")
         payload = base64.b64decode("" if body == EMPTY else body, validate=True) if how == "base64" else body.encode()
         task = Task(metadata["id"], payload, dict(metadata.get("attributes", {})))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        _require_texts(task)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         reason = f"its message attribute {ATTRIBUTE!r} was not written by htcgrid ({type(error).__name__}: {error})"
         return Received(Task(message["MessageId"], body.encode()), f"message {message['MessageId']}: {reason}")
     if how and how != "base64":
         return Received(task, reference=str(how))
     return checked(task)
+
+
+def _require_texts(task: Task) -> None:
+    """Raises TypeError or ValueError unless id and attributes are texts that can be stored: not so the id 5, or a lone surrogate."""
+    for text in (task.id, *task.attributes.keys(), *task.attributes.values()):
+        if not isinstance(text, str):
+            raise TypeError(f"{text!r} is not a text")
+        text.encode()
+    if not task.id:
+        raise ValueError("its id is empty")
 
 
 def checked(task: Task) -> Received:

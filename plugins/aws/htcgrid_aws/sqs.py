@@ -258,14 +258,15 @@ class SqsSource(AwsPlugin, TaskSource):
         if self._cancels is not None:
             self._cancels.remove(self._cancelled(tasks).singly)
         try:
-            self._submission.put(tasks)
+            self._submission.send(tasks)
         except Rejected as refusal:
             mine = {task.id for task in tasks}
             if self._index is None or not refusal.task_ids or not mine.issuperset(refusal.task_ids):
                 raise
             self._index.remove(refusal.task_ids)
-            self._submission.put(tasks)
-        self._letters().remove({task.id for task in tasks})
+            self._submission.send(tasks)
+        self._letters().remove(tasks)
+        self._submission.forget(tasks)
 
     def dead_letters(self) -> Iterator[DeadTask]:
         """The dead letters; each is invisible to others for up to a minute."""
@@ -306,17 +307,28 @@ class SqsSource(AwsPlugin, TaskSource):
     def dead_letter(self, leases: Sequence[Lease], reason: str) -> None:
         """Send to the dead-letter queue with the reason in the attribute `htcgrid.reason`, then delete.
 
-        Without such a queue, the tasks are only deleted, with a warning in the log.
+        Without such a queue, or if a dead letter is larger than it accepts, the tasks are only deleted, with a warning in the log.
         """
         for lease in leases:
-            target = self._dead.get(receipt_of(lease).queue)
+            receipt = receipt_of(lease)
+            target = self._dead.get(receipt.queue)
             if target is None:
                 log.warning("task %s is deleted because there is no dead-letter queue: %s", lease.task.id, reason)
                 continue
-            message_lease = self._leases.find(lease.receipt)
-            reference = message_lease.reference if message_lease else ""
+            letter = dead_letter(lease.task, receipt.reference, reason, target.max_message)
+            if letter.size > target.max_message:
+                log.warning(
+                    "task %s is deleted because its dead letter has %d bytes, but queue %s accepts at most %d (raise its "
+                    "MaximumMessageSize): %s",
+                    lease.task.id,
+                    letter.size,
+                    target.name,
+                    target.max_message,
+                    reason,
+                )
+                continue
             try:
-                target.send([dead_letter(lease.task, reference, reason, target.max_message)])
+                target.send([letter])
             except Unsent as error:
                 raise Unavailable(f"dead letter of task {lease.task.id}: {error}") from error
         self.ack(leases)
@@ -370,8 +382,8 @@ class SqsSource(AwsPlugin, TaskSource):
     def _by_queue(self, leases: Sequence[Lease]) -> dict[int, list[str]]:
         handles: defaultdict[int, list[str]] = defaultdict(list)
         for lease in leases:
-            number, handle = receipt_of(lease)
-            handles[number].append(handle)
+            receipt = receipt_of(lease)
+            handles[receipt.queue].append(receipt.handle)
         return handles
 
     def _running(self, leases: Sequence[Lease]) -> dict[int, list[MessageLease]]:

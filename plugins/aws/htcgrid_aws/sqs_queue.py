@@ -168,12 +168,15 @@ class Queue:
         failed = answer.get("Failed") or []
         if not failed:
             return
-        error = service_error(
-            failed[0]["Code"], 0, failed[0].get("Message", ""), "sqs:SendMessage", f"queue {self.name}"
+        errors = [
+            service_error(entry["Code"], 0, entry.get("Message", ""), "sqs:SendMessage", f"queue {self.name}")
+            for entry in failed
+        ]
+        for_good = all(
+            entry.get("SenderFault") and isinstance(error, Rejected)
+            for entry, error in zip(failed, errors, strict=True)
         )
-        if all(entry.get("SenderFault") for entry in failed) and isinstance(error, Rejected):
-            raise Unsent(str(error), {int(entry["Id"]) for entry in failed}, for_good=True)
-        raise Unsent(str(error), {int(entry["Id"]) for entry in failed})
+        raise Unsent(str(errors[0]), {int(entry["Id"]) for entry in failed}, for_good=for_good)
 
     def batches(self, messages: Iterable[Message]) -> Iterable[list[Message]]:
         """Batches of at most ten messages, which together are not larger than the queue's largest message.

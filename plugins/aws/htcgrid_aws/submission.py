@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from htcgrid.spi import Rejected, Unavailable
+from htcgrid.spi import Rejected, Unavailable, generation_of
 from htcgrid_aws import messages
 from htcgrid_aws.parallel import each, raise_worst
 from htcgrid_aws.sqs_queue import Unsent
@@ -41,14 +41,22 @@ class Submission:
         self._pool = pool
         self._index = index
         self._lock = Lock()
-        self._sent: set[str] = set()
+        self._sent: set[tuple[str, int]] = set()
 
     def put(self, tasks: Sequence[Task]) -> None:
-        """Nothing is sent if any task is `Rejected`: if it does not fit, or, with an index, if its id is there with other content."""
+        """As `send`, and all these tasks are sent again if they are put again."""
+        self.send(tasks)
+        self.forget(tasks)
+
+    def send(self, tasks: Sequence[Task]) -> None:
+        """Nothing is sent if any task is `Rejected`: if it does not fit, or, with an index, if its id is there with other content.
+
+        What is sent is not sent again until `forget`.
+        """
         twice = [task_id for task_id, count in Counter(task.id for task in tasks).items() if count > 1]
         if twice:
             raise Rejected(f"task ids twice in one put: {', '.join(twice[:5])}; each task needs its own", twice)
-        prepared = [self._prepare(task) for task in tasks if task.id not in self._sent]
+        prepared = [self._prepare(task) for task in tasks if _run(task) not in self._sent]
         if self._index and tasks:
             put = self._index.begin([task.id for task in tasks])
             there = self._index.enter(put, [ready.task for ready in prepared])
@@ -56,15 +64,18 @@ class Submission:
             self._index.settle(put)
         else:
             self._send_all(prepared)
+
+    def forget(self, tasks: Sequence[Task]) -> None:
+        """The call that these were sent for is done, and will not be repeated."""
         with self._lock:
-            self._sent.difference_update(task.id for task in tasks)
+            self._sent.difference_update(map(_run, tasks))
 
     def _send_all(self, prepared: Sequence[PreparedTask]) -> None:
         large = [ready for ready in prepared if ready.key]
         raise_worst(answer for _, answer in each(self._pool, self._store_input, large))
         outcomes = each(self._pool, self._send, self._batches(prepared))
         with self._lock:
-            self._sent.update(ready.task.id for batch, answer in outcomes if answer is None for ready in batch)
+            self._sent.update(_run(ready.task) for batch, answer in outcomes if answer is None for ready in batch)
         raise_worst(answer for _, answer in outcomes)
 
     def _prepare(self, task: Task) -> PreparedTask:
@@ -110,7 +121,12 @@ class Submission:
             queue.send([ready.message for ready in batch])
         except Unsent as error:
             with self._lock:
-                self._sent.update(ready.task.id for n, ready in enumerate(batch) if n not in error.numbers)
+                self._sent.update(_run(ready.task) for n, ready in enumerate(batch) if n not in error.numbers)
             if error.for_good:
                 raise Rejected(str(error), [batch[n].task.id for n in error.numbers]) from error
             raise Unavailable(f"{len(error.numbers)} of {len(batch)} tasks were not sent: {error}") from error
+
+
+def _run(task: Task) -> tuple[str, int]:
+    """Names one run of a task: a redriven task is sent, even if its first run was sent by a put that failed."""
+    return task.id, generation_of(task)

@@ -76,7 +76,8 @@ class TaskIndex:
         """Write the rows of these tasks, all or none; returns those that are in the queue already, with this content.
 
         `Rejected` names those that are there with other content, or were cancelled. After `Unavailable`, the same call writes
-        what is missing, also in a new process.
+        what is missing, also in a new process. A task that ends between the write and the read was not refused for its content,
+        so it is put again.
         """
         there = self._of(put, tasks) if put.resumed else set()
         rows = {task.id: _row(task, put) for task in tasks if task.id not in there}
@@ -87,7 +88,8 @@ class TaskIndex:
         same = {_id(row) for row in met if row.get("content") == rows[_id(row)]["content"]} - left_open.keys()
         cancelled = self._cancelled([task for task in tasks if task.id in same])
         same = {task_id for task_id in same if task_id not in cancelled}
-        refused = [task_id for task_id, answer in answers if answer is False and task_id not in same | left_open.keys()]
+        met_ids = {_id(row) for row in met}
+        refused = [task_id for task_id in rows if task_id in met_ids - same - left_open.keys()]
         if refused:
             self._remove([_key(task_id) for task_id in self._of(put, tasks)])
             self.settle(put)
@@ -99,6 +101,9 @@ class TaskIndex:
             raise Rejected(message, refused)
         taken = each(self._pool, lambda task_id: self._take_over(rows[task_id], left_open[task_id]), list(left_open))
         raise_worst(answer for _, answer in answers + taken)
+        if ended := [task_id for task_id, answer in answers if answer is False and task_id not in met_ids]:
+            message = f"table {self._table.name}: {len(ended)} of these tasks ended while they were put; put them again"
+            raise Unavailable(message)
         return same
 
     def settle(self, put: Put) -> None:

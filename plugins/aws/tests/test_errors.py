@@ -47,6 +47,8 @@ WRITE_ONE = "dynamodb.PutItem"
         (WRITE, 400, "ProvisionedThroughputExceededException"),
         (WRITE, 400, "ThrottlingException"),
         (WRITE_ONE, 400, "ThrottlingException"),
+        (WRITE_ONE, 400, "TransactionConflictException"),
+        (WRITE_ONE, 400, "ReplicatedWriteConflictException"),
         (WRITE, 503, "ServiceUnavailable"),
         (STORE, 503, "SlowDown"),
         (STORE, 500, "InternalError"),

@@ -291,7 +291,11 @@ def test_what_is_returned_in_mid_heartbeat_keeps_its_delay(
     assert grid.state(task_id) == "pending"
 
 
-@pytest.mark.parametrize("body", ["no JSON {", "[]", '{"hello": 1}'])
+@pytest.mark.parametrize(
+    "body",
+    ["no JSON {", "[]", '{"hello": 1}', r'{"task_id": "s_\ud800"}', '{"task_id": "s_%s"}' % ("x" * 3000)],
+    ids=lambda body: body[:25],
+)
 def test_a_message_that_is_not_htc_grids_is_invalid_and_its_failure_kept(
     make_htc: Callable[..., HtcGrid], body: str
 ) -> None:

@@ -2,18 +2,20 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from htcgrid_aws.message_leases import MessageLease
 from htcgrid_aws.sqs import SqsSource
-from htcgrid_aws.sqs_queue import BATCH
+from htcgrid_aws.sqs_queue import BATCH, Message, Unsent
 from pydantic import ValidationError
+from service_answers import throttled
 
 from htcgrid.spi import FailureKind, Function, Lease, Rejected, States, Task, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from conftest import Aws
 
@@ -32,6 +34,21 @@ def take(source: SqsSource, count: int) -> list[Lease]:
     while len(leased) < count and time.monotonic() < deadline:
         leased += source.receive(10, 1)
     return leased
+
+
+@contextmanager
+def too_long_for(source: SqsSource, limit: int) -> Iterator[None]:
+    """The dead-letter queue refuses what is longer, as SQS does and moto does not."""
+    (dead,) = source._dead.values()
+    send = dead.send
+
+    def refuse(messages: Sequence[Message]) -> None:
+        if any(message.size > limit for message in messages):
+            raise Unsent(f"Reason: Message must be shorter than {limit} bytes.", {0}, for_good=True)
+        send(messages)
+
+    dead.send = refuse  # type: ignore[method-assign]
+    yield
 
 
 def test_a_plain_json_message_of_anybody_is_a_task(aws: Aws) -> None:
@@ -65,7 +82,22 @@ def test_a_body_that_is_not_json_is_an_invalid_lease_with_its_bytes(aws: Aws, bo
     assert lease.task.payload == body.encode()
 
 
-@pytest.mark.parametrize("mark", ["no JSON", "[]", '{"attributes": {}}', '{"id": "x", "body": "base64"}'])
+@pytest.mark.parametrize(
+    "mark",
+    [
+        "no JSON",
+        "[]",
+        '{"attributes": {}}',
+        '{"id": "x", "body": "base64"}',
+        '{"id": 5}',
+        '{"id": ""}',
+        r'{"id": "\ud800"}',
+        '{"id": "x", "attributes": {"session_id": 5}}',
+        r'{"id": "x", "attributes": {"a": "\ud800"}}',
+        '{"id": ' + "[" * 100_000,
+    ],
+    ids=lambda mark: mark[:50],
+)
 def test_a_message_with_a_broken_mark_is_an_invalid_lease(aws: Aws, mark: str) -> None:
     queue = aws.queue()
     aws.send(queue, "{}!", htcgrid=mark)
@@ -190,6 +222,24 @@ def test_a_dead_letter_can_be_received_as_a_task_again(aws: Aws) -> None:
         assert again.receive(1, 1)[0].task == lease.task
 
 
+def test_a_redrive_leaves_the_dead_letter_of_the_run_that_it_has_started(
+    aws: Aws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = {"queue": aws.queue(), "dead_letter_queue": aws.queue()}
+    with source_of(aws, **config) as source, source_of(aws, **config) as agent:
+        source.put([Task("t", b"{}")])
+        agent.dead_letter(take(agent, 1), "the first run")
+        send = source._submission.send
+
+        def send_and_run(tasks: Sequence[Task]) -> None:
+            send(tasks)
+            agent.dead_letter(take(agent, 1), "the second run")
+
+        monkeypatch.setattr(source._submission, "send", send_and_run)
+        source.redrive([Task("t", b"{}", {"generation": "1"})])
+        assert [letter.reason for letter in source.dead_letters()] == ["the second run"]
+
+
 def test_without_a_dead_letter_queue_the_log_says_what_was_deleted(aws: Aws, caplog: pytest.LogCaptureFixture) -> None:
     queue = aws.queue()
     with source_of(aws, queue=queue) as source:
@@ -252,6 +302,57 @@ def test_a_put_that_failed_half_way_sends_only_the_rest_when_put_again(aws: Aws)
         source.put(many)
         assert sorted(lease.task.id for lease in take(source, 30)) == sorted(task.id for task in many)
         assert aws.waiting(queue) == (0, 30)
+
+
+def test_a_redrive_that_failed_at_the_dead_letters_sends_nothing_twice(aws: Aws) -> None:
+    queue = aws.queue()
+    again = tasks(15, generation="1")
+    with source_of(aws, queue=queue, dead_letter_queue=aws.queue()) as source:
+        with throttled(source, "sqs.ReceiveMessage"), pytest.raises(Unavailable):
+            source.redrive(again)
+        source.redrive(again)
+        assert aws.waiting(queue) == (15, 0)
+        source.redrive(again)
+        assert aws.waiting(queue) == (30, 0)
+
+
+def test_a_redriven_task_is_sent_though_a_put_that_failed_had_sent_its_first_run(
+    aws: Aws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with source_of(aws, queue=aws.queue()) as source:
+        send = source._queues[0].send
+
+        def send_only_the_first(messages: Sequence[Message]) -> None:
+            send(messages[:1])
+            raise Unsent("throttled", set(range(1, len(messages))))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(source._queues[0], "send", send_only_the_first)
+            with pytest.raises(Unavailable):
+                source.put(tasks(2))
+        (first,) = take(source, 1)
+        source.ack([first])
+        source.redrive(tasks(1, generation="1"))
+        assert [lease.task for lease in take(source, 1)] == tasks(1, generation="1")
+
+
+def test_a_task_that_is_throttled_beside_one_that_is_refused_is_not_refused(
+    aws: Aws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with source_of(aws, queue=aws.queue()) as source:
+        client = source._queues[0]._client
+        failed = [
+            {"Id": "0", "SenderFault": True, "Code": "InvalidMessageContents"},
+            {"Id": "1", "SenderFault": True, "Code": "RequestThrottled"},
+        ]
+        with monkeypatch.context() as patch:
+            patch.setattr(client, "send_message_batch", lambda **_: {"Failed": failed})
+            with pytest.raises(Unavailable, match="2 of 2 tasks were not sent"):
+                source.put(tasks(2))
+            failed.pop()
+            with pytest.raises(Rejected) as caught:
+                source.put(tasks(2))
+        assert caught.value.task_ids == {"t-0"}
 
 
 def test_two_tasks_of_one_id_in_one_put_are_rejected(aws: Aws) -> None:
@@ -351,6 +452,32 @@ def test_a_dead_letter_at_the_queues_limit_has_its_reason_cut(aws: Aws) -> None:
         source.dead_letter(source.receive(1, 1), "reason " * 100)
     (message,) = aws.messages(dead)
     assert message["MessageAttributes"]["htcgrid.reason"]["StringValue"].startswith("reason")
+
+
+def test_a_dead_letter_larger_than_its_queue_accepts_ends_its_task_all_the_same(
+    aws: Aws, caplog: pytest.LogCaptureFixture
+) -> None:
+    dead, queue = aws.queue(MaximumMessageSize="2048"), aws.queue()
+    with source_of(aws, queue=queue, dead_letter_queue=dead) as source, too_long_for(source, 2048):
+        source.put([Task("t", b'"%s"' % (b"x" * 3000))])
+        source.dead_letter(source.receive(1, 1), "exit at attempt 3")
+    assert aws.waiting(queue) == aws.waiting(dead) == (0, 0)
+    assert f"queue {dead} accepts at most 2048 (raise its MaximumMessageSize): exit at attempt 3" in caplog.text
+
+
+def test_a_dead_letter_whose_lease_was_lost_still_names_its_input_in_s3(aws: Aws) -> None:
+    dead, queue, bucket = aws.queue(MaximumMessageSize="2048"), aws.queue(MaximumMessageSize="2048"), aws.bucket()
+    with (
+        source_of(aws, queue=queue, dead_letter_queue=dead, bucket=bucket) as source,
+        too_long_for(source, 2048),
+    ):
+        source.put([Task("t", b'"%s"' % (b"x" * 3000))])
+        leases = source.receive(1, 1)
+        source._leases.extend(source._leases.known(leases)[0], 0)
+        assert source.extend(leases, 30) == {"t"}
+        source.dead_letter(leases, "exit at attempt 3")
+        (letter,) = source.dead_letters()
+    assert (letter.task.payload, letter.reason) == (leases[0].task.payload, "exit at attempt 3")
 
 
 @pytest.mark.parametrize(("size", "most"), [(100, 2 * BATCH), (100_000, BATCH)])

@@ -95,6 +95,28 @@ def test_rows_go_with_their_messages_and_their_ids_are_free_again(
     source.put(tasks(30))
 
 
+def test_a_task_that_ends_while_it_is_put_again_is_not_refused(
+    open_source: Callable[[], SqsSource], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, agent = open_source(), open_source()
+    source.put(tasks(3))
+    leases = take(agent, 3)
+    assert source._index
+    table = source._index._table
+    read = table.read
+
+    def read_after_an_ack(*arguments: Any, **options: Any) -> Any:
+        agent.ack(leases)
+        return read(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(table, "read", read_after_an_ack)
+        with pytest.raises(Unavailable, match="3 of these tasks ended while they were put; put them again"):
+            source.put(tasks(5))
+    source.put(tasks(5))
+    assert ids(take(agent, 5)) == [task.id for task in tasks(5)]
+
+
 def test_a_put_that_is_refused_leaves_nothing_behind(aws: Aws, open_source: Callable[[], SqsSource]) -> None:
     source, other = open_source(), open_source()
     other.put(tasks(7))

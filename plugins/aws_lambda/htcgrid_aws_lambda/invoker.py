@@ -47,6 +47,7 @@ _EVENT_REFUSED = {
     "RequestTooLargeException": FailureKind.PAYLOAD_TOO_LARGE,
     "SerializedRequestEntityTooLargeException": FailureKind.PAYLOAD_TOO_LARGE,
     "InvalidRequestContentException": FailureKind.INVALID_EVENT,  # not JSON as AWS reads it: NaN, for one
+    "RecursiveInvocationException": FailureKind.INVALID_EVENT,  # the task's trace says that functions call each other in a loop
 }
 
 

@@ -13,7 +13,7 @@ from htcgrid.planes import parsed
 _REPORT = re.compile(rb"REPORT RequestId: (?P<id>\S+)\t(?P<fields>[^\n]*)(\nXRAY TraceId: [^\n]*)?\n?")
 _FRAME = re.compile(rb"(START RequestId: (?P<start>\S+) Version: [^\n]*\n)|(END RequestId: (?P<end>\S+)\n?)")
 _INIT = re.compile(rb"^(INIT_START|INIT_REPORT) [^\n]*\n?", re.MULTILINE)
-_NUMBER = re.compile(r"[\d.]+")
+_NUMBER = re.compile(r"\d{1,15}(\.\d+)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ def _read_json(tail: bytes) -> Log:
         if record is None:
             printed.append(line)
         elif record["type"] == "platform.report":
-            report = _of_metrics(record.get("record", {}).get("metrics", {}))
+            report = _of_metrics(record.get("record", {}).get("metrics", {})) or report
         elif record["type"] == "platform.initReport":
             init = record.get("record", {})
             init_failed = init.get("phase") == "invoke" and init.get("status") == "error"
@@ -88,14 +88,18 @@ def _platform_record(line: bytes) -> dict[str, Any] | None:
     except ValueError:
         return None
     known = isinstance(record, dict) and str(record.get("type", "")).startswith("platform.")
-    return record if known else None
+    return record if known and isinstance(record.get("record", {}), dict) else None
 
 
-def _of_metrics(metrics: dict[str, Any]) -> Report:
-    return Report(
-        metrics.get("durationMs", 0.0),
-        round(metrics.get("billedDurationMs", 0)),
-        metrics.get("memorySizeMB", 0),
-        metrics.get("maxMemoryUsedMB", 0),
-        metrics.get("initDurationMs"),
-    )
+def _of_metrics(metrics: Any) -> Report | None:
+    """The report with these metrics; None where they are not numbers, as in a line that a handler printed."""
+    try:
+        return Report(
+            metrics.get("durationMs", 0.0) + 0.0,
+            round(metrics.get("billedDurationMs", 0)),
+            round(metrics.get("memorySizeMB", 0)),
+            round(metrics.get("maxMemoryUsedMB", 0)),
+            metrics["initDurationMs"] + 0.0 if "initDurationMs" in metrics else None,
+        )
+    except (AttributeError, TypeError, ValueError, OverflowError):
+        return None

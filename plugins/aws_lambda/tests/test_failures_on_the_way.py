@@ -155,6 +155,7 @@ def test_what_only_a_change_of_settings_can_mend_is_rejected(
     ("status", "code", "kind"),
     [
         (400, "InvalidRequestContentException", FailureKind.INVALID_EVENT),
+        (400, "RecursiveInvocationException", FailureKind.INVALID_EVENT),
         (413, "RequestTooLargeException", FailureKind.PAYLOAD_TOO_LARGE),
     ],
 )

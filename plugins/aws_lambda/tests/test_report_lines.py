@@ -1,4 +1,7 @@
 import json
+from typing import Any
+
+import pytest
 
 from htcgrid_aws_lambda.report_lines import Report, read
 
@@ -68,3 +71,15 @@ def test_the_json_log_format_is_read_too() -> None:
     log = read(b"".join(json.dumps(line).encode() + b"\n" for line in lines))
     assert log.report == Report(5.2, 6, 128, 40, 99.5)
     assert json.loads(log.printed) == {"level": "INFO", "message": "mine"}
+
+
+@pytest.mark.parametrize("record", ["text", None, {"metrics": None}, {"metrics": {"billedDurationMs": "6"}}], ids=str)
+@pytest.mark.parametrize("kind", ["report", "initReport"])
+def test_a_handler_that_prints_an_odd_report_in_json_ends_nothing(kind: str, record: Any) -> None:
+    assert read(json.dumps({"type": f"platform.{kind}", "record": record}).encode() + b"\n").report is None
+
+
+@pytest.mark.parametrize("number", ["1.2.3", "...", "9" * 400])
+def test_a_handler_that_prints_an_odd_report_as_text_ends_nothing(number: str) -> None:
+    line = f"REPORT RequestId: no\tDuration: {number} ms\tBilled Duration: {number} ms\n"
+    assert read(line.encode()).report is not None
