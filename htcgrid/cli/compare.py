@@ -66,8 +66,7 @@ def command(
         raise click.UsageError(f"--planes {names}: name two planes, as in --planes local,docker.")
     grid = read_grid(file, plane, pairs)
     grids = [grid.on_plane(name) for name in planes]
-    if report is not None:
-        require_another("--junit", report.absolute(), files_of(_source(grid, events, id_field)))
+    require_another("--junit", report, files_of(_source(grid, events, id_field)))
     for each in grids:
         each.invoker()  # so that an unknown name is refused before anything runs
     tune()

@@ -10,8 +10,8 @@ def files_of(plugin: Plugin) -> list[Path]:
     return [value for value in dict(plugin.config).values() if isinstance(value, Path)]
 
 
-def require_another(option: str, output: Path, read: Iterable[Path]) -> None:
+def require_another(option: str, output: Path | None, read: Iterable[Path]) -> None:
     """Raises `ConfigError` if the file that a command will write is one of those that it reads."""
     for path in read:
-        if output.is_file() and path.is_file() and output.samefile(path):
+        if output is not None and output.is_file() and path.is_file() and output.samefile(path):
             raise ConfigError(f"{option} {output}: this file is read, and would be replaced. Name another file.")

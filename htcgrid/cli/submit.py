@@ -57,8 +57,7 @@ def command(
     htcgrid results --session "$session" --wait
     """
     events = events if events == "-" else str(Path(events).absolute())
-    if ids is not None and ids.name:
-        require_another("--ids", Path(ids.name), [Path(events)])
+    require_another("--ids", Path(ids.name) if ids else None, [Path(events)])
     grid = read_grid(file, plane, pairs)
     into = queue_of(grid)
     unfinished = Unfinished(events, priority, id_field, _identity(grid, into)) if session is None else None
