@@ -271,6 +271,10 @@ def test_a_pull_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "9 of 9 MB" in said[2]
 
 
+def test_a_pull_goes_on_where_the_engine_leaves_out_that_nothing_of_a_layer_has_come_yet() -> None:
+    Pull("base:1", lambda _: None).take({"id": "a", "status": "Downloading", "progressDetail": {"total": 9_000_000}})
+
+
 def test_a_registry_that_wants_a_login_says_so() -> None:
     error = Pull("base:1", lambda _: None).failed("pull access denied for base, repository does not exist")
     assert isinstance(error, Rejected)
