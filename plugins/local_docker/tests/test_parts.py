@@ -229,6 +229,13 @@ def test_without_a_handler_the_image_decides() -> None:
     assert "_HANDLER" not in drawn.environment
 
 
+def test_an_environment_file_has_lines_and_a_mark_of_utf_8_as_docker_reads_them(tmp_path: Path) -> None:
+    text = "\ufeffFIRST=1\r\nGREETING=good\u2028B=day\x85\x0c!\nLAST=3"
+    (tmp_path / "e").write_text(text, encoding="utf-8", newline="")
+    found = container_spec._read(tmp_path / "e")
+    assert found == {"FIRST": "1", "GREETING": "good\u2028B=day\x85\x0c!", "LAST": "3"}
+
+
 def test_the_config_outweighs_the_environment_file(tmp_path: Path) -> None:
     (tmp_path / "e").write_text("A=file\nB=with = and space \n\n# C=1\n")
     options = Options(image="base:1", env_file=tmp_path / "e")
