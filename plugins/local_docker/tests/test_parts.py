@@ -229,6 +229,19 @@ def test_without_a_handler_the_image_decides() -> None:
     assert "_HANDLER" not in drawn.environment
 
 
+def test_the_first_line_of_dockerignore_counts_behind_a_mark_of_utf_8_too(tmp_path: Path) -> None:
+    (tmp_path / ".dockerignore").write_text("private.txt\n", encoding="utf-8-sig")
+    (tmp_path / "private.txt").write_text("not for the image")
+    (tmp_path / "app.py").write_text("")
+    context = io.BytesIO()
+    building._pack(context, Function(code=tmp_path), "FROM base", None)
+    context.seek(0)
+    with tarfile.open(fileobj=context) as archive:
+        names = archive.getnames()
+    assert "app.py" in names
+    assert "private.txt" not in names
+
+
 def test_an_environment_file_has_lines_and_a_mark_of_utf_8_as_docker_reads_them(tmp_path: Path) -> None:
     text = "\ufeffFIRST=1\r\nGREETING=good\u2028B=day\x85\x0c!\nLAST=3"
     (tmp_path / "e").write_text(text, encoding="utf-8", newline="")
