@@ -86,7 +86,7 @@ def _pack(context: IO[bytes], function: Function, text: str, wheels: Path | None
     """The files of the code folder, less what .dockerignore names besides, those of the layers, and the Dockerfile."""
     code = function.code.resolve()
     ignore = code / ".dockerignore"
-    lines = ignore.read_text(encoding="utf-8").splitlines() if ignore.is_file() else []
+    lines = ignore.read_text(encoding="utf-8-sig").split("\n") if ignore.is_file() else []
     patterns = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
     left_out = PatternMatcher([*patterns, _DOCKERFILE])
     place = f"{_CODE}/" if _CODE in text else ""

@@ -135,7 +135,7 @@ def _environment(options: Options, function: Function, image: Image) -> Mapping[
 def _read(path: Path) -> dict[str, str]:
     """Names and values of an environment file, as `docker run --env-file` reads them."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise Rejected(f"env_file = {str(path)!r} cannot be read: {error}.") from None
     found: dict[str, str] = {}

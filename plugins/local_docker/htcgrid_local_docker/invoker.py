@@ -91,9 +91,9 @@ class LocalDockerInvoker(EnvironmentPool):
         super().open()
 
     def close(self) -> None:
-        super().close()
-        self._remove_what_is_left()
-        self._opened.close()
+        with self._opened:
+            super().close()
+            self._remove_what_is_left()
 
     # --- the pool ---
 
@@ -212,9 +212,11 @@ class LocalDockerInvoker(EnvironmentPool):
             return
         with self._lock:
             left, self._left = self._left, []
-        for sandbox in left:
-            sandbox.close()
-        self._keep_what_is_left(left)
+        try:
+            for sandbox in left:
+                sandbox.close()
+        finally:
+            self._keep_what_is_left(left)
 
     def _keep_what_is_left(self, closed: Sequence[ContainerSandbox]) -> None:
         left = [sandbox for sandbox in closed if sandbox.is_left]

@@ -25,9 +25,14 @@ def listen_in(pid: int, host: str, port: int) -> socket.socket:
     with ours, theirs:
         # Isolated and without `site`: it starts in a few milliseconds, and nothing of the user's is loaded in a namespace.
         command = [sys.executable, "-I", "-S", str(_HELPER), str(pid), host, str(port), str(theirs.fileno())]
-        done = subprocess.run(
-            command, pass_fds=[theirs.fileno()], timeout=_SECONDS, capture_output=True, check=False, env={}
-        )
+        try:
+            done = subprocess.run(
+                command, pass_fds=[theirs.fileno()], timeout=_SECONDS, capture_output=True, check=False, env={}
+            )
+        except subprocess.TimeoutExpired:
+            raise Unavailable(
+                f"No socket was made in the network of process {pid} within {_SECONDS:.0f} s: this machine is too busy."
+            ) from None
         if done.returncode == 0:
             _, descriptors, _, _ = socket.recv_fds(ours, 1, 1)
             return socket.socket(fileno=descriptors[0])

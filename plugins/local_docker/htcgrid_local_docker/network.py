@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from docker.errors import NotFound
 from htcgrid.planes import listen
-from htcgrid.spi import Rejected, Unavailable
+from htcgrid.spi import HtcgridError, Rejected, Unavailable
 
 from htcgrid_local_docker import ownership
 from htcgrid_local_docker.engine import Engine
@@ -56,7 +56,13 @@ def join(engine: Engine, name: str, labels: dict[str, str], transport: str) -> N
             labels=labels,
             check_duplicate=True,
         )
-    return Network(name, _gateway(_inspected(engine, name)), own=True, is_of_engine=of_engine)
+    try:
+        gateway = _gateway(_inspected(engine, name))
+    except BaseException:
+        with suppress(HtcgridError):
+            ownership.remove_network(engine, name)
+        raise
+    return Network(name, gateway, own=True, is_of_engine=of_engine)
 
 
 def listener(engine: Engine, network: Network) -> socket.socket:

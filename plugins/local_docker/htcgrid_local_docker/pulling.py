@@ -28,7 +28,7 @@ class Pull:
             raise self.failed(str(event["error"]))
         detail = event.get("progressDetail") or {}
         if event.get("status") == "Downloading" and detail.get("total"):
-            self._layers[event["id"]] = (detail["current"], detail["total"])
+            self._layers[event["id"]] = (detail.get("current", 0), detail["total"])  # the engine leaves out a 0
         elif event.get("status") == "Download complete" and event.get("id") in self._layers:
             total = self._layers[event["id"]][1]
             self._layers[event["id"]] = (total, total)

@@ -229,6 +229,26 @@ def test_without_a_handler_the_image_decides() -> None:
     assert "_HANDLER" not in drawn.environment
 
 
+def test_the_first_line_of_dockerignore_counts_behind_a_mark_of_utf_8_too(tmp_path: Path) -> None:
+    (tmp_path / ".dockerignore").write_text("private.txt\n", encoding="utf-8-sig")
+    (tmp_path / "private.txt").write_text("not for the image")
+    (tmp_path / "app.py").write_text("")
+    context = io.BytesIO()
+    building._pack(context, Function(code=tmp_path), "FROM base", None)
+    context.seek(0)
+    with tarfile.open(fileobj=context) as archive:
+        names = archive.getnames()
+    assert "app.py" in names
+    assert "private.txt" not in names
+
+
+def test_an_environment_file_has_lines_and_a_mark_of_utf_8_as_docker_reads_them(tmp_path: Path) -> None:
+    text = "\ufeffFIRST=1\r\nGREETING=good\u2028B=day\x85\x0c!\nLAST=3"
+    (tmp_path / "e").write_text(text, encoding="utf-8", newline="")
+    found = container_spec._read(tmp_path / "e")
+    assert found == {"FIRST": "1", "GREETING": "good\u2028B=day\x85\x0c!", "LAST": "3"}
+
+
 def test_the_config_outweighs_the_environment_file(tmp_path: Path) -> None:
     (tmp_path / "e").write_text("A=file\nB=with = and space \n\n# C=1\n")
     options = Options(image="base:1", env_file=tmp_path / "e")
@@ -269,6 +289,10 @@ def test_a_pull_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     pull.take({"id": "a", "status": "Download complete"})
     assert "3 of 9 MB" in said[1]
     assert "9 of 9 MB" in said[2]
+
+
+def test_a_pull_goes_on_where_the_engine_leaves_out_that_nothing_of_a_layer_has_come_yet() -> None:
+    Pull("base:1", lambda _: None).take({"id": "a", "status": "Downloading", "progressDetail": {"total": 9_000_000}})
 
 
 def test_a_registry_that_wants_a_login_says_so() -> None:
