@@ -70,7 +70,7 @@ class EnvironmentPool(Invoker):
         return outcome
 
     def removed(self, environment: ExecutionEnvironment, place: int) -> None:
-        """Called once an environment is closed and its place is free."""
+        """Called once an environment is closed, or could not be, and its place is free."""
 
     # --- htcgrid.spi.Invoker ---
 
@@ -163,9 +163,11 @@ class EnvironmentPool(Invoker):
     def _empty(self, place: int) -> None:
         environment, self._places[place] = self._places[place], None
         if environment is not None:
-            environment.close()
-            self.observers.tell(EnvironmentEnded(time.time(), environment.id))
-            self.removed(environment, place)
+            try:
+                environment.close()
+            finally:
+                self.observers.tell(EnvironmentEnded(time.time(), environment.id))
+                self.removed(environment, place)
 
     def _put_back(self, place: int, *, refill: bool) -> None:
         """Free the place. After a call that has failed it is not refilled: an error of that would hide the call's own."""

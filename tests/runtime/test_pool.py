@@ -10,7 +10,7 @@ import pytest
 
 from htcgrid.runtime.environment import ExecutionEnvironment, InitFailure, Running, State
 from htcgrid.runtime.pool import EnvironmentPool
-from htcgrid.spi import FailureKind, Function, Lease, Outcome, Plugin, Task, Unavailable, Unstarted
+from htcgrid.spi import FailureKind, Function, Lease, Outcome, Plugin, Rejected, Task, Unavailable, Unstarted
 
 
 class Fake:
@@ -136,6 +136,22 @@ def test_an_environment_that_has_ended_is_closed_and_replaced() -> None:
         (answer,) = call(plane, b"end")
         assert plane.made[int(answer)].is_closed
         assert call(plane, b"1") == [b"2"]
+
+
+def test_a_plane_is_told_of_an_environment_that_could_not_be_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[int] = []
+    with Plane() as plane:
+        monkeypatch.setattr(plane, "removed", lambda environment, _place: told.append(environment.number))
+
+        def refused() -> None:
+            raise Rejected("device or resource busy")
+
+        for fake in plane.made:
+            monkeypatch.setattr(fake, "close", refused)
+        with pytest.raises(Rejected, match="busy"):
+            call(plane, b"end")
+        assert len(told) == 1
+        monkeypatch.undo()
 
 
 def test_one_that_ended_while_idle_is_replaced_before_it_is_given_anything() -> None:
