@@ -157,6 +157,7 @@ class _Tried(Invoker):
         super().__init__(plane.config, plane.function)
         self._plane = plane
         self.max_batch, self.observers = plane.max_batch, plane.observers
+        self.capabilities, self.output = plane.capabilities, plane.output
 
     @property
     def max_concurrency(self) -> int:  # type: ignore[override]

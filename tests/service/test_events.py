@@ -10,7 +10,20 @@ from htcgrid.agent.options import AgentOptions
 from htcgrid.service import api_errors, events
 from htcgrid.service.events import Events, event_options
 from htcgrid.service.room import Room
-from htcgrid.spi import Function, HtcgridError, Invoker, Lease, Outcome, Plugin, Rejected, Task, Unavailable, Unstarted
+from htcgrid.spi import (
+    Capability,
+    Function,
+    HandlerOutput,
+    HtcgridError,
+    Invoker,
+    Lease,
+    Outcome,
+    Plugin,
+    Rejected,
+    Task,
+    Unavailable,
+    Unstarted,
+)
 
 
 class Plane(Invoker):
@@ -24,7 +37,7 @@ class Plane(Invoker):
             raise self.error
         for lease in batch:
             self.ran.append(lease.task.id)
-            yield Outcome(lease.task.id, b"{}")
+            yield Outcome(lease.task.id, b"{}", log_tail=b"printed\n")
 
 
 @pytest.fixture
@@ -77,3 +90,22 @@ def test_what_ran_makes_room(plane: Plane) -> None:
     eventually(lambda: plane.ran == ["1", "2"])
     assert queue.stop(10.0) == ""
     room.take(4)
+
+
+class Wanted(HandlerOutput):
+    is_wanted = True
+
+    def __init__(self) -> None:
+        self.written: list[tuple[str, bytes]] = []
+
+    def write(self, lease: Lease | None, environment: str, text: bytes, stream: str = "") -> None:
+        self.written.append((lease.task.id if lease else "", text))
+
+
+def test_what_an_event_printed_is_written_on_a_plane_that_gives_only_log_tails(plane: Plane) -> None:
+    plane.capabilities, plane.output = frozenset({Capability.LOGS}), (output := Wanted())
+    queue = Events(plane, event_options(AgentOptions()), 10, Room(100), lambda _message: None)
+    queue.put(Task("1", b"{}"))
+    queue.start()
+    assert queue.stop(10.0) == ""
+    assert output.written == [("1", b"printed\n")]
