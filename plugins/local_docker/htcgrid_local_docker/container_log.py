@@ -13,6 +13,7 @@ _READS_AT_ONCE = 64
 _HEADER_BYTES = 8
 _QUIET_SECONDS = 0.0003
 _BETWEEN_SECONDS = 0.001
+_POLLS_LEAST = 0.001  # `poll` waits for whole milliseconds
 _LIKELY_SECONDS = 0.25
 _POSSIBLE_SECONDS = 0.05
 _AT_MOST_SECONDS = 0.5
@@ -36,6 +37,8 @@ class LogStream:
         self._last = last
         self._response = response
         self._fd: int = response.raw.fileno()
+        self._poll = select.poll()  # `select` takes no descriptor above 1,023
+        self._poll.register(self._fd, select.POLLIN)
         self._frames = bytearray()
         self._tail = bytearray()
         # Where all output is wanted, that of the first invocation is waited for like that of a handler that has printed.
@@ -84,7 +87,12 @@ class LogStream:
 
     def _read(self, wait: float) -> bool:
         """Whether anything came within `wait` seconds."""
-        if self._fd < 0 or not select.select([self._fd], [], [], wait)[0]:
+        if self._fd < 0:
+            return False
+        if 0 < wait < _POLLS_LEAST:
+            time.sleep(wait)
+            wait = 0
+        if not self._poll.poll(wait * 1000):
             return False
         try:
             data = os.read(self._fd, _READ_BYTES)

@@ -1,7 +1,9 @@
 """What needs no engine."""
 
+import fcntl
 import io
 import os
+import resource
 import subprocess
 import sys
 import tarfile
@@ -10,6 +12,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import docker
@@ -167,6 +170,20 @@ def test_all_that_comes_is_handed_on_though_the_tail_is_its_end(stream: Stream) 
         log.drain()
     log.forget()
     assert b"".join(printed) == b"".join(lines)
+
+
+def test_a_log_is_read_whatever_the_number_of_its_descriptor(stream: Stream) -> None:
+    """With a few hundred containers there are more than 1,024 descriptors."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4096), hard))
+    high = fcntl.fcntl(stream.fileno(), fcntl.F_DUPFD_CLOEXEC, 2000)
+    try:
+        log = LogStream(SimpleNamespace(raw=SimpleNamespace(fileno=lambda: high)), None)
+        stream.say(b"printed\n")
+        assert log.tail() == b"printed\n"
+    finally:
+        os.close(high)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_a_process_that_has_ended_is_not_measured() -> None:
