@@ -13,6 +13,7 @@ from htcgrid_aws.htc_source import HtcGridSource
 from htcgrid_aws.s3 import S3Sink
 from htcgrid_aws.sqs import SqsSource
 
+from htcgrid.failures.again import next_generation
 from htcgrid.spi import FailureKind, Function, Outcome, Result, Task
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def test_agent_submitter_and_reader_may_do_what_they_do_and_no_more(aws: Aws) ->
         cancelling.put([result(Task("c", b""), failure=FailureKind.CANCELLED)])
         assert cancelling.get([second.task.id])
         assert {failure.task.id for failure in cancelling.failed()} == {"f", "c"}
-        user.redrive([dead.task for dead in user.dead_letters()])
+        user.redrive([next_generation(dead.task) for dead in user.dead_letters()])
         assert called(source, sink) == allowed(iam.agent(RESOURCES))
         assert called(user, cancelling) == allowed(iam.submitter(RESOURCES))
         assert called(looking, reader) == allowed(iam.reader(RESOURCES))
