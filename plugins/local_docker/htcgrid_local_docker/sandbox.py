@@ -11,7 +11,7 @@ from typing import Any
 
 from docker.errors import APIError, NotFound
 from htcgrid.planes import EmulatorSandbox, exit_status, parsed
-from htcgrid.spi import Unavailable, split_credentials
+from htcgrid.spi import Rejected, Unavailable, split_credentials
 from urllib3.exceptions import HTTPError
 
 from htcgrid_local_docker import ownership, secret_variables
@@ -109,9 +109,7 @@ class ContainerSandbox(EmulatorSandbox):
         log, self._log = self._log, None
         try:
             if self._container:
-                with suppress(Unavailable):
-                    ownership.remove(self._engine, self._container)
-                    self._container = ""
+                self._remove()
             if log is not None and not self._container and self.printed is not None:
                 log.rest()  # the engine may pass on the last lines after their answer; only the end is the end
         finally:
@@ -120,7 +118,7 @@ class ContainerSandbox(EmulatorSandbox):
 
     @property
     def is_left(self) -> bool:
-        """Whether `close` found the engine away: the container is still to be removed, by another `close`."""
+        """Whether `close` found the engine away, or unable to remove it: the container is still to be removed, by another `close`."""
         return bool(self._container)
 
     # --- what it says ---
@@ -158,6 +156,15 @@ class ContainerSandbox(EmulatorSandbox):
         return self._memory is not None and self._memory.has_killed()
 
     # --- within ---
+
+    def _remove(self) -> None:
+        with suppress(Unavailable):
+            try:
+                ownership.remove(self._engine, self._container)
+            except Rejected as error:
+                log.warning("The container %s is still there: %s", self._container[:12], error)
+            else:
+                self._container = ""
 
     def _move_inside(self, listener: socket.socket) -> None:
         """Have the Runtime API's socket, which listened here to have a free port, listen at the same port in there."""

@@ -17,6 +17,7 @@ from typing import Any, cast
 
 import docker
 import pytest
+from docker.errors import APIError
 from htcgrid.planes import RieEnvironment
 from htcgrid.spi import FailureKind, Function, Outcome, Rejected, Unavailable
 
@@ -365,6 +366,37 @@ def test_what_two_threads_leave_at_the_same_time_is_removed_later() -> None:
     first = Left(meanwhile)
     leaves(first)
     assert set(plane._left) == {first, second}
+
+
+class Busy(Engine):
+    """One that cannot remove containers at first."""
+
+    def __init__(self) -> None:
+        super().__init__("unix:///run/engine.sock")
+        self.is_busy = True
+        self.removed: list[str] = []
+
+    @property
+    def client(self) -> Any:
+        return self
+
+    def remove_container(self, container: str, **_: object) -> None:
+        if self.is_busy:
+            raise APIError("500 Server Error", explanation="unable to remove filesystem: device or resource busy")
+        self.removed.append(container)
+
+
+def test_a_container_that_cannot_be_removed_yet_is_removed_later_and_ends_no_run() -> None:
+    engine, plane = Busy(), LocalDockerInvoker(Options(image="base:1"), Function())
+    sandbox = ContainerSandbox(engine, container_spec.spec_of(plane.config, Function(), IMAGE, NETWORK))
+    sandbox._container = "c"
+    sandbox.close()
+    plane.removed(RieEnvironment(Function(), sandbox), 0)
+    plane._remove_what_is_left()
+    engine.is_busy = False
+    plane._remove_what_is_left()
+    assert engine.removed == ["c"]
+    assert not plane._left
 
 
 FOREIGN = replace(IMAGE, architecture="s390x")
