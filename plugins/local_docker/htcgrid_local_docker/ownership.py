@@ -35,7 +35,7 @@ def is_left_behind(owner: str) -> bool:
         return False
     if boot != mine[1]:
         return bool(machine)  # without its id it may be another machine; a boot has an id that no other machine's has
-    return namespace == mine[2] and _start(pid) != start
+    return namespace == mine[2] and _start(pid) != start and not _is_hidden(pid)
 
 
 def sweep(engine: Engine) -> Iterator[str]:
@@ -110,6 +110,19 @@ def _start(pid: str) -> str:
     stat = _read(Path("/proc") / pid / "stat")
     fields = stat.rpartition(")")[2].split()
     return fields[19] if fields and fields[0] not in {"Z", "X"} else ""
+
+
+def _is_hidden(pid: str) -> bool:
+    """Whether there is such a process, of a user whose processes this one may not see."""
+    if _read(Path("/proc") / pid / "stat"):
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except PermissionError:
+        return True
+    except (OSError, ValueError, OverflowError):
+        pass
+    return False
 
 
 def _read(path: Path) -> str:

@@ -207,6 +207,21 @@ def test_what_a_dead_process_made_is_left_behind() -> None:
     assert ownership.is_left_behind(owner)
 
 
+def test_what_a_process_owns_that_this_user_may_not_see_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """/proc may be mounted with hidepid, which hides the processes of other users."""
+    machine, boot, namespace, pid, start = ownership.labels(Function())[ownership.OWNER].split("/")
+    read = ownership._read
+    monkeypatch.setattr(ownership, "_read", lambda path: "" if path.parts[1:3] == ("proc", "1") else read(path))
+
+    def kill(_pid: int, _signal: int) -> None:
+        raise PermissionError
+
+    assert ownership.is_left_behind(f"{machine}/{boot}/{namespace}/{2**22 + 1}/1")
+    monkeypatch.setattr(os, "kill", kill)
+    assert not ownership.is_left_behind(f"{machine}/{boot}/{namespace}/1/{start}")
+    assert ownership.is_left_behind(f"{machine}/{boot}/{namespace}/{pid}/1{start}")
+
+
 def test_what_was_made_before_the_machine_started_again_is_left_behind() -> None:
     machine, _, *rest = ownership.labels(Function())[ownership.OWNER].split("/")
     assert ownership.is_left_behind("/".join([machine, "another-boot", *rest]))
