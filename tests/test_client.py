@@ -40,6 +40,21 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def waiting_for(answers: Iterator[Any]) -> tuple[threading.Thread, list[HtcgridError]]:
+    """A thread that takes the next answer, and the error that it got in its place."""
+    raised: list[HtcgridError] = []
+
+    def wait() -> None:
+        try:
+            next(answers)
+        except HtcgridError as error:
+            raised.append(error)
+
+    waiter = threading.Thread(target=wait, daemon=True)
+    waiter.start()
+    return waiter, raised
+
+
 def embedded(folder: Path, **function: Any) -> dict[str, Any]:
     function = {"handler": "handlers.handler", "code": str(folder), "timeout": 20, **function}
     return {"function": function, "planes": {"local": {"plugin": "process", "workers": 2}}}
@@ -188,17 +203,7 @@ def test_an_error_of_close_leaves_nobody_waiting_for_answers(folder: Path, monke
 
     grid = Grid.open(settings=embedded(folder) | {"agent": {"grace": 0.1}})
     monkeypatch.setattr(grid._sink, "close", close)
-    answers = grid.map([{"n": 1, "after": str(folder / "never")}])
-    raised: list[HtcgridError] = []
-
-    def wait() -> None:
-        try:
-            next(answers)
-        except HtcgridError as error:
-            raised.append(error)
-
-    waiter = threading.Thread(target=wait, daemon=True)
-    waiter.start()
+    waiter, raised = waiting_for(grid.map([{"n": 1, "after": str(folder / "never")}]))
     with pytest.raises(HtcgridError, match="cannot be closed"):
         grid.close()
     waiter.join(20)
@@ -265,7 +270,7 @@ def test_closing_a_grid_ends_the_wait_for_a_store_that_is_away(folder: Path, mon
         '[function]\nhandler = "handlers.handler"\n[source]\nplugin = "sqlite"\npath = "grid.db"\n'
         '[sink]\nplugin = "sqlite"\npath = "results.db"\n[agent]\nunavailable_limit = 1000\n'
     )
-    asked, raised = threading.Event(), []
+    asked = threading.Event()
 
     def away(*_: object) -> None:
         asked.set()
@@ -274,16 +279,7 @@ def test_closing_a_grid_ends_the_wait_for_a_store_that_is_away(folder: Path, mon
     grid = Grid.open(folder / "htcgrid.toml")
     monkeypatch.setattr(grid._sink, "scan", away, raising=False)
     monkeypatch.setattr(grid._sink, "get", away)
-    answers = grid.map([{"n": 1}])
-
-    def wait() -> None:
-        try:
-            next(answers)
-        except HtcgridError as error:
-            raised.append(error)
-
-    waiter = threading.Thread(target=wait, daemon=True)
-    waiter.start()
+    waiter, raised = waiting_for(grid.map([{"n": 1}]))
     assert asked.wait(20)
     grid.close()
     waiter.join(10)

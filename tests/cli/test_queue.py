@@ -79,13 +79,24 @@ def test_a_submit_that_was_killed_is_completed_by_the_same_command(project: Proj
     assert not list(project.folder.glob(".*"))
 
 
-def test_a_session_that_could_not_be_printed_is_gone_on_with_and_not_doubled(project: Project) -> None:
-    project.events({"n": 1}, {"n": 2})
+def submitted_without_its_session(project: Project) -> str:
+    """Submit where the session cannot be printed; returns what was said."""
     with Path("/dev/full").open("w") as full:
         lost = subprocess.run(
-            [HTCGRID, "submit", "events.jsonl"], cwd=project.folder, stdout=full, stderr=subprocess.DEVNULL, check=False
+            [HTCGRID, "submit", "events.jsonl"],
+            cwd=project.folder,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
         )
     assert lost.returncode == 3
+    return lost.stderr
+
+
+def test_a_session_that_could_not_be_printed_is_gone_on_with_and_not_doubled(project: Project) -> None:
+    project.events({"n": 1}, {"n": 2})
+    submitted_without_its_session(project)
     again = project.run("submit", "events.jsonl")
     assert f"continuing session {again.stdout.strip()}" in again.stderr
     assert count(project.folder / "queue.db") == 2
@@ -93,14 +104,10 @@ def test_a_session_that_could_not_be_printed_is_gone_on_with_and_not_doubled(pro
 
 def test_a_session_that_is_in_part_in_one_queue_is_not_gone_on_with_in_another(project: Project) -> None:
     project.events({"n": 1}, {"n": 2})
-    with Path("/dev/full").open("w") as full:
-        lost = subprocess.run(
-            [HTCGRID, "submit", "events.jsonl"], cwd=project.folder, stdout=full, stderr=subprocess.PIPE, check=False
-        )
-    assert lost.returncode == 3
+    said = submitted_without_its_session(project)
     elsewhere = project.run("submit", "events.jsonl", "--set", "source.path=elsewhere.db")
     assert elsewhere.returncode == 0, elsewhere.stderr
-    assert elsewhere.stdout.strip() not in lost.stderr.decode()
+    assert elsewhere.stdout.strip() not in said
     assert "was submitted in part" in elsewhere.stderr
     assert "continuing" not in elsewhere.stderr
 
