@@ -59,8 +59,8 @@ class RieEnvironment(SandboxedEnvironment):
         self._start({"AWS_LAMBDA_FUNCTION_TIMEOUT": str(math.ceil(self._function.timeout))})
 
     def close(self) -> None:
+        self._disconnect()  # first: without the sandbox's network, its last packets would be sent elsewhere
         super().close()
-        self._disconnect()
 
     # --- the transport ---
 

@@ -20,6 +20,11 @@ SELECT_TAKES = 1024
 
 class Answers(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disconnected = threading.Event()
+
+    def finish(self) -> None:
+        super().finish()
+        self.disconnected.set()
 
     def do_GET(self) -> None:
         self.answer(404, b"")
@@ -97,3 +102,15 @@ def test_tasks_run_one_after_the_other_where_many_environments_have_many_files_o
             [outcome] = environment.invoke([Lease(Task(str(number), b'"event"'))], 20.0)
             assert isinstance(outcome, Outcome)
             assert (outcome.failure, outcome.payload) == (None, b'"event"')
+
+
+def test_the_connection_to_an_emulator_is_closed_before_its_container_and_network_are_removed(
+    environment: RieEnvironment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment.start()
+    assert len(list(environment.invoke([Lease(Task("0", b"1"))], 20.0))) == 1
+    Answers.disconnected.clear()
+    seen: list[bool] = []
+    monkeypatch.setattr(environment.sandbox, "close", lambda: seen.append(Answers.disconnected.wait(5.0)))
+    environment.close()
+    assert seen[0]
