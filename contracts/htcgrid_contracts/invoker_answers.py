@@ -78,7 +78,9 @@ class AnswerRules(InvokerHelpers):
         attempts. Read: spi, one attempt."""
         seen = self.marks(tmp_path)
         if seen is None:
-            not_asked("override `marks(folder)`: the path at which handlers see that folder, where they can")
+            not_asked(
+                "give --marks, or override `marks(folder)`: the path at which handlers see a folder of this machine"
+            )
         self.call(plane, "end", status=3, mark=f"{seen}/marks")
         self.works(plane)
         lines = (tmp_path / "marks").read_text().splitlines()

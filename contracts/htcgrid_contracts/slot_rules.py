@@ -4,6 +4,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -83,26 +84,34 @@ class SlotRules(InvokerHelpers):
             self._learns(plane, size, "grown")
             self.overlap(plane, size)
 
-    def test_a_plane_that_shrinks_says_so_and_ends_no_invocation(self, invoker: Invoker) -> None:
-        """When the plane loses environments, `max_concurrency` must fall, and invocations that run must not be ended.
-        Read: spi.Invoker.max_concurrency."""
+    def test_a_plane_that_shrinks_says_so_and_ends_no_invocation(self, invoker: Invoker, tmp_path: Path) -> None:
+        """When the plane loses environments, `max_concurrency` must fall. Invocations that run must not be ended, nor
+        run again elsewhere. Read: spi.Invoker.max_concurrency."""
         self.needs("resize")
         with self.again(invoker) as plane:
             size = min(plane.max_concurrency, self.most_threads)
             if size == 1:
                 not_asked("configure the fixture for 2 environments: max_concurrency is 1, and cannot fall")
             self.side_by_side(plane, size)
+            seen = self.marks(tmp_path)
 
             def shrink() -> None:
                 time.sleep(0.5 * self.wait_factor)
                 self.resize(plane, 1)
 
-            def run() -> None:
-                answer = self.answer(self.call(plane, "sleep", seconds=3 * self.wait_factor, value="kept"))
-                assert answer == "kept"
+            def run(number: int) -> None:
+                marked = {} if seen is None else {"mark": f"{seen}/{number}"}
+                asked = self.call(plane, "sleep", seconds=3 * self.wait_factor, value="kept", **marked)
+                assert self.answer(asked) == "kept"
 
-            in_threads([*[run] * size, shrink], 60 * self.wait_factor)
-            self._learns(plane, 1, "shrunk")
+            try:
+                in_threads([*[partial(run, number) for number in range(size)], shrink], 60 * self.wait_factor)
+                self._learns(plane, 1, "shrunk")
+            finally:
+                self.resize(plane, size)  # the other rules need the environments
+            for number in range(size if seen is not None else 0):
+                times = len((tmp_path / str(number)).read_text().splitlines())
+                assert times == 1, f"one invocation ran {times} times: when its environment is to go, let it end there"
 
     def test_throttling_is_told_apart_from_what_is_away(self, invoker: Invoker) -> None:
         """When the service refuses a call because there are too many, the plane must raise Throttled. The agent then

@@ -158,7 +158,8 @@ def command(
         finally:
             places.remove(remove or "")
     proven = kit.capabilities(claimed.capabilities, verdicts) if isinstance(claimed, Invoker) else {}
-    _summarise(verdicts, proven)
+    left_out = [verdict for verdict in verdicts if verdict.could_be_asked] if strict else []
+    _summarise(verdicts, proven, left_out)
     if json_file is not None:
         text = json.dumps(_document(name, base, verdicts, proven), indent=2) + "\n"
         try:
@@ -167,8 +168,7 @@ def command(
             raise config.ConfigError(f"--json {json_file} cannot be written: {error.strerror}.") from None
     if not verdicts:
         raise click.UsageError(f"-k {keyword!r} matches no rule; `htcgrid verify {name} --list` shows them.")
-    is_bad = any(each.verdict == "broken" or (strict and each.could_be_asked) for each in verdicts)
-    return SOME_FAILED if is_bad else DONE
+    return SOME_FAILED if left_out or any(each.verdict == "broken" for each in verdicts) else DONE
 
 
 def _kit() -> Any:
@@ -207,7 +207,7 @@ def _show(verdict: Any) -> None:
     sys.stdout.flush()
 
 
-def _summarise(verdicts: Sequence[Any], proven: Mapping[str, str]) -> None:
+def _summarise(verdicts: Sequence[Any], proven: Mapping[str, str], left_out: Sequence[Any]) -> None:
     print()
     reasons = Counter(verdict.why for verdict in verdicts if verdict.verdict == "not asked")
     for reason, times in reasons.items():
@@ -216,6 +216,9 @@ def _summarise(verdicts: Sequence[Any], proven: Mapping[str, str]) -> None:
         print("capabilities:", ", ".join(f"{name} {found}" for name, found in proven.items()))
     counts = Counter(verdict.verdict for verdict in verdicts)
     print(f"{counts['held']} rules held, {counts['broken']} broken, {counts['not asked']} not asked")
+    if left_out:
+        print("--strict: these count as broken, since you can have them asked. Leave out with -k what does not apply:")
+        print(*(f"           | {verdict.rule}: {verdict.why}" for verdict in left_out), sep="\n")
 
 
 def _document(name: str, base: type[Plugin], verdicts: Sequence[Any], proven: Mapping[str, str]) -> dict[str, Any]:

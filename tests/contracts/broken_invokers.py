@@ -8,7 +8,7 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -752,17 +752,32 @@ class TestTellsItsFirstSize(ResizableCase):
             pass
 
 
+class ShrinksAtOnce(Resizable):
+    def offer(self, size: int) -> None:
+        super().offer(size)
+        for place in range(size, 4):
+            environment = self.at(place)
+            if environment is not None:
+                os.kill(environment._process.pid, signal.SIGKILL)  # type: ignore[attr-defined]
+
+
 class TestShrinksAtOnce(ResizableCase):
     breaks = "test_a_plane_that_shrinks_says_so_and_ends_no_invocation"
     says = "the outcome is exit"
+    broken = ShrinksAtOnce
 
-    class broken(Resizable):
-        def offer(self, size: int) -> None:
-            super().offer(size)
-            for place in range(size, 4):
-                environment = self.at(place)
-                if environment is not None:
-                    os.kill(environment._process.pid, signal.SIGKILL)  # type: ignore[attr-defined]
+
+class TestRunsAgainWhatItEnded(ResizableCase):
+    breaks = "test_a_plane_that_shrinks_says_so_and_ends_no_invocation"
+    says = "one invocation ran 2 times"
+
+    class broken(ShrinksAtOnce):
+        def invoke(self, batch: Sequence[Lease], timeout: float) -> Iterable[Outcome | Unstarted]:
+            for each in batch:
+                (report,) = super().invoke([each], timeout)
+                if isinstance(report, Outcome) and report.failure is FailureKind.EXIT:
+                    (report,) = super().invoke([each], timeout)
+                yield report
 
 
 class TestThrottledIsAway(Case):
