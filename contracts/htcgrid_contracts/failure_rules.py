@@ -24,8 +24,10 @@ class FailureLogRules(PluginContract):
             found = [each for each in log.failed() if each.task.id in {good.task.id, bad.task.id}]
         assert [each.task.id for each in found] == [bad.task.id], f"`failed` lists {len(found)} of 1 failures"
         assert found[0].outcome.failure is FailureKind.HANDLER_ERROR
-        assert found[0].outcome.payload == bad.outcome.payload
-        assert found[0].outcome.log_tail == bad.outcome.log_tail
+        for name in ("payload", "log_tail", "started", "duration_ms", "billed_ms", "max_memory_mb"):
+            listed, put = getattr(found[0].outcome, name), getattr(bad.outcome, name)
+            assert listed == put, f"put with the {name} {put!r}, and `failed` lists it with {listed!r}"
+        assert found[0].attempt == bad.attempt, f"put at attempt {bad.attempt}, listed at attempt {found[0].attempt}"
         self._check_event(found[0], bad)
 
     def test_without_a_failure_nothing_has_failed(self, sink: ResultSink) -> None:
