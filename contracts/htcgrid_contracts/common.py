@@ -21,7 +21,7 @@ P = TypeVar("P", bound=Plugin)
 T = TypeVar("T")
 
 _SECRET_NAME = re.compile(
-    r"(password|passwd|passphrase|secret|token|credential|api_?key|access_?key|private_?key)s?$", re.IGNORECASE
+    r"(password|passwd|pwd|passphrase|secret|token|credential|api_?key|access_?key|private_?key)s?$", re.IGNORECASE
 )
 """A name that ends so is of a secret. `token_file`, `secret_name` or `access_key_id` say where one is, and may be shown."""
 _IN_ADDRESS = re.compile(r"(://[^/@\s:]*):([^/@\s]+)@")
@@ -268,6 +268,10 @@ class PluginContract:
             took = time.monotonic() - began
             most = self.away_seconds * self.wait_factor
             assert took < most, f"{what} took {took:.0f} s to say Unavailable: one attempt, no retries"
+            after: object = error.retry_after
+            assert after is None or isinstance(after, (int, float)), (
+                f"retry_after of {what} is {after!r}: a number of seconds"
+            )
             if plugin is not None:
                 self.keeps_secrets(plugin, f"the error of {what}", str(error))
         except Rejected as error:

@@ -1081,3 +1081,19 @@ class TestShowsTheParametersOfItsConnection(Case):
     class broken(Reference):
         class Config(SqliteSink.Config):
             dsn: str = "host=db.example user=grid password=hunter22"
+
+
+class TestKeepsTheLogOfTheFailure(Case):
+    breaks = "test_a_later_generation_replaces_a_failure"
+    says = "a result replaced a failure, and is Outcome("
+
+    class broken(Reference):
+        def put(self, results: Sequence[Result]) -> None:
+            there = super().get([each.task.id for each in results])
+            logs = {task_id: each.outcome.log_tail for task_id, each in there.items()}
+            super().put(
+                [
+                    replace(each, outcome=replace(each.outcome, log_tail=logs.get(each.task.id, each.outcome.log_tail)))
+                    for each in results
+                ]
+            )

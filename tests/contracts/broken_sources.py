@@ -1624,3 +1624,25 @@ class TestWaitsInTurn(OnAFile):
         def receive(self, max_tasks: int, wait: float) -> Sequence[Lease]:
             with self._one:
                 return super().receive(max_tasks, wait)
+
+
+class TestLeasesEndUnsaid(OnAFile):
+    breaks = "test_a_leased_task_is_not_lent_again"
+    says = "was handed out, attempt 2, and should not have been"
+    lease_seconds = 1.0
+
+    class broken(SqliteSource):
+        def open(self) -> None:
+            super().open()
+            self.lease_seconds = None
+
+
+class TestReturnsFewAtOnce(OnAFile):
+    breaks = "test_a_full_batch_goes_through_every_call"
+    says = "too many SQL variables"
+
+    class broken(SqliteSource):
+        def nack(self, leases: Sequence[Lease], delay: float = 0.0) -> None:
+            if len(leases) > 999:
+                raise RuntimeError("too many SQL variables")
+            super().nack(leases, delay)

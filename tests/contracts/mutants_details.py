@@ -689,6 +689,24 @@ DETAILS = (
         "put is all or none of each hundred",
         "def put(self, tasks):\n    for start in range(0, len(tasks), 100):\n        super().put(tasks[start : start + 100])",
     ),
+    _bug(
+        LEASES,
+        "leases end and are said to last",
+        "def open(self):\n    super().open()\n    self.lease_seconds = None",
+    ),
+    _bug(
+        LEASES,
+        "lease_seconds is not that of the config",
+        "def open(self):\n    super().open()\n    self.lease_seconds = 60.0",
+    ),
+    *(
+        _bug(
+            BATCHES,
+            f"{method} of a thousand fails",
+            f"def {method}(self, leases, *more):\n    assert len(leases) < 1000, 'too many variables'\n    return super().{method}(leases, *more)",
+        )
+        for method in ("nack", "extend")
+    ),
     # --- both ---
     Mutant(
         "redis source",
