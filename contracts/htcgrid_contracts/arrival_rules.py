@@ -1,11 +1,14 @@
 """What arrives of a task: its payload and attributes as they were sent, or why it is not a task."""
 
+from collections.abc import Collection
+
 import pytest
-from htcgrid.spi import Task
+from htcgrid.spi import Task, TaskSource
 
 from htcgrid_contracts.common import not_asked
 from htcgrid_contracts.payloads import AWKWARD_ATTRIBUTES, AWKWARD_PAYLOADS
 from htcgrid_contracts.source_helpers import Given, SourceHelpers, numbered
+from htcgrid_contracts.typed import misfits
 
 
 class ArrivalRules(SourceHelpers):
@@ -47,6 +50,20 @@ class ArrivalRules(SourceHelpers):
             not_asked("`publish` says that the place holds no attributes of a task")
         (lease,) = self.take(source, 1)
         assert dict(lease.task.attributes) == dict(task.attributes)
+
+    def test_what_arrives_has_the_types_of_the_interface(self, source: TaskSource, given: Given) -> None:
+        """Leases and `stats` must have the types that the interface names. A `memoryview`, a `bytearray` or a `Decimal` may
+        be equal to the right value, and still cannot be sent on or printed as JSON. Read: spi.Task, spi.Lease."""
+        given(*numbered(2))
+        leases = self.held(source, 2)
+        gone: object = source.extend(leases[: source.max_batch], 60 * self.wait_factor)
+        assert isinstance(gone, Collection), f"`extend` returned {gone!r}: return a list, a set or a tuple of ids"
+        values: list[object] = [*leases, source.stats()]
+        if type(source).dead_letters is not TaskSource.dead_letters:
+            source.dead_letter(leases[:1], "the contract's reason")
+            values += source.dead_letters()
+        wrong = "; ".join(filter(None, map(misfits, values)))
+        assert not wrong, wrong
 
     def test_what_is_no_task_is_lent_as_invalid(self, given: Given) -> None:
         """What cannot be made a task must be leased with `invalid` set to the reason. The agent then stores a failure

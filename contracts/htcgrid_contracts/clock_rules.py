@@ -105,6 +105,9 @@ class ClockRules(SourceHelpers):
         found = wrong()
         what = f"a lease and a delay have ended: 2 tasks must be counted, in any state; {found}"
         eventually(lambda: not wrong(), 10 * self.wait_factor, what)
+        self.take(source, 2)
+        is_pending = source.is_pending(session)
+        assert is_pending == was_pending, "a lease was over, its task is leased again, and its session is not pending"
 
     def test_the_oldest_task_is_told_by_its_age(self, source: TaskSource, given: Given) -> None:
         """`oldest_seconds` must be the age of the oldest task: not that of the youngest, and not of a task that is

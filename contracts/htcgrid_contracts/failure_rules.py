@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from htcgrid.spi import GENERATION, FailureKind, Result, ResultSink
@@ -24,8 +25,10 @@ class FailureLogRules(PluginContract):
             found = [each for each in log.failed() if each.task.id in {good.task.id, bad.task.id}]
         assert [each.task.id for each in found] == [bad.task.id], f"`failed` lists {len(found)} of 1 failures"
         assert found[0].outcome.failure is FailureKind.HANDLER_ERROR
-        assert found[0].outcome.payload == bad.outcome.payload
-        assert found[0].outcome.log_tail == bad.outcome.log_tail
+        for name in ("payload", "log_tail", "started", "duration_ms", "billed_ms", "max_memory_mb"):
+            listed, put = getattr(found[0].outcome, name), getattr(bad.outcome, name)
+            assert listed == put, f"put with the {name} {put!r}, and `failed` lists it with {listed!r}"
+        assert found[0].attempt == bad.attempt, f"put at attempt {bad.attempt}, listed at attempt {found[0].attempt}"
         self._check_event(found[0], bad)
 
     def test_without_a_failure_nothing_has_failed(self, sink: ResultSink) -> None:
@@ -59,15 +62,29 @@ class FailureLogRules(PluginContract):
         )
 
     def test_a_later_generation_replaces_a_failure(self, sink: ResultSink) -> None:
-        """A result of a later generation must replace a failure: this is the purpose of a redrive.
+        """A result of a later generation must replace a failure, with all its fields: this is the purpose of a redrive.
         Read: spi.ResultSink.failed."""
-        first = self._failure(self._result())
+        first, other = self._failure(self._result()), self._result()
         second = self._again(first, 1)
-        third = self._again(self._result_of(first), 2)
-        self._put(sink, [first], [second], [third])
+        third = self._again(replace(self._result_of(first), attempt=3), 2)
+        changes: dict[str, Any] = {
+            "duration_ms": 99.5,
+            "billed_ms": 100,
+            "max_memory_mb": 77,
+            "log_tail": b"again",
+            "environment": "e-2",
+        }
+        third = replace(third, outcome=replace(third.outcome, started=1_700_000_099.5, **changes))
+        new = replace(third, task=other.task, outcome=replace(third.outcome, task_id=other.task.id))
+        self._put(sink, [first], [second], [third], [new])
         with sink:
-            (stored,) = self._stored(sink, [first])
+            stored, like_new = self._stored(sink, [first, other])
         assert stored.outcome.failure is None, "a success of a later generation has not replaced the failure"
+        expected = replace(like_new.outcome, task_id=first.task.id)
+        assert (stored.outcome, stored.attempt) == (expected, like_new.attempt), (
+            f"a result replaced a failure, and is {stored.outcome}, attempt {stored.attempt}; where there was none it is "
+            f"{expected}, attempt {like_new.attempt}"
+        )
         with self.again(sink) as log:
             assert first.task.id not in {each.task.id for each in log.failed()}, "`failed` lists what was replaced"
 

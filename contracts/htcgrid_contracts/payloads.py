@@ -36,5 +36,20 @@ AWKWARD_ATTRIBUTES: Mapping[str, Mapping[str, str]] = {
     "what looks like a number": {"note": "0012.50", "flag": "true", "none": "null"},
 }
 
-AWKWARD_IDS = ("a", "A", "a/b", "a b", "a%2Fb", "a'b\"c", "a;b,c:d", "é", "e\u0301", "価格", "x" * 175, "a ", "%")
+AWKWARD_IDS = (
+    "a",
+    "A",
+    "a/b",
+    "a b",
+    "a%2Fb",
+    "a'b\"c",
+    "a;b,c:d",
+    "é",
+    "e\u0301",
+    "価格",
+    "x" * 175,
+    "価" * 175,
+    "a ",
+    "%",
+)
 """Ends of ids that differ, and that a file name, an address or a collation may take for one another."""

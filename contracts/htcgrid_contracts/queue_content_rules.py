@@ -1,7 +1,7 @@
 """Queues of more than one page, and how ids, attributes, priorities and generations are compared."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from htcgrid.spi import GENERATION, Lease, Rejected, Task, TaskQueue, TaskSource
@@ -50,6 +50,27 @@ class QueueContentRules(SourceHelpers):
         assert not missing, (
             f"{len(again)} tasks that were cancelled were redriven, and {len(missing)} of them never came"
         )
+
+    def test_put_of_many_accepts_all_or_none(self, given: Given) -> None:
+        """When `put` rejects the last of many tasks, it must accept none of them, and must see an id that comes twice among
+        them, also where it sends them in several requests. Read: spi.TaskQueue.put."""
+        source = given()
+        queue = self.a_queue(source)
+        (old,) = numbered(1)
+        queue.put([old])
+        new = numbered(self.many_tasks)
+        for last, what in (
+            (replace(old, payload=b'"another"'), "is there with another event"),
+            (new[0], "comes twice"),
+        ):
+            try:
+                queue.put([*new, last])
+            except Rejected:
+                continue
+            raise AssertionError(f"of {len(new) + 1} tasks the last one {what}, and `put` accepted them")
+        (lease,) = self.take(source, 1)
+        assert lease.task.id == old.id, f"`put` rejected one of {len(new) + 1} tasks, and accepted others"
+        self.nothing_comes(source, on_lease=True)
 
     def test_all_of_many_dead_letters_are_listed(self, source: TaskSource, given: Given) -> None:
         """`dead_letters` must list all of many: a user runs all of them again, and must not miss one.
@@ -192,6 +213,52 @@ class QueueContentRules(SourceHelpers):
             assert came != order, f"tasks of the priorities {list(_PRIORITIES)} came {what}: {came}"
         if came != highest_first:
             not_asked(f"this source has no priorities: tasks came as {came}")
+
+    def test_a_task_that_comes_again_keeps_its_priority(self, source: TaskSource, given: Given) -> None:
+        """A task that is returned, or whose lease has expired, must keep its priority. Read: spi.Task, spi.TaskSource.nack."""
+        given()
+        at_first = self._order(source, lambda _: None)
+        if at_first != [9, 8, 1]:
+            not_asked(f"this source has no priorities: tasks came as {at_first}")
+
+        def give_back(low: Task) -> None:
+            leases = {lease.task.id: lease for lease in self.held(source, 3)}
+            first = leases.pop(low.id)
+            source.nack([first])  # the first in the queue, so that it comes first where priorities are lost
+            later, last = leases.values()
+            source.nack([later])
+            source.nack([last], 1.0)
+            time.sleep(2.5 * self.wait_factor)  # a delay may be rounded up
+
+        if self.returns(source):
+            returned = self._order(source, give_back)
+            assert returned == [9, 8, 1], (
+                f"tasks of the priorities 9, 8 and 1 were returned, and came again as {returned}"
+            )
+        if source.lease_seconds is not None and source.lease_seconds <= self.longest_lease:
+
+            def let_go(_: Task) -> None:
+                self.take(source, 3)
+                time.sleep(self.expiry(source))
+
+            expired = self._order(source, let_go)
+            assert expired == [9, 8, 1], f"leases of the priorities 9, 8 and 1 expired, and the tasks came as {expired}"
+
+    def _order(self, source: TaskSource, then: Callable[[Task], None]) -> list[int]:
+        """Puts tasks of the priorities 1, 8 and 9, does this, and returns the order in which they then come."""
+        tasks = [numbered(1, priority=priority)[0] for priority in ("1", "8", "9")]
+        try:
+            self.a_queue(source).put(tasks)
+        except Rejected as error:
+            not_asked(f"it does not take these priorities: {error}")
+        then(tasks[0])
+        came = []
+        for _ in tasks:
+            (lease,) = self.take(source, 1)
+            came.append(int(lease.task.attributes["priority"]))
+            source.ack([lease])
+            self.in_time()
+        return came
 
     def test_a_priority_that_cannot_be_kept_is_rejected_or_passed_over(self, given: Given) -> None:
         """A priority that the source cannot keep must be ignored, or rejected with the id of the task. The next `put`

@@ -4,8 +4,9 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
+from itertools import islice
 
-from htcgrid.spi import HtcgridError, Plugin, Rejected, Result, ResultSink, ResultStore, Unavailable
+from htcgrid.spi import GENERATION, HtcgridError, Plugin, Rejected, Result, ResultSink, ResultStore, Unavailable
 
 from htcgrid_contracts.common import HeldResources, eventually, in_threads, not_asked
 from htcgrid_contracts.reading_rules import ReadingRules, varied
@@ -15,7 +16,7 @@ Reading = Callable[[ResultSink], Iterator[object]]
 _ABANDONED = 24
 """More than the connections of a usual pool."""
 
-_SESSIONS = ("s-1", "S-1", "s_1", "s%", "s-1:a", "s-1/é", "s")
+_SESSIONS = ("s-1", "S-1", "s_1", "s%", "s-1:a", "s-1/é", "s'1\"\\", "s")
 """Names that differ, and that a pattern, a collation or a key of parts may take for one another."""
 
 
@@ -139,6 +140,54 @@ class ReaderRules(ReadingRules):
 
                 eventually(sees_it, 10 * self.wait_factor, "what was stored after a reader was opened, for that reader")
 
+    def test_a_reader_is_told_the_same_as_a_writer(self, sink: ResultSink) -> None:
+        """Every method that reads must work after `open_to_read` as it does after `open`: `htcgrid results`, `report` and
+        `status` open a sink in this way. Read: spi.ResultSink.open_to_read."""
+        readings = self._readings(sink)
+        with sink:
+            for number in range(5):
+                sink.put([varied(number)])
+            if sink.keeps_runs:
+                sink.add_run(b'{"command": "run"}')
+            asked: dict[str, Callable[[ResultSink], object]] = {
+                **{name: lambda each, reading=reading: len(list(reading(each))) for name, reading in readings.items()},  # type: ignore[misc]
+                "stats": lambda each: replace(each.stats(), per_second=None),
+                "runs": lambda each: list(each.runs()),
+                "wait_for_more": lambda each: each.wait_for_more(0.0) is None,
+            }
+            if sink.lists_failures:
+                asked["has_failed"] = lambda each: each.has_failed()
+            if sink.keeps_order or type(sink).every_result is not ResultSink.every_result:
+                asked["every_result"] = lambda each: sorted(found.task.id for found in each.every_result())
+            reader = self.again(sink)
+            reader.open_to_read()
+            with closing(reader):
+                for name, ask in asked.items():
+                    self._agrees(name, lambda each, ask=ask: ask(each), reader, sink)  # type: ignore[misc]
+
+    def test_what_is_replaced_while_it_is_read_hides_no_other(self, sink: ResultSink) -> None:
+        """When failures are replaced while they are read, the others must be read all the same: a redrive reads them while
+        agents put. Pages must begin after the last one that was read, and not at a number of rows.
+        Read: spi.ResultSink.failed, spi.ResultSink.scan."""
+        readings = self._readings(sink)
+        if not sink.lists_failures:
+            not_asked("`lists_failures` is False: nothing is replaced")
+        with sink:
+            for name in readings:
+                put = [varied(3 * number + 1) for number in range(self.many)]
+                for start in range(0, len(put), sink.max_batch):
+                    sink.put(put[start : start + sink.max_batch])
+                ids = {each.task.id for each in put}
+                rows = sink.failed() if name == "failed" else (each for _, each in sink.scan())
+                first = list(islice((each for each in rows if each.task.id in ids), self.many * 6 // 11))
+                for start in range(0, len(first), sink.max_batch):
+                    sink.put([_answered(each) for each in first[start : start + sink.max_batch]])
+                seen = {each.task.id for each in (*first, *rows)}
+                assert ids <= seen, (
+                    f"{len(put)} failures were stored; once {len(first)} were read by `{name}` these were replaced, and "
+                    f"{len(ids - seen)} of the others were never read"
+                )
+
     def test_a_reader_lets_go_of_all_that_it_took(self, sink: ResultSink) -> None:
         """`close` after `open_to_read` must release every thread, file and process. What is left adds up.
         Read: spi.ResultSink.open_to_read, spi.Plugin.close."""
@@ -203,6 +252,21 @@ class ReaderRules(ReadingRules):
 
     # --- helpers ---
 
+    def _agrees(self, name: str, ask: Callable[[ResultSink], object], reader: ResultSink, writer: ResultSink) -> None:
+        found: object = None
+
+        def agrees() -> bool:
+            nonlocal found
+            found = ask(reader)
+            return found == ask(writer)
+
+        try:
+            eventually(agrees, 10 * self.wait_factor, "the same")
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is the verdict
+            raise AssertionError(
+                f"`{name}` after `open_to_read` must be as after `open`: {type(error).__name__}: {error}"
+            ) from None
+
     def _readings(self, sink: ResultSink) -> Mapping[str, Reading]:
         """The methods that list results, by name; where there are none, the rule is left out."""
         readings: dict[str, Reading] = {}
@@ -221,3 +285,9 @@ class ReaderRules(ReadingRules):
             f"{len(put)} results of {sum(expected.values())} bytes were put, and {what} {len(sizes)} of "
             f"{sum(sizes.values())} bytes"
         )
+
+
+def _answered(failure: Result) -> Result:
+    """The answer of a redrive of this failure."""
+    task = replace(failure.task, attributes={**failure.task.attributes, GENERATION: "1"})
+    return replace(failure, task=task, outcome=replace(failure.outcome, failure=None, payload=b"1"))

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -11,7 +11,10 @@ from htcgrid.spi import FailureKind, Outcome, Rejected, Result, ResultSink, Resu
 
 from htcgrid_contracts.common import PluginContract, in_threads, not_asked, unique_id
 from htcgrid_contracts.payloads import AWKWARD_ATTRIBUTES, AWKWARD_IDS
+from htcgrid_contracts.typed import misfits
 
+_FIGURES = ("attempt", "failure", "started", "duration_ms", "billed_ms", "max_memory_mb")
+"""What a report reads of each result."""
 _KINDS = list(FailureKind)
 _ODD = [each for each in AWKWARD_ATTRIBUTES.values() if "session_id" not in each]
 
@@ -135,17 +138,41 @@ class ReadingRules(PluginContract):
             self._stored(sink, [first, second])
 
     def test_every_result_is_each_task_once(self, sink: ResultSink) -> None:
-        """`every_result` must list each task once: a report counts what is listed.
-        Read: spi.ResultSink.every_result."""
+        """`every_result` must list each task once, more than one page, with its times and memory: a report is made of what
+        is listed. Read: spi.ResultSink.every_result."""
         if not sink.keeps_order and type(sink).every_result is ResultSink.every_result:
             not_asked("the sink has neither `scan` nor `every_result`")
         with sink:
-            put = [varied(number) for number in range(20)]
+            put = {each.task.id: each for each in self._put_many(sink)}
+            listed = list(sink.every_result())
+        assert sorted(each.task.id for each in listed) == sorted(put), (
+            f"{len(put)} results were put, and `every_result` lists {len(listed)}, or others"
+        )
+        for each in listed:
+            wanted, given = _fields(put[each.task.id]), _fields(each)
+            changed = {name: (wanted[name], given[name]) for name in _FIGURES if given[name] != wanted[name]}
+            assert not changed, f"`every_result` lists other figures than were put; field: (put, listed): {changed}"
+
+    def test_what_is_read_has_the_types_of_the_interface(self, sink: ResultSink) -> None:
+        """What a sink returns must have the types that the interface names. A `Decimal`, a `bytearray` or a text in place of
+        a `FailureKind` may be equal to the right value, and still cannot be printed as JSON. Read: spi.Outcome, spi.Result."""
+        with sink:
+            put = [varied(number) for number in range(6)]
             for some in _cut(put, sink.max_batch):
                 sink.put(some)
-            listed = sorted((each.task.id, str(each.outcome.failure), each.attempt) for each in sink.every_result())
-        wanted = sorted((each.task.id, str(each.outcome.failure), each.attempt) for each in put)
-        assert listed == wanted, f"{len(wanted)} results were put, and `every_result` lists {len(listed)}, or others"
+            found: dict[str, Iterable[object]] = {"stats": [sink.stats()]}
+            if isinstance(sink, ResultStore):
+                found["get"] = sink.get([each.task.id for each in put]).values()
+            if sink.keeps_order:
+                found["scan"] = (each for _, each in sink.scan())
+            if sink.lists_failures:
+                found["failed"] = sink.failed()
+            if sink.keeps_order or type(sink).every_result is not ResultSink.every_result:
+                found["every_result"] = sink.every_result()
+            wrong = {name: text for name, values in found.items() for text in map(misfits, values) if text}
+            named: object = sink.stored([each.task for each in put])
+        assert not wrong, "; ".join(f"of `{name}`: {text}" for name, text in wrong.items())
+        assert isinstance(named, Collection), f"`stored` returned {named!r}: return a list, a set or a tuple of ids"
 
     # --- stored, get, scan ---
 

@@ -1,10 +1,11 @@
 """A service that cannot be reached at `open`, or that was away and is back."""
 
-from contextlib import suppress
+import threading
+from contextlib import closing, suppress
 
-from htcgrid.spi import HtcgridError, Plugin
+from htcgrid.spi import HtcgridError, Plugin, Rejected
 
-from htcgrid_contracts.common import HeldResources, PluginContract, not_asked
+from htcgrid_contracts.common import HeldResources, PluginContract, in_threads, not_asked
 
 
 class RecoveryRules(PluginContract):
@@ -23,6 +24,27 @@ class RecoveryRules(PluginContract):
         for _ in range(2):
             fail()
         self.nothing_is_held(before, "twice an `open` that failed, and `close`,")
+
+    def test_agents_may_open_a_new_place_at_the_same_time(self, plugin: Plugin) -> None:
+        """Several agents must be able to open the same new place at the same time, also where `open` creates a file or a
+        table: the agents of a grid start together. Read: spi.Plugin.open."""
+        together = threading.Barrier(4)
+
+        def open_it() -> None:
+            together.wait(30 * self.wait_factor)
+            with closing(self.again(plugin)) as agent:
+                self.comes_back(agent.open, 10, "place")
+
+        try:
+            in_threads([open_it] * 4, 60 * self.wait_factor)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is the verdict
+            with self.again(plugin):
+                try:
+                    with self.again(plugin):
+                        pass
+                except Rejected as refusal:
+                    not_asked(f"one agent at a time: {refusal}")
+            raise AssertionError(f"of 4 agents that opened a new place at once one raised {error!r}") from None
 
     def test_usage_counts_what_was_asked_since_the_plugin_was_made(self, plugin: Plugin) -> None:
         """`usage` must count the requests since the plugin was made: a run shows these numbers in its summary.

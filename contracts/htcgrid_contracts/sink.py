@@ -173,6 +173,18 @@ class ResultSinkContract(SinkSharingRules, ReaderRules, StoredValueRules, Failur
             in_threads([lambda number=number: work(number) for number in range(4)], 60 * self.wait_factor)  # type: ignore[misc]
             self._stored(sink, [each for batch in results for each in batch])
 
+    def test_every_call_works_in_any_thread(self, sink: ResultSink) -> None:
+        """Every call must work in another thread than the one that called `open`. The agent puts, asks and reads in several
+        threads. Read: spi, rules for all three."""
+        with sink:
+            for where in ("another thread", "another thread, the second", "the thread that called `open`"):
+                calls = self._calls(sink, result())
+                for name, call in calls.items():
+                    try:
+                        call() if "open" in where else in_threads([call], 30 * self.wait_factor)
+                    except Exception as error:  # noqa: BLE001 - whatever it is, it is the verdict
+                        raise AssertionError(f"`{name}` in {where} raised {type(error).__name__}: {error}") from None
+
     # --- what cannot be stored ---
 
     def test_a_result_too_large_is_rejected_by_name_and_the_others_are_stored(self, sink: ResultSink) -> None:
@@ -334,6 +346,9 @@ class ResultSinkContract(SinkSharingRules, ReaderRules, StoredValueRules, Failur
             "stats": sink.stats,
             "scan": lambda: list(sink.scan("s-1")),
             "failed": lambda: list(sink.failed()),
+            "every_result": lambda: list(sink.every_result()),
+            "add_run": lambda: sink.add_run(b'{"command": "run"}'),
+            "runs": lambda: list(sink.runs()),
         }
         calls = {
             name: call for name, call in calls.items() if getattr(type(sink), name) is not getattr(ResultSink, name)

@@ -9,7 +9,7 @@ from htcgrid.spi import Lease, Task, TaskQueue, TaskSource, Unavailable
 from htcgrid_contracts.common import eventually, in_threads, not_asked
 from htcgrid_contracts.source_helpers import Given, SourceHelpers, numbered
 
-SESSIONS = ("s-1", "S-1", "s_1", "s%", "s-1:a", "s-1/é")
+SESSIONS = ("s-1", "S-1", "s_1", "s%", "s-1:a", "s-1/é", "s'1\"\\")
 """Names that differ, and that a pattern, a collation or a key of parts may take for one another."""
 
 
@@ -171,6 +171,29 @@ class SourceSharingRules(SourceHelpers):
         assert came - returned < 5 * self.wait_factor, (
             f"another agent returned a task while receive waited, which saw it {came - returned:.1f} s later"
         )
+
+    def test_agents_that_wait_at_once_do_not_wait_for_each_other(
+        self, source: TaskSource, given: Given, another: Callable[[], TaskSource]
+    ) -> None:
+        """When several agents wait in `receive`, each must wait for about `wait` seconds. A lock or a transaction that is
+        held while one waits makes the agents of a grid wait in turn. Read: spi.TaskSource.receive."""
+        if not self.shared:
+            not_asked("the place is the object itself: there is one agent")
+        given()
+        agents = [source, another(), another()]
+        wait = 2.0 * self.wait_factor
+
+        def receive(agent: TaskSource) -> float:
+            began = time.monotonic()
+            assert not agent.receive(1, wait), "a task was leased, but the source has none"
+            return time.monotonic() - began
+
+        took = 0.0
+        for _ in range(3):  # a busy machine may be late once
+            took = max(in_threads([lambda agent=agent: receive(agent) for agent in agents], 10 * wait))  # type: ignore[misc]
+            if took < 2.2 * wait:
+                break
+        assert took < 2.2 * wait, f"3 agents called receive(1, {wait:g}) at once, and one of them waited {took:.1f} s"
 
     def test_a_delay_that_ends_while_receive_waits_is_seen(self, source: TaskSource, given: Given) -> None:
         """A `receive` that waits must return a task soon after its delay ends, not only when the wait is over.

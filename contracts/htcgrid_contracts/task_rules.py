@@ -11,6 +11,7 @@ from htcgrid.spi import Capability, FailureKind, Invoker, Lease, Outcome
 from htcgrid_contracts.common import in_threads, not_asked
 from htcgrid_contracts.invoker_helpers import InvokerHelpers, lease
 from htcgrid_contracts.payloads import AWKWARD_ATTRIBUTES, AWKWARD_IDS
+from htcgrid_contracts.typed import misfits
 
 
 class TaskRules(InvokerHelpers):
@@ -26,6 +27,39 @@ class TaskRules(InvokerHelpers):
             if Capability.CONTEXT in plane.capabilities:
                 found = answer["custom"]["task_id"]
                 assert found == asked.task.id, f"the task is {asked.task.id!r}, and its context says {found!r}"
+
+    def test_a_task_that_comes_again_runs_again(self, plane: Invoker) -> None:
+        """A task that comes a second time must run a second time: it is tried again, or was redriven. An id must not be
+        used as the key of an earlier answer. Read: spi.Invoker.invoke."""
+        asked = lease("count")
+        again = [asked, replace(asked, attempt=2), replace(asked, attempt=2)]
+        answers = [self.answer(self.run(plane, [each])[0]) for each in again]
+        found = {(each["environment"], each["execution"]) for each in answers}
+        assert len(found) == len(again), (
+            f"a task was invoked {len(again)} times, at attempts 1, 2 and 2, and the handler ran {len(found)} times"
+        )
+        failing = lease("fail")
+        self.failed(self.run(plane, [failing])[0], FailureKind.HANDLER_ERROR)
+        mended = replace(asked, task=replace(asked.task, id=failing.task.id), attempt=2)
+        self.answer(self.run(plane, [mended])[0])
+
+    @pytest.mark.parametrize("stream", ["stdout", "stderr"])
+    def test_what_a_handler_prints_is_not_its_answer(self, plane: Invoker, stream: str) -> None:
+        """What a handler prints must not change its answer, whatever it is: a plane that reads answers from the standard
+        output must keep the two apart. Read: spi.Outcome."""
+        for text, end in (('{"errorType": "Printed"}', "\n"), ("1", "")):
+            answer = self.answer(self.call(plane, "say", text=text, stream=stream, end=end))
+            assert answer == len(text), (
+                f"a handler printed {text!r} and answered {len(text)}; the outcome has {answer!r}"
+            )
+        self.works(plane)
+
+    def test_outcomes_have_the_types_of_the_interface(self, plane: Invoker) -> None:
+        """The fields of an outcome must have the types that the interface names: bytes, numbers, a text for the environment.
+        Others may be equal to the right values, and still cannot be stored or printed. Read: spi.Outcome."""
+        for asked in (lease("say", text="printed"), lease("fail")):
+            wrong = misfits(self.run(plane, [asked])[0])
+            assert not wrong, wrong
 
     @pytest.mark.capability(Capability.CONTEXT)
     @pytest.mark.parametrize("name", AWKWARD_ATTRIBUTES)

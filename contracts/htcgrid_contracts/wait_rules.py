@@ -116,10 +116,23 @@ class WaitRules(SourceHelpers):
         if leases are reported as lost, tasks run twice. Read: spi.Unavailable."""
         given(*numbered(2))
         leases = self.held(source, 2)
+        calls = self._calls(source, leases)
         self.take_away(source)
-        for name, call in self._calls(source, leases).items():
+        for name, call in calls.items():
             with self.unavailable(name, source):
                 call()
+
+    def test_every_call_works_in_any_thread(self, source: TaskSource, given: Given) -> None:
+        """Every call must work in another thread than the one that called `open`. The agent receives, acks and extends in
+        several threads. Read: spi, rules for all three."""
+        given(*numbered(2))
+        leases = self.held(source, 2)
+        calls = self._calls(source, leases)
+        for name in ("extend", "ack", "dead_letter", "dead_letters", "stats", "receive", "put", "is_pending"):
+            try:
+                in_threads([calls.get(name, tuple)], 30 * self.wait_factor)
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is the verdict
+                raise AssertionError(f"`{name}` in another thread raised {type(error).__name__}: {error}") from None
 
     def use(self, plugin: TaskSource) -> None:  # type: ignore[override]
         """Ask whether there is a task."""
@@ -141,6 +154,8 @@ class WaitRules(SourceHelpers):
         if isinstance(source, TaskQueue):
             calls["put"] = lambda: source.put(numbered(1))
             calls["cancel"] = lambda: source.cancel(task_ids=[leases[1].task.id])
+            if source.is_pending("s-1") is not None:
+                calls["is_pending"] = lambda: source.is_pending("s-1")
         if source.redrives:
             again = replace(leases[1].task, attributes={**leases[1].task.attributes, GENERATION: "1"})
             calls["redrive"] = lambda: source.redrive([again])

@@ -1226,3 +1226,52 @@ class TestLogsAreWholeLines(Case):
         def changed(self, outcome: Outcome) -> Outcome:
             log = outcome.log_tail
             return replace(outcome, log_tail=log[: log.rfind(b"\n") + 1])
+
+
+# --- tasks that come again, what is printed, and types ---
+
+
+class TestKeepsAnswersById(Case):
+    breaks = "test_a_task_that_comes_again_runs_again"
+    says = "and the handler ran 1 times"
+
+    class broken(Reference):
+        def open(self) -> None:
+            self.kept: dict[str, Outcome] = {}
+            super().open()
+
+        def invoke(self, batch: Sequence[Lease], timeout: float) -> Reports:
+            yield from (self.kept[each.task.id] for each in batch if each.task.id in self.kept)
+            new = [each for each in batch if each.task.id not in self.kept]
+            for report in super().invoke(new, timeout) if new else ():
+                if isinstance(report, Outcome):
+                    self.kept[report.task_id] = report
+                yield report
+
+
+class TestAnswersWithWhatIsPrinted(Case):
+    breaks = "test_what_a_handler_prints_is_not_its_answer"
+    says = "a handler printed"
+
+    class broken(Changed):
+        def changed(self, outcome: Outcome) -> Outcome:
+            printed = outcome.log_tail.strip()
+            return replace(outcome, payload=printed) if printed.startswith(b'{"errorType"') else outcome
+
+
+class TestBillsWithAFraction(Case):
+    breaks = "test_outcomes_have_the_types_of_the_interface"
+    says = "Outcome.billed_ms is a builtins.float, and should be int"
+
+    class broken(Changed):
+        def changed(self, outcome: Outcome) -> Outcome:
+            return replace(outcome, billed_ms=float(outcome.billed_ms))  # type: ignore[arg-type]
+
+
+class TestForgetsThePeak(Case):
+    breaks = "test_memory_is_in_megabytes"
+    says = "max_memory_mb is the most so far"
+
+    class broken(Changed):
+        def changed(self, outcome: Outcome) -> Outcome:
+            return replace(outcome, max_memory_mb=9) if outcome.duration_ms < 100 else outcome

@@ -1,12 +1,14 @@
 """For every rule about sinks a sink that breaks it. Run by test_broken.py; not collected by itself."""
 # ruff: noqa: N801 - a broken plugin is an attribute of its case
 
+import logging
 import os
 import sqlite3
 import threading
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from decimal import Decimal
 from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,6 +16,7 @@ from typing import Any, ClassVar
 import pytest
 from htcgrid_contracts import ResultSinkContract, contract_function
 from outages import Outages, Reachable, StaysAway
+from pydantic import SecretStr
 
 from htcgrid.builtin.sqlite_sink import SqliteSink
 from htcgrid.spi import FailureKind, Plugin, Rejected, Result, ResultSink, StoreStats, Task, Unavailable
@@ -568,12 +571,45 @@ class TestFailedIsAPage(Case):
 
 class TestListsTwice(Case):
     breaks = "test_every_result_is_each_task_once"
-    says = "20 results were put, and `every_result` lists 40"
+    says = "1100 results were put, and `every_result` lists 2200"
 
     class broken(Reference):
         def every_result(self) -> Iterator[Result]:
             for result in super().every_result():
                 yield from (result, result)
+
+
+class TestReportsNoTimes(Case):
+    breaks = "test_every_result_is_each_task_once"
+    says = "`every_result` lists other figures than were put"
+
+    class broken(Reference):
+        def every_result(self) -> Iterator[Result]:
+            for result in super().every_result():
+                yield replace(result, outcome=replace(result.outcome, duration_ms=0.0))
+
+
+class TestReadsDecimals(Case):
+    breaks = "test_what_is_read_has_the_types_of_the_interface"
+    says = "of `get`: Result.outcome.billed_ms is a decimal.Decimal, and should be int"
+
+    class broken(Reference):
+        def get(self, task_ids: Sequence[str]) -> Mapping[str, Result]:
+            return {
+                key: replace(each, outcome=replace(each.outcome, billed_ms=Decimal(each.outcome.billed_ms)))  # type: ignore[arg-type]
+                for key, each in super().get(task_ids).items()
+            }
+
+
+class TestReadsKindsAsTexts(Case):
+    breaks = "test_what_is_read_has_the_types_of_the_interface"
+    says = "of `scan`: Result.outcome.failure is a builtins.str, and should be htcgrid.spi.values.FailureKind | None"
+
+    class broken(Reference):
+        def scan(self, session_id: str | None = None, after: int = 0) -> Iterator[tuple[int, Result]]:
+            for number, each in super().scan(session_id, after):
+                kind = each.outcome.failure
+                yield number, replace(each, outcome=replace(each.outcome, failure=kind and str(kind)))  # type: ignore[arg-type]
 
 
 class TestScansUnsaid(Case):
@@ -937,3 +973,127 @@ class TestALineBreakTakesTheNextAlong(Case):
         def put(self, results: Sequence[Result]) -> None:
             broken = {at + 1 for at, each in enumerate(results) if b"\n" in each.outcome.payload}
             super().put([each for at, each in enumerate(results) if at not in broken])
+
+
+# --- threads, readers, and many at once ---
+
+
+class TestOpensInTurn(Case):
+    breaks = "test_agents_may_open_a_new_place_at_the_same_time"
+    says = "of 4 agents that opened a new place at once one raised OperationalError('table results already exists')"
+
+    class broken(Reference):
+        _one = threading.Lock()
+
+        def open(self) -> None:
+            is_new = not self.config.path.exists()
+            time.sleep(0.3)
+            with self._one:
+                if is_new and self.config.path.exists():
+                    raise sqlite3.OperationalError("table results already exists")
+                super().open()
+
+
+class TestAnswersOneThread(Case):
+    breaks = "test_every_call_works_in_any_thread"
+    says = "`stats` in another thread raised ProgrammingError"
+
+    class broken(Reference):
+        def open(self) -> None:
+            self.owner = threading.get_ident()
+            super().open()
+
+        def stats(self) -> StoreStats:
+            if threading.get_ident() != self.owner:
+                raise sqlite3.ProgrammingError(
+                    "SQLite objects created in a thread can only be used in that same thread."
+                )
+            return super().stats()
+
+
+class TestLeavesTheFilesOfThreads(Case):
+    breaks = "test_close_lets_go_of_all_that_open_took"
+    says = "after open, calls from two threads, and close"
+    left: ClassVar[list[Any]] = []
+
+    class broken(Reference):
+        local = threading.local()
+
+        def stored(self, tasks: Sequence[Task]) -> Collection[str]:
+            if getattr(self.local, "file", None) is None:
+                self.local.file = Path(os.devnull).open()  # noqa: SIM115 - to be left open
+                TestLeavesTheFilesOfThreads.left.append(self.local.file)
+            return super().stored(tasks)
+
+        def close(self) -> None:
+            if getattr(self.local, "file", None) is not None:
+                self.local.file.close()
+                self.local.file = None
+            super().close()
+
+
+class TestReadsNoRuns(Case):
+    breaks = "test_a_reader_is_told_the_same_as_a_writer"
+    says = "`runs` after `open_to_read` must be as after `open`"
+
+    class broken(Reference):
+        is_reader = False
+
+        def open_to_read(self) -> None:
+            self.is_reader = True
+            super().open_to_read()
+
+        def runs(self) -> Iterator[bytes]:
+            return iter(()) if self.is_reader else super().runs()
+
+
+class TestPagesByOffset(Case):
+    breaks = "test_what_is_replaced_while_it_is_read_hides_no_other"
+    says = "1100 failures were stored; once 600 were read by `failed` these were replaced"
+
+    class broken(Reference):
+        def failed(self) -> Iterator[Result]:
+            offset = 0
+            while rows := list(super().failed())[offset : offset + 500]:
+                yield from rows
+                offset += len(rows)
+
+
+class TestLogsItsPassword(Case):
+    breaks = "test_its_errors_and_repr_keep_secrets"
+    says = "a secret is in what it logs"
+
+    class broken(Reference):
+        class Config(SqliteSink.Config):
+            password: SecretStr = SecretStr("hunter22")
+
+        config: Config
+
+        def open(self) -> None:
+            logging.getLogger("htcgrid_grid").info("connected with %s", self.config.password.get_secret_value())
+            super().open()
+
+
+class TestShowsTheParametersOfItsConnection(Case):
+    breaks = "test_its_errors_and_repr_keep_secrets"
+    says = "SecretStr"
+
+    class broken(Reference):
+        class Config(SqliteSink.Config):
+            dsn: str = "host=db.example user=grid password=hunter22"
+
+
+class TestKeepsTheLogOfTheFailure(Case):
+    breaks = "test_a_later_generation_replaces_a_failure"
+    says = "a result replaced a failure, and is Outcome("
+
+    class broken(Reference):
+        def put(self, results: Sequence[Result]) -> None:
+            there = super().get([each.task.id for each in results])
+            logs = {task_id: each.outcome.log_tail for task_id, each in there.items()}
+            super().put(
+                [
+                    replace(each, outcome=replace(each.outcome, log_tail=logs.get(each.task.id, each.outcome.log_tail)))
+                    for each in results
+                ]
+            )

@@ -82,6 +82,10 @@ class Reference(Reachable, MemorySource):
         self._reach()
         return self.letters
 
+    def is_pending(self, session_id: str) -> bool:
+        self._reach()
+        return super().is_pending(session_id)
+
     def stats(self, *, brief: bool = False) -> QueueStats:
         self._reach()
         return QueueStats(replace(super().stats().states, dead=len(self.dead_ids)))
@@ -1535,3 +1539,110 @@ class TestForgetsItsUsage(Case):
         def usage(self) -> Usage:
             self.calls, calls = 0, self.calls
             return Usage({"queue": calls})
+
+
+# --- types, and threads ---
+
+
+class TestLeasesMemoryviews(Case):
+    breaks = "test_what_arrives_has_the_types_of_the_interface"
+    says = "Lease.task.payload is a builtins.memoryview, and should be bytes"
+
+    class broken(Reference):
+        def receive(self, max_tasks: int, wait: float) -> Sequence[Lease]:
+            leases = super().receive(max_tasks, wait)
+            return [
+                replace(each, task=replace(each.task, payload=memoryview(each.task.payload)))  # type: ignore[arg-type]
+                for each in leases
+            ]
+
+
+class TestExtendsWhenRead(Case):
+    breaks = "test_what_arrives_has_the_types_of_the_interface"
+    says = "`extend` returned <generator object"
+
+    class broken(Reference):
+        def extend(self, leases: Sequence[Lease], seconds: float) -> Collection[str]:
+            return (each for each in super().extend(leases, seconds))  # type: ignore[return-value]
+
+
+class TestAcksInOneThread(Case):
+    breaks = "test_every_call_works_in_any_thread"
+    says = "`ack` in another thread raised RuntimeError"
+
+    class broken(Reference):
+        def open(self) -> None:
+            self.owner = threading.get_ident()
+            super().open()
+
+        def ack(self, leases: Sequence[Lease]) -> None:
+            if threading.get_ident() != self.owner:
+                raise RuntimeError("there is no current event loop in this thread")
+            super().ack(leases)
+
+
+class TestPutsByTheHundred(Case):
+    breaks = "test_put_of_many_accepts_all_or_none"
+    says = "was handed out, attempt 1, and should not have been"
+
+    class broken(Reference):
+        def put(self, tasks: Sequence[Task]) -> None:
+            if len({task.id for task in tasks}) < len(tasks):
+                raise Rejected("An id comes twice.")
+            for start in range(0, len(tasks), 100):
+                super().put(tasks[start : start + 100])
+
+
+class TestLooksForDoublesByTheHundred(Case):
+    breaks = "test_put_of_many_accepts_all_or_none"
+    says = "the last one comes twice, and `put` accepted them"
+
+    class broken(Reference):
+        def put(self, tasks: Sequence[Task]) -> None:
+            seen = {task.id: task for task in reversed(tasks)}
+            super().put(tasks if len(tasks) < 100 else list(seen.values()))
+
+
+class TestForgetsThePriorityOfWhatIsReturned(OnAFile):
+    breaks = "test_a_task_that_comes_again_keeps_its_priority"
+    says = "were returned, and came again as [1, "
+
+    class broken(SqliteSource):
+        def nack(self, leases: Sequence[Lease], delay: float = 0.0) -> None:
+            super().nack(leases, delay)
+            with self._file.writing(durable=False) as connection:
+                connection.execute("UPDATE queue SET priority = 0 WHERE state <> 'leased'")
+
+
+class TestWaitsInTurn(OnAFile):
+    breaks = "test_agents_that_wait_at_once_do_not_wait_for_each_other"
+    says = "3 agents called receive(1, "
+
+    class broken(SqliteSource):
+        _one = threading.Lock()
+
+        def receive(self, max_tasks: int, wait: float) -> Sequence[Lease]:
+            with self._one:
+                return super().receive(max_tasks, wait)
+
+
+class TestLeasesEndUnsaid(OnAFile):
+    breaks = "test_a_leased_task_is_not_lent_again"
+    says = "was handed out, attempt 2, and should not have been"
+    lease_seconds = 1.0
+
+    class broken(SqliteSource):
+        def open(self) -> None:
+            super().open()
+            self.lease_seconds = None
+
+
+class TestReturnsFewAtOnce(OnAFile):
+    breaks = "test_a_full_batch_goes_through_every_call"
+    says = "too many SQL variables"
+
+    class broken(SqliteSource):
+        def nack(self, leases: Sequence[Lease], delay: float = 0.0) -> None:
+            if len(leases) > 999:
+                raise RuntimeError("too many SQL variables")
+            super().nack(leases, delay)

@@ -577,7 +577,143 @@ DETAILS = (
         "a large run is cut",
         "def add_run(self, document):\n    super().add_run(document[:4096])",
     ),
+    # --- types, threads, and readers ---
+    *(
+        _sink(
+            READ,
+            f"{what} is read as a {kind}",
+            f"def get(self, task_ids):\n    from decimal import Decimal\n    return {{key: _outcome(each, {what}={kind}(each.outcome.{what})) for key, each in super().get(task_ids).items()}}",
+        )
+        for what, kind in (("payload", "bytearray"), ("billed_ms", "Decimal"), ("billed_ms", "float"))
+    ),
+    _bug(
+        ARRIVES,
+        "events arrive as memoryviews",
+        "def receive(self, max_tasks, wait):\n    return [replace(each, task=replace(each.task, payload=memoryview(each.task.payload))) for each in super().receive(max_tasks, wait)]",
+    ),
+    _sink(READ, "every_result is a page", "def every_result(self):\n    return list(super().every_result())[:100]"),
+    _sink(
+        READ,
+        "every_result has no times",
+        "def every_result(self):\n    return (_outcome(each, started=0.0, duration_ms=0.0) for each in super().every_result())",
+    ),
+    _sink(
+        FAILURES,
+        "failed says attempt 1",
+        "def failed(self):\n    return (replace(each, attempt=1) for each in super().failed())",
+    ),
+    _sink(
+        BESIDE,
+        "failed pages by number of rows",
+        """
+        def failed(self):
+            offset = 0
+            while rows := list(super().failed())[offset : offset + 500]:
+                yield from rows
+                offset += len(rows)
+    """,
+    ),
+    *(
+        _sink(
+            BESIDE,
+            f"a reader has no {name}",
+            f"""
+            _reads = False
+            def open_to_read(self):
+                super().open_to_read()
+                self._reads = True
+            def {name}(self, *given):
+                assert not self._reads, 'the pool is not open'
+                return super().{name}(*given)
+        """,
+        )
+        for name in ("runs", "stats", "every_result", "has_failed", "wait_for_more")
+    ),
+    *(
+        Mutant(
+            plugin,
+            kind,
+            f"{name} knows the thread of open alone",
+            f"""
+            def open(self):
+                super().open()
+                self._thread = threading.get_ident()
+            def {name}(self, *given):
+                assert threading.get_ident() == self._thread, 'made in another thread'
+                return super().{name}(*given)
+        """,
+        )
+        for plugin, kind, name in (
+            ("sqlite sink", BESIDE, "stored"),
+            ("sqlite sink", BESIDE, "stats"),
+            ("sqlite source", PARTNERS, "ack"),
+        )
+    ),
+    *(
+        Mutant(
+            plugin,
+            kind,
+            "agents that begin at once make the table twice",
+            """
+        def open(self):
+            is_new = not self.config.path.exists()
+            time.sleep(0.2)
+            if is_new and self.config.path.exists():
+                raise RuntimeError('the table exists already')
+            super().open()
+    """,
+        )
+        for plugin, kind in (("sqlite sink", BESIDE), ("sqlite source", PARTNERS))
+    ),
+    _bug(
+        PARTNERS,
+        "agents wait in turn",
+        "_one = threading.Lock()\ndef receive(self, max_tasks, wait):\n    with self._one:\n        return super().receive(max_tasks, wait)",
+    ),
+    _edit(
+        PUTS,
+        "a returned task has no priority",
+        _SQL,
+        "RETURN = \"UPDATE queue SET state = 'ready', due = NULL WHERE",
+        "RETURN = \"UPDATE queue SET state = 'ready', due = NULL, priority = 0 WHERE",
+    ),
+    _edit(
+        PUTS,
+        "a task whose lease is over has no priority",
+        _SQL,
+        "LEASE_OVER = \"UPDATE queue SET state = 'ready', due = NULL WHERE",
+        "LEASE_OVER = \"UPDATE queue SET state = 'ready', due = NULL, priority = 0 WHERE",
+    ),
+    _bug(
+        PUTS,
+        "put is all or none of each hundred",
+        "def put(self, tasks):\n    for start in range(0, len(tasks), 100):\n        super().put(tasks[start : start + 100])",
+    ),
+    _bug(
+        LEASES,
+        "leases end and are said to last",
+        "def open(self):\n    super().open()\n    self.lease_seconds = None",
+    ),
+    _bug(
+        LEASES,
+        "lease_seconds is not that of the config",
+        "def open(self):\n    super().open()\n    self.lease_seconds = 60.0",
+    ),
+    *(
+        _bug(
+            BATCHES,
+            f"{method} of a thousand fails",
+            f"def {method}(self, leases, *more):\n    assert len(leases) < 1000, 'too many variables'\n    return super().{method}(leases, *more)",
+        )
+        for method in ("nack", "extend")
+    ),
     # --- both ---
+    Mutant(
+        "redis source",
+        ANY,
+        "a password is logged",
+        "def open(self):\n    import logging\n    logging.getLogger('mine').info('at %s', self.config.url.get_secret_value())\n    super().open()",
+    ),
     Mutant(
         "redis source",
         ANY,

@@ -357,6 +357,17 @@ SINKS = (
         "return bool((state - 1) & 1) and (state - 1) >> 1 < generation_of(task)",
         "return False",
     ),
+    *(
+        _edit(
+            SQLITE,
+            GENERATIONS,
+            f"what replaces a failure keeps its {column}",
+            _SQLITE_FILE,
+            f" {column} = excluded.{column},",
+            f" {column} = results.{column},",
+        )
+        for column in ("log_tail", "started")
+    ),
     # --- counts and failures ---
     *_bug(
         COUNTS,

@@ -55,6 +55,7 @@ class TestMemorySink(ResultSinkContract):
         "test_a_result_is_there_after_close_and_open": "it is the memory of the plugin",
         "test_it_can_be_read_beside_a_run_that_writes": "it is the memory of the plugin",
         "test_a_reader_sees_what_is_stored_after_it_was_opened": "it is the memory of the plugin",
+        "test_a_reader_is_told_the_same_as_a_writer": "it is the memory of the plugin",
         "test_stored_sees_what_another_has_put": "it is the memory of the plugin",
         "test_scan_misses_none_of_eight_writers": "it is the memory of the plugin",
     }

@@ -27,6 +27,7 @@ class TestOneRuleOfAParametrisedTest(ResultSinkContract):
     test_a_result_is_there_after_close_and_open = None  # type: ignore[assignment]
     test_it_can_be_read_beside_a_run_that_writes = None  # type: ignore[assignment]
     test_a_reader_sees_what_is_stored_after_it_was_opened = None  # type: ignore[assignment]
+    test_a_reader_is_told_the_same_as_a_writer = None  # type: ignore[assignment]
     test_no_answer_harms_another = None  # type: ignore[assignment]
     test_stored_sees_what_another_has_put = None  # type: ignore[assignment]
     test_scan_misses_none_of_eight_writers = None  # type: ignore[assignment]
