@@ -55,8 +55,8 @@ class Storer:
             finished: list[Finished] = []
             try:
                 while not is_refused and (finished := self._leases.next_finished(self._sink.max_batch)):
-                    stored, finished = self._store(finished), []
-                    self._settle(stored)
+                    stored, answered, finished = self._store(finished), finished, []
+                    self._settle(stored, answered)
             except BaseException as error:  # noqa: BLE001 - `run` raises it after the held tasks are returned to the source
                 self._shared.fail(error)
                 is_refused = True
@@ -88,10 +88,11 @@ class Storer:
         self._sink.put(results)
         self._put_seconds = time.monotonic() - began
 
-    def _settle(self, finished: Sequence[Finished]) -> None:
-        self._shared.stored(Stored(time.time(), [result for result, _ in finished], self._put_seconds))
-        leases = self._leases.stored(finished)
-        if dead := {result.task.id: result for result, is_dead in finished if is_dead}:
+    def _settle(self, stored: Sequence[Finished], answered: Sequence[Finished]) -> None:
+        """End the leases of these results: `answered` as the plane gave them, whose bytes are counted, and as they were stored."""
+        self._shared.stored(Stored(time.time(), [result for result, _ in stored], self._put_seconds))
+        leases = self._leases.stored(answered)
+        if dead := {result.task.id: result for result, is_dead in stored if is_dead}:
             for lease in leases:
                 if lease.task.id in dead:
                     self._dead_letter(lease, dead[lease.task.id], leases)
