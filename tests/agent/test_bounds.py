@@ -18,7 +18,7 @@ from htcgrid.agent.init_errors import FunctionBroken
 from htcgrid.agent.options import AgentOptions
 from htcgrid.agent.shutdown import Shutdown
 from htcgrid.builtin.memory import MemorySource
-from htcgrid.spi import FailureKind, Lease, Outcome, Rejected, Task, Throttled, Unavailable, Unstarted
+from htcgrid.spi import FailureKind, Lease, Outcome, Rejected, Result, Task, Throttled, Unavailable, Unstarted
 
 if TYPE_CHECKING:
     from conftest import Rig
@@ -445,3 +445,61 @@ def test_a_slow_sink_slows_the_slots_so_that_large_answers_do_not_pile_up(
     job.finish()
     assert len(job.sink.results) == 60
     assert leases.bytes._answers == 0
+
+
+# --- a source that takes some calls and refuses others ------------------------------------------------
+
+
+def test_what_came_beside_a_task_whose_ack_is_refused_goes_back_to_the_source(
+    rig: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = rig(tasks=5)
+    job.sink.put([Result(Task("0", b""), Outcome("0", b"1"))])
+
+    def refuse(_leases: object) -> None:
+        raise Rejected("no right to delete")
+
+    monkeypatch.setattr(job.source, "ack", refuse)
+    with pytest.raises(Rejected, match="no right to delete"):
+        job.run()
+    assert job.diary.invoked == {}
+    assert job.waiting() == set(job.plans)
+
+
+def test_a_source_that_takes_no_task_back_costs_no_result_of_what_runs(
+    rig: Make, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = rig(plans={"a": ["hang"], "b": ["exit"]}, slots=2)
+    refused = threading.Event()
+
+    def refuse(_leases: object, _delay: float) -> None:
+        refused.set()
+        raise Rejected("no right to return")
+
+    monkeypatch.setattr(job.source, "nack", refuse)
+    job.start()
+    until(refused.is_set)
+    job.plane.free.set()
+    with pytest.raises(Rejected, match="no right to return"):
+        job.finish()
+    assert job.failures() == {"a": None}
+    assert job.diary.acked == ["a"]
+
+
+def test_a_source_that_takes_no_ack_keeps_no_result_from_being_stored(
+    rig: Make, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = rig(plans={"a": [], "b": ["hang"], "c": ["hang"]}, slots=3)
+    refused = threading.Event()
+
+    def refuse(_leases: object) -> None:
+        refused.set()
+        raise Rejected("no right to delete")
+
+    monkeypatch.setattr(job.source, "ack", refuse)
+    job.start()
+    until(refused.is_set)
+    job.plane.free.set()
+    with pytest.raises(Rejected, match="no right to delete"):
+        job.finish()
+    assert job.failures() == dict.fromkeys("abc")
