@@ -117,6 +117,17 @@ def test_a_plane_that_answers_others_is_not_held_unavailable_by_one_that_it_refu
         back_off.wait(Unavailable("busy"), 0.01)
 
 
+def test_a_plane_that_runs_long_tasks_of_others_is_not_given_up_for_one_slot_that_it_refuses(
+    rig: Make, until: Until
+) -> None:
+    job = rig(plans={"a": ["hang"], "b": ["unavailable"] * 60}, slots=2, rules=rules(unavailable_limit=0.02))
+    job.start()
+    until(lambda: "b" in job.sink.results)
+    job.plane.free.set()
+    job.finish()
+    assert job.failures() == {"a": None, "b": None}
+
+
 def test_a_slot_that_is_throttled_for_a_minute_asks_a_bounded_number_of_times(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
     monkeypatch.setattr(backoff, "back_off", policy.back_off)  # not the faster one of these tests
