@@ -92,18 +92,19 @@ class BackOff:
         lasted = time.monotonic() - self._since if self._failures else 0.0
         return min(LONGEST_SECONDS, max(_THROTTLED_SECONDS, lasted / 4))
 
-    def wait(self, error: Unavailable, longest: float = LONGEST_SECONDS) -> None:
+    def wait(self, error: Unavailable, longest: float = LONGEST_SECONDS, *, runs_others: bool = False) -> None:
         """Wait as `delay` says; a drain ends the wait."""
-        seconds = self.delay(error, longest)
+        seconds = self.delay(error, longest, runs_others=runs_others)
         if self._shutdown.is_set():
             time.sleep(seconds)
         else:
             self._shutdown.wait(seconds)
 
-    def delay(self, error: Unavailable, longest: float = LONGEST_SECONDS) -> float:
+    def delay(self, error: Unavailable, longest: float = LONGEST_SECONDS, *, runs_others: bool = False) -> float:
         """How long to wait now: the back-off, `longest` at most, or longer where the service asks for it within the limit.
 
-        Raises the error itself once it has lasted for the limit, or once the grace time and the slack are over.
+        Raises the error itself once it has lasted for the limit, unless the plane runs tasks of other callers (`runs_others`):
+        those may take longer than the limit. Also raises it once the grace time and the slack are over.
         """
         now = time.monotonic()
         if self._failures == 0 or error.begun:  # it was available a moment ago
@@ -112,7 +113,7 @@ class BackOff:
         self._said = str(error)
         self._part = _part_of(self._method or self.calling)
         left = self._shutdown.deadline + self._slack - now
-        if now - self._since > self._limit or left < 0:
+        if (now - self._since > self._limit and not runs_others) or left < 0:
             raise error
         steps = self._failures + (_THROTTLED_STEPS if isinstance(error, Throttled) else 0)
         seconds = min(longest, back_off(steps, random.random()))  # noqa: S311 - jitter, not a secret

@@ -88,8 +88,8 @@ class Extender:
         if self._observers.is_watched and held:
             kept = [lease for lease in held if lease.task.id not in gone] if gone else held
             self._observers.tell(Extended(time.time(), kept, seconds))
-            if lost:
-                self._observers.tell(Lost(time.time(), lost))
+            if new := [lease for lease in lost if not self._leases.is_lost(lease.task.id)]:
+                self._observers.tell(Lost(time.time(), new))
         return lost
 
     def close(self) -> None:

@@ -309,6 +309,10 @@ class LeaseTable:
         """How many slots have tasks on the plane now."""
         return sum(map(bool, list(self._running.values())))
 
+    def runs_others(self) -> bool:
+        """Whether a slot has tasks on the plane that was not refused itself when it last called."""
+        return any(batch and not self.prefetch.is_refused(slot) for slot, batch in list(self._running.items()))
+
     def running(self) -> list[Lease]:
         return [lease for batch in list(self._running.values()) for lease in list(batch.values())]
 

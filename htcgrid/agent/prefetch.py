@@ -155,6 +155,10 @@ class Prefetch:
         """Note that the plane has run this slot's tasks, or that the slot has ended."""
         self._refused.pop(slot, None)
 
+    def is_refused(self, slot: int) -> bool:
+        """Whether the plane was unavailable to this slot when it last called."""
+        return slot in self._refused
+
     def look(self, by_slot: Mapping[int, Mapping[str, Any]]) -> None:
         """Note what each slot runs now: a batch that has not changed since the last check has a long task.
 

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 from htcgrid.agent.leases import LeaseTable
 from htcgrid.agent.prefetch import DRY_SECONDS
@@ -84,16 +84,11 @@ class Receiver:
         leases = self._leases.add(received)
         if observers.is_watched:
             observers.tell(Received(time.time(), leases, seconds))
-        stored = self._stored(leases)
-        if stored:
-            done = [lease for lease in leases if lease.task.id in stored]
-            self._shared.already_stored(AlreadyStored(time.time(), done))
-            for chunk in chunks(self._leases.still(done), self._source.max_batch):  # held, and so extended, until acked
-                self.back_off.call(lambda chunk=chunk: self._source.ack(chunk), self._source.ack)  # type: ignore[misc]
-                if observers.is_watched:
-                    observers.tell(Acked(time.time(), chunk))
-            self._leases.release(done)
-            leases = [lease for lease in leases if lease.task.id not in stored]
+        try:
+            leases = self._without_stored(leases)
+        except BaseException:
+            self._leases.return_now(*leases)
+            raise
         if any(lease.invalid for lease in leases):
             for lease in leases:
                 if lease.invalid:
@@ -104,13 +99,19 @@ class Receiver:
         else:
             self._leases.offer(leases)
 
-    def _stored(self, leases: Sequence[Lease]) -> Collection[str]:
-        """Which of these tasks need not run."""
-        try:
-            return self.back_off.call(lambda: self._sink.stored([lease.task for lease in leases]), self._sink.stored)
-        except BaseException:
-            self._leases.return_now(*leases)
-            raise
+    def _without_stored(self, leases: Sequence[Lease]) -> Sequence[Lease]:
+        """Ack those of these tasks that have a result; returns the others."""
+        stored = self.back_off.call(lambda: self._sink.stored([lease.task for lease in leases]), self._sink.stored)
+        if not stored:
+            return leases
+        done = [lease for lease in leases if lease.task.id in stored]
+        self._shared.already_stored(AlreadyStored(time.time(), done))
+        for chunk in chunks(self._leases.still(done), self._source.max_batch):  # held, and so extended, until acked
+            self.back_off.call(lambda chunk=chunk: self._source.ack(chunk), self._source.ack)  # type: ignore[misc]
+            if self._shared.observers.is_watched:
+                self._shared.observers.tell(Acked(time.time(), chunk))
+        self._leases.release(done)
+        return [lease for lease in leases if lease.task.id not in stored]
 
 
 def _invalid(lease: Lease) -> Result:

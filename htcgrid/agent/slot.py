@@ -86,7 +86,8 @@ class Slot:
                 self._back_off.has_answered_others(self._outcomes.suspects.answered)
             if not is_throttled and not any(blamed):
                 self._leases.prefetch.refused(self._number)
-            self._back_off.wait(error, self._back_off.longest_of_throttle() if is_throttled else LONGEST_SECONDS)
+            longest = self._back_off.longest_of_throttle() if is_throttled else LONGEST_SECONDS
+            self._back_off.wait(error, longest, runs_others=self._leases.runs_others())
         else:
             self._was_accepted()
 

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TypeVar
 
@@ -45,24 +46,39 @@ class Storer:
         self._shared = shared
         self._observers = shared.observers
         self._put_seconds = 0.0
+        self._is_refused = False
+        """Whether results can no longer be stored."""
         # Tasks that are stopped at the end of the grace time have their outcomes after it.
         self.back_off = shared.back_off(STORE_SECONDS)
 
     def run(self) -> None:
-        is_refused = False
-        """Whether results can no longer be stored."""
         while self._leases.wait_for_work(self._sink.max_batch, self._shared.options.linger):
-            finished: list[Finished] = []
+            while finished := self._leases.next_finished(self._sink.max_batch):
+                self._end_tasks(finished)
+            with self._stopping():
+                self._return()
+
+    def _end_tasks(self, finished: Sequence[Finished]) -> None:
+        """Store these and ack their tasks. Once something could not be stored, all tasks are returned to the source instead."""
+        if not self._is_refused:
             try:
-                while not is_refused and (finished := self._leases.next_finished(self._sink.max_batch)):
-                    stored, finished = self._store(finished), []
-                    self._settle(stored)
-            except BaseException as error:  # noqa: BLE001 - `run` raises it after the held tasks are returned to the source
+                stored = self._store(finished)
+            except BaseException as error:  # noqa: BLE001 - `Agent.run` raises it
                 self._shared.fail(error)
-                is_refused = True
-            if is_refused:
-                self._leases.not_stored(finished)
-            self._return()
+                self._is_refused = True
+        if self._is_refused:
+            self._leases.not_stored(finished)
+            return
+        with self._stopping():  # a source that takes no ack now does not keep later results from being stored
+            self._settle(stored, finished)
+
+    @contextmanager
+    def _stopping(self) -> Iterator[None]:
+        """An error within stops the agent; results that come later are stored all the same."""
+        try:
+            yield
+        except BaseException as error:  # noqa: BLE001 - `Agent.run` raises it
+            self._shared.fail(error)
 
     def _store(self, finished: Sequence[Finished]) -> Sequence[Finished]:
         """Store these results; returns them as they were stored."""
@@ -88,10 +104,11 @@ class Storer:
         self._sink.put(results)
         self._put_seconds = time.monotonic() - began
 
-    def _settle(self, finished: Sequence[Finished]) -> None:
-        self._shared.stored(Stored(time.time(), [result for result, _ in finished], self._put_seconds))
-        leases = self._leases.stored(finished)
-        if dead := {result.task.id: result for result, is_dead in finished if is_dead}:
+    def _settle(self, stored: Sequence[Finished], answered: Sequence[Finished]) -> None:
+        """End the leases of these results: `answered` as the plane gave them, whose bytes are counted, and as they were stored."""
+        self._shared.stored(Stored(time.time(), [result for result, _ in stored], self._put_seconds))
+        leases = self._leases.stored(answered)
+        if dead := {result.task.id: result for result, is_dead in stored if is_dead}:
             for lease in leases:
                 if lease.task.id in dead:
                     self._dead_letter(lease, dead[lease.task.id], leases)

@@ -1,5 +1,6 @@
 """A standing grid, seen from its queue, its store and the metrics of its agents."""
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -38,6 +39,8 @@ class Standing:
         self._agents = agents
         self.after = after
         self.figures = Figures()
+        self.lock = threading.Lock()
+        """Held around the figures: one thread adds to them and others draw them. Never held while the store is asked."""
         self.reads_all = sink is not None and sink.keeps_order
         self.reads_failures = sink is not None and not sink.keeps_order and sink.lists_failures
 
@@ -61,15 +64,21 @@ class Standing:
     def _scan(self, deadline: float) -> None:
         assert self._sink is not None  # noqa: S101 - see reads_all
         chunk: list[Result] = []
-        for number, result in self._sink.scan(None, self.after):
-            self.after = number
-            chunk.append(result)
-            if len(chunk) == _AT_ONCE:
-                self.figures.add(chunk)
-                chunk = []
-                if time.monotonic() > deadline:
-                    return
-        self.figures.add(chunk)
+        try:
+            for number, result in self._sink.scan(None, self.after):
+                self.after = number
+                chunk.append(result)
+                if len(chunk) == _AT_ONCE:
+                    self._add(chunk)
+                    chunk = []
+                    if time.monotonic() > deadline:
+                        return
+        finally:
+            self._add(chunk)  # after an error too: the next call begins behind them
+
+    def _add(self, chunk: list[Result]) -> None:
+        with self.lock:
+            self.figures.add(chunk)
 
     def _failures(self) -> None:
         assert self._sink is not None  # noqa: S101 - see reads_failures

@@ -53,8 +53,8 @@ class Live(Observer):
         self._counts: Counter[str] = Counter()
         self._up: set[str] = set()
         self._samples: deque[_Sample] = deque()
-        self._away: dict[str, str] = {}
-        """What the plugins say that are unavailable."""
+        self._away: dict[str, PluginUnavailable] = {}
+        """The plugins that are unavailable, by their part."""
         self._agent: AgentFigures | None = None
         self._queue: QueueLook | None = None
         self._began = self._ended = 0.0
@@ -69,6 +69,7 @@ class Live(Observer):
         match each:
             case Stored():
                 self._figures.add(each.results)
+                self._look_at_the_plane(each)
             case Retried() | AlreadyStored() | Lost():
                 self._counts[type(each).__name__] += len(each.leases)
             case AgentStarted():
@@ -88,9 +89,18 @@ class Live(Observer):
             case EnvironmentEnded():
                 self._up.discard(each.environment)
             case PluginUnavailable():
-                self._away[each.part] = each.message
+                self._away[each.part] = each
             case PluginAvailable():
                 self._away.pop(each.part, None)
+
+    def _look_at_the_plane(self, stored: Stored) -> None:
+        """A slot that found the plane unavailable may end before it calls again; then the answers of other slots tell."""
+        away = self._away.get("plane")
+        if away is None:
+            return
+        outcomes = [result.outcome for result in stored.results]
+        if any(each.failure is None and each.started > away.time for each in outcomes):
+            del self._away["plane"]
 
     def page(self) -> str:
         """From any thread."""
@@ -107,7 +117,7 @@ class Live(Observer):
         if self._queue is not None:
             pairs, note = self._queue.pairs()
             parts += [tiles(pairs)] * bool(pairs) + [paragraph(note, "dim")] * bool(note)
-        parts += [paragraph(f"The {part} is unavailable: {message}") for part, message in self._away.items()]
+        parts += [paragraph(f"The {part} is unavailable: {away.message}") for part, away in self._away.items()]
         if self.dropped:
             parts.append(paragraph(f"{self.dropped:,} tasks' observations were dropped: these figures are too low."))
         return section("now", "Now", *parts)

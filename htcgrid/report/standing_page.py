@@ -15,6 +15,7 @@ from htcgrid.spi import QueueStats, StoreStats
 _READ_SECONDS = 1.0
 _FIRST_SECONDS = 3.0
 _ROWS = 50
+_NOT_READ = "The results have not been read yet: the figures below are without them."
 
 
 class StandingPage:
@@ -25,10 +26,8 @@ class StandingPage:
         self._name = name
         self._limits = limits
         self._every = every
-        self._lock = threading.Lock()
-        """Held around the figures: one thread adds to them and others draw them."""
         self._look: Look | None = None
-        self._read_error = ""
+        self._read_error = _NOT_READ
         self._asked = float("-inf")
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
@@ -38,7 +37,7 @@ class StandingPage:
         thread = self._looking()
         if self._look is None:
             thread.join(_FIRST_SECONDS)
-        with self._lock:
+        with self._standing.lock:
             report = Report(
                 self._name,
                 time.time(),
@@ -64,8 +63,7 @@ class StandingPage:
 
     def _see(self) -> None:
         self._look = self._standing.look()
-        with self._lock:
-            self._read_error = self._standing.read(_READ_SECONDS)
+        self._read_error = self._standing.read(_READ_SECONDS)
 
 
 def _now(look: Look | None, read_error: str, *, lists: bool) -> Markup:

@@ -18,7 +18,7 @@ from htcgrid.agent.init_errors import FunctionBroken
 from htcgrid.agent.options import AgentOptions
 from htcgrid.agent.shutdown import Shutdown
 from htcgrid.builtin.memory import MemorySource
-from htcgrid.spi import FailureKind, Lease, Outcome, Rejected, Task, Throttled, Unavailable, Unstarted
+from htcgrid.spi import FailureKind, Lease, Outcome, Rejected, Result, Task, Throttled, Unavailable, Unstarted
 
 if TYPE_CHECKING:
     from conftest import Rig
@@ -115,6 +115,17 @@ def test_a_plane_that_answers_others_is_not_held_unavailable_by_one_that_it_refu
     time.sleep(0.06)
     with pytest.raises(Unavailable, match="busy"):
         back_off.wait(Unavailable("busy"), 0.01)
+
+
+def test_a_plane_that_runs_long_tasks_of_others_is_not_given_up_for_one_slot_that_it_refuses(
+    rig: Make, until: Until
+) -> None:
+    job = rig(plans={"a": ["hang"], "b": ["unavailable"] * 60}, slots=2, rules=rules(unavailable_limit=0.02))
+    job.start()
+    until(lambda: "b" in job.sink.results)
+    job.plane.free.set()
+    job.finish()
+    assert job.failures() == {"a": None, "b": None}
 
 
 def test_a_slot_that_is_throttled_for_a_minute_asks_a_bounded_number_of_times(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -445,3 +456,61 @@ def test_a_slow_sink_slows_the_slots_so_that_large_answers_do_not_pile_up(
     job.finish()
     assert len(job.sink.results) == 60
     assert leases.bytes._answers == 0
+
+
+# --- a source that takes some calls and refuses others ------------------------------------------------
+
+
+def test_what_came_beside_a_task_whose_ack_is_refused_goes_back_to_the_source(
+    rig: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = rig(tasks=5)
+    job.sink.put([Result(Task("0", b""), Outcome("0", b"1"))])
+
+    def refuse(_leases: object) -> None:
+        raise Rejected("no right to delete")
+
+    monkeypatch.setattr(job.source, "ack", refuse)
+    with pytest.raises(Rejected, match="no right to delete"):
+        job.run()
+    assert job.diary.invoked == {}
+    assert job.waiting() == set(job.plans)
+
+
+def test_a_source_that_takes_no_task_back_costs_no_result_of_what_runs(
+    rig: Make, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = rig(plans={"a": ["hang"], "b": ["exit"]}, slots=2)
+    refused = threading.Event()
+
+    def refuse(_leases: object, _delay: float) -> None:
+        refused.set()
+        raise Rejected("no right to return")
+
+    monkeypatch.setattr(job.source, "nack", refuse)
+    job.start()
+    until(refused.is_set)
+    job.plane.free.set()
+    with pytest.raises(Rejected, match="no right to return"):
+        job.finish()
+    assert job.failures() == {"a": None}
+    assert job.diary.acked == ["a"]
+
+
+def test_a_source_that_takes_no_ack_keeps_no_result_from_being_stored(
+    rig: Make, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = rig(plans={"a": [], "b": ["hang"], "c": ["hang"]}, slots=3)
+    refused = threading.Event()
+
+    def refuse(_leases: object) -> None:
+        refused.set()
+        raise Rejected("no right to delete")
+
+    monkeypatch.setattr(job.source, "ack", refuse)
+    job.start()
+    until(refused.is_set)
+    job.plane.free.set()
+    with pytest.raises(Rejected, match="no right to delete"):
+        job.finish()
+    assert job.failures() == dict.fromkeys("abc")

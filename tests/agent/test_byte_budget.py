@@ -113,3 +113,13 @@ def test_tasks_larger_than_the_budget_run_one_after_the_other(rig: Make) -> None
     with_events(job, 10_000)
     job.run()
     assert len(job.sink.results) == 6
+
+
+def test_answers_that_the_sink_refuses_take_no_room_once_their_failure_is_stored(rig: Make) -> None:
+    """Else the run stands still when so many were refused as fill the budget."""
+    names = [str(number) for number in range(30)]
+    job = rig(tasks=30, slots=2, refused=names, rules=AgentOptions(linger=0.001, prefetch_bytes=50_000))
+    with_events(job, 10_000)
+    job.run()
+    assert len(job.sink.results) == 30
+    assert job.agent._leases.bytes.held == 0

@@ -163,6 +163,24 @@ def test_leases_that_are_extended_and_lost_are_told(rig: Callable[..., Any], unt
         run.finish()
 
 
+def test_a_lease_is_told_as_lost_once_however_long_its_task_runs_on(
+    rig: Callable[..., Any], until: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, diarist = rig(plans={"slow": ["hang"], "gone": ["hang"]}, lease_seconds=0.1), Diarist()
+    monkeypatch.setattr(run.plane, "cancel", lambda _task_ids: None)
+    with Observing({"diarist": diarist}) as hub:
+        run.agent = Agent(run.source, run.plane, run.sink, run.rules, run.said.append, observers=hub)
+        run.start()
+        until(lambda: diarist.tasks(Extended)["gone"])
+        run.source.cancel(task_ids=["gone"])
+        until(lambda: diarist.tasks(Lost)["gone"])
+        extended = diarist.tasks(Extended)["slow"]
+        until(lambda: diarist.tasks(Extended)["slow"] > extended + 3)
+        run.plane.free.set()
+        run.finish()
+    assert diarist.tasks(Lost) == {"gone": 1}
+
+
 @pytest.mark.parametrize(
     ("faults", "part"),
     [

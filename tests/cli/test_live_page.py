@@ -27,6 +27,7 @@ from htcgrid.spi import (
     Function,
     Lease,
     Outcome,
+    PluginUnavailable,
     QueueStats,
     Result,
     Retried,
@@ -146,6 +147,15 @@ def test_now_says_what_is_busy_held_and_waiting() -> None:
     assert (seen["Queue: waiting"], seen["Queue: leased"], seen["Oldest waits"]) == ("1,234", "7", "90 s")
     assert (seen["Succeeded"], seen["Failed"]) == ("1", "1")
     assert "3 tasks&#x27; observations were dropped" in live.page()
+
+
+@pytest.mark.parametrize(("started", "is_away"), [(90.0, True), (110.0, False)])
+def test_the_plane_is_unavailable_until_a_task_that_began_later_has_answered(started: float, is_away: bool) -> None:
+    """The slot that was refused may end without another call."""
+    live = Live(Function(handler="a.b"), "results.db")
+    answer = Result(Task("t", b"1"), Outcome("t", b"1", started=started))
+    live.observe([PluginUnavailable(100.0, "plane", "429 Too Many Requests", 0.2), Stored(120.0, [answer], 0.1)])
+    assert ("The plane is unavailable: 429 Too Many Requests" in live.page()) == is_away
 
 
 def test_a_queue_that_is_away_is_named_and_holds_up_no_page() -> None:
