@@ -38,6 +38,17 @@ def grid_options(command: F) -> F:
     return command
 
 
+def session_option(text: str) -> Callable[[F], F]:
+    """`--session`, with this help text."""
+    return click.option("--session", metavar="NAME", callback=_session_name, help=text)
+
+
+def _session_name(_context: click.Context, _option: click.Parameter, name: str | None) -> str | None:
+    if name == "":  # as of a variable that a failed `submit` left empty
+        raise click.BadParameter("the name is empty. Give the session that `htcgrid submit` has printed.")
+    return name
+
+
 def options_text(file: Path | None, plane: str | None, pairs: tuple[str, ...]) -> str:
     """These options as a user types them, with a space before each."""
     config_option = ["--config", str(file)] if file is not None else []
