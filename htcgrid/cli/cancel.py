@@ -4,7 +4,7 @@ from pathlib import Path
 import click
 
 from htcgrid.agent.storer import chunks
-from htcgrid.cli.grid_options import grid_options, read_grid
+from htcgrid.cli.grid_options import grid_options, read_grid, session_option
 from htcgrid.cli.main import DONE, SOME_FAILED
 from htcgrid.cli.queue_and_store import back_off, queue_of, say
 from htcgrid.spi import FailureKind, Outcome, Result, Task, error_documents
@@ -15,7 +15,7 @@ _NAMED = 5
 @click.command()
 @click.argument("task_ids", nargs=-1, metavar="[TASK_ID]...")
 @grid_options
-@click.option("--session", metavar="NAME", help="Cancel all tasks of this session.")
+@session_option("Cancel all tasks of this session.")
 def command(
     task_ids: tuple[str, ...], file: Path | None, plane: str | None, pairs: tuple[str, ...], session: str | None
 ) -> int:

@@ -46,7 +46,7 @@ def command(
     """
     from htcgrid.service.page_api import served_page  # noqa: PLC0415 - no other command is to load the library that serves
 
-    grid = read_grid(file, plane, pairs)
+    grid = read_grid(file, plane, pairs, optional=bool(agents))
     function, source = grid.settings.function, grid.settings.source
     limits = Limits(function.memory, function.timeout)
     with ExitStack() as stack:

@@ -1,7 +1,7 @@
 """The options that commands share, and the grid that they choose."""
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -38,6 +38,17 @@ def grid_options(command: F) -> F:
     return command
 
 
+def session_option(text: str) -> Callable[[F], F]:
+    """`--session`, with this help text."""
+    return click.option("--session", metavar="NAME", callback=_session_name, help=text)
+
+
+def _session_name(_context: click.Context, _option: click.Parameter, name: str | None) -> str | None:
+    if name == "":  # as of a variable that a failed `submit` left empty
+        raise click.BadParameter("the name is empty. Give the session that `htcgrid submit` has printed.")
+    return name
+
+
 def options_text(file: Path | None, plane: str | None, pairs: tuple[str, ...]) -> str:
     """These options as a user types them, with a space before each."""
     config_option = ["--config", str(file)] if file is not None else []
@@ -48,15 +59,33 @@ def options_text(file: Path | None, plane: str | None, pairs: tuple[str, ...]) -
 
 
 def read_grid(
-    file: Path | None, plane: str | None, pairs: tuple[str, ...], **tables: dict[str, Any]
+    file: Path | None,
+    plane: str | None,
+    pairs: tuple[str, ...],
+    tables: Mapping[str, dict[str, Any]] | None = None,
+    *,
+    optional: bool = False,
 ) -> config.GridConfig:
-    """The grid that these options choose."""
+    """The grid that these options choose. Raises `ConfigError` where nothing describes one, unless it is `optional`."""
     flags = config.flags_of(pairs)
-    for name, table in tables.items():
+    for name, table in (tables or {}).items():
         there = flags.get(name, {})
         if not isinstance(there, dict):
             raise config.ConfigError(f"--set {name}={there}: {name} is a table. Write --set {name}.KEY=VALUE.")
         flags[name] = there | table
     if plane:
         flags["plane"] = plane
-    return config.read(file, flags)
+    grid = config.read(file, flags)
+    if grid.file is None and not optional and _is_empty(grid.settings):
+        raise config.ConfigError(
+            f"There is no {config.DEFAULT_FILE} in this folder. Go to the folder that has it, name it with --config FILE, or write "
+            "a new project with `htcgrid init FOLDER`."
+        )
+    return grid
+
+
+def _is_empty(settings: config.Settings) -> bool:
+    """Whether neither a file nor options nor variables say what to run, on what."""
+    function = settings.function
+    given = function.handler, function.command, settings.functions, settings.source, settings.sink
+    return not any(given) and "planes" not in settings.model_fields_set

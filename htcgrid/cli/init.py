@@ -76,7 +76,7 @@ def _import(folder: Path, files: list[Path]) -> None:
     text, left_out = load_importer("htc-grid")(files)
     path = folder / DEFAULT_FILE
     if path.exists():
-        raise ConfigError(f"{path} is there already, and is left as it is. Name another folder.")
+        raise ConfigError(f"{path} exists already; nothing was written. Name another folder.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
@@ -90,7 +90,7 @@ def _import(folder: Path, files: list[Path]) -> None:
 def _write_project(folder: Path) -> None:
     there = [name for name in _FILES if (folder / name).exists()]
     if there:
-        raise ConfigError(f"{folder}: {', '.join(there)} is there already, and is left as it is. Name another folder.")
+        raise ConfigError(f"{folder} has {', '.join(there)} already; nothing was written. Name another folder.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in _FILES.items():

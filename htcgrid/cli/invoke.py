@@ -111,8 +111,8 @@ def _replayed(grid: GridConfig, task_id: str, attributes: dict[str, str]) -> Tas
             task = next((result.task for result in chosen.of(sink) if result.task.payload), None)
     if task is None:
         raise ConfigError(
-            f"--task {task_id}: the source is not a file that has it, and no failure in the sink is kept with its event. Give "
-            "the event itself."
+            f"--task {task_id}: there is no such task in the source, or the source is a queue, which cannot be searched; and the "
+            "sink has no failure of it that is kept with its event. Give the event itself, or another id."
         )
     return replace(task, attributes={**task.attributes, **attributes})
 

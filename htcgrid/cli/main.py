@@ -99,7 +99,7 @@ def group() -> None:
     \b
     htcgrid init demo && cd demo     # a working project
     htcgrid run                      # run its tasks on this machine
-    htcgrid run --plane docker       # the same in containers
+    htcgrid run --plane docker       # the same in containers, once the config has [planes.docker]
     """
 
 

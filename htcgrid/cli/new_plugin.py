@@ -72,7 +72,8 @@ def command(name: str, kinds: tuple[str, ...], folder: Path | None) -> None:
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise ConfigError(
-            f"{name!r} cannot be a plugin's name: write lower-case letters, digits and _, as in my_queue."
+            f"{name!r} cannot be a plugin's name: begin with a lower-case letter, and write lower-case letters, digits and _, "
+            "as in my_queue."
         )
     folder = folder or Path(f"htcgrid-{name.replace('_', '-')}")
     if folder.exists() and any(folder.iterdir()):

@@ -165,8 +165,8 @@ def any_to_do(count: int, sink: ResultSink, chosen: Choice) -> bool:
         cancelled = " but what was cancelled" if sink.has_failed() else ""
         say(f"nothing has failed{cancelled}, so there is nothing to run again.")
         return False
-    named = f" named {_named(sorted(chosen.task_ids))}" if chosen.task_ids else ""
-    raise Rejected(f"No failure fits what was asked for{named}. `htcgrid failures` lists them; nothing was changed.")
+    asked = f"the ids {_named(sorted(chosen.task_ids))}" if chosen.task_ids else "these options"
+    raise Rejected(f"No failure matches {asked}. `htcgrid failures` lists them; nothing was changed.")
 
 
 def _named(ids: Iterable[str]) -> str:

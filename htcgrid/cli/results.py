@@ -8,7 +8,7 @@ import click
 
 from htcgrid import plugins
 from htcgrid.agent.storer import chunks
-from htcgrid.cli.grid_options import grid_options, read_grid
+from htcgrid.cli.grid_options import grid_options, read_grid, session_option
 from htcgrid.cli.main import DONE, SOME_FAILED
 from htcgrid.cli.queue_and_store import QueueSource, StoreSink, back_off, queue_of, say, store_of
 from htcgrid.cli.streams import OutputLost
@@ -28,7 +28,7 @@ _ID_CHARACTERS = REQUEST_BYTES
 @click.command()
 @click.argument("task_ids", nargs=-1, metavar="[TASK_ID]...")
 @grid_options
-@click.option("--session", metavar="NAME", help="Only the results of this session.")
+@session_option("Only the results of this session.")
 @click.option(
     "--ids",
     type=click.File(errors="surrogateescape"),

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from htcgrid.agent.agent import Agent
+from htcgrid.agent.init_errors import FunctionBroken
 from htcgrid.agent.statistics import Summary
 from htcgrid.cli import c_heap
 from htcgrid.cli.closing import closed_in_time
@@ -77,7 +78,7 @@ def command(
     if fail_fast:
         pairs = (*pairs, "agent.tolerated_failures=0")
     tables = {name: {"plugin": plugin} for name, plugin in (("source", source), ("sink", sink)) if plugin}
-    grid = read_grid(file, plane, with_logs(pairs, logs), **tables)
+    grid = read_grid(file, plane, with_logs(pairs, logs), tables)
     options = options_text(file, plane, pairs)
     if redrive and (status := _redrive(grid, quiet=quiet, options=options)) is not None:
         return status
@@ -136,7 +137,10 @@ def run_agent(
     end_with(invoker.output, lambda: agent.deadline)
     signals = Signals(agent)
     with signals, progress.showing(agent):
-        summary = agent.run()
+        try:
+            summary = agent.run()
+        except FunctionBroken as error:
+            raise _explained(error) from None
     settle(invoker.output)
     print_summary(summary, grid, (tasks, results, invoker), failing, commands(results, options))
     if limit.is_exceeded and not signals.interrupted:
@@ -148,6 +152,14 @@ def run_agent(
     elif not quiet and not is_standard_stream(results):
         log.warning("this run is in no manifest: the sink has no place for one")
     return status
+
+
+def _explained(error: FunctionBroken) -> FunctionBroken:
+    """The same with what to do about it, if that is known."""
+    from htcgrid.failures.hints import hint  # noqa: PLC0415 - most runs do not need it
+
+    advice = hint("", str(error))
+    return FunctionBroken(f"{error} - {advice}.") if advice else error
 
 
 class Limit:

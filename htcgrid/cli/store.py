@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 import click
 
+from htcgrid.cli.grid_options import session_option
 from htcgrid.config import ConfigError, GridConfig
 from htcgrid.failures.choice import Choice
 from htcgrid.spi import FailureKind, ResultSink, Task, TaskQueue
@@ -16,7 +17,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 def choice_options(command: F) -> F:
     """`--kind`, `--group`, `--id`, `--session` and ids, for `choice_of`."""
     for option in (
-        click.option("--session", metavar="NAME", help="Only tasks of this session."),
+        session_option("Only tasks of this session."),
         click.option("--id", "ids", multiple=True, metavar="ID", help="Only this task; may be given several times."),
         click.option(
             "--group",

@@ -11,7 +11,7 @@ import click
 from tqdm import tqdm
 
 from htcgrid import plugins
-from htcgrid.cli.grid_options import grid_options, read_grid
+from htcgrid.cli.grid_options import grid_options, read_grid, session_option
 from htcgrid.cli.kept_files import require_another
 from htcgrid.cli.main import DONE, SOME_FAILED
 from htcgrid.cli.queue_and_store import QueueSource, back_off, queue_of, say
@@ -26,7 +26,7 @@ _BATCH = 1000
 @click.command()
 @click.argument("events", metavar="FILE")
 @grid_options
-@click.option("--session", metavar="NAME", help="The session they belong to; a new UUID by default.")
+@session_option("The session they belong to; a new UUID by default.")
 @click.option("--priority", type=int, help="Tasks of a higher priority run first; 0 by default.")
 @click.option(
     "--id-field",
@@ -60,6 +60,7 @@ def command(
     require_another("--ids", Path(ids.name) if ids else None, [Path(events)])
     grid = read_grid(file, plane, pairs)
     into = queue_of(grid)
+    _open(ids)
     unfinished = Unfinished(events, priority, id_field, _identity(grid, into)) if session is None else None
     session = unfinished.session if unfinished else str(session)
     attributes = {"session_id": session, **({} if priority is None else {"priority": str(priority)})}
@@ -89,9 +90,9 @@ def command(
                 began = time.monotonic()
                 retrier.call(lambda tasks=tasks: queue.put(tasks))  # type: ignore[misc]
                 observers.tell(Sent(time.time(), session, tasks, time.monotonic() - began))
+            accepted += len(tasks)
             if ids is not None:
                 _write(ids, tasks)
-            accepted += len(tasks)
             bar.update(len(tasks))
     print(session, flush=True)  # before the note is removed: an unprinted session must be continued, not lost
     if unfinished:
@@ -104,6 +105,16 @@ def _identity(grid: GridConfig, queue: QueueSource) -> str:
     table, folder = grid.settings.source, grid.file.absolute().parent if grid.file else Path.cwd()
     parts = [table and table.plugin, table and table.options, str(folder), queue.function.region]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _open(ids: IO[str] | None) -> None:
+    """Open the file, which click does when it is first used. Raises `ConfigError`."""
+    if ids is None:
+        return
+    try:
+        ids.flush()
+    except click.FileError as error:
+        raise ConfigError(f"--ids {ids.name} cannot be written: {error.message}. Name another file.") from None
 
 
 def _require_lines(ids: IO[str], tasks: list[Task]) -> None:

@@ -43,13 +43,13 @@ def command(
     """Show a standing grid in the terminal: its queue, its store, its agents.
 
     It ends with Ctrl-C. If standard output is not a terminal, it prints one line for each read. With --once the exit code
-    is 3 if a service did not answer.
+    is 3 if the queue or the store did not answer.
 
     \b
     htcgrid top
     htcgrid top --once
     """
-    grid = read_grid(file, plane, pairs)
+    grid = read_grid(file, plane, pairs, optional=bool(agents))
     with standing_grid(grid, agents) as standing:
         if once:
             look = standing.look()

@@ -130,10 +130,12 @@ def command(
     if take_away is not None and bring_back is None:
         raise click.UsageError("--take-away needs --bring-back: a command that starts again what was stopped.")
     plugin = plugins.load(base, name)
-    elsewhere = config.flags_of(missing)
+    options, elsewhere = _flags("--option", pairs), _flags("--missing", missing)
+    _require_writable("--json", json_file)
+    _require_writable("--junit", junit)
     function = kit.contract_function() if deployed is None else kit.contract_function(timeout=deployed)
     with tempfile.TemporaryDirectory(prefix="htcgrid-verify-") as folder:
-        places = Places(plugin, config.flags_of(pairs), Path(folder))
+        places = Places(plugin, options, Path(folder))
         try:
             with places.make(function):
                 pass  # a config error or an outage is reported once, not once for each rule
@@ -169,6 +171,24 @@ def command(
     if not verdicts:
         raise click.UsageError(f"-k {keyword!r} matches no rule; `htcgrid verify {name} --list` shows them.")
     return SOME_FAILED if left_out or any(each.verdict == "broken" for each in verdicts) else DONE
+
+
+def _flags(option: str, pairs: Sequence[str]) -> dict[str, Any]:
+    for pair in pairs:
+        if not pair.partition("=")[1]:
+            raise click.UsageError(f"{option} {pair}: write it as KEY=VALUE, as in {option} workers=2.")
+    return config.flags_of(pairs)
+
+
+def _require_writable(option: str, file: Path | None) -> None:
+    """Make its folder, as pytest does for JUnit XML. Raises `ConfigError` before the rules are tested, which takes minutes."""
+    if file is None:
+        return
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.open("a").close()
+    except OSError as error:
+        raise config.ConfigError(f"{option} {file} cannot be written: {error.strerror}. Name another file.") from None
 
 
 def _kit() -> Any:

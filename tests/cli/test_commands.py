@@ -105,7 +105,7 @@ def test_init_leaves_what_is_there_alone(project: Project) -> None:
     done = project.htcgrid("init")
     assert done.status == 2
     assert "htcgrid.toml" in done.err
-    assert "is left as it is. Name another folder." in done.err
+    assert "nothing was written. Name another folder." in done.err
     assert {path: path.read_bytes() for path in project.folder.iterdir()} == before
 
 

@@ -107,11 +107,27 @@ def test_a_file_that_is_no_text(project: Project, inside: Inside) -> None:
     assert "htcgrid.toml is not TOML: " in done.err
 
 
-def test_without_any_config_it_says_what_to_write(project: Project, inside: Inside) -> None:
+@pytest.mark.parametrize(
+    "command", [["run"], ["run", "--fail-fast"], ["invoke", "{}"], ["check"], ["status"], ["deploy"]]
+)
+def test_in_a_folder_without_a_config_it_says_so(project: Project, inside: Inside, command: list[str]) -> None:
     (project.folder / "htcgrid.toml").unlink()
-    done = inside("run")
+    done = inside(*command)
+    assert (done.status, done.out) == (2, "")
+    assert done.err.startswith("htcgrid: There is no htcgrid.toml in this folder. ")
+
+
+def test_a_config_of_options_alone_is_told_what_it_lacks(project: Project, inside: Inside) -> None:
+    (project.folder / "htcgrid.toml").unlink()
+    done = inside("run", "--set", "function.handler=job.handler")
     assert done.status == 2
     assert "[source] is missing. Write, for example:" in done.err
+
+
+def test_addresses_of_agents_are_enough_for_top(project: Project, inside: Inside) -> None:
+    (project.folder / "htcgrid.toml").unlink()
+    done = inside("top", "--once", "--agent", "127.0.0.1:1")
+    assert (done.status, "127.0.0.1:1  does not answer" in done.out) == (0, True)
 
 
 # --- who is stronger ---------------------------------------------------------------------------------

@@ -211,7 +211,7 @@ def test_what_cannot_be_redriven_is_a_clear_message_and_changes_nothing(project:
     group = inside("redrive", "--group", "9")
     assert (group.status, "There is no group 9: there are 1 to 1" in group.err) == (2, True)
     unknown = inside("redrive", "nobody")
-    assert (unknown.status, "No failure fits what was asked for named nobody" in unknown.err) == (2, True)
+    assert (unknown.status, "No failure matches the ids nobody." in unknown.err) == (2, True)
     for command in ("redrive", "failures"):
         unread = inside(command, "--set", "sink.path=-")
         assert (unread.status, "no results can be read from it" in unread.err) == (2, True)
@@ -385,7 +385,7 @@ def test_invoke_replays_a_task_of_the_source(project: Project) -> None:
     assert (done.status, json.loads(done.out)["errorMessage"], done.err) == (1, "no price for 14", "")
     assert "pricing 13" in on_a_terminal(project, "invoke", "--task", "13")
     unknown = project.htcgrid("invoke", "--task", "99")
-    assert (unknown.status, "--task 99: the source is not a file that has it" in unknown.err) == (2, True)
+    assert (unknown.status, "--task 99: there is no such task in the source" in unknown.err) == (2, True)
 
 
 def test_invoke_replays_a_failure_that_was_kept_with_its_event(project: Project, inside: Inside) -> None:

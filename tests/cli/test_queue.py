@@ -137,7 +137,29 @@ def test_ids_that_cannot_be_written_are_told(project: Project) -> None:
     done = project.run("submit", "events.jsonl", "--ids", "/dev/full", "--session", "s")
     assert done.returncode == 3
     assert "--ids /dev/full cannot be written: No space left on device" in done.stderr
+    assert "1 tasks of session s are in the queue." in done.stderr
     assert "bug" not in done.stderr
+
+
+def test_a_file_of_ids_that_cannot_be_opened_is_told_before_anything_is_put(project: Project) -> None:
+    project.events({"n": 1})
+    done = project.run("submit", "events.jsonl", "--ids", ".", "--session", "s")
+    assert (done.returncode, done.stderr) == (
+        2,
+        "htcgrid: --ids . cannot be written: Is a directory. Name another file.\n",
+    )
+    assert json.loads(project.run("status", "--json").stdout)["queue"]["states"]["waiting"] == 0
+
+
+@pytest.mark.parametrize(
+    "command", [["submit", "events.jsonl"], ["results", "--wait"], ["cancel"], ["failures"], ["redrive"]]
+)
+def test_a_session_without_a_name_is_refused(project: Project, command: list[str]) -> None:
+    """A script has one where its `session=$(htcgrid submit ...)` failed."""
+    project.events({"n": 1})
+    done = project.run(*command, "--session", "")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Invalid value for '--session': the name is empty." in done.stderr
 
 
 def test_events_are_not_replaced_by_their_ids(project: Project) -> None:

@@ -390,6 +390,14 @@ def test_a_function_that_does_not_load_ends_the_run_with_its_document_and_no_res
     assert project.results() == []
 
 
+def test_a_package_that_is_missing_is_named_with_what_to_do_about_it(project: Project) -> None:
+    project.write("job.py", "import pandaz")
+    project.tasks(1)
+    done = project.htcgrid("run")
+    assert done.status == 2
+    assert "pandaz is not installed where the handler runs: install it there" in done.err
+
+
 def test_no_handler_at_all(project: Project) -> None:
     done = project.htcgrid("run", "--set", "function.handler=''")
     assert done.status == 2
