@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from htcgrid.spi import Capability, FailureKind, Invoker, Outcome, Throttled, Unavailable
@@ -100,12 +101,14 @@ class SlotRules(InvokerHelpers):
                 self.resize(plane, 1)
 
             def run(number: int) -> None:
-                marked = {} if seen is None else {"mark": f"{seen}/{number}"}
-                asked = self.call(plane, "sleep", seconds=3 * self.wait_factor, value="kept", **marked)
-                assert self.answer(asked) == "kept"
+                event: dict[str, Any] = {"seconds": 3 * self.wait_factor, "value": "kept"}
+                if seen is not None:
+                    event["mark"] = f"{seen}/{number}"
+                assert self.answer(self.call(plane, "sleep", **event)) == "kept"
 
             try:
-                in_threads([*[partial(run, number) for number in range(size)], shrink], 60 * self.wait_factor)
+                calls: list[Callable[[], None]] = [partial(run, number) for number in range(size)]
+                in_threads([*calls, shrink], 60 * self.wait_factor)
                 self._learns(plane, 1, "shrunk")
             finally:
                 self.resize(plane, size)  # the other rules need the environments

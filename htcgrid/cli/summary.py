@@ -14,7 +14,9 @@ from typing import Any
 from htcgrid.agent.statistics import Summary
 from htcgrid.cli.failing import Failing
 from htcgrid.config import GridConfig
-from htcgrid.spi import Plugin
+from htcgrid.config_tables import PluginTable
+from htcgrid.secret_values import secrets_of
+from htcgrid.spi import Plugin, ResultSink
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +65,13 @@ class Bill:
 def print_summary(
     summary: Summary,
     grid: GridConfig,
-    plugins: Sequence[Plugin] = (),
+    plugins: Sequence[Plugin],
     failing: Failing | None = None,
     commands: Mapping[str, str] | None = None,
 ) -> None:
     """Print on standard error, since results may go to standard output: text on a terminal, one JSON line elsewhere."""
     memory_mb = _peak_memory_mb()
-    sink = grid.settings.sink
-    where = f"{sink.plugin} {' '.join(f'{key}={value}' for key, value in sink.options.items())}" if sink else ""
+    where = _where(grid.settings.sink, plugins)
     bill = Bill.of(plugins)
     if sys.stderr.isatty():
         failures = failing.text(commands or {}) if failing else ""
@@ -85,6 +86,17 @@ def print_summary(
             {"summary": {**figures, "agent_memory_mb": round(memory_mb, 1), "results": where, **used, **found}}
         )
     print(text, file=sys.stderr, flush=True)
+
+
+def _where(sink: PluginTable | None, plugins: Sequence[Plugin]) -> str:
+    """The sink's table of the config on one line, without its secrets."""
+    if sink is None:
+        return ""
+    config = next(plugin.config for plugin in plugins if isinstance(plugin, ResultSink))
+    secret = {key.partition(".")[0] for key in secrets_of(config)}
+    # By the names of fields: a key with an alias is left out, since it may be that of a secret.
+    shown = type(config).model_fields.keys() - secret
+    return " ".join([sink.plugin, *(f"{key}={value}" for key, value in sink.options.items() if key in shown)])
 
 
 def _peak_memory_mb() -> float:

@@ -8,7 +8,7 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -772,7 +772,7 @@ class TestRunsAgainWhatItEnded(ResizableCase):
     says = "one invocation ran 2 times"
 
     class broken(ShrinksAtOnce):
-        def invoke(self, batch: Sequence[Lease], timeout: float) -> Iterable[Outcome | Unstarted]:
+        def invoke(self, batch: Sequence[Lease], timeout: float) -> Iterator[Outcome | Unstarted]:
             for each in batch:
                 (report,) = super().invoke([each], timeout)
                 if isinstance(report, Outcome) and report.failure is FailureKind.EXIT:
