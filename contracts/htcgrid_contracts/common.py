@@ -85,11 +85,36 @@ class PluginContract:
         """Make the service of the opened plugin refuse the next call because there are too many."""
         not_asked("override `throttle(plugin)`: have the service refuse the next call, since there are too many now")
 
+    def end_throttle(self, plugin: Plugin) -> None:
+        """Make it accept calls again, where `throttle` has made it refuse more than one."""
+
+    def can(self, name: str) -> bool:
+        """Whether the subclass overrides this method: `take_away`, `bring_back`, `throttle` or `resize`."""
+        return not getattr(type(self), name).__module__.startswith(f"{__package__}.")
+
     def needs(self, name: str) -> None:
-        """Leave the rule out where the subclass does not override this method: `take_away`, `bring_back`, `throttle` or
-        `resize`."""
-        if getattr(type(self), name).__module__.startswith(f"{__package__}."):
+        """Leave the rule out where the subclass does not override this method."""
+        if not self.can(name):
             getattr(self, name)(None)  # which says what to override
+
+    @contextmanager
+    def away(self, plugin: Plugin) -> Iterator[None]:
+        """The service of the opened plugin is away; it is brought back afterwards, since the next rule may need it."""
+        self.take_away(plugin)
+        try:
+            yield
+        finally:
+            if self.can("bring_back"):
+                self.bring_back(plugin)
+
+    @contextmanager
+    def throttled(self, plugin: Plugin) -> Iterator[None]:
+        """The service of the opened plugin refuses calls."""
+        self.throttle(plugin)
+        try:
+            yield
+        finally:
+            self.end_throttle(plugin)
 
     def knows_a_missing_place(self) -> bool:
         """Whether there is a fixture `missing`."""
@@ -209,8 +234,8 @@ class PluginContract:
         self.needs("throttle")
         with self.again(plugin) as opened:
             self.use(opened)
-            self.throttle(opened)
-            with self.unavailable("a call that the service refused, since there were too many,", opened):
+            refused = "a call that the service refused, since there were too many,"
+            with self.throttled(opened), self.unavailable(refused, opened):
                 self.use(opened)
 
     def test_it_knows_its_agent_by_name(self, plugin: Plugin) -> None:

@@ -155,9 +155,10 @@ class InvokerContract(
         without counting an attempt. Read: spi.Unavailable."""
         with self.again(invoker) as plane:
             self.works(plane)
-            self.take_away(plane)
-            with self.unavailable("invoke", plane):
-                list(plane.invoke([lease("echo", value=1)], plane.function.timeout))
+            with self.away(plane):
+                with self.unavailable("invoke", plane):
+                    list(plane.invoke([lease("echo", value=1)], plane.function.timeout))
+                plane.close()  # also while it is away
 
     def test_a_plane_that_went_away_names_what_it_had_begun(self, invoker: Invoker) -> None:
         """Unavailable must name the tasks that had begun. Their attempt counts, since they may have run.
@@ -180,6 +181,8 @@ class InvokerContract(
                 )
             finally:
                 gone.join()
+                if self.can("bring_back"):
+                    self.bring_back(plane)
 
     def test_a_plane_that_came_back_serves_again(self, invoker: Invoker) -> None:
         """When the plane can be reached again, `invoke` must work again: an outage must not end a run.
@@ -187,8 +190,6 @@ class InvokerContract(
         self.needs("bring_back")
         with self.again(invoker) as plane:
             self.works(plane)
-            self.take_away(plane)
-            with self.unavailable("invoke", plane):
+            with self.away(plane), self.unavailable("invoke", plane):
                 list(plane.invoke([lease("echo", value=1)], plane.function.timeout))
-            self.bring_back(plane)
             self.comes_back(lambda: self.works(plane), 60, "plane")

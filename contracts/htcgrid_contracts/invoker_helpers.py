@@ -8,7 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from htcgrid.spi import FailureKind, Function, HtcgridError, Invoker, Lease, Outcome, Task, Unstarted, limits
+from htcgrid.spi import (
+    FailureKind,
+    Function,
+    HtcgridError,
+    Invoker,
+    Lease,
+    Outcome,
+    Task,
+    Throttled,
+    Unstarted,
+    limits,
+)
 
 from htcgrid_contracts.common import PluginContract, in_threads, not_asked, unique_id
 from htcgrid_contracts.packing import contract_function
@@ -111,12 +122,20 @@ class InvokerHelpers(PluginContract):
         return self.run(plane, [lease(do, **event)], timeout)[0]
 
     def run(self, plane: Invoker, batch: Sequence[Lease], timeout: float | None = None) -> list[Outcome]:
-        """Invoke these until each has an outcome; those that were not started are invoked again."""
+        """Invoke these until each has an outcome; those that were not started, or were throttled, are invoked again."""
         outcomes: dict[str, Outcome] = {}
         left = list(batch)
         in_vain = 0
+        deadline = time.monotonic() + 20 * self.wait_factor
         while left and in_vain < 20:
-            begun = [report for report in self.reports(plane, left, timeout) if isinstance(report, Outcome)]
+            try:
+                reports = self.reports(plane, left, timeout)
+            except Throttled as error:
+                if error.begun or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
+                continue
+            begun = [report for report in reports if isinstance(report, Outcome)]
             outcomes |= {report.task_id: report for report in begun}
             left = [each for each in left if each.task.id not in outcomes]
             in_vain = 0 if begun else in_vain + 1

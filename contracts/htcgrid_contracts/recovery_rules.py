@@ -74,9 +74,8 @@ class RecoveryRules(PluginContract):
         self.needs("bring_back")
         with self.again(plugin) as opened:
             self.use(opened)
-            self.take_away(opened)
-            for _ in range(2):
-                with self.unavailable("a call while the place was away", opened):
-                    self.use(opened)
-            self.bring_back(opened)
+            with self.away(opened):
+                for _ in range(2):
+                    with self.unavailable("a call while the place was away", opened):
+                        self.use(opened)
             self.comes_back(lambda: self.use(opened), 20, "place")

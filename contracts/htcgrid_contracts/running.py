@@ -30,9 +30,10 @@ class Subject:
     """The plugin to be verified, and what its author tells the kit about its service.
 
     `make` returns a new one, not opened, with an empty queue or store where that is possible; `missing` returns one whose
-    config names what does not exist. `take_away`, `bring_back`, `throttle`, `resize` and `publish_invalid` are the methods
-    of the contracts. `marks` returns the path at which handlers see a folder. `deployed` is the timeout of the kit's
-    handler on a plane that serves only what was deployed. `deadline` is the time limit of each rule, in seconds.
+    config names what does not exist. `take_away`, `bring_back`, `throttle`, `end_throttle`, `resize` and
+    `publish_invalid` are the methods of the contracts. `marks` returns the path at which handlers see a folder. `deployed` is
+    the timeout of the kit's handler on a plane that serves only what was deployed. `largest_event` and `largest_answer` are in
+    bytes: 0 where there is no limit, None where it is AWS's. `deadline` is the time limit of each rule, in seconds.
     """
 
     kind: type[Plugin]
@@ -43,11 +44,14 @@ class Subject:
     take_away: Callable[[], None] | None = None
     bring_back: Callable[[], None] | None = None
     throttle: Callable[[], None] | None = None
+    end_throttle: Callable[[], None] | None = None
     resize: Callable[[int], None] | None = None
     publish_invalid: Callable[[], None] | None = None
     marks: Callable[[Path], str] | None = None
     deployed: float | None = None
     too_large: int | None = None
+    largest_event: int | None = None
+    largest_answer: int | None = None
     deadline: float = 60.0
 
 
@@ -82,23 +86,9 @@ def verify(
 
     subject = replace(subject, make=learned(subject.make), missing=learned(subject.missing))
     reporter = Reporter(subject.deadline, secrets, on_verdict)
-    # Nothing of the user's own pytest settings and plugins, and no output: the caller shows the verdicts.
-    arguments = [
-        "--disable-plugin-autoload",
-        "-p",
-        "htcgrid_contracts.pytest_plugin",
-        f"{VERIFIED}::{CLASSES[subject.kind]}",
-        "-c",
-        os.devnull,
-        f"--rootdir={VERIFIED.parent}",
-        "-p",
-        "no:terminal",
-    ]
-    arguments += ["-p", "no:cacheprovider", "-p", "no:faulthandler", "--import-mode=importlib", "-o", "addopts="]
+    arguments = _arguments(subject.kind, keyword)
     if junit is not None:
         arguments.append(f"--junit-xml={junit}")
-    if keyword:
-        arguments += ["-k", keyword]
     if first:
         arguments.append("--maxfail=1")
     status = pytest.main(arguments, plugins=[_Known(subject), reporter])
@@ -117,12 +107,28 @@ def verify(
     return reporter.verdicts
 
 
-def rules(kind: type[Plugin]) -> Sequence[tuple[str, str, str]]:
-    """Each rule for a kind of plugin: its name, what it requires and why, and where it is in the interface."""
+def _arguments(kind: type[Plugin], keyword: str) -> list[str]:
+    """Nothing of the user's own pytest settings and plugins, and no output: the caller shows the verdicts."""
+    arguments = ["--disable-plugin-autoload", f"{VERIFIED}::{CLASSES[kind]}", "-c", os.devnull]
+    arguments += [f"--rootdir={VERIFIED.parent}", "--import-mode=importlib", "-o", "addopts="]
+    for plugin in ("htcgrid_contracts.pytest_plugin", "no:terminal", "no:cacheprovider", "no:faulthandler"):
+        arguments += ["-p", plugin]
+    return [*arguments, "-k", keyword] if keyword else arguments
+
+
+def rules(kind: type[Plugin], keyword: str = "") -> Sequence[tuple[str, str, str]]:
+    """Each rule for a kind of plugin: its name, what it requires and why, and where it is in the interface.
+
+    `keyword` chooses rules as `verify` does.
+    """
     from htcgrid_contracts import verified  # noqa: PLC0415 - collected by `verify` only
 
     contract = getattr(verified, CLASSES[kind])
     names = [name for each in reversed(contract.__mro__) for name in vars(each) if name.startswith("test_")]
+    if keyword:
+        chosen = _Chosen()
+        pytest.main([*_arguments(kind, keyword), "--collect-only"], plugins=[chosen])
+        names = [name for name in names if name in chosen.names]
     found = []
     for name in dict.fromkeys(names):
         why, read = where_to_read(getattr(contract, name).__doc__ or "")
@@ -142,6 +148,16 @@ def capabilities(claimed: frozenset[Capability], verdicts: Sequence[Verdict]) ->
         else:
             shown[capability.value] = "proven" if HELD in found else "not proven"
     return shown
+
+
+class _Chosen:
+    """Learns which rules pytest would ask."""
+
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        self.names = {item.name.partition("[")[0] for item in session.items}
 
 
 class _Known:

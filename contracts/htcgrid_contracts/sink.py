@@ -206,10 +206,10 @@ class ResultSinkContract(SinkSharingRules, ReaderRules, StoredValueRules, Failur
     def test_a_place_that_went_away_is_unavailable(self, sink: ResultSink) -> None:
         """When the store cannot be reached, `put` must raise Unavailable. The agent then waits and puts the same
         results again. Read: spi.Unavailable."""
-        with sink:
-            self.take_away(sink)
+        with sink, self.away(sink):
             with self.unavailable("put", sink):
                 sink.put([result()])
+            sink.close()  # also while it is away
 
     # --- what can be asked of it ---
 
@@ -326,10 +326,10 @@ class ResultSinkContract(SinkSharingRules, ReaderRules, StoredValueRules, Failur
         with sink:
             put = result()
             sink.put([put])
-            self.take_away(sink)
-            for name, call in self._calls(sink, put).items():
-                with self.unavailable(name, sink):
-                    call()
+            with self.away(sink):
+                for name, call in self._calls(sink, put).items():
+                    with self.unavailable(name, sink):
+                        call()
 
     # --- helpers ---
 

@@ -120,23 +120,22 @@ class SlotRules(InvokerHelpers):
         """When the service refuses a call because there are too many, the plane must raise Throttled. The agent then
         makes fewer calls at the same time; after another Unavailable it does not. Read: spi.Throttled."""
         self.needs("throttle")
+        refused = "a call that was refused, since there were too many, raised"
         with self.again(invoker) as plane:
             self.use(plane)
-            self.throttle(plane)
-            try:
-                self.use(plane)
-            except Throttled as error:
-                assert not error.begun, (
-                    f"a call that was refused has not begun, and `begun` names {sorted(error.begun)}"
-                )
-                wait = error.retry_after
-                assert wait is None or 0 <= wait <= 600, f"retry_after is in seconds, and is {wait:g}"
-                return
-            except Unavailable as error:
-                pytest.fail(
-                    f"a call that was refused, since there were too many, raised Unavailable ({error}), and not Throttled"
-                )
-            pytest.fail("a call that was refused, since there were too many, raised nothing: raise Throttled")
+            with self.throttled(plane):
+                try:
+                    self.use(plane)
+                except Throttled as error:
+                    assert not error.begun, (
+                        f"a call that was refused has not begun, and `begun` names {sorted(error.begun)}"
+                    )
+                    wait = error.retry_after
+                    assert wait is None or 0 <= wait <= 600, f"retry_after is in seconds, and is {wait:g}"
+                except Unavailable as error:
+                    pytest.fail(f"{refused} Unavailable ({error}), and not Throttled")
+                else:
+                    pytest.fail(f"{refused} nothing: raise Throttled")
 
     # --- the end ---
 

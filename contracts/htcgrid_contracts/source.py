@@ -107,6 +107,7 @@ class TaskSourceContract(
         """When the queue cannot be reached, `receive` must raise Unavailable. The agent then waits and tries again.
         Read: spi.Unavailable."""
         source = given(*numbered(1))
-        self.take_away(source)
-        with self.unavailable("receive", source):
-            source.receive(1, 1.0)
+        with self.away(source):
+            with self.unavailable("receive", source):
+                source.receive(1, 1.0)
+            source.close()  # also while it is away

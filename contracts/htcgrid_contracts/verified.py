@@ -1,7 +1,6 @@
 """The contracts with the plugin that `htcgrid verify` was asked about. Collected by `running.verify` only."""
 
 import inspect
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,15 +21,11 @@ _OF_A_PLACE = {"source", "given", "another"}
 
 
 class _Verified(PluginContract):
-    _is_away = False
-
     @pytest.fixture(autouse=True)
-    def subject(self, request: pytest.FixtureRequest) -> Iterator[Subject]:
+    def subject(self, request: pytest.FixtureRequest) -> Subject:
         self._subject: Subject = request.config.stash[SUBJECT]
         self.wait_factor = self._subject.wait_factor
-        yield self._subject
-        if self._is_away and self._subject.bring_back is not None:
-            self._subject.bring_back()  # the next rule finds it again
+        return self._subject
 
     @pytest.fixture
     def missing(self, subject: Subject) -> Plugin:
@@ -38,9 +33,10 @@ class _Verified(PluginContract):
             not_asked("give --missing KEY=VALUE: an option with which the plugin names what does not exist")
         return subject.missing(contract_function())
 
-    def needs(self, name: str) -> None:
-        if getattr(self._subject, name) is None or (name == "take_away" and self._subject.bring_back is None):
-            getattr(self, name)(None)
+    def can(self, name: str) -> bool:
+        return getattr(self._subject, name) is not None and (
+            name != "take_away" or self._subject.bring_back is not None
+        )
 
     def knows_a_missing_place(self) -> bool:
         return self._subject.missing is not None
@@ -48,13 +44,11 @@ class _Verified(PluginContract):
     def take_away(self, plugin: Plugin) -> None:
         if self._subject.take_away is None or self._subject.bring_back is None:
             not_asked("give --take-away and --bring-back: commands that stop and start what the plugin talks to")
-        self._is_away = True
         self._subject.take_away()
 
     def bring_back(self, plugin: Plugin) -> None:
         if self._subject.bring_back is None:
             not_asked("give --take-away and --bring-back: commands that stop and start what the plugin talks to")
-        self._is_away = False
         self._subject.bring_back()
 
     def throttle(self, plugin: Plugin) -> None:
@@ -63,6 +57,10 @@ class _Verified(PluginContract):
                 "give --throttle: a command that makes the service refuse its next call, since there are too many"
             )
         self._subject.throttle()
+
+    def end_throttle(self, plugin: Plugin) -> None:
+        if self._subject.end_throttle is not None:
+            self._subject.end_throttle()
 
 
 class TestInvoker(_Verified, InvokerContract):
@@ -77,10 +75,17 @@ class TestInvoker(_Verified, InvokerContract):
     def invoker(self, subject: Subject, function: Function) -> Plugin:
         return subject.make(function)
 
+    @pytest.fixture(autouse=True)
+    def _limits(self, subject: Subject) -> None:
+        if subject.largest_event is not None:
+            self.largest_event = subject.largest_event or None
+        if subject.largest_answer is not None:
+            self.largest_answer = subject.largest_answer or None
+
     def serving(self, invoker: Invoker, function: Function) -> Invoker:
         if self._subject.deployed is not None:
             not_asked(
-                "override `serving` in a test of your own: with --deployed the plane serves the kit's handler alone"
+                "with --deployed the plane serves the kit's handler alone; a test of your own can override `serving`"
             )
         return super().serving(invoker, function)
 

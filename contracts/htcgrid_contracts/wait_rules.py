@@ -117,10 +117,10 @@ class WaitRules(SourceHelpers):
         given(*numbered(2))
         leases = self.held(source, 2)
         calls = self._calls(source, leases)
-        self.take_away(source)
-        for name, call in calls.items():
-            with self.unavailable(name, source):
-                call()
+        with self.away(source):
+            for name, call in calls.items():
+                with self.unavailable(name, source):
+                    call()
 
     def test_every_call_works_in_any_thread(self, source: TaskSource, given: Given) -> None:
         """Every call must work in another thread than the one that called `open`. The agent receives, acks and extends in

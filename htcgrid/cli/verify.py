@@ -67,6 +67,7 @@ _MARKS = {"held": "held     ", "broken": "BROKEN   ", "not asked": "not asked"}
 @click.option("--take-away", metavar="CMD", help="A command that stops what the plugin talks to.")
 @click.option("--bring-back", metavar="CMD", help="A command that starts it again.")
 @click.option("--throttle", metavar="CMD", help="A command that makes the service refuse its next call.")
+@click.option("--end-throttle", metavar="CMD", help="A command that ends what --throttle began, if it lasts.")
 @click.option("--resize", metavar="CMD", help="A command that gives the plane {size} environments.")
 @click.option(
     "--publish-invalid",
@@ -84,6 +85,18 @@ _MARKS = {"held": "held     ", "broken": "BROKEN   ", "not asked": "not asked"}
 )
 @click.option(
     "--too-large", type=click.IntRange(1), metavar="BYTES", help="The size of an answer that can never be stored."
+)
+@click.option(
+    "--largest-event",
+    type=click.IntRange(0),
+    metavar="BYTES",
+    help="The largest event of a plane; 0 if there is no limit.",
+)
+@click.option(
+    "--largest-answer",
+    type=click.IntRange(0),
+    metavar="BYTES",
+    help="The largest answer of a plane; 0 if there is no limit.",
 )
 @click.option(
     "--remove", metavar="CMD", help="A command that removes a place; in it {fresh} is the word of that place."
@@ -105,11 +118,14 @@ def command(
     take_away: str | None = None,
     bring_back: str | None = None,
     throttle: str | None = None,
+    end_throttle: str | None = None,
     resize: str | None = None,
     publish_invalid: str | None = None,
     marks: str | None = None,
     deployed: float | None = None,
     too_large: int | None = None,
+    largest_event: int | None = None,
+    largest_answer: int | None = None,
     remove: str | None = None,
 ) -> int:
     """Run the conformance kit over an installed plugin, and say which rules of the interface it keeps.
@@ -117,7 +133,7 @@ def command(
     \b
     htcgrid verify process --option workers=2
     htcgrid verify sqlite --kind task-source --option path={tmp}/grid.db --option lease_seconds=2
-    htcgrid verify redis --kind result-sink --option prefix={fresh}: --missing url=redis://127.0.0.1:1 \\
+    htcgrid verify redis --kind result-sink --option prefix={fresh}: --missing url=no-address \\
         --take-away 'systemctl stop redis' --bring-back 'systemctl start redis'
 
     Exit codes: 0 all tested rules are kept, 1 one is broken, 2 wrong usage, 3 the plugin's service
@@ -126,7 +142,7 @@ def command(
     kit = _kit()
     base = KINDS[kind] if kind else _kind_of(name)
     if listed:
-        return _list(kit.rules(base))
+        return _list(kit.rules(base, keyword))
     if take_away is not None and bring_back is None:
         raise click.UsageError("--take-away needs --bring-back: a command that starts again what was stopped.")
     plugin = plugins.load(base, name)
@@ -148,18 +164,22 @@ def command(
                 take_away=places.running("--take-away", take_away),
                 bring_back=places.running("--bring-back", bring_back),
                 throttle=places.running("--throttle", throttle),
+                end_throttle=places.running("--end-throttle", end_throttle),
                 resize=None if resize is None else lambda size: run("--resize", resize.replace("{size}", str(size))),
                 publish_invalid=places.running("--publish-invalid", publish_invalid),
                 marks=None if marks is None else lambda folder: marks.replace("{folder}", str(folder)),
                 deployed=deployed,
                 too_large=too_large,
+                largest_event=largest_event,
+                largest_answer=largest_answer,
                 deadline=deadline or 60.0 * wait_factor,
             )
             verdicts = kit.verify(subject, junit=junit, on_verdict=_show, keyword=keyword, first=first)
             claimed = places.make(function)
         finally:
             places.remove(remove or "")
-    proven = kit.capabilities(claimed.capabilities, verdicts) if isinstance(claimed, Invoker) else {}
+    is_whole = not keyword and not first
+    proven = kit.capabilities(claimed.capabilities, verdicts) if isinstance(claimed, Invoker) and is_whole else {}
     left_out = [verdict for verdict in verdicts if verdict.could_be_asked] if strict else []
     _summarise(verdicts, proven, left_out)
     if json_file is not None:

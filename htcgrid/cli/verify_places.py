@@ -30,7 +30,7 @@ class Places:
     def make(self, function: Function, **changed: Any) -> Plugin:
         """A new plugin, not opened. `changed` are options that replace others."""
         options = {**self._options, **changed}
-        self._word = uuid.uuid4().hex[:12]
+        self._word = "k" + uuid.uuid4().hex[:11]  # many services take no name that begins with a digit
         texts = [value for value in options.values() if isinstance(value, str)]
         if any(TMP in text for text in texts):
             (self._folder / self._word).mkdir()

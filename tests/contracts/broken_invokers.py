@@ -95,6 +95,50 @@ class TestReference(Case):
     wait_factor = 1.0
 
 
+class OfOneService(Reference):
+    """Planes of one service: it is away, and throttles, for all of them."""
+
+    is_away = False
+    is_throttled = False
+    running = 0
+    lock = threading.Lock()
+
+    def invoke(self, batch: Sequence[Lease], timeout: float) -> Reports:
+        with self.lock:
+            if self.is_throttled or self.running == self.max_concurrency:
+                raise Throttled("There are too many calls.")
+            if self.is_away:
+                raise self.unavailable()
+            OfOneService.running += 1
+        try:
+            for report in super().invoke(batch, timeout):
+                if self.is_away:
+                    raise self.lost(batch)
+                yield report
+        finally:
+            with self.lock:
+                OfOneService.running -= 1
+
+
+class TestOfOneServiceReference(Case):
+    """It holds every rule, though it refuses what is more than its slots, and is away until it is brought back."""
+
+    wait_factor = 1.0
+    broken = OfOneService
+
+    def take_away(self, plane: Reference) -> None:  # type: ignore[override]
+        OfOneService.is_away = True
+
+    def bring_back(self, plane: Reference) -> None:  # type: ignore[override]
+        OfOneService.is_away = False
+
+    def throttle(self, plane: Reference) -> None:  # type: ignore[override]
+        OfOneService.is_throttled = True
+
+    def end_throttle(self, plane: Reference) -> None:  # type: ignore[override]
+        OfOneService.is_throttled = False
+
+
 class Changed(Reference):
     """Reports another result than the handler's."""
 

@@ -42,7 +42,10 @@ def test_every_rule_is_told_and_written_as_json_and_junit(venv: Venv, tmp_path: 
 def test_a_rule_that_cannot_be_asked_is_broken_when_strict(venv: Venv, tmp_path: Path) -> None:
     arguments = ["verify", "sqlite", "--kind", "result-sink", "--option", "path={tmp}/grid.db", "-k", "throttling"]
     assert venv.htcgrid(*arguments, cwd=tmp_path).returncode == 0
-    assert venv.htcgrid(*arguments, "--strict", cwd=tmp_path).returncode == 1
+    strict = venv.htcgrid(*arguments, "--strict", cwd=tmp_path)
+    assert strict.returncode == 1
+    assert "these count as broken" in strict.stdout
+    assert "| throttling is unavailable: give --throttle: a command" in strict.stdout
 
 
 @pytest.mark.parametrize(
@@ -173,6 +176,8 @@ def test_rules_are_chosen_listed_and_ended_at_the_first_that_is_broken(bad: Venv
     assert listed.returncode == 0
     assert "a result is stored\n           | `put` must store the id, answer" in listed.stdout
     assert "| read: spi.ResultSink.put" in listed.stdout
+    few = bad.htcgrid("verify", "sqlite", "--kind", "result-sink", "--list", "-k", "four_threads", cwd=tmp_path)
+    assert few.stdout.splitlines()[-1] == "1 rules"
     first = bad.htcgrid("verify", "tells", "--option", "password=correct-horse", "-x", cwd=tmp_path)
     assert first.returncode == 1
     assert first.stdout.splitlines()[-1].startswith("5 rules held, 1 broken")
@@ -204,6 +209,17 @@ def test_what_the_author_tells_of_the_place_is_asked(bad: Venv, tmp_path: Path) 
     assert taken.returncode == 1  # a file does not go away by that, so nothing is raised
     assert "put raised nothing though its place was taken away" in taken.stdout
     assert not (tmp_path / "away").exists()
+    limits = [
+        *sqlite,
+        "-k",
+        "throttling_is_unavailable",
+        "--throttle",
+        "touch refusing",
+        "--end-throttle",
+        "rm refusing",
+    ]
+    assert "raised nothing" in bad.htcgrid(*limits, cwd=tmp_path).stdout
+    assert not (tmp_path / "refusing").exists()
     too_large = bad.htcgrid(*sqlite, "-k", "too_large", "--too-large", "1000", cwd=tmp_path)
     assert "the call went through, and should have raised" in too_large.stdout
 
