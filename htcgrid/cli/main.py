@@ -116,10 +116,11 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     # not see how its processes ended.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    streams.prepare()
     # Linux drops this signal for the first process of a container, unless there is a handler.
     signal.signal(signal.SIGTERM, _terminate)
-    streams.prepare()
     status = status_of(arguments)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     streams.end(interrupted=status == INTERRUPTED)
     if status in {INTERRUPTED, UNAVAILABLE, TERMINATED}:
         with suppress(HtcgridError):
