@@ -21,6 +21,9 @@ from htcgrid.spi import HtcgridError, Unavailable
 DONE, SOME_FAILED, USAGE, UNAVAILABLE, TOO_MANY_FAILED = 0, 1, 2, 3, 4
 INTERRUPTED, READER_GONE, TERMINATED = 130, 141, 143
 
+_CLOSE_SECONDS = 5.0
+"""How long a command that SIGTERM ends may take to close what it has opened."""
+
 EXIT_CODES = {
     DONE: "all done, and no result is a failure",
     SOME_FAILED: "the results hold failures, of this run or an earlier one",
@@ -58,6 +61,10 @@ COMMANDS = {
     "undeploy": "Remove everything that deploy created.",
     "verify": "Run the conformance kit over an installed plugin.",
 }
+
+
+class Terminated(BaseException):
+    """SIGTERM, where a command has not said how it ends: while it starts, for one."""
 
 
 class Commands(click.Group):
@@ -110,9 +117,12 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     streams.prepare()
+    # Linux drops this signal for the first process of a container, unless there is a handler.
+    signal.signal(signal.SIGTERM, _terminate)
     status = status_of(arguments)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     streams.end(interrupted=status == INTERRUPTED)
-    if status in {INTERRUPTED, UNAVAILABLE}:
+    if status in {INTERRUPTED, UNAVAILABLE, TERMINATED}:
         with suppress(HtcgridError):
             sys.stdout.flush()
         os._exit(status)  # Python would wait for a plugin's threads, which may wait for a service that does not answer
@@ -128,16 +138,16 @@ def status_of(arguments: list[str] | None = None) -> int:  # noqa: PLR0911 - one
     except click.ClickException as error:
         error.show()
         return USAGE
-    except (click.Abort, KeyboardInterrupt):
-        return INTERRUPTED
+    except (click.Abort, KeyboardInterrupt, Terminated) as end:
+        return _status_after(end)
     except HtcgridError as error:
         return _failed(error)
     except UnicodeEncodeError as error:
         # Python keeps bytes of the command line that are not UTF-8 as lone surrogates.
         return _say(f"{error.object[:200]!r} is not UTF-8 text. Give it in UTF-8.", USAGE)
     except Exception as error:  # noqa: BLE001 - a bug, of ours or of a plugin; shown whole
-        if _follows_ctrl_c(error):
-            return INTERRUPTED
+        if ended := _follows_a_signal(error):
+            return ended
         if advice := machine_limits.advice(error):
             return _say(advice, UNAVAILABLE)
         traceback.print_exc()
@@ -146,11 +156,23 @@ def status_of(arguments: list[str] | None = None) -> int:  # noqa: PLR0911 - one
     return status if isinstance(status, int) else DONE
 
 
-def _follows_ctrl_c(error: BaseException) -> bool:
-    """Whether it was raised while Ctrl-C unwound the program: Python's Condition, for one, then releases a lock that it
-    does not hold."""
+def _follows_a_signal(error: BaseException) -> int:
+    """The exit code where it was raised while Ctrl-C or SIGTERM unwound the program, otherwise 0: Python's Condition, for
+    one, then releases a lock that it does not hold."""
     cause = error.__context__
-    return cause is not None and (isinstance(cause, KeyboardInterrupt) or _follows_ctrl_c(cause))
+    if isinstance(cause, KeyboardInterrupt | Terminated):
+        return _status_after(cause)
+    return 0 if cause is None else _follows_a_signal(cause)
+
+
+def _status_after(end: BaseException) -> int:
+    return TERMINATED if isinstance(end, Terminated) else INTERRUPTED
+
+
+def _terminate(_number: int, _frame: object) -> None:
+    signal.signal(signal.SIGALRM, lambda *_: os._exit(TERMINATED))
+    signal.setitimer(signal.ITIMER_REAL, _CLOSE_SECONDS)
+    raise Terminated
 
 
 def _failed(error: HtcgridError) -> int:

@@ -110,10 +110,10 @@ class Herd:
             time.sleep(0.05)
 
     def end(self) -> None:
-        """SIGTERM; all must end well. One that is still starting has nothing to end, and dies of the signal."""
+        """SIGTERM; all must end well. One that is still starting has nothing to end, and ends or dies of the signal."""
         for agent in self._agents:
             agent.terminate()
-        assert {agent.wait(90) for agent in self._agents} <= {0, -signal.SIGTERM}, self.said()
+        assert {agent.wait(90) for agent in self._agents} <= {0, 143, -signal.SIGTERM}, self.said()
 
     def put_down(self) -> None:
         """Whatever happened."""

@@ -12,7 +12,7 @@ import pytest
 from program_end import output_at_end
 
 from htcgrid.builtin.sqlite_sink import SqliteSink
-from htcgrid.cli.main import INTERRUPTED, status_of
+from htcgrid.cli.main import INTERRUPTED, TERMINATED, Terminated, status_of
 from htcgrid.stop_request import StopRequest
 
 HTCGRID = Path(sys.executable).with_name("htcgrid")
@@ -35,6 +35,18 @@ COMMANDS = {
     "run --verbose": "The agent starts",
 }
 """And what each says once it waits."""
+OPENS = """
+import sys, time
+from htcgrid.builtin.sqlite_source import SqliteSource
+from htcgrid.cli import main
+def slow_open(self):
+    print("opening", file=sys.stderr)
+    time.sleep(60)
+SqliteSource.open = slow_open
+SqliteSource.close = lambda self: print("closed", file=sys.stderr)
+sys.argv[1:] = ["run"]
+main()
+"""
 TGKILL = {"x86_64": 234, "aarch64": 131}[platform.machine()]
 
 
@@ -64,6 +76,17 @@ def test_a_command_that_waits_ends_on_a_signal_that_another_thread_receives(
         assert process.returncode >= 0, "the signal was not handled"
 
 
+def test_sigterm_while_a_plugin_is_opened_ends_the_program_once_that_is_closed(folder: Path) -> None:
+    """The first process of a container has no other end than by a handler."""
+    command = [sys.executable, "-c", OPENS]
+    with subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline() == "opening\n"
+        process.send_signal(signal.SIGTERM)
+        _, errors = output_at_end(process, seconds=30)
+        assert (process.returncode, errors) == (TERMINATED, "closed\n")
+
+
 def test_a_relay_ends_on_a_signal_that_another_thread_receives() -> None:
     relay = [sys.executable, "-m", "htcgrid.planes.relay_program"]
     with subprocess.Popen(relay, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
@@ -82,8 +105,13 @@ def test_a_stop_that_was_asked_for_before_the_wait_is_not_lost() -> None:
     assert not waiting.is_alive()
 
 
-def test_an_error_that_ctrl_c_leads_to_is_ctrl_c(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("end", "status"), [(KeyboardInterrupt, INTERRUPTED), (Terminated, TERMINATED)])
+def test_an_error_that_a_signal_leads_to_is_the_end_by_that_signal(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    end: type[BaseException],
+    status: int,
 ) -> None:
     """As Python's Condition raises, when Ctrl-C comes in its `wait` while it does not hold its lock."""
 
@@ -91,9 +119,9 @@ def test_an_error_that_ctrl_c_leads_to_is_ctrl_c(
         lock = threading.Lock()
         with lock:
             lock.release()
-            raise KeyboardInterrupt
+            raise end
 
     monkeypatch.chdir(folder)
     monkeypatch.setattr(SqliteSink, "wait_for_more", wait)
-    assert status_of(["results", "--follow"]) == INTERRUPTED
+    assert status_of(["results", "--follow"]) == status
     assert "Traceback" not in capfd.readouterr().err
