@@ -14,7 +14,7 @@ from htcgrid.spi import FailureKind, HtcgridError, Invoker, Plugin, TaskSource
 
 @click.command()
 @grid_options
-@click.option("--open", "really", is_flag=True, help="Also open the source, the sink and every plane, as `run` would.")
+@click.option("--open", "really", is_flag=True, help="Also open the source, the sink, every plane and every observer.")
 def command(file: Path | None, plane: str | None, pairs: tuple[str, ...], really: bool) -> int:
     """Read the config, load every plugin it names, and check the numbers that cause problems in production.
 

@@ -76,7 +76,7 @@ def _import(folder: Path, files: list[Path]) -> None:
     text, left_out = load_importer("htc-grid")(files)
     path = folder / DEFAULT_FILE
     if path.exists():
-        raise ConfigError(f"{path} exists already; nothing was written. Name another folder.")
+        raise ConfigError(f"{path} is there already; nothing was written. Name another folder.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")

@@ -46,7 +46,7 @@ def command(
 ) -> int:
     """Run again what failed: all of it, or by kind, group, id or session.
 
-    A success replaces the failure; all other results stay unchanged. Cancelled tasks are run again only if they
+    The new result replaces the failure; all other results stay unchanged. Cancelled tasks are run again only if they
     are named, by --kind cancelled or by id. If the source is a queue, the tasks are put into it again for its
     agents; otherwise they are run here. An interrupted redrive is completed by repeating it.
 

@@ -11,7 +11,7 @@ from htcgrid.cli.main import DONE
 @click.argument("size", type=click.IntRange(min=0))
 @grid_options
 def command(size: int, file: Path | None, plane: str | None, pairs: tuple[str, ...]) -> int:
-    """Have SIZE workers. Workers that are removed finish their tasks or return them.
+    """Change the number of workers to SIZE. Workers that are removed finish their tasks or return them.
 
     \b
     htcgrid scale 5 --plane cluster
