@@ -73,7 +73,10 @@ class GridConfig:
         table = settings.planes.get(settings.plane)
         if table is None:
             names = ", ".join(settings.planes)
-            raise ConfigError(f"{self._where()}: plane = {settings.plane!r}, but [planes] has only: {names}.")
+            raise ConfigError(
+                f"{self._where()}: plane = {settings.plane!r}, but [planes] has only: {names}. "
+                f"Choose one of these, or write a table [planes.{settings.plane}]."
+            )
         plane = self._plugin(Invoker, table, f"planes.{settings.plane}")
         plane.credentials = plugins.load_credentials(plane.function.credentials)(plane.function)
         if observers is not None:

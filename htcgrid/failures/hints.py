@@ -16,6 +16,7 @@ _HINTS = (
         ),
         'the handler has no AWS credentials: write credentials = "agent" or "role:ARN" in [function]',
     ),
+    (re.compile(r"Runtime\.MalformedHandlerName"), 'write handler = "MODULE.FUNCTION" in [function], as "job.handler"'),
 )
 
 

@@ -398,6 +398,13 @@ def test_a_package_that_is_missing_is_named_with_what_to_do_about_it(project: Pr
     assert "pandaz is not installed where the handler runs: install it there" in done.err
 
 
+def test_a_handler_without_a_dot_is_told_in_which_form_to_write_it(project: Project) -> None:
+    project.tasks(1)
+    done = project.htcgrid("run", "--set", "function.handler=handler")
+    assert done.status == 2
+    assert 'write handler = "MODULE.FUNCTION" in [function]' in done.err
+
+
 def test_no_handler_at_all(project: Project) -> None:
     done = project.htcgrid("run", "--set", "function.handler=''")
     assert done.status == 2
