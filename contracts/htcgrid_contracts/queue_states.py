@@ -206,6 +206,12 @@ class QueueStateRules(SourceHelpers):
             assert list(found.values()) == [2], (
                 f"the agent {other.agent!r} has leased 2 tasks, and `agents` of the stats are {dict(agents)}"
             )
+            time.sleep(1.5)
+            agents = reader.stats().agents or {}
+            silent = [holder.silent_seconds for name, holder in agents.items() if other.agent in name]
+            assert all(each >= 1 for each in silent), (
+                f"the agent {other.agent!r} has not called for 1.5 s, and its silent_seconds are {silent}"
+            )
             other.ack(leases)
 
     # --- dead letters, and what is run again ---

@@ -1646,3 +1646,20 @@ class TestReturnsFewAtOnce(OnAFile):
             if len(leases) > 999:
                 raise RuntimeError("too many SQL variables")
             super().nack(leases, delay)
+
+
+class TestRefusesWhatIsDone(Case):
+    breaks = "test_a_task_that_is_done_can_be_put_again"
+    says = "which raised RuntimeError: UNIQUE constraint failed"
+
+    class broken(Reference):
+        done: frozenset[str] = frozenset()
+
+        def ack(self, leases: Sequence[Lease]) -> None:
+            super().ack(leases)
+            self.done |= {lease.task.id for lease in leases}
+
+        def redrive(self, tasks: Sequence[Task]) -> None:
+            if any(task.id in self.done for task in tasks):
+                raise RuntimeError("UNIQUE constraint failed: tasks.id")
+            super().redrive(tasks)

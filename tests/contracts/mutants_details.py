@@ -707,6 +707,41 @@ DETAILS = (
         )
         for method in ("nack", "extend")
     ),
+    *(
+        _bug(
+            PUTS,
+            f"{method} of what is done fails",
+            f"""
+            _done = frozenset()
+            def ack(self, leases):
+                super().ack(leases)
+                self._done |= {{each.task.id for each in leases}}
+            def {method}(self, tasks):
+                if any(each.id in self._done for each in tasks):
+                    raise RuntimeError('UNIQUE constraint failed')
+                super().{method}(tasks)
+        """,
+        )
+        for method in ("put", "redrive")
+    ),
+    _bug(
+        PUTS,
+        "redrive keeps the event that was there",
+        """
+        _known = {}
+        def put(self, tasks):
+            super().put(tasks)
+            self._known.update({each.id: each.payload for each in tasks})
+        def redrive(self, tasks):
+            super().redrive([replace(each, payload=self._known.get(each.id, each.payload)) for each in tasks])
+    """,
+    ),
+    _edit(PUTS, "cancel by id takes dead letters", _SQL, "WHERE t.id = ? AND q.state <> 'dead'", "WHERE t.id = ?"),
+    _bug(
+        ODD,
+        "a quote in a session's name is a part of the query",
+        "def cancel(self, session_id=None, task_ids=()):\n    assert \"'\" not in (session_id or ''), 'syntax error'\n    return super().cancel(session_id, task_ids)",
+    ),
     # --- both ---
     Mutant(
         "redis source",
