@@ -212,7 +212,8 @@ class QueueContentRules(SourceHelpers):
             not_asked(f"this source has no priorities: tasks came as {came}")
 
     def test_a_task_that_comes_again_keeps_its_priority(self, source: TaskSource, given: Given) -> None:
-        """A task that is returned, or whose lease has expired, must keep its priority. Read: spi.Task, spi.TaskSource.nack."""
+        """A task that is returned, redriven, or whose lease has expired must keep its priority.
+        Read: spi.Task, spi.TaskSource.nack, spi.TaskSource.redrive."""
         given()
         at_first = self._order(source, lambda _: None)
         if at_first != [9, 8, 1]:
@@ -232,6 +233,16 @@ class QueueContentRules(SourceHelpers):
             assert returned == [9, 8, 1], (
                 f"tasks of the priorities 9, 8 and 1 were returned, and came again as {returned}"
             )
+
+        def run_again(low: Task) -> None:
+            done = self.held(source, 3)
+            source.ack(done)
+            done.sort(key=lambda lease: lease.task.id != low.id)
+            source.redrive([replace(each.task, attributes={**each.task.attributes, GENERATION: "1"}) for each in done])
+
+        if source.redrives:
+            redriven = self._order(source, run_again)
+            assert redriven == [9, 8, 1], f"tasks of the priorities 9, 8 and 1 were redriven, and came as {redriven}"
         if source.lease_seconds is not None and source.lease_seconds <= self.longest_lease:
 
             def let_go(_: Task) -> None:

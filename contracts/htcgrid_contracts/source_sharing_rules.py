@@ -49,6 +49,19 @@ class SourceSharingRules(SourceHelpers):
         lost = {task.id for task in self.published} - set(seen)
         assert not lost, f"{len(lost)} of {len(self.published)} tasks were never leased, such as {min(lost)}"
 
+    def test_an_agent_that_comes_and_goes_takes_no_lease_of_another(self, source: TaskSource, given: Given) -> None:
+        """`open` and `close` must leave the leases of other agents alone: agents come and go while others work.
+        Read: spi.Plugin.open, spi.Plugin.close."""
+        if not self.shared:
+            not_asked("the place is the object itself: there is one agent")
+        given(*numbered(1))
+        leases = self.held(source, 1)
+        for _ in range(2):
+            with self.again(source) as other:
+                self.nothing_comes(other, on_lease=True)
+        gone = source.extend(leases, 60 * self.wait_factor)
+        assert not gone, "another agent was opened and closed, and the lease of this one is said to be lost"
+
     def test_a_cancel_from_elsewhere_reaches_who_holds_the_task(
         self, source: TaskSource, given: Given, another: Callable[[], TaskSource]
     ) -> None:

@@ -1663,3 +1663,15 @@ class TestRefusesWhatIsDone(Case):
             if any(task.id in self.done for task in tasks):
                 raise RuntimeError("UNIQUE constraint failed: tasks.id")
             super().redrive(tasks)
+
+
+class TestReturnsAllAtItsEnd(OnAFile):
+    breaks = "test_an_agent_that_comes_and_goes_takes_no_lease_of_another"
+    says = "was handed out, attempt 2, and should not have been"
+
+    class broken(SqliteSource):
+        def close(self) -> None:
+            if self._seen:
+                with self._file.writing(durable=False) as connection:
+                    connection.execute("UPDATE queue SET state = 'ready', due = NULL WHERE state = 'leased'")
+            super().close()

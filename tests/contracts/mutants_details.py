@@ -738,6 +738,41 @@ DETAILS = (
     ),
     _edit(PUTS, "cancel by id takes dead letters", _SQL, "WHERE t.id = ? AND q.state <> 'dead'", "WHERE t.id = ?"),
     _bug(
+        COUNTS,
+        "dead letters lose their attributes",
+        "def dead_letters(self):\n    return (replace(each, task=replace(each.task, attributes={})) for each in super().dead_letters())",
+    ),
+    *(
+        _bug(
+            LEASES,
+            f"{method} returns the leases of all agents",
+            f"""
+            def {method}(self):
+                {"super().open()" if method == "open" else "pass"}
+                if not self._seen and {method == "close"}:
+                    return super().close()
+                with self._file.writing(durable=False) as connection:
+                    connection.execute("UPDATE queue SET state = 'ready', due = NULL WHERE state = 'leased'")
+                {"super().close()" if method == "close" else ""}
+        """,
+        )
+        for method in ("open", "close")
+    ),
+    *(
+        _bug(
+            PUTS,
+            f"what is redriven has no {column}",
+            f"""
+            def redrive(self, tasks):
+                super().redrive(tasks)
+                with self._file.writing(durable=True) as connection:
+                    for each in tasks:
+                        connection.execute('UPDATE queue SET {column} = {value} WHERE seq IN (SELECT seq FROM tasks WHERE id = ?)', (each.id,))
+        """,
+        )
+        for column, value in (("session", "NULL"), ("priority", "0"))
+    ),
+    _bug(
         ODD,
         "a quote in a session's name is a part of the query",
         "def cancel(self, session_id=None, task_ids=()):\n    assert \"'\" not in (session_id or ''), 'syntax error'\n    return super().cancel(session_id, task_ids)",
