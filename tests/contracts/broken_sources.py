@@ -1140,7 +1140,7 @@ class TestCancelsAllForNothing(Case):
 
 class TestCancelsWhatIsDone(Case):
     breaks = "test_cancel_names_each_task_once_and_none_that_is_done"
-    says = "cancel named 3 tasks; expected the first alone"
+    says = "cancel named 4 tasks; expected the first alone"
     lease_seconds = 5.0
 
     class broken(Reference):
