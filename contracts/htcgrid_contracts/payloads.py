@@ -48,8 +48,8 @@ AWKWARD_IDS = (
     "e\u0301",
     "価格",
     "x" * 175,
-    "価" * 175,
     "a ",
     "%",
+    "価" * 175,
 )
 """Ends of ids that differ, and that a file name, an address or a collation may take for one another."""

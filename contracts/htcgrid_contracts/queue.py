@@ -59,7 +59,7 @@ class TaskQueueRules(SourceHelpers):
         if not source.redrives:
             not_asked("`redrives` is False: failed tasks are not put again into this source")
         (first,) = numbered(1)
-        again = replace(first, attributes={**first.attributes, GENERATION: "1"})
+        again = replace(first, payload=b'{"value": "again"}', attributes={**first.attributes, GENERATION: "1"})
         self.publish(source, [first])
         source.redrive([again])
         leased = self.take(source, 1)

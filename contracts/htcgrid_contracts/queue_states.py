@@ -206,15 +206,21 @@ class QueueStateRules(SourceHelpers):
             assert list(found.values()) == [2], (
                 f"the agent {other.agent!r} has leased 2 tasks, and `agents` of the stats are {dict(agents)}"
             )
+            time.sleep(1.5)
+            agents = reader.stats().agents or {}
+            silent = [holder.silent_seconds for name, holder in agents.items() if other.agent in name]
+            assert all(each >= 1 for each in silent), (
+                f"the agent {other.agent!r} has not called for 1.5 s, and its silent_seconds are {silent}"
+            )
             other.ack(leases)
 
     # --- dead letters, and what is run again ---
 
     def test_dead_letters_are_kept_with_all_that_is_known(self, source: TaskSource, given: Given) -> None:
-        """`dead_letters` must return every task of the batch with its event and its whole reason, so that it can be
+        """`dead_letters` must return every task of the batch with its event, its attributes and its whole reason, so that it can be
         understood and run again. Read: spi.TaskSource.dead_letters."""
         size = min(source.max_batch, 3)
-        given(*numbered(size))
+        given(*numbered(size, session_id="s-1", city="Zürich"))
         if type(source).dead_letters is TaskSource.dead_letters:
             not_asked("`dead_letters` is the default: its dead letters are read in other ways")
         leases = self.held(source, size)
@@ -268,6 +274,9 @@ class QueueStateRules(SourceHelpers):
         source.dead_letter(leases, "the contract's reason")
         again = [replace(lease.task, attributes={**lease.task.attributes, GENERATION: "1"}) for lease in leases]
         source.redrive(again)
+        if again[0].attributes.get("session_id") == "s-1":
+            is_pending = source.is_pending("s-1")
+            assert is_pending in (True, None), "tasks of a session were redriven, and it is not pending"
         came = [self.take(source, 1)[0] for _ in range(size)]
         attempts = [lease.attempt for lease in came]
         assert attempts == [1] * size, f"what is redriven is at attempt 1 again, and came at {attempts}"

@@ -164,10 +164,10 @@ class ReadingRules(PluginContract):
             if isinstance(sink, ResultStore):
                 found["get"] = sink.get([each.task.id for each in put]).values()
             if sink.keeps_order:
-                found["scan"] = (each for _, each in sink.scan())
+                found["scan"] = (each for _, each in sink.scan("s-1"))
             if sink.lists_failures:
                 found["failed"] = sink.failed()
-            if sink.keeps_order or type(sink).every_result is not ResultSink.every_result:
+            if type(sink).every_result is not ResultSink.every_result:
                 found["every_result"] = sink.every_result()
             wrong = {name: text for name, values in found.items() for text in map(misfits, values) if text}
             named: object = sink.stored([each.task for each in put])

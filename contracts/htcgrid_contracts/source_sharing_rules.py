@@ -3,8 +3,9 @@
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
-from htcgrid.spi import Lease, Task, TaskQueue, TaskSource, Unavailable
+from htcgrid.spi import GENERATION, Lease, Task, TaskQueue, TaskSource, Unavailable
 
 from htcgrid_contracts.common import eventually, in_threads, not_asked
 from htcgrid_contracts.source_helpers import Given, SourceHelpers, numbered
@@ -47,6 +48,19 @@ class SourceSharingRules(SourceHelpers):
         assert not doubled, f"{doubled} of {len(self.published)} tasks were leased to two agents"
         lost = {task.id for task in self.published} - set(seen)
         assert not lost, f"{len(lost)} of {len(self.published)} tasks were never leased, such as {min(lost)}"
+
+    def test_an_agent_that_comes_and_goes_takes_no_lease_of_another(self, source: TaskSource, given: Given) -> None:
+        """`open` and `close` must leave the leases of other agents alone: agents come and go while others work.
+        Read: spi.Plugin.open, spi.Plugin.close."""
+        if not self.shared:
+            not_asked("the place is the object itself: there is one agent")
+        given(*numbered(1))
+        leases = self.held(source, 1)
+        for _ in range(2):
+            with self.again(source) as other:
+                self.nothing_comes(other, on_lease=True)
+        gone = source.extend(leases, 60 * self.wait_factor)
+        assert not gone, "another agent was opened and closed, and the lease of this one is said to be lost"
 
     def test_a_cancel_from_elsewhere_reaches_who_holds_the_task(
         self, source: TaskSource, given: Given, another: Callable[[], TaskSource]
@@ -251,13 +265,42 @@ class SourceSharingRules(SourceHelpers):
         it returns. Read: spi.TaskQueue.cancel."""
         source = given()
         queue = self._queue(source)
-        queue.put(numbered(2))
-        done, stopped = self.held(source, 2)
+        queue.put(numbered(3))
+        done, dead, stopped = self.held(source, 3)
         source.ack([done])
-        named = [task.id for task in queue.cancel(task_ids=[stopped.task.id, stopped.task.id, done.task.id])]
+        source.dead_letter([dead], "the contract's reason")
+        named = [task.id for task in queue.cancel(task_ids=[each.task.id for each in (stopped, stopped, done, dead)])]
         assert named == [stopped.task.id], (
-            f"a leased task, given twice, and one that is acked: cancel named {len(named)} tasks; expected the first alone"
+            f"a leased task, given twice, one that is acked and a dead letter: cancel named {len(named)} tasks; expected the "
+            f"first alone"
         )
+
+    def test_a_task_that_is_done_can_be_put_again(self, given: Given) -> None:
+        """`put` and `redrive` must accept a task that is done: a `submit` that was interrupted is repeated when its first
+        tasks have been acked, and a failed task was acked before its redrive.
+        Read: spi.TaskQueue.put, spi.TaskSource.redrive."""
+        source = given()
+        queue = self._queue(source)
+        tasks = numbered(2)
+        queue.put(tasks)
+        source.ack(self.held(source, 2))
+        (new,) = numbered(1)
+        again = replace(tasks[1], attributes={GENERATION: "1"})
+        try:
+            queue.put([tasks[0], new])
+            if source.redrives:
+                source.redrive([again])
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is the verdict
+            raise AssertionError(
+                f"a task that is done was put again, or redriven, which raised {type(error).__name__}: {error}"
+            ) from None
+        wanted = {new.id, again.id} if source.redrives else {new.id}
+        deadline = time.monotonic() + 10 * self.wait_factor
+        while wanted and time.monotonic() < deadline:
+            leases = source.receive(source.max_batch, 0.5)  # what was done may run again
+            wanted -= {lease.task.id for lease in leases}
+            source.ack(leases)
+        assert not wanted, f"beside tasks that are done {len(wanted)} were put or redriven, and never came"
 
     def test_sessions_are_told_apart_by_their_whole_names(self, given: Given) -> None:
         """Sessions must be compared by their exact and whole names. A user must not cancel the tasks of another.
@@ -270,7 +313,7 @@ class SourceSharingRules(SourceHelpers):
         for name in ("s", "s-1:", "s-1:b", "s__", "%"):
             pending = source.is_pending(name)
             assert not pending, f"no task has the session {name!r}, and it is pending"
-        for name in ("s_1", "s%", "s-1", "s-1:a"):
+        for name in ("s_1", "s%", "s-1", "s-1:a", SESSIONS[-1]):
             assert source.is_pending(name) in (True, None), f"a task of the session {name!r} waits; it is not pending"
             named = [task.id for task in queue.cancel(session_id=name)]
             assert named == [tasks.pop(name).id], f"the session {name!r} has one task, and cancel named {len(named)}"

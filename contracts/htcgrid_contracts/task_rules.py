@@ -1,5 +1,6 @@
 """Odd tasks that are allowed, and the tasks of one batch."""
 
+import json
 import threading
 import time
 from collections.abc import Sequence
@@ -42,6 +43,23 @@ class TaskRules(InvokerHelpers):
         self.failed(self.run(plane, [failing])[0], FailureKind.HANDLER_ERROR)
         mended = replace(asked, task=replace(asked.task, id=failing.task.id), attempt=2)
         self.answer(self.run(plane, [mended])[0])
+
+    def test_an_event_that_is_not_ascii_arrives(self, plane: Invoker) -> None:
+        """An event of UTF-8 must reach the handler as it is. JSON need not be ASCII, and a client that is given a text may
+        send it as Latin-1. Read: spi, rules for all three."""
+        value = "naïve 価格 Ω 😀 \u2028"
+        asked = lease("echo")
+        payload = json.dumps({"do": "echo", "value": value}, ensure_ascii=False).encode()
+        answer = self.answer(self.run(plane, [replace(asked, task=replace(asked.task, payload=payload))])[0])
+        assert answer == value, f"sent {value!r}, written as UTF-8, and the handler was given {answer!r}"
+
+    @pytest.mark.capability(Capability.EXIT)
+    def test_the_end_of_a_new_environment_is_an_exit(self, plane: Invoker) -> None:
+        """When the first handler of an environment ends its process, the failure must be EXIT as well: the function was
+        loaded, and INIT_ERROR may end the run. Read: spi.FailureKind.EXIT, spi.FailureKind.INIT_ERROR."""
+        for _ in range(min(plane.max_concurrency, self.most_threads) + 1):  # the last one runs in a new one
+            self.failed(self.call(plane, "end", status=3, at_once=True), FailureKind.EXIT)
+        self.works(plane)
 
     @pytest.mark.parametrize("stream", ["stdout", "stderr"])
     def test_what_a_handler_prints_is_not_its_answer(self, plane: Invoker, stream: str) -> None:

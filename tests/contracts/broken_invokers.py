@@ -1319,3 +1319,32 @@ class TestForgetsThePeak(Case):
     class broken(Changed):
         def changed(self, outcome: Outcome) -> Outcome:
             return replace(outcome, max_memory_mb=9) if outcome.duration_ms < 100 else outcome
+
+
+class TestSendsLatin1(Case):
+    breaks = "test_an_event_that_is_not_ascii_arrives"
+    says = "the handler was given 'na\u00c3\u00afve"
+
+    class broken(Reference):
+        def invoke(self, batch: Sequence[Lease], timeout: float) -> Reports:
+            sent = [
+                replace(each, task=replace(each.task, payload=each.task.payload.decode("latin-1").encode()))
+                for each in batch
+            ]
+            return super().invoke(sent, timeout)
+
+
+class TestTakesAnEarlyEndForAFailedStart(Case):
+    breaks = "test_the_end_of_a_new_environment_is_an_exit"
+    says = "reported as init_error"
+
+    class broken(Changed):
+        def open(self) -> None:
+            self.known: set[str] = set()
+            super().open()
+
+        def changed(self, outcome: Outcome) -> Outcome:
+            is_first = outcome.environment not in self.known
+            self.known.add(outcome.environment)
+            is_early = is_first and outcome.failure is FailureKind.EXIT
+            return replace(outcome, failure=FailureKind.INIT_ERROR) if is_early else outcome

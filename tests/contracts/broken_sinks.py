@@ -51,6 +51,14 @@ class Reference(Reachable, SqliteSink):
         self._reach()
         return super().stats()
 
+    def add_run(self, document: bytes) -> None:
+        self._reach()
+        super().add_run(document)
+
+    def runs(self) -> Iterator[bytes]:
+        self._reach()
+        return super().runs()
+
     def put(self, results: Sequence[Result]) -> None:
         self._reach()
         large = [result.task.id for result in results if len(result.outcome.payload) > LIMIT]

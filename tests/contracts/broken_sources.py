@@ -1140,7 +1140,7 @@ class TestCancelsAllForNothing(Case):
 
 class TestCancelsWhatIsDone(Case):
     breaks = "test_cancel_names_each_task_once_and_none_that_is_done"
-    says = "cancel named 3 tasks; expected the first alone"
+    says = "cancel named 4 tasks; expected the first alone"
     lease_seconds = 5.0
 
     class broken(Reference):
@@ -1646,3 +1646,32 @@ class TestReturnsFewAtOnce(OnAFile):
             if len(leases) > 999:
                 raise RuntimeError("too many SQL variables")
             super().nack(leases, delay)
+
+
+class TestRefusesWhatIsDone(Case):
+    breaks = "test_a_task_that_is_done_can_be_put_again"
+    says = "which raised RuntimeError: UNIQUE constraint failed"
+
+    class broken(Reference):
+        done: frozenset[str] = frozenset()
+
+        def ack(self, leases: Sequence[Lease]) -> None:
+            super().ack(leases)
+            self.done |= {lease.task.id for lease in leases}
+
+        def redrive(self, tasks: Sequence[Task]) -> None:
+            if any(task.id in self.done for task in tasks):
+                raise RuntimeError("UNIQUE constraint failed: tasks.id")
+            super().redrive(tasks)
+
+
+class TestReturnsAllAtItsEnd(OnAFile):
+    breaks = "test_an_agent_that_comes_and_goes_takes_no_lease_of_another"
+    says = "was handed out, attempt 2, and should not have been"
+
+    class broken(SqliteSource):
+        def close(self) -> None:
+            if self._seen:
+                with self._file.writing(durable=False) as connection:
+                    connection.execute("UPDATE queue SET state = 'ready', due = NULL WHERE state = 'leased'")
+            super().close()

@@ -707,6 +707,76 @@ DETAILS = (
         )
         for method in ("nack", "extend")
     ),
+    *(
+        _bug(
+            PUTS,
+            f"{method} of what is done fails",
+            f"""
+            _done = frozenset()
+            def ack(self, leases):
+                super().ack(leases)
+                self._done |= {{each.task.id for each in leases}}
+            def {method}(self, tasks):
+                if any(each.id in self._done for each in tasks):
+                    raise RuntimeError('UNIQUE constraint failed')
+                super().{method}(tasks)
+        """,
+        )
+        for method in ("put", "redrive")
+    ),
+    _bug(
+        PUTS,
+        "redrive keeps the event that was there",
+        """
+        _known = {}
+        def put(self, tasks):
+            super().put(tasks)
+            self._known.update({each.id: each.payload for each in tasks})
+        def redrive(self, tasks):
+            super().redrive([replace(each, payload=self._known.get(each.id, each.payload)) for each in tasks])
+    """,
+    ),
+    _edit(PUTS, "cancel by id takes dead letters", _SQL, "WHERE t.id = ? AND q.state <> 'dead'", "WHERE t.id = ?"),
+    _bug(
+        COUNTS,
+        "dead letters lose their attributes",
+        "def dead_letters(self):\n    return (replace(each, task=replace(each.task, attributes={})) for each in super().dead_letters())",
+    ),
+    *(
+        _bug(
+            LEASES,
+            f"{method} returns the leases of all agents",
+            f"""
+            def {method}(self):
+                {"super().open()" if method == "open" else "pass"}
+                if not self._seen and {method == "close"}:
+                    return super().close()
+                with self._file.writing(durable=False) as connection:
+                    connection.execute("UPDATE queue SET state = 'ready', due = NULL WHERE state = 'leased'")
+                {"super().close()" if method == "close" else ""}
+        """,
+        )
+        for method in ("open", "close")
+    ),
+    *(
+        _bug(
+            PUTS,
+            f"what is redriven has no {column}",
+            f"""
+            def redrive(self, tasks):
+                super().redrive(tasks)
+                with self._file.writing(durable=True) as connection:
+                    for each in tasks:
+                        connection.execute('UPDATE queue SET {column} = {value} WHERE seq IN (SELECT seq FROM tasks WHERE id = ?)', (each.id,))
+        """,
+        )
+        for column, value in (("session", "NULL"), ("priority", "0"))
+    ),
+    _bug(
+        ODD,
+        "a quote in a session's name is a part of the query",
+        "def cancel(self, session_id=None, task_ids=()):\n    assert \"'\" not in (session_id or ''), 'syntax error'\n    return super().cancel(session_id, task_ids)",
+    ),
     # --- both ---
     Mutant(
         "redis source",

@@ -194,4 +194,24 @@ PLANE_DETAILS = (
                 yield report
     """,
     ),
+    _bug(
+        CONTEXT,
+        "events are sent as Latin-1",
+        "def invoke(self, batch, timeout):\n    yield from super().invoke([replace(each, task=replace(each.task, payload=each.task.payload.decode('latin-1').encode())) for each in batch], timeout)",
+    ),
+    _bug(
+        FAILURES,
+        "the end of a new environment is an init_error",
+        """
+        def invoke(self, batch, timeout):
+            known = self.__dict__.setdefault('_known', set())
+            for report in super().invoke(batch, timeout):
+                if isinstance(report, Outcome):
+                    is_first = report.environment not in known
+                    known.add(report.environment)
+                    if is_first and report.failure is FailureKind.EXIT:
+                        report = replace(report, failure=FailureKind.INIT_ERROR)
+                yield report
+    """,
+    ),
 )
