@@ -245,11 +245,11 @@ class QueueContentRules(SourceHelpers):
             assert redriven == [9, 8, 1], f"tasks of the priorities 9, 8 and 1 were redriven, and came as {redriven}"
         if source.lease_seconds is not None and source.lease_seconds <= self.longest_lease:
 
-            def let_go(_: Task) -> None:
+            def expire(_: Task) -> None:
                 self.take(source, 3)
                 time.sleep(self.expiry(source))
 
-            expired = self._order(source, let_go)
+            expired = self._order(source, expire)
             assert expired == [9, 8, 1], f"leases of the priorities 9, 8 and 1 expired, and the tasks came as {expired}"
 
     def _is_rejected(self, queue: TaskQueue, tasks: Sequence[Task]) -> bool:

@@ -72,7 +72,7 @@ class Raising(Diarist):
 
 
 class Blocking(Diarist):
-    """Does not return until it is let go."""
+    """Does not return until it is released."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -24,7 +24,7 @@ Until = Callable[[Callable[[], object]], None]
 
 
 class Plane(Invoker):
-    """Runs each task until it is let go; more than `takes` at once are throttled."""
+    """Runs each task until it may end; more than `takes` at once are throttled."""
 
     def __init__(self, slots: int, takes: int = 1000) -> None:
         super().__init__(self.Config(), Function(timeout=60))
@@ -34,7 +34,7 @@ class Plane(Invoker):
         self.most = 0
         self.throttles = 0
         self.attempts: list[int] = []
-        self.let_go: Callable[[str], bool] = lambda _task_id: False
+        self.may_end: Callable[[str], bool] = lambda _task_id: False
         self._lock = threading.Lock()
 
     def invoke(self, batch: Sequence[Lease], timeout: float) -> Iterator[Outcome]:
@@ -46,7 +46,7 @@ class Plane(Invoker):
             self.running.add(lease.task.id)
             self.attempts.append(lease.attempt)
             self.most = max(self.most, len(self.running))
-        while not self.let_go(lease.task.id):
+        while not self.may_end(lease.task.id):
             time.sleep(0.001)
         with self._lock:
             self.running.remove(lease.task.id)
@@ -78,7 +78,7 @@ class Running:
         return sum(thread.name.startswith("htcgrid-slot-") for thread in threads)
 
     def finish(self) -> Summary:
-        self.plane.let_go = lambda _task_id: True
+        self.plane.may_end = lambda _task_id: True
         self._thread.join(30)
         (ended,) = self._ended
         if isinstance(ended, BaseException):
@@ -110,7 +110,7 @@ def test_a_busy_slot_of_a_plane_that_shrank_ends_after_its_batch(until: Until) -
     time.sleep(0.1)  # what must not happen has time to
     first = sorted(run.plane.running)
     assert len(first) == 3
-    run.plane.let_go = lambda task_id: task_id in first
+    run.plane.may_end = lambda task_id: task_id in first
     until(lambda: run.slots() == 1 and len(run.plane.running) == 1)
     run.plane.most = 0
     assert run.finish().succeeded == 9
@@ -119,7 +119,7 @@ def test_a_busy_slot_of_a_plane_that_shrank_ends_after_its_batch(until: Until) -
 
 def test_a_plane_that_grows_and_shrinks_all_the_time_loses_no_task(until: Until) -> None:
     plane = Plane(1)
-    plane.let_go = lambda _task_id: True
+    plane.may_end = lambda _task_id: True
     run = Running(plane, tasks=2000)
     sizes = iter(range(10**9))
 
