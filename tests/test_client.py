@@ -79,18 +79,18 @@ def queue(folder: Path) -> Iterator[Path]:
     agents = [subprocess.Popen(program, cwd=folder, stderr=subprocess.DEVNULL) for _ in range(2)]
     yield file
     for agent in agents:
-        wait_until_it_heeds_sigterm(agent)
+        wait_until_it_drains_on_a_signal(agent)
         agent.terminate()
     assert {agent.wait(60) for agent in agents} <= {0, 1}
 
 
-def wait_until_it_heeds_sigterm(agent: subprocess.Popen[bytes]) -> None:
-    """One that is still starting would end by the signal itself."""
+def wait_until_it_drains_on_a_signal(agent: subprocess.Popen[bytes]) -> None:
+    """One that is still starting ends at once on SIGTERM. SIGHUP is caught only by one that runs."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         status = Path(f"/proc/{agent.pid}/status").read_text()
         caught = int(next(line.split()[1] for line in status.splitlines() if line.startswith("SigCgt")), 16)
-        if caught >> (signal.SIGTERM - 1) & 1:
+        if caught >> (signal.SIGHUP - 1) & 1:
             return
         time.sleep(0.02)
     pytest.fail("the agent did not come up")
