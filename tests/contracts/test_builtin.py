@@ -50,6 +50,7 @@ class TestMemorySource(TaskSourceContract):
 
 class TestMemorySink(ResultSinkContract):
     failures_have_events = True
+    wait_factor = 0.1  # what its known gaps wait for never comes
     known_gaps: ClassVar = {
         "test_a_result_outlives_a_process_that_is_killed_right_after_put": "it is the memory of the process",
         "test_a_result_is_there_after_close_and_open": "it is the memory of the plugin",

@@ -17,6 +17,7 @@ def venv(tmp_path_factory: pytest.TempPathFactory) -> Venv:
     return Venv(tmp_path_factory.mktemp("venv"))
 
 
+@pytest.mark.slow
 def test_every_rule_is_told_and_written_as_json_and_junit(venv: Venv, tmp_path: Path) -> None:
     arguments = ["verify", "sqlite", "--kind", "result-sink", "--option", "path={tmp}/grid.db"]
     verified = venv.htcgrid(*arguments, "--json", "v.json", "--junit", "v.xml", cwd=tmp_path)
