@@ -5,6 +5,8 @@ python bench/environments.py [sleeping] [busy]
 
 import argparse
 import json
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -19,6 +21,22 @@ from htcgrid.builtin.process import ProcessInvoker
 from htcgrid.spi import Function
 
 HANDLERS = Path(__file__).with_name("handlers")
+HTCGRID = Path(sys.executable).with_name("htcgrid")
+CONFIG = """
+[function]
+handler = "bench_handler.sleep"
+code = "{code}"
+timeout = 600
+[source]
+plugin = "jsonl"
+path = "tasks.jsonl"
+[sink]
+plugin = "jsonl"
+path = "results.jsonl"
+[planes.local]
+plugin = "process"
+workers = {workers}
+"""
 
 
 def row(what: str, figure: str, held_to: str = "") -> None:
@@ -61,13 +79,15 @@ def busy(workers: int, ms: float, least: str) -> None:
 
 
 def share(workers: int, ms: float, rounds: int) -> tuple[float, float]:
-    """The share of time in which environments run a handler, from the first task that each was given; and from the start."""
+    """The share of time in which environments of `htcgrid run` run a handler, from the first task that each was given; and from
+    the start."""
     with tempfile.TemporaryDirectory() as name:
-        agent, plugins = agent_of(Path(name), workers, workers * rounds, ms)
-        summary = agent.run()
-        for plugin in plugins:
-            plugin.close()
-        return settled_share(Path(name) / "results.jsonl", workers), summary.busy_share
+        folder = Path(name)
+        (folder / "tasks.jsonl").write_text((json.dumps({"ms": ms}) + "\n") * workers * rounds)
+        (folder / "htcgrid.toml").write_text(CONFIG.format(code=HANDLERS, workers=workers))
+        done = subprocess.run([HTCGRID, "run", "--quiet"], cwd=folder, capture_output=True, text=True, check=True)
+        summary = json.loads(done.stderr.splitlines()[-1])["summary"]
+        return settled_share(folder / "results.jsonl", workers), summary["busy_share"]
 
 
 def settled_share(results: Path, workers: int) -> float:
