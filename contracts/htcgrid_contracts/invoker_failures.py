@@ -63,6 +63,8 @@ class FailureRules(InvokerHelpers):
         took = time.monotonic() - began
         document = self.failed(outcome, FailureKind.TIMEOUT)
         assert document["errorType"] == "Sandbox.Timedout", document
+        said = f"Task timed out after {seconds:.2f} seconds"
+        assert said in document["errorMessage"], f"Lambda says {said!r} of this; the document: {document}"
         assert took < seconds + 20 * self.wait_factor, f"a timeout of {seconds:g} s was reported after {took:.0f} s"
         self.works(plane)
 
