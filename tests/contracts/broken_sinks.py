@@ -877,6 +877,26 @@ class TestKeepsLocalTimes(Case):
         return list(sink.get(task_ids).values())
 
 
+class TestKeepsTheFirstAttributes(Case):
+    breaks = "test_failed_tells_the_task_that_failed_last"
+    says = "one of two failures was replaced by a failure of generation 1"
+
+    class broken(Reference):
+        def failed(self) -> Iterator[Result]:
+            for each in super().failed():
+                attributes = {name: text for name, text in each.task.attributes.items() if name != "generation"}
+                yield replace(each, task=replace(each.task, attributes=attributes))
+
+
+class TestRunsAgainWhatHasAnAnswer(Case):
+    breaks = "test_a_success_is_not_replaced_by_a_later_generation"
+    says = "a task has an answer, and `stored` does not name it in generation 1"
+
+    class broken(Reference):
+        def stored(self, tasks: Sequence[Task]) -> Collection[str]:
+            return super().stored([task for task in tasks if "generation" not in task.attributes])
+
+
 class TestGetStripsIds(Case):
     breaks = "test_ids_that_differ_are_different_tasks"
     says = "none, or another's"
