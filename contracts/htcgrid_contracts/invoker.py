@@ -84,7 +84,10 @@ class InvokerContract(
         self.works(plane)
         for _ in range(3):  # a busy machine may be late once
             outcome, took = self.cancelled(plane, lease(do, seconds=30 * self.wait_factor))
-            self.failed(outcome, FailureKind.CANCELLED)
+            document = self.failed(outcome, FailureKind.CANCELLED)
+            assert document["errorType"] == "Htcgrid.Cancelled", (
+                f"its errorType is Htcgrid.Cancelled; the document: {document}"
+            )
             if took < 2 * self.wait_factor:
                 break
         assert took < 2 * self.wait_factor, f"a running handler was stopped {took:.1f} s after cancel; 2 s at most"

@@ -1267,6 +1267,33 @@ class TestTellsATimeoutInMilliseconds(Case):
             return replace(outcome, payload=outcome.payload.replace(b"after 0.50 seconds", b"after 600.00 seconds"))
 
 
+class TestCancelledIsAnExit(Case):
+    breaks = "test_cancel_stops_a_running_handler"
+    says = "'errorType': 'Runtime.ExitError'"
+
+    class broken(Changed):
+        def changed(self, outcome: Outcome) -> Outcome:
+            return replace(outcome, payload=outcome.payload.replace(b"Htcgrid.Cancelled", b"Runtime.ExitError"))
+
+
+class TestTooLargeIsAnError(Case):
+    breaks = "test_an_answer_past_the_limit_is_too_large"
+    says = "'errorType': 'Error'"
+
+    class broken(Changed):
+        def changed(self, outcome: Outcome) -> Outcome:
+            return replace(outcome, payload=outcome.payload.replace(b"Function.ResponseSizeTooLarge", b"Error"))
+
+
+class TestARequestIsTooLarge(Case):
+    breaks = "test_an_event_past_the_limit_is_too_large"
+    says = "'errorType': 'Error'"
+
+    class broken(Changed):
+        def changed(self, outcome: Outcome) -> Outcome:
+            return replace(outcome, payload=outcome.payload.replace(b"RequestTooLargeException", b"Error"))
+
+
 class TestWaitsForMilliseconds(Case):
     breaks = "test_throttling_is_told_apart_from_what_is_away"
     says = "retry_after is in seconds, and is 1000"
