@@ -1,18 +1,14 @@
 """Time zones, parts of a second, and tasks whose lease or delay is over."""
 
-import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
-from htcgrid.spi import Lease, States, TaskSource
+from htcgrid.spi import Lease, States, TaskQueue, TaskSource
 
-from htcgrid_contracts.common import eventually, not_asked
+from htcgrid_contracts.common import EAST, WEST, eventually, in_time_zone, not_asked
 from htcgrid_contracts.source_helpers import Given, SourceHelpers, numbered
 
 EARLY = 0.7
-WEST, EAST = "<-12>+12", "<+14>-14"
-"""Time zones in which it is never the same hour: 26 hours are between them."""
 
 
 class ClockRules(SourceHelpers):
@@ -25,19 +21,19 @@ class ClockRules(SourceHelpers):
         Read: spi.TaskSource.extend, spi.TaskSource.nack."""
         if not self.shared or source.lease_seconds is None:
             not_asked("the place is the object itself, or its leases do not expire")
-        with _time_zone(EAST):
+        with in_time_zone(EAST):
             given(*numbered(1))
             other = another()  # before there is a lease: it may take longer than one lasts
-        with _time_zone(WEST):
+        with in_time_zone(WEST):
             in_the_west = self.take(source, 1)
-        with _time_zone(EAST):
+        with in_time_zone(EAST):
             self.nothing_comes(other, 0.3, on_lease=True)
-        with _time_zone(WEST):
+        with in_time_zone(WEST):
             self.held_again(source, in_the_west)
-        with _time_zone(EAST):
+        with in_time_zone(EAST):
             self.publish(source, numbered(1))
             in_the_east = self.held(other, 1)
-        with _time_zone(WEST):
+        with in_time_zone(WEST):
             self.nothing_comes(source, 0.3)
         if not self.returns(source):
             return
@@ -45,10 +41,10 @@ class ClockRules(SourceHelpers):
             (source, in_the_west, WEST, other, EAST),
             (other, in_the_east, EAST, source, WEST),
         ):
-            with _time_zone(there):
+            with in_time_zone(there):
                 returned = time.monotonic()
                 giver.nack(leases, 1.0)
-            with _time_zone(here):
+            with in_time_zone(here):
                 self.held(taker, 1)
             took = time.monotonic() - returned
             assert took >= EARLY, f"a task returned with a delay of 1 s came {took:.1f} s later in another time zone"
@@ -110,22 +106,27 @@ class ClockRules(SourceHelpers):
         assert is_pending == was_pending, "a lease was over, its task is leased again, and its session is not pending"
 
     def test_the_oldest_task_is_told_by_its_age(self, source: TaskSource, given: Given) -> None:
-        """`oldest_seconds` must be the age of the oldest task: not that of the youngest, and not of a task that is
-        done. Read: spi.QueueStats.oldest_seconds."""
+        """`oldest_seconds` must be the age of the oldest task that waits: not that of the youngest, and not of a task that
+        is done, a dead letter or cancelled. Read: spi.QueueStats.oldest_seconds."""
         given(*numbered(1))
         began = time.monotonic()
         if source.stats().oldest_seconds is None:
             not_asked("oldest_seconds is None: the source cannot tell, or not yet")
         time.sleep(1.2)
-        self.publish(source, numbered(1))
+        self.publish(source, numbered(3))
         apart = time.monotonic() - began
         oldest = source.stats().oldest_seconds
-        assert oldest is not None, "two tasks wait, and oldest_seconds is None"
+        assert oldest is not None, "four tasks wait, and oldest_seconds is None"
         assert oldest >= EARLY * apart, (
-            f"the older of two tasks has waited for {apart:.1f} s, and oldest_seconds is {oldest:.1f}"
+            f"the oldest of four tasks has waited for {apart:.1f} s, and oldest_seconds is {oldest:.1f}"
         )
-        done, held = self.held(source, 2)
+        done, dead, stopped, held = self.held(source, 4)
         source.ack([done])
+        source.dead_letter([dead], "the contract's reason")
+        if isinstance(source, TaskQueue):
+            source.cancel(task_ids=[stopped.task.id])
+        else:
+            source.ack([stopped])
         oldest = source.stats().oldest_seconds
         assert oldest is None, f"no task waits, and oldest_seconds is {oldest:.1f}; expected None"
         if self.returns(source):
@@ -143,22 +144,6 @@ class ClockRules(SourceHelpers):
         if gone:
             self.in_time()
         assert not gone, f"{gone[0]} was extended in time, and is said to be lost"
-
-
-@contextmanager
-def _time_zone(name: str) -> Iterator[None]:
-    """Sets the time zone, as on a machine in that place."""
-    before = os.environ.get("TZ")
-    os.environ["TZ"] = name
-    time.tzset()
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["TZ"]
-        else:
-            os.environ["TZ"] = before
-        time.tzset()
 
 
 def _told(states: States) -> str:

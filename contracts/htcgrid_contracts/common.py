@@ -46,6 +46,9 @@ _USUAL = frozenset(
 )
 """Passwords of test servers that are words as well: an error may well have one, and tells nothing."""
 
+WEST, EAST = "<-12>+12", "<+14>-14"
+"""Time zones in which it is never the same hour: 26 hours are between them."""
+
 
 class PluginContract:
     """The rules for every plugin. Subclass the contract of your kind of plugin, not this class."""
@@ -139,6 +142,20 @@ class PluginContract:
             except Unavailable as error:
                 assert time.monotonic() < deadline, f"the {what} came back, and it still says: {error}"
                 time.sleep(0.1)
+
+    def opens_or_says_why(self, plugin: Plugin) -> None:
+        """Checks that `open` while the service is away raises only what htcgrid knows, if anything, without a secret."""
+        other = self.again(plugin)
+        try:
+            other.open()
+        except HtcgridError as error:
+            self.keeps_secrets(plugin, "the error of `open` while the service is away", str(error))
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is the verdict
+            raise AssertionError(
+                f"`open` while the service is away raised {type(error).__name__}: {error}; raise Unavailable"
+            ) from None
+        finally:
+            other.close()
 
     # --- rules ---
 
@@ -345,6 +362,22 @@ def in_threads(calls: Sequence[Callable[[], T]], seconds: float) -> list[T]:
     running = sum(thread.is_alive() for thread in threads)
     assert not running, f"{running} of {len(threads)} calls side by side had not returned after {seconds:.0f} s"
     return [results[number] for number in range(len(calls))]
+
+
+@contextmanager
+def in_time_zone(name: str) -> Iterator[None]:
+    """Sets the time zone, as on a machine in that place."""
+    before = os.environ.get("TZ")
+    os.environ["TZ"] = name
+    time.tzset()
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["TZ"]
+        else:
+            os.environ["TZ"] = before
+        time.tzset()
 
 
 def secrets_of(plugin: Plugin) -> set[str]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import islice
 
 from htcgrid.spi import GENERATION, HtcgridError, Lease, TaskQueue, TaskSource
 
@@ -10,6 +11,7 @@ from htcgrid_contracts.source_helpers import Given, SourceHelpers, numbered
 
 _ABANDONED = 24
 """More than the connections of a usual pool."""
+_MORE_THAN_A_PAGE = 240
 
 
 class DeadLetterRules(SourceHelpers):
@@ -68,6 +70,35 @@ class DeadLetterRules(SourceHelpers):
                 raise AssertionError(
                     f"{number} readings of dead letters were left, and the next call raised: {error}"
                 ) from None
+
+    def test_what_is_run_again_while_dead_letters_are_read_hides_no_other(
+        self, source: TaskSource, given: Given
+    ) -> None:
+        """When dead letters are redriven while they are read, the others must be read all the same. Pages must begin after
+        the last one that was read, and not at a number of rows. Read: spi.TaskSource.dead_letters."""
+        if type(source).dead_letters is TaskSource.dead_letters or not source.redrives:
+            not_asked("`dead_letters` is the default, or `redrives` is False")
+        size = min(_MORE_THAN_A_PAGE, 60 * source.max_batch)
+        given(*numbered(size))
+        left = size
+        while left:
+            leases = self.take(source, min(left, source.max_batch))
+            source.dead_letter(leases, "the contract's reason")
+            left -= len(leases)
+        expected = {task.id for task in self.published}
+        eventually(
+            lambda: {each.task.id for each in source.dead_letters()} >= expected,
+            10 * self.wait_factor,
+            f"each of {size} dead letters in `dead_letters`",
+        )
+        reading = iter(source.dead_letters())
+        first = [each.task for each in islice(reading, size * 6 // 11)]
+        source.redrive([replace(task, attributes={**task.attributes, GENERATION: "1"}) for task in first])
+        seen = {task.id for task in first} | {each.task.id for each in reading}
+        assert expected <= seen, (
+            f"there are {size} dead letters; once {len(first)} were read these were redriven, and {len(expected - seen)} of "
+            f"the others were never read"
+        )
 
     # --- helpers ---
 

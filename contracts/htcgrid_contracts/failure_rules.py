@@ -146,10 +146,16 @@ class FailureLogRules(PluginContract):
         assert not left, f"of {len(first[::3] + new)} failures and new results {left} have not the later generation"
 
     def test_a_success_is_not_replaced_by_a_later_generation(self, sink: ResultSink) -> None:
-        """A later generation must not replace a success: a user who has read an answer must find the same one again.
-        Read: spi.ResultSink.failed."""
+        """A later generation must not replace a success: a user who has read an answer must find the same one again. So
+        `stored` must name a task with an answer, whatever its generation. Read: spi.ResultSink.failed."""
         first = self._result()
-        self._put(sink, [first], [self._again(self._failure(first), 1)])
+        again = self._again(self._failure(first), 1)
+        self._put(sink, [first])
+        with self.again(sink) as opened:
+            knows = type(sink).stored is not ResultSink.stored
+            named = list(opened.stored([again.task])) if knows else [first.task.id]
+            assert named == [first.task.id], "a task has an answer, and `stored` does not name it in generation 1"
+            opened.put([again])
         with sink:
             (stored,) = self._stored(sink, [first])
         assert stored.outcome.failure is None, "a later failure has replaced a success"
@@ -183,6 +189,20 @@ class FailureLogRules(PluginContract):
         with sink:
             (found,) = self._stored(sink, [first])
         assert found.attempt == 3, "a failure of the same later generation has replaced another"
+
+    def test_failed_tells_the_task_that_failed_last(self, sink: ResultSink) -> None:
+        """When a failure was replaced by the failure of a redrive, `failed` must list the attributes of the later task, with
+        its generation: the next redrive counts on from there. Read: spi.ResultSink.failed."""
+        if not self.failures_have_attributes:
+            not_asked("the attributes of a failure are kept elsewhere")
+        first, other = self._failure(self._result()), self._failure(self._result())
+        again = self._again(self._failure(first, FailureKind.EXIT), 1)
+        self._put(sink, [first], [other], [again])
+        with self.again(sink) as log:
+            found = {each.task.id: dict(each.task.attributes) for each in log.failed()}
+        assert found == {each.task.id: dict(each.task.attributes) for each in (again, other)}, (
+            f"one of two failures was replaced by a failure of generation 1, and `failed` lists {found}"
+        )
 
     def test_what_was_replaced_has_not_failed(self, sink: ResultSink) -> None:
         """`has_failed` must be false once every failure was replaced by a success: the exit code depends on the results

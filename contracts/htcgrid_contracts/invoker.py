@@ -2,13 +2,14 @@
 
 import threading
 import time
+from collections.abc import Collection
 from dataclasses import replace
 
 import pytest
 from htcgrid.spi import Capability, FailureKind, Invoker, Outcome, Unavailable
 
 from htcgrid_contracts.bound_rules import BoundRules
-from htcgrid_contracts.common import in_threads, not_asked
+from htcgrid_contracts.common import eventually, in_threads, not_asked
 from htcgrid_contracts.invoker_answers import AnswerRules
 from htcgrid_contracts.invoker_failures import FailureRules
 from htcgrid_contracts.invoker_helpers import lease
@@ -83,7 +84,10 @@ class InvokerContract(
         self.works(plane)
         for _ in range(3):  # a busy machine may be late once
             outcome, took = self.cancelled(plane, lease(do, seconds=30 * self.wait_factor))
-            self.failed(outcome, FailureKind.CANCELLED)
+            document = self.failed(outcome, FailureKind.CANCELLED)
+            assert document["errorType"] == "Htcgrid.Cancelled", (
+                f"its errorType is Htcgrid.Cancelled; the document: {document}"
+            )
             if took < 2 * self.wait_factor:
                 break
         assert took < 2 * self.wait_factor, f"a running handler was stopped {took:.1f} s after cancel; 2 s at most"
@@ -152,13 +156,16 @@ class InvokerContract(
 
     def test_a_plane_that_went_away_is_unavailable(self, invoker: Invoker) -> None:
         """When the plane cannot be reached, `invoke` must raise Unavailable. The agent then waits and tries again,
-        without counting an attempt. Read: spi.Unavailable."""
+        without counting an attempt: `begun` names only what may have been sent. Read: spi.Unavailable."""
         with self.again(invoker) as plane:
             self.works(plane)
             with self.away(plane):
                 with self.unavailable("invoke", plane):
                     list(plane.invoke([lease("echo", value=1)], plane.function.timeout))
+                what = "a call that finds no connection, and whose Unavailable names no task in `begun`"
+                eventually(lambda: not self._begun(plane), 10 * self.wait_factor, what)
                 plane.close()  # also while it is away
+                self.opens_or_says_why(plane)
 
     def test_a_plane_that_went_away_names_what_it_had_begun(self, invoker: Invoker) -> None:
         """Unavailable must name the tasks that had begun. Their attempt counts, since they may have run.
@@ -190,6 +197,19 @@ class InvokerContract(
         self.needs("bring_back")
         with self.again(invoker) as plane:
             self.works(plane)
-            with self.away(plane), self.unavailable("invoke", plane):
-                list(plane.invoke([lease("echo", value=1)], plane.function.timeout))
-            self.comes_back(lambda: self.works(plane), 60, "plane")
+            size = min(plane.max_concurrency, 4)
+            with self.away(plane):
+                for _ in range(size):  # each error may take a slot
+                    with self.unavailable("invoke", plane):
+                        list(plane.invoke([lease("echo", value=1)], plane.function.timeout))
+            in_threads([lambda: self.comes_back(lambda: self.works(plane), 60, "plane")], 90 * self.wait_factor)
+
+    # --- helpers ---
+
+    def _begun(self, plane: Invoker) -> Collection[str]:
+        """The tasks of a call that `Unavailable` names as begun."""
+        try:
+            list(plane.invoke([lease("echo", value=1)], plane.function.timeout))
+        except Unavailable as error:
+            return error.begun
+        return ()

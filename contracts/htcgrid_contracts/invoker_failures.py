@@ -63,6 +63,8 @@ class FailureRules(InvokerHelpers):
         took = time.monotonic() - began
         document = self.failed(outcome, FailureKind.TIMEOUT)
         assert document["errorType"] == "Sandbox.Timedout", document
+        said = f"Task timed out after {seconds:.2f} seconds"
+        assert said in document["errorMessage"], f"Lambda says {said!r} of this; the document: {document}"
         assert took < seconds + 20 * self.wait_factor, f"a timeout of {seconds:g} s was reported after {took:.0f} s"
         self.works(plane)
 
@@ -106,7 +108,10 @@ class FailureRules(InvokerHelpers):
         Read: spi.FailureKind.PAYLOAD_TOO_LARGE."""
         if self.largest_answer is None:
             not_asked("`largest_answer` is None: answers have no limit")
-        self.failed(self.call(plane, "big", bytes=self.largest_answer + 1), FailureKind.PAYLOAD_TOO_LARGE)
+        document = self.failed(self.call(plane, "big", bytes=self.largest_answer + 1), FailureKind.PAYLOAD_TOO_LARGE)
+        assert document["errorType"] == "Function.ResponseSizeTooLarge", (
+            f"its errorType is Function.ResponseSizeTooLarge; the document: {document}"
+        )
         self.works(plane)
 
     def test_an_event_past_the_limit_is_too_large(self, plane: Invoker) -> None:
@@ -115,7 +120,10 @@ class FailureRules(InvokerHelpers):
         if self.largest_event is None:
             not_asked("`largest_event` is None: events have no limit")
         event = lease("echo", value="x" * (self.largest_event + 1))
-        self.failed(self.run(plane, [event])[0], FailureKind.PAYLOAD_TOO_LARGE)
+        document = self.failed(self.run(plane, [event])[0], FailureKind.PAYLOAD_TOO_LARGE)
+        assert document["errorType"] == "RequestTooLargeException", (
+            f"its errorType is RequestTooLargeException; the document: {document}"
+        )
         self.works(plane)
 
     # --- batches ---

@@ -73,17 +73,21 @@ class TaskQueueRules(SourceHelpers):
         )
 
     def test_what_is_redriven_twice_is_lent_once(self, given: Given) -> None:
-        """A task that is redriven twice must be handed out once. A `redrive` that was interrupted is repeated with the
-        same tasks. Read: spi.TaskSource.redrive."""
+        """A task that is redriven twice must be handed out once, also where it is leased by then. A `redrive` that was
+        interrupted is repeated with the same tasks. Read: spi.TaskSource.redrive."""
         source = given()
         if not source.redrives:
             not_asked("`redrives` is False: failed tasks are not put again into this source")
         (first,) = numbered(1, generation="1")
         source.redrive([first])
         source.redrive([first])
-        (lease,) = self.take(source, 1)
+        (lease,) = self.held(source, 1)
         assert lease.task == first
         self.nothing_comes(source, on_lease=True)
+        source.redrive([first])
+        self.nothing_comes(source, on_lease=True)
+        gone = source.extend([lease], 60 * self.wait_factor)
+        assert not gone, "a leased task was redriven in the same generation, and its lease is said to be lost"
 
     def test_put_accepts_all_or_none(self, given: Given) -> None:
         """When `put` rejects one task, it must accept none of the call. Then a user can correct the input and repeat

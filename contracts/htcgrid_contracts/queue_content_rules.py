@@ -194,11 +194,7 @@ class QueueContentRules(SourceHelpers):
             queue.put(list(tasks.values()))
         except Rejected as error:
             not_asked(f"it does not take these priorities: {error}")
-        came = []
-        for _ in tasks:
-            (lease,) = self.take(source, 1)
-            came.append(int(lease.task.attributes["priority"]))
-            source.ack([lease])
+        came = self._priorities(source, 1)
         highest_first = sorted(_PRIORITIES, reverse=True)
         as_texts = sorted(_PRIORITIES, key=str)
         wrong = {
@@ -210,6 +206,11 @@ class QueueContentRules(SourceHelpers):
             assert came != order, f"tasks of the priorities {list(_PRIORITIES)} came {what}: {came}"
         if came != highest_first:
             not_asked(f"this source has no priorities: tasks came as {came}")
+        queue.put([replace(task, id=unique_id()) for task in tasks.values()])
+        in_batches = self._priorities(source, source.max_batch)
+        assert in_batches == highest_first, (
+            f"tasks of the priorities {list(_PRIORITIES)} came one by one as {came}, and in batches as {in_batches}"
+        )
 
     def test_a_task_that_comes_again_keeps_its_priority(self, source: TaskSource, given: Given) -> None:
         """A task that is returned, redriven, or whose lease has expired must keep its priority.
@@ -259,6 +260,17 @@ class QueueContentRules(SourceHelpers):
             return True
         return False
 
+    def _priorities(self, source: TaskSource, size: int) -> list[int]:
+        """Receives and acks all of the tasks of `_PRIORITIES`, so many at a time; returns their priorities as they came."""
+        came: list[int] = []
+        deadline = time.monotonic() + 20 * self.wait_factor
+        while len(came) < len(_PRIORITIES):
+            assert time.monotonic() < deadline, f"{len(came)} of {len(_PRIORITIES)} tasks came"
+            leases = source.receive(size, 1.0)
+            came += [int(lease.task.attributes["priority"]) for lease in leases]
+            source.ack(leases)
+        return came
+
     def _order(self, source: TaskSource, then: Callable[[Task], None]) -> list[int]:
         """Puts tasks of the priorities 1, 8 and 9, does this, and returns the order in which they then come."""
         tasks = [numbered(1, priority=priority)[0] for priority in ("1", "8", "9")]
@@ -281,7 +293,7 @@ class QueueContentRules(SourceHelpers):
         source = given()
         queue = self.a_queue(source)
         accepted = []
-        for priority in ("100000", "-9999999999999", "high", "", "1.5"):
+        for priority in ("100000", "-9999999999999", "9" * 40, "high", "", "1.5"):
             (task,) = numbered(1, priority=priority)
             try:
                 queue.put([task])

@@ -9,6 +9,9 @@ from htcgrid.spi import ResultSink
 
 from htcgrid_contracts.common import PluginContract, in_threads, not_asked
 
+_MANY = 130
+"""More than a page of 100 entries, or of 1 MB."""
+
 
 class RunRules(PluginContract):
     """Asked of sinks with `add_run`."""
@@ -39,6 +42,23 @@ class RunRules(PluginContract):
             kept = [each for each in sink.runs() if each in documents]
         assert sorted(kept) == sorted(documents), (
             f"16 runs were added side by side, and `runs` gives {len(set(kept))} of them"
+        )
+
+    def test_every_run_of_many_can_be_read_back(self, sink: ResultSink) -> None:
+        """`runs` must return every run, also where there are more than a page of the store: a report is made of all.
+        Read: spi.ResultSink.runs."""
+        documents = [_document() for _ in range(_MANY)]
+        with sink:
+            self._must_keep_runs(sink)
+            in_threads(
+                [lambda some=documents[start::4]: [*map(sink.add_run, some)] for start in range(4)],  # type: ignore[misc]
+                60 * self.wait_factor,
+            )
+            kept = list(sink.runs())
+        wrong = {type(each).__name__ for each in kept if type(each) is not bytes}
+        assert not wrong, f"`runs` gives {', '.join(wrong)} in place of bytes"
+        assert sorted(kept) == sorted(documents), (
+            f"{_MANY} runs of {sum(map(len, documents))} bytes in all were added, and `runs` gives {len(kept)}"
         )
 
     def test_a_run_is_not_a_result(self, sink: ResultSink) -> None:

@@ -210,6 +210,7 @@ class ResultSinkContract(SinkSharingRules, ReaderRules, StoredValueRules, Failur
             with self.unavailable("put", sink):
                 sink.put([result()])
             sink.close()  # also while it is away
+            self.opens_or_says_why(sink)
 
     # --- what can be asked of it ---
 

@@ -123,19 +123,21 @@ class SlotRules(InvokerHelpers):
         refused = "a call that was refused, since there were too many, raised"
         with self.again(invoker) as plane:
             self.use(plane)
-            with self.throttled(plane):
-                try:
-                    self.use(plane)
-                except Throttled as error:
-                    assert not error.begun, (
-                        f"a call that was refused has not begun, and `begun` names {sorted(error.begun)}"
-                    )
-                    wait = error.retry_after
-                    assert wait is None or 0 <= wait <= 600, f"retry_after is in seconds, and is {wait:g}"
-                except Unavailable as error:
-                    pytest.fail(f"{refused} Unavailable ({error}), and not Throttled")
-                else:
-                    pytest.fail(f"{refused} nothing: raise Throttled")
+            for _ in range(min(plane.max_concurrency, 4)):  # each refusal may take a slot
+                with self.throttled(plane):
+                    try:
+                        self.use(plane)
+                    except Throttled as error:
+                        assert not error.begun, (
+                            f"a call that was refused has not begun, and `begun` names {sorted(error.begun)}"
+                        )
+                        wait = error.retry_after
+                        assert wait is None or 0 <= wait <= 600, f"retry_after is in seconds, and is {wait:g}"
+                    except Unavailable as error:
+                        pytest.fail(f"{refused} Unavailable ({error}), and not Throttled")
+                    else:
+                        pytest.fail(f"{refused} nothing: raise Throttled")
+            self._all_slots_work(plane, "calls were refused")
 
     # --- the end ---
 

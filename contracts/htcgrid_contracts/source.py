@@ -111,3 +111,4 @@ class TaskSourceContract(
             with self.unavailable("receive", source):
                 source.receive(1, 1.0)
             source.close()  # also while it is away
+            self.opens_or_says_why(source)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from htcgrid.spi import GENERATION, Result, ResultSink
 
-from htcgrid_contracts.common import not_asked
+from htcgrid_contracts.common import EAST, WEST, eventually, in_time_zone, not_asked
 from htcgrid_contracts.payloads import AWKWARD_PAYLOADS
 from htcgrid_contracts.reading_rules import ReadingRules, varied
 
@@ -54,6 +54,22 @@ class StoredValueRules(ReadingRules):
             (stored,) = self._stored(sink, [put])
         changed = {name: found for name in kept if (found := getattr(stored.outcome, name)) not in {0, "", b""}}
         assert not changed, f"0 was stored as {changed}"
+
+    def test_a_time_is_the_same_in_every_time_zone(self, sink: ResultSink) -> None:
+        """`started` must be the same for a reader in another time zone than the agent that stored it. The machines of one
+        grid may be anywhere. Read: spi.Outcome."""
+        put = [varied(0), varied(1)]
+        with sink:
+            if "started" not in self._kept(sink):
+                not_asked("the sink does not keep `started`")
+            with in_time_zone(EAST):
+                for each in put:
+                    sink.put([each])
+            with in_time_zone(WEST):
+                stored = self._stored(sink, put)
+        for found, expected in zip(stored, put, strict=True):
+            apart = found.outcome.started - expected.outcome.started
+            assert not apart, f"`started` was stored in one time zone and read in another, {apart / 3600:g} hours apart"
 
     def test_no_answer_harms_another(self, sink: ResultSink) -> None:
         """No answer may change another, whatever is in it: quotes, line breaks, letters of any language.
@@ -104,7 +120,13 @@ class StoredValueRules(ReadingRules):
             for each in (failure, other):
                 sink.put([each])
             last = max(number for number, _ in sink.scan())
+            can_wait = sink.wait_for_more(0.0) is not None
+            if can_wait:
+                eventually(lambda: not sink.wait_for_more(0.1), 5 * self.wait_factor, "an end of what it reports")
             sink.put([answer])
+            assert not can_wait or sink.wait_for_more(10 * self.wait_factor), (
+                "a failure was replaced by an answer, and `wait_for_more` says that nothing was stored"
+            )
             seen = [each for _, each in sink.scan(after=last)]
             assert [each.task.id for each in seen] == [failure.task.id], (
                 f"a failure was replaced by an answer, and `scan` after the last number seen gives {len(seen)} results; "

@@ -31,22 +31,24 @@ class WaitRules(SourceHelpers):
     def test_a_receive_that_waits_holds_up_no_other_call(self, source: TaskSource, given: Given) -> None:
         """Other calls must work while `receive` waits in another thread: the agent acks results meanwhile.
         Read: spi, rules for all three."""
-        given(*numbered(3))
-        first, second, third = self.held(source, 3)
+        given(*numbered(9))
+        leases = self.held(source, 9)
         wait = 3.0 * self.wait_factor
 
         def call() -> tuple[float, Sequence[Lease]]:
             time.sleep(0.2)
             began = time.monotonic()
-            source.ack([first])
-            source.extend([second], 60 * self.wait_factor)
-            source.nack([third], 60 * self.wait_factor)
+            source.ack([leases.pop()])
+            source.extend([leases.pop()], 60 * self.wait_factor)
+            source.nack([leases.pop()], 60 * self.wait_factor)
             return time.monotonic() - began, ()
 
         def receive() -> tuple[float, Sequence[Lease]]:
             return 0.0, source.receive(1, wait)
 
-        (took, _), _ = in_threads([call, receive], 3 * wait + 10 * self.wait_factor)
+        took = float("inf")
+        while leases and took >= 0.75 * wait:  # a busy machine may be late once
+            (took, _), _ = in_threads([call, receive], 3 * wait + 10 * self.wait_factor)
         assert took < 0.75 * wait, (
             f"ack, extend and nack took {took:.1f} s while another thread was in receive(1, {wait:g}): they waited for it"
         )

@@ -1193,6 +1193,107 @@ class TestThrottledHasBegun(Case):
             yield from super().invoke(batch, timeout)
 
 
+class TestARefusalTakesASlot(Case):
+    breaks = "test_throttling_is_told_apart_from_what_is_away"
+    says = "after calls were refused, the plane's 2 slots do not all work"
+    wait_factor = 0.1
+
+    class broken(Reference):
+        def open(self) -> None:
+            super().open()
+            self.slots = threading.Semaphore(self.max_concurrency)
+
+        def invoke(self, batch: Sequence[Lease], timeout: float) -> Reports:
+            self.slots.acquire()
+            yield from super().invoke(batch, timeout)
+            self.slots.release()
+
+
+class TestNamesWhatWasNeverSent(Case):
+    breaks = "test_a_plane_that_went_away_is_unavailable"
+    says = "whose Unavailable names no task in `begun`: not within"
+    wait_factor = 0.1
+
+    class broken(Reference):
+        def invoke(self, batch: Sequence[Lease], timeout: float) -> Reports:
+            if self.away:
+                raise self.lost(batch)
+            yield from super().invoke(batch, timeout)
+
+
+class TestFailsToOpenInAnOutage(Case):
+    breaks = "test_a_plane_that_went_away_is_unavailable"
+    says = "`open` while the service is away raised ConnectionRefusedError"
+
+    class broken(Reference):
+        is_gone = False
+
+        def open(self) -> None:
+            if self.is_gone:
+                raise ConnectionRefusedError
+            super().open()
+
+    def take_away(self, plane: Reference) -> None:  # type: ignore[override]
+        super().take_away(plane)
+        type(self).broken.is_gone = True
+
+    def bring_back(self, plane: Reference) -> None:  # type: ignore[override]
+        super().bring_back(plane)
+        type(self).broken.is_gone = False
+
+
+class TestAnOutageTakesASlot(Case):
+    breaks = "test_a_plane_that_came_back_serves_again"
+    says = "1 of 1 calls side by side had not returned after"
+    wait_factor = 0.1
+
+    class broken(Reference):
+        def open(self) -> None:
+            super().open()
+            self.slots = threading.Semaphore(self.max_concurrency)
+
+        def invoke(self, batch: Sequence[Lease], timeout: float) -> Reports:
+            self.slots.acquire()
+            yield from super().invoke(batch, timeout)
+            self.slots.release()
+
+
+class TestTellsATimeoutInMilliseconds(Case):
+    breaks = "test_a_handler_past_its_timeout_is_stopped"
+    says = "Lambda says 'Task timed out after 0.50 seconds' of this"
+
+    class broken(Changed):
+        def changed(self, outcome: Outcome) -> Outcome:
+            return replace(outcome, payload=outcome.payload.replace(b"after 0.50 seconds", b"after 600.00 seconds"))
+
+
+class TestCancelledIsAnExit(Case):
+    breaks = "test_cancel_stops_a_running_handler"
+    says = "'errorType': 'Runtime.ExitError'"
+
+    class broken(Changed):
+        def changed(self, outcome: Outcome) -> Outcome:
+            return replace(outcome, payload=outcome.payload.replace(b"Htcgrid.Cancelled", b"Runtime.ExitError"))
+
+
+class TestTooLargeIsAnError(Case):
+    breaks = "test_an_answer_past_the_limit_is_too_large"
+    says = "'errorType': 'Error'"
+
+    class broken(Changed):
+        def changed(self, outcome: Outcome) -> Outcome:
+            return replace(outcome, payload=outcome.payload.replace(b"Function.ResponseSizeTooLarge", b"Error"))
+
+
+class TestARequestIsTooLarge(Case):
+    breaks = "test_an_event_past_the_limit_is_too_large"
+    says = "'errorType': 'Error'"
+
+    class broken(Changed):
+        def changed(self, outcome: Outcome) -> Outcome:
+            return replace(outcome, payload=outcome.payload.replace(b"RequestTooLargeException", b"Error"))
+
+
 class TestWaitsForMilliseconds(Case):
     breaks = "test_throttling_is_told_apart_from_what_is_away"
     says = "retry_after is in seconds, and is 1000"

@@ -835,6 +835,68 @@ class TestRunsInReverse(Case):
             return reversed(list(super().runs()))
 
 
+class TestGivesAPageOfRuns(Case):
+    breaks = "test_every_run_of_many_can_be_read_back"
+    says = "and `runs` gives 100"
+
+    class broken(Reference):
+        def runs(self) -> Iterator[bytes]:
+            return islice(super().runs(), 100)
+
+
+class TestTellsOfNewTasksAlone(Case):
+    breaks = "test_whoever_follows_is_given_what_replaces_a_failure"
+    says = "and `wait_for_more` says that nothing was stored"
+    wait_factor = 0.1
+
+    class broken(Reference):
+        known = -1
+
+        def wait_for_more(self, seconds: float) -> bool:
+            stored = super().stats().stored or 0
+            before, self.known = self.known, stored
+            return stored != before
+
+
+class TestKeepsLocalTimes(Case):
+    breaks = "test_a_time_is_the_same_in_every_time_zone"
+    says = "read in another, 26 hours apart"
+
+    class broken(Changed):
+        def changed(self, result: Result) -> Result:
+            return replace(result, outcome=replace(result.outcome, started=result.outcome.started - time.timezone))
+
+        def get(self, task_ids: Sequence[str]) -> Mapping[str, Result]:
+            return {
+                task_id: replace(each, outcome=replace(each.outcome, started=each.outcome.started + time.timezone))
+                for task_id, each in super().get(task_ids).items()
+            }
+
+    def read_back(self, sink: ResultSink, task_ids: Sequence[str]) -> Sequence[Result]:
+        assert isinstance(sink, Reference)
+        return list(sink.get(task_ids).values())
+
+
+class TestKeepsTheFirstAttributes(Case):
+    breaks = "test_failed_tells_the_task_that_failed_last"
+    says = "one of two failures was replaced by a failure of generation 1"
+
+    class broken(Reference):
+        def failed(self) -> Iterator[Result]:
+            for each in super().failed():
+                attributes = {name: text for name, text in each.task.attributes.items() if name != "generation"}
+                yield replace(each, task=replace(each.task, attributes=attributes))
+
+
+class TestRunsAgainWhatHasAnAnswer(Case):
+    breaks = "test_a_success_is_not_replaced_by_a_later_generation"
+    says = "a task has an answer, and `stored` does not name it in generation 1"
+
+    class broken(Reference):
+        def stored(self, tasks: Sequence[Task]) -> Collection[str]:
+            return super().stored([task for task in tasks if "generation" not in task.attributes])
+
+
 class TestGetStripsIds(Case):
     breaks = "test_ids_that_differ_are_different_tasks"
     says = "none, or another's"

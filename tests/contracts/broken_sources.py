@@ -615,6 +615,21 @@ class TestRedrivesTwice(Case):
                 self.invalid.append(Lease(task))
 
 
+class TestRedriveReplacesWhatIsLeased(Case):
+    breaks = "test_what_is_redriven_twice_is_lent_once"
+    says = "was handed out, attempt 1, and should not have been"
+    lease_seconds = 5.0
+
+    class broken(Reference):
+        def redrive(self, tasks: Sequence[Task]) -> None:
+            with self._changed:
+                for task in tasks:
+                    self._tasks.pop(task.id, None)
+                    self._until.pop(task.id, None)
+                    self._due = sorted(entry for entry in self._due if entry[2] != task.id)
+            super().redrive(tasks)
+
+
 class TestCancelOnlyMarks(Case):
     breaks = "test_a_cancelled_task_that_waits_never_runs"
     lease_seconds = 5.0
@@ -1220,7 +1235,38 @@ class TestTellsTheAgeOfWhatIsDone(OnAFile):
             return replace(found, oldest_seconds=found.oldest_seconds or 1.0)
 
 
+class TestTellsTheAgeOfDeadLetters(OnAFile):
+    breaks = "test_the_oldest_task_is_told_by_its_age"
+    says = "no task waits, and oldest_seconds is "
+
+    class broken(SqliteSource):
+        def stats(self, *, brief: bool = False) -> QueueStats:
+            found = super().stats(brief=brief)
+            return replace(found, oldest_seconds=found.oldest_seconds or (1.0 if found.states.dead else None))
+
+
 # --- pages, ids, priorities and generations ---
+
+
+class TestPagesOfDeadLettersBeginAtARow(OnAFile):
+    breaks = "test_what_is_run_again_while_dead_letters_are_read_hides_no_other"
+    says = "of the others were never read"
+
+    class broken(SqliteSource):
+        def dead_letters(self) -> Iterator[DeadTask]:
+            start = 0
+            while page := list(islice(super().dead_letters(), start, start + 50)):
+                yield from page
+                start += 50
+
+
+class TestBatchesComeInReverse(OnAFile):
+    breaks = "test_the_highest_priority_comes_first"
+    says = "and in batches as [-1, 0, 1, 9, 10, 100]"
+
+    class broken(SqliteSource):
+        def receive(self, max_tasks: int, wait: float) -> Sequence[Lease]:
+            return super().receive(max_tasks, wait)[::-1]
 
 
 class TestCancelsAPage(OnAFile):

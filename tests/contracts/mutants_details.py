@@ -777,6 +777,61 @@ DETAILS = (
         "a quote in a session's name is a part of the query",
         "def cancel(self, session_id=None, task_ids=()):\n    assert \"'\" not in (session_id or ''), 'syntax error'\n    return super().cancel(session_id, task_ids)",
     ),
+    # --- what was done before, and pages of what changes ---
+    _edit(
+        PUTS,
+        "a redrive of the same generation replaces the task",
+        "htcgrid/builtin/sqlite_source.py",
+        "attributes_of(row[1]))) < generation_of(task):",
+        "attributes_of(row[1]))) <= generation_of(task):",
+    ),
+    _edit(
+        COUNTS,
+        "dead letters are the oldest that wait",
+        _STATS,
+        "WHERE state IN ('ready', 'delayed') OR",
+        "WHERE state IN ('ready', 'delayed', 'dead') OR",
+    ),
+    _edit(
+        COUNTS,
+        "cancelled tasks are the oldest that wait",
+        _STATS,
+        "WHERE state IN ('ready', 'delayed') OR",
+        "WHERE state IN ('ready', 'delayed', 'cancelled') OR",
+    ),
+    _bug(
+        COUNTS,
+        "pages of dead letters begin at a row",
+        """
+        def dead_letters(self):
+            start = 0
+            while page := list(super().dead_letters())[start : start + 50]:
+                yield from page
+                start += 50
+    """,
+    ),
+    _bug(
+        ODD,
+        "a batch comes in reverse",
+        "def receive(self, max_tasks, wait):\n    return super().receive(max_tasks, wait)[::-1]",
+    ),
+    _sink(FAILURES, "the first page of runs is given", "def runs(self):\n    yield from list(super().runs())[:100]"),
+    _sink(
+        FAILURES,
+        "an answer is unknown to a later generation",
+        "def stored(self, tasks):\n    return super().stored([task for task in tasks if 'generation' not in task.attributes])",
+    ),
+    _sink(
+        READ,
+        "who waits is told of new tasks alone",
+        """
+        _known = -1
+        def wait_for_more(self, seconds):
+            now = super().stats().stored
+            before, self._known = self._known, now
+            return now != before
+    """,
+    ),
     # --- both ---
     Mutant(
         "redis source",
