@@ -74,8 +74,8 @@ class TaskSource(Plugin):
 
     def redrive(self, tasks: Sequence[Task]) -> None:
         """Accept these failed tasks again, durably. Each has a generation above that of its failed run. A task of that id and
-        an earlier generation is replaced, a dead letter too. One of the same generation and content stays as it is, a dead
-        letter too, so that an interrupted redrive can be completed by repeating it."""
+        an earlier generation is replaced, a dead letter too. One of the same generation and content stays as it is, so that an
+        interrupted redrive can be completed by repeating it; if it is a dead letter already, it may also run again."""
         raise Rejected(f"{type(self).__name__} takes no failed tasks again.")
 
     def stats(self, *, brief: bool = False) -> QueueStats:

@@ -45,7 +45,6 @@ class TestAwsLambda(InvokerContract):
     short_timeout = _TIMEOUT
     known_gaps: ClassVar = {
         "test_times_and_memory_are_measured": _NO_NAME,
-        "test_init_ms_is_of_the_first_invocation_of_an_environment": _NO_NAME,
         "test_each_environment_has_a_name_of_its_own": _NO_NAME,
         "test_failures_are_measured_and_billed": _NO_NAME,
     }
