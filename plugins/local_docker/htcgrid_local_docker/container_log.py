@@ -17,6 +17,9 @@ _POLLS_LEAST = 0.001  # `poll` waits for whole milliseconds
 _LIKELY_SECONDS = 0.25
 _POSSIBLE_SECONDS = 0.05
 _AT_MOST_SECONDS = 0.5
+_MUCH_BYTES = 1 << 16
+_MUCH_SECONDS = 2.0
+_MUCH_AT_MOST_SECONDS = 5.0
 _SILENT_FOR_GOOD = 20
 _STREAMS = {1: "stdout", 2: "stderr"}
 EMULATORS_LAST = b"REPORT RequestId:"
@@ -30,7 +33,7 @@ class LogStream:
     answer comes, in one case of some hundred after it, by milliseconds where the machine is busy. Nothing
     tells whether more is on its way, so `tail` waits: up to 250 ms where the last invocation printed, up to
     50 ms where one of the last twenty did, and for a moment where the handler is a silent one. Where `last` is
-    given, a text of the last line of each invocation, it waits for that.
+    given, a text of the last line of each invocation, it waits for that. Much output comes with longer pauses.
     """
 
     def __init__(self, response: Any, printed: Callable[[bytes, str], None] | None, last: bytes = b"") -> None:
@@ -41,6 +44,9 @@ class LogStream:
         self._poll.register(self._fd, select.POLLIN)
         self._frames = bytearray()
         self._tail = bytearray()
+        self._bytes = 0
+        """How much was printed since `tail` was called last."""
+        self._most_seconds = _MUCH_AT_MOST_SECONDS
         # Where all output is wanted, that of the first invocation is waited for like that of a handler that has printed.
         self._silent = 0 if printed is not None else 1
         self._printed = printed
@@ -56,22 +62,33 @@ class LogStream:
         self.drain()
         if self._tail:
             self._silent = 0
-        self._tail.clear()
+        self._clear()
 
     def tail(self) -> bytes:
         """The end of what was printed since this was called last."""
         self.drain()
-        deadline = time.monotonic() + _AT_MOST_SECONDS
-        while self._read(self._silence_allowed()) and time.monotonic() < deadline:
-            pass
+        began = time.monotonic()
+        while self._read(self._silence_allowed()):
+            if time.monotonic() - began > (self._most_seconds if self._is_much() else _AT_MOST_SECONDS):
+                self._most_seconds = _AT_MOST_SECONDS  # it prints without end: it is not waited for as long again
+                break
         self._silent = 0 if self._tail else self._silent + 1
         tail = bytes(self._tail)
-        self._tail.clear()
+        self._clear()
         return tail
+
+    def _clear(self) -> None:
+        self._tail.clear()
+        self._bytes = 0
+
+    def _is_much(self) -> bool:
+        return self._bytes > _MUCH_BYTES
 
     def _silence_allowed(self) -> float:
         if self._tail:  # a line that has no end yet is likely to get one
             whole = self._tail.endswith(b"\n") and self._last in self._tail
+            if self._is_much():
+                return _POSSIBLE_SECONDS if whole else _MUCH_SECONDS
             return _BETWEEN_SECONDS if whole else _LIKELY_SECONDS
         if self._silent == 0:
             return _LIKELY_SECONDS
@@ -117,6 +134,7 @@ class LogStream:
             stream = _STREAMS.get(self._frames[0], STDOUT_OR_STDERR)
             text = bytes(self._frames[_HEADER_BYTES:end])
             del self._frames[:end]
+            self._bytes += len(text)
             self._tail += text
             del self._tail[: -limits.LOG_TAIL_BYTES]
             if self._printed is not None:

@@ -60,6 +60,11 @@ class Engine:
             return int.from_bytes(greeting.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)[:4], sys.byteorder)
 
     @property
+    def is_open(self) -> bool:
+        """Whether it is between `open` and `close`."""
+        return self._client is not None
+
+    @property
     def client(self) -> Any:
         """Docker's low-level client. Its calls go inside `speaking`."""
         assert self._client is not None  # noqa: S101 - between open and close

@@ -93,7 +93,8 @@ class LocalDockerInvoker(EnvironmentPool):
     def close(self) -> None:
         with self._opened:
             super().close()
-            self._remove_what_is_left()
+            if self._engine.is_open:
+                self._remove_what_is_left()
 
     # --- the pool ---
 

@@ -118,6 +118,21 @@ def test_the_end_of_a_line_is_waited_for(stream: Stream) -> None:
     end.join()
 
 
+def test_the_end_of_much_that_was_printed_is_waited_for_longer(stream: Stream) -> None:
+    printed: list[bytes] = []
+    log = LogStream(stream, lambda text, _stream: printed.append(text))
+    much = b"x" * 99 + b"\n"
+    threading.Thread(
+        target=lambda: [stream.say(much) for _ in range(1000)] and stream.say(b"half a"), daemon=True
+    ).start()
+    while sum(map(len, printed)) < 100_000:
+        log.drain()
+    end = threading.Timer(0.6, stream.say, [b" line\n"])
+    end.start()
+    assert log.tail().endswith(b"\nhalf a line\n")
+    end.join()
+
+
 def test_the_emulators_last_line_is_waited_for(stream: Stream) -> None:
     log = LogStream(stream, None, EMULATORS_LAST)
     stream.say(b"START RequestId: 1\n")

@@ -90,3 +90,10 @@ def test_a_container_that_is_not_joined_in_time_is_unavailable(monkeypatch: pyte
     monkeypatch.setattr(subprocess, "run", hang)
     with pytest.raises(Unavailable, match="too busy"):
         namespace_socket.listen_in(1, "127.0.0.1", 0)
+
+
+def test_to_close_a_plane_again_is_quiet_though_a_container_was_left() -> None:
+    left = Left(is_refused=True)
+    plane = plane_with(left)
+    plane.close()
+    assert plane._left == [left]
