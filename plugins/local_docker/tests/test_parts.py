@@ -122,9 +122,13 @@ def test_the_end_of_much_that_was_printed_is_waited_for_longer(stream: Stream) -
     printed: list[bytes] = []
     log = LogStream(stream, lambda text, _stream: printed.append(text))
     much = b"x" * 99 + b"\n"
-    threading.Thread(
-        target=lambda: [stream.say(much) for _ in range(1000)] and stream.say(b"half a"), daemon=True
-    ).start()
+
+    def say() -> None:
+        for _ in range(1000):
+            stream.say(much)
+        stream.say(b"half a")
+
+    threading.Thread(target=say, daemon=True).start()
     while sum(map(len, printed)) < 100_000:
         log.drain()
     end = threading.Timer(0.6, stream.say, [b" line\n"])
