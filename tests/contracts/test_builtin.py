@@ -39,6 +39,7 @@ class TestProcessInvokerWithReducedSupervision(TestProcessInvoker):
         return ProcessInvoker(ProcessInvoker.Config(workers=2, supervision="reduced"), function)
 
 
+@pytest.mark.slow
 class TestMemorySource(TaskSourceContract):
     finite = True
     shared = False
