@@ -607,7 +607,7 @@ class TestRedriveKeepsWhatIsThere(Case):
 class TestRedrivesTwice(Case):
     breaks = "test_what_is_redriven_twice_is_lent_once"
     lease_seconds = 5.0
-    says = "was handed out"
+    says = "was extended in time, and is said to be lost"
 
     class broken(Reference):
         def redrive(self, tasks: Sequence[Task]) -> None:
