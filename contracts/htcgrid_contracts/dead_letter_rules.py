@@ -80,11 +80,7 @@ class DeadLetterRules(SourceHelpers):
             not_asked("`dead_letters` is the default, or `redrives` is False")
         size = min(_MORE_THAN_A_PAGE, 60 * source.max_batch)
         given(*numbered(size))
-        left = size
-        while left:
-            leases = self.take(source, min(left, source.max_batch))
-            source.dead_letter(leases, "the contract's reason")
-            left -= len(leases)
+        self.set_aside(source, size)
         expected = {task.id for task in self.published}
         eventually(
             lambda: {each.task.id for each in source.dead_letters()} >= expected,

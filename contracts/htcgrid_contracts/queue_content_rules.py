@@ -76,11 +76,7 @@ class QueueContentRules(SourceHelpers):
             not_asked("`dead_letters` is the default: its dead letters are read in other ways")
         size = min(self.many_tasks, 60 * source.max_batch)
         given(*numbered(size))
-        left = size
-        while left:
-            leases = self.take(source, min(left, source.max_batch))
-            source.dead_letter(leases, "the contract's reason")
-            left -= len(leases)
+        self.set_aside(source, size)
         expected = {task.id for task in self.published}
 
         def listed() -> list[str]:

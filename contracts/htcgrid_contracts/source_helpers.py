@@ -134,6 +134,13 @@ class SourceHelpers(PluginContract):
             self._safe_until = float("inf")
         return leases
 
+    def set_aside(self, source: TaskSource, size: int) -> None:
+        """Make dead letters of so many tasks."""
+        while size:
+            leases = self.take(source, min(size, source.max_batch))
+            source.dead_letter(leases, "the contract's reason")
+            size -= len(leases)
+
     def returns(self, source: TaskSource) -> bool:
         """Whether `nack` does anything."""
         return type(source).nack is not TaskSource.nack
