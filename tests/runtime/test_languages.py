@@ -11,6 +11,8 @@ import pytest
 
 from htcgrid.spi import FailureKind, Outcome
 
+pytestmark = pytest.mark.slow  # compilers and virtual machines take long
+
 EXAMPLES = Path(__file__).parents[2] / "examples" / "runtimes"
 RUNTIMES: dict[str, dict[str, Any]] = {
     "python": {"handler": "handler.handler"},
