@@ -198,7 +198,7 @@ class PluginContract:
         Read: spi.Plugin.close."""
         self.again(plugin).close()
 
-    def test_close_lets_go_of_all_that_open_took(self, plugin: Plugin) -> None:
+    def test_close_releases_all_that_open_took(self, plugin: Plugin) -> None:
         """`close` must release every thread, file and process that `open` acquired. What is left adds up in `serve`,
         and can keep the program from ending. Read: spi.Plugin.close."""
 

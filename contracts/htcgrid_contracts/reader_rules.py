@@ -190,7 +190,7 @@ class ReaderRules(ReadingRules):
                     f"{len(ids - seen)} of the others were never read"
                 )
 
-    def test_a_reader_lets_go_of_all_that_it_took(self, sink: ResultSink) -> None:
+    def test_a_reader_releases_all_that_it_took(self, sink: ResultSink) -> None:
         """`close` after `open_to_read` must release every thread, file and process. What is left adds up.
         Read: spi.ResultSink.open_to_read, spi.Plugin.close."""
         readings = self._readings(sink)

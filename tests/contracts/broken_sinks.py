@@ -992,7 +992,7 @@ class TestReadsASnapshot(Case):
 
 
 class TestReadersLeaveAFile(Case):
-    breaks = "test_a_reader_lets_go_of_all_that_it_took"
+    breaks = "test_a_reader_releases_all_that_it_took"
     says = "3 more open file descriptors"
     wait_factor = 0.2
 
@@ -1082,7 +1082,7 @@ class TestAnswersOneThread(Case):
 
 
 class TestLeavesTheFilesOfThreads(Case):
-    breaks = "test_close_lets_go_of_all_that_open_took"
+    breaks = "test_close_releases_all_that_open_took"
     says = "after open, calls from two threads, and close"
     left: ClassVar[list[Any]] = []
 

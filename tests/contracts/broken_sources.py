@@ -204,7 +204,7 @@ class TestCloseBeforeOpen(Case):
 
 
 class TestLeak(Case):
-    breaks = "test_close_lets_go_of_all_that_open_took"
+    breaks = "test_close_releases_all_that_open_took"
     says = "there is still the thread"
 
     class broken(Reference):

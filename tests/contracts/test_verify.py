@@ -161,7 +161,7 @@ def test_no_secret_is_in_the_output_nor_in_the_files(bad: Venv, tmp_path: Path) 
 def test_a_fault_that_breaks_several_rules_is_told_once(bad: Venv, tmp_path: Path) -> None:
     verified = bad.htcgrid("verify", "tells", "--option", "password=correct-horse", cwd=tmp_path)
     assert verified.stdout.count("login refused") == 1 + verified.stdout.count('raise ValueError("login refused')
-    assert "| by the same fault as: close lets go of all that open took" in verified.stdout
+    assert "| by the same fault as: close releases all that open took" in verified.stdout
 
 
 @pytest.mark.slow

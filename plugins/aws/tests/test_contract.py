@@ -306,7 +306,7 @@ class TestHtcGridSink(ResultSinkContract):
         "test_two_may_read_at_once": "results are listed by session alone",
         "test_a_reading_may_be_left": "results are listed by session alone",
         "test_a_reader_sees_what_is_stored_after_it_was_opened": "results are listed by session alone",
-        "test_a_reader_lets_go_of_all_that_it_took": "results are listed by session alone",
+        "test_a_reader_releases_all_that_it_took": "results are listed by session alone",
         "test_sessions_are_told_apart_by_their_whole_names": SESSION_OF_ID,
     }
 
