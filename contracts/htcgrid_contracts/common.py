@@ -201,9 +201,11 @@ class PluginContract:
     def test_close_releases_all_that_open_took(self, plugin: Plugin) -> None:
         """`close` must release every thread, file and process that `open` acquired. What is left adds up in `serve`,
         and can keep the program from ending. Read: spi.Plugin.close."""
+        kept: list[Plugin] = []  # what ends with the object, and not by `close`, is held
 
         def use() -> None:
             with self.again(plugin) as used:
+                kept.append(used)
                 self.use(used)
                 in_threads([lambda: self.use(used)], 60 * self.wait_factor)
 
