@@ -79,8 +79,8 @@ def busy(workers: int, ms: float, least: str) -> None:
 
 
 def share(workers: int, ms: float, rounds: int) -> tuple[float, float]:
-    """The share of time in which environments of `htcgrid run` run a handler, from the first task that each was given; and from
-    the start."""
+    """The share of time in which the environments of `htcgrid run` run a handler: from the first task that each was given, and
+    from the start of the run."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "tasks.jsonl").write_text((json.dumps({"ms": ms}) + "\n") * workers * rounds)

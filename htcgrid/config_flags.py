@@ -7,21 +7,24 @@ from typing import Any
 from htcgrid.config_errors import ConfigError
 
 
-def flags_of(pairs: Iterable[str]) -> dict[str, Any]:
-    """`["source.path=t.jsonl", "function.timeout=5"]` as a nested dict; values are TOML, else text."""
+def flags_of(pairs: Iterable[str], option: str = "--set", example: str = "function.timeout=5") -> dict[str, Any]:
+    """`["source.path=t.jsonl", "function.timeout=5"]` as a nested dict; values are TOML, else text. `option` is what they were
+    given with. Raises `ConfigError`."""
     flags: dict[str, Any] = {}
     for pair in pairs:
         key, equals, text = pair.partition("=")
         if not equals or not key:
             raise ConfigError(
-                f"--set {_pair(key, equals, text)}: write it as KEY=VALUE, for example --set function.timeout=5."
+                f"{option} {_pair(key, equals, text)}: write it as KEY=VALUE, for example {option} {example}."
             )
         *tables, last = key.strip().split(".")
         table = flags
         for name in tables:
             table = table.setdefault(name, {})
             if not isinstance(table, dict):
-                raise ConfigError(f"--set {_pair(key, equals, text)}: another --set gives {name!r} itself a value.")
+                raise ConfigError(
+                    f"{option} {_pair(key, equals, text)}: another {option} gives {name!r} itself a value."
+                )
         table[last] = _value(text)
     return flags
 

@@ -107,8 +107,12 @@ class PluginContract:
         try:
             yield
         finally:
-            if self.can("bring_back"):
-                self.bring_back(plugin)
+            self.restore(plugin)
+
+    def restore(self, plugin: Plugin) -> None:
+        """Bring back what was taken away, where the subclass can."""
+        if self.can("bring_back"):
+            self.bring_back(plugin)
 
     @contextmanager
     def throttled(self, plugin: Plugin) -> Iterator[None]:

@@ -188,8 +188,7 @@ class InvokerContract(
                 )
             finally:
                 gone.join()
-                if self.can("bring_back"):
-                    self.bring_back(plane)
+                self.restore(plane)
 
     def test_a_plane_that_came_back_serves_again(self, invoker: Invoker) -> None:
         """When the plane can be reached again, `invoke` must work again: an outage must not end a run.

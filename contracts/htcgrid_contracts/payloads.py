@@ -36,6 +36,7 @@ AWKWARD_ATTRIBUTES: Mapping[str, Mapping[str, str]] = {
     "what looks like a number": {"note": "0012.50", "flag": "true", "none": "null"},
 }
 
+AWKWARD_SESSIONS = ("s-1", "S-1", "s_1", "s%", "s-1:a", "s-1/é", "s'1\"\\")
 AWKWARD_IDS = (
     "a",
     "A",

@@ -9,14 +9,14 @@ from itertools import islice
 from htcgrid.spi import GENERATION, HtcgridError, Plugin, Rejected, Result, ResultSink, ResultStore, Unavailable
 
 from htcgrid_contracts.common import HeldResources, eventually, in_threads, not_asked
-from htcgrid_contracts.reading_rules import ReadingRules, varied
+from htcgrid_contracts.payloads import AWKWARD_SESSIONS
+from htcgrid_contracts.reading_rules import ReadingRules, cut, varied
 
 Reading = Callable[[ResultSink], Iterator[object]]
 
 _ABANDONED = 24
 """More than the connections of a usual pool."""
 
-_SESSIONS = ("s-1", "S-1", "s_1", "s%", "s-1:a", "s-1/é", "s'1\"\\", "s")
 """Names that differ, and that a pattern, a collation or a key of parts may take for one another."""
 
 
@@ -74,7 +74,7 @@ class ReaderRules(ReadingRules):
         if not sink.keeps_order:
             not_asked("`keeps_order` is False: it has no `scan`")
         with sink:
-            put = {name: varied(0, name) for name in _SESSIONS}
+            put = {name: varied(0, name) for name in (*AWKWARD_SESSIONS, "s")}
             for each in put.values():
                 sink.put([each])
             for name, each in put.items():
@@ -177,13 +177,13 @@ class ReaderRules(ReadingRules):
         with sink:
             for name in readings:
                 put = [varied(3 * number + 1) for number in range(self.many)]
-                for start in range(0, len(put), sink.max_batch):
-                    sink.put(put[start : start + sink.max_batch])
+                for some in cut(put, sink.max_batch):
+                    sink.put(some)
                 ids = {each.task.id for each in put}
                 rows = sink.failed() if name == "failed" else (each for _, each in sink.scan())
                 first = list(islice((each for each in rows if each.task.id in ids), self.many * 6 // 11))
-                for start in range(0, len(first), sink.max_batch):
-                    sink.put([_answered(each) for each in first[start : start + sink.max_batch]])
+                for some in cut([_answered(each) for each in first], sink.max_batch):
+                    sink.put(some)
                 seen = {each.task.id for each in (*first, *rows)}
                 assert ids <= seen, (
                     f"{len(put)} failures were stored; once {len(first)} were read by `{name}` these were replaced, and "

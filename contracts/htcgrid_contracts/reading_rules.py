@@ -102,7 +102,7 @@ class ReadingRules(PluginContract):
             first = unique_id()
             put = [_of(varied(number), first + end) for number, end in enumerate(AWKWARD_IDS)]
             ids = [each.task.id for each in put]
-            for some in _cut(put[::2], min(sink.max_batch, 5)):
+            for some in cut(put[::2], min(sink.max_batch, 5)):
                 sink.put(some)
             if type(sink).stored is not ResultSink.stored:
                 named = set(sink.stored([each.task for each in put]))
@@ -110,7 +110,7 @@ class ReadingRules(PluginContract):
             if isinstance(sink, ResultStore):
                 found = set(sink.get(ids))
                 assert found == set(ids[::2]), f"{ids[::2]} have a result, and `get` finds {sorted(found)}"
-            for some in _cut(put[1::2], min(sink.max_batch, 5)):
+            for some in cut(put[1::2], min(sink.max_batch, 5)):
                 sink.put(some)
             for stored, expected in zip(self._stored(sink, put), put, strict=True):
                 assert stored.outcome.payload == expected.outcome.payload, (
@@ -158,7 +158,7 @@ class ReadingRules(PluginContract):
         a `FailureKind` may be equal to the right value, and still cannot be printed as JSON. Read: spi.Outcome, spi.Result."""
         with sink:
             put = [varied(number) for number in range(6)]
-            for some in _cut(put, sink.max_batch):
+            for some in cut(put, sink.max_batch):
                 sink.put(some)
             found: dict[str, Iterable[object]] = {"stats": [sink.stats()]}
             if isinstance(sink, ResultStore):
@@ -313,7 +313,7 @@ class ReadingRules(PluginContract):
 
     def _put_many(self, sink: ResultSink) -> Sequence[Result]:
         put = [varied(number) for number in range(self.many)]
-        for some in _cut(put, sink.max_batch):
+        for some in cut(put, sink.max_batch):
             sink.put(some)
         return put
 
@@ -335,5 +335,6 @@ def _of(result: Result, task_id: str) -> Result:
     return replace(result, task=replace(result.task, id=task_id), outcome=replace(result.outcome, task_id=task_id))
 
 
-def _cut(results: Sequence[Result], size: int) -> Iterator[Sequence[Result]]:
+def cut(results: Sequence[Result], size: int) -> Iterator[Sequence[Result]]:
+    """The results in batches of this size."""
     return (results[start : start + size] for start in range(0, len(results), size))

@@ -8,9 +8,9 @@ from dataclasses import replace
 from htcgrid.spi import GENERATION, Lease, Task, TaskQueue, TaskSource, Unavailable
 
 from htcgrid_contracts.common import eventually, in_threads, not_asked
+from htcgrid_contracts.payloads import AWKWARD_SESSIONS
 from htcgrid_contracts.source_helpers import Given, SourceHelpers, numbered
 
-SESSIONS = ("s-1", "S-1", "s_1", "s%", "s-1:a", "s-1/é", "s'1\"\\")
 """Names that differ, and that a pattern, a collation or a key of parts may take for one another."""
 
 
@@ -307,13 +307,13 @@ class SourceSharingRules(SourceHelpers):
         Read: spi.TaskQueue.cancel, spi.TaskSource.is_pending."""
         source = given()
         queue = self._queue(source)
-        tasks = {name: numbered(1, session_id=name)[0] for name in SESSIONS}
+        tasks = {name: numbered(1, session_id=name)[0] for name in AWKWARD_SESSIONS}
         for task in tasks.values():
             queue.put([task])
         for name in ("s", "s-1:", "s-1:b", "s__", "%"):
             pending = source.is_pending(name)
             assert not pending, f"no task has the session {name!r}, and it is pending"
-        for name in ("s_1", "s%", "s-1", "s-1:a", SESSIONS[-1]):
+        for name in ("s_1", "s%", "s-1", "s-1:a", AWKWARD_SESSIONS[-1]):
             assert source.is_pending(name) in (True, None), f"a task of the session {name!r} waits; it is not pending"
             named = [task.id for task in queue.cancel(session_id=name)]
             assert named == [tasks.pop(name).id], f"the session {name!r} has one task, and cancel named {len(named)}"

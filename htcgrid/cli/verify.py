@@ -146,7 +146,8 @@ def command(
     if take_away is not None and bring_back is None:
         raise click.UsageError("--take-away needs --bring-back: a command that starts again what was stopped.")
     plugin = plugins.load(base, name)
-    options, elsewhere = _flags("--option", pairs), _flags("--missing", missing)
+    options = config.flags_of(pairs, "--option", "workers=2")
+    elsewhere = config.flags_of(missing, "--missing", "path=/no/such")
     _require_writable("--json", json_file)
     _require_writable("--junit", junit)
     function = kit.contract_function() if deployed is None else kit.contract_function(timeout=deployed)
@@ -191,13 +192,6 @@ def command(
     if not verdicts:
         raise click.UsageError(f"-k {keyword!r} matches no rule; `htcgrid verify {name} --list` shows them.")
     return SOME_FAILED if left_out or any(each.verdict == "broken" for each in verdicts) else DONE
-
-
-def _flags(option: str, pairs: Sequence[str]) -> dict[str, Any]:
-    for pair in pairs:
-        if not pair.partition("=")[1]:
-            raise click.UsageError(f"{option} {pair}: write it as KEY=VALUE, as in {option} workers=2.")
-    return config.flags_of(pairs)
 
 
 def _require_writable(option: str, file: Path | None) -> None:

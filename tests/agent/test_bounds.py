@@ -477,22 +477,27 @@ def test_what_came_beside_a_task_whose_ack_is_refused_goes_back_to_the_source(
     assert job.waiting() == set(job.plans)
 
 
+def ends_once_it_is_refused(job: Rig, method: str, until: Until, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs the job with a source that refuses this call; what runs may end once it was refused."""
+    refused = threading.Event()
+
+    def refuse(*_: object) -> None:
+        refused.set()
+        raise Rejected("no right to do this")
+
+    monkeypatch.setattr(job.source, method, refuse)
+    job.start()
+    until(refused.is_set)
+    job.plane.free.set()
+    with pytest.raises(Rejected, match="no right to do this"):
+        job.finish()
+
+
 def test_a_source_that_takes_no_task_back_costs_no_result_of_what_runs(
     rig: Make, until: Until, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = rig(plans={"a": ["hang"], "b": ["exit"]}, slots=2)
-    refused = threading.Event()
-
-    def refuse(_leases: object, _delay: float) -> None:
-        refused.set()
-        raise Rejected("no right to return")
-
-    monkeypatch.setattr(job.source, "nack", refuse)
-    job.start()
-    until(refused.is_set)
-    job.plane.free.set()
-    with pytest.raises(Rejected, match="no right to return"):
-        job.finish()
+    ends_once_it_is_refused(job, "nack", until, monkeypatch)
     assert job.failures() == {"a": None}
     assert job.diary.acked == ["a"]
 
@@ -501,16 +506,5 @@ def test_a_source_that_takes_no_ack_keeps_no_result_from_being_stored(
     rig: Make, until: Until, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = rig(plans={"a": [], "b": ["hang"], "c": ["hang"]}, slots=3)
-    refused = threading.Event()
-
-    def refuse(_leases: object) -> None:
-        refused.set()
-        raise Rejected("no right to delete")
-
-    monkeypatch.setattr(job.source, "ack", refuse)
-    job.start()
-    until(refused.is_set)
-    job.plane.free.set()
-    with pytest.raises(Rejected, match="no right to delete"):
-        job.finish()
+    ends_once_it_is_refused(job, "ack", until, monkeypatch)
     assert job.failures() == dict.fromkeys("abc")

@@ -160,6 +160,16 @@ def _is(failure: FailureKind, other: FailureKind | None) -> type[Reference]:
     return Mistaken
 
 
+def _saying(text: bytes, in_place_of: bytes) -> type[Reference]:
+    """A plane whose documents say this."""
+
+    class Reworded(Changed):
+        def changed(self, outcome: Outcome) -> Outcome:
+            return replace(outcome, payload=outcome.payload.replace(in_place_of, text))
+
+    return Reworded
+
+
 def _with(**fields: Any) -> type[Reference]:
     """A plane whose outcomes have these fields."""
 
@@ -1261,37 +1271,25 @@ class TestAnOutageTakesASlot(Case):
 class TestTellsATimeoutInMilliseconds(Case):
     breaks = "test_a_handler_past_its_timeout_is_stopped"
     says = "Lambda says 'Task timed out after 0.50 seconds' of this"
-
-    class broken(Changed):
-        def changed(self, outcome: Outcome) -> Outcome:
-            return replace(outcome, payload=outcome.payload.replace(b"after 0.50 seconds", b"after 600.00 seconds"))
+    broken = _saying(b"after 600.00 seconds", in_place_of=b"after 0.50 seconds")
 
 
 class TestCancelledIsAnExit(Case):
     breaks = "test_cancel_stops_a_running_handler"
     says = "'errorType': 'Runtime.ExitError'"
-
-    class broken(Changed):
-        def changed(self, outcome: Outcome) -> Outcome:
-            return replace(outcome, payload=outcome.payload.replace(b"Htcgrid.Cancelled", b"Runtime.ExitError"))
+    broken = _saying(b"Runtime.ExitError", in_place_of=b"Htcgrid.Cancelled")
 
 
 class TestTooLargeIsAnError(Case):
     breaks = "test_an_answer_past_the_limit_is_too_large"
     says = "'errorType': 'Error'"
-
-    class broken(Changed):
-        def changed(self, outcome: Outcome) -> Outcome:
-            return replace(outcome, payload=outcome.payload.replace(b"Function.ResponseSizeTooLarge", b"Error"))
+    broken = _saying(b"Error", in_place_of=b"Function.ResponseSizeTooLarge")
 
 
 class TestARequestIsTooLarge(Case):
     breaks = "test_an_event_past_the_limit_is_too_large"
     says = "'errorType': 'Error'"
-
-    class broken(Changed):
-        def changed(self, outcome: Outcome) -> Outcome:
-            return replace(outcome, payload=outcome.payload.replace(b"RequestTooLargeException", b"Error"))
+    broken = _saying(b"Error", in_place_of=b"RequestTooLargeException")
 
 
 class TestWaitsForMilliseconds(Case):

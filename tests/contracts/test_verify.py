@@ -55,7 +55,10 @@ def test_a_rule_that_cannot_be_asked_is_broken_when_strict(venv: Venv, tmp_path:
         (["no_such_plugin"], "There is no plugin named 'no_such_plugin'. Installed: "),
         (["sqlite"], "say which with --kind task-source or --kind result-sink"),
         (["process", "--option", "worker=2"], "worker: there is no such key. Did you mean workers?"),
-        (["process", "--option", "workers"], "--option workers: write it as KEY=VALUE, as in --option workers=2."),
+        (
+            ["process", "--option", "workers"],
+            "--option workers: write it as KEY=VALUE, for example --option workers=2.",
+        ),
         (["process", "--missing", "user"], "--missing user: write it as KEY=VALUE"),
         (["process", "--json", "."], "--json . cannot be written: Is a directory. Name another file."),
         (["process", "--junit", "."], "--junit . cannot be written: Is a directory. Name another file."),
