@@ -9,7 +9,7 @@ from pathlib import Path
 import docker
 import pytest
 from docker.errors import DockerException, ImageNotFound
-from docker_parts import OwnEngine, Relay
+from docker_parts import OwnEngine, Relay, is_rootless
 
 PYTHON = "local/lambda-python:3.11"
 NODE = "local/lambda-node:20"
@@ -87,7 +87,23 @@ def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
 
 
 @pytest.fixture(scope="session")
-def second_engine(python_image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnEngine]:
+def docker_itself(engine: docker.APIClient) -> None:
+    """For a rule about what only Docker does."""
+    if any(part["Name"] == "Podman Engine" for part in engine.version()["Components"]):
+        pytest.skip("not asked: this rule is about Docker, and the engine is Podman")
+
+
+@pytest.fixture(scope="session")
+def limits_kept(engine: docker.APIClient) -> None:
+    """For a rule about the memory and the processes of containers."""
+    if is_rootless(engine) and engine.info()["CgroupVersion"] == "1":
+        pytest.skip("not asked: a rootless engine keeps no limits with control groups version 1")
+
+
+@pytest.fixture(scope="session")
+def second_engine(
+    docker_itself: None, python_image: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[OwnEngine]:
     """Running at the start of each test that uses it, with the Python image."""
     if os.geteuid() != 0 or shutil.which("dockerd") is None:
         pytest.skip("a second engine needs root and dockerd")

@@ -142,6 +142,10 @@ def _packed(files: dict[str, bytes]) -> bytes:
     return packed.getvalue()
 
 
+def is_rootless(engine: docker.APIClient) -> bool:
+    return "name=rootless" in (engine.info()["SecurityOptions"] or ())
+
+
 def until(condition: Callable[[], bool], seconds: float, what: str) -> None:
     """Wait until the condition holds."""
     deadline = time.monotonic() + seconds

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 import docker
 import pytest
-from docker_parts import Relay
+from docker_parts import Relay, is_rootless
 from htcgrid_contracts import InvokerContract, contract_function
 from htcgrid_local_docker.invoker import LocalDockerInvoker
 from htcgrid_local_docker.options import Options
@@ -72,8 +72,7 @@ class TestPythonBehindTheEmulator(DockerContract):
     @pytest.fixture
     def options(self, python_image: str, engine: docker.APIClient) -> dict[str, Any]:
         """A rootless engine has no network that leads to this machine alone: its ports are published."""
-        is_rootless = "name=rootless" in (engine.info()["SecurityOptions"] or ())
-        return {"base_image": python_image, **({"network": "bridge"} if is_rootless else {})}
+        return {"base_image": python_image, **({"network": "bridge"} if is_rootless(engine) else {})}
 
 
 class TestNode(DockerContract):

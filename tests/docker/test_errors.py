@@ -63,7 +63,7 @@ def test_an_engine_that_ended_and_left_its_socket(tmp_path: Path) -> None:
 def test_a_socket_that_this_user_may_not_use(engine: docker.APIClient) -> None:
     """In a process of user nobody, where these tests are root."""
     if os.geteuid() != 0:
-        pytest.skip("another user's process needs root")
+        pytest.skip("not asked: only root can start another user's process")
     script = (
         "import os; from htcgrid_local_docker.invoker import LocalDockerInvoker as P\n"
         "from htcgrid.spi import Function, Rejected\n"
@@ -132,7 +132,7 @@ def fill(file: Path) -> None:
                     pass
 
 
-def test_a_full_disk(python_image: str, tmp_path: Path) -> None:
+def test_a_full_disk(docker_itself: None, python_image: str, tmp_path: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("a small file system needs root")
     data = tmp_path / "data"
@@ -157,7 +157,7 @@ def test_a_network_that_is_not_there(engine: docker.APIClient, python_image: str
         opens(base_image=python_image, network="no-such-network")
 
 
-def test_gpus_that_are_not_there(engine: docker.APIClient, python_image: str) -> None:
+def test_gpus_that_are_not_there(docker_itself: None, python_image: str) -> None:
     with says(Rejected, "gpus", "container toolkit"):
         invoke(base_image=python_image, gpus="all")
 

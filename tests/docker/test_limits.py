@@ -114,7 +114,7 @@ def test_it_runs_programs_from_tmp(function: Function, python_image: str) -> Non
         assert ask(opened, "execute") == "ran\n"
 
 
-def test_it_starts_no_more_processes_than_set(opened: LocalDockerInvoker) -> None:
+def test_it_starts_no_more_processes_than_set(limits_kept: None, opened: LocalDockerInvoker) -> None:
     assert 5 < ask(opened, "start", count=60) < 32
 
 
@@ -124,7 +124,7 @@ def test_it_reaches_no_other_machine(opened: LocalDockerInvoker) -> None:
     assert ask(opened, "connect", host="198.51.100.1", port=80) != "connected"
 
 
-def test_it_reaches_no_other_container(function: Function, python_image: str) -> None:
+def test_it_reaches_no_other_container(docker_itself: None, function: Function, python_image: str) -> None:
     """Not even of its own plane: with the emulator, each has a port that is open within its network."""
     with LocalDockerInvoker(Options(base_image=python_image, workers=2, transport="rie"), function) as opened:
         in_threads([lambda: ask(opened, "execute")] * 2, 60)
@@ -156,7 +156,9 @@ def test_one_container_is_not_served_on_the_port_of_another(function: Function, 
         assert json.loads(outcome.payload) != 200, outcome
 
 
-def test_the_limits_are_those_of_the_function(engine: docker.APIClient, opened: LocalDockerInvoker) -> None:
+def test_the_limits_are_those_of_the_function(
+    limits_kept: None, engine: docker.APIClient, opened: LocalDockerInvoker
+) -> None:
     ask(opened, "who")
     (mine,) = [
         each
@@ -195,7 +197,9 @@ def test_a_volume_is_seen(function: Function, python_image: str, tmp_path: Path)
         assert ask(opened, "write", path="/mnt/data/a", mb=1) == "Read-only file system"
 
 
-def test_memory_of_a_program_that_the_handler_started_counts(function: Function, python_image: str) -> None:
+def test_memory_of_a_program_that_the_handler_started_counts(
+    limits_kept: None, function: Function, python_image: str
+) -> None:
     (function.code / "eater.py").write_text(
         "import subprocess, sys\ndef handler(event, context):\n"
         "    subprocess.run([sys.executable, '-c', 'x = bytearray(b\"x\") * (300 << 20)'], check=True)\n"

@@ -23,7 +23,7 @@ HTPASSWD = "ali:$2b$05$znr2PZL5qWdvx7.K4/J3BOciMZ.dOZfRS9Jb8ZfgLRaq2vMGU.nha\n"
 
 
 @pytest.fixture(scope="module")
-def registry(engine: docker.APIClient, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def registry(docker_itself: None, engine: docker.APIClient, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a registry that wants a login."""
     if shutil.which("docker-registry") is None:
         pytest.skip("no docker-registry; apt-get install docker-registry")

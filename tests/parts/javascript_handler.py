@@ -40,12 +40,24 @@ def write_code(folder: Path) -> None:
     shutil.copy(_PARTS / "javascript" / "index.js", folder)
 
 
-def invoked(folder: Path, plane: str, aws: OrdersAws, credentials: str) -> subprocess.CompletedProcess[str]:
-    """The handler in this folder, called on a plane of these keys with these credentials."""
-    config = _CONFIG.format(region=REGION, url=aws.url, credentials=credentials) + plane
+def invoked(
+    folder: Path, plane: str, aws: OrdersAws, credentials: str, url: str = ""
+) -> subprocess.CompletedProcess[str]:
+    """The handler in this folder, called on a plane of these keys with these credentials.
+
+    `url` is where containers reach that AWS, if the agent reaches it elsewhere.
+    """
+    config = _CONFIG.format(region=REGION, url=url or aws.url, credentials=credentials) + plane
     (folder / "htcgrid.toml").write_text(config)
     command = [sys.executable, "-m", "htcgrid", "invoke", _EVENT]
-    return subprocess.run(command, cwd=folder, env=os.environ | KEYS, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        command,
+        cwd=folder,
+        env=os.environ | KEYS | {"AWS_ENDPOINT_URL": aws.url},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def assert_it_was_its_role(done: subprocess.CompletedProcess[str], aws: OrdersAws) -> None:

@@ -105,7 +105,9 @@ def create_arguments(
 
 def _hosts(network: Network) -> dict[str, str]:
     """On the machine's own network, or none, a container has no address of this machine that is not its own."""
-    return {} if network.name == "host" or network.is_inside else {THIS_MACHINE: network.gateway}
+    if network.name in {"host", "none"}:
+        return {}
+    return {THIS_MACHINE: "host-gateway" if network.is_inside else network.gateway}
 
 
 def command(spec: ContainerSpec, *, with_secrets: bool = False) -> list[str] | None:

@@ -14,7 +14,8 @@ _MISSING_CLIENT = re.compile(rb"No module named '?awslambdaric|Cannot find modul
 
 _FOREIGN = re.compile(rb"\bexec\b.*(failed|format error)|failed to exec", re.IGNORECASE)
 """What the init process of a container prints for a program that the kernel cannot run."""
-_NO_SHELL = re.compile(rb"exec /bin/sh failed|/bin/sh: no such file")
+_NO_SHELL = re.compile(rb"exec /bin/sh failed|/bin/sh: no such file|failed to exec pid1: No such file")
+"""As Docker's init process says it, and Podman's, whose program is the shell where a container gets credentials."""
 
 
 def check_came_up(outcome: Outcome, spec: ContainerSpec) -> None:

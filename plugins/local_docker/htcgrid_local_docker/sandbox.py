@@ -29,6 +29,8 @@ _UNCOUNTED = (
     "and control groups version 1, [function] memory, `cpus` and `pids` are not kept either."
 )
 _KILL_SECONDS = 20.0
+_ENDED_SECONDS = 2.0
+"""How long after an engine refused to end a container it may say that it had ended."""
 _FROM_OUTSIDE = frozenset((-signal.SIGTERM, -signal.SIGKILL))
 
 
@@ -90,8 +92,9 @@ class ContainerSandbox(EmulatorSandbox):
                     self._engine.client.kill(self._container)
                 except NotFound:
                     pass
-                except APIError as error:
-                    if error.status_code != 409:  # it has ended just now
+                except APIError:
+                    # Docker answers 409 for one that has ended just now, and Podman 500.
+                    if not _is_readable(self.ended_fd, _ENDED_SECONDS):
                         raise
             if not _is_readable(self.ended_fd, _KILL_SECONDS):
                 raise Unavailable(
