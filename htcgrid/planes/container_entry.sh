@@ -29,9 +29,17 @@ done
 exec 3<>"$folder/ended" 4<>"$folder/replies"
 echo "0 0 0" >&3 # an agent that has not looked since the container's last end learns of it by this
 
+# A group without a limit may be that of the whole machine: a container of a rootless engine may have none of its own.
+is_limited=
+for file in /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes; do
+  # No limit is written as `max`, or as a number of nineteen digits.
+  [ -r "$file" ] && read -r limit <"$file" && [ "$limit" != max ] && [ ${#limit} -lt 19 ] && is_limited=1
+done
+
 # The number beside NAME in the first of two files that exists: of cgroups v2, v1.
 count() { # count FILE NAME FILE NAME
   counted=0
+  [ -n "$is_limited" ] || return
   [ -r "$1" ] || shift 2
   [ -r "$1" ] || return
   while read -r name value; do [ "$name" = "$2" ] && counted=$value; done <"$1"
