@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("htcgrid.aws.function_credentials")
 
 _ROLE_SECONDS = 3600
-"""The longest time that every role allows; role chaining never gets more."""
+"""What is asked for, however late the clock makes the end appear. The longest time that every role allows; role chaining never gets more."""
 _AGAIN_SHARE = 0.05
 _AGAIN_SECONDS = 60.0
 """Credentials that do not last are renewed again only after this share of their lifetime or this time, the shorter one."""
@@ -120,7 +120,11 @@ class _Role:
             finally:
                 client.close()
         return _credentials(
-            issued["AccessKeyId"], issued["SecretAccessKey"], issued["SessionToken"], issued["Expiration"]
+            issued["AccessKeyId"],
+            issued["SecretAccessKey"],
+            issued["SessionToken"],
+            issued["Expiration"],
+            _ROLE_SECONDS,
         )
 
     def _client(self) -> Any:
@@ -156,9 +160,12 @@ class _Role:
         return request
 
 
-def _credentials(access: str, secret: str, token: str | None, until: datetime | None) -> Credentials:
+def _credentials(
+    access: str, secret: str, token: str | None, until: datetime | None, longest: float = math.inf
+) -> Credentials:
     values = dict(zip(CREDENTIAL_VARIABLES, (access, secret, token), strict=True))
     left = (until - datetime.now(UTC)).total_seconds() if until is not None else math.inf
+    left = min(left, longest)
     given = {name: value for name, value in values.items() if value}
     return Credentials(given, time.monotonic() + left, left)
 

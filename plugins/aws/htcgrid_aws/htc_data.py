@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from htcgrid_aws.s3_bucket import Bucket
 
 TEXT = "text/plain"
+_PASSING = ("MISCONF ", "NOREPLICAS ", "BUSY ")
+"""Errors of Redis that pass: its disk is full, it has no replica just now, or it runs a long script."""
 
 
 class DataPlane(Protocol):
@@ -93,8 +95,13 @@ class InRedis:
             raise Rejected(message) from error
         except (exceptions.ConnectionError, exceptions.TimeoutError, exceptions.OutOfMemoryError) as error:
             raise Unavailable(f"{self.name}{command.upper()}: {error}") from error
+        except (exceptions.ReadOnlyError, exceptions.ClusterDownError, exceptions.TryAgainError) as error:
+            # In a failover: the host's name leads to the new primary once the connections are made anew.
+            self._redis.connection_pool.disconnect(inuse_connections=False)
+            raise Unavailable(f"{self.name}{command.upper()}: {error}") from error
         except exceptions.RedisError as error:
-            raise Rejected(f"{self.name}{command.upper()}: {error}") from error
+            kind = Unavailable if str(error).startswith(_PASSING) else Rejected
+            raise kind(f"{self.name}{command.upper()}: {error}") from error
 
 
 def connect(config: HtcGridConfig, grid: GridConfig, bucket: Bucket | None) -> DataPlane:

@@ -7,6 +7,7 @@ from typing import Any
 
 import boto3
 from botocore.config import Config as ClientConfig
+from botocore.parsers import ResponseParserError
 from pydantic import Field
 
 from htcgrid.spi import Plugin, Rejected
@@ -30,6 +31,14 @@ class SessionConfig(Plugin.Config):
         "",
         description="address of a service with AWS's API, in place of AWS's own: a VPC endpoint, LocalStack, moto, `htcgrid serve`",
     )
+
+
+def _require_aws(http_response: Any, model: Any, **_: Any) -> None:
+    """A proxy or a wrong server may answer with a page and status 200, which the SDK takes for an answer without content."""
+    body = http_response.content.lstrip() if model.service_model.resolved_protocol == "json" else b""
+    if body and not body.startswith(b"{"):
+        start = body[:60].decode(errors="replace")
+        raise ResponseParserError(f"the answer is not AWS's, it starts with {start!r}; check endpoint_url and proxies")
 
 
 class AwsSession:
@@ -92,10 +101,13 @@ class AwsSession:
     def _made(self, service: str, endpoint_url: str, **settings: Any) -> Any:
         address = self._config.endpoint_url or endpoint_url or None
         config = ClientConfig(**{"connect_timeout": CONNECT_SECONDS, "read_timeout": READ_SECONDS} | settings)
+        session = self._boto()
+        session.get_credentials()  # not below: the ValueError of a program that prints none is not one of the address
         try:
-            client = self._boto().client(service, endpoint_url=address, config=config)
+            client = session.client(service, endpoint_url=address, config=config)
         except ValueError as error:
             raise Rejected(f"endpoint_url {address!r}: {error}; write http:// or https://, host and port") from error
+        client.meta.events.register("after-call", _require_aws)
         self._clients.append(client)
         return client
 

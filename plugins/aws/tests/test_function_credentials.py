@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from conftest import REGION
+from htcgrid_aws import function_credentials
 from htcgrid_aws.function_credentials import FunctionCredentials
 
 from htcgrid.plugins import load_credentials
@@ -268,6 +269,20 @@ def test_a_role_that_cannot_be_assumed_says_why_and_what_to_do(
     with pytest.raises(kind, match=advice) as error:
         source.current(30)
     assert ROLE in str(error.value)
+
+
+def test_a_clock_that_is_behind_does_not_make_a_role_last_longer(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
+    class TenMinutesBehind:
+        """As far as signatures allow."""
+
+        @staticmethod
+        def now(zone: tzinfo) -> datetime:
+            return datetime.now(zone) - timedelta(minutes=10)
+
+    monkeypatch.setattr(function_credentials, "datetime", TenMinutesBehind)
+    held = issuing(f"role:{ROLE}", endpoint_url=aws.url).current(30)
+    assert held.lifetime <= 3600
+    assert held.expires <= time.monotonic() + 3600
 
 
 def test_a_role_is_assumed_with_what_its_trust_policy_asks_for(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
