@@ -260,6 +260,8 @@ def _sdk_error(error: Exception, what: str, begun: Collection[str], advice: Mapp
         return Unavailable(f"{what}: AWS cannot be reached: the connection was lost: {said}", begun=begun)
     if isinstance(error, botocore_errors.NoRegionError):
         return Rejected(f'{what}: no AWS region is set; write region = "..." beside it, or set AWS_REGION')
+    if isinstance(error, botocore_errors.ParamValidationError):
+        said = first_line(str(error).partition("\n")[2])  # the first line is only a heading
     return Rejected(f"{what}: the AWS SDK refused the call: {said}")
 
 

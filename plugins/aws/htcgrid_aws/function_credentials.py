@@ -156,7 +156,8 @@ class _Role:
         if function.session_policy:
             request["Policy"] = function.session_policy
         if function.session_tags:
-            request["Tags"] = [{"Key": "htcgrid:function", "Value": function.function_name}]
+            name = re.sub(r"[^\w\s.:/=+@-]", "-", function.function_name)  # what STS allows in a tag
+            request["Tags"] = [{"Key": "htcgrid:function", "Value": name}]
         return request
 
 

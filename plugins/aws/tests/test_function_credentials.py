@@ -288,7 +288,11 @@ def test_a_clock_that_is_behind_does_not_make_a_role_last_longer(aws: Aws, monke
 def test_a_role_is_assumed_with_what_its_trust_policy_asks_for(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
     sent: dict[str, Any] = {}
     source = issuing(
-        f"role:{ROLE}", endpoint_url=aws.url, name="my function", external_id="e-1", session_policy='{"Version": "1"}'
+        f"role:{ROLE}",
+        endpoint_url=aws.url,
+        name="my function#1 (é)",
+        external_id="e-1",
+        session_policy='{"Version": "1"}',
     )
     role: Any = source._issue
     made = role._client
@@ -302,8 +306,25 @@ def test_a_role_is_assumed_with_what_its_trust_policy_asks_for(aws: Aws, monkeyp
     assert isinstance(source.current(30), Credentials)
     assert sent["ExternalId"] == "e-1"
     assert sent["Policy"] == '{"Version": "1"}'
-    assert sent["RoleSessionName"] == "htcgrid-my-function"
-    assert sent["Tags"] == [{"Key": "htcgrid:function", "Value": "my function"}]
+    assert sent["RoleSessionName"] == "htcgrid-my-function-1----"
+    assert sent["Tags"] == [{"Key": "htcgrid:function", "Value": "my function-1 -é-"}]
+
+
+def test_a_call_that_the_sdk_refuses_says_why() -> None:
+    with pytest.raises(Rejected, match="Invalid length for parameter RoleArn"):
+        issuing("role:arn:x").current(30)
+
+
+def test_a_profile_may_have_a_space_in_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    (tmp_path / "credentials").write_text("[my profile]\naws_access_key_id = AKIAMINE\naws_secret_access_key = s\n")
+    assert issuing("profile:my profile").current(30).variables["AWS_ACCESS_KEY_ID"] == "AKIAMINE"
+
+
+@pytest.mark.parametrize("external_id", ["x", "a b", "é1", "#12"])
+def test_an_external_id_that_sts_does_not_take_is_refused_before_anything_runs(external_id: str) -> None:
+    with pytest.raises(ValueError, match="external_id"):
+        issuing(f"role:{ROLE}", external_id=external_id)
 
 
 def test_the_right_to_assume_the_role_is_among_the_agents_permissions(project: Project) -> None:
