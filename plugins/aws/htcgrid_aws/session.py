@@ -33,12 +33,21 @@ class SessionConfig(Plugin.Config):
     )
 
 
-def _require_aws(http_response: Any, model: Any, **_: Any) -> None:
+def _require_aws(http_response: Any, parsed: Any, model: Any, **_: Any) -> None:
     """A proxy or a wrong server may answer with a page and status 200, which the SDK takes for an answer without content."""
-    body = http_response.content.lstrip() if model.service_model.resolved_protocol == "json" else b""
-    if body and not body.startswith(b"{"):
-        start = body[:60].decode(errors="replace")
-        raise ResponseParserError(f"the answer is not AWS's, it starts with {start!r}; check endpoint_url and proxies")
+    if http_response.status_code >= 300:
+        return
+    start = b""
+    if model.service_model.resolved_protocol == "json":
+        start = http_response.content.lstrip()[:60]
+        is_aws = not start or start.startswith(b"{")
+    else:
+        is_aws = model.name not in ("PutObject", "GetObject") or "ETag" in parsed
+    if not is_aws:
+        if "Body" in parsed:
+            parsed["Body"].close()
+        text = f"the answer is not AWS's {start.decode(errors='replace')!r}; check endpoint_url and proxies"
+        raise ResponseParserError(text)
 
 
 class AwsSession:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from htcgrid_aws.aws_errors import translated_errors
 from htcgrid_aws.function_credentials import FunctionCredentials
+from htcgrid_aws.s3 import S3Sink
 from htcgrid_aws.sqs import SqsSource
 
-from htcgrid.spi import Function, Rejected, Unavailable
+from htcgrid.spi import Function, Outcome, Rejected, Result, Task, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -83,15 +84,17 @@ def web_page() -> Iterator[str]:
 
     class Page(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"]))
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
             self.send_response(200)
             self.send_header("Content-Length", "13")
             self.end_headers()
-            self.wfile.write(b"<html></html>")
+            if self.command != "HEAD":
+                self.wfile.write(b"<html></html>")
 
         def log_message(self, *_: Any) -> None:
             pass
 
+    Page.do_PUT = Page.do_GET = Page.do_HEAD = Page.do_POST  # type: ignore[attr-defined]
     server = ThreadingHTTPServer(("127.0.0.1", 0), Page)
     Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"
@@ -102,3 +105,12 @@ def web_page() -> Iterator[str]:
 def test_a_page_in_place_of_an_answer_is_not_taken_for_one(web_page: str) -> None:
     with pytest.raises(Unavailable, match=r"<html></html>.*check endpoint_url"), source_of(endpoint_url=web_page):
         pass
+
+
+def test_an_object_that_s3_did_not_confirm_is_not_stored_and_a_page_is_no_object(web_page: str) -> None:
+    result = Result(Task("t", b"1"), Outcome("t", b"2", started=1.0))
+    with S3Sink(S3Sink.Config(bucket="b", endpoint_url=web_page), Function()) as sink:
+        with pytest.raises(Unavailable, match=r"PutObject.*check endpoint_url"):
+            sink.put([result])
+        with pytest.raises(Unavailable, match=r"GetObject.*check endpoint_url"):
+            sink.get(["t"])
