@@ -85,23 +85,22 @@ class _Chain:
     def __init__(self, profile: str) -> None:
         self._what = f'of [function] credentials = "profile:{profile}"' if profile else "of the agent"
         self._profile = profile
-        self._found: Any = None
 
     def __call__(self) -> Credentials:
         with translated_errors("", f"getting the credentials {self._what}"):
-            if self._found is None:
-                self._found = boto3.session.Session(profile_name=self._profile or None).get_credentials()
-            if self._found is None:
+            # A new session each time: an old one renews them only 15 minutes before their end, and an invocation may take longer.
+            found: Any = boto3.session.Session(profile_name=self._profile or None).get_credentials()
+            if found is None:
                 raise Rejected(
                     f"getting the credentials {self._what}: the SDK found none. Give the agent a role (IRSA, EC2, ECS), log in "
                     "(aws sso login, aws configure), or set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
                 )
             try:
-                keys = self._found.get_frozen_credentials()
+                keys = found.get_frozen_credentials()
             except RuntimeError as error:  # the SDK has no specific error for expired credentials
                 raise Rejected(f"{_EXPIRED_ALREADY} The SDK says: {error}") from error
-        # The SDK itself renews refreshable credentials. Its public interface has the keys, but not when they expire.
-        until = getattr(self._found, "_expiry_time", None)
+        # The SDK's public interface has the keys, but not when they expire.
+        until = getattr(found, "_expiry_time", None)
         return _credentials(keys.access_key, keys.secret_key, keys.token, until)
 
 

@@ -147,6 +147,22 @@ def test_they_are_kept_as_long_as_they_last_for_an_invocation_and_then_renewed(
     assert source.current(30) is second
 
 
+def test_those_of_a_role_that_a_profile_assumes_are_renewed_for_invocations_of_half_an_hour(
+    aws: Aws, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config").write_text(
+        f"[profile assumed]\nrole_arn = {ROLE}\ncredential_source = Environment\nregion = {REGION}\n"
+    )
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", aws.url)
+    source = issuing("profile:assumed")
+    first = source.current(1800)
+    assert 3500 < first.lifetime <= 3600
+    now = time.monotonic()
+    monkeypatch.setattr("time.monotonic", lambda: now + 2400)
+    assert source.current(1800).variables != first.variables
+
+
 def test_whoever_issues_the_same_ones_again_is_not_asked_for_each_invocation(process: Callable[[str], None]) -> None:
     process(short_lived(60))
     source = issuing("profile:made")
