@@ -124,7 +124,8 @@ def connect(config: HtcGridConfig, grid: GridConfig, bucket: Bucket | None) -> D
         raise Rejected(message) from error
     host, _, port = grid.redis_url.removeprefix("rediss://").removeprefix("redis://").rstrip("/").partition(":")
     if not host or (port and not port.isdecimal()):
-        raise Rejected(f"{config.origin}: redis_url {grid.redis_url!r}: write the host, or host:port")
+        # Not shown: an address of this form may hold a password.
+        raise Rejected(f"{config.origin}: redis_url: write the host, or host:port; a password is for redis_password")
     client = redis.Redis(
         host=host,
         port=int(port or 6379),

@@ -10,7 +10,7 @@ import pytest
 import redis
 from htcgrid_aws.htc_sink import HtcGridSink
 
-from htcgrid.spi import Function, Outcome, Result, Task, Unavailable
+from htcgrid.spi import Function, Outcome, Rejected, Result, Task, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -88,3 +88,14 @@ def test_a_refusal_of_redis_that_does_not_pass_is_not_waited_for(make_htc: Calla
     with HtcGridSink(config, Function()) as sink, pytest.raises(Exception, match="WRONGTYPE") as caught:
         sink.data.get("list-input")
     assert not isinstance(caught.value, (Unavailable, redis.RedisError))
+
+
+@pytest.mark.parametrize("address", ["rediss://:hidden-one@cache:6379", "me:hidden-one@cache"])
+def test_an_address_with_a_password_is_refused_without_showing_it(
+    make_htc: Callable[..., HtcGrid], address: str
+) -> None:
+    grid = make_htc("REDIS", redis_url=address)
+    config = HtcGridSink.Config(config_file=grid.config_file, endpoint_url=grid.aws.url)
+    with pytest.raises(Rejected, match="a password is for redis_password") as caught, HtcGridSink(config, Function()):
+        pass
+    assert "hidden-one" not in str(caught.value)
