@@ -169,6 +169,9 @@ class GridConfig:
         function = self.settings.function
         if function.region:
             return function.region, "[function] region"
+        plane = self.settings.planes.get(self.settings.plane)
+        if plane is not None and (own := str(plane.options.get("region", ""))) and _REGION.match(own):
+            return own, f"[planes.{self.settings.plane}] region"
         for name in _REGIONS:
             if value := os.environ.get(name, ""):
                 return value, name

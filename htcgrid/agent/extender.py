@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Sequence
 
+from htcgrid.agent.backoff import LONGEST_SECONDS
 from htcgrid.agent.leases import LeaseTable
 from htcgrid.agent.policy import extension_interval
 from htcgrid.agent.shared import Shared
@@ -51,7 +52,9 @@ class Extender:
             except Unavailable as error:
                 if self._closed.is_set():
                     return ()  # no lease is left
-                self._closed.wait(self.back_off.delay(error))  # not `back_off.wait`: the end of the run ends this wait
+                # An outage that is shorter than a lease is to cost none. The end of the run ends this wait, as not `back_off.wait`.
+                longest = min(LONGEST_SECONDS, extension_interval(seconds))
+                self._closed.wait(self.back_off.delay(error, longest))
             else:
                 self.back_off.reset()
                 return gone

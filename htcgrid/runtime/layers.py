@@ -40,6 +40,29 @@ def search_paths(function: Function) -> Mapping[str, Sequence[str]]:
 
 
 def merge(function: Function, folder: Path) -> None:
-    """All layers in one folder, as the service unpacks them: a file of a later one replaces that of an earlier one."""
+    """All layers in one folder, as the service unpacks them: a file of a later one replaces that of an earlier one.
+
+    Links stay links. Raises `Rejected` where a file cannot be copied.
+    """
     for layer in function.layers:
-        shutil.copytree(layer, folder, symlinks=True, dirs_exist_ok=True)
+        try:
+            _copy(layer, folder)
+        except OSError as error:
+            raise Rejected(f"[function] layers: {error.filename} cannot be copied: {error.strerror}.") from error
+
+
+def _copy(source: Path, target: Path) -> None:
+    for path in source.iterdir():
+        place = target / path.name
+        is_folder = path.is_dir() and not path.is_symlink()
+        # What is there is removed, since copying follows a link, and would write to where it leads.
+        if place.is_symlink() or place.is_file():
+            place.unlink()
+        elif place.is_dir() and not is_folder:
+            shutil.rmtree(place)
+        if is_folder:
+            place.mkdir(exist_ok=True)
+            _copy(path, place)
+            shutil.copystat(path, place)
+        elif path.is_symlink() or path.is_file():  # neither pipes nor sockets
+            shutil.copy2(path, place, follow_symlinks=False)

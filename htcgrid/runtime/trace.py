@@ -14,8 +14,9 @@ AWS_TRACE = "AWSTraceHeader"
 """The attribute of a task that holds its caller's trace; SQS's own name for it."""
 W3C_TRACE = "traceparent"
 """The same in the form of W3C's Trace Context; `htcgrid.spi.tracing` reads both too."""
-_HEADER = re.compile(r"Root=1-[0-9a-f]{8}-[0-9a-f]{24}(;[A-Za-z0-9]+=[!-:<-~]*)*;?")
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{8})([0-9a-f]{24})-([0-9a-f]{16})-[0-9a-f]([0-9a-f])(-.*)?")
+# Load balancers write their own field, Self, before Root.
+_HEADER = re.compile(r"([A-Za-z0-9]+=[!-:<-~]*;)*Root=1-[0-9a-f]{8}-[0-9a-f]{24}(;[A-Za-z0-9]+=[!-:<-~]*)*;?")
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-(?!0{32})([0-9a-f]{8})([0-9a-f]{24})-([0-9a-f]{16})-[0-9a-f]([0-9a-f])(-.*)?")
 
 
 def given(attributes: Mapping[str, str]) -> str:

@@ -47,14 +47,19 @@ class Function(Keys):
     )
     credentials: str = Field(
         "none",
-        pattern=r"^(none|agent|profile:[^\s]+|role:arn:[^\s]+)$",
+        pattern=r"^(none|agent|profile:\S(.*\S)?|role:arn:[^\s]+)$",
         max_length=2048,
         description='AWS credentials that the handler finds: "none", "agent" (those that the agent\'s own SDK finds), '
         '"profile:NAME" of ~/.aws, or "role:ARN", a role that the agent assumes for it. Functions of the AWS Lambda '
         "service have their own role",
         examples=["role:arn:aws:iam::123456789012:role/pricing"],
     )
-    external_id: str = Field("", max_length=1224, description="the external id that the role's trust policy asks for")
+    external_id: str = Field(
+        "",
+        pattern=r"^([A-Za-z0-9_+=,.@:/-]{2,})?$",
+        max_length=1224,
+        description="the external id that the role's trust policy asks for: 2 characters or more",
+    )
     session_policy: str = Field(
         "",
         max_length=2048,

@@ -18,8 +18,8 @@ TRACEPARENT = "traceparent"
 """The attribute of a task that holds its caller's trace, in the form of W3C's Trace Context."""
 _AWS_TRACE = "AWSTraceHeader"
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]([0-9a-f])(-.*)?")
-_AWS_ROOT = re.compile(r"Root=1-([0-9a-f]{8})-([0-9a-f]{24})(?:;|$)")
-_AWS_PARENT = re.compile(r";Parent=([0-9a-f]{16})(?:;|$)")
+_AWS_ROOT = re.compile(r"(?:^|;)Root=1-([0-9a-f]{8})-([0-9a-f]{24})(?:;|$)")
+_AWS_PARENT = re.compile(r"(?:^|;)Parent=([0-9a-f]{16})(?:;|$)")
 _NO_SPAN = "0" * 16
 
 
@@ -44,7 +44,7 @@ class TraceContext:
 def caller_of(attributes: Mapping[str, str]) -> TraceContext | None:
     """The caller's span, from `AWSTraceHeader` or `traceparent`; None where a task has none that is valid."""
     header = attributes.get(_AWS_TRACE, "")
-    if root := _AWS_ROOT.match(header):
+    if root := _AWS_ROOT.search(header):
         parent = _AWS_PARENT.search(header)
         return TraceContext(root[1] + root[2], parent[1] if parent else _NO_SPAN, ";Sampled=0" not in header)
     found = _TRACEPARENT.fullmatch(attributes.get(TRACEPARENT, ""))

@@ -284,6 +284,28 @@ def test_no_lease_is_extended_once_it_has_been_returned(
     assert late == []
 
 
+def test_an_outage_that_is_shorter_than_a_lease_loses_none(
+    rig: Make, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("htcgrid.agent.backoff.back_off", lambda _failures, _chance: 30.0)
+    job = rig(plans={"a": ["hang"]}, slots=1, lease_seconds=6)
+    extend, answers = job.source.extend, iter([False])
+
+    def away(leases: Sequence[Lease], seconds: float) -> Collection[str]:
+        if next(answers, True):
+            extended.set()
+            return extend(leases, seconds)
+        raise Unavailable("away")
+
+    extended = threading.Event()
+    monkeypatch.setattr(job.source, "extend", away)
+    job.start()
+    assert extended.wait(15)
+    job.plane.free.set()
+    job.finish()
+    assert job.diary.invoked == {"a": [1]}
+
+
 @pytest.mark.timing
 def test_a_service_that_asks_for_a_day_is_asked_again_within_the_limit() -> None:
     back_off = BackOff(Shutdown(), 0.05, lambda _message: None)

@@ -54,6 +54,14 @@ def test_the_endpoint_reaches_the_sdk_of_the_handler(found: Project) -> None:
     assert answer(found, "--set", f"function.endpoint_url={url}", env={})[2] == url
 
 
+def test_a_plane_that_has_a_region_of_its_own_comes_before_this_shell(found: Project) -> None:
+    options = ["--plane", "lam", "--set", "planes.lam.plugin=aws_lambda", "--set", "planes.lam.region=eu-north-1"]
+    env = {**NONE, "AWS_REGION": "eu-west-3"}
+    assert "the AWS region eu-north-1: [planes.lam] region" in found.htcgrid("check", *options, env=env).out
+    options += ["--set", "function.region=ap-south-1"]
+    assert "the AWS region ap-south-1: [function] region" in found.htcgrid("check", *options, env=env).out
+
+
 def test_check_says_which_region_and_why(found: Project) -> None:
     assert "the AWS region eu-west-3: AWS_REGION" in found.htcgrid("check", env={**NONE, "AWS_REGION": "eu-west-3"}).out
     assert "the AWS region us-east-1: neither" in found.htcgrid("check", env=NONE).out

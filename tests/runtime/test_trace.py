@@ -122,7 +122,23 @@ def test_what_a_handler_starts_has_the_trace_of_the_invocation(plane: ProcessInv
         assert inherited == own
 
 
-@pytest.mark.parametrize("text", ["", "Root=2", "Root=1-5759e988-bd862e3fe1be46a994272793\r\nX: y", "00-00-00-00"])
+def test_a_trace_that_came_through_a_load_balancer_is_passed_on(plane: ProcessInvoker) -> None:
+    header = "Self=1-67891234-12456789abcdef0123456789;Root=1-67891233-abcdef012345678912345678"
+    assert traces(plane, {"AWSTraceHeader": header}) == [header]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "Root=2",
+        "Root=1-5759e988-bd862e3fe1be46a994272793\r\nX: y",
+        "XRoot=1-5759e988-bd862e3fe1be46a994272793",
+        "00-00-00-00",
+        "00-00000000000000000000000000000000-53995c3f42cd8ad8-01",
+    ],
+)
 def test_what_is_not_a_trace_is_not_passed_on(plane: ProcessInvoker, text: str) -> None:
     [found] = traces(plane, {"AWSTraceHeader": text, "traceparent": text})
     assert VALID.fullmatch(found)
+    assert "Root=1-00000000" not in found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from contextlib import contextmanager
 from enum import Enum
+from traceback import walk_tb
 from typing import TYPE_CHECKING, Any
 
 from botocore import exceptions as botocore_errors
@@ -51,7 +52,7 @@ _CODES = {
     ),
     ErrorKind.FAULT: (
         "InternalError InternalFailure InternalServerError ServiceUnavailable RequestTimeout "
-        "RequestTimeoutException OperationAborted ResourceInUseException "
+        "RequestTimeoutException OperationAborted ResourceInUseException IDPCommunicationError "
         # An item that somebody changes at this moment, in a transaction or in another region of a global table.
         "TransactionConflictException ReplicatedWriteConflictException"
     ),
@@ -149,6 +150,23 @@ def translated_errors(
     except (botocore_errors.BotoCoreError, ResponseParserError) as error:
         what = f"{action} on {resource}" if action else resource
         raise _sdk_error(error, what, begun, advice or {}) from error
+    except HtcgridError:
+        raise
+    except Exception as error:
+        if not _was_raised_in_the_sdk(error):
+            raise
+        what = f"{action} on {resource}" if action else resource
+        raise Rejected(
+            f"{what}: the AWS SDK failed: {type(error).__name__}: {first_line(error).rstrip('. ')}. Check where the credentials come from "
+            "(AWS_PROFILE, ~/.aws/config, credential_process, AWS_WEB_IDENTITY_TOKEN_FILE), that they have not expired, and "
+            "endpoint_url"
+        ) from error
+
+
+def _was_raised_in_the_sdk(error: BaseException) -> bool:
+    """Whether the error comes from the SDK, which passes on what a credentials file, token file or program makes it raise."""
+    frames = (frame for frame, _ in walk_tb(error.__traceback__))
+    return any(str(frame.f_globals.get("__name__")).startswith("botocore.") for frame in frames)
 
 
 def code_of(error: Any) -> str:
@@ -234,12 +252,16 @@ def _sdk_error(error: Exception, what: str, begun: Collection[str], advice: Mapp
             f"{what}: no AWS credentials are available ({said}). Give the agent a role (IRSA, EC2, ECS), log in "
             "(aws sso login, aws configure), or set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         )
-    if isinstance(error, (*_NOT_SENT, *_CREDENTIALS_UNREACHABLE)):
+    if isinstance(error, _CREDENTIALS_UNREACHABLE):
+        return Unavailable(f"{what}: the AWS credentials cannot be got now: {said}")
+    if isinstance(error, _NOT_SENT):
         return Unavailable(f"{what}: AWS cannot be reached: {said}. {advice.get(ErrorKind.UNREACHABLE, '')}".rstrip())
     if isinstance(error, _ANSWER_LOST):
         return Unavailable(f"{what}: AWS cannot be reached: the connection was lost: {said}", begun=begun)
     if isinstance(error, botocore_errors.NoRegionError):
         return Rejected(f'{what}: no AWS region is set; write region = "..." beside it, or set AWS_REGION')
+    if isinstance(error, botocore_errors.ParamValidationError):
+        said = first_line(str(error).partition("\n")[2])  # the first line is only a heading
     return Rejected(f"{what}: the AWS SDK refused the call: {said}")
 
 

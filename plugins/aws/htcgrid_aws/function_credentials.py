@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("htcgrid.aws.function_credentials")
 
 _ROLE_SECONDS = 3600
-"""The longest time that every role allows; role chaining never gets more."""
+"""What is asked for, however late the clock makes the end appear. The longest time that every role allows; role chaining never gets more."""
 _AGAIN_SHARE = 0.05
 _AGAIN_SECONDS = 60.0
 """Credentials that do not last are renewed again only after this share of their lifetime or this time, the shorter one."""
@@ -85,23 +85,22 @@ class _Chain:
     def __init__(self, profile: str) -> None:
         self._what = f'of [function] credentials = "profile:{profile}"' if profile else "of the agent"
         self._profile = profile
-        self._found: Any = None
 
     def __call__(self) -> Credentials:
         with translated_errors("", f"getting the credentials {self._what}"):
-            if self._found is None:
-                self._found = boto3.session.Session(profile_name=self._profile or None).get_credentials()
-            if self._found is None:
+            # A new session each time: an old one renews them only 15 minutes before their end, and an invocation may take longer.
+            found: Any = boto3.session.Session(profile_name=self._profile or None).get_credentials()
+            if found is None:
                 raise Rejected(
                     f"getting the credentials {self._what}: the SDK found none. Give the agent a role (IRSA, EC2, ECS), log in "
                     "(aws sso login, aws configure), or set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
                 )
             try:
-                keys = self._found.get_frozen_credentials()
+                keys = found.get_frozen_credentials()
             except RuntimeError as error:  # the SDK has no specific error for expired credentials
                 raise Rejected(f"{_EXPIRED_ALREADY} The SDK says: {error}") from error
-        # The SDK itself renews refreshable credentials. Its public interface has the keys, but not when they expire.
-        until = getattr(self._found, "_expiry_time", None)
+        # The SDK's public interface has the keys, but not when they expire.
+        until = getattr(found, "_expiry_time", None)
         return _credentials(keys.access_key, keys.secret_key, keys.token, until)
 
 
@@ -120,7 +119,11 @@ class _Role:
             finally:
                 client.close()
         return _credentials(
-            issued["AccessKeyId"], issued["SecretAccessKey"], issued["SessionToken"], issued["Expiration"]
+            issued["AccessKeyId"],
+            issued["SecretAccessKey"],
+            issued["SessionToken"],
+            issued["Expiration"],
+            _ROLE_SECONDS,
         )
 
     def _client(self) -> Any:
@@ -152,13 +155,17 @@ class _Role:
         if function.session_policy:
             request["Policy"] = function.session_policy
         if function.session_tags:
-            request["Tags"] = [{"Key": "htcgrid:function", "Value": function.function_name}]
+            name = re.sub(r"[^\w\s.:/=+@-]", "-", function.function_name)  # what STS allows in a tag
+            request["Tags"] = [{"Key": "htcgrid:function", "Value": name}]
         return request
 
 
-def _credentials(access: str, secret: str, token: str | None, until: datetime | None) -> Credentials:
+def _credentials(
+    access: str, secret: str, token: str | None, until: datetime | None, longest: float = math.inf
+) -> Credentials:
     values = dict(zip(CREDENTIAL_VARIABLES, (access, secret, token), strict=True))
     left = (until - datetime.now(UTC)).total_seconds() if until is not None else math.inf
+    left = min(left, longest)
     given = {name: value for name, value in values.items() if value}
     return Credentials(given, time.monotonic() + left, left)
 

@@ -52,6 +52,13 @@ class HtcGridConfig(EncryptedConfig):
         description="seconds between two searches for expired rows, in place of HTC-Grid's watchdog; 0: no search",
     )
 
+    @field_validator("grid")
+    @classmethod
+    def _has_no_secret(cls, grid: Mapping[str, str | int | float]) -> Mapping[str, str | int | float]:
+        if "redis_password" in grid:
+            raise ValueError("redis_password is a secret: write it beside grid, not in it, or set it by a variable")
+        return grid
+
     @model_validator(mode="after")
     def _one_way_to_name_the_grid(self) -> Self:
         if bool(self.config_file) == bool(self.grid):

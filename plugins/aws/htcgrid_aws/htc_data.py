@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from htcgrid_aws.s3_bucket import Bucket
 
 TEXT = "text/plain"
+_PASSING = ("MISCONF ", "NOREPLICAS ", "BUSY ")
+"""Errors of Redis that pass: its disk is full, it has no replica just now, or it runs a long script."""
 
 
 class DataPlane(Protocol):
@@ -93,8 +95,13 @@ class InRedis:
             raise Rejected(message) from error
         except (exceptions.ConnectionError, exceptions.TimeoutError, exceptions.OutOfMemoryError) as error:
             raise Unavailable(f"{self.name}{command.upper()}: {error}") from error
+        except (exceptions.ReadOnlyError, exceptions.ClusterDownError, exceptions.TryAgainError) as error:
+            # In a failover: the host's name leads to the new primary once the connections are made anew.
+            self._redis.connection_pool.disconnect(inuse_connections=False)
+            raise Unavailable(f"{self.name}{command.upper()}: {error}") from error
         except exceptions.RedisError as error:
-            raise Rejected(f"{self.name}{command.upper()}: {error}") from error
+            kind = Unavailable if str(error).startswith(_PASSING) else Rejected
+            raise kind(f"{self.name}{command.upper()}: {error}") from error
 
 
 def connect(config: HtcGridConfig, grid: GridConfig, bucket: Bucket | None) -> DataPlane:
@@ -117,7 +124,8 @@ def connect(config: HtcGridConfig, grid: GridConfig, bucket: Bucket | None) -> D
         raise Rejected(message) from error
     host, _, port = grid.redis_url.removeprefix("rediss://").removeprefix("redis://").rstrip("/").partition(":")
     if not host or (port and not port.isdecimal()):
-        raise Rejected(f"{config.origin}: redis_url {grid.redis_url!r}: write the host, or host:port")
+        # Not shown: an address of this form may hold a password.
+        raise Rejected(f"{config.origin}: redis_url: write the host, or host:port; a password is for redis_password")
     client = redis.Redis(
         host=host,
         port=int(port or 6379),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -63,9 +64,9 @@ class _Conversion:
 
     def __init__(self, grid: dict[str, Any], agent: Mapping[str, Any], agent_file: Path | None) -> None:
         self._left = dict(grid)
-        configuration = dict(self._left.pop("agent_configuration", {}))
-        self._lambda = dict(configuration.pop("lambda", {}))
-        self._container = dict(configuration.pop("agent", {}))
+        configuration = _object("agent_configuration", self._left.pop("agent_configuration", {}))
+        self._lambda = _object("agent_configuration.lambda", configuration.pop("lambda", {}))
+        self._container = _object("agent_configuration.agent", configuration.pop("agent", {}))
         self._other = configuration
         self._agent = agent
         self._agent_file = agent_file
@@ -107,8 +108,8 @@ class _Conversion:
         self._runtime = runtime
         timeout = next((self._lambda.pop(key) for key in ("timeout", "function_timeout") if key in self._lambda), None)
         timeout = self._left.pop("lambda_timeout", timeout)
-        keys["timeout"] = float(timeout) if timeout else _RIE_TIMEOUT
-        keys["memory"] = int(self._lambda.pop("maxMemory", 1900))
+        keys["timeout"] = _number("timeout", timeout) or _RIE_TIMEOUT
+        keys["memory"] = int(_number("agent_configuration.lambda.maxMemory", self._lambda.pop("maxMemory", 1900)))
         if self._region:
             keys["region"] = self._region
         if named := self._lambda.pop("function_name", ""):
@@ -137,8 +138,8 @@ class _Conversion:
             self._notes.append(text)
 
     def _agent_table(self) -> dict[str, Any]:
-        delay = self._left.pop("graceful_termination_delay", None)
-        return {"grace": float(delay)} if delay else {}
+        delay = _number("graceful_termination_delay", self._left.pop("graceful_termination_delay", 0))
+        return {"grace": delay} if delay else {}
 
     def _cluster(self) -> dict[str, Any]:
         source = self._lambda.pop("s3_source", self._lambda.pop("location", ""))
@@ -147,13 +148,13 @@ class _Conversion:
         keys: dict[str, Any] = {"plugin": "eks", "image": f"public.ecr.aws/lambda/{tag}"}
         if str(source).startswith("s3://"):
             keys["code"] = str(source)
-        keys["pods"] = max(1, int(self._left.get("min_htc_agents", 1)))
+        keys["pods"] = max(1, int(_number("min_htc_agents", self._left.get("min_htc_agents", 1))))
         if cpu := self._lambda.pop("minCPU", ""):
             keys["cpu"] = f"{cpu}m" if str(cpu).isdecimal() else str(cpu)
         if cpu := self._container.pop("minCPU", ""):
             keys["agent_cpu"] = f"{cpu}m" if str(cpu).isdecimal() else str(cpu)
         if memory := self._container.pop("maxMemory", ""):
-            keys["agent_memory"] = max(256, int(memory))
+            keys["agent_memory"] = max(256, int(_number("agent_configuration.agent.maxMemory", memory)))
         role = next((self._left.pop(key) for key in ("agent_role_arn", "role_arn") if key in self._left), "")
         if role:
             keys["role_arn"] = str(role)
@@ -170,7 +171,10 @@ class _Conversion:
         least, most = self._left.pop("min_htc_agents", None), self._left.pop("max_htc_agents", None)
         if most is None:
             return {}
-        keys: dict[str, Any] = {"min": int(least or 0), "max": int(most)}
+        keys: dict[str, Any] = {
+            "min": int(_number("min_htc_agents", least or 0)),
+            "max": int(_number("max_htc_agents", most)),
+        }
         names = htc_config.load(self._agent_file).queues if self._agent_file else ()
         if len(names) == 1 and self._account:
             region = str(self._agent["region"])
@@ -187,6 +191,23 @@ class _Conversion:
         left |= {f"agent_configuration.lambda.{name}": value for name, value in self._lambda.items()}
         left |= {f"agent_configuration.agent.{name}": value for name, value in self._container.items()}
         return [f"{name}: {_WHY.get(name.rpartition('.')[2], 'htcgrid has no such setting')}" for name in left]
+
+
+def _object(name: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise Rejected(f"{name}: {value!r}: expected a JSON object, as HTC-Grid's grid_config.json has it")
+    return dict(value)
+
+
+def _number(name: str, value: Any) -> float:
+    """0 if there is none."""
+    try:
+        number = float(value or 0)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise Rejected(f"{name}: {value!r}: expected a number, as HTC-Grid's grid_config.json has it")
+    return number
 
 
 def _provided(runtime: str) -> str:

@@ -12,7 +12,7 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from htcgrid.spi import Function, HtcgridError, Lease, QueueStats, Task, TaskSource
+from htcgrid.spi import Function, HtcgridError, Lease, QueueStats, Task, TaskSource, Unavailable
 from htcgrid_aws.held_messages import HeldMessages, ReceivedMessage, find
 from htcgrid_aws.htc_data import decoded
 from htcgrid_aws.htc_plugin import HtcGridPlugin
@@ -281,7 +281,13 @@ class HtcGridSource(HtcGridPlugin, TaskSource):
             if self._visible_at.get(message_lease.receipt, 0) < now + 2 * seconds and hidden:
                 due[message_lease.queue][message_lease.handle] = hidden
         for number, handles in due.items():
-            self._queues[number].change_visibility(handles)
+            try:
+                self._queues[number].change_visibility(handles)
+            except (
+                Unavailable
+            ) as error:  # not raised: the agent would wait with the next heartbeats, which can be written
+                log.warning("%d messages may be visible before their tasks are over: %s", len(handles), error)
+                continue
             for handle, length in handles.items():
                 self._visible_at[Receipt(number, handle)] = now + length
 

@@ -53,7 +53,7 @@ class MessageLease:
 
     def at_most(self, seconds: float) -> int:
         """`seconds` rounded up, but not more than remains of the 12 hours that SQS allows for a lease in all."""
-        left = self.received + LONGEST_LEASE - time.monotonic()
+        left = self.received + LONGEST_LEASE - _TRANSIT_SECONDS - time.monotonic()
         return max(0, math.floor(min(math.ceil(seconds), left)))
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import boto3
 from botocore.config import Config as ClientConfig
+from botocore.parsers import ResponseParserError
 from pydantic import Field
 
 from htcgrid.spi import Plugin, Rejected
@@ -30,6 +31,23 @@ class SessionConfig(Plugin.Config):
         "",
         description="address of a service with AWS's API, in place of AWS's own: a VPC endpoint, LocalStack, moto, `htcgrid serve`",
     )
+
+
+def _require_aws(http_response: Any, parsed: Any, model: Any, **_: Any) -> None:
+    """A proxy or a wrong server may answer with a page and status 200, which the SDK takes for an answer without content."""
+    if http_response.status_code >= 300:
+        return
+    start = b""
+    if model.service_model.resolved_protocol == "json":
+        start = http_response.content.lstrip()[:60]
+        is_aws = not start or start.startswith(b"{")
+    else:
+        is_aws = model.name not in ("PutObject", "GetObject") or "ETag" in parsed
+    if not is_aws:
+        if "Body" in parsed:
+            parsed["Body"].close()
+        text = f"the answer is not AWS's {start.decode(errors='replace')!r}; check endpoint_url and proxies"
+        raise ResponseParserError(text)
 
 
 class AwsSession:
@@ -92,10 +110,13 @@ class AwsSession:
     def _made(self, service: str, endpoint_url: str, **settings: Any) -> Any:
         address = self._config.endpoint_url or endpoint_url or None
         config = ClientConfig(**{"connect_timeout": CONNECT_SECONDS, "read_timeout": READ_SECONDS} | settings)
+        session = self._boto()
+        session.get_credentials()  # not below: the ValueError of a program that prints none is not one of the address
         try:
-            client = self._boto().client(service, endpoint_url=address, config=config)
+            client = session.client(service, endpoint_url=address, config=config)
         except ValueError as error:
             raise Rejected(f"endpoint_url {address!r}: {error}; write http:// or https://, host and port") from error
+        client.meta.events.register("after-call", _require_aws)
         self._clients.append(client)
         return client
 

@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from conftest import REGION
+from htcgrid_aws import function_credentials
 from htcgrid_aws.function_credentials import FunctionCredentials
 
 from htcgrid.plugins import load_credentials
@@ -146,6 +147,22 @@ def test_they_are_kept_as_long_as_they_last_for_an_invocation_and_then_renewed(
     assert source.current(30) is second
 
 
+def test_those_of_a_role_that_a_profile_assumes_are_renewed_for_invocations_of_half_an_hour(
+    aws: Aws, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config").write_text(
+        f"[profile assumed]\nrole_arn = {ROLE}\ncredential_source = Environment\nregion = {REGION}\n"
+    )
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", aws.url)
+    source = issuing("profile:assumed")
+    first = source.current(1800)
+    assert 3500 < first.lifetime <= 3600
+    now = time.monotonic()
+    monkeypatch.setattr("time.monotonic", lambda: now + 2400)
+    assert source.current(1800).variables != first.variables
+
+
 def test_whoever_issues_the_same_ones_again_is_not_asked_for_each_invocation(process: Callable[[str], None]) -> None:
     process(short_lived(60))
     source = issuing("profile:made")
@@ -270,10 +287,28 @@ def test_a_role_that_cannot_be_assumed_says_why_and_what_to_do(
     assert ROLE in str(error.value)
 
 
+def test_a_clock_that_is_behind_does_not_make_a_role_last_longer(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
+    class TenMinutesBehind:
+        """As far as signatures allow."""
+
+        @staticmethod
+        def now(zone: tzinfo) -> datetime:
+            return datetime.now(zone) - timedelta(minutes=10)
+
+    monkeypatch.setattr(function_credentials, "datetime", TenMinutesBehind)
+    held = issuing(f"role:{ROLE}", endpoint_url=aws.url).current(30)
+    assert held.lifetime <= 3600
+    assert held.expires <= time.monotonic() + 3600
+
+
 def test_a_role_is_assumed_with_what_its_trust_policy_asks_for(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
     sent: dict[str, Any] = {}
     source = issuing(
-        f"role:{ROLE}", endpoint_url=aws.url, name="my function", external_id="e-1", session_policy='{"Version": "1"}'
+        f"role:{ROLE}",
+        endpoint_url=aws.url,
+        name="my function#1 (é)",
+        external_id="e-1",
+        session_policy='{"Version": "1"}',
     )
     role: Any = source._issue
     made = role._client
@@ -287,8 +322,25 @@ def test_a_role_is_assumed_with_what_its_trust_policy_asks_for(aws: Aws, monkeyp
     assert isinstance(source.current(30), Credentials)
     assert sent["ExternalId"] == "e-1"
     assert sent["Policy"] == '{"Version": "1"}'
-    assert sent["RoleSessionName"] == "htcgrid-my-function"
-    assert sent["Tags"] == [{"Key": "htcgrid:function", "Value": "my function"}]
+    assert sent["RoleSessionName"] == "htcgrid-my-function-1----"
+    assert sent["Tags"] == [{"Key": "htcgrid:function", "Value": "my function-1 -é-"}]
+
+
+def test_a_call_that_the_sdk_refuses_says_why() -> None:
+    with pytest.raises(Rejected, match="Invalid length for parameter RoleArn"):
+        issuing("role:arn:x").current(30)
+
+
+def test_a_profile_may_have_a_space_in_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    (tmp_path / "credentials").write_text("[my profile]\naws_access_key_id = AKIAMINE\naws_secret_access_key = s\n")
+    assert issuing("profile:my profile").current(30).variables["AWS_ACCESS_KEY_ID"] == "AKIAMINE"
+
+
+@pytest.mark.parametrize("external_id", ["x", "a b", "é1", "#12"])
+def test_an_external_id_that_sts_does_not_take_is_refused_before_anything_runs(external_id: str) -> None:
+    with pytest.raises(ValueError, match="external_id"):
+        issuing(f"role:{ROLE}", external_id=external_id)
 
 
 def test_the_right_to_assume_the_role_is_among_the_agents_permissions(project: Project) -> None:

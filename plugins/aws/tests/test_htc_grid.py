@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+import subprocess
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,7 @@ from htcgrid.spi import FailureKind, Function, Lease, Outcome, Rejected, Result,
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from conftest import HtcGrid
 
@@ -474,6 +477,18 @@ def test_htc_grids_keys_may_be_in_the_config_itself_so_that_no_file_is_needed(ma
         (lease,) = take(source, 1)
         sink.put([run(lease)])
     assert grid.get(f"{lease.task.id}-output") == "42"
+
+
+def test_a_password_among_the_keys_of_the_grid_is_refused_by_check_without_showing_it(tmp_path: Path) -> None:
+    keys = '{ region = "eu-west-1", redis_password = "hidden-one" }'
+    (tmp_path / "htcgrid.toml").write_text(
+        f'[function]\nhandler = "a.b"\n[source]\nplugin = "htc_grid"\ngrid = {keys}\n[sink]\nplugin = "memory"\n'
+    )
+    command = [sys.executable, "-m", "htcgrid", "check"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "write it beside grid" in done.stdout + done.stderr
+    assert "hidden-one" not in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("keys", [{}, {"config_file": __file__, "grid": {"region": "x"}}])

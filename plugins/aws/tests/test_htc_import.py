@@ -139,6 +139,28 @@ def test_a_file_that_is_still_a_template_is_rejected(tmp_path: Path) -> None:
         convert([path])
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("max_htc_agents", "{{max}}"),
+        ("min_htc_agents", []),
+        ("graceful_termination_delay", "5m"),
+        ("agent_configuration", None),
+        ("lambda", "none"),
+        ("agent", [1]),
+        ("maxMemory", "2Gi"),
+        ("timeout", {}),
+    ],
+)
+def test_a_value_of_another_kind_is_named(tmp_path: Path, key: str, value: object) -> None:
+    settings: dict[str, Any] = {"lambda": {"runtime": "provided"}}
+    grid: dict[str, Any] = {"min_htc_agents": 1, "max_htc_agents": 2, "agent_configuration": settings}
+    table = grid if key in grid or key.startswith("grace") else settings
+    (settings["lambda"] if key in ("maxMemory", "timeout") else table)[key] = value or [None]
+    with pytest.raises(Rejected, match=rf"{key}: .*expected a (number|JSON object)"):
+        convert([written(tmp_path, "grid.json", grid)])
+
+
 def test_the_command_writes_a_config_that_check_can_read(tmp_path: Path) -> None:
     grid, agent = written(tmp_path, "grid.json", GRID), written(tmp_path, "Agent_config.tfvars.json", AGENT)
     command: list[str | Path] = [

@@ -198,6 +198,19 @@ def test_a_heartbeat_that_is_throttled_keeps_its_message_hidden(make_htc: Callab
         assert source.usage().requests[HIDE] == 1
 
 
+def test_heartbeats_are_written_while_sqs_refuses_to_hide_messages(make_htc: Callable[..., HtcGrid]) -> None:
+    grid = make_htc("S3", lease=20, visibility=20)
+    (task_id,) = grid.submit([{"n": 1}])
+    with htc_source(grid) as source:
+        leases = rest(source, 1)
+        with throttled(source, HIDE):
+            assert not source.extend(leases, 300)
+        assert grid.read(task_id)["heartbeat_expiration_timestamp"] > time.time() + 250
+        assert source.usage().requests[HIDE] == 1
+        source.extend(leases, 20)
+        assert source.usage().requests[HIDE] == 2
+
+
 @pytest.mark.parametrize("is_refused", [False, True])
 def test_a_heartbeat_deletes_the_messages_of_ended_tasks_in_one_request(
     make_htc: Callable[..., HtcGrid], is_refused: bool

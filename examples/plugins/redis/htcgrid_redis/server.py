@@ -7,6 +7,7 @@ import redis
 from htcgrid.spi import Plugin, Rejected, Unavailable
 from pydantic import Field, SecretStr
 from redis.backoff import NoBackoff
+from redis.exceptions import ClusterDownError
 from redis.retry import Retry
 
 
@@ -39,7 +40,9 @@ def speaking() -> Iterator[None]:
         raise Rejected(f"Redis refuses the login: {error}. Put user and password into url.") from None
     except (redis.ConnectionError, redis.TimeoutError) as error:
         raise Unavailable(f"Redis cannot be reached: {error}.") from None
-    except redis.ReadOnlyError as error:
+    except (redis.ReadOnlyError, redis.OutOfMemoryError, ClusterDownError) as error:
         raise Unavailable(f"Redis takes no writes now: {error}.") from None
     except redis.ResponseError as error:
+        if any(f"{code} " in str(error) for code in ("MISCONF", "NOREPLICAS", "OOM", "BUSY")):
+            raise Unavailable(f"Redis takes no writes now: {error}.") from None
         raise Rejected(f"Redis refuses this: {error}.") from None

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import redis
-from htcgrid.spi import Plugin, Result, Task
+from htcgrid.spi import Outcome, Plugin, Result, Task, Unavailable
 from htcgrid_contracts import ResultSinkContract, TaskSourceContract, contract_function
 
 from htcgrid_redis.sink import RedisSink
@@ -132,3 +132,17 @@ def test_what_ran_is_kept_in_order_and_is_no_result(server: Server) -> None:
         assert list(sink.runs()) == [b"0", b"1", b"2"]
         assert not sink.has_failed()
     assert not list(server.client.scan_iter(f"{sink.config.prefix}*"))
+
+
+@pytest.mark.parametrize(("setting", "value"), [("min-replicas-to-write", 1), ("maxmemory", 1)])
+def test_a_server_that_takes_no_writes_now_is_waited_for(server: Server, setting: str, value: int) -> None:
+    sink = RedisSink(RedisSink.Config(url=server.url), contract_function())
+    result = Result(Task("t", b"1"), Outcome("t", b"2", started=1.0))
+    with sink:
+        server.client.config_set(setting, value)
+        try:
+            with pytest.raises(Unavailable, match="takes no writes now"):
+                sink.put([result])
+        finally:
+            server.client.config_set(setting, 0)
+        sink.put([result])
