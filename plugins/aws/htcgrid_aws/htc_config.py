@@ -17,6 +17,7 @@ from pydantic import (
     model_validator,
 )
 
+from htcgrid.runtime.parsing import parsed
 from htcgrid.spi import Rejected
 from htcgrid_aws.encryption import EncryptedConfig
 
@@ -117,7 +118,7 @@ def grid_of(config: HtcGridConfig) -> GridConfig:
 def load(path: Path) -> GridConfig:
     """The file's content; raises `Rejected` that names the file and a wrong key."""
     try:
-        return _checked(json.loads(path.read_text()), str(path))
+        return _checked(parsed(path.read_text(encoding="utf-8-sig")), str(path))
     except OSError as error:
         raise Rejected(f"{path}: {error.strerror}; name HTC-Grid's Agent_config.tfvars.json by config_file") from error
     except ValueError as error:

@@ -6,6 +6,7 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
+from htcgrid.runtime.parsing import parsed
 from htcgrid.spi import Rejected
 from htcgrid_aws import htc_config
 from htcgrid_aws.htc_config import GridConfig
@@ -201,7 +202,7 @@ def _account(grid: Mapping[str, Any]) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        document = json.loads(path.read_text())
+        document = parsed(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise Rejected(f"{path}: {error.strerror}; name HTC-Grid's grid_config.json") from error
     except ValueError as error:
