@@ -17,7 +17,6 @@ from pydantic import (
     model_validator,
 )
 
-from htcgrid.runtime.parsing import parsed
 from htcgrid.spi import Rejected
 from htcgrid_aws.encryption import EncryptedConfig
 
@@ -118,10 +117,10 @@ def grid_of(config: HtcGridConfig) -> GridConfig:
 def load(path: Path) -> GridConfig:
     """The file's content; raises `Rejected` that names the file and a wrong key."""
     try:
-        return _checked(parsed(path.read_text(encoding="utf-8-sig")), str(path))
+        return _checked(json.loads(path.read_text(encoding="utf-8-sig")), str(path))
     except OSError as error:
         raise Rejected(f"{path}: {error.strerror}; name HTC-Grid's Agent_config.tfvars.json by config_file") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Rejected(f"{path}: not JSON: {error}") from error
 
 
