@@ -210,3 +210,31 @@ def test_a_file_from_before_generations_is_read_and_gets_them(tmp_path: Path) ->
         assert [(result.task.id, result.task.payload) for result in sink.failed()] == [("a", b"")]
         sink.put([Result(Task("a", b"1", {"generation": "1"}), Outcome("a", b"2"))])
         assert not sink.has_failed()
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        pytest.param(column, value, id=f"{column} {value!r}")
+        for column in (
+            "task_id",
+            "attempt",
+            "started",
+            "duration_ms",
+            "billed_ms",
+            "max_memory_mb",
+            "init_ms",
+            "payload",
+        )
+        for value in ("x", b"\xff", 1e300)
+        if not (isinstance(value, float) and column.endswith(("_ms", "_mb")))
+        and (column, value) not in {("task_id", "x"), ("task_id", 1e300), ("payload", b"\xff")}
+    ],
+)
+def test_a_damaged_column_is_named_and_not_a_bug(path: Path, column: str, value: object) -> None:
+    with sink_at(path) as sink:
+        sink.put([result("t")])
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(f"UPDATE results SET {column} = ?", (value,))
+    with sink_at(path) as sink, pytest.raises(Rejected, match="result 1 is damaged"):
+        list(sink.scan())

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from htcgrid.builtin import sqlite_clock
 from htcgrid.builtin.sqlite_source import SqliteSource
 from htcgrid.spi import (
     Function,
@@ -634,3 +635,44 @@ def test_leases_and_delays_of_before_a_restart_of_the_machine_are_over(
     monkeypatch.setattr("htcgrid.builtin.sqlite_clock._since_boot", lambda: 3.0)
     with source_at(path) as after:
         assert sorted(ids(after.receive(10, 0))) == ["t0", "t1", "t2"]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    ["UPDATE tasks SET id = x'ff' WHERE seq = 2", "UPDATE tasks SET seq = 1000 WHERE seq = 2"],
+    ids=["an id that is no text", "a task that is missing"],
+)
+def test_a_damaged_task_is_an_invalid_one_and_the_others_run_to_the_end(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "grid.db"
+    with source_at(path) as source:
+        source.put(tasks(3))
+    connection = sqlite3.connect(path)
+    connection.execute(damage)
+    connection.commit()
+    connection.close()
+    with source_at(path, drain=True) as source:
+        leases = source.receive(10, 0)
+        assert ids(leases) == ["t0", "damaged-2", "t2"]
+        assert [bool(lease.invalid) for lease in leases] == [False, True, False]
+        source.ack(leases)
+        assert source.exhausted
+
+
+def test_a_damaged_clock_is_set_anew(tmp_path: Path) -> None:
+    path = tmp_path / "grid.db"
+    with source_at(path) as source:
+        source.put(tasks(1))
+    connection = sqlite3.connect(path)
+    connection.execute("UPDATE clock SET base = 'x'")
+    connection.commit()
+    connection.close()
+    with source_at(path) as source:
+        assert ids(source.receive(10, 0)) == ["t0"]
+
+
+def test_a_machine_without_a_boot_id_is_told_what_the_source_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_clock, "_BOOT", tmp_path / "nothing")
+    with pytest.raises(Rejected, match="which only Linux has"), source_at(tmp_path / "grid.db"):
+        pass

@@ -157,7 +157,9 @@ def _result(path: Path, head: Head, text: bytes) -> Result:
         attributes = {GENERATION: str(head.generation)} if head.generation else {}
         return Result(Task(head.task_id, b"", attributes), outcome, document["attempt"])
     except (KeyError, ValueError, TypeError) as error:
-        raise Rejected(f"{path}: the result of task {head.task_id!r} is damaged: {error!r}.") from error
+        raise Rejected(
+            f"{path}: the result of task {head.task_id!r} is damaged: {type(error).__name__}: {error}."
+        ) from error
 
 
 def _success(path: Path, head: Head, text: bytes) -> Result:

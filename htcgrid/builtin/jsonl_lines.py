@@ -136,7 +136,7 @@ class FileLines(Lines):
         if stamp != self._stamp:
             kept = os.pread(fd, len(self._head), 0) == self._head
             kept = kept and os.pread(fd, len(self._tail), self._at - len(self._tail)) == self._tail
-            if stamp[1] < max(self._at, self._raw.tell()) or not kept:
+            if stamp[1] < max(self._stamp[1], self._raw.tell()) or not kept:
                 raise Rejected(
                     f"{self._path} was cut or rewritten while it was read. Restore the file, or name another file "
                     "of results, and start again."

@@ -30,8 +30,7 @@ def run():
     load("worker_signals", sys.argv.pop(1)).leave_to_the_agent()
     if client := sys.argv.pop(1):
         load("plain_client", client).install(os.environ["AWS_LAMBDA_RUNTIME_API"])
-    if not sys.flags.safe_path:
-        sys.path.insert(0, os.getcwd())
+    sys.path.insert(0, os.getcwd())
     spec = importlib.util.find_spec("awslambdaric.__main__")
     sys.argv[0] = spec.origin
     del globals()["run"]
@@ -40,7 +39,7 @@ def run():
 run()
 """
 """Does the same as `python -m awslambdaric`, with as many stack frames below the handler, but leaves signals from other
-processes to the agent. It does not import htcgrid."""
+processes to the agent. It does not import htcgrid. The code folder is searched with PYTHONSAFEPATH, too, as on AWS Lambda."""
 
 
 def is_python(function: Function) -> bool:

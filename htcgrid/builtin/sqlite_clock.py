@@ -6,6 +6,8 @@ import sqlite3
 import time
 from pathlib import Path
 
+from htcgrid.spi import Rejected
+
 _MADE = "CREATE TABLE IF NOT EXISTS clock (boot TEXT PRIMARY KEY, base REAL NOT NULL)"
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
@@ -24,9 +26,10 @@ class Clock:
         boot = _boot_id()
         connection.execute(_MADE)
         known = dict(connection.execute("SELECT boot, base FROM clock").fetchall())
-        self._base = known.get(boot) or time.time() - _since_boot()
-        if boot in known:
+        if isinstance(known.get(boot), float):  # a damaged page may hold anything
+            self._base = known[boot]
             return
+        self._base = time.time() - _since_boot()
         if known:
             connection.execute("UPDATE queue SET due = min(due, ?) WHERE state IN ('leased', 'delayed')", (self.now(),))
             connection.execute("DELETE FROM clock")
@@ -41,4 +44,10 @@ def _since_boot() -> float:
 
 
 def _boot_id() -> str:
-    return _BOOT.read_text().strip()
+    try:
+        return _BOOT.read_text().strip()
+    except OSError as error:
+        raise Rejected(
+            f"The sqlite source needs {_BOOT}, which only Linux has: {error.strerror}. Where /proc is not mounted, mount it "
+            "(`mount -t proc proc /proc`); on another system, use another source."
+        ) from None

@@ -63,6 +63,13 @@ FIRST_RESULTS = _INSERT.format(", ".join([_COLUMNS] * _ROWS_AT_ONCE), "NOTHING")
 _COPIED_BYTES = 4 << 20
 """Rows that hold more than this are inserted one at a time: SQLite keeps a copy of all that a statement is given."""
 _PAYLOAD, _GENERATION, _EVENT = 12, 13, 14
+_NUMBER, _TEXT_OR_NULL = (int, float), (str, type(None))
+_KINDS: tuple[Any, ...] = (
+    *(int, str, _TEXT_OR_NULL, _TEXT_OR_NULL, int, _TEXT_OR_NULL),
+    *(_NUMBER, _NUMBER, _NUMBER, _NUMBER, (int, float, type(None)), str, bytes, bytes),
+)
+"""What the columns that `_READ` reads hold; a damaged page may hold anything."""
+_LATEST = 250_000_000_000  # seconds: the year 9892
 _ASKED_AT_ONCE = 50  # not as one JSON array, as SQLite ends a text in it at a NUL
 STORED = (
     "SELECT task_id, failure IS NULL, generation FROM results WHERE task_id IN (?" + ", ?" * (_ASKED_AT_ONCE - 1) + ")"
@@ -72,7 +79,7 @@ ALL_AFTER = _READ + " WHERE number > ? ORDER BY number"
 SESSION_AFTER = _READ + " INDEXED BY results_session WHERE number > ? AND session = ? ORDER BY number"
 FAILED_NUMBERS = "SELECT number FROM results INDEXED BY results_failed WHERE failure IS NOT NULL"
 FAILED = _READ + " WHERE number = ? AND failure IS NOT NULL"
-EVENT = "SELECT event FROM results WHERE number = ?"
+EVENT = "SELECT CAST(event AS BLOB) FROM results WHERE number = ?"
 HAS_FAILED = "SELECT EXISTS (SELECT 1 FROM results WHERE failure IS NOT NULL)"
 _FAILED_AT_ONCE = 500
 
@@ -226,9 +233,14 @@ def _row(result: Result) -> tuple[Any, ...]:
 
 
 def _result(row: Sequence[Any]) -> Result:
+    for column, (value, kind) in enumerate(zip(row, _KINDS, strict=True), 1):
+        if not isinstance(value, kind):
+            raise TypeError(f"its column {column} holds {type(value).__name__}")
     _, task_id, _, attributes, attempt, failure, started, duration, billed, memory, init, environment, log, payload = (
         row
     )
+    if not abs(started) < _LATEST:
+        raise ValueError(f"it began {started:g} s after 1970")
     outcome = Outcome(
         task_id=task_id,
         payload=payload,

@@ -338,8 +338,10 @@ def _insert(connection: sqlite3.Connection, last: int, rows: Sequence[tuple[Task
     )
 
 
-def _lease(seq: int, attempt: int, task_id: str, attributes: str | None, payload: Any) -> Lease:
+def _lease(seq: int, attempt: int, task_id: Any, attributes: str | None, payload: Any) -> Lease:
     receipt = (seq, attempt)
+    if not isinstance(task_id, str):  # NULL where the whole task is missing
+        return Lease(Task(f"damaged-{seq}", b""), attempt, receipt, invalid="its id is damaged in the queue's file")
     if not isinstance(payload, bytes):
         return Lease(Task(task_id, b""), attempt, receipt, invalid="its event is damaged in the queue's file")
     try:

@@ -20,7 +20,7 @@ DELAY_OVER = "UPDATE queue SET state = 'ready', due = NULL WHERE state = 'delaye
 LEASE_OVER = "UPDATE queue SET state = 'ready', due = NULL WHERE state = 'leased' AND due <= ?"
 READY = """
     SELECT q.seq, q.attempt + 1, t.id, t.attributes, t.payload
-    FROM queue AS q INDEXED BY queue_ready CROSS JOIN tasks AS t ON t.seq = q.seq
+    FROM queue AS q INDEXED BY queue_ready LEFT JOIN tasks AS t ON t.seq = q.seq
     WHERE q.state = 'ready' ORDER BY q.priority DESC, q.seq LIMIT ?
 """
 LEASE = """

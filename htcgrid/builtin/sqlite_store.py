@@ -181,7 +181,8 @@ def chunk(cursor: sqlite3.Cursor) -> list[tuple[Any, ...]]:
     held = 0
     for row in cursor:
         rows.append(row)
-        held += len(row[-1] or b"") + ROW_BYTES  # a damaged page may give NULL
+        # A damaged page may give NULL or a number.
+        held += ROW_BYTES + (len(row[-1]) if isinstance(row[-1], bytes) else 0)
         if held >= CHUNK_BYTES:
             break
     cursor.close()

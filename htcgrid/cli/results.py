@@ -31,7 +31,7 @@ _ID_CHARACTERS = REQUEST_BYTES
 @session_option("Only the results of this session.")
 @click.option(
     "--ids",
-    type=click.File(errors="surrogateescape"),
+    type=click.File(encoding="utf-8-sig", errors="surrogateescape"),
     metavar="FILE",
     help="The ids of the tasks, as `submit --ids` wrote them.",
 )

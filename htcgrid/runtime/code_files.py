@@ -138,7 +138,9 @@ class _Walk:
             status = path.stat()
         except OSError as error:
             raise _unreadable(path, error) from None
-        if self._ignores(f"{name}/" if stat.S_ISDIR(status.st_mode) else name):
+        slash = "/" if stat.S_ISDIR(status.st_mode) else ""
+        real = path.relative_to(self._root).as_posix()  # another name where a folder above is a link
+        if self._ignores(f"{name}{slash}") or self._ignores(f"{real}{slash}"):
             if entry.name not in _CACHES and not entry.name.endswith(".pyc"):
                 self._found.left_out[name] = "ignored"
         elif stat.S_ISDIR(status.st_mode):

@@ -106,3 +106,13 @@ def test_damage_within_a_compressed_file_is_said(tmp_path: Path) -> None:
     for read in (sink_of(path).every_result, sink_of(path).failed):
         with pytest.raises(Rejected, match=r"results\.jsonl\.gz' cannot be read: .*invalid block type"):
             list(read())
+
+
+def test_a_damaged_failure_is_told_in_one_sentence_without_its_log(tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    with sink_of(path) as sink:
+        sink.put([made("a", b'"%b"' % (b"x" * 10_000), FailureKind.EXIT)])
+    path.write_bytes(path.read_bytes().replace(b"xxxx", b"xx\xffx", 1))
+    with pytest.raises(Rejected, match="'a' is damaged: UnicodeDecodeError") as refused:
+        list(sink_of(path).every_result())
+    assert len(str(refused.value)) < 1000

@@ -384,6 +384,18 @@ def test_a_line_of_latin_1_is_told_with_what_to_do(path: Path) -> None:
 MANY = [f'{{"n": {number:06}}}' for number in range(100_000)]
 
 
+def test_a_file_that_is_cut_behind_what_was_read_is_refused_and_its_tasks_are_not_lost_in_silence(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "tasks.jsonl"
+    write(path, *MANY)
+    with source_at(path) as source:
+        source.receive(1, 0)
+        os.truncate(path, path.stat().st_size // 2)
+        with pytest.raises(Rejected, match="was cut or rewritten while it was read"):
+            drained(source)
+
+
 @pytest.mark.parametrize("now", [b"", b'{"n": 1}\n' * 200_000, b'{"n": 1}\n'], ids=["cut to nothing", "other", "cut"])
 def test_a_file_that_is_cut_or_rewritten_while_it_is_read_is_refused(path: Path, now: bytes) -> None:
     write(path, *(MANY if path.suffix != ".gz" else [os.urandom(1_000_000).hex(), "1"]))

@@ -180,6 +180,15 @@ def test_an_id_with_a_space_at_its_end_is_read_as_submit_wrote_it(project: Proje
     assert [line["id"] for line in lines(read.stdout)] == ["ACME ", " b"]
 
 
+def test_a_mark_of_utf_8_is_no_part_of_the_first_id(project: Project) -> None:
+    project.submit({"n": 1}, options=("--ids", "ids"))
+    project.drain()
+    ids = project.folder / "ids"
+    ids.write_text(ids.read_text(), encoding="utf-8-sig")
+    read = project.run("results", "--ids", "ids")
+    assert (read.returncode, len(lines(read.stdout))) == (0, 1), read.stderr
+
+
 def test_an_id_that_a_file_of_ids_cannot_hold_is_refused_before_it_is_put(project: Project) -> None:
     project.events({"n": 1, "key": "a\nb"})
     done = project.run("submit", "events.jsonl", "--id-field", "key", "--ids", "ids")

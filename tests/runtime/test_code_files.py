@@ -90,6 +90,15 @@ def test_a_link_to_what_is_left_out_is_left_out(folder: Path) -> None:
     assert names(folder) == ["handler.py"]
 
 
+def test_what_is_left_out_of_a_folder_is_left_out_where_a_link_leads_there_too(folder: Path) -> None:
+    put(folder / "data" / "table.csv")
+    put(folder / "data" / "private" / "people.csv")
+    put(folder / "data" / "keys.csv")
+    (folder / IGNORE_FILE).write_text("/data/private/\n/data/keys.csv\n")
+    (folder / "inputs").symlink_to("data")
+    assert names(folder) == ["data/table.csv", "handler.py", "inputs/table.csv"]
+
+
 def test_a_link_within_the_folder_is_packed_as_what_it_leads_to(folder: Path) -> None:
     put(folder / "lib" / "a.py", "a")
     (folder / "alias.py").symlink_to("lib/a.py")

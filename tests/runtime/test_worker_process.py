@@ -108,6 +108,7 @@ def test_variables_that_python_reads_at_its_start_have_their_effect(tmp_path: Pa
         "PYTHONPATH": str(tmp_path / "lib"),
         "PYTHONHASHSEED": "7",
         "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONSAFEPATH": "1",
         "PYTHONWARNINGS": "error",
         "PYTHONIOENCODING": "latin-1",
     }

@@ -124,10 +124,10 @@ def grid_of(config: HtcGridConfig) -> GridConfig:
 def load(path: Path) -> GridConfig:
     """The file's content; raises `Rejected` that names the file and a wrong key."""
     try:
-        return _checked(json.loads(path.read_text()), str(path))
+        return _checked(json.loads(path.read_text(encoding="utf-8-sig")), str(path))
     except OSError as error:
         raise Rejected(f"{path}: {error.strerror}; name HTC-Grid's Agent_config.tfvars.json by config_file") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Rejected(f"{path}: not JSON: {error}") from error
 
 

@@ -222,10 +222,10 @@ def _account(grid: Mapping[str, Any]) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        document = json.loads(path.read_text())
+        document = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise Rejected(f"{path}: {error.strerror}; name HTC-Grid's grid_config.json") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Rejected(f"{path}: not JSON: {error}; fill in a template (*.json.tpl) first") from error
     if not isinstance(document, dict):
         raise Rejected(f"{path}: expected a JSON object, as HTC-Grid's grid_config.json is")

@@ -125,6 +125,13 @@ def test_a_custom_runtime_stays_one(tmp_path: Path, runtime: str) -> None:
     assert found["planes"]["cluster"]["image"] == "public.ecr.aws/lambda/provided:al2"
 
 
+def test_a_mark_of_utf_8_at_the_beginning_of_a_file_is_skipped(tmp_path: Path) -> None:
+    path = written(tmp_path, "g.json", GRID)
+    plain = convert([path])
+    path.write_text(path.read_text(), encoding="utf-8-sig")
+    assert convert([path]) == plain
+
+
 def test_the_password_of_redis_is_not_written(tmp_path: Path) -> None:
     agent = written(tmp_path, "agent.json", {**AGENT, "redis_password": "a-secret"})
     text, left_out = convert([written(tmp_path, "g.json", GRID), agent])
@@ -132,9 +139,10 @@ def test_the_password_of_redis_is_not_written(tmp_path: Path) -> None:
     assert sum(line.startswith("redis_password: ") for line in left_out) == 1
 
 
-def test_a_file_that_is_still_a_template_is_rejected(tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", ['{"enable_private_subnet": {{enable}}}', "[" * 100_000], ids=["template", "deep"])
+def test_a_file_that_is_not_json_is_rejected(tmp_path: Path, content: str) -> None:
     path = tmp_path / "grid_config.json"
-    path.write_text('{"enable_private_subnet": {{enable}}}')
+    path.write_text(content)
     with pytest.raises(Rejected, match=r"grid_config\.json: not JSON"):
         convert([path])
 

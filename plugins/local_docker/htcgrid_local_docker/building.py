@@ -86,7 +86,7 @@ def _pack(context: IO[bytes], function: Function, text: str, wheels: Path | None
     """The files of the code folder, less what .dockerignore names besides, those of the layers, and the Dockerfile."""
     code = function.code.resolve()
     ignore = code / ".dockerignore"
-    lines = ignore.read_text(encoding="utf-8-sig").split("\n") if ignore.is_file() else []
+    lines = _text(ignore).split("\n") if ignore.is_file() else []
     patterns = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
     left_out = PatternMatcher([*patterns, _DOCKERFILE])
     place = f"{_CODE}/" if _CODE in text else ""
@@ -107,6 +107,13 @@ def _pack(context: IO[bytes], function: Function, text: str, wheels: Path | None
             archive.add(wheel, f"{_WHEELS}/{wheel.name}", filter=_readable)
 
 
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Rejected(f"{path} cannot be read: {error}. It must be text in UTF-8.") from None
+
+
 def _readable(entry: tarfile.TarInfo) -> tarfile.TarInfo:
     entry.mode |= 0o555 if entry.isdir() or entry.mode & 0o100 else 0o444
     entry.uid = entry.gid = 0
@@ -119,7 +126,7 @@ def written(function: Function, base: Callable[[], Image], wheels: Path | None) 
     layers.check(function.layers)
     own = function.code / _DOCKERFILE
     if own.is_file():
-        text = own.read_text(encoding="utf-8")
+        text = _text(own)
         if function.layers and LAYERS_IN_CONTEXT not in text:
             raise Rejected(
                 f"{own} is used as it is, and does not copy [function] layers. Add this line to it: "

@@ -500,3 +500,13 @@ def test_no_secret_of_the_code_folder_reaches_the_image(tmp_path: Path) -> None:
 @pytest.mark.parametrize("payload", [b"[" * 200_000 + b"]" * 200_000, b"\xff\xfe", b"NaN", b""])
 def test_an_error_that_is_not_a_document_has_no_type(payload: bytes) -> None:
     assert _error_type(Outcome("t", payload, FailureKind.INIT_ERROR)) == ""
+
+
+@pytest.mark.parametrize("name", ["Dockerfile", ".dockerignore"])
+def test_a_file_of_a_build_that_is_not_utf_8_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"FROM base # caf\xe9\n")
+    function = Function(code=tmp_path)
+    image = Image("base", "", "amd64", (), (), frozenset())
+    with pytest.raises(Rejected, match=f"{name} cannot be read"):  # noqa: PT012 - whichever reads it
+        text, _ = building.written(function, lambda: image, None)
+        building._pack(io.BytesIO(), function, text, None)
