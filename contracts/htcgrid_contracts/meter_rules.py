@@ -1,6 +1,8 @@
 """What is measured of an invocation, and that each task has its own log and context."""
 
 import time
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -25,8 +27,10 @@ class MeterRules(InvokerHelpers):
         size = min(plane.max_batch, 8)
         least = float("inf")
         for _ in range(3):  # a busy machine may be late once
-            outcomes = self.run(plane, [lease("sleep", seconds=0.03) for _ in range(size)])
-            least = min(least, max(outcome.duration_ms for outcome in outcomes))
+            # In each environment one, since what waits behind another goes to one that is idle.
+            run = partial(self._sleeps, plane, size)
+            outcomes = in_threads([run] * min(plane.max_concurrency, self.most_threads), 60 * self.wait_factor)
+            least = min(least, max(outcome.duration_ms for some in outcomes for outcome in some))
             if least < 120:
                 return
         assert least < 120, f"of a batch of {size} tasks of 30 ms each one has a duration_ms of {least:g}"
@@ -228,6 +232,9 @@ class MeterRules(InvokerHelpers):
                 )
 
     # --- helpers ---
+
+    def _sleeps(self, plane: Invoker, size: int) -> Sequence[Outcome]:
+        return self.run(plane, [lease("sleep", seconds=0.03) for _ in range(size)])
 
     def _plausible(self, outcome: Outcome) -> None:
         """Checks that the times of an outcome agree with each other."""
