@@ -188,6 +188,7 @@ class SlotRules(InvokerHelpers):
             gone = 5 * self.wait_factor
             eventually(lambda: not process.exists(), gone, f"the end of the handler's process {pid} after close")
 
+    @pytest.mark.capability(Capability.CANCEL)
     def test_close_ends_what_runs(self, invoker: Invoker) -> None:
         """`close` must end what runs while `invoke` waits in another thread, and not wait for it: afterwards nothing of this
         agent may run there. Read: spi.Plugin.close."""

@@ -5,7 +5,7 @@ Four methods are abstract; everything else has a default. This file is the speci
 it have what crosses it. `htcgrid verify NAME` runs the conformance kit over a plugin.
 
 - **Ordinary blocking calls.** The agent owns every thread. It may call any method from several threads at once, except
-  `open` and `close`, which it calls once each, first and last. `close` ends what still runs.
+  `open` and `close`, which it calls once each, first and last. `close` ends what runs, where `cancel` can.
 - **One attempt.** A method tries once and never sleeps: the agent repeats calls, with jitter. Switch off an SDK's own.
 - **Two errors.** `Unavailable` says "not now, try again"; `Rejected` says "never". Anything else is reported as a bug.
 - **Payloads are bytes.** They hold one JSON document. They are passed on as they are, never parsed.
