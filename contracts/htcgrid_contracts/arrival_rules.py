@@ -1,9 +1,10 @@
 """What arrives of a task: its payload and attributes as they were sent, or why it is not a task."""
 
+import time
 from collections.abc import Collection
 
 import pytest
-from htcgrid.spi import Task, TaskSource
+from htcgrid.spi import Lease, Task, TaskSource
 
 from htcgrid_contracts.common import not_asked
 from htcgrid_contracts.payloads import AWKWARD_ATTRIBUTES, AWKWARD_PAYLOADS
@@ -75,7 +76,23 @@ class ArrivalRules(SourceHelpers):
         (lease,) = self.take(source, 1)
         assert len(lease.invalid) >= 10, f"say in `invalid` why it is not a task; it says {lease.invalid!r}"
         assert lease.task.id, "a lease that is invalid needs a task id all the same: its failure is stored by it"
+        self.keeps_secrets(source, "`Lease.invalid`", lease.invalid)
         source.ack([lease])
         self.publish(source, numbered(1))
-        (good,) = self.take(source, 1)
-        assert not good.invalid, f"a good task behind it was called invalid: {good.invalid}"
+        self.publish_invalid(source)
+        self.publish(source, numbered(1))
+        leases: list[Lease] = []
+        deadline = time.monotonic() + 10 * self.wait_factor
+        while len(leases) < 3:
+            assert time.monotonic() < deadline, f"{len(leases)} of an invalid task and the two beside it came"
+            some = source.receive(min(source.max_batch, 3), 1.0)
+            source.ack(some)
+            leases += some
+        good = [each for each in leases if not each.invalid]
+        assert len(good) == 2, f"of two good tasks beside one that is invalid {2 - len(good)} were called invalid"
+        attempts = [each.attempt for each in leases]
+        assert attempts == [1, 1, 1], (
+            f"an invalid task and the two beside it came for the first time, at the attempts {attempts}"
+        )
+        if source.lease_seconds is not None and source.lease_seconds <= self.longest_lease:
+            self.nothing_comes(source, self.expiry(source))

@@ -148,18 +148,21 @@ class PluginContract:
                 time.sleep(0.1)
 
     def opens_or_says_why(self, plugin: Plugin) -> None:
-        """Checks that `open` while the service is away raises only what htcgrid knows, if anything, without a secret."""
+        """Checks that `open` while the service is away raises Unavailable, if anything, without a secret."""
         other = self.again(plugin)
+        self.says_unavailable(plugin, "open", other.open)
+        other.close()
+
+    def says_unavailable(self, plugin: Plugin, name: str, call: Callable[[], object]) -> None:
+        """Checks that a call while the service is away raises Unavailable, if anything, without a secret."""
         try:
-            other.open()
-        except HtcgridError as error:
-            self.keeps_secrets(plugin, "the error of `open` while the service is away", str(error))
+            call()
+        except Unavailable as error:
+            self.keeps_secrets(plugin, f"the error of `{name}` while the service is away", str(error))
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the verdict
             raise AssertionError(
-                f"`open` while the service is away raised {type(error).__name__}: {error}; raise Unavailable"
+                f"`{name}` while the service is away raised {type(error).__name__}: {error}; raise Unavailable"
             ) from None
-        finally:
-            other.close()
 
     # --- rules ---
 
@@ -317,7 +320,7 @@ class PluginContract:
             most = self.away_seconds * self.wait_factor
             assert took < most, f"{what} took {took:.0f} s to say Unavailable: one attempt, no retries"
             after: object = error.retry_after
-            assert after is None or isinstance(after, (int, float)), (
+            assert after is None or (isinstance(after, (int, float)) and 0 <= after <= 600), (
                 f"retry_after of {what} is {after!r}: a number of seconds"
             )
             if plugin is not None:
@@ -344,6 +347,20 @@ def eventually(condition: Callable[[], bool], seconds: float, what: str) -> None
     while not condition():
         assert time.monotonic() < deadline, f"{what}: not within {seconds:.0f} s"
         time.sleep(0.01)
+
+
+def patiently(call: Callable[[], T]) -> T:
+    """Make the call as the agent does: again while it raises `Unavailable`. Other errors are told in words."""
+    for left in reversed(range(20)):
+        try:
+            return call()
+        except Unavailable:
+            if not left:
+                raise
+            time.sleep(0.05)
+        except Exception as error:
+            raise AssertionError(f"a call beside others raised {type(error).__name__}: {error}") from error
+    raise AssertionError
 
 
 def in_threads(calls: Sequence[Callable[[], T]], seconds: float) -> list[T]:

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import replace
 
 import pytest
@@ -116,8 +116,8 @@ class InvokerContract(
         self.failed(second, FailureKind.CANCELLED)
 
     def test_cancel_passes_over_tasks_that_are_not_here(self, plane: Invoker) -> None:
-        """`cancel` must ignore a task that is not on this plane: it may have ended, or run on another machine.
-        Read: spi.Invoker.cancel."""
+        """`cancel` must ignore a task that is not on this plane: it may have ended, or run on another machine. It must not
+        stop what runs in the environment that the task had. Read: spi.Invoker.cancel."""
         plane.cancel([])
         done = lease("echo", value=1)
         for _ in range(2):  # a redrive runs it again
@@ -126,6 +126,18 @@ class InvokerContract(
             assert outcome.failure is None, (
                 f"a task was cancelled while it was not on this plane; when it ran later, it was reported as {outcome.failure}"
             )
+        size = min(plane.max_concurrency, self.most_threads)
+        ended = [lease("count", seconds=0.2) for _ in range(size)]
+        in_threads([lambda each=each: self.run(plane, [each]) for each in ended], 60 * self.wait_factor)  # type: ignore[misc]
+
+        def cancel() -> None:
+            time.sleep(0.3)
+            plane.cancel(frozenset(each.task.id for each in ended))  # any collection
+
+        running: list[Callable[[], object]] = [
+            lambda: self.answer(self.call(plane, "sleep", seconds=0.5 + 0.3 * self.wait_factor))
+        ] * size
+        in_threads([*running, cancel], 60 * self.wait_factor)
         self.works(plane)
 
     @pytest.mark.capability(Capability.TIMEOUT)
@@ -151,7 +163,14 @@ class InvokerContract(
         """Two open planes with the same config must both work: two agents on one machine do not know of each other.
         Read: spi.Plugin."""
         with self.again(plane) as other:
-            self.works(other)
+            outcomes = [self.call(each, "count") for each in (plane, other)]
+        inside, outside = (
+            {self.answer(each)["environment"] for each in outcomes},
+            {each.environment for each in outcomes},
+        )
+        assert len(inside) == len(outside) or Capability.METERING not in plane.capabilities, (
+            f"two planes have {len(inside)} environments, and their outcomes name {len(outside)}: {sorted(outside)}"
+        )
         self.works(plane)
 
     def test_a_plane_that_went_away_is_unavailable(self, invoker: Invoker) -> None:
@@ -196,12 +215,19 @@ class InvokerContract(
         self.needs("bring_back")
         with self.again(invoker) as plane:
             self.works(plane)
-            size = min(plane.max_concurrency, 4)
+            before = plane.max_concurrency
+            size = min(before, 4)
             with self.away(plane):
                 for _ in range(size):  # each error may take a slot
                     with self.unavailable("invoke", plane):
                         list(plane.invoke([lease("echo", value=1)], plane.function.timeout))
             in_threads([lambda: self.comes_back(lambda: self.works(plane), 60, "plane")], 90 * self.wait_factor)
+
+            def has_all() -> bool:
+                self.comes_back(lambda: self.works(plane), 60, "plane")
+                return plane.max_concurrency >= before
+
+            eventually(has_all, 30 * self.wait_factor, f"max_concurrency = {before} again, once the plane came back")
 
     # --- helpers ---
 

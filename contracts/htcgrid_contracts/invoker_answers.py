@@ -143,7 +143,7 @@ class AnswerRules(InvokerHelpers):
     def test_a_log_tail_is_the_end_and_4_kb_at_most(self, plane: Invoker) -> None:
         """`log_tail` must be the last 4 KB at most, as on Lambda, so that results stay small.
         Read: spi.Outcome.log_tail."""
-        text = "".join(f"line {number:05}\n" for number in range(1000))
+        text = "".join(f"line {number:05} é価\n" for number in range(1000))
         tail = self.call(plane, "say", text=text).log_tail
         assert len(tail) <= 4096, f"the log tail has {len(tail)} bytes, 4096 at most"
         assert b"line 00999" in tail, "the log tail is the end of the log; the last line is not in it"

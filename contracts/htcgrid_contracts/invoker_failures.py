@@ -1,13 +1,16 @@
 """What an invocation reports when the handler fails, and what happens to the tasks of its batch."""
 
+import json
 import signal
 import time
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from htcgrid.spi import Capability, FailureKind, Invoker
 
-from htcgrid_contracts.common import not_asked
+from htcgrid_contracts.common import in_threads, not_asked
 from htcgrid_contracts.invoker_helpers import InvokerHelpers, lease
 from htcgrid_contracts.packing import contract_function
 
@@ -49,8 +52,9 @@ class FailureRules(InvokerHelpers):
         """When the handler cannot be loaded, the failure must be INIT_ERROR. The agent must know, since the next task
         would fail too. Read: spi.FailureKind.INIT_ERROR."""
         with self.serving(invoker, contract_function(handler)) as plane:
-            self.failed(self.call(plane, "echo", value=1), FailureKind.INIT_ERROR)
-            self.failed(self.call(plane, "echo", value=2), FailureKind.INIT_ERROR)
+            calls = [lambda: self.failed(self.call(plane, "echo", value=1), FailureKind.INIT_ERROR)]
+            for _ in range(min(plane.max_concurrency, 4) + 1):  # each may take a slot
+                in_threads(calls, 60 * self.wait_factor)
 
     @pytest.mark.capability(Capability.TIMEOUT)
     @pytest.mark.parametrize("do", ["sleep", "spin"])
@@ -97,6 +101,44 @@ class FailureRules(InvokerHelpers):
         assert words in document["errorMessage"], f"Lambda says {words!r} of this end; the document: {document}"
         self.works(plane)
 
+    @pytest.mark.capability(Capability.EXIT)
+    def test_the_end_of_a_process_that_leaves_a_child_is_seen_at_once(self, plane: Invoker) -> None:
+        """When the handler ends its process, the outcome must come at once, also if a program that it started runs on. Who
+        waits for the end of the output waits for that program. Read: spi.Capability.EXIT."""
+        self.works(plane)
+        took = float("inf")
+        for child in (3 + 4 * self.wait_factor, 4 + 4 * self.wait_factor):  # a busy machine may be late once
+            began = time.monotonic()
+            self.failed(self.call(plane, "end", status=3, at_once=True, child=child), FailureKind.EXIT)
+            took = time.monotonic() - began
+            if took < 3 * self.wait_factor:
+                break
+        assert took < 3 * self.wait_factor, (
+            f"a handler ended its process and left a program that runs for {child:g} s; its end was seen after {took:.1f} s"
+        )
+        self.works(plane)
+
+    @pytest.mark.capability(Capability.TIMEOUT)
+    def test_a_handler_that_is_stopped_does_not_run_on(self, plane: Invoker, tmp_path: Path) -> None:
+        """A handler that is reported as stopped must not run on behind that: its retry runs meanwhile, and its work would be
+        done twice. Read: spi.FailureKind.TIMEOUT."""
+        seen = self.marks(tmp_path)
+        if seen is None:
+            not_asked(
+                "give --marks, or override `marks(folder)`: the path at which handlers see a folder of this machine"
+            )
+        seconds = self.quick_timeout
+        late = seconds + 1.5 * self.wait_factor
+        began = time.monotonic()
+        asked = {"seconds": late, "mark": f"{seen}/began", "after": f"{seen}/ended"}
+        outcome = self.call(plane, "sleep", seconds, **asked)
+        if outcome.failure is None:
+            not_asked("this machine is too busy to stop a handler in time")
+        self.failed(outcome, FailureKind.TIMEOUT)
+        time.sleep(max(0.0, began + late + 1.0 * self.wait_factor - time.monotonic()))
+        ran = (tmp_path / "ended").exists()
+        assert not ran, f"a handler was reported as stopped after {seconds:g} s, and ran on to its end after {late:g} s"
+
     def test_an_answer_of_a_megabyte_passes(self, plane: Invoker) -> None:
         """An answer of one megabyte must pass: it is below the limit. Read: spi.FailureKind.PAYLOAD_TOO_LARGE."""
         size = min(self.largest_answer or 1_000_000, 1_000_000)
@@ -119,11 +161,17 @@ class FailureRules(InvokerHelpers):
         Read: spi.FailureKind.PAYLOAD_TOO_LARGE."""
         if self.largest_event is None:
             not_asked("`largest_event` is None: events have no limit")
-        event = lease("echo", value="x" * (self.largest_event + 1))
-        document = self.failed(self.run(plane, [event])[0], FailureKind.PAYLOAD_TOO_LARGE)
-        assert document["errorType"] == "RequestTooLargeException", (
-            f"its errorType is RequestTooLargeException; the document: {document}"
-        )
+        for letter in ("x", "é"):  # the limit is in bytes
+            asked = lease("echo")
+            room = self.largest_event + 1 - len(b'{"do": "echo", "value": ""}')
+            size = len(letter.encode())
+            text = letter * (room // size) + "x" * (room % size)
+            payload = json.dumps({"do": "echo", "value": text}, ensure_ascii=False).encode()
+            asked = replace(asked, task=replace(asked.task, payload=payload))
+            document = self.failed(self.run(plane, [asked])[0], FailureKind.PAYLOAD_TOO_LARGE)
+            assert document["errorType"] == "RequestTooLargeException", (
+                f"its errorType is RequestTooLargeException; the document: {document}"
+            )
         self.works(plane)
 
     # --- batches ---

@@ -50,6 +50,9 @@ class IdentityRules(InvokerHelpers):
             not_asked("the runtime is told of no trace, as behind AWS's emulator")
         expected = "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1"
         assert trace == expected, f"_X_AMZN_TRACE_ID is {trace!r}; the task's traceparent says {expected!r}"
+        for _ in range(plane.max_concurrency):
+            later = str(self.answer(self.call(plane, "identify"))["trace"])
+            assert "1-5759e988-" not in later, "_X_AMZN_TRACE_ID of a task without a trace is that of an earlier task"
 
     @pytest.mark.capability(Capability.IDENTITY)
     def test_a_handler_finds_no_credentials_where_its_function_has_none(self, plane: Invoker) -> None:

@@ -2,10 +2,12 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from htcgrid.spi import Lease, TaskSource
 
 from htcgrid_contracts.common import not_asked
+from htcgrid_contracts.payloads import AWKWARD_PAYLOADS
 from htcgrid_contracts.source_helpers import Given, SourceHelpers, numbered
 
 EARLY, LATE = 0.7, 1.7
@@ -141,6 +143,7 @@ class LeaseRules(SourceHelpers):
         late = self.take(source, 1)
         held = self.held(other, 1, wait + 10)
         source.nack(late)
+        source.nack(late, 0.1)
         self.nothing_comes(source, 0.6 * self.wait_factor)
         source.extend(late, 0.1)
         self.nothing_comes(source, 0.6 * self.wait_factor)
@@ -151,7 +154,8 @@ class LeaseRules(SourceHelpers):
     def test_attempts_go_on_counting(self, source: TaskSource, given: Given) -> None:
         """`attempt` must grow by one each time, and the task must stay the same. The agent gives up after a number of
         attempts. Read: spi.Lease."""
-        given(*numbered(1, session_id="s-1", city="Zürich"))
+        (task,) = numbered(1, session_id="s-1", city="Zürich")
+        given(replace(task, payload=AWKWARD_PAYLOADS["spaces and order"]))
         wait = 10.0 if self.returns(source) else self.expiry(source) + 10
         first = None
         for expected in (1, 2, 3, 4):

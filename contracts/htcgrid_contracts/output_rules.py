@@ -89,3 +89,19 @@ class OutputRules(InvokerHelpers):
         assert given == ["ending"], (
             f'the handler printed "ending" and ended its process; `output.write` was given {given}'
         )
+
+    @pytest.mark.capability(Capability.OUTPUT, Capability.TIMEOUT)
+    def test_what_a_handler_printed_before_its_timeout_is_handed_over(self, invoker: Invoker) -> None:
+        """What a handler printed before it was stopped, or raised, must be given to `output` too.
+        Read: spi.HandlerOutput.write."""
+        seconds = self.short_timeout
+        slow = lease("sleep", print="before its timeout", seconds=seconds + 30 * self.wait_factor)
+        raising = lease("fail", print="before its error")
+        plane = self.again(invoker)
+        plane.output = kept = KeptOutput()
+        with plane:
+            self.failed(self.run(plane, [slow], seconds)[0], FailureKind.TIMEOUT)
+            self.failed(self.run(plane, [raising])[0], FailureKind.HANDLER_ERROR)
+        for asked, said in ((slow, "before its timeout"), (raising, "before its error")):
+            given = [line for line in kept.lines(asked) if line.startswith("before")]
+            assert given == [said], f"the handler printed {said!r} and failed; `output.write` was given {given}"

@@ -34,9 +34,17 @@ AWKWARD_ATTRIBUTES: Mapping[str, Mapping[str, str]] = {
     "many": {f"name-{number}": str(number) for number in range(30)},
     "a long text": {"note": "long " * 120},
     "what looks like a number": {"note": "0012.50", "flag": "true", "none": "null"},
+    "composed and decomposed": {"note": "\u00e9 e\u0301 \u212b\r\n", "e\u0301": "1"},
+    "a generation that is not ours": {"generation": "first"},
 }
 
-AWKWARD_SESSIONS = ("s-1", "S-1", "s_1", "s%", "s-1:a", "s-1/é", "s'1\"\\")
+ODD_TEXTS = ("a\0b", "half \ud800 of a pair", "", "\x1b[1m", "\U0001f600" * 60)
+"""Texts that JSON can hold in an attribute, and that a database may refuse or cut."""
+
+AWKWARD_SESSIONS = (
+    *("s-1", "S-1", "s_1", "s%", "s-1:a", "s-1/é", "s-1/e\u0301", "s-1 ", "s" * 120, "s" * 119 + "t"),
+    "s'1\"\\",
+)
 AWKWARD_IDS = (
     "a",
     "A",

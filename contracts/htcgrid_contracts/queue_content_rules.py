@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from htcgrid.spi import GENERATION, Lease, Rejected, Task, TaskQueue, TaskSource
@@ -104,6 +105,8 @@ class QueueContentRules(SourceHelpers):
             leases = source.receive(min(3, source.max_batch), 1.0)
             came += [lease.task for lease in leases]
             source.ack(leases)
+            again = [lease.attempt for lease in leases if lease.attempt > 1]
+            assert not again, f"an event came for the first time, at attempt {again[0]}: it was leased and not returned"
         for task in came:
             assert task.payload == large, f"an event of {len(large)} bytes came with {len(task.payload)}, or changed"
 
@@ -317,6 +320,14 @@ class QueueContentRules(SourceHelpers):
             leases = self.take(source, 1)
             source.ack(leases)
             came.append(leases[0].task)
+        eleventh, before = (replace(tenth, id=unique_id(), attributes={GENERATION: each}) for each in ("11", "9"))
+        before = replace(before, id=eleventh.id)
+        source.redrive([eleventh])
+        with suppress(Rejected):
+            source.redrive([before])
+        (lease,) = self.take(source, 1)
+        source.ack([lease])
+        assert lease.task == eleventh, f"a task of generation 11 was replaced by that of generation 9: {lease.task}"
 
     def test_a_redrive_that_was_cut_off_is_completed_by_giving_it_again(self, given: Given) -> None:
         """A `redrive` that was interrupted must be completed when it is repeated. Tasks that are there already must not
@@ -343,9 +354,14 @@ class QueueContentRules(SourceHelpers):
         assert lease.task == again, f"{lease.task} was leased, and not the task of the later generation"
         held = self._kept(source, lease)
         source.nack(late)
-        self.nothing_comes(source, on_lease=True)
+        lost = set(source.extend(late, 0.1))
+        source.ack(late)
+        if type(source).dead_letter is not TaskSource.dead_letter:
+            source.dead_letter(late, "the contract's reason")
+        self.nothing_comes(source, max(0.6 * self.wait_factor, 0.5), on_lease=True)
         gone = source.extend(held, 60 * self.wait_factor)
         assert not gone, "a late call of an agent that had the earlier generation took the lease of the later one"
+        assert lost == {first.id}, f"a later generation took the lease of an earlier one, and `extend` says {lost}"
 
     # --- helpers ---
 

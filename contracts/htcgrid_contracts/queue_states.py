@@ -15,6 +15,8 @@ from htcgrid_contracts.source_helpers import Given, SourceHelpers, numbered
 
 T = TypeVar("T")
 
+_ODD_EVENTS = tuple(AWKWARD_PAYLOADS[name] for name in ("spaces and order", "the same key twice", "200 kB"))
+
 
 class QueueStateRules(SourceHelpers):
     """Asked of sources that are a `TaskQueue`."""
@@ -94,11 +96,14 @@ class QueueStateRules(SourceHelpers):
         died. Read: spi.TaskQueue.cancel."""
         source = given()
         queue = self.queue(source)
-        queue.put(numbered(1))
+        queue.put(numbered(2))
         wait = self.expiry(source)
-        (lease,) = self.take(source, 1)
-        queue.cancel(task_ids=[lease.task.id])
-        self.nothing_comes(source, wait)
+        first, second = (lease.task.id for lease in self.take(source, 2))
+        queue.cancel(task_ids=[first])
+        time.sleep(wait)
+        named = [task.id for task in queue.cancel(task_ids=frozenset({second}))]  # any collection
+        assert named == [second], f"a task whose lease is over was cancelled, and cancel named {named}"
+        self.nothing_comes(source)
 
     # --- all states at once ---
 
@@ -221,7 +226,8 @@ class QueueStateRules(SourceHelpers):
         """`dead_letters` must return every task of the batch with its event, its attributes and its whole reason, so that it can be
         understood and run again. Read: spi.TaskSource.dead_letters."""
         size = min(source.max_batch, 3)
-        given(*numbered(size, session_id="s-1", city="Zürich"))
+        tasks = numbered(size, session_id="s-1", city="Zürich")
+        given(*(replace(task, payload=payload) for task, payload in zip(tasks, _ODD_EVENTS, strict=False)))
         if type(source).dead_letters is TaskSource.dead_letters:
             not_asked("`dead_letters` is the default: its dead letters are read in other ways")
         leases = self.held(source, size)
@@ -235,7 +241,8 @@ class QueueStateRules(SourceHelpers):
         )
         for each in source.dead_letters():
             assert each.reason == reason, f"the reason is {reason!r}, and listed is {each.reason!r}"
-            assert each.task == expected[each.task.id], f"{expected[each.task.id]} is listed as {each.task}"
+            task = expected[each.task.id]
+            assert each.task == task, f"{task.payload[:80]!r}, {task.attributes} is listed as {str(each.task)[:300]}"
 
     def test_a_dead_letter_tells_its_attempts(self, source: TaskSource, given: Given) -> None:
         """A dead letter must tell how often the task was tried: users need it to understand the reason.
@@ -270,7 +277,8 @@ class QueueStateRules(SourceHelpers):
         given()
         if not source.redrives:
             not_asked("`redrives` is False: failed tasks are not put again into this source")
-        self.publish(source, numbered(size, session_id="s-1", city="Bern"))
+        tasks = numbered(size, session_id="s-1", city="Bern")
+        self.publish(source, [replace(each, payload=_ODD_EVENTS[0]) for each in tasks])
         leases = self.held(source, size)
         source.dead_letter(leases, "the contract's reason")
         again = [replace(lease.task, attributes={**lease.task.attributes, GENERATION: "1"}) for lease in leases]

@@ -235,7 +235,7 @@ class ReadingRules(PluginContract):
             not_asked("no ResultStore: its results are read in other ways")
         with sink:
             put = self._put_many(sink)
-            found = sink.get([each.task.id for each in put])
+            found = sink.get(tuple(each.task.id for each in put))  # any sequence
             assert len(found) == len(put), f"{len(put)} results were put, and `get` found {len(found)}"
             for each in put:
                 self._same(found[each.task.id], each, "get")
@@ -268,6 +268,8 @@ class ReadingRules(PluginContract):
                 assert numbers == expected, (
                     f"scan(session_id={session!r}, after={after}) gives {len(numbers)} results; expected {len(expected)}"
                 )
+            others = [each for _, each in sink.scan("") if each.task.attributes.get("session_id")]
+            assert not others, f"scan(session_id='') gives {len(others)} results of tasks that have a session"
 
     def test_scan_misses_none_of_eight_writers(self, sink: ResultSink, writer: Callable[[], ResultSink]) -> None:
         """`scan` must miss no result when eight agents write. They may commit in another order than they began.
@@ -304,6 +306,9 @@ class ReadingRules(PluginContract):
             in_threads([*calls, follow], 60 * self.wait_factor)
             numbers = [number for number, _ in seen]
             assert numbers == sorted(set(numbers)), "the numbers of a `scan` that goes on do not ascend"
+            assert len({task_id for _, task_id in seen}) == len(seen), (
+                "`scan` gives a result again, with another number"
+            )
             missed = {each.task.id for batch in batches for each in batch} - {task_id for _, task_id in seen}
             assert not missed, (
                 f"8 writers stored results, and a `scan` that went on after each number missed {len(missed)}"

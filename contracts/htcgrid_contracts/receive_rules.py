@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 from htcgrid.spi import Lease, TaskSource
 
-from htcgrid_contracts.common import in_threads, not_asked
+from htcgrid_contracts.common import eventually, in_threads, not_asked
 from htcgrid_contracts.source_helpers import Given, SourceHelpers, numbered
 
 
@@ -33,13 +33,13 @@ class ReceiveRules(SourceHelpers):
         assert most is None or most >= source.max_batch, f"most_leased = {most}; a batch of {source.max_batch} is more"
         size = min(source.max_batch, 1000)
         given(*numbered(size))
-        leases = self.held(source, size)
-        gone = source.extend(leases, 60 * self.wait_factor)
+        leases: Sequence[Lease] = self.held(source, size)
+        gone = source.extend(tuple(leases), 60 * self.wait_factor)  # any sequence
         assert not gone, f"a full batch was extended in time, and {len(gone)} are said to be lost"
         if self.returns(source):
-            source.nack(leases)
+            source.nack(tuple(leases))
             leases = self.held(source, size)
-        source.ack(leases)
+        source.ack(tuple(leases))
         self.nothing_comes(source)
 
     def test_an_empty_receive_ends_after_about_its_wait(self, given: Given) -> None:
@@ -60,7 +60,15 @@ class ReceiveRules(SourceHelpers):
     def test_a_receive_without_wait_returns_at_once(self, given: Given) -> None:
         """`receive` with `wait` 0 must return at once, with or without tasks. The agent has other work to do.
         Read: spi.TaskSource.receive."""
-        source = given()
+        source = given(*numbered(1))
+        leases: list[Lease] = []
+
+        def has_one() -> bool:
+            leases.extend(source.receive(1, 0))
+            return bool(leases)
+
+        eventually(has_one, 10 * self.wait_factor, "a task that waits, from receive(1, 0)")
+        source.ack(leases)
         took = float("inf")
         for _ in range(3):  # a busy machine holds up one, a source that waits each
             began = time.monotonic()

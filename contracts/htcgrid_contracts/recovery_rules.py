@@ -1,6 +1,7 @@
 """A service that cannot be reached at `open`, or that was away and is back."""
 
 import threading
+import time
 from contextlib import closing, suppress
 
 from htcgrid.spi import HtcgridError, Plugin, Rejected
@@ -75,7 +76,9 @@ class RecoveryRules(PluginContract):
         with self.again(plugin) as opened:
             self.use(opened)
             with self.away(opened):
-                for _ in range(2):
+                until, calls = time.monotonic() + 2, 0
+                while calls < 2 or (time.monotonic() < until and calls < 24):  # each may take a connection
                     with self.unavailable("a call while the place was away", opened):
                         self.use(opened)
+                    calls += 1
             self.comes_back(lambda: self.use(opened), 20, "place")

@@ -15,6 +15,7 @@ from htcgrid_contracts.payloads import AWKWARD_PAYLOADS
 from htcgrid_contracts.reader_rules import ReaderRules
 from htcgrid_contracts.recovery_rules import RecoveryRules
 from htcgrid_contracts.run_rules import RunRules
+from htcgrid_contracts.sink_beside_rules import SinkBesideRules
 from htcgrid_contracts.sink_sharing_rules import SinkSharingRules
 from htcgrid_contracts.stored_value_rules import StoredValueRules
 
@@ -37,7 +38,9 @@ def result(payload: bytes = b'{"price": 1.5}', failure: FailureKind | None = Non
     return Result(task, outcome, attempt=2)
 
 
-class ResultSinkContract(SinkSharingRules, ReaderRules, StoredValueRules, FailureLogRules, RunRules, RecoveryRules):
+class ResultSinkContract(
+    SinkSharingRules, ReaderRules, StoredValueRules, SinkBesideRules, FailureLogRules, RunRules, RecoveryRules
+):
     """Subclass it, and give the fixture `sink`: a sink, not opened, with a new and empty store.
 
     The kit reads with `read_back` what is stored, without the sink. See `PluginContract` for what else may be overridden.
@@ -122,8 +125,8 @@ class ResultSinkContract(SinkSharingRules, ReaderRules, StoredValueRules, Failur
         Read: spi.ResultSink.max_batch."""
         with sink:
             assert sink.max_batch >= 1, f"max_batch = {sink.max_batch}; it is 1 at least"
-            results = [result() for _ in range(min(sink.max_batch, 500))]
-            sink.put(results)
+            results = tuple(result() for _ in range(min(sink.max_batch, 500)))
+            sink.put(results)  # any sequence
             self._stored(sink, results)
 
     # --- once, and for good ---
@@ -193,15 +196,23 @@ class ResultSinkContract(SinkSharingRules, ReaderRules, StoredValueRules, Failur
         if self.too_large is None:
             not_asked("set `too_large`: the bytes of a payload that the sink can never store")
         with sink:
-            large = result(b'"' + b"x" * (self.too_large - 2) + b'"')
-            others = [result() for _ in range(min(sink.max_batch - 1, 2))]
+            size = 2 if sink.max_batch > 1 else 1
+            large = [result(b'"' + b"x" * (self.too_large - 2) + b'"') for _ in range(size)]
+            others = [result() for _ in range(min(sink.max_batch - size, 2))]
             with pytest.raises(Rejected) as caught:
-                sink.put([*others[:1], large, *others[1:]])
-            assert set(caught.value.task_ids) == {large.task.id}, (
-                f"Rejected(task_ids=...) names what can never be stored, here one task; "
+                sink.put([*others[:1], *large, *others[1:]])
+            assert set(caught.value.task_ids) == {each.task.id for each in large}, (
+                f"Rejected(task_ids=...) names what can never be stored, here {size} tasks; "
                 f"it names {sorted(caught.value.task_ids)}"
             )
+            self.keeps_secrets(sink, "the error of a result that is too large", str(caught.value))
             self._stored(sink, others)
+            for _ in range(12):  # each may take a connection
+                with pytest.raises(Rejected):
+                    sink.put(large[:1])
+            put = result()
+            in_threads([lambda: sink.put([put])], 30 * self.wait_factor)
+            self._stored(sink, [put])
 
     def test_a_place_that_went_away_is_unavailable(self, sink: ResultSink) -> None:
         """When the store cannot be reached, `put` must raise Unavailable. The agent then waits and puts the same
@@ -211,6 +222,9 @@ class ResultSinkContract(SinkSharingRules, ReaderRules, StoredValueRules, Failur
                 sink.put([result()])
             sink.close()  # also while it is away
             self.opens_or_says_why(sink)
+            reader = self.again(sink)
+            self.says_unavailable(sink, "open_to_read", reader.open_to_read)
+            reader.close()
 
     # --- what can be asked of it ---
 
@@ -327,8 +341,9 @@ class ResultSinkContract(SinkSharingRules, ReaderRules, StoredValueRules, Failur
         with sink:
             put = result()
             sink.put([put])
+            calls = self._calls(sink, put)
             with self.away(sink):
-                for name, call in self._calls(sink, put).items():
+                for name, call in calls.items():
                     with self.unavailable(name, sink):
                         call()
 
@@ -358,6 +373,11 @@ class ResultSinkContract(SinkSharingRules, ReaderRules, StoredValueRules, Failur
             calls["get"] = lambda: sink.get([put.task.id])
         if sink.lists_failures:
             calls["has_failed"] = sink.has_failed
+        if sink.wait_for_more(0.0) is not None:
+            calls["wait_for_more"] = lambda: [
+                sink.wait_for_more(0.0),
+                sink.wait_for_more(0.0),
+            ]  # the first may not look
         return calls
 
     def _result(self) -> Result:

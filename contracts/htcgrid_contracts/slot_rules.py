@@ -2,8 +2,10 @@
 
 import os
 import tempfile
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,31 @@ class SlotRules(InvokerHelpers):
             for _ in range(size):
                 self.failed(self.call(plane, "end", status=3), FailureKind.EXIT)
         self._all_slots_work(plane, "handlers failed")
+        if self.largest_answer is not None:
+            large = self.largest_answer + 1
+            for _ in range(min(size, 4)):
+                self.failed(self.call(plane, "big", bytes=large), FailureKind.PAYLOAD_TOO_LARGE)
+        if self.largest_event is not None:
+            event = lease("echo", value="x" * self.largest_event)
+            for _ in range(min(size, 4)):
+                self.failed(self.run(plane, [event])[0], FailureKind.PAYLOAD_TOO_LARGE)
+        self._run_side_by_side(plane, size, "answers and events were too large")
+
+    @pytest.mark.capability(Capability.TIMEOUT)
+    def test_a_slot_outlives_what_is_stopped(self, plane: Invoker) -> None:
+        """After tasks that were stopped, at their timeout or by `cancel`, the plane must have as many environments as before.
+        Read: spi.Invoker.max_concurrency."""
+        size = min(plane.max_concurrency, self.most_threads)
+        seconds = self.quick_timeout
+        late = seconds + 30 * self.wait_factor
+        calls = [lambda: self.failed(self.call(plane, "sleep", seconds, seconds=late), FailureKind.TIMEOUT)] * size
+        in_threads(calls, 60 * self.wait_factor)
+        if Capability.CANCEL in plane.capabilities:
+            for _ in range(min(size, 4)):
+                self.works(plane)
+                asked = lease("sleep", seconds=30 * self.wait_factor)
+                self.failed(self.cancelled(plane, asked)[0], FailureKind.CANCELLED)
+        self._run_side_by_side(plane, size, "tasks were stopped")
 
     def test_a_slot_outlives_an_abandoned_call(self, plane: Invoker) -> None:
         """When a caller does not read all reports of `invoke`, the environment must be free again. A thread of the
@@ -161,6 +188,26 @@ class SlotRules(InvokerHelpers):
             gone = 5 * self.wait_factor
             eventually(lambda: not process.exists(), gone, f"the end of the handler's process {pid} after close")
 
+    @pytest.mark.capability(Capability.CANCEL)
+    def test_close_ends_what_runs(self, invoker: Invoker) -> None:
+        """`close` must end what runs while `invoke` waits in another thread, and not wait for it: afterwards nothing of this
+        agent may run there. Read: spi.Plugin.close."""
+        seconds = min(30 * self.wait_factor, 0.9 * invoker.function.timeout)
+        with self.again(invoker) as plane:
+            self.works(plane)
+
+            def run() -> None:
+                with suppress(Exception):  # the plane is closed
+                    list(plane.invoke([lease("sleep", seconds=seconds)], plane.function.timeout))
+
+            thread = threading.Thread(target=run, daemon=True)
+            thread.start()
+            time.sleep(0.7 * self.wait_factor)
+            began = time.monotonic()
+        took = time.monotonic() - began
+        assert took < 0.6 * seconds, f"`close` took {took:.1f} s while a task ran: it waited for the task"
+        eventually(lambda: not thread.is_alive(), 5 * self.wait_factor, "the end of `invoke` after `close`")
+
     # --- helpers ---
 
     def use(self, plugin: Invoker) -> None:  # type: ignore[override]
@@ -176,6 +223,12 @@ class SlotRules(InvokerHelpers):
             return plane.max_concurrency == size
 
         eventually(knows, 30 * self.wait_factor, f"max_concurrency = {size} of a plane that has {has} to that")
+
+    def _run_side_by_side(self, plane: Invoker, size: int, after: str) -> None:
+        try:
+            in_threads([lambda: self.overlap(plane, size)], 90 * self.wait_factor)
+        except (AssertionError, Unavailable) as error:
+            pytest.fail(f"after {after}, the plane's {size} slots do not all work: {error}")
 
     def _all_slots_work(self, plane: Invoker, after: str) -> None:
         size = min(plane.max_concurrency, self.most_threads)

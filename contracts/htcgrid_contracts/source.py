@@ -5,6 +5,7 @@ import time
 from htcgrid.spi import TaskSource
 
 from htcgrid_contracts.arrival_rules import ArrivalRules
+from htcgrid_contracts.beside_rules import BesideRules
 from htcgrid_contracts.clock_rules import ClockRules
 from htcgrid_contracts.common import eventually, in_threads, not_asked
 from htcgrid_contracts.dead_letter_rules import DeadLetterRules
@@ -34,6 +35,7 @@ class TaskSourceContract(
     QueueContentRules,
     LateCallRules,
     DeadLetterRules,
+    BesideRules,
     RecoveryRules,
 ):
     """Subclass it, and give the fixture `source`: a source, not opened, with a new and empty queue.

@@ -313,7 +313,13 @@ class SourceSharingRules(SourceHelpers):
         for name in ("s", "s-1:", "s-1:b", "s__", "%"):
             pending = source.is_pending(name)
             assert not pending, f"no task has the session {name!r}, and it is pending"
-        for name in ("s_1", "s%", "s-1", "s-1:a", AWKWARD_SESSIONS[-1]):
+        unnamed = numbered(1)
+        queue.put(unnamed)
+        named = [task.id for task in queue.cancel(session_id="")]
+        assert named in ([], [unnamed[0].id]), f"no task has the session '', and cancel named {len(named)}"
+        if not named:
+            tasks[""] = unnamed[0]
+        for name in ("s_1", "s%", "s-1", "s-1:a", "s-1 ", AWKWARD_SESSIONS[-2], AWKWARD_SESSIONS[-1]):
             assert source.is_pending(name) in (True, None), f"a task of the session {name!r} waits; it is not pending"
             named = [task.id for task in queue.cancel(session_id=name)]
             assert named == [tasks.pop(name).id], f"the session {name!r} has one task, and cancel named {len(named)}"

@@ -93,6 +93,8 @@ class WaitRules(SourceHelpers):
                 seen += [lease.task.id for lease in leases]
                 source.ack(leases)
                 self.in_time()
+                again = [lease.attempt for lease in leases if lease.attempt > 1]
+                assert not again, f"a task came for the first time, at attempt {again[0]}: who had it before?"
         lost = {task.id for task in self.published} - set(seen)
         assert not lost, f"{len(lost)} of {size} tasks never came, such as {min(lost)}"
         assert len(seen) == size, f"{len(seen) - size} of {size} tasks came twice, though each was acked in time"
@@ -101,8 +103,8 @@ class WaitRules(SourceHelpers):
     def test_a_delayed_task_is_not_the_end(self, source: TaskSource, given: Given) -> None:
         """`exhausted` must be false while a task waits for its delay to end. Otherwise the run ends without that task.
         Read: spi.TaskSource.exhausted."""
-        if not self.finite or not self.returns(source):
-            not_asked("not finite, or `nack` is the default")
+        if not (self.finite or self.ends) or not self.returns(source):
+            not_asked("it has no end, or `nack` is the default")
         given(*numbered(2))
         first, second = self.held(source, 2)
         source.receive(1, 0.1)

@@ -20,6 +20,7 @@ from htcgrid.spi import (
     Lease,
     Outcome,
     Plugin,
+    Unavailable,
     Unstarted,
     error_documents,
 )
@@ -47,6 +48,7 @@ class EnvironmentPool(Invoker):
         self._idle = IdlePlaces(0, 1)
         self._calls = Calls()
         self._last_idle = 0.0
+        self._is_closed = False
 
     # --- what a plane says ---
 
@@ -77,17 +79,19 @@ class EnvironmentPool(Invoker):
     def open(self) -> None:
         self.credentials.current(self.function.timeout)  # without credentials nothing is started
         self.max_concurrency = self.size()
+        self._is_closed = False
         self._places = [None] * self.max_concurrency
         self._idle = IdlePlaces(self.max_concurrency, self.starting_at_once(), self._is_loading)
         if self.starts_early:
             self._start_early()
 
     def close(self) -> None:
+        self._is_closed = True  # a call that ends meanwhile starts no other environment
         filled = [place for place, environment in enumerate(self._places) if environment is not None]
         if filled:
             with ThreadPoolExecutor(min(_CLOSING_THREADS, len(filled))) as pool:
                 list(pool.map(self._empty, filled))
-        self._places = []
+        self._places = [None] * len(self._places)
         self.credentials.close()
 
     def invoke(self, batch: Sequence[Lease], timeout: float) -> Iterator[Outcome | Unstarted]:
@@ -148,6 +152,8 @@ class EnvironmentPool(Invoker):
         return not held.lasts(timeout) and self.credentials.current(timeout).variables != held.variables
 
     def _fill(self, place: int) -> ExecutionEnvironment:
+        if self._is_closed:
+            raise Unavailable("The plane is closed.")
         environment = self._places[place] = self.environment(place)
         self.observers.tell(EnvironmentStarted(time.time(), environment.id))
         try:
@@ -180,6 +186,7 @@ class EnvironmentPool(Invoker):
             self._idle.give(place, is_empty=self._places[place] is None)
         if (
             refill
+            and not self._is_closed
             and self.starts_early
             and self._places[place] is None
             and (next_place := self._idle.begin()) is not None

@@ -5,7 +5,7 @@ Four methods are abstract; everything else has a default. This file is the speci
 it have what crosses it. `htcgrid verify NAME` runs the conformance kit over a plugin.
 
 - **Ordinary blocking calls.** The agent owns every thread. It may call any method from several threads at once, except
-  `open` and `close`, which it calls once each, first and last.
+  `open` and `close`, which it calls once each, first and last. `close` ends what runs, where `cancel` can.
 - **One attempt.** A method tries once and never sleeps: the agent repeats calls, with jitter. Switch off an SDK's own.
 - **Two errors.** `Unavailable` says "not now, try again"; `Rejected` says "never". Anything else is reported as a bug.
 - **Payloads are bytes.** They hold one JSON document. They are passed on as they are, never parsed.
@@ -44,8 +44,8 @@ class TaskSource(Plugin):
     @abstractmethod
     def receive(self, max_tasks: int, wait: float) -> Sequence[Lease]:
         """Lease up to `max_tasks` tasks, `max_batch` at most. Returns as soon as it has any, also one whose delay or lease ends
-        while it waits, or that another agent returns or puts; and with none after about `wait` seconds. A task that is leased
-        is not handed out again until its lease expires or is returned, and then with `attempt` one higher."""
+        while it waits, or that another agent returns or puts; and with none after about `wait` seconds, where 0 is one look. What is
+        leased is not handed out again until its lease expires or is returned, and then with `attempt` one higher."""
 
     @abstractmethod
     def ack(self, leases: Sequence[Lease]) -> None:
@@ -74,8 +74,8 @@ class TaskSource(Plugin):
 
     def redrive(self, tasks: Sequence[Task]) -> None:
         """Accept these failed tasks again, durably. Each has a generation above that of its failed run. A task of that id and
-        an earlier generation is replaced, a dead letter too. One of the same generation and content stays as it is, so that an
-        interrupted redrive can be completed by repeating it; if it is a dead letter already, it may also run again."""
+        an earlier generation is replaced: leases of it are lost. So is a dead letter. One of the same generation and content
+        stays, so that a redrive can be completed by repeating it; if it is a dead letter already, it may also run again."""
         raise Rejected(f"{type(self).__name__} takes no failed tasks again.")
 
     def stats(self, *, brief: bool = False) -> QueueStats:

@@ -10,7 +10,7 @@ from htcgrid.spi.values import Task
 
 @dataclass(frozen=True, slots=True)
 class States:
-    """How many tasks are in each state; a task is in one. None: not known."""
+    """How many tasks are in each state; a task is in one. None: not known, whatever is in the queue; an empty one has 0."""
 
     waiting: int | None = None
     """Can be handed out now."""

@@ -44,6 +44,7 @@ class Task:
     `id` is a text of 1 to 200 characters without control characters. Ids that differ in one character, or in its case, are
     different ids. `payload` is the event, one JSON document. `attributes` are text about the task, shown to the handler
     in `context.client_context.custom`; `session_id`, `priority` and `generation` are the names that htcgrid itself uses.
+    An attribute may be any text of JSON, also a NUL or half of a surrogate pair. What a queue or a sink cannot keep is `Rejected`.
     `priority` is a whole number, 0 by default: the highest first, if the source has priorities. One that the source cannot
     keep, or that is not a number, is `Rejected` or ignored.
     """

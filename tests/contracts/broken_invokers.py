@@ -983,6 +983,18 @@ class TestNoLastOutput(Case):
     broken = _handing_over(_bug)
 
 
+class TestNoOutputOfWhatIsStopped(Case):
+    breaks = "test_what_a_handler_printed_before_its_timeout_is_handed_over"
+    says = "the handler printed 'before its timeout' and failed; `output.write` was given []"
+
+    class _bug(_Passed):
+        def write(self, lease: Lease | None, environment: str, text: bytes, stream: str = STDOUT_OR_STDERR) -> None:
+            if text != b"before its timeout\n":
+                super().write(lease, environment, text, stream)
+
+    broken = _handing_over(_bug)
+
+
 # --- metering, context, logs ---
 
 
@@ -1447,3 +1459,70 @@ class TestTakesAnEarlyEndForAFailedStart(Case):
             self.known.add(outcome.environment)
             is_early = is_first and outcome.failure is FailureKind.EXIT
             return replace(outcome, failure=FailureKind.INIT_ERROR) if is_early else outcome
+
+
+class TestWaitsForTheEndOfTheOutput(Case):
+    breaks = "test_the_end_of_a_process_that_leaves_a_child_is_seen_at_once"
+    says = "its end was seen after"
+
+    class broken(Reference):
+        def invoke(self, batch: Sequence[Lease], timeout: float) -> Reports:
+            for report in super().invoke(batch, timeout):
+                if isinstance(report, Outcome) and report.failure is FailureKind.EXIT:
+                    time.sleep(json.loads(batch[0].task.payload).get("child", 0))
+                yield report
+
+
+class TestStopsToWaitOnly(Case):
+    breaks = "test_a_handler_that_is_stopped_does_not_run_on"
+    says = "and ran on to its end"
+
+    class broken(Reference):
+        def invoke(self, batch: Sequence[Lease], timeout: float) -> Reports:
+            for report in super().invoke(batch, timeout):
+                mark = json.loads(batch[0].task.payload).get("after")
+                if mark and isinstance(report, Outcome) and report.failure is FailureKind.TIMEOUT:
+                    threading.Timer(0.2, Path(mark).touch).start()
+                yield report
+
+
+class TestLosesTheSlotsOfWhatIsStopped(Case):
+    breaks = "test_a_slot_outlives_what_is_stopped"
+    says = "slots do not all work"
+
+    class broken(Reference):
+        def open(self) -> None:
+            self.slots = threading.Semaphore(3)
+            super().open()
+
+        def invoke(self, batch: Sequence[Lease], timeout: float) -> Reports:
+            if not self.slots.acquire(timeout=2):
+                raise Unavailable("No slot is free.")
+            is_lost = False
+            try:
+                for report in super().invoke(batch, timeout):
+                    is_lost |= isinstance(report, Outcome) and report.failure is FailureKind.CANCELLED
+                    yield report
+            finally:
+                if not is_lost:
+                    self.slots.release()
+
+
+class TestClosesOnceAllHasEnded(Case):
+    breaks = "test_close_ends_what_runs"
+    says = "while a task ran: it waited for the task"
+
+    class broken(Reference):
+        running = 0
+
+        def invoke(self, batch: Sequence[Lease], timeout: float) -> Reports:
+            self.running += 1
+            try:
+                yield from super().invoke(batch, timeout)
+            finally:
+                self.running -= 1
+
+        def close(self) -> None:
+            while self.running:
+                time.sleep(0.02)
+            super().close()

@@ -51,6 +51,10 @@ class Reference(Reachable, SqliteSink):
         self._reach()
         return super().stats()
 
+    def wait_for_more(self, seconds: float) -> bool:
+        self._reach()
+        return super().wait_for_more(seconds)
+
     def add_run(self, document: bytes) -> None:
         self._reach()
         super().add_run(document)
@@ -1167,3 +1171,49 @@ class TestKeepsTheLogOfTheFailure(Case):
                     for each in results
                 ]
             )
+
+
+class TestSharesWhatItFound(Case):
+    breaks = "test_calls_of_every_kind_may_come_side_by_side"
+    says = "a thread asked for a result that is there and one that is not"
+
+    class broken(Reference):
+        found: Mapping[str, Result] = {}
+
+        def get(self, task_ids: Sequence[str]) -> Mapping[str, Result]:
+            self.found = super().get(task_ids)
+            time.sleep(0.002)
+            return self.found
+
+
+class TestCountsNothingAsUnknown(Case):
+    breaks = "test_an_empty_store_is_told_as_empty"
+    says = "`stored` is told of a store with a result, and is None of an empty one"
+
+    class broken(Reference):
+        def stats(self) -> StoreStats:
+            found = super().stats()
+            return found if found.stored else StoreStats()
+
+
+class TestTripsOverANul(Case):
+    breaks = "test_any_text_in_an_attribute_is_stored_or_rejected_by_name"
+    says = "raised ValueError: A string literal cannot contain NUL"
+
+    class broken(Reference):
+        def put(self, results: Sequence[Result]) -> None:
+            if any("\0" in text for result in results for text in result.task.attributes.values()):
+                raise ValueError("A string literal cannot contain NUL (0x00) characters.")
+            super().put(results)
+
+
+class TestWaitsOnThroughAnOutage(Case):
+    breaks = "test_every_call_says_unavailable_once_its_place_went_away"
+    says = "wait_for_more raised nothing though its place was taken away"
+
+    class broken(Reference):
+        def wait_for_more(self, seconds: float) -> bool:
+            try:
+                return super().wait_for_more(seconds)
+            except Unavailable:
+                return False

@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from fnmatch import fnmatch
 from itertools import islice, takewhile
@@ -31,6 +32,7 @@ from htcgrid.spi import (
     TaskSource,
     Unavailable,
     Usage,
+    generation_of,
 )
 
 
@@ -70,6 +72,7 @@ class Reference(Reachable, MemorySource):
         deadline = time.monotonic() + wait
         while not (leases := super().receive(max_tasks, 0)) and time.monotonic() < deadline:
             time.sleep(0.01)
+            self._reach()
         return leases
 
     def dead_letter(self, leases: Sequence[Lease], reason: str) -> None:
@@ -96,7 +99,7 @@ class Reference(Reachable, MemorySource):
         self._reach()
         with self._changed:
             for task in tasks:
-                if task.id in self._tasks and self._tasks[task.id].task != task:
+                if task.id in self._tasks and generation_of(self._tasks[task.id].task) < generation_of(task):
                     del self._tasks[task.id]
                     self._until.pop(task.id, None)
         MemorySource.put(self, tasks)
@@ -1721,3 +1724,67 @@ class TestReturnsAllAtItsEnd(OnAFile):
                 with self._file.writing(durable=False) as connection:
                     connection.execute("UPDATE queue SET state = 'ready', due = NULL WHERE state = 'leased'")
             super().close()
+
+
+class TestLooksThroughWhatChanges(Case):
+    breaks = "test_calls_of_every_kind_may_come_side_by_side"
+    says = "dictionary changed size during iteration"
+
+    class broken(Reference):
+        def stats(self, *, brief: bool = False) -> QueueStats:
+            for _ in self._tasks:
+                time.sleep(0.0005)
+            return super().stats(brief=brief)
+
+
+class TestCountsNothingAsUnknown(Case):
+    breaks = "test_an_empty_queue_is_told_as_empty"
+    says = "`waiting` is told of a queue with a task, and is None of an empty one"
+
+    class broken(Reference):
+        def stats(self, *, brief: bool = False) -> QueueStats:
+            states = super().stats(brief=brief).states
+            return QueueStats(replace(states, waiting=states.waiting or None))
+
+
+class TestWaitsThroughAnOutage(Case):
+    breaks = "test_a_receive_that_waits_when_its_place_went_away_is_unavailable"
+    says = "which raised None"
+
+    class broken(Reference):
+        def receive(self, max_tasks: int, wait: float) -> Sequence[Lease]:
+            deadline = time.monotonic() + wait
+            leases = super().receive(max_tasks, 0)
+            while not leases and time.monotonic() < deadline:
+                time.sleep(0.01)
+                with suppress(Unavailable):
+                    leases = super().receive(max_tasks, 0)
+            return leases
+
+
+class TestTripsOverANul(Case):
+    breaks = "test_any_text_in_an_attribute_is_kept_or_rejected"
+    says = "raised ValueError: A string literal cannot contain NUL"
+
+    class broken(Reference):
+        def put(self, tasks: Sequence[Task]) -> None:
+            if any("\0" in text for task in tasks for text in task.attributes.values()):
+                raise ValueError("A string literal cannot contain NUL (0x00) characters.")
+            super().put(tasks)
+
+
+class TestKeepsTheConnectionOfWhatItRefuses(Case):
+    breaks = "test_what_is_refused_takes_nothing"
+    says = "no connection is free"
+
+    class broken(Reference):
+        free = 10
+
+        def put(self, tasks: Sequence[Task]) -> None:
+            if not self.free:
+                raise Unavailable("no connection is free")
+            try:
+                super().put(tasks)
+            except Rejected:
+                self.free -= 1
+                raise

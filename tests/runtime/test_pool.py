@@ -350,3 +350,16 @@ def until(condition: Callable[[], object]) -> None:
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.002)
+
+
+def test_a_plane_that_is_closed_while_a_task_runs_starts_no_other_environment() -> None:
+    plane = Plane()
+    plane.open()
+    running = plane.invoke([Lease(Task("t", b"end"))], 1.0)
+    next(iter(running))
+    plane.close()
+    assert [*running] == []
+    with pytest.raises(Unavailable, match="closed"):
+        list(plane.invoke([Lease(Task("u", b""))], 1.0))
+    assert len(plane.made) == 2
+    assert all(fake.is_closed for fake in plane.made)

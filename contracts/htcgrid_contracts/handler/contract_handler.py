@@ -5,6 +5,7 @@ An event is `{"do": NAME, ...}`. It imports the standard library only, and deplo
 
 import os
 import signal
+import subprocess
 import sys
 import time
 import uuid
@@ -89,8 +90,10 @@ def fail(event: Event, context: Any) -> Any:
 
 
 def end(event: Event, context: Any) -> Any:
-    """End the process: as `sys.exit` does, or at once."""
+    """End the process: as `sys.exit` does, or at once; with `child`, leave a process behind for so many seconds."""
     print("ending", flush=True)
+    if "child" in event:
+        subprocess.Popen([sys.executable, "-c", f"import time; time.sleep({event['child']})"])
     if event.get("at_once"):
         os._exit(event.get("status", 0))
     sys.exit(event.get("status", 0))
@@ -109,8 +112,10 @@ def spin(event: Event, context: Any) -> Any:
 
 
 def sleep(event: Event, context: Any) -> Any:
-    """Answer `value` after `seconds`."""
+    """Answer `value` after `seconds`, and leave a mark at `after`."""
     time.sleep(event["seconds"])
+    if "after" in event:
+        mark(event["after"])
     return event.get("value")
 
 

@@ -159,7 +159,13 @@ class DynamodbSink(AwsPlugin, ResultSink):
         if not 0 < len(task_id.encode()) <= LARGEST_KEY:
             message = f"task {task_id[:80]!r}...: DynamoDB accepts ids of 1 to {LARGEST_KEY} bytes; use shorter ids"
             raise Rejected(message, [task_id])
-        item = result_items.write(result)
+        try:
+            item = result_items.write(result)
+        except UnicodeEncodeError as error:
+            message = (
+                f"task {task_id}: DynamoDB stores Unicode only, and its attributes have other text: {error.reason}"
+            )
+            raise Rejected(message, [task_id]) from None
         if "event" in item and self._bucket is None and result_items.too_large(item, self.config.inline_limit):
             item.pop("event")
             log.warning(
