@@ -90,9 +90,9 @@ def fatal(cluster: Cluster, pod: Any) -> str | None:
         if _comes_up_by_itself(pod, status):
             continue
         if waiting and waiting.get("reason") in _FINAL:
-            return (
-                f"{where} does not start: {waiting['reason']}, {_message(waiting)}{_last_lines(cluster, name, status)}"
-            )
+            before = status.get("lastState", {}).get("terminated")
+            reason = waiting["reason"] + (f", exit status {before['exitCode']}" if before else "")
+            return f"{where} does not start: {reason}, {_message(waiting)}{_last_lines(cluster, name, status)}"
         if ended and (ended["exitCode"] or status["name"] in _main_containers(pod)):
             reason = f"{ended.get('reason', 'ended')}, exit status {ended['exitCode']}"
             if not ended["exitCode"] and GRID in pod["metadata"].get("labels", {}):

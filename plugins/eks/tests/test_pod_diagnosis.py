@@ -127,6 +127,7 @@ def test_an_environment_that_cannot_start_ends_the_pod(
     said = environment(ended, restarts, policy, waits=waits)
     assert said
     assert "The container lambda-0 of pod grid-1" in said
+    assert f"exit status {ended['exitCode']}" in said
 
 
 @pytest.mark.parametrize("text", NO_LOGS)
