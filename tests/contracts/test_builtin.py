@@ -150,12 +150,14 @@ def _member(line: bytes, name: str) -> bytes:
     return text[: json.JSONDecoder().raw_decode(text)[1]].encode()
 
 
+@pytest.mark.slow
 class TestProcessInvokerInTheLoop(AgentContract):
     @pytest.fixture
     def invoker(self) -> ProcessInvoker:
         return ProcessInvoker(ProcessInvoker.Config(workers=2), contract_function())
 
 
+@pytest.mark.slow
 class TestMemorySourceInTheLoop(AgentContract):
     @pytest.fixture
     def source(self) -> MemorySource:
