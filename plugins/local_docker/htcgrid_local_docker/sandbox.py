@@ -109,6 +109,8 @@ class ContainerSandbox(EmulatorSandbox):
         if self._end is not None:
             self._end.close()
             self._end = None
+            if self._status is None:
+                self._status = -signal.SIGKILL  # for a call that still waits for it
         log, self._log = self._log, None
         try:
             if self._container:

@@ -66,3 +66,10 @@ def test_one_that_still_runs_is_said_to_be_refused() -> None:
     with pytest.raises(Rejected, match="could not end a container"):
         sandbox_of(500, end).end()
     end.close()
+
+
+def test_one_that_is_closed_has_ended_for_a_call_that_still_waits_for_it() -> None:
+    sandbox = sandbox_of(409, Ended())
+    assert not sandbox.has_ended()
+    sandbox.close()
+    assert sandbox.has_ended()
