@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import pytest
 from program_end import output_at_end
 
 from htcgrid.builtin.sqlite_sink import SqliteSink
@@ -103,6 +104,7 @@ def test_four_processes_share_a_queue_and_lose_and_double_nothing(tmp_path: Path
         assert source.stats().sessions == {}
 
 
+@pytest.mark.slow
 def test_agents_killed_in_mid_batch_lose_and_double_nothing(tmp_path: Path) -> None:
     path = tmp_path / "grid.db"
     choice = random.Random(1)

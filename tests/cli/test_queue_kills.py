@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from herd import Herd
 
 from htcgrid.builtin.sqlite_sink import SqliteSink
@@ -11,6 +12,7 @@ from htcgrid.spi import Function, States
 TASKS = 2000
 
 
+@pytest.mark.slow
 def test_every_task_has_one_result_though_three_agents_are_killed(tmp_path: Path) -> None:
     herd = Herd(tmp_path, size=2, task_seconds=0.003)
     herd.submit(TASKS)

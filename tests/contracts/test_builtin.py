@@ -164,6 +164,7 @@ class TestMemorySourceInTheLoop(AgentContract):
         return MemorySource(MemorySource.Config(lease_seconds=1), contract_function())
 
 
+@pytest.mark.slow
 class TestSqliteInTheLoop(AgentContract):
     @pytest.fixture
     def source(self, tmp_path: Path) -> SqliteSource:
