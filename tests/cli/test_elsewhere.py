@@ -35,6 +35,7 @@ def handler(event, context):
     os.kill(os.getpid(), -event)
     time.sleep(60)
 """
+pytestmark = pytest.mark.slow
 ELSEWHERE = str(Path(__file__).parents[1] / "parts" / "elsewhere")
 
 
