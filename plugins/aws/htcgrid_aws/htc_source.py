@@ -283,9 +283,8 @@ class HtcGridSource(HtcGridPlugin, TaskSource):
         for number, handles in due.items():
             try:
                 self._queues[number].change_visibility(handles)
-            except (
-                Unavailable
-            ) as error:  # not raised: the agent would wait with the next heartbeats, which can be written
+            except Unavailable as error:
+                # Not raised: the agent would wait with the next heartbeats, which can be written.
                 log.warning("%d messages may be visible before their tasks are over: %s", len(handles), error)
                 continue
             for handle, length in handles.items():
