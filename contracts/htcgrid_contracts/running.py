@@ -1,17 +1,16 @@
 """The kit on an installed plugin: what `htcgrid verify` runs."""
 
 import os
-import re
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-from htcgrid.spi import Capability, Function, Invoker, Observer, Plugin, ResultSink, TaskSource
+from htcgrid.spi import Capability, Invoker, Observer, Plugin, ResultSink, TaskSource
 
-from htcgrid_contracts.common import secrets_of
+from htcgrid_contracts import side_by_side
 from htcgrid_contracts.packing import contract_function
+from htcgrid_contracts.subjects import SUBJECT, Subject, ask
 from htcgrid_contracts.verdicts import BROKEN, HELD, Reporter, Verdict, rule_of, where_to_read
 
 __all__ = ["SUBJECT", "Subject", "Verdict", "capabilities", "contract_function", "rules", "verify"]
@@ -25,42 +24,10 @@ CLASSES: Mapping[type[Plugin], str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """The plugin to be verified, and what its author tells the kit about its service.
-
-    `make` returns a new one, not opened, with an empty queue or store where that is possible; `missing` returns one whose
-    config names what does not exist. `take_away`, `bring_back`, `throttle`, `end_throttle`, `resize` and
-    `publish_invalid` are the methods of the contracts. `marks` returns the path at which handlers see a folder. `deployed` is
-    the timeout of the kit's handler on a plane that serves only what was deployed. `largest_event` and `largest_answer` are in
-    bytes: 0 where there is no limit, None where it is AWS's. `deadline` is the time limit of each rule, in seconds.
-    """
-
-    kind: type[Plugin]
-    make: Callable[[Function], Plugin]
-    wait_factor: float = 1.0
-    drain: bool = False
-    missing: Callable[[Function], Plugin] | None = None
-    take_away: Callable[[], None] | None = None
-    bring_back: Callable[[], None] | None = None
-    throttle: Callable[[], None] | None = None
-    end_throttle: Callable[[], None] | None = None
-    resize: Callable[[int], None] | None = None
-    publish_invalid: Callable[[], None] | None = None
-    marks: Callable[[Path], str] | None = None
-    deployed: float | None = None
-    too_large: int | None = None
-    largest_event: int | None = None
-    largest_answer: int | None = None
-    deadline: float = 60.0
-
-
-SUBJECT = pytest.StashKey[Subject]()
-
-
 def verify(
     subject: Subject,
     *,
+    jobs: int = 1,
     junit: Path | None = None,
     on_verdict: Callable[[Verdict], None] = lambda _: None,
     keyword: str = "",
@@ -68,33 +35,25 @@ def verify(
 ) -> Sequence[Verdict]:
     """Ask every rule of the subject; returns the verdicts in order, each also given to `on_verdict` as it comes.
 
-    `junit` is a file to write as JUnit XML. `keyword` chooses rules as `pytest -k` does; with `first` the run ends
-    at the first rule that is broken. Raises KeyboardInterrupt when interrupted.
+    `jobs` is how many rules are tested at the same time, each in a process of its own; the subject must then be one that
+    can be sent there. `junit` is a file to write as JUnit XML. `keyword` chooses rules as `pytest -k` does; with `first`
+    the run ends at the first rule that is broken. Raises KeyboardInterrupt when interrupted.
     """
-    secrets: set[str] = set()
-
-    def learned(make: Callable[[Function], Plugin] | None) -> Any:
-        """The plugin, after its secrets are noted."""
-
-        def made(function: Function) -> Plugin:
-            plugin = given(function)
-            secrets.update(secrets_of(plugin))
-            return plugin
-
-        given = make or subject.make
-        return made if make is not None else None
-
-    subject = replace(subject, make=learned(subject.make), missing=learned(subject.missing))
-    reporter = Reporter(subject.deadline, secrets, on_verdict)
-    arguments = _arguments(subject.kind, keyword)
+    reporter = Reporter(_told(subject.kind), on_verdict)
+    arguments = [*_arguments(subject.kind, keyword), *(side_by_side.arguments(jobs) if jobs > 1 else ())]
     if junit is not None:
         arguments.append(f"--junit-xml={junit}")
     if first:
         arguments.append("--maxfail=1")
-    status = pytest.main(arguments, plugins=[_Known(subject), reporter])
+    asked = side_by_side.Sender(subject) if jobs > 1 else _Asked(subject)
+    with tempfile.TemporaryDirectory(
+        prefix="htcgrid-rules-"
+    ) as folder:  # pytest would keep those of its last three runs
+        status = pytest.main([*arguments, f"--basetemp={folder}/rules"], plugins=[asked, reporter])
     if reporter.unread is not None:
         raise reporter.unread
-    if status == pytest.ExitCode.INTERRUPTED and not reporter.has_stopped:
+    has_ended_early = first and any(verdict.verdict == BROKEN for verdict in reporter.verdicts)
+    if status == pytest.ExitCode.INTERRUPTED and not has_ended_early:
         raise KeyboardInterrupt
     if status not in {
         pytest.ExitCode.OK,
@@ -121,18 +80,24 @@ def rules(kind: type[Plugin], keyword: str = "") -> Sequence[tuple[str, str, str
 
     `keyword` chooses rules as `verify` does.
     """
-    from htcgrid_contracts import verified  # noqa: PLC0415 - collected by `verify` only
-
-    contract = getattr(verified, CLASSES[kind])
-    names = [name for each in reversed(contract.__mro__) for name in vars(each) if name.startswith("test_")]
+    told = _told(kind)
     if keyword:
         chosen = _Chosen()
         pytest.main([*_arguments(kind, keyword), "--collect-only"], plugins=[chosen])
-        names = [name for name in names if name in chosen.names]
-    found = []
-    for name in dict.fromkeys(names):
-        why, read = where_to_read(getattr(contract, name).__doc__ or "")
-        found.append((rule_of(name), re.sub(r"\s+", " ", why), read))
+        told = {name: each for name, each in told.items() if name in chosen.names}
+    return [(rule_of(name), why, read) for name, (why, read, _) in told.items()]
+
+
+def _told(kind: type[Plugin]) -> Mapping[str, tuple[str, str, tuple[str, ...]]]:
+    """For the test of each rule: what it requires and why, where it is in the interface, and the capabilities it is about."""
+    from htcgrid_contracts import verified  # noqa: PLC0415 - collected by `verify` only
+
+    contract = getattr(verified, CLASSES[kind])
+    found = {}
+    for name in [name for each in reversed(contract.__mro__) for name in vars(each) if name.startswith("test_")]:
+        test = getattr(contract, name)
+        marks = [mark for mark in getattr(test, "pytestmark", ()) if mark.name == "capability"]
+        found[name] = *where_to_read(test.__doc__ or ""), tuple(str(each) for mark in marks for each in mark.args)
     return found
 
 
@@ -160,11 +125,11 @@ class _Chosen:
         self.names = {item.name.partition("[")[0] for item in session.items}
 
 
-class _Known:
-    """Gives the subject to the contracts."""
+class _Asked:
+    """Has the rules tested in this process."""
 
     def __init__(self, subject: Subject) -> None:
         self._subject = subject
 
     def pytest_configure(self, config: pytest.Config) -> None:
-        config.stash[SUBJECT] = self._subject
+        ask(self._subject, config)

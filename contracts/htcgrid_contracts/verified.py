@@ -10,9 +10,9 @@ from htcgrid_contracts.common import PluginContract, not_asked
 from htcgrid_contracts.invoker import InvokerContract
 from htcgrid_contracts.observer_rules import ObserverContract
 from htcgrid_contracts.packing import contract_function
-from htcgrid_contracts.running import SUBJECT, Subject
 from htcgrid_contracts.sink import ResultSinkContract
 from htcgrid_contracts.source import TaskSourceContract
+from htcgrid_contracts.subjects import SUBJECT, Subject
 
 _LEARNED = pytest.StashKey[tuple[bool, bool]]()
 """Whether the queue is shared, and whether it says that it has ended."""

@@ -1,9 +1,12 @@
 import dataclasses
 import json
+import signal
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -11,8 +14,8 @@ from typing import Any
 import click
 
 from htcgrid import config, plugins
-from htcgrid.cli.main import DONE, SOME_FAILED
-from htcgrid.cli.verify_places import Places, run
+from htcgrid.cli.main import DONE, SOME_FAILED, Terminated
+from htcgrid.cli.verify_places import Places, resizing, seen_by_handlers
 from htcgrid.spi import Invoker, Observer, Plugin, Rejected, ResultSink, TaskSource
 
 KINDS: dict[str, type[Plugin]] = {
@@ -23,6 +26,7 @@ KINDS: dict[str, type[Plugin]] = {
 }
 """The kinds of plugin, by their names for `--kind`."""
 
+_JOBS = 3
 _MARKS = {"held": "held     ", "broken": "BROKEN   ", "not asked": "not asked"}
 
 
@@ -56,6 +60,12 @@ _MARKS = {"held": "held     ", "broken": "BROKEN   ", "not asked": "not asked"}
 @click.option("-k", "keyword", default="", metavar="EXPRESSION", help="Only rules whose names match, as in pytest.")
 @click.option("-x", "first", is_flag=True, help="Stop at the first rule that is broken.")
 @click.option("--list", "listed", is_flag=True, help="Show the rules without testing them.")
+@click.option(
+    "--jobs",
+    type=click.IntRange(1, 64),
+    help="Rules tested at the same time, each in a process of its own.  [default: 3; 1 with a command that acts on the "
+    "service, with --deployed, -k or -x, and where rules share one place since no option has {tmp} or {fresh}]",
+)
 @click.option(
     "--deadline",
     type=click.FloatRange(1, 86_400),
@@ -113,6 +123,7 @@ def command(
     keyword: str = "",
     first: bool = False,
     listed: bool = False,
+    jobs: int | None = None,
     deadline: float | None = None,
     missing: tuple[str, ...] = (),
     take_away: str | None = None,
@@ -161,21 +172,26 @@ def command(
                 places.make,
                 wait_factor,
                 drain,
-                missing=(lambda function: places.make(function, **elsewhere)) if elsewhere else None,
+                missing=partial(places.make, **elsewhere) if elsewhere else None,
                 take_away=places.running("--take-away", take_away),
                 bring_back=places.running("--bring-back", bring_back),
                 throttle=places.running("--throttle", throttle),
                 end_throttle=places.running("--end-throttle", end_throttle),
-                resize=None if resize is None else lambda size: run("--resize", resize.replace("{size}", str(size))),
+                resize=resizing(resize),
                 publish_invalid=places.running("--publish-invalid", publish_invalid),
-                marks=None if marks is None else lambda folder: marks.replace("{folder}", str(folder)),
+                marks=seen_by_handlers(marks),
                 deployed=deployed,
                 too_large=too_large,
                 largest_event=largest_event,
                 largest_answer=largest_answer,
                 deadline=deadline or 60.0 * wait_factor,
             )
-            verdicts = kit.verify(subject, junit=junit, on_verdict=_show, keyword=keyword, first=first)
+            acts_on_all = any((take_away, throttle, resize, deployed, first, keyword))
+            default = 1 if acts_on_all or not (places.are_new or base is Invoker) else _JOBS
+            with _ending_on_sigterm():
+                verdicts = kit.verify(
+                    subject, jobs=jobs or default, junit=junit, on_verdict=_show, keyword=keyword, first=first
+                )
             claimed = places.make(function)
         finally:
             places.remove(remove or "")
@@ -192,6 +208,27 @@ def command(
     if not verdicts:
         raise click.UsageError(f"-k {keyword!r} matches no rule; `htcgrid verify {name} --list` shows them.")
     return SOME_FAILED if left_out or any(each.verdict == "broken" for each in verdicts) else DONE
+
+
+@contextmanager
+def _ending_on_sigterm() -> Iterator[None]:
+    """On SIGTERM end as on Ctrl-C: pytest ends the rule and its processes on KeyboardInterrupt, and takes others for a fault."""
+    is_terminated = False
+
+    def end(_number: int, _frame: object) -> None:
+        nonlocal is_terminated
+        is_terminated = True
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    except KeyboardInterrupt:
+        if is_terminated:
+            raise Terminated from None
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _require_writable(option: str, file: Path | None) -> None:

@@ -1,11 +1,14 @@
 """`htcgrid verify`, as a plugin's author runs it."""
 
 import json
+import os
 import signal
+import subprocess
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
+from htcgrid_contracts.common import descendants
 from venv_for_plugins import Venv
 
 from htcgrid.cli import verify
@@ -85,6 +88,7 @@ def test_a_place_that_holds_tasks_is_not_emptied_unasked(venv: Venv, tmp_path: P
 
 
 BAD = """
+import os
 import time
 from pydantic import SecretStr
 from htcgrid.builtin.memory import MemorySource
@@ -109,6 +113,11 @@ class Tells(MemorySource):
     def login(self, password):
         raise ValueError("login refused: " + password)
 
+
+class Ends(MemorySource):
+    def nack(self, leases, delay):
+        os._exit(7)
+
 """
 
 PROJECT = """
@@ -123,6 +132,7 @@ include = ["bad_plugins.py"]
 [project.entry-points."htcgrid.task_source"]
 hangs = "bad_plugins:Hangs"
 tells = "bad_plugins:Tells"
+ends = "bad_plugins:Ends"
 """
 
 
@@ -149,9 +159,29 @@ def test_a_plugin_that_hangs_is_told_where_and_holds_nothing_up(bad: Venv, tmp_p
 
 
 @pytest.mark.slow
-def test_no_secret_is_in_the_output_nor_in_the_files(bad: Venv, tmp_path: Path) -> None:
+def test_verdicts_are_the_same_and_in_the_same_order_however_many_rules_are_tested_at_once(
+    venv: Venv, tmp_path: Path
+) -> None:
+    arguments = ["verify", "sqlite", "--kind", "result-sink", "--option", "path=grid-{fresh}.db"]
+    one, many = (venv.htcgrid(*arguments, "--jobs", jobs, cwd=tmp_path) for jobs in ("1", "4"))
+    assert (one.returncode, one.stdout) == (many.returncode, many.stdout)
+    assert list(tmp_path.iterdir()) == []  # the places of all processes are removed
+
+
+@pytest.mark.slow
+def test_a_plugin_that_ends_its_process_is_broken_and_the_other_rules_are_asked(bad: Venv, tmp_path: Path) -> None:
+    verified = bad.htcgrid("verify", "ends", "--jobs", "2", cwd=tmp_path)
+    assert verified.returncode == 1
+    assert "BROKEN     a returned task is not ours any more" in verified.stdout
+    assert verified.stdout.count("| the process that tested this rule ended in it") == 1
+    assert "held       four threads lose nothing and double nothing" in verified.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_no_secret_is_in_the_output_nor_in_the_files(bad: Venv, tmp_path: Path, jobs: str) -> None:
     arguments = ["verify", "tells", "--option", "password=correct-horse", "--json", "v.json", "--junit", "v.xml"]
-    verified = bad.htcgrid(*arguments, cwd=tmp_path)
+    verified = bad.htcgrid(*arguments, "--jobs", jobs, cwd=tmp_path)
     assert verified.returncode == 1
     assert "ValueError: login refused: ***" in verified.stdout
     assert "*** stands for a secret of the config" in verified.stdout
@@ -194,9 +224,10 @@ def test_rules_about_the_plugin_alone_are_asked_of_one_that_cannot_receive(bad: 
         assert f"held       {rule}" in verified.stdout
 
 
-def test_verdicts_that_nobody_reads_end_it_quietly(bad: Venv, tmp_path: Path) -> None:
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_verdicts_that_nobody_reads_end_it_quietly(bad: Venv, tmp_path: Path, jobs: str) -> None:
     closed = "import os, sys; r, w = os.pipe(); os.close(r); os.dup2(w, 1); from htcgrid.cli import main; main()"
-    verified = bad.run("-c", closed, "verify", "memory", "--kind", "task-source", cwd=tmp_path)
+    verified = bad.run("-c", closed, "verify", "memory", "--kind", "task-source", "--jobs", jobs, cwd=tmp_path)
     assert (verified.returncode, verified.stderr) == (128 + signal.SIGPIPE, "")
 
 
@@ -226,6 +257,25 @@ def test_what_the_author_tells_of_the_place_is_asked(bad: Venv, tmp_path: Path) 
     assert not (tmp_path / "refusing").exists()
     too_large = bad.htcgrid(*sqlite, "-k", "too_large", "--too-large", "1000", cwd=tmp_path)
     assert "the call went through, and should have raised" in too_large.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("jobs", ["1", "3"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_ends_when_it_is_asked_to_and_leaves_no_process_and_no_file(
+    venv: Venv, tmp_path: Path, number: signal.Signals, jobs: str
+) -> None:
+    command = [venv.python, "-c", "from htcgrid.cli import main; main()", "verify", "process", "--jobs", jobs]
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
+        assert run.stdout is not None
+        run.stdout.readline()  # the first verdict
+        family = descendants(run.pid)
+        run.send_signal(number)
+        _, errors = run.communicate(timeout=60)
+    assert (run.returncode, errors.strip()) == (128 + number, b"")
+    assert not [pid for pid in family if Path(f"/proc/{pid}").exists()]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_places_with_a_fresh_word_are_removed(bad: Venv, tmp_path: Path) -> None:
