@@ -4,10 +4,13 @@
 PYTHON ?= python3
 PIP := .venv/bin/python -m pip --quiet --disable-pip-version-check install
 PYTEST ?=
+# Targets that run beside each other print when they end. macOS's make cannot do that.
+SYNC := $(if $(filter 3.%,$(MAKE_VERSION)),,--output-sync=target)
 # Elsewhere handlers run in plain subprocesses: docs/platforms.md says what those lack.
 DEMO ?= $(if $(filter Linux,$(shell uname)),,--plane reduced)
 
-.PHONY: help demo bytecode test timing plugins mutants docker kubernetes chaos lint check coverage reference bench format clean
+.PHONY: help demo bytecode test timing plugins mutants docker kubernetes chaos lint check coverage reference bench format clean \
+	tests-that-are-slow types-of-core types-of-plugins
 help:            ## this list
 	@sed -n 's/^\([a-z]*\): .*## /\1\t/p' $(MAKEFILE_LIST)
 
@@ -59,10 +62,17 @@ test: .make/test bytecode        ## the tests of the core: no Docker, no cluster
 timing: .make/test bytecode        ## the tests of the core that assert how fast something is, one at a time
 	.venv/bin/python -m pytest -n 0 -m timing $(CORE) $(PYTEST)
 
-# By file: test_broken.py tries all broken plugins before its first test, which is to be done once and not in four processes.
+# Two at a time, each shown when it has ended: most tests of some wait, while others compute.
 plugins: .make/plugins .make/examples bytecode         ## the tests of the plugins that need no engine or cluster: moto, Redis, a fake service
+	$(MAKE) --jobs 2 --no-print-directory $(SYNC) tests-that-are-slow $(PLUGINS:%=%.tested)
+
+PLUGINS := $(wildcard plugins/* examples/plugins/*)
+%.tested:
+	.venv/bin/python -m pytest -n 4 --dist worksteal $(PYTEST) $*
+
+# By file: test_broken.py tries all broken plugins before its first test, which is to be done once and not in four processes.
+tests-that-are-slow:
 	.venv/bin/python -m pytest -n 4 --dist loadfile -m 'slow and not timing' $(CORE)
-	for plugin in plugins/* examples/plugins/*; do .venv/bin/python -m pytest -n 4 --dist worksteal $(PYTEST) $$plugin || exit; done
 
 mutants: .make/plugins         ## the mutation score of the conformance kit: bugs that authors make, put into our own plugins
 	.venv/bin/python tests/contracts/mutants.py
@@ -74,7 +84,7 @@ kubernetes: .make/plugins .make/examples      ## the eks planes on the cluster t
 	.venv/bin/python -m pytest -n 3 --dist loadfile $(PYTEST) tests/kubernetes
 
 chaos: .make/plugins           ## agents killed for minutes
-	.venv/bin/python -m pytest $(PYTEST) tests/chaos
+	.venv/bin/python -m pytest -n 3 $(PYTEST) tests/chaos
 
 # The types of each folder of tests by itself, since each has a conftest.py.
 TESTS := tests $(sort $(dir $(wildcard tests/*/test_*.py)))
@@ -82,9 +92,14 @@ HELPERS := tests/chaos:tests/docker:tests/parts:plugins/aws/tests
 lint: .make/lint .make/plugins        ## format, lint and types
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
+	$(MAKE) --jobs 2 --no-print-directory $(SYNC) types-of-core types-of-plugins
+
+types-of-core:
 	.venv/bin/mypy
-	for plugin in plugins/*; do (cd $$plugin && $(CURDIR)/.venv/bin/mypy) || exit; done
 	for tests in $(TESTS); do MYPYPATH=$(HELPERS):$$tests .venv/bin/mypy $$tests/*.py || exit; done
+
+types-of-plugins:
+	for plugin in plugins/*; do (cd $$plugin && $(CURDIR)/.venv/bin/mypy) || exit; done
 
 check: lint test timing plugins        ## what .ci/run runs before the lanes that need an engine or a cluster
 

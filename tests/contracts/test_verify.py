@@ -265,7 +265,15 @@ def test_what_the_author_tells_of_the_place_is_asked(bad: Venv, tmp_path: Path) 
 def test_it_ends_when_it_is_asked_to_and_leaves_no_process_and_no_file(
     venv: Venv, tmp_path: Path, number: signal.Signals, jobs: str
 ) -> None:
-    command = [venv.python, "-c", "from htcgrid.cli import main; main()", "verify", "process", "--jobs", jobs]
+    command: list[str | Path] = [
+        venv.python,
+        "-c",
+        "from htcgrid.cli import main; main()",
+        "verify",
+        "process",
+        "--jobs",
+        jobs,
+    ]
     environment = os.environ | {"TMPDIR": str(tmp_path)}
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
         assert run.stdout is not None
