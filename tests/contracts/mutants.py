@@ -23,10 +23,11 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from mutants_catalogue import CATALOGUE, SURVIVORS
-from mutants_first import KIND
+from mutants_first import KIND, SECONDS
 from mutants_subjects import SUBJECTS, Mutant, Subject, mutated
 
 HERE = Path(__file__).parent
@@ -56,8 +57,9 @@ def main() -> int:
     chosen = [mutant for mutant in chosen if SUBJECTS[mutant.plugin].is_possible()]
     began = time.monotonic()
     unchanged = [Mutant(plugin, "-", "unchanged") for plugin in dict.fromkeys(mutant.plugin for mutant in chosen)]
-    with ThreadPoolExecutor(given.jobs) as pool:
-        references = list(pool.map(_try, unchanged))
+    with ThreadPoolExecutor(given.jobs) as pool, tempfile.TemporaryDirectory(prefix="htcgrid-mutants-") as folder:
+        attempt = partial(_try, Path(folder))
+        references = list(pool.map(attempt, unchanged))
         if wrong := [each for each in references if each.verdict != SURVIVED]:
             for each in wrong:
                 print(f"{each.plugin} without a bug: {each.verdict}: {each.by}")
@@ -65,7 +67,7 @@ def main() -> int:
         # The slow ones first, so that none is left alone at the end.
         order = sorted(chosen, key=lambda mutant: -SUBJECTS[mutant.plugin].seconds)
         verdicts = []
-        for verdict in pool.map(_try, order):
+        for verdict in pool.map(attempt, order):
             verdicts.append(verdict)
             print(
                 f"{verdict.verdict:9} {verdict.seconds:5.1f} s  {verdict.plugin}: {verdict.name}: {verdict.by}",
@@ -76,8 +78,11 @@ def main() -> int:
     return _summarise(verdicts, time.monotonic() - began)
 
 
-def _try(mutant: Mutant) -> Verdict:
-    """Run the plugin's contract over its copy, up to the first rule that is broken."""
+def _try(seconds: Path, mutant: Mutant) -> Verdict:
+    """Run the plugin's contract over its copy, up to the first rule that is broken.
+
+    In the folder `seconds` is a file for each plugin with the seconds that each rule takes.
+    """
     subject = SUBJECTS[mutant.plugin]
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="htcgrid-mutant-") as made:
@@ -86,11 +91,11 @@ def _try(mutant: Mutant) -> Verdict:
         for relative, text in mutated(mutant, subject, ROOT).items():
             file = folder / Path(relative).relative_to(Path(subject.package).parent)
             file.write_text(text, encoding="utf-8")
-        verdict, by = _run(subject, folder, mutant.kind)
+        verdict, by = _run(subject, folder, mutant.kind, seconds / f"{mutant.plugin}.json")
     return Verdict(mutant.plugin, mutant.kind, mutant.name, verdict, by, round(time.monotonic() - began, 1))
 
 
-def _run(subject: Subject, folder: Path, kind: str) -> tuple[str, str]:
+def _run(subject: Subject, folder: Path, kind: str, seconds: Path) -> tuple[str, str]:
     command = [
         *(
             sys.executable,
@@ -121,6 +126,7 @@ def _run(subject: Subject, folder: Path, kind: str) -> tuple[str, str]:
         "TMPDIR": str(folder),
         "PYTHONDONTWRITEBYTECODE": "1",
         KIND: kind,
+        SECONDS: str(seconds),
     }
     run = subprocess.Popen(
         command,

@@ -1,7 +1,10 @@
-"""A pytest plugin: the rules that a mutant is likely to break are asked first, so that most are caught within seconds."""
+"""A pytest plugin: the rules that a mutant is likely to break are asked first, and of these the quick ones, so that most
+are caught within seconds."""
 
+import json
 import os
 import re
+from pathlib import Path
 
 import pytest
 
@@ -43,8 +46,32 @@ LIKELY = {
     "plane: open, close, neighbours": "close|neighbour|open_twice",
 }
 KIND = "HTCGRID_MUTANT_KIND"
+SECONDS = "HTCGRID_MUTANT_SECONDS"
+"""A file with the seconds that each rule takes where none is broken. The run that does not find it writes it."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     likely = re.compile(LIKELY.get(os.environ.get(KIND, ""), "$^"))
-    items.sort(key=lambda item: likely.search(item.name) is None)
+    file = Path(os.environ[SECONDS])
+    seconds = json.loads(file.read_text()) if file.exists() else {}
+    items.sort(key=lambda item: (likely.search(item.name) is None, seconds.get(item.nodeid, 0.0)))
+
+
+class Clock:
+    """Writes how long each rule took."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._seconds: dict[str, float] = {}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self._seconds[report.nodeid] = self._seconds.get(report.nodeid, 0.0) + report.duration
+
+    def pytest_sessionfinish(self) -> None:
+        self._file.write_text(json.dumps(self._seconds), encoding="utf-8")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    file = Path(os.environ[SECONDS])
+    if not file.exists():
+        config.pluginmanager.register(Clock(file))
