@@ -87,23 +87,21 @@ def share(workers: int, ms: float, rounds: int) -> tuple[float, float]:
         (folder / "htcgrid.toml").write_text(CONFIG.format(code=HANDLERS, workers=workers))
         done = subprocess.run([HTCGRID, "run", "--quiet"], cwd=folder, capture_output=True, text=True, check=True)
         summary = json.loads(done.stderr.splitlines()[-1])["summary"]
-        return settled_share(folder / "results.jsonl", workers), summary["busy_share"]
+        return settled_share(folder / "results.jsonl"), summary["busy_share"]
 
 
-def settled_share(results: Path, workers: int) -> float:
-    """The busy share from when every environment has begun its first task until one of them has begun its last."""
-    runs: dict[str, list[tuple[float, float]]] = {}
+def settled_share(results: Path) -> float:
+    """The busy share from when every environment has begun its first task until one of them has begun its last: the start
+    of the environments is left out, as it is for the Pool."""
+    runs: dict[int, list[tuple[float, float]]] = {}
     for line in results.read_text().splitlines():
         result = json.loads(line)
         began = datetime.fromisoformat(result["started"]).timestamp()
-        runs.setdefault(result.get("environment", ""), []).append((began, result["duration_ms"] / 1000))
-    everything = sorted(run for some in runs.values() for run in some)
-    start, end = everything[workers][0], everything[-workers][0]
-    return (
-        sum(max(0.0, min(began + took, end) - max(began, start)) for began, took in everything)
-        / (end - start)
-        / workers
-    )
+        runs.setdefault(result["output"], []).append((began, result["duration_ms"] / 1000))
+    start = max(min(some)[0] for some in runs.values())
+    end = min(max(some)[0] for some in runs.values())
+    busy = sum(max(0.0, min(began + took, end) - max(began, start)) for some in runs.values() for began, took in some)
+    return busy / (end - start) / len(runs)
 
 
 def main() -> None:

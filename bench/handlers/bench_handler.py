@@ -1,5 +1,6 @@
 """What the measurements run."""
 
+import os
 import time
 
 
@@ -15,5 +16,6 @@ def spin(event, context):
 
 
 def sleep(event, context):
-    """Wait for `ms` milliseconds."""
+    """Wait for `ms` milliseconds. Returns the number of the environment's process."""
     time.sleep(event["ms"] / 1000)
+    return os.getpid()

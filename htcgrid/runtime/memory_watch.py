@@ -42,11 +42,12 @@ class Watched(Protocol):
 
 
 class Process:
-    """What is known of one process that is watched."""
+    """What is known of one process that is watched. `lock` is held for all calls, since two threads make them."""
 
     def __init__(self, watched: Watched, pid: int, limit_mb: float) -> None:
         self.watched = watched
         self.due = 0.0
+        self.lock = threading.Lock()
         self._pid = pid
         self._limit_mb = limit_mb
         self._used_mb = 0.0
@@ -101,10 +102,15 @@ class Process:
 
 
 class MemoryWatch:
-    """The thread, and what it watches. Any thread may call anything."""
+    """The thread, and what it watches. Any thread may call anything.
+
+    No call waits while a process is looked at: that reads files, and a thread that has read waits for its turn behind those
+    of hundreds of environments. So what they do for each task takes no lock; a dict's own calls are atomic.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Condition()
+        """For the thread's sleep, its start and its end."""
         self._processes: dict[int, Process] = {}
         self._active: dict[int, Process] = {}
         self._thread: threading.Thread | None = None
@@ -128,39 +134,37 @@ class MemoryWatch:
 
     def enter(self, watched: Watched) -> None:
         """It waits for a long task: watch it."""
-        with self._lock:
-            process = self._processes.get(id(watched))
-            if process is None or id(watched) in self._active:
-                return
-            # The `due` of the last check stays valid: it assumes the fastest growth.
-            process.due = max(process.due, time.monotonic() + _TICK_SECONDS)
-            self._active[id(watched)] = process
-            if self._is_asleep:
+        process = self._processes.get(id(watched))
+        if process is None or id(watched) in self._active:
+            return
+        # The `due` of the last check stays valid: it assumes the fastest growth.
+        process.due = max(process.due, time.monotonic() + _TICK_SECONDS)
+        self._active[id(watched)] = process
+        if self._is_asleep:  # which is said before it looks whether anything is watched
+            with self._lock:
                 self._lock.notify()
 
     def leave(self, watched: Watched) -> None:
-        with self._lock:
-            self._active.pop(id(watched), None)
-            self._left = time.monotonic()
+        self._active.pop(id(watched), None)
+        self._left = time.monotonic()
 
     def begin_look(self, watched: Watched) -> None:
         """It is about to count its memory."""
-        with self._lock:
-            if (process := self._processes.get(id(watched))) is not None:
+        if (process := self._processes.get(id(watched))) is not None:
+            with process.lock:
                 process.begin_look()
 
     def end_look(self, watched: Watched, used_mb: float) -> None:
         """It has counted, and uses so much."""
-        with self._lock:
-            if (process := self._processes.get(id(watched))) is not None:
+        if (process := self._processes.get(id(watched))) is not None:
+            with process.lock:
                 process.end_look(used_mb)
 
     def remove(self, watched: Watched) -> None:
         """The environment has ended: remove it."""
-        with self._lock:
-            self._active.pop(id(watched), None)
-            process = self._processes.pop(id(watched), None)
-            if process is not None:
+        self._active.pop(id(watched), None)
+        if (process := self._processes.pop(id(watched), None)) is not None:
+            with process.lock:
                 process.close()
 
     def close(self) -> None:
@@ -174,17 +178,18 @@ class MemoryWatch:
         while True:
             with self._lock:
                 if not self._is_closed:
-                    self._is_asleep = not self._active and time.monotonic() - self._left > _IDLE_SECONDS
+                    self._is_asleep = time.monotonic() - self._left > _IDLE_SECONDS
+                    self._is_asleep = self._is_asleep and not self._active
                     self._lock.wait(None if self._is_asleep else _TICK_SECONDS)
                     self._is_asleep = False
                 if self._is_closed:
                     return
-                now = time.monotonic()
-                due = [key for key, process in self._active.items() if process.due <= now]
-            for key in due:
-                with self._lock:  # one at a time, because other threads enter and leave between two checks
-                    process = self._active.get(key)
-                    if process is not None and process.needs_look(now):
+            now = time.monotonic()
+            for key, process in list(self._active.items()):
+                if process.due <= now:
+                    with process.lock:
+                        needs_look = process.needs_look(now)
+                    if needs_look and self._active.get(key) is process:
                         process.watched.look_now()
 
 

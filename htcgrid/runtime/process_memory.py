@@ -34,8 +34,11 @@ def charged_mb(pid: int, *, is_shared: bool = False) -> float:
     pids = list(family(pid))
     files = _open_files(pids)
     sizes = _kilobytes(Path(f"/proc/{pid}/status"))
-    if not is_shared and len(pids) == 1 and not files and sizes.get("RssShmem", 0) < _LITTLE_KB:
-        return sizes.get("RssAnon", 0) / 1024  # no descendant shares it, and its supervisor has none of its pages
+    shared_kb = max(sizes.get("RssShmem", 0), sum(files.values()) / 1024)
+    if not is_shared and len(pids) == 1 and shared_kb < _LITTLE_KB:
+        return (
+            sizes.get("RssAnon", 0) + shared_kb
+        ) / 1024  # no descendant shares it, and its supervisor has none of its pages
     # Read before and after: what is mapped or unmapped meanwhile must not count both as a share and as a file.
     before = _mapped(pids, files)
     shares = sum(map(_share_kb, pids)) / 1024

@@ -16,8 +16,18 @@ _File = tuple[int, int]
 
 def present() -> frozenset[_File]:
     """The files that exist before the process starts, and so were made by others."""
-    found = [_identity(f"{folder}/{name}") for folder, _, names in os.walk(_FOLDER) for name in names]
-    return frozenset(file for file in found if file is not None)
+    found: set[_File] = set()
+    folders = [_FOLDER]
+    while folders:
+        folder = folders.pop()
+        with suppress(FileNotFoundError, PermissionError), os.scandir(folder) as entries:
+            device = os.stat(folder).st_dev  # noqa: PTH116 - called for each process that starts
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+                else:
+                    found.add((device, entry.inode()))
+    return frozenset(found)
 
 
 def held(pids: Iterable[int], others: frozenset[_File]) -> Mapping[str, _File]:

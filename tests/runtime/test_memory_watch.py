@@ -172,6 +172,53 @@ def test_what_has_left_is_not_looked_at_any_more() -> None:
     watch.close()
 
 
+def test_no_environment_waits_while_another_is_looked_at() -> None:
+    looking, goes_on = threading.Event(), threading.Event()
+
+    class Slow(Stub):
+        def unread_bytes(self) -> int:
+            looking.set()
+            goes_on.wait(20)
+            return 0
+
+    def work() -> None:
+        for _ in range(100):
+            watch.enter(other)
+            watch.begin_look(other)
+            watch.end_look(other, 10.0)
+            watch.leave(other)
+
+    watch, slow, other = MemoryWatch(), Slow(), Stub()
+    with child("") as sleeper:
+        watch.add(slow, sleeper.pid, 512)
+        watch.add(other, sleeper.pid, 512)
+        watch.begin_look(slow)
+        watch.enter(slow)
+        assert looking.wait(20)
+        worker = threading.Thread(target=work)
+        worker.start()
+        worker.join(10)
+        assert not worker.is_alive()
+        goes_on.set()
+        watch.remove(slow)
+        watch.remove(other)
+    watch.close()
+
+
+def test_all_that_enter_a_sleeping_watch_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("htcgrid.runtime.memory_watch._IDLE_SECONDS", 0.0)
+    watch = MemoryWatch()
+    for _ in range(5):
+        watched = Stub()
+        watch.add(watched, os.getpid(), 512)
+        until(lambda: watch._is_asleep)
+        watch.enter(watched)
+        until(lambda watched=watched: watched.looks)  # type: ignore[misc]
+        watch.leave(watched)
+        watch.remove(watched)
+    watch.close()
+
+
 @pytest.fixture
 def plane(tmp_path: Path) -> Iterator[ProcessInvoker]:
     (tmp_path / "job.py").write_text(CODE)
