@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from mutants_clocks import CLOCKS
 from mutants_details import DETAILS
 from mutants_fresh import FRESH
+from mutants_later import LATER
 from mutants_plane_details import PLANE_DETAILS
 from mutants_planes import PLANES
 from mutants_sinks import SINKS
 from mutants_sources import SOURCES
 from mutants_together import TOGETHER
 
-CATALOGUE = (*SOURCES, *SINKS, *PLANES, *TOGETHER, *CLOCKS, *DETAILS, *PLANE_DETAILS, *FRESH)
+CATALOGUE = (*SOURCES, *SINKS, *PLANES, *TOGETHER, *CLOCKS, *DETAILS, *PLANE_DETAILS, *FRESH, *LATER)
 
 SURVIVORS: Mapping[tuple[str, str], str] = {
     (
