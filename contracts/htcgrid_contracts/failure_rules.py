@@ -73,6 +73,7 @@ class FailureLogRules(PluginContract):
             "max_memory_mb": 77,
             "log_tail": b"again",
             "environment": "e-2",
+            "init_ms": None,  # it ran in an environment that was there
         }
         third = replace(third, outcome=replace(third.outcome, started=1_700_000_099.5, **changes))
         new = replace(third, task=other.task, outcome=replace(third.outcome, task_id=other.task.id))
@@ -169,6 +170,7 @@ class FailureLogRules(PluginContract):
         again = self._again(bad, 1)
         self._put(sink, [bad])
         with self.again(sink) as opened:
+            opened.stored([bad.task])  # what it found is not the answer to the next question
             assert not opened.stored([again.task]), "`stored` names a task that is to run again"
             opened.put([again])
             assert list(opened.stored([again.task])) == [again.task.id], "`stored` does not name what failed again"
@@ -197,6 +199,7 @@ class FailureLogRules(PluginContract):
             not_asked("the attributes of a failure are kept elsewhere")
         first, other = self._failure(self._result()), self._failure(self._result())
         again = self._again(self._failure(first, FailureKind.EXIT), 1)
+        again = replace(again, task=replace(again.task, attributes={**again.task.attributes, "city": "Basel"}))
         self._put(sink, [first], [other], [again])
         with self.again(sink) as log:
             found = {each.task.id: dict(each.task.attributes) for each in log.failed()}

@@ -185,11 +185,17 @@ class AnswerRules(InvokerHelpers):
     def test_init_ms_is_of_the_first_invocation_of_an_environment(self, invoker: Invoker) -> None:
         """`init_ms` must be set for the first invocation of an environment and for no other: cold starts are counted by
         it. Read: spi.Outcome."""
-        with self.again(invoker) as plane:
-            outcomes = [self.call(plane, "count") for _ in range(2 * min(plane.max_concurrency, 8) + 2)]
+        outcomes = []
+        for do in ("count", "fail"):  # also where the first one fails
+            with self.again(invoker) as plane:
+                outcomes.append(self.call(plane, do))
+                outcomes += [self.call(plane, "count") for _ in range(2 * min(plane.max_concurrency, 8))]
         for outcome in outcomes:
             # By the handler's own count: an environment of a service may have run before this plane was opened.
-            first = self.answer(outcome)["execution"] == 1
+            if outcome.failure is FailureKind.HANDLER_ERROR:
+                first = json.loads(outcome.payload)["errorMessage"].endswith(" 1")
+            else:
+                first = self.answer(outcome)["execution"] == 1
             assert (outcome.init_ms is not None) is first, (
                 f"init_ms is {outcome.init_ms} on {'the first' if first else 'a later'} invocation "
                 f"of environment {outcome.environment}"

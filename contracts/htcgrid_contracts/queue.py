@@ -71,6 +71,13 @@ class TaskQueueRules(SourceHelpers):
         assert leased[0].attempt == 1, (
             f"a task that was put in again is at attempt 1, and this says {leased[0].attempt}"
         )
+        if not self.returns(source):
+            return
+        (delayed,) = numbered(1)
+        self.publish(source, [delayed])
+        source.nack(self.held(source, 1), 60 * self.wait_factor)
+        source.redrive([replace(delayed, attributes={GENERATION: "1"})])
+        self.take(source, 1, why="a task that was delayed was redriven, and runs at once: ")
 
     def test_what_is_redriven_twice_is_lent_once(self, given: Given) -> None:
         """A task that is redriven twice must be handed out once, also where it is leased by then. A `redrive` that was
