@@ -185,7 +185,7 @@ class InvokerContract(
         with self.again(invoker) as plane:
             self.works(plane)
             with self.away(plane):
-                with self.unavailable("invoke", plane):
+                with self.one_try("invoke", plane):
                     list(plane.invoke([lease("echo", value=1)], plane.function.timeout))
                 what = "a call that finds no connection, and whose Unavailable names no task in `begun`"
                 eventually(lambda: not self._begun(plane), 10 * self.wait_factor, what)

@@ -42,6 +42,7 @@ class LeaseRules(SourceHelpers):
         leases = self.unlike(source, size)
         expected = sorted(lease.attempt + 1 for lease in leases)
         source.nack(leases)
+        self.in_time()
         attempts = sorted(lease.attempt for lease in self.take(source, size))
         assert attempts == expected, (
             f"{size} tasks were returned, and came again as attempts {attempts}; expected {expected}"
@@ -140,6 +141,7 @@ class LeaseRules(SourceHelpers):
             asked = time.monotonic()
             source.nack(leases, delay)
             began = time.monotonic()
+            self.in_time()
             took = self._comes_again(source, size, asked, began, delay, f"it was returned with a delay of {delay:g} s")
             if took <= LATE * delay:
                 return

@@ -149,6 +149,7 @@ class SourceHelpers(PluginContract):
         self.in_batches(source, twice, source.nack)
         leases = [*self.take(source, len(twice)), *once]
         self.lent_at(source, asked)
+        self.in_time()
         return leases
 
     def in_batches(

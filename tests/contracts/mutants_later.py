@@ -54,12 +54,13 @@ def _behind_receive(call: str, parameters: str, arguments: str) -> Mutant:
         WAITS,
         f"a receive that waits holds the lock that {call} needs",
         f"""
-        _one = threading.RLock()
+        def _alone(self):
+            return self.__dict__.setdefault("_one", threading.RLock())
         def receive(self, max_tasks, wait):
-            with self._one:
+            with self._alone():
                 return super().receive(max_tasks, wait)
         def {call}(self{parameters}):
-            with self._one:
+            with self._alone():
                 return super().{call}({arguments})
     """,
     )
