@@ -199,10 +199,18 @@ class FailureLogRules(PluginContract):
             not_asked("the attributes of a failure are kept elsewhere")
         first, other = self._failure(self._result()), self._failure(self._result())
         again = self._again(self._failure(first, FailureKind.EXIT), 1)
-        again = replace(again, task=replace(again.task, attributes={**again.task.attributes, "city": "Basel"}))
+        attributes = {**again.task.attributes, "city": "Basel"}
+        again = replace(again, task=replace(again.task, payload=b'{"value": "again"}', attributes=attributes))
         self._put(sink, [first], [other], [again])
         with self.again(sink) as log:
-            found = {each.task.id: dict(each.task.attributes) for each in log.failed()}
+            failures = {each.task.id: each for each in log.failed()}
+            kinds = log.stats().failures
+        expected = {"handler_error": 1, "exit": 1}
+        assert kinds is None or {str(kind): n for kind, n in kinds.items() if n} == expected, (
+            f"a failure was replaced by one of another kind: there are {expected}, and `stats` says {kinds}"
+        )
+        self._check_event(failures[first.task.id], again)
+        found = {task_id: dict(each.task.attributes) for task_id, each in failures.items()}
         assert found == {each.task.id: dict(each.task.attributes) for each in (again, other)}, (
             f"one of two failures was replaced by a failure of generation 1, and `failed` lists {found}"
         )

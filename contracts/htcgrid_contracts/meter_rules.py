@@ -99,6 +99,7 @@ class MeterRules(InvokerHelpers):
         """`max_memory_mb` must be the most memory that the environment has used so far, in MB. Read: spi.Outcome."""
         memory = plane.function.memory
         eaten = memory // 3
+        self.works(plane)
         before = {each.environment: each.max_memory_mb for each in self._in_each(plane)}
         most = self.call(plane, "eat", mb=eaten, seconds=0.3)
         used = most.max_memory_mb

@@ -143,9 +143,12 @@ class TaskQueueRules(SourceHelpers):
         kept = numbered(1, session_id="kept")
         queue.put(kept)
         self.names(queue.cancel(session_id="stopped"), stopped)
-        (lease,) = self.take(source, 1)
+        (lease,) = self.held(source, 1)
         assert lease.task.id == kept[0].id, "a task of the session that was cancelled was handed out"
         self.nothing_comes(source, on_lease=True)
+        later = numbered(1, session_id="stopped")
+        queue.put(later)
+        self.take(source, 1, why="a session was cancelled, and then a task was put into it: ")
 
     def test_cancelling_what_is_not_there_is_none(self, given: Given) -> None:
         """`cancel` of a task that does not exist must return nothing and raise nothing. Users cancel tasks that have

@@ -161,3 +161,4 @@ class ReceiveRules(SourceHelpers):
         source.close()
         (again,) = self.take(other, 1, wait + 10)
         assert again.task.id == lease.task.id
+        assert again.attempt == 2, f"it was leased when its agent closed, and came again as attempt {again.attempt}"

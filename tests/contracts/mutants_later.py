@@ -681,4 +681,80 @@ LATER_PLANES = (
     ),
 )
 
-LATER = (*LATER_SOURCES, *LATER_SINKS, *LATER_PLANES)
+LATER_STILL = (
+    _bug(
+        PUTS,
+        "a session that was cancelled takes no more tasks",
+        """
+        _ended = frozenset()
+        def cancel(self, session_id=None, task_ids=()):
+            self._ended = self._ended | ({session_id} if session_id else set())
+            return super().cancel(session_id, task_ids)
+        def put(self, tasks):
+            super().put([each for each in tasks if each.attributes.get('session_id') not in self._ended])
+    """,
+    ),
+    _bug(
+        LEASES,
+        "what was leased at close comes again as its first attempt",
+        """
+        def close(self):
+            with self._file.writing(durable=False) as connection:
+                connection.execute("UPDATE queue SET attempt = 0, state = 'ready', due = NULL WHERE state = 'leased' AND attempt = 1 AND agent = ?", (self.agent,))
+            super().close()
+    """,
+    ),
+    _sink(
+        FAILURES,
+        "the event of a failure that was replaced stays",
+        """
+        _events = None
+        def put(self, results):
+            self._events = self._events or {}
+            there = {each.task.id: each.task.payload for each in self.failed()}
+            super().put([replace(each, task=replace(each.task, payload=there.get(each.task.id, each.task.payload))) for each in results])
+    """,
+    ),
+    _sink(
+        FAILURES,
+        "a failure that replaces another is counted under the kind of the first",
+        """
+        _kinds = {}
+        def put(self, results):
+            super().put(results)
+            for each in results:
+                if each.outcome.failure:
+                    self._kinds.setdefault(each.task.id, str(each.outcome.failure))
+        def stats(self):
+            found = super().stats()
+            kinds = [self._kinds.get(each.task.id, str(each.outcome.failure)) for each in self.failed()]
+            return replace(found, failures={kind: kinds.count(kind) for kind in kinds})
+    """,
+    ),
+    _plane(
+        LIMITS,
+        "the first hundred of a batch are run",
+        "def invoke(self, batch, timeout):\n    yield from super().invoke(batch[:100], timeout)",
+    ),
+    _plane(
+        NEIGHBOURS,
+        "cancel looks at a hundred ids",
+        "def cancel(self, task_ids):\n    super().cancel(list(task_ids)[:100])",
+    ),
+    _plane(
+        ENDS,
+        "the time left of a task behind others counts from their start",
+        """
+        def invoke(self, batch, timeout):
+            began = time.monotonic()
+            for report in super().invoke(batch, timeout):
+                if isinstance(report, Outcome) and b'"remaining_ms"' in report.payload and len(batch) > 1:
+                    document = json.loads(report.payload)
+                    document['remaining_ms'] -= int((time.monotonic() - began) * 1000)
+                    report = replace(report, payload=json.dumps(document).encode())
+                yield report
+    """,
+    ),
+)
+
+LATER = (*LATER_SOURCES, *LATER_SINKS, *LATER_PLANES, *LATER_STILL)
