@@ -95,8 +95,13 @@ class MeterRules(InvokerHelpers):
         )
 
     @pytest.mark.capability(Capability.METERING)
-    def test_memory_is_in_megabytes(self, plane: Invoker) -> None:
-        """`max_memory_mb` must be the most memory that the environment has used so far, in MB. Read: spi.Outcome."""
+    def test_memory_is_in_megabytes(self, invoker: Invoker) -> None:
+        """`max_memory_mb` must be the most memory that the environment, and no other, has used so far, in MB.
+        Read: spi.Outcome."""
+        with self.again(invoker) as plane:  # one in which no rule has used all of it
+            self._is_in_megabytes(plane)
+
+    def _is_in_megabytes(self, plane: Invoker) -> None:
         memory = plane.function.memory
         eaten = memory // 3
         self.works(plane)

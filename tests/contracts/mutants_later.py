@@ -650,7 +650,7 @@ LATER_PLANES = (
     ),
     _report(
         KINDS_OF_FAILURE,
-        "a failure's document is cut at 4 kilobytes",
+        "a trace is told up to its first line",
         "replace(report, payload=json.dumps({**json.loads(report.payload), 'stackTrace': json.loads(report.payload)['stackTrace'][:1]}).encode()) if report.failure is FailureKind.HANDLER_ERROR and 'stackTrace' in json.loads(report.payload) else report",
     ),
     _report(
@@ -740,20 +740,6 @@ LATER_STILL = (
         NEIGHBOURS,
         "cancel looks at a hundred ids",
         "def cancel(self, task_ids):\n    super().cancel(list(task_ids)[:100])",
-    ),
-    _plane(
-        ENDS,
-        "the time left of a task behind others counts from their start",
-        """
-        def invoke(self, batch, timeout):
-            began = time.monotonic()
-            for report in super().invoke(batch, timeout):
-                if isinstance(report, Outcome) and b'"remaining_ms"' in report.payload and len(batch) > 1:
-                    document = json.loads(report.payload)
-                    document['remaining_ms'] -= int((time.monotonic() - began) * 1000)
-                    report = replace(report, payload=json.dumps(document).encode())
-                yield report
-    """,
     ),
 )
 
