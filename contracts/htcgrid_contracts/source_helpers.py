@@ -141,14 +141,13 @@ class SourceHelpers(PluginContract):
 
     def unlike(self, source: TaskSource, size: int) -> list[Lease]:
         """Lease so many tasks, where the source takes tasks back half of them twice: a batch of several attempts."""
-        asked = time.monotonic()
-        leases = self.take(source, size)
         if not self.returns(source):
-            return leases
+            return self.take(source, size)
+        leases = self.held(source, size)
         once, twice = leases[::2], leases[1::2]
         self.in_batches(source, twice, source.nack)
-        leases = [*self.take(source, len(twice)), *once]
-        self.lent_at(source, asked)
+        why = f"{len(twice)} of {size} leased tasks were returned: "
+        leases = [*self.take(source, len(twice), why=why), *once]
         self.in_time()
         return leases
 
