@@ -201,7 +201,7 @@ class LeaseRules(SourceHelpers):
         self, source: TaskSource, size: int, asked: float, began: float, seconds: float, since: str
     ) -> float:
         """Receive so many tasks and check that none comes too early; returns the seconds until the last one came."""
-        leases: list[Lease] = []
+        leases: dict[str, Lease] = {}  # those of a part of the batch may come more than once
         deadline = began + 3 * seconds + 10 * self.wait_factor
         while len(leases) < size:
             assert time.monotonic() < deadline, (
@@ -212,6 +212,6 @@ class LeaseRules(SourceHelpers):
             assert not some or took >= EARLY * seconds, (
                 f"{some[0].task.id} came again {took:.1f} s after {since}; {seconds:g} s were asked for"
             )
-            leases += some
-        self._again = tuple(leases)
+            leases |= {lease.task.id: lease for lease in some}
+        self._again = tuple(leases.values())
         return time.monotonic() - began
