@@ -253,7 +253,6 @@ LATER_SOURCES = (
         for call, parameters, arguments in (
             ("ack", "leases", "leases"),
             ("extend", "leases, seconds", "leases, seconds"),
-            ("put", "tasks", "tasks"),
         )
     ),
     _bug(
