@@ -120,6 +120,8 @@ class BoundRules(InvokerHelpers):
             event = lease("count", filler="x" * room)
             assert len(event.task.payload) == self.largest_event
             self.answer(self.run(plane, [event])[0])
+        if plane.max_batch > 1:
+            self._a_large_batch_passes(plane)
 
     def test_an_answer_keeps_its_numbers_and_the_order_of_its_keys(self, plane: Invoker) -> None:
         """The plane must pass on the answer as it is. A plane that parses JSON and writes it again changes numbers or
@@ -162,6 +164,19 @@ class BoundRules(InvokerHelpers):
         )
 
     # --- helpers ---
+
+    def _a_large_batch_passes(self, plane: Invoker) -> None:
+        """Checks that the limit is one of each event and each answer, and not of a batch together."""
+        count = min(plane.max_batch, 40)
+        answer, event = ((limit or 0) * 3 // (2 * count) for limit in (self.largest_answer, self.largest_event))
+        for size, batch in (
+            (answer, [lease("big", bytes=answer) for _ in range(count)]),
+            (event, [lease("count", filler="x" * event) for _ in range(count)]),
+        ):
+            wrong = [each.failure for each in self.run(plane, batch) if size and each.failure is not None]
+            assert not wrong, (
+                f"a batch of {count} tasks, each of {size} bytes and so below the limit: one failed as {wrong[0]}"
+            )
 
     def _beside(
         self, plane: Invoker, kind: FailureKind, stop: Callable[[], Outcome], keep: Callable[[float], Outcome]

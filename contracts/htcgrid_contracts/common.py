@@ -17,6 +17,8 @@ import pytest
 from htcgrid.spi import SPI_VERSION, HtcgridError, Invoker, Plugin, Rejected, Unavailable, Usage
 from pydantic import SecretStr, ValidationError
 
+from htcgrid_contracts import sleeps
+
 P = TypeVar("P", bound=Plugin)
 T = TypeVar("T")
 
@@ -308,6 +310,15 @@ class PluginContract:
         """Checks that the text contains no secret of the plugin, and shows no secret in the error."""
         is_told = bool(shown_secrets(plugin, self.secrets, text))
         assert not is_told, f"a secret is in {what}"
+
+    @contextmanager
+    def one_try(self, what: str, plugin: Plugin) -> Iterator[None]:
+        """As `unavailable`, of a call that has nothing to wait for: checks too that it does not sleep and try again."""
+        with sleeps.noted() as slept, self.unavailable(what, plugin):
+            yield
+        assert not slept, (
+            f"{what} slept {len(slept)} times, {sum(slept):.2f} s in all, before it said Unavailable: one attempt, no retries"
+        )
 
     @contextmanager
     def unavailable(self, what: str, plugin: Plugin | None = None) -> Iterator[None]:

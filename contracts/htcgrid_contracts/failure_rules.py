@@ -73,6 +73,7 @@ class FailureLogRules(PluginContract):
             "max_memory_mb": 77,
             "log_tail": b"again",
             "environment": "e-2",
+            "init_ms": None,  # it ran in an environment that was there
         }
         third = replace(third, outcome=replace(third.outcome, started=1_700_000_099.5, **changes))
         new = replace(third, task=other.task, outcome=replace(third.outcome, task_id=other.task.id))
@@ -169,6 +170,7 @@ class FailureLogRules(PluginContract):
         again = self._again(bad, 1)
         self._put(sink, [bad])
         with self.again(sink) as opened:
+            opened.stored([bad.task])  # what it found is not the answer to the next question
             assert not opened.stored([again.task]), "`stored` names a task that is to run again"
             opened.put([again])
             assert list(opened.stored([again.task])) == [again.task.id], "`stored` does not name what failed again"
@@ -197,9 +199,18 @@ class FailureLogRules(PluginContract):
             not_asked("the attributes of a failure are kept elsewhere")
         first, other = self._failure(self._result()), self._failure(self._result())
         again = self._again(self._failure(first, FailureKind.EXIT), 1)
+        attributes = {**again.task.attributes, "city": "Basel"}
+        again = replace(again, task=replace(again.task, payload=b'{"value": "again"}', attributes=attributes))
         self._put(sink, [first], [other], [again])
         with self.again(sink) as log:
-            found = {each.task.id: dict(each.task.attributes) for each in log.failed()}
+            failures = {each.task.id: each for each in log.failed()}
+            kinds = log.stats().failures
+        expected = {"handler_error": 1, "exit": 1}
+        assert kinds is None or {str(kind): n for kind, n in kinds.items() if n} == expected, (
+            f"a failure was replaced by one of another kind: there are {expected}, and `stats` says {kinds}"
+        )
+        self._check_event(failures[first.task.id], again)
+        found = {task_id: dict(each.task.attributes) for task_id, each in failures.items()}
         assert found == {each.task.id: dict(each.task.attributes) for each in (again, other)}, (
             f"one of two failures was replaced by a failure of generation 1, and `failed` lists {found}"
         )

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Collection
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from htcgrid.spi import Capability, FailureKind, Invoker, Outcome, Unavailable
@@ -164,6 +165,11 @@ class InvokerContract(
         Read: spi.Plugin."""
         with self.again(plane) as other:
             outcomes = [self.call(each, "count") for each in (plane, other)]
+            kept = partial(self.call, plane, "sleep", seconds=0.5, value="kept")
+            close = threading.Timer(0.2, other.close)
+            close.start()
+            assert self.answer(kept()) == "kept"  # while the other is closed
+            close.join()
         inside, outside = (
             {self.answer(each)["environment"] for each in outcomes},
             {each.environment for each in outcomes},
@@ -179,7 +185,7 @@ class InvokerContract(
         with self.again(invoker) as plane:
             self.works(plane)
             with self.away(plane):
-                with self.unavailable("invoke", plane):
+                with self.one_try("invoke", plane):
                     list(plane.invoke([lease("echo", value=1)], plane.function.timeout))
                 what = "a call that finds no connection, and whose Unavailable names no task in `begun`"
                 eventually(lambda: not self._begun(plane), 10 * self.wait_factor, what)

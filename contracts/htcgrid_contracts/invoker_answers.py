@@ -47,7 +47,7 @@ class AnswerRules(InvokerHelpers):
         """`invoke` must report each task of a batch exactly once. The agent cannot ack a task that is not reported.
         Read: spi.Invoker.invoke."""
         assert plane.max_batch >= 1, f"max_batch = {plane.max_batch}; it is 1 at least"
-        batch = [lease("echo", value=number) for number in range(min(plane.max_batch, 50))]
+        batch = [lease("echo", value=number) for number in range(min(plane.max_batch, 120))]
         outcomes = self.run(plane, batch)
         answers = [self.answer(outcome) for outcome in outcomes]
         assert answers == list(range(len(batch))), "the outcomes of a batch are of other tasks than they say"
@@ -187,9 +187,16 @@ class AnswerRules(InvokerHelpers):
         it. Read: spi.Outcome."""
         with self.again(invoker) as plane:
             outcomes = [self.call(plane, "count") for _ in range(2 * min(plane.max_concurrency, 8) + 2)]
+            if Capability.EXIT in plane.capabilities:
+                for _ in range(min(plane.max_concurrency, 4)):
+                    self.call(plane, "end", status=3, at_once=True)
+            outcomes.append(self.call(plane, "fail"))  # also where the first one fails
         for outcome in outcomes:
             # By the handler's own count: an environment of a service may have run before this plane was opened.
-            first = self.answer(outcome)["execution"] == 1
+            if outcome.failure is FailureKind.HANDLER_ERROR:
+                first = json.loads(outcome.payload)["errorMessage"].endswith(" 1")
+            else:
+                first = self.answer(outcome)["execution"] == 1
             assert (outcome.init_ms is not None) is first, (
                 f"init_ms is {outcome.init_ms} on {'the first' if first else 'a later'} invocation "
                 f"of environment {outcome.environment}"

@@ -112,18 +112,20 @@ class LateCallRules(SourceHelpers):
     def test_a_late_call_leaves_a_dead_letter_as_it_is(self, source: TaskSource, given: Given) -> None:
         """Calls that come after `dead_letter` must not change the dead letter. The agent repeats a call when its answer
         was lost. Read: spi.TaskSource.dead_letter, spi.TaskSource.nack."""
-        given(*numbered(1))
-        leases = self.held(source, 1)
-        source.dead_letter(leases, "the contract's reason")
+        size = min(source.max_batch, 2)
+        given(*numbered(size))
+        leases = self.held(source, size)
+        source.dead_letter(leases[:1], "the contract's reason")
         self._quiet("a second dead_letter", lambda: source.dead_letter(leases, "the contract's reason"))
+        self.all_ended(source, leases, "dead_letter")
         self._quiet("a late nack", lambda: source.nack(leases))
         self._quiet("a late extend", lambda: list(source.extend(leases, 60 * self.wait_factor)))
         self.nothing_comes(source, 0.5 * self.wait_factor)
         if type(source).dead_letters is not TaskSource.dead_letters:
             eventually(
-                lambda: {each.task.id for each in source.dead_letters()} == {leases[0].task.id},
+                lambda: {each.task.id for each in source.dead_letters()} == {each.task.id for each in leases},
                 10 * self.wait_factor,
-                "the dead letter in `dead_letters`",
+                f"{size} dead letters in `dead_letters`",
             )
 
     def test_a_dead_letter_may_have_any_reason(self, source: TaskSource, given: Given) -> None:

@@ -8,7 +8,7 @@ from htcgrid.spi import Lease, TaskSource
 
 from htcgrid_contracts.common import not_asked
 from htcgrid_contracts.payloads import AWKWARD_PAYLOADS
-from htcgrid_contracts.source_helpers import Given, SourceHelpers, numbered
+from htcgrid_contracts.source_helpers import Given, SourceHelpers, numbered, of_two_sessions
 
 EARLY, LATE = 0.7, 1.7
 """What comes before or after these times the seconds that were asked for was halved, doubled, added up or ignored."""
@@ -24,9 +24,12 @@ class LeaseRules(SourceHelpers):
     ) -> None:
         """`ack` must end every task of the batch, not only the first. A task that was left out is handed out again when
         its lease expires. Read: spi.TaskSource.ack."""
-        size = self._batch(source)
-        given(*numbered(size))
-        source.ack(self.take(source, size))
+        size = self._large(source)
+        given(*of_two_sessions(size))
+        leases = self.unlike(source, size)
+        source.ack(leases)
+        self.in_time()
+        self.all_ended(source, leases, "ack")
         self.nothing_comes(another(), None if source.lease_seconds is None else self.expiry(source))
 
     def test_nack_returns_every_task_of_a_batch(self, source: TaskSource, given: Given) -> None:
@@ -35,11 +38,14 @@ class LeaseRules(SourceHelpers):
         if not self.returns(source):
             not_asked("`nack` is the default: what is returned waits for its lease to expire")
         size = self._batch(source)
-        given(*numbered(size))
-        source.nack(self.held(source, size))
-        again = self.take(source, size)
-        assert [lease.attempt for lease in again] == [2] * size, (
-            f"{size} tasks were returned, and came again as attempts {[lease.attempt for lease in again]}; each is at 2"
+        given(*of_two_sessions(size))
+        leases = self.unlike(source, size)
+        expected = sorted(lease.attempt + 1 for lease in leases)
+        source.nack(leases)
+        self.in_time()
+        attempts = sorted(lease.attempt for lease in self.take(source, size))
+        assert attempts == expected, (
+            f"{size} tasks were returned, and came again as attempts {attempts}; expected {expected}"
         )
 
     def test_a_lease_that_is_over_spoils_no_batch(self, source: TaskSource, given: Given) -> None:
@@ -52,10 +58,19 @@ class LeaseRules(SourceHelpers):
         source.ack([done])
         gone = set(source.extend([kept, done, other], 60 * self.wait_factor))
         assert gone <= {done.task.id}, f"one of three tasks was acked, and extend calls another lost: {sorted(gone)}"
+        if source.lease_seconds is not None and type(source).extend is not TaskSource.extend:
+            source.extend([kept, done, other], 0.2)
+            why = "of three leases one was over, and all were extended by 0.2 s in one call, in place of a minute: "
+            kept, other = self.held(source, 2, why=why)
         source.nack([done, kept, other])
-        if self.returns(source):
-            again = {lease.task.id for lease in self.take(source, 2)}
-            assert again == {kept.task.id, other.task.id}, "a task that was acked came again with those returned"
+        if not self.returns(source):
+            return
+        again = self.held(source, 2)
+        assert {lease.task.id for lease in again} == {kept.task.id, other.task.id}, (
+            "a task that was acked came again with those returned"
+        )
+        source.ack([done, *again])
+        self.all_ended(source, again, "ack")
 
     # --- seconds ---
 
@@ -70,6 +85,8 @@ class LeaseRules(SourceHelpers):
         holder, receiver = source, another()
         took = 0.0
         for _ in range(3):  # a busy machine may be late once
+            if self.returns(source):
+                holder.nack(self.held(holder, 1, lease_seconds + 20))  # nothing is left of a lease that was extended
             asked = time.monotonic()
             self.take(holder, 1, lease_seconds + 20)
             began = time.monotonic()
@@ -86,13 +103,13 @@ class LeaseRules(SourceHelpers):
         that was left. Read: spi.TaskSource.extend."""
         if source.lease_seconds is None or type(source).extend is TaskSource.extend:
             not_asked("`lease_seconds` is None, or `extend` is the default: leases do not expire")
-        size = min(self._batch(source), 3)
-        given(*numbered(size))
+        size = self._large(source)
         lease = source.lease_seconds
         # Far enough from the lease's own seconds, so that one that ignores the argument is seen.
         seconds = lease / 2 if lease >= 4 else max(1.8 * lease, 1.5 * self.wait_factor)
+        given(*of_two_sessions(size))
         holder, receiver = source, another()
-        leases = self.take(holder, size)
+        leases = self.unlike(holder, size)
         took = 0.0
         for _ in range(3):
             for _ in range(2):  # twice: what is added up shows
@@ -115,15 +132,16 @@ class LeaseRules(SourceHelpers):
         a retry. Read: spi.TaskSource.nack."""
         if not self.returns(source):
             not_asked("`nack` is the default: what is returned waits for its lease to expire")
-        size = min(self._batch(source), 3)
-        given(*numbered(size))
+        size = self._large(source)
         delay = 2.0 * self.wait_factor
-        leases = self.held(source, size)
+        given(*of_two_sessions(size))
+        leases = self.unlike(source, size)
         took = 0.0
         for _ in range(3):
             asked = time.monotonic()
             source.nack(leases, delay)
             began = time.monotonic()
+            self.in_time()
             took = self._comes_again(source, size, asked, began, delay, f"it was returned with a delay of {delay:g} s")
             if took <= LATE * delay:
                 return
@@ -175,11 +193,15 @@ class LeaseRules(SourceHelpers):
             not_asked("max_batch is 1: every call has one lease")
         return min(source.max_batch, 4)
 
+    def _large(self, source: TaskSource) -> int:
+        """More than a call to a service takes, where the source's own calls take so many."""
+        return min(source.max_batch, 120) if self._batch(source) else 1
+
     def _comes_again(
         self, source: TaskSource, size: int, asked: float, began: float, seconds: float, since: str
     ) -> float:
         """Receive so many tasks and check that none comes too early; returns the seconds until the last one came."""
-        leases: list[Lease] = []
+        leases: dict[str, Lease] = {}  # those of a part of the batch may come more than once
         deadline = began + 3 * seconds + 10 * self.wait_factor
         while len(leases) < size:
             assert time.monotonic() < deadline, (
@@ -190,6 +212,6 @@ class LeaseRules(SourceHelpers):
             assert not some or took >= EARLY * seconds, (
                 f"{some[0].task.id} came again {took:.1f} s after {since}; {seconds:g} s were asked for"
             )
-            leases += some
-        self._again = tuple(leases)
+            leases |= {lease.task.id: lease for lease in some}
+        self._again = tuple(leases.values())
         return time.monotonic() - began

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from htcgrid.spi import Capability, FailureKind, Invoker, Outcome
 
-from htcgrid_contracts.common import in_threads
+from htcgrid_contracts.common import EAST, WEST, in_threads, in_time_zone
 from htcgrid_contracts.invoker_helpers import InvokerHelpers, lease
 
 
@@ -44,7 +44,12 @@ class MeterRules(InvokerHelpers):
         """Failed invocations must have times and billed time too: they cost as much as successful ones.
         Read: spi.Outcome."""
         self.works(plane)
+        began = time.monotonic()
         failed = [self.call(plane, "fail")]
+        most = (time.monotonic() - began) * 1000 + 50
+        assert failed[0].duration_ms <= most, (
+            f"a handler raised, within {most:.0f} ms of its call, and its duration_ms is {failed[0].duration_ms:g}"
+        )
         if Capability.TIMEOUT in plane.capabilities:
             seconds = self.quick_timeout
             outcome = self.call(plane, "sleep", seconds, seconds=seconds + 30 * self.wait_factor)
@@ -90,10 +95,17 @@ class MeterRules(InvokerHelpers):
         )
 
     @pytest.mark.capability(Capability.METERING)
-    def test_memory_is_in_megabytes(self, plane: Invoker) -> None:
-        """`max_memory_mb` must be the most memory that the environment has used so far, in MB. Read: spi.Outcome."""
+    def test_memory_is_in_megabytes(self, invoker: Invoker) -> None:
+        """`max_memory_mb` must be the most memory that the environment, and no other, has used so far, in MB.
+        Read: spi.Outcome."""
+        with self.again(invoker) as plane:  # one in which no rule has used all of it
+            self._is_in_megabytes(plane)
+
+    def _is_in_megabytes(self, plane: Invoker) -> None:
         memory = plane.function.memory
         eaten = memory // 3
+        self.works(plane)
+        before = {each.environment: each.max_memory_mb for each in self._in_each(plane)}
         most = self.call(plane, "eat", mb=eaten, seconds=0.3)
         used = most.max_memory_mb
         assert 0.8 * eaten <= used <= 1.1 * memory, (
@@ -104,6 +116,12 @@ class MeterRules(InvokerHelpers):
         assert least >= 0.8 * eaten, (
             f"an environment has used {used} MB, and a later outcome of it says {least}: max_memory_mb is the most so far"
         )
+        for each in self._in_each(plane):
+            had = before.get(each.environment, each.max_memory_mb)
+            is_own = each.environment == most.environment or each.max_memory_mb < had + eaten / 2
+            assert is_own, (
+                f"an environment had used {had} MB, another took {eaten} MiB, and it says {each.max_memory_mb} then"
+            )
 
     @pytest.mark.capability(Capability.METERING)
     def test_each_environment_has_a_name_of_its_own(self, plane: Invoker) -> None:
@@ -132,8 +150,14 @@ class MeterRules(InvokerHelpers):
         if outcome.billed_ms:
             assert 290 <= outcome.billed_ms <= most + 10_000, f"a handler of 300 ms is billed {outcome.billed_ms} ms"
         if outcome.started:
-            apart = abs(outcome.started - before)
-            assert apart < 60, f"`started` is {outcome.started:g}, in Unix seconds, and it was called at {before:.0f}"
+            for zone in (EAST, WEST):
+                with in_time_zone(zone):
+                    started = self.call(plane, "echo", value=1).started
+                apart = max(abs(outcome.started - before), abs(started - time.time()))
+                assert apart < 60, (
+                    f"`started` is {outcome.started:.0f}, and {started:.0f} in another time zone; it is in Unix seconds, which "
+                    f"are the same everywhere, and it was called at {before:.0f}"
+                )
 
     # --- the context ---
 
@@ -236,6 +260,11 @@ class MeterRules(InvokerHelpers):
                 )
 
     # --- helpers ---
+
+    def _in_each(self, plane: Invoker) -> Sequence[Outcome]:
+        """Outcomes of calls that run at the same time, so that they are of several environments."""
+        size = min(plane.max_concurrency, 2)
+        return in_threads([lambda: self.call(plane, "count", seconds=0.1)] * size, 60 * self.wait_factor)
 
     def _sleeps(self, plane: Invoker, size: int) -> Sequence[Outcome]:
         return self.run(plane, [lease("sleep", seconds=0.03) for _ in range(size)])

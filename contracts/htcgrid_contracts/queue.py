@@ -71,6 +71,13 @@ class TaskQueueRules(SourceHelpers):
         assert leased[0].attempt == 1, (
             f"a task that was put in again is at attempt 1, and this says {leased[0].attempt}"
         )
+        if not self.returns(source):
+            return
+        (delayed,) = numbered(1)
+        self.publish(source, [delayed])
+        source.nack(self.held(source, 1), 60 * self.wait_factor)
+        source.redrive([replace(delayed, attributes={GENERATION: "1"})])
+        self.take(source, 1, why="a task that was delayed was redriven, and runs at once: ")
 
     def test_what_is_redriven_twice_is_lent_once(self, given: Given) -> None:
         """A task that is redriven twice must be handed out once, also where it is leased by then. A `redrive` that was
@@ -136,9 +143,12 @@ class TaskQueueRules(SourceHelpers):
         kept = numbered(1, session_id="kept")
         queue.put(kept)
         self.names(queue.cancel(session_id="stopped"), stopped)
-        (lease,) = self.take(source, 1)
+        (lease,) = self.held(source, 1)
         assert lease.task.id == kept[0].id, "a task of the session that was cancelled was handed out"
         self.nothing_comes(source, on_lease=True)
+        later = numbered(1, session_id="stopped")
+        queue.put(later)
+        self.take(source, 1, why="a session was cancelled, and then a task was put into it: ")
 
     def test_cancelling_what_is_not_there_is_none(self, given: Given) -> None:
         """`cancel` of a task that does not exist must return nothing and raise nothing. Users cancel tasks that have

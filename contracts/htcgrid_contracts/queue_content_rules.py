@@ -11,6 +11,7 @@ from htcgrid_contracts.common import eventually, not_asked, unique_id
 from htcgrid_contracts.payloads import AWKWARD_IDS
 from htcgrid_contracts.source_helpers import Given, SourceHelpers, numbered
 
+_SESSIONS = 150
 _PRIORITIES = (9, 100, -1, 0, 10, 1)
 
 
@@ -27,9 +28,14 @@ class QueueContentRules(SourceHelpers):
         Read: spi.TaskQueue.put, spi.TaskQueue.cancel."""
         source = given()
         queue = self.a_queue(source)
-        of_session, by_ids = numbered(self.many_tasks, session_id="many"), numbered(self.many_tasks)
+        of_session = numbered(self.many_tasks, session_id="many")
+        by_ids = [
+            replace(task, attributes={"session_id": f"s-{number % _SESSIONS}"})
+            for number, task in enumerate(numbered(self.many_tasks))
+        ]
         queue.put(of_session)
         queue.put(by_ids)
+        self._all_are_counted(source, 2 * self.many_tasks)
         for what, expected, named in (
             ("a session", of_session, queue.cancel(session_id="many")),
             ("a list", by_ids, queue.cancel(task_ids=[task.id for task in by_ids])),
@@ -160,10 +166,14 @@ class QueueContentRules(SourceHelpers):
         assert not gone, "a leased task was put again, and its lease is said to be lost"
         if not self.returns(source):
             return
+        delayed = numbered(1)
+        queue.put(delayed)
+        source.nack(self.held(source, 1), 60 * self.wait_factor)
         source.nack(leases)
-        queue.put(tasks)
-        (again,) = self.take(source, 1)
+        queue.put([*tasks, *delayed])
+        (again,) = self.held(source, 1)
         assert again.attempt == 2, f"handed out for the second time, and put again before, it says {again.attempt}"
+        self.nothing_comes(source, on_lease=True)
 
     def test_put_knows_a_task_whose_attributes_come_in_another_order(self, given: Given) -> None:
         """`put` must see the same task where only the order of the attributes differs. Attributes have no order.
@@ -251,6 +261,20 @@ class QueueContentRules(SourceHelpers):
 
             expired = self._order(source, expire)
             assert expired == [9, 8, 1], f"leases of the priorities 9, 8 and 1 expired, and the tasks came as {expired}"
+
+    def _all_are_counted(self, source: TaskSource, size: int) -> None:
+        """Checks that `stats` sees more than a page of tasks, and of sessions, where it counts them."""
+
+        def counted() -> tuple[int, int]:
+            stats = source.stats()
+            return stats.states.waiting or 0, len(stats.sessions)
+
+        waiting, sessions = counted()
+        if source.stats().states.waiting is not None:
+            what = f"{size} tasks wait, and `stats` counts {waiting}"
+            eventually(lambda: counted()[0] >= 0.9 * size, 10 * self.wait_factor, what)
+        what = f"{_SESSIONS + 1} sessions have tasks, and `stats` tells {sessions}"
+        assert sessions == 0 or sessions > _SESSIONS, what
 
     def _is_rejected(self, queue: TaskQueue, tasks: Sequence[Task]) -> bool:
         try:

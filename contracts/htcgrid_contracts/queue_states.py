@@ -218,6 +218,11 @@ class QueueStateRules(SourceHelpers):
             assert all(1 <= each <= elapsed for each in silent), (
                 f"the agent {other.agent!r} has not called for 1.5 s, and its silent_seconds are {silent}"
             )
+            if source.lease_seconds is not None and source.lease_seconds <= 1.2:
+                held = sum(holder.leased for name, holder in agents.items() if other.agent in name)
+                assert not held, (
+                    f"the two leases of {other.agent!r} are over, and `agents` says that it has leased {held}"
+                )
             other.ack(leases)
 
     # --- dead letters, and what is run again ---
@@ -245,22 +250,29 @@ class QueueStateRules(SourceHelpers):
             assert each.task == task, f"{task.payload[:80]!r}, {task.attributes} is listed as {str(each.task)[:300]}"
 
     def test_a_dead_letter_tells_its_attempts(self, source: TaskSource, given: Given) -> None:
-        """A dead letter must tell how often the task was tried: users need it to understand the reason.
+        """A dead letter must tell how often its own task was tried, and its own reason: users need both.
         Read: spi.DeadTask."""
-        given(*numbered(1))
+        given(*numbered(3))
         if type(source).dead_letters is TaskSource.dead_letters or not self.returns(source):
             not_asked("`dead_letters` or `nack` is the default")
-        source.nack(self.take(source, 1))
-        (lease,) = self.take(source, 1)
-        source.dead_letter([lease], "the contract's reason")
-        found: list[int] = []
+        first, second, other = self.held(source, 3)
+        source.nack([second])
+        (second,) = self.held(source, 1)
+        for some, reason in (([first, second], "the contract's reason"), ([other], "another reason")):
+            self.in_batches(source, some, lambda leases, reason=reason: source.dead_letter(leases, reason))  # type: ignore[misc]
+        expected = {
+            first.task.id: (1, "the contract's reason"),
+            second.task.id: (2, "the contract's reason"),
+            other.task.id: (1, "another reason"),
+        }
+        found: dict[str, tuple[int, str]] = {}
 
-        def is_listed() -> bool:
-            found[:] = [each.attempt for each in source.dead_letters() if each.task.id == lease.task.id]
-            return bool(found)
+        def are_listed() -> bool:
+            found.update({each.task.id: (each.attempt, each.reason) for each in source.dead_letters()})
+            return expected.keys() <= found.keys()
 
-        eventually(is_listed, 10 * self.wait_factor, "the dead letter in `dead_letters`")
-        assert found == [2], f"it was handed out twice, and its dead letter says {found}"
+        eventually(are_listed, 10 * self.wait_factor, "three dead letters in `dead_letters`")
+        assert found == expected, f"dead letters with their attempts and reasons: expected {expected}, listed {found}"
 
     def test_what_can_be_redriven_is_said(self, source: TaskSource) -> None:
         """A source with a `redrive` of its own must set `redrives`. Otherwise htcgrid never calls it.

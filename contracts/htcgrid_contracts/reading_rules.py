@@ -94,6 +94,14 @@ class ReadingRules(PluginContract):
                 f"put {len(payload)} bytes, found {len(stored.outcome.payload)}: set `largest_payload` if it takes less"
             )
             assert stored.outcome.payload == payload, "a large answer was stored changed"
+            failure = varied(1)
+            document = b'{"errorType": "E", "errorMessage": "%s"}' % (b"a long trace\\n" * (len(payload) // 140))
+            failure = replace(failure, outcome=replace(failure.outcome, payload=document))
+            sink.put([failure])
+            (stored,) = self._stored(sink, [failure])
+            assert stored.outcome.payload == document, (
+                f"an error document of {len(document)} bytes was stored with {len(stored.outcome.payload)}, or changed"
+            )
 
     def test_ids_that_differ_are_different_tasks(self, sink: ResultSink) -> None:
         """Ids must be compared exactly. They differ in upper and lower case, in a space, or in how a letter is composed
@@ -236,6 +244,12 @@ class ReadingRules(PluginContract):
         with sink:
             put = self._put_many(sink)
             found = sink.get(tuple(each.task.id for each in put))  # any sequence
+            stats = sink.stats()
+            failed = sum(each.outcome.failure is not None for each in put)
+            told = None if stats.failures is None else sum(stats.failures.values())
+            assert stats.note or (stats.stored in {len(put), None} and told in {failed, None}), (
+                f"{len(put)} results are stored, {failed} of them failures; `stats` says {stats.stored}, and {told} failures"
+            )
             assert len(found) == len(put), f"{len(put)} results were put, and `get` found {len(found)}"
             for each in put:
                 self._same(found[each.task.id], each, "get")
@@ -247,7 +261,10 @@ class ReadingRules(PluginContract):
         if not sink.keeps_order:
             not_asked("`keeps_order` is False: it has no `scan`")
         with sink:
-            put = {each.task.id: each for each in self._put_many(sink)}
+            ends = [varied(number, "at both ends") for number in (0, 3)]
+            sink.put(ends[:1])
+            put = {each.task.id: each for each in [*ends, *self._put_many(sink)]}
+            sink.put(ends[1:])
             found = list(sink.scan())
             assert sorted(each.task.id for _, each in found) == sorted(put), (
                 f"{len(put)} results were put, and `scan` gives {len(found)}"
@@ -260,6 +277,8 @@ class ReadingRules(PluginContract):
                 (None, middle, [number for number, _ in found if number > middle]),
                 ("s-1", 0, [number for number, _ in of_session]),
                 ("s-1", middle, [number for number, _ in of_session if number > middle]),
+                ("at both ends", 0, [found[0][0], found[-1][0]]),  # pages without any of them are between
+                ("at both ends", middle, [found[-1][0]]),
                 ("s", 0, []),
                 ("s_1", 0, []),  # a name and no pattern
                 ("S-%", 0, []),

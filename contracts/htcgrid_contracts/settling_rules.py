@@ -88,7 +88,10 @@ class SettlingRules(SourceHelpers):
         source.nack(leases)
         source.nack(leases)
         wait = 10.0 if self.returns(source) else self.expiry(source) + 10
-        self.take(source, 1, wait)
+        self.held(source, 1, wait)
+        source.nack(leases)  # the same agent has the task again, in another lease
+        if self.returns(source):
+            source.extend(leases, 0.1)
         self.nothing_comes(source, on_lease=True)
 
     def test_a_return_after_the_lease_was_lost_is_quiet(self, given: Given, another: Callable[[], TaskSource]) -> None:

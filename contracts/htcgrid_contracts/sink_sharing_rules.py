@@ -97,10 +97,14 @@ class SinkSharingRules(ReadingRules):
             # What opening them has changed may be told as well.
             eventually(lambda: not sink.wait_for_more(0.2), 5 * self.wait_factor, "an end of what it reports")
             wait = 1.0 * self.wait_factor
-            began = time.monotonic()
-            assert not sink.wait_for_more(wait), "nothing was stored, and it says that something was"
-            took = time.monotonic() - began
-            assert took > wait / 2, f"nothing was stored, and wait_for_more({wait:g}) returned after {took:.2f} s"
+            for _ in range(3):  # a busy machine may be late once
+                began = time.monotonic()
+                assert not sink.wait_for_more(wait), "nothing was stored, and it says that something was"
+                took = time.monotonic() - began
+                assert took > wait / 2, f"nothing was stored, and wait_for_more({wait:g}) returned after {took:.2f} s"
+                if took < 3 * wait:
+                    break
+            assert took < 3 * wait, f"nothing was stored, and wait_for_more({wait:g}) returned after {took:.1f} s"
 
             def put() -> bool:
                 time.sleep(0.5)

@@ -18,6 +18,11 @@ def numbered(size: int, **attributes: str) -> list[Task]:
     return [Task(unique_id(), b'{"value": %d}' % number, attributes) for number in range(size)]
 
 
+def of_two_sessions(size: int) -> list[Task]:
+    """So many tasks, half of them of another session."""
+    return [*numbered(size - size // 2, session_id="s-1"), *numbered(size // 2, session_id="s-2")]
+
+
 class SourceHelpers(PluginContract):
     """The fixtures and helper methods of the rules about sources."""
 
@@ -97,15 +102,15 @@ class SourceHelpers(PluginContract):
 
     # --- helpers ---
 
-    def take(self, source: TaskSource, size: int, seconds: float = 10.0) -> list[Lease]:
-        """Receive until so many tasks have been leased."""
+    def take(self, source: TaskSource, size: int, seconds: float = 10.0, why: str = "") -> list[Lease]:
+        """Receive until so many tasks have been leased; `why` is said where they are not."""
         leased: list[Lease] = []
         ids: set[str] = set()
         has_expired = False
         deadline = time.monotonic() + seconds * self.wait_factor
         while len(leased) < size:
             assert time.monotonic() < deadline, (
-                f"{len(leased)} of {size} tasks were leased within {seconds * self.wait_factor:.0f} s"
+                f"{why}{len(leased)} of {size} tasks were leased within {seconds * self.wait_factor:.0f} s"
             )
             asked = time.monotonic()
             some = source.receive(min(source.max_batch, size - len(leased)), 1.0)
@@ -121,9 +126,9 @@ class SourceHelpers(PluginContract):
             self.in_time()
         return leased
 
-    def held(self, source: TaskSource, size: int, seconds: float = 10.0) -> list[Lease]:
+    def held(self, source: TaskSource, size: int, seconds: float = 10.0, why: str = "") -> list[Lease]:
         """Receive so many, and extend them for far longer than the rule takes, so that none expires meanwhile."""
-        leases = self.take(source, size, seconds)
+        leases = self.take(source, size, seconds, why)
         if source.lease_seconds is not None:
             gone: set[str] = set()
             for start in range(0, size, source.max_batch):
@@ -133,6 +138,33 @@ class SourceHelpers(PluginContract):
             assert not gone, f"{sorted(gone)} was extended in time, and is said to be lost"
             self._safe_until = float("inf")
         return leases
+
+    def unlike(self, source: TaskSource, size: int) -> list[Lease]:
+        """Lease so many tasks, where the source takes tasks back half of them twice: a batch of several attempts."""
+        if not self.returns(source):
+            return self.take(source, size)
+        leases = self.held(source, size)
+        once, twice = leases[::2], leases[1::2]
+        self.in_batches(source, twice, source.nack)
+        why = f"{len(twice)} of {size} leased tasks were returned: "
+        leases = [*self.take(source, len(twice), why=why), *once]
+        self.in_time()
+        return leases
+
+    def in_batches(
+        self, source: TaskSource, leases: Sequence[Lease], call: Callable[[Sequence[Lease]], object]
+    ) -> None:
+        """Make the call for all of these, `max_batch` at a time."""
+        for start in range(0, len(leases), source.max_batch):
+            call(leases[start : start + source.max_batch])
+
+    def all_ended(self, source: TaskSource, leases: Sequence[Lease], call: str) -> None:
+        """Checks that none of these, which this call has ended, is leased still: an `extend` would make it come again."""
+        if source.lease_seconds is None or type(source).extend is TaskSource.extend:
+            return
+        self.in_batches(source, leases, lambda some: source.extend(some, 0.1))
+        came = source.receive(1, 0.4)
+        assert not came, f"{call} was given {len(leases)} tasks, and {came[0].task.id} was leased still"
 
     def set_aside(self, source: TaskSource, size: int) -> None:
         """Make dead letters of so many tasks."""

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from htcgrid.spi import GENERATION, Result, ResultSink
+from htcgrid.spi import GENERATION, Result, ResultSink, ResultStore
 
 from htcgrid_contracts.common import EAST, WEST, eventually, in_time_zone, not_asked
 from htcgrid_contracts.payloads import AWKWARD_PAYLOADS
@@ -103,7 +103,11 @@ class StoredValueRules(ReadingRules):
         with self.again(sink) as after:
             if type(sink).stored is not ResultSink.stored:
                 assert not after.stored([tenth.task]), "a task failed in generation 9, and `stored` names it in 10"
+            shown = after.get([tenth.task.id]) if isinstance(after, ResultStore) else {}
             after.put([tenth])
+            if isinstance(after, ResultStore) and shown:
+                found = after.get([tenth.task.id])[tenth.task.id]
+                assert found.outcome.failure is None, "`get` gives a failure that it gave before and that was replaced"
         with sink:
             (stored,) = self._stored(sink, [tenth])
         assert stored.outcome.failure is None, "an answer of generation 10 has not replaced a failure of generation 9"

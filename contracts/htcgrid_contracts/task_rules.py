@@ -53,6 +53,21 @@ class TaskRules(InvokerHelpers):
         answer = self.answer(self.run(plane, [replace(asked, task=replace(asked.task, payload=payload))])[0])
         assert answer == value, f"sent {value!r}, written as UTF-8, and the handler was given {answer!r}"
 
+    def test_an_event_may_be_any_json(self, plane: Invoker) -> None:
+        """An event may be any JSON document, in any layout: a list, a text, a number, null, or an object of several lines. A
+        plane must not look into it. Read: spi, rules for all three."""
+        for payload in (b"[1]", b'"text"', b"1", b"null"):
+            asked = lease("echo")
+            outcome = self.run(plane, [replace(asked, task=replace(asked.task, payload=payload))])[0]
+            document = self.failed(outcome, FailureKind.HANDLER_ERROR)  # the kit's handler takes objects alone
+            assert document["errorType"] == "TypeError", (
+                f"the event {payload.decode()} should reach the handler, which raises TypeError; the document: {document}"
+            )
+        asked = lease("echo")
+        payload = b'\r\n{\n\t"value":\r\n [1,\n2] ,\n\n"do": "echo"\n}\n'
+        answer = self.answer(self.run(plane, [replace(asked, task=replace(asked.task, payload=payload))])[0])
+        assert answer == [1, 2], f"an event of several lines was echoed as {answer!r}"
+
     @pytest.mark.capability(Capability.EXIT)
     def test_the_end_of_a_new_environment_is_an_exit(self, plane: Invoker) -> None:
         """When the first handler of an environment ends its process, the failure must be EXIT as well: the function was

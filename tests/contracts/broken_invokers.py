@@ -1526,3 +1526,18 @@ class TestClosesOnceAllHasEnded(Case):
             while self.running:
                 time.sleep(0.02)
             super().close()
+
+
+class TestTakesObjectsAlone(Case):
+    breaks = "test_an_event_may_be_any_json"
+    says = "reported as payload_too_large"
+
+    class broken(Reference):
+        def invoke(self, batch: Sequence[Lease], timeout: float) -> Reports:
+            others = [each for each in batch if not isinstance(json.loads(each.task.payload), dict)]
+            for each in others:
+                document = b'{"errorType": "RequestTooLargeException", "errorMessage": "not an object"}'
+                yield Outcome(each.task.id, document, FailureKind.PAYLOAD_TOO_LARGE)
+            left = [each for each in batch if each not in others]
+            if left:
+                yield from super().invoke(left, timeout)

@@ -549,7 +549,7 @@ class TestThrottledIsStored(Case):
 
 class TestOneKind(Case):
     breaks = "test_stats_count_failures_by_their_kind"
-    says = "and `stats` says {'handler_error': 4}"
+    says = "and `stats` says {'handler_error': 9}"
 
     class broken(Reference):
         def stats(self) -> StoreStats:

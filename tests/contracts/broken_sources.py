@@ -294,7 +294,7 @@ class TestWaitsForMore(Case):
 
 class TestLooksOnce(Case):
     breaks = "test_receive_sees_a_task_that_comes_while_it_waits"
-    says = "returned none"
+    says = "which returned 0"
     wait_factor = 0.1
 
     class broken(Reference):
@@ -717,7 +717,7 @@ class TestForgetsLeasesOfASession(Case):
 
 class TestAcksTheFirst(Case):
     breaks = "test_ack_ends_every_task_of_a_batch"
-    says = "was handed out, attempt 2"
+    says = "was leased still"
 
     class broken(Reference):
         def ack(self, leases: Sequence[Lease]) -> None:
@@ -726,7 +726,7 @@ class TestAcksTheFirst(Case):
 
 class TestNacksTheFirst(Case):
     breaks = "test_nack_returns_every_task_of_a_batch"
-    says = "1 of 4 tasks were leased within"
+    says = "leased tasks were returned: 1 of"
     wait_factor = 0.1
 
     class broken(Reference):
@@ -988,7 +988,7 @@ class TestCutsReasons(Case):
 
 class TestForgetsAttempts(Case):
     breaks = "test_a_dead_letter_tells_its_attempts"
-    says = "its dead letter says [1]"
+    says = "dead letters with their attempts and reasons: expected"
 
     class broken(Reference):
         def dead_letters(self) -> Iterable[DeadTask]:
@@ -1728,7 +1728,7 @@ class TestReturnsAllAtItsEnd(OnAFile):
 
 class TestLooksThroughWhatChanges(Case):
     breaks = "test_calls_of_every_kind_may_come_side_by_side"
-    says = "dictionary changed size during iteration"
+    says = "during iteration"
 
     class broken(Reference):
         def stats(self, *, brief: bool = False) -> QueueStats:

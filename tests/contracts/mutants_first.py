@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 LIKELY = {
-    "source: only a part of a batch": "every_task|batch|many|dead_letters|redriven|cancel|full",
+    "source: only a part of a batch": "every_task|batch|every_lease|many|dead_letter|redriven|cancel|full",
     "source: seconds": "extend_keeps|delay_is_kept|lasts_as_long|returned_task_with_a_delay|long_times",
     "source: waits": "wait|at_once|as_soon|may_be_long",
     "source: errors": "unavailable|came_back|refused",
     "source: leases": "late_call|attempt|lost|second|lapsed|close|dead_letter_as_it_is|stays_so|not_ours",
     "source: what arrives": "payload|attributes|put_keeps|go_on_counting|several_large|any_text|no_task|all_that_is_known|redriven",
     "source: put, cancel, redrive": "put|cancel|redriven|more_tasks",
-    "source: counts and dead letters": "state|dead|pending|looking|depth|oldest|agent_by|any_reason|empty",
+    "source: counts and dead letters": "state|dead|pending|looking|depth|oldest|agent_by|any_reason|empty|than_a_page",
     "source: clocks": "part_of_a_second|time_zones|lease_is_over|oldest",
     "source: pages, ids, priorities, generations": "page|many|with_their_session|ids_as_they|put_|priorit|generation|cut_off|came_back",
     "sink: numbers and what changes": "large_numbers|zero|generations|follow|one_failure|rate",
@@ -33,7 +33,7 @@ LIKELY = {
     "sink: errors": "unavailable|too_large|not_there|close|any_text|came_back",
     "sink: beside other agents and commands": "another|same_time|beside|stats|wait|every_result|at_once|reader|told",
     "sink: odd but allowed": "ids_that|session|get_|stored_|nothing_in_it|full_batch|scan",
-    "plane: answers and events": "comes_back|answer|limit|event",
+    "plane: answers and events": "comes_back|answer|limit|event|any_json",
     "plane: timeouts and ends": "neither|time_that|at_once|memory_limit|exit|month|child|run_on",
     "plane: kinds of failure": "error|exit|stopped|looks_like|one_execution|cancel",
     "plane: batches and slots": "batch|slot|behind|given_up|same_time|reported_once|stopped",
@@ -41,7 +41,7 @@ LIKELY = {
     "plane: odd but allowed": "any_id|attributes|context",
     "plane: logs": "log|bytes",
     "plane: output": "handed_over",
-    "plane: metering": "bill|measured|started|megabytes|name_of_its_own|init_ms|measured|billed",
+    "plane: metering": "bill|measured|started|plausible|megabytes|name_of_its_own|init_ms|measured|billed",
     "plane: cancel": "cancel",
     "plane: open, close, neighbours": "close|neighbour|open_twice",
 }
