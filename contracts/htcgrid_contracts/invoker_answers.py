@@ -186,11 +186,8 @@ class AnswerRules(InvokerHelpers):
         """`init_ms` must be set for the first invocation of an environment and for no other: cold starts are counted by
         it. Read: spi.Outcome."""
         with self.again(invoker) as plane:
-            outcomes = [self.call(plane, "count") for _ in range(2 * min(plane.max_concurrency, 8) + 2)]
-            if Capability.EXIT in plane.capabilities:
-                for _ in range(min(plane.max_concurrency, 4)):
-                    self.call(plane, "end", status=3, at_once=True)
-            outcomes.append(self.call(plane, "fail"))  # also where the first one fails
+            outcomes = [self.call(plane, "fail")]  # also where the first one fails
+            outcomes += [self.call(plane, "count") for _ in range(2 * min(plane.max_concurrency, 8) + 2)]
         for outcome in outcomes:
             # By the handler's own count: an environment of a service may have run before this plane was opened.
             if outcome.failure is FailureKind.HANDLER_ERROR:
