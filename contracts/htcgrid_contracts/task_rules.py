@@ -66,9 +66,9 @@ class TaskRules(InvokerHelpers):
                 f"the event {payload.decode()} should reach the handler, which raises TypeError; the document: {document}"
             )
         asked = lease("echo")
-        payload = b'\r\n{\n\t"value":\r\n [1,\n2] ,\n\n"do": "echo"\n}\n'
+        payload = b'\r\n{\n\t"value":\r\n [1,\n2] ,\n\n"do": "sleep", "seconds":\n0}\n'
         answer = self.answer(self.run(plane, [replace(asked, task=replace(asked.task, payload=payload))])[0])
-        assert answer == [1, 2], f"an event of several lines was echoed as {answer!r}"
+        assert answer == [1, 2], f"the value of an event of several lines was returned as {answer!r}"
 
     @pytest.mark.capability(Capability.EXIT)
     def test_the_end_of_a_new_environment_is_an_exit(self, plane: Invoker) -> None:
