@@ -504,7 +504,9 @@ def ends_once_it_is_refused(job: Rig, method: str, until: Until, monkeypatch: py
     refused = threading.Event()
 
     def refuse(*_: object) -> None:
-        refused.set()
+        if not refused.is_set():  # what is to run on runs
+            assert all(job.plane.hanging.acquire(timeout=20) for plan in job.plans.values() if "hang" in plan)
+            refused.set()
         raise Rejected("no right to do this")
 
     monkeypatch.setattr(job.source, method, refuse)
