@@ -251,6 +251,7 @@ class TestHtcGridSource(TaskSourceContract):
         "test_cancel_names_each_task_once_and_none_that_is_done": "a task is done when its result is stored, not by its ack",
         "test_extend_keeps_every_lease_for_so_many_seconds_from_now": "HTC-Grid's agents keep a task for the time in its config",
         "test_a_part_of_a_second_counts": "HTC-Grid's agents keep a task for the time in its config",
+        "test_put_of_a_task_that_is_leased_changes_nothing": "a put that is repeated sends a pending task's message again",
     }
     _owners = itertools.count(1)
 
