@@ -64,7 +64,8 @@ timing: .make/test bytecode        ## the tests of the core that assert how fast
 
 # Two at a time, each shown when it has ended: most tests of some wait, while others compute.
 plugins: .make/plugins .make/examples bytecode         ## the tests of the plugins that need no engine or cluster: moto, Redis, a fake service
-	$(MAKE) --jobs 2 --no-print-directory $(SYNC) tests-that-are-slow $(PLUGINS:%=%.tested)
+	@echo 'Two at a time; what each prints is shown when it has ended. All of them take 13 minutes.'
+	@$(MAKE) --jobs 2 --no-print-directory $(SYNC) tests-that-are-slow $(PLUGINS:%=%.tested)
 
 PLUGINS := $(wildcard plugins/* examples/plugins/*)
 %.tested:
@@ -80,7 +81,7 @@ mutants: .make/plugins bytecode         ## the mutation score of the conformance
 	.venv/bin/python tests/contracts/mutants.py
 
 docker: .make/plugins .make/examples          ## the local_docker plane on the Docker Engine of this machine
-	.venv/bin/python -m pytest -n 4 --dist loadscope $(PYTEST) tests/docker
+	.venv/bin/python -m pytest -n 3 --dist loadscope $(PYTEST) tests/docker
 
 kubernetes: .make/plugins .make/examples      ## the eks planes on the cluster that KUBECONFIG names
 	.venv/bin/python -m pytest -n 3 --dist loadfile $(PYTEST) tests/kubernetes
