@@ -27,6 +27,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if here in item.path.parents:
             item.add_marker(pytest.mark.kubernetes)
             item.add_marker(pytest.mark.timeout(600))
+    # The file that takes minutes comes first, so that it is not left alone at the end of a run of several processes.
+    items.sort(key=lambda item: item.path.name != "test_sidecar_contract.py")
 
 
 @pytest.fixture(scope="session")
