@@ -109,8 +109,9 @@ def node_takes_pods(*, ours_alone: bool = False) -> Iterator[None]:
 
 
 def soon() -> float:
-    """10 s of a machine that has nothing else to do."""
-    return 10 * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+    """10 s of a machine that has nothing else to do. Its load is that of the last minute, so pytest's processes count, too."""
+    busy = max(os.getloadavg()[0], float(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
+    return 10 * max(1.0, busy / (os.cpu_count() or 1))
 
 
 def went_well(*arguments: str) -> str:
