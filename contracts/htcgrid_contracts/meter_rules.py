@@ -95,11 +95,11 @@ class MeterRules(InvokerHelpers):
         )
 
     @pytest.mark.capability(Capability.METERING)
-    def test_memory_is_in_megabytes(self, invoker: Invoker) -> None:
+    def test_memory_is_in_megabytes(self, plane: Invoker) -> None:
         """`max_memory_mb` must be the most memory that the environment, and no other, has used so far, in MB.
         Read: spi.Outcome."""
-        with self.again(invoker) as plane:  # one in which no rule has used all of it
-            self._is_in_megabytes(plane)
+        with self.again(plane) as new:  # one in which no rule has used all of it
+            self._is_in_megabytes(new)
 
     def _is_in_megabytes(self, plane: Invoker) -> None:
         memory = plane.function.memory
