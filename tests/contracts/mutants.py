@@ -20,14 +20,13 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 
 from mutants_catalogue import CATALOGUE, SURVIVORS
-from mutants_first import KIND, SECONDS
+from mutants_first import KIND, SECONDS, UNCHANGED
 from mutants_subjects import SUBJECTS, Mutant, Subject, mutated
 
 HERE = Path(__file__).parent
@@ -56,19 +55,20 @@ def main() -> int:
     chosen = [mutant for mutant in CATALOGUE if given.only in f"{mutant.plugin}: {mutant.kind}: {mutant.name}"]
     chosen = [mutant for mutant in chosen if SUBJECTS[mutant.plugin].is_possible()]
     began = time.monotonic()
-    unchanged = [Mutant(plugin, "-", "unchanged") for plugin in dict.fromkeys(mutant.plugin for mutant in chosen)]
+    # First the plugins as they are, of which the slow ones take minutes; by then their rules are known by their times.
+    unchanged = [Mutant(plugin, UNCHANGED, "unchanged") for plugin in {mutant.plugin for mutant in chosen}]
+    unchanged.sort(key=lambda mutant: -SUBJECTS[mutant.plugin].seconds)
+    order = [*unchanged, *sorted(chosen, key=lambda mutant: SUBJECTS[mutant.plugin].seconds)]
+    verdicts = []
     with ThreadPoolExecutor(given.jobs) as pool, tempfile.TemporaryDirectory(prefix="htcgrid-mutants-") as folder:
-        attempt = partial(_try, Path(folder))
-        references = list(pool.map(attempt, unchanged))
-        if wrong := [each for each in references if each.verdict != SURVIVED]:
-            for each in wrong:
-                print(f"{each.plugin} without a bug: {each.verdict}: {each.by}")
-            return 1
-        # The slow ones first, so that none is left alone at the end.
-        order = sorted(chosen, key=lambda mutant: -SUBJECTS[mutant.plugin].seconds)
-        verdicts = []
-        for verdict in pool.map(attempt, order):
-            verdicts.append(verdict)
+        for done in as_completed([pool.submit(_try, Path(folder), mutant) for mutant in order]):
+            verdict = done.result()
+            if verdict.kind != UNCHANGED:
+                verdicts.append(verdict)
+            elif verdict.verdict != SURVIVED:
+                print(f"{verdict.plugin} without a bug: {verdict.verdict}: {verdict.by}")
+                pool.shutdown(cancel_futures=True)
+                return 1
             print(
                 f"{verdict.verdict:9} {verdict.seconds:5.1f} s  {verdict.plugin}: {verdict.name}: {verdict.by}",
                 flush=True,
@@ -138,7 +138,9 @@ def _run(subject: Subject, folder: Path, kind: str, seconds: Path) -> tuple[str,
         start_new_session=True,
     )
     try:
-        output, _ = run.communicate(timeout=subject.most_seconds)
+        output, _ = run.communicate(
+            timeout=subject.most_seconds * (3 if kind == UNCHANGED else 1)
+        )  # all rules are asked
     except subprocess.TimeoutExpired:
         return CAUGHT, "it hung"
     finally:

@@ -47,7 +47,9 @@ LIKELY = {
 }
 KIND = "HTCGRID_MUTANT_KIND"
 SECONDS = "HTCGRID_MUTANT_SECONDS"
-"""A file with the seconds that each rule takes where none is broken. The run that does not find it writes it."""
+"""A file with the seconds that each rule takes where none is broken. The run of the plugin without a bug writes it."""
+UNCHANGED = "-"
+"""The kind of a plugin without a bug."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -68,10 +70,11 @@ class Clock:
         self._seconds[report.nodeid] = self._seconds.get(report.nodeid, 0.0) + report.duration
 
     def pytest_sessionfinish(self) -> None:
-        self._file.write_text(json.dumps(self._seconds), encoding="utf-8")
+        part = self._file.with_suffix(".part")
+        part.write_text(json.dumps(self._seconds), encoding="utf-8")
+        part.replace(self._file)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    file = Path(os.environ[SECONDS])
-    if not file.exists():
-        config.pluginmanager.register(Clock(file))
+    if os.environ[KIND] == UNCHANGED:
+        config.pluginmanager.register(Clock(Path(os.environ[SECONDS])))
