@@ -141,7 +141,6 @@ class LeaseRules(SourceHelpers):
             asked = time.monotonic()
             source.nack(leases, delay)
             began = time.monotonic()
-            self.in_time()
             took = self._comes_again(source, size, asked, began, delay, f"it was returned with a delay of {delay:g} s")
             if took <= LATE * delay:
                 return
