@@ -140,6 +140,8 @@ class MemoryWatch:
         # The `due` of the last check stays valid: it assumes the fastest growth.
         process.due = max(process.due, time.monotonic() + _TICK_SECONDS)
         self._active[id(watched)] = process
+        if id(watched) not in self._processes:  # removed meanwhile, by another thread
+            self._active.pop(id(watched), None)
         if self._is_asleep:  # which is said before it looks whether anything is watched
             with self._lock:
                 self._lock.notify()
@@ -161,9 +163,10 @@ class MemoryWatch:
                 process.end_look(used_mb)
 
     def remove(self, watched: Watched) -> None:
-        """The environment has ended: remove it."""
+        """The environment has ended: remove it. It is not looked at any more when this returns."""
+        process = self._processes.pop(id(watched), None)
         self._active.pop(id(watched), None)
-        if (process := self._processes.pop(id(watched), None)) is not None:
+        if process is not None:
             with process.lock:
                 process.close()
 
@@ -178,7 +181,7 @@ class MemoryWatch:
         while True:
             with self._lock:
                 if not self._is_closed:
-                    self._is_asleep = time.monotonic() - self._left > _IDLE_SECONDS
+                    self._is_asleep = time.monotonic() - self._left > _IDLE_SECONDS  # before it looks: see `enter`
                     self._is_asleep = self._is_asleep and not self._active
                     self._lock.wait(None if self._is_asleep else _TICK_SECONDS)
                     self._is_asleep = False
@@ -187,10 +190,9 @@ class MemoryWatch:
             now = time.monotonic()
             for key, process in list(self._active.items()):
                 if process.due <= now:
-                    with process.lock:
-                        needs_look = process.needs_look(now)
-                    if needs_look and self._active.get(key) is process:
-                        process.watched.look_now()
+                    with process.lock:  # `remove` waits for it
+                        if self._active.get(key) is process and process.needs_look(now):
+                            process.watched.look_now()
 
 
 def _ran_ns(stamp: bytes) -> int:

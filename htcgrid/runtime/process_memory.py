@@ -36,9 +36,8 @@ def charged_mb(pid: int, *, is_shared: bool = False) -> float:
     sizes = _kilobytes(Path(f"/proc/{pid}/status"))
     shared_kb = max(sizes.get("RssShmem", 0), sum(files.values()) / 1024)
     if not is_shared and len(pids) == 1 and shared_kb < _LITTLE_KB:
-        return (
-            sizes.get("RssAnon", 0) + shared_kb
-        ) / 1024  # no descendant shares it, and its supervisor has none of its pages
+        # No descendant shares it, and its supervisor has none of its pages.
+        return (sizes.get("RssAnon", 0) + shared_kb) / 1024
     # Read before and after: what is mapped or unmapped meanwhile must not count both as a share and as a file.
     before = _mapped(pids, files)
     shares = sum(map(_share_kb, pids)) / 1024
