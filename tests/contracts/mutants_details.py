@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mutants_subjects import Mutant
+from mutants_subjects import Mutant, bug, sink_bug
 
 BATCHES = "source: only a part of a batch"
 SECONDS = "source: seconds"
@@ -22,14 +22,6 @@ _SQL = "htcgrid/builtin/sqlite_statements.py"
 _STATS = "htcgrid/builtin/sqlite_stats.py"
 
 
-def _bug(kind: str, name: str, body: str, plugin: str = "sqlite source") -> Mutant:
-    return Mutant(plugin, kind, name, body)
-
-
-def _sink(kind: str, name: str, body: str, plugin: str = "sqlite sink") -> Mutant:
-    return Mutant(plugin, kind, name, body)
-
-
 def _edit(kind: str, name: str, file: str, before: str, after: str, plugin: str = "sqlite source") -> Mutant:
     return Mutant(plugin, kind, name, edits=((file, before, after),))
 
@@ -47,7 +39,7 @@ def _fails_on_nothing(method: str, argument: str) -> str:
 DETAILS = (
     # --- calls with nothing in them ---
     *(
-        _bug(ODD, f"{method} of nothing fails", _fails_on_nothing(method, argument))
+        bug(ODD, f"{method} of nothing fails", _fails_on_nothing(method, argument))
         for method, argument in (
             ("ack", "leases"),
             ("nack", "leases"),
@@ -57,36 +49,36 @@ DETAILS = (
         )
     ),
     *(
-        _sink(ODD_RESULTS, f"{method} of nothing fails", _fails_on_nothing(method, argument))
+        sink_bug(ODD_RESULTS, f"{method} of nothing fails", _fails_on_nothing(method, argument))
         for method, argument in (("put", "results"), ("stored", "tasks"))
     ),
     # --- seconds ---
-    _bug(
+    bug(
         SECONDS,
         "a delay past the service's most is none",
         "def nack(self, leases, delay=0.0):\n    super().nack(leases, delay if delay <= 900 else 0)",
     ),
-    _bug(
+    bug(
         SECONDS,
         "a delay past the service's most fails",
         "def nack(self, leases, delay=0.0):\n    if delay > 43_200:\n        raise ValueError('InvalidParameterValue')\n    super().nack(leases, delay)",
     ),
-    _bug(
+    bug(
         SECONDS,
         "a lease past the service's most fails",
         "def extend(self, leases, seconds):\n    if seconds > 43_200:\n        raise ValueError('InvalidParameterValue')\n    return super().extend(leases, seconds)",
     ),
-    _bug(
+    bug(
         SECONDS,
         "milliseconds of a lease are 32 bits",
         "def extend(self, leases, seconds):\n    return super().extend(leases, min(seconds, (int(seconds * 1000) + 2**31) % 2**32 / 1000 - 2**31 / 1000))",
     ),
-    _bug(
+    bug(
         "source: waits",
         "a wait past the service's most fails",
         "def receive(self, max_tasks, wait):\n    if wait > 20:\n        raise ValueError('WaitTimeSeconds must be 0 to 20')\n    return super().receive(max_tasks, wait)",
     ),
-    _bug(
+    bug(
         "source: waits",
         "waits are cut to whole seconds",
         "def receive(self, max_tasks, wait):\n    return super().receive(max_tasks, int(wait))",
@@ -99,7 +91,7 @@ DETAILS = (
         "RETURN = \"UPDATE queue SET state = 'ready', due = NULL WHERE seq = ? AND attempt = ? AND state = 'leased'\"",
         "RETURN = \"UPDATE queue SET state = 'ready', due = NULL WHERE seq = ? AND attempt = ? AND state IN ('leased', 'cancelled')\"",
     ),
-    _bug(
+    bug(
         LEASES,
         "ack of what was cancelled fails",
         """
@@ -113,7 +105,7 @@ DETAILS = (
             super().ack(leases)
     """,
     ),
-    _bug(
+    bug(
         LEASES,
         "extend tells of a cancel once",
         """
@@ -143,7 +135,7 @@ DETAILS = (
         "RETURN = \"UPDATE queue SET state = 'ready', due = NULL WHERE seq = ? AND attempt = ? AND state = 'leased'\"",
         "RETURN = \"UPDATE queue SET state = 'ready', due = NULL WHERE seq = ? AND attempt = ? AND state IN ('leased', 'dead')\"",
     ),
-    _bug(
+    bug(
         LEASES,
         "a second dead_letter fails",
         """
@@ -156,32 +148,32 @@ DETAILS = (
     """,
     ),
     # --- what arrives ---
-    _bug(
+    bug(
         ARRIVES,
         "ten attributes are the most",
         "def put(self, tasks):\n    super().put([replace(each, attributes=dict(list(each.attributes.items())[:10])) for each in tasks])",
     ),
-    _bug(
+    bug(
         ARRIVES,
         "the names of attributes are those of a service",
         "def put(self, tasks):\n    super().put([replace(each, attributes={re.sub(r'[^A-Za-z0-9_.-]', '_', k): v for k, v in each.attributes.items()}) for each in tasks])",
     ),
-    _bug(
+    bug(
         ARRIVES,
         "attributes are cut at 256 characters",
         "def put(self, tasks):\n    super().put([replace(each, attributes={k: v[:256] for k, v in each.attributes.items()}) for each in tasks])",
     ),
-    _bug(
+    bug(
         ARRIVES,
         "an attribute takes the place of a field",
         "def put(self, tasks):\n    super().put([replace(each, payload=each.attributes['payload'].encode() if 'payload' in each.attributes else each.payload) for each in tasks])",
     ),
-    _bug(
+    bug(
         ARRIVES,
         "a put of more than four megabytes fails",
         "def put(self, tasks):\n    assert sum(len(each.payload) for each in tasks) < 4_000_000, 'the request is too large'\n    super().put(tasks)",
     ),
-    _bug(
+    bug(
         ARRIVES,
         "a batch of large events is cut",
         """
@@ -194,7 +186,7 @@ DETAILS = (
     """,
     ),
     # --- put, cancel, redrive ---
-    _bug(
+    bug(
         PUTS,
         "what was cancelled cannot be redriven",
         """
@@ -207,8 +199,8 @@ DETAILS = (
             super().redrive([each for each in tasks if each.id not in self._stopped])
     """,
     ),
-    _bug(PUTS, "redrive takes a thousand", "def redrive(self, tasks):\n    super().redrive(tasks[:1000])"),
-    _bug(
+    bug(PUTS, "redrive takes a thousand", "def redrive(self, tasks):\n    super().redrive(tasks[:1000])"),
+    bug(
         PUTS,
         "a dead letter that is redriven goes on counting",
         """
@@ -220,7 +212,7 @@ DETAILS = (
             return [replace(each, attempt=each.attempt + self._dead.get(each.task.id, 0)) for each in super().receive(max_tasks, wait)]
     """,
     ),
-    _bug(
+    bug(
         PARTNERS,
         "two submitters of the same tasks fail",
         """
@@ -237,7 +229,7 @@ DETAILS = (
                 self._now.difference_update(ids)
     """,
     ),
-    _bug(
+    bug(
         PARTNERS,
         "two submitters at once lose a task",
         """
@@ -292,17 +284,17 @@ DETAILS = (
         "Holder(leased, max(0.0, now - seen))",
         "Holder(leased, 1000 * (now - seen) + 9000)",
     ),
-    _bug(
+    bug(
         COUNTS,
         "a long reason fails",
         "def dead_letter(self, leases, reason):\n    if len(reason) > 1000:\n        raise ValueError('value too long for type character varying(1000)')\n    super().dead_letter(leases, reason)",
     ),
-    _bug(
+    bug(
         COUNTS,
         "a NUL in a reason fails",
         "def dead_letter(self, leases, reason):\n    if '\\0' in reason:\n        raise ValueError('A string literal cannot contain NUL (0x00) characters.')\n    super().dead_letter(leases, reason)",
     ),
-    _bug(
+    bug(
         COUNTS,
         "who reads dead letters holds up the others",
         """
@@ -321,7 +313,7 @@ DETAILS = (
                 super().ack(leases)
     """,
     ),
-    _bug(
+    bug(
         COUNTS,
         "a redrive ends the reading of dead letters",
         """
@@ -337,7 +329,7 @@ DETAILS = (
                 yield each
     """,
     ),
-    _bug(
+    bug(
         COUNTS,
         "two that read dead letters share a cursor",
         """
@@ -350,7 +342,7 @@ DETAILS = (
             self._shared = None
     """,
     ),
-    _bug(
+    bug(
         ANY,
         "a reading of dead letters that is left open keeps its connection",
         """
@@ -364,37 +356,37 @@ DETAILS = (
     """,
     ),
     # --- sinks ---
-    _sink(
+    sink_bug(
         STORED,
         "logs are cut at a kilobyte",
         "def put(self, results):\n    super().put([_outcome(each, log_tail=each.outcome.log_tail[-1024:]) for each in results])",
     ),
-    _sink(
+    sink_bug(
         STORED,
         "events of failures are parsed and written again",
         "def put(self, results):\n    super().put([replace(each, task=replace(each.task, payload=json.dumps(json.loads(each.task.payload)).encode())) for each in results])",
     ),
-    _sink(
+    sink_bug(
         STORED,
         "events of failures are cut",
         "def put(self, results):\n    super().put([replace(each, task=replace(each.task, payload=each.task.payload[:400_000])) for each in results])",
     ),
-    _sink(
+    sink_bug(
         STORED,
         "ten attributes are kept",
         "def put(self, results):\n    super().put([replace(each, task=replace(each.task, attributes=dict(list(each.task.attributes.items())[:10]))) for each in results])",
     ),
-    _sink(
+    sink_bug(
         STORED,
         "attributes are stripped and small",
         "def put(self, results):\n    super().put([replace(each, task=replace(each.task, attributes={k.lower(): v.strip() for k, v in each.task.attributes.items()})) for each in results])",
     ),
-    _sink(
+    sink_bug(
         STORED,
         "a put of more than four megabytes fails",
         "def put(self, results):\n    assert sum(len(each.outcome.payload) for each in results) < 4_000_000, 'the request is too large'\n    super().put(results)",
     ),
-    _sink(
+    sink_bug(
         READ,
         "get ends after four megabytes",
         """
@@ -408,7 +400,7 @@ DETAILS = (
             return found
     """,
     ),
-    _sink(
+    sink_bug(
         READ,
         "scan ends after four megabytes",
         """
@@ -421,17 +413,17 @@ DETAILS = (
                 yield number, each
     """,
     ),
-    _sink(
+    sink_bug(
         ODD_RESULTS,
         "get of an id twice fails",
         "def get(self, task_ids):\n    if len(set(task_ids)) < len(task_ids):\n        raise ValueError('Provided list of item keys contains duplicates')\n    return super().get(task_ids)",
     ),
-    _sink(
+    sink_bug(
         ODD_RESULTS,
         "stored of a task twice fails",
         "def stored(self, tasks):\n    if len({each.id for each in tasks}) < len(tasks):\n        raise ValueError('Provided list of item keys contains duplicates')\n    return super().stored(tasks)",
     ),
-    _sink(
+    sink_bug(
         ODD_RESULTS,
         "sessions are told apart without regard to case",
         """
@@ -441,7 +433,7 @@ DETAILS = (
                     yield number, each
     """,
     ),
-    _sink(
+    sink_bug(
         ODD_RESULTS,
         "sessions are cut at a colon",
         """
@@ -451,7 +443,7 @@ DETAILS = (
                     yield number, each
     """,
     ),
-    _sink(
+    sink_bug(
         BESIDE,
         "two that scan share a cursor",
         """
@@ -462,7 +454,7 @@ DETAILS = (
                 yield row
     """,
     ),
-    _sink(
+    sink_bug(
         BESIDE,
         "two that list failures share a cursor",
         """
@@ -474,7 +466,7 @@ DETAILS = (
     """,
     ),
     *(
-        _sink(
+        sink_bug(
             ANY,
             f"a {name} that is left open keeps its connection",
             f"""
@@ -489,7 +481,7 @@ DETAILS = (
         )
         for name in ("scan", "failed")
     ),
-    _sink(
+    sink_bug(
         BESIDE,
         "who is told of what was stored tells no other thread",
         """
@@ -501,12 +493,12 @@ DETAILS = (
             return self._number != before
     """,
     ),
-    _sink(
+    sink_bug(
         BESIDE,
         "a thread's first call of wait_for_more says no",
         "def wait_for_more(self, seconds):\n    return getattr(self._seen, 'number', -1) >= 0 and super().wait_for_more(seconds) or (super().wait_for_more(0) and False)",
     ),
-    _sink(
+    sink_bug(
         BESIDE,
         "who waits is not told of what it has put itself",
         """
@@ -522,7 +514,7 @@ DETAILS = (
             return found
     """,
     ),
-    _sink(
+    sink_bug(
         BESIDE,
         "a reader sees what was there when it was opened",
         """
@@ -534,7 +526,7 @@ DETAILS = (
             return super().get([each for each in task_ids if self._only is None or each in self._only])
     """,
     ),
-    _sink(
+    sink_bug(
         BESIDE,
         "a reader has no scan",
         """
@@ -548,7 +540,7 @@ DETAILS = (
             return super().scan(session_id, after)
     """,
     ),
-    _sink(
+    sink_bug(
         ANY,
         "a reader of a place that is not there finds nothing",
         """
@@ -562,47 +554,47 @@ DETAILS = (
             return iter(()) if self._nothing else super().failed()
     """,
     ),
-    _sink(
+    sink_bug(
         ANY,
         "a reader leaves a file open",
         "def open_to_read(self):\n    import os\n    super().open_to_read()\n    os.open('/dev/null', 0)",
     ),
-    _sink(
+    sink_bug(
         FAILURES,
         "stats have kinds that are not there",
         "def stats(self):\n    found = super().stats()\n    return replace(found, failures={**(found.failures or {}), 'handler_error': 1})",
     ),
-    _sink(
+    sink_bug(
         FAILURES,
         "a large run is cut",
         "def add_run(self, document):\n    super().add_run(document[:4096])",
     ),
     # --- types, threads, and readers ---
     *(
-        _sink(
+        sink_bug(
             READ,
             f"{what} is read as a {kind}",
             f"def get(self, task_ids):\n    from decimal import Decimal\n    return {{key: _outcome(each, {what}={kind}(each.outcome.{what})) for key, each in super().get(task_ids).items()}}",
         )
         for what, kind in (("payload", "bytearray"), ("billed_ms", "Decimal"), ("billed_ms", "float"))
     ),
-    _bug(
+    bug(
         ARRIVES,
         "events arrive as memoryviews",
         "def receive(self, max_tasks, wait):\n    return [replace(each, task=replace(each.task, payload=memoryview(each.task.payload))) for each in super().receive(max_tasks, wait)]",
     ),
-    _sink(READ, "every_result is a page", "def every_result(self):\n    return list(super().every_result())[:100]"),
-    _sink(
+    sink_bug(READ, "every_result is a page", "def every_result(self):\n    return list(super().every_result())[:100]"),
+    sink_bug(
         READ,
         "every_result has no times",
         "def every_result(self):\n    return (_outcome(each, started=0.0, duration_ms=0.0) for each in super().every_result())",
     ),
-    _sink(
+    sink_bug(
         FAILURES,
         "failed says attempt 1",
         "def failed(self):\n    return (replace(each, attempt=1) for each in super().failed())",
     ),
-    _sink(
+    sink_bug(
         BESIDE,
         "failed pages by number of rows",
         """
@@ -614,7 +606,7 @@ DETAILS = (
     """,
     ),
     *(
-        _sink(
+        sink_bug(
             BESIDE,
             f"a reader has no {name}",
             f"""
@@ -665,7 +657,7 @@ DETAILS = (
         )
         for plugin, kind in (("sqlite sink", BESIDE), ("sqlite source", PARTNERS))
     ),
-    _bug(
+    bug(
         PARTNERS,
         "agents wait in turn",
         "_one = threading.Lock()\ndef receive(self, max_tasks, wait):\n    with self._one:\n        return super().receive(max_tasks, wait)",
@@ -684,23 +676,23 @@ DETAILS = (
         "LEASE_OVER = \"UPDATE queue SET state = 'ready', due = NULL WHERE",
         "LEASE_OVER = \"UPDATE queue SET state = 'ready', due = NULL, priority = 0 WHERE",
     ),
-    _bug(
+    bug(
         PUTS,
         "put is all or none of each hundred",
         "def put(self, tasks):\n    for start in range(0, len(tasks), 100):\n        super().put(tasks[start : start + 100])",
     ),
-    _bug(
+    bug(
         LEASES,
         "leases end and are said to last",
         "def open(self):\n    super().open()\n    self.lease_seconds = None",
     ),
-    _bug(
+    bug(
         LEASES,
         "lease_seconds is not that of the config",
         "def open(self):\n    super().open()\n    self.lease_seconds = 60.0",
     ),
     *(
-        _bug(
+        bug(
             BATCHES,
             f"{method} of a thousand fails",
             f"def {method}(self, leases, *more):\n    assert len(leases) < 1000, 'too many variables'\n    return super().{method}(leases, *more)",
@@ -708,7 +700,7 @@ DETAILS = (
         for method in ("nack", "extend")
     ),
     *(
-        _bug(
+        bug(
             PUTS,
             f"{method} of what is done fails",
             f"""
@@ -724,7 +716,7 @@ DETAILS = (
         )
         for method in ("put", "redrive")
     ),
-    _bug(
+    bug(
         PUTS,
         "redrive keeps the event that was there",
         """
@@ -737,13 +729,13 @@ DETAILS = (
     """,
     ),
     _edit(PUTS, "cancel by id takes dead letters", _SQL, "WHERE t.id = ? AND q.state <> 'dead'", "WHERE t.id = ?"),
-    _bug(
+    bug(
         COUNTS,
         "dead letters lose their attributes",
         "def dead_letters(self):\n    return (replace(each, task=replace(each.task, attributes={})) for each in super().dead_letters())",
     ),
     *(
-        _bug(
+        bug(
             LEASES,
             f"{method} returns the leases of all agents",
             f"""
@@ -759,7 +751,7 @@ DETAILS = (
         for method in ("open", "close")
     ),
     *(
-        _bug(
+        bug(
             PUTS,
             f"what is redriven has no {column}",
             f"""
@@ -772,7 +764,7 @@ DETAILS = (
         )
         for column, value in (("session", "NULL"), ("priority", "0"))
     ),
-    _bug(
+    bug(
         ODD,
         "a quote in a session's name is a part of the query",
         "def cancel(self, session_id=None, task_ids=()):\n    assert \"'\" not in (session_id or ''), 'syntax error'\n    return super().cancel(session_id, task_ids)",
@@ -799,7 +791,7 @@ DETAILS = (
         "WHERE state IN ('ready', 'delayed') OR",
         "WHERE state IN ('ready', 'delayed', 'cancelled') OR",
     ),
-    _bug(
+    bug(
         COUNTS,
         "pages of dead letters begin at a row",
         """
@@ -810,18 +802,18 @@ DETAILS = (
                 start += 50
     """,
     ),
-    _bug(
+    bug(
         ODD,
         "a batch comes in reverse",
         "def receive(self, max_tasks, wait):\n    return super().receive(max_tasks, wait)[::-1]",
     ),
-    _sink(FAILURES, "the first page of runs is given", "def runs(self):\n    yield from list(super().runs())[:100]"),
-    _sink(
+    sink_bug(FAILURES, "the first page of runs is given", "def runs(self):\n    yield from list(super().runs())[:100]"),
+    sink_bug(
         FAILURES,
         "an answer is unknown to a later generation",
         "def stored(self, tasks):\n    return super().stored([task for task in tasks if 'generation' not in task.attributes])",
     ),
-    _sink(
+    sink_bug(
         READ,
         "who waits is told of new tasks alone",
         """

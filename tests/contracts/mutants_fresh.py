@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mutants_subjects import Mutant
+from mutants_subjects import Mutant, bug, plane_bug, report_bug, sink_bug
 
 BATCHES = "source: only a part of a batch"
 WAITS = "source: waits"
@@ -33,27 +33,6 @@ _SOURCE = "htcgrid/builtin/sqlite_source.py"
 _AGAIN = "json.dumps(json.loads(each.task.payload)).encode()"
 
 
-def _bug(kind: str, name: str, body: str, plugin: str = "sqlite source") -> Mutant:
-    return Mutant(plugin, kind, name, body)
-
-
-def _sink(kind: str, name: str, body: str, plugin: str = "sqlite sink") -> Mutant:
-    return Mutant(plugin, kind, name, body)
-
-
-def _plane(kind: str, name: str, body: str) -> Mutant:
-    return Mutant("process", kind, name, body)
-
-
-def _report(kind: str, name: str, expression: str) -> Mutant:
-    body = f"""
-        def invoke(self, batch, timeout):
-            for report in super().invoke(batch, timeout):
-                yield ({expression}) if isinstance(report, Outcome) else report
-    """
-    return _plane(kind, name, body)
-
-
 _BY_ID = """
     def _by_id(self, leases):
         found = []
@@ -79,13 +58,13 @@ FRESH_SOURCES = (
             ),
         ),
     ),
-    _bug(
+    bug(
         LEASES,
         "an earlier generation's extend is that of the later one",
         _BY_ID
         + "\n    def extend(self, leases, seconds):\n        return super().extend(self._by_id(leases), seconds)\n",
     ),
-    _bug(
+    bug(
         LEASES,
         "an earlier generation's ack is that of the later one",
         _BY_ID
@@ -98,25 +77,25 @@ FRESH_SOURCES = (
                 super().ack([each])
 """,
     ),
-    _bug(
+    bug(
         LEASES,
         "an earlier generation's dead_letter is that of the later one",
         _BY_ID
         + "\n    def dead_letter(self, leases, reason):\n        super().dead_letter(self._by_id(leases), reason)\n",
     ),
     # --- receive ---
-    _bug(
+    bug(
         BATCHES,
         "receive leases one more than it returns",
         "def receive(self, max_tasks, wait):\n    return super().receive(max_tasks + 1, wait)[:max_tasks]",
     ),
-    _bug(
+    bug(
         BATCHES,
         "receive leases one more than it returns",
         "def receive(self, max_tasks, wait):\n    return super().receive(max_tasks + 1, wait)[:max_tasks]",
         "redis source",
     ),
-    _bug(
+    bug(
         BATCHES,
         "what does not fit into an answer comes when its lease is over",
         """
@@ -130,7 +109,7 @@ FRESH_SOURCES = (
     """,
     ),
     *(
-        _bug(
+        bug(
             WAITS,
             "a receive without wait hands out nothing",
             "def receive(self, max_tasks, wait):\n    return super().receive(max_tasks, wait) if wait > 0 else ()",
@@ -138,7 +117,7 @@ FRESH_SOURCES = (
         )
         for plugin in ("sqlite source", "redis source", "jsonl source")
     ),
-    _bug(
+    bug(
         ERRORS,
         "a receive that waits overlooks that its place went away",
         """
@@ -154,7 +133,7 @@ FRESH_SOURCES = (
     """,
         "redis source",
     ),
-    _bug(
+    bug(
         ERRORS,
         "each call that fails takes a connection of ten",
         """
@@ -170,7 +149,7 @@ FRESH_SOURCES = (
     """,
         "redis source",
     ),
-    _bug(
+    bug(
         ERRORS,
         "retry_after is in milliseconds",
         """
@@ -182,7 +161,7 @@ FRESH_SOURCES = (
     """,
         "redis source",
     ),
-    _bug(
+    bug(
         ERRORS,
         "an open while the place is away is Rejected",
         """
@@ -195,18 +174,18 @@ FRESH_SOURCES = (
         "redis source",
     ),
     # --- what arrives ---
-    _bug(
+    bug(
         ARRIVES,
         "dead letters' events are parsed and written again",
         f"def dead_letters(self):\n    return (replace(each, task=replace(each.task, payload={_AGAIN})) for each in super().dead_letters())",
     ),
-    _bug(
+    bug(
         ARRIVES,
         "redrive parses events and writes them again",
         f"def redrive(self, tasks):\n    super().redrive([replace(each.task, payload={_AGAIN}) for each in map(Lease, tasks)])",
     ),
     *(
-        _bug(
+        bug(
             ARRIVES,
             "what comes again was parsed and written again",
             f"def receive(self, max_tasks, wait):\n    return [replace(each, task=replace(each.task, payload={_AGAIN})) if each.attempt > 1 else each for each in super().receive(max_tasks, wait)]",
@@ -214,55 +193,55 @@ FRESH_SOURCES = (
         )
         for plugin in ("sqlite source", "redis source", "jsonl source")
     ),
-    _bug(
+    bug(
         ARRIVES,
         "attributes are normalised",
         "def put(self, tasks):\n    super().put([replace(each, attributes={k: unicodedata.normalize('NFC', v) for k, v in each.attributes.items()}) for each in tasks])",
     ),
-    _bug(
+    bug(
         ARRIVES,
         "line breaks of attributes become line feeds",
         "def put(self, tasks):\n    super().put([replace(each, attributes={k: v.replace('\\r\\n', '\\n') for k, v in each.attributes.items()}) for each in tasks])",
     ),
-    _bug(
+    bug(
         ARRIVES,
         "a generation that is no number fails",
         "def put(self, tasks):\n    [int(each.attributes.get('generation', 0)) for each in tasks]\n    super().put(tasks)",
     ),
-    _bug(
+    bug(
         ARRIVES,
         "a NUL in an attribute fails",
         "def put(self, tasks):\n    if any('\\0' in text for each in tasks for text in each.attributes.values()):\n        raise ValueError('A string literal cannot contain NUL (0x00) characters.')\n    super().put(tasks)",
     ),
-    _bug(
+    bug(
         ARRIVES,
         "half of a surrogate pair in an attribute fails",
         "def put(self, tasks):\n    [text.encode() for each in tasks for text in each.attributes.values()]\n    super().put(tasks)",
     ),
-    _bug(
+    bug(
         ARRIVES,
         "an ack of what is no task does nothing",
         "def ack(self, leases):\n    super().ack([each for each in leases if not each.invalid])",
         "redis source",
     ),
-    _bug(
+    bug(
         ARRIVES,
         "what is no task hides the others of its batch",
         "def receive(self, max_tasks, wait):\n    leases = super().receive(max_tasks, wait)\n    return [each for each in leases if each.invalid] or leases",
         "redis source",
     ),
     # --- put, cancel, redrive ---
-    _bug(
+    bug(
         PUTS,
         "cancel takes a list of ids alone",
         "def cancel(self, session_id=None, task_ids=()):\n    return super().cancel(session_id, task_ids[:])",
     ),
-    _bug(
+    bug(
         ODD,
         "extend takes a list of leases alone",
         "def extend(self, leases, seconds):\n    return super().extend(leases + [], seconds)",
     ),
-    _bug(
+    bug(
         PUTS,
         "cancel leaves what has a lease that is over",
         """
@@ -284,17 +263,17 @@ FRESH_SOURCES = (
             ),
         ),
     ),
-    _bug(
+    bug(
         ODD,
         "sessions are cut at 64 characters",
         "def cancel(self, session_id=None, task_ids=()):\n    return super().cancel(session_id and session_id[:64], task_ids)",
     ),
-    _bug(
+    bug(
         ODD,
         "sessions are stripped",
         "def cancel(self, session_id=None, task_ids=()):\n    return super().cancel(session_id and session_id.strip(), task_ids)",
     ),
-    _bug(
+    bug(
         ODD,
         "cancelling the session without a name cancels all",
         """
@@ -305,7 +284,7 @@ FRESH_SOURCES = (
             return found
     """,
     ),
-    _bug(
+    bug(
         ERRORS,
         "each put that is Rejected takes a connection of ten",
         """
@@ -321,7 +300,7 @@ FRESH_SOURCES = (
     """,
     ),
     # --- counts ---
-    _bug(
+    bug(
         COUNTS,
         "the counts of an empty queue are none",
         """
@@ -330,7 +309,7 @@ FRESH_SOURCES = (
             return found if found.states.waiting or found.states.leased else replace(found, states=States())
     """,
     ),
-    _bug(
+    bug(
         COUNTS,
         "stats of an empty queue fail",
         """
@@ -342,7 +321,7 @@ FRESH_SOURCES = (
             return found
     """,
     ),
-    _bug(
+    bug(
         PARTNERS,
         "stats go through what others change",
         """
@@ -353,7 +332,7 @@ FRESH_SOURCES = (
     """,
         "memory source",
     ),
-    _bug(
+    bug(
         PARTNERS,
         "threads that cancel share a list",
         """
@@ -367,7 +346,7 @@ FRESH_SOURCES = (
 )
 
 FRESH_SINKS = (
-    _sink(
+    sink_bug(
         FAILURES,
         "stats of an empty store fail",
         """
@@ -376,17 +355,17 @@ FRESH_SINKS = (
             return replace(found, per_second=found.stored * 1.0 / found.stored * found.per_second)
     """,
     ),
-    _sink(
+    sink_bug(
         FAILURES,
         "the counts of an empty store are none",
         "def stats(self):\n    found = super().stats()\n    return found if found.stored else StoreStats()",
     ),
-    _sink(
+    sink_bug(
         READ,
         "every_result of an empty store fails",
         "def every_result(self):\n    found = [each for _, each in self.scan()]\n    last = found[-1]\n    return iter(found)",
     ),
-    _sink(
+    sink_bug(
         READ,
         "threads that get share a result",
         """
@@ -397,7 +376,7 @@ FRESH_SINKS = (
             return self._found
     """,
     ),
-    _sink(
+    sink_bug(
         READ,
         "threads that ask what is stored share a result",
         """
@@ -408,32 +387,34 @@ FRESH_SINKS = (
             return self._found
     """,
     ),
-    _sink(
+    sink_bug(
         ODD_RESULTS, "get takes a list of ids alone", "def get(self, task_ids):\n    return super().get(task_ids + [])"
     ),
-    _sink(ODD_RESULTS, "put takes a list of results alone", "def put(self, results):\n    super().put(results + [])"),
-    _sink(
+    sink_bug(
+        ODD_RESULTS, "put takes a list of results alone", "def put(self, results):\n    super().put(results + [])"
+    ),
+    sink_bug(
         ODD_RESULTS,
         "a scan of the session without a name is of all",
         "def scan(self, session_id=None, after=0):\n    return super().scan(session_id or None, after)",
     ),
-    _sink(
+    sink_bug(
         ODD_RESULTS,
         "sessions are cut at 64 characters",
         "def scan(self, session_id=None, after=0):\n    return super().scan(session_id and session_id[:64], after)",
     ),
-    _sink(
+    sink_bug(
         ODD_RESULTS,
         "sessions are stripped",
         "def scan(self, session_id=None, after=0):\n    return super().scan(session_id and session_id.strip(), after)",
     ),
-    _sink(
+    sink_bug(
         STORED,
         "attributes are normalised",
         "def put(self, results):\n    super().put([replace(each, task=replace(each.task, attributes={k: unicodedata.normalize('NFC', v) for k, v in each.task.attributes.items()})) for each in results])",
     ),
     *(
-        _sink(
+        sink_bug(
             STORED,
             "a generation that is no number fails",
             "def put(self, results):\n    [int(each.task.attributes.get('generation', 0)) for each in results]\n    super().put(results)",
@@ -442,7 +423,7 @@ FRESH_SINKS = (
         for plugin in ("sqlite sink", "redis sink")
     ),
     *(
-        _sink(
+        sink_bug(
             SINK_ERRORS,
             "a NUL in an attribute fails",
             "def put(self, results):\n    if any('\\0' in text for each in results for text in each.task.attributes.values()):\n        raise ValueError('A string literal cannot contain NUL (0x00) characters.')\n    super().put(results)",
@@ -450,18 +431,18 @@ FRESH_SINKS = (
         )
         for plugin in ("sqlite sink", "redis sink")
     ),
-    _sink(
+    sink_bug(
         SINK_ERRORS,
         "half of a surrogate pair in an attribute fails",
         "def put(self, results):\n    [text.encode() for each in results for text in each.task.attributes.values()]\n    super().put(results)",
     ),
-    _sink(
+    sink_bug(
         SINK_ERRORS,
         "of several that are too large one is named",
         "def put(self, results):\n    try:\n        super().put(results)\n    except Rejected as error:\n        raise Rejected(str(error), sorted(error.task_ids)[:1]) from None",
         "redis sink",
     ),
-    _sink(
+    sink_bug(
         SINK_ERRORS,
         "each put that is Rejected takes a connection of ten",
         """
@@ -477,7 +458,7 @@ FRESH_SINKS = (
     """,
         "redis sink",
     ),
-    _sink(
+    sink_bug(
         SINK_ERRORS,
         "each call that fails takes a connection of ten",
         """
@@ -493,13 +474,13 @@ FRESH_SINKS = (
     """,
         "redis sink",
     ),
-    _sink(
+    sink_bug(
         SINK_ERRORS,
         "a reader's open raises the client's own error",
         "def open_to_read(self):\n    try:\n        self.open()\n    except Unavailable as error:\n        raise ConnectionError(str(error)) from None",
         "redis sink",
     ),
-    _sink(
+    sink_bug(
         SINK_ERRORS,
         "an open while the place is away is Rejected",
         "def open(self):\n    try:\n        super().open()\n    except Unavailable as error:\n        raise Rejected(str(error)) from None",
@@ -536,7 +517,7 @@ _LOSES = """
 """
 
 FRESH_PLANES = (
-    _plane(
+    plane_bug(
         CANCELS,
         "a cancel of what has ended stops what runs in its place",
         _COUNTED
@@ -550,33 +531,35 @@ FRESH_PLANES = (
         super().cancel([*task_ids, *(now if (set(task_ids) & self._ever) - now else ())])
 """,
     ),
-    _plane(CANCELS, "cancel takes a list of ids alone", "def cancel(self, task_ids):\n    super().cancel(task_ids[:])"),
-    _report(
+    plane_bug(
+        CANCELS, "cancel takes a list of ids alone", "def cancel(self, task_ids):\n    super().cancel(task_ids[:])"
+    ),
+    report_bug(
         LOGS,
         "the end of a log is so many characters",
         "replace(report, log_tail=report.log_tail + b'x' * 2000) if len(report.log_tail) > 4000 and max(report.log_tail) > 127 else report",
     ),
-    _report(
+    report_bug(
         LOGS,
         "the logs of cancelled tasks are lost",
         "replace(report, log_tail=b'') if report.failure is FailureKind.CANCELLED else report",
     ),
-    _report(
+    report_bug(
         LOGS,
         "the logs of answers that are too large are lost",
         "replace(report, log_tail=b'') if report.failure is FailureKind.PAYLOAD_TOO_LARGE else report",
     ),
-    _report(
+    report_bug(
         METERS,
         "answers that are too large are not billed",
         "replace(report, started=0.0, duration_ms=0.0, billed_ms=0) if report.failure is FailureKind.PAYLOAD_TOO_LARGE else report",
     ),
-    _report(
+    report_bug(
         METERS,
         "what is past its memory is not billed",
         "replace(report, started=0.0, duration_ms=0.0, billed_ms=0) if report.failure is FailureKind.OUT_OF_MEMORY else report",
     ),
-    _plane(
+    plane_bug(
         METERS,
         "durations of a batch add up",
         """
@@ -589,7 +572,7 @@ FRESH_PLANES = (
                 yield report
     """,
     ),
-    _plane(
+    plane_bug(
         METERS,
         "environments of two planes have the same names",
         """
@@ -601,7 +584,7 @@ FRESH_PLANES = (
                 yield report
     """,
     ),
-    _plane(
+    plane_bug(
         CONTEXT,
         "the context has the attributes of earlier tasks",
         """
@@ -614,7 +597,7 @@ FRESH_PLANES = (
             return super().invoke(mine, timeout)
     """,
     ),
-    _plane(
+    plane_bug(
         CONTEXT,
         "the trace is that of an earlier task",
         """
@@ -626,7 +609,7 @@ FRESH_PLANES = (
             return super().invoke([replace(each, task=replace(each.task, attributes={**self._trace, **each.task.attributes})) for each in batch], timeout)
     """,
     ),
-    _plane(
+    plane_bug(
         LIMITS,
         "the limit of events is in characters",
         """
@@ -637,7 +620,7 @@ FRESH_PLANES = (
             yield from super().invoke(left, timeout) if left else ()
     """,
     ),
-    _plane(
+    plane_bug(
         LIMITS,
         "a few bytes more than the limit of events pass",
         """
@@ -649,7 +632,7 @@ FRESH_PLANES = (
     """,
     ),
     *(
-        _plane(SLOTS, f"{what} loses its slot", _LOSES.format(kind))
+        plane_bug(SLOTS, f"{what} loses its slot", _LOSES.format(kind))
         for what, kind in (
             ("an answer that is too large", "PAYLOAD_TOO_LARGE"),
             ("a cancel", "CANCELLED"),
@@ -657,12 +640,12 @@ FRESH_PLANES = (
             ("what is past its memory", "OUT_OF_MEMORY"),
         )
     ),
-    _plane(
+    plane_bug(
         SLOTS,
         "a handler that cannot be loaded loses its slot",
         _LOSES.format("INIT_ERROR"),
     ),
-    _plane(
+    plane_bug(
         ENDS,
         "an end is seen once its children have ended",
         """
@@ -673,7 +656,7 @@ FRESH_PLANES = (
                 yield report
     """,
     ),
-    _plane(
+    plane_bug(
         ENDS,
         "a handler that is stopped runs on",
         """
@@ -687,7 +670,7 @@ FRESH_PLANES = (
                 yield report
     """,
     ),
-    _plane(
+    plane_bug(
         NEIGHBOURS,
         "close waits for what runs",
         _COUNTED

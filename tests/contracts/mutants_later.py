@@ -20,37 +20,16 @@ from mutants_fresh import (
     WAITS,
 )
 from mutants_fresh import KINDS as KINDS_OF_FAILURE
-from mutants_subjects import Mutant
+from mutants_subjects import Mutant, bug, plane_bug, report_bug, sink_bug
 
 _SOURCE = "htcgrid/builtin/sqlite_source.py"
 _STATS = "htcgrid/builtin/sqlite_stats.py"
 _OURS = "SELECT 1 FROM queue WHERE seq = ? AND attempt = ? AND state = 'leased'"
 
 
-def _bug(kind: str, name: str, body: str, plugin: str = "sqlite source") -> Mutant:
-    return Mutant(plugin, kind, name, body)
-
-
-def _sink(kind: str, name: str, body: str, plugin: str = "sqlite sink") -> Mutant:
-    return Mutant(plugin, kind, name, body)
-
-
-def _plane(kind: str, name: str, body: str) -> Mutant:
-    return Mutant("process", kind, name, body)
-
-
-def _report(kind: str, name: str, expression: str) -> Mutant:
-    body = f"""
-        def invoke(self, batch, timeout):
-            for report in super().invoke(batch, timeout):
-                yield ({expression}) if isinstance(report, Outcome) else report
-    """
-    return _plane(kind, name, body)
-
-
 def _behind_receive(call: str, parameters: str, arguments: str) -> Mutant:
     """A call that waits for a `receive` that waits."""
-    return _bug(
+    return bug(
         WAITS,
         f"a receive that waits holds the lock that {call} needs",
         f"""
@@ -69,7 +48,7 @@ def _behind_receive(call: str, parameters: str, arguments: str) -> Mutant:
 LATER_SOURCES = (
     # --- a part of a batch ---
     *(
-        _bug(BATCHES, name, body, plugin)
+        bug(BATCHES, name, body, plugin)
         for plugin in ("sqlite source", "redis source")
         for name, body in (
             (
@@ -103,7 +82,7 @@ LATER_SOURCES = (
             ),
         )
     ),
-    _bug(
+    bug(
         BATCHES,
         "extend keeps none of a batch where one is lost",
         f"""
@@ -113,7 +92,7 @@ LATER_SOURCES = (
             return gone or super().extend(leases, seconds)
     """,
     ),
-    _bug(
+    bug(
         BATCHES,
         "extend keeps those before the first that is lost",
         f"""
@@ -128,7 +107,7 @@ LATER_SOURCES = (
             return gone
     """,
     ),
-    _bug(
+    bug(
         BATCHES,
         "dead_letter gives up at the first lease that is lost",
         f"""
@@ -140,7 +119,7 @@ LATER_SOURCES = (
                 super().dead_letter([each], reason)
     """,
     ),
-    _bug(
+    bug(
         BATCHES,
         "ack gives up at the first lease that is lost",
         f"""
@@ -153,7 +132,7 @@ LATER_SOURCES = (
     """,
     ),
     # --- leases ---
-    _bug(
+    bug(
         LEASES,
         "what is leased again keeps the end that it was extended to",
         """
@@ -171,7 +150,7 @@ LATER_SOURCES = (
     """,
     ),
     *(
-        _bug(
+        bug(
             LEASES,
             f"a lease is known by its task and its agent: {call}",
             f"""
@@ -195,7 +174,7 @@ LATER_SOURCES = (
     _behind_receive("is_pending", ", session_id", "session_id"),
     _behind_receive("dead_letters", "", ""),
     _behind_receive("redrive", ", tasks", "tasks"),
-    _bug(
+    bug(
         WAITS,
         "of two that wait one is woken",
         """
@@ -235,7 +214,7 @@ LATER_SOURCES = (
     ),
     # --- errors ---
     *(
-        _bug(
+        bug(
             ERRORS,
             f"{call} tries three times within half a second",
             f"""
@@ -255,7 +234,7 @@ LATER_SOURCES = (
             ("extend", "leases, seconds", "leases, seconds"),
         )
     ),
-    _bug(
+    bug(
         ERRORS,
         "a nack with a delay swallows Unavailable",
         """
@@ -269,7 +248,7 @@ LATER_SOURCES = (
         "redis source",
     ),
     # --- put, cancel, redrive ---
-    _bug(
+    bug(
         PUTS,
         "put makes a delayed task ready",
         """
@@ -280,7 +259,7 @@ LATER_SOURCES = (
                     connection.execute("UPDATE queue SET state = 'ready', due = NULL WHERE state = 'delayed' AND seq = (SELECT seq FROM tasks WHERE id = ?)", (each.id,))
     """,
     ),
-    _bug(
+    bug(
         PUTS,
         "put revives a dead letter",
         """
@@ -291,7 +270,7 @@ LATER_SOURCES = (
                     connection.execute("UPDATE queue SET state = 'ready', due = NULL WHERE state = 'dead' AND seq = (SELECT seq FROM tasks WHERE id = ?)", (each.id,))
     """,
     ),
-    _bug(
+    bug(
         PUTS,
         "what is redriven keeps its delay",
         """
@@ -305,7 +284,7 @@ LATER_SOURCES = (
                         connection.execute("UPDATE queue SET state = 'delayed', due = ? WHERE seq = (SELECT seq FROM tasks WHERE id = ?)", (row[0], task_id))
     """,
     ),
-    _bug(
+    bug(
         PUTS,
         "cancel leaves what was returned with a delay by another",
         """
@@ -317,7 +296,7 @@ LATER_SOURCES = (
     """,
     ),
     # --- counts and dead letters ---
-    _bug(
+    bug(
         COUNTS,
         "stats count a thousand at most",
         """
@@ -326,17 +305,17 @@ LATER_SOURCES = (
             return replace(found, states=replace(found.states, waiting=min(1000, found.states.waiting)))
     """,
     ),
-    _bug(
+    bug(
         COUNTS,
         "sessions are a page",
         "def stats(self, *, brief=False):\n    found = super().stats(brief=brief)\n    return replace(found, sessions=dict(list(found.sessions.items())[:100]))",
     ),
-    _bug(
+    bug(
         COUNTS,
         "the oldest task is told in milliseconds",
         "def stats(self, *, brief=False):\n    found = super().stats(brief=brief)\n    return replace(found, oldest_seconds=found.oldest_seconds and found.oldest_seconds * 1000)",
     ),
-    _bug(
+    bug(
         COUNTS,
         "a returned task begins its age again",
         """
@@ -353,7 +332,7 @@ LATER_SOURCES = (
         "what an agent has lost is counted as leased by it",
         edits=((_STATS, "AND q.due > ?\n    GROUP", "AND q.due > ? - 1000000\n    GROUP"),),
     ),
-    _bug(
+    bug(
         COUNTS,
         "all dead letters have the last reason",
         """
@@ -362,7 +341,7 @@ LATER_SOURCES = (
             return [replace(each, reason=found[-1].reason) for each in found]
     """,
     ),
-    _bug(
+    bug(
         COUNTS,
         "dead letters of a batch have the attempt of the first",
         """
@@ -373,7 +352,7 @@ LATER_SOURCES = (
                     connection.execute("UPDATE queue SET attempt = ? WHERE seq = ?", (leases[0].attempt, each.receipt[0]))
     """,
     ),
-    _bug(
+    bug(
         COUNTS,
         "a session is pending while its tasks wait a minute at most",
         """
@@ -383,7 +362,7 @@ LATER_SOURCES = (
             return bool(row[0])
     """,
     ),
-    _bug(
+    bug(
         PARTNERS,
         "a nack is sent with the next receive",
         """
@@ -402,7 +381,7 @@ LATER_SOURCES = (
             super().close()
     """,
     ),
-    _bug(
+    bug(
         PARTNERS,
         "an ack is sent with the next receive",
         """
@@ -425,7 +404,7 @@ LATER_SOURCES = (
 
 LATER_SINKS = (
     *(
-        _sink(
+        sink_bug(
             STORED,
             "put gives up at the first result that is there",
             """
@@ -439,7 +418,7 @@ LATER_SINKS = (
         )
         for plugin in ("sqlite sink", "redis sink", "jsonl sink")
     ),
-    _sink(
+    sink_bug(
         READ,
         "get remembers what it has read",
         """
@@ -449,7 +428,7 @@ LATER_SINKS = (
             return {each: self._read[each] for each in task_ids if each in self._read}
     """,
     ),
-    _sink(
+    sink_bug(
         READ,
         "get remembers what was not there",
         """
@@ -460,7 +439,7 @@ LATER_SINKS = (
             return found
     """,
     ),
-    _sink(
+    sink_bug(
         BESIDE,
         "stored remembers what failed",
         """
@@ -471,7 +450,7 @@ LATER_SINKS = (
             return [each.id for each in tasks if each.id in self._failed]
     """,
     ),
-    _sink(
+    sink_bug(
         READ,
         "a page without results of the session ends its scan",
         """
@@ -486,7 +465,7 @@ LATER_SINKS = (
     """,
     ),
     *(
-        _sink(
+        sink_bug(
             FAILURES,
             f"what replaces a failure keeps its {name}",
             f"""
@@ -509,37 +488,37 @@ LATER_SINKS = (
             ),
         )
     ),
-    _sink(
+    sink_bug(
         BESIDE,
         "wait_for_more waits five times as long",
         "def wait_for_more(self, seconds):\n    return super().wait_for_more(5 * seconds)",
     ),
-    _sink(
+    sink_bug(
         FAILURES,
         "failed leaves out what was cancelled",
         "def failed(self):\n    return (each for each in super().failed() if each.outcome.failure is not FailureKind.CANCELLED)",
     ),
-    _sink(
+    sink_bug(
         STORED,
         "error documents are cut at a few kilobytes",
         "def put(self, results):\n    super().put([_outcome(each, payload=each.outcome.payload[:8192]) if each.outcome.failure else each for each in results])",
     ),
-    _sink(
+    sink_bug(
         FAILURES,
         "stats count a thousand at most",
         "def stats(self):\n    found = super().stats()\n    return replace(found, stored=min(1000, found.stored))",
     ),
-    _sink(
+    sink_bug(
         FAILURES,
         "three kinds of failure are counted",
         "def stats(self):\n    found = super().stats()\n    return replace(found, failures=dict(list(found.failures.items())[:3]))",
     ),
-    _sink(
+    sink_bug(
         FAILURES,
         "failures are counted up to a hundred",
         "def stats(self):\n    found = super().stats()\n    return replace(found, failures={k: min(100, v) for k, v in found.failures.items()})",
     ),
-    _sink(
+    sink_bug(
         READ,
         "scan goes on after a number of its own session alone",
         """
@@ -554,23 +533,23 @@ LATER_SINKS = (
 )
 
 LATER_PLANES = (
-    _report(
+    report_bug(
         METERS,
         "the duration of a first call has its start in it",
         "replace(report, duration_ms=report.duration_ms + (report.init_ms or 0), billed_ms=report.billed_ms + int(report.init_ms or 0) + 1)",
     ),
-    _report(METERS, "init_ms is in seconds", "replace(report, init_ms=report.init_ms and report.init_ms / 1000)"),
-    _report(
+    report_bug(METERS, "init_ms is in seconds", "replace(report, init_ms=report.init_ms and report.init_ms / 1000)"),
+    report_bug(
         METERS,
         "a first call that fails has no init_ms",
         "replace(report, init_ms=None) if report.failure else report",
     ),
-    _report(
+    report_bug(
         METERS,
         "started is by the clock of the place",
         "replace(report, started=report.started - time.timezone)",
     ),
-    _plane(
+    plane_bug(
         METERS,
         "memory is the most of the whole plane",
         """
@@ -583,22 +562,22 @@ LATER_PLANES = (
                 yield report
     """,
     ),
-    _report(
+    report_bug(
         METERS,
         "a failure is billed its whole timeout",
         "replace(report, billed_ms=int(timeout * 1000) + 1, duration_ms=timeout * 1000) if report.failure is FailureKind.HANDLER_ERROR else report",
     ),
-    _plane(
+    plane_bug(
         LIMITS,
         "an event that is no object is an error of the plane",
         "def invoke(self, batch, timeout):\n    [{**json.loads(each.task.payload)} for each in batch]\n    yield from super().invoke(batch, timeout)",
     ),
-    _plane(
+    plane_bug(
         LIMITS,
         "a line break in an event ends it",
         "def invoke(self, batch, timeout):\n    return super().invoke([replace(each, task=replace(each.task, payload=each.task.payload.strip().split(b'\\n')[0])) for each in batch], timeout)",
     ),
-    _plane(
+    plane_bug(
         LIMITS,
         "the answers of a batch have one limit",
         """
@@ -611,7 +590,7 @@ LATER_PLANES = (
                 yield report
     """,
     ),
-    _plane(
+    plane_bug(
         LIMITS,
         "the events of a batch have one limit",
         """
@@ -621,7 +600,7 @@ LATER_PLANES = (
             yield from super().invoke(batch, timeout)
     """,
     ),
-    _plane(
+    plane_bug(
         NEIGHBOURS,
         "close ends what runs on another plane",
         """
@@ -647,22 +626,22 @@ LATER_PLANES = (
             super().close()
     """,
     ),
-    _report(
+    report_bug(
         KINDS_OF_FAILURE,
         "a trace is told up to its first line",
         "replace(report, payload=json.dumps({**json.loads(report.payload), 'stackTrace': json.loads(report.payload)['stackTrace'][:1]}).encode()) if report.failure is FailureKind.HANDLER_ERROR and 'stackTrace' in json.loads(report.payload) else report",
     ),
-    _report(
+    report_bug(
         KINDS_OF_FAILURE,
         "errorType has the module's name",
         "replace(report, payload=report.payload.replace(b'\"ContractError\"', b'\"contract_handler.ContractError\"')) if report.failure is FailureKind.HANDLER_ERROR else report",
     ),
-    _plane(
+    plane_bug(
         ENDS,
         "the timeout is 10 s at most",
         "def invoke(self, batch, timeout):\n    return super().invoke(batch, min(10, timeout))",
     ),
-    _plane(
+    plane_bug(
         ENDS,
         "an end in the middle of a batch is reported for the task before as well",
         """
@@ -681,7 +660,7 @@ LATER_PLANES = (
 )
 
 LATER_STILL = (
-    _bug(
+    bug(
         PUTS,
         "a session that was cancelled takes no more tasks",
         """
@@ -693,7 +672,7 @@ LATER_STILL = (
             super().put([each for each in tasks if each.attributes.get('session_id') not in self._ended])
     """,
     ),
-    _bug(
+    bug(
         LEASES,
         "what was leased at close comes again as its first attempt",
         """
@@ -703,7 +682,7 @@ LATER_STILL = (
             super().close()
     """,
     ),
-    _sink(
+    sink_bug(
         FAILURES,
         "the event of a failure that was replaced stays",
         """
@@ -714,7 +693,7 @@ LATER_STILL = (
             super().put([replace(each, task=replace(each.task, payload=there.get(each.task.id, each.task.payload))) for each in results])
     """,
     ),
-    _sink(
+    sink_bug(
         FAILURES,
         "a failure that replaces another is counted under the kind of the first",
         """
@@ -730,12 +709,12 @@ LATER_STILL = (
             return replace(found, failures={kind: kinds.count(kind) for kind in kinds})
     """,
     ),
-    _plane(
+    plane_bug(
         LIMITS,
         "the first hundred of a batch are run",
         "def invoke(self, batch, timeout):\n    yield from super().invoke(batch[:100], timeout)",
     ),
-    _plane(
+    plane_bug(
         NEIGHBOURS,
         "cancel looks at a hundred ids",
         "def cancel(self, task_ids):\n    super().cancel(list(task_ids)[:100])",

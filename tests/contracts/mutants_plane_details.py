@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mutants_subjects import Mutant
+from mutants_subjects import plane_bug, report_bug
 
 BATCHES = "plane: batches and slots"
 CONTEXT = "plane: context"
@@ -13,56 +13,43 @@ TIMES = "plane: timeouts and ends"
 LOGS = "plane: logs"
 
 
-def _bug(kind: str, name: str, body: str) -> Mutant:
-    return Mutant("process", kind, name, body)
-
-
-def _each(kind: str, name: str, expression: str) -> Mutant:
-    body = f"""
-        def invoke(self, batch, timeout):
-            for report in super().invoke(batch, timeout):
-                yield ({expression}) if isinstance(report, Outcome) else report
-    """
-    return _bug(kind, name, body)
-
-
 PLANE_DETAILS = (
-    _bug(
+    plane_bug(
         CONTEXT,
         "all of a batch have the attributes of the first",
         "def invoke(self, batch, timeout):\n    return super().invoke([replace(each, task=replace(each.task, attributes=batch[0].task.attributes)) for each in batch], timeout)",
     ),
-    _bug(
+    plane_bug(
         CONTEXT,
         "all of a batch have the attempt of the first",
         "def invoke(self, batch, timeout):\n    return super().invoke([replace(each, attempt=batch[0].attempt) for each in batch], timeout)",
     ),
-    _each(
+    report_bug(
         CONTEXT,
         "the time left stands still",
         "replace(report, payload=re.sub(rb'(\"remaining_ms\": (\\d+), \"remaining_later_ms\": )\\d+', rb'\\1\\2', report.payload))",
     ),
-    _bug(
+    plane_bug(
         CONTEXT,
         "ten attributes are handed over",
         "def invoke(self, batch, timeout):\n    return super().invoke([replace(each, task=replace(each.task, attributes=dict(list(each.task.attributes.items())[:10]))) for each in batch], timeout)",
     ),
-    _bug(
+    plane_bug(
         CONTEXT,
         "attributes go through a shell's variables",
         "def invoke(self, batch, timeout):\n    return super().invoke([replace(each, task=replace(each.task, attributes={re.sub(r'[^A-Za-z0-9_]', '_', k): v for k, v in each.task.attributes.items()})) for each in batch], timeout)",
     ),
-    _bug(
+    plane_bug(
         CONTEXT,
         "values of variables are cut at an equals sign",
         "def __init__(self, config, function):\n    super().__init__(config, function.model_copy(update={'environment': {k: v.split('=')[0] for k, v in function.environment.items()}}))\n    self._asked = function\ndef open(self):\n    super().open()\n    self.function = self._asked",
     ),
-    _bug(
+    plane_bug(
         CONTEXT,
         "a shell reads the values of variables",
         "def __init__(self, config, function):\n    super().__init__(config, function.model_copy(update={'environment': {k: re.sub(r'[\"\\'$]', '', v) for k, v in function.environment.items()}}))\n    self._asked = function\ndef open(self):\n    super().open()\n    self.function = self._asked",
     ),
-    _bug(
+    plane_bug(
         CANCELS,
         "cancel stops at the first id that is not here",
         """
@@ -77,7 +64,7 @@ PLANE_DETAILS = (
                 super().cancel([each])
     """,
     ),
-    _bug(
+    plane_bug(
         CANCELS,
         "a task that was cancelled once never runs again",
         """
@@ -93,7 +80,7 @@ PLANE_DETAILS = (
             yield from super().invoke(left, timeout) if left else ()
     """,
     ),
-    _bug(
+    plane_bug(
         CANCELS,
         "a cancel cancels what is behind as well",
         """
@@ -104,7 +91,7 @@ PLANE_DETAILS = (
                 yield Outcome(report.task_id, b'{"errorType": "Cancelled", "errorMessage": "m"}', FailureKind.CANCELLED) if stopped else report
     """,
     ),
-    _bug(
+    plane_bug(
         BATCHES,
         "a timeout is that of all that are behind",
         """
@@ -116,22 +103,22 @@ PLANE_DETAILS = (
                 yield Outcome(report.task_id, b'{"errorType": "Sandbox.Timedout", "errorMessage": "m"}', FailureKind.TIMEOUT) if late and isinstance(report, Unstarted) else report
     """,
     ),
-    _bug(
+    plane_bug(
         TIMES,
         "milliseconds of a timeout are 32 bits",
         "def invoke(self, batch, timeout):\n    if timeout * 1000 > 2**31 - 1:\n        raise OverflowError('timeout is too large')\n    yield from super().invoke(batch, timeout)",
     ),
-    _each(
+    report_bug(
         METERS,
         "exits are not measured",
         "replace(report, started=0.0, duration_ms=0.0, billed_ms=0) if report.failure is FailureKind.EXIT else report",
     ),
-    _each(
+    report_bug(
         METERS,
         "what was cancelled is not billed",
         "replace(report, duration_ms=0.0, billed_ms=0) if report.failure is FailureKind.CANCELLED else report",
     ),
-    _bug(
+    plane_bug(
         METERS,
         "environments are named by their place",
         """
@@ -149,38 +136,38 @@ PLANE_DETAILS = (
                 yield report
     """,
     ),
-    _each(
+    report_bug(
         METERS,
         "an exit names no environment",
         "replace(report, environment='') if report.failure is FailureKind.EXIT else report",
     ),
-    _each(
+    report_bug(
         FAILURES,
         "the trace is one text",
         "replace(report, payload=json.dumps({**json.loads(report.payload), 'stackTrace': [{'line': 1}]}).encode()) if report.failure is FailureKind.HANDLER_ERROR and b'stackTrace' in report.payload else report",
     ),
-    _each(
+    report_bug(
         FAILURES,
         "signals are told by their numbers",
         "replace(report, payload=report.payload.replace(b'signal: terminated', b'exit status 143')) if report.failure is FailureKind.EXIT else report",
     ),
-    _each(
+    report_bug(
         LOGS,
         "a line without its end is no log",
         "replace(report, log_tail=report.log_tail[:report.log_tail.rfind(b'\\n') + 1])",
     ),
-    _each(
+    report_bug(
         LOGS,
         "logs that are not UTF-8 are lost",
         "replace(report, log_tail=report.log_tail if report.log_tail.decode(errors='replace').encode() == report.log_tail else b'')",
     ),
-    _each(METERS, "bills are floats", "replace(report, billed_ms=float(report.billed_ms))"),
-    _each(
+    report_bug(METERS, "bills are floats", "replace(report, billed_ms=float(report.billed_ms))"),
+    report_bug(
         METERS,
         "memory is that of now",
         "replace(report, max_memory_mb=min(report.max_memory_mb, 12) if report.duration_ms < 20 else report.max_memory_mb)",
     ),
-    _bug(
+    plane_bug(
         FAILURES,
         "the answer to an id is kept",
         """
@@ -194,12 +181,12 @@ PLANE_DETAILS = (
                 yield report
     """,
     ),
-    _bug(
+    plane_bug(
         CONTEXT,
         "events are sent as Latin-1",
         "def invoke(self, batch, timeout):\n    yield from super().invoke([replace(each, task=replace(each.task, payload=each.task.payload.decode('latin-1').encode())) for each in batch], timeout)",
     ),
-    _bug(
+    plane_bug(
         FAILURES,
         "the end of a new environment is an init_error",
         """

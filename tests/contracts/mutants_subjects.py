@@ -105,6 +105,28 @@ def _outcome(result, **changes):
 """
 
 
+def bug(kind: str, name: str, body: str, plugin: str = "sqlite source") -> Mutant:
+    return Mutant(plugin, kind, name, body)
+
+
+def sink_bug(kind: str, name: str, body: str, plugin: str = "sqlite sink") -> Mutant:
+    return Mutant(plugin, kind, name, body)
+
+
+def plane_bug(kind: str, name: str, body: str) -> Mutant:
+    return Mutant("process", kind, name, body)
+
+
+def report_bug(kind: str, name: str, expression: str) -> Mutant:
+    """Each outcome of the process plane is changed."""
+    body = f"""
+        def invoke(self, batch, timeout):
+            for report in super().invoke(batch, timeout):
+                yield ({expression}) if isinstance(report, Outcome) else report
+    """
+    return plane_bug(kind, name, body)
+
+
 def mutated(mutant: Mutant, subject: Subject, root: Path) -> Mapping[str, str]:
     """The files that the bug changes, with their new texts."""
     texts: dict[str, str] = {}
