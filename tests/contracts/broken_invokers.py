@@ -1340,7 +1340,7 @@ class TestTellsItsToken(Case):
 
 class TestTheFirstSpeaksForAll(Case):
     breaks = "test_each_task_of_a_batch_has_a_context_of_its_own"
-    says = "of a batch the context of task 1 has"
+    says = "of a batch the context of task"
 
     class broken(Reference):
         def invoke(self, batch: Sequence[Lease], timeout: float) -> Reports:
