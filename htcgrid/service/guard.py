@@ -103,8 +103,9 @@ def _text(path: Path, option: str) -> str:
 
 
 def _without_port(header: str) -> str:
-    if header.startswith("["):
-        return header[1:].partition("]")[0]
+    address, bracket, port = header.partition("]")
+    if address.startswith("[") and bracket and (not port or port.startswith(":")):
+        return address[1:]
     return header.rpartition(":")[0] if header.count(":") == 1 else header
 
 

@@ -48,7 +48,9 @@ def test_a_web_page_runs_no_function(service: Service, tmp_path: Path, headers: 
     assert not note.exists()
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:9001", "127.0.0.1.evil.example", "evil.example."])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:9001", "127.0.0.1.evil.example", "evil.example.", "[::1].evil.example"]
+)
 def test_a_name_of_the_internet_is_not_ours(service: Service, host: str) -> None:
     reply = service.call({}, Host=host)
     assert (reply.status, reply.kind) == (403, "AccessDeniedException")
