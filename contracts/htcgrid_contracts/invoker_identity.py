@@ -1,6 +1,7 @@
 """What AWS credentials a handler finds, and for how long."""
 
 import itertools
+import os
 import threading
 import time
 
@@ -53,6 +54,18 @@ class IdentityRules(InvokerHelpers):
         for _ in range(plane.max_concurrency):
             later = str(self.answer(self.call(plane, "identify"))["trace"])
             assert "1-5759e988-" not in later, "_X_AMZN_TRACE_ID of a task without a trace is that of an earlier task"
+
+    def test_a_handler_does_not_find_the_keys_of_its_agent(
+        self, invoker: Invoker, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A handler must not find the agent's own keys: it would act with the agent's rights. Read: spi.Invoker.credentials."""
+        own = os.environ.get("AWS_SECRET_ACCESS_KEY", "")
+        if not own:  # no SDK takes a secret without its id, so the plane's own SDK still finds its credentials
+            own = "contract/of+the+agent="
+            monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", own)
+        with self.again(invoker) as plane:
+            keys = self.answer(self.call(plane, "identify"))["keys"]
+        assert own not in keys, "the handler finds AWS_SECRET_ACCESS_KEY of the agent's environment"
 
     @pytest.mark.capability(Capability.IDENTITY)
     def test_a_handler_finds_no_credentials_where_its_function_has_none(self, plane: Invoker) -> None:

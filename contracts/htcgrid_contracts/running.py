@@ -1,8 +1,10 @@
 """The kit on an installed plugin: what `htcgrid verify` runs."""
 
+import io
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stderr
 from pathlib import Path
 
 import pytest
@@ -78,12 +80,15 @@ def _arguments(kind: type[Plugin], keyword: str) -> list[str]:
 def rules(kind: type[Plugin], keyword: str = "") -> Sequence[tuple[str, str, str]]:
     """Each rule for a kind of plugin: its name, what it requires and why, and where it is in the interface.
 
-    `keyword` chooses rules as `verify` does.
+    `keyword` chooses rules as `verify` does. Raises ValueError if pytest cannot read it.
     """
     told = _told(kind)
     if keyword:
-        chosen = _Chosen()
-        pytest.main([*_arguments(kind, keyword), "--collect-only"], plugins=[chosen])
+        chosen, said = _Chosen(), io.StringIO()
+        with redirect_stderr(said):
+            status = pytest.main([*_arguments(kind, keyword), "--collect-only"], plugins=[chosen])
+        if status == pytest.ExitCode.USAGE_ERROR:
+            raise ValueError(said.getvalue().partition("'-k': ")[2].strip())
         told = {name: each for name, each in told.items() if name in chosen.names}
     return [(rule_of(name), why, read) for name, (why, read, _) in told.items()]
 

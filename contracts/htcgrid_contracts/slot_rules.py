@@ -190,24 +190,42 @@ class SlotRules(InvokerHelpers):
             eventually(lambda: not process.exists(), gone, f"the end of the handler's process {pid} after close")
 
     @pytest.mark.capability(Capability.CANCEL)
-    def test_close_ends_what_runs(self, invoker: Invoker) -> None:
+    def test_close_ends_what_runs(self, invoker: Invoker, tmp_path: Path) -> None:
         """`close` must end what runs while `invoke` waits in another thread, and not wait for it: afterwards nothing of this
         agent may run there. Read: spi.Plugin.close."""
         seconds = min(30 * self.wait_factor, 0.9 * invoker.function.timeout)
+        short = min(4 * self.wait_factor, seconds)
+        seen = self.marks(tmp_path)
         with self.again(invoker) as plane:
             self.works(plane)
 
-            def run() -> None:
+            def run(**event: Any) -> None:
                 with suppress(Exception):  # the plane is closed
-                    list(plane.invoke([lease("sleep", seconds=seconds)], plane.function.timeout))
+                    list(plane.invoke([lease("sleep", **event)], plane.function.timeout))
 
-            thread = threading.Thread(target=run, daemon=True)
-            thread.start()
+            events = [{"seconds": seconds}]
+            if seen is not None and plane.max_concurrency > 1:
+                events.append({"seconds": short, "mark": f"{seen}/began", "after": f"{seen}/ended"})
+            threads = [threading.Thread(target=run, kwargs=event, daemon=True) for event in events]
+            for thread in threads:
+                thread.start()
+            if len(events) > 1:
+                eventually((tmp_path / "began").exists, 30 * self.wait_factor, "the mark of a handler that has begun")
+            ends = time.monotonic() + short
             time.sleep(0.7 * self.wait_factor)
             began = time.monotonic()
         took = time.monotonic() - began
         assert took < 0.6 * seconds, f"`close` took {took:.1f} s while a task ran: it waited for the task"
-        eventually(lambda: not thread.is_alive(), 5 * self.wait_factor, "the end of `invoke` after `close`")
+        for thread in threads:
+            eventually(
+                lambda thread=thread: not thread.is_alive(), 5 * self.wait_factor, "the end of `invoke` after `close`"
+            )
+        if began + took < ends - 1:  # otherwise it may have ended before
+            time.sleep(max(0.0, ends + self.wait_factor - time.monotonic()))
+            ran = (tmp_path / "ended").exists()
+            assert not ran, (
+                f"`close` returned {ends - began - took:.1f} s before the end of a handler, and it ran to its end"
+            )
 
     # --- helpers ---
 

@@ -16,6 +16,8 @@ import click
 from htcgrid import config, plugins
 from htcgrid.cli.main import DONE, SOME_FAILED, Terminated
 from htcgrid.cli.verify_places import Places, resizing, seen_by_handlers
+from htcgrid.planes import SidecarInvoker
+from htcgrid.runtime.pool import EnvironmentPool
 from htcgrid.spi import Invoker, Observer, Plugin, Rejected, ResultSink, TaskSource
 
 KINDS: dict[str, type[Plugin]] = {
@@ -57,14 +59,21 @@ _MARKS = {"held": "held     ", "broken": "BROKEN   ", "not asked": "not asked"}
     is_flag=True,
     help="A rule that was not asked because one of the options below is missing counts as broken.",
 )
-@click.option("-k", "keyword", default="", metavar="EXPRESSION", help="Only rules whose names match, as in pytest.")
+@click.option(
+    "-k",
+    "keyword",
+    default="",
+    metavar="EXPRESSION",
+    help="Only these rules: the words of one, or an expression as in pytest.",
+)
 @click.option("-x", "first", is_flag=True, help="Stop at the first rule that is broken.")
 @click.option("--list", "listed", is_flag=True, help="Show the rules without testing them.")
 @click.option(
     "--jobs",
     type=click.IntRange(1, 64),
-    help="Rules tested at the same time, each in a process of its own.  [default: 3; 1 with a command that acts on the "
-    "service, with --deployed, -k or -x, and where rules share one place since no option has {tmp} or {fresh}]",
+    help="Rules tested at the same time, each in a process of its own.  [default: 3 for a plane that starts environments of its "
+    "own, and where each rule has a place of its own by {tmp} or {fresh}; otherwise 1, and with a command that acts on the "
+    "service, --deployed, -k or -x]",
 )
 @click.option(
     "--deadline",
@@ -152,8 +161,9 @@ def command(
     """
     kit = _kit()
     base = KINDS[kind] if kind else _kind_of(name)
+    keyword, rules = _chosen(kit, base, keyword)
     if listed:
-        return _list(kit.rules(base, keyword))
+        return _list(rules)
     if take_away is not None and bring_back is None:
         raise click.UsageError("--take-away needs --bring-back: a command that starts again what was stopped.")
     plugin = plugins.load(base, name)
@@ -167,12 +177,14 @@ def command(
         try:
             with places.make(function):
                 pass  # a config error or an outage is reported once, not once for each rule
+            if elsewhere:
+                places.make(function, elsewhere, "--missing")
             subject = kit.Subject(
                 base,
                 places.make,
                 wait_factor,
                 drain,
-                missing=partial(places.make, **elsewhere) if elsewhere else None,
+                missing=partial(places.make, changed=elsewhere) if elsewhere else None,
                 take_away=places.running("--take-away", take_away),
                 bring_back=places.running("--bring-back", bring_back),
                 throttle=places.running("--throttle", throttle),
@@ -187,7 +199,7 @@ def command(
                 deadline=deadline or 60.0 * wait_factor,
             )
             acts_on_all = any((take_away, throttle, resize, deployed, first, keyword))
-            default = 1 if acts_on_all or not (places.are_new or base is Invoker) else _JOBS
+            default = _JOBS if (places.are_new or _has_its_own(plugin)) and not acts_on_all else 1
             with _ending_on_sigterm():
                 verdicts = kit.verify(
                     subject, jobs=jobs or default, junit=junit, on_verdict=_show, keyword=keyword, first=first
@@ -205,8 +217,6 @@ def command(
             json_file.write_text(text, encoding="utf-8")
         except OSError as error:
             raise config.ConfigError(f"--json {json_file} cannot be written: {error.strerror}.") from None
-    if not verdicts:
-        raise click.UsageError(f"-k {keyword!r} matches no rule; `htcgrid verify {name} --list` shows them.")
     return SOME_FAILED if left_out or any(each.verdict == "broken" for each in verdicts) else DONE
 
 
@@ -262,10 +272,33 @@ def _kind_of(name: str) -> type[Plugin]:
     return KINDS[kinds[0]]
 
 
+def _chosen(kit: Any, base: type[Plugin], keyword: str) -> tuple[str, Sequence[tuple[str, str, str]]]:
+    """What `-k` gives, as pytest takes it, and the rules that it chooses. The words of a rule are taken as they are shown."""
+    try:
+        rules = kit.rules(base, keyword)
+    except ValueError as error:
+        words = [rule for rule, _, _ in kit.rules(base) if keyword.strip() in rule]
+        if not words:
+            raise click.UsageError(
+                f"-k {keyword!r} cannot be read: {error}. Give the words of one rule, or single words of rules with `and`, "
+                "`or`, `not` and brackets between them."
+            ) from None
+        keyword = keyword.strip().replace(" ", "_")
+        rules = kit.rules(base, keyword)
+    if not rules:
+        raise click.UsageError(f"-k {keyword!r} matches no rule; with --list and without -k, all are shown.")
+    return keyword, rules
+
+
+def _has_its_own(plugin: type[Plugin]) -> bool:
+    """Whether it starts environments of its own. Two planes of any other kind may have one service, which refuses what is too much."""
+    return issubclass(plugin, EnvironmentPool) and not issubclass(plugin, SidecarInvoker)
+
+
 def _list(rules: Sequence[tuple[str, str, str]]) -> int:
     for rule, why, read in rules:
         print(f"{rule}\n           | {why}\n           | read: {read}")
-    print(f"{len(rules)} rules")
+    print(f"{len(rules)} rules. Those that are tested with several values have a verdict for each.")
     return DONE
 
 

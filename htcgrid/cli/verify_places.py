@@ -38,9 +38,9 @@ class Places:
         texts = [value for value in self._options.values() if isinstance(value, str)]
         return any(TMP in text or FRESH in text for text in texts)
 
-    def make(self, function: Function, **changed: Any) -> Plugin:
-        """A new plugin, not opened. `changed` are options that replace others."""
-        options = {**self._options, **changed}
+    def make(self, function: Function, changed: Mapping[str, Any] | None = None, option: str = "--option") -> Plugin:
+        """A new plugin, not opened. `changed` are options that replace others, given with `option`. Raises `ConfigError`."""
+        options = {**self._options, **(changed or {})}
         self._word = "k" + uuid.uuid4().hex[:11]  # many services take no name that begins with a digit
         texts = [value for value in options.values() if isinstance(value, str)]
         if any(TMP in text for text in texts):
@@ -51,7 +51,7 @@ class Places:
         try:
             settings = self._plugin.Config.model_validate(filled)
         except ValidationError as error:
-            raise config.ConfigError(config.explain(error, "--option", self._plugin.Config)) from None
+            raise config.ConfigError(config.explain(error, option, self._plugin.Config)) from None
         return self._plugin(settings, function)
 
     def remove(self, command: str) -> None:

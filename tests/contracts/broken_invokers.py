@@ -1528,6 +1528,29 @@ class TestClosesOnceAllHasEnded(Case):
             super().close()
 
 
+class TestItsEngineRunsOn(Case):
+    breaks = "test_close_ends_what_runs"
+    says = "and it ran to its end"
+
+    class broken(Reference):
+        def invoke(self, batch: Sequence[Lease], timeout: float) -> Reports:
+            for event in (json.loads(each.task.payload) for each in batch):
+                if isinstance(event, dict) and "after" in event:
+                    engine = threading.Timer(event["seconds"], Path(event["after"]).touch)
+                    engine.daemon = True
+                    engine.start()
+            yield from super().invoke(batch, timeout)
+
+
+class TestPassesItsKeysOn(Case):
+    breaks = "test_a_handler_does_not_find_the_keys_of_its_agent"
+    says = "the handler finds AWS_SECRET_ACCESS_KEY"
+
+    @pytest.fixture
+    def invoker(self, function: Function) -> Invoker:
+        return ProcessInvoker(ProcessInvoker.Config(inherit=("AWS_SECRET_ACCESS_KEY",)), function)
+
+
 class TestTakesObjectsAlone(Case):
     breaks = "test_an_event_may_be_any_json"
     says = "reported as payload_too_large"
