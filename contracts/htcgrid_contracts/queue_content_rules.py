@@ -320,7 +320,9 @@ class QueueContentRules(SourceHelpers):
             (task,) = numbered(1, priority=priority)
             try:
                 queue.put([task])
-            except Rejected:
+            except Rejected as error:
+                named = list(error.task_ids)
+                assert named == [task.id], f"`put` rejected the priority {priority!r}, and task_ids name {named}"
                 continue
             accepted.append(task)
         (plain,) = numbered(1)

@@ -203,7 +203,7 @@ class SlotRules(InvokerHelpers):
                 with suppress(Exception):  # the plane is closed
                     list(plane.invoke([lease("sleep", **event)], plane.function.timeout))
 
-            events = [{"seconds": seconds}]
+            events: list[dict[str, Any]] = [{"seconds": seconds}]
             if seen is not None and plane.max_concurrency > 1:
                 events.append({"seconds": short, "mark": f"{seen}/began", "after": f"{seen}/ended"})
             threads = [threading.Thread(target=run, kwargs=event, daemon=True) for event in events]
@@ -216,10 +216,11 @@ class SlotRules(InvokerHelpers):
             began = time.monotonic()
         took = time.monotonic() - began
         assert took < 0.6 * seconds, f"`close` took {took:.1f} s while a task ran: it waited for the task"
-        for thread in threads:
-            eventually(
-                lambda thread=thread: not thread.is_alive(), 5 * self.wait_factor, "the end of `invoke` after `close`"
-            )
+        eventually(
+            lambda: not any(thread.is_alive() for thread in threads),
+            5 * self.wait_factor,
+            "the end of `invoke` after `close`",
+        )
         if began + took < ends - 1:  # otherwise it may have ended before
             time.sleep(max(0.0, ends + self.wait_factor - time.monotonic()))
             ran = (tmp_path / "ended").exists()

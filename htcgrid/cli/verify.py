@@ -199,7 +199,7 @@ def command(
                 deadline=deadline or 60.0 * wait_factor,
             )
             acts_on_all = any((take_away, throttle, resize, deployed, first, keyword))
-            default = _JOBS if (places.are_new or _has_its_own(plugin)) and not acts_on_all else 1
+            default = _JOBS if (places.are_new or starts_its_own(plugin)) and not acts_on_all else 1
             with _ending_on_sigterm():
                 verdicts = kit.verify(
                     subject, jobs=jobs or default, junit=junit, on_verdict=_show, keyword=keyword, first=first
@@ -290,15 +290,17 @@ def _chosen(kit: Any, base: type[Plugin], keyword: str) -> tuple[str, Sequence[t
     return keyword, rules
 
 
-def _has_its_own(plugin: type[Plugin]) -> bool:
-    """Whether it starts environments of its own. Two planes of any other kind may have one service, which refuses what is too much."""
+def starts_its_own(plugin: type[Plugin]) -> bool:
+    """Whether it is a plane with environments of its own. Others may share a service, which refuses what is too much."""
     return issubclass(plugin, EnvironmentPool) and not issubclass(plugin, SidecarInvoker)
 
 
 def _list(rules: Sequence[tuple[str, str, str]]) -> int:
     for rule, why, read in rules:
         print(f"{rule}\n           | {why}\n           | read: {read}")
-    print(f"{len(rules)} rules. Those that are tested with several values have a verdict for each.")
+    print(
+        f"{len(rules)} rule{'s' * (len(rules) != 1)}. Those that are tested with several values have a verdict for each."
+    )
     return DONE
 
 

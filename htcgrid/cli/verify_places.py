@@ -17,6 +17,8 @@ from htcgrid import config
 from htcgrid.spi import Function, Plugin
 
 FRESH, TMP = "{fresh}", "{tmp}"
+_LINES, _LINE_LENGTH = 8, 300
+"""What is shown of the end of a failed command's output."""
 
 
 class Places:
@@ -97,9 +99,9 @@ def run(option: str, command: str) -> None:
     """Run a user's command in a shell; if it fails, the error has what it printed."""
     done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)  # noqa: S602 - it is meant to be
     if done.returncode:
-        raise config.ConfigError(
-            f"{option} {command!r} ended with exit code {done.returncode}: {(done.stderr or done.stdout).strip()[-500:]}"
-        )
+        said = (done.stderr or done.stdout).strip().splitlines()[-_LINES:]
+        shown = "\n".join(line[:_LINE_LENGTH] for line in said)
+        raise config.ConfigError(f"{option} {command!r} ended with exit code {done.returncode}: {shown}")
 
 
 def _append(file: Path, word: str) -> None:

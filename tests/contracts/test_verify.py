@@ -11,8 +11,10 @@ import pytest
 from htcgrid_contracts.common import descendants
 from venv_for_plugins import Venv
 
+from htcgrid.builtin.process import ProcessInvoker
 from htcgrid.cli import verify
-from htcgrid.spi import Rejected
+from htcgrid.planes import PooledInvoker, RemoteInvoker, SidecarInvoker
+from htcgrid.spi import Invoker, Rejected
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +65,11 @@ def test_a_rule_that_cannot_be_asked_is_broken_when_strict(venv: Venv, tmp_path:
             "--option workers: write it as KEY=VALUE, for example --option workers=2.",
         ),
         (["process", "--missing", "user"], "--missing user: write it as KEY=VALUE"),
+        (["process", "--missing", "usr=nobody"], "--missing: usr: there is no such key. Did you mean user?"),
+        (["process", "-k", "(cancel"], "-k '(cancel' cannot be read: "),
+        (["process", "-k", "cancel or"], "Give the words of one rule, or single words of rules with `and`"),
+        (["process", "-k", "cancle"], "-k 'cancle' matches no rule"),
+        (["process", "--list", "-k", "cancle"], "-k 'cancle' matches no rule"),
         (["process", "--json", "."], "--json . cannot be written: Is a directory. Name another file."),
         (["process", "--junit", "."], "--junit . cannot be written: Is a directory. Name another file."),
         (["process", "--json", "/proc/such.json"], "--json /proc/such.json cannot be written: No such file"),
@@ -211,7 +218,9 @@ def test_rules_are_chosen_listed_and_ended_at_the_first_that_is_broken(bad: Venv
     assert "a result is stored\n           | `put` must store the id, answer" in listed.stdout
     assert "| read: spi.ResultSink.put" in listed.stdout
     few = bad.htcgrid("verify", "sqlite", "--kind", "result-sink", "--list", "-k", "four_threads", cwd=tmp_path)
-    assert few.stdout.splitlines()[-1] == "1 rules"
+    assert few.stdout.splitlines()[-1].startswith("1 rule. Those that are tested with several values")
+    by_words = bad.htcgrid("verify", "sqlite", "--kind", "result-sink", "--list", "-k", "four threads", cwd=tmp_path)
+    assert by_words.stdout == few.stdout
     first = bad.htcgrid("verify", "tells", "--option", "password=correct-horse", "-x", cwd=tmp_path)
     assert first.returncode == 1
     assert first.stdout.splitlines()[-1].startswith("5 rules held, 1 broken")
@@ -292,6 +301,14 @@ def test_places_with_a_fresh_word_are_removed(bad: Venv, tmp_path: Path) -> None
     assert verified.returncode == 0
     assert [path.name for path in tmp_path.iterdir()] == ["removed"]
     assert len((tmp_path / "removed").read_text().split()) >= 3
+
+
+@pytest.mark.parametrize(
+    ("plane", "owns"),
+    [(ProcessInvoker, True), (PooledInvoker, True), (Invoker, False), (RemoteInvoker, False), (SidecarInvoker, False)],
+)
+def test_planes_that_may_share_a_service_are_tested_rule_by_rule(plane: type[Invoker], owns: bool) -> None:
+    assert verify.starts_its_own(plane) is owns
 
 
 def test_without_the_kit_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
