@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 LIKELY = {
-    "source: only a part of a batch": "every_task|batch|every_lease|many|dead_letter|redriven|cancel|full",
+    "source: only a part of a batch": "extend_says|every_task|batch|every_lease|many|dead_letter|redriven|cancel|full",
     "source: seconds": "extend_keeps|delay_is_kept|lasts_as_long|returned_task_with_a_delay|long_times",
     "source: waits": "wait|at_once|as_soon|may_be_long",
     "source: errors": "unavailable|came_back|refused",

@@ -770,6 +770,19 @@ LATER_STILL = (
             ),
         ),
     ),
+    bug(
+        BATCHES,
+        "of the second ten that extend names it gives the ids of the first ten",
+        """
+        def extend(self, leases, seconds):
+            gone = []
+            for start in range(0, len(leases), 10):
+                some = leases[start:start + 10]
+                lost = set(super().extend(some, seconds))
+                gone += [leases[number].task.id for number, lease in enumerate(some) if lease.task.id in lost]
+            return gone
+    """,
+    ),
     Mutant(
         "sqlite source",
         END_OF_SOURCE,
