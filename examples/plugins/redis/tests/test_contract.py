@@ -124,10 +124,10 @@ class TestRedisSink(ResultSinkContract):
     def bring_back(self, sink: RedisSink) -> None:
         self.server.start()
 
-    def throttle(self, sink: RedisSink) -> None:  # type: ignore[override]
+    def throttle(self, sink: RedisSink) -> None:
         self.server.client.config_set("maxmemory", 1)
 
-    def end_throttle(self, sink: RedisSink) -> None:  # type: ignore[override]
+    def end_throttle(self, sink: RedisSink) -> None:
         self.server.client.config_set("maxmemory", 0)
 
 
