@@ -86,6 +86,19 @@ class BoundRules(InvokerHelpers):
             if not any(outcome.failure is FailureKind.TIMEOUT for outcome in outcomes):
                 break
         assert [self.answer(outcome) for outcome in outcomes] == list(range(size))
+        # And of many short tasks, in each environment: behind a long one a task may go to an idle environment.
+        size = min(plane.max_batch, 44)
+        short = 1.3 * seconds / size
+        stopped = 0
+        for _ in range(3):  # a busy machine may be late once
+            calls = [lambda: self.run(plane, [lease("sleep", seconds=short) for _ in range(size)], seconds)]
+            several = in_threads(calls * min(plane.max_concurrency, self.most_threads), 60 * self.wait_factor)
+            stopped = sum(outcome.failure is FailureKind.TIMEOUT for some in several for outcome in some)
+            if not stopped:
+                return
+        assert not stopped, (
+            f"of {size} tasks in a batch, each of {1000 * short:.0f} ms, {stopped} were stopped at a timeout of {seconds:g} s"
+        )
 
     @pytest.mark.capability(Capability.EXIT)
     def test_the_end_of_a_process_is_seen_at_once(self, plane: Invoker) -> None:

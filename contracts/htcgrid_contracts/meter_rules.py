@@ -93,6 +93,8 @@ class MeterRules(InvokerHelpers):
             f"by its own clock the handler began at {began:.2f}, ran for {seconds:g} s, and `started` is "
             f"{outcome.started:.2f}: {apart:.1f} s apart"
         )
+        if Capability.TIMEOUT in plane.capabilities:
+            self._began_before_its_end(plane)
 
     @pytest.mark.capability(Capability.METERING)
     def test_memory_is_in_megabytes(self, plane: Invoker) -> None:
@@ -260,6 +262,25 @@ class MeterRules(InvokerHelpers):
                 )
 
     # --- helpers ---
+
+    def _began_before_its_end(self, plane: Invoker) -> None:
+        """Checks `started` of a task that was stopped: it is as long after the call as that of a task that answered."""
+        seconds = self.quick_timeout
+        late = seconds
+        for _ in range(3):  # a busy machine may be late once
+            self.works(plane)
+            called = time.time()
+            usual = self.call(plane, "echo", value=1).started - called
+            called = time.time()
+            outcome = self.call(plane, "sleep", seconds, seconds=seconds + 30 * self.wait_factor)
+            self.failed(outcome, FailureKind.TIMEOUT)
+            late = min(late, outcome.started - called - usual)
+            if late < 0.7 * seconds:
+                return
+        pytest.fail(
+            f"a handler was stopped after {seconds:g} s, and its `started` is {late:.1f} s later after the call than that of "
+            f"a handler that answered: it is the time when the handler began"
+        )
 
     def _in_each(self, plane: Invoker) -> Sequence[Outcome]:
         """Outcomes of calls that run at the same time, so that they are of several environments."""

@@ -132,6 +132,18 @@ class TaskQueueRules(SourceHelpers):
         for lease in leases:
             gone |= set(source.extend([lease], source.lease_seconds or 10))
         assert gone == {leases[0].task.id}, f"one of two tasks was cancelled, and extend says {sorted(gone)}"
+        source.ack(leases[1:])
+        # And of a large batch, which goes to some services in parts.
+        size = min(source.max_batch, 23)
+        queue.put(numbered(size))
+        batch = self.held(source, size)
+        stopped = {lease.task.id for lease in batch[3::5]}
+        queue.cancel(task_ids=sorted(stopped))
+        gone = set(source.extend(batch, 60 * self.wait_factor))
+        assert gone == stopped, (
+            f"of a batch of {size} tasks {len(stopped)} were cancelled; extend names {len(gone & stopped)} of these, and "
+            f"{len(gone - stopped)} others"
+        )
 
     def test_cancelling_a_session_leaves_the_others_alone(self, given: Given) -> None:
         """`cancel` of a session must not cancel tasks of other sessions, which belong to other users.

@@ -214,6 +214,7 @@ class QueueContentRules(SourceHelpers):
         for what, order in wrong.items():
             assert came != order, f"tasks of the priorities {list(_PRIORITIES)} came {what}: {came}"
         if came != highest_first:
+            self._has_no_priorities(source)
             not_asked(f"this source has no priorities: tasks came as {came}")
         queue.put([replace(task, id=unique_id()) for task in tasks.values()])
         in_batches = self._priorities(source, source.max_batch)
@@ -293,6 +294,24 @@ class QueueContentRules(SourceHelpers):
             came += [int(lease.task.attributes["priority"]) for lease in leases]
             source.ack(leases)
         return came
+
+    def _has_no_priorities(self, source: TaskSource) -> None:
+        """Checks that a source in whose order no priority shows refuses none that is not a number, as one that has them may."""
+        queue = self.a_queue(source)
+        try:
+            queue.put(numbered(1, priority="high"))
+        except Rejected:
+            pass
+        else:
+            return
+        low, high = (numbered(1, priority=each)[0] for each in ("0", "1"))  # a source of few priorities has these
+        for task in (low, high):
+            queue.put([task])
+        (first,) = self.take(source, 1)
+        assert first.task.id == high.id, (
+            "the priority 'high' is Rejected, since it is no number; and of two tasks with the priorities 0 and 1 the first "
+            "came first"
+        )
 
     def _order(self, source: TaskSource, then: Callable[[Task], None]) -> list[int]:
         """Puts tasks of the priorities 1, 8 and 9, does this, and returns the order in which they then come."""

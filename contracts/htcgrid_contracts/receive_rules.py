@@ -92,6 +92,8 @@ class ReceiveRules(SourceHelpers):
         if self.finite:
             not_asked("finite: all tasks are there from the start")
         source = given()
+        if source.exhausted:
+            not_asked("it has an end, which an empty queue is: `receive` need not wait there")
         wait = 15.0 * self.wait_factor
         began = time.monotonic()
 

@@ -78,27 +78,28 @@ class SinkBesideRules(ReadingRules):
         if sink.max_batch == 1:
             not_asked("max_batch is 1")
         with sink:
-            for text in ODD_TEXTS:
+            # The session may be in a column of its own, where the others are in a document.
+            for name, text in (
+                *(("note", text) for text in ODD_TEXTS),
+                *(("session_id", text) for text in ODD_TEXTS if text),
+            ):
                 odd, plain = varied(1), varied(3)
-                odd = replace(odd, task=replace(odd.task, attributes={"note": text}))
+                odd = replace(odd, task=replace(odd.task, attributes={name: text}))
+                what = f"a result whose task has the attribute {name} = {text!r}"
                 refused: frozenset[str] = frozenset()
                 try:
                     sink.put([odd, plain])
                 except Rejected as error:
                     refused = error.task_ids
                     self.keeps_secrets(sink, "the error of a result that is Rejected", str(error))
-                    assert refused == {odd.task.id}, (
-                        f"a result whose task has the attribute {text!r} was Rejected; named are {sorted(refused)}"
-                    )
+                    assert refused == {odd.task.id}, f"{what} was Rejected; named are {sorted(refused)}"
                 except Exception as error:  # noqa: BLE001 - whatever it is, it is the verdict
-                    raise AssertionError(
-                        f"a result whose task has the attribute {text!r} was put, which raised {type(error).__name__}: {error}"
-                    ) from None
+                    raise AssertionError(f"{what} was put, which raised {type(error).__name__}: {error}") from None
                 self._stored(sink, [plain] if refused else [odd, plain])
                 if isinstance(sink, ResultStore) and not refused:
                     found = dict(sink.get([odd.task.id])[odd.task.id].task.attributes)
-                    assert found == {"note": text} or not self._has_attributes(sink), (
-                        f"a task with the attribute {text!r} is read with {found}"
+                    assert found == {name: text} or not self._has_attributes(sink), (
+                        f"a task with the attribute {name} = {text!r} is read with {found}"
                     )
 
     # --- helpers ---

@@ -123,7 +123,10 @@ class JsonlSource(TaskSource):
         if path.suffix == ".gz" or not path.is_file():
             return QueueStats()
         with path.open("rb") as file:
-            lines = sum(chunk.count(b"\n") for chunk in iter(lambda: file.read(1 << 20), b""))
+            lines, last = 0, b"\n"
+            while chunk := file.read(1 << 20):
+                lines, last = lines + chunk.count(b"\n"), chunk[-1:]
+        lines += last != b"\n"  # the last line may have no end
         return QueueStats(States(waiting=max(0, lines - self._line)))
 
     def _due(self, most: int) -> list[Lease]:

@@ -24,11 +24,14 @@ from htcgrid.spi import (
     Capability,
     Credentials,
     CredentialSource,
+    EnvironmentEnded,
     FailureKind,
     Function,
     HandlerOutput,
     Invoker,
     Lease,
+    Observation,
+    Observers,
     Outcome,
     Rejected,
     Throttled,
@@ -1564,3 +1567,31 @@ class TestTakesObjectsAlone(Case):
             left = [each for each in batch if each not in others]
             if left:
                 yield from super().invoke(left, timeout)
+
+
+class OfStartsAlone(Observers):
+    """Passes on when environments start, and not when they end by themselves."""
+
+    def __init__(self, observers: Observers, plane: "TestTellsOfNoEndButThatOfClose.broken") -> None:
+        self._observers = observers
+        self._plane = plane
+
+    def tell(self, observation: Observation) -> None:
+        if self._plane.is_closing or not isinstance(observation, EnvironmentEnded):
+            self._observers.tell(observation)
+
+
+class TestTellsOfNoEndButThatOfClose(Case):
+    breaks = "test_observers_are_told_of_each_environment"
+    says = "and of the end of"
+
+    class broken(Reference):
+        is_closing = False
+
+        def open(self) -> None:
+            self.observers = OfStartsAlone(self.observers, self)
+            super().open()
+
+        def close(self) -> None:
+            self.is_closing = True
+            super().close()

@@ -479,7 +479,7 @@ class TestKnowsItsOwn(Case):
 
 class TestLooksAtAPage(Case):
     breaks = "test_stored_looks_at_every_task_that_it_is_asked_about"
-    says = "`stored` names 50"
+    says = "have a result, `stored` names"
 
     class broken(Reference):
         def stored(self, tasks: Sequence[Task]) -> Collection[str]:

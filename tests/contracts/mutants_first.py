@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 LIKELY = {
-    "source: only a part of a batch": "every_task|batch|every_lease|many|dead_letter|redriven|cancel|full",
+    "source: only a part of a batch": "extend_says|every_task|batch|every_lease|many|dead_letter|redriven|cancel|full",
     "source: seconds": "extend_keeps|delay_is_kept|lasts_as_long|returned_task_with_a_delay|long_times",
     "source: waits": "wait|at_once|as_soon|may_be_long",
     "source: errors": "unavailable|came_back|refused",
@@ -34,7 +34,7 @@ LIKELY = {
     "sink: beside other agents and commands": "another|same_time|beside|stats|wait|every_result|at_once|reader|told",
     "sink: odd but allowed": "ids_that|session|get_|stored_|nothing_in_it|full_batch|scan",
     "plane: answers and events": "comes_back|answer|limit|event|any_json",
-    "plane: timeouts and ends": "neither|time_that|at_once|memory_limit|exit|month|child|run_on",
+    "plane: timeouts and ends": "neither|of_its_own|time_that|at_once|memory_limit|exit|month|child|run_on",
     "plane: kinds of failure": "error|exit|stopped|looks_like|one_execution|cancel",
     "plane: batches and slots": "batch|slot|behind|given_up|same_time|reported_once|stopped",
     "plane: context": "context|shadows|request_id|attributes|lambda",
@@ -43,7 +43,7 @@ LIKELY = {
     "plane: output": "handed_over",
     "plane: metering": "bill|measured|started|plausible|megabytes|name_of_its_own|init_ms|measured|billed",
     "plane: cancel": "cancel",
-    "plane: open, close, neighbours": "close|neighbour|open_twice",
+    "plane: open, close, neighbours": "close|neighbour|open_twice|observers",
 }
 KIND = "HTCGRID_MUTANT_KIND"
 SECONDS = "HTCGRID_MUTANT_SECONDS"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mutants_clocks import SAME
 from mutants_fresh import (
     BATCHES,
     BESIDE,
@@ -16,10 +17,12 @@ from mutants_fresh import (
     PARTNERS,
     PUTS,
     READ,
+    SINK_ERRORS,
     STORED,
     WAITS,
 )
 from mutants_fresh import KINDS as KINDS_OF_FAILURE
+from mutants_sources import ENDS as END_OF_SOURCE
 from mutants_subjects import Mutant, bug, plane_bug, report_bug, sink_bug
 
 _SOURCE = "htcgrid/builtin/sqlite_source.py"
@@ -718,6 +721,126 @@ LATER_STILL = (
         NEIGHBOURS,
         "cancel looks at a hundred ids",
         "def cancel(self, task_ids):\n    super().cancel(list(task_ids)[:100])",
+    ),
+    Mutant(
+        "sqlite sink",
+        READ,
+        "stored passes over the last task of each page",
+        edits=(
+            (
+                "htcgrid/builtin/sqlite_sink.py",
+                "tasks[start : start + _ASKED_AT_ONCE]]",
+                "tasks[start : start + _ASKED_AT_ONCE - 1]]",
+            ),
+        ),
+    ),
+    Mutant(
+        "sqlite sink",
+        SINK_ERRORS,
+        "a result that cannot be stored is Rejected with the ids of its whole batch",
+        edits=(
+            (
+                "htcgrid/builtin/sqlite_sink.py",
+                "                refused,\n            )\n",
+                "                [result.task.id for result in results],\n            )\n",
+            ),
+        ),
+    ),
+    Mutant(
+        "redis sink",
+        SINK_ERRORS,
+        "what the server refuses of a pipeline is not looked at",
+        edits=(
+            (
+                "examples/plugins/redis/htcgrid_redis/sink.py",
+                "            batch.execute()\n        if large:",
+                "            batch.execute(raise_on_error=False)\n        if large:",
+            ),
+        ),
+    ),
+    Mutant(
+        "jsonl source",
+        END_OF_SOURCE,
+        "a last line without an end is not read",
+        edits=(
+            (
+                "htcgrid/builtin/jsonl_lines.py",
+                "            if self._rest or self._too_long:\n",
+                "            if self._too_long:\n",
+            ),
+        ),
+    ),
+    bug(
+        BATCHES,
+        "of the second ten that extend names it gives the ids of the first ten",
+        """
+        def extend(self, leases, seconds):
+            gone = []
+            for start in range(0, len(leases), 10):
+                some = leases[start:start + 10]
+                lost = set(super().extend(some, seconds))
+                gone += [leases[number].task.id for number, lease in enumerate(some) if lease.task.id in lost]
+            return gone
+    """,
+    ),
+    Mutant(
+        "sqlite source",
+        END_OF_SOURCE,
+        "with drain it ends while tasks are delayed",
+        edits=(
+            (
+                _SOURCE,
+                "return self.config.drain and self._next_due() is None",
+                "return self.config.drain and self._next_due() != 0.0",
+            ),
+        ),
+    ),
+    Mutant(
+        "sqlite source",
+        SAME,
+        "priorities are checked, and tasks come in the order of submission",
+        edits=(
+            (
+                "htcgrid/builtin/sqlite_statements.py",
+                "WHERE q.state = 'ready' ORDER BY q.priority DESC, q.seq",
+                "WHERE q.state = 'ready' ORDER BY q.seq",
+            ),
+        ),
+    ),
+    Mutant(
+        "process",
+        ENDS,
+        "the timeout counts for a batch, of many short tasks too",
+        edits=(
+            (
+                "htcgrid/runtime/environment.py",
+                "        looked = heard = time.monotonic()\n",
+                "        looked = heard = self._batch_began = time.monotonic()\n",
+            ),
+            (
+                "htcgrid/runtime/environment.py",
+                "        if now - running.since >= timeout:\n            return FailureKind.TIMEOUT",
+                "        if now - self._batch_began >= timeout:\n            return FailureKind.TIMEOUT",
+            ),
+        ),
+    ),
+    Mutant(
+        "process",
+        METERS,
+        "a handler that was stopped has its end as its start",
+        edits=(("htcgrid/runtime/environment.py", "started=time.time() - elapsed,", "started=time.time(),"),),
+    ),
+    Mutant(
+        "process",
+        NEIGHBOURS,
+        "observers are told of no environment that ends by itself",
+        edits=(
+            (
+                "htcgrid/runtime/pool.py",
+                "environment.state is State.GONE:\n                self._empty(place)\n",
+                "environment.state is State.GONE:\n                self._places[place] = environment.close()\n",
+            ),
+        ),
     ),
 )
 

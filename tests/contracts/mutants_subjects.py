@@ -6,7 +6,7 @@ import importlib.util
 import shutil
 import textwrap
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 BUILTIN = "tests/contracts/test_builtin.py"
@@ -64,7 +64,10 @@ SUBJECTS: Mapping[str, Subject] = {
         (f"{BUILTIN}::TestMemorySource", "tests/contracts/endless_memory.py::TestEndlessMemorySource"),
         35,
     ),
-    "sqlite source": _builtin("sqlite_source", "SqliteSource", 30),
+    "sqlite source": replace(
+        _builtin("sqlite_source", "SqliteSource", 30),
+        tests=(f"{BUILTIN}::TestSqliteSource", f"{BUILTIN}::TestSqliteSourceThatEnds"),
+    ),
     "jsonl source": _builtin("jsonl_source", "JsonlSource", 10),
     "memory sink": _builtin("memory", "MemorySink", 3),
     "sqlite sink": _builtin("sqlite_sink", "SqliteSink", 5),

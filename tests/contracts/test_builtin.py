@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import pytest
 from htcgrid_contracts import AgentContract, InvokerContract, ResultSinkContract, TaskSourceContract, contract_function
+from htcgrid_contracts.wait_rules import WaitRules
 
 from htcgrid.builtin.jsonl_sink import JsonlSink
 from htcgrid.builtin.jsonl_source import JsonlSource
@@ -73,6 +74,17 @@ class TestSqliteSource(TaskSourceContract):
         return SqliteSource(SqliteSource.Config(path=tmp_path / "grid.db", lease_seconds=1), contract_function())
 
 
+class TestSqliteSourceThatEnds(WaitRules):
+    """With `drain`: the end of a run, which the other rules do not depend on."""
+
+    ends = True
+
+    @pytest.fixture
+    def source(self, tmp_path: Path) -> SqliteSource:
+        config = SqliteSource.Config(path=tmp_path / "grid.db", lease_seconds=1, drain=True)
+        return SqliteSource(config, contract_function())
+
+
 class TestSqliteSink(ResultSinkContract):
     failures_have_events = True
 
@@ -103,7 +115,7 @@ class TestJsonlSource(TaskSourceContract):
 
     def publish(self, source: JsonlSource, tasks: Sequence[Task]) -> Sequence[Task]:  # type: ignore[override]
         path = Path(source.config.path)
-        path.write_bytes(b"".join(task.payload + b"\n" for task in tasks))
+        path.write_bytes(b"\n".join(task.payload for task in tasks))  # the last line has no end, as editors leave it
         session = {"session_id": path.name}
         return [Task(str(line), task.payload, session) for line, task in enumerate(tasks, 1)]
 

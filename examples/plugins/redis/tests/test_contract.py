@@ -124,6 +124,12 @@ class TestRedisSink(ResultSinkContract):
     def bring_back(self, sink: RedisSink) -> None:
         self.server.start()
 
+    def throttle(self, sink: RedisSink) -> None:
+        self.server.client.config_set("maxmemory", 1)
+
+    def end_throttle(self, sink: RedisSink) -> None:
+        self.server.client.config_set("maxmemory", 0)
+
 
 def test_what_ran_is_kept_in_order_and_is_no_result(server: Server) -> None:
     with RedisSink(RedisSink.Config(url=server.url), contract_function()) as sink:
