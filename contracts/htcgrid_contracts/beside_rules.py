@@ -1,5 +1,6 @@
 """A source whose calls come side by side, that is empty, or whose place goes away while it waits."""
 
+import itertools
 import threading
 import time
 from collections.abc import Sequence
@@ -128,9 +129,11 @@ class BesideRules(SourceHelpers):
         if not isinstance(source, TaskQueue):
             not_asked("no TaskQueue: tasks are put there in other ways")
         kept = {}
-        for text in ODD_TEXTS:
-            (task,) = numbered(1, note=text)
-            if self._is_put(source, f"a task with the attribute {text!r}", task):
+        # The session may be in a column of its own, where the others are in a document.
+        for name, text in itertools.product(("note", "session_id"), ODD_TEXTS):
+            (task,) = numbered(1)
+            task = replace(task, attributes={**task.attributes, name: text})
+            if self._is_put(source, f"a task with the attribute {name} = {text!r}", task):
                 kept[task.id] = task
         leases: list[Lease] = self.held(source, len(kept)) if kept else []
         for lease in leases:

@@ -58,7 +58,7 @@ class Submission:
             raise Rejected(f"task ids twice in one put: {', '.join(twice[:5])}; each task needs its own", twice)
         prepared = [self._prepare(task) for task in tasks if _run(task) not in self._sent]
         if self._index and tasks:
-            put = self._index.begin([task.id for task in tasks])
+            put = self._index.begin(tasks)
             there = self._index.enter(put, [ready.task for ready in prepared])
             self._send_all([ready for ready in prepared if ready.task.id not in there])
             self._index.settle(put)

@@ -56,14 +56,21 @@ class TaskIndex:
         self._pool = pool
         self._cancelled = cancelled
 
-    def begin(self, task_ids: Collection[str]) -> Put:
-        """Open the put of these tasks, or continue the one that an earlier try has left open."""
+    def begin(self, tasks: Sequence[Task]) -> Put:
+        """Open the put of these tasks, or continue the one that an earlier try has left open. `Rejected` names what no row can hold."""
+        task_ids = [task.id for task in tasks]
         long = [task_id for task_id in task_ids if len(task_id.encode()) > LONGEST_ID]
         if long:
             message = (
                 f"task {long[0][:80]!r}...: with task_table an id may have at most {LONGEST_ID} bytes; use shorter ids"
             )
             raise Rejected(message, long)
+        if other := [task for task in tasks if not _is_unicode(task.attributes.get("session_id", ""))]:
+            message = (
+                f"task {other[0].id}: DynamoDB stores Unicode only, and its session_id has other text: "
+                f"{other[0].attributes['session_id']!r}; give it another session"
+            )
+            raise Rejected(message, [task.id for task in other])
         put = Put(hashlib.sha256("\0".join(sorted(task_ids)).encode()).hexdigest(), uuid.uuid4().hex)
         item: Item = {KEY: {"S": _PUT + put.name}, "put_mark": {"S": put.mark}, "expires": expires()}
         if self._table.write_new(item):
@@ -146,6 +153,14 @@ class TaskIndex:
     def _remove(self, keys: Sequence[str]) -> None:
         if left := self._table.remove_batch(keys):
             raise Unavailable(f"table {self._table.name} did not remove {left} rows: throttled")
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _row(task: Task, put: Put) -> Item:

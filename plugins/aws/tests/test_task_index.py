@@ -133,7 +133,7 @@ def test_an_id_is_refused_where_an_earlier_refusal_broke_off(open_source: Callab
     source, dead = open_source(), open_source()
     source.put(tasks(2))
     assert dead._index
-    dead._index.begin([task.id for task in tasks(2)])
+    dead._index.begin(tasks(2))
     with pytest.raises(Rejected, match="already in the queue"):
         source.put([replace(task, payload=b"another") for task in tasks(2)])
 
