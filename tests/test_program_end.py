@@ -21,6 +21,8 @@ def test_no_line_is_missed_that_was_read_ahead() -> None:
 
 def test_a_program_that_does_not_end_fails_its_test_with_what_it_said() -> None:
     program = subprocess.Popen([sys.executable, "-c", STAYS], stdout=subprocess.PIPE, text=True)
+    assert program.stdout is not None
+    assert program.stdout.readline() == "0\n"  # on a busy machine it takes long to begin
     with pytest.raises(pytest.fail.Exception, match=r"had not ended after 1 s(.|\n)*4999"):
         output_at_end(program, seconds=1)
     assert program.returncode is not None

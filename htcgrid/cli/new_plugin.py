@@ -19,6 +19,16 @@ _KINDS = {
         "as your plane needs it.",
         "options": " --option workers=2",
     },
+    "engine": {
+        "group": "invoker",
+        "ending": "Invoker",
+        "module": "plane",
+        "title": "a compute plane on an engine that schedules by itself",
+        "stands": "the engine is Python's `ProcessPoolExecutor`, and `worker.py` is what runs in its workers; "
+        "`docs/planes-on-engines.md` of htcgrid explains both",
+        "oracle": "the kit's handler is in a folder or a zip (`handler_zip()`).",
+        "options": " --option workers=2",
+    },
     "task-source": {
         "group": "task_source",
         "ending": "Source",
@@ -57,7 +67,8 @@ _KINDS = {
     type=click.Choice(list(_KINDS)),
     multiple=True,
     required=True,
-    help="The kind of plugin; give it again for a distribution with several.",
+    help="The kind of plugin; give it again for a distribution with several. `engine` is an invoker on an engine that "
+    "schedules by itself: Dask, Ray, Slurm, a function service.",
 )
 @click.option(
     "--folder", type=click.Path(path_type=Path, file_okay=False), help="The folder to write; ./htcgrid-NAME by default."
@@ -67,6 +78,7 @@ def command(name: str, kinds: tuple[str, ...], folder: Path | None) -> None:
 
     \b
     htcgrid new-plugin shed --kind invoker
+    htcgrid new-plugin jobs --kind engine
     htcgrid new-plugin post --kind task-source --kind result-sink
     cd htcgrid-shed && make test
     """
@@ -75,6 +87,9 @@ def command(name: str, kinds: tuple[str, ...], folder: Path | None) -> None:
             f"{name!r} cannot be a plugin's name: begin with a lower-case letter, and write lower-case letters, digits and _, "
             "as in my_queue."
         )
+    groups = [_KINDS[kind]["group"] for kind in set(kinds)]
+    if len(set(groups)) < len(groups):
+        raise ConfigError("--kind invoker and --kind engine are both compute planes: write two distributions.")
     folder = folder or Path(f"htcgrid-{name.replace('_', '-')}")
     if folder.exists() and any(folder.iterdir()):
         raise ConfigError(f"{folder} is there and is not empty; it is left as it is. Name another with --folder.")
@@ -113,14 +128,20 @@ def _files(name: str, kinds: Sequence[str]) -> dict[str, str]:
     }
     for kind, each in zip(kinds, plugins, strict=True):
         made[f"{package}/{each['module']}.py"] = _filled(f"{kind}.py", each)
-        made[f"tests/{each['test']}.py"] = _filled(f"test-{kind}.py", each)
+        made[f"tests/{each['test']}.py"] = _filled(f"test-{each['kind']}.py", each)
+        if kind == "engine":
+            made[f"{package}/worker.py"] = _filled("engine-worker.py", each)
     return made
 
 
 def _values(name: str, kind: str, *, alone: bool) -> dict[str, str]:
     """The values for the templates of one plugin. If it is `alone`, its module is `plugin`."""
     values = dict(_KINDS[kind])
-    values |= {"name": name, "kind": kind, "Title": values["title"][0].upper() + values["title"][1:]}
+    values |= {
+        "name": name,
+        "kind": "invoker" if kind == "engine" else kind,
+        "Title": values["title"][0].upper() + values["title"][1:],
+    }
     values["class_name"] = "".join(part.capitalize() for part in name.split("_")) + values.pop("ending")
     values["test"] = "test_contract" if alone else f"test_{values['module']}"
     values["module"] = "plugin" if alone else values["module"]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from venv_for_plugins import Venv
 
-KINDS = ["invoker", "task-source", "result-sink", "observer"]
+KINDS = ["invoker", "engine", "task-source", "result-sink", "observer"]
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +51,21 @@ def test_several_kinds_make_one_distribution_whose_tests_pass_at_once(venv: Venv
     tested = venv.run("-m", "pytest", "-q", "-p", "no:cacheprovider", cwd=folder)
     assert tested.returncode == 0
     assert " passed" in tested.stdout
+
+
+def test_the_plane_on_an_engine_is_the_one_of_the_page(venv: Venv, tmp_path: Path) -> None:
+    assert venv.htcgrid("new-plugin", "jobs", "--kind", "engine", cwd=tmp_path).returncode == 0
+    page = (Path(__file__).parents[2] / "docs" / "planes-on-engines.md").read_text()
+    for of_page, written in (("__init__", "plugin"), ("worker", "worker")):
+        text = (tmp_path / "htcgrid-jobs" / "htcgrid_jobs" / f"{written}.py").read_text()
+        assert f"```python\n# htcgrid_jobs/{of_page}.py\n{text}```" in page
+
+
+def test_two_planes_of_one_name_are_refused(venv: Venv, tmp_path: Path) -> None:
+    refused = venv.htcgrid("new-plugin", "jobs", "--kind", "engine", "--kind", "invoker", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "write two distributions" in refused.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_name_that_cannot_be_a_module_is_refused(venv: Venv, tmp_path: Path) -> None:
