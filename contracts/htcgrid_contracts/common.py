@@ -329,7 +329,9 @@ class PluginContract:
         except Unavailable as error:
             took = time.monotonic() - began
             most = self.away_seconds * self.wait_factor
-            assert took < most, f"{what} took {took:.0f} s to say Unavailable: one attempt, no retries"
+            assert took < most, (
+                f"{what} took {took:.0f} s to say Unavailable, and {most:g} s are allowed: one attempt, no retries"
+            )
             after: object = error.retry_after
             assert after is None or (isinstance(after, (int, float)) and 0 <= after <= 600), (
                 f"retry_after of {what} is {after!r}: a number of seconds"

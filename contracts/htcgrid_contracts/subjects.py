@@ -19,7 +19,8 @@ class Subject:
     config names what does not exist. `take_away`, `bring_back`, `throttle`, `end_throttle`, `resize` and
     `publish_invalid` are the methods of the contracts. `marks` returns the path at which handlers see a folder. `deployed` is
     the timeout of the kit's handler on a plane that serves only what was deployed. `largest_event` and `largest_answer` are in
-    bytes: 0 where there is no limit, None where it is AWS's. `deadline` is the time limit of each rule, in seconds.
+    bytes: 0 where there is no limit, None where it is AWS's. `away_seconds` is how long one attempt may take to find out that the
+    service is away. `deadline` is the time limit of each rule, in seconds.
 
     It can be sent to another process if its functions can be pickled: those of a module, their `functools.partial`, and
     methods of what can be pickled.
@@ -41,6 +42,7 @@ class Subject:
     too_large: int | None = None
     largest_event: int | None = None
     largest_answer: int | None = None
+    away_seconds: float = 5.0
     deadline: float = 60.0
 
 

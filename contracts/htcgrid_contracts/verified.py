@@ -25,6 +25,7 @@ class _Verified(PluginContract):
     def subject(self, request: pytest.FixtureRequest) -> Subject:
         self._subject: Subject = request.config.stash[SUBJECT]
         self.wait_factor = self._subject.wait_factor
+        self.away_seconds = self._subject.away_seconds
         return self._subject
 
     @pytest.fixture

@@ -85,6 +85,13 @@ _MARKS = {"held": "held     ", "broken": "BROKEN   ", "not asked": "not asked"}
 )
 @click.option("--take-away", metavar="CMD", help="A command that stops what the plugin talks to.")
 @click.option("--bring-back", metavar="CMD", help="A command that starts it again.")
+@click.option(
+    "--away-seconds",
+    type=click.FloatRange(0.1, 600),
+    default=5.0,
+    show_default=True,
+    help="How long one attempt may take to find out that the service is away, such as the time limit of its calls.",
+)
 @click.option("--throttle", metavar="CMD", help="A command that makes the service refuse its next call.")
 @click.option("--end-throttle", metavar="CMD", help="A command that ends what --throttle began, if it lasts.")
 @click.option("--resize", metavar="CMD", help="A command that gives the plane {size} environments.")
@@ -137,6 +144,7 @@ def command(
     missing: tuple[str, ...] = (),
     take_away: str | None = None,
     bring_back: str | None = None,
+    away_seconds: float = 5.0,
     throttle: str | None = None,
     end_throttle: str | None = None,
     resize: str | None = None,
@@ -196,6 +204,7 @@ def command(
                 too_large=too_large,
                 largest_event=largest_event,
                 largest_answer=largest_answer,
+                away_seconds=away_seconds,
                 deadline=deadline or 60.0 * wait_factor,
             )
             acts_on_all = any((take_away, throttle, resize, deployed, first, keyword))

@@ -96,9 +96,12 @@ def test_a_place_that_holds_tasks_is_not_emptied_unasked(venv: Venv, tmp_path: P
 
 BAD = """
 import os
+import select
 import time
+from pathlib import Path
 from pydantic import SecretStr
 from htcgrid.builtin.memory import MemorySource
+from htcgrid.spi import Unavailable
 
 
 class Hangs(MemorySource):
@@ -121,6 +124,19 @@ class Tells(MemorySource):
         raise ValueError("login refused: " + password)
 
 
+class Slow(MemorySource):
+    def open(self):
+        if Path("away").exists():
+            raise Unavailable("the place is away")
+        super().open()
+
+    def receive(self, max_tasks, wait):
+        if Path("away").exists():
+            select.select([], [], [], 1.1)
+            raise Unavailable("the place is away")
+        return super().receive(max_tasks, wait)
+
+
 class Ends(MemorySource):
     def nack(self, leases, delay):
         os._exit(7)
@@ -140,6 +156,7 @@ include = ["bad_plugins.py"]
 hangs = "bad_plugins:Hangs"
 tells = "bad_plugins:Tells"
 ends = "bad_plugins:Ends"
+slow = "bad_plugins:Slow"
 """
 
 
@@ -266,6 +283,14 @@ def test_what_the_author_tells_of_the_place_is_asked(bad: Venv, tmp_path: Path) 
     assert not (tmp_path / "refusing").exists()
     too_large = bad.htcgrid(*sqlite, "-k", "too_large", "--too-large", "1000", cwd=tmp_path)
     assert "the call went through, and should have raised" in too_large.stdout
+
+
+def test_how_long_an_attempt_may_take_is_as_the_author_says(bad: Venv, tmp_path: Path) -> None:
+    slow = ["verify", "slow", "-k", "went_away_is_unavailable", "--take-away", "touch away", "--bring-back", "rm away"]
+    assert bad.htcgrid(*slow, cwd=tmp_path).returncode == 0
+    short = bad.htcgrid(*slow, "--away-seconds", "1", cwd=tmp_path)
+    assert short.returncode == 1
+    assert "receive took 1 s to say Unavailable, and 1 s are allowed" in short.stdout
 
 
 @pytest.mark.slow
