@@ -216,7 +216,9 @@ class PluginContract:
             with self.again(plugin) as used:
                 kept.append(used)
                 self.use(used)
-                in_threads([lambda: self.use(used)], 60 * self.wait_factor)
+                # A plane of several slots has a connection for each.
+                size = min(getattr(used, "max_concurrency", 1), 2)
+                in_threads([lambda: self.use(used)] * size, 60 * self.wait_factor)
 
         use()  # what an SDK loads once and keeps is no leak
         before = HeldResources.now()

@@ -118,11 +118,39 @@ class InvokerContract(
         assert self.answer(first) == "kept"
         self.failed(second, FailureKind.CANCELLED)
 
+    @pytest.mark.capability(Capability.CANCEL)
+    def test_a_task_that_runs_twice_is_cancelled_twice(self, plane: Invoker) -> None:
+        """When a task runs twice at a time, since its lease was lost and it was handed out again, `cancel` must stop both. An id
+        of a task is not one of a call. Read: spi.Invoker.cancel."""
+        if plane.max_concurrency == 1:
+            not_asked("max_concurrency is 1: nothing runs at the same time")
+        self.side_by_side(plane, 2)
+        asked = lease("sleep", seconds=30 * self.wait_factor)
+        calls: list[Callable[[], Outcome]] = [
+            lambda number=number: self.run(plane, [replace(asked, attempt=number)], 8 * self.wait_factor)[0]  # type: ignore[misc]
+            for number in (1, 2)
+        ]
+        ended = threading.Event()
+
+        def stop() -> None:
+            while not ended.wait(1.0 * self.wait_factor):  # again, since on a busy machine they may not have begun
+                plane.cancel([asked.task.id])
+
+        stopper = threading.Thread(target=stop, daemon=True)
+        stopper.start()
+        try:
+            outcomes = in_threads(calls, 90 * self.wait_factor)
+        finally:
+            ended.set()
+            stopper.join()
+        for outcome in outcomes:
+            self.failed(outcome, FailureKind.CANCELLED)
+
     def test_cancel_passes_over_tasks_that_are_not_here(self, plane: Invoker) -> None:
         """`cancel` must ignore a task that is not on this plane: it may have ended, or run on another machine. It must not
         stop what runs in the environment that the task had. Read: spi.Invoker.cancel."""
         plane.cancel([])
-        done = lease("echo", value=1)
+        done = lease("sleep", seconds=0.2)  # long enough that a plane which remembers a cancel stops it
         for _ in range(2):  # a redrive runs it again
             plane.cancel(["contract-not-here", done.task.id])
             outcome = self.run(plane, [done])[0]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from htcgrid.spi import Capability, FailureKind, Invoker
+from htcgrid.spi import Capability, FailureKind, Invoker, Outcome
 
 from htcgrid_contracts.common import in_threads, not_asked
 from htcgrid_contracts.invoker_helpers import InvokerHelpers, lease
@@ -58,6 +58,13 @@ class FailureRules(InvokerHelpers):
             calls = [lambda: self.failed(self.call(plane, "echo", value=1), FailureKind.INIT_ERROR)]
             for _ in range(min(plane.max_concurrency, 4) + 1):  # each may take a slot
                 in_threads(calls, 60 * self.wait_factor)
+            if plane.max_batch > 1:
+                reports = self.reports(plane, [lease("echo", value=1) for _ in range(min(plane.max_batch, 3))])
+                failed = sum(isinstance(report, Outcome) for report in reports)
+                assert failed <= 1, (
+                    f"a handler cannot be loaded, and {failed} tasks of a batch failed by it: those that were not begun are "
+                    f"Unstarted"
+                )
 
     @pytest.mark.capability(Capability.TIMEOUT)
     @pytest.mark.parametrize("do", ["sleep", "spin"])

@@ -11,6 +11,9 @@ from htcgrid.spi import Capability, FailureKind, Invoker, Outcome
 from htcgrid_contracts.common import EAST, WEST, in_threads, in_time_zone
 from htcgrid_contracts.invoker_helpers import InvokerHelpers, lease
 
+_LONG_START_MS = 50.0
+"""A shorter start is not told apart from the way to the handler and back."""
+
 
 class MeterRules(InvokerHelpers):
     """Asked of planes that measure, keep logs, or fill the context."""
@@ -58,6 +61,9 @@ class MeterRules(InvokerHelpers):
                 f"a handler was stopped after {seconds:g} s, and its duration_ms is {outcome.duration_ms:g}"
             )
             assert outcome.billed_ms >= 900 * seconds, f"{seconds:g} s are billed as {outcome.billed_ms} ms"
+            assert outcome.max_memory_mb > 0, (
+                f"a handler was stopped after {seconds:g} s, and its max_memory_mb is {outcome.max_memory_mb}"
+            )
             failed.append(outcome)
         if Capability.EXIT in plane.capabilities:
             failed.append(self.call(plane, "end", status=3))
@@ -97,6 +103,22 @@ class MeterRules(InvokerHelpers):
             self._began_before_its_end(plane)
 
     @pytest.mark.capability(Capability.METERING)
+    def test_the_duration_is_the_handlers_own(self, invoker: Invoker) -> None:
+        """`duration_ms` must be the handler's own time, without the start of its environment, which is `init_ms`.
+        Read: spi.Outcome."""
+        wrong = ""
+        for _ in range(4):  # a busy machine may be late once
+            with self.again(invoker) as plane:
+                outcome = self.call(plane, "count", seconds=0.1)
+            answer = self.answer(outcome)
+            more = outcome.duration_ms - 1000 * (answer["ended"] - answer["began"])
+            init = outcome.init_ms or 0.0
+            if init < _LONG_START_MS or more < 0.7 * init:
+                return
+            wrong = f"the start took {init:.0f} ms, and duration_ms has {more:.0f} ms more than the handler took"
+        assert not wrong, wrong
+
+    @pytest.mark.capability(Capability.METERING)
     def test_memory_is_in_megabytes(self, plane: Invoker) -> None:
         """`max_memory_mb` must be the most memory that the environment, and no other, has used so far, in MB.
         Read: spi.Outcome."""
@@ -108,6 +130,8 @@ class MeterRules(InvokerHelpers):
         eaten = memory // 3
         self.works(plane)
         before = {each.environment: each.max_memory_mb for each in self._in_each(plane)}
+        least = min(before.values())
+        assert least < memory, f"a handler that took next to nothing of {memory} MiB has a max_memory_mb of {least}"
         most = self.call(plane, "eat", mb=eaten, seconds=0.3)
         used = most.max_memory_mb
         assert 0.8 * eaten <= used <= 1.1 * memory, (

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from htcgrid.spi import Capability, FailureKind, Invoker, Outcome, Throttled, Unavailable
+from htcgrid.spi import Capability, FailureKind, Invoker, Outcome, Throttled, Unavailable, Unstarted
 
 from htcgrid_contracts.common import children, descendants, eventually, in_threads, not_asked
 from htcgrid_contracts.invoker_helpers import InvokerHelpers, lease
@@ -65,6 +65,13 @@ class SlotRules(InvokerHelpers):
             reports = iter(plane.invoke(batch, plane.function.timeout))
             next(reports)
             del reports
+        if plane.max_batch > 1:
+            seconds = 6 * self.wait_factor
+            reports = iter(plane.invoke([lease("echo", value=1), lease("sleep", seconds=seconds)], 2 * seconds))
+            next(reports)
+            del reports
+            for _ in range(size):  # it is free once that task has ended, or was stopped
+                self.answer(self.call(plane, "echo", self.short_timeout, value=1))
         self._all_slots_work(plane, "reports were left unread")
 
     def test_more_calls_than_slots_are_all_answered(self, plane: Invoker) -> None:
@@ -196,12 +203,13 @@ class SlotRules(InvokerHelpers):
         seconds = min(30 * self.wait_factor, 0.9 * invoker.function.timeout)
         short = min(4 * self.wait_factor, seconds)
         seen = self.marks(tmp_path)
+        reports: list[Outcome | Unstarted] = []
         with self.again(invoker) as plane:
             self.works(plane)
 
             def run(**event: Any) -> None:
                 with suppress(Exception):  # the plane is closed
-                    list(plane.invoke([lease("sleep", **event)], plane.function.timeout))
+                    reports.extend(plane.invoke([lease("sleep", **event)], plane.function.timeout))
 
             events: list[dict[str, Any]] = [{"seconds": seconds}]
             if seen is not None and plane.max_concurrency > 1:
@@ -221,6 +229,8 @@ class SlotRules(InvokerHelpers):
             5 * self.wait_factor,
             "the end of `invoke` after `close`",
         )
+        named = [each for each in reports if isinstance(each, Outcome) and each.failure is FailureKind.CANCELLED]
+        assert not named, "a task that `close` has ended is reported as cancelled, and `cancel` has not named it"
         if began + took < ends - 1:  # otherwise it may have ended before
             time.sleep(max(0.0, ends + self.wait_factor - time.monotonic()))
             ran = (tmp_path / "ended").exists()

@@ -1595,3 +1595,41 @@ class TestTellsOfNoEndButThatOfClose(Case):
         def close(self) -> None:
             self.is_closing = True
             super().close()
+
+
+class TestCountsTheStartAsTheHandlers(Case):
+    breaks = "test_the_duration_is_the_handlers_own"
+    says = "more than the handler took"
+
+    class broken(Changed):
+        def changed(self, outcome: Outcome) -> Outcome:
+            if outcome.init_ms is None:
+                return outcome
+            init = outcome.init_ms + 500
+            duration = outcome.duration_ms + init
+            return replace(outcome, init_ms=init, duration_ms=duration, billed_ms=math.ceil(duration + init))
+
+
+class TestKnowsACallByItsTask(Case):
+    breaks = "test_a_task_that_runs_twice_is_cancelled_twice"
+    says = "reported as timeout"
+
+    class broken(Reference):
+        def __init__(self, config: Reference.Config, function: Function) -> None:
+            super().__init__(config, function)
+            self.here: set[str] = set()
+
+        def invoke(self, batch: Sequence[Lease], timeout: float) -> Reports:
+            ids = {lease.task.id for lease in batch}
+            again = ids & self.here  # `cancel` finds the first of them alone
+            self.here |= ids
+            sent = [
+                replace(each, task=replace(each.task, id=f"{each.task.id}'")) if each.task.id in again else each
+                for each in batch
+            ]
+            names = {new.task.id: old.task.id for new, old in zip(sent, batch, strict=True)}
+            try:
+                for report in super().invoke(sent, timeout):
+                    yield replace(report, task_id=names[report.task_id])
+            finally:
+                self.here -= ids - again

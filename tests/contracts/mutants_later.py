@@ -6,6 +6,7 @@ from mutants_clocks import SAME
 from mutants_fresh import (
     BATCHES,
     BESIDE,
+    CANCELS,
     COUNTS,
     ENDS,
     ERRORS,
@@ -18,6 +19,7 @@ from mutants_fresh import (
     PUTS,
     READ,
     SINK_ERRORS,
+    SLOTS,
     STORED,
     WAITS,
 )
@@ -841,6 +843,97 @@ LATER_STILL = (
                 "environment.state is State.GONE:\n                self._places[place] = environment.close()\n",
             ),
         ),
+    ),
+    Mutant(
+        "process",
+        CANCELS,
+        "a cancel is remembered for calls that come later",
+        edits=(
+            (
+                "htcgrid/runtime/calls.py",
+                "        cancelled: set[str] = set()\n",
+                "        cancelled: set[str] = set(self.__dict__.setdefault('_ever', set()))\n",
+            ),
+            (
+                "htcgrid/runtime/calls.py",
+                "        for cancelled in list(",
+                "        self.__dict__.setdefault('_ever', set()).update(task_ids)\n        for cancelled in list(",
+            ),
+        ),
+    ),
+    plane_bug(
+        CANCELS,
+        "of two calls with the same task only the first is cancelled",
+        """
+        def invoke(self, batch, timeout):
+            here = self.__dict__.setdefault("_here", set())
+            again = {each.task.id for each in batch} & here
+            here.update(each.task.id for each in batch)
+            names = {each.task.id + "'" * (each.task.id in again): each.task.id for each in batch}
+            try:
+                sent = [replace(each, task=replace(each.task, id=name)) for name, each in zip(names, batch)]
+                for report in super().invoke(sent, timeout):
+                    yield replace(report, task_id=names[report.task_id])
+            finally:
+                here.difference_update(set(names.values()) - again)
+    """,
+    ),
+    plane_bug(
+        NEIGHBOURS,
+        "what close ends is reported as cancelled",
+        """
+        _ends = False
+        def open(self):
+            self._ends = False
+            super().open()
+        def close(self):
+            self._ends = True
+            super().close()
+        def invoke(self, batch, timeout):
+            for report in super().invoke(batch, timeout):
+                if self._ends and isinstance(report, Outcome):
+                    report = replace(report, failure=FailureKind.CANCELLED)
+                yield report
+    """,
+    ),
+    Mutant(
+        "process",
+        SLOTS,
+        "what an abandoned call has begun is still there in the next one",
+        edits=(
+            (
+                "htcgrid/runtime/environment.py",
+                "            if self._pending or self.state is State.BUSY:\n                self._pending.clear()\n                self.state = State.GONE\n                self._end()\n",
+                "            self._pending.clear()\n",
+            ),
+        ),
+    ),
+    Mutant(
+        "process",
+        SLOTS,
+        "each task of a batch fails where the handler cannot be loaded",
+        edits=(
+            (
+                "htcgrid/runtime/environment.py",
+                "        yield self._outcome(self._pending.pop(sequence), kind, document, log_tail=log_tail or self._log_tail())\n",
+                "        for sequence in list(self._pending):\n            yield self._outcome(self._pending.pop(sequence), kind, document, log_tail=log_tail)\n",
+            ),
+        ),
+    ),
+    plane_bug(
+        ENDS,
+        "a timeout is rounded up to whole seconds",
+        "def invoke(self, batch, timeout):\n    yield from super().invoke(batch, -(-timeout // 1))",
+    ),
+    report_bug(
+        METERS,
+        "max_memory_mb is the function's memory",
+        "replace(report, max_memory_mb=self.function.memory)",
+    ),
+    report_bug(
+        METERS,
+        "a handler that was stopped has no memory",
+        "replace(report, max_memory_mb=0) if report.failure is FailureKind.TIMEOUT else report",
     ),
 )
 
