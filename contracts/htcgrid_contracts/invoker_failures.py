@@ -130,8 +130,8 @@ class FailureRules(InvokerHelpers):
 
     @pytest.mark.capability(Capability.TIMEOUT)
     def test_a_handler_that_is_stopped_does_not_run_on(self, plane: Invoker, tmp_path: Path) -> None:
-        """A handler that is reported as stopped must not run on behind that: its retry runs meanwhile, and its work would be
-        done twice. Read: spi.FailureKind.TIMEOUT."""
+        """A handler that is reported as stopped must not run on behind that, nor a process that it has started: its retry
+        runs meanwhile, and its work would be done twice. Read: spi.Capability.TIMEOUT."""
         seen = self.marks(tmp_path)
         if seen is None:
             not_asked(
@@ -139,15 +139,16 @@ class FailureRules(InvokerHelpers):
             )
         seconds = self.quick_timeout
         late = seconds + 1.5 * self.wait_factor
-        began = time.monotonic()
-        asked = {"seconds": late, "mark": f"{seen}/began", "after": f"{seen}/ended"}
-        outcome = self.call(plane, "sleep", seconds, **asked)
-        if outcome.failure is None:
-            not_asked("this machine is too busy to stop a handler in time")
-        self.failed(outcome, FailureKind.TIMEOUT)
-        time.sleep(max(0.0, began + late + 1.0 * self.wait_factor - time.monotonic()))
-        ran = (tmp_path / "ended").exists()
-        assert not ran, f"a handler was reported as stopped after {seconds:g} s, and ran on to its end after {late:g} s"
+        for do, what in {"sleep": "it", "spawn": "a process that it had started"}.items():
+            began = time.monotonic()
+            outcome = self.call(plane, do, seconds, seconds=late, mark=f"{seen}/began", after=f"{seen}/{do}")
+            if outcome.failure is None:
+                not_asked("this machine is too busy to stop a handler in time")
+            self.failed(outcome, FailureKind.TIMEOUT)
+            time.sleep(max(0.0, began + late + 1.0 * self.wait_factor - time.monotonic()))
+            assert not (tmp_path / do).exists(), (
+                f"a handler was reported as stopped after {seconds:g} s, and {what} ran on to its end after {late:g} s"
+            )
 
     def test_an_answer_of_a_megabyte_passes(self, plane: Invoker) -> None:
         """An answer of one megabyte must pass: it is below the limit. Read: spi.FailureKind.PAYLOAD_TOO_LARGE."""

@@ -116,7 +116,7 @@ class Capability(StrEnum):
     """What an invoker says that it can do, so that the conformance kit knows which rules to test."""
 
     TIMEOUT = "timeout"
-    """A handler past its timeout is stopped and reported as `timeout`."""
+    """A handler past its timeout is stopped, with the processes that it has started, and reported as `timeout`."""
     MEMORY = "memory"
     """A handler past its memory is stopped and reported as `out_of_memory`."""
     EXIT = "exit"

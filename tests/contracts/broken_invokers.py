@@ -1545,6 +1545,20 @@ class TestItsEngineRunsOn(Case):
             yield from super().invoke(batch, timeout)
 
 
+class TestStopsTheHandlerAlone(Case):
+    breaks = "test_a_handler_that_is_stopped_does_not_run_on"
+    says = "and a process that it had started ran on to its end"
+
+    class broken(Reference):
+        def invoke(self, batch: Sequence[Lease], timeout: float) -> Reports:
+            for event in (json.loads(each.task.payload) for each in batch):
+                if isinstance(event, dict) and event.get("do") == "spawn":
+                    started = threading.Timer(event["seconds"], Path(event["after"]).touch)
+                    started.daemon = True
+                    started.start()
+            yield from super().invoke(batch, timeout)
+
+
 class TestPassesItsKeysOn(Case):
     breaks = "test_a_handler_does_not_find_the_keys_of_its_agent"
     says = "the handler finds AWS_SECRET_ACCESS_KEY"

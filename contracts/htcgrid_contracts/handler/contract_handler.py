@@ -119,6 +119,12 @@ def sleep(event: Event, context: Any) -> Any:
     return event.get("value")
 
 
+def spawn(event: Event, context: Any) -> Any:
+    """Start a process that leaves a mark at `after` in `seconds`, and take longer than that."""
+    subprocess.Popen(["/bin/sh", "-c", 'sleep "$0"; echo $$ >> "$1"', str(event["seconds"]), event["after"]])
+    time.sleep(event["seconds"] + 60)
+
+
 def eat(event: Event, context: Any) -> Any:
     """Take `mb` MiB of memory, and touch it."""
     eaten = [bytearray(os.urandom(1024)) * 1024 for _ in range(event["mb"])]
@@ -162,6 +168,7 @@ ACTIONS = {
     "looks_like_an_error": looks_like_an_error,
     "say": say,
     "sleep": sleep,
+    "spawn": spawn,
     "spin": spin,
     "unserialisable": unserialisable,
 }

@@ -1,5 +1,6 @@
 // The conformance kit's handler in JavaScript: its event says what it does.
 
+import { spawn } from "node:child_process";
 import { appendFileSync } from "node:fs";
 import { randomUUID } from "node:crypto";
 import { setTimeout as pause } from "node:timers/promises";
@@ -66,7 +67,12 @@ const ACTIONS = {
   },
   sleep: async (event) => {
     await pause(event.seconds * 1000);
+    if ("after" in event) appendFileSync(event.after, `${process.pid}\n`);
     return event.value;
+  },
+  spawn: async (event) => {
+    spawn("/bin/sh", ["-c", 'sleep "$0"; echo $$ >> "$1"', String(event.seconds), event.after], { stdio: "ignore" });
+    await pause((event.seconds + 60) * 1000);
   },
   spin: () => {
     for (;;);
