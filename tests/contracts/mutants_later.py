@@ -808,6 +808,27 @@ LATER_STILL = (
         ),
     ),
     Mutant(
+        "sqlite source",
+        COUNTS,
+        "an agent is silent since it came",
+        edits=(
+            (
+                "htcgrid/builtin/sqlite_statements.py",
+                "ON CONFLICT (name) DO UPDATE SET seen = excluded.seen",
+                "ON CONFLICT (name) DO NOTHING",
+            ),
+        ),
+    ),
+    Mutant(
+        "sqlite source",
+        COUNTS,
+        "a lease that is over is counted as leased",
+        edits=(
+            (_STATS, "state IN ('delayed', 'leased') AND due <= :now", "state = 'delayed' AND due <= :now"),
+            (_STATS, "sum(state = 'leased' AND due > :now)", "sum(state = 'leased')"),
+        ),
+    ),
+    Mutant(
         "process",
         ENDS,
         "the timeout counts for a batch, of many short tasks too",
