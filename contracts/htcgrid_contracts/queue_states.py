@@ -193,12 +193,13 @@ class QueueStateRules(SourceHelpers):
         for one that hangs. Read: spi.QueueStats, spi.Holder, spi.Plugin.agent."""
         if not self.shared:
             not_asked("the place is the object itself: there is one agent")
-        reader = given(*numbered(3))
+        reader = given(*numbered(4))
         if reader.stats().agents is None:
             not_asked("stats().agents is None: the queue cannot tell agents apart")
         other = self.again(source)
         other.agent = f"contract-{uuid.uuid4().hex[:8]}"
         with other:
+            self.take(reader, 1)
             began = time.monotonic()
             leases = self.take(other, 2)
             agents = reader.stats().agents or {}
@@ -209,7 +210,7 @@ class QueueStateRules(SourceHelpers):
                 f"the agent {other.agent!r} was heard of {elapsed - 10:.1f} s ago, and its silent_seconds are {silent}"
             )
             assert list(found.values()) == [2], (
-                f"the agent {other.agent!r} has leased 2 tasks, and `agents` of the stats are {dict(agents)}"
+                f"the agent {other.agent!r} has leased 2 tasks, another agent 1, and `agents` of the stats are {dict(agents)}"
             )
             time.sleep(2.5)  # more than 1 s, of which a queue may know only the whole ones
             stats = reader.stats()
@@ -222,11 +223,9 @@ class QueueStateRules(SourceHelpers):
             )
             if source.lease_seconds is not None and source.lease_seconds <= 1.2:
                 held = sum(holder.leased for name, holder in agents.items() if other.agent in name)
-                assert not held, (
-                    f"the two leases of {other.agent!r} are over, and `agents` says that it has leased {held}"
-                )
+                assert not held, f"the leases of {other.agent!r} are over, and `agents` says that it has leased {held}"
                 assert not stats.states.leased, (
-                    f"two leases are over, and `agents` says so, but `states` says that {stats.states.leased} are leased"
+                    f"all leases are over, and `agents` says so, but `states` says that {stats.states.leased} are leased"
                 )
             self.take(other, 1)
             agents = reader.stats().agents or {}
