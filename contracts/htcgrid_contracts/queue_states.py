@@ -210,7 +210,7 @@ class QueueStateRules(SourceHelpers):
                 f"the agent {other.agent!r} was heard of {elapsed - 10:.1f} s ago, and its silent_seconds are {silent}"
             )
             assert list(found.values()) == [2], (
-                f"the agent {other.agent!r} has leased 2 tasks, another agent 1, and `agents` of the stats are {dict(agents)}"
+                f"the agent {other.agent!r} has leased 2 tasks, and `agents` of the stats are {dict(agents)}"
             )
             time.sleep(2.5)  # more than 1 s, of which a queue may know only the whole ones
             stats = reader.stats()
