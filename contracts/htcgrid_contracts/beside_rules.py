@@ -10,7 +10,7 @@ from itertools import count
 from htcgrid.spi import Lease, Rejected, States, Task, TaskQueue, TaskSource, Unavailable
 
 from htcgrid_contracts.common import in_threads, not_asked, patiently
-from htcgrid_contracts.payloads import ODD_TEXTS
+from htcgrid_contracts.payloads import LONG_TEXT, ODD_TEXTS
 from htcgrid_contracts.source_helpers import Given, SourceHelpers, numbered
 
 _STATES = ("waiting", "delayed", "leased", "cancelled", "dead")
@@ -123,24 +123,27 @@ class BesideRules(SourceHelpers):
 
     def test_any_text_in_an_attribute_is_kept_or_rejected(self, given: Given) -> None:
         """`put` must keep any text in an attribute, or raise Rejected with the id of the task; or it is leased as invalid. A NUL
-        or half of a surrogate pair comes in JSON, and many databases refuse it with an error of their own.
+        or half of a surrogate pair comes in JSON, and a text of any length: many databases refuse it with an error of their own.
         Read: spi.TaskQueue.put."""
         source = given()
         if not isinstance(source, TaskQueue):
             not_asked("no TaskQueue: tasks are put there in other ways")
         kept = {}
         # The session may be in a column of its own, where the others are in a document.
-        for name, text in itertools.product(("note", "session_id"), ODD_TEXTS):
+        odd = [*itertools.product(("note", "session_id"), ODD_TEXTS), ("note", LONG_TEXT)]
+        for name, text in odd:
             (task,) = numbered(1)
             task = replace(task, attributes={**task.attributes, name: text})
-            if self._is_put(source, f"a task with the attribute {name} = {text!r}", task):
+            if self._is_put(source, f"a task with the attribute {name} = {text[:80]!r}", task):
                 kept[task.id] = task
         leases: list[Lease] = self.held(source, len(kept)) if kept else []
         for lease in leases:
             if lease.invalid:
                 continue  # what no sink could store may be told so late
             sent = dict(kept[lease.task.id].attributes)
-            assert dict(lease.task.attributes) == sent, f"sent {sent}, received {lease.task.attributes}"
+            assert dict(lease.task.attributes) == sent, (
+                f"sent {str(sent)[:200]}, received {str(lease.task.attributes)[:200]}"
+            )
 
     def test_what_is_refused_takes_nothing(self, source: TaskSource, given: Given) -> None:
         """After many calls that were Rejected the next must work. A call that ends in an error must give its connection and

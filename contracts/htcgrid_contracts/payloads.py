@@ -40,6 +40,8 @@ AWKWARD_ATTRIBUTES: Mapping[str, Mapping[str, str]] = {
 
 ODD_TEXTS = ("a\0b", "half \ud800 of a pair", "", "\x1b[1m", "\U0001f600" * 60)
 """Texts that JSON can hold in an attribute, and that a database may refuse or cut."""
+LONG_TEXT = "a line of a description, " * 100
+"""More than fits into a column of 255, 1000 or 2000 characters."""
 
 AWKWARD_SESSIONS = (
     *("s-1", "S-1", "s_1", "s%", "s-1:a", "s-1/é", "s-1/e\u0301", "s-1 ", "s" * 120, "s" * 119 + "t"),

@@ -189,16 +189,17 @@ class QueueStateRules(SourceHelpers):
         assert [lease.attempt for lease in leases] == [1, 1], "tasks that were only inspected count as handed out"
 
     def test_stats_name_an_agent_by_its_name(self, source: TaskSource, given: Given) -> None:
-        """`stats` must show the name of the agent that holds a task: users look for it.
-        Read: spi.QueueStats, spi.Plugin.agent."""
+        """`stats` must show the name of the agent that holds a task, and how long ago that agent last called: users look
+        for one that hangs. Read: spi.QueueStats, spi.Holder, spi.Plugin.agent."""
         if not self.shared:
             not_asked("the place is the object itself: there is one agent")
-        reader = given(*numbered(3))
+        reader = given(*numbered(4))
         if reader.stats().agents is None:
             not_asked("stats().agents is None: the queue cannot tell agents apart")
         other = self.again(source)
         other.agent = f"contract-{uuid.uuid4().hex[:8]}"
         with other:
+            self.take(reader, 1)
             began = time.monotonic()
             leases = self.take(other, 2)
             agents = reader.stats().agents or {}
@@ -211,18 +212,30 @@ class QueueStateRules(SourceHelpers):
             assert list(found.values()) == [2], (
                 f"the agent {other.agent!r} has leased 2 tasks, and `agents` of the stats are {dict(agents)}"
             )
-            time.sleep(1.5)
-            agents = reader.stats().agents or {}
+            time.sleep(2.5)  # more than 1 s, of which a queue may know only the whole ones
+            stats = reader.stats()
+            looked = time.monotonic()
+            agents = stats.agents or {}
             silent = [holder.silent_seconds for name, holder in agents.items() if other.agent in name]
             elapsed = time.monotonic() - began + 10
             assert all(1 <= each <= elapsed for each in silent), (
-                f"the agent {other.agent!r} has not called for 1.5 s, and its silent_seconds are {silent}"
+                f"the agent {other.agent!r} has not called for 2.5 s, and its silent_seconds are {silent}"
             )
             if source.lease_seconds is not None and source.lease_seconds <= 1.2:
                 held = sum(holder.leased for name, holder in agents.items() if other.agent in name)
-                assert not held, (
-                    f"the two leases of {other.agent!r} are over, and `agents` says that it has leased {held}"
+                assert not held, f"the leases of {other.agent!r} are over, and `agents` says that it has leased {held}"
+                assert not stats.states.leased, (
+                    f"all leases are over, and `agents` says so, but `states` says that {stats.states.leased} are leased"
                 )
+            self.take(other, 1)
+            agents = reader.stats().agents or {}
+            since = time.monotonic() - looked
+            again = [holder.silent_seconds for name, holder in agents.items() if other.agent in name]
+            assert again, f"the agent {other.agent!r} has leased a task, and `agents` does not name it any more"
+            assert max(again) < max(silent, default=since) + since - 0.5, (
+                f"the agent {other.agent!r} was silent for {max(silent, default=0):.1f} s; then it leased a task, and its "
+                f"silent_seconds are {max(again):.1f}"
+            )
             other.ack(leases)
 
     # --- dead letters, and what is run again ---

@@ -6,7 +6,7 @@ from dataclasses import replace
 from htcgrid.spi import Rejected, ResultSink, ResultStore
 
 from htcgrid_contracts.common import in_threads, not_asked, patiently
-from htcgrid_contracts.payloads import ODD_TEXTS
+from htcgrid_contracts.payloads import LONG_TEXT, ODD_TEXTS
 from htcgrid_contracts.reading_rules import ReadingRules, varied
 
 
@@ -74,18 +74,18 @@ class SinkBesideRules(ReadingRules):
 
     def test_any_text_in_an_attribute_is_stored_or_rejected_by_name(self, sink: ResultSink) -> None:
         """A result whose task has any text in an attribute must be stored, or raise Rejected with its id while the others are
-        stored. A NUL or half of a surrogate pair comes in JSON, and many databases refuse it. Read: spi.ResultSink.put."""
+        stored. A NUL or half of a surrogate pair comes in JSON, and a text of any length: many databases refuse it. Read: spi.ResultSink.put."""
         if sink.max_batch == 1:
             not_asked("max_batch is 1")
         with sink:
             # The session may be in a column of its own, where the others are in a document.
             for name, text in (
-                *(("note", text) for text in ODD_TEXTS),
+                *(("note", text) for text in (*ODD_TEXTS, LONG_TEXT)),
                 *(("session_id", text) for text in ODD_TEXTS if text),
             ):
                 odd, plain = varied(1), varied(3)
                 odd = replace(odd, task=replace(odd.task, attributes={name: text}))
-                what = f"a result whose task has the attribute {name} = {text!r}"
+                what = f"a result whose task has the attribute {name} = {text[:80]!r}"
                 refused: frozenset[str] = frozenset()
                 try:
                     sink.put([odd, plain])
@@ -99,7 +99,7 @@ class SinkBesideRules(ReadingRules):
                 if isinstance(sink, ResultStore) and not refused:
                     found = dict(sink.get([odd.task.id])[odd.task.id].task.attributes)
                     assert found == {name: text} or not self._has_attributes(sink), (
-                        f"a task with the attribute {name} = {text!r} is read with {found}"
+                        f"a task with the attribute {name} = {text[:80]!r} is read with {str(found)[:200]}"
                     )
 
     # --- helpers ---

@@ -810,6 +810,43 @@ LATER_STILL = (
         ),
     ),
     Mutant(
+        "sqlite source",
+        COUNTS,
+        "an agent is silent since it came",
+        edits=(
+            (
+                "htcgrid/builtin/sqlite_statements.py",
+                "ON CONFLICT (name) DO UPDATE SET seen = excluded.seen",
+                "ON CONFLICT (name) DO NOTHING",
+            ),
+        ),
+    ),
+    Mutant(
+        "sqlite source",
+        COUNTS,
+        "a lease that is over is counted as leased",
+        edits=(
+            (_STATS, "state IN ('delayed', 'leased') AND due <= :now", "state = 'delayed' AND due <= :now"),
+            (_STATS, "sum(state = 'leased' AND due > :now)", "sum(state = 'leased')"),
+        ),
+    ),
+    Mutant(
+        "sqlite source",
+        COUNTS,
+        "an agent is shown with the leases of all",
+        edits=((_STATS, "ON q.agent = a.name AND q.state", "ON q.state"),),
+    ),
+    bug(
+        PUTS,
+        "a long attribute fails",
+        "def put(self, tasks):\n    if any(len(text) > 1000 for each in tasks for text in each.attributes.values()):\n        raise ValueError('value too long for type character varying(1000)')\n    super().put(tasks)",
+    ),
+    sink_bug(
+        STORED,
+        "a long attribute fails",
+        "def put(self, results):\n    if any(len(text) > 1000 for each in results for text in each.task.attributes.values()):\n        raise ValueError('value too long for type character varying(1000)')\n    super().put(results)",
+    ),
+    Mutant(
         "process",
         ENDS,
         "the timeout counts for a batch, of many short tasks too",
