@@ -55,6 +55,10 @@ def verdicts(tmp_path_factory: pytest.TempPathFactory) -> Mapping[tuple[str, str
             "-q",
             "-p",
             "no:cacheprovider",
+            "-n",
+            "2",  # of the rules some compute while others wait
+            "--dist",
+            "worksteal",
             f"--junit-xml={report}",
             HERE / f"{room}.py",
         ]
