@@ -1030,7 +1030,7 @@ class TestStartsAtTheEnd(Case):
 
 class TestKilobytes(Case):
     breaks = "test_memory_is_in_megabytes"
-    says = "and max_memory_mb is"
+    says = "has a max_memory_mb of"
 
     class broken(Changed):
         def changed(self, outcome: Outcome) -> Outcome:
@@ -1478,7 +1478,7 @@ class TestWaitsForTheEndOfTheOutput(Case):
 
 class TestStopsToWaitOnly(Case):
     breaks = "test_a_handler_that_is_stopped_does_not_run_on"
-    says = "and ran on to its end"
+    says = "and it ran on to its end"
 
     class broken(Reference):
         def invoke(self, batch: Sequence[Lease], timeout: float) -> Reports:
