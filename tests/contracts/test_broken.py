@@ -11,8 +11,9 @@ from xml.etree import ElementTree as ET
 import pytest
 from htcgrid_contracts import AgentContract, InvokerContract, ObserverContract, ResultSinkContract, TaskSourceContract
 
-# The first test waits for all rooms, which takes a minute and a half where nothing else runs.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+# The first test waits for all rooms: 390 broken plugins, and 5 good ones that are asked everything. That takes 5 minutes where
+# nothing else runs.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 HERE = Path(__file__).parent
 ROOMS = {
@@ -55,10 +56,6 @@ def verdicts(tmp_path_factory: pytest.TempPathFactory) -> Mapping[tuple[str, str
             "-q",
             "-p",
             "no:cacheprovider",
-            "-n",
-            "2",  # of the rules some compute while others wait
-            "--dist",
-            "worksteal",
             f"--junit-xml={report}",
             HERE / f"{room}.py",
         ]

@@ -296,6 +296,7 @@ class TestHtcGridSource(TaskSourceContract):
 
 class TestHtcGridSink(ResultSinkContract):
     grid: HtcGrid
+    wait_factor = 2.0
     many = 120
     known_gaps: ClassVar[Mapping[str, str]] = {
         "test_every_result_is_each_task_once": "results are listed by session alone, so that no report is made of all",
