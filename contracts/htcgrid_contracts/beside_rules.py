@@ -1,11 +1,10 @@
 """A source whose calls come side by side, that is empty, or whose place goes away while it waits."""
 
-import itertools
 import threading
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import count
+from itertools import count, product
 
 from htcgrid.spi import Lease, Rejected, States, Task, TaskQueue, TaskSource, Unavailable
 
@@ -130,7 +129,7 @@ class BesideRules(SourceHelpers):
             not_asked("no TaskQueue: tasks are put there in other ways")
         kept = {}
         # The session may be in a column of its own, where the others are in a document.
-        odd = [*itertools.product(("note", "session_id"), ODD_TEXTS), ("note", LONG_TEXT)]
+        odd = [*product(("note", "session_id"), ODD_TEXTS), ("note", LONG_TEXT)]
         for name, text in odd:
             (task,) = numbered(1)
             task = replace(task, attributes={**task.attributes, name: text})

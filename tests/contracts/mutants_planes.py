@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-from mutants_subjects import Mutant
+from mutants_subjects import Mutant, plane_bug, report_bug
 
 PLUGIN = "process"
 _CONTEXT, _FRAMED, _REQUESTS, _ENVIRONMENT, _POOL, _WORKER, _MARKED = (
     f"htcgrid/runtime/{name}.py"
     for name in ("context", "framed", "request_frames", "environment", "pool", "worker", "marked_output")
 )
-
-
-def _bug(kind: str, name: str, body: str) -> Mutant:
-    return Mutant(PLUGIN, kind, name, body)
-
-
-def _each(kind: str, name: str, expression: str) -> Mutant:
-    """Each outcome is changed."""
-    body = f"""
-        def invoke(self, batch, timeout):
-            for report in super().invoke(batch, timeout):
-                yield ({expression}) if isinstance(report, Outcome) else report
-    """
-    return _bug(kind, name, body)
 
 
 def _edit(kind: str, name: str, file: str, before: str, after: str) -> Mutant:
@@ -42,33 +28,33 @@ WHOLE = "plane: open, close, neighbours"
 
 PLANES = (
     # --- answers and events ---
-    _each(ANSWERS, "answers are cut at a megabyte", "replace(report, payload=report.payload[:1_100_000])"),
-    _each(
+    report_bug(ANSWERS, "answers are cut at a megabyte", "replace(report, payload=report.payload[:1_100_000])"),
+    report_bug(
         ANSWERS,
         "the last bytes of a large answer are lost",
         "replace(report, payload=report.payload[:-8] + b'yyyyyyy\"') if len(report.payload) > 5_000_000 else report",
     ),
-    _each(
+    report_bug(
         ANSWERS,
         "answers lose their keys' order",
         "replace(report, payload=json.dumps(json.loads(report.payload), sort_keys=True).encode())",
     ),
-    _each(
+    report_bug(
         ANSWERS,
         "whole floats become integers",
         "replace(report, payload=re.sub(rb'(\\d)\\.0\\b', rb'\\1', report.payload))",
     ),
-    _each(
+    report_bug(
         ANSWERS,
         "numbers become floats",
         "replace(report, payload=json.dumps(json.loads(report.payload, parse_int=float)).encode()) if b'value' not in report.payload and report.payload[:1].isdigit() else report",
     ),
-    _bug(
+    plane_bug(
         ANSWERS,
         "a large event is Rejected",
         "def invoke(self, batch, timeout):\n    if any(len(each.task.payload) > 6_291_456 for each in batch):\n        raise Rejected('too large')\n    yield from super().invoke(batch, timeout)",
     ),
-    _bug(
+    plane_bug(
         ANSWERS,
         "events past a megabyte are too large",
         """
@@ -80,12 +66,12 @@ PLANES = (
             yield from super().invoke(small, timeout) if small else ()
     """,
     ),
-    _each(
+    report_bug(
         ANSWERS,
         "null is an empty answer",
         "replace(report, payload=b'' if report.payload == b'null' else report.payload)",
     ),
-    _bug(
+    plane_bug(
         WHOLE,
         "each environment belongs to the thread that called first",
         """
@@ -99,17 +85,17 @@ PLANES = (
     """,
     ),
     # --- timeouts and ends ---
-    _bug(
+    plane_bug(
         TIMES,
         "the timeout is halved",
         "def invoke(self, batch, timeout):\n    return super().invoke(batch, timeout / 2)",
     ),
-    _bug(
+    plane_bug(
         TIMES,
         "the timeout is doubled",
         "def invoke(self, batch, timeout):\n    return super().invoke(batch, timeout * 2)",
     ),
-    _bug(
+    plane_bug(
         TIMES,
         "the timeout of the function is taken",
         "def invoke(self, batch, timeout):\n    return super().invoke(batch, self.function.timeout)",
@@ -135,7 +121,7 @@ PLANES = (
         "timeout_ms, pack, request_id = ceil(timeout * 1000)",
         "timeout_ms, pack, request_id = ceil(timeout * 500)",
     ),
-    _bug(
+    plane_bug(
         TIMES,
         "an end is seen at the timeout",
         """
@@ -147,7 +133,7 @@ PLANES = (
                 yield report
     """,
     ),
-    _bug(
+    plane_bug(
         TIMES,
         "an end is seen five seconds later",
         """
@@ -173,42 +159,42 @@ PLANES = (
         "return self._weigh() > self._function.memory * 2",
     ),
     # --- kinds of failure ---
-    _each(
+    report_bug(
         FAILURES,
         "a timeout is an exit",
         "replace(report, failure=FailureKind.EXIT) if report.failure is FailureKind.TIMEOUT else report",
     ),
-    _each(
+    report_bug(
         FAILURES,
         "an exit is a handler_error",
         "replace(report, failure=FailureKind.HANDLER_ERROR) if report.failure is FailureKind.EXIT else report",
     ),
-    _each(
+    report_bug(
         FAILURES,
         "an error that looks like an answer is one",
         "replace(report, failure=None) if report.failure is FailureKind.HANDLER_ERROR else report",
     ),
-    _each(
+    report_bug(
         FAILURES,
         "an answer that looks like an error is one",
         "replace(report, failure=FailureKind.HANDLER_ERROR) if report.failure is None and b'errorMessage' in report.payload else report",
     ),
-    _each(
+    report_bug(
         FAILURES,
         "a cancelled task is a timeout",
         "replace(report, failure=FailureKind.TIMEOUT) if report.failure is FailureKind.CANCELLED else report",
     ),
-    _each(
+    report_bug(
         FAILURES,
         "an init_error is an exit",
         "replace(report, failure=FailureKind.EXIT) if report.failure is FailureKind.INIT_ERROR else report",
     ),
-    _each(
+    report_bug(
         FAILURES,
         "errors lose their trace",
         "replace(report, payload=json.dumps({k: v for k, v in json.loads(report.payload).items() if k != 'stackTrace'}).encode()) if report.failure is FailureKind.HANDLER_ERROR else report",
     ),
-    _bug(
+    plane_bug(
         FAILURES,
         "a handler that failed is tried again",
         """
@@ -218,12 +204,12 @@ PLANES = (
     """,
     ),
     # --- batches and slots ---
-    _bug(
+    plane_bug(
         BATCHES,
         "the last of a batch is forgotten",
         "def invoke(self, batch, timeout):\n    yield from super().invoke(batch[:-1] or batch, timeout)",
     ),
-    _bug(
+    plane_bug(
         BATCHES,
         "a batch is answered in order, to the wrong ids",
         """
@@ -233,7 +219,7 @@ PLANES = (
                 yield replace(report, task_id=lease.task.id) if isinstance(report, Outcome) else report
     """,
     ),
-    _bug(
+    plane_bug(
         BATCHES,
         "a batch shares one timeout",
         """
@@ -243,12 +229,12 @@ PLANES = (
                 yield from super().invoke([lease], max(0.05, until - time.monotonic()))
     """,
     ),
-    _bug(
+    plane_bug(
         BATCHES,
         "tasks behind a slow one wait",
         "def invoke(self, batch, timeout):\n    for lease in batch:\n        yield from super().invoke([lease], timeout)",
     ),
-    _bug(
+    plane_bug(
         BATCHES,
         "an error loses its slot",
         """
@@ -266,7 +252,7 @@ PLANES = (
                 self._slots.release()
     """,
     ),
-    _bug(
+    plane_bug(
         BATCHES,
         "an abandoned iteration loses its slot",
         """
@@ -279,12 +265,12 @@ PLANES = (
             self._slots.release()
     """,
     ),
-    _bug(
+    plane_bug(
         BATCHES,
         "one environment more is declared than there is",
         "def open(self):\n    super().open()\n    self.max_concurrency += 1",
     ),
-    _bug(
+    plane_bug(
         BATCHES,
         "invocations run one after the other",
         "_one = threading.Lock()\ndef invoke(self, batch, timeout):\n    with self._one:\n        yield from super().invoke(batch, timeout)",
@@ -307,7 +293,7 @@ PLANES = (
         'f\',"session_id":{session},',
         '(f\',"session_id":{session}\' if session != \'""\' else "") + f\',',
     ),
-    _bug(
+    plane_bug(
         CONTEXT,
         "variables of the function do not arrive",
         "def __init__(self, config, function):\n    super().__init__(config, function.model_copy(update={'environment': {}}))\n    self._asked = function\ndef open(self):\n    super().open()\n    self.function = self._asked",
@@ -371,16 +357,18 @@ PLANES = (
         "        self._marked = None",
     ),
     # --- logs ---
-    _each(LOGS, "logs are lost", "replace(report, log_tail=b'')"),
-    _each(LOGS, "logs of failures are lost", "replace(report, log_tail=b'' if report.failure else report.log_tail)"),
-    _each(
+    report_bug(LOGS, "logs are lost", "replace(report, log_tail=b'')"),
+    report_bug(
+        LOGS, "logs of failures are lost", "replace(report, log_tail=b'' if report.failure else report.log_tail)"
+    ),
+    report_bug(
         LOGS,
         "logs of timeouts are lost",
         "replace(report, log_tail=b'' if report.failure is FailureKind.TIMEOUT else report.log_tail)",
     ),
-    _each(LOGS, "the beginning of a log is kept", "replace(report, log_tail=report.log_tail[:100])"),
-    _each(LOGS, "a log has START and END", "replace(report, log_tail=b'START RequestId: 1\\n' + report.log_tail)"),
-    _bug(
+    report_bug(LOGS, "the beginning of a log is kept", "replace(report, log_tail=report.log_tail[:100])"),
+    report_bug(LOGS, "a log has START and END", "replace(report, log_tail=b'START RequestId: 1\\n' + report.log_tail)"),
+    plane_bug(
         LOGS,
         "a silent task gets the log before it",
         """
@@ -393,7 +381,7 @@ PLANES = (
                 yield report
     """,
     ),
-    _bug(
+    plane_bug(
         LOGS,
         "the logs of a batch are put together",
         """
@@ -407,42 +395,48 @@ PLANES = (
     """,
     ),
     # --- metering ---
-    _each(METERS, "durations are in seconds", "replace(report, duration_ms=report.duration_ms / 1000)"),
-    _each(METERS, "durations are in microseconds", "replace(report, duration_ms=report.duration_ms * 1000)"),
-    _each(METERS, "billed in seconds", "replace(report, billed_ms=report.billed_ms // 1000)"),
-    _each(METERS, "billed in microseconds", "replace(report, billed_ms=report.billed_ms * 1000)"),
-    _each(METERS, "billed a millisecond too little", "replace(report, billed_ms=int(report.duration_ms) - 1)"),
-    _each(METERS, "failures are not billed", "replace(report, billed_ms=0 if report.failure else report.billed_ms)"),
-    _each(
+    report_bug(METERS, "durations are in seconds", "replace(report, duration_ms=report.duration_ms / 1000)"),
+    report_bug(METERS, "durations are in microseconds", "replace(report, duration_ms=report.duration_ms * 1000)"),
+    report_bug(METERS, "billed in seconds", "replace(report, billed_ms=report.billed_ms // 1000)"),
+    report_bug(METERS, "billed in microseconds", "replace(report, billed_ms=report.billed_ms * 1000)"),
+    report_bug(METERS, "billed a millisecond too little", "replace(report, billed_ms=int(report.duration_ms) - 1)"),
+    report_bug(
+        METERS, "failures are not billed", "replace(report, billed_ms=0 if report.failure else report.billed_ms)"
+    ),
+    report_bug(
         METERS,
         "failures have no times",
         "replace(report, started=0.0, duration_ms=0.0, billed_ms=0) if report.failure else report",
     ),
-    _each(
+    report_bug(
         METERS,
         "timeouts are not measured",
         "replace(report, duration_ms=0.0, billed_ms=0) if report.failure is FailureKind.TIMEOUT else report",
     ),
-    _each(METERS, "started is when it ended", "replace(report, started=report.started + report.duration_ms / 1000)"),
-    _each(METERS, "started is in milliseconds", "replace(report, started=report.started * 1000)"),
-    _each(METERS, "memory is in kilobytes", "replace(report, max_memory_mb=report.max_memory_mb * 1024)"),
-    _each(METERS, "memory is in gigabytes", "replace(report, max_memory_mb=report.max_memory_mb // 1024)"),
-    _each(METERS, "memory is the limit", "replace(report, max_memory_mb=1)"),
-    _each(METERS, "environments have one name", "replace(report, environment='worker')"),
-    _each(
+    report_bug(
+        METERS, "started is when it ended", "replace(report, started=report.started + report.duration_ms / 1000)"
+    ),
+    report_bug(METERS, "started is in milliseconds", "replace(report, started=report.started * 1000)"),
+    report_bug(METERS, "memory is in kilobytes", "replace(report, max_memory_mb=report.max_memory_mb * 1024)"),
+    report_bug(METERS, "memory is in gigabytes", "replace(report, max_memory_mb=report.max_memory_mb // 1024)"),
+    report_bug(METERS, "memory is the limit", "replace(report, max_memory_mb=1)"),
+    report_bug(METERS, "environments have one name", "replace(report, environment='worker')"),
+    report_bug(
         METERS, "each invocation is an environment", "replace(report, environment=report.environment + report.task_id)"
     ),
-    _each(METERS, "every start is cold", "replace(report, init_ms=12.0)"),
-    _each(METERS, "no start is cold", "replace(report, init_ms=None)"),
-    _each(
+    report_bug(METERS, "every start is cold", "replace(report, init_ms=12.0)"),
+    report_bug(METERS, "no start is cold", "replace(report, init_ms=None)"),
+    report_bug(
         METERS,
         "failures have no environment",
         "replace(report, environment='' if report.failure else report.environment)",
     ),
     # --- cancel ---
-    _bug(CANCELS, "cancel does nothing", "def cancel(self, task_ids):\n    pass"),
-    _bug(CANCELS, "cancel stops the first only", "def cancel(self, task_ids):\n    super().cancel(list(task_ids)[:1])"),
-    _bug(
+    plane_bug(CANCELS, "cancel does nothing", "def cancel(self, task_ids):\n    pass"),
+    plane_bug(
+        CANCELS, "cancel stops the first only", "def cancel(self, task_ids):\n    super().cancel(list(task_ids)[:1])"
+    ),
+    plane_bug(
         CANCELS,
         "cancel stops everything",
         """
@@ -454,23 +448,23 @@ PLANES = (
             super().cancel(self._here)
     """,
     ),
-    _bug(
+    plane_bug(
         CANCELS,
         "cancel takes three seconds",
         "def cancel(self, task_ids):\n    threading.Timer(3, super().cancel, [task_ids]).start()",
     ),
-    _bug(
+    plane_bug(
         CANCELS,
         "cancel is loud about what is not here",
         "def cancel(self, task_ids):\n    if any('not-here' in each for each in task_ids):\n        raise KeyError(*task_ids)\n    super().cancel(task_ids)",
     ),
     # --- open, close, neighbours ---
-    _bug(
+    plane_bug(
         WHOLE,
         "close leaves a thread",
         "def invoke(self, batch, timeout):\n    threading.Timer(60, print).start()\n    yield from super().invoke(batch, timeout)",
     ),
-    _bug(
+    plane_bug(
         WHOLE,
         "close leaves its environments",
         """
@@ -482,12 +476,12 @@ PLANES = (
             super().close()
     """,
     ),
-    _bug(
+    plane_bug(
         WHOLE,
         "close leaves a folder",
         "def open(self):\n    import tempfile\n    tempfile.mkdtemp(prefix='plane-')\n    super().open()",
     ),
-    _bug(
+    plane_bug(
         WHOLE,
         "a timeout takes its neighbours along",
         """
@@ -500,7 +494,7 @@ PLANES = (
                 yield report
     """,
     ),
-    _bug(
+    plane_bug(
         WHOLE,
         "an end takes its neighbours along",
         """
@@ -513,7 +507,7 @@ PLANES = (
                 yield report
     """,
     ),
-    _bug(
+    plane_bug(
         WHOLE,
         "there is one plane in a process",
         "_open = []\ndef open(self):\n    if self._open:\n        raise Rejected('another is open')\n    self._open.append(self)\n    super().open()\ndef close(self):\n    super().close()\n    if self in self._open:\n        self._open.remove(self)",
