@@ -65,7 +65,8 @@ class BoundRules(InvokerHelpers):
             left = context["remaining_ms"] / 1000
             if left >= 0.7 * timeout:
                 break
-        is_right = any(0.7 * known <= left <= known + 0.05 for known in (timeout, of_function))
+        rounded = 0.0 if timeout == of_function else 0.05  # a deadline is in whole milliseconds
+        is_right = any(0.7 * known <= left <= known + rounded for known in (timeout, of_function))
         assert is_right, f"the timeout is {timeout:g} s, and at its start the handler has {left:g} s left"
         later = context["remaining_later_ms"] / 1000
         assert later <= left - 0.8 * seconds, f"a handler had {left:g} s left, and {seconds:g} s later {later:g} s"
