@@ -49,7 +49,7 @@ class Verdict:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="", help="mutants whose plugin, kind or name holds this")
-    parser.add_argument("--jobs", type=int, default=3 * len(os.sched_getaffinity(0)))
+    parser.add_argument("--jobs", type=int, default=4 * len(os.sched_getaffinity(0)))
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     chosen = [mutant for mutant in CATALOGUE if given.only in f"{mutant.plugin}: {mutant.kind}: {mutant.name}"]
