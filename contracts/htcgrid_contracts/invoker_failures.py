@@ -139,13 +139,15 @@ class FailureRules(InvokerHelpers):
             )
         seconds = self.quick_timeout
         late = seconds + 1.5 * self.wait_factor
-        for do, what in {"sleep": "it", "spawn": "a process that it had started"}.items():
-            began = time.monotonic()
+        ends = {}
+        for do in ("sleep", "spawn"):
+            ends[do] = time.monotonic() + late
             outcome = self.call(plane, do, seconds, seconds=late, mark=f"{seen}/began", after=f"{seen}/{do}")
             if outcome.failure is None:
                 not_asked("this machine is too busy to stop a handler in time")
             self.failed(outcome, FailureKind.TIMEOUT)
-            time.sleep(max(0.0, began + late + 1.0 * self.wait_factor - time.monotonic()))
+        for do, what in {"sleep": "it", "spawn": "a process that it had started"}.items():
+            time.sleep(max(0.0, ends[do] + 1.0 * self.wait_factor - time.monotonic()))
             assert not (tmp_path / do).exists(), (
                 f"a handler was reported as stopped after {seconds:g} s, and {what} ran on to its end after {late:g} s"
             )
