@@ -62,9 +62,10 @@ class Herd:
         (folder / "work.py").write_text(WORK.format(notes=str(folder / "ran"), seconds=task_seconds))
         (folder / "ran").touch()
 
-    def submit(self, tasks: int) -> None:
-        (self.folder / "tasks.jsonl").write_text("".join(json.dumps({"n": n}) + "\n" for n in range(tasks)))
-        self.command("submit", "tasks.jsonl", "--session", "s")
+    def submit(self, numbers: range, session: str = "s") -> None:
+        """A task for each number; the ids are s_1, s_2 and so on."""
+        (self.folder / "tasks.jsonl").write_text("".join(json.dumps({"n": n}) + "\n" for n in numbers))
+        self.command("submit", "tasks.jsonl", "--session", session)
 
     def command(self, *arguments: str) -> str:
         """What another command of htcgrid prints."""

@@ -23,7 +23,7 @@ def test_a_task_of_30_s_with_a_lease_of_5_s_runs_once(aws: Aws, tmp_path: Path) 
     began = time.monotonic()
     try:
         for herd in herds.values():
-            herd.submit(1)
+            herd.submit(range(1))
             herd.start()
         (tmp_path / "ids").write_text("s_1\n")
         for name, herd in herds.items():

@@ -15,7 +15,7 @@ TASKS = 20_000
 @pytest.mark.timeout(600)
 def test_every_task_has_one_result_though_agents_are_killed_and_suspended(tmp_path: Path) -> None:
     herd = Herd(tmp_path, size=4, task_seconds=0.01)
-    herd.submit(TASKS)
+    herd.submit(range(TASKS))
     began = time.monotonic()
     results = sqlite3.connect(tmp_path / "results.db", isolation_level=None)
     queue = sqlite3.connect(tmp_path / "queue.db", isolation_level=None)
