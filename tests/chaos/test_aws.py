@@ -37,7 +37,7 @@ def test_every_task_has_one_result_though_agents_are_killed_and_suspended(aws: A
     began = time.monotonic()
     try:
         herd.start()
-        herd.torment(is_over, every=2.0, kills=1000, stops=1, seconds=800)
+        herd.torment(is_over, every=1.0, kills=1000, stops=1, seconds=800)
         herd.end()
     finally:
         herd.put_down()

@@ -23,7 +23,7 @@ def test_every_task_has_one_result_though_agents_are_killed_and_suspended(tmp_pa
         herd.start()
         # An agent that was killed between the result and the ack leaves its task to another's acking.
         herd.torment(
-            lambda: _stored(results) >= TASKS and _left(queue) == 0, every=2.0, kills=1000, stops=2, seconds=500
+            lambda: _stored(results) >= TASKS and _left(queue) == 0, every=1.0, kills=1000, stops=2, seconds=500
         )
         herd.end()
     finally:
