@@ -36,18 +36,23 @@ _MESSAGE_BYTES = 1 << 16
 _LOOK_SECONDS = 1.0
 """How long the program may take before it gets SIGCONT: a handler may have stopped it, because it is its parent."""
 _CLOSE_LOOKS = 10
-# Tools that watch processes have searched for this comment since the first version.
+# Tools that watch processes have searched for this comment since the first version. The packages come from where the agent
+# has them, though this Python may have installed others of these names.
 _PROGRAM = """\
 # htcgrid's fork server (fork_server_main)
 import sys
 fd, home, *paths = sys.argv[1:]
+sys.path[:0] = paths
+import htcgrid{client}
+del sys.path[:len(paths)]
 sys.path += [path for path in paths if path not in sys.path]
 clients = ()
 {load}
 from htcgrid.runtime.fork_server_main import main
 main(int(fd), home, clients)
 """
-_LOAD = "import awslambdaric.__main__, awslambdaric.bootstrap; clients = frozenset(sys.modules)"
+_CLIENT = ", awslambdaric"
+_LOAD = "import awslambdaric.__main__, awslambdaric.bootstrap; clients = frozenset(sys.modules) - {'htcgrid'}"
 """Loaded first, so that the modules of AWS's client can be distinguished from those that our own code loads."""
 
 
@@ -119,7 +124,7 @@ class ForkServer:
             # function's variables and no others: Python reads some at its start (PYTHONHASHSEED), and no
             # `/proc/PID/environ` of a handler or its parent may hold the agent's.
             command = [sys.executable, "-P", *HANDLERS_PYTHON, "-c"]
-            program = _PROGRAM.format(load=_LOAD if self._python else "")
+            program = _PROGRAM.format(client=_CLIENT if self._python else "", load=_LOAD if self._python else "")
             self._program = subprocess.Popen(
                 [*command, program, str(theirs_fd), self._home, *_places("htcgrid", "awslambdaric")],
                 env={"HOME": self._home} | self._environment,

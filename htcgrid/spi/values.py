@@ -124,7 +124,7 @@ class Capability(StrEnum):
     ERRORS = "errors"
     """A failure is distinguished from an answer that looks like an error document."""
     LOGS = "logs"
-    """`Outcome.log_tail` holds what the handler printed."""
+    """`Outcome.log_tail` holds what the handler printed, flushed or not, also where it was stopped."""
     OUTPUT = "output"
     """`Invoker.output`, if wanted, receives everything that handlers print, each line once and with its task."""
     CONTEXT = "context"

@@ -121,7 +121,8 @@ def _run(subject: Subject, folder: Path, kind: str, seconds: Path) -> tuple[str,
         ),
     ]
     environment = {
-        **os.environ,
+        # With PYTHONUNBUFFERED nothing shows whether a plane flushes.
+        **{name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"},
         "PYTHONPATH": os.pathsep.join([str(folder), str(HERE), os.environ.get("PYTHONPATH", "")]),
         "TMPDIR": str(folder),
         "PYTHONDONTWRITEBYTECODE": "1",

@@ -465,4 +465,12 @@ TOGETHER = (
                 yield report
     """,
     ),
+    _edit(
+        "process",
+        "plane: logs",
+        "what was not flushed is lost with a handler that is stopped",
+        "htcgrid/runtime/fork_server_main.py",
+        "        bootstrap.run(request",
+        "        bootstrap.Unbuffered = lambda stream: stream\n        bootstrap.run(request",
+    ),
 )

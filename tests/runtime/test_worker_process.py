@@ -2,7 +2,9 @@
 
 import json
 import os
+import shutil
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +14,7 @@ from typing import Any, Literal
 
 import pytest
 
+import htcgrid
 from htcgrid.builtin.process import ProcessInvoker
 from htcgrid.spi import FailureKind, Function, Lease, Outcome, Task
 
@@ -163,6 +166,32 @@ def test_a_module_of_the_user_is_found_where_only_our_program_has_one_of_that_na
     (tmp_path / f"{name}.py").write_text("def handler(event, context): return 'mine'\n")
     with started(tmp_path, "", transport, handler=f"{name}.handler") as run:
         assert answer(run()) == "mine"
+
+
+def test_workers_run_the_htcgrid_of_their_agent_though_another_one_is_installed(tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    shutil.copytree(Path(htcgrid.__file__).parent, site / "htcgrid", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "user.py").write_text(
+        "import sys\n"
+        "def handler(event, context):\n"
+        "    frame, files = sys._getframe(), []\n"
+        "    while frame:\n"
+        "        files.append(frame.f_code.co_filename)\n"
+        "        frame = frame.f_back\n"
+        "    return files\n"
+    )
+    (tmp_path / "htcgrid.toml").write_text('[function]\nhandler = "user.handler"\n[planes.local]\nplugin = "process"\n')
+    run = subprocess.run(
+        [sys.executable, "-P", "-m", "htcgrid", "invoke", "null"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(site)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    ours = [file for file in json.loads(run.stdout) if "fork_server_main" in file]
+    assert ours
+    assert all(file.startswith(str(site)) for file in ours)
 
 
 @BOTH

@@ -30,7 +30,7 @@ def handler(event: Event, context: Any) -> Any:
     if "mark" in event:
         mark(event["mark"])
     if "print" in event:
-        print(event["print"], flush=True)
+        print(event["print"])  # handlers do not flush: on AWS Lambda it is in the log all the same
     return ACTIONS[event["do"]](event, context)
 
 
@@ -91,7 +91,7 @@ def fail(event: Event, context: Any) -> Any:
 
 def end(event: Event, context: Any) -> Any:
     """End the process: as `sys.exit` does, or at once; with `child`, leave a process behind for so many seconds."""
-    print("ending", flush=True)
+    print("ending")
     if "child" in event:
         subprocess.Popen([sys.executable, "-c", f"import time; time.sleep({event['child']})"])
     if event.get("at_once"):
@@ -151,7 +151,7 @@ def say(event: Event, context: Any) -> Any:
     """Print `text`, and `end` behind it, on the standard output or on `stream`; before it the bytes of `hex`."""
     sys.stdout.buffer.write(bytes.fromhex(event.get("hex", "")))
     sys.stdout.flush()
-    print(event["text"], end=event.get("end", "\n"), file=getattr(sys, event.get("stream", "stdout")), flush=True)
+    print(event["text"], end=event.get("end", "\n"), file=getattr(sys, event.get("stream", "stdout")))
     return len(event["text"])
 
 
