@@ -15,7 +15,7 @@ TASKS = 2000
 @pytest.mark.slow
 def test_every_task_has_one_result_though_three_agents_are_killed(tmp_path: Path) -> None:
     herd = Herd(tmp_path, size=2, task_seconds=0.003)
-    herd.submit(TASKS)
+    herd.submit(range(TASKS))
     with (
         SqliteSource(SqliteSource.Config(path=tmp_path / "queue.db"), Function()) as source,
         SqliteSink(SqliteSink.Config(path=tmp_path / "results.db"), Function()) as sink,
