@@ -11,6 +11,7 @@ from htcgrid.spi import Capability, FailureKind, Invoker, Outcome, Unavailable
 
 from htcgrid_contracts.bound_rules import BoundRules
 from htcgrid_contracts.common import eventually, in_threads, not_asked
+from htcgrid_contracts.connection_rules import ConnectionRules
 from htcgrid_contracts.environment_rules import EnvironmentRules
 from htcgrid_contracts.invoker_answers import AnswerRules
 from htcgrid_contracts.invoker_failures import FailureRules
@@ -34,6 +35,7 @@ class InvokerContract(
     SlotRules,
     QueueingRules,
     TaskRules,
+    ConnectionRules,
 ):
     """Subclass it, and give the fixture `invoker`: the plane, not opened, serving `function`.
 

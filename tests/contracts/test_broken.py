@@ -10,6 +10,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 from htcgrid_contracts import AgentContract, InvokerContract, ObserverContract, ResultSinkContract, TaskSourceContract
+from htcgrid_contracts.connection_rules import ConnectionRules
 
 # The first test waits for all rooms: 390 broken plugins, and 5 good ones that are asked everything. That takes 5 minutes where
 # nothing else runs.
@@ -20,6 +21,7 @@ ROOMS = {
     "broken_sources": TaskSourceContract,
     "broken_sinks": ResultSinkContract,
     "broken_invokers": InvokerContract,
+    "broken_network": ConnectionRules,
     "broken_agent": AgentContract,
     "broken_observers": ObserverContract,
 }

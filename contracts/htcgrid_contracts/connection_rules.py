@@ -1,0 +1,197 @@
+"""A plane whose service is reached over a network: connections that break, and what stands between."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from htcgrid.spi import HtcgridError, Invoker, Outcome, Rejected, Throttled, Unavailable
+from pydantic import SecretStr
+
+from htcgrid_contracts.common import eventually, not_asked
+from htcgrid_contracts.invoker_helpers import InvokerHelpers, lease
+from htcgrid_contracts.tcp_relay import TcpRelay, relayed
+
+_PAGE = b"<html><body><h1>This page is not available</h1></body></html>"
+_SECONDS = 7
+"""What the service asks to wait for."""
+_TRIES = 8
+
+
+class Relayed(NamedTuple):
+    """A plane that is open, and reaches its service by this relay."""
+
+    plane: Invoker
+    relay: TcpRelay
+
+
+class ConnectionRules(InvokerHelpers):
+    """Asked where a key of the config is an address with a port, such as http://127.0.0.1:8000, that is not encrypted."""
+
+    def test_a_connection_that_breaks_is_no_second_execution(self, invoker: Invoker, tmp_path: Path) -> None:
+        """Where the connection breaks while a handler runs, the call must not be sent again: `Unavailable` names the task in
+        `begun`, and the agent counts the attempt. SDKs and HTTP libraries repeat such calls by default.
+        Read: spi.Unavailable, spi.Invoker."""
+        seen = self.marks(tmp_path)
+        if seen is None:
+            not_asked(
+                "give --marks, or override `marks(folder)`: the path at which handlers see a folder of this machine"
+            )
+        asked = lease("sleep", seconds=1.0 * self.wait_factor, mark=f"{seen}/began")
+        with self.relayed(invoker) as (plane, relay):
+            self.works(plane)
+            ended: list[Outcome | BaseException] = []
+
+            def run() -> None:
+                ended.append(_one(plane, asked))
+
+            thread = threading.Thread(target=run, daemon=True)
+            thread.start()
+            eventually((tmp_path / "began").exists, 30 * self.wait_factor, "the mark of a handler that has begun")
+            relay.cut()
+            thread.join(60 * self.wait_factor)
+            assert ended, "`invoke` had not ended a minute after its connection broke"
+            time.sleep(1.5 * self.wait_factor)  # a service may try again by itself when the handler has ended
+            self.comes_back(lambda: self.works(plane), 20, "service")
+        begun = len((tmp_path / "began").read_text().split())
+        assert begun == 1, f"the handler was begun {begun} times in one attempt: the call was sent again"
+        self._has_begun(ended[0], asked.task.id)
+
+    def test_an_answer_that_breaks_off_is_no_answer(self, invoker: Invoker) -> None:
+        """Where the connection breaks within an answer, the task must not have a part of it as its answer: `Unavailable`
+        names it in `begun`. Read: spi.Unavailable."""
+        size = min(self.largest_answer or 500_000, 500_000)
+        asked = lease("big", bytes=size)
+        with self.relayed(invoker) as (plane, relay):
+            self.works(plane)
+            with relay.breaking_answers_after(size // 2):
+                ended = _one(plane, asked)
+            self.comes_back(lambda: self.works(plane), 20, "service")
+        if isinstance(ended, Outcome):
+            got = len(ended.payload)
+            assert ended.failure is not None or got == size, (
+                f"the handler answered {size} bytes, the connection broke, and {got} came as its answer"
+            )
+        self._has_begun(ended, asked.task.id)
+
+    def test_a_call_that_was_not_sent_has_not_begun(self, invoker: Invoker) -> None:
+        """Where the service refuses the connection, `Unavailable` must name no task in `begun`: an outage of some minutes would
+        use up the attempts of tasks that never ran. Read: spi.Unavailable."""
+        with self.relayed(invoker) as (plane, relay):
+            self.works(plane)
+            with relay.refusing():
+                for _ in range(3):  # the first may find out by a connection that was kept
+                    error = _one(plane, lease("echo", value=1))
+            self.comes_back(lambda: self.works(plane), 20, "service")
+        assert isinstance(error, Unavailable), (
+            f"the connection was refused, and `invoke` raised {error!r}; it is Unavailable"
+        )
+        assert not error.begun, f"the connection was refused, and `begun` of Unavailable is {sorted(error.begun)}"
+
+    @pytest.mark.parametrize("status", ["500 Internal Server Error", "502 Bad Gateway"])
+    def test_the_page_of_a_proxy_is_unavailable(self, invoker: Invoker, status: str) -> None:
+        """A proxy or load balancer in front of the service answers with a page of HTML while the service is away: `open` and
+        `invoke` must raise `Unavailable`. `begun` names the task: it may have run. Read: spi.Unavailable."""
+        with self.relayed(invoker, http=True) as (plane, relay):
+            self.works(plane)
+            with relay.answering(_response(status, _PAGE, "text/html")):
+                second = type(plane)(plane.config, plane.function)
+                try:
+                    self.opens_or_says_why(second)
+                finally:
+                    second.close()
+                error = self._refusal(plane, relay)
+            self.comes_back(lambda: self.works(plane), 20, "service")
+        what = f"the service answered with {status} and a page of HTML"
+        assert isinstance(error, Unavailable), f"{what}, and `invoke` raised {error!r}; it is Unavailable"
+        assert error.begun, f"{what}: the task may have run, and `begun` of Unavailable names none"
+
+    @pytest.mark.parametrize(
+        ("status", "kind"), [("429 Too Many Requests", Throttled), ("503 Service Unavailable", Unavailable)]
+    )
+    def test_the_wait_that_a_service_asks_for_is_passed_on(
+        self, invoker: Invoker, status: str, kind: type[Unavailable]
+    ) -> None:
+        """Where the service refuses a call and says when to come again (`Retry-After`), `retry_after` must say so: the agent
+        waits that long. 429 is `Throttled`. Read: spi.Unavailable.retry_after, spi.Throttled."""
+        with self.relayed(invoker, http=True) as (plane, relay):
+            self.works(plane)
+            with relay.answering(_response(status, b"{}", "application/json", f"Retry-After: {_SECONDS}\r\n")):
+                error = self._refusal(plane, relay)
+            self.comes_back(lambda: self.works(plane), 20, "service")
+        assert isinstance(error, kind), f"the service answered with {status}, and `invoke` raised {error!r}"
+        assert error.retry_after == _SECONDS, (
+            f"the service answered with {status} and Retry-After: {_SECONDS}, and retry_after is {error.retry_after}"
+        )
+
+    @pytest.mark.parametrize("status", ["401 Unauthorized", "403 Forbidden", "404 Not Found"])
+    def test_a_call_that_is_refused_for_good_stops_the_agent(self, invoker: Invoker, status: str) -> None:
+        """Where the service refuses a call because the login is no longer valid or the function is gone, `invoke` must raise
+        `Rejected`: the agent stops, and the tasks stay in the queue. Read: spi.Rejected."""
+        with self.relayed(invoker, http=True) as (plane, relay):
+            self.works(plane)
+            with relay.answering(_response(status, b"{}", "application/json")):
+                error = self._refusal(plane, relay)
+        assert isinstance(error, Rejected), (
+            f"the service answered with {status}, and `invoke` raised {error!r}; it is Rejected"
+        )
+
+    # --- helpers ---
+
+    @contextmanager
+    def relayed(self, invoker: Invoker, *, http: bool = False) -> Iterator[Relayed]:
+        """A plane of the same config, opened, that reaches its service by a relay."""
+        found = relayed(invoker)
+        if found is None or (http and not found[1].startswith("http:")):
+            not_asked(
+                f"no key of the config is the address of {'an HTTP' if http else 'a'} service, with a port and not encrypted"
+            )
+        key, address, host, port = found
+        given: Any = type(getattr(invoker.config, key))
+        with TcpRelay(host, port) as relay:
+            there = address.format(f"127.0.0.1:{relay.port}")
+            value = SecretStr(there) if given is SecretStr else there
+            plane = type(invoker)(invoker.config.model_copy(update={key: value}), invoker.function)
+            with plane:
+                yield Relayed(plane, relay)
+
+    def _refusal(self, plane: Invoker, relay: TcpRelay) -> Outcome | BaseException:  # noqa: RET503 - not_asked raises
+        """What `invoke` raises for an answer of the relay; a connection that was kept is broken at the first try."""
+        for _ in range(_TRIES):
+            before = relay.replies
+            error = _one(plane, lease("echo", value=1))
+            if relay.replies > before:
+                return error
+            assert isinstance(error, Unavailable), (
+                f"a connection that was kept has broken, and `invoke` raised {error!r}"
+            )
+        not_asked("its calls do not go to the address in its config")
+
+    @staticmethod
+    def _has_begun(ended: Outcome | BaseException, task_id: str) -> None:
+        if isinstance(ended, Outcome):
+            return
+        assert isinstance(ended, Unavailable), f"the connection broke, and `invoke` raised {ended!r}; it is Unavailable"
+        assert set(ended.begun) == {task_id}, (
+            f"the connection broke while the task ran, and `begun` of Unavailable is {sorted(ended.begun)}: its attempt counts"
+        )
+
+
+def _one(plane: Invoker, asked: Any) -> Outcome | BaseException:
+    """What comes of one call."""
+    try:
+        (report,) = plane.invoke([asked], plane.function.timeout)
+    except HtcgridError as error:
+        return error
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is the verdict
+        return error
+    assert isinstance(report, Outcome), f"the call was sent, and the task is reported as {report}"
+    return report
+
+
+def _response(status: str, body: bytes, kind: str, headers: str = "") -> bytes:
+    head = f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n{headers}Connection: close\r\n\r\n"
+    return head.encode() + body

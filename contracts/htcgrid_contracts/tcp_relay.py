@@ -1,0 +1,171 @@
+"""A relay in front of a service, which breaks connections and answers in the service's place when a rule says so."""
+
+import re
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import TracebackType
+from typing import Any, Self
+
+from htcgrid.spi import Plugin
+from pydantic import SecretStr
+
+_AT_ONCE = 1 << 16
+_URL = re.compile(
+    r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<user>[^/@]*@)?(?P<host>\[[^]]+\]|[^/:@]+)(:(?P<port>\d+))?(?P<rest>/.*)?$"
+)
+_PORTS = {"http": 80}
+_ENCRYPTED = re.compile(r"https|wss|.*s$|tls")
+_RESET = struct.pack("ii", 1, 0)  # SO_LINGER: a close is a reset
+
+
+class TcpRelay:
+    """Forwards TCP connections from a port of this machine to `host` and `port`, until it is left."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._target = host, port
+        self._lock = threading.Lock()
+        self._open: set[socket.socket] = set()
+        self._reply: bytes | None = None
+        self._left: int | None = None
+        self.replies = 0
+        """How many requests were answered by the relay itself."""
+
+    def __enter__(self) -> Self:
+        self.port = 0
+        self._listen()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end()
+
+    def cut(self) -> None:
+        """Break every connection. New ones are forwarded."""
+        with self._lock:
+            for each in self._open:
+                _break(each)
+
+    @contextmanager
+    def refusing(self) -> Iterator[None]:
+        """Break what is connected, and refuse connections."""
+        self._end()
+        try:
+            yield
+        finally:
+            self._listen()
+
+    @contextmanager
+    def answering(self, reply: bytes) -> Iterator[None]:
+        """Answer each HTTP request with these bytes, and forward none."""
+        self._reply = reply
+        self.cut()
+        try:
+            yield
+        finally:
+            self._reply = None
+            self.cut()
+
+    @contextmanager
+    def breaking_answers_after(self, size: int) -> Iterator[None]:
+        """Reset the connection on which this many bytes have come from the service, counted over all connections."""
+        self._left = size
+        try:
+            yield
+        finally:
+            self._left = None
+
+    def _listen(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", self.port))
+        self.port = int(self._listener.getsockname()[1])
+        threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
+
+    def _end(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self.cut()
+
+    def _accept(self, listener: socket.socket) -> None:
+        with suppress(OSError):  # the relay is closed
+            while True:
+                client, _ = listener.accept()
+                threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        if self._reply is not None:
+            self._answer(client, self._reply)
+            return
+        with suppress(OSError), client, socket.create_connection(self._target) as service:
+            with self._lock:
+                self._open |= {client, service}
+            there = threading.Thread(target=self._forward, args=(client, service, False), daemon=True)
+            there.start()
+            self._forward(service, client, True)
+            there.join()
+            with self._lock:  # closed by this thread alone: a number may be that of another connection at once
+                self._open -= {client, service}
+
+    def _forward(self, source: socket.socket, sink: socket.socket, is_answer: bool) -> None:
+        with suppress(OSError):  # the other end is gone, or `cut` was called
+            while data := source.recv(_AT_ONCE):
+                if is_answer and self._left is not None:
+                    self._left -= len(data)
+                    if self._left < 0:
+                        self.cut()
+                        return
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+            return
+        _break(source)
+        _break(sink)
+
+    def _answer(self, client: socket.socket, reply: bytes) -> None:
+        with suppress(OSError), client:
+            request = b""
+            while not _is_whole(request):
+                data = client.recv(_AT_ONCE)
+                if not data:
+                    return
+                request += data
+                if b"expect: 100-continue" in request.lower() and request.endswith(b"\r\n\r\n"):
+                    client.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self.replies += 1
+            client.sendall(reply)
+            client.shutdown(socket.SHUT_WR)
+            while client.recv(_AT_ONCE):
+                pass
+
+
+def relayed(plugin: Plugin) -> tuple[str, str, str, int] | None:
+    """The key of the plugin's config that holds the address of its service, the address with `{}` in place of host and port,
+    the host and the port; None where there is none, or the connection is encrypted."""
+    for key in type(plugin.config).model_fields:
+        value: Any = getattr(plugin.config, key)
+        found = _URL.match(value.get_secret_value() if isinstance(value, SecretStr) else str(value))
+        if found is None or _ENCRYPTED.fullmatch(found["scheme"]):
+            continue
+        port = int(found["port"] or _PORTS.get(found["scheme"], 0))
+        if port:
+            address = f"{found['scheme']}://{found['user'] or ''}{{}}{found['rest'] or ''}"
+            return key, address, found["host"].strip("[]"), port
+    return None
+
+
+def _is_whole(request: bytes) -> bool:
+    """Whether this is an HTTP request with its body."""
+    head, end, body = request.partition(b"\r\n\r\n")
+    if not end:
+        return False
+    size = re.search(rb"(?im)^content-length: *(\d+)", head)
+    if re.search(rb"(?im)^transfer-encoding: *chunked", head):
+        return body.endswith(b"0\r\n\r\n")
+    return len(body) >= (int(size[1]) if size else 0)
+
+
+def _break(connection: socket.socket) -> None:
+    with suppress(OSError):
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        connection.shutdown(socket.SHUT_RDWR)

@@ -1,0 +1,222 @@
+"""For every rule about connections a plane that breaks it. Run by test_broken.py; not collected by itself."""
+# ruff: noqa: N801 - a broken plugin is an attribute of its case
+
+import http.client
+import json
+import threading
+from collections.abc import Iterator, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, ClassVar, Self
+from urllib.parse import urlsplit
+
+import pytest
+from htcgrid_contracts import contract_function
+from htcgrid_contracts.connection_rules import ConnectionRules
+
+from htcgrid.builtin.process import ProcessInvoker
+from htcgrid.spi import Function, HtcgridError, Invoker, Lease, Outcome, Plugin, Rejected, Task, Throttled, Unavailable
+
+
+class Service(ThreadingHTTPServer):
+    """A function service: it runs the event of each POST."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Calls)
+        self.plane = ProcessInvoker(ProcessInvoker.Config(workers=2), contract_function())
+        self.url = f"http://127.0.0.1:{self.server_port}"
+
+    def __enter__(self) -> Self:
+        self.plane.open()
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.shutdown()
+        self.server_close()
+        self.plane.close()
+
+
+class _Calls(BaseHTTPRequestHandler):
+    server: Service
+
+    def do_POST(self) -> None:
+        event = self.rfile.read(int(self.headers["Content-Length"]))
+        (outcome,) = self.server.plane.invoke([Lease(Task("a", event))], 30)
+        assert isinstance(outcome, Outcome)
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(outcome.payload)))
+        self.end_headers()
+        self.wfile.write(outcome.payload)
+
+    def log_message(self, *what: Any) -> None:
+        pass
+
+
+class Network(Invoker):
+    """A good plane: a call for each task, on a connection of its own."""
+
+    class Config(Plugin.Config):
+        url: str
+
+    config: Config
+    capabilities = frozenset()
+    max_concurrency = 2
+    tries = 1
+
+    def invoke(self, batch: Sequence[Lease], timeout: float) -> Iterator[Outcome]:
+        (lease,) = batch
+        yield Outcome(lease.task.id, self.sent(lease))
+
+    def sent(self, lease: Lease) -> bytes:
+        for left in reversed(range(self.tries)):
+            connection = http.client.HTTPConnection(urlsplit(self.config.url).netloc, timeout=30)
+            try:
+                connection.connect()
+            except OSError as error:
+                raise self.refused(lease, error) from None
+            try:
+                connection.request("POST", "/", lease.task.payload)
+                with connection.getresponse() as response:
+                    body = self.read(response)
+            except (OSError, http.client.HTTPException) as error:
+                if not left:
+                    raise self.lost(lease, error) from None
+            else:
+                return self.answered(response, body, lease)
+            finally:
+                connection.close()
+        raise AssertionError
+
+    def read(self, response: http.client.HTTPResponse) -> bytes:
+        return response.read()
+
+    def refused(self, lease: Lease, error: Exception) -> Exception:
+        return Unavailable(f"The service refuses the connection: {error}")
+
+    def lost(self, lease: Lease, error: Exception) -> Exception:
+        return Unavailable(f"The connection broke: {error}", begun=[lease.task.id])
+
+    def answered(self, response: http.client.HTTPResponse, body: bytes, lease: Lease) -> bytes:
+        if response.status == 200:
+            return body
+        raise self.refusal(response.status, response.headers.get("Retry-After"), body, lease)
+
+    def refusal(self, status: int, after: str | None, body: bytes, lease: Lease) -> HtcgridError:
+        if status in {401, 403, 404}:
+            return Rejected(f"The service answers with {status}.")
+        wait = float(after) if after else None
+        if status == 429:
+            return Throttled("There are too many calls.", wait)
+        return Unavailable(f"The service answers with {status}.", wait, begun=[lease.task.id])
+
+
+class Case(ConnectionRules):
+    breaks = ""
+    says = ""
+    broken: type[Any] = Network
+    service: ClassVar[Service]
+
+    @pytest.fixture(scope="class", autouse=True)
+    @classmethod
+    def _served(cls) -> Iterator[None]:
+        with Service() as cls.service:
+            yield
+
+    @pytest.fixture
+    def invoker(self, function: Function) -> Invoker:
+        invoker: Invoker = self.broken(self.broken.Config(url=self.service.url), function)
+        return invoker
+
+    def marks(self, folder: Path) -> str:
+        return str(folder)
+
+
+class TestReference(Case):
+    """Holds every rule."""
+
+
+class TestSendsItAgain(Case):
+    breaks = "test_a_connection_that_breaks_is_no_second_execution"
+    says = "the handler was begun 2 times in one attempt"
+
+    class broken(Network):
+        tries = 2
+
+
+class TestCountsNoAttempt(Case):
+    breaks = "test_a_connection_that_breaks_is_no_second_execution"
+    says = "`begun` of Unavailable is []"
+
+    class broken(Network):
+        def lost(self, lease: Lease, error: Exception) -> Exception:
+            return Unavailable(f"The connection broke: {error}")
+
+
+class TestTakesWhatCame(Case):
+    breaks = "test_an_answer_that_breaks_off_is_no_answer"
+    says = "came as its answer"
+
+    class broken(Network):
+        def read(self, response: http.client.HTTPResponse) -> bytes:
+            try:
+                return response.read()
+            except http.client.IncompleteRead as error:
+                return error.partial
+
+
+class TestPassesTheLibrarysErrorOn(Case):
+    breaks = "test_an_answer_that_breaks_off_is_no_answer"
+    says = "it is Unavailable"
+
+    class broken(Network):
+        def lost(self, lease: Lease, error: Exception) -> Exception:
+            return error
+
+
+class TestCountsWhatWasNotSent(Case):
+    breaks = "test_a_call_that_was_not_sent_has_not_begun"
+    says = "the connection was refused, and `begun`"
+
+    class broken(Network):
+        def refused(self, lease: Lease, error: Exception) -> Exception:
+            return self.lost(lease, error)
+
+
+class TestReadsErrorsAsJson(Case):
+    breaks = "test_the_page_of_a_proxy_is_unavailable"
+    says = "JSONDecodeError"
+
+    class broken(Network):
+        def refusal(self, status: int, after: str | None, body: bytes, lease: Lease) -> HtcgridError:
+            return super().refusal(status, after, json.loads(body), lease)
+
+
+class TestCountsNoAttemptForFaults(Case):
+    breaks = "test_the_page_of_a_proxy_is_unavailable"
+    says = "the task may have run"
+
+    class broken(Network):
+        def refusal(self, status: int, after: str | None, body: bytes, lease: Lease) -> HtcgridError:
+            error = super().refusal(status, after, body, lease)
+            return type(error)(str(error), error.retry_after) if isinstance(error, Unavailable) else error
+
+
+class TestDoesNotReadTheWait(Case):
+    breaks = "test_the_wait_that_a_service_asks_for_is_passed_on"
+    says = "retry_after is None"
+
+    class broken(Network):
+        def refusal(self, status: int, after: str | None, body: bytes, lease: Lease) -> HtcgridError:
+            return super().refusal(status, None, body, lease)
+
+
+class TestWaitsForAFunctionThatIsGone(Case):
+    breaks = "test_a_call_that_is_refused_for_good_stops_the_agent"
+    says = "it is Rejected"
+
+    class broken(Network):
+        def refusal(self, status: int, after: str | None, body: bytes, lease: Lease) -> HtcgridError:
+            return Unavailable(f"The service answers with {status}.")
