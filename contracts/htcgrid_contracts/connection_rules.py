@@ -72,7 +72,7 @@ class ConnectionRules(InvokerHelpers):
             self.comes_back(lambda: self.works(plane), 20, "service")
         if isinstance(ended, Outcome):
             got = len(ended.payload)
-            assert ended.failure is not None or got == size, (
+            assert ended.failure or got == size, (
                 f"the handler answered {size} bytes, the connection broke, and {got} came as its answer"
             )
         self._has_begun(ended, asked.task.id)
@@ -173,6 +173,9 @@ class ConnectionRules(InvokerHelpers):
     @staticmethod
     def _has_begun(ended: Outcome | BaseException, task_id: str) -> None:
         if isinstance(ended, Outcome):
+            assert ended.failure is None, (
+                f"the connection broke, and the task is reported as {ended.failure}: nobody knows that"
+            )
             return
         assert isinstance(ended, Unavailable), f"the connection broke, and `invoke` raised {ended!r}; it is Unavailable"
         assert set(ended.begun) == {task_id}, (
