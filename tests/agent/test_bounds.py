@@ -277,6 +277,9 @@ def test_no_lease_is_extended_once_it_has_been_returned(
     monkeypatch.setattr(job.source, "extend", slow)
     monkeypatch.setattr(job.source, "nack", noted)
     job.start()
+    for _ in job.plans:
+        assert job.plane.hanging.acquire(timeout=10)
+    extended.clear()
     assert extended.wait(10)
     job.agent.drain(0)
     job.finish()
