@@ -257,6 +257,14 @@ class PluginContract:
             with pytest.raises(HtcgridError) as caught, missing:
                 pass
             self.keeps_secrets(plugin, "the error of `open`", str(caught.value))
+        for key, secret in plugin.config:
+            if isinstance(secret, SecretStr) and secret.get_secret_value() and "://" not in secret.get_secret_value():
+                line = SecretStr(secret.get_secret_value() + "\n")  # as one is that was read from a file
+                try:
+                    with type(plugin)(plugin.config.model_copy(update={key: line}), plugin.function) as opened:
+                        self.use(opened)
+                except Exception as error:  # noqa: BLE001 - whatever it is, it must not show the secret
+                    self.keeps_secrets(plugin, f"the error for {key} where it ends with a line break", str(error))
 
     def test_throttling_is_unavailable(self, plugin: Plugin) -> None:
         """When the service refuses a call because there are too many, the plugin must raise Unavailable. The agent then

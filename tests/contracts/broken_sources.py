@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import pytest
 from htcgrid_contracts import TaskSourceContract, contract_function
 from outages import Outages, Reachable, StaysAway
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, SecretStr
 
 from htcgrid.builtin.memory import MemorySource
 from htcgrid.builtin.sqlite_source import SqliteSource
@@ -231,6 +231,23 @@ class TestSecret(Case):
     class broken(Reference):
         class Config(MemorySource.Config):
             password: str = "hunter22"
+
+
+class TestShowsASecretThatItCannotSend(Case):
+    breaks = "test_its_errors_and_repr_keep_secrets"
+    says = "where it ends with a line break"
+
+    class broken(Reference):
+        class Config(MemorySource.Config):
+            token: SecretStr = SecretStr("hunter22-and-more")
+
+        config: Config
+
+        def open(self) -> None:
+            token = self.config.token.get_secret_value()
+            if "\n" in token:
+                raise Rejected(f"Invalid header value {token!r}")
+            super().open()
 
 
 # --- receive ---
