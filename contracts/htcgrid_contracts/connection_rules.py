@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from htcgrid.spi import HtcgridError, Invoker, Outcome, Rejected, Throttled, Unavailable
+from htcgrid.spi import HtcgridError, Invoker, Lease, Outcome, Rejected, Throttled, Unavailable, Unstarted
 from pydantic import SecretStr
 
 from htcgrid_contracts.common import eventually, not_asked
@@ -19,6 +19,7 @@ _PAGE = b"<html><body><h1>This page is not available</h1></body></html>"
 _SECONDS = 7
 """What the service asks to wait for."""
 _TRIES = 8
+Ended = Outcome | Unstarted | Exception
 
 
 class Relayed(NamedTuple):
@@ -43,7 +44,7 @@ class ConnectionRules(InvokerHelpers):
         asked = lease("sleep", seconds=1.0 * self.wait_factor, mark=f"{seen}/began")
         with self.relayed(invoker) as (plane, relay):
             self.works(plane)
-            ended: list[Outcome | BaseException] = []
+            ended: list[Ended] = []
 
             def run() -> None:
                 ended.append(_one(plane, asked))
@@ -87,7 +88,7 @@ class ConnectionRules(InvokerHelpers):
                     error = _one(plane, lease("echo", value=1))
             self.comes_back(lambda: self.works(plane), 20, "service")
         assert isinstance(error, Unavailable), (
-            f"the connection was refused, and `invoke` raised {error!r}; it is Unavailable"
+            f"the connection was refused, and `invoke` ended with {error!r}; it is Unavailable"
         )
         assert not error.begun, f"the connection was refused, and `begun` of Unavailable is {sorted(error.begun)}"
 
@@ -106,7 +107,7 @@ class ConnectionRules(InvokerHelpers):
                 error = self._refusal(plane, relay)
             self.comes_back(lambda: self.works(plane), 20, "service")
         what = f"the service answered with {status} and a page of HTML"
-        assert isinstance(error, Unavailable), f"{what}, and `invoke` raised {error!r}; it is Unavailable"
+        assert isinstance(error, Unavailable), f"{what}, and `invoke` ended with {error!r}; it is Unavailable"
         assert error.begun, f"{what}: the task may have run, and `begun` of Unavailable names none"
 
     @pytest.mark.parametrize(
@@ -122,7 +123,7 @@ class ConnectionRules(InvokerHelpers):
             with relay.answering(_response(status, b"{}", "application/json", f"Retry-After: {_SECONDS}\r\n")):
                 error = self._refusal(plane, relay)
             self.comes_back(lambda: self.works(plane), 20, "service")
-        assert isinstance(error, kind), f"the service answered with {status}, and `invoke` raised {error!r}"
+        assert isinstance(error, kind), f"the service answered with {status}, and `invoke` ended with {error!r}"
         assert error.retry_after == _SECONDS, (
             f"the service answered with {status} and Retry-After: {_SECONDS}, and retry_after is {error.retry_after}"
         )
@@ -136,7 +137,7 @@ class ConnectionRules(InvokerHelpers):
             with relay.answering(_response(status, b"{}", "application/json")):
                 error = self._refusal(plane, relay)
         assert isinstance(error, Rejected), (
-            f"the service answered with {status}, and `invoke` raised {error!r}; it is Rejected"
+            f"the service answered with {status}, and `invoke` ended with {error!r}; it is Rejected"
         )
 
     # --- helpers ---
@@ -158,7 +159,7 @@ class ConnectionRules(InvokerHelpers):
             with plane:
                 yield Relayed(plane, relay)
 
-    def _refusal(self, plane: Invoker, relay: TcpRelay) -> Outcome | BaseException:  # noqa: RET503 - not_asked raises
+    def _refusal(self, plane: Invoker, relay: TcpRelay) -> Ended:  # noqa: RET503 - not_asked raises
         """What `invoke` raises for an answer of the relay; a connection that was kept is broken at the first try."""
         for _ in range(_TRIES):
             before = relay.replies
@@ -166,32 +167,33 @@ class ConnectionRules(InvokerHelpers):
             if relay.replies > before:
                 return error
             assert isinstance(error, Unavailable), (
-                f"a connection that was kept has broken, and `invoke` raised {error!r}"
+                f"a connection that was kept has broken, and `invoke` ended with {error!r}"
             )
         not_asked("its calls do not go to the address in its config")
 
     @staticmethod
-    def _has_begun(ended: Outcome | BaseException, task_id: str) -> None:
+    def _has_begun(ended: Ended, task_id: str) -> None:
         if isinstance(ended, Outcome):
             assert ended.failure is None, (
                 f"the connection broke, and the task is reported as {ended.failure}: nobody knows that"
             )
             return
-        assert isinstance(ended, Unavailable), f"the connection broke, and `invoke` raised {ended!r}; it is Unavailable"
+        assert isinstance(ended, Unavailable), (
+            f"the connection broke, and `invoke` ended with {ended!r}; it is Unavailable"
+        )
         assert set(ended.begun) == {task_id}, (
             f"the connection broke while the task ran, and `begun` of Unavailable is {sorted(ended.begun)}: its attempt counts"
         )
 
 
-def _one(plane: Invoker, asked: Any) -> Outcome | BaseException:
-    """What comes of one call."""
+def _one(plane: Invoker, asked: Lease) -> Ended:
+    """What one call ends with: its report, or the error."""
     try:
         (report,) = plane.invoke([asked], plane.function.timeout)
     except HtcgridError as error:
         return error
     except Exception as error:  # noqa: BLE001 - whatever it is, it is the verdict
         return error
-    assert isinstance(report, Outcome), f"the call was sent, and the task is reported as {report}"
     return report
 
 

@@ -17,7 +17,7 @@ _URL = re.compile(
     r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<user>[^/@]*@)?(?P<host>\[[^]]+\]|[^/:@]+)(:(?P<port>\d+))?(?P<rest>/.*)?$"
 )
 _PORTS = {"http": 80}
-_ENCRYPTED = re.compile(r"https|wss|.*s$|tls")
+_ENCRYPTED = frozenset({"amqps", "ftps", "grpcs", "https", "ldaps", "mqtts", "rediss", "ssl", "tls", "wss"})
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: a close is a reset
 
 
@@ -145,7 +145,7 @@ def relayed(plugin: Plugin) -> tuple[str, str, str, int] | None:
     for key in type(plugin.config).model_fields:
         value: Any = getattr(plugin.config, key)
         found = _URL.match(value.get_secret_value() if isinstance(value, SecretStr) else str(value))
-        if found is None or _ENCRYPTED.fullmatch(found["scheme"]):
+        if found is None or found["scheme"] in _ENCRYPTED:
             continue
         port = int(found["port"] or _PORTS.get(found["scheme"], 0))
         if port:
