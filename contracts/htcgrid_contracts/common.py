@@ -259,7 +259,7 @@ class PluginContract:
             self.keeps_secrets(plugin, "the error of `open`", str(caught.value))
         for key, secret in plugin.config:
             if isinstance(secret, SecretStr) and secret.get_secret_value() and "://" not in secret.get_secret_value():
-                line = SecretStr(secret.get_secret_value() + "\n")  # as one is that was read from a file
+                line = SecretStr(secret.get_secret_value() + "\n")  # a secret that was read from a file often has one
                 try:
                     with type(plugin)(plugin.config.model_copy(update={key: line}), plugin.function) as opened:
                         self.use(opened)

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from htcgrid_contracts.common import eventually, not_asked
 from htcgrid_contracts.invoker_helpers import InvokerHelpers, lease
-from htcgrid_contracts.tcp_relay import TcpRelay, relayed
+from htcgrid_contracts.tcp_relay import TcpRelay, service_address
 
 _PAGE = b"<html><body><h1>This page is not available</h1></body></html>"
 _SECONDS = 7
@@ -99,7 +99,7 @@ class ConnectionRules(InvokerHelpers):
         with self.relayed(invoker, http=True) as (plane, relay):
             self.works(plane)
             with relay.answering(_response(status, _PAGE, "text/html")):
-                second = type(plane)(plane.config, plane.function)
+                second = self.again(plane)
                 try:
                     self.opens_or_says_why(second)
                 finally:
@@ -145,7 +145,7 @@ class ConnectionRules(InvokerHelpers):
     @contextmanager
     def relayed(self, invoker: Invoker, *, http: bool = False) -> Iterator[Relayed]:
         """A plane of the same config, opened, that reaches its service by a relay."""
-        found = relayed(invoker)
+        found = service_address(invoker)
         if found is None or (http and not found[1].startswith("http:")):
             not_asked(
                 f"no key of the config is the address of {'an HTTP' if http else 'a'} service, with a port and not encrypted"
@@ -175,7 +175,7 @@ class ConnectionRules(InvokerHelpers):
     def _has_begun(ended: Ended, task_id: str) -> None:
         if isinstance(ended, Outcome):
             assert ended.failure is None, (
-                f"the connection broke, and the task is reported as {ended.failure}: nobody knows that"
+                f"the connection broke, and the task is reported as {ended.failure}: whether it failed is unknown"
             )
             return
         assert isinstance(ended, Unavailable), (

@@ -71,7 +71,7 @@ class TcpRelay:
 
     @contextmanager
     def breaking_answers_after(self, size: int) -> Iterator[None]:
-        """Reset the connection on which this many bytes have come from the service, counted over all connections."""
+        """Break every connection once this many bytes have come from the service."""
         self._left = size
         try:
             yield
@@ -139,7 +139,7 @@ class TcpRelay:
                 pass
 
 
-def relayed(plugin: Plugin) -> tuple[str, str, str, int] | None:
+def service_address(plugin: Plugin) -> tuple[str, str, str, int] | None:
     """The key of the plugin's config that holds the address of its service, the address with `{}` in place of host and port,
     the host and the port; None where there is none, or the connection is encrypted."""
     for key in type(plugin.config).model_fields:
