@@ -63,6 +63,7 @@ def results_at(path: Path) -> list[tuple[str, bytes]]:
         return [(result.task.id, result.outcome.payload) for _, result in sink.scan()]
 
 
+@pytest.mark.slow
 def test_many_processes_make_one_file_at_the_same_time(tmp_path: Path) -> None:
     program = """
 import multiprocessing, sys

@@ -10,7 +10,10 @@ from htcgrid.spi import Capability, FailureKind, Invoker, Outcome
 
 from htcgrid_contracts.common import in_threads, not_asked
 from htcgrid_contracts.invoker_helpers import InvokerHelpers, lease
+from htcgrid_contracts.packing import contract_function
 
+_SLOW_IMPORT = 3.0
+"""How long `contract_slow_import` takes to be loaded, in seconds."""
 _EXACT: Any = {
     "z": 1.0,
     "a": [1e22, -0.0, 12345678901234567890123, 0.1],
@@ -47,6 +50,27 @@ class BoundRules(InvokerHelpers):
                 break
         assert took >= 0.9 * seconds, f"the timeout was {seconds:g} s, and the handler was stopped after {took:.1f} s"
         assert took < self._latest(seconds), f"the timeout was {seconds:g} s; the outcome came after {took:.1f} s"
+
+    @pytest.mark.capability(Capability.TIMEOUT)
+    def test_the_start_of_an_environment_is_not_in_the_timeout(self, invoker: Invoker) -> None:
+        """The timeout must count from when the handler begins. A module may take longer than that to be loaded: on AWS
+        Lambda an environment has 10 seconds for its start. Read: spi.Invoker.invoke, spi.Outcome.init_ms."""
+        self.not_behind_the_emulator()
+        seconds = 2.0 if self.keeps_any_timeout else self.short_timeout
+        if seconds >= _SLOW_IMPORT:
+            not_asked(
+                f"`short_timeout` is {seconds:g} s, and the kit's slow module is loaded within {_SLOW_IMPORT:g} s"
+            )
+        slow = contract_function("contract_slow_import.handler", timeout=seconds)
+        for _ in range(3):  # a busy machine may be late once
+            with self.serving(invoker, slow) as plane:
+                outcome = self.call(plane, "echo", seconds, value="loaded")
+            if outcome.failure is None:
+                break
+        assert outcome.failure is None, (
+            f"a module takes {_SLOW_IMPORT:g} s to be loaded, its handler answers at once, the timeout is {seconds:g} s, and the "
+            f"outcome is {outcome.failure}"
+        )
 
     def test_the_context_tells_the_time_that_is_left(self, plane: Invoker) -> None:
         """The context must tell how much time is left until the timeout: handlers use it to stop in time.

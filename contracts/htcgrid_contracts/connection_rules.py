@@ -8,7 +8,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from htcgrid.spi import HtcgridError, Invoker, Lease, Outcome, Rejected, Throttled, Unavailable, Unstarted
+from htcgrid.spi import (
+    Capability,
+    FailureKind,
+    HtcgridError,
+    Invoker,
+    Lease,
+    Outcome,
+    Rejected,
+    Throttled,
+    Unavailable,
+    Unstarted,
+)
 from pydantic import SecretStr
 
 from htcgrid_contracts.common import eventually, not_asked
@@ -19,6 +30,8 @@ _PAGE = b"<html><body><h1>This page is not available</h1></body></html>"
 _SECONDS = 7
 """What the service asks to wait for."""
 _TRIES = 8
+_FROZEN_SECONDS = 30
+"""How much longer than its timeout a call may take where nothing answers."""
 Ended = Outcome | Unstarted | Exception
 
 
@@ -91,6 +104,43 @@ class ConnectionRules(InvokerHelpers):
             f"the connection was refused, and `invoke` ended with {error!r}; it is Unavailable"
         )
         assert not error.begun, f"the connection was refused, and `begun` of Unavailable is {sorted(error.begun)}"
+
+    def test_a_service_that_is_frozen_is_unavailable(self, invoker: Invoker) -> None:
+        """Where the service accepts a connection and answers nothing, `open` and `invoke` must raise `Unavailable` in the end, and
+        name the task in `begun`. Libraries wait for ever by default. Read: spi.Unavailable, spi.Invoker.invoke."""
+        timeout = self.short_timeout
+        most = timeout + _FROZEN_SECONDS
+        asked = lease("echo", value=1)
+        with self.relayed(invoker, http=True) as (plane, relay):
+            self.works(plane)
+            ended: list[Ended] = []
+            thread = threading.Thread(target=lambda: ended.append(_one(plane, asked, timeout)), daemon=True)
+            with relay.silent():
+                thread.start()
+                until = time.monotonic() + most
+                self.opens_or_says_why(plane)
+                thread.join(until - time.monotonic())
+            has_ended = bool(ended)
+            thread.join(10 * self.wait_factor)
+            self.comes_back(lambda: self.works(plane), 20, "service")
+        assert has_ended, f"the service was silent, the timeout is {timeout:g} s, and `invoke` waited for {most:g} s"
+        if not _is(ended[0], FailureKind.TIMEOUT):
+            self._has_begun(ended[0], asked.task.id, "the service was silent")
+
+    @pytest.mark.capability(Capability.METERING)
+    def test_the_way_to_the_service_is_not_in_the_duration(self, invoker: Invoker) -> None:
+        """`duration_ms` must be the handler's own time, as the place measured it where the handler ran: a client's clock counts
+        the network and the service's queue. Read: spi.Outcome."""
+        late = 0.8 * self.wait_factor
+        with self.relayed(invoker) as (plane, relay):
+            self.works(plane)
+            with relay.delaying_answers_by(late):
+                outcome = self.call(plane, "count", seconds=0.1)
+            answer = self.answer(outcome)
+        more = outcome.duration_ms / 1000 - (answer["ended"] - answer["began"])
+        assert more < 0.7 * late, (
+            f"the answer came {late:g} s late over the network, and duration_ms is {more:.1f} s more than the handler took"
+        )
 
     @pytest.mark.parametrize("status", ["500 Internal Server Error", "502 Bad Gateway"])
     def test_the_page_of_a_proxy_is_unavailable(self, invoker: Invoker, status: str) -> None:
@@ -172,29 +222,31 @@ class ConnectionRules(InvokerHelpers):
         not_asked("its calls do not go to the address in its config")
 
     @staticmethod
-    def _has_begun(ended: Ended, task_id: str) -> None:
+    def _has_begun(ended: Ended, task_id: str, what: str = "the connection broke") -> None:
         if isinstance(ended, Outcome):
             assert ended.failure is None, (
-                f"the connection broke, and the task is reported as {ended.failure}: whether it failed is unknown"
+                f"{what}, and the task is reported as {ended.failure}: whether it failed is unknown"
             )
             return
-        assert isinstance(ended, Unavailable), (
-            f"the connection broke, and `invoke` ended with {ended!r}; it is Unavailable"
-        )
+        assert isinstance(ended, Unavailable), f"{what}, and `invoke` ended with {ended!r}; it is Unavailable"
         assert set(ended.begun) == {task_id}, (
-            f"the connection broke while the task ran, and `begun` of Unavailable is {sorted(ended.begun)}: its attempt counts"
+            f"{what} while the task ran, and `begun` of Unavailable is {sorted(ended.begun)}: its attempt counts"
         )
 
 
-def _one(plane: Invoker, asked: Lease) -> Ended:
+def _one(plane: Invoker, asked: Lease, timeout: float | None = None) -> Ended:
     """What one call ends with: its report, or the error."""
     try:
-        (report,) = plane.invoke([asked], plane.function.timeout)
+        (report,) = plane.invoke([asked], timeout or plane.function.timeout)
     except HtcgridError as error:
         return error
     except Exception as error:  # noqa: BLE001 - whatever it is, it is the verdict
         return error
     return report
+
+
+def _is(ended: Ended, kind: FailureKind) -> bool:
+    return isinstance(ended, Outcome) and ended.failure is kind
 
 
 def _response(status: str, body: bytes, kind: str, headers: str = "") -> bytes:

@@ -103,22 +103,28 @@ class InvokerContract(
 
     @pytest.mark.capability(Capability.CANCEL)
     def test_cancel_stops_the_tasks_it_names_and_no_other(self, plane: Invoker) -> None:
-        """`cancel` must stop the tasks that it is given and no others. Read: spi.Invoker.cancel."""
+        """`cancel` must stop the tasks that it is given, if they run, and no others: not one that begins later, also while
+        the plane is busy. Read: spi.Invoker.cancel."""
         if plane.max_concurrency == 1:
             not_asked("max_concurrency is 1: nothing runs beside the cancelled task")
         self.side_by_side(plane, 2)
-        kept = lease("sleep", seconds=1.0 * self.wait_factor, value="kept")
+        kept = lease("sleep", seconds=1.5 * self.wait_factor, value="kept")
         stopped = lease("sleep", seconds=30 * self.wait_factor)
+        again = lease("sleep", seconds=0.2, value="again")  # long enough that a plane which remembers a cancel stops it
+        again = replace(again, task=replace(again.task, id=stopped.task.id), attempt=2)
 
-        def run_kept() -> Outcome:
-            return self.run(plane, [kept])[0]
+        def run_kept() -> list[Outcome]:
+            return self.run(plane, [kept])
 
-        def run_stopped() -> Outcome:
-            return self.cancelled(plane, stopped)[0]
+        def run_stopped() -> list[Outcome]:
+            return [self.cancelled(plane, stopped)[0], *self.run(plane, [again])]
 
-        first, second = in_threads([run_kept, run_stopped], 90 * self.wait_factor)
+        (first,), (second, third) = in_threads([run_kept, run_stopped], 90 * self.wait_factor)
         assert self.answer(first) == "kept"
         self.failed(second, FailureKind.CANCELLED)
+        assert third.failure is None, (
+            f"a task was cancelled, began again while another ran, and was reported as {third.failure}"
+        )
 
     @pytest.mark.capability(Capability.CANCEL)
     def test_a_task_that_runs_twice_is_cancelled_twice(self, plane: Invoker) -> None:
@@ -197,6 +203,7 @@ class InvokerContract(
         Read: spi.Plugin."""
         with self.again(plane) as other:
             outcomes = [self.call(each, "count") for each in (plane, other)]
+            self._keeps_apart(plane, other)
             kept = partial(self.call, plane, "sleep", seconds=0.5, value="kept")
             close = threading.Timer(0.2, other.close)
             close.start()
@@ -268,6 +275,18 @@ class InvokerContract(
             eventually(has_all, 30 * self.wait_factor, f"max_concurrency = {before} again, once the plane came back")
 
     # --- helpers ---
+
+    def _keeps_apart(self, plane: Invoker, other: Invoker) -> None:
+        """Checks that two agents may run tasks of the same id: queues often number their tasks from 1."""
+        mine, others = (lease("sleep", seconds=0.3, value=value) for value in ("mine", "another's"))
+        others = replace(others, task=replace(others.task, id=mine.task.id))
+        outcomes = in_threads(
+            [lambda: self.run(plane, [mine])[0], lambda: self.run(other, [others])[0]], 60 * self.wait_factor
+        )
+        answers = [self.answer(outcome) for outcome in outcomes]
+        assert answers == ["mine", "another's"], (
+            f"two open planes ran tasks of the same id at the same time, and have the answers {answers}"
+        )
 
     def _begun(self, plane: Invoker) -> Collection[str]:
         """The tasks of a call that `Unavailable` names as begun."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from htcgrid.spi import Capability, FailureKind, Invoker
+from htcgrid.spi import Capability, FailureKind, Invoker, limits
 
 from htcgrid_contracts.common import not_asked
 from htcgrid_contracts.invoker_helpers import InvokerHelpers, lease
@@ -147,15 +147,28 @@ class AnswerRules(InvokerHelpers):
         tail = self.call(plane, "say", text=text).log_tail
         assert len(tail) <= 4096, f"the log tail has {len(tail)} bytes, 4096 at most"
         assert b"line 00999" in tail, "the log tail is the end of the log; the last line is not in it"
+        seconds = 0.6 * self.wait_factor  # a plane may read what long tasks print while they run
+        first = ("of the first part\n" * 300).encode().hex()
+        tail = self.call(plane, "say", hex=first, seconds=seconds, text=text).log_tail
+        assert len(tail) <= 4096, (
+            f"a handler printed 5 KB, and more {seconds:g} s later; the log tail has {len(tail)} bytes, 4096 at most"
+        )
+        tail = self.call(plane, "say", hex=first, seconds=seconds, text="of the second part").log_tail
+        assert b"of the first part\nof the second part" in tail, (
+            f"a handler printed 5 KB, and a line {seconds:g} s later; the log tail ends with {tail[-60:]!r}"
+        )
 
     @pytest.mark.capability(Capability.LOGS)
     def test_a_log_tail_is_of_one_invocation(self, plane: Invoker) -> None:
         """`log_tail` must contain what this invocation printed and nothing of others, which may be secrets of another
         user. Read: spi.Outcome.log_tail."""
-        self.call(plane, "say", text="of the first")
+        lines = min(120_000, (self.largest_event or limits.REQUEST_BYTES) // 20)  # more than a place keeps of a log
+        self.call(plane, "say", text="of the first\n" * lines)
         for _ in range(plane.max_concurrency):
             tail = self.call(plane, "say", text="of the second").log_tail
             assert b"of the first" not in tail, f"the log tail has lines of an earlier invocation: {tail!r}"
+            assert b"of the second" in tail, f"after one that printed {lines} lines, the log tail is {tail!r}"
+            assert b"\0" not in tail, f"after one that printed {lines} lines, the log tail has NULs: {tail[:60]!r}"
 
     @pytest.mark.capability(Capability.LOGS, Capability.EXIT)
     def test_the_log_of_a_handler_that_failed_is_kept(self, plane: Invoker) -> None:

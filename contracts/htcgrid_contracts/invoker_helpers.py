@@ -34,6 +34,10 @@ class InvokerHelpers(PluginContract):
     """The timeout, in seconds, that rules about timeouts give to `invoke`. Where the plane knows only the timeout that
     it was deployed with, set it to that one."""
 
+    behind_emulator: bool = False
+    """Whether AWS's Runtime Interface Emulator runs the handlers. It loads the function within its first invocation, whose time
+    and timeout that counts in, and passes no trace on."""
+
     largest_event: int | None = limits.REQUEST_BYTES
     """Bytes of the largest event that the plane accepts; with None no rule asks for a limit."""
 
@@ -105,6 +109,11 @@ class InvokerHelpers(PluginContract):
                     not_asked(f"the plane does not claim Capability.{capability.name}")
 
     # --- helpers ---
+
+    def not_behind_the_emulator(self) -> None:
+        """Leave a rule out behind AWS's emulator."""
+        if self.behind_emulator:
+            not_asked("AWS's emulator loads the function within its first invocation, and passes no trace on")
 
     @property
     def quick_timeout(self) -> float:
@@ -237,9 +246,9 @@ class InvokerHelpers(PluginContract):
 
 
 def lease(do: str, attributes: Mapping[str, str] | None = None, attempt: int = 1, **event: Any) -> Lease:
-    """A task whose event tells the kit's handler what to do."""
+    """A task whose event tells the kit's handler what to do. No other process can be sent its receipt, as those of some sources."""
     payload = json.dumps({"do": do, **event}).encode()
-    return Lease(Task(unique_id(), payload, attributes or {}), attempt)
+    return Lease(Task(unique_id(), payload, attributes or {}), attempt, threading.Lock())
 
 
 def _text(outcome: Outcome) -> str:

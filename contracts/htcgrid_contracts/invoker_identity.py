@@ -8,16 +8,19 @@ import time
 import pytest
 from htcgrid.spi import Capability, Credentials, CredentialSource, Invoker
 
-from htcgrid_contracts.common import not_asked
 from htcgrid_contracts.invoker_helpers import InvokerHelpers, lease
 
 
 class IssuedCredentials(CredentialSource):
-    """Issues keys that live for `lifetime` seconds: `contract-1`, `contract-2`, and so on, or of another name."""
+    """Issues keys that live for `lifetime` seconds: `contract-1`, `contract-2`, and so on, or of another name.
 
-    def __init__(self, lifetime: float, name: str = "contract") -> None:
+    With `issued_before` they are as many seconds old already.
+    """
+
+    def __init__(self, lifetime: float, name: str = "contract", issued_before: float = 0.0) -> None:
         self._lifetime = lifetime
         self._name = name
+        self._issued_before = issued_before
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
         self._held = Credentials(expires=0)
@@ -34,7 +37,7 @@ class IssuedCredentials(CredentialSource):
                     "AWS_SECRET_ACCESS_KEY": f"secret/of+{key}=",
                     "AWS_SESSION_TOKEN": f"token/of+{key}=",
                 }
-                self._held = Credentials(variables, self.expire[key], self._lifetime)
+                self._held = Credentials(variables, self.expire[key], self._issued_before + self._lifetime)
             return self._held
 
 
@@ -45,12 +48,14 @@ class IdentityRules(InvokerHelpers):
     def test_the_trace_of_the_caller_is_passed_on(self, plane: Invoker) -> None:
         """The trace of the caller must be passed on as X-Ray's tracing header, which tracers in the handler read.
         Read: spi.Capability.CONTEXT."""
+        self.not_behind_the_emulator()
         asked = lease("identify", {"traceparent": "00-5759e988bd862e3fe1be46a994272793-53995c3f42cd8ad8-01"})
         trace = self.answer(self.run(plane, [asked])[0])["trace"]
-        if trace is None:
-            not_asked("the runtime is told of no trace, as behind AWS's emulator")
         expected = "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1"
-        assert trace == expected, f"_X_AMZN_TRACE_ID is {trace!r}; the task's traceparent says {expected!r}"
+        assert trace == expected, (
+            f"_X_AMZN_TRACE_ID is {trace!r}; the task's traceparent says {expected!r}. Behind AWS's emulator, which passes none "
+            f"on, set `behind_emulator`, or give --emulator"
+        )
         for _ in range(plane.max_concurrency):
             later = str(self.answer(self.call(plane, "identify"))["trace"])
             assert "1-5759e988-" not in later, "_X_AMZN_TRACE_ID of a task without a trace is that of an earlier task"
@@ -107,3 +112,26 @@ class IdentityRules(InvokerHelpers):
                     assert time.monotonic() < issued.expire[key], f"{key} expired before its invocation had ended"
                 seen.append(key)
         assert len(set(seen)) > 1, f"the keys were never renewed: {sorted(set(seen))}"
+
+    @pytest.mark.capability(Capability.IDENTITY)
+    def test_credentials_last_as_long_as_the_next_invocation_may_take(self, invoker: Invoker) -> None:
+        """Credentials that are valid now, but not for a whole timeout, must be renewed before the next invocation: it may
+        take that long. Read: spi.Credentials.lasts."""
+        timeout = invoker.function.timeout
+        whole = (timeout + 0.5) / 0.75  # so that `lasts` is true of them for half a second
+        issued = IssuedCredentials(timeout + 1, issued_before=whole - timeout - 1)
+        plane = self.serving(invoker, invoker.function)
+        plane.credentials = issued
+        with plane:
+            self.works(plane)
+            size = min(plane.max_concurrency, self.most_threads)
+            self.side_by_side(plane, size)
+            last = max(issued.expire.values())
+            time.sleep(max(0.0, last - timeout + 0.1 - time.monotonic()))
+            now = time.monotonic()
+            found = [self.answer(self.call(plane, "identify"))["keys"][0] for _ in range(size)]
+        late = [key for key in found if issued.expire[key] < now + timeout]
+        assert not late, (
+            f"the keys {late[0]} expire in {issued.expire[late[0]] - now:.1f} s, and an invocation was given them that may take "
+            f"{timeout:g} s"
+        )

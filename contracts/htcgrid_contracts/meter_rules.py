@@ -106,6 +106,7 @@ class MeterRules(InvokerHelpers):
     def test_the_duration_is_the_handlers_own(self, invoker: Invoker) -> None:
         """`duration_ms` must be the handler's own time, without the start of its environment, which is `init_ms`.
         Read: spi.Outcome."""
+        self.not_behind_the_emulator()
         wrong = ""
         for _ in range(4):  # a busy machine may be late once
             with self.again(invoker) as plane:
@@ -242,6 +243,9 @@ class MeterRules(InvokerHelpers):
                 f"a handler printed a line without an end, with bytes that are not text, and the log tail is "
                 f"{outcome.log_tail!r}"
             )
+        tail = self.call(plane, "say", hex="e9" * 5000, text=" behind").log_tail  # Latin-1
+        assert b"behind" in tail
+        assert len(tail) <= 4096, f"a handler printed 5 KB that are not UTF-8, and the log tail has {len(tail)} bytes"
 
     @pytest.mark.capability(Capability.LOGS)
     def test_each_thread_gets_the_logs_of_its_own_tasks(self, plane: Invoker) -> None:

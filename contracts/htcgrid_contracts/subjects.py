@@ -18,9 +18,9 @@ class Subject:
     `make` returns a new one, not opened, with an empty queue or store where that is possible; `missing` returns one whose
     config names what does not exist. `take_away`, `bring_back`, `throttle`, `end_throttle`, `resize` and
     `publish_invalid` are the methods of the contracts. `marks` returns the path at which handlers see a folder. `deployed` is
-    the timeout of the kit's handler on a plane that serves only what was deployed. `largest_event` and `largest_answer` are in
-    bytes: 0 where there is no limit, None where it is AWS's. `away_seconds` is how long one attempt may take to find out that the
-    service is away. `deadline` is the time limit of each rule, in seconds.
+    the timeout of the kit's handler on a plane that serves only what was deployed; `emulator` says that AWS's emulator runs it.
+    `largest_event` and `largest_answer` are in bytes: 0 where there is no limit, None where it is AWS's. `away_seconds` is how
+    long one attempt may take to find out that the service is away. `deadline` is the time limit of each rule, in seconds.
 
     It can be sent to another process if its functions can be pickled: those of a module, their `functools.partial`, and
     methods of what can be pickled.
@@ -39,6 +39,7 @@ class Subject:
     publish_invalid: Callable[[], None] | None = None
     marks: Callable[[Path], str] | None = None
     deployed: float | None = None
+    emulator: bool = False
     too_large: int | None = None
     largest_event: int | None = None
     largest_answer: int | None = None

@@ -156,6 +156,12 @@ class TaskRules(InvokerHelpers):
             assert not others, f"of a batch the context of task {number} has the attributes {others} of another"
         ids = {answer["aws_request_id"] for answer in answers}
         assert len(ids) == len(batch), f"{len(batch)} tasks of a batch have {len(ids)} request ids"
+        attempts = [1, 2, 1, 3][: plane.max_batch]
+        alike = self.run(plane, [lease("describe", attempt=number) for number in attempts])
+        told = [self.answer(outcome)["custom"]["attempt"] for outcome in alike]
+        assert told == attempts, (
+            f"the tasks of a batch differ in their attempts, {attempts}, and their contexts say {told}"
+        )
 
     @pytest.mark.capability(Capability.TIMEOUT)
     def test_a_task_behind_one_that_is_stopped_is_not_stopped(self, plane: Invoker) -> None:

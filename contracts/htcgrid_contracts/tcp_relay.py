@@ -4,6 +4,7 @@ import re
 import socket
 import struct
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import TracebackType
@@ -30,6 +31,8 @@ class TcpRelay:
         self._open: set[socket.socket] = set()
         self._reply: bytes | None = None
         self._left: int | None = None
+        self._delay = 0.0
+        self._is_silent = False
         self.replies = 0
         """How many requests were answered by the relay itself."""
 
@@ -78,6 +81,25 @@ class TcpRelay:
         finally:
             self._left = None
 
+    @contextmanager
+    def delaying_answers_by(self, seconds: float) -> Iterator[None]:
+        """Hold what comes from the service for so long."""
+        self._delay = seconds
+        try:
+            yield
+        finally:
+            self._delay = 0.0
+
+    @contextmanager
+    def silent(self) -> Iterator[None]:
+        """Accept connections, and forward nothing more, as a service does that is frozen; break them at the end."""
+        self._is_silent = True
+        try:
+            yield
+        finally:
+            self._is_silent = False
+            self.cut()
+
     def _listen(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", self.port))
         self.port = int(self._listener.getsockname()[1])
@@ -111,6 +133,10 @@ class TcpRelay:
     def _forward(self, source: socket.socket, sink: socket.socket, is_answer: bool) -> None:
         with suppress(OSError):  # the other end is gone, or `cut` was called
             while data := source.recv(_AT_ONCE):
+                if self._is_silent:
+                    continue
+                if is_answer:
+                    time.sleep(self._delay)
                 if is_answer and self._left is not None:
                     self._left -= len(data)
                     if self._left < 0:

@@ -78,6 +78,7 @@ class TestInvoker(_Verified, InvokerContract):
 
     @pytest.fixture(autouse=True)
     def _limits(self, subject: Subject) -> None:
+        self.behind_emulator = subject.emulator
         if subject.largest_event is not None:
             self.largest_event = subject.largest_event or None
         if subject.largest_answer is not None:

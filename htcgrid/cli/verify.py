@@ -110,6 +110,9 @@ _MARKS = {"held": "held     ", "broken": "BROKEN   ", "not asked": "not asked"}
     help="The plane serves only the kit's handler, which was deployed with this timeout.",
 )
 @click.option(
+    "--emulator", is_flag=True, help="AWS's Runtime Interface Emulator runs the handlers: three rules do not apply."
+)
+@click.option(
     "--too-large", type=click.IntRange(1), metavar="BYTES", help="The size of an answer that can never be stored."
 )
 @click.option(
@@ -133,6 +136,7 @@ def command(
     pairs: tuple[str, ...],
     wait_factor: float,
     drain: bool,
+    emulator: bool,
     json_file: Path | None,
     junit: Path | None,
     strict: bool,
@@ -201,6 +205,7 @@ def command(
                 publish_invalid=places.running("--publish-invalid", publish_invalid),
                 marks=seen_by_handlers(marks),
                 deployed=deployed,
+                emulator=emulator,
                 too_large=too_large,
                 largest_event=largest_event,
                 largest_answer=largest_answer,

@@ -142,6 +142,7 @@ def test_a_result_is_one_line_however_the_answer_is_laid_out(plain: Path, payloa
     assert second["id"] == "b"
 
 
+@pytest.mark.slow
 @given(
     st.text(st.characters(codec=None, categories=None), max_size=20),
     st.recursive(

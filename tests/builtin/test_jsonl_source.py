@@ -74,6 +74,7 @@ def test_each_line_is_an_event_and_its_number_the_id(path: Path) -> None:
     assert {lease.task.attributes["session_id"] for lease in found} == {path.name}
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers() | st.text() | st.none() | st.dictionaries(st.text(), st.floats()), max_size=30))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
 def test_every_document_comes_out_as_it_went_in(tmp_path: Path, documents: list[object]) -> None:

@@ -154,6 +154,7 @@ def test_a_file_that_is_unmapped_while_memory_is_counted_counts_once(monkeypatch
     os.close(fd)
 
 
+@pytest.mark.slow
 def test_a_chain_of_processes_is_followed_however_long_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pids = list(range(1, 2 * sys.getrecursionlimit()))
     for pid, child in zip(pids, [*map(str, pids[1:]), ""], strict=True):

@@ -4,6 +4,7 @@
 import json
 import math
 import os
+import pickle
 import signal
 import tempfile
 import threading
@@ -12,7 +13,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from htcgrid_contracts import InvokerContract
@@ -1647,3 +1648,145 @@ class TestKnowsACallByItsTask(Case):
                     yield replace(report, task_id=names[report.task_id])
             finally:
                 self.here -= ids - again
+
+
+class TestAddsTwoTails(Case):
+    breaks = "test_a_log_tail_is_the_end_and_4_kb_at_most"
+    says = "the log tail has 8"
+
+    class broken(Changed):
+        def changed(self, outcome: Outcome) -> Outcome:
+            is_long = outcome.duration_ms > 200
+            return replace(outcome, log_tail=2 * outcome.log_tail) if is_long else outcome
+
+
+class TestForgetsTheFirstPart(Case):
+    breaks = "test_a_log_tail_is_the_end_and_4_kb_at_most"
+    says = "and a line 0.3 s later; the log tail ends with"
+
+    class broken(Changed):
+        def changed(self, outcome: Outcome) -> Outcome:
+            at = outcome.log_tail.find(b"of the second part")
+            return replace(outcome, log_tail=outcome.log_tail[at:]) if at > 0 else outcome
+
+
+class TestNumbersABatchByItsFirst(Case):
+    breaks = "test_each_task_of_a_batch_has_a_context_of_its_own"
+    says = "differ in their attempts"
+
+    class broken(Reference):
+        def invoke(self, batch: Sequence[Lease], timeout: float) -> Reports:
+            is_alike = all(each.task.attributes == batch[0].task.attributes for each in batch)
+            return super().invoke(
+                [replace(each, attempt=batch[0].attempt) for each in batch] if is_alike else batch, timeout
+            )
+
+
+class TestRemembersWhatWasCancelled(Case):
+    breaks = "test_cancel_stops_the_tasks_it_names_and_no_other"
+    says = "began again while another ran"
+
+    class broken(Reference):
+        """Until nothing runs."""
+
+        def open(self) -> None:
+            self.running = 0
+            self.names: set[str] = set()
+            super().open()
+
+        def invoke(self, batch: Sequence[Lease], timeout: float) -> Reports:
+            self.running += 1
+            try:
+                for report in super().invoke(batch, timeout):
+                    is_named = isinstance(report, Outcome) and report.task_id in self.names
+                    yield replace(report, failure=FailureKind.CANCELLED) if is_named else report  # type: ignore[arg-type]
+            finally:
+                self.running -= 1
+                if not self.running:
+                    self.names.clear()
+
+        def cancel(self, task_ids: Collection[str]) -> None:
+            if self.running:
+                self.names.update(task_ids)
+            super().cancel(task_ids)
+
+
+class TestKeepsCredentialsToTheirEnd(Case):
+    breaks = "test_credentials_last_as_long_as_the_next_invocation_may_take"
+    says = "an invocation was given them that may take 20 s"
+
+    class broken(Reference):
+        def open(self) -> None:
+            self.credentials = Kept(self.credentials)
+            super().open()
+
+
+class TestCountsTheStart(Case):
+    breaks = "test_the_start_of_an_environment_is_not_in_the_timeout"
+    says = "the outcome is timeout"
+
+    class broken(Changed):
+        def changed(self, outcome: Outcome) -> Outcome:
+            is_late = (outcome.init_ms or 0) + outcome.duration_ms > 2000
+            return replace(outcome, failure=FailureKind.TIMEOUT) if is_late else outcome
+
+
+class TestNamesOfAllPlanes(Case):
+    breaks = "test_a_plane_that_is_open_twice_serves_twice"
+    says = "ran tasks of the same id at the same time"
+
+    class broken(Reference):
+        """As an engine that knows a call by the id of its task, and has it once."""
+
+        calls: ClassVar[dict[str, Outcome]] = {}
+        one = threading.Lock()
+
+        def invoke(self, batch: Sequence[Lease], timeout: float) -> Reports:
+            for lease in batch:
+                with self.one:
+                    if lease.task.id not in self.calls:
+                        (outcome,) = super().invoke([lease], timeout)
+                        assert isinstance(outcome, Outcome)
+                        self.calls[lease.task.id] = outcome
+                yield self.calls[lease.task.id]
+
+
+class TestKeepsAMegabyte(Case):
+    breaks = "test_a_log_tail_is_of_one_invocation"
+    says = "after one that printed 120000 lines, the log tail is"
+
+    class broken(Changed):
+        printed = 0
+
+        def changed(self, outcome: Outcome) -> Outcome:
+            self.printed += 1_000_000 if len(outcome.log_tail) > 4000 else 0
+            return replace(outcome, log_tail=b"") if self.printed else outcome
+
+
+class TestALogOfCharacters(Case):
+    breaks = "test_any_bytes_may_be_printed"
+    says = "5 KB that are not UTF-8, and the log tail has"
+
+    class broken(Changed):
+        def changed(self, outcome: Outcome) -> Outcome:
+            return replace(outcome, log_tail=outcome.log_tail.decode(errors="replace").encode())
+
+
+class TestFindsItsCodeLater(Case):
+    breaks = "test_a_code_folder_that_is_not_there_is_refused"
+    says = "the code folder is not there, and the plane is Unavailable"
+
+    class broken(Reference):
+        def open(self) -> None:
+            if not self.function.code.exists():
+                raise self.unavailable()
+            super().open()
+
+
+class TestSendsTheReceipt(Case):
+    breaks = "test_an_event_comes_back_as_it_was_sent"
+    says = "cannot pickle"
+
+    class broken(Reference):
+        def invoke(self, batch: Sequence[Lease], timeout: float) -> Reports:
+            return super().invoke(pickle.loads(pickle.dumps(batch)), timeout)

@@ -4,7 +4,9 @@
 import http.client
 import json
 import threading
+import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -15,7 +17,19 @@ from htcgrid_contracts import contract_function
 from htcgrid_contracts.connection_rules import ConnectionRules
 
 from htcgrid.builtin.process import ProcessInvoker
-from htcgrid.spi import Function, HtcgridError, Invoker, Lease, Outcome, Plugin, Rejected, Task, Throttled, Unavailable
+from htcgrid.spi import (
+    Capability,
+    Function,
+    HtcgridError,
+    Invoker,
+    Lease,
+    Outcome,
+    Plugin,
+    Rejected,
+    Task,
+    Throttled,
+    Unavailable,
+)
 
 
 class Service(ThreadingHTTPServer):
@@ -48,6 +62,7 @@ class _Calls(BaseHTTPRequestHandler):
         assert isinstance(outcome, Outcome)
         self.send_response(200)
         self.send_header("Content-Length", str(len(outcome.payload)))
+        self.send_header("Duration-Ms", str(outcome.duration_ms))
         self.end_headers()
         self.wfile.write(outcome.payload)
 
@@ -62,17 +77,18 @@ class Network(Invoker):
         url: str
 
     config: Config
-    capabilities = frozenset()
+    capabilities = frozenset({Capability.METERING})
     max_concurrency = 2
     tries = 1
+    most_seconds: float | None = 5.0
 
     def invoke(self, batch: Sequence[Lease], timeout: float) -> Iterator[Outcome]:
         (lease,) = batch
-        yield Outcome(lease.task.id, self.sent(lease))
+        yield self.sent(lease)
 
-    def sent(self, lease: Lease) -> bytes:
+    def sent(self, lease: Lease) -> Outcome:
         for left in reversed(range(self.tries)):
-            connection = http.client.HTTPConnection(urlsplit(self.config.url).netloc, timeout=30)
+            connection = http.client.HTTPConnection(urlsplit(self.config.url).netloc, timeout=self.most_seconds)
             try:
                 connection.connect()
             except OSError as error:
@@ -99,9 +115,9 @@ class Network(Invoker):
     def lost(self, lease: Lease, error: Exception) -> Exception:
         return Unavailable(f"The connection broke: {error}", begun=[lease.task.id])
 
-    def answered(self, response: http.client.HTTPResponse, body: bytes, lease: Lease) -> bytes:
+    def answered(self, response: http.client.HTTPResponse, body: bytes, lease: Lease) -> Outcome:
         if response.status == 200:
-            return body
+            return Outcome(lease.task.id, body, duration_ms=float(response.headers["Duration-Ms"]))
         raise self.refusal(response.status, response.headers.get("Retry-After"), body, lease)
 
     def refusal(self, status: int, after: str | None, body: bytes, lease: Lease) -> HtcgridError:
@@ -220,3 +236,31 @@ class TestWaitsForAFunctionThatIsGone(Case):
     class broken(Network):
         def refusal(self, status: int, after: str | None, body: bytes, lease: Lease) -> HtcgridError:
             return Unavailable(f"The service answers with {status}.")
+
+
+class TestWaitsForEver(Case):
+    breaks = "test_a_service_that_is_frozen_is_unavailable"
+    says = "the service was silent, the timeout is"
+
+    class broken(Network):
+        most_seconds = None
+
+
+class TestCountsNoAttemptForSilence(Case):
+    breaks = "test_a_service_that_is_frozen_is_unavailable"
+    says = "`begun` of Unavailable is []"
+
+    class broken(Network):
+        def lost(self, lease: Lease, error: Exception) -> Exception:
+            return Unavailable(f"The service does not answer: {error}")
+
+
+class TestMeasuresByItsOwnClock(Case):
+    breaks = "test_the_way_to_the_service_is_not_in_the_duration"
+    says = "more than the handler took"
+
+    class broken(Network):
+        def invoke(self, batch: Sequence[Lease], timeout: float) -> Iterator[Outcome]:
+            began = time.monotonic()
+            for outcome in super().invoke(batch, timeout):
+                yield replace(outcome, duration_ms=1000 * (time.monotonic() - began))

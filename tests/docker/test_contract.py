@@ -68,6 +68,7 @@ class TestPython(DockerContract):
 
 class TestPythonBehindTheEmulator(DockerContract):
     given: ClassVar = {"transport": "rie"}
+    behind_emulator = True
 
     @pytest.fixture
     def options(self, python_image: str, engine: docker.APIClient) -> dict[str, Any]:

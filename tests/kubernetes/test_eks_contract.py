@@ -43,3 +43,4 @@ class TestThroughTheRuntimeApi(EksContract):
 
 class TestThroughTheEmulator(EksContract):
     transport = "rie"
+    behind_emulator = True

@@ -26,6 +26,7 @@ def answers(folder: Path, tmp_path: Path) -> list[Any]:
     return [result["output"] for result in results]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mock_python", "mock_cpp"])
 def test_the_mock_computation_computes_as_long_as_its_event_says(name: str, tmp_path: Path) -> None:
     if name == "mock_cpp":

@@ -149,9 +149,10 @@ def looks_like_an_error(event: Event, context: Any) -> Any:
 
 
 def say(event: Event, context: Any) -> Any:
-    """Print `text`, and `end` behind it, on the standard output or on `stream`; before it the bytes of `hex`."""
+    """Print `text`, and `end` behind it, on the standard output or on `stream`; `seconds` before it the bytes of `hex`."""
     sys.stdout.buffer.write(bytes.fromhex(event.get("hex", "")))
     sys.stdout.flush()
+    time.sleep(event.get("seconds", 0))
     print(event["text"], end=event.get("end", "\n"), file=getattr(sys, event.get("stream", "stdout")))
     return len(event["text"])
 

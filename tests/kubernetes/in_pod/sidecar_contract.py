@@ -63,6 +63,10 @@ class TestSidecar(InvokerContract):
     def missing(self, invoker: Any) -> Plugin:
         return EksSidecarInvoker(invoker.config.model_copy(update={"folder": Path("/not/there")}), invoker.function)
 
+    @pytest.fixture(autouse=True)
+    def _emulator(self, pytestconfig: pytest.Config) -> None:
+        self.behind_emulator = pytestconfig.getoption("--transport") == "rie"
+
     def take_away(self, plugin: Any) -> None:
         ended = select.poll()
         pipes = [os.open(pipes.folder / "ended", os.O_RDONLY | os.O_NONBLOCK) for pipes in plugin._pipes]

@@ -59,9 +59,10 @@ const ACTIONS = {
     await pause(60_000);
   },
   looks_like_an_error: () => ({ errorMessage: "an answer", errorType: "Answer", requestId: "", stackTrace: [] }),
-  say: (event) => {
+  say: async (event) => {
     const stream = process[event.stream ?? "stdout"];
     stream.write(Buffer.from(event.hex ?? "", "hex"));
+    if (event.seconds) await pause(event.seconds * 1000);
     stream.write(event.text + (event.end ?? "\n")); // console.log puts the time and the request's id before it
     return event.text.length;
   },

@@ -1,0 +1,7 @@
+// A module that takes three seconds to be loaded.
+
+import { setTimeout as pause } from "node:timers/promises";
+
+export { handler } from "./contract_handler.mjs";
+
+await pause(3_000);
