@@ -2,10 +2,11 @@
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import count, product
 
+import pytest
 from htcgrid.spi import Lease, Rejected, States, Task, TaskQueue, TaskSource, Unavailable
 
 from htcgrid_contracts.common import in_threads, not_asked, patiently
@@ -144,9 +145,11 @@ class BesideRules(SourceHelpers):
                 f"sent {str(sent)[:200]}, received {str(lease.task.attributes)[:200]}"
             )
 
-    def test_what_is_refused_takes_nothing(self, source: TaskSource, given: Given) -> None:
-        """After many calls that were Rejected the next must work. A call that ends in an error must give its connection and
-        its lock back. Read: spi.Rejected."""
+    def test_what_is_refused_takes_nothing(
+        self, source: TaskSource, given: Given, another: Callable[[], TaskSource]
+    ) -> None:
+        """After many calls that were Rejected the next must work, of another agent too. A call that ends in an error must give
+        its connection and its lock back. Read: spi.Rejected."""
         given()
         if not isinstance(source, TaskQueue):
             not_asked("no TaskQueue: tasks are put there in other ways")
@@ -164,6 +167,13 @@ class BesideRules(SourceHelpers):
             source.put(numbered(1))
 
         in_threads([refused, refused], 30 * self.wait_factor)
+        elsewhere = another()
+        assert isinstance(elsewhere, TaskQueue)
+        assert not self._is_put(source, "a task whose id is there", other)
+        try:
+            in_threads([lambda: elsewhere.put(numbered(1))], 8 * self.wait_factor)
+        except AssertionError:
+            pytest.fail("put was Rejected, and after it another agent's `put` hung: the first has kept a lock")
 
     # --- helpers ---
 

@@ -172,6 +172,10 @@ class BoundRules(InvokerHelpers):
         payload = self.call(plane, "echo", value=_EXACT).payload
         sent, came = _parsed(json.dumps(_EXACT)), _parsed(payload.decode())
         assert came == sent, f"the handler answered {json.dumps(_EXACT)}, and {payload[:300].decode()} came"
+        payload = self.call(plane, "one_key_twice").payload
+        assert _parsed(payload.decode()) == [("1", "first"), ("1", "second")], (
+            f"the handler answered an object that has the key 1 twice, and {payload[:100].decode()} came: do not parse answers"
+        )
 
     @pytest.mark.capability(Capability.MEMORY)
     def test_the_memory_limit_is_neither_lower_nor_higher_than_given(self, plane: Invoker) -> None:

@@ -1790,3 +1790,12 @@ class TestSendsTheReceipt(Case):
     class broken(Reference):
         def invoke(self, batch: Sequence[Lease], timeout: float) -> Reports:
             return super().invoke(pickle.loads(pickle.dumps(batch)), timeout)
+
+
+class TestParsesAnswers(Case):
+    breaks = "test_an_answer_keeps_its_numbers_and_the_order_of_its_keys"
+    says = "do not parse answers"
+
+    class broken(Changed):
+        def changed(self, outcome: Outcome) -> Outcome:
+            return replace(outcome, payload=json.dumps(json.loads(outcome.payload)).encode())

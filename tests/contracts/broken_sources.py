@@ -1805,3 +1805,26 @@ class TestKeepsTheConnectionOfWhatItRefuses(Case):
             except Rejected:
                 self.free -= 1
                 raise
+
+
+class TestKeepsTheLockOfWhatItRefuses(Case):
+    breaks = "test_what_is_refused_takes_nothing"
+    says = "another agent's `put` hung"
+    shared = True
+
+    @pytest.fixture
+    def source(self, tmp_path: Path) -> TaskSource:
+        source: TaskSource = self.broken(self.broken.Config(path=tmp_path / "grid.db"), contract_function())
+        return source
+
+    class broken(SqliteSource):
+        holders: ClassVar[dict[Path, object]] = {}
+
+        def put(self, tasks: Sequence[Task]) -> None:
+            patience = time.monotonic() + 30
+            while self.holders.setdefault(self.config.path, self) is not self:
+                if time.monotonic() > patience:
+                    raise Unavailable("The queue is locked.")
+                time.sleep(0.01)
+            super().put(tasks)
+            self.holders.pop(self.config.path, None)

@@ -138,6 +138,11 @@ def big(event: Event, context: Any) -> Any:
     return "x" * (event["bytes"] - 2)
 
 
+def one_key_twice(event: Event, context: Any) -> Any:
+    """Answer with an object that has a key twice, which no parser keeps."""
+    return {1: "first", "1": "second"}
+
+
 def unserialisable(event: Event, context: Any) -> Any:
     """Answer with what JSON cannot hold."""
     return {1, 2, 3}
@@ -168,6 +173,7 @@ ACTIONS = {
     "identify": identify,
     "kill": kill,
     "looks_like_an_error": looks_like_an_error,
+    "one_key_twice": one_key_twice,
     "say": say,
     "sleep": sleep,
     "spawn": spawn,
