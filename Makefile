@@ -84,7 +84,7 @@ docker: .make/plugins .make/examples          ## the local_docker plane on the D
 	.venv/bin/python -m pytest -n 2 --dist loadscope $(PYTEST) tests/docker
 
 kubernetes: .make/plugins .make/examples      ## the eks planes on the cluster that KUBECONFIG names
-	.venv/bin/python -m pytest -n 3 --dist loadfile $(PYTEST) tests/kubernetes
+	.venv/bin/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(PYTEST) tests/kubernetes
 
 chaos: .make/plugins           ## agents killed for minutes
 	.venv/bin/python -m pytest -n 3 $(PYTEST) tests/chaos
