@@ -81,7 +81,7 @@ mutants: .make/plugins bytecode         ## the mutation score of the conformance
 	.venv/bin/python tests/contracts/mutants.py
 
 docker: .make/plugins .make/examples          ## the local_docker plane on the Docker Engine of this machine
-	.venv/bin/python -m pytest -n 2 --dist loadscope $(PYTEST) tests/docker
+	.venv/bin/python -m pytest -n 3 --dist loadscope $(PYTEST) tests/docker
 
 kubernetes: .make/plugins .make/examples      ## the eks planes on the cluster that KUBECONFIG names
 	.venv/bin/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(PYTEST) tests/kubernetes
