@@ -340,4 +340,4 @@ def test_without_the_kit_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(verify, "entry_points", lambda **_: [])
     assert verify.command.callback is not None
     with pytest.raises(Rejected, match="pip install htcgrid-contracts"):
-        verify.command.callback("process", None, (), 1.0, False, None, None, False)
+        verify.command.callback("process", None, (), 1.0, False, False, None, None, False)
