@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 Finish = Callable[[Any], "Done"]
 Until = Callable[[Callable[[], object]], None]
 
+pytestmark = pytest.mark.slow  # most start programs, of which some wait for seconds
+
 PRINTING = """\
 import os
 

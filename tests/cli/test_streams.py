@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     Until = Callable[[Callable[[], object]], None]
 
+pytestmark = pytest.mark.slow  # most start programs, of which some wait for seconds
+
 PRINTING = {
     "an answer": ["invoke", "1"],
     "the check": ["check"],
