@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from htcgrid.spi import Capability, FailureKind, Invoker, Outcome, Rejected, Unavailable
+from htcgrid.spi import Capability, FailureKind, Invoker, Outcome
 
 from htcgrid_contracts.common import in_threads, not_asked
 from htcgrid_contracts.invoker_helpers import InvokerHelpers, lease
@@ -65,23 +65,6 @@ class FailureRules(InvokerHelpers):
                     f"a handler cannot be loaded, and {failed} tasks of a batch failed by it: those that were not begun are "
                     f"Unstarted"
                 )
-
-    def test_a_code_folder_that_is_not_there_is_refused(self, invoker: Invoker, tmp_path: Path) -> None:
-        """Where the function's code is not there, `open` must raise Rejected: a path is misspelt, and otherwise each task fails, or
-        is tried for ever. A plane that takes its code from elsewhere works. Read: spi.Rejected, spi.Function.code."""
-        plane = self.serving(invoker, contract_function(code=tmp_path / "no-such-folder"))
-        try:
-            with plane:
-                outcome = self.call(plane, "echo", value=1)
-        except Rejected:
-            return
-        except Unavailable as error:
-            pytest.fail(
-                f"the code folder is not there, and the plane is Unavailable ({error}): raise Rejected in `open`"
-            )
-        assert outcome.failure is None, (
-            f"the code folder is not there, `open` went through, and a task was reported as {outcome.failure}: raise Rejected"
-        )
 
     @pytest.mark.capability(Capability.TIMEOUT)
     @pytest.mark.parametrize("do", ["sleep", "spin"])

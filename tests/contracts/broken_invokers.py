@@ -1772,17 +1772,6 @@ class TestALogOfCharacters(Case):
             return replace(outcome, log_tail=outcome.log_tail.decode(errors="replace").encode())
 
 
-class TestFindsItsCodeLater(Case):
-    breaks = "test_a_code_folder_that_is_not_there_is_refused"
-    says = "the code folder is not there, and the plane is Unavailable"
-
-    class broken(Reference):
-        def open(self) -> None:
-            if not self.function.code.exists():
-                raise self.unavailable()
-            super().open()
-
-
 class TestSendsTheReceipt(Case):
     breaks = "test_an_event_comes_back_as_it_was_sent"
     says = "cannot pickle"
