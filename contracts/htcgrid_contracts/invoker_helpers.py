@@ -35,8 +35,8 @@ class InvokerHelpers(PluginContract):
     it was deployed with, set it to that one."""
 
     behind_emulator: bool = False
-    """Whether AWS's Runtime Interface Emulator runs the handlers. It loads the function within its first invocation, whose time
-    and timeout that counts in, and passes no trace on."""
+    """Whether AWS's Runtime Interface Emulator runs the handlers. It loads the function within its first invocation, so that the
+    start counts in the duration and the timeout of that invocation, and it passes no trace on."""
 
     largest_event: int | None = limits.REQUEST_BYTES
     """Bytes of the largest event that the plane accepts; with None no rule asks for a limit."""
