@@ -1807,23 +1807,17 @@ class TestKeepsTheConnectionOfWhatItRefuses(Case):
                 raise
 
 
-class TestKeepsTheLockOfWhatItRefuses(Case):
+class TestKeepsTheLockOfWhatItRefuses(OnAFile):
     breaks = "test_what_is_refused_takes_nothing"
     says = "another agent's `put` hung"
-    shared = True
-
-    @pytest.fixture
-    def source(self, tmp_path: Path) -> TaskSource:
-        source: TaskSource = self.broken(self.broken.Config(path=tmp_path / "grid.db"), contract_function())
-        return source
 
     class broken(SqliteSource):
         holders: ClassVar[dict[Path, object]] = {}
 
         def put(self, tasks: Sequence[Task]) -> None:
-            patience = time.monotonic() + 30
+            deadline = time.monotonic() + 30
             while self.holders.setdefault(self.config.path, self) is not self:
-                if time.monotonic() > patience:
+                if time.monotonic() > deadline:
                     raise Unavailable("The queue is locked.")
                 time.sleep(0.01)
             super().put(tasks)
