@@ -31,9 +31,10 @@ class LogStream:
 
     The engine passes on what a handler has printed in its own time: nearly always before the handler's
     answer comes, in one case of some hundred after it, by milliseconds where the machine is busy. Nothing
-    tells whether more is on its way, so `tail` waits: up to 250 ms where the last invocation printed, up to
-    50 ms where one of the last twenty did, and for a moment where the handler is a silent one. Where `last` is
-    given, a text of the last line of each invocation, it waits for that. Much output comes with longer pauses.
+    tells whether more is on its way, so `tail` waits: up to 250 ms where the last invocation printed at its end,
+    up to 50 ms where one of the last twenty did, and for a moment where the handler is a silent one. What was
+    printed long before the answer says nothing of the end. Where `last` is given, a text of the last line of
+    each invocation, it waits for that. Much output comes with longer pauses.
     """
 
     def __init__(self, response: Any, printed: Callable[[bytes, str], None] | None, last: bytes = b"") -> None:
@@ -46,6 +47,8 @@ class LogStream:
         self._tail = bytearray()
         self._bytes = 0
         """How much was printed since `tail` was called last."""
+        self._prints_at_end = False
+        """Whether anything has come since the answer, or in the moment before it."""
         self._most_seconds = _MUCH_AT_MOST_SECONDS
         # Where all output is wanted, that of the first invocation is waited for like that of a handler that has printed.
         self._silent = 0 if printed is not None else 1
@@ -66,13 +69,14 @@ class LogStream:
 
     def tail(self) -> bytes:
         """The end of what was printed since this was called last."""
+        self._prints_at_end = False
         self.drain()
         began = time.monotonic()
         while self._read(self._silence_allowed()):
             if time.monotonic() - began > (self._most_seconds if self._is_much() else _AT_MOST_SECONDS):
                 self._most_seconds = _AT_MOST_SECONDS  # it prints without end: it is not waited for as long again
                 break
-        self._silent = 0 if self._tail else self._silent + 1
+        self._silent = 0 if self._prints_at_end else self._silent + 1
         tail = bytes(self._tail)
         self._clear()
         return tail
@@ -85,11 +89,11 @@ class LogStream:
         return self._bytes > _MUCH_BYTES
 
     def _silence_allowed(self) -> float:
-        if self._tail:  # a line that has no end yet is likely to get one
-            whole = self._tail.endswith(b"\n") and self._last in self._tail
-            if self._is_much():
-                return _POSSIBLE_SECONDS if whole else _MUCH_SECONDS
-            return _BETWEEN_SECONDS if whole else _LIKELY_SECONDS
+        is_much = self._is_much()
+        if self._tail and not (self._tail.endswith(b"\n") and self._last in self._tail):
+            return _MUCH_SECONDS if is_much else _LIKELY_SECONDS  # a line that has no end yet is likely to get one
+        if self._prints_at_end or (self._tail and self._last):
+            return _POSSIBLE_SECONDS if is_much else _BETWEEN_SECONDS
         if self._silent == 0:
             return _LIKELY_SECONDS
         return _POSSIBLE_SECONDS if self._silent < _SILENT_FOR_GOOD else _QUIET_SECONDS
@@ -134,6 +138,7 @@ class LogStream:
             stream = _STREAMS.get(self._frames[0], STDOUT_OR_STDERR)
             text = bytes(self._frames[_HEADER_BYTES:end])
             del self._frames[:end]
+            self._prints_at_end = True
             self._bytes += len(text)
             self._tail += text
             del self._tail[: -limits.LOG_TAIL_BYTES]

@@ -118,6 +118,36 @@ def test_the_end_of_a_line_is_waited_for(stream: Stream) -> None:
     end.join()
 
 
+def test_the_last_line_is_waited_for_though_others_came_long_before_the_answer(stream: Stream) -> None:
+    log = LogStream(stream, None)
+    stream.say(b"began\n")
+    log.drain()  # as while the handler works
+    end = threading.Timer(0.01, stream.say, [b"ended\n"])
+    end.start()
+    assert log.tail() == b"began\nended\n"
+    end.join()
+
+
+def test_a_handler_that_prints_only_as_it_begins_does_not_wait_each_time(
+    stream: Stream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = LogStream(stream, None)
+    waits: list[float] = []
+    poll = log._poll
+
+    def wait(milliseconds: float) -> list[tuple[int, int]]:
+        waits.append(milliseconds)
+        return poll.poll(milliseconds)
+
+    monkeypatch.setattr(log, "_poll", SimpleNamespace(poll=wait))
+    for _ in range(21):
+        waits.clear()
+        stream.say(b"began\n")
+        log.drain()
+        assert log.tail() == b"began\n"
+    assert max(waits) == 0
+
+
 def test_the_end_of_much_that_was_printed_is_waited_for_longer(stream: Stream) -> None:
     printed: list[bytes] = []
     log = LogStream(stream, lambda text, _stream: printed.append(text))
