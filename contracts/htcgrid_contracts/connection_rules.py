@@ -69,7 +69,7 @@ class ConnectionRules(InvokerHelpers):
             thread.join(60 * self.wait_factor)
             assert ended, "`invoke` had not ended a minute after its connection broke"
             time.sleep(1.5 * self.wait_factor)  # a service may try again by itself when the handler has ended
-            self.comes_back(lambda: self.works(plane), 20, "service")
+            self._recovers(plane)
         begun = len((tmp_path / "began").read_text().split())
         assert begun == 1, f"the handler was begun {begun} times in one attempt: the call was sent again"
         self._has_begun(ended[0], asked.task.id)
@@ -83,7 +83,7 @@ class ConnectionRules(InvokerHelpers):
             self.works(plane)
             with relay.breaking_answers_after(size // 2):
                 ended = _one(plane, asked)
-            self.comes_back(lambda: self.works(plane), 20, "service")
+            self._recovers(plane)
         if isinstance(ended, Outcome):
             got = len(ended.payload)
             assert ended.failure or got == size, (
@@ -99,7 +99,7 @@ class ConnectionRules(InvokerHelpers):
             with relay.refusing():
                 for _ in range(3):  # the first may find out by a connection that was kept
                     error = _one(plane, lease("echo", value=1))
-            self.comes_back(lambda: self.works(plane), 20, "service")
+            self._recovers(plane)
         assert isinstance(error, Unavailable), (
             f"the connection was refused, and `invoke` ended with {error!r}; it is Unavailable"
         )
@@ -122,7 +122,7 @@ class ConnectionRules(InvokerHelpers):
                 thread.join(until - time.monotonic())
             has_ended = bool(ended)
             thread.join(10 * self.wait_factor)
-            self.comes_back(lambda: self.works(plane), 20, "service")
+            self._recovers(plane)
         assert has_ended, f"the service was silent, the timeout is {timeout:g} s, and `invoke` waited for {most:g} s"
         if not _is(ended[0], FailureKind.TIMEOUT):
             self._has_begun(ended[0], asked.task.id, "the service was silent")
@@ -155,7 +155,7 @@ class ConnectionRules(InvokerHelpers):
                 finally:
                     second.close()
                 error = self._refusal(plane, relay)
-            self.comes_back(lambda: self.works(plane), 20, "service")
+            self._recovers(plane)
         what = f"the service answered with {status} and a page of HTML"
         assert isinstance(error, Unavailable), f"{what}, and `invoke` ended with {error!r}; it is Unavailable"
         assert error.begun, f"{what}: the task may have run, and `begun` of Unavailable names none"
@@ -172,7 +172,7 @@ class ConnectionRules(InvokerHelpers):
             self.works(plane)
             with relay.answering(_response(status, b"{}", "application/json", f"Retry-After: {_SECONDS}\r\n")):
                 error = self._refusal(plane, relay)
-            self.comes_back(lambda: self.works(plane), 20, "service")
+            self._recovers(plane)
         assert isinstance(error, kind), f"the service answered with {status}, and `invoke` ended with {error!r}"
         assert error.retry_after == _SECONDS, (
             f"the service answered with {status} and Retry-After: {_SECONDS}, and retry_after is {error.retry_after}"
@@ -208,6 +208,11 @@ class ConnectionRules(InvokerHelpers):
             plane = type(invoker)(invoker.config.model_copy(update={key: value}), invoker.function)
             with plane:
                 yield Relayed(plane, relay)
+
+    def _recovers(self, plane: Invoker) -> None:
+        """Checks that the plane serves again with all its slots: an error may have taken one."""
+        self.comes_back(lambda: self.works(plane), 20, "service")
+        self.all_slots_run(plane, "its service was disturbed")
 
     def _refusal(self, plane: Invoker, relay: TcpRelay) -> Ended:  # noqa: RET503 - not_asked raises
         """What `invoke` raises for an answer of the relay; a connection that was kept is broken at the first try."""

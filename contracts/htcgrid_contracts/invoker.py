@@ -273,6 +273,7 @@ class InvokerContract(
                 return plane.max_concurrency >= before
 
             eventually(has_all, 30 * self.wait_factor, f"max_concurrency = {before} again, once the plane came back")
+            self.all_slots_run(plane, "it was away")
 
     # --- helpers ---
 

@@ -17,6 +17,7 @@ from htcgrid.spi import (
     Outcome,
     Task,
     Throttled,
+    Unavailable,
     Unstarted,
     limits,
 )
@@ -209,6 +210,14 @@ class InvokerHelpers(PluginContract):
             if overlap > 0:
                 break
         assert overlap > 0, f"{size} invocations were not under way at the same time, though max_concurrency says so"
+
+    def all_slots_run(self, plane: Invoker, after: str) -> None:
+        """Checks that as many invocations run at the same time as are declared, after what may have taken a slot."""
+        size = min(plane.max_concurrency, self.most_threads)
+        try:
+            in_threads([lambda: self.overlap(plane, size)], 90 * self.wait_factor)
+        except (AssertionError, Unavailable) as error:
+            pytest.fail(f"after {after}, the plane's {size} slots do not all work: {error}")
 
     def each_counted(self, answers: Sequence[Mapping[str, Any]]) -> None:
         """Checks that the handler counted no execution that was not reported."""

@@ -38,7 +38,7 @@ class SlotRules(InvokerHelpers):
             event = lease("echo", value="x" * self.largest_event)
             for _ in range(min(size, 4)):
                 self.failed(self.run(plane, [event])[0], FailureKind.PAYLOAD_TOO_LARGE)
-        self._run_side_by_side(plane, size, "answers and events were too large")
+        self.all_slots_run(plane, "answers and events were too large")
 
     @pytest.mark.capability(Capability.TIMEOUT)
     def test_a_slot_outlives_what_is_stopped(self, plane: Invoker) -> None:
@@ -54,7 +54,7 @@ class SlotRules(InvokerHelpers):
                 self.works(plane)
                 asked = lease("sleep", seconds=30 * self.wait_factor)
                 self.failed(self.cancelled(plane, asked)[0], FailureKind.CANCELLED)
-        self._run_side_by_side(plane, size, "tasks were stopped")
+        self.all_slots_run(plane, "tasks were stopped")
 
     def test_a_slot_outlives_an_abandoned_call(self, plane: Invoker) -> None:
         """When a caller does not read all reports of `invoke`, the environment must be free again. A thread of the
@@ -253,12 +253,6 @@ class SlotRules(InvokerHelpers):
             return plane.max_concurrency == size
 
         eventually(knows, 30 * self.wait_factor, f"max_concurrency = {size} of a plane that has {has} to that")
-
-    def _run_side_by_side(self, plane: Invoker, size: int, after: str) -> None:
-        try:
-            in_threads([lambda: self.overlap(plane, size)], 90 * self.wait_factor)
-        except (AssertionError, Unavailable) as error:
-            pytest.fail(f"after {after}, the plane's {size} slots do not all work: {error}")
 
     def _all_slots_work(self, plane: Invoker, after: str) -> None:
         size = min(plane.max_concurrency, self.most_threads)

@@ -24,7 +24,8 @@ class TaskQueue(Protocol):
 
     def cancel(self, session_id: str | None = None, task_ids: Collection[str] = ()) -> Sequence[Task]:
         """Cancel a session, or these tasks: waiting ones never run, and `extend` reports running ones to the agent that
-        has them. The whole name of the session must match. Without a session and ids, nothing is cancelled.
+        has them. The whole name of the session must match; `""` may be the tasks without a session, or
+        none. Without a session and ids, nothing is cancelled.
 
         Returns each cancelled task once, with its session: those of this call, and those of earlier calls, which may have
         been interrupted. The caller stores a `cancelled` result for each. An agent stores no outcome of them, since their

@@ -1284,6 +1284,29 @@ class TestAnOutageTakesASlot(Case):
             self.slots.release()
 
 
+class TestAnOutageTakesOneSlotOfSeveral(Case):
+    breaks = "test_a_plane_that_came_back_serves_again"
+    says = "after it was away, the plane's 2 slots do not all work"
+    wait_factor = 0.1
+
+    class broken(Reference):
+        has_taken_one = False
+
+        def open(self) -> None:
+            super().open()
+            self.slots = threading.Semaphore(self.max_concurrency)
+
+        def invoke(self, batch: Sequence[Lease], timeout: float) -> Reports:
+            with self.slots:
+                try:
+                    yield from super().invoke(batch, timeout)
+                except Unavailable:
+                    if not self.has_taken_one:
+                        self.has_taken_one = True
+                        self.slots.acquire()
+                    raise
+
+
 class TestTellsATimeoutInMilliseconds(Case):
     breaks = "test_a_handler_past_its_timeout_is_stopped"
     says = "Lambda says 'Task timed out after 0.50 seconds' of this"

@@ -255,6 +255,56 @@ class TestCountsNoAttemptForSilence(Case):
             return Unavailable(f"The service does not answer: {error}")
 
 
+class _TakesASlot(Network):
+    """Has a slot for each call that may be under way, and does not free it when a call fails as named."""
+
+    fails = ""
+
+    def open(self) -> None:
+        super().open()
+        self.slots = threading.Semaphore(self.max_concurrency)
+
+    def sent(self, lease: Lease) -> Outcome:
+        self.slots.acquire()
+        outcome = super().sent(lease)
+        self.slots.release()
+        return outcome
+
+    def refused(self, lease: Lease, error: Exception) -> Exception:
+        self._free("refused")
+        return super().refused(lease, error)
+
+    def lost(self, lease: Lease, error: Exception) -> Exception:
+        self._free("lost")
+        return super().lost(lease, error)
+
+    def refusal(self, status: int, after: str | None, body: bytes, lease: Lease) -> HtcgridError:
+        self._free("refusal")
+        return super().refusal(status, after, body, lease)
+
+    def _free(self, how: str) -> None:
+        if how != self.fails:
+            self.slots.release()
+
+
+class TestABrokenConnectionTakesASlot(Case):
+    breaks = "test_a_connection_that_breaks_is_no_second_execution"
+    says = "after its service was disturbed, the plane's 2 slots do not all work"
+    wait_factor = 0.2
+
+    class broken(_TakesASlot):
+        fails = "lost"
+
+
+class TestAnErrorOfTheServiceTakesASlot(Case):
+    breaks = "test_the_page_of_a_proxy_is_unavailable"
+    says = "after its service was disturbed, the plane's 2 slots do not all work"
+    wait_factor = 0.2
+
+    class broken(_TakesASlot):
+        fails = "refusal"
+
+
 class TestMeasuresByItsOwnClock(Case):
     breaks = "test_the_way_to_the_service_is_not_in_the_duration"
     says = "more than the handler took"
