@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
+from htcgrid.agent.cancelling import try_to_cancel
 from htcgrid.agent.extender import Extender
 from htcgrid.agent.init_errors import InitErrors
 from htcgrid.agent.leases import LeaseTable
@@ -181,7 +182,7 @@ class Agent:
         """Make the plane stop running tasks. This is repeated, because a task that has just begun may have been missed."""
         end = self._shared.shutdown.deadline + _STOP_SECONDS
         while time.monotonic() < end and (running := self._leases.running()):
-            self._invoker.cancel([lease.task.id for lease in running])
+            try_to_cancel(self._invoker, [lease.task.id for lease in running])
             time.sleep(_LOOK_SECONDS)
 
     def _raise_what_went_wrong(self, threads: Sequence[threading.Thread]) -> None:

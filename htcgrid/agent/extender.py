@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 
 from htcgrid.agent.backoff import LONGEST_SECONDS
+from htcgrid.agent.cancelling import try_to_cancel
 from htcgrid.agent.leases import LeaseTable
 from htcgrid.agent.policy import extension_interval
 from htcgrid.agent.shared import Shared
@@ -42,7 +43,7 @@ class Extender:
                     lost = self._leases.lose(gone)
                     shown = ", ".join(lost[:_SHOWN]) + (", ..." if len(lost) > _SHOWN else "")
                     log.info("%d leases were lost, to another agent or by a cancel: %s", len(lost), shown)
-                    self._invoker.cancel(lost)
+                    try_to_cancel(self._invoker, lost)
 
     def _extend_and_try_again(self, leases: Sequence[Lease], seconds: float) -> Sequence[Lease]:
         self.back_off.calling = self._source.extend

@@ -116,18 +116,26 @@ class Relay:
         with self._tasks_lock:
             again = self._tasks.keys() & task_ids
             self._tasks |= dict.fromkeys(task_ids, connection)
-            if again and self.plane is not None:
-                self.plane.cancel(again)
+            if again:
+                self.cancel(again)
 
     def finish(self, connection: "Connection", *, cancel: bool) -> None:
         """No client waits any more for the tasks of this connection; `cancel` those that still run."""
         with self._tasks_lock:
             task_ids = [task_id for task_id, other in self._tasks.items() if other is connection]
             if cancel and task_ids and self.plane is not None:
-                self.plane.cancel(task_ids)
+                self.cancel(task_ids)
             else:
                 for task_id in task_ids:
                     del self._tasks[task_id]
+
+    def cancel(self, task_ids: Collection[str]) -> None:
+        """Stop these, which run for a client. A plane that is unavailable is asked again by the client's next cancel."""
+        if self.plane is not None:
+            try:
+                self.plane.cancel(task_ids)
+            except Unavailable as error:
+                log.warning("%d tasks could not be cancelled: %s", len(task_ids), error)
 
     def is_orphaned(self) -> bool:
         """Whether no client has been connected for too long."""
@@ -232,8 +240,7 @@ class Connection:
                 self._relay.credentials.held = relay_frames.credentials_of(frame)
             case "cancel":
                 self._cancelled.update(frame.head["task_ids"])
-                if (plane := self._relay.plane) is not None:
-                    plane.cancel(frame.head["task_ids"])
+                self._relay.cancel(frame.head["task_ids"])
 
     def _work(self) -> None:
         while (frame := self._wanted.get()) is not None:

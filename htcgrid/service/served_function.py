@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import NoReturn
 
+from htcgrid.agent.cancelling import try_to_cancel
 from htcgrid.agent.log_tails import invoke_of
 from htcgrid.service import api_errors
 from htcgrid.service.events import Events
@@ -63,7 +64,7 @@ class ServedFunction:
     def cancel(self) -> bool:
         """End the calls that run, and do not begin those that wait. Returns whether any ran."""
         self._is_ending = True
-        self._invoker.cancel(list(self._tasks))
+        try_to_cancel(self._invoker, list(self._tasks))
         return self._running > 0
 
     def invoke(self, body: Callable[[], bytes], attributes: Mapping[str, str]) -> Outcome:

@@ -130,7 +130,7 @@ class Invoker(Plugin):
 
     def cancel(self, task_ids: Collection[str]) -> None:
         """Stop those of these tasks that run here now, but none that begins later; each is reported as `cancelled`. Any thread
-        may call it. The default stops none."""
+        may call it, and again for tasks that run on, as after `Unavailable`. The default stops none."""
 
 
 class ResultSink(Plugin):

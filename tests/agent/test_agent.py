@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import re
 import threading
 import time
@@ -29,6 +30,18 @@ def holds_one(job: Rig) -> None:
     prefetch = job.agent._leases.prefetch
     prefetch.size = lambda: 1  # type: ignore[method-assign]
     prefetch.most = lambda: None  # type: ignore[method-assign]
+
+
+def cancels_after_two_errors(job: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plane is unavailable to its first two cancels."""
+    cancel, tries = job.plane.cancel, itertools.count()
+
+    def away(task_ids: Collection[str]) -> None:
+        if next(tries) < 2:
+            raise Unavailable("the plane is away")
+        cancel(task_ids)
+
+    monkeypatch.setattr(job.plane, "cancel", away)
 
 
 # --- the common case ---------------------------------------------------------------------------------
@@ -326,6 +339,17 @@ def test_a_running_task_that_is_cancelled_is_stopped_and_nothing_is_stored_of_it
     assert "a" not in job.diary.acked
 
 
+def test_a_task_is_cancelled_again_where_the_plane_was_unavailable(rig: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = rig(plans={"a": ["hang"], "b": []}, lease_seconds=0.1)
+    cancels_after_two_errors(job, monkeypatch)
+    job.start()
+    job.plane.hanging.acquire(timeout=10)
+    job.source.cancel(task_ids=["a"])
+    job.finish()
+    assert set(job.sink.results) == {"b"}
+    assert "a" not in job.diary.acked
+
+
 def test_a_task_that_is_cancelled_in_stock_never_runs(rig: Make, until: Until) -> None:
     job = rig(plans={"a": ["hang"], "b": [], "c": []}, slots=1, lease_seconds=0.06)
     holds_one(job)
@@ -442,6 +466,17 @@ def test_past_the_grace_what_runs_is_stopped_and_returned(rig: Make) -> None:
 
 
 @pytest.mark.timing
+def test_past_the_grace_what_runs_is_stopped_though_the_plane_is_unavailable_at_first(
+    rig: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = rig(plans={"a": ["hang"]}, slots=1, rules=rules(grace=0.1))
+    cancels_after_two_errors(job, monkeypatch)
+    job.start()
+    job.plane.hanging.acquire(timeout=10)
+    job.agent.drain()
+    assert job.finish().returned == 1
+
+
 def test_many_that_run_past_the_grace_are_stopped_as_soon_as_one(rig: Make) -> None:
     job = rig(plans={str(number): ["hang"] for number in range(100)}, slots=100)
     job.start()
