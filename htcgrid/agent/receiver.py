@@ -57,8 +57,11 @@ class Receiver:
                 self._take_in(leases, time.monotonic() - began)
                 self._leases.prefetch.received(time.monotonic() - began)
             # This is checked again when no task is held: a task that was returned meanwhile will come again.
-            elif self._source.exhausted and self._leases.wait_until_settled(_WAIT_SECONDS) and self._source.exhausted:
+            elif self._is_exhausted() and self._leases.wait_until_settled(_WAIT_SECONDS) and self._is_exhausted():
                 return
+
+    def _is_exhausted(self) -> bool:
+        return self.back_off.call(lambda: self._source.exhausted, self._source.receive)
 
     def _return_surplus(self) -> None:
         surplus = self._leases.surplus()

@@ -4,13 +4,14 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 
 from htcgrid.agent.leases import LeaseTable
 from htcgrid.agent.shared import Shared
 from htcgrid.agent.slot import Slot
 from htcgrid.agent.throttling import ConcurrencyLimit
-from htcgrid.spi import Invoker
+from htcgrid.spi import Invoker, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +33,7 @@ class Slots:
         self._make = make
         self._start = start
         self._limit = ConcurrencyLimit()
+        self._last_ceiling = leases.prefetch.slots
         self._counted = 0
         self._begun = 0
         self._lock = threading.Lock()
@@ -65,4 +67,7 @@ class Slots:
             self._leases.resize(self._limit.allowed(self._ceiling()))
 
     def _ceiling(self) -> int:
-        return max(1, self._invoker.max_concurrency)
+        """What the plane can run at a time; what it said last, where it is unavailable."""
+        with suppress(Unavailable):
+            self._last_ceiling = max(1, self._invoker.max_concurrency)
+        return self._last_ceiling

@@ -70,6 +70,11 @@ class Source(MemorySource):
         self._meet_fault()
         return super().receive(max_tasks, wait)
 
+    @property
+    def exhausted(self) -> bool:
+        self._meet_fault()
+        return super().exhausted
+
     def extend(self, leases: Sequence[Lease], seconds: float) -> Collection[str]:
         assert len(leases) <= self.max_batch
         self._meet_fault()

@@ -94,6 +94,23 @@ def test_a_plane_that_grows_is_used_to_the_full(until: Until) -> None:
     assert run.finish().succeeded == 4
 
 
+def test_a_plane_that_cannot_say_now_how_much_it_can_run_has_as_many_slots_as_before(
+    until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Running(Plane(2), tasks=4)
+    until(lambda: len(run.plane.running) == 2)
+    asked = threading.Event()
+
+    def away(_plane: Plane) -> int:
+        asked.set()
+        raise Unavailable("the plane is away")
+
+    monkeypatch.setattr(Plane, "max_concurrency", property(away), raising=False)
+    assert asked.wait(10)
+    assert run.finish().succeeded == 4
+    assert run.plane.most == 2
+
+
 def test_a_plane_that_shrinks_loses_its_idle_slots_and_interrupts_nothing(until: Until) -> None:
     run = Running(Plane(4), tasks=2)
     until(lambda: len(run.plane.running) == 2 and run.slots() == 4)
