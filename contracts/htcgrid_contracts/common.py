@@ -236,7 +236,10 @@ class PluginContract:
         except Rejected as error:
             assert len(str(error)) >= 20, f"say what is missing, where, and what to do; this says only {error}"
         except Unavailable as error:
-            pytest.fail(f"`open` raised Unavailable ({error}): the agent would wait for ever; raise Rejected")
+            pytest.fail(
+                f"`open` raised Unavailable ({error}): the agent would wait for ever; raise Rejected. If `missing` names what "
+                "refuses connections, as a service that is starting does, Unavailable is right: name another place"
+            )
 
     def test_its_errors_and_repr_keep_secrets(
         self, plugin: Plugin, request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture

@@ -226,8 +226,11 @@ class InvokerContract(
             with self.away(plane):
                 with self.one_try("invoke", plane):
                     list(plane.invoke([lease("echo", value=1)], plane.function.timeout))
-                what = "a call that finds no connection, and whose Unavailable names no task in `begun`"
-                eventually(lambda: not self._begun(plane), 10 * self.wait_factor, what)
+                what = (
+                    "a call whose Unavailable names no task in `begun`, since nothing was sent: a service that was silent is first "
+                    "asked something else, or a long outage would use up the attempts of its tasks"
+                )
+                eventually(lambda: not self._begun(plane), (5 + self.away_seconds) * self.wait_factor, what)
                 plane.close()  # also while it is away
                 self.opens_or_says_why(plane)
 

@@ -119,7 +119,8 @@ class Reporter:
 
 def rule_of(test: str) -> str:
     """The name of a test as a sentence."""
-    return test.removeprefix("test_").replace("_", " ", test.partition("[")[0].count("_"))
+    name, bracket, case = test.removeprefix("test_").partition("[")
+    return name.replace("_", " ") + bracket + case
 
 
 def where_to_read(doc: str) -> tuple[str, str]:

@@ -159,6 +159,8 @@ class TestResultSink(_Verified, ResultSinkContract):
         sink = subject.make(contract_function())
         assert isinstance(sink, ResultSink)
         self.too_large = subject.too_large
+        if self.too_large is not None:
+            self.largest_payload = min(self.largest_payload, self.too_large - 1)
         return sink
 
 
