@@ -51,7 +51,9 @@ class InvokerContract(
         assert plane.max_concurrency >= 1, f"max_concurrency = {plane.max_concurrency}; it is 1 at least"
         size = min(plane.max_concurrency, self.most_threads)
         if size == 1:
-            not_asked("max_concurrency is 1; configure the fixture for 2 environments, if the plane can have them")
+            not_asked(
+                "max_concurrency is 1: give the plane 2 environments, by an option or in the fixture, if it can have them"
+            )
         self.overlap(plane, size)
 
     def test_an_environment_runs_one_invocation_at_a_time(self, plane: Invoker) -> None:

@@ -38,17 +38,13 @@ class QueueingRules(InvokerHelpers):
             not_asked("the plane claims neither Capability.METERING nor Capability.TIMEOUT")
         size = min(plane.max_concurrency, self.most_threads)
         self.side_by_side(plane, size)
-        seconds = 0.6 * self.short_timeout
         wrong = ""
-        for _ in range(3):  # a busy machine may be late once
-            calls: list[Callable[[], Outcome]] = [
-                lambda: self.call(plane, "count", self.short_timeout, seconds=seconds)
-            ] * (2 * size)
-            outcomes = in_threads(calls, 60 * self.wait_factor)
-            wrong = next(filter(None, (self._mistimed(each, seconds, is_measured) for each in outcomes)), "")
+        for longer in (1, 2, 4) if self.keeps_any_timeout else (1, 1, 1):  # a busy machine may be late
+            timeout = longer * self.short_timeout
+            wrong = self._mistimed(plane, size, timeout, is_measured=is_measured)
             if not wrong:
                 return
-        assert not wrong, f"{2 * size} tasks were invoked at once on {size} slots, each for {seconds:g} s: {wrong}"
+        assert not wrong, wrong
 
     @pytest.mark.capability(Capability.CANCEL)
     def test_a_task_of_any_id_is_cancelled(self, plane: Invoker) -> None:
@@ -66,13 +62,16 @@ class QueueingRules(InvokerHelpers):
 
     # --- helpers ---
 
-    def _mistimed(self, outcome: Outcome, seconds: float, is_measured: bool) -> str:
-        """What is wrong with the times of an outcome, as a text."""
-        if outcome.failure is FailureKind.TIMEOUT:
-            return f"one of them timed out after {self.short_timeout:g} s, which count from its start"
-        answer = self.answer(outcome)
-        late = 0.5 * seconds
-        took = answer["ended"] - answer["began"]
-        if is_measured and outcome.duration_ms / 1000 > took + late:
-            return f"a handler that took {took:.2f} s has a duration_ms of {outcome.duration_ms:.0f}"
+    def _mistimed(self, plane: Invoker, size: int, timeout: float, *, is_measured: bool) -> str:
+        """What is wrong with the times of twice as many tasks as there are slots, as a text."""
+        seconds = 0.6 * timeout
+        calls: list[Callable[[], Outcome]] = [lambda: self.call(plane, "count", timeout, seconds=seconds)] * (2 * size)
+        invoked = f"{2 * size} tasks were invoked at once on {size} slots, each for {seconds:g} s"
+        for outcome in in_threads(calls, 60 * self.wait_factor):
+            if outcome.failure is FailureKind.TIMEOUT:
+                return f"{invoked}: one of them timed out after {timeout:g} s, which count from its start"
+            answer = self.answer(outcome)
+            took = answer["ended"] - answer["began"]
+            if is_measured and outcome.duration_ms / 1000 > took + 0.5 * seconds:
+                return f"{invoked}: a handler that took {took:.2f} s has a duration_ms of {outcome.duration_ms:.0f}"
         return ""

@@ -127,7 +127,9 @@ class SlotRules(InvokerHelpers):
         with self.again(invoker) as plane:
             size = min(plane.max_concurrency, self.most_threads)
             if size == 1:
-                not_asked("configure the fixture for 2 environments: max_concurrency is 1, and cannot fall")
+                not_asked(
+                    "give the plane 2 environments, by an option or in the fixture: max_concurrency is 1, and cannot fall"
+                )
             self.side_by_side(plane, size)
             seen = self.marks(tmp_path)
 

@@ -81,7 +81,7 @@ class RemoteInvoker(Invoker):
 
     def wanted(self) -> Mapping[str, Any]:
         """Which plane the relay opens. By default environments on its own machine, one for each connection."""
-        here = {"code", "layers", "credentials"}
+        here = {"code", "layers", "credentials", "external_id", "session_policy", "session_tags"}
         function = self.function.model_dump(mode="json", exclude=here, exclude_defaults=True)
         return {
             "plane": "process",

@@ -109,10 +109,16 @@ def test_a_handler_elsewhere_finds_the_credentials_of_the_agent_in_its_first_inv
         def current(self, timeout: float) -> Credentials:
             return Credentials({"AWS_ACCESS_KEY_ID": "AKIA"})
 
-    plane = LaunchedInvoker(one(), function)
-    plane.credentials = Known()
-    with plane:
-        assert answer(plane)[1] == "AKIA"
+    of_a_role = {
+        "credentials": "role:arn:aws:iam::123456789012:role/mine",
+        "external_id": "mine",
+        "session_policy": "{}",
+    }
+    for more in ({}, of_a_role):
+        plane = LaunchedInvoker(one(), function.model_copy(update=more))
+        plane.credentials = Known()
+        with plane:
+            assert answer(plane)[1] == "AKIA"
 
 
 def test_a_relay_that_was_killed_names_what_it_had_begun_and_is_started_again(function: Function) -> None:
