@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -104,6 +104,35 @@ class ConnectionRules(InvokerHelpers):
             f"the connection was refused, and `invoke` ended with {error!r}; it is Unavailable"
         )
         assert not error.begun, f"the connection was refused, and `begun` of Unavailable is {sorted(error.begun)}"
+
+    def test_a_connection_that_was_closed_meanwhile_is_no_execution(self, invoker: Invoker) -> None:
+        """A service closes connections that were not used for a while. The next call must open another one, or raise `Unavailable`
+        without its task in `begun`, since nothing was sent. Read: spi.Unavailable."""
+        with self.relayed(invoker) as (plane, relay):
+            self.works(plane)
+            relay.cut()
+            time.sleep(0.3 * self.wait_factor)  # until the plane can know
+            ended = _one(plane, lease("echo", value=1))
+            self._recovers(plane)
+        if not isinstance(ended, Outcome):
+            what = "the connection was closed before the call"
+            assert isinstance(ended, Unavailable), f"{what}, and `invoke` ended with {ended!r}; it is Unavailable"
+            assert not ended.begun, f"{what}, and `begun` of Unavailable is {sorted(ended.begun)}"
+
+    @pytest.mark.capability(Capability.CANCEL)
+    def test_a_cancel_that_was_refused_is_made_again(self, invoker: Invoker) -> None:
+        """Where `cancel` cannot reach the service, it may raise `Unavailable`; the agent then calls it again, and the task must be
+        stopped. Read: spi.Invoker.cancel."""
+        asked = lease("sleep", seconds=30 * self.wait_factor)
+        with self.relayed(invoker, http=True) as (plane, relay):
+            self.works(plane)
+
+            def refused() -> None:
+                with relay.refusing_more(), suppress(Unavailable):
+                    plane.cancel([asked.task.id])
+
+            outcome, _ = self.cancelled(plane, asked, refused)
+        self.failed(outcome, FailureKind.CANCELLED)
 
     def test_a_service_that_is_frozen_is_unavailable(self, invoker: Invoker) -> None:
         """Where the service accepts a connection and answers nothing, `open` and `invoke` must raise `Unavailable` in the end, and

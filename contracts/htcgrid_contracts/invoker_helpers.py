@@ -3,7 +3,7 @@
 import json
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -230,17 +230,24 @@ class InvokerHelpers(PluginContract):
             )
             last[each["environment"]] = each["execution"]
 
-    def cancelled(self, plane: Invoker, asked: Lease) -> tuple[Outcome, float]:
-        """Invoke, wait until it runs, cancel. Returns the outcome, and how many seconds after the cancel it came."""
+    def cancelled(
+        self, plane: Invoker, asked: Lease, first: Callable[[], None] = lambda: None
+    ) -> tuple[Outcome, float]:
+        """Invoke, wait until it runs, call `first`, cancel. Returns the outcome, and how many seconds after the cancel it came."""
         ended: list[tuple[Outcome, float]] = []
+        errors: list[Exception] = []
 
         def work() -> None:
-            ended.append((self.run(plane, [asked], 6 * self.wait_factor)[0], time.monotonic()))
+            try:
+                ended.append((self.run(plane, [asked], 6 * self.wait_factor)[0], time.monotonic()))
+            except Exception as error:  # noqa: BLE001 - it is the verdict
+                errors.append(error)
 
         thread = threading.Thread(target=work, daemon=True)
         thread.start()
         time.sleep(0.5 * self.wait_factor)
         assert thread.is_alive(), "the handler had ended before it was cancelled"
+        first()
         cancelled = time.monotonic()
         deadline = cancelled + plane.function.timeout + 30 * self.wait_factor
         while thread.is_alive():
@@ -250,7 +257,7 @@ class InvokerHelpers(PluginContract):
             # Again, since on a busy machine the handler may not have begun at the first time.
             plane.cancel(["contract-not-here", asked.task.id])
             thread.join(1.0)
-        assert ended, "invoke raised, and gave no outcome, when its task was cancelled"
+        assert not errors, f"`invoke` raised {errors[0]!r}, and gave no outcome, when its task was cancelled"
         return ended[0][0], ended[0][1] - cancelled
 
 

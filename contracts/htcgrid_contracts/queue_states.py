@@ -115,14 +115,15 @@ class QueueStateRules(SourceHelpers):
             not_asked("`stats` is the default: it cannot tell how much it holds")
         began = time.monotonic()
         self._in_every_state(source)
-        self.queue(source).put(numbered(1))
+        others = ("zone", "", "kiosk", "attic", "x")  # in no order of their own
+        for name in others:
+            self.queue(source).put(numbered(1, session_id=name) if name else numbered(1))
         has_dead = type(source).dead_letter is not TaskSource.dead_letter
         inside = States(waiting=1, delayed=1, leased=1, cancelled=2, dead=1 if has_dead else 0)
         for brief in (False, True):
-            sessions = (
-                {} if brief else {"mixed": inside, "mixed-other": States(2, 0, 0, 0, 0), "": States(1, 0, 0, 0, 0)}
-            )
-            wrong = _Wrong(replace(inside, waiting=4), sessions, began)
+            sessions = {"mixed": inside, "mixed-other": States(2, 0, 0, 0, 0)}
+            sessions |= dict.fromkeys(others, States(1, 0, 0, 0, 0))
+            wrong = _Wrong(replace(inside, waiting=8), {} if brief else sessions, began)
             eventually(
                 lambda brief=brief, wrong=wrong: not wrong.of(source.stats(brief=brief)),  # type: ignore[misc]
                 5 * self.wait_factor,

@@ -29,6 +29,8 @@ class TcpRelay:
         self._target = host, port
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
+        self._idle: set[socket.socket] = set()
+        """The connections to the service that wait for no answer."""
         self._reply: bytes | None = None
         self._left: int | None = None
         self._delay = 0.0
@@ -56,6 +58,18 @@ class TcpRelay:
     def refusing(self) -> Iterator[None]:
         """Break what is connected, and refuse connections."""
         self._end()
+        try:
+            yield
+        finally:
+            self._listen()
+
+    @contextmanager
+    def refusing_more(self) -> Iterator[None]:
+        """Refuse connections, and break those that wait for no answer. What runs runs on."""
+        self._close()
+        with self._lock:
+            for each in self._idle:
+                _break(each)
         try:
             yield
         finally:
@@ -105,9 +119,12 @@ class TcpRelay:
         self.port = int(self._listener.getsockname()[1])
         threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
 
-    def _end(self) -> None:
+    def _close(self) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+
+    def _end(self) -> None:
+        self._close()
         self.cut()
 
     def _accept(self, listener: socket.socket) -> None:
@@ -123,18 +140,25 @@ class TcpRelay:
         with suppress(OSError), client, socket.create_connection(self._target) as service:
             with self._lock:
                 self._open |= {client, service}
+                self._idle.add(service)
             there = threading.Thread(target=self._forward, args=(client, service, False), daemon=True)
             there.start()
             self._forward(service, client, True)
             there.join()
             with self._lock:  # closed by this thread alone: a number may be that of another connection at once
                 self._open -= {client, service}
+                self._idle.discard(service)
 
     def _forward(self, source: socket.socket, sink: socket.socket, is_answer: bool) -> None:
         with suppress(OSError):  # the other end is gone, or `cut` was called
             while data := source.recv(_AT_ONCE):
                 if self._is_silent:
                     continue
+                with self._lock:
+                    if is_answer:
+                        self._idle.add(source)
+                    else:
+                        self._idle.discard(sink)
                 if is_answer:
                     time.sleep(self._delay)
                 if is_answer and self._left is not None:

@@ -5,7 +5,7 @@ import http.client
 import json
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -19,6 +19,7 @@ from htcgrid_contracts.connection_rules import ConnectionRules
 from htcgrid.builtin.process import ProcessInvoker
 from htcgrid.spi import (
     Capability,
+    FailureKind,
     Function,
     HtcgridError,
     Invoker,
@@ -54,30 +55,37 @@ class Service(ThreadingHTTPServer):
 
 
 class _Calls(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
     server: Service
 
     def do_POST(self) -> None:
         event = self.rfile.read(int(self.headers["Content-Length"]))
-        (outcome,) = self.server.plane.invoke([Lease(Task("a", event))], 30)
+        (outcome,) = self.server.plane.invoke([Lease(Task(self.headers["Task-Id"], event))], 30)
         assert isinstance(outcome, Outcome)
         self.send_response(200)
         self.send_header("Content-Length", str(len(outcome.payload)))
         self.send_header("Duration-Ms", str(outcome.duration_ms))
+        self.send_header("Failure", outcome.failure or "")
         self.end_headers()
         self.wfile.write(outcome.payload)
+
+    def do_DELETE(self) -> None:
+        self.server.plane.cancel([self.headers["Task-Id"]])
+        self.send_response(204)
+        self.end_headers()
 
     def log_message(self, *what: Any) -> None:
         pass
 
 
 class Network(Invoker):
-    """A good plane: a call for each task, on a connection of its own."""
+    """A good plane: each call has a connection of its own."""
 
     class Config(Plugin.Config):
         url: str
 
     config: Config
-    capabilities = frozenset({Capability.METERING})
+    capabilities = frozenset({Capability.METERING, Capability.CANCEL})
     max_concurrency = 2
     tries = 1
     most_seconds: float | None = 5.0
@@ -86,15 +94,29 @@ class Network(Invoker):
         (lease,) = batch
         yield self.sent(lease)
 
+    def cancel(self, task_ids: Collection[str]) -> None:
+        for task_id in task_ids:
+            connection = self.connection()
+            try:
+                connection.request("DELETE", "/", headers={"Task-Id": task_id})
+                connection.getresponse().close()
+            except (OSError, http.client.HTTPException) as error:
+                raise Unavailable(f"The service cannot be reached: {error}") from None
+            finally:
+                connection.close()
+
+    def connection(self) -> http.client.HTTPConnection:
+        return http.client.HTTPConnection(urlsplit(self.config.url).netloc, timeout=self.most_seconds)
+
     def sent(self, lease: Lease) -> Outcome:
         for left in reversed(range(self.tries)):
-            connection = http.client.HTTPConnection(urlsplit(self.config.url).netloc, timeout=self.most_seconds)
+            connection = self.connection()
             try:
                 connection.connect()
             except OSError as error:
                 raise self.refused(lease, error) from None
             try:
-                connection.request("POST", "/", lease.task.payload)
+                connection.request("POST", "/", lease.task.payload, {"Task-Id": lease.task.id})
                 with connection.getresponse() as response:
                     body = self.read(response)
             except (OSError, http.client.HTTPException) as error:
@@ -117,7 +139,9 @@ class Network(Invoker):
 
     def answered(self, response: http.client.HTTPResponse, body: bytes, lease: Lease) -> Outcome:
         if response.status == 200:
-            return Outcome(lease.task.id, body, duration_ms=float(response.headers["Duration-Ms"]))
+            failure = response.headers["Failure"]
+            kind = FailureKind(failure) if failure else None
+            return Outcome(lease.task.id, body, kind, duration_ms=float(response.headers["Duration-Ms"]))
         raise self.refusal(response.status, response.headers.get("Retry-After"), body, lease)
 
     def refusal(self, status: int, after: str | None, body: bytes, lease: Lease) -> HtcgridError:
@@ -253,6 +277,47 @@ class TestCountsNoAttemptForSilence(Case):
     class broken(Network):
         def lost(self, lease: Lease, error: Exception) -> Exception:
             return Unavailable(f"The service does not answer: {error}")
+
+
+class TestUsesAConnectionThatWasClosed(Case):
+    breaks = "test_a_connection_that_was_closed_meanwhile_is_no_execution"
+    says = "the connection was closed before the call, and `begun` of Unavailable is"
+
+    class broken(Network):
+        def open(self) -> None:
+            super().open()
+            self.kept: list[http.client.HTTPConnection] = []
+
+        def sent(self, lease: Lease) -> Outcome:
+            connection = self.kept.pop() if self.kept else self.connection()
+            try:
+                connection.request("POST", "/", lease.task.payload, {"Task-Id": lease.task.id})
+                with connection.getresponse() as response:
+                    body = response.read()
+            except (OSError, http.client.HTTPException) as error:
+                connection.close()
+                raise self.lost(lease, error) from None
+            self.kept.append(connection)
+            return self.answered(response, body, lease)
+
+        def close(self) -> None:
+            while self.kept:
+                self.kept.pop().close()
+
+
+class TestCancelsOnce(Case):
+    breaks = "test_a_cancel_that_was_refused_is_made_again"
+    says = "and gave no outcome, when its task was cancelled"
+
+    class broken(Network):
+        def open(self) -> None:
+            super().open()
+            self.cancelled: set[str] = set()
+
+        def cancel(self, task_ids: Collection[str]) -> None:
+            new = set(task_ids) - self.cancelled
+            self.cancelled |= new
+            super().cancel(new)
 
 
 class _TakesASlot(Network):
