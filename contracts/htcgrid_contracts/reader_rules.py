@@ -10,7 +10,7 @@ from htcgrid.spi import GENERATION, HtcgridError, Plugin, Rejected, Result, Resu
 
 from htcgrid_contracts.common import HeldResources, eventually, in_threads, not_asked
 from htcgrid_contracts.payloads import AWKWARD_SESSIONS
-from htcgrid_contracts.reading_rules import ReadingRules, cut, varied
+from htcgrid_contracts.reading_rules import ReadingRules, cut, varied, with_payload
 
 Reading = Callable[[ResultSink], Iterator[object]]
 
@@ -48,9 +48,7 @@ class ReaderRules(ReadingRules):
         """`put` and `get` must accept several large answers in one call. The size of one request or page is not a limit
         of a batch. Read: spi.ResultSink.put, spi.ResultStore.get."""
         payload = b'"' + b"0123456789abcde\\n" * (self.largest_payload // 17) + b'"'
-        put = [
-            replace(each, outcome=replace(each.outcome, payload=payload)) for each in (varied(0), varied(3), varied(6))
-        ]
+        put = [with_payload(varied(number), payload) for number in range(0, 18, 3)]  # more than a page of 8 MB holds
         failure = varied(1)
         put.append(replace(failure, task=replace(failure.task, payload=payload)))
         with sink:

@@ -87,8 +87,7 @@ class ReadingRules(PluginContract):
         Read: spi.Outcome."""
         with sink:
             payload = b'"' + b"0123456789abcde\\n" * (self.largest_payload // 17) + b'"'
-            put = replace(varied(0), outcome=replace(varied(0).outcome, payload=payload))
-            put = replace(put, outcome=replace(put.outcome, task_id=put.task.id))
+            put = with_payload(varied(0), payload)
             sink.put([put])
             (stored,) = self._stored(sink, [put])
             assert len(stored.outcome.payload) == len(payload), (
@@ -300,6 +299,9 @@ class ReadingRules(PluginContract):
         with sink:
             writers = [writer() for _ in range(8)]
             batches = [[varied(number) for number in range(min(sink.max_batch, 10))] for _ in range(48)]
+            long = b'"' + b"0123456789abcde\\n" * min(20_000, self.largest_payload // 17) + b'"'
+            for batch in batches[::8]:  # the first writer takes longer over each of its batches
+                batch[:] = [each if each.outcome.failure else with_payload(each, long) for each in batch]
             seen: list[tuple[int, str]] = []
 
             writing, done = set(range(8)), threading.Event()
@@ -355,6 +357,11 @@ class ReadingRules(PluginContract):
 def _fields(result: Result) -> Mapping[str, object]:
     outcome = {name: getattr(result.outcome, name) for name in Outcome.__dataclass_fields__}
     return {**outcome, "id": result.task.id, "attributes": dict(result.task.attributes), "attempt": result.attempt}
+
+
+def with_payload(result: Result, payload: bytes) -> Result:
+    """This result with another answer."""
+    return replace(result, outcome=replace(result.outcome, payload=payload))
 
 
 def _of(result: Result, task_id: str) -> Result:
