@@ -110,7 +110,7 @@ class ConnectionRules(InvokerHelpers):
         without its task in `begun`, since nothing was sent. Read: spi.Unavailable."""
         with self.relayed(invoker) as (plane, relay):
             self.works(plane)
-            relay.cut()
+            relay.end_connections()
             time.sleep(0.3 * self.wait_factor)  # until the plane can know
             ended = _one(plane, lease("echo", value=1))
             self._recovers(plane)

@@ -54,6 +54,13 @@ class TcpRelay:
             for each in self._open:
                 _break(each)
 
+    def end_connections(self) -> None:
+        """Close every connection in order, as a service does with those that are idle. New ones are forwarded."""
+        with self._lock:
+            for each in self._open:
+                with suppress(OSError):
+                    each.shutdown(socket.SHUT_WR)
+
     @contextmanager
     def refusing(self) -> Iterator[None]:
         """Break what is connected, and refuse connections."""
