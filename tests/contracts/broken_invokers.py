@@ -1237,7 +1237,7 @@ class TestARefusalTakesASlot(Case):
 
 class TestNamesWhatWasNeverSent(Case):
     breaks = "test_a_plane_that_went_away_is_unavailable"
-    says = "whose Unavailable names no task in `begun`: not within"
+    says = "whose Unavailable names no task in `begun`, since nothing was sent"
     wait_factor = 0.1
 
     class broken(Reference):

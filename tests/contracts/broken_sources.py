@@ -956,7 +956,7 @@ class TestCancelledComesBack(Case):
 
 class TestCountsTheDelayedTwice(Case):
     breaks = "test_a_queue_in_every_state_is_counted_right"
-    says = "waiting is 5, expected 4"
+    says = "waiting is 9, expected 8"
     wait_factor = 0.1
 
     class broken(Reference):
