@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import click
+from pydantic import SecretStr
 
 from htcgrid import config, plugins
 from htcgrid.cli.main import DONE, SOME_FAILED, Terminated
 from htcgrid.cli.verify_places import Places, resizing, seen_by_handlers
 from htcgrid.planes import SidecarInvoker
 from htcgrid.runtime.pool import EnvironmentPool
-from htcgrid.spi import Invoker, Observer, Plugin, Rejected, ResultSink, TaskSource
+from htcgrid.spi import HtcgridError, Invoker, Observer, Plugin, Rejected, ResultSink, TaskSource
 
 KINDS: dict[str, type[Plugin]] = {
     "invoker": Invoker,
@@ -187,8 +188,7 @@ def command(
     with tempfile.TemporaryDirectory(prefix="htcgrid-verify-") as folder:
         places = Places(plugin, options, Path(folder))
         try:
-            with places.make(function):
-                pass  # a config error or an outage is reported once, not once for each rule
+            _open_once(places.make(function))
             if elsewhere:
                 places.make(function, elsewhere, "--missing")
             subject = kit.Subject(
@@ -232,6 +232,19 @@ def command(
         except OSError as error:
             raise config.ConfigError(f"--json {json_file} cannot be written: {error.strerror}.") from None
     return SOME_FAILED if left_out or any(each.verdict == "broken" for each in verdicts) else DONE
+
+
+def _open_once(plugin: Plugin) -> None:
+    """A config error or an outage is reported once, not once for each rule. Any other error, and one that shows a secret of the
+    config, is shown by the rules, without the secret."""
+    secrets = [value.get_secret_value() for _, value in plugin.config if isinstance(value, SecretStr)]
+    try:
+        with plugin:
+            pass
+    except Exception as error:
+        if isinstance(error, HtcgridError) and not any(secret and secret in str(error) for secret in secrets):
+            raise
+        print(f"`open` or `close` raised {type(error).__name__}: the rules show it.\n")
 
 
 @contextmanager

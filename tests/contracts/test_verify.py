@@ -101,7 +101,7 @@ import time
 from pathlib import Path
 from pydantic import SecretStr
 from htcgrid.builtin.memory import MemorySource
-from htcgrid.spi import Unavailable
+from htcgrid.spi import Rejected, Unavailable
 
 
 class Hangs(MemorySource):
@@ -122,6 +122,18 @@ class Tells(MemorySource):
 
     def login(self, password):
         raise ValueError("login refused: " + password)
+
+
+class TellsAtOnce(Tells):
+    def open(self):
+        self.login(self.config.password.get_secret_value())
+
+
+class TellsWhatIsRefused(Tells):
+    def login(self, password):
+        raise Rejected("ValueError: login refused: " + password)
+
+    open = TellsAtOnce.open
 
 
 class Slow(MemorySource):
@@ -155,6 +167,8 @@ include = ["bad_plugins.py"]
 [project.entry-points."htcgrid.task_source"]
 hangs = "bad_plugins:Hangs"
 tells = "bad_plugins:Tells"
+tells-at-once = "bad_plugins:TellsAtOnce"
+tells-what-is-refused = "bad_plugins:TellsWhatIsRefused"
 ends = "bad_plugins:Ends"
 slow = "bad_plugins:Slow"
 """
@@ -202,9 +216,11 @@ def test_a_plugin_that_ends_its_process_is_broken_and_the_other_rules_are_asked(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("jobs", ["1", "2"])
-def test_no_secret_is_in_the_output_nor_in_the_files(bad: Venv, tmp_path: Path, jobs: str) -> None:
-    arguments = ["verify", "tells", "--option", "password=correct-horse", "--json", "v.json", "--junit", "v.xml"]
+@pytest.mark.parametrize(
+    ("name", "jobs"), [("tells", "1"), ("tells", "2"), ("tells-at-once", "1"), ("tells-what-is-refused", "1")]
+)
+def test_no_secret_is_in_the_output_nor_in_the_files(bad: Venv, tmp_path: Path, name: str, jobs: str) -> None:
+    arguments = ["verify", name, "--option", "password=correct-horse", "--json", "v.json", "--junit", "v.xml"]
     verified = bad.htcgrid(*arguments, "--jobs", jobs, cwd=tmp_path)
     assert verified.returncode == 1
     assert "ValueError: login refused: ***" in verified.stdout
