@@ -465,7 +465,6 @@ def test_past_the_grace_what_runs_is_stopped_and_returned(rig: Make) -> None:
     assert summary.returned == 2
 
 
-@pytest.mark.timing
 def test_past_the_grace_what_runs_is_stopped_though_the_plane_is_unavailable_at_first(
     rig: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -477,6 +476,7 @@ def test_past_the_grace_what_runs_is_stopped_though_the_plane_is_unavailable_at_
     assert job.finish().returned == 1
 
 
+@pytest.mark.timing
 def test_many_that_run_past_the_grace_are_stopped_as_soon_as_one(rig: Make) -> None:
     job = rig(plans={str(number): ["hang"] for number in range(100)}, slots=100)
     job.start()
