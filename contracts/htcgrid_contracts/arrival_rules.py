@@ -7,7 +7,7 @@ import pytest
 from htcgrid.spi import Lease, Task, TaskSource
 
 from htcgrid_contracts.common import not_asked
-from htcgrid_contracts.payloads import AWKWARD_ATTRIBUTES, AWKWARD_PAYLOADS
+from htcgrid_contracts.payloads import AWKWARD_ATTRIBUTES, AWKWARD_PAYLOADS, large_text
 from htcgrid_contracts.source_helpers import Given, SourceHelpers, numbered
 from htcgrid_contracts.typed import misfits
 
@@ -32,7 +32,7 @@ class ArrivalRules(SourceHelpers):
         """A large event must arrive complete. The size of a page or a message is not a limit of an event.
         Read: spi, rules for all three."""
         (task,) = numbered(1)
-        task = Task(task.id, b'"' + b"0123456789abcde\\n" * (self.largest_payload // 17) + b'"')
+        task = Task(task.id, large_text(self.largest_payload))
         (lease,) = self.take(given(task), 1)
         assert len(lease.task.payload) == len(task.payload), (
             f"sent {len(task.payload)} bytes, received {len(lease.task.payload)}: set `largest_payload` if the place "

@@ -64,3 +64,8 @@ AWKWARD_IDS = (
     "価" * 175,
 )
 """Ends of ids that differ, and that a file name, an address or a collation may take for one another."""
+
+
+def large_text(size: int) -> bytes:
+    """A JSON text of `size` bytes or a few less."""
+    return b'"' + b"0123456789abcde\\n" * ((size - 2) // 17) + b'"'

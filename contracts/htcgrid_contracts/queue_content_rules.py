@@ -8,7 +8,7 @@ from dataclasses import replace
 from htcgrid.spi import GENERATION, Lease, Rejected, Task, TaskQueue, TaskSource
 
 from htcgrid_contracts.common import eventually, not_asked, unique_id
-from htcgrid_contracts.payloads import AWKWARD_IDS
+from htcgrid_contracts.payloads import AWKWARD_IDS, large_text
 from htcgrid_contracts.source_helpers import Given, SourceHelpers, numbered
 
 _SESSIONS = 150
@@ -101,7 +101,7 @@ class QueueContentRules(SourceHelpers):
         batch. Read: spi.TaskQueue.put, spi.TaskSource.receive."""
         source = given()
         queue = self.a_queue(source)
-        large = b'"' + b"0123456789abcde\\n" * (self.largest_payload // 17) + b'"'
+        large = large_text(self.largest_payload)
         tasks = [replace(task, payload=large) for task in numbered(3)]
         queue.put(tasks)
         came: list[Task] = []

@@ -9,7 +9,7 @@ from itertools import islice
 from htcgrid.spi import GENERATION, HtcgridError, Plugin, Rejected, Result, ResultSink, ResultStore, Unavailable
 
 from htcgrid_contracts.common import HeldResources, eventually, in_threads, not_asked
-from htcgrid_contracts.payloads import AWKWARD_SESSIONS
+from htcgrid_contracts.payloads import AWKWARD_SESSIONS, large_text
 from htcgrid_contracts.reading_rules import ReadingRules, cut, varied, with_payload
 
 Reading = Callable[[ResultSink], Iterator[object]]
@@ -47,7 +47,7 @@ class ReaderRules(ReadingRules):
     def test_several_large_answers_go_through_one_call(self, sink: ResultSink) -> None:
         """`put` and `get` must accept several large answers in one call. The size of one request or page is not a limit
         of a batch. Read: spi.ResultSink.put, spi.ResultStore.get."""
-        payload = b'"' + b"0123456789abcde\\n" * (self.largest_payload // 17) + b'"'
+        payload = large_text(self.largest_payload)
         put = [with_payload(varied(number), payload) for number in range(0, 18, 3)]  # more than a page of 8 MB holds
         failure = varied(1)
         put.append(replace(failure, task=replace(failure.task, payload=payload)))

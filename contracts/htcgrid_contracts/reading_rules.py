@@ -11,7 +11,7 @@ import pytest
 from htcgrid.spi import FailureKind, Outcome, Rejected, Result, ResultSink, ResultStore, Task
 
 from htcgrid_contracts.common import PluginContract, in_threads, not_asked, unique_id
-from htcgrid_contracts.payloads import AWKWARD_ATTRIBUTES, AWKWARD_IDS
+from htcgrid_contracts.payloads import AWKWARD_ATTRIBUTES, AWKWARD_IDS, large_text
 from htcgrid_contracts.typed import misfits
 
 _FIGURES = ("attempt", "failure", "started", "duration_ms", "billed_ms", "max_memory_mb")
@@ -86,7 +86,7 @@ class ReadingRules(PluginContract):
         """A large answer must be stored complete. The size of a page or an item is not a limit of an answer.
         Read: spi.Outcome."""
         with sink:
-            payload = b'"' + b"0123456789abcde\\n" * (self.largest_payload // 17) + b'"'
+            payload = large_text(self.largest_payload)
             put = with_payload(varied(0), payload)
             sink.put([put])
             (stored,) = self._stored(sink, [put])
@@ -299,7 +299,7 @@ class ReadingRules(PluginContract):
         with sink:
             writers = [writer() for _ in range(8)]
             batches = [[varied(number) for number in range(min(sink.max_batch, 10))] for _ in range(48)]
-            long = b'"' + b"0123456789abcde\\n" * min(20_000, self.largest_payload // 17) + b'"'
+            long = large_text(min(340_000, self.largest_payload))
             for batch in batches[::8]:  # the first writer takes longer over each of its batches
                 batch[:] = [each if each.outcome.failure else with_payload(each, long) for each in batch]
             seen: list[tuple[int, str]] = []
