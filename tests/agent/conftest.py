@@ -55,6 +55,10 @@ class Source(MemorySource):
         self._diary = diary
         self._faults = iter(faults)
 
+    def heal(self) -> None:
+        """No call meets a fault from here on."""
+        self._faults = iter(())
+
     def _meet_fault(self) -> None:
         fault = next(self._faults, "")
         if fault == "unavailable":
@@ -223,10 +227,11 @@ class Rig:
         self._thread.start()
 
     def finish(self) -> Summary:
-        """Wait for the end; whatever the agent raised is raised."""
+        """Wait for the end; whatever the agent raised is raised. Faults that no call of the agent met are over."""
         assert self._thread is not None
         self._thread.join(LONG)
         assert not self._thread.is_alive(), "the agent does not end"
+        self.source.heal()
         started = set(threading.enumerate()) - self._before
         left = [thread.name for thread in started if thread.name.startswith("htcgrid-")]
         assert left == [], "the agent left threads behind"
