@@ -20,6 +20,7 @@ from pydantic import ValidationError
 
 from htcgrid.builtin.sqlite_sink import SqliteSink
 from htcgrid.builtin.sqlite_source import SqliteSource
+from htcgrid.builtin.sqlite_store import SqliteFile
 from htcgrid.spi import Function, HtcgridError, Outcome, Rejected, Result, Task, Unavailable
 
 NOBODY = 65534
@@ -226,6 +227,20 @@ def test_ctrl_c_is_heard_while_another_process_keeps_the_file_locked(tmp_path: P
         output_at_end(waiting)
         assert time.monotonic() - began < 5.0
     assert waiting.returncode == -signal.SIGINT
+
+
+def test_a_read_that_ctrl_c_interrupted_as_it_began_may_end_after_close(tmp_path: Path) -> None:
+    """A signal between the start of a context manager and its body leaves the manager to be collected at any time."""
+    file = SqliteFile(tmp_path / "grid.db")
+    file.open()
+    interrupted = file.reading()
+    interrupted.__enter__()
+    file.close()
+    interrupted.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
+    file.open()
+    with file.reading() as connection:
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+    file.close()
 
 
 def test_a_file_removed_while_in_use_is_told_before_anything_is_lost(tmp_path: Path) -> None:

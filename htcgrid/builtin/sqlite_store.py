@@ -128,7 +128,8 @@ class SqliteFile:
             yield
             connection.execute("COMMIT")
         finally:
-            if connection.in_transaction:
+            # Ctrl-C may come just before the body of `with`, which then ends when it is collected: after `close`.
+            if connection is self._connection and connection.in_transaction:
                 connection.execute("ROLLBACK")
 
     def _patiently(self, attempt: Callable[[], object]) -> None:
