@@ -13,6 +13,7 @@ from htcgrid_contracts.bound_rules import BoundRules
 from htcgrid_contracts.common import eventually, in_threads, not_asked
 from htcgrid_contracts.connection_rules import ConnectionRules
 from htcgrid_contracts.environment_rules import EnvironmentRules
+from htcgrid_contracts.function_rules import FunctionRules
 from htcgrid_contracts.invoker_answers import AnswerRules
 from htcgrid_contracts.invoker_failures import FailureRules
 from htcgrid_contracts.invoker_helpers import lease
@@ -29,6 +30,7 @@ class InvokerContract(
     MeterRules,
     FailureRules,
     IdentityRules,
+    FunctionRules,
     BoundRules,
     OutputRules,
     EnvironmentRules,

@@ -8,13 +8,18 @@ from htcgrid.spi import Function
 
 HANDLER = "contract_handler.handler"
 HANDLER_FOLDER = Path(__file__).parent / "handler"
+LAYER_FOLDER = Path(__file__).parent / "layer"
 
 
 def contract_function(
     handler: str = HANDLER, *, code: Path = HANDLER_FOLDER, timeout: float = 20, memory: int = 256
 ) -> Function:
     """The kit's handler as a `Function`: `timeout` in seconds, `memory` in MiB."""
-    environment = {"CONTRACT_VARIABLE": """from the function: a=b "c" 'd' $HOME \\é"""}
+    environment = {
+        "CONTRACT_VARIABLE": """from the function: a=b "c" 'd' $HOME \\é""",
+        "AWS_MAX_ATTEMPTS": "7",  # a name that Lambda does not reserve
+        "HOME": "/tmp",  # noqa: S108 - most workers have one of their own
+    }
     return Function(
         handler=handler, name="contract", code=code, timeout=timeout, memory=memory, environment=environment
     )

@@ -30,7 +30,11 @@ class Function(Keys):
     timeout: float = Field(30.0, gt=0, le=2_592_000, description="seconds an invocation may take")
     memory: int = Field(512, ge=32, le=16_777_216, description="MiB an execution environment may use")
     ephemeral_storage: int = Field(512, gt=0, le=16_777_216, description="MiB of /tmp, where the plane can limit it")
-    environment: Mapping[str, str] = Field(default_factory=dict, description="the handler's environment", repr=False)
+    environment: Mapping[str, str] = Field(
+        default_factory=dict,
+        description="environment variables of the handler; they replace those that the worker has",
+        repr=False,
+    )
     region: str = Field(
         "",
         pattern=r"^[a-z0-9-]*$",

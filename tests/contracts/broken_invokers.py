@@ -408,18 +408,87 @@ class TestMixesUp(Case):
 # --- context ---
 
 
+class OfAnotherFunction(Reference):
+    """Serves the function as `served` changes it, and says that it is the one it was given."""
+
+    def __init__(self, config: Any, function: Function) -> None:
+        super().__init__(config, function.model_copy(update=self.served(function)))
+        self.asked = function
+
+    def served(self, function: Function) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def open(self) -> None:
+        super().open()
+        self.function = self.asked
+
+
 class TestDropsVariables(Case):
-    breaks = "test_the_context_is_as_on_lambda"
-    says = "does not reach the handler"
+    breaks = "test_a_handler_finds_the_variables_of_its_function"
+    says = "do not reach the handler"
+
+    class broken(OfAnotherFunction):
+        def served(self, function: Function) -> dict[str, Any]:
+            return {"environment": {}}
+
+
+class TestDropsVariablesOfAws(Case):
+    breaks = "test_a_handler_finds_the_variables_of_its_function"
+    says = "the handler finds {'AWS_MAX_ATTEMPTS': None}"
+
+    class broken(OfAnotherFunction):
+        def served(self, function: Function) -> dict[str, Any]:
+            own = {name: value for name, value in function.environment.items() if not name.startswith("AWS_")}
+            return {"environment": own}
+
+
+class TestPrefersItsOwnVariables(Case):
+    breaks = "test_a_handler_finds_the_variables_of_its_function"
+    says = "they are {'HOME': '/tmp'}"
+
+    class broken(OfAnotherFunction):
+        def served(self, function: Function) -> dict[str, Any]:
+            return {"environment": {**function.environment, "HOME": "/home/of/the/worker"}}
+
+
+class TestForgetsLayers(Case):
+    breaks = "test_a_layer_is_on_the_path_of_the_handler_or_refused"
+    says = "its handler cannot import what the layer holds"
+
+    class broken(OfAnotherFunction):
+        def served(self, function: Function) -> dict[str, Any]:
+            return {"layers": ()}
+
+
+class TestRefusesLayersInOtherWords(Case):
+    breaks = "test_a_layer_is_on_the_path_of_the_handler_or_refused"
+    says = "does not say so"
 
     class broken(Reference):
-        def __init__(self, config: Any, function: Function) -> None:
-            super().__init__(config, function.model_copy(update={"environment": {}}))
-            self.asked = function
-
         def open(self) -> None:
+            if self.function.layers:
+                raise Rejected("This function does not fit.")
             super().open()
-            self.function = self.asked
+
+
+class TestNamesAFunctionInAnAddress(Case):
+    breaks = "test_a_function_of_any_name_is_served_or_refused"
+    says = "its context says 'contract/ü '"
+
+    class broken(OfAnotherFunction):
+        def served(self, function: Function) -> dict[str, Any]:
+            return {"name": function.name.partition("#")[0]}
+
+
+class TestRefusesANameInOtherWords(Case):
+    breaks = "test_a_function_of_any_name_is_served_or_refused"
+    says = "its message does not have the name"
+
+    class broken(Reference):
+        def open(self) -> None:
+            if "/" in self.function.name:
+                raise Rejected("404 Not Found")
+            super().open()
 
 
 class TestDropsAttempts(Case):

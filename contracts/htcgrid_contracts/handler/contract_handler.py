@@ -54,7 +54,7 @@ def count(event: Event, context: Any) -> Any:
 
 
 def describe(event: Event, context: Any) -> Any:
-    """Return what the context holds, and after `seconds` the time that is left then."""
+    """Return what the context holds, the variables of `names`, and after `seconds` the time that is left then."""
     client = context.client_context
     remaining = context.get_remaining_time_in_millis()
     time.sleep(event.get("seconds", 0))
@@ -67,7 +67,7 @@ def describe(event: Event, context: Any) -> Any:
         "remaining_ms": remaining,
         "remaining_later_ms": context.get_remaining_time_in_millis(),
         "custom": client.custom if client else None,
-        "variable": os.environ.get("CONTRACT_VARIABLE"),
+        "variables": {name: os.environ.get(name) for name in event.get("names", ())},
     }
 
 
@@ -162,6 +162,13 @@ def say(event: Event, context: Any) -> Any:
     return len(event["text"])
 
 
+def use_layer(event: Event, context: Any) -> Any:
+    """Return what the kit's layer holds."""
+    import contract_layer  # noqa: PLC0415 - it is there where the function has the layer
+
+    return contract_layer.CONTENT
+
+
 ACTIONS = {
     "big": big,
     "count": count,
@@ -179,4 +186,5 @@ ACTIONS = {
     "spawn": spawn,
     "spin": spin,
     "unserialisable": unserialisable,
+    "use_layer": use_layer,
 }

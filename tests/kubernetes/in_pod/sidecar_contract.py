@@ -48,6 +48,9 @@ class TestSidecar(InvokerContract):
     wait_factor = 3
     # The containers of this pod can be taken away once, which the rule before this one does.
     test_a_plane_that_went_away_names_what_it_had_begun = None  # type: ignore[assignment]
+    # The pod was made for one function: its containers have its name and its layers. `eks` is asked these.
+    test_a_layer_is_on_the_path_of_the_handler_or_refused = None  # type: ignore[assignment]
+    test_a_function_of_any_name_is_served_or_refused = None  # type: ignore[assignment]
 
     @pytest.fixture
     def invoker(self, function: Function, pytestconfig: pytest.Config) -> Invoker:

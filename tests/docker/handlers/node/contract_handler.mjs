@@ -31,7 +31,7 @@ const ACTIONS = {
       remaining_ms: remaining,
       remaining_later_ms: context.getRemainingTimeInMillis(),
       custom: context.clientContext?.custom,
-      variable: process.env.CONTRACT_VARIABLE,
+      variables: Object.fromEntries((event.names ?? []).map((name) => [name, process.env[name] ?? null])),
     };
   },
   eat: async (event) => {
