@@ -315,9 +315,14 @@ def _over(stronger: Mapping[str, Any], weaker: Mapping[str, Any]) -> dict[str, A
     return both
 
 
-def become(variables: Mapping[str, str]) -> None:
-    """Set these variables in this process, and remove its own credentials, for a handler that is called in it."""
+def become(variables: Mapping[str, str], paths: Mapping[str, Sequence[str]]) -> None:
+    """Set these variables in this process, and remove its own credentials, for a handler that is called in it.
+
+    `paths` has the folders to be added to a search path, by the variable that names it.
+    """
     for name in CREDENTIAL_VARIABLES:
         os.environ.pop(name, None)
     os.environ.update(variables)
+    for name, folders in paths.items():
+        os.environ[name] = os.pathsep.join(filter(None, [os.environ.get(name), *folders]))
     time.tzset()

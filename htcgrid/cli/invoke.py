@@ -16,7 +16,7 @@ from htcgrid.config import ConfigError, GridConfig, become
 from htcgrid.failures.choice import Choice
 from htcgrid.failures.groups import signature
 from htcgrid.failures.hints import hint
-from htcgrid.runtime import here
+from htcgrid.runtime import here, layers
 from htcgrid.runtime.reports import log_lines
 from htcgrid.runtime.variables import this_python, variables
 from htcgrid.spi import Invoker, Lease, Outcome, Rejected, Task
@@ -123,7 +123,8 @@ def _debug(grid: GridConfig, lease: Lease) -> int:
     function = plane.function
     if function.command or not (function.runtime or this_python()).startswith("python"):
         raise ConfigError("--debug calls the handler in this process, so it must be a Python handler.")
-    become({**variables(function, this_python()), **plane.credentials.current(function.timeout).variables})
+    own = {**variables(function, this_python()), **plane.credentials.current(function.timeout).variables}
+    become(own, layers.search_paths(function))
     try:
         answer = here.call(function, lease)
     except Exception:  # noqa: BLE001 - the handler's own, shown as Python shows it

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from htcgrid.runtime import strays
+from htcgrid.runtime import layers, strays
 from htcgrid.runtime.account import Account
 from htcgrid.spi import Function, Rejected, Unavailable
 
@@ -58,12 +58,7 @@ _LOAD = "import awslambdaric.__main__, awslambdaric.bootstrap; clients = frozens
 
 def with_inherited(own: Mapping[str, str], names: Iterable[str], added: Mapping[str, Sequence[str]]) -> dict[str, str]:
     """These variables, this program's variables with one of the names, and search paths with these folders at the end."""
-    found = {name: os.environ[name] for name in names if name in os.environ} | dict(own)
-    # At the end, because AWS Lambda searches /opt last.
-    for name, folders in added.items():
-        present = [found[name]] if found.get(name) else []
-        found[name] = os.pathsep.join([*present, *folders])
-    return found
+    return layers.extended({name: os.environ[name] for name in names if name in os.environ} | dict(own), added)
 
 
 def new_home() -> str:

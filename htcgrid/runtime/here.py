@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from htcgrid.runtime import identity, trace
+from htcgrid.runtime import identity, layers, trace
 from htcgrid.runtime.context import client_context
 from htcgrid.spi import Function, Lease
 
@@ -18,6 +18,7 @@ def call(function: Function, lease: Lease) -> str:
     from awslambdaric.lambda_runtime_marshaller import to_json  # noqa: PLC0415
 
     sys.path.insert(0, str(Path(function.code).resolve()))
+    sys.path += layers.search_paths(function).get("PYTHONPATH", ())
     module, _, name = function.handler.rpartition(".")
     handler = getattr(importlib.import_module(module.replace("/", ".")), name)
     context = bootstrap.create_lambda_context(

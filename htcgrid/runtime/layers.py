@@ -1,5 +1,6 @@
 """`[function] layers`: folders laid out as Lambda's layers are, which the service unpacks into /opt."""
 
+import os
 import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -37,6 +38,20 @@ def search_paths(function: Function) -> Mapping[str, Sequence[str]]:
                 str(path) for place in places if (path := layer.resolve() / place).is_dir()
             )
     return {name: paths for name, paths in found.items() if paths}
+
+
+def with_paths(environment: Mapping[str, str], function: Function) -> dict[str, str]:
+    """These variables, with the folders of the function's layers on their search paths."""
+    return extended(environment, search_paths(function))
+
+
+def extended(environment: Mapping[str, str], paths: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """These variables, with the folders of `search_paths` behind what each search path has: Lambda searches /opt last."""
+    found = dict(environment)
+    for name, folders in paths.items():
+        present = [found[name]] if found.get(name) else []
+        found[name] = os.pathsep.join([*present, *folders])
+    return found
 
 
 def merge(function: Function, folder: Path) -> None:

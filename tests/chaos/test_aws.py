@@ -1,6 +1,7 @@
 """20,000 tasks on SQS with DynamoDB while agents die.
 
-A kill costs more than on sqlite: an agent takes a second of a processor to start, and what it held lies for the lease.
+A kill costs more than on sqlite: an agent takes a second of a processor to start, and what it held lies for the lease. With a
+kill every two seconds each of the four lives for eight; with one a second most of the work would be done again and again.
 """
 
 import json
@@ -37,14 +38,14 @@ def test_every_task_has_one_result_though_agents_are_killed_and_suspended(aws: A
     began = time.monotonic()
     try:
         herd.start()
-        herd.torment(is_over, every=1.0, kills=1000, stops=1, seconds=800)
+        herd.torment(is_over, every=2.0, kills=1000, stops=1, seconds=800)
         herd.end()
     finally:
         herd.put_down()
     sys.stdout.write(f"\n{herd.report('sqs and dynamodb', TASKS, began)}\n")
     ids = aws.stored()
     assert sorted(ids) == sorted(expected)
-    assert herd.killed >= 10
+    assert herd.killed >= 30
     assert herd.stopped == 1
     (tmp_path / "ids").write_text("".join(f"{task_id}\n" for task_id in ids))
     answers = map(json.loads, herd.command("results", "--ids", "ids").splitlines())

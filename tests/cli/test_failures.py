@@ -409,6 +409,21 @@ def test_invoke_debug_calls_the_handler_in_this_very_process(project: Project) -
     assert done.out.endswith('["red", "1", {"n": 2}]\n')
 
 
+def test_invoke_debug_finds_what_the_functions_layers_hold(project: Project) -> None:
+    (project.folder / "layer" / "python").mkdir(parents=True)
+    (project.folder / "layer" / "bin").mkdir()
+    project.write("layer/python/layered.py", "WORD = 'from the layer'\n")
+    project.write("layer/bin/tool", "#!/bin/sh\necho from its bin\n").chmod(0o755)
+    project.write(
+        "job.py",
+        "import subprocess\n\nimport layered\n\ndef handler(event, context):\n"
+        "    return [layered.WORD, subprocess.check_output(['tool'], text=True)]\n",
+    )
+    done = project.htcgrid("invoke", "{}", "--debug", "--set", 'function.layers=["layer"]')
+    assert done.status == 0, done.err
+    assert done.out == '["from the layer", "from its bin\\n"]\n'
+
+
 # --- what ran ----------------------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 An event is `{"do": NAME, ...}`. It imports the standard library only, and deploys as this one file.
 """
 
+import importlib
 import os
 import signal
 import subprocess
@@ -164,9 +165,7 @@ def say(event: Event, context: Any) -> Any:
 
 def use_layer(event: Event, context: Any) -> Any:
     """Return what the kit's layer holds."""
-    import contract_layer  # noqa: PLC0415 - it is there where the function has the layer
-
-    return contract_layer.CONTENT
+    return importlib.import_module("contract_layer").CONTENT
 
 
 ACTIONS = {
