@@ -65,11 +65,24 @@ class BoundRules(InvokerHelpers):
         for _ in range(3):  # a busy machine may be late once
             with self.serving(invoker, slow) as plane:
                 outcome = self.call(plane, "echo", seconds, value="loaded")
-            if outcome.failure is None:
-                break
+                if outcome.failure is None:
+                    self._printed_while_loading(plane)
+                    break
         assert outcome.failure is None, (
             f"a module takes {_SLOW_IMPORT:g} s to be loaded, its handler answers at once, the timeout is {seconds:g} s, and the "
             f"outcome is {outcome.failure}"
+        )
+
+    def _printed_while_loading(self, plane: Invoker) -> None:
+        """Checks that what a module printed when it was loaded is in one log of its environment at most."""
+        if Capability.LOGS not in plane.capabilities:
+            return
+        size = min(plane.max_concurrency, self.most_threads)
+        tails = [self.call(plane, "echo", value=1).log_tail for _ in range(size + 1)]
+        loaded = sum(b"is loaded" in tail for tail in tails)
+        assert loaded <= size, (
+            f"the module prints a line when it is loaded, and {loaded} of {size + 1} later tasks, which print nothing, have it in "
+            f"their logs"
         )
 
     def test_the_context_tells_the_time_that_is_left(self, plane: Invoker) -> None:

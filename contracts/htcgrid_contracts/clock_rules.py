@@ -94,12 +94,16 @@ class ClockRules(SourceHelpers):
                 counted = (states.waiting or 0) + (states.delayed or 0) + (states.leased or 0)
                 if counted != 2 and None not in {states.waiting, states.leased}:
                     return f"stats(brief={brief}) says {_told(states)}"
-            return ""
+            short, full = (source.stats(brief=brief).states for brief in (True, False))
+            both = [(getattr(short, name), getattr(full, name)) for name in ("waiting", "delayed", "leased")]
+            if all(one == other for one, other in both if None not in {one, other}):
+                return ""
+            return f"stats(brief=True) says {_told(short)}, and stats() {_told(full)}"
 
         is_pending = source.is_pending(session)
         assert is_pending == was_pending, "a lease is over, and the session of its task is not pending any more"
         found = wrong()
-        what = f"a lease and a delay have ended: 2 tasks must be counted, in any state; {found}"
+        what = f"a lease and a delay have ended: 2 tasks must be counted, in any state, the same in both; {found}"
         eventually(lambda: not wrong(), 10 * self.wait_factor, what)
         self.take(source, 2)
         is_pending = source.is_pending(session)

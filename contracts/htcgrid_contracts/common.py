@@ -7,6 +7,7 @@ import re
 import threading
 import time
 import uuid
+import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -132,6 +133,9 @@ class PluginContract:
     def use(self, plugin: Plugin) -> None:
         """Make one call that uses what `open` has made ready; each contract has its own."""
 
+    def use_wrongly(self, plugin: Plugin) -> None:
+        """Make one call that the plugin rejects, where there is one; each contract has its own."""
+
     away_seconds: float = 5.0
     """How many seconds a call may take to find out that its service cannot be reached."""
 
@@ -207,24 +211,32 @@ class PluginContract:
         Read: spi.Plugin.close."""
         self.again(plugin).close()
 
-    def test_close_releases_all_that_open_took(self, plugin: Plugin) -> None:
-        """`close` must release every thread, file and process that `open` acquired. What is left adds up in `serve`,
-        and can keep the program from ending. Read: spi.Plugin.close."""
+    def test_close_releases_all_that_open_took(self, plugin: Plugin, caplog: pytest.LogCaptureFixture) -> None:
+        """`close` must release every thread, file and process that `open` acquired, and warn of nothing. What is left adds up in
+        `serve`, and can keep the program from ending. Read: spi.Plugin.close."""
         kept: list[Plugin] = []  # what ends with the object, and not by `close`, is held
 
         def use() -> None:
             with self.again(plugin) as used:
                 kept.append(used)
                 self.use(used)
+                with suppress(Rejected):
+                    self.use_wrongly(used)
                 # A plane of several slots has a connection for each.
                 size = min(getattr(used, "max_concurrency", 1), 2)
                 in_threads([lambda: self.use(used)] * size, 60 * self.wait_factor)
 
         use()  # what an SDK loads once and keeps is no leak
         before = HeldResources.now()
-        for _ in range(3):
-            use()
-        self.nothing_is_held(before, "open, calls from two threads, and close, three times over,")
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always", ResourceWarning)
+            for _ in range(3):
+                use()
+            self.nothing_is_held(before, "open, calls from two threads, and close, three times over,")
+        left = [str(each.message) for each in warned if issubclass(each.category, ResourceWarning)]
+        assert not left, f"`close` left to Python's garbage collector what it should have closed itself: {left[0]}"
+        complaints = [each.getMessage() for each in caplog.records if _is_warning(each)]
+        assert not complaints, f"nothing went wrong, and when it is used and closed it logs a warning: {complaints[0]}"
 
     def test_a_place_that_is_not_there_is_a_clear_error(self, missing: Plugin) -> None:
         """Where the config names something that does not exist, `open` must raise Rejected and say what to do. The
@@ -261,13 +273,18 @@ class PluginContract:
                 pass
             self.keeps_secrets(plugin, "the error of `open`", str(caught.value))
         for key, secret in plugin.config:
-            if isinstance(secret, SecretStr) and secret.get_secret_value() and "://" not in secret.get_secret_value():
-                line = SecretStr(secret.get_secret_value() + "\n")  # a secret that was read from a file often has one
+            if isinstance(secret, SecretStr) and (text := secret.get_secret_value()):
+                # A secret that was read from a file often ends with a line break; an address is often misspelt.
+                wrong, where = (
+                    (f"x{text}", "has another scheme") if "://" in text else (f"{text}\n", "ends with a line break")
+                )
                 try:
-                    with type(plugin)(plugin.config.model_copy(update={key: line}), plugin.function) as opened:
+                    with type(plugin)(
+                        plugin.config.model_copy(update={key: SecretStr(wrong)}), plugin.function
+                    ) as opened:
                         self.use(opened)
                 except Exception as error:  # noqa: BLE001 - whatever it is, it must not show the secret
-                    self.keeps_secrets(plugin, f"the error for {key} where it ends with a line break", str(error))
+                    self.keeps_secrets(plugin, f"the error for {key} where it {where}", str(error))
 
     def test_throttling_is_unavailable(self, plugin: Plugin) -> None:
         """When the service refuses a call because there are too many, the plugin must raise Unavailable. The agent then
@@ -490,6 +507,11 @@ def _open_files() -> Counter[str]:
             found[str(entry.readlink())] += 1
     found.pop(f"/proc/{os.getpid()}/fd", None)
     return found
+
+
+def _is_warning(record: logging.LogRecord) -> bool:
+    """Whether a plugin logs this, or htcgrid itself, as something that went wrong."""
+    return record.levelno >= logging.WARNING and record.name.partition(".")[0] == "htcgrid"
 
 
 class HeldResources:

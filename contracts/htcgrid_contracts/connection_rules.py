@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 from htcgrid.spi import (
@@ -20,10 +20,10 @@ from htcgrid.spi import (
     Unavailable,
     Unstarted,
 )
-from pydantic import SecretStr
 
 from htcgrid_contracts.common import eventually, not_asked
 from htcgrid_contracts.invoker_helpers import InvokerHelpers, lease
+from htcgrid_contracts.network_rules import through_relay
 from htcgrid_contracts.tcp_relay import TcpRelay, service_address
 
 _PAGE = b"<html><body><h1>This page is not available</h1></body></html>"
@@ -140,7 +140,7 @@ class ConnectionRules(InvokerHelpers):
         timeout = self.short_timeout
         most = timeout + _FROZEN_SECONDS
         asked = lease("echo", value=1)
-        with self.relayed(invoker, http=True) as (plane, relay):
+        with self.relayed(invoker) as (plane, relay):
             self.works(plane)
             ended: list[Ended] = []
             thread = threading.Thread(target=lambda: ended.append(_one(plane, asked, timeout)), daemon=True)
@@ -225,18 +225,10 @@ class ConnectionRules(InvokerHelpers):
     def relayed(self, invoker: Invoker, *, http: bool = False) -> Iterator[Relayed]:
         """A plane of the same config, opened, that reaches its service by a relay."""
         found = service_address(invoker)
-        if found is None or (http and not found[1].startswith("http:")):
-            not_asked(
-                f"no key of the config is the address of {'an HTTP' if http else 'a'} service, with a port and not encrypted"
-            )
-        key, address, host, port = found
-        given: Any = type(getattr(invoker.config, key))
-        with TcpRelay(host, port) as relay:
-            there = address.format(f"127.0.0.1:{relay.port}")
-            value = SecretStr(there) if given is SecretStr else there
-            plane = type(invoker)(invoker.config.model_copy(update={key: value}), invoker.function)
-            with plane:
-                yield Relayed(plane, relay)
+        if http and (found is None or not found.is_http):
+            not_asked("no key of the config is the address of an HTTP service, with a port and not encrypted")
+        with through_relay(invoker) as (plane, relay):
+            yield Relayed(plane, relay)
 
     def _recovers(self, plane: Invoker) -> None:
         """Checks that the plane serves again with all its slots: an error may have taken one."""

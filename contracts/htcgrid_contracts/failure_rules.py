@@ -1,5 +1,7 @@
 """What a sink whose failures can be run again must do: `spi.ResultSink.failed`."""
 
+import base64
+import os
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
@@ -244,6 +246,21 @@ class FailureLogRules(PluginContract):
                 f"put with the attributes {each.task.attributes}, listed with {listed.task.attributes}"
             )
             self._check_event(listed, each)
+
+    def test_failed_lists_failures_behind_megabytes_of_answers(self, sink: ResultSink) -> None:
+        """`failed` must list the failures among many answers: a service may return a page in which nothing is a failure, and have
+        more. Read: spi.ResultSink.failed."""
+        size = 900
+        results = [self._answer(self._result(), b'"%s"' % base64.b64encode(os.urandom(3000))) for _ in range(size)]
+        bad = [self._failure(self._result()) for _ in range(3)]
+        results[0], results[size // 2], results[-1] = bad
+        self._put(sink, *(results[start : start + sink.max_batch] for start in range(0, size, sink.max_batch)))
+        with self.again(sink) as log:
+            found = {each.task.id for each in log.failed()}
+            assert found == {each.task.id for each in bad}, (
+                f"3 of {size} results are failures, among answers of 4 KB, and `failed` lists {len(found)}"
+            )
+            assert log.has_failed(), f"3 of {size} results are failures, and `has_failed` says none is"
 
     # --- helpers ---
 

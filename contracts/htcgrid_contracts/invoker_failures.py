@@ -128,6 +128,20 @@ class FailureRules(InvokerHelpers):
         )
         self.works(plane)
 
+    @pytest.mark.capability(Capability.EXIT)
+    def test_an_environment_that_ends_while_it_is_idle_fails_no_task(self, plane: Invoker) -> None:
+        """An environment that ended between two tasks must be replaced before the next: the task has run no handler, and an EXIT
+        would count as its attempt. Read: spi.FailureKind.EXIT."""
+        size = min(plane.max_concurrency, self.most_threads)
+        self.answer(self.call(plane, "end_later", seconds=0.3))
+        time.sleep(0.3 + 1.0 * self.wait_factor)
+        for _ in range(size + 1):
+            outcome = self.call(plane, "echo", value=1)
+            assert outcome.failure is None, (
+                f"a handler answered, and its process ended later; a task that came a second after that is reported as "
+                f"{outcome.failure}"
+            )
+
     @pytest.mark.capability(Capability.TIMEOUT)
     def test_a_handler_that_is_stopped_does_not_run_on(self, plane: Invoker, tmp_path: Path) -> None:
         """A handler that is reported as stopped must not run on behind that, nor a process that it has started: its retry

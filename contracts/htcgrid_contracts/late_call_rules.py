@@ -122,10 +122,13 @@ class LateCallRules(SourceHelpers):
         self._quiet("a late extend", lambda: list(source.extend(leases, 60 * self.wait_factor)))
         self.nothing_comes(source, 0.5 * self.wait_factor)
         if type(source).dead_letters is not TaskSource.dead_letters:
-            eventually(
-                lambda: {each.task.id for each in source.dead_letters()} == {each.task.id for each in leases},
-                10 * self.wait_factor,
-                f"{size} dead letters in `dead_letters`",
+            expected = {each.task.id for each in leases}
+            what = f"{size} dead letters in `dead_letters`"
+            eventually(lambda: self._dead(source) == expected, 10 * self.wait_factor, what)
+            self._quiet("a late ack", lambda: source.ack(leases))
+            time.sleep(0.1)
+            assert self._dead(source) == expected, (
+                "a late ack of a dead letter has removed it: an operator has not seen it"
             )
 
     def test_a_dead_letter_may_have_any_reason(self, source: TaskSource, given: Given) -> None:
@@ -151,6 +154,9 @@ class LateCallRules(SourceHelpers):
         )
 
     # --- helpers ---
+
+    def _dead(self, source: TaskSource) -> set[str]:
+        return {each.task.id for each in source.dead_letters()}
 
     def _unless_rejected(self, source: TaskSource, leases: Sequence[Lease]) -> None:
         """Return these with a delay of a month, unless the source rejects it and says its limit."""

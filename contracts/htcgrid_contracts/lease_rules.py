@@ -168,6 +168,33 @@ class LeaseRules(SourceHelpers):
         assert not gone, "a late nack or extend of the earlier holder took the lease from its new holder"
         other.ack(held)
 
+    def test_a_lost_lease_in_a_batch_leaves_the_new_holder_its_task(
+        self, source: TaskSource, given: Given, another: Callable[[], TaskSource]
+    ) -> None:
+        """A lost lease in a batch must not touch the new holder's, whatever else is in the batch: a good lease of another task
+        may have the attempt of the new holder's. Tasks and attempts go together. Read: spi.TaskSource.nack."""
+        if source.max_batch == 1 or not self.returns(source):
+            not_asked("max_batch is 1: no lease is in one call with another; or `nack` is the default")
+        given(*numbered(4))
+        other = another()
+        wait = self.expiry(source)
+        first = self.take(source, 4)
+        lost, returned = first[:2], first[2:]
+        source.nack(returned)
+        good = self.held(source, 2)
+        if {lease.task.id for lease in good} != {lease.task.id for lease in returned}:
+            self.stood_still()  # the others' leases are over already
+        theirs = self.held(other, 2, wait + 10)
+        source.extend([lost[0], good[0]], 0.1)
+        source.nack([lost[1], good[1]])
+        again = {lease.task.id for lease in self.take(source, 2)}
+        assert again == {lease.task.id for lease in good}, (
+            f"two tasks have a new holder; a batch of a lost lease, of attempt 1, and a good one, of attempt {good[0].attempt}, as the "
+            f"new holder's, made one of them come again"
+        )
+        gone = [each for lease in theirs for each in other.extend([lease], 60 * self.wait_factor)]
+        assert not gone, "a lost lease in a batch took the task from its new holder"
+
     def test_attempts_go_on_counting(self, source: TaskSource, given: Given) -> None:
         """`attempt` must grow by one each time, and the task must stay the same. The agent gives up after a number of
         attempts. Read: spi.Lease."""

@@ -86,6 +86,20 @@ class ReceiveRules(SourceHelpers):
         assert len(leased) == 1, f"one task was there and {len(leased)} were leased"
         assert took < 10 * self.wait_factor, f"a task was there, and receive waited {took:.1f} s for more"
 
+    def test_a_returned_task_comes_again_though_many_are_leased(self, source: TaskSource, given: Given) -> None:
+        """A task that is returned must be handed out again, however many leased ones are before it in the queue: a service may
+        look at a few at a time. Read: spi.TaskSource.receive."""
+        if not self.returns(source):
+            not_asked("`nack` is the default: what is returned waits for its lease to expire")
+        size = 30
+        given(*numbered(size))
+        leases = self.held(source, size)
+        by_id = {lease.task.id: lease for lease in leases}
+        for task in (self.published[-1], self.published[size // 2]):
+            source.nack([by_id[task.id]])
+            (again,) = self.take(source, 1, why=f"a task was returned, behind others of {size} that are leased: ")
+            assert again.task.id == task.id
+
     def test_receive_sees_a_task_that_comes_while_it_waits(self, given: Given) -> None:
         """`receive` must return a task that is put while it waits. Most of the time an agent waits at an empty queue.
         Read: spi.TaskSource.receive."""

@@ -7,10 +7,11 @@ import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 import pytest
-from htcgrid.spi import FailureKind, Outcome, Rejected, Result, ResultSink, ResultStore, Task
+from htcgrid.spi import FailureKind, Outcome, Plugin, Rejected, Result, ResultSink, ResultStore, Task
 
 from htcgrid_contracts.common import in_threads, not_asked, unique_id
 from htcgrid_contracts.failure_rules import FailureLogRules
+from htcgrid_contracts.network_rules import NetworkRules
 from htcgrid_contracts.payloads import AWKWARD_PAYLOADS
 from htcgrid_contracts.reader_rules import ReaderRules
 from htcgrid_contracts.recovery_rules import RecoveryRules
@@ -39,7 +40,14 @@ def result(payload: bytes = b'{"price": 1.5}', failure: FailureKind | None = Non
 
 
 class ResultSinkContract(
-    SinkSharingRules, ReaderRules, StoredValueRules, SinkBesideRules, FailureLogRules, RunRules, RecoveryRules
+    SinkSharingRules,
+    ReaderRules,
+    StoredValueRules,
+    SinkBesideRules,
+    FailureLogRules,
+    RunRules,
+    RecoveryRules,
+    NetworkRules,
 ):
     """Subclass it, and give the fixture `sink`: a sink, not opened, with a new and empty store.
 
@@ -228,6 +236,17 @@ class ResultSinkContract(
             self.says_unavailable(sink, "open_to_read", reader.open_to_read)
             reader.close()
 
+    def test_what_was_throttled_is_stored_when_it_is_put_again(self, sink: ResultSink) -> None:
+        """Results that the store refused since there were too many calls must be stored when they are put again: what was not
+        written must not be taken for stored. Read: spi.Unavailable, spi.ResultSink.put."""
+        self.needs("throttle")
+        with sink:
+            results = [result() for _ in range(min(sink.max_batch, 30))]
+            with self.throttled(sink), self.unavailable("put of what the store refused", sink):
+                sink.put(results)
+            self.comes_back(lambda: sink.put(results), 30, "store")
+            self._stored(sink, results)
+
     # --- what can be asked of it ---
 
     def test_stored_never_names_a_task_without_a_result(self, sink: ResultSink) -> None:
@@ -357,6 +376,14 @@ class ResultSinkContract(
         put = result()
         plugin.put([put])
         plugin.stored([put.task])
+
+    def use_wrongly(self, plugin: Plugin) -> None:
+        """Put a result that is too large."""
+        if isinstance(plugin, ResultSink) and self.too_large is not None:
+            plugin.put([result(b'"' + b"x" * (self.too_large - 2) + b'"')])
+
+    def calls_through(self, plugin: ResultSink) -> Mapping[str, Callable[[], object]]:
+        return self._calls(plugin, result())
 
     def _calls(self, sink: ResultSink, put: Result) -> Mapping[str, Callable[[], object]]:
         calls: dict[str, Callable[[], object]] = {

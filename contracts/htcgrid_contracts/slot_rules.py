@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from htcgrid.spi import Capability, FailureKind, Invoker, Outcome, Throttled, Unavailable, Unstarted
+from htcgrid.spi import Capability, FailureKind, Invoker, Outcome, Rejected, Throttled, Unavailable, Unstarted
 
 from htcgrid_contracts.common import children, descendants, eventually, in_threads, not_asked
 from htcgrid_contracts.invoker_helpers import InvokerHelpers, lease
@@ -206,12 +206,21 @@ class SlotRules(InvokerHelpers):
         short = min(4 * self.wait_factor, seconds)
         seen = self.marks(tmp_path)
         reports: list[Outcome | Unstarted] = []
+        uncounted: list[str] = []
         with self.again(invoker) as plane:
             self.works(plane)
 
             def run(**event: Any) -> None:
+                asked = lease("sleep", **event)
                 with suppress(Exception):  # the plane is closed
-                    reports.extend(plane.invoke([lease("sleep", **event)], plane.function.timeout))
+                    try:
+                        reports.extend(plane.invoke([asked], plane.function.timeout))
+                    except Unavailable as error:
+                        uncounted.extend({asked.task.id} - set(error.begun))
+                        raise
+                    except Rejected:
+                        uncounted.append(asked.task.id)
+                        raise
 
             events: list[dict[str, Any]] = [{"seconds": seconds}]
             if seen is not None and plane.max_concurrency > 1:
@@ -233,6 +242,11 @@ class SlotRules(InvokerHelpers):
         )
         named = [each for each in reports if isinstance(each, Outcome) and each.failure is FailureKind.CANCELLED]
         assert not named, "a task that `close` has ended is reported as cancelled, and `cancel` has not named it"
+        uncounted += [each.task_id for each in reports if isinstance(each, Unstarted)]
+        assert not uncounted, (
+            "a task ran when the plane was closed, and is reported as not begun, or `invoke` raised Rejected, or Unavailable whose "
+            "`begun` does not name it: its attempt counts"
+        )
         if began + took < ends - 1:  # otherwise it may have ended before
             time.sleep(max(0.0, ends + self.wait_factor - time.monotonic()))
             ran = (tmp_path / "ended").exists()

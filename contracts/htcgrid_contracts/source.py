@@ -11,6 +11,7 @@ from htcgrid_contracts.common import eventually, in_threads, not_asked
 from htcgrid_contracts.dead_letter_rules import DeadLetterRules
 from htcgrid_contracts.late_call_rules import LateCallRules
 from htcgrid_contracts.lease_rules import LeaseRules
+from htcgrid_contracts.network_rules import NetworkRules
 from htcgrid_contracts.queue import TaskQueueRules
 from htcgrid_contracts.queue_content_rules import QueueContentRules
 from htcgrid_contracts.queue_states import QueueStateRules
@@ -37,6 +38,7 @@ class TaskSourceContract(
     DeadLetterRules,
     BesideRules,
     RecoveryRules,
+    NetworkRules,
 ):
     """Subclass it, and give the fixture `source`: a source, not opened, with a new and empty queue.
 
@@ -69,18 +71,6 @@ class TaskSourceContract(
         assert not doubled, f"{doubled} tasks were leased twice to threads of one source"
         lost = {task.id for task in self.published} - set(seen)
         assert not lost, f"{len(lost)} of {len(tasks)} tasks were never leased, such as {min(lost)}"
-
-    def test_it_is_not_exhausted_while_a_task_waits(self, given: Given) -> None:
-        """`exhausted` must be false while a task waits. The agent ends when it is true.
-        Read: spi.TaskSource.exhausted."""
-        source = given(*numbered(2))
-        ended = source.exhausted
-        assert not ended, "`exhausted` is true while two tasks wait"
-        leases = self.take(source, 2)
-        if self.returns(source):
-            source.nack(leases[:1])
-            ended = source.exhausted
-            assert not ended, "`exhausted` is true while a task that was returned waits"
 
     def test_a_finite_source_is_exhausted_when_all_is_lent(self, given: Given) -> None:
         """A source that ends, such as a file, must say so in `exhausted` once all tasks are leased. Otherwise `htcgrid

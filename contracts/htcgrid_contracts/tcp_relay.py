@@ -5,8 +5,9 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
@@ -196,19 +197,44 @@ class TcpRelay:
                 pass
 
 
-def service_address(plugin: Plugin) -> tuple[str, str, str, int] | None:
-    """The key of the plugin's config that holds the address of its service, the address with `{}` in place of host and port,
-    the host and the port; None where there is none, or the connection is encrypted."""
-    for key in type(plugin.config).model_fields:
-        value: Any = getattr(plugin.config, key)
+@dataclass(frozen=True)
+class ServiceAddress:
+    """Where a plugin's service is: `keys` of its config say so, each with its type and a text with `{host}` and `{port}`."""
+
+    host: str
+    port: int
+    is_http: bool
+    keys: Mapping[str, tuple[type, str]]
+
+    def at(self, host: str, port: int) -> dict[str, Any]:
+        """What these keys say of another host and port."""
+        return {key: given(text.format(host=host, port=port)) for key, (given, text) in self.keys.items()}
+
+
+def service_address(plugin: Plugin) -> ServiceAddress | None:
+    """Where the plugin's service is, by an address in its config or the keys `host` and `port`; None where neither is there, or
+    the connection is encrypted."""
+    config: Any = plugin.config
+    for key in type(config).model_fields:
+        value = getattr(config, key)
         found = _URL.match(value.get_secret_value() if isinstance(value, SecretStr) else str(value))
         if found is None or found["scheme"] in _ENCRYPTED:
             continue
         port = int(found["port"] or _PORTS.get(found["scheme"], 0))
         if port:
-            address = f"{found['scheme']}://{found['user'] or ''}{{}}{found['rest'] or ''}"
-            return key, address, found["host"].strip("[]"), port
+            before, behind = (_literal(found[name]) for name in ("user", "rest"))
+            address = f"{found['scheme']}://{before}{{host}}:{{port}}{behind}"
+            given = SecretStr if isinstance(value, SecretStr) else str
+            return ServiceAddress(found["host"].strip("[]"), port, found["scheme"] == "http", {key: (given, address)})
+    name, number = getattr(config, "host", None), getattr(config, "port", None)
+    if isinstance(name, str) and name and not name.startswith("/") and isinstance(number, int) and number > 0:
+        return ServiceAddress(name, number, False, {"host": (str, "{host}"), "port": (int, "{port}")})
     return None
+
+
+def _literal(text: str | None) -> str:
+    """As a part of a format."""
+    return (text or "").replace("{", "{{").replace("}", "}}")
 
 
 def _is_whole(request: bytes) -> bool:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from htcgrid.spi import GENERATION, Lease, TaskQueue, TaskSource
+from htcgrid.spi import GENERATION, Lease, Plugin, TaskQueue, TaskSource
 
 from htcgrid_contracts.common import eventually, in_threads, not_asked
 from htcgrid_contracts.source_helpers import Given, SourceHelpers, numbered
@@ -27,6 +27,37 @@ class WaitRules(SourceHelpers):
             if took < 1.6 * wait:
                 return
         assert took < 1.6 * wait, f"came back after {took:.1f} s when asked to wait {wait:g} s"
+
+    def test_a_receive_that_another_forestalls_goes_on_waiting(
+        self, given: Given, another: Callable[[], TaskSource]
+    ) -> None:
+        """When a task comes and another agent gets it, a `receive` that waits must go on waiting: an agent that is sent away
+        asks again at once, and a thousand idle agents would ask for each task. Read: spi.TaskSource.receive."""
+        if self.finite:
+            not_asked("finite: all tasks are there from the start")
+        source = given()
+        if source.exhausted:
+            not_asked("it has an end, which an empty queue is: `receive` need not wait there")
+        other = another()
+        wait = 3.0 * self.wait_factor
+
+        def receive(receiver: TaskSource) -> tuple[int, float]:
+            began = time.monotonic()
+            leases = receiver.receive(1, wait)
+            receiver.ack(leases)
+            return len(leases), time.monotonic() - began
+
+        def publish() -> tuple[int, float]:
+            time.sleep(0.3 * wait)
+            self.publish(source, numbered(1))
+            return 1, 0.0
+
+        ended = in_threads([lambda: receive(source), lambda: receive(other), publish], 3 * wait + 10 * self.wait_factor)
+        waited = [took for size, took in ended if not size]
+        assert len(waited) == 1, f"one task came while two agents waited for {wait:g} s, and {len(waited)} got none"
+        assert waited[0] > 0.75 * wait, (
+            f"a task came, another agent got it, and receive(1, {wait:g}) came back without one after {waited[0]:.1f} s"
+        )
 
     def test_a_receive_that_waits_holds_up_no_other_call(self, source: TaskSource, given: Given) -> None:
         """Other calls must work while `receive` waits in another thread: the agent acks results meanwhile.
@@ -104,6 +135,18 @@ class WaitRules(SourceHelpers):
         assert len(seen) == size, f"{len(seen) - size} of {size} tasks came twice, though each was acked in time"
         assert not source.receive(1, 0.2), "a task came that was never there"
 
+    def test_it_is_not_exhausted_while_a_task_waits(self, given: Given) -> None:
+        """`exhausted` must be false while a task waits. The agent ends when it is true.
+        Read: spi.TaskSource.exhausted."""
+        source = given(*numbered(2))
+        ended = source.exhausted
+        assert not ended, "`exhausted` is true while two tasks wait"
+        leases = self.take(source, 2)
+        if self.returns(source):
+            source.nack(leases[:1])
+            ended = source.exhausted
+            assert not ended, "`exhausted` is true while a task that was returned waits"
+
     def test_a_delayed_task_is_not_the_end(self, source: TaskSource, given: Given) -> None:
         """`exhausted` must be false while a task waits for its delay to end. Otherwise the run ends without that task.
         Read: spi.TaskSource.exhausted."""
@@ -145,6 +188,24 @@ class WaitRules(SourceHelpers):
     def use(self, plugin: TaskSource) -> None:  # type: ignore[override]
         """Ask whether there is a task."""
         plugin.receive(1, 0)
+
+    def use_wrongly(self, plugin: Plugin) -> None:
+        """Put an id that is there already, with another event."""
+        if isinstance(plugin, TaskQueue):
+            (task,) = numbered(1)
+            plugin.put([task])
+            try:
+                plugin.put([replace(task, payload=b"0")])
+            finally:
+                plugin.cancel(task_ids=[task.id])
+
+    def calls_through(self, plugin: TaskSource) -> Mapping[str, Callable[[], object]]:
+        """Of a source with two leases."""
+        if self.finite:
+            not_asked("finite: all tasks are there from the start")
+        self.publish(plugin, numbered(2))
+        calls = self._calls(plugin, self.held(plugin, 2))
+        return {"receive": calls["receive"], **calls}
 
     def _calls(self, source: TaskSource, leases: Sequence[Lease]) -> Mapping[str, Callable[[], object]]:
         calls: dict[str, Callable[[], object]] = {

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from typing import Any
@@ -101,6 +102,12 @@ def end(event: Event, context: Any) -> Any:
     sys.exit(event.get("status", 0))
 
 
+def end_later(event: Event, context: Any) -> Any:
+    """Answer, and end the process `seconds` later."""
+    threading.Timer(event["seconds"], os._exit, [3]).start()
+    return _executions
+
+
 def kill(event: Event, context: Any) -> Any:
     """End the process by a signal, KILL unless told."""
     os.kill(os.getpid(), event.get("signal", signal.SIGKILL))
@@ -175,6 +182,7 @@ ACTIONS = {
     "eat": eat,
     "echo": echo,
     "end": end,
+    "end_later": end_later,
     "fail": fail,
     "identify": identify,
     "kill": kill,

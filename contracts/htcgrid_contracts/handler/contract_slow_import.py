@@ -4,6 +4,7 @@ import time
 from typing import Any
 
 time.sleep(3)
+print("contract_slow_import is loaded")
 
 
 def handler(event: dict[str, Any], context: Any) -> Any:

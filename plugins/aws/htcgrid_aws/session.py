@@ -13,7 +13,10 @@ from pydantic import Field
 from htcgrid.spi import Plugin, Rejected
 
 CONNECT_SECONDS = 10
-READ_SECONDS = 60
+READ_SECONDS = 25
+"""More than SQS lets a receive wait, 20 s. Where nothing answers, an agent learns of it after this."""
+DEPLOY_READ_SECONDS = 60
+"""Some calls of a deployment take long: a function is made once its archive was unpacked."""
 # AWS's load balancers and NAT gateways drop an idle connection after 350 s; a handler may take 900 s.
 KEEPALIVE_SECONDS = 60
 
@@ -76,7 +79,9 @@ class AwsSession:
 
     def retrying_client(self, service: str) -> Any:
         """A client with the SDK's own retries: for commands such as `deploy`, whose calls may be repeated."""
-        return self._made(service, "", retries={"mode": "standard", "total_max_attempts": 5})
+        return self._made(
+            service, "", retries={"mode": "standard", "total_max_attempts": 5}, read_timeout=DEPLOY_READ_SECONDS
+        )
 
     def invoke_client(self, connections: int, read_seconds: float) -> Any:
         """A client only for Invoke: it waits as long as a handler may take, and its connections are kept alive."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
@@ -14,6 +15,7 @@ from htcgrid_aws.htc_source import HtcGridSource
 from htcgrid_aws.s3 import S3Sink
 from htcgrid_aws.sqs import SqsSource
 from htcgrid_contracts import ResultSinkContract, TaskSourceContract
+from service_answers import throttled
 
 from htcgrid.spi import Function, Plugin, Result, ResultSink, Task, TaskSource
 
@@ -39,8 +41,29 @@ LAST_STAYS = "of the first generation the last answer stays, so that a job that 
 SESSION_OF_ID = "HTC-Grid takes a task's session from its id: tasks of a session have other ids than these"
 
 
-class TestSqs(TaskSourceContract):
+class Throttling:
+    """The service refuses these operations from `throttle` to `end_throttle`."""
+
+    refused: ClassVar[Sequence[str]]
+
+    def throttle(self, plugin: Plugin) -> None:
+        self._refusing = ExitStack()
+        self._refusing.enter_context(throttled(plugin, *self.refused))
+
+    def end_throttle(self, plugin: Plugin) -> None:
+        self._refusing.close()
+
+
+@pytest.fixture(autouse=True)
+def _soon_tired_of_silence(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service that is silent is waited for for as long as a long poll takes, which is long for a test."""
+    if "frozen" in request.node.name:
+        monkeypatch.setattr("htcgrid_aws.session.READ_SECONDS", 5)
+
+
+class TestSqs(Throttling, TaskSourceContract):
     aws: Aws
+    refused = ("sqs.ReceiveMessage",)
     wait_factor = 2.0
     many_tasks = 60  # each is a call to the server of the tests
     largest_payload = 1_000_000
@@ -101,6 +124,8 @@ class TestSqs(TaskSourceContract):
 class TestSqsPut(TestSqs):
     """The same with the source's own `put`."""
 
+    test_a_service_that_is_frozen_is_unavailable = None  # type: ignore[assignment]  # the clients are the same
+
     def publish(self, source: TaskSource, tasks: Sequence[Task]) -> None:
         assert isinstance(source, SqsSource)
         with SqsSource(source.config, Function()) as submitter:
@@ -139,6 +164,8 @@ class TestSqsWithTaskTable(TestSqsPut):
 class TestSqsPriorities(TestSqs):
     """The same over three queues, of which the middle one is fed."""
 
+    test_a_service_that_is_frozen_is_unavailable = None  # type: ignore[assignment]  # the clients are the same
+
     @pytest.fixture
     def source(self, own_aws: Aws) -> TaskSource:
         self.aws = own_aws
@@ -163,9 +190,10 @@ class TestSqsPriorities(TestSqs):
         self.aws.send(source.config.queues[1], "not JSON {")
 
 
-class TestDynamodb(ResultSinkContract):
+class TestDynamodb(Throttling, ResultSinkContract):
     failures_have_events = True
     aws: Aws
+    refused = ("dynamodb.BatchWriteItem", "dynamodb.PutItem", "dynamodb.UpdateItem")
     conditional = "failures"
     too_large = 6_000_000  # payloads are deflated; this one to more than inline_limit
     largest_payload = 200_000
@@ -191,6 +219,8 @@ class TestDynamodb(ResultSinkContract):
 class TestDynamodbOfYoungAnswers(TestDynamodb):
     """The same with `conditional = "late"` and answers that are too young to be late: they are written many at a time."""
 
+    test_a_service_that_is_frozen_is_unavailable = None  # type: ignore[assignment]  # the clients are the same
+
     conditional = "late"
     known_gaps: ClassVar[Mapping[str, str]] = {
         **TestDynamodb.known_gaps,
@@ -206,13 +236,16 @@ class TestDynamodbOfYoungAnswers(TestDynamodb):
 class TestDynamodbFirstStays(TestDynamodb):
     """The same where the first result of a task stays."""
 
+    test_a_service_that_is_frozen_is_unavailable = None  # type: ignore[assignment]  # the clients are the same
+
     conditional = "always"
     known_gaps: ClassVar[Mapping[str, str]] = {}
 
 
-class TestS3(ResultSinkContract):
+class TestS3(Throttling, ResultSinkContract):
     failures_have_events = True
     aws: Aws
+    refused = ("s3.PutObject",)
     known_gaps: ClassVar[Mapping[str, str]] = {
         "test_a_result_of_the_same_generation_replaces_nothing": LAST_STAYS,
     }
@@ -251,6 +284,7 @@ class TestHtcGridSource(TaskSourceContract):
         "test_cancel_names_each_task_once_and_none_that_is_done": "a task is done when its result is stored, not by its ack",
         "test_extend_keeps_every_lease_for_so_many_seconds_from_now": "HTC-Grid's agents keep a task for the time in its config",
         "test_a_part_of_a_second_counts": "HTC-Grid's agents keep a task for the time in its config",
+        "test_a_lost_lease_in_a_batch_leaves_the_new_holder_its_task": "an extend is for the time in HTC-Grid's config, not for 0.1 s",
         "test_put_of_a_task_that_is_leased_changes_nothing": "a put that is repeated sends a pending task's message again",
     }
     _owners = itertools.count(1)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import socket
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -19,17 +20,18 @@ PASSWORD = "contract-password"
 
 
 class Server:
-    """A redis-server on a socket of its own."""
+    """A redis-server on a port of its own."""
 
     def __init__(self, folder: Path, *, outlives: bool = False) -> None:
         program = shutil.which("redis-server")
         if program is None:
             pytest.skip("redis-server is not installed: apt-get install redis-server")
-        self._socket = socket = folder / "redis.sock"
-        self.url = f"unix://:{PASSWORD}@{socket}"
-        command = [program, "--port", "0", "--unixsocket", socket, "--dir", folder, "--save", ""]
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        self.url = f"redis://:{PASSWORD}@127.0.0.1:{port}"
+        command = [program, "--bind", "127.0.0.1", "--port", str(port), "--dir", folder, "--save", ""]
         self._command = [*command, "--appendonly", "yes" if outlives else "no", "--requirepass", PASSWORD]
-        self.client = redis.Redis(unix_socket_path=str(socket), password=PASSWORD)
+        self.client = redis.Redis(port=port, password=PASSWORD)
         self.start()
 
     def start(self) -> None:
@@ -91,7 +93,7 @@ class TestRedisSource(TaskSourceContract):
             self.server.client.xadd("tasks", {"id": task.id, "payload": task.payload, "attributes": attributes})
 
     def publish_invalid(self, source: RedisSource) -> None:
-        self.server.client.xadd("tasks", {"event": "{}"})
+        self.server.client.xadd("tasks", {"id": "no-task", "payload": "1", "attributes": "not JSON {"})
 
     def take_away(self, source: RedisSource) -> None:
         self.server.stop()

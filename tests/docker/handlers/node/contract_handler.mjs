@@ -45,6 +45,10 @@ const ACTIONS = {
     process.stdout.write("ending\n");
     process.exit(event.status ?? 0);
   },
+  end_later: (event) => {
+    setTimeout(() => process.exit(3), event.seconds * 1000);
+    return executions;
+  },
   fail: (event) => {
     throw new ContractError(`${event.message ?? "told to"} ${ENVIRONMENT} ${executions}`);
   },

@@ -5,3 +5,4 @@ import { setTimeout as pause } from "node:timers/promises";
 export { handler } from "./contract_handler.mjs";
 
 await pause(3_000);
+console.log("contract_slow_import is loaded");
