@@ -29,6 +29,7 @@ from htcgrid.spi import (
     FailureKind,
     Function,
     HandlerOutput,
+    HtcgridError,
     Invoker,
     Lease,
     Observation,
@@ -325,6 +326,63 @@ class TestLargeEventsAreRejected(Case):
 
 
 # --- batches ---
+
+
+class TestUsesAnEnvironmentThatHasEnded(Case):
+    breaks = "test_an_environment_that_ends_while_it_is_idle_fails_no_task"
+    says = "a task that came a second after that is reported as"
+
+    class broken(Reference):
+        ended = False
+
+        def invoke(self, batch: Sequence[Lease], timeout: float) -> Reports:
+            for report in super().invoke(batch, timeout):
+                if self.ended and isinstance(report, Outcome):
+                    self.ended = False
+                    document = b'{"errorType": "Runtime.ExitError", "errorMessage": "it ended"}'
+                    report = replace(report, payload=document, failure=FailureKind.EXIT)  # noqa: PLW2901
+                self.ended = self.ended or any(b"end_later" in lease.task.payload for lease in batch)
+                yield report
+
+
+class TestSaysNotBegunAtClose(Case):
+    breaks = "test_close_ends_what_runs"
+    says = "its attempt counts"
+
+    class broken(Reference):
+        is_closed = False
+
+        def close(self) -> None:
+            self.is_closed = True
+            super().close()
+
+        def invoke(self, batch: Sequence[Lease], timeout: float) -> Reports:
+            try:
+                for report in super().invoke(batch, timeout):
+                    if self.is_closed:
+                        break
+                    yield report
+                else:
+                    return
+            except HtcgridError:
+                if not self.is_closed:
+                    raise
+            raise Unavailable("The plane is closed.")
+
+
+class TestTellsOfTheStartAgainAndAgain(Case):
+    breaks = "test_the_start_of_an_environment_is_not_in_the_timeout"
+    says = "have it in their logs"
+
+    class broken(Reference):
+        printed = b""
+
+        def invoke(self, batch: Sequence[Lease], timeout: float) -> Reports:
+            for report in super().invoke(batch, timeout):
+                if isinstance(report, Outcome):
+                    self.printed = self.printed or report.log_tail
+                    report = replace(report, log_tail=self.printed)  # noqa: PLW2901
+                yield report
 
 
 class OneAfterTheOther(Reference):

@@ -344,6 +344,35 @@ class TestStoredKnowsNoGenerations(Case):
             return list(self.get([task.id for task in tasks]))
 
 
+class TestTakesWhatWasThrottledForStored(Case):
+    breaks = "test_what_was_throttled_is_stored_when_it_is_put_again"
+    says = "was put"
+
+    class broken(Reference):
+        def put(self, results: Sequence[Result]) -> None:
+            self.noted: set[str] = getattr(self, "noted", set())
+            left = [each for each in results if each.task.id not in self.noted]
+            self.noted |= {each.task.id for each in results}
+            super().put(left)
+
+
+class TestTakesAPageWithoutAFailureForTheEnd(Case):
+    breaks = "test_failed_lists_failures_behind_megabytes_of_answers"
+    says = "`failed` lists"
+
+    class broken(Reference):
+        def failed(self) -> Iterator[Result]:
+            page: list[Result] = []
+            for _, each in super().scan():
+                page.append(each)
+                if len(page) == 100:
+                    if all(one.outcome.failure is None for one in page):
+                        return
+                    yield from [one for one in page if one.outcome.failure is not None]
+                    page = []
+            yield from [one for one in page if one.outcome.failure is not None]
+
+
 class TestScansBackwards(Case):
     breaks = "test_scan_gives_results_in_the_order_they_were_stored"
     says = "`scan` has another order"

@@ -2,6 +2,7 @@
 # ruff: noqa: N801 - a broken plugin is an attribute of its case
 
 import json
+import logging
 import os
 import threading
 import time
@@ -215,6 +216,27 @@ class TestLeak(Case):
             threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
 
 
+class TestLeavesAFileToTheCollector(Case):
+    breaks = "test_close_releases_all_that_open_took"
+    says = "left to Python's garbage collector"
+
+    class broken(Reference):
+        def put(self, tasks: Sequence[Task]) -> None:
+            found = Path(os.devnull).open()  # noqa: SIM115
+            super().put(tasks)
+            found.close()
+
+
+class TestWarnsWhenItIsClosed(Case):
+    breaks = "test_close_releases_all_that_open_took"
+    says = "it logs a warning: The queue cannot be removed"
+
+    class broken(Reference):
+        def close(self) -> None:
+            logging.getLogger("htcgrid.broken").warning("The queue cannot be removed: this is closed.")
+            super().close()
+
+
 class TestMissingPasses(Case):
     breaks = "test_a_place_that_is_not_there_is_a_clear_error"
     says = "went through though"
@@ -247,6 +269,23 @@ class TestShowsASecretThatItCannotSend(Case):
             token = self.config.token.get_secret_value()
             if "\n" in token:
                 raise Rejected(f"Invalid header value {token!r}")
+            super().open()
+
+
+class TestShowsAWrongAddress(Case):
+    breaks = "test_its_errors_and_repr_keep_secrets"
+    says = "where it has another scheme"
+
+    class broken(Reference):
+        class Config(MemorySource.Config):
+            url: SecretStr = SecretStr("queue://grid:hunter22-and-more@queue.example:7000")
+
+        config: Config
+
+        def open(self) -> None:
+            url = self.config.url.get_secret_value()
+            if not url.startswith("queue://"):
+                raise Rejected(f"{url} is not the address of a queue")
             super().open()
 
 
@@ -801,6 +840,17 @@ class TestLateNackTakesTheLease(Case):
             super().nack([self._tasks[lease.task.id] for lease in leases], delay)
 
 
+class TestPutsTogetherWhatDoesNotBelong(Case):
+    breaks = "test_a_lost_lease_in_a_batch_leaves_the_new_holder_its_task"
+    says = "made one of them come again"
+
+    class broken(Reference):
+        def nack(self, leases: Sequence[Lease], delay: float = 0.0) -> None:
+            ids, attempts = {lease.task.id for lease in leases}, {lease.attempt for lease in leases}
+            there = [self._tasks[each] for each in ids if each in self._tasks]
+            super().nack([lease for lease in there if lease.attempt in attempts], delay)
+
+
 class TestCountsToTwo(Case):
     breaks = "test_attempts_go_on_counting"
     says = "handed out 3 times, the task says attempt 2"
@@ -820,6 +870,38 @@ class TestWaitsTwice(Case):
     class broken(Reference):
         def receive(self, max_tasks: int, wait: float) -> Sequence[Lease]:
             return super().receive(max_tasks, 2 * wait)
+
+
+class TestIsSentAwayWhenAnotherWasFaster(Case):
+    breaks = "test_a_receive_that_another_forestalls_goes_on_waiting"
+    says = "another agent got it, and receive(1, "
+
+    class broken(Reference):
+        def receive(self, max_tasks: int, wait: float) -> Sequence[Lease]:
+            deadline, puts = time.monotonic() + wait, self.puts
+            while not (leases := super().receive(max_tasks, 0)) and time.monotonic() < deadline:
+                if self.puts != puts:
+                    return ()
+                time.sleep(0.01)
+            return leases
+
+        puts = 0
+
+        def put(self, tasks: Sequence[Task]) -> None:
+            super().put(tasks)
+            self.puts += 1
+
+
+class TestLooksAtTheFirstTen(Case):
+    breaks = "test_a_returned_task_comes_again_though_many_are_leased"
+    says = "a task was returned, behind others of 30 that are leased"
+
+    class broken(Reference):
+        def receive(self, max_tasks: int, wait: float) -> Sequence[Lease]:
+            if sum(each in self._until for each in list(self._tasks)[:10]) == 10 and len(self._until) > 28:
+                time.sleep(min(wait, 0.1))
+                return ()
+            return super().receive(max_tasks, wait)
 
 
 class TestOneCallAtATime(Case):
@@ -1227,12 +1309,24 @@ class TestCutsLeasesToSeconds(OnAFile):
 
 class TestCountsWhatIsOverNowhere(Case):
     breaks = "test_a_task_whose_lease_is_over_is_counted_and_pending"
-    says = "2 tasks must be counted, in any state; stats(brief=False) says waiting 1, delayed None, leased 0"
+    says = "2 tasks must be counted, in any state, the same in both; stats(brief=False) says waiting 1, delayed None, leased 0"
 
     class broken(Reference):
         def stats(self, *, brief: bool = False) -> QueueStats:
             states = super().stats().states
             return QueueStats(replace(states, waiting=(states.waiting or 1) - 1))
+
+
+class TestCountsInBriefWhatIsOverAsLeased(Case):
+    breaks = "test_a_task_whose_lease_is_over_is_counted_and_pending"
+    says = "stats(brief=True) says waiting 0, delayed None, leased 2, and stats() waiting 2"
+
+    class broken(Reference):
+        def stats(self, *, brief: bool = False) -> QueueStats:
+            states = super().stats().states
+            if brief:
+                states = replace(states, waiting=0, leased=(states.leased or 0) + (states.waiting or 0))
+            return QueueStats(states)
 
 
 class TestTellsTheYoungest(OnAFile):
@@ -1506,6 +1600,16 @@ class TestNoSuchLease(Case):
             if {lease.task.id for lease in leases} & set(self.dead_ids):
                 raise RuntimeError("no such lease")
             super().dead_letter(leases, reason)
+
+
+class TestALateAckRemovesTheDeadLetter(Case):
+    breaks = "test_a_late_call_leaves_a_dead_letter_as_it_is"
+    says = "a late ack of a dead letter has removed it"
+
+    class broken(Reference):
+        def ack(self, leases: Sequence[Lease]) -> None:
+            super().ack(leases)
+            self._forget([lease.task for lease in leases])
 
 
 class TestHasAColumnForReasons(Case):

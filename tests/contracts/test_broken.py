@@ -11,6 +11,7 @@ from xml.etree import ElementTree as ET
 import pytest
 from htcgrid_contracts import AgentContract, InvokerContract, ObserverContract, ResultSinkContract, TaskSourceContract
 from htcgrid_contracts.connection_rules import ConnectionRules
+from htcgrid_contracts.network_rules import NetworkRules
 
 # The first test waits for all rooms: 390 broken plugins, and 5 good ones that are asked everything. That takes 5 minutes where
 # nothing else runs.
@@ -22,6 +23,7 @@ ROOMS = {
     "broken_sinks": ResultSinkContract,
     "broken_invokers": InvokerContract,
     "broken_network": ConnectionRules,
+    "broken_connections": NetworkRules,
     "broken_agent": AgentContract,
     "broken_observers": ObserverContract,
 }
