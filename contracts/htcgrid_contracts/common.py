@@ -238,6 +238,18 @@ class PluginContract:
         complaints = [each.getMessage() for each in caplog.records if _is_warning(each)]
         assert not complaints, f"nothing went wrong, and when it is used and closed it logs a warning: {complaints[0]}"
 
+    def test_a_place_that_is_not_there_is_missed_beside_one_that_is(self, missing: Plugin, plugin: Plugin) -> None:
+        """A plugin whose place is not there must not open because another plugin, with another config, is open in the same
+        process: two plugins share nothing, a connection least of all. Read: spi.Plugin.open."""
+        with self.again(plugin) as there:
+            self.use(there)
+            try:
+                with self.again(missing) as opened:
+                    self.use(opened)
+            except HtcgridError:
+                return
+        pytest.fail("what the config names is not there, and it works while another plugin of this kind is open")
+
     def test_a_place_that_is_not_there_is_a_clear_error(self, missing: Plugin) -> None:
         """Where the config names something that does not exist, `open` must raise Rejected and say what to do. The
         agent then ends at once with exit code 2; after Unavailable it would wait for ever.

@@ -54,6 +54,7 @@ AWKWARD_IDS = (
     "a b",
     "a%2Fb",
     "a'b\"c",
+    "a\\b",
     "a;b,c:d",
     "é",
     "e\u0301",

@@ -1,6 +1,7 @@
 """What a source must do that tasks can be put into: `spi.TaskQueue`, `TaskSource.stats` and `dead_letter`."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
@@ -120,6 +121,20 @@ class TaskQueueRules(SourceHelpers):
         (lease,) = self.take(source, 1)
         assert lease.task.id == kept.id, "the task that was cancelled was handed out"
         self.nothing_comes(source, on_lease=True)
+
+    def test_a_cancelled_task_that_is_put_again_does_not_run(self, given: Given) -> None:
+        """`put` of an id that is cancelled, and still kept, must not make it run: a submit that was interrupted is completed by
+        the same command, perhaps after a cancel. It is accepted without effect, or rejected. Read: spi.TaskQueue.put."""
+        source = given()
+        queue = _queue(source)
+        (task,) = numbered(1)
+        queue.put([task])
+        queue.cancel(task_ids=[task.id])
+        if not queue.cancel(task_ids=[task.id]):
+            not_asked("the queue keeps no cancelled ids")
+        with suppress(Rejected):
+            queue.put([task])
+        self.nothing_comes(source)
 
     def test_extend_says_which_task_was_cancelled(self, given: Given) -> None:
         """`extend` must return the ids of leased tasks that were cancelled. Only so does the agent know that it must

@@ -246,6 +246,27 @@ class TestMissingPasses(Case):
             """Create it quietly."""
 
 
+class TestSharesItsQueueWithAll(Case):
+    breaks = "test_a_place_that_is_not_there_is_missed_beside_one_that_is"
+    says = "it works while another plugin of this kind is open"
+
+    class broken(Reference):
+        connections: ClassVar[list[object]] = []
+
+        def open(self) -> None:
+            super().open()
+            self.connections.append(self)
+
+        def close(self) -> None:
+            super().close()
+            if self in self.connections:
+                self.connections.remove(self)
+
+        def refuse(self) -> None:
+            if not self.connections:
+                raise Rejected("There is no queue named q. Create it, or name another.")
+
+
 class TestSecret(Case):
     breaks = "test_its_errors_and_repr_keep_secrets"
     says = "SecretStr"
@@ -1610,6 +1631,19 @@ class TestALateAckRemovesTheDeadLetter(Case):
         def ack(self, leases: Sequence[Lease]) -> None:
             super().ack(leases)
             self._forget([lease.task for lease in leases])
+
+
+class TestPutBringsBackWhatWasCancelled(OnAFile):
+    breaks = "test_a_cancelled_task_that_is_put_again_does_not_run"
+    says = "was handed out, attempt 1, and should not have been"
+
+    class broken(SqliteSource):
+        def put(self, tasks: Sequence[Task]) -> None:
+            with self._file.writing(durable=True) as connection:
+                for task in tasks:
+                    there = "seq IN (SELECT seq FROM tasks WHERE id = ?)"
+                    connection.execute(f"DELETE FROM queue WHERE state = 'cancelled' AND {there}", (task.id,))
+            super().put(tasks)
 
 
 class TestHasAColumnForReasons(Case):
