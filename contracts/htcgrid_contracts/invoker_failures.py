@@ -132,6 +132,8 @@ class FailureRules(InvokerHelpers):
     def test_an_environment_that_ends_while_it_is_idle_fails_no_task(self, plane: Invoker) -> None:
         """An environment that ended between two tasks must be replaced before the next: the task has run no handler, and an EXIT
         would count as its attempt. Read: spi.FailureKind.EXIT."""
+        if self.behind_emulator:
+            not_asked("AWS's emulator sees the end of its runtime with the next task")
         size = min(plane.max_concurrency, self.most_threads)
         self.answer(self.call(plane, "end_later", seconds=0.3))
         time.sleep(0.3 + 1.0 * self.wait_factor)
