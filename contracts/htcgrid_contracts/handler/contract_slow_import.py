@@ -3,8 +3,8 @@
 import time
 from typing import Any
 
+print("contract_slow_import is loaded", flush=True)
 time.sleep(3)
-print("contract_slow_import is loaded")
 
 
 def handler(event: dict[str, Any], context: Any) -> Any:

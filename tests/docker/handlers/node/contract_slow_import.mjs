@@ -4,5 +4,5 @@ import { setTimeout as pause } from "node:timers/promises";
 
 export { handler } from "./contract_handler.mjs";
 
-await pause(3_000);
 console.log("contract_slow_import is loaded");
+await pause(3_000);
