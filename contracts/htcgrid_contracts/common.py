@@ -244,7 +244,7 @@ class PluginContract:
         with self.again(plugin) as there:
             self.use(there)
             try:
-                with self.again(missing) as opened:
+                with type(missing)(missing.config, missing.function) as opened:
                     self.use(opened)
             except HtcgridError:
                 return
