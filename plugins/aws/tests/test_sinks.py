@@ -181,6 +181,44 @@ def test_items_that_a_throttled_table_leaves_are_unavailable_and_the_others_stor
         assert len(aws.items(table)) == 5
 
 
+def test_keys_that_dynamodb_leaves_unread_are_asked_for_again(aws: Aws) -> None:
+    """An answer of more than 16 MB, and one of a busy table, comes in parts."""
+    table = aws.table()
+    with dynamodb(aws, table=table) as sink:
+        results = [result(f"t-{number}") for number in range(7)]
+        sink.put(results)
+        client = sink._table._client
+        read = client.batch_get_item
+
+        def in_parts(RequestItems: Any) -> Any:  # noqa: N803 - boto3's word
+            request = RequestItems[table]
+            keys, left = request["Keys"][:3], request["Keys"][3:]
+            unread = {table: {**request, "Keys": left}} if left else {}
+            return {**read(RequestItems={table: {**request, "Keys": keys}}), "UnprocessedKeys": unread}
+
+        client.batch_get_item = in_parts
+        assert set(sink.get([each.task.id for each in results])) == {each.task.id for each in results}
+
+
+def test_a_page_without_a_failure_is_not_the_end_of_the_table(aws: Aws) -> None:
+    """DynamoDB filters what it has read of a page: of a megabyte of answers nothing is left."""
+    table = aws.table()
+    with dynamodb(aws, table=table) as sink:
+        sink.put([result("good"), result("bad", b"{}", FailureKind.EXIT)])
+        client = sink._table._client
+        read = client.scan
+
+        def page_by_page(**arguments: Any) -> Any:
+            if "ExclusiveStartKey" in arguments:
+                return read(**{name: value for name, value in arguments.items() if name != "ExclusiveStartKey"})
+            last = {"task_id": {"S": "good"}}
+            return {"Items": [], "LastEvaluatedKey": last, "ConsumedCapacity": {"CapacityUnits": 1.0}}
+
+        client.scan = page_by_page
+        assert [each.task.id for each in sink.failed()] == ["bad"]
+        assert sink.has_failed()
+
+
 @pytest.mark.parametrize("conditional", ["failures", "always", "late"])
 def test_results_that_a_throttled_table_took_are_not_written_again(aws: Aws, conditional: str) -> None:
     table = aws.table()
