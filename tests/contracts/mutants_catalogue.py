@@ -45,7 +45,7 @@ SURVIVORS: Mapping[tuple[str, str], str] = {
     (
         "process",
         "what was printed during the initialisation is in the log of each later task",
-    ): "it shows where a module prints and is loaded while its output is read: tests/runtime ask it",
+    ): "what a module prints is read before its start has ended only where the environment is looked at then, for its memory",
     (
         "process",
         "a fork server that was killed is not replaced",
