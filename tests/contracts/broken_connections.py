@@ -144,7 +144,7 @@ class KeepsItsConnection(RemoteSink):
 
 class TestPassesTheLibrarysErrorOn(Case):
     breaks = "test_a_connection_that_broke_is_unavailable"
-    says = "`put` raised"
+    says = "the connection to the service broke, and `"
 
     class broken(KeepsItsConnection):
         def asked(self, method: str, body: bytes = b"") -> bytes:

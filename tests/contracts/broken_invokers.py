@@ -481,6 +481,15 @@ class OfAnotherFunction(Reference):
         self.function = self.asked
 
 
+class TestTellsAnotherMemory(Case):
+    breaks = "test_the_context_is_as_on_lambda"
+    says = "context.memory_limit_in_mb is the function's memory as a text, 256"
+
+    class broken(OfAnotherFunction):
+        def served(self, function: Function) -> dict[str, Any]:
+            return {"memory": 2 * function.memory}
+
+
 class TestDropsVariables(Case):
     breaks = "test_a_handler_finds_the_variables_of_its_function"
     says = "do not reach the handler"

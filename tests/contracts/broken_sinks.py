@@ -346,7 +346,7 @@ class TestStoredKnowsNoGenerations(Case):
 
 class TestTakesWhatWasThrottledForStored(Case):
     breaks = "test_what_was_throttled_is_stored_when_it_is_put_again"
-    says = "was put"
+    says = "are not stored"
 
     class broken(Reference):
         def put(self, results: Sequence[Result]) -> None:
@@ -932,7 +932,7 @@ class TestRunsAgainWhatHasAnAnswer(Case):
 
 class TestGetStripsIds(Case):
     breaks = "test_ids_that_differ_are_different_tasks"
-    says = "none, or another's"
+    says = "have a result, and `get` finds"
 
     class broken(Reference):
         def get(self, task_ids: Sequence[str]) -> Mapping[str, Result]:
