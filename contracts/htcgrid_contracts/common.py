@@ -240,7 +240,7 @@ class PluginContract:
             return  # it has no other way to say that its service is away, as in a rule that is asked without one
         assert not complaints, f"nothing went wrong, and when it is used and closed it logs a warning: {complaints[0]}"
 
-    def test_a_place_that_is_not_there_is_missed_beside_one_that_is(self, missing: Plugin, plugin: Plugin) -> None:
+    def test_a_place_that_is_not_there_is_an_error_beside_one_that_is(self, missing: Plugin, plugin: Plugin) -> None:
         """A plugin whose place is not there must not open because another plugin, with another config, is open in the same
         process: two plugins share nothing, a connection least of all. Read: spi.Plugin.open."""
         there = self.again(plugin)

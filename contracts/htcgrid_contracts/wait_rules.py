@@ -28,7 +28,7 @@ class WaitRules(SourceHelpers):
                 return
         assert took < 1.6 * wait, f"came back after {took:.1f} s when asked to wait {wait:g} s"
 
-    def test_a_receive_that_another_forestalls_goes_on_waiting(
+    def test_a_receive_whose_task_another_agent_gets_goes_on_waiting(
         self, given: Given, another: Callable[[], TaskSource]
     ) -> None:
         """When a task comes and another agent gets it, a `receive` that waits must go on waiting: an agent that is sent away

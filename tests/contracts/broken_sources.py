@@ -247,7 +247,7 @@ class TestMissingPasses(Case):
 
 
 class TestSharesItsQueueWithAll(Case):
-    breaks = "test_a_place_that_is_not_there_is_missed_beside_one_that_is"
+    breaks = "test_a_place_that_is_not_there_is_an_error_beside_one_that_is"
     says = "it works while another plugin of this kind is open"
 
     class broken(Reference):
@@ -894,7 +894,7 @@ class TestWaitsTwice(Case):
 
 
 class TestIsSentAwayWhenAnotherWasFaster(Case):
-    breaks = "test_a_receive_that_another_forestalls_goes_on_waiting"
+    breaks = "test_a_receive_whose_task_another_agent_gets_goes_on_waiting"
     says = "another agent got it, and receive(1, "
 
     class broken(Reference):

@@ -55,7 +55,7 @@ class Throttling:
 
 
 @pytest.fixture(autouse=True)
-def _soon_tired_of_silence(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def _short_read_timeout(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """A service that is silent is waited for for as long as a long poll takes, which is long for a test."""
     if "frozen" in request.node.name:
         monkeypatch.setattr("htcgrid_aws.session.READ_SECONDS", 5)
@@ -220,6 +220,7 @@ class TestDynamodbOfYoungAnswers(TestDynamodb):
     """The same with `conditional = "late"` and answers that are too young to be late: they are written many at a time."""
 
     test_a_service_that_is_frozen_is_unavailable = None  # type: ignore[assignment]  # the clients are the same
+    test_failed_lists_failures_behind_megabytes_of_answers = None  # type: ignore[assignment]  # so is what reads them
 
     conditional = "late"
     known_gaps: ClassVar[Mapping[str, str]] = {
@@ -237,6 +238,7 @@ class TestDynamodbFirstStays(TestDynamodb):
     """The same where the first result of a task stays."""
 
     test_a_service_that_is_frozen_is_unavailable = None  # type: ignore[assignment]  # the clients are the same
+    test_failed_lists_failures_behind_megabytes_of_answers = None  # type: ignore[assignment]  # so is what reads them
 
     conditional = "always"
     known_gaps: ClassVar[Mapping[str, str]] = {}
