@@ -215,6 +215,7 @@ class PluginContract:
         """`close` must release every thread, file and process that `open` acquired, and warn of nothing. What is left adds up in
         `serve`, and can keep the program from ending. Read: spi.Plugin.close."""
         kept: list[Plugin] = []  # what ends with the object, and not by `close`, is held
+        complaints: list[str] = []
 
         def use() -> None:
             with self.again(plugin) as used:
@@ -225,6 +226,8 @@ class PluginContract:
                 # A plane of several slots has a connection for each.
                 size = min(getattr(used, "max_concurrency", 1), 2)
                 in_threads([lambda: self.use(used)] * size, 60 * self.wait_factor)
+                before_close = len(caplog.records)
+            complaints.extend(each.getMessage() for each in caplog.records[before_close:] if _is_warning(each))
 
         use()  # what an SDK loads once and keeps is no leak
         before = HeldResources.now()
@@ -235,10 +238,9 @@ class PluginContract:
             self.nothing_is_held(before, "open, calls from two threads, and close, three times over,")
         left = [str(each.message) for each in warned if issubclass(each.category, ResourceWarning)]
         assert not left, f"`close` left to Python's garbage collector what it should have closed itself: {left[0]}"
-        complaints = [each.getMessage() for each in caplog.records if _is_warning(each)]
         if isinstance(plugin, Observer):
             return  # it has no other way to say that its service is away, as in a rule that is asked without one
-        assert not complaints, f"nothing went wrong, and when it is used and closed it logs a warning: {complaints[0]}"
+        assert not complaints, f"nothing went wrong, and `close` logs a warning: {complaints[0]}"
 
     def test_a_place_that_is_not_there_is_an_error_beside_one_that_is(self, missing: Plugin, plugin: Plugin) -> None:
         """A plugin whose place is not there must not open because another plugin, with another config, is open in the same

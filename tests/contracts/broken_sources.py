@@ -229,7 +229,7 @@ class TestLeavesAFileToTheCollector(Case):
 
 class TestWarnsWhenItIsClosed(Case):
     breaks = "test_close_releases_all_that_open_took"
-    says = "it logs a warning: The queue cannot be removed"
+    says = "`close` logs a warning: The queue cannot be removed"
 
     class broken(Reference):
         def close(self) -> None:
