@@ -384,19 +384,20 @@ class ExecutionEnvironment(ABC):
             request = identity.request_id(lease.task.id)
             elapsed = time.monotonic() - running.since
             kind: FailureKind
-            if stop is FailureKind.TIMEOUT:
-                kind, document = stop, error_documents.timed_out(request, timeout)
-            elif stop is FailureKind.CANCELLED:
-                kind, document = stop, error_documents.cancelled()
-            elif stop is FailureKind.OUT_OF_MEMORY:
-                kind, document = stop, error_documents.out_of_memory(request)
-            else:
-                try:
+            try:
+                if stop is FailureKind.TIMEOUT:
+                    kind, document = stop, error_documents.timed_out(request, timeout)
+                elif stop is FailureKind.CANCELLED:
+                    kind, document = stop, error_documents.cancelled()
+                elif stop is FailureKind.OUT_OF_MEMORY:
+                    kind, document = stop, error_documents.out_of_memory(request)
+                else:
                     kind, document = self._cause_of_end(request)
-                except Unavailable as error:  # its parent has ended too, perhaps because of this very task
-                    raise Unavailable(str(error), error.retry_after, begun=[lease.task.id]) from error
+                log_tail = self._log_tail()
+            except Unavailable as error:  # its parent or its engine has gone too, perhaps because of this very task
+                raise Unavailable(str(error), error.retry_after, begun=[lease.task.id]) from error
             log.info("Environment %s has ended while it ran the task %s: %s.", self.id, lease.task.id, kind)
-            yield self._outcome(lease, kind, document, elapsed, self._log_tail())
+            yield self._outcome(lease, kind, document, elapsed, log_tail)
         else:
             log.info("Environment %s has ended while it ran no task.", self.id)
         yield from self._return_the_rest()
