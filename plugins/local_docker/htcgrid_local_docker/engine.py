@@ -12,7 +12,13 @@ from typing import Any
 import docker
 import requests
 from docker.context import ContextAPI
-from docker.errors import APIError, DockerException, TLSParameterError, create_api_error_from_http_exception
+from docker.errors import (
+    APIError,
+    DockerException,
+    NotFound,
+    TLSParameterError,
+    create_api_error_from_http_exception,
+)
 from docker.utils import kwargs_from_env
 from htcgrid.planes import parsed
 from htcgrid.spi import HtcgridError, Rejected, Unavailable
@@ -233,6 +239,11 @@ _KNOWN: tuple[tuple[str, type[HtcgridError], str], ...] = (
         "It seems to be stopping.",
     ),
 )
+
+
+def is_gone(error: APIError) -> bool:
+    """Whether there is no such container any more. Docker answers 404; Podman 500, where it is removed at the same moment."""
+    return isinstance(error, NotFound) or "no such container" in message_of(error).lower()
 
 
 def message_of(error: APIError) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from docker.errors import APIError, NotFound
 from htcgrid.spi import Function
 
-from htcgrid_local_docker.engine import Engine
+from htcgrid_local_docker.engine import Engine, is_gone
 
 PLANE = "io.htcgrid.plane"
 OWNER = "io.htcgrid.owner"
@@ -69,10 +69,8 @@ def remove(engine: Engine, container: str) -> bool:
     with engine.speaking("remove a container"):
         try:
             engine.client.remove_container(container, force=True, v=True)
-        except NotFound:
-            return False
         except APIError as error:
-            if error.status_code == 409:  # its removal is under way
+            if is_gone(error) or error.status_code == 409:  # its removal is under way
                 return False
             raise
     return True

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from docker.errors import APIError, NotFound
+from docker.errors import APIError
 from htcgrid.planes import EmulatorSandbox, exit_status, parsed
 from htcgrid.spi import Rejected, Unavailable, split_credentials
 from urllib3.exceptions import HTTPError
@@ -18,7 +18,7 @@ from htcgrid_local_docker import ownership, secret_variables
 from htcgrid_local_docker.container_log import EMULATORS_LAST, LogStream
 from htcgrid_local_docker.container_memory import ContainerMemory
 from htcgrid_local_docker.container_spec import RIE_PORT, ContainerSpec, create_arguments
-from htcgrid_local_docker.engine import Engine
+from htcgrid_local_docker.engine import Engine, is_gone
 from htcgrid_local_docker.namespace_socket import listen_in
 from htcgrid_local_docker.network import check_is_ours
 
@@ -90,11 +90,9 @@ class ContainerSandbox(EmulatorSandbox):
             with self._engine.speaking("end a container"):
                 try:
                     self._engine.client.kill(self._container)
-                except NotFound:
-                    pass
-                except APIError:
+                except APIError as error:
                     # Docker answers 409 for one that has ended just now, and Podman 500.
-                    if not _is_readable(self.ended_fd, _ENDED_SECONDS):
+                    if not is_gone(error) and not _is_readable(self.ended_fd, _ENDED_SECONDS):
                         raise
             if not _is_readable(self.ended_fd, _KILL_SECONDS):
                 raise Unavailable(
@@ -213,8 +211,10 @@ class ContainerSandbox(EmulatorSandbox):
         with self._engine.speaking("look at a container"):
             try:
                 details = self._engine.client.inspect_container(self._container)
-            except NotFound:
-                return False
+            except APIError as error:
+                if is_gone(error):
+                    return False
+                raise
         return bool(details["State"]["OOMKilled"])
 
 

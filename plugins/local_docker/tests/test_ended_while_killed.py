@@ -10,6 +10,7 @@ import requests
 from docker.errors import APIError
 from htcgrid.spi import Rejected
 
+from htcgrid_local_docker import ownership
 from htcgrid_local_docker.container_spec import ContainerSpec
 from htcgrid_local_docker.engine import Engine
 from htcgrid_local_docker.sandbox import ContainerSandbox
@@ -73,3 +74,29 @@ def test_one_that_is_closed_has_ended_for_a_call_that_still_waits_for_it() -> No
     assert not sandbox.has_ended()
     sandbox.close()
     assert sandbox.has_ended()
+
+
+class Removes(Refuses):
+    """An engine whose container is removed at this moment, as Podman says it."""
+
+    def inspect_container(self, container: str) -> Any:
+        response = requests.Response()
+        response.status_code = self._status
+        said = f"no container with ID {container} found in database: no such container"
+        raise APIError("500 Server Error", response, said)
+
+    remove_container = kill = lambda self, container, **_: self.inspect_container(container)
+
+
+@pytest.mark.parametrize("status", [404, 500], ids=["docker", "podman"])
+def test_one_that_is_removed_meanwhile_ends_no_call(status: int) -> None:
+    """Its task has begun: `Rejected` would stop the agent."""
+    end = Ended()
+    sandbox = ContainerSandbox(Removes(status), cast("ContainerSpec", None))
+    sandbox._end, sandbox.ended_fd = end, end.fd
+    end.write()
+    assert sandbox.end() == 3
+    sandbox._status = -9
+    assert not sandbox.was_out_of_memory()
+    assert not ownership.remove(Removes(status), "c")
+    end.close()
