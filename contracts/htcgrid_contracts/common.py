@@ -159,16 +159,16 @@ class PluginContract:
         self.says_unavailable(plugin, "open", other.open)
         other.close()
 
-    def says_unavailable(self, plugin: Plugin, name: str, call: Callable[[], object]) -> None:
-        """Checks that a call while the service is away raises Unavailable, if anything, without a secret."""
+    def says_unavailable(
+        self, plugin: Plugin, name: str, call: Callable[[], object], when: str = "while the service is away"
+    ) -> None:
+        """Checks that a call raises Unavailable, if anything, without a secret; `when` says what is wrong with the service."""
         try:
             call()
         except Unavailable as error:
-            self.keeps_secrets(plugin, f"the error of `{name}` while the service is away", str(error))
+            self.keeps_secrets(plugin, f"the error of `{name}` {when}", str(error))
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the verdict
-            raise AssertionError(
-                f"`{name}` while the service is away raised {type(error).__name__}: {error}; raise Unavailable"
-            ) from None
+            raise AssertionError(f"`{name}` {when} raised {type(error).__name__}: {error}; raise Unavailable") from None
 
     # --- rules ---
 

@@ -23,15 +23,13 @@ from htcgrid.spi import (
 
 from htcgrid_contracts.common import eventually, not_asked
 from htcgrid_contracts.invoker_helpers import InvokerHelpers, lease
-from htcgrid_contracts.network_rules import through_relay
+from htcgrid_contracts.network_rules import FROZEN_SECONDS, through_relay
 from htcgrid_contracts.tcp_relay import TcpRelay, service_address
 
 _PAGE = b"<html><body><h1>This page is not available</h1></body></html>"
 _SECONDS = 7
 """What the service asks to wait for."""
 _TRIES = 8
-_FROZEN_SECONDS = 30
-"""How much longer than its timeout a call may take where nothing answers."""
 Ended = Outcome | Unstarted | Exception
 
 
@@ -138,7 +136,7 @@ class ConnectionRules(InvokerHelpers):
         """Where the service accepts a connection and answers nothing, `open` and `invoke` must raise `Unavailable` in the end, and
         name the task in `begun`. Libraries wait for ever by default. Read: spi.Unavailable, spi.Invoker.invoke."""
         timeout = self.short_timeout
-        most = timeout + _FROZEN_SECONDS
+        most = timeout + FROZEN_SECONDS
         asked = lease("echo", value=1)
         with self.relayed(invoker) as (plane, relay):
             self.works(plane)

@@ -56,7 +56,7 @@ class Throttling:
 
 @pytest.fixture(autouse=True)
 def _short_read_timeout(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A service that is silent is waited for for as long as a long poll takes, which is long for a test."""
+    """A silent service has as long to answer as a long poll takes, which is long for a test."""
     if "frozen" in request.node.name:
         monkeypatch.setattr("htcgrid_aws.session.READ_SECONDS", 5)
 
