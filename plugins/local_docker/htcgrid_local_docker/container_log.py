@@ -12,6 +12,7 @@ _READ_BYTES = 1 << 16
 _READS_AT_ONCE = 64
 _HEADER_BYTES = 8
 _QUIET_SECONDS = 0.0003
+_RARELY_SECONDS = 0.005
 _BETWEEN_SECONDS = 0.001
 _POLLS_LEAST = 0.001  # `poll` waits for whole milliseconds
 _LIKELY_SECONDS = 0.25
@@ -20,7 +21,7 @@ _AT_MOST_SECONDS = 0.5
 _MUCH_BYTES = 1 << 16
 _MUCH_SECONDS = 2.0
 _MUCH_AT_MOST_SECONDS = 5.0
-_SILENT_FOR_GOOD = 20
+_RARELY = 20
 _STREAMS = {1: "stdout", 2: "stderr"}
 EMULATORS_LAST = b"REPORT RequestId:"
 """How the line begins that the emulator prints at the end of each invocation."""
@@ -32,9 +33,10 @@ class LogStream:
     The engine passes on what a handler has printed in its own time: nearly always before the handler's
     answer comes, in one case of some hundred after it, by milliseconds where the machine is busy. Nothing
     tells whether more is on its way, so `tail` waits: up to 250 ms where the last invocation printed at its end,
-    up to 50 ms where one of the last twenty did, and for a moment where the handler is a silent one. What was
-    printed long before the answer says nothing of the end. Where `last` is given, a text of the last line of
-    each invocation, it waits for that. Much output comes with longer pauses.
+    up to 50 ms where one of the last twenty did, and then less and less: 2 ms after a hundred silent ones. For a handler
+    that has ever printed at its end, 5 ms are the least: of 9,000 outputs measured on two processors, three came
+    later than that. What was printed long before the answer says nothing of the end. Where `last` is given, a text of
+    the last line of each invocation, it waits for that. Much output comes with longer pauses.
     """
 
     def __init__(self, response: Any, printed: Callable[[bytes, str], None] | None, last: bytes = b"") -> None:
@@ -49,6 +51,7 @@ class LogStream:
         """How much was printed since `tail` was called last."""
         self._prints_at_end = False
         """Whether anything has come since the answer, or in the moment before it."""
+        self._has_printed_at_end = False
         self._most_seconds = _MUCH_AT_MOST_SECONDS
         # Where all output is wanted, that of the first invocation is waited for like that of a handler that has printed.
         self._silent = 0 if printed is not None else 1
@@ -77,6 +80,7 @@ class LogStream:
                 self._most_seconds = _AT_MOST_SECONDS  # it prints without end: it is not waited for as long again
                 break
         self._silent = 0 if self._prints_at_end else self._silent + 1
+        self._has_printed_at_end |= self._prints_at_end
         tail = bytes(self._tail)
         self._clear()
         return tail
@@ -96,7 +100,8 @@ class LogStream:
             return _POSSIBLE_SECONDS if is_much else _BETWEEN_SECONDS
         if self._silent == 0:
             return _LIKELY_SECONDS
-        return _POSSIBLE_SECONDS if self._silent < _SILENT_FOR_GOOD else _QUIET_SECONDS
+        least = _RARELY_SECONDS if self._has_printed_at_end else _QUIET_SECONDS
+        return max(least, _POSSIBLE_SECONDS * min(1.0, (_RARELY / self._silent) ** 2))
 
     def rest(self) -> None:
         """Read to the end of the stream: the container has ended."""

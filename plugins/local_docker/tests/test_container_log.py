@@ -115,15 +115,39 @@ def test_a_handler_that_prints_only_as_it_begins_does_not_wait_each_time(
 
     def wait(milliseconds: float) -> list[tuple[int, int]]:
         waits.append(milliseconds)
-        return poll.poll(milliseconds)
+        return poll.poll(0)
 
     monkeypatch.setattr(log, "_poll", SimpleNamespace(poll=wait))
-    for _ in range(21):
+    for _ in range(300):
         waits.clear()
         stream.say(b"began\n")
         log.drain()
         assert log.tail() == b"began\n"
     assert max(waits) == 0
+
+
+@pytest.mark.parametrize(("silent", "late_ms", "printed_before"), [(30, 10, False), (100, 1, False), (1000, 5, True)])
+def test_what_a_handler_prints_after_many_silent_invocations_is_waited_for(
+    stream: Stream, monkeypatch: pytest.MonkeyPatch, silent: int, late_ms: int, printed_before: bool
+) -> None:
+    log = LogStream(stream, None)
+    poll = log._poll
+    if printed_before:
+        stream.say(b"before\n")
+        assert log.tail() == b"before\n"
+    monkeypatch.setattr(log, "_poll", SimpleNamespace(poll=lambda _milliseconds: []))
+    for _ in range(silent):
+        assert log.tail() == b""
+
+    late = [b"late\n"]
+
+    def wait(milliseconds: float) -> list[tuple[int, int]]:
+        if milliseconds >= late_ms and late:
+            stream.say(late.pop())
+        return poll.poll(0)
+
+    monkeypatch.setattr(log, "_poll", SimpleNamespace(poll=wait))
+    assert log.tail() == b"late\n"
 
 
 def test_the_end_of_much_that_was_printed_is_waited_for_longer(stream: Stream) -> None:
