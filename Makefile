@@ -64,16 +64,17 @@ timing: .make/test bytecode        ## the tests of the core that assert how fast
 
 # Two at a time, each shown when it has ended: most tests of some wait, while others compute.
 plugins: .make/plugins .make/examples bytecode         ## the tests of the plugins that need no engine or cluster: moto, Redis, a fake service
-	@echo 'Two at a time; what each prints is shown when it has ended. All of them take 13 minutes.'
+	@echo 'Two at a time; what each prints is shown when it has ended. All of them take 12 minutes.'
 	@$(MAKE) --jobs 2 --no-print-directory $(SYNC) tests-that-are-slow $(PLUGINS:%=%.tested)
 
 PLUGINS := $(wildcard plugins/* examples/plugins/*)
 %.tested:
-	.venv/bin/python -m pytest -n 4 --dist worksteal $(PYTEST) $*
+	.venv/bin/python -m pytest -n 6 --dist worksteal $(PYTEST) $*
 
 # By file: test_broken.py tries all broken plugins before its first test, which is to be done once and not in four processes.
+# The order is that of tests/contracts/conftest.py.
 tests-that-are-slow:
-	.venv/bin/python -m pytest -n 4 --dist loadfile -m 'slow and not timing' $(CORE)
+	.venv/bin/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder -m 'slow and not timing' $(CORE)
 
 mutants: .make/plugins bytecode         ## the mutation score of the conformance kit: bugs that authors make, put into our own plugins
 	@PYTHONDONTWRITEBYTECODE= .venv/bin/python -m pytest --collect-only -qq tests/contracts plugins/aws/tests \
@@ -81,10 +82,10 @@ mutants: .make/plugins bytecode         ## the mutation score of the conformance
 	.venv/bin/python tests/contracts/mutants.py
 
 docker: .make/plugins .make/examples          ## the local_docker plane on the Docker Engine of this machine
-	.venv/bin/python -m pytest -n 3 --dist loadscope $(PYTEST) tests/docker
+	.venv/bin/python -m pytest -n 4 --dist loadscope $(PYTEST) tests/docker
 
 kubernetes: .make/plugins .make/examples      ## the eks planes on the cluster that KUBECONFIG names
-	.venv/bin/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(PYTEST) tests/kubernetes
+	.venv/bin/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(PYTEST) tests/kubernetes
 
 chaos: .make/plugins           ## agents killed for minutes
 	.venv/bin/python -m pytest -n 3 $(PYTEST) tests/chaos

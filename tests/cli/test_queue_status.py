@@ -99,7 +99,7 @@ def test_a_grid_in_which_nothing_stands_says_so(project: Project) -> None:
     assert "This config has nothing to show: the plane has no deployed workers" in done.stderr
 
 
-def test_a_queue_that_is_not_to_be_had_is_told_after_the_rest(project: Project) -> None:
+def test_a_queue_that_is_unavailable_is_told_after_the_rest(project: Project) -> None:
     project.submit({"n": 1})
     project.drain()
     done = project.run("status", "--set", "source.path=nowhere/queue.db")

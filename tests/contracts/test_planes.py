@@ -113,7 +113,7 @@ def test_a_plane_that_is_not_installed_is_skipped_with_the_reason(project: Path)
     assert "There is no compute plane named 'not_installed'. Installed: " in output
 
 
-def test_a_plane_that_is_not_to_be_had_fails_when_planes_are_strict(project: Path) -> None:
+def test_a_plane_that_is_unavailable_fails_when_planes_are_strict(project: Path) -> None:
     status, output = run(project, "--plane", "local,far", "--strict-planes")
     assert status == 1
     assert "There is no compute plane named 'not_installed'" in output
