@@ -49,6 +49,12 @@ _USUAL = frozenset(
 )
 """Passwords of test servers that are words as well: an error may well have one, and tells nothing."""
 
+_WITHOUT_USER = re.compile(r"([a-z][a-z0-9+.-]*)://(?=[^@\s]+$)")
+"""The beginning of an address in which there is no user."""
+_NO_LOGIN = frozenset({"file", "gs", "npipe", "s3", "tcp", "tls", "udp", "unix"})
+"""Schemes whose addresses have no user and no password."""
+_PASSWORD = "contract-5d41-hidden"  # noqa: S105
+
 WEST, EAST = "<-12>+12", "<+14>-14"
 """Time zones in which it is never the same hour: 26 hours are between them."""
 
@@ -189,6 +195,18 @@ class PluginContract:
                 "Config accepted the key `no_such_key`: make Config a subclass of Plugin.Config, which refuses it"
             )
 
+    def test_a_negative_number_of_seconds_is_refused(self, plugin: Plugin) -> None:
+        """A key of the config that says how long must refuse a negative number. Otherwise a call fails by it later, and the
+        service is blamed. Read: spi.Plugin.Config."""
+        given = plugin.config.model_dump()
+        for key in type(plugin.config).model_fields:
+            if key.endswith(("seconds", "timeout")):
+                try:
+                    type(plugin.config).model_validate(given | {key: -1})
+                except ValidationError:
+                    continue
+                pytest.fail(f"Config accepted {key} = -1: give the field a bound, such as Field(3.0, gt=0)")
+
     def test_constructing_opens_nothing(self, plugin: Plugin) -> None:
         """`__init__` must not open files or connections or start threads; `open` does that. `htcgrid check` makes
         plugins without opening them. Read: spi.Plugin."""
@@ -223,9 +241,16 @@ class PluginContract:
                 self.use(used)
                 with suppress(Rejected):
                     self.use_wrongly(used)
-                # A plane of several slots has a connection for each.
-                size = min(getattr(used, "max_concurrency", 1), 2)
-                in_threads([lambda: self.use(used)] * size, 60 * self.wait_factor)
+                # The agent calls from several threads, and calls at the same time may have a connection each. A plane has one
+                # for each slot; an observer is called by one thread at a time.
+                size = min(getattr(used, "max_concurrency", 1 if isinstance(used, Observer) else 2), 2)
+                together = threading.Barrier(size)
+
+                def use_at_once() -> None:
+                    together.wait(30 * self.wait_factor)
+                    self.use(used)
+
+                in_threads([use_at_once] * size, 60 * self.wait_factor)
                 before_close = len(caplog.records)
             complaints.extend(each.getMessage() for each in caplog.records[before_close:] if _is_warning(each))
 
@@ -277,11 +302,16 @@ class PluginContract:
     def test_its_errors_and_repr_keep_secrets(
         self, plugin: Plugin, request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """Errors, logs and `repr` must not contain a secret of the config. More people read logs than may know the password.
-        Read: spi, rules for all three."""
+        """Errors, logs and `repr` must not contain a secret of the config, nor may a key take an address with a password and
+        show it. More people read logs than may know the password. Read: spi, rules for all three."""
         shown = f"{plugin!r} {plugin.config!r} {plugin.config}"
         leaked = shown_secrets(plugin, self.secrets, shown)
         assert not leaked, "a secret of the config is in its repr: declare that field as pydantic.SecretStr"
+        shows = [key for key, value in plugin.config if _shows_a_password(plugin, key, str(value))]
+        assert not shows, (
+            f"`{shows[0]}` takes an address with a user and a password, and the config's repr shows it, as errors may: refuse "
+            f"such an address, or declare the field as pydantic.SecretStr"
+        )
         if not self.secrets and not secrets_of(plugin):
             return
         caplog.set_level(logging.INFO)
@@ -425,6 +455,19 @@ def patiently(call: Callable[[], T]) -> T:
         except Exception as error:
             raise AssertionError(f"a call beside others raised {type(error).__name__}: {error}") from error
     raise AssertionError
+
+
+def _shows_a_password(plugin: Plugin, key: str, value: str) -> bool:
+    """Whether this key of the config takes its address with a password in it as well, and shows it."""
+    found = _WITHOUT_USER.match(value)
+    if found is None or found[1] in _NO_LOGIN:
+        return False
+    address = f"{found[0]}user:{_PASSWORD}@{value[found.end() :]}"
+    try:
+        config = type(plugin.config).model_validate(plugin.config.model_dump() | {key: address})
+    except ValidationError:
+        return False
+    return _PASSWORD in f"{config!r} {config}"
 
 
 def in_threads(calls: Sequence[Callable[[], T]], seconds: float) -> list[T]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 
 import pytest
-from htcgrid.spi import Capability, FailureKind, Invoker, Outcome, Unavailable
+from htcgrid.spi import Capability, FailureKind, Invoker, Outcome, Throttled, Unavailable
 
 from htcgrid_contracts.bound_rules import BoundRules
 from htcgrid_contracts.common import eventually, in_threads, not_asked
@@ -203,11 +203,13 @@ class InvokerContract(
     # --- the plane as a whole ---
 
     def test_a_plane_that_is_open_twice_serves_twice(self, plane: Invoker) -> None:
-        """Two open planes with the same config must both work: two agents on one machine do not know of each other.
-        Read: spi.Plugin."""
+        """Two open planes with the same config must both work: two agents on one machine do not know of each other. Where one
+        has all places of a service, what the other sends waits or is refused: it does not fail, and a refusal takes no slot.
+        Read: spi.Plugin, spi.Throttled."""
         with self.again(plane) as other:
             outcomes = [self.call(each, "count") for each in (plane, other)]
             self._keeps_apart(plane, other)
+            self._waits_or_is_refused_beside(plane, other)
             kept = partial(self.call, plane, "sleep", seconds=0.5, value="kept")
             close = threading.Timer(0.2, other.close)
             close.start()
@@ -295,6 +297,30 @@ class InvokerContract(
         assert answers == ["mine", "another's"], (
             f"two open planes ran tasks of the same id at the same time, and have the answers {answers}"
         )
+
+    def _waits_or_is_refused_beside(self, plane: Invoker, other: Invoker) -> None:
+        """Checks what an agent is told while handlers of another one have all places of their service, if it has few."""
+        size = min(plane.max_concurrency, self.most_threads)
+
+        def ask() -> None:
+            time.sleep(0.3 * self.wait_factor)  # until all places are taken
+            try:
+                (report,) = other.invoke([lease("echo", value=1)], other.function.timeout)
+            except Throttled as error:
+                assert not error.begun, (
+                    f"a call that was refused has not begun, and `begun` names {sorted(error.begun)}"
+                )
+            except Unavailable:
+                return
+            else:
+                assert not isinstance(report, Outcome) or report.failure is None, (
+                    f"handlers of another agent had all places, and a task that waited for one is reported as {report.failure}: "
+                    f"raise Throttled"
+                )
+
+        busy = partial(self.call, plane, "sleep", seconds=2 + 0.5 * self.wait_factor)
+        in_threads([*[busy] * size, *[ask] * size], 60 * self.wait_factor)
+        self.all_slots_run(other, "another agent had all places of its service")
 
     def _begun(self, plane: Invoker) -> Collection[str]:
         """The tasks of a call that `Unavailable` names as begun."""

@@ -309,7 +309,9 @@ class ReadingRules(PluginContract):
             def write(number: int) -> None:
                 try:
                     for batch in batches[number::8]:
-                        writers[number].put(batch)
+                        # The others commit again and again while the first one is within a batch.
+                        for some in cut(batch, 2 if number and len(batch) > 1 else len(batch)):
+                            writers[number].put(some)
                 finally:
                     writing.discard(number)
                     if not writing:

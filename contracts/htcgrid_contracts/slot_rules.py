@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from htcgrid.spi import Capability, FailureKind, Invoker, Outcome, Rejected, Throttled, Unavailable, Unstarted
 
+from htcgrid_contracts import sleeps
 from htcgrid_contracts.common import children, descendants, eventually, in_threads, not_asked
 from htcgrid_contracts.invoker_helpers import InvokerHelpers, lease
 
@@ -161,7 +162,7 @@ class SlotRules(InvokerHelpers):
         with self.again(invoker) as plane:
             self.use(plane)
             for _ in range(min(plane.max_concurrency, 4)):  # each refusal may take a slot
-                with self.throttled(plane):
+                with self.throttled(plane), sleeps.noted() as slept:
                     try:
                         self.use(plane)
                     except Throttled as error:
@@ -174,6 +175,9 @@ class SlotRules(InvokerHelpers):
                         pytest.fail(f"{refused} Unavailable ({error}), and not Throttled")
                     else:
                         pytest.fail(f"{refused} nothing: raise Throttled")
+                assert not slept, (
+                    f"a call that was refused slept {sum(slept):.1f} s before it raised Throttled: try once, the agent waits"
+                )
             self._all_slots_work(plane, "calls were refused")
 
     # --- the end ---

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 from htcgrid_contracts import contract_function
 from htcgrid_contracts.network_rules import NetworkRules
+from pydantic import Field
 
 from htcgrid.spi import Outcome, Plugin, Result, ResultSink, Task, Unavailable
 
@@ -59,7 +60,7 @@ class RemoteSink(ResultSink):
     """A good sink, though one that keeps ids alone: each call has a connection of its own."""
 
     class Config(Plugin.Config):
-        url: str
+        url: str = Field(pattern="^[^@]*$")
 
     config: Config
     max_batch = 10

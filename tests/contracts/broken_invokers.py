@@ -1264,6 +1264,84 @@ class TestAttributesAreAHeader(Case):
             return replace(lease, task=replace(lease.task, attributes=attributes))
 
 
+class TestTakesAWaitForACancel(Case):
+    breaks = "test_a_plane_that_is_open_twice_serves_twice"
+    says = "a task that waited for one is reported as cancelled"
+
+    class broken(OfOneService):
+        def invoke(self, batch: Sequence[Lease], timeout: float) -> Reports:
+            try:
+                yield from super().invoke(batch, timeout)
+            except Throttled:
+                document = b'{"errorType": "Htcgrid.Cancelled", "errorMessage": "It was revoked."}'
+                yield from (Outcome(each.task.id, document, FailureKind.CANCELLED) for each in batch)
+
+
+class TestARefusalBesideAnotherAgentTakesASlot(Case):
+    breaks = "test_a_plane_that_is_open_twice_serves_twice"
+    says = "after another agent had all places of its service, the plane's 2 slots do not all work"
+
+    class broken(OfOneService):
+        def open(self) -> None:
+            super().open()
+            self.slots = threading.Semaphore(self.max_concurrency)
+
+        def invoke(self, batch: Sequence[Lease], timeout: float) -> Reports:
+            if not self.slots.acquire(timeout=1):
+                raise Unavailable("No slot is left.")
+            yield from super().invoke(batch, timeout)
+            self.slots.release()
+
+
+class TestNamesThePlace(Case):
+    breaks = "test_each_environment_has_a_name_of_its_own"
+    says = "the handler saw 3 environments, and the outcomes name 2"
+
+    class broken(Changed):
+        def open(self) -> None:
+            self.names: dict[str, str] = {}
+            self.left: list[str] = []
+            super().open()
+
+        def changed(self, outcome: Outcome) -> Outcome:
+            if outcome.environment not in self.names:
+                self.names[outcome.environment] = self.left.pop() if self.left else outcome.environment
+            name = self.names[outcome.environment]
+            if outcome.failure is FailureKind.EXIT:
+                self.left.append(name)
+            return replace(outcome, environment=name)
+
+
+class TestTakesNegativeSeconds(Case):
+    breaks = "test_a_negative_number_of_seconds_is_refused"
+    says = "Config accepted answer_seconds = -1"
+
+    class broken(Reference):
+        class Config(Reference.Config):
+            answer_seconds: float = 3.0
+
+
+class TestTakesAPasswordInAnAddress(Case):
+    breaks = "test_its_errors_and_repr_keep_secrets"
+    says = "`url` takes an address with a user and a password"
+
+    class broken(Reference):
+        class Config(Reference.Config):
+            url: str = "http://127.0.0.1:8000"
+
+
+class TestLooksForAnswersNowAndThen(Case):
+    breaks = "test_outcomes_come_as_they_are_ready"
+    says = "do not look for it now and then"
+
+    class broken(Reference):
+        def invoke(self, batch: Sequence[Lease], timeout: float) -> Reports:
+            began = time.monotonic()
+            for report in super().invoke(batch, timeout):
+                time.sleep(0.5 - (time.monotonic() - began) % 0.5)  # until the next look
+                yield report
+
+
 class TestReportsAtTheEnd(Case):
     breaks = "test_outcomes_come_as_they_are_ready"
     says = "report each as it is ready"
@@ -1352,6 +1430,19 @@ class TestThrottledHasBegun(Case):
             if self.refused:
                 self.refused -= 1
                 raise Throttled("There are too many.", begun=[each.task.id for each in batch])
+            yield from super().invoke(batch, timeout)
+
+
+class TestWaitsBeforeItSaysThrottled(Case):
+    breaks = "test_throttling_is_told_apart_from_what_is_away"
+    says = "before it raised Throttled: try once"
+
+    class broken(Reference):
+        """It tries again by itself, and is refused again."""
+
+        def invoke(self, batch: Sequence[Lease], timeout: float) -> Reports:
+            if self.refused:
+                time.sleep(0.2)
             yield from super().invoke(batch, timeout)
 
 

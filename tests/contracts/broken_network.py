@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import pytest
 from htcgrid_contracts import contract_function
 from htcgrid_contracts.connection_rules import ConnectionRules
+from pydantic import Field
 
 from htcgrid.builtin.process import ProcessInvoker
 from htcgrid.spi import (
@@ -82,7 +83,7 @@ class Network(Invoker):
     """A good plane: each call has a connection of its own."""
 
     class Config(Plugin.Config):
-        url: str
+        url: str = Field(pattern="^[^@]*$")
 
     config: Config
     capabilities = frozenset({Capability.METERING, Capability.CANCEL})

@@ -227,6 +227,30 @@ class TestLeavesAFileToTheCollector(Case):
             found.close()
 
 
+class TestClosesOneOfItsConnections(Case):
+    breaks = "test_close_releases_all_that_open_took"
+    says = "more open file descriptors"
+
+    class broken(Reference):
+        """Calls at the same time have a connection each, and `close` closes one."""
+
+        def __init__(self, config: Any, function: Function) -> None:
+            super().__init__(config, function)
+            self.idle: list[int] = []
+
+        def receive(self, max_tasks: int, wait: float) -> Sequence[Lease]:
+            connection = self.idle.pop() if self.idle else os.open(os.devnull, os.O_RDONLY)
+            time.sleep(0.02)
+            leases = super().receive(max_tasks, wait)
+            self.idle.append(connection)
+            return leases
+
+        def close(self) -> None:
+            if self.idle:
+                os.close(self.idle.pop())
+            super().close()
+
+
 class TestWarnsWhenItIsClosed(Case):
     breaks = "test_close_releases_all_that_open_took"
     says = "`close` logs a warning: The queue cannot be removed"

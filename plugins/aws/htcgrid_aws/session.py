@@ -8,7 +8,7 @@ from typing import Any
 import boto3
 from botocore.config import Config as ClientConfig
 from botocore.parsers import ResponseParserError
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from htcgrid.spi import Plugin, Rejected
 
@@ -34,6 +34,13 @@ class SessionConfig(Plugin.Config):
         "",
         description="address of a service with AWS's API, in place of AWS's own: a VPC endpoint, LocalStack, moto, `htcgrid serve`",
     )
+
+    @field_validator("endpoint_url")
+    @classmethod
+    def _has_no_password(cls, url: str) -> str:
+        if "@" in url.partition("://")[2].partition("/")[0]:
+            raise ValueError("an address without a user and a password: the SDK finds credentials in its usual places")
+        return url
 
 
 def _require_aws(http_response: Any, parsed: Any, model: Any, **_: Any) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 
 import odd_values
 import pytest
+from htcgrid_aws.sqs import SqsSource
+from pydantic import ValidationError
 
 
 @pytest.mark.parametrize(
@@ -17,3 +19,9 @@ def test_every_key_takes_or_refuses_with_a_sentence(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     odd_values.check(table, beside, key)
+
+
+def test_an_address_with_a_password_is_refused() -> None:
+    """Messages show the address."""
+    with pytest.raises(ValidationError, match="an address without a user and a password"):
+        SqsSource.Config(queue="tasks", endpoint_url="https://user:password@sqs.example.com")

@@ -95,6 +95,9 @@ class Options(Plugin.Config):
     def _is_an_address(cls, host: str) -> str:
         if not _HOST.fullmatch(host):
             raise ValueError('an address as in "unix:///var/run/docker.sock", "tcp://HOST:2376" or "ssh://USER@HOST"')
+        user, at, _ = host.partition("://")[2].partition("@")
+        if at and ":" in user:
+            raise ValueError("an address without a password, which messages would show: use a key, or TLS")
         return host
 
     @model_validator(mode="after")

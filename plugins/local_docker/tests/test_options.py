@@ -27,6 +27,7 @@ BAD: list[tuple[str, Any]] = [
     ("gpus", "-1"),
     ("gpus", "0,,2"),
     ("host", "docker.example.com"),
+    ("host", "https://user:password@docker.example.com:2376"),
 ]
 
 
@@ -46,6 +47,7 @@ def test_what_no_engine_would_take_is_refused(key: str, value: Any) -> None:
         ("gpus", "all"),
         ("host", "unix:///run/user/1000/docker.sock"),
         ("host", "tcp://127.0.0.1:2375"),
+        ("host", "ssh://user@host"),
     ],
 )
 def test_what_an_engine_takes_is_taken(key: str, value: Any) -> None:
