@@ -69,7 +69,7 @@ plugins: .make/plugins .make/examples bytecode         ## the tests of the plugi
 
 PLUGINS := $(wildcard plugins/* examples/plugins/*)
 %.tested:
-	.venv/bin/python -m pytest -n 6 --dist worksteal $(PYTEST) $*
+	.venv/bin/python -m pytest -n 4 --dist worksteal $(PYTEST) $*
 
 # By file: test_broken.py tries all broken plugins before its first test, which is to be done once and not in four processes.
 # The order is that of tests/contracts/conftest.py.

@@ -318,8 +318,10 @@ class InvokerContract(
                     f"raise Throttled"
                 )
 
-        busy = partial(self.call, plane, "sleep", seconds=2 + 0.5 * self.wait_factor)
-        in_threads([*[busy] * size, *[ask] * size], 60 * self.wait_factor)
+        def keep_busy() -> None:
+            self.call(plane, "sleep", seconds=2 + 0.5 * self.wait_factor)
+
+        in_threads([*[keep_busy] * size, *[ask] * size], 60 * self.wait_factor)
         self.all_slots_run(other, "another agent had all places of its service")
 
     def _begun(self, plane: Invoker) -> Collection[str]:

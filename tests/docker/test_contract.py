@@ -66,6 +66,15 @@ class DockerContract(InvokerContract):
         return LocalDockerInvoker(Options(image="local/no-such-image:1", pull="never"), function)
 
 
+class OfTheOpenPlane(DockerContract):
+    """The rules that open planes of their own ask nothing that depends on what is in the image."""
+
+    @pytest.fixture(autouse=True)
+    def _of_the_open_plane(self, request: pytest.FixtureRequest) -> None:
+        if "plane" not in request.fixturenames:
+            not_asked("it opens planes of its own")
+
+
 class TestPython(DockerContract):
     pass
 
@@ -101,7 +110,7 @@ class TestNode(DockerContract):
         return super().serving(invoker, in_language("node", function))
 
 
-class TestProvided(DockerContract):
+class TestProvided(OfTheOpenPlane):
     known_gaps: ClassVar = {
         "test_the_memory_limit_is_neither_lower_nor_higher_than_given": "bash holds what its handler eats more than once"
     }
@@ -118,19 +127,11 @@ class TestProvided(DockerContract):
         return super().serving(invoker, in_language("provided", function))
 
 
-class TestArm64(DockerContract):
-    """Emulated: everything takes some ten times as long, the start of a container above all.
-
-    The rules that open a plane of their own ask nothing that depends on the architecture.
-    """
+class TestArm64(OfTheOpenPlane):
+    """Emulated: everything takes some ten times as long, the start of a container above all."""
 
     wait_factor = 5.0
     short_timeout = 3.0
-
-    @pytest.fixture(autouse=True)
-    def _of_the_open_plane(self, request: pytest.FixtureRequest) -> None:
-        if "plane" not in request.fixturenames:
-            not_asked("it opens planes of its own")
 
     @pytest.fixture
     def options(self, arm64_image: str) -> dict[str, Any]:

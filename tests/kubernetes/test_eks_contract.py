@@ -1,9 +1,10 @@
-"""The whole conformance kit on the `eks` plane, with both transports."""
+"""The conformance kit on the `eks` plane: whole, and what depends on the transport through the emulator too."""
 
 from typing import Any, ClassVar
 
 import pytest
 from htcgrid_contracts import InvokerContract
+from htcgrid_contracts.common import not_asked
 from htcgrid_eks.invoker import EksInvoker
 
 from htcgrid.spi import Function, Invoker, Plugin
@@ -45,5 +46,12 @@ class TestThroughTheRuntimeApi(EksContract):
 
 
 class TestThroughTheEmulator(EksContract):
+    """The rules that open planes of their own, whose pods take seconds to start, ask nothing that depends on the transport."""
+
     transport = "rie"
     behind_emulator = True
+
+    @pytest.fixture(autouse=True)
+    def _of_the_open_plane(self, request: pytest.FixtureRequest) -> None:
+        if "plane" not in request.fixturenames:
+            not_asked("it opens planes of its own")
