@@ -5,6 +5,7 @@ This is also the pytest plugin that each of these processes loads by its name.
 
 import pickle
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -32,6 +33,18 @@ class Sender:
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
         node.workerinput[_SENT] = self._sent
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodeready(self, node: Any) -> None:
+        """Two processes may end in the same moment: xdist then sends what the first one leaves to the second one, and takes it
+        for an error of its own that it cannot. The rules of the second one are passed on once its end is read."""
+        send = node.sendcommand
+
+        def send_if_it_lives(name: str, **arguments: object) -> None:
+            with suppress(OSError):
+                send(name, **arguments)
+
+        node.sendcommand = send_if_it_lives
 
 
 def pytest_configure(config: pytest.Config) -> None:

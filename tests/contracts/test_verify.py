@@ -5,10 +5,14 @@ import os
 import signal
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 from xml.etree import ElementTree as ET
 
 import pytest
 from htcgrid_contracts.common import descendants
+from htcgrid_contracts.side_by_side import Sender
+from htcgrid_contracts.subjects import Subject
 from venv_for_plugins import Venv
 
 from htcgrid.builtin.process import ProcessInvoker
@@ -215,6 +219,15 @@ def test_a_plugin_that_ends_its_process_is_broken_and_the_other_rules_are_asked(
     assert "held       four threads lose nothing and double nothing" in verified.stdout
 
 
+def test_what_is_sent_to_a_process_that_has_ended_meanwhile_ends_no_run() -> None:
+    def send(name: str, **arguments: object) -> None:
+        raise OSError("cannot send (already closed?)")
+
+    node = SimpleNamespace(sendcommand=send)
+    Sender(cast("Subject", None)).pytest_testnodeready(node)
+    node.sendcommand("runtests", indices=[1])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "jobs"), [("tells", "1"), ("tells", "2"), ("tells-at-once", "1"), ("tells-what-is-refused", "1")]
@@ -256,7 +269,7 @@ def test_rules_are_chosen_listed_and_ended_at_the_first_that_is_broken(bad: Venv
     assert by_words.stdout == few.stdout
     first = bad.htcgrid("verify", "tells", "--option", "password=correct-horse", "-x", cwd=tmp_path)
     assert first.returncode == 1
-    assert first.stdout.splitlines()[-1].startswith("5 rules held, 1 broken")
+    assert first.stdout.splitlines()[-1].startswith("6 rules held, 1 broken")
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import re
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -122,13 +123,21 @@ class TestSqs(Throttling, TaskSourceContract):
         self.aws.server.stop()
 
 
-class TestSqsPut(TestSqs):
-    """The rules about the queue with the source's own `put`; TestSqsWithTaskTable is asked the others with it."""
+class Narrowed:
+    """Only the rules of some modules: the others depend on nothing that differs from TestSqs."""
+
+    modules: ClassVar[str]
 
     @pytest.fixture(autouse=True)
-    def _of_the_queue(self, request: pytest.FixtureRequest) -> None:
-        if ".queue" not in request.function.__module__:
-            not_asked("it is of TestSqsWithTaskTable")
+    def _of_these_modules(self, request: pytest.FixtureRequest) -> None:
+        if not re.search(self.modules, request.function.__module__):
+            not_asked("it is asked of TestSqs")
+
+
+class TestSqsPut(Narrowed, TestSqs):
+    """With the source's own `put`."""
+
+    modules = "queue"
 
     def publish(self, source: TaskSource, tasks: Sequence[Task]) -> None:
         assert isinstance(source, SqsSource)
@@ -168,10 +177,10 @@ class TestSqsWithTaskTable(TestSqs):
         return SqsSource(config, Function())
 
 
-class TestSqsPriorities(TestSqs):
-    """The same over three queues, of which the middle one is fed."""
+class TestSqsPriorities(Narrowed, TestSqs):
+    """Over three queues, of which the middle one is fed."""
 
-    test_a_service_that_is_frozen_is_unavailable = None  # type: ignore[assignment]  # the clients are the same
+    modules = "queue|receive|wait|lease|settling|dead_letter"
 
     @pytest.fixture
     def source(self, own_aws: Aws) -> TaskSource:
