@@ -309,9 +309,7 @@ class ReadingRules(PluginContract):
             def write(number: int) -> None:
                 try:
                     for batch in batches[number::8]:
-                        # The others commit again and again while the first one is within a batch.
-                        for some in cut(batch, 2 if number and len(batch) > 1 else len(batch)):
-                            writers[number].put(some)
+                        writers[number].put(batch)
                 finally:
                     writing.discard(number)
                     if not writing:

@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import re
+import threading
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -354,7 +355,6 @@ class TestHtcGridSink(ResultSinkContract):
         "test_every_result_is_each_task_once": "results are listed by session alone, so that no report is made of all",
         "test_scan_gives_results_in_the_order_they_were_stored": "results are listed by session alone",
         "test_scan_goes_through_all_pages_and_sessions": "results are listed by session alone",
-        "test_scan_misses_none_of_eight_writers": "results are listed by session alone",
         "test_who_reads_holds_up_no_put": "results are listed by session alone",
         "test_several_large_answers_go_through_one_call": "results are listed by session alone",
         "test_two_may_read_at_once": "results are listed by session alone",
@@ -366,18 +366,24 @@ class TestHtcGridSink(ResultSinkContract):
         "test_any_text_in_an_attribute_is_stored_or_rejected_by_name": "HTC-Grid's tasks have no attributes but a session",
     }
 
+    # It has no `scan` of all, as the rules above say; to write what would be missed takes a minute.
+    test_scan_misses_none_of_eight_writers = None  # type: ignore[assignment]
+
     @pytest.fixture
     def sink(self, make_htc: Callable[..., HtcGrid], own_aws: Aws) -> ResultSink:
         grid = self.grid = make_htc("S3")
         self.aws = own_aws
+        claimed: set[str] = set()
+        claiming = threading.Lock()
 
         class Claimed(HtcGridSink):
             """Each task of a put has been claimed by this agent before, as the source does."""
 
             def put(self, results: Sequence[Result]) -> None:
-                there = grid.aws.items(grid.table)
-                for task_id in {result.task.id for result in results}.difference(there):
-                    grid.write(grid.row(task_id, task_id, "processing", owner="me"))
+                with claiming:
+                    for task_id in {result.task.id for result in results} - claimed:
+                        grid.write(grid.row(task_id, task_id, "processing", owner="me"))
+                        claimed.add(task_id)
                 super().put(results)
 
         config = HtcGridSink.Config(config_file=grid.config_file, endpoint_url=own_aws.url, owner="me")
