@@ -64,7 +64,7 @@ timing: .make/test bytecode        ## the tests of the core that assert how fast
 
 # Two at a time, each shown when it has ended: most tests of some wait, while others compute.
 plugins: .make/plugins .make/examples bytecode         ## the tests of the plugins that need no engine or cluster: moto, Redis, a fake service
-	@echo 'Two at a time; what each prints is shown when it has ended. All of them take 12 minutes.'
+	@echo 'Two at a time; what each prints is shown when it has ended. All of them take 15 minutes.'
 	@$(MAKE) --jobs 2 --no-print-directory $(SYNC) tests-that-are-slow $(PLUGINS:%=%.tested)
 
 PLUGINS := $(wildcard plugins/* examples/plugins/*)

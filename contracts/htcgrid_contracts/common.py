@@ -187,7 +187,7 @@ class PluginContract:
         """Config must refuse a key that it does not know. Otherwise a misspelt setting is ignored and nobody notices.
         Read: spi.Plugin.Config."""
         try:
-            type(plugin.config).model_validate(plugin.config.model_dump() | {"no_such_key": 1})
+            config_with(plugin, "no_such_key", 1)
         except ValidationError as error:
             assert "no_such_key" in str(error), f"the error does not name the key: {error}"
         else:
@@ -198,11 +198,10 @@ class PluginContract:
     def test_a_negative_number_of_seconds_is_refused(self, plugin: Plugin) -> None:
         """A key of the config that says how long must refuse a negative number. Otherwise a call fails by it later, and the
         service is blamed. Read: spi.Plugin.Config."""
-        given = plugin.config.model_dump()
         for key in type(plugin.config).model_fields:
             if key.endswith(("seconds", "timeout")):
                 try:
-                    type(plugin.config).model_validate(given | {key: -1})
+                    config_with(plugin, key, -1)
                 except ValidationError:
                     continue
                 pytest.fail(f"Config accepted {key} = -1: give the field a bound, such as Field(3.0, gt=0)")
@@ -457,6 +456,11 @@ def patiently(call: Callable[[], T]) -> T:
     raise AssertionError
 
 
+def config_with(plugin: Plugin, key: str, value: object) -> Plugin.Config:
+    """The plugin's config with another value of this key, validated: raises `ValidationError` where the config refuses it."""
+    return type(plugin.config).model_validate(plugin.config.model_dump() | {key: value})
+
+
 def _shows_a_password(plugin: Plugin, key: str, value: str) -> bool:
     """Whether this key of the config takes its address with a password in it as well, and shows it."""
     found = _WITHOUT_USER.match(value)
@@ -464,7 +468,7 @@ def _shows_a_password(plugin: Plugin, key: str, value: str) -> bool:
         return False
     address = f"{found[0]}user:{_PASSWORD}@{value[found.end() :]}"
     try:
-        config = type(plugin.config).model_validate(plugin.config.model_dump() | {key: address})
+        config = config_with(plugin, key, address)
     except ValidationError:
         return False
     return _PASSWORD in f"{config!r} {config}"

@@ -12,7 +12,7 @@ _READ_BYTES = 1 << 16
 _READS_AT_ONCE = 64
 _HEADER_BYTES = 8
 _QUIET_SECONDS = 0.0003
-_RARELY_SECONDS = 0.005
+_HAS_PRINTED_SECONDS = 0.005
 _BETWEEN_SECONDS = 0.001
 _POLLS_LEAST = 0.001  # `poll` waits for whole milliseconds
 _LIKELY_SECONDS = 0.25
@@ -21,7 +21,7 @@ _AT_MOST_SECONDS = 0.5
 _MUCH_BYTES = 1 << 16
 _MUCH_SECONDS = 2.0
 _MUCH_AT_MOST_SECONDS = 5.0
-_RARELY = 20
+_MANY_SILENT = 20
 _STREAMS = {1: "stdout", 2: "stderr"}
 EMULATORS_LAST = b"REPORT RequestId:"
 """How the line begins that the emulator prints at the end of each invocation."""
@@ -100,8 +100,8 @@ class LogStream:
             return _POSSIBLE_SECONDS if is_much else _BETWEEN_SECONDS
         if self._silent == 0:
             return _LIKELY_SECONDS
-        least = _RARELY_SECONDS if self._has_printed_at_end else _QUIET_SECONDS
-        return max(least, _POSSIBLE_SECONDS * min(1.0, (_RARELY / self._silent) ** 2))
+        least = _HAS_PRINTED_SECONDS if self._has_printed_at_end else _QUIET_SECONDS
+        return max(least, _POSSIBLE_SECONDS * min(1.0, (_MANY_SILENT / self._silent) ** 2))
 
     def rest(self) -> None:
         """Read to the end of the stream: the container has ended."""
