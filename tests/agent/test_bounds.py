@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from htcgrid.agent import backoff, policy
+from htcgrid.agent import backoff, policy, slot
 from htcgrid.agent.agent import Stuck
 from htcgrid.agent.backoff import BackOff
 from htcgrid.agent.init_errors import FunctionBroken
@@ -34,6 +34,19 @@ def rules(**options: object) -> AgentOptions:
 def without_end(job: Rig) -> Rig:
     job.source.config = MemorySource.Config(endless=True, lease_seconds=20)
     return job
+
+
+class Clock:
+    """The clock of slots and of their back-off: the true one, `ahead` by as many seconds as a test says."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.ahead = 0.0
+        told = SimpleNamespace(monotonic=self.monotonic, time=time.time, sleep=time.sleep)
+        for module in (backoff, slot):
+            monkeypatch.setattr(module, "time", told)
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.ahead
 
 
 # --- functions that do not load ----------------------------------------------------------------------
@@ -89,41 +102,50 @@ def test_what_could_not_be_loaded_and_was_lost_meanwhile_runs_again_before_the_r
 def test_a_plane_that_nobody_asks_for_a_long_time_between_two_refusals_is_not_held_unavailable(
     rig: Make, until: Until, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    clock = Clock(monkeypatch)
     plans = {"a": ["unavailable"], "b": ["unavailable"]}
-    job = without_end(rig(plans=plans, slots=1, rules=rules(unavailable_limit=0.1)))
+    job = without_end(rig(plans=plans, slots=1, rules=rules(unavailable_limit=60.0)))
     job.source.cancel(task_ids=["b"])
     leases = job.agent._leases
     # The task is cancelled meanwhile, so that it is not tried again.
-    monkeypatch.setattr(leases, "put_back", lambda lease: leases.release([lease]))
-    job.start()
-    until(lambda: job.said)
-    refused = time.monotonic()
-    monkeypatch.undo()
-    until(lambda: time.monotonic() - refused > 0.2)
+    with monkeypatch.context() as patch:
+        patch.setattr(leases, "put_back", lambda lease: leases.release([lease]))
+        job.start()
+        until(lambda: job.said and leases.idle_slots)
+    clock.ahead += 3600
     job.source.put([Task("b", b'"b"')])
     until(lambda: "b" in job.sink.results)
+    clock.ahead = 0.0
     job.agent.drain()
     job.finish()
 
 
-def test_a_plane_that_answers_others_is_not_held_unavailable_by_one_that_it_refuses() -> None:
-    back_off = BackOff(Shutdown(), 0.05, lambda _message: None)
-    began = time.monotonic()
-    while time.monotonic() - began < 0.2:
-        back_off.has_answered_others(time.monotonic())
-        back_off.wait(Unavailable("busy"), 0.01)
-    time.sleep(0.06)
+def test_a_plane_that_answers_others_is_not_held_unavailable_by_one_that_it_refuses(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock(monkeypatch)
+    back_off = BackOff(Shutdown(), 60.0, lambda _message: None)
+    for _ in range(10):
+        clock.ahead += 30
+        back_off.has_answered_others(clock.monotonic())
+        back_off.delay(Unavailable("busy"))
+    clock.ahead += 61
     with pytest.raises(Unavailable, match="busy"):
-        back_off.wait(Unavailable("busy"), 0.01)
+        back_off.delay(Unavailable("busy"))
 
 
 def test_a_plane_that_runs_long_tasks_of_others_is_not_given_up_for_one_slot_that_it_refuses(
     rig: Make, until: Until
 ) -> None:
-    job = rig(plans={"a": ["hang"], "b": ["unavailable"] * 60}, slots=2, rules=rules(unavailable_limit=0.02))
+    plans = {"a": ["hang"], "b": ["unavailable"] * 60}
+    job = without_end(rig(plans=plans, slots=2, rules=rules(unavailable_limit=0.02)))
+    job.source.cancel(task_ids=["b"])
     job.start()
+    job.plane.hanging.acquire(timeout=10)
+    job.source.put([Task("b", b'"b"')])
     until(lambda: "b" in job.sink.results)
     job.plane.free.set()
+    job.agent.drain()
     job.finish()
     assert job.failures() == {"a": None, "b": None}
 
