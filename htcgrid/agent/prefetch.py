@@ -127,7 +127,7 @@ class Prefetch:
 
     def waited(self, seconds: float) -> None:
         """Note how long a slot has waited for a task."""
-        if is_dry(seconds, self._receive_seconds):
+        if is_dry(seconds, self._usual_receive_seconds):
             self.ran_dry()
 
     def ran_dry(self) -> None:
@@ -179,6 +179,12 @@ class Prefetch:
     def _receive_seconds(self) -> float:
         """A receive may have waited for tasks, so the shortest one counts."""
         return min(self._receives, default=0.0)
+
+    @property
+    def _usual_receive_seconds(self) -> float:
+        """Where the service is slow or the machine is busy, one receive in many is short; its time says little of the others."""
+        receives = sorted(self._receives)
+        return receives[len(receives) // 4] if receives else 0.0
 
     def ran(self, seconds: list[float | None]) -> None:
         """For how long each slot has been running its task; None for those that run nothing."""

@@ -71,6 +71,15 @@ def test_a_slot_whose_task_is_long_leaves_the_tasks_of_the_others() -> None:
     assert wanted(0.01, 1, 0.1, [5.0, 0.0]) == wanted(0.01, 1, 0.1, [0.0])
 
 
+def test_a_queue_whose_receives_are_slow_for_a_while_does_not_count_as_empty() -> None:
+    prefetch = Prefetch(2, is_shared=True)
+    for seconds in [0.016, *[0.12, 0.15] * 7]:
+        prefetch.received(seconds)
+        prefetch.waited(seconds)
+        prefetch.learn(0.025, 10, 1)
+    assert prefetch.size() >= 100
+
+
 def test_a_distant_queue_is_bridged_from_its_first_receive_on() -> None:
     prefetch = Prefetch(1, is_shared=True)
     prefetch.received(0.008)
