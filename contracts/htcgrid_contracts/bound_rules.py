@@ -237,6 +237,13 @@ class BoundRules(InvokerHelpers):
             assert not wrong, (
                 f"a batch of {count} tasks, each of {size} bytes and so below the limit: one failed as {wrong[0]}"
             )
+        size = (self.largest_answer or 2_000_000) // 2
+        batch = [lease("big", bytes=size if number == count // 2 else 9) for number in range(count)]
+        came = [len(each.payload) if each.failure is None else each.failure for each in self.run(plane, batch)]
+        expected = [size if number == count // 2 else 9 for number in range(count)]
+        assert came == expected, (
+            f"a batch of {count} tasks, one of which answers {size} bytes and the others 9; what came: {came}"
+        )
 
     def _beside(
         self, plane: Invoker, kind: FailureKind, stop: Callable[[], Outcome], keep: Callable[[float], Outcome]
@@ -255,7 +262,7 @@ class BoundRules(InvokerHelpers):
 
     def _later(self, plane: Invoker, delay: float, seconds: float, do: str = "sleep", **event: Any) -> Outcome:
         time.sleep(delay)
-        return self.call(plane, do, seconds=seconds, value="kept", **event)
+        return self.call(plane, do, seconds=seconds, value="kept", helper=True, **event)
 
     def _latest(self, seconds: float) -> float:
         """The latest time at which a task may be stopped; after it, the plane took twice the timeout."""

@@ -178,17 +178,24 @@ class FailureLogRules(PluginContract):
             assert list(opened.stored([again.task])) == [again.task.id], "`stored` does not name what failed again"
             assert list(opened.stored([bad.task])) == [bad.task.id], "`stored` does not name an earlier generation"
 
+    def test_an_answer_is_not_replaced_by_a_failure(self, sink: ResultSink) -> None:
+        """A failure must not replace an answer of the same generation: where a task ran twice, its answer is what users wait
+        for. Read: spi.ResultSink.failed."""
+        answer = self._result()
+        self._put(sink, [answer], [self._failure(answer)])
+        with sink:
+            (stored,) = self._stored(sink, [answer])
+        assert stored.outcome.failure is None, "a failure of the same generation has replaced an answer"
+
     def test_a_result_of_the_same_generation_replaces_nothing(self, sink: ResultSink) -> None:
         """A second result of the same generation must not replace the first: a task that ran twice has one result.
         Read: spi.ResultSink.failed."""
         first = self._failure(self._result())
-        answer = self._result()
         again = replace(self._again(first, 1), attempt=3)
-        self._put(sink, [first], [self._result_of(first)], [answer], [self._failure(answer)])
+        self._put(sink, [first], [self._result_of(first)])
         with sink:
-            stored = self._stored(sink, [first, answer])
-        assert stored[0].outcome.failure is not None, "an answer of the same generation has replaced a failure"
-        assert stored[1].outcome.failure is None, "a failure of the same generation has replaced an answer"
+            (kept,) = self._stored(sink, [first])
+        assert kept.outcome.failure is not None, "an answer of the same generation has replaced a failure"
         self._put(sink, [again], [replace(again, attempt=4)])
         with sink:
             (found,) = self._stored(sink, [first])

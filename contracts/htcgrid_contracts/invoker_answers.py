@@ -128,7 +128,7 @@ class AnswerRules(InvokerHelpers):
         """What the handler prints must be in `log_tail`. Users need it to understand a failure on another machine.
         Read: spi.Capability.LOGS."""
         tail = self.call(plane, "say", text="printed: é").log_tail.decode()
-        assert "printed: é" in tail, f"the handler printed a line, and the log tail is {tail!r}"
+        assert tail.count("printed: é") == 1, f"the handler printed a line once, and the log tail is {tail!r}"
         errors = self.call(plane, "say", text="printed on the standard error", stream="stderr").log_tail
         assert b"printed on the standard error" in errors, (
             f"the handler printed a line on its standard error, and the log tail is {errors!r}"
@@ -154,6 +154,12 @@ class AnswerRules(InvokerHelpers):
         assert b"of the first part\nof the second part" in tail, (
             f"a handler printed 5 KB, and a line {seconds:g} s later; the log tail ends with {tail[-60:]!r}"
         )
+        early = b"of the beginning\n".hex()
+        for _ in range(2):
+            tail = self.call(plane, "say", hex=early, seconds=seconds, text="of the end").log_tail
+            assert (tail.count(b"of the beginning"), tail.count(b"of the end")) == (1, 1), (
+                f"a handler printed a line, and another {seconds:g} s later; the log tail is {tail!r}"
+            )
 
     @pytest.mark.capability(Capability.LOGS)
     def test_a_log_tail_is_of_one_invocation(self, plane: Invoker) -> None:

@@ -97,14 +97,18 @@ class LateCallRules(SourceHelpers):
         source = given()
         if not isinstance(source, TaskQueue):
             not_asked("no TaskQueue: its tasks cannot be cancelled")
-        source.put(numbered(2))
-        returned, done = self.held(source, 2)
-        source.cancel(task_ids=[returned.task.id, done.task.id])
+        source.put([*numbered(2), *numbered(1, session_id="s-1")])
+        leases = self.held(source, 3)
+        source.cancel(session_id="s-1")
+        source.cancel(task_ids=[lease.task.id for lease in leases if "session_id" not in lease.task.attributes])
+        cancelled = {lease.task.id for lease in leases}
         for _ in range(2):  # an answer may be lost
-            gone = {each for lease in (returned, done) for each in source.extend([lease], 60 * self.wait_factor)}
-            assert gone == {returned.task.id, done.task.id}, (
-                f"two leased tasks are cancelled, and extend says {sorted(gone)}; it says so each time it is asked"
+            gone = {each for lease in leases for each in source.extend([lease], 60 * self.wait_factor)}
+            assert gone == cancelled, (
+                f"three leased tasks are cancelled, one with its session, and extend says {sorted(gone)}; it says so each time it "
+                f"is asked"
             )
+        returned, done = leases[0], leases[2]
         self._quiet("nack of a cancelled task", lambda: source.nack([returned]))
         self._quiet("ack of a cancelled task", lambda: source.ack([done]))
         self.nothing_comes(source, 0.5 * self.wait_factor)

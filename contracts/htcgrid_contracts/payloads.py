@@ -68,5 +68,5 @@ AWKWARD_IDS = (
 
 
 def large_text(size: int) -> bytes:
-    """A JSON text of `size` bytes or a few less."""
-    return b'"' + b"0123456789abcde\\n" * ((size - 2) // 17) + b'"'
+    """A JSON text of `size` bytes or a few less, of half as many characters: limits are in bytes."""
+    return b'"' + "0é価😀é価\\n".encode() * ((size - 2) // 17) + b'"'

@@ -62,19 +62,25 @@ class ReceiveRules(SourceHelpers):
         Read: spi.TaskSource.receive."""
         source = given(*numbered(1))
         leases: list[Lease] = []
+        look = 0.0
 
         def has_one() -> bool:
+            nonlocal look
+            began = time.monotonic()
             leases.extend(source.receive(1, 0))
+            look = time.monotonic() - began
             return bool(leases)
 
         eventually(has_one, 10 * self.wait_factor, "a task that waits, from receive(1, 0)")
         source.ack(leases)
         took = float("inf")
-        for _ in range(3):  # a busy machine holds up one, a source that waits each
+        for _ in range(5):  # a busy machine holds up some, a source that waits each
             began = time.monotonic()
             assert not source.receive(1, 0), "a task was leased, but the source has none"
             took = min(took, time.monotonic() - began)
-        assert took < 1 * self.wait_factor, f"took {took:.1f} s when asked not to wait"
+        assert took < 3 * look + 0.7, (
+            f"receive(1, 0) found a task in {look:.2f} s; where there was none it took {took:.2f} s, asked not to wait"
+        )
 
     def test_receive_returns_as_soon_as_it_has_any(self, source: TaskSource, given: Given) -> None:
         """`receive` must return as soon as it has one task. If it waits for a full batch, environments are idle.

@@ -207,7 +207,8 @@ class ResultSinkContract(
             not_asked("set `too_large`: the bytes of a payload that the sink can never store")
         with sink:
             size = 2 if sink.max_batch > 1 else 1
-            large = [result(b'"' + b"x" * (self.too_large - 2) + b'"') for _ in range(size)]
+            texts = (b"x" * (self.too_large - 2), "é".encode() * (self.too_large // 2))  # the limit is in bytes
+            large = [result(b'"' + text + b'"') for text in texts[:size]]
             others = [result() for _ in range(min(sink.max_batch - size, 2))]
             with pytest.raises(Rejected) as caught:
                 sink.put([*others[:1], *large, *others[1:]])

@@ -9,7 +9,7 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -632,6 +632,25 @@ class TestNoLog(Case):
     broken = _with(log_tail=b"")
 
 
+class TestTwofoldLog(Case):
+    breaks = "test_what_the_handler_prints_is_in_the_log_tail"
+    says = "the handler printed a line once, and the log tail is"
+
+    class broken(Changed):
+        def changed(self, outcome: Outcome) -> Outcome:
+            return replace(outcome, log_tail=2 * outcome.log_tail)
+
+
+class TestRepeatsTheLogOfWhatRunsLong(Case):
+    breaks = "test_a_log_tail_is_the_end_and_4_kb_at_most"
+    says = "a handler printed a line, and another"
+
+    class broken(Changed):
+        def changed(self, outcome: Outcome) -> Outcome:
+            is_long = outcome.duration_ms > 200 and len(outcome.log_tail) < 2000
+            return replace(outcome, log_tail=(2 if is_long else 1) * outcome.log_tail)
+
+
 class TestLongLog(Case):
     breaks = "test_a_log_tail_is_the_end_and_4_kb_at_most"
     says = "4096 at most"
@@ -846,6 +865,57 @@ class TestHalfTheMemory(Case):
                 return super().environment(place)
             finally:
                 self.function = asked
+
+
+class TestEndsTheProgramsOfItsNeighbours(Case):
+    breaks = "test_what_is_stopped_or_ends_harms_no_neighbour"
+    says = "a program that this handler had started was ended"
+
+    class broken(Changed):
+        def changed(self, outcome: Outcome) -> Outcome:
+            if outcome.failure is FailureKind.EXIT:
+                names, parents = _processes()
+                for process in [pid for pid, name in names.items() if name == "(sleep)"]:
+                    if os.getpid() in _above(process, parents):
+                        with suppress(ProcessLookupError):
+                            os.kill(process, signal.SIGKILL)
+            return outcome
+
+
+def _processes() -> tuple[dict[int, str], dict[int, int]]:
+    """The names and the parents of all processes, by process id."""
+    names, parents = {}, {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            pid, name, _, parent, *_ = path.read_text().split()
+            names[int(pid)], parents[int(pid)] = name, int(parent) if parent.isdigit() else 0
+    return names, parents
+
+
+def _above(process: int, parents: Mapping[int, int]) -> set[int]:
+    """The processes above this one."""
+    found: set[int] = set()
+    while (process := parents.get(process, 0)) and process not in found:
+        found.add(process)
+    return found
+
+
+class TestLosesALargeOneAmongSmall(Case):
+    breaks = "test_answers_and_events_up_to_the_limit_pass_whole"
+    says = "one of which answers"
+
+    class broken(Reference):
+        def invoke(self, batch: Sequence[Lease], timeout: float) -> Reports:
+            reports = list(super().invoke(batch, timeout))
+            sizes = [len(each.payload) for each in reports if isinstance(each, Outcome)]
+            if max(sizes) < 1_000_000 or min(sizes) > 100 or len(sizes) == 1:
+                return iter(reports)
+            return (
+                replace(each, failure=FailureKind.EXIT)
+                if isinstance(each, Outcome) and len(each.payload) > 100
+                else each
+                for each in reports
+            )
 
 
 class TestEndsItsNeighbours(Case):

@@ -231,6 +231,18 @@ class TestRejectsAll(Case):
             super().put(results)
 
 
+class TestCountsCharacters(Case):
+    breaks = "test_a_result_too_large_is_rejected_by_name_and_the_others_are_stored"
+    says = "names what can never be stored"
+
+    class broken(Reference):
+        def put(self, results: Sequence[Result]) -> None:
+            large = [result.task.id for result in results if len(result.outcome.payload.decode()) > LIMIT]
+            SqliteSink.put(self, [result for result in results if result.task.id not in large])
+            if large:
+                raise Rejected(f"Too large to be stored: {', '.join(large)}.", large)
+
+
 class TestGivesUpWhenAway(Case):
     breaks = "test_a_place_that_went_away_is_unavailable"
     says = "raised Rejected"
@@ -584,6 +596,18 @@ class TestOneKind(Case):
         def stats(self) -> StoreStats:
             stats = super().stats()
             return replace(stats, failures={"handler_error": sum((stats.failures or {}).values())})
+
+
+class TestAFailureReplacesAnAnswer(Case):
+    breaks = "test_an_answer_is_not_replaced_by_a_failure"
+    says = "a failure of the same generation has replaced an answer"
+
+    class broken(Reference):
+        def put(self, results: Sequence[Result]) -> None:
+            failures = [(result.task.id,) for result in results if result.outcome.failure is not None]
+            with sqlite3.connect(self.config.path) as file:
+                file.executemany("DELETE FROM results WHERE task_id = ?", failures)
+            super().put(results)
 
 
 class TestLastStays(Case):

@@ -1636,6 +1636,22 @@ class TestTellsOfACancelOnce(Case):
             return gone
 
 
+class TestCancelsSessionsQuietly(Case):
+    breaks = "test_what_was_cancelled_stays_so_whatever_its_holder_does"
+    says = "one with its session, and extend says"
+
+    class broken(Reference):
+        quiet: ClassVar[set[str]] = set()
+
+        def cancel(self, session_id: str | None = None, task_ids: Collection[str] = ()) -> Sequence[Task]:
+            cancelled = super().cancel(session_id, task_ids)
+            self.quiet.update(task.id for task in cancelled if session_id is not None)
+            return cancelled
+
+        def extend(self, leases: Sequence[Lease], seconds: float) -> Collection[str]:
+            return set(super().extend(leases, seconds)) - self.quiet
+
+
 class TestNoSuchLease(Case):
     breaks = "test_a_late_call_leaves_a_dead_letter_as_it_is"
     says = "a second dead_letter is allowed, and raised RuntimeError"

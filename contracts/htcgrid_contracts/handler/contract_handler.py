@@ -5,6 +5,7 @@ An event is `{"do": NAME, ...}`. It imports the standard library only, and deplo
 
 import importlib
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -121,11 +122,30 @@ def spin(event: Event, context: Any) -> Any:
 
 
 def sleep(event: Event, context: Any) -> Any:
-    """Answer `value` after `seconds`, and leave a mark at `after`."""
+    """Answer `value` after `seconds`, and leave a mark at `after`.
+
+    With `helper`, a program runs meanwhile that a shell has started and left behind; it is an error if that ends before.
+    """
+    helper, its_end = _left_behind(event["seconds"] + 60) if event.get("helper") else (0, -1)
     time.sleep(event["seconds"])
+    if helper:
+        has_ended, _, _ = select.select([its_end], [], [], 0)
+        os.close(its_end)
+        if has_ended:
+            raise ContractError("a program that this handler had started was ended while the handler ran")
+        os.kill(helper, signal.SIGKILL)
     if "after" in event:
         mark(event["after"])
     return event.get("value")
+
+
+def _left_behind(seconds: float) -> tuple[int, int]:
+    """Start a program by a shell that ends at once. Returns its process id, and a pipe that can be read once it has ended."""
+    reading, writing = os.pipe()
+    command = ["/bin/sh", "-c", 'sleep "$0" </dev/null >/dev/null 2>&1 & echo $!', str(seconds)]
+    process = int(subprocess.check_output(command, pass_fds=[writing]))
+    os.close(writing)
+    return process, reading
 
 
 def spawn(event: Event, context: Any) -> Any:
