@@ -97,10 +97,12 @@ class LateCallRules(SourceHelpers):
         source = given()
         if not isinstance(source, TaskQueue):
             not_asked("no TaskQueue: its tasks cannot be cancelled")
-        source.put([*numbered(2), *numbered(1, session_id="s-1")])
+        source.put(numbered(2))
+        self.publish(source, numbered(1, session_id="s-1"))
         leases = self.held(source, 3)
-        source.cancel(session_id="s-1")
-        source.cancel(task_ids=[lease.task.id for lease in leases if "session_id" not in lease.task.attributes])
+        session = next(filter(None, (lease.task.attributes.get("session_id") for lease in leases)))
+        source.cancel(session_id=session)
+        source.cancel(task_ids=[each.task.id for each in leases if each.task.attributes.get("session_id") != session])
         cancelled = {lease.task.id for lease in leases}
         for _ in range(2):  # an answer may be lost
             gone = {each for lease in leases for each in source.extend([lease], 60 * self.wait_factor)}
