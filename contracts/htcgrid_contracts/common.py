@@ -51,7 +51,7 @@ _USUAL = frozenset(
 
 _WITHOUT_USER = re.compile(r"([a-z][a-z0-9+.-]*)://(?=[^@\s]+$)")
 """The beginning of an address in which there is no user."""
-_NO_LOGIN = frozenset({"file", "gs", "npipe", "s3", "tcp", "tls", "udp", "unix"})
+_NO_LOGIN = frozenset("abfs az dns file grpc gs hdfs http+unix inproc ipc npipe s3 sqlite tcp tls udp unix".split())
 """Schemes whose addresses have no user and no password."""
 _PASSWORD = "contract-5d41-hidden"  # noqa: S105
 
@@ -199,7 +199,9 @@ class PluginContract:
         """A key of the config that says how long must refuse a negative number. Otherwise a call fails by it later, and the
         service is blamed. Read: spi.Plugin.Config."""
         for key in type(plugin.config).model_fields:
-            if key.endswith(("seconds", "timeout")):
+            usual = getattr(plugin.config, key)
+            is_below = isinstance(usual, (int, float)) and usual < 0  # -1 may stand for "no limit"
+            if key.endswith(("seconds", "timeout")) and "offset" not in key and not is_below:
                 try:
                     config_with(plugin, key, -1)
                 except ValidationError:
@@ -458,7 +460,7 @@ def patiently(call: Callable[[], T]) -> T:
 
 def config_with(plugin: Plugin, key: str, value: object) -> Plugin.Config:
     """The plugin's config with another value of this key, validated: raises `ValidationError` where the config refuses it."""
-    return type(plugin.config).model_validate(plugin.config.model_dump() | {key: value})
+    return type(plugin.config).model_validate(plugin.config.model_dump(by_alias=True) | {key: value})
 
 
 def _shows_a_password(plugin: Plugin, key: str, value: str) -> bool:

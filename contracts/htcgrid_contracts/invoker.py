@@ -301,9 +301,13 @@ class InvokerContract(
     def _waits_or_is_refused_beside(self, plane: Invoker, other: Invoker) -> None:
         """Checks what an agent is told while handlers of another one have all places of their service, if it has few."""
         size = min(plane.max_concurrency, self.most_threads)
+        has_ended = threading.Event()
 
         def ask() -> None:
-            time.sleep(0.3 * self.wait_factor)  # until all places are taken
+            while not has_ended.wait(0.2 * self.wait_factor):  # the first may come before all places are taken
+                ask_once()
+
+        def ask_once() -> None:
             try:
                 (report,) = other.invoke([lease("echo", value=1)], other.function.timeout)
             except Throttled as error:
@@ -319,7 +323,10 @@ class InvokerContract(
                 )
 
         def keep_busy() -> None:
-            self.call(plane, "sleep", seconds=2 + 0.5 * self.wait_factor)
+            try:
+                self.call(plane, "sleep", seconds=2 + 0.5 * self.wait_factor)
+            finally:
+                has_ended.set()
 
         in_threads([*[keep_busy] * size, *[ask] * size], 60 * self.wait_factor)
         self.all_slots_run(other, "another agent had all places of its service")

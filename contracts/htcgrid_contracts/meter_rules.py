@@ -155,6 +155,7 @@ class MeterRules(InvokerHelpers):
         """`environment` must be different for each environment, and the same for all invocations in one. What replaces one that
         has ended is another one, though it is in the same place. Read: spi.Outcome."""
         size = min(plane.max_concurrency, self.most_threads)
+        self.side_by_side(plane, size)
         calls = [lambda: self.call(plane, "count", seconds=0.3)] * size
         outcomes = in_threads(calls, 60 * self.wait_factor)
         if Capability.EXIT in plane.capabilities and not self.behind_emulator:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from unittest.mock import patch
 
 SHORT = 0.05
-"""Seconds. Who sleeps for less waits for something that is under way."""
+"""Seconds. Who sleeps for no longer waits for something that is under way."""
 
 
 @contextmanager
@@ -17,7 +17,7 @@ def noted() -> Iterator[list[float]]:
     found: list[float] = []
 
     def noting(seconds: float) -> None:
-        if threading.get_ident() == me and seconds >= SHORT:
+        if threading.get_ident() == me and seconds > SHORT:
             found.append(seconds)
         sleep(seconds)
 

@@ -127,7 +127,7 @@ class Prefetch:
 
     def waited(self, seconds: float) -> None:
         """Note how long a slot has waited for a task."""
-        if is_dry(seconds, self._usual_receive_seconds):
+        if is_dry(seconds, min(self._usual_receive_seconds, _MOST_SECONDS / 4)):
             self.ran_dry()
 
     def ran_dry(self) -> None:
@@ -182,7 +182,10 @@ class Prefetch:
 
     @property
     def _usual_receive_seconds(self) -> float:
-        """Where the service is slow or the machine is busy, one receive in many is short; its time says little of the others."""
+        """Where the service is slow or the machine is busy, one receive in many is short; its time says little of the others.
+
+        It may have the time in it for which receives waited for tasks, so the caller limits it.
+        """
         receives = sorted(self._receives)
         return receives[len(receives) // 4] if receives else 0.0
 

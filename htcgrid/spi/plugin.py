@@ -26,7 +26,7 @@ class Plugin(ABC):  # noqa: B024 - what is abstract differs by kind
     spi: ClassVar[int] = SPI_VERSION
 
     class Config(Keys):
-        """The plugin's own keys in the config file. Subclass it; unknown keys are refused."""
+        """The plugin's own keys in the config file. Subclass it; unknown keys are refused. Give numbers their bounds."""
 
     def __init__(self, config: Config, function: Function) -> None:
         self.config = config

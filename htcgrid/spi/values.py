@@ -81,6 +81,7 @@ class Outcome:
     `started` is in Unix seconds; `duration_ms` is the handler's own time. `init_ms` is set on the first
     invocation of an execution environment. `max_memory_mb` is the most that environment has used.
     `log_tail` is the end of what the handler printed, 4 KB at most, without START, END and REPORT.
+    `environment` names the execution environment; one that replaces another has another name.
     """
 
     task_id: str

@@ -310,6 +310,7 @@ def test_a_function_that_stops_loading_in_mid_run_stops_the_run(rig: Make) -> No
 # --- leases ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.timing
 def test_a_task_that_outlasts_its_lease_many_times_runs_once(rig: Make) -> None:
     job = rig(plans={"a": ["slow"], "b": ["slow"], "c": ["slow"], "d": ["slow"]}, slots=1, lease_seconds=0.03)
     job.run()
@@ -329,8 +330,9 @@ def test_leases_of_tasks_in_stock_are_kept_alive(rig: Make, until: Until) -> Non
     assert dict(job.diary.invoked) == {"a": [1], "b": [1], "c": [1]}
 
 
+@pytest.mark.usefixtures("often_extended")
 def test_a_running_task_that_is_cancelled_is_stopped_and_nothing_is_stored_of_it(rig: Make) -> None:
-    job = rig(plans={"a": ["hang"], "b": []}, lease_seconds=0.1)
+    job = rig(plans={"a": ["hang"], "b": []})
     job.start()
     job.plane.hanging.acquire(timeout=10)
     job.source.cancel(task_ids=["a"])
@@ -339,8 +341,9 @@ def test_a_running_task_that_is_cancelled_is_stopped_and_nothing_is_stored_of_it
     assert "a" not in job.diary.acked
 
 
+@pytest.mark.usefixtures("often_extended")
 def test_a_task_is_cancelled_again_where_the_plane_was_unavailable(rig: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    job = rig(plans={"a": ["hang"], "b": []}, lease_seconds=0.1)
+    job = rig(plans={"a": ["hang"], "b": []})
     cancels_after_two_errors(job, monkeypatch)
     job.start()
     job.plane.hanging.acquire(timeout=10)
@@ -350,8 +353,9 @@ def test_a_task_is_cancelled_again_where_the_plane_was_unavailable(rig: Make, mo
     assert "a" not in job.diary.acked
 
 
+@pytest.mark.usefixtures("often_extended")
 def test_a_task_that_is_cancelled_in_stock_never_runs(rig: Make, until: Until) -> None:
-    job = rig(plans={"a": ["hang"], "b": [], "c": []}, slots=1, lease_seconds=0.06)
+    job = rig(plans={"a": ["hang"], "b": [], "c": []}, slots=1)
     holds_one(job)
     job.start()
     job.plane.hanging.acquire(timeout=10)

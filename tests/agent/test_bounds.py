@@ -164,8 +164,9 @@ def test_a_slot_that_is_throttled_for_a_minute_asks_a_bounded_number_of_times(mo
     assert max(waits) <= 15.0
 
 
+@pytest.mark.usefixtures("often_extended")
 def test_a_task_that_somebody_cancels_says_nothing_about_the_function(rig: Make, until: Until) -> None:
-    job = rig(plans={"a": ["init_error"], "b": ["hang"]}, lease_seconds=0.1)
+    job = rig(plans={"a": ["init_error"], "b": ["hang"]})
     job.start()
     job.plane.hanging.acquire(timeout=10)
     until(lambda: job.agent._leases.not_loaded == 1)
@@ -277,10 +278,11 @@ def test_what_cannot_be_stored_any_more_goes_back_to_the_source(rig: Make) -> No
     assert job.waiting() == set(job.plans)
 
 
+@pytest.mark.usefixtures("often_extended")
 def test_no_lease_is_extended_once_it_has_been_returned(
     rig: Make, until: Until, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = rig(plans={str(number): ["hang"] for number in range(12)}, slots=12, lease_seconds=0.15)
+    job = rig(plans={str(number): ["hang"] for number in range(12)}, slots=12)
     extend, nack = job.source.extend, job.source.nack
     extended = threading.Event()
     late: list[str] = []

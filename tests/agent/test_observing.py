@@ -151,8 +151,9 @@ def test_what_has_a_result_already_is_told_and_does_not_start(rig: Callable[...,
     assert diarist.tasks(Acked) == diarist.tasks(AlreadyStored)
 
 
+@pytest.mark.usefixtures("often_extended")
 def test_leases_that_are_extended_and_lost_are_told(rig: Callable[..., Any], until: Callable[..., None]) -> None:
-    run, diarist = rig(plans={"slow": ["hang"], "gone": ["hang"]}, lease_seconds=0.3), Diarist()
+    run, diarist = rig(plans={"slow": ["hang"], "gone": ["hang"]}), Diarist()
     with Observing({"diarist": diarist}) as hub:
         run.agent = Agent(run.source, run.plane, run.sink, run.rules, run.said.append, observers=hub)
         run.start()
@@ -163,10 +164,11 @@ def test_leases_that_are_extended_and_lost_are_told(rig: Callable[..., Any], unt
         run.finish()
 
 
+@pytest.mark.usefixtures("often_extended")
 def test_a_lease_is_told_as_lost_once_however_long_its_task_runs_on(
     rig: Callable[..., Any], until: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, diarist = rig(plans={"slow": ["hang"], "gone": ["hang"]}, lease_seconds=0.1), Diarist()
+    run, diarist = rig(plans={"slow": ["hang"], "gone": ["hang"]}), Diarist()
     monkeypatch.setattr(run.plane, "cancel", lambda _task_ids: None)
     with Observing({"diarist": diarist}) as hub:
         run.agent = Agent(run.source, run.plane, run.sink, run.rules, run.said.append, observers=hub)

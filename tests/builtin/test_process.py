@@ -389,7 +389,7 @@ def test_environments_that_compute_as_they_load_have_their_full_time_however_man
     workers = 2 * len(os.sched_getaffinity(0)) + 2
     outcomes: list[Outcome] = []
     with plane(tmp_path, "job.handler", workers) as invoker:
-        calls = [threading.Thread(target=lambda: outcomes.append(run(invoker, 1, timeout=0.6))) for _ in range(workers)]
+        calls = [threading.Thread(target=lambda: outcomes.append(run(invoker, 1, timeout=10))) for _ in range(workers)]
         for call in calls:
             call.start()
         for call in calls:
@@ -482,16 +482,10 @@ def test_a_batch_of_answers_larger_than_any_buffer_is_answered_in_full(shared: P
     assert sizes == {str(number): 100_000 + number for number in range(12)}
 
 
+@pytest.mark.usefixtures("unhurried")
 def test_each_task_of_a_batch_has_the_timeout_for_itself(shared: ProcessInvoker) -> None:
-    nap = {"do": "sleep", "seconds": 0.3}
-    done: set[str] = set()
-    waiting = batch(nap, nap, nap)
-    while waiting:
-        for item in shared.invoke(waiting, 0.7):
-            if isinstance(item, Outcome):
-                assert item.failure is None
-                done.add(item.task_id)
-        waiting = [lease for lease in waiting if lease.task.id not in done]
+    outcomes = list(shared.invoke(batch(*[{"do": "sleep", "seconds": 0.4}] * 8), 2.5))
+    assert [item.failure for item in outcomes if isinstance(item, Outcome)] == [None] * 8
 
 
 # --- cancel ------------------------------------------------------------------------------------------

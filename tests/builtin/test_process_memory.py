@@ -32,7 +32,7 @@ def fill(view):
 
 UNTIL_STOPPED = 15
 
-def forks(number, work, seconds=0.25):
+def forks(number, work, seconds=1.5):
     for _ in range(number):
         if os.fork() == 0:
             work()
@@ -56,7 +56,7 @@ def forks_with_their_own():
 def file_mapped():
     with open("big", "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
         sum(view[at] for at in range(0, len(view), 4096))
-        time.sleep(0.25)
+        time.sleep(1)
 
 def memfd():
     fd = os.memfd_create("mine")
@@ -83,7 +83,7 @@ def open_and_mapped():
     os.ftruncate(fd, 80 * MB)
     view = mmap.mmap(fd, 80 * MB)
     fill(view)
-    time.sleep(0.25)
+    time.sleep(1)
 
 def handler(event, context):
     globals()[event]()

@@ -62,7 +62,7 @@ def test_the_module_is_imported_once_and_each_worker_is_a_process_with_what_that
 ) -> None:
     code = (
         "import os, time\nopen('imports', 'a').write('x')\nprint('loaded')\n"
-        "def handler(event, context):\n    time.sleep(0.5)\n    return os.getpid()\n"
+        "def handler(event, context):\n    time.sleep(2)\n    return os.getpid()\n"
     )
     with plane(code) as invoker:
         outcomes = run_together(invoker)

@@ -203,7 +203,7 @@ def test_past_the_grace_what_runs_is_stopped_and_left_to_the_next_run(
 def test_the_end_of_the_terminal_is_a_drain_unless_nohup_had_it_ignored(
     project: Project, finish: Finish, until: Until, before: signal.Handlers, finished: int
 ) -> None:
-    project.tasks({"touch": "began", "sleep": 0.7}, {"x": 1}, {"x": 2})
+    project.tasks({"touch": "began", "sleep": 4 if finished == 1 else 0.7}, {"x": 1}, {"x": 2})
     ours = signal.signal(signal.SIGHUP, before)  # what is started inherits it
     try:
         program = project.start("run", "--plane", "single")

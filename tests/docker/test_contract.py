@@ -67,7 +67,7 @@ class DockerContract(InvokerContract):
 
 
 class OfTheOpenPlane(DockerContract):
-    """The rules that open planes of their own ask nothing that depends on what is in the image."""
+    """Without the rules that open planes of their own, which are asked of Python: each takes seconds to start containers."""
 
     @pytest.fixture(autouse=True)
     def _of_the_open_plane(self, request: pytest.FixtureRequest) -> None:

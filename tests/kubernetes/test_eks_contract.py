@@ -46,7 +46,7 @@ class TestThroughTheRuntimeApi(EksContract):
 
 
 class TestThroughTheEmulator(EksContract):
-    """The rules that open planes of their own, whose pods take seconds to start, ask nothing that depends on the transport."""
+    """Without the rules that open planes of their own, which are asked of the other transport: each takes seconds to start pods."""
 
     transport = "rie"
     behind_emulator = True

@@ -110,7 +110,7 @@ def test_what_a_killed_handler_printed_is_there_to_the_last_byte(opened: Opened)
 
 def test_what_a_task_printed_before_its_timeout_is_handed_over(opened: Opened) -> None:
     plane = opened()
-    [(hanging, outcome)] = plane.run({"do": "hang", "text": "about to hang"}, timeout=0.3)
+    [(hanging, outcome)] = plane.run({"do": "hang", "text": "about to hang"}, timeout=2.0)
     assert outcome.failure is FailureKind.TIMEOUT
     assert plane.kept.lines(hanging) == ["about to hang"]
 

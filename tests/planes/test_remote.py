@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,7 @@ import os, time
 
 def handler(event, context):
     if event == "wait":
+        open(os.environ["BEGAN"], "w").close()
         time.sleep(20)
     return [os.getppid(), os.environ.get("AWS_ACCESS_KEY_ID"), os.environ["CITY"]]
 """
@@ -60,7 +62,9 @@ def function(tmp_path: Path) -> Function:
     code = tmp_path / "code"
     code.mkdir()
     (code / "far.py").write_text(HANDLER)
-    return Function(handler="far.handler", code=code, timeout=10, environment={"CITY": "Zürich"})
+    return Function(
+        handler="far.handler", code=code, timeout=10, environment={"CITY": "Zürich", "BEGAN": str(tmp_path / "began")}
+    )
 
 
 def call(plane: Invoker, event: object = None) -> Outcome:
@@ -121,11 +125,18 @@ def test_a_handler_elsewhere_finds_the_credentials_of_the_agent_in_its_first_inv
             assert answer(plane)[1] == "AKIA"
 
 
-def test_a_relay_that_was_killed_names_what_it_had_begun_and_is_started_again(function: Function) -> None:
+def test_a_relay_that_was_killed_names_what_it_had_begun_and_is_started_again(
+    function: Function, tmp_path: Path
+) -> None:
+    def kill(relay: int) -> None:
+        while not (tmp_path / "began").exists():
+            time.sleep(0.01)
+        os.kill(relay, signal.SIGKILL)
+
     with LaunchedInvoker(one(), function) as plane:
         answer(plane)
         (relay,) = relays()
-        threading.Timer(0.5, os.kill, [relay, signal.SIGKILL]).start()
+        threading.Thread(target=kill, args=(relay,), daemon=True).start()
         with pytest.raises(Unavailable, match="the connection") as caught:
             call(plane, "wait")
         assert caught.value.begun == {"t-1"}

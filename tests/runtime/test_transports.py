@@ -81,9 +81,17 @@ def test_a_handler_past_its_memory_is_stopped(transport: dict[str, Any], plane: 
 
 def test_a_cancelled_task_is_stopped(invoke: Any) -> None:
     task = Task("cancel-me", json.dumps({"do": "sleep", "seconds": 60}).encode())
-    threading.Timer(0.3, invoke.invoker.cancel, [["cancel-me"]]).start()
+    has_ended = threading.Event()
 
-    (outcome,) = invoke.invoker.invoke([Lease(task)], 100)
+    def cancel() -> None:
+        while not has_ended.wait(0.3):  # the first may come before the task is here
+            invoke.invoker.cancel(["cancel-me"])
+
+    threading.Thread(target=cancel).start()
+    try:
+        (outcome,) = invoke.invoker.invoke([Lease(task)], 100)
+    finally:
+        has_ended.set()
 
     assert outcome.failure is FailureKind.CANCELLED
     assert invoke.answer({"do": "answer", "value": 1}) == 1
@@ -91,7 +99,7 @@ def test_a_cancelled_task_is_stopped(invoke: Any) -> None:
 
 def test_tasks_behind_a_long_one_are_returned_before_it_is_done(invoke: Any) -> None:
     invoke({"do": "answer"})
-    events = [{"do": "sleep", "seconds": 0.5}, *({"do": "answer"},) * 3]
+    events = [{"do": "sleep", "seconds": 4}, *({"do": "answer"},) * 3]
     leases = [Lease(Task(str(number), json.dumps(event).encode())) for number, event in enumerate(events)]
 
     reported = [(type(each), each.task_id) for each in invoke.invoker.invoke(leases, 20)]

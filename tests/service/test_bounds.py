@@ -80,8 +80,8 @@ def test_chunked_bodies_are_counted_as_they_come(tmp_path: Path) -> None:
 
 
 def test_events_beyond_their_number_are_429_and_so_are_events_beyond_their_bytes(tmp_path: Path) -> None:
-    served = Service(tmp_path, "--events", "4", "--hold-mb", "16")
-    slow = {"sleep": 1, "padding": ""}
+    served = Service(tmp_path, "--events", "4", "--hold-mb", "16", "--set", "function.timeout=20")
+    slow = {"sleep": 4, "padding": ""}
     statuses = [served.call(slow, x_amz_invocation_type="Event").status for _ in range(6)]
     assert (statuses.count(202), statuses.count(429)) == (4, 2)
     large = {"padding": "x" * 5_000_000}
@@ -188,7 +188,7 @@ def test_calls_for_which_the_grace_time_is_too_short_are_answered_that_the_servi
     callers = [threading.Thread(target=lambda: replies.append(served.call({"sleep": 30}))) for _ in range(6)]
     for caller in callers:  # more of them than there are workers
         caller.start()
-    sleep(1)
+    sleep(3)  # until all have been taken in
     said = served.stop()
     for caller in callers:
         caller.join()

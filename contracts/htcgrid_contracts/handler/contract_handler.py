@@ -126,7 +126,7 @@ def sleep(event: Event, context: Any) -> Any:
 
     With `helper`, a program runs meanwhile that a shell has started and left behind; it is an error if that ends before.
     """
-    helper, its_end = _left_behind(event["seconds"] + 60) if event.get("helper") else (0, -1)
+    helper, its_end = _left_behind(int(event["seconds"]) + 60) if event.get("helper") else (0, -1)
     time.sleep(event["seconds"])
     if helper:
         has_ended, _, _ = select.select([its_end], [], [], 0)
@@ -139,12 +139,20 @@ def sleep(event: Event, context: Any) -> Any:
     return event.get("value")
 
 
-def _left_behind(seconds: float) -> tuple[int, int]:
-    """Start a program by a shell that ends at once. Returns its process id, and a pipe that can be read once it has ended."""
+def _left_behind(seconds: int) -> tuple[int, int]:
+    """Start a program by a shell that ends at once. Returns its process id, and a pipe that can be read once it has ended.
+
+    The process id is 0 where no program can be started: an image may be without a shell.
+    """
     reading, writing = os.pipe()
     command = ["/bin/sh", "-c", 'sleep "$0" </dev/null >/dev/null 2>&1 & echo $!', str(seconds)]
-    process = int(subprocess.check_output(command, pass_fds=[writing]))
-    os.close(writing)
+    try:
+        process = int(subprocess.check_output(command, pass_fds=[writing]))
+    except (OSError, subprocess.SubprocessError):
+        os.close(reading)
+        return 0, -1
+    finally:
+        os.close(writing)
     return process, reading
 
 

@@ -38,7 +38,7 @@ class SessionConfig(Plugin.Config):
     @field_validator("endpoint_url")
     @classmethod
     def _has_no_password(cls, url: str) -> str:
-        if "@" in url.partition("://")[2].partition("/")[0]:
+        if "@" in url.partition("?")[0]:  # no address of AWS's has one
             raise ValueError("an address without a user and a password: the SDK finds credentials in its usual places")
         return url
 

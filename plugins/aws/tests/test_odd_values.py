@@ -21,7 +21,8 @@ def test_every_key_takes_or_refuses_with_a_sentence(
     odd_values.check(table, beside, key)
 
 
-def test_an_address_with_a_password_is_refused() -> None:
+@pytest.mark.parametrize("url", ["https://user:pass@sqs.example.com", "https://user:pa/ss@host", "user:pass@host:443"])
+def test_an_address_with_a_password_is_refused(url: str) -> None:
     """Messages show the address."""
     with pytest.raises(ValidationError, match="an address without a user and a password"):
-        SqsSource.Config(queue="tasks", endpoint_url="https://user:password@sqs.example.com")
+        SqsSource.Config(queue="tasks", endpoint_url=url)

@@ -4,6 +4,7 @@ import fcntl
 import os
 import resource
 import threading
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from types import SimpleNamespace
 from typing import Any, cast
@@ -50,6 +51,23 @@ def stream() -> Any:
     stream.close()
 
 
+@pytest.fixture
+def late(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """`late(log, stream, text, ms)`: this text comes in the first wait that is as long as this, however slow the machine is."""
+
+    def late(log: LogStream, stream: Stream, text: bytes, milliseconds: float) -> None:
+        left, poll = [text], log._poll
+
+        def wait(allowed: float) -> list[tuple[int, int]]:
+            if allowed >= milliseconds and left:
+                stream.say(left.pop())
+            return poll.poll(0)
+
+        monkeypatch.setattr(log, "_poll", SimpleNamespace(poll=wait))
+
+    return late
+
+
 def test_a_tail_is_what_came_since_the_last_one(stream: Stream) -> None:
     log = LogStream(stream, None)
     stream.say(b"one\n")
@@ -87,23 +105,21 @@ def test_what_comes_between_invocations_is_in_no_tail(stream: Stream) -> None:
     assert log.tail() == b"mine\n"
 
 
-def test_the_end_of_a_line_is_waited_for(stream: Stream) -> None:
+def test_the_end_of_a_line_is_waited_for(stream: Stream, late: Callable[..., None]) -> None:
     log = LogStream(stream, None)
     stream.say(b"line")
-    end = threading.Timer(0.01, stream.say, [b"\n"])
-    end.start()
+    late(log, stream, b"\n", 100)
     assert log.tail() == b"line\n"
-    end.join()
 
 
-def test_the_last_line_is_waited_for_though_others_came_long_before_the_answer(stream: Stream) -> None:
+def test_the_last_line_is_waited_for_though_others_came_long_before_the_answer(
+    stream: Stream, late: Callable[..., None]
+) -> None:
     log = LogStream(stream, None)
     stream.say(b"began\n")
     log.drain()  # as while the handler works
-    end = threading.Timer(0.01, stream.say, [b"ended\n"])
-    end.start()
+    late(log, stream, b"ended\n", 10)
     assert log.tail() == b"began\nended\n"
-    end.join()
 
 
 def test_a_handler_that_prints_only_as_it_begins_does_not_wait_each_time(
@@ -128,7 +144,12 @@ def test_a_handler_that_prints_only_as_it_begins_does_not_wait_each_time(
 
 @pytest.mark.parametrize(("silent", "late_ms", "printed_before"), [(30, 10, False), (100, 1, False), (1000, 5, True)])
 def test_what_a_handler_prints_after_many_silent_invocations_is_waited_for(
-    stream: Stream, monkeypatch: pytest.MonkeyPatch, silent: int, late_ms: int, printed_before: bool
+    stream: Stream,
+    monkeypatch: pytest.MonkeyPatch,
+    late: Callable[..., None],
+    silent: int,
+    late_ms: int,
+    printed_before: bool,
 ) -> None:
     log = LogStream(stream, None)
     poll = log._poll
@@ -138,15 +159,8 @@ def test_what_a_handler_prints_after_many_silent_invocations_is_waited_for(
     monkeypatch.setattr(log, "_poll", SimpleNamespace(poll=lambda _milliseconds: []))
     for _ in range(silent):
         assert log.tail() == b""
-
-    late = [b"late\n"]
-
-    def wait(milliseconds: float) -> list[tuple[int, int]]:
-        if milliseconds >= late_ms and late:
-            stream.say(late.pop())
-        return poll.poll(0)
-
-    monkeypatch.setattr(log, "_poll", SimpleNamespace(poll=wait))
+    monkeypatch.setattr(log, "_poll", poll)
+    late(log, stream, b"late\n", late_ms)
     assert log.tail() == b"late\n"
 
 
@@ -169,22 +183,20 @@ def test_the_end_of_much_that_was_printed_is_waited_for_longer(stream: Stream) -
     end.join()
 
 
-def test_the_emulators_last_line_is_waited_for(stream: Stream) -> None:
+def test_the_emulators_last_line_is_waited_for(stream: Stream, late: Callable[..., None]) -> None:
     log = LogStream(stream, None, EMULATORS_LAST)
     stream.say(b"START RequestId: 1\n")
-    end = threading.Timer(0.02, stream.say, [b"mine\nEND RequestId: 1\nREPORT RequestId: 1\n"])
-    end.start()
+    late(log, stream, b"mine\nEND RequestId: 1\nREPORT RequestId: 1\n", 100)
     assert log.tail() == b"START RequestId: 1\nmine\nEND RequestId: 1\nREPORT RequestId: 1\n"
-    end.join()
 
 
-def test_what_the_first_invocation_printed_is_waited_for_where_all_output_is_wanted(stream: Stream) -> None:
+def test_what_the_first_invocation_printed_is_waited_for_where_all_output_is_wanted(
+    stream: Stream, late: Callable[..., None]
+) -> None:
     printed: list[bytes] = []
     log = LogStream(stream, lambda text, _stream: printed.append(text))
-    late = threading.Timer(0.1, stream.say, [b"first\n"])
-    late.start()
+    late(log, stream, b"first\n", 100)
     assert log.tail() == b"first\n"
-    late.join()
     assert printed == [b"first\n"]
 
 
