@@ -51,7 +51,7 @@ _USUAL = frozenset(
 
 _WITHOUT_USER = re.compile(r"([a-z][a-z0-9+.-]*)://(?=[^@\s]+$)")
 """The beginning of an address in which there is no user."""
-_NO_LOGIN = frozenset("abfs az dns file grpc gs hdfs http+unix inproc ipc npipe s3 sqlite tcp tls udp unix".split())
+_NO_LOGIN = re.compile(r"abfs|az|dns|file|grpc|gs|hdfs|http\+unix|inproc|ipc|npipe|s3|sqlite|tcp|tls|udp|unix")
 """Schemes whose addresses have no user and no password."""
 _PASSWORD = "contract-5d41-hidden"  # noqa: S105
 
@@ -466,7 +466,7 @@ def config_with(plugin: Plugin, key: str, value: object) -> Plugin.Config:
 def _shows_a_password(plugin: Plugin, key: str, value: str) -> bool:
     """Whether this key of the config takes its address with a password in it as well, and shows it."""
     found = _WITHOUT_USER.match(value)
-    if found is None or found[1] in _NO_LOGIN:
+    if found is None or _NO_LOGIN.fullmatch(found[1]):
         return False
     address = f"{found[0]}user:{_PASSWORD}@{value[found.end() :]}"
     try:
