@@ -2,8 +2,10 @@
 
 Two things of moto are put right, for standard queues and for tables. Calls are atomic, as on AWS; moto answers each in a
 thread of its own without a lock, so that two receivers may get one message, two conditional writes may both hold, a
-look at a table that grows meanwhile fails, and a message whose lease expires in a count is in none of its numbers. And a call on a queue costs the same at any depth; moto looks through the
-whole queue for each entry.
+look at a table that grows meanwhile fails, and a message whose lease expires in a count is in none of its numbers. And a call
+on a queue costs the same at any depth; moto looks through the whole queue for each entry.
+
+Large answers of a table come in parts, as on AWS, though the tables of tests are small: a part is 50 KB or 60 keys here.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from collections import OrderedDict
 from threading import RLock
 from typing import Any
 
+import moto.dynamodb.models.table
 import moto.dynamodb.responses
 import moto.sqs.models
 from moto.server import ThreadedMotoServer
@@ -28,6 +31,10 @@ dynamodb: Any = moto.dynamodb.responses  # its types are for callers
 sqs: Any = moto.sqs.models
 
 LONGEST_LEASE = 43_200
+PAGE_BYTES = 50_000
+"""Of an answer to Scan and Query; AWS has 1 MB."""
+MOST_KEYS = 60
+"""Of an answer to BatchGetItem, the rest of which are UnprocessedKeys; AWS has 16 MB."""
 
 
 class IndexedQueue(sqs.Queue):  # type: ignore[misc]
@@ -165,6 +172,22 @@ def _atomic(method: Any) -> Any:
     return call
 
 
+def _in_parts(batch_get_item: Any) -> Any:
+    @functools.wraps(batch_get_item)
+    def call(handler: Any) -> Any:
+        left = {}
+        for table, request in handler.body["RequestItems"].items():
+            if MOST_KEYS < len(keys := request["Keys"]) <= 100:  # more are refused
+                request["Keys"], left[table] = keys[:MOST_KEYS], keys[MOST_KEYS:]
+        answer = batch_get_item(handler)
+        unprocessed = answer.result["UnprocessedKeys"]
+        for table, keys in left.items():
+            unprocessed[table] = {"Keys": [*unprocessed.get(table, {}).get("Keys", []), *keys]}
+        return answer
+
+    return call
+
+
 @functools.cache
 def put_right() -> None:
     """Change moto in this process, before it serves; once."""
@@ -175,6 +198,8 @@ def put_right() -> None:
     # Moto asks the time for every message by a way of 10 microseconds.
     sqs.unix_time = time.time
     sqs.unix_time_millis = lambda: time.time() * 1000
+    dynamodb.DynamoHandler.batch_get_item = _in_parts(dynamodb.DynamoHandler.batch_get_item)
+    moto.dynamodb.models.table.RESULT_SIZE_LIMIT = PAGE_BYTES
     dynamodb.DynamoHandler.call_action = _atomic(dynamodb.DynamoHandler.call_action)
 
 
