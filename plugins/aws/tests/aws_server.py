@@ -5,7 +5,7 @@ thread of its own without a lock, so that two receivers may get one message, two
 look at a table that grows meanwhile fails, and a message whose lease expires in a count is in none of its numbers. And a call
 on a queue costs the same at any depth; moto looks through the whole queue for each entry.
 
-Large answers of a table come in parts, as on AWS, though the tables of tests are small: a part is 50 KB or 60 keys here.
+Large answers to BatchGetItem come in parts, as on AWS, though the tables of tests are small: a part is 60 keys here.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from collections import OrderedDict
 from threading import RLock
 from typing import Any
 
-import moto.dynamodb.models.table
 import moto.dynamodb.responses
 import moto.sqs.models
 from moto.server import ThreadedMotoServer
@@ -31,8 +30,6 @@ dynamodb: Any = moto.dynamodb.responses  # its types are for callers
 sqs: Any = moto.sqs.models
 
 LONGEST_LEASE = 43_200
-PAGE_BYTES = 50_000
-"""Of an answer to Scan and Query; AWS has 1 MB."""
 MOST_KEYS = 60
 """Of an answer to BatchGetItem, the rest of which are UnprocessedKeys; AWS has 16 MB."""
 
@@ -199,7 +196,6 @@ def put_right() -> None:
     sqs.unix_time = time.time
     sqs.unix_time_millis = lambda: time.time() * 1000
     dynamodb.DynamoHandler.batch_get_item = _in_parts(dynamodb.DynamoHandler.batch_get_item)
-    moto.dynamodb.models.table.RESULT_SIZE_LIMIT = PAGE_BYTES
     dynamodb.DynamoHandler.call_action = _atomic(dynamodb.DynamoHandler.call_action)
 
 

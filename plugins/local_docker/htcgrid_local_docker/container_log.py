@@ -15,6 +15,9 @@ _QUIET_SECONDS = 0.0003
 _HAS_PRINTED_SECONDS = 0.005
 _BETWEEN_SECONDS = 0.001
 _POLLS_LEAST = 0.001  # `poll` waits for whole milliseconds
+_STEPS = 10
+_BUSY_SECONDS = 1.0
+"""For how long steps of a wait that end late do not count."""
 _LIKELY_SECONDS = 0.25
 _POSSIBLE_SECONDS = 0.05
 _AT_MOST_SECONDS = 0.5
@@ -35,7 +38,8 @@ class LogStream:
     tells whether more is on its way, so `tail` waits: up to 250 ms where the last invocation printed at its end,
     up to 50 ms where one of the last twenty did, and then less and less: 2 ms after a hundred silent ones. For a handler
     that has ever printed at its end, 5 ms are the least: of 9,000 outputs measured on two processors, three came
-    later than that. What was printed long before the answer says nothing of the end. Where `last` is given, a text of
+    later than that. Where a step of a wait ends late the machine is busy, and the engine is late too: that step does not
+    count. What was printed long before the answer says nothing of the end. Where `last` is given, a text of
     the last line of each invocation, it waits for that. Much output comes with longer pauses.
     """
 
@@ -113,12 +117,7 @@ class LogStream:
 
     def _read(self, wait: float) -> bool:
         """Whether anything came within `wait` seconds."""
-        if self._fd < 0:
-            return False
-        if 0 < wait < _POLLS_LEAST:
-            time.sleep(wait)
-            wait = 0
-        if not self._poll.poll(wait * 1000):
+        if self._fd < 0 or self._is_silent(wait):
             return False
         try:
             data = os.read(self._fd, _READ_BYTES)
@@ -129,6 +128,21 @@ class LogStream:
             return False
         self._frames += data
         self._unpack()
+        return True
+
+    def _is_silent(self, wait: float) -> bool:
+        """Whether nothing comes for this time, of which only the steps count that end in time."""
+        left = max(1, min(_STEPS, int(wait / _POLLS_LEAST)))
+        step = wait / left
+        began = now = time.monotonic()
+        while left:
+            if 0 < step < _POLLS_LEAST:
+                time.sleep(step)
+            if self._poll.poll(step * 1000 if step >= _POLLS_LEAST else 0):
+                return False
+            before, now = now, time.monotonic()
+            if now - before < 2 * step + _POLLS_LEAST or now - began > _BUSY_SECONDS:
+                left -= 1
         return True
 
     def _end(self) -> None:

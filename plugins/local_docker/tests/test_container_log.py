@@ -53,13 +53,15 @@ def stream() -> Any:
 
 @pytest.fixture
 def late(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """`late(log, stream, text, ms)`: this text comes in the first wait that is as long as this, however slow the machine is."""
+    """`late(log, stream, text, ms)`: this text comes after so long a wait, however slow the machine is."""
 
     def late(log: LogStream, stream: Stream, text: bytes, milliseconds: float) -> None:
-        left, poll = [text], log._poll
+        left, poll, waited = [text], log._poll, 0.0
 
         def wait(allowed: float) -> list[tuple[int, int]]:
-            if allowed >= milliseconds and left:
+            nonlocal waited
+            waited += allowed
+            if waited >= milliseconds and left:
                 stream.say(left.pop())
             return poll.poll(0)
 
@@ -161,6 +163,27 @@ def test_what_a_handler_prints_after_many_silent_invocations_is_waited_for(
         assert log.tail() == b""
     monkeypatch.setattr(log, "_poll", poll)
     late(log, stream, b"late\n", late_ms)
+    assert log.tail() == b"late\n"
+
+
+def test_a_wait_on_a_machine_that_stands_still_is_longer(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine is late there too."""
+    log = LogStream(stream, None)
+    stream.say(b"before\n")
+    assert log.tail() == b"before\n"
+    now, poll, polls = 0.0, log._poll, 0
+
+    def late(milliseconds: float) -> list[tuple[int, int]]:
+        nonlocal now, polls
+        if milliseconds:
+            polls += 1
+            now += 0.09 if polls < 10 else milliseconds / 1000
+        if polls == 15:
+            stream.say(b"late\n")
+        return poll.poll(0)
+
+    monkeypatch.setattr(log, "_poll", SimpleNamespace(poll=late))
+    monkeypatch.setattr("htcgrid_local_docker.container_log.time", SimpleNamespace(monotonic=lambda: now))
     assert log.tail() == b"late\n"
 
 
