@@ -24,6 +24,8 @@ class EksContract(InvokerContract):
             agent_image=agent_image,
             namespace=namespace,
             pods=2,
+            cpu="50m",  # several planes of several tests fit on a node of two processors
+            agent_cpu="50m",
             transport=self.transport,
             start_seconds=60,
             orphan_seconds=5,
