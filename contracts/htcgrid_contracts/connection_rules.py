@@ -147,7 +147,7 @@ class ConnectionRules(InvokerHelpers):
                 until = time.monotonic() + most
                 self.opens_or_says_why(plane)
                 thread.join(until - time.monotonic())
-            has_ended = bool(ended)
+                has_ended = bool(ended)
             thread.join(10 * self.wait_factor)
             self._recovers(plane)
         assert has_ended, f"the service was silent, the timeout is {timeout:g} s, and `invoke` waited for {most:g} s"
