@@ -181,7 +181,7 @@ class TestSqsWithTaskTable(TestSqs):
 class TestSqsPriorities(Narrowed, TestSqs):
     """Over three queues, of which the middle one is fed."""
 
-    modules = "common|queue|receive|wait|lease|settling|dead_letter|late_call"
+    modules = "common|queue|receive|wait|lease|settling|dead_letter"
 
     @pytest.fixture
     def source(self, own_aws: Aws) -> TaskSource:
