@@ -238,9 +238,9 @@ class BoundRules(InvokerHelpers):
                 f"a batch of {count} tasks, each of {size} bytes and so below the limit: one failed as {wrong[0]}"
             )
         size = (self.largest_answer or 2_000_000) // 2
-        batch = [lease("big", bytes=size if number == count // 2 else 9) for number in range(count)]
-        came = [len(each.payload) if each.failure is None else each.failure for each in self.run(plane, batch)]
         expected = [size if number == count // 2 else 9 for number in range(count)]
+        outcomes = self.run(plane, [lease("big", bytes=each) for each in expected])
+        came = [len(each.payload) if each.failure is None else each.failure for each in outcomes]
         assert came == expected, (
             f"a batch of {count} tasks, one of which answers {size} bytes and the others 9; what came: {came}"
         )

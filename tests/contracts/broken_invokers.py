@@ -9,7 +9,7 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 
 import pytest
 from htcgrid_contracts import InvokerContract
+from htcgrid_contracts.common import descendants
 from htcgrid_contracts.invoker_identity import IssuedCredentials
 
 from htcgrid.builtin.process import ProcessInvoker
@@ -874,30 +875,11 @@ class TestEndsTheProgramsOfItsNeighbours(Case):
     class broken(Changed):
         def changed(self, outcome: Outcome) -> Outcome:
             if outcome.failure is FailureKind.EXIT:
-                names, parents = _processes()
-                for process in [pid for pid, name in names.items() if name == "(sleep)"]:
-                    if os.getpid() in _above(process, parents):
-                        with suppress(ProcessLookupError):
+                for process in descendants(os.getpid()):
+                    with suppress(OSError):
+                        if Path(f"/proc/{process}/comm").read_text() == "sleep\n":
                             os.kill(process, signal.SIGKILL)
             return outcome
-
-
-def _processes() -> tuple[dict[int, str], dict[int, int]]:
-    """The names and the parents of all processes, by process id."""
-    names, parents = {}, {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):
-            pid, name, _, parent, *_ = path.read_text().split()
-            names[int(pid)], parents[int(pid)] = name, int(parent) if parent.isdigit() else 0
-    return names, parents
-
-
-def _above(process: int, parents: Mapping[int, int]) -> set[int]:
-    """The processes above this one."""
-    found: set[int] = set()
-    while (process := parents.get(process, 0)) and process not in found:
-        found.add(process)
-    return found
 
 
 class TestLosesALargeOneAmongSmall(Case):
